@@ -1,0 +1,62 @@
+# What users and CI run. Everything lives in .venv; a second run needs no network.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first Python that is new enough; empty when there is none.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$each -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$each; break; }; done)
+
+# The build's own tool is pinned as well; two names, for older and newer versions of pip.
+PIN := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+INSTALL := $(PIN) $(BIN)/python -m pip install --disable-pip-version-check
+
+NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or run make PYTHON=/path/to/python3'
+NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
+NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
+
+.PHONY: help setup setup-dev up down status check format test
+
+help:
+	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
+	@echo 'make down    end a stack that runs in the background'
+	@echo 'make setup   only create the environment in .venv'
+	@echo 'make check   formatting, lint, types, import contracts'
+	@echo 'make test    all tests'
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo $(NO_PYTHON) >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo $(NO_VENV) >&2; exit 1; }
+	@$(INSTALL) --editable . || { echo $(NO_PACKAGES) >&2; exit 1; }
+	@touch $@
+
+setup-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(INSTALL) --quiet --editable '.[dev]' || { echo $(NO_PACKAGES) >&2; exit 1; }
+	@touch $@
+
+up: setup
+	@$(BIN)/streamflow up
+
+down: setup
+	@$(BIN)/streamflow down
+
+status: setup
+	@$(BIN)/streamflow status
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup-dev
+	$(BIN)/pytest $(ARGS)

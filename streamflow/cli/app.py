@@ -1,0 +1,70 @@
+"""The command line's root: one line for every error, and its exit code.
+
+The modules that hold the commands import what is heavy inside them, so that help is quick.
+"""
+
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from streamflow.cli import data, stack
+from streamflow.errors import StreamFlowError
+
+DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="streamflow",
+    help="Carries events from where they happen to where people use them, and proves that it "
+    "lost none. Start with: streamflow up",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"streamflow {version('streamflow')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar=DEBUG_VARIABLE, help="Show the traceback of an error."),
+    ] = False,
+) -> None:
+    """Carries events from where they happen to where people use them."""
+    if debug:
+        # Also for the processes that the command starts.
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+stack.register(app)
+data.register(app)
+
+
+def main() -> None:
+    """Runs the command line, for the console script."""
+    try:
+        app()
+    except StreamFlowError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

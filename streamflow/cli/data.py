@@ -1,0 +1,149 @@
+"""Commands on data: worker, topics, db, audit."""
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class WorkerName(StrEnum):
+    """The workers that can be run."""
+
+    VALIDATOR = "validator"
+    ANALYTICS = "analytics"
+    LOADER = "loader"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to the root application."""
+    app.command()(worker)
+    app.command()(topics)
+    app.command()(audit)
+    db = typer.Typer(help="The database's schema.", no_args_is_help=True)
+    db.command("upgrade")(db_upgrade)
+    app.add_typer(db, name="db")
+
+
+def worker(
+    name: Annotated[WorkerName, typer.Argument(help="Which worker to run.")],
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            envvar="STREAMFLOW_INSTANCE",
+            help="Stable name of this instance: a restart under the same name settles at once what "
+            "its predecessor left open. Two running instances need two names.",
+        ),
+    ] = None,
+    health_port: Annotated[
+        int, typer.Option(help="Port of /health, /ready and /metrics; 0 takes any free one.")
+    ] = 0,
+    accept_rejects: Annotated[
+        bool,
+        typer.Option(
+            "--accept-rejects", help="Go on however many records are refused: no circuit breaker."
+        ),
+    ] = False,
+) -> None:
+    """Runs one worker in the foreground until SIGTERM or Ctrl-C.
+
+    Example: streamflow worker loader --health-port 9103
+    """
+    from streaming_workers import launch
+    from streamflow.settings import load_settings
+
+    launch.run_worker(
+        load_settings(),
+        name.value,
+        instance=instance,
+        health_port=health_port,
+        accept_rejects=accept_rejects,
+    )
+
+
+def topics(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Create and alter topics until nothing differs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Shows the declared topics and how the broker's differ; exits 1 when they do.
+
+    Example: streamflow topics --apply
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from streamflow.kafka.topics import declared_topics, drifts, provision
+    from streamflow.registry import load_streams
+    from streamflow.settings import load_settings
+
+    settings = load_settings()
+    streams = load_streams(settings)
+    if apply:
+        provision(settings, streams)
+    specs = declared_topics(settings, streams)
+    found = drifts(settings, specs)
+    if as_json:
+        report = [
+            {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "config": spec.config,
+                "drift": [each._asdict() for each in found if each.topic == spec.name],
+            }
+            for spec in specs
+        ]
+        typer.echo(json.dumps(report))
+    else:
+        table = Table("topic", "partitions", "retention (h)", "differs in")
+        for spec in specs:
+            differs = [
+                f"{each.what}: {each.found or 'missing'}, not {each.declared}"
+                for each in found
+                if each.topic == spec.name
+            ]
+            hours = int(spec.config["retention.ms"]) / 3_600_000
+            table.add_row(spec.name, str(spec.partitions), f"{hours:g}", "; ".join(differs) or "-")
+        Console().print(table)
+        if found:
+            typer.echo("the broker's topics differ: run `streamflow topics --apply`", err=True)
+    raise typer.Exit(1 if found else 0)
+
+
+def db_upgrade() -> None:
+    """Brings the database's schema up to date. Safe to repeat.
+
+    Example: streamflow db upgrade
+    """
+    from streamflow.postgres.schema import upgrade
+    from streamflow.registry import load_streams
+    from streamflow.settings import load_settings
+
+    settings = load_settings()
+    upgrade(settings, load_streams(settings))
+    typer.echo("the schema is up to date")
+
+
+def audit(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to let the workers catch up before judging.")
+    ] = 30.0,
+) -> None:
+    """Proves that every record was stored, dead-lettered or recognised as a duplicate; else exits 1.
+
+    Example: streamflow audit --json
+    """
+    from streamflow.audit import run_audit
+    from streamflow.cli.tables import audit_table
+    from streamflow.registry import load_streams
+    from streamflow.settings import load_settings
+
+    settings = load_settings()
+    report = run_audit(settings, load_streams(settings), patience=wait)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+    else:
+        audit_table(report)
+    raise typer.Exit(0 if report.closed else 1)

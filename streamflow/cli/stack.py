@@ -1,0 +1,279 @@
+"""Commands on the stack: up, down, status, env, doctor."""
+
+import contextlib
+import json
+import os
+import shlex
+import time
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from streamflow.settings import Settings
+    from streamflow.stack.lifecycle import Stack
+
+PROGRESS_LINE_SECONDS = 3.0
+TABLES = ("events", "window_counts", "notifications", "dead_letters")
+COLOURS = {"up": "green", "ok": "green", "off": "dim", "stopped": "red", "bad": "red"}
+MIDDLE_COLOUR = "yellow"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to the root application."""
+    panel = "Stack"
+    app.command("up", rich_help_panel=panel)(up)
+    app.command("down", rich_help_panel=panel)(down)
+    app.command("status", rich_help_panel=panel)(status)
+    app.command("env", rich_help_panel=panel)(env)
+    app.command("doctor", rich_help_panel=panel)(doctor)
+
+
+class ConsoleReport:
+    """Shows what happens: a moving bar on a terminal, plain lines in a log."""
+
+    def __init__(self, console: "Console") -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._line_at = 0.0
+
+    def say(self, text: str) -> None:
+        """A line, with the time when it goes to a log."""
+        stamp = "" if self._console.is_terminal else f"{datetime.now(UTC):%H:%M:%S} "
+        self._console.print(f"{stamp}{text}", highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Bytes that came down."""
+        if self._console.is_terminal:
+            self._move_bar(what, done, total)
+        elif done >= total or time.monotonic() - self._line_at > PROGRESS_LINE_SECONDS:
+            self._line_at = time.monotonic()
+            self.say(f"downloading {what}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    def _move_bar(self, what: str, done: int, total: int) -> None:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
+        )
+
+        if self._progress is None:
+            text = TextColumn("{task.description}")
+            columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task(f"downloading {what}", total=total)
+        if self._task is not None:
+            self._progress.update(self._task, completed=done)
+        if done >= total:
+            self._progress.stop()
+            self._progress = None
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Run in the background; return when ready.")
+    ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="NAME", help="Leave this part out. May be repeated."),
+    ] = None,
+) -> None:
+    """Start broker, database and workers, and keep them running.
+
+    KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL set means: use those, start none of that kind.
+    STREAMFLOW_PORT_OFFSET=N shifts every port, STREAMFLOW_STATE_DIR moves the data.
+
+    Example: streamflow up --detach --without producer
+    """
+    from streamflow.settings import load_settings
+    from streamflow.stack import detached, lifecycle
+
+    console = _console()
+    names = without or []
+    if detach:
+        arguments = [part for name in names for part in ("--without", name)]
+        detached.up_detached(
+            load_settings(), arguments, lambda line: console.print(line, markup=False)
+        )
+        return
+
+    def when_up(stack: "Stack") -> None:
+        _show_stack(console, stack)
+        if os.environ.get(detached.VARIABLE):
+            console.print(detached.readiness_line(stack.missing), markup=False, soft_wrap=True)
+
+    def arrange(settings: "Settings") -> None:
+        _arrange(settings, names)
+
+    order = lifecycle.Order(names, arrange, when_up)
+    lifecycle.up(load_settings, order, ConsoleReport(console))
+
+
+def down(
+    purge: Annotated[bool, typer.Option("--purge", help="Also remove the data, for good.")] = False,
+) -> None:
+    """End the stack of this folder, in order.
+
+    Example: streamflow down --purge
+    """
+    from streamflow.settings import load_settings
+    from streamflow.stack import lifecycle
+
+    report = ConsoleReport(_console())
+    if not lifecycle.down(load_settings(), purge=purge, report=report):
+        report.say("no stack was running here")
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show every part, the groups' lag and the tables' rows; exit 1 unless all is up.
+
+    Example: streamflow status --json
+    """
+    from streamflow.settings import load_settings
+    from streamflow.stack.status import is_all_up, read_status
+
+    settings = load_settings()
+    found = read_status(settings)
+    found["lag"], found["rows"] = _lag_and_rows(settings, found)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _show_status(_console(), found)
+    raise typer.Exit(0 if is_all_up(found["parts"]) and not found["problem"] else 1)
+
+
+def env() -> None:
+    """Print where broker and database are, for a shell.
+
+    Example: eval "$(streamflow env)" && psql "$DATABASE_URL"
+    """
+    from streamflow.errors import StackError
+    from streamflow.settings import load_settings
+
+    settings = load_settings()
+    if settings.database_url is None or settings.kafka_bootstrap_servers is None:
+        raise StackError("no stack runs in this folder: start it with `streamflow up`")
+    typer.echo(f"export KAFKA_BOOTSTRAP_SERVERS={shlex.quote(settings.bootstrap)}")
+    typer.echo(f"export DATABASE_URL={shlex.quote(settings.database)}")
+
+
+def doctor() -> None:
+    """Check Java, broker, database, ports, versions and clocks, and say what to do.
+
+    Example: streamflow doctor
+    """
+    from rich.text import Text
+
+    from streamflow.settings import load_settings
+    from streamflow.stack.doctor import Mark, examine
+
+    console = _console()
+    settings = load_settings()
+    well = True
+    for finding in examine(settings):
+        well = well and finding.mark is not Mark.BAD
+        mark = Text(f"{finding.mark:<4} ", COLOURS.get(finding.mark, MIDDLE_COLOUR))
+        console.print(mark + Text(f"{finding.subject:<16} {finding.text}", ""), soft_wrap=True)
+    raise typer.Exit(0 if well else 1)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _arrange(settings: "Settings", without: Collection[str]) -> None:
+    """Puts topics and schema in place: the second stage of a start."""
+    from streamflow.kafka.topics import provision
+    from streamflow.postgres.schema import upgrade
+    from streamflow.registry import load_streams
+
+    streams = load_streams(settings)
+    if "kafka" not in without:
+        provision(settings, streams)
+    if "postgres" not in without:
+        upgrade(settings, streams)
+
+
+def _lag_and_rows(
+    settings: "Settings", found: dict[str, Any]
+) -> tuple[dict[str, int | None], dict[str, int | None]]:
+    """What broker and database say; null for what cannot be asked now."""
+    from streamflow.errors import StreamFlowError
+    from streamflow.kafka.offsets import group_lags
+    from streamflow.postgres.queries import row_counts
+    from streamflow.settings import GROUPS
+    from streamflow.stack.parts import WORKERS
+
+    states = {part["name"]: part["state"] for part in found["parts"]}
+    lag: dict[str, int | None] = {GROUPS[name]: None for name in WORKERS}
+    rows: dict[str, int | None] = dict.fromkeys(TABLES)
+    if states["kafka"] == "up":
+        with contextlib.suppress(StreamFlowError):
+            lag.update(group_lags(settings))
+    if states["postgres"] == "up":
+        with contextlib.suppress(StreamFlowError):
+            rows.update(row_counts(settings))
+    return lag, rows
+
+
+def _show_stack(console: "Console", stack: "Stack") -> None:
+    table = _parts_table([member.describe() for member in stack.members])
+    state = stack.state
+    console.print()
+    console.print(table)
+    console.print(
+        f"\nlogs      {state.logs}\ndata      {state.directory}\n\n"
+        "next      streamflow status              every part, lag and rows\n"
+        "          streamflow audit               proof that nothing was lost\n"
+        '          eval "$(streamflow env)"       addresses for psql, kcat, notebooks\n'
+        "          streamflow down                end it (Ctrl-C does the same)\n",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _show_status(console: "Console", found: dict[str, Any]) -> None:
+    console.print(_parts_table(found["parts"]))
+    for title, numbers in (("lag", found["lag"]), ("rows", found["rows"])):
+        text = ", ".join(
+            f"{name} {'unknown' if number is None else format(number, ',')}"
+            for name, number in numbers.items()
+        )
+        console.print(f"{title:<6}{text or 'unknown'}", soft_wrap=True)
+    if found["problem"]:
+        console.print(found["problem"], style="red", soft_wrap=True)
+    elif found["supervisor"] is None:
+        console.print("no stack runs here: start it with `streamflow up`")
+
+
+def _parts_table(parts: Sequence[dict[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("part", "state", "pid", "restarts", "address", ""):
+        table.add_column(title, overflow="fold")
+    for part in parts:
+        colour = COLOURS.get(part["state"], MIDDLE_COLOUR)
+        table.add_row(
+            part["name"],
+            Text(part["state"], colour),
+            str(part["pid"] or "-"),
+            str(part["restarts"]),
+            Text(part["address"] or ""),
+            Text(part["detail"] or ""),
+        )
+    return table

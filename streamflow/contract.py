@@ -1,0 +1,258 @@
+"""From bytes to an event, or to the reason why not.
+
+`Contract.decode` is on the path of every record of every worker: the good case is one call into
+pydantic's Rust core and one scan for bytes that need a closer look. Everything slow, above all
+finding out what is wrong, is in `explain`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails, core_schema
+
+from streamflow import privacy
+from streamflow.errors import ErrorCode
+from streamflow.records import Rejection
+
+# RFC 3339 section 5.6, with a zone. ASCII digits only: "\d" would take any script's.
+RFC3339: Final = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+)
+_RFC3339 = re.compile(RFC3339)
+
+# Python's datetime and PostgreSQL's timestamptz both hold these, in UTC, with a day to spare for the
+# window that the event falls into.
+EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
+
+_DEEPEST_INT: Final = 40  # digits; longer ones are out of any contract's range
+_REPLACEMENT: Final = "\ufffd"
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds and ``Z``: the form in which every time is written."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+class _Rfc3339:
+    """Core schema of a time stamp: text of RFC 3339 with a zone, to an aware ``datetime``."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: object, _handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        # The text's form is checked before, so here text may become a time.
+        moment = core_schema.datetime_schema(
+            tz_constraint="aware", ge=EARLIEST, le=LATEST, strict=False
+        )
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.chain_schema(
+                [core_schema.str_schema(pattern=RFC3339, strict=True), moment]
+            ),
+            python_schema=moment,
+        )
+
+
+Timestamp = Annotated[
+    datetime, _Rfc3339, PlainSerializer(format_time, return_type=str, when_used="json")
+]
+HashedAddress = Annotated[str, StringConstraints(pattern=privacy.HASH_PATTERN)]
+
+
+class NotNull:
+    """Marks a field that may be absent, but not null: ``Annotated[str | None, NotNull] = None``."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = handler(source)
+        return schema["schema"] if schema["type"] == "nullable" else schema
+
+
+class Event(BaseModel):
+    """Base of all event contracts: strict types, no undeclared field, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    if TYPE_CHECKING:  # each contract declares these two, in its own order
+        timestamp: Timestamp
+        type: str
+
+    def encode(self) -> bytes:
+        """The event as JSON, UTF-8: what goes into the topic."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+
+
+
+
+class Contract:
+    """What the records of one stream must look like.
+
+    Args:
+        model: a pydantic model, or a discriminated union of models, with ``type`` and ``timestamp``.
+        private_fields: fields that may only hold hashes.
+    """
+
+    def __init__(self, model: Any, private_fields: Iterable[str] = ()) -> None:
+        self.model = model
+        self.private_fields = frozenset(private_fields)
+        self._adapter: TypeAdapter[Event] = TypeAdapter(model)
+        self._validate: Callable[[bytes], Event] = self._adapter.validator.validate_json
+        self._models = tuple(_models_in(model))
+        self._fields = frozenset(name for each in self._models for name in each.model_fields)
+        self._exempt = self.private_fields | {"type", "timestamp"}
+
+    @property
+    def models(self) -> tuple[type[Event], ...]:
+        """The models of the union; one for a plain model."""
+        return self._models
+
+    def decode(self, value: bytes | None) -> Event | Rejection:
+        """The event that these bytes are, or why they are none. Never raises on any bytes."""
+        try:
+            event = self._validate(value)  # type: ignore[arg-type]
+        except (ValidationError, TypeError):
+            return self.explain(value)
+        # An address needs an "@", and NUL can only come in as an escape: one scan each, and the
+        # closer look only for the few records that hold them.
+        if b"@" in value or b"\\u" in value:  # type: ignore[operator]
+            return self._look_closer(event)
+        return event
+
+    def _look_closer(self, event: Event) -> Event | Rejection:
+        for name, text in event:
+            if not isinstance(text, str) or name in self._exempt:
+                continue
+            if privacy.has_address(text):
+                return _clear_text(name)
+            if "\x00" in text:
+                return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
+        return event
+
+    def explain(self, value: bytes | None) -> Rejection:
+        """Finds the one cause why these bytes are no event."""
+        if not value:
+            return Rejection(ErrorCode.EMPTY_VALUE, "ValueError", "the record has no value")
+        try:
+            text = value.decode()
+        except UnicodeDecodeError as error:
+            return Rejection(
+                ErrorCode.INVALID_UTF8, "UnicodeDecodeError", f"not UTF-8 from byte {error.start} on"
+            )
+        try:
+            document = json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded_int)
+        except RecursionError:
+            return Rejection(ErrorCode.INVALID_JSON, "RecursionError", "nested too deeply")
+        except ValueError as error:
+            position = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+            return Rejection(ErrorCode.INVALID_JSON, "JSONDecodeError", f"not JSON{position}")
+        if not isinstance(document, dict):
+            return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", "not a JSON object")
+        return self._explain_document(document)
+
+    def _explain_document(self, document: dict[str, Any]) -> Rejection:
+        for name in self.private_fields:
+            if isinstance(document.get(name), str) and "@" in document[name]:
+                return _clear_text(name)
+        # NUL and lone surrogates stop the parser before it has seen the rest: look at the rest
+        # without them, so that what is also wrong otherwise is named first.
+        try:
+            cleaned = json.dumps(_without_unstorable(document)).encode()
+            event = self._validate(cleaned)
+        except ValidationError as error:
+            return self._explain_errors(document, error)
+        except RecursionError:
+            return Rejection(ErrorCode.SCHEMA_VIOLATION, "RecursionError", "nested too deeply")
+        closer = self._look_closer(event)
+        if isinstance(closer, Rejection):
+            return closer
+        return Rejection(
+            ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL or a lone surrogate"
+        )
+
+    def _explain_errors(self, document: dict[str, Any], error: ValidationError) -> Rejection:
+        faults = error.errors(include_url=False, include_context=False, include_input=True)
+        found = [(self._code_of(fault), self._describe(fault)) for fault in faults]
+        # What the value holds is worse news than how the record is built, a type of its own is
+        # better news than a field that is off.
+        for code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.SCHEMA_VIOLATION, ErrorCode.UNSTORABLE_VALUE):
+            told = [text for each, text in found if each is code]
+            if told:
+                if code is ErrorCode.SCHEMA_VIOLATION and self._holds_address(document):
+                    break
+                return Rejection(code, "ValidationError", "; ".join(told)[:1000])
+        return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
+
+    def _holds_address(self, document: dict[str, Any]) -> bool:
+        return any(isinstance(text, str) and privacy.has_address(text) for text in document.values())
+
+    def _code_of(self, fault: ErrorDetails) -> ErrorCode:
+        kind, field = fault["type"], fault["loc"][-1] if fault["loc"] else ""
+        if kind == "union_tag_invalid" or (kind == "literal_error" and field == "type"):
+            known_kind = isinstance(fault["input"], str) or kind == "union_tag_invalid"
+            return ErrorCode.UNKNOWN_TYPE if known_kind else ErrorCode.SCHEMA_VIOLATION
+        if field == "timestamp" and _is_unstorable_time(kind, fault["input"]):
+            return ErrorCode.UNSTORABLE_VALUE
+        return ErrorCode.SCHEMA_VIOLATION
+
+    def _describe(self, fault: ErrorDetails) -> str:
+        """Names the field and the rule, never the input: a foreign field's name is input too."""
+        known = [str(part) for part in fault["loc"] if part in self._fields]
+        return f"{'.'.join(known) or 'undeclared field or record'}: {fault['type']}"
+
+
+def _models_in(model: Any) -> Iterator[type[Event]]:
+    if isinstance(model, type) and issubclass(model, Event):
+        yield model
+        return
+    arguments = getattr(model, "__args__", ()) or ()
+    for argument in arguments:
+        yield from _models_in(argument)
+
+
+def _clear_text(field: str) -> Rejection:
+    return Rejection(
+        ErrorCode.CLEAR_TEXT_PII, "ValueError", f"{field}: holds a clear-text address"
+    )
+
+
+def _is_unstorable_time(kind: str, text: object) -> bool:
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return True
+    # Well-formed, but nothing that a calendar type holds: the year 0 and leap seconds.
+    return isinstance(text, str) and bool(_RFC3339.match(text)) and (
+        text.startswith("0000-") or text[17:19] == "60"
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _bounded_int(digits: str) -> int:
+    return int(digits[:_DEEPEST_INT])
+
+
+def _without_unstorable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNSTORABLE.sub(_REPLACEMENT, value)
+    if isinstance(value, dict):
+        return {_without_unstorable(key): _without_unstorable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_unstorable(item) for item in value]
+    return value

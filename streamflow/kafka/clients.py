@@ -1,0 +1,149 @@
+"""Kafka clients from settings. The properties are librdkafka's (CONFIGURATION.md)."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from streamflow.errors import ConfigurationError, Fenced, StreamFlowError, Unavailable
+from streamflow.settings import Settings
+
+log = logging.getLogger("streamflow.kafka")
+
+# librdkafka's own log lines are warnings of ours at most: what matters is raised as an error.
+log.setLevel(logging.ERROR)
+
+_FENCED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    }
+)
+_DENIED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+
+
+def translated(error: KafkaException) -> StreamFlowError:
+    """A Kafka error as one of ours: what the caller should do about it is in its type."""
+    cause = error.args[0]
+    if not isinstance(cause, KafkaError):
+        return Unavailable(f"Kafka: {cause}")
+    if cause.code() in _DENIED:
+        return ConfigurationError(
+            f"Kafka refuses these credentials ({cause.name()}): check STREAMFLOW_KAFKA_*"
+        )
+    if cause.code() in _FENCED:
+        return Fenced(f"Kafka: {cause.str()}")
+    return Unavailable(f"Kafka: {cause.str()}")
+
+
+@contextmanager
+def kafka_errors() -> Iterator[None]:
+    """Raises Kafka's errors as ours.
+
+    Raises:
+        Unavailable: the broker does not answer, or not now.
+        Fenced: another client has taken over.
+        ConfigurationError: the credentials are refused.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        raise translated(error) from error
+
+
+def common_config(settings: Settings) -> dict[str, Any]:
+    """What all clients share: where the broker is, and how it is spoken to."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap,
+        "client.id": "streamflow",
+        "security.protocol": settings.kafka_security_protocol,
+        "reconnect.backoff.max.ms": 2000,
+        "logger": log,
+    }
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        if settings.kafka_sasl_username is None or password is None:
+            raise ConfigurationError(
+                "SASL needs STREAMFLOW_KAFKA_SASL_USERNAME and STREAMFLOW_KAFKA_SASL_PASSWORD"
+            )
+        config |= {
+            "sasl.mechanism": settings.kafka_sasl_mechanism,
+            "sasl.username": settings.kafka_sasl_username,
+            "sasl.password": password.get_secret_value(),
+        }
+    files = {
+        "ssl.ca.location": settings.kafka_ssl_ca,
+        "ssl.certificate.location": settings.kafka_ssl_certificate,
+        "ssl.key.location": settings.kafka_ssl_key,
+    }
+    return config | {name: str(path) for name, path in files.items() if path is not None}
+
+
+def producer(settings: Settings, **extra: Any) -> Producer:
+    """An idempotent producer: acknowledged by all replicas, compressed, keys placed as Java and
+    Node clients place them. `extra` are further librdkafka properties, dots as given."""
+    return Producer(
+        common_config(settings)
+        | {
+            "enable.idempotence": True,
+            "acks": "all",
+            "compression.type": "lz4",
+            "linger.ms": 5,
+            "batch.num.messages": 100_000,
+            "batch.size": 1_000_000,
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 262_144,
+            "message.max.bytes": 64_000_000,
+            "partitioner": "murmur2_random",
+        }
+        | extra
+    )
+
+
+def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
+    """A consumer of committed records only. It never commits or resets by itself: where to read
+    from is always said, and a position that is gone is an error and not a jump."""
+    config = common_config(settings) | {
+        "group.id": group,
+        "group.protocol": settings.kafka_group_protocol,
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+        "queued.max.messages.kbytes": 32_768,
+        "fetch.wait.max.ms": 50,
+        "fetch.queue.backoff.ms": 20,
+        "fetch.error.backoff.ms": 100,
+    }
+    if settings.kafka_group_protocol == "classic":
+        config |= {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 10_000,
+            "heartbeat.interval.ms": 2_000,
+        }
+    return Consumer(config | extra)
+
+
+def admin(settings: Settings) -> AdminClient:
+    """An admin client."""
+    return AdminClient(common_config(settings))

@@ -1,0 +1,63 @@
+"""Reading what a partition holds, from one offset to another, outside any group's bookkeeping."""
+
+import time
+from collections.abc import Iterator
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streamflow.errors import Unavailable
+from streamflow.flow import Partition
+from streamflow.kafka.clients import consumer, kafka_errors, translated
+from streamflow.settings import Settings
+
+_BATCH = 20_000
+_TIMEOUT = 10.0  # seconds
+_TURN = 0.05  # seconds
+
+
+class Scanner:
+    """Reads committed records; close it."""
+
+    def __init__(self, settings: Settings) -> None:
+        # A group's name is required and never used: partitions are assigned, nothing is committed.
+        self._consumer: Consumer = consumer(
+            settings,
+            settings.prefix + "streamflow-scan",
+            **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
+        )
+
+    def offsets(self, partition: Partition, start: int, end: int) -> Iterator[int]:
+        """The offsets of the records from `start` up to before `end`, ascending.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        if start >= end:
+            return
+        with kafka_errors():
+            self._consumer.assign([TopicPartition(*partition, start)])
+        deadline = time.monotonic() + _TIMEOUT
+        while True:
+            # A short turn: `consume` waits until the batch is full or the time is over.
+            with kafka_errors():
+                messages = self._consumer.consume(_BATCH, _TURN)
+            if messages:
+                deadline = time.monotonic() + _TIMEOUT
+            elif time.monotonic() > deadline:
+                raise Unavailable(
+                    f"Kafka sent nothing of {partition[0]}[{partition[1]}] for {_TIMEOUT:g} s"
+                )
+            for message in messages:
+                error = message.error()
+                offset = message.offset() or 0
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise translated(KafkaException(error))
+                if offset >= end or error is not None:
+                    return
+                yield offset
+                if offset + 1 >= end:
+                    return
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._consumer.close()

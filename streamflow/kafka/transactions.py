@@ -1,0 +1,169 @@
+"""Consume, process, produce: a sink whose outputs and positions are one Kafka transaction (G2)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from streamflow.errors import Unavailable
+from streamflow.flow import Output, Partition
+from streamflow.kafka.clients import kafka_errors, producer, translated
+from streamflow.records import OutRecord, Position
+from streamflow.settings import Settings
+
+_TIMEOUT = 30.0  # seconds; of one call to the coordinator
+_COMMIT_TRIES = 5
+
+
+class KafkaSink:
+    """Commits a worker's records together with its consumer group's offsets.
+
+    A transactional id belongs to one instance of a worker: a restarted instance fences what its
+    predecessor left open at once, instead of after the transaction's time-out. Different
+    instances are kept apart by the group's own generation (KIP-447).
+
+    Args:
+        settings: where the broker is.
+        consumer: whose positions are committed.
+        transactional_id: of this instance.
+    """
+
+    def __init__(self, settings: Settings, consumer: Consumer, transactional_id: str) -> None:
+        self._consumer = consumer
+        self._producer: Producer = producer(
+            settings,
+            **{
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": 15_000,
+                "delivery.timeout.ms": 14_000,
+                "linger.ms": 0,
+            },
+        )
+        with kafka_errors():
+            self._producer.init_transactions(_TIMEOUT)
+
+    def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
+        """What the group has committed. Waits for transactions whose outcome is still open.
+
+        Raises:
+            Unavailable: the coordinator does not answer.
+        """
+        with kafka_errors():
+            found = self._consumer.committed(
+                [TopicPartition(*partition) for partition in partitions], timeout=_TIMEOUT
+            )
+        return {
+            (each.topic, each.partition): Position(
+                each.topic, each.partition, each.offset, each.metadata or ""
+            )
+            if each.offset >= 0
+            else None
+            for each in found
+        }
+
+    def commit(self, output: Output) -> None:
+        """One transaction:
+
+        1. begin;
+        2. produce the records (asynchronously: errors show at the commit);
+        3. add the positions, with the group's generation, so that a zombie is refused;
+        4. flush and commit.
+
+        If the outcome of 4 is unknown, this sink is of no more use: the caller closes it, and the
+        next one's start with the same transactional id settles the outcome either way.
+
+        Raises:
+            Unavailable: nothing was committed, or the outcome is unknown.
+            Fenced: nothing was committed, the partitions are another's now.
+        """
+        try:
+            self._producer.begin_transaction()
+            self._produce(output.records)
+            if output.positions:
+                self._producer.send_offsets_to_transaction(
+                    [
+                        TopicPartition(
+                            each.topic, each.partition, each.offset, metadata=each.metadata
+                        )
+                        for each in output.positions
+                    ],
+                    self._consumer.consumer_group_metadata(),
+                    _TIMEOUT,
+                )
+            self._persist(lambda: self._producer.commit_transaction(_TIMEOUT))
+        except KafkaException as error:
+            self._abort(error)
+            raise translated(error) from error
+
+    def _produce(self, records: list[OutRecord]) -> None:
+        produce, poll = self._producer.produce, self._producer.poll
+        for topic, key, value, headers, partition in records:
+            while True:
+                try:
+                    produce(topic, value, key, partition, headers=headers)  # type: ignore[arg-type]
+                    break
+                except BufferError:
+                    poll(0.1)
+        poll(0)
+
+    def _persist(self, call: Callable[[], None]) -> None:
+        """Repeats a call to the coordinator as long as librdkafka says that it may be repeated."""
+        for attempt in range(_COMMIT_TRIES):
+            try:
+                call()
+            except KafkaException as error:
+                cause: KafkaError = error.args[0]
+                if not cause.retriable() or attempt == _COMMIT_TRIES - 1:
+                    raise
+            else:
+                return
+
+    def _abort(self, error: KafkaException) -> None:
+        cause = error.args[0]
+        if isinstance(cause, KafkaError) and cause.fatal():
+            return
+        try:
+            self._producer.abort_transaction(_TIMEOUT)
+        except KafkaException as failed:
+            raise Unavailable(f"Kafka: a transaction could not be aborted: {failed}") from error
+
+    def flush(self) -> None:
+        """Nothing to wait for: a commit has happened when it returns."""
+
+    def take_durable(self) -> list[Position]:
+        """Nothing: Kafka knows what it committed itself."""
+        return []
+
+    def close(self) -> None:
+        """Drops what is not committed; the broker aborts an open transaction."""
+        self._producer.purge()
+
+
+def confirm(client: Producer, records: Sequence[OutRecord]) -> None:
+    """Produces records and returns when the broker has acknowledged each.
+
+    Raises:
+        Unavailable: not all were acknowledged in time; sending them again may double them.
+    """
+    failures: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _message: object) -> None:
+        if error is not None:
+            failures.append(error)
+
+    with kafka_errors():
+        for topic, key, value, headers, partition in records:
+            client.produce(
+                topic,
+                value,
+                key,
+                partition,
+                headers=headers,  # type: ignore[arg-type]  # the stub's list is invariant
+                on_delivery=delivered,
+            )
+            client.poll(0)
+        if client.flush(_TIMEOUT):
+            raise Unavailable("Kafka did not acknowledge dead letters in time")
+    if failures:
+        raise Unavailable(f"Kafka refused a dead letter: {failures[0].str()}")
+
+

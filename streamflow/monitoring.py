@@ -1,0 +1,119 @@
+"""What a process tells about itself: log events, metrics, and /health /ready /metrics (G9)."""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+from streamflow.errors import ConfigurationError
+from streamflow.settings import Settings
+
+# The catalogue of metrics. Times in seconds; lag in offsets.
+RECORDS_IN = Counter("streamflow_records_in_total", "Records consumed.", ["topic"])
+RECORDS_OUT = Counter("streamflow_records_out_total", "Records produced or rows loaded.", ["to"])
+RECORDS_REJECTED = Counter("streamflow_records_rejected_total", "Records refused.", ["code"])
+BATCH_SECONDS = Histogram(
+    "streamflow_batch_seconds",
+    "From the batch in hand to its commit handed over.",
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+END_TO_END_SECONDS = Histogram(
+    "streamflow_end_to_end_seconds",
+    "From the broker's time stamp of a batch's last record to the end of its processing.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300),
+)
+LAG = Gauge("streamflow_lag_offsets", "Offsets still to be read.", ["topic", "partition"])
+SESSIONS = Counter("streamflow_sessions_total", "Times the worker joined its group.")
+
+# Answers to a probe: whether it is so, and why (not).
+Probe = Callable[[], tuple[bool, str]]
+
+
+def configure_logging(settings: Settings) -> None:
+    """Sets up structlog: one line an event on stderr, JSON or for the eye."""
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelName(settings.log_level.upper())
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+class HealthServer:
+    """Serves ``/health``, ``/ready`` and ``/metrics`` from a thread of its own.
+
+    Args:
+        host: address to bind to.
+        port: 0 takes any free one.
+        health: whether the process works at all; 503 tells an orchestrator to restart it.
+        ready: whether it can do its job now; 503 with the reason while it cannot.
+
+    Raises:
+        ConfigurationError: the port is taken.
+    """
+
+    def __init__(self, host: str, port: int, health: Probe, ready: Probe) -> None:
+        probes = {"/health": health, "/ready": ready}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/metrics":
+                    self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
+                elif self.path in probes:
+                    good, why = probes[self.path]()
+                    self._answer(200 if good else 503, "text/plain", f"{why}\n".encode())
+                else:
+                    self._answer(404, "text/plain", b"try /health, /ready or /metrics\n")
+
+            def _answer(self, status: int, kind: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Probes come every second: they are no events that matter."""
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} for health and metrics cannot be used ({error.strerror}): choose "
+                "another with --health-port, or 0 for any free one"
+            ) from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="health", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port in use."""
+        return self._server.server_port
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,83 @@
+"""What became of each record of a partition, for the audit (G5)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg import Connection, sql
+
+# Each branch answers in the order of offsets from an index; the outer sort merges few rows a time.
+_SHARED = """
+    SELECT record_offset AS "offset", 'stored' AS outcome FROM window_counts
+    WHERE record_topic = %(topic)s AND record_partition = %(partition)s
+      AND record_offset >= %(first)s AND record_offset < %(end)s
+  UNION ALL
+    SELECT record_offset, 'stored' FROM notifications
+    WHERE record_topic = %(topic)s AND record_partition = %(partition)s
+      AND record_offset >= %(first)s AND record_offset < %(end)s
+  UNION ALL
+    SELECT record_offset, 'stored' FROM dead_letters
+    WHERE record_topic = %(topic)s AND record_partition = %(partition)s
+      AND record_offset >= %(first)s AND record_offset < %(end)s
+"""
+# A row that came by a replay stands under its origin, which is a dead letter: what was stored is
+# the replay.
+_EVENTS = """
+    SELECT origin_offset AS "offset", 'stored' AS outcome FROM {table} e
+    WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s
+      AND origin_offset >= %(first)s AND origin_offset < %(end)s
+      AND NOT EXISTS (SELECT FROM replayed_events r
+                      WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
+                          = (e.origin_topic, e.origin_partition, e.origin_offset))
+  UNION ALL
+    SELECT "offset", 'stored' FROM replayed_events
+    WHERE topic = %(topic)s AND partition = %(partition)s
+      AND "offset" >= %(first)s AND "offset" < %(end)s
+"""
+# A letter in a dead-letter topic that nobody wrote as one is a row under its own position: stored,
+# as the branch above says, and not refused a second time.
+_ALWAYS = """
+  UNION ALL
+    SELECT "offset", 'duplicate' FROM duplicates
+    WHERE topic = %(topic)s AND partition = %(partition)s
+      AND "offset" >= %(first)s AND "offset" < %(end)s
+  UNION ALL
+    SELECT source_offset, 'dead_lettered' FROM dead_letters
+    WHERE source_topic = %(topic)s AND source_partition = %(partition)s
+      AND source_offset >= %(first)s AND source_offset < %(end)s
+      AND (record_topic, record_partition, record_offset)
+          IS DISTINCT FROM (source_topic, source_partition, source_offset)
+"""
+
+
+def accounted_offsets(
+    connection: Connection[Any],
+    topic: str,
+    partition: int,
+    first: int,
+    end: int,
+    *,
+    event_table: str | None,
+) -> Iterator[tuple[int, str]]:
+    """Offset and outcome of each record from `first` up to before `end`, ascending by offset.
+
+    A record with two outcomes is there twice. Rows are fetched as they are asked for.
+
+    Args:
+        connection: in autocommit or not; a transaction is kept open while rows are fetched.
+        topic: of the partition.
+        partition: to be accounted for.
+        first: first offset.
+        end: offset behind the last one.
+        event_table: the stream's table if the topic is a stream's own, else None.
+    """
+    kinds = (
+        sql.SQL(_SHARED)
+        if event_table is None
+        else sql.SQL(_EVENTS).format(table=sql.Identifier(event_table))
+    )
+    query = kinds + sql.SQL(_ALWAYS) + sql.SQL(' ORDER BY "offset"')
+    with connection.transaction(), connection.cursor("accounted_offsets") as cursor:
+        cursor.itersize = 10_000
+        yield from cursor.execute(
+            query, {"topic": topic, "partition": partition, "first": first, "end": end}
+        )

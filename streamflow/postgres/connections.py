@@ -1,0 +1,133 @@
+"""Connections to PostgreSQL, and what its errors mean to a worker."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+
+from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
+from streamflow.settings import Settings
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_TIMEOUT: Final = 5  # seconds
+STATEMENT_TIMEOUT: Final = 120  # seconds; of a worker: no batch takes so long in good health
+LOCK_TIMEOUT: Final = 20  # seconds
+IDLE_TIMEOUT: Final = 60  # seconds that an open transaction may do nothing
+
+# A cut network answers nothing: without these a worker would wait for it for hours.
+_KEEPALIVES: Final[dict[str, Any]] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+# Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_REFUSALS: Final = ("22", "23", "44", "54", "P0")
+_CONTENTION: Final = ("40",)
+_CONFIGURATION: Final = ("28", "3D", "3F", "42")
+
+
+def connect(settings: Settings, name: str, *, statement_timeout: int = STATEMENT_TIMEOUT) -> Connection:
+    """Opens a connection in autocommit mode: transactions are begun where they are meant.
+
+    Args:
+        settings: where to connect to.
+        name: who connects, for ``pg_stat_activity``.
+        statement_timeout: in seconds; 0 for none.
+
+    Raises:
+        Unavailable: the database does not answer.
+        ConfigurationError: it does, and refuses.
+    """
+    with translated():
+        connection = psycopg.connect(
+            settings.database,
+            autocommit=True,
+            application_name=f"streamflow-{name}",
+            connect_timeout=CONNECT_TIMEOUT,
+            **_KEEPALIVES,
+        )
+        # Not as connection options: poolers refuse those.
+        connection.execute(
+            f"SET statement_timeout = '{statement_timeout}s'; SET lock_timeout = '{LOCK_TIMEOUT}s';"
+            f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'; SET timezone = 'UTC'"
+        )
+    return connection
+
+
+@contextmanager
+def session(settings: Settings, name: str, *, statement_timeout: int = 0) -> Iterator[Connection]:
+    """A connection for some reads or changes; its errors come out as StreamFlow's.
+
+    Raises:
+        Unavailable: the database does not answer.
+        ConfigurationError: it refuses.
+    """
+    connection = connect(settings, name, statement_timeout=statement_timeout)
+    try:
+        with translated():
+            yield connection
+    finally:
+        connection.close()
+
+
+def sqlstate(error: psycopg.Error) -> str:
+    """The error's SQLSTATE; empty where there is none, as for a lost connection."""
+    return error.sqlstate or ""
+
+
+def is_refusal(error: psycopg.Error) -> bool:
+    """Whether the database refuses a row for what it holds: a data error."""
+    return sqlstate(error).startswith(_REFUSALS)
+
+
+def is_contention(error: BaseException) -> bool:
+    """Whether the transaction lost against another (deadlock, serialization): try it again."""
+    return isinstance(error, psycopg.Error) and sqlstate(error).startswith(_CONTENTION)
+
+
+def translate(error: psycopg.Error) -> StreamFlowError:
+    """What a database error means to its caller. The text holds no row's content."""
+    state = sqlstate(error)
+    if state.startswith(_CONFIGURATION) or _refused_at_login(error):
+        reason = error.diag.message_primary or str(error).strip().splitlines()[-1]
+        return ConfigurationError(
+            f"the database refuses ({state or 'login'}: {reason}): check DATABASE_URL and the rights "
+            "of its user, and run `streamflow db upgrade`"
+        )
+    if not state:
+        lines = str(error).strip().splitlines()
+        return Unavailable(f"the database does not answer: {lines[0] if lines else type(error).__name__}")
+    return Unavailable(f"the database cannot do it now ({state} {type(error).__name__})")
+
+
+def _refused_at_login(error: psycopg.Error) -> bool:
+    # libpq hands over no SQLSTATE for a failed login, only the server's words.
+    if sqlstate(error) or error.pgconn is None:
+        return False
+    text = str(error)
+    return "authentication failed" in text or (
+        "does not exist" in text and ("FATAL" in text and ("database" in text or "role" in text))
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises the database's errors as StreamFlow's."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def ping(settings: Settings) -> None:
+    """Asks the database for a sign of life, on a connection of its own.
+
+    Raises:
+        Unavailable: it gives none.
+    """
+    connect(settings, "ping", statement_timeout=5).close()

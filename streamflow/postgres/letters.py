@@ -1,0 +1,124 @@
+"""Rows of dead letters. Pure.
+
+Every record of a dead-letter topic becomes a row, whoever wrote it: what its headers say is believed
+only as far as it has the right form, and every address in it is redacted (again: redacting what is
+redacted changes nothing).
+"""
+
+import json
+import re
+from base64 import b64encode
+from datetime import UTC, datetime
+from typing import Final
+
+from streamflow.contract import EARLIEST, LATEST
+from streamflow.errors import ErrorCode
+from streamflow.postgres.rows import appended_text, line_of
+from streamflow.privacy import Hasher
+from streamflow.records import (
+    ERROR_CODE_HEADER,
+    ERROR_EXCEPTION_HEADER,
+    ERROR_MESSAGE_HEADER,
+    ERROR_OFFSET_HEADER,
+    ERROR_PARTITION_HEADER,
+    ERROR_STAGE_HEADER,
+    ERROR_TOPIC_HEADER,
+    FAILED_AT_HEADER,
+    GROUP_HEADER,
+    ORIGIN_HEADER,
+    REDACTED_HEADER,
+    Headers,
+    Origin,
+    Record,
+    attempt_of,
+    headers_of,
+    last_header,
+    position_of,
+)
+
+FOREIGN_STAGE: Final = "foreign"
+
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_LONGEST: Final = 1024  # characters of a header that becomes a column
+
+
+def dead_letter_line(record: Record, hasher: Hasher) -> bytes:
+    """The line of ``dead_letters`` for a record of a dead-letter topic."""
+    headers = headers_of(record)
+    position = position_of(record)
+    source = _source(headers)
+    origin = _sound(Origin.parse(last_header(headers, ORIGIN_HEADER)))
+    if source is None:
+        source, stage = position, FOREIGN_STAGE
+        origin, code = position, str(ErrorCode.SCHEMA_VIOLATION)
+    else:
+        stage = _text(headers, ERROR_STAGE_HEADER, hasher)
+        code = _text(headers, ERROR_CODE_HEADER, hasher)
+        if not _CODE.fullmatch(code):
+            code = str(ErrorCode.SCHEMA_VIOLATION)
+    key, value = record.key(), record.value()
+    return line_of(
+        (
+            *source,
+            *(origin or source),
+            *position,
+            code,
+            stage,
+            _text(headers, GROUP_HEADER, hasher),
+            _text(headers, ERROR_EXCEPTION_HEADER, hasher),
+            _text(headers, ERROR_MESSAGE_HEADER, hasher),
+            attempt_of(headers),
+            last_header(headers, REDACTED_HEADER) == b"true",
+            _failed_at(headers),
+            None if key is None else hasher.redact(key),
+            None if value is None else hasher.redact(value),
+        )
+    )[:-1] + b"\t".join(
+        (b"", _headers_text(headers, hasher), appended_text(record.timestamp()).encode() + b"\n")
+    )
+
+
+def _source(headers: Headers) -> Origin | None:
+    """The failing record's position, where the headers name one in the right form."""
+    parts = [
+        last_header(headers, name)
+        for name in (ERROR_TOPIC_HEADER, ERROR_PARTITION_HEADER, ERROR_OFFSET_HEADER)
+    ]
+    if any(part is None for part in parts):
+        return None
+    return _sound(Origin.parse(b"/".join(part for part in parts if part is not None)))
+
+
+def _sound(origin: Origin | None) -> Origin | None:
+    return origin if origin is not None and _TOPIC.fullmatch(origin.topic) else None
+
+
+def _text(headers: Headers, name: str, hasher: Hasher) -> str:
+    """A header as text that PostgreSQL can hold."""
+    raw = hasher.redact(last_header(headers, name) or b"")
+    return raw.decode("utf-8", "replace").replace("\x00", "\ufffd")[:_LONGEST]
+
+
+def _failed_at(headers: Headers) -> datetime | None:
+    raw = last_header(headers, FAILED_AT_HEADER) or b""
+    try:
+        moment = datetime.fromisoformat(raw[:40].decode("ascii"))
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return moment if EARLIEST <= moment <= LATEST else None
+
+
+def _headers_text(headers: Headers, hasher: Hasher) -> bytes:
+    """All headers as JSON, in their order: ``[[name, base64 or null], …]``."""
+    found = [
+        [
+            hasher.redact(name.encode("utf-8", "replace"))
+            .decode("utf-8", "replace")
+            .replace("\x00", "\ufffd"),
+            None if value is None else b64encode(hasher.redact(value)).decode(),
+        ]
+        for name, value in headers
+    ]
+    return json.dumps(found).replace("\\", "\\\\").encode()

@@ -1,0 +1,284 @@
+"""The sink of the loader: rows and positions in one PostgreSQL transaction (G1)."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from threading import Lock
+from typing import Final
+
+import psycopg
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from streamflow.errors import Fenced
+from streamflow.flow import Output, Partition, Replay
+from streamflow.postgres import positions, storing
+from streamflow.postgres.connections import (
+    Connection,
+    connect,
+    is_contention,
+    is_refusal,
+    translated,
+)
+from streamflow.postgres.partitions import DayPartitions
+from streamflow.postgres.storing import Stored
+from streamflow.postgres.tables import Table
+from streamflow.records import Origin, OutRecord, Position, Record, Rejection, position_of
+from streamflow.settings import Settings
+
+_ATTEMPTS: Final = 6  # of a transaction that lost against another
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCounters:
+    """What a sink has done since it was made.
+
+    Attributes:
+        batches: committed.
+        rows: stored.
+        duplicates: records recognised as duplicates.
+        refused: rows that the database refused, each a dead letter now.
+        careful: batches that had to take the slower road.
+        seconds: spent in the database.
+    """
+
+    batches: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    careful: int = 0
+    seconds: float = 0.0
+
+
+class PostgresSink:
+    """Keeps outputs in PostgreSQL, exactly once. Implements `flow.Sink`.
+
+    One batch is in the database's hands while the caller makes the next: psycopg lets Python run
+    while PostgreSQL works. Use it from one thread.
+
+    Args:
+        settings: where the database is.
+        group: whose positions these are.
+        tables: that outputs have rows for, by name.
+        deliver: produces dead letters and returns when the broker has confirmed each.
+        refuse: the dead letter of a record that the database refuses.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        group: str,
+        tables: Mapping[str, Table],
+        deliver: Callable[[list[OutRecord]], None],
+        refuse: Callable[[Record, Rejection], OutRecord],
+    ) -> None:
+        self._settings = settings
+        self._group = group
+        self._tables = dict(tables)
+        self._deliver = deliver
+        self._refuse = refuse
+        self._partitions: dict[str, DayPartitions] = {}
+        self._connection: Connection | None = None
+        self._left_at: dict[Partition, int] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="postgres-sink")
+        self._running: Future[None] | None = None
+        self._lock = Lock()
+        self._durable: dict[Partition, Position] = {}
+        self.counters = LoadCounters()
+
+    def resume(self, partitions: Sequence[Partition]) -> dict[Partition, Position | None]:
+        """Where the database says to go on. After an error nothing is committed for a partition until
+        it was resumed: a batch may have been lost before the one in the caller's hands.
+
+        Raises:
+            Unavailable: the database does not answer, or did not answer to the batch in hand.
+            Fenced: as `commit`, of the batch in hand.
+        """
+        self.flush()
+        with self._starting_anew_on_error(), translated():
+            found = positions.read(self._connected(), self._group, partitions)
+        self._left_at.update(found)
+        return {
+            partition: Position(*partition, offset) if offset else None
+            for partition, offset in found.items()
+        }
+
+    def commit(self, output: Output) -> None:
+        """Hands a batch to the database, once the one before is kept. In one transaction:
+
+        1. lock the positions of its partitions, in order;
+        2. compare them with where this process had left them: Fenced if another has moved them;
+        3. store the rows;
+        4. produce the dead letters, and wait until the broker has them;
+        5. move the positions;
+        6. commit.
+
+        The partitions for new days are made before, on their own. If rows are there already, or
+        refused, the transaction starts again on the careful road.
+
+        Raises:
+            Unavailable: the batch before this one was not kept, or it is not known whether it was;
+                call `resume`.
+            Fenced: of the batch before this one: another loader has its partitions.
+        """
+        self.flush()
+        self._running = self._thread.submit(self._keep, output)
+
+    def flush(self) -> None:
+        """Returns when everything handed over is durable. Raises as `commit`."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def close(self) -> None:
+        """Waits for the batch in hand, ignoring how it ends, and closes the connection."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._running = None
+        self._disconnect()
+
+    def take_durable(self) -> list[Position]:
+        """The positions that became durable since the last call, one for each partition: for
+        Kafka's committed offsets to follow. May be called from any thread."""
+        with self._lock:
+            moved, self._durable = self._durable, {}
+        return list(moved.values())
+
+    # What follows runs in the background thread, or while that is idle.
+
+    def _keep(self, output: Output) -> None:
+        started = time.monotonic()
+        with self._starting_anew_on_error(), translated():
+            self._prepare_days(output.days)
+            stored, careful = self._store(output)
+        moved = {(each.topic, each.partition): each for each in output.positions}
+        self._left_at.update({partition: each.offset for partition, each in moved.items()})
+        with self._lock:
+            self._durable.update(moved)
+        before = self.counters
+        self.counters = replace(
+            before,
+            batches=before.batches + 1,
+            rows=before.rows + stored.rows,
+            duplicates=before.duplicates + stored.duplicates,
+            refused=before.refused + len(stored.refused),
+            careful=before.careful + careful,
+            seconds=before.seconds + time.monotonic() - started,
+        )
+
+    def _store(self, output: Output) -> tuple[Stored, bool]:
+        try:
+            return self._retried(output, careful=False), False
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+        return self._retried(output, careful=True), True
+
+    def _retried(self, output: Output, *, careful: bool) -> Stored:
+        retrying = Retrying(
+            retry=retry_if_exception(is_contention),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.05, max=2),
+            reraise=True,
+        )
+        return retrying(self._transact, output, careful)
+
+    def _transact(self, output: Output, careful: bool) -> Stored:  # noqa: FBT001 (for tenacity)
+        connection = self._connected()
+        expected = self._expected(output)
+        claimed = [replay.origin for replays in output.replays.values() for replay in replays]
+        with connection.transaction():
+            others = {(origin.topic, origin.partition) for origin in claimed}
+            positions.lock(connection, self._group, expected, others)
+            known = storing.known_origins(connection, claimed) if claimed else set()
+            output = _with_strangers(self._without_replayed(connection, output, expected), known)
+            road = storing.store_carefully if careful else storing.store_plainly
+            stored = road(connection, self._tables, output)
+            for name, replays in output.replays.items():
+                more = storing.store_replays(connection, self._tables[name], replays)
+                stored = Stored(
+                    stored.rows + more.rows,
+                    stored.duplicates + more.duplicates,
+                    [*stored.refused, *more.refused],
+                )
+            letters = [self._refuse(record, reason) for record, reason in stored.refused]
+            if output.records or letters:
+                self._deliver([*output.records, *letters])
+            positions.move(connection, self._group, output.positions, output.counts)
+        return stored
+
+    def _expected(self, output: Output) -> dict[Partition, int]:
+        expected = {}
+        for position in output.positions:
+            partition = position.topic, position.partition
+            if partition not in self._left_at:
+                raise Fenced(
+                    f"{position.topic}/{position.partition} was not taken over by this loader"
+                )
+            expected[partition] = self._left_at[partition]
+        return expected
+
+    def _without_replayed(
+        self, connection: Connection, output: Output, expected: Mapping[Partition, int]
+    ) -> Output:
+        """Leaves out first-hand events that were stored from a replay already. That happens when a
+        record was dead-lettered under an older contract, replayed, and read here only now."""
+        ranges = [
+            (each.topic, each.partition, expected[each.topic, each.partition], each.offset)
+            for each in output.positions
+        ]
+        replayed = storing.replayed_origins(connection, ranges) if ranges else set()
+        if not replayed:
+            return output
+        rows, sources = dict(output.rows), dict(output.sources)
+        for name in output.days:
+            kept = [
+                (line, record)
+                for line, record in zip(rows[name], sources[name], strict=True)
+                if position_of(record) not in replayed
+            ]
+            rows[name] = [line for line, _ in kept]
+            sources[name] = [record for _, record in kept]
+        return replace(output, rows=rows, sources=sources)
+
+    def _prepare_days(self, days: Mapping[str, Iterable[date]]) -> None:
+        for name, found in days.items():
+            partitions = self._partitions.setdefault(name, DayPartitions(name))
+            partitions.prepare(self._connected(), found)
+
+    @contextmanager
+    def _starting_anew_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._left_at.clear()
+            self._disconnect()
+            raise
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = connect(self._settings, "loader")
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _with_strangers(output: Output, known: set[Origin]) -> Output:
+    """Treats as first-hand what claims to be a replay of something that never was a dead letter."""
+    if not output.replays:
+        return output
+    rows = {name: list(lines) for name, lines in output.rows.items()}
+    sources = {name: list(records) for name, records in output.sources.items()}
+    genuine: dict[str, list[Replay]] = {}
+    for name, replays in output.replays.items():
+        for replay in replays:
+            if replay.origin in known:
+                genuine.setdefault(name, []).append(replay)
+            else:
+                rows.setdefault(name, []).append(replay.own_line)
+                sources.setdefault(name, []).append(replay.record)
+    return replace(output, rows=rows, sources=sources, replays=genuine)

@@ -1,0 +1,145 @@
+"""Day partitions: made when needed, never more than the catalogue can bear.
+
+Any date that the contract allows has its place at once, in the default partition. A day gets a
+partition of its own before its first row is loaded; a day whose rows lie in the default partition
+already stays there. Time stamps are input: somebody who sends a different day in every record must
+not fill the catalogue, because each query without a bound on time locks every partition. So days
+near the present always get theirs, the others only up to a limit.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from streamflow.postgres.connections import Connection
+
+NEAR_PAST: Final = timedelta(days=31)
+NEAR_FUTURE: Final = timedelta(days=2)
+MOST_FAR: Final = 500  # partitions of days that are not near
+MOST_AT_ONCE: Final = 50  # new partitions before one batch
+_MOST_REMEMBERED: Final = 100_000
+
+# Attaching waits for the readers of the default partition, and new readers wait behind it.
+_LOCK_TIMEOUT: Final = timedelta(seconds=2)
+_ADVISORY_KEY: Final = 0x5F10_DA75
+
+_DAY_OF_NAME: Final = "_%Y%m%d"
+
+
+def partition_name(table: str, day: date) -> str:
+    """The name of a day's partition."""
+    return f"{table}_{day.year:04d}{day.month:02d}{day.day:02d}"
+
+
+class DayPartitions:
+    """The day partitions of one table, as far as this process knows them.
+
+    Args:
+        table: the partitioned table.
+        most_far: how many days that are not near the present may have partitions.
+        most_at_once: how many partitions are made in one go.
+    """
+
+    def __init__(
+        self, table: str, *, most_far: int = MOST_FAR, most_at_once: int = MOST_AT_ONCE
+    ) -> None:
+        self._table = table
+        self._most_far = most_far
+        self._most_at_once = most_at_once
+        self._settled: set[date] | None = None
+
+    def prepare(self, connection: Connection, days: Iterable[date], today: date | None = None) -> None:
+        """Makes the partitions for these days, today and tomorrow, in transactions of their own.
+
+        What cannot be made now, because the limit is reached or the table is busy, is left to the
+        default partition.
+
+        Args:
+            connection: in autocommit mode, outside a transaction.
+            days: that are about to be loaded.
+            today: for tests; else the current day in UTC.
+        """
+        today = today or datetime.now(UTC).date()
+        wanted = {*days, today, today + timedelta(days=1)}
+        if self._settled is not None and wanted <= self._settled:
+            return
+        existing = self._existing(connection)
+        settled = (self._settled or set()) | existing
+        missing = sorted(wanted - settled, key=lambda day: abs(day - today))
+        room = self._most_far - sum(not _is_near(day, today) for day in existing)
+        made = 0
+        for day in missing:
+            near = _is_near(day, today)
+            if made >= self._most_at_once or not (near or room > 0):
+                continue
+            if self._make(connection, day):
+                made += 1
+                room -= not near
+        # Days that got none have rows in the default partition from now on.
+        settled |= wanted
+        self._settled = settled if len(settled) < _MOST_REMEMBERED else existing
+
+    def _existing(self, connection: Connection) -> set[date]:
+        rows = connection.execute(
+            "SELECT partition.relname FROM pg_inherits"
+            " JOIN pg_class AS partition ON partition.oid = inhrelid"
+            " WHERE inhparent = %s::regclass",
+            [_quoted(self._table)],
+        )
+        return {day for (name,) in rows if (day := self._day_of(name)) is not None}
+
+    def _day_of(self, name: str) -> date | None:
+        digits = name.removeprefix(f"{self._table}_")
+        try:
+            return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+        except ValueError:
+            return None
+
+    def _make(self, connection: Connection, day: date) -> bool:
+        """Makes one; False where it must be left to the default partition."""
+        table, name = sql.Identifier(self._table), sql.Identifier(partition_name(self._table, day))
+        low = f"{day.isoformat()} 00:00:00+00"
+        high = f"{(day + timedelta(days=1)).isoformat()} 00:00:00+00"
+        try:
+            with connection.transaction():
+                connection.execute(
+                    f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT.total_seconds():.0f}s'"
+                )
+                # Another loader may want the same day now; it waits here and finds it made.
+                connection.execute(
+                    "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ADVISORY_KEY, self._table]
+                )
+                known = connection.execute(
+                    "SELECT to_regclass(%s)", [_quoted(partition_name(self._table, day))]
+                ).fetchone()
+                if known is not None and known[0] is not None:
+                    return True
+                inhabited = connection.execute(
+                    sql.SQL(
+                        "SELECT EXISTS (SELECT FROM {} WHERE timestamp >= %s AND timestamp < %s)"
+                    ).format(sql.Identifier(f"{self._table}_default")),
+                    [low, high],
+                ).fetchone()
+                if inhabited is not None and inhabited[0]:
+                    return False
+                # Attached, not created in place: that would lock the whole table against reads.
+                connection.execute(
+                    sql.SQL(
+                        "CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS);"
+                        "ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({low}) TO ({high})"
+                    ).format(name=name, table=table, low=sql.Literal(low), high=sql.Literal(high))
+                )
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.CheckViolation):
+            return False
+        return True
+
+
+def _is_near(day: date, today: date) -> bool:
+    return -NEAR_PAST <= day - today <= NEAR_FUTURE
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,174 @@
+"""From values to lines of COPY text (https://www.postgresql.org/docs/current/sql-copy.html).
+
+Pure. The line of an event is made for every record, so what can be decided once is decided here:
+templates per model, texts of days and minutes, and which values could need more than ``%s``.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from enum import Enum
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from streamflow.contract import Event, Timestamp
+from streamflow.postgres.tables import Column, event_columns, event_table
+from streamflow.records import Origin
+from streamflow.stream import Stream
+
+NULL: Final = r"\N"
+_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+# The zone object that pydantic gives to a time written with "Z". Comparing identities is seven times
+# faster than asking for the offset; if pydantic stops sharing it, only the speed is lost.
+PYDANTIC_UTC: Final = TypeAdapter(Timestamp).validate_python("2000-01-01T00:00:00Z").tzinfo
+
+MINUTES: Final = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
+SECONDS: Final = [f"{second:02d}." for second in range(60)]
+# What follows the fields: day, minute, second, microsecond, offset, and the text of `tail`.
+TIME_AND_POSITION: Final = "%s%s%s%s%06d+00\t%d%s"
+
+
+class DayTexts(dict[int, str]):
+    """The texts of days, by their ordinal; made when first asked for. Its keys tell which days a
+    batch held, so it lives as long as a batch."""
+
+    def __missing__(self, ordinal: int) -> str:
+        text = self[ordinal] = date.fromordinal(ordinal).isoformat() + " "
+        return text
+
+    def days(self) -> set[date]:
+        """The days asked for."""
+        return {date.fromordinal(ordinal) for ordinal in self}
+
+
+def text_of(value: Any) -> str:
+    """A value as COPY text: the road for everything, `%s` is the fast lane for some."""
+    if value is None:
+        return NULL
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, Enum):
+        return text_of(value.value)
+    if isinstance(value, str):
+        return value.translate(_ESCAPES)
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, bytes):
+        return rf"\\x{value.hex()}"
+    return to_json(value).decode().translate(_ESCAPES)
+
+
+def time_text(moment: datetime) -> str:
+    """A time as COPY text, in UTC: PostgreSQL knows no offsets beyond 15:59."""
+    try:
+        return moment.astimezone(UTC).isoformat(" ")
+    except OverflowError:  # the first or last hours of the calendar
+        return moment.isoformat(" ")
+
+
+def appended_text(kind_and_time: tuple[int, int]) -> str:
+    """The broker's time stamp of a record, in milliseconds, as COPY text; null where it has none, or
+    one that is no date (a topic with ``CreateTime`` takes any number from its producers)."""
+    kind, milliseconds = kind_and_time
+    if kind == 0:
+        return NULL
+    try:
+        return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(" ")
+    except OverflowError:
+        return NULL
+
+
+def line_of(values: Sequence[Any]) -> bytes:
+    """A whole line, from values of any kind. Lone surrogates become ``?``: PostgreSQL has none."""
+    return ("\t".join(map(text_of, values)) + "\n").encode("utf-8", "replace")
+
+
+def tail(topic: str, partition: int, appended: tuple[int, int]) -> str:
+    """The end of an event's line, equal for the records that the broker appended together."""
+    return f"\t{topic}\t{partition}\t{appended_text(appended)}\n"
+
+
+class Plan(NamedTuple):
+    """How the fields of one model become the beginning of a line.
+
+    ``template % get(event)`` is the text, unless `slow` says otherwise or something in it needs
+    escaping; `slowly` is right for every value.
+    """
+
+    get: Callable[[Event], tuple[Any, ...]]
+    template: str
+    slow: bool
+
+    def slowly(self, values: tuple[Any, ...]) -> str:
+        """The text for any values."""
+        return self.template % tuple(map(text_of, values))
+
+
+class EventRows:
+    """Makes the rows of one stream's events.
+
+    Args:
+        stream: whose contract's fields are the columns.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.table = event_table(stream)
+        columns = {column.name: column for column in event_columns(stream)}
+        fields = [columns[name] for name in self.table.columns if name in columns]
+        fields = fields[: self.table.columns.index("timestamp")]
+        self.plans: dict[type[Event], Plan] = {
+            model: _plan(model, fields) for model in stream.decoder.models
+        }
+
+    def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
+        """The line of one event; the loop over many has this inlined."""
+        plan = self.plans[type(event)]
+        moment = in_utc(event.timestamp)
+        text = TIME_AND_POSITION % (
+            plan.slowly(plan.get(event)),
+            f"{date(moment.year, moment.month, moment.day).isoformat()} ",
+            MINUTES[moment.hour * 60 + moment.minute],
+            SECONDS[moment.second],
+            moment.microsecond,
+            identity.offset,
+            tail(identity.topic, identity.partition, appended),
+        )
+        return text.encode()
+
+
+def in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC. The contract leaves room for every offset (``contract.EARLIEST``)."""
+    return moment if moment.tzinfo is PYDANTIC_UTC else moment.astimezone(UTC)
+
+
+def _plan(model: type[Event], fields: Sequence[Column]) -> Plan:
+    present = [column for column in fields if column.name in model.model_fields]
+    # A field that this model lacks is null in each of its rows.
+    template = "".join("%s\t" if column in present else f"{NULL}\t" for column in fields)
+    simple = {"bigint", "text"}
+    decorators = model.__pydantic_decorators__
+    # JSON without a backslash holds nothing that COPY escapes; a validator may bring it in.
+    own_code = decorators.field_validators or decorators.model_validators or decorators.validators
+    enums = any(_is_enum(model.model_fields[column.name].annotation) for column in present)
+    slow = bool(own_code) or enums or any(column.type not in simple for column in present)
+    names = [column.name for column in present]
+    return Plan(_getter(names), template, slow)
+
+
+def _is_enum(annotation: Any) -> bool:
+    members = getattr(annotation, "__args__", ()) or (annotation,)
+    return any(isinstance(member, type) and issubclass(member, Enum) for member in members)
+
+
+def _getter(names: list[str]) -> Callable[[Event], tuple[Any, ...]]:
+    if len(names) > 1:
+        return attrgetter(*names)
+    if names:
+        return lambda event: (getattr(event, names[0]),)
+    return lambda _event: ()

@@ -1,0 +1,229 @@
+"""The schema: Alembic's migrations for the shared tables, the streams' own from their contracts.
+
+A stream's table only ever grows: a new field becomes a new column. What would change or lose stored
+values is refused, since only its owner knows what should become of them.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from streamflow.errors import ConfigurationError
+from streamflow.postgres.connections import Connection, connect, translated
+from streamflow.postgres.partitions import DayPartitions
+from streamflow.postgres.tables import Column, event_columns
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+
+VERSION_TABLE: Final = "streamflow_schema_version"
+
+_ADVISORY_KEY: Final = 0x5F10_5C4E_3A00  # any number, if only all upgrades use the same
+_LONGEST_NAME: Final = 50  # characters of a table's name: a day's partition adds more, of 63
+
+
+def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
+    """Brings the database to what this release and these streams need. Safe to run again, and
+    several times at once.
+
+    Returns:
+        What was done, one line each; empty when there was nothing to do.
+
+    Raises:
+        ConfigurationError: a stream's table has a column that its contract has no longer, or with
+            another type.
+        Unavailable: the database does not answer.
+    """
+    connection = connect(settings, "schema", statement_timeout=0)
+    try:
+        with translated():
+            # Held until the connection closes; each step below is a transaction of its own, and
+            # what an interrupted upgrade left undone is done by the next.
+            connection.execute("SET lock_timeout = '60s'")
+            connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
+            done = _migrate(settings, connection)
+            for stream in streams:
+                with connection.transaction():
+                    done += _upgrade_events(connection, stream)
+                DayPartitions(stream.table).prepare(connection, ())
+    finally:
+        connection.close()
+    return done
+
+
+def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
+    """What `upgrade` would do, without doing it.
+
+    Raises:
+        ConfigurationError: as `upgrade`.
+        Unavailable: as `upgrade`.
+    """
+    connection = connect(settings, "schema")
+    try:
+        with translated():
+            done = [f"migration {name}" for name in _pending_migrations(connection)]
+            for stream in streams:
+                existing = _existing_columns(connection, stream.table)
+                done += [text for text, _ in _changes(stream, existing)]
+    finally:
+        connection.close()
+    return done
+
+
+def _manual(settings: Settings) -> Connection:
+    """A connection that begins transactions by itself, as SQLAlchemy wants it."""
+    connection = connect(settings, "migrations", statement_timeout=0)
+    connection.autocommit = False
+    return connection
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "streamflow.postgres:migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _pending_migrations(connection: Connection) -> list[str]:
+    known = connection.execute("SELECT to_regclass(%s)", [VERSION_TABLE]).fetchone()
+    current = None
+    if known is not None and known[0] is not None:
+        query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(VERSION_TABLE))
+        row = connection.execute(query).fetchone()
+        current = row[0] if row else None
+    script = ScriptDirectory.from_config(_config())
+    if current is not None and current not in {each.revision for each in script.walk_revisions()}:
+        raise ConfigurationError(
+            f"the database has schema version {current}, which this release does not know: it is "
+            "older than the database; install the newer release"
+        )
+    return [each.revision for each in script.iterate_revisions("head", current)][::-1]
+
+
+def _migrate(settings: Settings, connection: Connection) -> list[str]:
+    names = _pending_migrations(connection)
+    if names:
+        config = _config()
+        engine = create_engine(
+            "postgresql+psycopg://", creator=partial(_manual, settings), poolclass=NullPool
+        )
+        try:
+            with engine.connect() as own:
+                config.attributes["connection"] = own
+                command.upgrade(config, "head")
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg.Error):
+                raise error.orig from error
+            raise
+    return [f"migration {name}" for name in names]
+
+
+def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
+    done = []
+    for text, statement in _changes(stream, _existing_columns(connection, stream.table)):
+        connection.execute(statement)
+        done.append(text)
+    return done
+
+
+def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str, bool]]:
+    """Type and nullability of a table's columns; empty when there is no such table."""
+    rows = connection.execute(
+        "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute"
+        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        ['"' + table.replace('"', '""') + '"'],
+    )
+    return {name: (kind, nullable) for name, kind, nullable in rows}
+
+
+def _changes(
+    stream: Stream, existing: dict[str, tuple[str, bool]]
+) -> list[tuple[str, sql.Composed]]:
+    """What is to be done to a stream's table, told and as SQL.
+
+    Raises:
+        ConfigurationError: it would change or lose stored values.
+    """
+    columns = event_columns(stream)
+    if len(stream.table) > _LONGEST_NAME:
+        raise ConfigurationError(
+            f"stream {stream.name}: the table's name is longer than {_LONGEST_NAME} characters"
+        )
+    if not existing:
+        return [(f"table {stream.table}", _create(stream, columns))]
+    changes = []
+    table = sql.Identifier(stream.table)
+    for column in columns:
+        known = existing.get(column.name)
+        name = sql.Identifier(column.name)
+        if known is None:
+            # Rows that are there already have no value for it.
+            changes.append((
+                f"column {stream.table}.{column.name}",
+                sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
+                    table, name, sql.SQL(column.type)
+                ),
+            ))
+        elif known[0] != column.type:
+            raise ConfigurationError(
+                f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
+                f"in {stream.table} is {known[0]}: give the field a new name, or the stream a new "
+                "table, or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
+            )
+        elif column.nullable and not known[1]:
+            changes.append((
+                f"column {stream.table}.{column.name} may be null",
+                sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name),
+            ))
+    removed = sorted(existing.keys() - {column.name for column in columns})
+    if removed:
+        raise ConfigurationError(
+            f"stream {stream.name}: the contract has no field {', '.join(removed)} any more, but "
+            f"{stream.table} has such a column: keep the field as optional, or give the stream a "
+            "new table, or drop the column by hand if its values may go"
+        )
+    return changes
+
+
+def _create(stream: Stream, columns: Sequence[Column]) -> sql.Composed:
+    """DDL of a stream's table.
+
+    The key holds the event's identity, and the time stamp because PostgreSQL wants the partition
+    key in it; so it does not stop a replayed event with a repaired time: ``replayed_events`` does.
+    Events arrive roughly in the order of their time, so BRIN answers for a range of time within a
+    day, and costs COPY little; a B-tree on (type, timestamp) took a third of its rate.
+    """
+    lines = [
+        sql.SQL("{} {}{}{}").format(
+            sql.Identifier(column.name),
+            sql.SQL(column.type),
+            sql.SQL("" if column.nullable else " NOT NULL"),
+            sql.SQL(" DEFAULT now()" if column.name == "loaded_at" else ""),
+        )
+        for column in columns
+    ]
+    return sql.SQL(
+        "CREATE TABLE {table} ({lines},"
+        ' PRIMARY KEY (origin_partition, origin_offset, origin_topic, "timestamp"))'
+        ' PARTITION BY RANGE ("timestamp");'
+        " CREATE TABLE {default} PARTITION OF {table} DEFAULT;"
+        ' CREATE INDEX {by_day} ON {default} ("timestamp");'
+        ' CREATE INDEX {by_time} ON {table} USING brin ("timestamp") WITH ({brin});'
+        " CREATE INDEX {by_load} ON {table} USING brin (loaded_at) WITH ({brin})"
+    ).format(
+        table=sql.Identifier(stream.table),
+        lines=sql.SQL(", ").join(lines),
+        default=sql.Identifier(f"{stream.table}_default"),
+        by_day=sql.Identifier(f"{stream.table}_default_day"),
+        by_time=sql.Identifier(f"{stream.table}_time"),
+        by_load=sql.Identifier(f"{stream.table}_loaded"),
+        brin=sql.SQL("pages_per_range = 32, autosummarize = on"),
+    )

@@ -1,0 +1,148 @@
+"""What travels: records with their position, their origin, and what was refused.
+
+A *record* is bytes with a position in a topic, an *event* a validated model, a *row* a line of a
+table. Header names are the public interface of dead letters and replays.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from streamflow.errors import ErrorCode
+
+Headers = list[tuple[str, bytes | None]]
+
+# Where a derived or replayed record first entered the log: "topic/partition/offset".
+ORIGIN_HEADER = "__streamflow.origin"
+ATTEMPT_HEADER = "__streamflow.attempt"
+ERROR_CODE_HEADER = "__streamflow.error_code"
+REDACTED_HEADER = "__streamflow.redacted"
+FAILED_AT_HEADER = "__streamflow.failed_at"
+GROUP_HEADER = "__streamflow.group"
+
+# KIP-298, as Kafka Connect writes them.
+ERROR_TOPIC_HEADER = "__connect.errors.topic"
+ERROR_PARTITION_HEADER = "__connect.errors.partition"
+ERROR_OFFSET_HEADER = "__connect.errors.offset"
+ERROR_STAGE_HEADER = "__connect.errors.stage"
+ERROR_CLASS_HEADER = "__connect.errors.class.name"
+ERROR_EXCEPTION_HEADER = "__connect.errors.exception.class.name"
+ERROR_MESSAGE_HEADER = "__connect.errors.exception.message"
+
+OWN_HEADER_PREFIXES = ("__streamflow.", "__connect.errors.")
+
+MAX_OFFSET = 2**63 - 1
+
+
+class Record(Protocol):
+    """A record as a consumer hands it over; ``confluent_kafka.Message`` is one."""
+
+    def topic(self) -> str | None: ...
+    def partition(self) -> int | None: ...
+    def offset(self) -> int | None: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> Headers | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+
+
+class Origin(NamedTuple):
+    """The identity of an event (G3): where it first entered the log."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    def encode(self) -> bytes:
+        """As the value of the origin header."""
+        return f"{self.topic}/{self.partition}/{self.offset}".encode()
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> "Origin | None":
+        """Reads an origin header; None where it is not one (headers are untrusted input)."""
+        if not raw or len(raw) > 300:
+            return None
+        try:
+            topic, partition, offset = raw.decode("ascii").rsplit("/", 2)
+        except (UnicodeDecodeError, ValueError):
+            return None
+        if not topic or not (partition.isdigit() and offset.isdigit()):
+            return None
+        if int(partition) >= 2**31 or int(offset) > MAX_OFFSET:
+            return None
+        return cls(topic, int(partition), int(offset))
+
+
+class OutRecord(NamedTuple):
+    """A record to be produced."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int = -1
+
+
+class Rejection(NamedTuple):
+    """Why a record was refused. `message` never holds a piece of the input."""
+
+    code: ErrorCode
+    exception: str
+    message: str
+
+
+class Position(NamedTuple):
+    """The next offset of a partition to be committed, with the metadata kept beside it."""
+
+    topic: str
+    partition: int
+    offset: int
+    metadata: str = ""
+
+
+def position_of(record: Record) -> Origin:
+    """The record's own position.
+
+    Raises:
+        ValueError: the record has none (it was never in a log).
+    """
+    topic, partition, offset = record.topic(), record.partition(), record.offset()
+    if topic is None or partition is None or offset is None:
+        raise ValueError("a record that was not consumed has no position")
+    return Origin(topic, partition, offset)
+
+
+def headers_of(record: Record) -> Headers:
+    """The record's headers; none where the client cannot decode their names as UTF-8."""
+    try:
+        return record.headers() or []
+    except UnicodeDecodeError:
+        return []
+
+
+def last_header(headers: Sequence[tuple[str, bytes | None]], name: str) -> bytes | None:
+    """The value of the last header of that name: what was added last counts."""
+    for found, value in reversed(headers):
+        if found == name:
+            return value
+    return None
+
+
+def origin_of(record: Record) -> Origin:
+    """The identity of a record: that of its origin header if there is a sound one, else its own."""
+    headers = headers_of(record)
+    if headers:
+        origin = Origin.parse(last_header(headers, ORIGIN_HEADER))
+        if origin is not None:
+            return origin
+    return position_of(record)
+
+
+def attempt_of(headers: Headers) -> int:
+    """How often this record was replayed: 0 for one that came first-hand."""
+    raw = last_header(headers, ATTEMPT_HEADER)
+    if raw is None or not raw.isdigit() or len(raw) > 6:
+        return 0
+    return int(raw)

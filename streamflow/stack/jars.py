@@ -1,0 +1,237 @@
+"""Apache Kafka's jars: locked by coordinates and SHA-256, downloaded once into the user's cache.
+
+The lock, ``kafka-jars.json``, is what ``jgo`` resolved from Maven's metadata. To move to another
+version, change `KAFKA_VERSION` and run ``python -m streamflow.stack.jars``: it renews the lock.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from streamflow.errors import StackError
+
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
+
+KAFKA_VERSION = "4.3.1"
+KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
+# Kafka logs through slf4j 1.7, and its own metadata leaves the bridge to log4j to the reader.
+LOG_BRIDGE = "org.apache.logging.log4j:log4j-slf4j-impl"
+
+LOCK_FILE = Path(__file__).with_name("kafka-jars.json")
+# A mirror for places that cannot reach Maven's central repository.
+MIRROR_VARIABLE = "STREAMFLOW_MAVEN_MIRROR"
+CACHE_VARIABLE = "STREAMFLOW_CACHE_DIR"
+
+_DOWNLOADS_AT_ONCE = 4
+_ATTEMPTS = 3
+
+# Called with bytes done and bytes in total.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One file of the class path: Maven coordinates, SHA-256 in hex, size in bytes."""
+
+    coordinates: str
+    sha256: str
+    size: int
+
+    @property
+    def file_name(self) -> str:
+        """``kafka_2.13-4.3.1.jar``."""
+        _, artifact, version = self.coordinates.split(":")
+        return f"{artifact}-{version}.jar"
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept: ``STREAMFLOW_CACHE_DIR``, else the user's cache."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("streamflow"))
+
+
+def locked_jars() -> tuple[Jar, ...]:
+    """The jars that this release runs."""
+    return tuple(Jar(**each) for each in json.loads(LOCK_FILE.read_text()))
+
+
+def cached_class_path() -> str | None:
+    """The class path, when every jar is in the cache; asks neither network nor registry."""
+    folder = _jar_folder()
+    jars = locked_jars()
+    for jar in jars:
+        try:
+            # Only whole, verified files are ever moved to their final names.
+            if (folder / jar.file_name).stat().st_size != jar.size:
+                return None
+        except OSError:
+            return None
+    return os.pathsep.join(str(folder / jar.file_name) for jar in jars)
+
+
+def class_path(progress: Progress) -> str:
+    """The class path of Kafka, after downloading what the cache lacks.
+
+    Raises:
+        StackError: the cache cannot be written, or the registry cannot be reached.
+    """
+    found = cached_class_path()
+    if found is not None:
+        return found
+    with _exclusive(_jar_folder()):
+        missing = [jar for jar in locked_jars() if not _is_cached(jar)]
+        _download(missing, progress)
+        shutil.rmtree(_jar_folder() / "incoming", ignore_errors=True)
+    found = cached_class_path()
+    if found is None:
+        raise StackError(f"the cache {cache_directory()} lost files while it was filled: try again")
+    return found
+
+
+def _jar_folder() -> Path:
+    return cache_directory() / f"kafka-{KAFKA_VERSION}"
+
+
+def _is_cached(jar: Jar) -> bool:
+    path = _jar_folder() / jar.file_name
+    return path.exists() and path.stat().st_size == jar.size
+
+
+@contextlib.contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Lets one process at a time fill the cache."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except PermissionError as error:
+        raise StackError(
+            f"the cache {folder} cannot be written: set {CACHE_VARIABLE} to a folder of yours"
+        ) from error
+
+
+def _download(jars: list[Jar], progress: Progress) -> None:
+    """Downloads the jars, verifies each, and moves it to its final name."""
+    from requests import RequestException  # noqa: PLC0415 (slow import, first start only)
+
+    total = sum(jar.size for jar in jars)
+    done = 0
+    guard = Lock()
+
+    def advance(count: int) -> None:
+        nonlocal done
+        with guard:
+            done += count
+            progress(min(done, total), total)
+
+    with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+        futures = [pool.submit(_fetch, jar, advance) for jar in jars]
+        try:
+            for future in futures:
+                future.result()
+        except (RequestException, RuntimeError) as error:
+            raise StackError(
+                f"Kafka's jars cannot be downloaded ({_cause(error)}): check the network or the "
+                f"proxy, set {MIRROR_VARIABLE} to a Maven mirror, or copy a filled cache to "
+                f"{cache_directory()}"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _fetch(jar: Jar, advance: Callable[[int], None]) -> None:
+    """One jar, tried a few times.
+
+    Raises:
+        requests.RequestException: the registry cannot be reached.
+        RuntimeError: it has no such file, or another than the locked one.
+    """
+    from requests import RequestException  # noqa: PLC0415
+    from tenacity import (  # noqa: PLC0415
+        Retrying,
+        retry_if_exception_type,
+        stop_after_attempt,
+        wait_exponential,
+    )
+
+    group, artifact, version = jar.coordinates.split(":")
+    attempts = Retrying(
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(0.5, max=5),
+        retry=retry_if_exception_type(RequestException),
+        reraise=True,
+    )
+    for attempt in attempts:
+        with attempt:
+            folder = _jar_folder() / "incoming"
+            context = _maven(folder, advance)
+            wanted = context.project(group, artifact).at_version(version).artifact()
+            # A piece that an interrupted run left would be taken for the whole.
+            if wanted.cached_path:
+                wanted.cached_path.unlink(missing_ok=True)
+            path = Path(wanted.resolve())
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            if found != jar.sha256:
+                path.unlink()
+                raise RuntimeError(f"{jar.file_name} is not the file that this release expects")
+            path.replace(_jar_folder() / jar.file_name)
+
+
+def _maven(folder: Path, advance: Callable[[int], None] | None = None) -> "MavenContext":
+    from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
+
+    @contextlib.contextmanager
+    def report(_name: str, _size: int) -> Iterator[Callable[[int], None]]:
+        yield advance or (lambda _count: None)
+
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    return MavenContext(
+        resolver=PythonResolver(progress_callback=report),
+        repo_cache=folder,
+        remote_repos={"mirror": mirror} if mirror else None,
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason in a few words; requests wraps several layers around it."""
+    reason: object = error
+    while True:
+        inner = getattr(reason, "reason", None) or next(
+            (each for each in getattr(reason, "args", ()) if isinstance(each, BaseException)), None
+        )
+        if inner is None or isinstance(inner, str):
+            return f"{type(reason).__name__}: {str(reason).rsplit('>: ', 1)[-1]}"[:200]
+        reason = inner
+
+
+def _write_lock() -> None:
+    """Resolves the coordinates with Maven's metadata and writes the lock."""
+    context = _maven(_jar_folder() / "resolve")
+    # The bridge's own metadata would override Kafka's versions, so only its file is taken.
+    roots, found = context.resolver.resolve([context.create_dependency(KAFKA)])
+    used = [each for each in (*roots, *found) if each.scope in {None, "compile", "runtime"}]
+    log4j = next(each.version for each in used if each.artifactId == "log4j-core")
+    used.append(context.create_dependency(f"{LOG_BRIDGE}:{log4j}"))
+    jars = []
+    for each in used:
+        content = Path(each.artifact.resolve()).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        coordinates = f"{each.groupId}:{each.artifactId}:{each.version}"
+        jars.append(asdict(Jar(coordinates, digest, len(content))))
+    LOCK_FILE.write_text(json.dumps(jars, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    _write_lock()

@@ -1,0 +1,185 @@
+"""From nothing to a running stack, and back."""
+
+import contextlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import psutil
+from pydantic import SecretStr
+
+from streamflow.errors import StackError
+from streamflow.settings import Settings
+from streamflow.stack.part import Report, Stage
+from streamflow.stack.parts import database_of, plan
+from streamflow.stack.preflight import check_disk, check_ports, explain_os_error
+from streamflow.stack.process import end_leftovers
+from streamflow.stack.signals import StopSignals
+from streamflow.stack.state import State, StateLock, state_of
+from streamflow.stack.supervisor import Member, Supervisor
+
+SERVICES_SECONDS = 120.0
+WORKERS_SECONDS = 60.0
+DOWN_SECONDS = 40.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack that has come up.
+
+    Attributes:
+        settings: as given, with the addresses of the embedded broker and database filled in.
+        missing: the workers that are not up yet.
+    """
+
+    settings: Settings
+    state: State
+    members: list[Member]
+    missing: list[Member]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody wants from `up`.
+
+    Attributes:
+        without: parts to leave out.
+        arrange: puts topics and schema in place.
+        when_up: called once everything has been started.
+    """
+
+    without: Collection[str]
+    arrange: Callable[[Settings], None]
+    when_up: Callable[[Stack], None]
+
+
+def up(load: Callable[[], Settings], order: Order, report: Report) -> None:
+    """Runs a stack until a stop signal comes.
+
+    Args:
+        load: reads the settings; called again once no old stack's coordinates can disturb.
+
+    Raises:
+        StackError: something is in the way; nothing is left running.
+        KeyboardInterrupt: a stop signal came before everything was up.
+    """
+    state = state_of(load())
+    state.create()
+    try:
+        lock = StateLock(state)
+        with contextlib.closing(_Held(lock, state)), StopSignals() as signals:
+            for line in end_leftovers(state.run):
+                report.say(line)
+            # A crashed run's coordinates would pass for a broker and database of somebody else.
+            state.coordinates.unlink(missing_ok=True)
+            _run(load(), state, order, report, signals)
+    except OSError as error:
+        raise explain_os_error(error, state.directory) from error
+
+
+def _run(
+    settings: Settings, state: State, order: Order, report: Report, signals: StopSignals
+) -> None:
+    check_disk(state.directory)
+    environment: dict[str, str] = {}
+    parts = plan(settings, state, environment, order.without)
+    for stage in Stage:
+        host = "127.0.0.1" if stage is Stage.SERVICES else settings.host
+        check_ports(host, ((p.name, n) for p in parts if p.stage is stage for n in p.ports))
+    supervisor = Supervisor(state, parts, report, signals)
+    try:
+        report.say("stage 1 of 3: broker and database")
+        supervisor.start(Stage.SERVICES)
+        missing = supervisor.wait_until_up(Stage.SERVICES, SERVICES_SECONDS)
+        if missing:
+            raise StackError(
+                f"{missing[0].part.name} is not ready after {SERVICES_SECONDS:g} s "
+                f"({missing[0].detail}): see its log in {state.logs}"
+            )
+        settings = _with_coordinates(settings, state, order.without)
+        report.say("stage 2 of 3: topics and schema")
+        with signals.interrupting():
+            order.arrange(settings)
+        _announce(settings, state, environment)
+        report.say("stage 3 of 3: workers")
+        supervisor.start(Stage.WORKERS)
+        missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS)
+        order.when_up(Stack(settings, state, supervisor.members, missing))
+        supervisor.watch()
+        report.say("stopping")
+    finally:
+        supervisor.stop()
+        state.coordinates.unlink(missing_ok=True)
+
+
+def _with_coordinates(settings: Settings, state: State, without: Collection[str]) -> Settings:
+    found: dict[str, object] = {}
+    if settings.kafka_bootstrap_servers is None and "kafka" not in without:
+        found["kafka_bootstrap_servers"] = f"127.0.0.1:{settings.port('kafka')}"
+    if settings.database_url is None and "postgres" not in without:
+        found["database_url"] = SecretStr(database_of(settings, state).url())
+    return settings.model_copy(update=found)
+
+
+def _announce(settings: Settings, state: State, environment: dict[str, str]) -> None:
+    """Tells workers, by their environment, and other commands, by a file, where things are."""
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    environment.update(
+        KAFKA_BOOTSTRAP_SERVERS=settings.bootstrap,
+        DATABASE_URL=url,
+        STREAMFLOW_STATE_DIR=str(state.directory),
+        STREAMFLOW_PORT_OFFSET=str(settings.port_offset),
+    )
+    state.write_coordinates(settings.bootstrap, url, settings.port_offset)
+
+
+class _Held:
+    """Gives the state directory back at the end, whatever happened."""
+
+    def __init__(self, lock: StateLock, state: State) -> None:
+        self._lock = lock
+        self._state = state
+
+    def close(self) -> None:
+        self._state.snapshot.unlink(missing_ok=True)
+        self._lock.release()
+
+
+def down(settings: Settings, *, purge: bool, report: Report) -> bool:
+    """Ends the stack of this folder, and removes its data when asked.
+
+    Returns:
+        Whether there was anything to end.
+
+    Raises:
+        StackError: it does not end, or something cannot be removed.
+    """
+    state = state_of(settings)
+    pid = state.supervisor_pid()
+    if pid:
+        report.say(f"ending the stack (pid {pid})")
+        _end_supervisor(state, pid)
+    ended = list(end_leftovers(state.run)) if state.run.exists() else []
+    for line in ended:
+        report.say(line)
+    state.coordinates.unlink(missing_ok=True)
+    state.snapshot.unlink(missing_ok=True)
+    if purge:
+        left = state.purge()
+        report.say(f"removed the data in {state.directory}")
+        if left:
+            report.say(f"left there, because it is not of the stack: {', '.join(left)}")
+    return bool(pid or ended)
+
+
+def _end_supervisor(state: State, pid: int) -> None:
+    try:
+        process = psutil.Process(pid)
+        process.terminate()
+    except psutil.NoSuchProcess:
+        return
+    except psutil.AccessDenied as error:
+        raise StackError(f"pid {pid} belongs to another user: run this as {error.name}") from error
+    if not state.wait_until_free(DOWN_SECONDS):
+        process.kill()
+        if not state.wait_until_free(DOWN_SECONDS):
+            raise StackError(f"the stack (pid {pid}) does not end: end that process by hand")

@@ -1,0 +1,233 @@
+"""Child processes that end with their parent, and pid files that prove whose a process is."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from streamflow.errors import StackError
+from streamflow.stack.account import Account
+
+LOG_LIMIT_BYTES = 20_000_000
+LEFTOVER_SECONDS = 10.0
+# psutil derives a process's start from the boot time, which moves a little with the clock.
+CREATE_TIME_TOLERANCE_SECONDS = 2.0
+
+# What tells most comes first: the operating system's own reason, then what the program calls an error.
+_TELLING = (
+    re.compile(r"already in use|No space left|Permission denied|Cannot allocate|OutOfMemory"),
+    re.compile(r"\b(ERROR|FATAL|PANIC|error)\b"),
+    re.compile(r"\S"),
+)
+_LAUNCHER = Path(__file__).with_name("launch.py")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a process.
+
+    Attributes:
+        command: program and arguments; never a secret, everybody can read them in ``ps``.
+        log: file that takes standard output and error.
+        own_log: file that the program writes itself, when that tells more.
+        environment: added to this process's own.
+        account: user to run as, or None for the current one.
+        stop_signal: asks the process to finish in order.
+    """
+
+    command: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None
+    own_log: Path | None = None
+    account: Account | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+
+
+def wrap(launch: Launch) -> list[str]:
+    """The command line that ties the process to this one before it becomes the program."""
+    account = launch.account
+    options = {
+        "parent": os.getpid(),
+        "death_signal": int(launch.stop_signal),
+        "uid": account.uid if account else None,
+        "gid": account.gid if account else None,
+        "capability": account.capability if account else None,
+    }
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(options), *launch.command]
+
+
+class Child:
+    """A running child process. Start it from the main thread: it dies with the thread it is of."""
+
+    def __init__(self, name: str, launch: Launch, pid_file: Path) -> None:
+        """Starts the process.
+
+        Raises:
+            StackError: the log or pid file cannot be written, or the program cannot be run.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("a child of another thread would end with that thread")
+        self.name = name
+        self.launch = launch
+        self._pid_file = pid_file
+        try:
+            launch.log.parent.mkdir(parents=True, exist_ok=True)
+            _rotate(launch.log)
+            # What was in the logs before is of an earlier run.
+            self._read_from = {log: _size(log) for log in (launch.own_log, launch.log) if log}
+            with launch.log.open("ab") as log:
+                self._process = subprocess.Popen(  # noqa: S603 (our own command)
+                    wrap(launch),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=launch.directory,
+                    env={**os.environ, **launch.environment},
+                    # Ctrl-C must reach the supervisor only: it ends the parts in order.
+                    start_new_session=True,
+                )
+            write_pid_file(pid_file, name, self._process.pid, launch.stop_signal)
+        except OSError as error:
+            raise StackError(f"{name} cannot be started: {error}") from error
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal, or None while it runs."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """Sends the stop signal, unless it is gone already."""
+        if self.poll() is None:
+            self._process.send_signal(self.launch.stop_signal)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the end; True when it has ended."""
+        try:
+            self._process.wait(max(seconds, 0.0))
+        except subprocess.TimeoutExpired:
+            return False
+        self._pid_file.unlink(missing_ok=True)
+        return True
+
+    def kill(self) -> None:
+        """Ends the process and its group at once."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._pid_file.unlink(missing_ok=True)
+
+    def stop(self, seconds: float) -> None:
+        """Asks, waits up to `seconds`, then kills."""
+        self.ask_to_stop()
+        if not self.wait(seconds):
+            self.kill()
+
+    def last_words(self) -> str:
+        """How it ended, with the line of its log that tells why."""
+        code = self._process.returncode
+        if code is None:
+            return "is running"
+        ended = f"ended with code {code}" if code >= 0 else f"was ended by {_signal_name(-code)}"
+        lines = (telling_line(log, start) for log, start in self._read_from.items())
+        line = next(filter(None, lines), "") if code >= 0 else ""
+        return f"{ended}: {line}" if line else ended
+
+
+def write_pid_file(path: Path, name: str, pid: int, stop_signal: signal.Signals) -> None:
+    """Notes a process, with what proves later that the pid is still the same process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    created = None
+    with contextlib.suppress(psutil.Error):
+        created = psutil.Process(pid).create_time()
+    content = {"name": name, "pid": pid, "created": created, "stop_signal": int(stop_signal)}
+    path.write_text(json.dumps(content))
+
+
+def find_process(path: Path) -> psutil.Process | None:
+    """The process of a pid file, if it still runs and is provably the one that was noted."""
+    try:
+        noted = json.loads(path.read_text())
+        process = psutil.Process(int(noted["pid"]))
+        started_then = abs(process.create_time() - float(noted["created"]))
+        alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, TypeError, KeyError, psutil.Error):
+        return None
+    return process if alive and started_then < CREATE_TIME_TOLERANCE_SECONDS else None
+
+
+def end_leftovers(directory: Path) -> Iterator[str]:
+    """Ends what a crashed run left behind and removes its pid files; says what it did."""
+    found = []
+    for path in sorted(directory.glob("*.json")):
+        process = find_process(path)
+        name = path.stem
+        if process is None:
+            path.unlink(missing_ok=True)
+            yield f"removed the pid file of {name}: a crashed run left it"
+            continue
+        stop_signal = signal.Signals(json.loads(path.read_text()).get("stop_signal", 15))
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(stop_signal)
+        found.append((name, process, path))
+    psutil.wait_procs([process for _, process, _ in found], timeout=LEFTOVER_SECONDS)
+    for name, process, path in found:
+        with contextlib.suppress(psutil.Error):
+            if process.is_running():
+                process.kill()
+                process.wait(LEFTOVER_SECONDS)
+        path.unlink(missing_ok=True)
+        yield f"ended {name} (pid {process.pid}) of a crashed run"
+
+
+def telling_line(path: Path, start: int = 0, limit: int = 300) -> str:
+    """The line of a log that tells best why a program ended.
+
+    Args:
+        start: byte to read from; at most the last 64 kB are read.
+        limit: characters to return at most.
+    """
+    try:
+        with path.open("rb") as log:
+            log.seek(max(_size(path) - 65_536, start))
+            lines = log.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    lines = [" ".join(line.split()) for line in lines]
+    found = next(
+        (line for pattern in _TELLING for line in reversed(lines) if pattern.search(line)), ""
+    )
+    return found if len(found) <= limit else found[: limit - 1] + "…"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _rotate(log: Path) -> None:
+    if _size(log) > LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(log.suffix + ".1"))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

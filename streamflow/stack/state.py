@@ -1,0 +1,192 @@
+"""The state directory: what a stack keeps on disk, and who holds it.
+
+lock          held by the running supervisor (flock), contains its pid
+run/          pid files, one per part
+logs/         one log per part, and up.log of a detached `up`
+status.json   the parts as the supervisor last saw them
+stack.json    where broker and database listen, with the password (0600), while they run
+kafka/, postgres/   the data
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from streamflow.errors import StackError
+from streamflow.settings import COORDINATES_FILE, Settings
+
+# Everything that belongs to a stack; `down --purge` removes these and no stranger's file.
+ENTRIES = (
+    "kafka",
+    "postgres",
+    "run",
+    "logs",
+    "dagster",
+    "produce",
+    "status.json",
+    COORDINATES_FILE,
+    "lock",
+)
+
+
+@dataclass(frozen=True)
+class State:
+    """Paths below a state directory, and what can be read there."""
+
+    directory: Path
+
+    @property
+    def logs(self) -> Path:
+        """Where the parts' logs are."""
+        return self.directory / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Where the pid files are."""
+        return self.directory / "run"
+
+    @property
+    def coordinates(self) -> Path:
+        """The file that tells other commands where the stack listens."""
+        return self.directory / COORDINATES_FILE
+
+    @property
+    def snapshot(self) -> Path:
+        """The parts as last seen."""
+        return self.directory / "status.json"
+
+    def create(self) -> None:
+        """Makes the directory.
+
+        Raises:
+            StackError: it cannot be made or written.
+        """
+        try:
+            for folder in (self.directory, self.logs, self.run):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.directory / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StackError(
+                f"the state directory {self.directory} cannot be written ({error.strerror}): "
+                "set STREAMFLOW_STATE_DIR to a folder of yours"
+            ) from error
+
+    def write_coordinates(self, bootstrap: str, database_url: str, port_offset: int) -> None:
+        """Tells other commands in this folder where broker and database are."""
+        content = {
+            "kafka_bootstrap_servers": bootstrap,
+            "database_url": database_url,
+            "port_offset": port_offset,
+        }
+        write_atomically(self.coordinates, json.dumps(content), mode=0o600)
+
+    def read_snapshot(self) -> dict[str, Any]:
+        """What the supervisor last wrote, or nothing."""
+        try:
+            content = json.loads(self.snapshot.read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def supervisor_pid(self) -> int | None:
+        """The pid of the supervisor that holds this directory, or None when nobody does."""
+        try:
+            with (self.directory / "lock").open("r") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(lock.read().strip() or 0)
+        except (OSError, ValueError):
+            pass
+        return None
+
+    def wait_until_free(self, seconds: float) -> bool:
+        """Waits until no supervisor holds the directory; True when so."""
+        deadline = time.monotonic() + seconds
+        while self.supervisor_pid() is not None:
+            if time.monotonic() > deadline:
+                return False
+            # A lock can be waited for without limit or not at all, so it is asked again.
+            time.sleep(0.05)
+        return True
+
+    def purge(self) -> list[str]:
+        """Removes data, logs and everything else of the stack; returns what is left, not ours.
+
+        Raises:
+            StackError: something cannot be removed.
+        """
+        try:
+            for name in ENTRIES:
+                path = self.directory / name
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            left = sorted(path.name for path in self.directory.iterdir())
+            if not left:
+                self.directory.rmdir()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StackError(f"{error.filename} cannot be removed: {error.strerror}") from error
+        return left
+
+
+class StateLock:
+    """Holds a state directory for one supervisor; ends with the process at the latest."""
+
+    def __init__(self, state: State) -> None:
+        """Takes the lock.
+
+        Raises:
+            StackError: another supervisor holds it.
+        """
+        self._file: IO[str] = (state.directory / "lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise StackError(already_running(state)) from None
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Lets others have it. The file stays: removing it would let two hold it."""
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)
+        self._file.close()
+
+
+def state_of(settings: Settings) -> State:
+    """The state directory that the settings name."""
+    return State(settings.state_dir.absolute())
+
+
+def already_running(state: State) -> str:
+    """What to tell who starts a second stack in the same folder."""
+    pid = state.supervisor_pid()
+    return (
+        f"a stack already runs in {state.directory} (pid {pid or 'unknown'}): see `streamflow "
+        "status`, end it with `streamflow down`, or start another one beside it with "
+        "STREAMFLOW_STATE_DIR and STREAMFLOW_PORT_OFFSET"
+    )
+
+
+def write_atomically(path: Path, content: str, mode: int = 0o644) -> None:
+    """Replaces a file in one step, so that no reader sees half of it."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+    temporary.replace(path)

@@ -1,0 +1,43 @@
+"""How the stack of a folder is, as its supervisor last saw it."""
+
+import time
+from typing import Any
+
+from streamflow.settings import Settings
+from streamflow.stack.parts import NAMES
+from streamflow.stack.state import state_of
+from streamflow.stack.supervisor import PartState
+
+STALE_SECONDS = 30.0
+
+
+def read_status(settings: Settings) -> dict[str, Any]:
+    """The parts of this folder's stack.
+
+    Returns:
+        ``parts``, ``supervisor`` (pid or None) and ``problem`` (a line or None).
+    """
+    state = state_of(settings)
+    pid = state.supervisor_pid()
+    snapshot = state.read_snapshot() if pid else {}
+    known = {each["name"]: each for each in snapshot.get("parts", ())}
+    # A part that was left out on purpose is not missing.
+    absent = {
+        "state": str(PartState.OFF if known else PartState.STOPPED),
+        "pid": None,
+        "restarts": 0,
+        "detail": None,
+        "address": None,
+        "managed": False,
+    }
+    parts = [known.get(name) or {"name": name, **absent} for name in NAMES]
+    problem = None
+    if known and time.time() - snapshot.get("updated_at", 0) > STALE_SECONDS:
+        problem = f"the supervisor (pid {pid}) does not answer; this is what it last saw"
+    return {"parts": parts, "supervisor": pid, "problem": problem}
+
+
+def is_all_up(parts: list[dict[str, Any]]) -> bool:
+    """Whether everything that was to run does."""
+    states = {part["state"] for part in parts}
+    return PartState.UP in states and states <= {PartState.UP, PartState.OFF}

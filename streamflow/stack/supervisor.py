@@ -1,0 +1,264 @@
+"""The supervisor: starts parts in stages, starts again what died, ends all of it in order.
+
+One thread starts, reaps and decides. Only probes run elsewhere, so that one part that does not
+answer delays no other; a child must be started from this thread, because it ends with it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from streamflow.errors import StackError, StreamFlowError
+from streamflow.stack.part import Health, Part, Report, Stage
+from streamflow.stack.process import Child
+from streamflow.stack.signals import StopSignals
+from streamflow.stack.state import State, write_atomically
+
+TICK_SECONDS = 0.2
+PROBE_PAUSE_SECONDS = 1.0
+SNAPSHOT_SECONDS = 2.0
+FIRST_BACKOFF_SECONDS = 0.5
+LAST_BACKOFF_SECONDS = 30.0
+# A part that was up so long starts afresh with the shortest pause.
+SETTLED_SECONDS = 30.0
+
+UNKNOWN = Health(answered=False, ready=False)
+
+
+class PartState(StrEnum):
+    """What `streamflow status` shows."""
+
+    STARTING = "starting"
+    UP = "up"
+    NOT_READY = "not ready"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+    OFF = "off"
+
+
+@dataclass
+class Member:
+    """A part and what became of it."""
+
+    part: Part
+    child: Child | None = None
+    started: bool = False
+    health: Health = UNKNOWN
+    asked: Future[Health] | None = None
+    ask_at: float = 0.0
+    restarts: int = 0
+    failures: int = 0
+    start_at: float | None = None
+    up_since: float | None = None
+    last_words: str = ""
+
+    @property
+    def state(self) -> PartState:
+        """In one word."""
+        if not self.started:
+            return PartState.STOPPED
+        if self.child is None and self.part.launch is not None:
+            return PartState.RESTARTING if self.start_at is not None else PartState.STOPPED
+        if self.health.ready:
+            return PartState.UP
+        return PartState.NOT_READY if self.health.answered else PartState.STARTING
+
+    @property
+    def detail(self) -> str:
+        """Why it is not up."""
+        if self.state is PartState.RESTARTING:
+            return self.last_words
+        return "" if self.health.ready or not self.started else self.health.detail
+
+    def describe(self) -> dict[str, Any]:
+        """For `status --json`."""
+        return {
+            "name": self.part.name,
+            "state": str(self.state),
+            "pid": self.child.pid if self.child else None,
+            "restarts": self.restarts,
+            "detail": self.detail or None,
+            "address": self.part.address,
+            "managed": self.part.launch is not None,
+        }
+
+
+class Supervisor:
+    """Runs the parts of one stack. Use it from the main thread."""
+
+    def __init__(
+        self, state: State, parts: Sequence[Part], report: Report, signals: StopSignals
+    ) -> None:
+        self.members = [Member(part) for part in parts]
+        self._state = state
+        self._report = report
+        self._signals = signals
+        self._pool = ThreadPoolExecutor(len(self.members) or 1, thread_name_prefix="probe")
+        self._written = ""
+        self._written_at = 0.0
+
+    def start(self, stage: Stage) -> None:
+        """Prepares and starts the parts of a stage.
+
+        Raises:
+            StackError: a part cannot be started.
+            KeyboardInterrupt: a stop signal came meanwhile.
+        """
+        for member in self._of(stage):
+            with self._signals.interrupting():
+                member.part.prepare(self._report)
+            self._launch(member)
+            self._tick()
+
+    def wait_until_up(self, stage: Stage, seconds: float) -> list[Member]:
+        """Waits for a stage; returns the members that are not up after `seconds`.
+
+        Raises:
+            StackError: a service died before it was ever up.
+            KeyboardInterrupt: a stop signal came meanwhile.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            self._tick()
+            missing = [each for each in self._of(stage) if each.state is not PartState.UP]
+            for each in missing:
+                if stage is Stage.SERVICES and each.restarts + each.failures > 0:
+                    raise StackError(
+                        f"{each.part.name} does not start, it {each.last_words}; "
+                        f"its log is in {self._state.logs}"
+                    )
+            if not missing or time.monotonic() > deadline:
+                return missing
+            self._signals.wait(TICK_SECONDS)
+            if self._signals.requested:
+                raise KeyboardInterrupt
+
+    def watch(self) -> None:
+        """Keeps the parts running until a stop signal comes."""
+        while not self._signals.requested:
+            self._tick()
+            self._signals.wait(TICK_SECONDS)
+
+    def stop(self) -> None:
+        """Ends what runs, last stage first; what does not end in time is killed."""
+        before = self._signals.count
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for stage in sorted(Stage, reverse=True):
+            running = [member for member in self._of(stage) if member.child]
+            for member in running:
+                _child(member).ask_to_stop()
+            begun = time.monotonic()
+            for member in running:
+                deadline = begun + member.part.stop_seconds
+                while not _child(member).wait(0) and time.monotonic() < deadline:
+                    if self._signals.count > max(before, 1):
+                        break
+                    self._signals.wait(TICK_SECONDS)
+                if not _child(member).wait(0):
+                    self._report.say(f"{member.part.name} does not end in time: killing it")
+                    _child(member).kill()
+                member.child = None
+            for member in self._of(stage):
+                member.start_at, member.health, member.started = None, UNKNOWN, False
+            self._write_snapshot(always=True)
+
+    def _of(self, stage: Stage) -> list[Member]:
+        return [member for member in self.members if member.part.stage is stage]
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for member in self.members:
+            if not member.started:
+                continue
+            if member.child and member.child.poll() is not None:
+                self._on_death(member, now)
+            if member.start_at is not None and now >= member.start_at:
+                self._restart(member)
+            self._probe(member, now)
+        self._write_snapshot()
+
+    def _launch(self, member: Member) -> None:
+        """Starts a part's process, if it has one.
+
+        Raises:
+            StackError: it cannot be started.
+        """
+        launch: Callable[..., Any] | None = member.part.launch
+        member.started = True
+        member.health, member.asked, member.ask_at = UNKNOWN, None, 0.0
+        member.start_at = member.up_since = None
+        if launch is not None:
+            pid_file = self._state.run / f"{member.part.name}.json"
+            member.child = Child(member.part.name, launch(), pid_file)
+
+    def _restart(self, member: Member) -> None:
+        try:
+            with self._signals.interrupting():
+                member.part.prepare(self._report)
+            self._launch(member)
+        except KeyboardInterrupt:
+            return
+        except (StreamFlowError, OSError) as error:
+            member.last_words = str(error)
+            self._schedule(member, time.monotonic())
+        else:
+            member.restarts += 1
+
+    def _on_death(self, member: Member, now: float) -> None:
+        child = _child(member)
+        child.wait(0)
+        member.last_words = child.last_words()
+        member.child, member.health = None, UNKNOWN
+        settled = member.up_since is not None and now - member.up_since > SETTLED_SECONDS
+        if settled:
+            member.failures = 0
+        self._schedule(member, now)
+
+    def _schedule(self, member: Member, now: float) -> None:
+        pause = min(FIRST_BACKOFF_SECONDS * 2**member.failures, LAST_BACKOFF_SECONDS)
+        member.failures += 1
+        member.start_at = now + pause
+        self._report.say(f"{member.part.name} {member.last_words}: starting it in {pause:g} s")
+
+    def _probe(self, member: Member, now: float) -> None:
+        if member.asked is not None and member.asked.done():
+            # A process that was replaced meanwhile is not judged by its predecessor's answer.
+            if member.child or member.part.launch is None:
+                self._judge(member, member.asked.result(), now)
+            member.asked = None
+            pause = PROBE_PAUSE_SECONDS if member.health.ready else TICK_SECONDS
+            member.ask_at = now + pause
+        waiting = member.child is None and member.part.launch is not None
+        if member.asked is None and not waiting and now >= member.ask_at:
+            member.asked = self._pool.submit(member.part.probe)
+
+    def _judge(self, member: Member, health: Health, now: float) -> None:
+        if not health.ready and member.up_since is not None:
+            # It was up before, so its silence is no start.
+            health = Health(answered=True, ready=False, detail=health.detail)
+        was_ready, member.health = member.health.ready, health
+        if health.ready and not was_ready:
+            member.up_since = now
+            if member.restarts:
+                self._report.say(f"{member.part.name} is up again (restarts: {member.restarts})")
+        elif was_ready and not health.ready:
+            self._report.say(f"{member.part.name} is not ready: {health.detail}")
+
+    def _write_snapshot(self, *, always: bool = False) -> None:
+        parts = json.dumps([member.describe() for member in self.members])
+        now = time.monotonic()
+        if always or parts != self._written or now - self._written_at > SNAPSHOT_SECONDS:
+            self._written, self._written_at = parts, now
+            content = {"pid": os.getpid(), "updated_at": time.time(), "parts": json.loads(parts)}
+            write_atomically(self._state.snapshot, json.dumps(content))
+
+
+def _child(member: Member) -> Child:
+    if member.child is None:
+        raise StackError(f"{member.part.name} is not running")
+    return member.child

@@ -1,0 +1,153 @@
+"""A stream, declared once: everything else is derived from this declaration (design, section 4)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from streamflow.contract import Contract, Event
+from streamflow.errors import ConfigurationError
+from streamflow.windows import TumblingWindow
+
+# Kafka's own default (`message.max.bytes`): 1 MiB and the overhead of one record batch.
+MAX_RECORD_BYTES = 1_048_588
+# A dead letter is the original with headers added and each address replaced by a longer hash: in the
+# worst case every five bytes ("a@b.c" and a delimiter) become 65.
+MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """What a topic should look like on the broker."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """The topics of a stream. Streams may share the derived ones.
+
+    Args:
+        partitions: of each topic; only ever added to.
+        retention: of the stream's own topic.
+        derived_retention: of analytics and notifications.
+        dead_letter_retention: of the dead letters.
+        max_record_bytes: the largest record that the stream's own topic accepts.
+    """
+
+    partitions: int = 3
+    retention: timedelta = timedelta(hours=168)
+    derived_retention: timedelta = timedelta(hours=168)
+    dead_letter_retention: timedelta = timedelta(days=30)
+    max_record_bytes: int = MAX_RECORD_BYTES
+    analytics: str = "analytics"
+    notifications: str = "notifications"
+    dead_letters: str = "dead-letter-topic"
+
+
+class Notification(NamedTuple):
+    """What is told of an event; ``time`` is added from the event."""
+
+    message: str
+    event_id: int
+    user: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One stream of events.
+
+    Args:
+        name: the name of its topic.
+        contract: pydantic model of its events, or a discriminated union of them.
+        table: the PostgreSQL table that its events are loaded into.
+        key: the record key of an event: events of one key keep their order.
+        private_fields: fields that may only hold hashes (G7).
+        windows: how its events are counted; None for not at all.
+        notify: what is told of an event; None for nothing.
+        topics: partitions, retention and names of the topics.
+        prefix: put before every topic's name, to share a cluster.
+    """
+
+    name: str
+    contract: Any
+    table: str
+    key: Callable[[Any], str]
+    private_fields: tuple[str, ...] = ()
+    windows: TumblingWindow | None = None
+    notify: Callable[[Any], Notification] | None = None
+    topics: Topics = field(default_factory=Topics)
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        for model in self.decoder.models:
+            missing = {"timestamp", "type", *self.private_fields} - model.model_fields.keys()
+            if missing:
+                raise ConfigurationError(
+                    f"stream {self.name}: {model.__name__} must declare {', '.join(sorted(missing))}"
+                )
+        if not self.decoder.models:
+            raise ConfigurationError(
+                f"stream {self.name}: contract must be a subclass of Event, or a union of them"
+            )
+
+    @cached_property
+    def decoder(self) -> Contract:
+        """From bytes to events."""
+        return Contract(self.contract, self.private_fields)
+
+    @property
+    def topic(self) -> str:
+        """The topic of the events."""
+        return self.prefix + self.name
+
+    @property
+    def analytics_topic(self) -> str:
+        """The topic of the window counts."""
+        return self.prefix + self.topics.analytics
+
+    @property
+    def notifications_topic(self) -> str:
+        """The topic of the notifications."""
+        return self.prefix + self.topics.notifications
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """The topic of the dead letters."""
+        return self.prefix + self.topics.dead_letters
+
+    def prefixed(self, prefix: str) -> "Stream":
+        """The same stream with every topic's name prefixed."""
+        return replace(self, prefix=prefix)
+
+    def encode(self, event: Event) -> tuple[bytes, bytes]:
+        """Key and value of an event's record."""
+        return self.key(event).encode(), event.encode()
+
+    def topic_specs(self, min_isr: int = 1) -> tuple[TopicSpec, ...]:
+        """The topics that this stream needs. Append time is the broker's, so that nobody's wrong
+        clock decides what retention removes."""
+        topics = self.topics
+
+        def spec(name: str, retention: timedelta, max_bytes: int) -> TopicSpec:
+            return TopicSpec(
+                name,
+                topics.partitions,
+                {
+                    "cleanup.policy": "delete",
+                    "retention.ms": str(round(retention.total_seconds() * 1000)),
+                    "message.timestamp.type": "LogAppendTime",
+                    "max.message.bytes": str(max_bytes),
+                    "min.insync.replicas": str(min_isr),
+                },
+            )
+
+        return (
+            spec(self.topic, topics.retention, topics.max_record_bytes),
+            spec(self.analytics_topic, topics.derived_retention, MAX_RECORD_BYTES),
+            spec(self.notifications_topic, topics.derived_retention, MAX_RECORD_BYTES),
+            spec(self.dead_letter_topic, topics.dead_letter_retention, MAX_DEAD_LETTER_BYTES),
+        )

@@ -1,0 +1,53 @@
+"""``user-events``: the stream that ships with StreamFlow."""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from streamflow.contract import Event, HashedAddress, NotNull, Timestamp
+from streamflow.stream import Notification, Stream, Topics
+from streamflow.windows import TumblingWindow
+
+EventType = Literal["USER_LOGIN", "USER_LOGIN_FAILED", "USER_LOGOUT", "USER_SIGNUP"]
+
+_DONE: dict[str, str] = {
+    "USER_LOGIN": "logged in",
+    "USER_LOGIN_FAILED": "failed to log in",
+    "USER_LOGOUT": "logged out",
+    "USER_SIGNUP": "signed up",
+}
+
+
+class UserEvent(Event):
+    """Something that a user did: the contract of ``user-events``."""
+
+    # The largest integer that JavaScript holds exactly is 2^53 - 1.
+    id: Annotated[int, Field(ge=0, lt=2**53)]
+    type: EventType
+    user: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    user_email: Annotated[HashedAddress | None, NotNull] = None
+    timestamp: Timestamp
+
+
+def notify(event: UserEvent) -> Notification:
+    """What is told of an event."""
+    return Notification(
+        message=f"User {event.user} {_DONE[event.type]}",
+        event_id=event.id,
+        user=event.user,
+    )
+
+
+USER_EVENTS = Stream(
+    name="user-events",
+    contract=UserEvent,
+    private_fields=("user_email",),
+    key=lambda event: event.user,
+    windows=TumblingWindow(
+        size=timedelta(seconds=10), grace=timedelta(seconds=5), group_by="type"
+    ),
+    topics=Topics(partitions=3, retention=timedelta(hours=168)),
+    table="events",
+    notify=notify,
+)

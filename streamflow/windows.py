@@ -1,0 +1,225 @@
+"""Tumbling windows by event time, counted exactly once across any restart (G4). Pure.
+
+One `PartitionWindows` counts one source partition. It keeps nothing on disk: what it needs to go
+on after a crash is its `Progress`, which the worker commits together with what was emitted.
+
+Why that is exact. Everything before ``position`` was counted. Of that, an event was *emitted* if
+its time lies before ``closed_through`` (its window was closed, or it came late) or if it was far
+ahead of the broker's clock; everything else sits in a window that is still open. So a restarted
+worker reads again from the oldest event of an open window (``resume``), skips up to ``position``
+what was emitted, and counts the rest into its open windows as before. Until it has caught up with
+``position`` it emits nothing: what it knows of the open windows is not yet whole.
+
+All times are integer milliseconds since the epoch; intervals are closed at the left.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+_VERSION: Final = "1"
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+# Count, smallest and largest source offset of a cell that is being counted.
+_Cell = list[int]
+_Key = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TumblingWindow:
+    """Windows of one size, aligned to the epoch, that do not overlap.
+
+    Args:
+        size: length of a window; whole milliseconds.
+        grace: how long after its end, in event time, a window waits for stragglers.
+        group_by: the event's field to count by.
+        idle: close open windows when a partition has brought nothing for this long.
+        ahead: an event further ahead of the broker's clock than this does not move the watermark.
+    """
+
+    size: timedelta
+    grace: timedelta = timedelta(seconds=5)
+    group_by: str = "type"
+    idle: timedelta = timedelta(seconds=10)
+    ahead: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        if self.size < _MILLISECOND or self.size % _MILLISECOND:
+            raise ValueError("the size of a window must be a positive number of whole milliseconds")
+        if min(self.grace, self.idle, self.ahead) < timedelta(0):
+            raise ValueError("grace, idle and ahead must not be negative")
+
+    @property
+    def size_ms(self) -> int:
+        """Length of a window in milliseconds."""
+        return self.size // _MILLISECOND
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCount:
+    """One result: so many events of that group in that window, not counted in any other result."""
+
+    start: int
+    end: int
+    group: str
+    count: int
+    late: bool
+    first_offset: int
+    last_offset: int
+
+
+class Progress(NamedTuple):
+    """What a partition's counting needs to go on.
+
+    Attributes:
+        resume: offset to read from: the oldest event of an open window.
+        position: everything before this offset was counted.
+        closed_through: everything before this time was emitted; None before the first event.
+        ahead: the far-ahead limit, in milliseconds, that was in force since ``resume``.
+    """
+
+    resume: int
+    position: int
+    closed_through: int | None
+    ahead: int
+
+    def metadata(self) -> str:
+        """What is committed beside ``resume``, as the metadata of the offset."""
+        closed = "" if self.closed_through is None else self.closed_through
+        return f"{_VERSION};{self.position};{closed};{self.ahead}"
+
+    @classmethod
+    def parse(cls, offset: int, metadata: str | None) -> "Progress | None":
+        """Reads a committed offset; None where the metadata is not ours (someone moved the group by
+        hand): then counting starts anew from that offset."""
+        try:
+            version, position, closed, ahead = (metadata or "").split(";")
+            if version != _VERSION:
+                return None
+            closed_through = int(closed) if closed else None
+            return cls(offset, int(position), closed_through, int(ahead))
+        except ValueError:
+            return None
+
+
+class PartitionWindows:
+    """Counts the events of one partition.
+
+    Args:
+        spec: the windows.
+        progress: where an earlier worker had got to; None to start afresh.
+    """
+
+    def __init__(self, spec: TumblingWindow, progress: Progress | None = None) -> None:
+        self._size = spec.size_ms
+        self._grace = spec.grace // _MILLISECOND
+        self._configured_ahead = self._ahead = spec.ahead // _MILLISECOND
+        self._open: dict[_Key, _Cell] = {}
+        self._corrections: dict[_Key, _Cell] = {}
+        self._latest: int | None = None
+        self._closed_through: int | None = None
+        self._read_to = 0
+        self._counted_to = 0
+        if progress is not None:
+            self._read_to = progress.resume
+            self._counted_to = progress.position
+            self._closed_through = progress.closed_through
+            # A new limit applies once no event has to be read again that the old one judged.
+            self._ahead = progress.ahead
+
+    @property
+    def position(self) -> int:
+        """Everything before this offset is counted."""
+        return max(self._read_to, self._counted_to)
+
+    @property
+    def read_to(self) -> int:
+        """The next offset to be read; 0 before anything was."""
+        return self._read_to
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether events are being read again that an earlier worker had counted."""
+        return self._read_to < self._counted_to
+
+    @property
+    def has_open_windows(self) -> bool:
+        """Whether an idle time-out would close anything."""
+        return bool(self._open)
+
+    @property
+    def closed_through(self) -> int | None:
+        """Windows that end at or before this time are closed."""
+        return self._closed_through
+
+    def count(self, offset: int, time: int, group: str, appended: int) -> None:
+        """Counts one event.
+
+        Args:
+            offset: of its record; must not go back.
+            time: event time.
+            group: what it is counted by.
+            appended: the broker's time stamp of the record.
+        """
+        closed = self._closed_through
+        is_late = closed is not None and time < closed
+        is_ahead = time > appended + self._ahead
+        if offset < self._counted_to and (is_late or is_ahead):
+            return
+        start = time - time % self._size
+        cells = self._corrections if is_late or is_ahead else self._open
+        if not is_ahead and (self._latest is None or time > self._latest):
+            self._latest = time
+        cell = cells.get((start, group))
+        if cell is None:
+            cells[start, group] = [1, offset, offset]
+        else:
+            cell[0] += 1
+            cell[2] = offset
+
+    def advance(self, position: int) -> None:
+        """Notes that everything before `position` was read, counted or not."""
+        self._read_to = max(self._read_to, position)
+
+    def close_due(self) -> None:
+        """Moves the watermark: it lies `grace` behind the latest event."""
+        if self._latest is not None and not self.catching_up:
+            watermark = self._latest - self._grace
+            self._close_through(watermark - watermark % self._size)
+
+    def close_idle(self) -> None:
+        """Closes all open windows: nothing has come for so long that nothing is waited for."""
+        if self._open and not self.catching_up:
+            self._close_through(max(start for start, _ in self._open) + self._size)
+
+    def _close_through(self, time: int) -> None:
+        if self._closed_through is None or time > self._closed_through:
+            self._closed_through = time
+
+    def take(self) -> list[WindowCount]:
+        """Hands over what is due: closed windows, then corrections. They are counted once: commit
+        them together with `progress`, or throw this object away."""
+        results = list(self._due())
+        self._corrections = {}
+        return results
+
+    def _due(self) -> Iterator[WindowCount]:
+        closed = self._closed_through
+        if closed is not None and self._open:
+            for key in [key for key in self._open if key[0] + self._size <= closed]:
+                yield self._result(key, self._open.pop(key), late=False)
+        for key, cell in self._corrections.items():
+            yield self._result(key, cell, late=True)
+
+    def _result(self, key: _Key, cell: _Cell, *, late: bool) -> WindowCount:
+        return WindowCount(key[0], key[0] + self._size, key[1], cell[0], late, cell[1], cell[2])
+
+    def progress(self) -> Progress:
+        """Where to go on from, after `take`."""
+        resume = min((cell[1] for cell in self._open.values()), default=self._read_to)
+        if not self._open and not self.catching_up:
+            self._ahead = self._configured_ahead
+        return Progress(
+            min(resume, self._read_to), self.position, self._closed_through, self._ahead
+        )

@@ -1,0 +1,108 @@
+"""Puts a worker together from settings: job, sink and runtime."""
+
+import gc
+import secrets
+from collections.abc import Sequence
+
+import structlog
+from confluent_kafka import Consumer
+
+from streaming_workers.analytics import Analytics
+from streaming_workers.loader import Loader
+from streaming_workers.runtime import Job, Worker
+from streaming_workers.validator import Validator
+from streamflow.kafka import clients
+from streamflow.kafka.transactions import KafkaSink, confirm
+from streamflow.monitoring import configure_logging
+from streamflow.postgres.connections import ping
+from streamflow.postgres.loading import PostgresSink
+from streamflow.privacy import Hasher
+from streamflow.registry import load_streams
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+
+log = structlog.get_logger()
+
+
+def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
+    """The hasher of all streams' private fields."""
+    key = settings.pii_key
+    return Hasher(
+        None if key is None else key.get_secret_value().encode(),
+        {name for stream in streams for name in stream.private_fields},
+    )
+
+
+def make_worker(
+    settings: Settings,
+    streams: Sequence[Stream],
+    name: str,
+    *,
+    instance: str | None = None,
+    accept_rejects: bool = False,
+) -> Worker:
+    """A worker by its name.
+
+    Args:
+        settings: everything configured.
+        streams: what it works on.
+        name: validator, analytics or loader.
+        instance: stable name of this instance; a unique one by default, since two running
+            instances with one name would fence each other.
+        accept_rejects: no circuit breaker.
+    """
+    hasher = hasher_for(settings, streams)
+    transactional_id = f"{settings.group(name)}-{instance or secrets.token_hex(4)}"
+
+    def kafka_sink(consumer: Consumer) -> KafkaSink:
+        return KafkaSink(settings, consumer, transactional_id)
+
+    if name == "validator":
+        job: Job = Validator(settings, streams, hasher)
+        return Worker(settings, job, kafka_sink, accept_rejects=accept_rejects)
+    if name == "analytics":
+        job = Analytics(settings, streams)
+        return Worker(settings, job, kafka_sink, accept_rejects=accept_rejects)
+    loader = Loader(settings, streams, hasher)
+    dead_letters = clients.producer(settings)
+
+    def postgres_sink(_consumer: Consumer) -> PostgresSink:
+        return PostgresSink(
+            settings,
+            loader.group,
+            loader.tables,
+            lambda records: confirm(dead_letters, records),
+            loader.refuse,
+        )
+
+    return Worker(
+        settings,
+        loader,
+        postgres_sink,
+        accept_rejects=accept_rejects,
+        ping=lambda: ping(settings),
+    )
+
+
+def run_worker(
+    settings: Settings,
+    name: str,
+    *,
+    instance: str | None,
+    health_port: int,
+    accept_rejects: bool,
+) -> None:
+    """Runs a worker until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: nothing that waiting would mend.
+    """
+    configure_logging(settings)
+    structlog.contextvars.bind_contextvars(worker=name)
+    worker = make_worker(
+        settings, load_streams(settings), name, instance=instance, accept_rejects=accept_rejects
+    )
+    # What lives from here on is small and dies young: the collector need not walk the modules.
+    gc.collect()
+    gc.freeze()
+    worker.run(health_port)

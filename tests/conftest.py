@@ -1,0 +1,121 @@
+"""One broker and one database per test session, in a temporary folder, on free ports.
+
+`stack_settings` gives a test its own topics (by a prefix) and its own database (a clone of a
+template that has the schema), so that tests share processes and nothing else.
+"""
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services import BrokerService, DatabaseService
+from streamflow.settings import Settings
+
+TEMPLATE = "streamflow_template"
+
+SettingsFactory = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _clean_environment() -> Iterator[None]:
+    """What the developer has set for a stack of their own must not reach the tests."""
+    kept = {"STREAMFLOW_CACHE_DIR", "STREAMFLOW_MAVEN_MIRROR"}
+    patch = pytest.MonkeyPatch()
+    for name in list(os.environ):
+        foreign = name.startswith("STREAMFLOW_") or name in {
+            "KAFKA_BOOTSTRAP_SERVERS",
+            "DATABASE_URL",
+        }
+        if foreign and name not in kept:
+            patch.delenv(name)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stack")
+
+
+@pytest.fixture(scope="session")
+def broker(session_directory: Path, _clean_environment: None) -> Iterator[BrokerService]:
+    """The session's broker. A test that kills it starts it again."""
+    service = BrokerService(session_directory / "broker")
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def database_server(session_directory: Path, _clean_environment: None) -> Iterator[DatabaseService]:
+    """The session's database server. A test that kills it starts it again."""
+    service = DatabaseService(session_directory / "database")
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    """A word of this test's own, for topics, groups and databases."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:30]
+    return f"{name}-{uuid.uuid4().hex[:6]}."
+
+
+@pytest.fixture
+def settings(
+    broker: BrokerService, database_server: DatabaseService, prefix: str, tmp_path: Path
+) -> SettingsFactory:
+    """Makes settings for the session's broker and database; keyword arguments change them."""
+
+    def make(**changes: Any) -> Settings:
+        values: dict[str, Any] = {
+            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+            "DATABASE_URL": database_server.url,
+            "STREAMFLOW_PREFIX": prefix,
+            "STREAMFLOW_STATE_DIR": tmp_path / "state",
+        }
+        return Settings(**(values | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def database_template(database_server: DatabaseService) -> str:
+    """The name of a database with the schema in it and nobody connected to it."""
+    from streamflow.postgres.schema import upgrade
+    from streamflow.registry import load_streams
+
+    found = Settings(DATABASE_URL=database_server.create_database(TEMPLATE))
+    upgrade(found, load_streams(found))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(
+    database_server: DatabaseService, database_template: str, prefix: str
+) -> Iterator[str]:
+    """A database of this test's own, with the schema."""
+    name = re.sub(r"[^a-z0-9]+", "_", prefix).strip("_")
+    yield database_server.create_database(name, database_template)
+    database_server.drop_database(name)
+
+
+@pytest.fixture
+def stack_settings(settings: SettingsFactory, database_url: str) -> Iterator[Settings]:
+    """Settings with topics and a database of this test's own, both in place."""
+    from streamflow.kafka.clients import admin
+    from streamflow.kafka.topics import declared_topics, provision
+    from streamflow.registry import load_streams
+
+    made = settings(DATABASE_URL=database_url)
+    streams = load_streams(made)
+    provision(made, streams)
+    yield made
+    # Not waited for: the broker does it beside the next test.
+    admin(made).delete_topics([spec.name for spec in declared_topics(made, streams)])

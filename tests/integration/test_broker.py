@@ -1,0 +1,214 @@
+"""The embedded broker on its own: start, crash, restart, start without a network."""
+
+import contextlib
+import functools
+import http.server
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from faults import is_running, kill, stalled, wait_until
+from services import BrokerService, Quiet
+from streamflow.errors import StackError
+from streamflow.stack import jars
+from streamflow.stack.process import Child, end_leftovers
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path, _clean_environment: None) -> Iterator[BrokerService]:
+    service = BrokerService(tmp_path)
+    service.start()
+    yield service
+    service.stop()
+
+
+def _create_topic(bootstrap: str, name: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(name, 1, 1)])[name].result(20)
+
+
+def _produce(bootstrap: str, topic: str, values: list[bytes]) -> None:
+    failures: list[KafkaError] = []
+
+    def on_delivery(error: KafkaError | None, _record: object) -> None:
+        if error:
+            failures.append(error)
+
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+    for value in values:
+        producer.produce(topic, value, on_delivery=on_delivery)
+    assert producer.flush(30) == 0
+    assert not failures
+
+
+def _consume(bootstrap: str, topic: str, count: int) -> list[bytes | None]:
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False}
+    )
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found = consumer.consume(count, timeout=30)
+    consumer.close()
+    return [each.value() for each in found]
+
+
+def test_records_survive_sigkill_and_restart(own_broker: BrokerService) -> None:
+    _create_topic(own_broker.bootstrap, "kept")
+    values = [b"%d" % number for number in range(100)]
+    _produce(own_broker.bootstrap, "kept", values)
+
+    own_broker.restart()
+
+    assert _consume(own_broker.bootstrap, "kept", 100) == values
+    assert "formatting the broker's storage" not in own_broker.report.lines[1:]
+
+
+def test_a_mistyped_topic_is_an_error(broker: BrokerService) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "message.timeout.ms": 3000})
+    producer.produce("no-such-topic", b"x")
+    producer.flush(10)
+    assert "no-such-topic" not in admin.list_topics(timeout=10).topics
+
+
+def test_it_listens_on_loopback_only(broker: BrokerService) -> None:
+    others = {
+        str(found[4][0])
+        for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+        if not str(found[4][0]).startswith("127.")
+    }
+    for address in others:
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((address, broker.port), 2)
+
+
+def test_a_stalled_broker_is_not_ready(own_broker: BrokerService) -> None:
+    with stalled(own_broker.pid):
+        assert not own_broker.probe().ready
+    wait_until(lambda: own_broker.probe().ready, 20, "the broker after its stall")
+
+
+def test_it_starts_without_network_when_the_cache_is_filled(
+    broker: BrokerService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert broker.probe().ready  # The session's broker has filled the cache.
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    service = BrokerService(tmp_path)
+    service.start()
+    service.stop()
+
+
+def test_an_unreachable_registry_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("STREAMFLOW_MAVEN_MIRROR", "http://127.0.0.1:9/maven2")
+    with pytest.raises(StackError, match="cannot be downloaded") as caught:
+        jars.class_path(lambda _done, _total: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_other_than_the_locked_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = jars.cached_class_path()
+    assert cached is not None
+    monkeypatch.setenv("STREAMFLOW_CACHE_DIR", str(tmp_path))
+    wanted = jars.locked_jars()[-1]
+    group, artifact, version = wanted.coordinates.split(":")
+    path = tmp_path / "mirror" / group.replace(".", "/") / artifact / version
+    path.mkdir(parents=True)
+    (path / wanted.file_name).write_bytes(b"something else")
+    monkeypatch.setattr(jars, "locked_jars", lambda: (wanted,))
+    with _serving(tmp_path / "mirror") as url:
+        monkeypatch.setenv("STREAMFLOW_MAVEN_MIRROR", url)
+        with pytest.raises(StackError, match="is not the file that this release expects"):
+            jars.class_path(lambda _done, _total: None)
+    assert jars.cached_class_path() is None
+
+
+def test_a_leftover_is_found_and_ended(tmp_path: Path) -> None:
+    service = BrokerService(tmp_path)
+    service.start()
+    pid = service.pid
+    lines = list(end_leftovers(tmp_path / "run"))
+    assert lines == [f"ended service (pid {pid}) of a crashed run"]
+    wait_until(lambda: not is_running(pid), 10, "the broker's end")
+    service.stop()
+
+
+def test_a_pid_file_of_another_process_ends_nobody(tmp_path: Path) -> None:
+    (tmp_path / "kafka.json").write_text(
+        f'{{"name": "kafka", "pid": {os.getpid()}, "created": 1.0, "stop_signal": 15}}'
+    )
+    assert list(end_leftovers(tmp_path)) == [
+        "removed the pid file of kafka: a crashed run left it"
+    ]
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_taken_port_is_told_by_the_log(broker: BrokerService, tmp_path: Path) -> None:
+    other = BrokerService(tmp_path)
+    taken = type(other.broker.node)(
+        1, broker.port, other.broker.node.controller_port, tmp_path / "kafka"
+    )
+    other.broker.node = taken
+    other.broker.prepare(Quiet())
+    child = Child("kafka", other.broker.launch(), tmp_path / "run" / "kafka.json")
+    wait_until(lambda: child.poll() is not None, 60, "the second broker's end")
+    assert "in use" in child.last_words()
+
+
+def test_transactions_and_consumer_groups_work(broker: BrokerService) -> None:
+    _create_topic(broker.bootstrap, "transactional")
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": "one"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce("transactional", b"x")
+    producer.commit_transaction(30)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "group.id": "readers",
+            "group.protocol": "consumer",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe(["transactional"])
+    [found] = consumer.consume(1, timeout=30)
+    consumer.close()
+    assert found.value() == b"x"
+
+
+def test_killed_broker_is_refused_then_found_again(own_broker: BrokerService) -> None:
+    kill(own_broker.pid)
+    assert not own_broker.probe().ready
+    with pytest.raises(KafkaException):
+        AdminClient({"bootstrap.servers": own_broker.bootstrap}).list_topics(timeout=1)
+    own_broker.start()
+    assert own_broker.probe().ready
+
+
+@contextlib.contextmanager
+def _serving(directory: Path) -> Iterator[str]:
+    """A Maven mirror."""
+    handler = functools.partial(_Silent, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass

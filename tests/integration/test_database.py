@@ -1,0 +1,135 @@
+"""The embedded database on its own: start, crash, restart, passwords, folders closed to others."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from faults import kill, wait_until
+from services import DatabaseService
+from streamflow.errors import StackError
+from streamflow.stack.process import Child
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def own_database(tmp_path: Path) -> Iterator[DatabaseService]:
+    service = DatabaseService(tmp_path)
+    service.start()
+    yield service
+    service.stop()
+
+
+def test_rows_survive_sigkill_and_restart(own_database: DatabaseService) -> None:
+    with psycopg.connect(own_database.url) as connection:
+        connection.execute("CREATE TABLE kept (number integer)")
+        connection.execute("INSERT INTO kept SELECT generate_series(1, 1000)")
+
+    own_database.restart()
+
+    with psycopg.connect(own_database.url) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1000,)
+    assert own_database.report.lines == ["creating the database"]
+
+
+def test_nobody_enters_without_the_password(database_server: DatabaseService) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(
+            host="127.0.0.1", port=database_server.port, user="streamflow", dbname="streamflow"
+        )
+    credentials = database_server.database.directory / "credentials.json"
+    assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
+
+
+def test_the_role_is_no_superuser(database_server: DatabaseService) -> None:
+    with psycopg.connect(database_server.url) as connection:
+        found = connection.execute(
+            "SELECT rolsuper, rolcreaterole FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+    assert found == (False, False)
+
+
+def test_settings_are_in_force(database_server: DatabaseService) -> None:
+    names = ("fsync", "jit", "shared_buffers", "max_wal_size", "listen_addresses", "TimeZone")
+    with psycopg.connect(database_server.url) as connection:
+        found = [
+            connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in names
+        ]
+    assert [row[0] for row in found if row] == ["on", "off", "256MB", "2GB", "127.0.0.1", "UTC"]
+
+
+def test_no_secret_in_the_process_list(database_server: DatabaseService) -> None:
+    password = database_server.url.split(":")[2].split("@")[0]
+    command = Path(f"/proc/{database_server.pid}/cmdline").read_bytes()
+    assert password.encode() not in command
+
+
+def test_another_database_is_made_once(database_server: DatabaseService) -> None:
+    urls = {database_server.create_database("another") for _ in range(2)}
+    assert len(urls) == 1
+    with psycopg.connect(urls.pop()) as connection:
+        connection.execute("CREATE TABLE mine (number integer)")
+    database_server.drop_database("another")
+
+
+def test_an_interrupted_creation_is_begun_anew(tmp_path: Path) -> None:
+    half_made = tmp_path / "postgres" / "data.new"
+    half_made.mkdir(parents=True)
+    (half_made / "PG_VERSION").write_text("18\n")
+    service = DatabaseService(tmp_path)
+    service.start()
+    service.stop()
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    service = DatabaseService(tmp_path)
+    service.database.data.mkdir(parents=True)
+    (service.database.data / "PG_VERSION").write_text("16\n")
+    with pytest.raises(StackError, match="PostgreSQL 16"):
+        service.begin()
+
+
+def test_a_pid_file_with_the_pid_of_another_program_is_no_obstacle(tmp_path: Path) -> None:
+    service = DatabaseService(tmp_path)
+    service.start()
+    pid_file = service.database.data / "postmaster.pid"
+    lines = pid_file.read_text().split("\n")
+    service.kill()
+    pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]))
+    service.start()
+    service.stop()
+
+
+def test_a_taken_port_is_told_by_the_log(
+    database_server: DatabaseService, tmp_path: Path
+) -> None:
+    other = DatabaseService(tmp_path)
+    other.server = type(other.database)(
+        tmp_path / "postgres", database_server.port, tmp_path / "postgres.log"
+    )
+    other.server.prepare(other.report)
+    child = Child("postgres", other.server.launch(), tmp_path / "run" / "postgres.json")
+    wait_until(lambda: child.poll() is not None, 20, "the second server's end")
+    assert "address" in child.last_words().lower()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change the user")
+def test_root_runs_it_as_another_user_even_in_a_closed_folder(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    service = DatabaseService(closed)
+    service.start()
+    assert Path(f"/proc/{service.pid}").stat().st_uid != 0
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    service.stop()
+
+
+def test_killed_database_is_refused_then_found_again(own_database: DatabaseService) -> None:
+    kill(own_database.pid)
+    assert not own_database.probe().ready
+    own_database.start()
+    assert own_database.probe().ready

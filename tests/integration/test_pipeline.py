@@ -1,0 +1,230 @@
+"""The whole path, with real processes: exact whatever is killed, stalled or refused."""
+
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from faults import stalled, wait_until
+from pipeline import (
+    INVALID,
+    WorkerProcess,
+    audit,
+    codes,
+    count,
+    event,
+    events,
+    produce,
+    workers,
+)
+from services import BrokerService, DatabaseService
+from streamflow.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+def totals(settings: Settings) -> tuple[Counter[str], Counter[str]]:
+    """Events by type, and window totals by type."""
+    with psycopg.connect(settings.database) as connection:
+        stored = connection.execute("SELECT type, count(*) FROM events GROUP BY 1").fetchall()
+        counted = connection.execute(
+            "SELECT event_type, sum(count)::bigint FROM window_counts GROUP BY 1"
+        ).fetchall()
+    return Counter(dict(stored)), Counter(dict(counted))
+
+
+def wait_for_closed_windows(settings: Settings) -> None:
+    """Idle partitions close their windows after ten seconds."""
+    wait_until(lambda: totals(settings)[0] == totals(settings)[1], 40, "all windows to close")
+
+
+def test_every_record_is_a_row_or_a_dead_letter(stack_settings: Settings, tmp_path: Path) -> None:
+    values, expected = events(5_000, invalid=0.05)
+    produce(stack_settings, "user-events", values)
+    with workers(stack_settings, tmp_path):
+        report = audit(stack_settings)
+        assert report.closed, report.problems
+        assert codes(stack_settings) == expected
+        assert count(stack_settings, "SELECT count(*) FROM events") == 5_000 - expected.total()
+        assert count(stack_settings, "SELECT count(*) FROM notifications") == (
+            5_000 - expected.total()
+        )
+        wait_for_closed_windows(stack_settings)
+    assert count(
+        stack_settings, "SELECT count(*) FROM dead_letters WHERE position('ann@' in value::text) > 0"
+    ) == 0
+
+
+def test_an_audit_names_a_missing_row(stack_settings: Settings, tmp_path: Path) -> None:
+    produce(stack_settings, "user-events", events(200)[0])
+    with workers(stack_settings, tmp_path):
+        assert audit(stack_settings).closed
+    with psycopg.connect(stack_settings.database) as connection:
+        gone = connection.execute(
+            "DELETE FROM events WHERE (origin_partition, origin_offset) = (1, 3)"
+        )
+        assert gone.rowcount == 1
+    report = audit(stack_settings, patience=1)
+    assert f"{stack_settings.prefix}user-events[1] offset 3: not accounted for" in report.problems
+
+
+def test_garbage_in_any_topic_costs_nobody_else(stack_settings: Settings, tmp_path: Path) -> None:
+    garbage = [*INVALID.values(), b"[" * 100_000, b"\x00" * 1_000_000, b'{"id": NaN}']
+    for topic in ("user-events", "analytics", "notifications", "dead-letter-topic"):
+        produce(stack_settings, topic, garbage)
+    produce(stack_settings, "user-events", [event(1), event(2)])
+    with workers(stack_settings, tmp_path):
+        report = audit(stack_settings)
+    assert report.closed, report.problems
+    assert count(stack_settings, "SELECT count(*) FROM events") == 2
+    # Three topics' garbage as dead letters, and the fourth's as rows at once.
+    assert count(stack_settings, "SELECT count(*) FROM dead_letters") == 4 * len(garbage)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_300_000_events_while_everything_is_killed(
+    stack_settings: Settings,
+    broker: BrokerService,
+    database_server: DatabaseService,
+    tmp_path: Path,
+) -> None:
+    values, expected = events(300_000, invalid=0.02)
+    topic = "user-events"
+    produce(stack_settings, topic, values[:100_000])
+    with workers(stack_settings, tmp_path) as running:
+        for number, (name, victim) in enumerate(list(running.items()), 1):
+            victim.wait_assigned()
+            produce(stack_settings, topic, values[number * 60_000 + 40_000 :][:60_000])
+            victim.kill()
+            running[name] = WorkerProcess(
+                stack_settings,
+                name,
+                tmp_path / f"{name}-again.log",
+                "--instance",
+                f"{stack_settings.prefix}{name}",
+            )
+        produce(stack_settings, topic, values[280_000:290_000])
+        broker.restart()
+        produce(stack_settings, topic, values[290_000:])
+        database_server.restart()
+        report = audit(stack_settings, patience=120)
+        assert report.closed, report.problems[:5]
+        assert codes(stack_settings) == expected
+        assert count(stack_settings, "SELECT count(*) FROM events") == 300_000 - expected.total()
+        wait_for_closed_windows(stack_settings)
+
+
+def test_a_stalled_loader_is_fenced(stack_settings: Settings, tmp_path: Path) -> None:
+    produce(stack_settings, "user-events", events(2_000)[0])
+    first = WorkerProcess(stack_settings, "loader", tmp_path / "first.log")
+    try:
+        first.wait_assigned()
+        wait_until(lambda: count(stack_settings, "SELECT count(*) FROM events") == 2_000)
+        with stalled(first.pid):
+            produce(stack_settings, "user-events", events(2_000, seed=2)[0])
+            with workers(stack_settings, tmp_path):
+                wait_until(
+                    lambda: count(stack_settings, "SELECT count(*) FROM events") == 4_000, 60
+                )
+                os.kill(first.pid, signal.SIGCONT)
+                produce(stack_settings, "user-events", events(2_000, seed=3)[0])
+                report = audit(stack_settings)
+        assert report.closed, report.problems
+        assert count(stack_settings, "SELECT count(*) FROM events") == 6_000
+    finally:
+        first.kill()
+
+
+def test_a_database_outage_is_waited_for(
+    stack_settings: Settings, database_server: DatabaseService, tmp_path: Path
+) -> None:
+    produce(stack_settings, "user-events", events(1_000)[0])
+    with workers(stack_settings, tmp_path) as running:
+        wait_until(lambda: count(stack_settings, "SELECT count(*) FROM events") == 1_000)
+        database_server.kill()
+        produce(stack_settings, "user-events", events(1_000, seed=2)[0])
+        wait_until(lambda: running["loader"].said('"session ended"'), 60)
+        database_server.start()
+        report = audit(stack_settings)
+        assert running["loader"].process.poll() is None
+    assert report.closed, report.problems
+    assert count(stack_settings, "SELECT count(*) FROM events") == 2_000
+    assert codes(stack_settings).total() == 0
+
+
+def test_a_broken_release_is_stopped_and_a_mended_one_goes_on(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    produce(stack_settings, "user-events", events(3_000)[0])
+    broken = tmp_path / "broken_release.py"
+    broken.write_text(
+        "from dataclasses import replace\n"
+        "from streamflow.contract import Timestamp\n"
+        "from streamflow.streams.user_events import USER_EVENTS, UserEvent\n"
+        "class Broken(UserEvent):\n"
+        "    tenant: str\n"
+        "STREAM = replace(USER_EVENTS, contract=Broken)\n"
+    )
+    worker = WorkerProcess(
+        stack_settings,
+        "validator",
+        tmp_path / "validator.log",
+        STREAMFLOW_STREAMS="broken_release:STREAM",
+        STREAMFLOW_BREAKER_CONSECUTIVE="500",
+        PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]),
+    )
+    try:
+        wait_until(lambda: worker.said("circuit open"), 30)
+        assert worker.process.poll() is None
+        assert worker.said("--accept-rejects")
+    finally:
+        assert worker.stop() == 0
+    with workers(stack_settings, tmp_path):
+        report = audit(stack_settings)
+    assert report.closed, report.problems
+    assert codes(stack_settings).total() == 0
+
+
+def test_two_of_each_worker_give_the_same_totals(stack_settings: Settings, tmp_path: Path) -> None:
+    values, expected = events(30_000, invalid=0.02)
+    produce(stack_settings, "user-events", values[:10_000])
+    others = tmp_path / "others"
+    others.mkdir()
+    with workers(stack_settings, tmp_path) as running:
+        for worker in running.values():
+            worker.wait_assigned()
+        second = [
+            WorkerProcess(stack_settings, name, others / f"{name}.log") for name in running
+        ]
+        try:
+            produce(stack_settings, "user-events", values[10_000:20_000])
+            for worker in second:
+                worker.wait_assigned()
+            produce(stack_settings, "user-events", values[20_000:])
+            for worker in second:
+                worker.kill()
+            report = audit(stack_settings)
+            assert report.closed, report.problems[:5]
+            assert codes(stack_settings) == expected
+            wait_for_closed_windows(stack_settings)
+        finally:
+            for worker in second:
+                worker.kill()
+
+
+def test_a_worker_stops_within_ten_seconds_with_exit_code_0(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    with workers(stack_settings, tmp_path) as running:
+        for worker in running.values():
+            worker.wait_assigned()
+        assert {name: worker.stop() for name, worker in running.items()} == {
+            "validator": 0,
+            "analytics": 0,
+            "loader": 0,
+        }

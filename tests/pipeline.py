@@ -1,0 +1,163 @@
+"""Real workers as processes, events as bytes, and questions to ask of what they made."""
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import psycopg
+
+from faults import wait_until
+from streamflow.audit import AuditReport, run_audit
+from streamflow.errors import ErrorCode
+from streamflow.kafka import clients
+from streamflow.registry import load_streams
+from streamflow.settings import Settings
+
+TYPES = ("USER_LOGIN", "USER_LOGIN_FAILED", "USER_LOGOUT", "USER_SIGNUP")
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+INVALID: dict[ErrorCode, bytes] = {
+    ErrorCode.EMPTY_VALUE: b"",
+    ErrorCode.INVALID_UTF8: b'{"user": "\xff"}',
+    ErrorCode.INVALID_JSON: b'{"id": 1,',
+    ErrorCode.SCHEMA_VIOLATION: b'{"id": "one"}',
+    ErrorCode.UNKNOWN_TYPE: (
+        b'{"id":1,"type":"USER_FLEW","user":"u","timestamp":"2026-03-01T12:00:00Z"}'
+    ),
+    ErrorCode.CLEAR_TEXT_PII: (
+        b'{"id":1,"type":"USER_LOGIN","user":"u","user_email":"ann@example.com",'
+        b'"timestamp":"2026-03-01T12:00:00Z"}'
+    ),
+    ErrorCode.UNSTORABLE_VALUE: (
+        b'{"id":1,"type":"USER_LOGIN","user":"a\\u0000b","timestamp":"2026-03-01T12:00:00Z"}'
+    ),
+}
+
+
+def event(number: int, *, at: datetime = NOON, kind: str = "USER_LOGIN") -> bytes:
+    body = {
+        "id": number,
+        "type": kind,
+        "user": f"user-{number % 997}",
+        "user_email": "a" * 64,
+        "timestamp": at.isoformat(timespec="milliseconds")[:-6] + "Z",
+    }
+    return orjson.dumps(body)
+
+
+def events(count: int, *, invalid: float = 0.0, seed: int = 1) -> tuple[list[bytes], Counter[str]]:
+    """Events over time, out of order by up to 3 s, and the codes of the invalid ones among them."""
+    chance = random.Random(seed)
+    values, codes = [], Counter[str]()
+    for number in range(count):
+        if chance.random() < invalid:
+            code, value = chance.choice(list(INVALID.items()))
+            codes[code.value] += 1
+            values.append(value)
+        else:
+            at = NOON + timedelta(milliseconds=number + chance.randrange(3000))
+            values.append(event(number, at=at, kind=chance.choice(TYPES)))
+    return values, codes
+
+
+def produce(settings: Settings, topic: str, values: Sequence[bytes | None]) -> None:
+    """Produces to a topic of these settings; returns when all are acknowledged."""
+    client = clients.producer(settings)
+    for number, value in enumerate(values):
+        while True:
+            try:
+                client.produce(settings.prefix + topic, value, f"key-{number % 997}".encode())
+                break
+            except BufferError:
+                client.poll(0.1)
+    assert client.flush(60) == 0
+
+
+def environment(settings: Settings, **changes: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap,
+        "DATABASE_URL": settings.database,
+        "STREAMFLOW_PREFIX": settings.prefix,
+        "STREAMFLOW_STATE_DIR": str(settings.state_dir),
+        **changes,
+    }
+
+
+class WorkerProcess:
+    """One worker as `streamflow worker NAME` runs it."""
+
+    def __init__(
+        self, settings: Settings, name: str, log: Path, *arguments: str, **changes: str
+    ) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "streamflow.cli.app", "worker", name, *arguments],
+                env=environment(settings, **changes),
+                stdout=output,
+                stderr=output,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def said(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+    def wait_assigned(self) -> None:
+        wait_until(lambda: self.said('"event": "assigned"'), 30, f"{self.name} to be assigned")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(15)
+
+
+@contextmanager
+def workers(
+    settings: Settings, directory: Path, names: Sequence[str] = ("validator", "analytics", "loader")
+) -> Iterator[dict[str, WorkerProcess]]:
+    running = {
+        name: WorkerProcess(
+            settings, name, directory / f"{name}.log", "--instance", f"{settings.prefix}{name}"
+        )
+        for name in names
+    }
+    try:
+        yield running
+    finally:
+        for worker in running.values():
+            if worker.process.poll() is None:
+                worker.kill()
+
+
+def audit(settings: Settings, patience: float = 60.0) -> AuditReport:
+    return run_audit(settings, load_streams(settings), patience=patience)
+
+
+def count(settings: Settings, query: str) -> int:
+    with psycopg.connect(settings.database) as connection:
+        row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    return int(row[0])
+
+
+def codes(settings: Settings) -> Counter[str]:
+    with psycopg.connect(settings.database) as connection:
+        rows = connection.execute(
+            "SELECT error_code, count(*) FROM dead_letters GROUP BY 1"
+        ).fetchall()
+    return Counter(dict(rows))
