@@ -7,6 +7,7 @@ merges them: one pass, and no more memory for ten million records than for ten.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -102,8 +103,7 @@ def run_audit(
     deadline = began + patience
     for worker in ("validator", "analytics"):
         _wait_until(
-            deadline,
-            lambda group=settings.group(worker): _reached(client, group, ends),  # type: ignore[misc]
+            deadline, partial(_reached, client, settings.group(worker), ends)
         )
     progress = {
         partition: Progress.parse(position.offset, position.metadata)

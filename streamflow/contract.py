@@ -33,8 +33,8 @@ RFC3339: Final = (
 )
 _RFC3339 = re.compile(RFC3339)
 
-# Python's datetime and PostgreSQL's timestamptz both hold these, in UTC, with a day to spare for the
-# window that the event falls into.
+# Python's datetime and PostgreSQL's timestamptz both hold these, in UTC, with a day to spare for
+# the window that the event falls into.
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
@@ -98,13 +98,11 @@ class Event(BaseModel):
         return self.__pydantic_serializer__.to_json(self, exclude_none=True)
 
 
-
-
 class Contract:
     """What the records of one stream must look like.
 
     Args:
-        model: a pydantic model, or a discriminated union of models, with ``type`` and ``timestamp``.
+        model: a pydantic model with ``type`` and ``timestamp``, or a discriminated union of them.
         private_fields: fields that may only hold hashes.
     """
 
@@ -152,14 +150,18 @@ class Contract:
             text = value.decode()
         except UnicodeDecodeError as error:
             return Rejection(
-                ErrorCode.INVALID_UTF8, "UnicodeDecodeError", f"not UTF-8 from byte {error.start} on"
+                ErrorCode.INVALID_UTF8,
+                "UnicodeDecodeError",
+                f"not UTF-8 from byte {error.start} on",
             )
         try:
             document = json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded_int)
         except RecursionError:
             return Rejection(ErrorCode.INVALID_JSON, "RecursionError", "nested too deeply")
         except ValueError as error:
-            position = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+            position = (
+                f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+            )
             return Rejection(ErrorCode.INVALID_JSON, "JSONDecodeError", f"not JSON{position}")
         if not isinstance(document, dict):
             return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", "not a JSON object")
@@ -181,16 +183,18 @@ class Contract:
         closer = self._look_closer(event)
         if isinstance(closer, Rejection):
             return closer
-        return Rejection(
-            ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL or a lone surrogate"
-        )
+        return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL or a lone surrogate")
 
     def _explain_errors(self, document: dict[str, Any], error: ValidationError) -> Rejection:
         faults = error.errors(include_url=False, include_context=False, include_input=True)
         found = [(self._code_of(fault), self._describe(fault)) for fault in faults]
         # What the value holds is worse news than how the record is built, a type of its own is
         # better news than a field that is off.
-        for code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.SCHEMA_VIOLATION, ErrorCode.UNSTORABLE_VALUE):
+        for code in (
+            ErrorCode.UNKNOWN_TYPE,
+            ErrorCode.SCHEMA_VIOLATION,
+            ErrorCode.UNSTORABLE_VALUE,
+        ):
             told = [text for each, text in found if each is code]
             if told:
                 if code is ErrorCode.SCHEMA_VIOLATION and self._holds_address(document):
@@ -199,7 +203,9 @@ class Contract:
         return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
 
     def _holds_address(self, document: dict[str, Any]) -> bool:
-        return any(isinstance(text, str) and privacy.has_address(text) for text in document.values())
+        return any(
+            isinstance(text, str) and privacy.has_address(text) for text in document.values()
+        )
 
     def _code_of(self, fault: ErrorDetails) -> ErrorCode:
         kind, field = fault["type"], fault["loc"][-1] if fault["loc"] else ""
@@ -226,17 +232,17 @@ def _models_in(model: Any) -> Iterator[type[Event]]:
 
 
 def _clear_text(field: str) -> Rejection:
-    return Rejection(
-        ErrorCode.CLEAR_TEXT_PII, "ValueError", f"{field}: holds a clear-text address"
-    )
+    return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", f"{field}: holds a clear-text address")
 
 
 def _is_unstorable_time(kind: str, text: object) -> bool:
     if kind in ("greater_than_equal", "less_than_equal"):
         return True
     # Well-formed, but nothing that a calendar type holds: the year 0 and leap seconds.
-    return isinstance(text, str) and bool(_RFC3339.match(text)) and (
-        text.startswith("0000-") or text[17:19] == "60"
+    return (
+        isinstance(text, str)
+        and bool(_RFC3339.match(text))
+        and (text.startswith("0000-") or text[17:19] == "60")
     )
 
 

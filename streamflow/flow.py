@@ -107,4 +107,3 @@ class Sink(Protocol):
     def close(self) -> None:
         """Gives up what is not durable, and all connections."""
         ...
-

@@ -17,7 +17,12 @@ _DELIMITERS: Final = rb"\x00-\x20\"'<>()\[\],;:{}=@"
 _AT: Final = rb"(?:@|\\u0040)"
 _ADDRESS = re.compile(
     rb"(?<![^" + _DELIMITERS + rb"])"
-    rb"(?:(?!\\u0040)[^" + _DELIMITERS + rb"])++((?:" + _AT + rb"(?:(?!\\u0040)[^" + _DELIMITERS
+    rb"(?:(?!\\u0040)[^"
+    + _DELIMITERS
+    + rb"])++((?:"
+    + _AT
+    + rb"(?:(?!\\u0040)[^"
+    + _DELIMITERS
     + rb"/?#])++)++)"
 )
 _DOT = re.compile(rb"[^.]\.[^.]|[^.]\\u002[eE][^.]")

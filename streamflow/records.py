@@ -31,18 +31,34 @@ ERROR_MESSAGE_HEADER = "__connect.errors.exception.message"
 OWN_HEADER_PREFIXES = ("__streamflow.", "__connect.errors.")
 
 MAX_OFFSET = 2**63 - 1
+_LONGEST_ORIGIN = 300  # bytes; a topic's name has at most 249
+_LONGEST_ATTEMPT = 6  # digits
 
 
 class Record(Protocol):
     """A record as a consumer hands it over; ``confluent_kafka.Message`` is one."""
 
-    def topic(self) -> str | None: ...
-    def partition(self) -> int | None: ...
-    def offset(self) -> int | None: ...
-    def key(self) -> bytes | None: ...
-    def value(self) -> bytes | None: ...
-    def headers(self) -> Headers | None: ...
-    def timestamp(self) -> tuple[int, int]: ...
+    def topic(self) -> str | None:
+        """The topic it was read from."""
+
+    def partition(self) -> int | None:
+        """The partition it was read from."""
+
+    def offset(self) -> int | None:
+        """Its offset there."""
+
+    def key(self) -> bytes | None:
+        """Its key."""
+
+    def value(self) -> bytes | None:
+        """Its value."""
+
+    def headers(self) -> Headers | None:
+        """Its headers, in order; names may repeat."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind of time stamp, and milliseconds since the epoch."""
+        ...
 
 
 class Origin(NamedTuple):
@@ -62,7 +78,7 @@ class Origin(NamedTuple):
     @classmethod
     def parse(cls, raw: bytes | None) -> "Origin | None":
         """Reads an origin header; None where it is not one (headers are untrusted input)."""
-        if not raw or len(raw) > 300:
+        if not raw or len(raw) > _LONGEST_ORIGIN:
             return None
         try:
             topic, partition, offset = raw.decode("ascii").rsplit("/", 2)
@@ -143,6 +159,6 @@ def origin_of(record: Record) -> Origin:
 def attempt_of(headers: Headers) -> int:
     """How often this record was replayed: 0 for one that came first-hand."""
     raw = last_header(headers, ATTEMPT_HEADER)
-    if raw is None or not raw.isdigit() or len(raw) > 6:
+    if raw is None or not raw.isdigit() or len(raw) > _LONGEST_ATTEMPT:
         return 0
     return int(raw)

@@ -49,9 +49,12 @@ class CoordinatesSource(PydanticBaseSettingsSource):
     """Where the running stack of this folder listens, as ``streamflow up`` wrote it down."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked: `__call__` gives all fields at once."""
+        del field
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
+        """The fields that the file tells."""
         state_dir = Path(self.current_state.get("STREAMFLOW_STATE_DIR") or ".streamflow")
         try:
             found = json.loads((state_dir / COORDINATES_FILE).read_text())
@@ -138,6 +141,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order of precedence."""
         del dotenv_settings, file_secret_settings
         return (
             init_settings,

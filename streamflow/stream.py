@@ -12,8 +12,8 @@ from streamflow.windows import TumblingWindow
 
 # Kafka's own default (`message.max.bytes`): 1 MiB and the overhead of one record batch.
 MAX_RECORD_BYTES = 1_048_588
-# A dead letter is the original with headers added and each address replaced by a longer hash: in the
-# worst case every five bytes ("a@b.c" and a delimiter) become 65.
+# A dead letter is the original with headers added and each address replaced by a longer hash: in
+# the worst case every five bytes ("a@b.c" and a delimiter) become 65.
 MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 
 
@@ -87,7 +87,8 @@ class Stream:
             missing = {"timestamp", "type", *self.private_fields} - model.model_fields.keys()
             if missing:
                 raise ConfigurationError(
-                    f"stream {self.name}: {model.__name__} must declare {', '.join(sorted(missing))}"
+                    f"stream {self.name}: {model.__name__} must declare "
+                    f"{', '.join(sorted(missing))}"
                 )
         if not self.decoder.models:
             raise ConfigurationError(

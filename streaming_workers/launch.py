@@ -7,10 +7,6 @@ from collections.abc import Sequence
 import structlog
 from confluent_kafka import Consumer
 
-from streaming_workers.analytics import Analytics
-from streaming_workers.loader import Loader
-from streaming_workers.runtime import Job, Worker
-from streaming_workers.validator import Validator
 from streamflow.kafka import clients
 from streamflow.kafka.transactions import KafkaSink, confirm
 from streamflow.monitoring import configure_logging
@@ -20,6 +16,10 @@ from streamflow.privacy import Hasher
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streaming_workers.analytics import Analytics
+from streaming_workers.loader import Loader
+from streaming_workers.runtime import Job, Worker
+from streaming_workers.validator import Validator
 
 log = structlog.get_logger()
 

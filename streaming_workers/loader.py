@@ -10,7 +10,6 @@ from itertools import groupby
 from operator import methodcaller
 from typing import Final
 
-from streaming_workers.runtime import PlainJob
 from streamflow import dead_letters
 from streamflow.contract import Event
 from streamflow.errors import ConfigurationError
@@ -40,6 +39,7 @@ from streamflow.records import (
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streaming_workers.runtime import PlainJob
 
 STAGE: Final = "loader"
 
@@ -230,9 +230,7 @@ class _Events:
         output.days.setdefault(self.table, set()).update(days.days())
         return index + 1 - start
 
-    def _replay(
-        self, record: Record, event: Event, headers: Headers, text: str
-    ) -> Replay | None:
+    def _replay(self, record: Record, event: Event, headers: Headers, text: str) -> Replay | None:
         """Both forms of the row of a record that says it was replayed: into the topic it came from,
         so an origin elsewhere, or later than itself, is none."""
         origin = Origin.parse(last_header(headers, ORIGIN_HEADER))

@@ -24,7 +24,6 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from streaming_workers.breaker import Breaker
 from streamflow import monitoring
 from streamflow.errors import (
     CircuitOpen,
@@ -37,6 +36,7 @@ from streamflow.flow import Batch, Output, Partition, Sink
 from streamflow.kafka import clients, offsets
 from streamflow.records import Position, Record
 from streamflow.settings import Settings
+from streaming_workers.breaker import Breaker
 
 log = structlog.get_logger()
 
@@ -44,6 +44,7 @@ _IDLE = 0.5  # seconds to wait for a first record
 _PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _STALLED = 120.0  # seconds without a turn of the loop until it counts as stalled
 _PROBE_EVERY = 2.0  # seconds
+_SETTLED = 30.0  # seconds that a session must last for the backoff to start anew
 
 
 class Job(Protocol):
@@ -179,7 +180,7 @@ class Worker:
             except (Unavailable, Fenced) as error:
                 self._joined = False
                 self._trouble = str(error)
-                failures = 1 if time.monotonic() - began > 30 else failures + 1
+                failures = 1 if time.monotonic() - began > _SETTLED else failures + 1
                 pause = _BACKOFF(_attempt(failures))
                 log.warning(
                     "session ended",

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import orjson
 
-from streaming_workers.runtime import PlainJob
 from streamflow import dead_letters
 from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
@@ -14,6 +13,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import ORIGIN_HEADER, OutRecord, Rejection, origin_of
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streaming_workers.runtime import PlainJob
 
 STAGE = "validator"
 

@@ -1,4 +1,4 @@
-"""Faults for real processes and real connections: kill, stall, cut. And how to wait for what follows."""
+"""Faults for real processes and connections: kill, stall, cut. And waiting for what follows."""
 
 import contextlib
 import os

@@ -79,7 +79,9 @@ class Service:
 class BrokerService(Service):
     def __init__(self, directory: Path) -> None:
         port, controller = free_ports(2)
-        self.broker = Broker(Node(1, port, controller, directory / "kafka"), directory / "kafka.log")
+        self.broker = Broker(
+            Node(1, port, controller, directory / "kafka"), directory / "kafka.log"
+        )
         super().__init__(self.broker, directory)
         self.port = port
 
@@ -105,4 +107,3 @@ class DatabaseService(Service):
 
     def drop_database(self, name: str) -> None:
         self.database.drop_database(name)
-

@@ -49,8 +49,8 @@ def worker(
 
     Example: streamflow worker loader --health-port 9103
     """
-    from streaming_workers import launch
     from streamflow.settings import load_settings
+    from streaming_workers import launch
 
     launch.run_worker(
         load_settings(),
@@ -131,7 +131,7 @@ def audit(
         float, typer.Option(help="Seconds to let the workers catch up before judging.")
     ] = 30.0,
 ) -> None:
-    """Proves that every record was stored, dead-lettered or recognised as a duplicate; else exits 1.
+    """Proves that every record was stored, dead-lettered or known as a duplicate; else exits 1.
 
     Example: streamflow audit --json
     """

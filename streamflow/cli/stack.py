@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamflow.stack.lifecycle import Stack
 
 PROGRESS_LINE_SECONDS = 3.0
+LOG_WIDTH = 160
 TABLES = ("events", "window_counts", "notifications", "dead_letters")
 COLOURS = {"up": "green", "ok": "green", "off": "dim", "stopped": "red", "bad": "red"}
 MIDDLE_COLOUR = "yellow"
@@ -191,7 +192,11 @@ def doctor() -> None:
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(highlight=False)
+    found = Console(highlight=False)
+    if not found.is_terminal:
+        # A log has no edge; what reads it should find a row in one line.
+        found.width = LOG_WIDTH
+    return found
 
 
 def _arrange(settings: "Settings", without: Collection[str]) -> None:
@@ -230,10 +235,9 @@ def _lag_and_rows(
 
 
 def _show_stack(console: "Console", stack: "Stack") -> None:
-    table = _parts_table([member.describe() for member in stack.members])
     state = stack.state
     console.print()
-    console.print(table)
+    _print_parts(console, [member.describe() for member in stack.members])
     console.print(
         f"\nlogs      {state.logs}\ndata      {state.directory}\n\n"
         "next      streamflow status              every part, lag and rows\n"
@@ -246,7 +250,7 @@ def _show_stack(console: "Console", stack: "Stack") -> None:
 
 
 def _show_status(console: "Console", found: dict[str, Any]) -> None:
-    console.print(_parts_table(found["parts"]))
+    _print_parts(console, found["parts"])
     for title, numbers in (("lag", found["lag"]), ("rows", found["rows"])):
         text = ", ".join(
             f"{name} {'unknown' if number is None else format(number, ',')}"
@@ -259,21 +263,23 @@ def _show_status(console: "Console", found: dict[str, Any]) -> None:
         console.print("no stack runs here: start it with `streamflow up`")
 
 
-def _parts_table(parts: Sequence[dict[str, Any]]) -> Any:
+def _print_parts(console: "Console", parts: Sequence[dict[str, Any]]) -> None:
+    """A table of the parts, and below it why one is not up."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("part", "state", "pid", "restarts", "address", ""):
-        table.add_column(title, overflow="fold")
+    for title in ("part", "state", "pid", "restarts", "address"):
+        table.add_column(title, no_wrap=True)
     for part in parts:
-        colour = COLOURS.get(part["state"], MIDDLE_COLOUR)
         table.add_row(
             part["name"],
-            Text(part["state"], colour),
+            Text(part["state"], COLOURS.get(part["state"], MIDDLE_COLOUR)),
             str(part["pid"] or "-"),
             str(part["restarts"]),
-            Text(part["address"] or ""),
-            Text(part["detail"] or ""),
+            Text(part["address"] or "-"),
         )
-    return table
+    console.print(table)
+    for part in parts:
+        if part["detail"]:
+            console.print(f"{part['name']}: {part['detail']}", markup=False, soft_wrap=True)

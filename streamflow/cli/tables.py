@@ -12,7 +12,13 @@ def audit_table(report: AuditReport) -> None:
     """Prints an audit: the ledger per partition, window totals by type, then the verdict."""
     console = Console()
     ledger = Table(
-        "topic", "partition", "records", "stored", "dead-lettered", "duplicates", "problems",
+        "topic",
+        "partition",
+        "records",
+        "stored",
+        "dead-lettered",
+        "duplicates",
+        "problems",
         title="Ledger",
     )
     for each in report.partitions:

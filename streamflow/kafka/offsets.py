@@ -85,10 +85,10 @@ def read_position(position: Position) -> int:
 
 
 def group_lags(settings: Settings) -> dict[str, int | None]:
-    """Offsets between each group's read position and the end of its topics; None where unknown, or nothing was ever
-    committed.
+    """Offsets between each group's read position and the end of its topics.
 
-    Counted in offsets, transaction markers included.
+    None where unknown, or where nothing was ever committed. Counted in offsets, transaction markers
+    included.
     """
     client = admin(settings)
     lags: dict[str, int | None] = {}

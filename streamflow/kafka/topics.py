@@ -151,9 +151,7 @@ def _alter(client: AdminClient, found: list[Drift]) -> None:
     resources: dict[str, list[ConfigEntry]] = {}
     for drift in found:
         resources.setdefault(drift.topic, []).append(
-            ConfigEntry(
-                drift.what, drift.declared, incremental_operation=AlterConfigOpType.SET
-            )
+            ConfigEntry(drift.what, drift.declared, incremental_operation=AlterConfigOpType.SET)
         )
     if resources:
         changes = [

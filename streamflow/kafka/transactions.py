@@ -61,7 +61,7 @@ class KafkaSink:
         }
 
     def commit(self, output: Output) -> None:
-        """One transaction:
+        """Keeps an output in one transaction.
 
         1. begin;
         2. produce the records (asynchronously: errors show at the commit);
@@ -165,5 +165,3 @@ def confirm(client: Producer, records: Sequence[OutRecord]) -> None:
             raise Unavailable("Kafka did not acknowledge dead letters in time")
     if failures:
         raise Unavailable(f"Kafka refused a dead letter: {failures[0].str()}")
-
-

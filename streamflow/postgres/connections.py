@@ -31,7 +31,9 @@ _CONTENTION: Final = ("40",)
 _CONFIGURATION: Final = ("28", "3D", "3F", "42")
 
 
-def connect(settings: Settings, name: str, *, statement_timeout: int = STATEMENT_TIMEOUT) -> Connection:
+def connect(
+    settings: Settings, name: str, *, statement_timeout: int = STATEMENT_TIMEOUT
+) -> Connection:
     """Opens a connection in autocommit mode: transactions are begun where they are meant.
 
     Args:
@@ -101,7 +103,9 @@ def translate(error: psycopg.Error) -> StreamFlowError:
         )
     if not state:
         lines = str(error).strip().splitlines()
-        return Unavailable(f"the database does not answer: {lines[0] if lines else type(error).__name__}")
+        return Unavailable(
+            f"the database does not answer: {lines[0] if lines else type(error).__name__}"
+        )
     return Unavailable(f"the database cannot do it now ({state} {type(error).__name__})")
 
 

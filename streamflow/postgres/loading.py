@@ -1,5 +1,6 @@
 """The sink of the loader: rows and positions in one PostgreSQL transaction (G1)."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ from streamflow.postgres.tables import Table
 from streamflow.records import Origin, OutRecord, Position, Record, Rejection, position_of
 from streamflow.settings import Settings
 
+_SWITCH_INTERVAL: Final = 0.0005  # seconds
 _ATTEMPTS: Final = 6  # of a transaction that lost against another
 
 
@@ -82,6 +84,9 @@ class PostgresSink:
         self._partitions: dict[str, DayPartitions] = {}
         self._connection: Connection | None = None
         self._left_at: dict[Partition, int] = {}
+        # The background thread wants the interpreter for microseconds, many times a batch. Under the
+        # default of 5 ms it would wait longer for that than for the database.
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="postgres-sink")
         self._running: Future[None] | None = None
         self._lock = Lock()
@@ -184,7 +189,7 @@ class PostgresSink:
         )
         return retrying(self._transact, output, careful)
 
-    def _transact(self, output: Output, careful: bool) -> Stored:  # noqa: FBT001 (for tenacity)
+    def _transact(self, output: Output, careful: bool) -> Stored:
         connection = self._connected()
         expected = self._expected(output)
         claimed = [replay.origin for replays in output.replays.values() for replay in replays]

@@ -51,7 +51,9 @@ class DayPartitions:
         self._most_at_once = most_at_once
         self._settled: set[date] | None = None
 
-    def prepare(self, connection: Connection, days: Iterable[date], today: date | None = None) -> None:
+    def prepare(
+        self, connection: Connection, days: Iterable[date], today: date | None = None
+    ) -> None:
         """Makes the partitions for these days, today and tomorrow, in transactions of their own.
 
         What cannot be made now, because the limit is reached or the table is busy, is left to the

@@ -166,12 +166,14 @@ def _changes(
         name = sql.Identifier(column.name)
         if known is None:
             # Rows that are there already have no value for it.
-            changes.append((
-                f"column {stream.table}.{column.name}",
-                sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
-                    table, name, sql.SQL(column.type)
-                ),
-            ))
+            changes.append(
+                (
+                    f"column {stream.table}.{column.name}",
+                    sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
+                        table, name, sql.SQL(column.type)
+                    ),
+                )
+            )
         elif known[0] != column.type:
             raise ConfigurationError(
                 f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
@@ -179,10 +181,12 @@ def _changes(
                 "table, or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
             )
         elif column.nullable and not known[1]:
-            changes.append((
-                f"column {stream.table}.{column.name} may be null",
-                sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name),
-            ))
+            changes.append(
+                (
+                    f"column {stream.table}.{column.name} may be null",
+                    sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name),
+                )
+            )
     removed = sorted(existing.keys() - {column.name for column in columns})
     if removed:
         raise ConfigurationError(

@@ -154,7 +154,7 @@ def _note_duplicates(connection: Connection, table: Table) -> int:
 
     return connection.execute(
         sql.SQL(
-            "INSERT INTO duplicates (topic, partition, \"offset\", origin_topic, origin_partition,"
+            'INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition,'
             " origin_offset, table_name, event_type, event_time)"
             " SELECT {position}, {identity}, {name}, {event_type}, {event_time} FROM incoming"
             " WHERE NOT EXISTS (SELECT FROM {table} AS kept WHERE {same})"
@@ -163,10 +163,12 @@ def _note_duplicates(connection: Connection, table: Table) -> int:
             position=_names(table.position),
             identity=_names(table.identity),
             name=sql.Literal(table.name),
-            event_type=_name_or_null(table.event_type),
+            event_type=_text_or_null(table.event_type),
             event_time=_name_or_null(table.event_time),
             table=sql.Identifier(table.name),
-            same=same((*table.identity, *(each for each in table.position if each not in table.identity))),
+            same=same(
+                (*table.identity, *(each for each in table.position if each not in table.identity))
+            ),
         )
     ).rowcount
 
@@ -216,7 +218,7 @@ class _ReplayStorer:
                 " ON CONFLICT DO NOTHING"
             ).format(
                 name=sql.Literal(table.name),
-                event_type=_name_or_null(table.event_type),
+                event_type=_text_or_null(table.event_type),
                 event_time=_name_or_null(table.event_time),
             )
         ).rowcount
@@ -294,6 +296,10 @@ def _name_or_null(column: str | None) -> sql.Composable:
     return sql.SQL("NULL") if column is None else sql.Identifier(column)
 
 
+def _text_or_null(column: str | None) -> sql.Composable:
+    return sql.SQL("{}::text").format(_name_or_null(column))
+
+
 def known_origins(connection: Connection, origins: Sequence[Origin]) -> set[Origin]:
     """Those of them that dead letters have."""
     topics, partitions, offsets = (list(each) for each in zip(*origins, strict=True))
@@ -307,7 +313,9 @@ def known_origins(connection: Connection, origins: Sequence[Origin]) -> set[Orig
     return {Origin(*row) for row in rows}
 
 
-def replayed_origins(connection: Connection, ranges: Sequence[tuple[str, int, int, int]]) -> set[Origin]:
+def replayed_origins(
+    connection: Connection, ranges: Sequence[tuple[str, int, int, int]]
+) -> set[Origin]:
     """The origins within these ranges (topic, partition, first, end) whose events were stored from a
     replay."""
     topics, partitions, firsts, ends = (list(each) for each in zip(*ranges, strict=True))
@@ -320,4 +328,3 @@ def replayed_origins(connection: Connection, ranges: Sequence[tuple[str, int, in
         [topics, partitions, firsts, ends],
     )
     return {Origin(*row) for row in found}
-

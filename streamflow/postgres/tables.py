@@ -3,6 +3,7 @@
 Pure: nothing here talks to a database.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import NoneType, UnionType
@@ -49,7 +50,7 @@ class Table:
         columns: of a line of COPY text, in that order.
         position: the columns that hold the position of the record behind a row.
         identity: the columns that hold what the row is about: topic, partition, offset.
-        event_type: the column, if any, that tells the event's type.
+        event_type: the column, if any, that tells what the event is counted by.
         event_time: the column, if any, that tells the event time.
     """
 
@@ -141,9 +142,20 @@ def event_table(stream: Stream) -> Table:
         ),
         position=("origin_topic", "origin_partition", "origin_offset"),
         identity=("origin_topic", "origin_partition", "origin_offset"),
-        event_type="type",
+        event_type=stream.windows.group_by if stream.windows is not None else "type",
         event_time="timestamp",
     )  # fmt: skip
+
+
+def tables_of_topics(streams: Sequence[Stream]) -> dict[str, Table]:
+    """The table that the records of each topic are loaded into."""
+    tables: dict[str, Table] = {}
+    for stream in streams:
+        tables[stream.topic] = event_table(stream)
+        tables[stream.analytics_topic] = WINDOW_COUNTS
+        tables[stream.notifications_topic] = NOTIFICATIONS
+        tables[stream.dead_letter_topic] = DEAD_LETTERS
+    return tables
 
 
 def column_type(annotation: Any) -> tuple[str, bool]:

@@ -22,11 +22,11 @@ LEFTOVER_SECONDS = 10.0
 # psutil derives a process's start from the boot time, which moves a little with the clock.
 CREATE_TIME_TOLERANCE_SECONDS = 2.0
 
-# What tells most comes first: the operating system's own reason, then what the program calls an error.
+# What tells most comes first: the system's own reason, then what the program calls an error.
 _TELLING = (
     re.compile(r"already in use|No space left|Permission denied|Cannot allocate|OutOfMemory"),
     re.compile(r"\b(ERROR|FATAL|PANIC|error)\b"),
-    re.compile(r"\S"),
+    re.compile(r"\w"),
 )
 _LAUNCHER = Path(__file__).with_name("launch.py")
 

@@ -149,9 +149,7 @@ def test_a_pid_file_of_another_process_ends_nobody(tmp_path: Path) -> None:
     (tmp_path / "kafka.json").write_text(
         f'{{"name": "kafka", "pid": {os.getpid()}, "created": 1.0, "stop_signal": 15}}'
     )
-    assert list(end_leftovers(tmp_path)) == [
-        "removed the pid file of kafka: a crashed run left it"
-    ]
+    assert list(end_leftovers(tmp_path)) == ["removed the pid file of kafka: a crashed run left it"]
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -210,5 +208,5 @@ def _serving(directory: Path) -> Iterator[str]:
 
 
 class _Silent(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         pass

@@ -104,9 +104,7 @@ def test_a_pid_file_with_the_pid_of_another_program_is_no_obstacle(tmp_path: Pat
     service.stop()
 
 
-def test_a_taken_port_is_told_by_the_log(
-    database_server: DatabaseService, tmp_path: Path
-) -> None:
+def test_a_taken_port_is_told_by_the_log(database_server: DatabaseService, tmp_path: Path) -> None:
     other = DatabaseService(tmp_path)
     other.server = type(other.database)(
         tmp_path / "postgres", database_server.port, tmp_path / "postgres.log"

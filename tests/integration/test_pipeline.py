@@ -54,9 +54,13 @@ def test_every_record_is_a_row_or_a_dead_letter(stack_settings: Settings, tmp_pa
             5_000 - expected.total()
         )
         wait_for_closed_windows(stack_settings)
-    assert count(
-        stack_settings, "SELECT count(*) FROM dead_letters WHERE position('ann@' in value::text) > 0"
-    ) == 0
+    assert (
+        count(
+            stack_settings,
+            "SELECT count(*) FROM dead_letters WHERE position('ann@' in value::text) > 0",
+        )
+        == 0
+    )
 
 
 def test_an_audit_names_a_missing_row(stack_settings: Settings, tmp_path: Path) -> None:
@@ -198,9 +202,7 @@ def test_two_of_each_worker_give_the_same_totals(stack_settings: Settings, tmp_p
     with workers(stack_settings, tmp_path) as running:
         for worker in running.values():
             worker.wait_assigned()
-        second = [
-            WorkerProcess(stack_settings, name, others / f"{name}.log") for name in running
-        ]
+        second = [WorkerProcess(stack_settings, name, others / f"{name}.log") for name in running]
         try:
             produce(stack_settings, "user-events", values[10_000:20_000])
             for worker in second:

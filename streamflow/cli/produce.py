@@ -1,0 +1,243 @@
+"""The command that sends events."""
+
+import json
+import signal
+import threading
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from streamflow.records import Rejection
+    from streamflow.settings import Settings
+    from streamflow.stream import Stream
+    from streaming_workers.producer import Pace, Sent
+
+_SHOWN = 20  # invalid lines that are reported one by one
+
+
+class OnInvalid(StrEnum):
+    """What becomes of a line that breaks the contract."""
+
+    STOP = "stop"
+    SKIP = "skip"
+    SEND = "send"
+
+
+class PaceBy(StrEnum):
+    """How fast a file is sent."""
+
+    FULL = "full"
+    EVENT_TIME = "event-time"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to the root application."""
+    app.command()(produce)
+
+
+def produce(
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="NDJSON file to send, or - for stdin; else simulated users."),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(min=0.001, help="Simulated events a second; one every 3 s by default.")
+    ] = 1 / 3,
+    count: Annotated[
+        int | None, typer.Option(min=0, help="Stop after that many simulated events.")
+    ] = None,
+    invalid_ratio: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of simulated events that break the contract.")
+    ] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same users and mistakes.")] = None,
+    on_invalid: Annotated[
+        OnInvalid,
+        typer.Option(
+            help="A line that breaks the contract: stop there, skip it and exit 1 at the end, or "
+            "send it with its addresses hashed, to become a dead letter."
+        ),
+    ] = OnInvalid.SKIP,
+    pace: Annotated[
+        PaceBy, typer.Option(help="A file at full speed, or as fast as its events' own times.")
+    ] = PaceBy.FULL,
+    speed: Annotated[
+        float, typer.Option(min=0.001, help="With --pace event-time: so many times faster.")
+    ] = 1.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on behind what an earlier run of the file sent.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    health_port: Annotated[
+        int | None, typer.Option(help="Serve /health, /ready and /metrics; 0 takes any free port.")
+    ] = None,
+) -> None:
+    """Sends events: simulated users, or a file with one JSON object a line.
+
+    Example: streamflow produce --from logins.ndjson --resume
+    """
+    from streamflow.errors import UsageError
+    from streamflow.monitoring import configure_logging
+    from streamflow.registry import load_streams
+    from streamflow.settings import load_settings
+    from streaming_workers.launch import hasher_for
+    from streaming_workers.lines import LineReader
+    from streaming_workers.simulation import Simulation
+
+    if resume and source in (None, "-"):
+        raise UsageError("--resume needs a file: name one with --from FILE")
+    settings = load_settings()
+    configure_logging(settings)
+    streams = load_streams(settings)
+    stream, hasher = streams[0], hasher_for(settings, streams)
+    if not hasher.keyed:
+        typer.echo(
+            "addresses are hashed with bare SHA-256, which can be guessed: set STREAMFLOW_PII_KEY "
+            "to a secret to prevent that",
+            err=True,
+        )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    _require_topic(settings, stream)
+    began = time.monotonic()
+    if source is None:
+        simulation = Simulation(hasher, seed=seed, invalid_ratio=invalid_ratio)
+        sent = _simulate(settings, stream, simulation, stop, rate, count, health_port)
+    else:
+        reader = LineReader(stream, hasher)
+        pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
+        path = _readable(source)
+        sent = _send_file(settings, stream, reader, path, on_invalid, stop, resume, pacing)
+    _summary(sent, time.monotonic() - began, source, as_json=as_json)
+    raise typer.Exit(1 if sent.skipped else 0)
+
+
+def _require_topic(settings: "Settings", stream: "Stream") -> None:
+    from streamflow.errors import ConfigurationError
+    from streamflow.kafka.clients import admin
+    from streamflow.kafka.offsets import partitions_of
+
+    if not partitions_of(admin(settings), [stream.topic]):
+        raise ConfigurationError(
+            f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
+        )
+
+
+def _readable(source: str) -> Path:
+    from streamflow.errors import UsageError
+
+    path = Path("/dev/stdin" if source == "-" else source)
+    if path.is_dir():
+        raise UsageError(f"{source} is a folder: name a file with one JSON object a line")
+    try:
+        if source != "-":
+            path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
+    return path
+
+
+def _simulate(
+    settings: "Settings",
+    stream: "Stream",
+    simulation: Any,
+    stop: threading.Event,
+    rate: float,
+    count: int | None,
+    health_port: int | None,
+) -> "Sent":
+    from contextlib import nullcontext
+
+    from streamflow.monitoring import RECORDS_OUT, HealthServer
+    from streaming_workers.producer import simulate
+
+    def good() -> tuple[bool, str]:
+        return (True, "ready")
+
+    server = (
+        nullcontext()
+        if health_port is None
+        else HealthServer(settings.host, health_port, good, good)
+    )
+    produced = RECORDS_OUT.labels(stream.topic)
+    with server:
+        return simulate(
+            settings, stream, simulation, stop, rate=rate, count=count, on_record=produced.inc
+        )
+
+
+def _send_file(
+    settings: "Settings",
+    stream: "Stream",
+    reader: Any,
+    path: Path,
+    on_invalid: OnInvalid,
+    stop: threading.Event,
+    resume: bool,
+    pace: "Pace | None",
+) -> "Sent":
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from streaming_workers.producer import FileRun
+
+    shown = 0
+
+    def report(number: int, rejection: "Rejection") -> None:
+        nonlocal shown
+        shown += 1
+        if shown <= _SHOWN:
+            typer.echo(f"line {number}: {rejection.code}: {rejection.message}", err=True)
+        elif shown == _SHOWN + 1:
+            typer.echo("more invalid lines follow; they are counted below", err=True)
+
+    run = FileRun(settings, stream, reader, path, on_invalid.value, report)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(path.name, total=path.stat().st_size or None)
+        return run.run(
+            stop, resume=resume, pace=pace, on_bytes=lambda size: bar.advance(task, size)
+        )
+
+
+def _pacing(speed: float) -> "Pace":
+    """Waits so that events are as far apart as their times are, divided by `speed`."""
+    first: list[float] = []
+
+    def wait(event: Any) -> float:
+        moment: float = event.timestamp.timestamp()
+        if not first:
+            first.extend((moment, time.monotonic()))
+        return max(0.0, first[1] + (moment - first[0]) / speed - time.monotonic())
+
+    return wait
+
+
+def _summary(sent: "Sent", seconds: float, source: str | None, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "sent": sent.records,
+                    "valid": sent.records - sum(sent.invalid.values()),
+                    "invalid": sent.invalid,
+                    "skipped": sent.skipped,
+                    "line": sent.line,
+                    "finished": sent.finished,
+                    "seconds": round(seconds, 3),
+                }
+            )
+        )
+        return
+    typer.echo(f"sent {sent.records:,} events in {seconds:.1f} s")
+    for code, number in sorted(sent.invalid.items()):
+        typer.echo(f"  {number:,} of them invalid: {code}")
+    if sent.skipped:
+        typer.echo(f"skipped {sent.skipped:,} invalid lines", err=True)
+    if source is not None and not sent.finished:
+        typer.echo(f"stopped behind line {sent.line:,}: --resume goes on from there", err=True)
+    elif source is not None and not sent.records and not sent.skipped:
+        typer.echo(f"nothing to send: all {sent.line:,} lines were sent before")

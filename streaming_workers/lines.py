@@ -1,0 +1,64 @@
+"""Real input: events as NDJSON, one JSON object a line. Pure."""
+
+from typing import NamedTuple
+
+import orjson
+
+from streamflow.contract import Event
+from streamflow.errors import ErrorCode
+from streamflow.privacy import Hasher, is_hashed
+from streamflow.records import Rejection
+from streamflow.stream import Stream
+
+
+class Accepted(NamedTuple):
+    """A line that keeps the contract, as it is to be sent."""
+
+    key: bytes
+    value: bytes
+    event: Event
+
+
+class LineReader:
+    """Turns lines into records: hashes what is private, then checks the contract.
+
+    Args:
+        stream: whose contract the lines keep.
+        hasher: hashes clear-text values of the private fields.
+    """
+
+    def __init__(self, stream: Stream, hasher: Hasher) -> None:
+        self._stream = stream
+        self._hasher = hasher
+
+    def read(self, line: bytes) -> Accepted | Rejection:
+        """The record of a line, or why there is none."""
+        if len(line) > self._stream.topics.max_record_bytes - 1024:
+            return Rejection(
+                ErrorCode.SCHEMA_VIOLATION, "ValueError", "longer than the topic's largest record"
+            )
+        event = self._stream.decoder.decode(line)
+        if isinstance(event, Rejection):
+            event = self._stream.decoder.decode(self._hashed(line))
+        if isinstance(event, Rejection):
+            return event
+        key, value = self._stream.encode(event)
+        return Accepted(key, value, event)
+
+    def redacted(self, line: bytes) -> bytes:
+        """The line as it may be sent though it breaks the contract: without clear-text addresses."""
+        return self._hasher.redact(line)
+
+    def _hashed(self, line: bytes) -> bytes:
+        """The line with its private fields hashed; the same where it is no JSON object."""
+        try:
+            document = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return line
+        if not isinstance(document, dict):
+            return line
+        for name in self._stream.private_fields:
+            value = document.get(name)
+            if isinstance(value, str) and value and not is_hashed(value):
+                document[name] = self._hasher.hash(value)
+        return orjson.dumps(document)

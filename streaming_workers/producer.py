@@ -1,0 +1,320 @@
+"""Sending events: a file exactly once, or simulated users for as long as one likes.
+
+A file is sent in Kafka transactions. Each also commits how far it has got, as the offset of a
+consumer group that belongs to that file, so that `resume` goes on exactly behind what is in the
+topic, however the run before had ended.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from streamflow.contract import Event
+from streamflow.errors import UsageError
+from streamflow.kafka import clients, offsets
+from streamflow.records import Rejection
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+from streaming_workers.lines import LineReader
+from streaming_workers.simulation import Simulated
+
+OnInvalid = Literal["stop", "skip", "send"]
+# Seconds to wait before an event is sent.
+Pace = Callable[[Event], float]
+_TRANSACTION_LINES = 20_000
+_TRANSACTION_SECONDS = 1.0
+_TIMEOUT = 60.0  # seconds
+
+
+@dataclass(kw_only=True)
+class Sent:
+    """What a run did.
+
+    Attributes:
+        records: sent and acknowledged.
+        invalid: records sent that break the contract, by code.
+        skipped: lines not sent.
+        line: lines of the input that are done, those of earlier runs included.
+        finished: whether the input came to its end.
+    """
+
+    records: int = 0
+    invalid: dict[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    line: int = 0
+    finished: bool = False
+
+
+class Progress(NamedTuple):
+    """How far a file was sent: lines, bytes, and the SHA-256 of those bytes."""
+
+    lines: int
+    bytes: int
+    digest: str
+
+
+class Sender:
+    """Produces and counts what the broker did not take.
+
+    A full queue is waited for: librdkafka tries again for as long as its delivery time-out says.
+    """
+
+    def __init__(self, client: Producer) -> None:
+        self.client = client
+        self._failure: KafkaError | None = None
+
+    def send(self, topic: str, key: bytes | None, value: bytes) -> None:
+        """Hands a record over.
+
+        Raises:
+            Unavailable: an earlier record was not delivered.
+        """
+        while True:
+            try:
+                self.client.produce(topic, value, key, on_delivery=self._delivered)
+            except BufferError:
+                self.client.poll(0.1)
+            else:
+                return
+
+    def check(self) -> None:
+        """Raises what went wrong with an earlier record."""
+        self.client.poll(0)
+        if self._failure is not None:
+            raise clients.translated(KafkaException(self._failure))
+
+    def finish(self) -> None:
+        """Returns when all are acknowledged."""
+        self.client.flush(_TIMEOUT)
+        self.check()
+
+    def _delivered(self, error: KafkaError | None, _message: object) -> None:
+        if error is not None:
+            self._failure = error
+
+
+def simulate(
+    settings: Settings,
+    stream: Stream,
+    source: Iterable[Simulated],
+    stop: threading.Event,
+    *,
+    rate: float,
+    count: int | None,
+    on_record: Callable[[], None] = lambda: None,
+) -> Sent:
+    """Sends simulated events at a steady rate until `count` are sent or `stop` is set.
+
+    Raises:
+        Unavailable: the broker did not take a record in time.
+    """
+    sent = Sent()
+    sender = Sender(clients.producer(settings))
+    began = time.monotonic()
+    for record in source:
+        if stop.is_set() or (count is not None and sent.records >= count):
+            break
+        sender.send(stream.topic, record.key, record.value)
+        sent.records += 1
+        if record.code is not None:
+            sent.invalid[record.code.value] = sent.invalid.get(record.code.value, 0) + 1
+        on_record()
+        ahead = began + sent.records / rate - time.monotonic()
+        if ahead > 0.01:  # noqa: PLR2004 (finer than the clock's own grain is no use)
+            sender.check()
+            stop.wait(ahead)
+    sender.finish()
+    sent.line = sent.records
+    sent.finished = True
+    return sent
+
+
+class FileRun:
+    """One run over an NDJSON file.
+
+    Args:
+        settings: where the broker is.
+        stream: whose topic the lines go to.
+        reader: turns lines into records.
+        path: of the file; its absolute form is what `resume` finds it by.
+        on_invalid: what becomes of a line that breaks the contract.
+        report: is told line number and reason of each such line.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stream: Stream,
+        reader: LineReader,
+        path: Path,
+        on_invalid: OnInvalid,
+        report: Callable[[int, Rejection], None],
+    ) -> None:
+        self._settings = settings
+        self.stream = stream
+        self.reader = reader
+        self._path = path
+        self.on_invalid = on_invalid
+        self.report = report
+        name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+        self._group = f"{settings.prefix}produce-{name}"
+
+    def earlier(self) -> Progress:
+        """How far an earlier run had got; nothing where there was none."""
+        client = clients.admin(self._settings)
+        found = offsets.committed(client, self._group).get((self.stream.topic, 0))
+        if found is None or found.offset == 0:
+            return Progress(0, 0, hashlib.sha256().hexdigest())
+        size, _, digest = found.metadata.partition(";")
+        return Progress(found.offset, int(size), digest)
+
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        resume: bool,
+        pace: Pace | None = None,
+        on_bytes: Callable[[int], None] = lambda _size: None,
+    ) -> Sent:
+        """Sends the file, from its beginning or from where an earlier run had got.
+
+        Raises:
+            UsageError: the file's beginning has changed since, or a line is invalid and
+                `on_invalid` says stop.
+            Fenced: another run of the same file has begun.
+            Unavailable: the broker does not answer.
+        """
+        client = clients.producer(
+            self._settings,
+            **{"transactional.id": self._group, "transaction.timeout.ms": 60_000},
+        )
+        with clients.kafka_errors():
+            client.init_transactions(_TIMEOUT)
+        start = self.earlier() if resume else Progress(0, 0, "")
+        with self._path.open("rb") as file:
+            digest = self._skip(file, start)
+            with closing(self._group_consumer()) as consumer, clients.kafka_errors():
+                return _Transfer(self, client, consumer.consumer_group_metadata()).send(
+                    file, start, digest, stop, pace, on_bytes
+                )
+
+    def _group_consumer(self) -> Consumer:
+        return clients.consumer(
+            self._settings,
+            self._group,
+            **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
+        )
+
+    def _skip(self, file: IO[bytes], start: Progress) -> "hashlib._Hash":
+        digest = hashlib.sha256()
+        left = start.bytes
+        while left:
+            piece = file.read(min(left, 1 << 20))
+            if not piece:
+                break
+            digest.update(piece)
+            left -= len(piece)
+        if start.bytes and digest.hexdigest() != start.digest:
+            raise UsageError(
+                f"{self._path} has changed before line {start.lines + 1} since it was sent: "
+                "send it without --resume to send it all again"
+            )
+        return digest
+
+
+class _Transfer:
+    """The loop of one run: lines into transactions, progress with each."""
+
+    def __init__(self, run: FileRun, client: Producer, metadata: object) -> None:
+        self._run = run
+        self._client = client
+        self._metadata = metadata
+        self._sender = Sender(client)
+
+    def send(
+        self,
+        file: IO[bytes],
+        start: Progress,
+        digest: "hashlib._Hash",
+        stop: threading.Event,
+        pace: Pace | None,
+        on_bytes: Callable[[int], None],
+    ) -> Sent:
+        done, size, sent = start.lines, start.bytes, Sent()
+        for lines in _groups(file, stop, _TRANSACTION_LINES if pace is None else 1):
+            self._client.begin_transaction()
+            try:
+                for line in lines:
+                    self._one(line, done + 1, sent, pace, stop)
+                    done, size = done + 1, size + len(line)
+                    digest.update(line)
+            except UsageError:
+                self._commit(done, size, digest.hexdigest())
+                raise
+            self._commit(done, size, digest.hexdigest())
+            on_bytes(sum(map(len, lines)))
+        sent.line, sent.finished = done, not stop.is_set()
+        return sent
+
+    def _one(
+        self,
+        line: bytes,
+        number: int,
+        sent: Sent,
+        pace: Pace | None,
+        stop: threading.Event,
+    ) -> None:
+        text = line.strip(b"\r\n")
+        if not text.strip():
+            return
+        run = self._run
+        read = run.reader.read(text)
+        topic = run.stream.topic
+        if isinstance(read, Rejection):
+            run.report(number, read)
+            if run.on_invalid == "stop":
+                raise UsageError(
+                    f"line {number} is invalid ({read.message}): nothing after it sent"
+                )
+            if run.on_invalid == "skip":
+                sent.skipped += 1
+                return
+            self._sender.send(topic, None, run.reader.redacted(text))
+            sent.invalid[read.code.value] = sent.invalid.get(read.code.value, 0) + 1
+        else:
+            if pace is not None:
+                stop.wait(pace(read.event))
+            self._sender.send(topic, read.key, read.value)
+        sent.records += 1
+
+    def _commit(self, lines: int, size: int, digest: str) -> None:
+        """The records and how far they go, in one transaction."""
+        run = self._run
+        self._client.send_offsets_to_transaction(
+            [TopicPartition(run.stream.topic, 0, lines, metadata=f"{size};{digest}")],
+            self._metadata,
+            _TIMEOUT,
+        )
+        self._client.commit_transaction(_TIMEOUT)
+
+
+def _groups(file: IO[bytes], stop: threading.Event, most: int) -> Iterator[list[bytes]]:
+    """The lines of a file, as many at a time as one transaction takes."""
+    lines: list[bytes] = []
+    began = time.monotonic()
+    for line in file:
+        lines.append(line)
+        if len(lines) >= most or time.monotonic() - began > _TRANSACTION_SECONDS:
+            yield lines
+            lines, began = [], time.monotonic()
+        if stop.is_set():
+            break
+    if lines:
+        yield lines

@@ -1,0 +1,293 @@
+"""The real command line: up, status, env, down; crashes of every part, and of the supervisor."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from faults import free_ports, is_running, kill, wait_until
+from streamflow.settings import DEFAULT_PORTS
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
+MANAGED = ("kafka", "postgres", "producer", "validator", "analytics", "loader")
+SERVICES_ONLY = [
+    part
+    for name in ("producer", "validator", "analytics", "loader")
+    for part in ("--without", name)
+]
+
+
+class Folder:
+    """A folder in which a user works, with a stack of its own."""
+
+    def __init__(self, path: Path, port_offset: int) -> None:
+        self.path = path
+        self.port_offset = port_offset
+        self.state = path / ".streamflow"
+        path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "STREAMFLOW_PORT_OFFSET": str(self.port_offset), "COLUMNS": "160"}
+
+    def run(self, *arguments: str, timeout: float = 150) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "streamflow.cli.app", *arguments],
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def up(self, *arguments: str) -> str:
+        done = self.run("up", "--detach", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
+        return found
+
+    def part(self, name: str) -> dict[str, Any]:
+        snapshot = json.loads((self.state / "status.json").read_text())
+        return next(part for part in snapshot["parts"] if part["name"] == name)
+
+    def supervisor(self) -> int:
+        return int((self.state / "lock").read_text())
+
+    def processes(self) -> list[psutil.Process]:
+        return psutil.Process(self.supervisor()).children(recursive=True)
+
+
+def _free_offset() -> int:
+    """An offset at which every default port is free."""
+    while True:
+        offset = free_ports(1)[0] % 30_000 + 10_000
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            for port in DEFAULT_PORTS.values():
+                probe = held.enter_context(socket.socket())
+                probe.bind(("127.0.0.1", port + offset))
+            return offset
+
+
+@pytest.fixture
+def folder(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
+    made = Folder(tmp_path / "project", _free_offset())
+    yield made
+    made.run("down", "--purge")
+
+
+@pytest.fixture
+def beside(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
+    made = Folder(tmp_path / "beside", _free_offset())
+    yield made
+    made.run("down", "--purge")
+
+
+def test_up_status_env_down_purge(folder: Folder) -> None:
+    shown = folder.up()
+    for word in (*MANAGED, "logs", "streamflow down"):
+        assert word in shown
+
+    done = folder.run("status", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert {part["name"] for part in found["parts"] if part["state"] == "up"} == set(MANAGED)
+    assert all(part["pid"] and part["restarts"] == 0 for part in found["parts"])
+    assert set(found["lag"]) == {"notification-group", "analytics-group", "db-group"}
+    assert set(found["rows"]) >= {"events", "window_counts", "notifications", "dead_letters"}
+    wait_until(lambda: (folder.status()["rows"]["events"] or 0) > 0, 60, "the first row")
+
+    shell = folder.run("env").stdout
+    printed = dict(
+        line.removeprefix("export ").split("=", 1) for line in shell.splitlines() if line
+    )
+    assert printed["KAFKA_BOOTSTRAP_SERVERS"] == f"127.0.0.1:{9092 + folder.port_offset}"
+    with psycopg.connect(printed["DATABASE_URL"].strip("'")) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("streamflow",)
+    assert stat.S_IMODE((folder.state / "stack.json").stat().st_mode) == 0o600
+
+    assert folder.run("doctor").returncode == 0
+
+    second = folder.run("up")
+    assert second.returncode == 1
+    assert f"already runs in {folder.state} (pid {folder.supervisor()})" in second.stderr
+    assert second.stderr.count("\n") == 1
+
+    running = [process.pid for process in folder.processes()]
+    done = folder.run("down", timeout=30)
+    assert done.returncode == 0
+    assert not [pid for pid in running if is_running(pid)]
+    assert not (folder.state / "stack.json").exists()
+    assert folder.run("status").returncode == 1
+    assert folder.run("env").returncode == 1
+
+    folder.run("down", "--purge")
+    assert not folder.state.exists()
+
+
+def test_killed_parts_are_started_again(folder: Folder) -> None:
+    folder.up()
+    for name in MANAGED:
+        pid = folder.part(name)["pid"]
+        kill(pid)
+
+        def is_back(name: str = name, pid: int = pid) -> bool:
+            part = folder.part(name)
+            return part["restarts"] == 1 and part["state"] == "up" and part["pid"] != pid
+
+        wait_until(is_back, 60, f"{name} to be up again")
+    wait_until(lambda: folder.run("status").returncode == 0, 60, "all parts to be up")
+
+
+def test_a_killed_supervisor_leaves_nothing_and_up_works_again(folder: Folder) -> None:
+    folder.up(*SERVICES_ONLY)
+    with psycopg.connect(_url(folder)) as connection:
+        connection.execute("CREATE TABLE kept (number integer)")
+    children = [process.pid for process in folder.processes()]
+    kill(folder.supervisor())
+    wait_until(lambda: not [pid for pid in children if is_running(pid)], 20, "the parts' end")
+    assert folder.run("status").returncode == 1
+
+    assert "a crashed run left it" in folder.up(*SERVICES_ONLY)
+
+    with psycopg.connect(_url(folder)) as connection:
+        connection.execute("SELECT * FROM kept")
+
+
+def test_two_stacks_side_by_side(folder: Folder, beside: Folder) -> None:
+    folder.up(*SERVICES_ONLY)
+    beside.up(*SERVICES_ONLY)
+    assert _url(folder) != _url(beside)
+    folder.run("down")
+    assert beside.run("status").returncode == 0
+
+
+def test_a_taken_port_is_named_with_its_owner(folder: Folder) -> None:
+    port = DEFAULT_PORTS["kafka"] + folder.port_offset
+    with socket.create_server(("127.0.0.1", port)):
+        done = folder.run("up", "--detach", *SERVICES_ONLY)
+    assert done.returncode == 1
+    assert f"port {port} (kafka) is taken by" in done.stderr
+    assert f"pid {os.getpid()}" in done.stderr
+    assert "STREAMFLOW_PORT_OFFSET" in done.stderr
+    folder.up(*SERVICES_ONLY)
+
+
+def test_ctrl_c_ends_all_in_order(folder: Folder) -> None:
+    log = folder.path / "output"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamflow.cli.app", "up", *SERVICES_ONLY],
+            cwd=folder.path,
+            env=folder.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    wait_until(lambda: "next " in log.read_text(), 120, "the first screen")
+    children = [child.pid for child in psutil.Process(process.pid).children()]
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) == 0
+    assert not [pid for pid in children if is_running(pid)]
+
+
+def test_ctrl_c_while_starting_leaves_nothing(folder: Folder) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamflow.cli.app", "up", *SERVICES_ONLY],
+        cwd=folder.path,
+        env=folder.environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_until(lambda: (folder.state / "run" / "kafka.json").exists(), 60, "the broker's start")
+    [kafka] = wait_until(lambda: psutil.Process(process.pid).children(), 10, "a child")[:1]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert not is_running(kafka.pid)
+
+
+def test_a_given_broker_and_database_are_used_and_not_started(
+    folder: Folder, beside: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside.up(*SERVICES_ONLY)
+    bootstrap = f"127.0.0.1:{9092 + beside.port_offset}"
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap)
+    monkeypatch.setenv("DATABASE_URL", _url(beside))
+    folder.up(*SERVICES_ONLY)
+    assert folder.processes() == []
+    found = folder.status()
+    states = {part["name"]: (part["state"], part["managed"]) for part in found["parts"]}
+    assert states["kafka"] == states["postgres"] == ("up", False)
+
+
+def test_a_full_disk_is_said_before_the_start(folder: Folder) -> None:
+    code = (
+        "import shutil, sys, collections; "
+        "usage = collections.namedtuple('usage', 'total used free'); "
+        "shutil.disk_usage = lambda _: usage(10, 10, 0); "
+        "from streamflow.cli.app import main; sys.argv[1:] = ['up']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder.path,
+        env=folder.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the disk of")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_state_directory_that_cannot_be_written_is_named(folder: Folder) -> None:
+    folder.path.chmod(0o500)
+    done = folder.run("up")
+    folder.path.chmod(0o700)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+
+
+def test_a_state_path_that_is_a_file_is_named(folder: Folder) -> None:
+    folder.state.write_text("")
+    done = folder.run("up")
+    folder.state.unlink()
+    assert done.returncode == 1
+    assert "STREAMFLOW_STATE_DIR" in done.stderr
+
+
+def test_purge_leaves_what_is_not_of_the_stack(folder: Folder) -> None:
+    folder.state.mkdir()
+    (folder.state / "mine").write_text("precious")
+    (folder.state / "kafka").mkdir()
+    assert "mine" in folder.run("down", "--purge").stdout
+    assert (folder.state / "mine").exists()
+    assert not (folder.state / "kafka").exists()
+    shutil.rmtree(folder.state)
+
+
+def test_an_unknown_part_is_a_usage_error(folder: Folder) -> None:
+    done = folder.run("up", "--without", "nobody")
+    assert done.returncode == 2
+    assert "there is no part named nobody" in done.stderr
+
+
+def _url(folder: Folder) -> str:
+    return str(json.loads((folder.state / "stack.json").read_text())["database_url"])

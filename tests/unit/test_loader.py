@@ -1,0 +1,184 @@
+"""What the loader makes of a batch."""
+
+import json
+from datetime import date
+
+import pytest
+
+from loads import TOPIC, FakeRecord, batch, event, events
+from streamflow.errors import ConfigurationError, ErrorCode
+from streamflow.flow import Output
+from streamflow.privacy import Hasher
+from streamflow.records import ORIGIN_HEADER, Headers, Origin, Rejection, last_header
+from streamflow.settings import Settings
+from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.loader import Loader
+
+COUNT = {
+    "window_start": "2026-07-01T12:00:00.000Z",
+    "window_end": "2026-07-01T12:00:10.000Z",
+    "event_type": "USER_LOGIN",
+    "count": 3,
+    "partition": 1,
+    "late": False,
+    "first_offset": 5,
+    "last_offset": 9,
+}
+NOTE = {
+    "message": "User a logged in",
+    "time": "2026-07-01T12:00:00.000Z",
+    "event_id": 1,
+    "user": "a",
+}
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader(Settings(), [USER_EVENTS], Hasher())
+
+
+def process(loader: Loader, *records: FakeRecord) -> Output:
+    return loader.process(batch(records))
+
+
+def test_it_reads_all_topics(loader: Loader) -> None:
+    assert loader.group == "db-group"
+    assert loader.topics == ["user-events", "analytics", "notifications", "dead-letter-topic"]
+
+
+def test_a_row_per_event_in_order(loader: Loader) -> None:
+    records = [*events([3, 4]), *events([7], partition=2), *events([5])]
+
+    output = process(loader, *records)
+
+    assert [line.split(b"\t")[0] for line in output.rows["events"]] == [b"3", b"4", b"7", b"5"]
+    assert output.sources["events"] == records
+    assert output.days == {"events": {date(2026, 7, 1)}}
+    assert {key: tuple(count) for key, count in output.counts.items()} == {
+        (TOPIC, 0): (3, 0),
+        (TOPIC, 2): (1, 0),
+    }
+
+
+def test_the_fast_line_is_the_careful_line(loader: Loader) -> None:
+    values = [
+        event(1),
+        event(2, user="None"),
+        event(3, user='tab\tbackslash\\newline\nquote"'),
+        event(4, user_email="a" * 64),
+        event(5, time="2026-07-01T00:30:00+02:00"),
+        event(6, time="0001-01-02T00:00:00Z"),
+        event(7, time="9999-12-30T00:00:00Z"),
+        event(8, time="2026-07-01T12:00:00.123456-23:59"),
+        event(9, user="é\u2028😀"),
+    ]
+    records = [FakeRecord(index, each) for index, each in enumerate(values)]
+    handler = loader._handlers[TOPIC]
+
+    output = process(loader, *records)
+
+    assert output.rows["events"] == [
+        handler.rows.line(  # type: ignore[attr-defined]
+            USER_EVENTS.decoder.decode(record.value()),
+            Origin(TOPIC, 0, record.offset()),
+            record.timestamp(),
+        )
+        for record in records
+    ]
+    assert output.rows["events"][4].split(b"\t")[4] == b"2026-06-30 22:30:00.000000+00"
+
+
+def test_a_rejection_is_noted_and_left_to_the_validator(loader: Loader) -> None:
+    output = process(loader, *events([0]), FakeRecord(1, b"{"), *events([2]))
+
+    assert output.rejected == [(1, ErrorCode.INVALID_JSON)]
+    assert output.records == []
+    assert len(output.rows["events"]) == 2
+    assert tuple(output.counts[TOPIC, 0]) == (3, 1)
+
+
+def test_a_record_that_claims_to_be_replayed_goes_apart(loader: Loader) -> None:
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5")]
+    record = FakeRecord(8, event(1), headers=headers)
+
+    output = process(loader, record)
+
+    [replay] = output.replays["events"]
+    assert output.rows["events"] == []
+    assert replay.origin == Origin(TOPIC, 1, 5)
+    assert replay.line.split(b"\t")[5:8] == [b"5", b"user-events", b"1"]
+    assert replay.own_line.split(b"\t")[5:8] == [b"8", b"user-events", b"0"]
+    assert output.days == {"events": {date(2026, 7, 1)}}
+
+
+@pytest.mark.parametrize("origin", [b"", b"other/1/5", b"user-events/x/5", b"user-events/0/8"])
+def test_an_unsound_origin_is_no_replay(loader: Loader, origin: bytes) -> None:
+    output = process(loader, FakeRecord(8, event(1), headers=[(ORIGIN_HEADER, origin)]))
+
+    assert output.replays == {}
+    assert len(output.rows["events"]) == 1
+
+
+def test_window_counts(loader: Loader) -> None:
+    plain = FakeRecord(0, json.dumps(COUNT).encode(), topic="analytics")
+    headers: Headers = [(ORIGIN_HEADER, b"other-stream/1/5")]
+    told = FakeRecord(1, json.dumps(COUNT).encode(), topic="analytics", headers=headers)
+
+    output = process(loader, plain, told)
+
+    lines = [line.decode().split("\t") for line in output.rows["window_counts"]]
+    assert [line[8] for line in lines] == [TOPIC, "other-stream"]
+    assert lines[0][2:8] == ["USER_LOGIN", "3", "1", "f", "5", "9"]
+
+
+def test_notifications(loader: Loader) -> None:
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5")]
+    value = json.dumps(NOTE).encode()
+
+    output = process(
+        loader,
+        FakeRecord(0, value, topic="notifications", headers=headers),
+        FakeRecord(1, value, topic="notifications"),
+    )
+
+    lines = [line.decode().split("\t") for line in output.rows["notifications"]]
+    assert [line[4:7] for line in lines] == [["user-events", "1", "5"], ["notifications", "0", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("topic", "value", "code"),
+    [
+        ("analytics", None, ErrorCode.EMPTY_VALUE),
+        ("analytics", b"{", ErrorCode.INVALID_JSON),
+        ("analytics", json.dumps(COUNT | {"count": 6}).encode(), ErrorCode.SCHEMA_VIOLATION),
+        ("analytics", json.dumps(COUNT | {"more": 1}).encode(), ErrorCode.SCHEMA_VIOLATION),
+        ("analytics", json.dumps(COUNT | {"event_type": "\0"}).encode(), ErrorCode.UNSTORABLE_VALUE),
+        ("notifications", b"\xff", ErrorCode.INVALID_UTF8),
+        ("notifications", json.dumps(NOTE | {"user": "a@b.co"}).encode(), ErrorCode.CLEAR_TEXT_PII),
+    ],
+)
+def test_a_broken_derived_record_becomes_a_dead_letter(
+    loader: Loader, topic: str, value: bytes | None, code: ErrorCode
+) -> None:
+    output = process(loader, FakeRecord(4, value, topic=topic, partition=2))
+
+    [dead_letter] = output.records
+    assert dead_letter.topic == "dead-letter-topic"
+    assert last_header(dead_letter.headers, "__streamflow.error_code") == code.encode()
+    assert last_header(dead_letter.headers, "__connect.errors.stage") == b"loader"
+    assert output.rejected == [(0, code)]
+    assert tuple(output.counts[topic, 2]) == (1, 1)
+
+
+def test_any_dead_letter_is_a_row(loader: Loader) -> None:
+    output = process(loader, FakeRecord(0, None, topic="dead-letter-topic"))
+
+    assert len(output.rows["dead_letters"]) == 1
+    assert output.records == []
+
+
+def test_a_dead_letter_of_a_dead_letter_is_refused(loader: Loader) -> None:
+    record = FakeRecord(0, None, topic="dead-letter-topic")
+
+    with pytest.raises(ConfigurationError, match="dead letter"):
+        loader.refuse(record, Rejection(ErrorCode.UNSTORABLE_VALUE, "E", "why"))
