@@ -102,9 +102,7 @@ def run_audit(
     ends = offsets.bounds(client, offsets.partitions_of(client, sources))
     deadline = began + patience
     for worker in ("validator", "analytics"):
-        _wait_until(
-            deadline, partial(_reached, client, settings.group(worker), ends)
-        )
+        _wait_until(deadline, partial(_reached, client, settings.group(worker), ends))
     progress = {
         partition: Progress.parse(position.offset, position.metadata)
         for partition, position in offsets.committed(client, settings.group("analytics")).items()

@@ -251,6 +251,7 @@ class Session:
         self._job = job
         self._read_to: dict[Partition, int] = {}
         self._ends: dict[Partition, int] = {}
+        self._taken: dict[Partition, int] = {}
         self._failure: StreamFlowError | None = None
         self._moved = False
         self.joined = False
@@ -322,13 +323,26 @@ class Session:
                     self._judge(error, message)
             messages = records
         if self._moved:
-            # What was fetched before partitions moved may be another worker's by now.
-            messages = [
-                message
-                for message in messages
-                if (message.topic(), message.partition()) in self._read_to
-            ]
+            messages = self._since_moved(messages)
         return messages
+
+    def _since_moved(self, messages: list[Message]) -> list[Message]:
+        """Leaves out what may have been fetched before partitions moved.
+
+        The records of one call can come from before and after its rebalance, and nothing tells
+        them apart: so partitions taken over in this call are read again from their start.
+        """
+        taken, self._taken = self._taken, {}
+        with clients.kafka_errors():
+            for partition, start in taken.items():
+                self._consumer.seek(TopicPartition(*partition, start))
+                self._ends.pop(partition, None)
+        return [
+            message
+            for message in messages
+            if (message.topic(), message.partition()) in self._read_to
+            and (message.topic(), message.partition()) not in taken
+        ]
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
@@ -410,6 +424,7 @@ class Session:
             [TopicPartition(*partition, offset) for partition, offset in starts.items()]
         )
         self._read_to.update(starts)
+        self._taken.update(starts)
         self.joined = True
         log.info("assigned", partitions=_names(wanted))
 
@@ -434,6 +449,7 @@ class Session:
         for partition in partitions:
             self._read_to.pop(partition, None)
             self._ends.pop(partition, None)
+            self._taken.pop(partition, None)
 
 
 class _Cached:
@@ -453,7 +469,7 @@ class _Cached:
             return self._answer
 
 
-_BACKOFF = tenacity.wait_exponential_jitter(initial=0.2, max=5, jitter=0.3)
+_BACKOFF = tenacity.wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.3)
 
 
 def _attempt(number: int) -> tenacity.RetryCallState:

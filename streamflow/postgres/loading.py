@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from streamflow.errors import Fenced
 from streamflow.flow import Output, Partition, Replay
-from streamflow.postgres import positions, storing
+from streamflow.postgres import positions, replays, storing
 from streamflow.postgres.connections import (
     Connection,
     connect,
@@ -94,8 +94,10 @@ class PostgresSink:
         self.counters = LoadCounters()
 
     def resume(self, partitions: Sequence[Partition]) -> dict[Partition, Position | None]:
-        """Where the database says to go on. After an error nothing is committed for a partition until
-        it was resumed: a batch may have been lost before the one in the caller's hands.
+        """Where the database says to go on.
+
+        After an error nothing is committed for a partition until it was resumed: the batch before
+        the one in the caller's hands may be lost.
 
         Raises:
             Unavailable: the database does not answer, or did not answer to the batch in hand.
@@ -111,7 +113,9 @@ class PostgresSink:
         }
 
     def commit(self, output: Output) -> None:
-        """Hands a batch to the database, once the one before is kept. In one transaction:
+        """Hands a batch to the database, once the one before is kept.
+
+        In one transaction:
 
         1. lock the positions of its partitions, in order;
         2. compare them with where this process had left them: Fenced if another has moved them;
@@ -192,16 +196,16 @@ class PostgresSink:
     def _transact(self, output: Output, careful: bool) -> Stored:
         connection = self._connected()
         expected = self._expected(output)
-        claimed = [replay.origin for replays in output.replays.values() for replay in replays]
+        claimed = [replay.origin for found in output.replays.values() for replay in found]
         with connection.transaction():
             others = {(origin.topic, origin.partition) for origin in claimed}
             positions.lock(connection, self._group, expected, others)
-            known = storing.known_origins(connection, claimed) if claimed else set()
+            known = replays.known_origins(connection, claimed) if claimed else set()
             output = _with_strangers(self._without_replayed(connection, output, expected), known)
             road = storing.store_carefully if careful else storing.store_plainly
             stored = road(connection, self._tables, output)
-            for name, replays in output.replays.items():
-                more = storing.store_replays(connection, self._tables[name], replays)
+            for name, found in output.replays.items():
+                more = replays.store_replays(connection, self._tables[name], found)
                 stored = Stored(
                     stored.rows + more.rows,
                     stored.duplicates + more.duplicates,
@@ -233,7 +237,7 @@ class PostgresSink:
             (each.topic, each.partition, expected[each.topic, each.partition], each.offset)
             for each in output.positions
         ]
-        replayed = storing.replayed_origins(connection, ranges) if ranges else set()
+        replayed = replays.replayed_origins(connection, ranges) if ranges else set()
         if not replayed:
             return output
         rows, sources = dict(output.rows), dict(output.sources)
@@ -279,8 +283,8 @@ def _with_strangers(output: Output, known: set[Origin]) -> Output:
     rows = {name: list(lines) for name, lines in output.rows.items()}
     sources = {name: list(records) for name, records in output.sources.items()}
     genuine: dict[str, list[Replay]] = {}
-    for name, replays in output.replays.items():
-        for replay in replays:
+    for name, found in output.replays.items():
+        for replay in found:
             if replay.origin in known:
                 genuine.setdefault(name, []).append(replay)
             else:

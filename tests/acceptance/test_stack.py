@@ -215,7 +215,7 @@ def test_ctrl_c_while_starting_leaves_nothing(folder: Folder) -> None:
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_until(lambda: (folder.state / "run" / "kafka.json").exists(), 60, "the broker's start")
+    wait_until((folder.state / "run" / "kafka.json").exists, 60, "the broker's start")
     [kafka] = wait_until(lambda: psutil.Process(process.pid).children(), 10, "a child")[:1]
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130

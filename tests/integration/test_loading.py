@@ -299,7 +299,7 @@ def test_an_error_is_raised_by_the_next_commit(load: Load, database: Settings) -
     assert value(database, POSITION) == 3
 
 
-def test_a_stopped_database_is_unavailable(database: Settings) -> None:
+def test_a_stopped_database_is_unavailable() -> None:
     away = Settings(DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")
 
     with pytest.raises(Unavailable) as caught:

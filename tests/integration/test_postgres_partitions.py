@@ -98,7 +98,7 @@ def test_days_near_the_present_always_get_theirs(
 def test_a_day_with_rows_in_the_default_partition_stays_there(database: Settings) -> None:
     execute(
         database,
-        "INSERT INTO events (id, type, \"user\", \"timestamp\", origin_topic, origin_partition,"
+        'INSERT INTO events (id, type, "user", "timestamp", origin_topic, origin_partition,'
         " origin_offset) VALUES (1, 'USER_LOGIN', 'a', '2001-01-01T12:00:00Z', 't', 0, 0)",
     )
     load = Load(database)

@@ -117,7 +117,7 @@ def test_a_field_that_became_optional(database: Settings) -> None:
 def test_a_retyped_field_is_refused(database: Settings) -> None:
     schema.upgrade(database, [stream_of(size=(int, ...))])
 
-    with pytest.raises(ConfigurationError, match="size became text.*is bigint.*new name"):
+    with pytest.raises(ConfigurationError, match=r"size became text.*is bigint.*new name"):
         schema.upgrade(database, [stream_of(size=(str, ...))])
 
     assert columns(database, "things")["size"] == ("bigint", "NO")
@@ -146,5 +146,3 @@ def test_a_wrong_password_says_what_to_check(database: Settings) -> None:
         schema.upgrade(wrong, [USER_EVENTS])
 
     assert "wr0ng-secret" not in str(caught.value)
-
-

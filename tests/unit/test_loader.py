@@ -152,7 +152,11 @@ def test_notifications(loader: Loader) -> None:
         ("analytics", b"{", ErrorCode.INVALID_JSON),
         ("analytics", json.dumps(COUNT | {"count": 6}).encode(), ErrorCode.SCHEMA_VIOLATION),
         ("analytics", json.dumps(COUNT | {"more": 1}).encode(), ErrorCode.SCHEMA_VIOLATION),
-        ("analytics", json.dumps(COUNT | {"event_type": "\0"}).encode(), ErrorCode.UNSTORABLE_VALUE),
+        (
+            "analytics",
+            json.dumps(COUNT | {"event_type": "\0"}).encode(),
+            ErrorCode.UNSTORABLE_VALUE,
+        ),
         ("notifications", b"\xff", ErrorCode.INVALID_UTF8),
         ("notifications", json.dumps(NOTE | {"user": "a@b.co"}).encode(), ErrorCode.CLEAR_TEXT_PII),
     ],

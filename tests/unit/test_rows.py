@@ -49,7 +49,10 @@ class Colour(Enum):
         (r"\N", r"\\N"),
         (Colour.RED, "red"),
         (b"\x00\xff", r"\\x00ff"),
-        (datetime(2026, 7, 1, 14, tzinfo=timezone(timedelta(hours=2))), "2026-07-01 12:00:00+00:00"),
+        (
+            datetime(2026, 7, 1, 14, tzinfo=timezone(timedelta(hours=2))),
+            "2026-07-01 12:00:00+00:00",
+        ),
         (["a\\b", 1, None], r'["a\\\\b",1,null]'),
     ],
 )

@@ -1,0 +1,83 @@
+"""One code per cause, whatever the bytes (G6)."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamflow.errors import ErrorCode
+from streamflow.records import Rejection
+from streamflow.streams.user_events import USER_EVENTS, UserEvent
+
+GOOD: dict[str, Any] = {
+    "id": 1,
+    "type": "USER_LOGIN",
+    "user": "ann",
+    "user_email": "a" * 64,
+    "timestamp": "2026-03-01T12:00:00.000Z",
+}
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps(GOOD | fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (None, ErrorCode.EMPTY_VALUE),
+        (b"", ErrorCode.EMPTY_VALUE),
+        (b"\xff{}", ErrorCode.INVALID_UTF8),
+        (b"{", ErrorCode.INVALID_JSON),
+        (b"NaN", ErrorCode.INVALID_JSON),
+        (b'{"id": Infinity}', ErrorCode.INVALID_JSON),
+        (b"[" * 100_000, ErrorCode.INVALID_JSON),
+        (b"[" * 100_000 + b"]" * 100_000, ErrorCode.INVALID_JSON),
+        (b"[]", ErrorCode.SCHEMA_VIOLATION),
+        (changed(id="1"), ErrorCode.SCHEMA_VIOLATION),
+        (changed(id=2**53), ErrorCode.SCHEMA_VIOLATION),
+        (b'{"id": ' + b"1" * 5_000 + b"}", ErrorCode.SCHEMA_VIOLATION),
+        (changed(extra=1), ErrorCode.SCHEMA_VIOLATION),
+        (changed(user=""), ErrorCode.SCHEMA_VIOLATION),
+        (changed(user="x" * 257), ErrorCode.SCHEMA_VIOLATION),
+        (changed(user_email=None), ErrorCode.SCHEMA_VIOLATION),
+        (changed(timestamp="2026-03-01T12:00:00"), ErrorCode.SCHEMA_VIOLATION),
+        (changed(timestamp=1_700_000_000), ErrorCode.SCHEMA_VIOLATION),
+        (changed(timestamp="2026-02-30T12:00:00Z"), ErrorCode.SCHEMA_VIOLATION),
+        (changed(type="USER_FLEW"), ErrorCode.UNKNOWN_TYPE),
+        (changed(type=1), ErrorCode.SCHEMA_VIOLATION),
+        (changed(user_email="ann@example.com"), ErrorCode.CLEAR_TEXT_PII),
+        (changed(user="ann@example.com"), ErrorCode.CLEAR_TEXT_PII),
+        (changed(user="a\0b"), ErrorCode.UNSTORABLE_VALUE),
+        (changed(user="\ud800"), ErrorCode.UNSTORABLE_VALUE),
+        (changed(timestamp="0000-01-01T00:00:00Z"), ErrorCode.UNSTORABLE_VALUE),
+        (changed(timestamp="9999-12-31T23:59:59-01:00"), ErrorCode.UNSTORABLE_VALUE),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_each_cause_has_its_code(value: bytes | None, code: ErrorCode) -> None:
+    found = USER_EVENTS.decoder.decode(value)
+    assert isinstance(found, Rejection)
+    assert found.code is code
+    assert "example.com" not in found.message
+
+
+def test_a_good_event_comes_through() -> None:
+    found = USER_EVENTS.decoder.decode(changed(user="jörg 😀"))
+    assert isinstance(found, UserEvent)
+    assert found.user == "jörg 😀"
+    assert json.loads(found.encode())["timestamp"] == "2026-03-01T12:00:00.000Z"
+
+
+@given(
+    st.binary()
+    | st.text().map(str.encode)
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "x"]), inner),
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_any_bytes_are_an_event_or_a_rejection(value: bytes) -> None:
+    assert isinstance(USER_EVENTS.decoder.decode(value), UserEvent | Rejection)

@@ -1,0 +1,62 @@
+"""Simulation and input lines, without a broker."""
+
+import json
+from itertools import islice
+
+from streamflow.errors import CircuitOpen, ErrorCode
+from streamflow.privacy import Hasher
+from streamflow.records import Rejection
+from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.breaker import Breaker
+from streaming_workers.lines import Accepted, LineReader
+from streaming_workers.simulation import Simulation
+
+HASHER = Hasher(None, ["user_email"])
+
+
+def test_every_simulated_mistake_is_rejected_with_its_own_code() -> None:
+    records = list(islice(Simulation(HASHER, seed=1, invalid_ratio=0.5), 4_000))
+    for record in records:
+        found = USER_EVENTS.decoder.decode(record.value)
+        assert (found.code if isinstance(found, Rejection) else None) is record.code
+    assert {record.code for record in records} == {None, *ErrorCode}
+
+
+def test_the_same_seed_gives_the_same_users_and_mistakes() -> None:
+    one, other = (
+        [
+            (each.key, each.code)
+            for each in islice(Simulation(HASHER, seed=7, invalid_ratio=0.1), 500)
+        ]
+        for _ in range(2)
+    )
+    assert one == other
+
+
+def test_a_line_is_hashed_once_and_checked() -> None:
+    line = {"id": 1, "type": "USER_LOGIN", "user": "ann", "timestamp": "2026-03-01T12:00:00Z"}
+    reader = LineReader(USER_EVENTS, HASHER)
+    first = reader.read(json.dumps(line | {"user_email": "ann@example.com"}).encode())
+    assert isinstance(first, Accepted)
+    assert json.loads(first.value)["user_email"] == HASHER.hash("ann@example.com")
+    assert reader.read(first.value) == first
+    assert isinstance(reader.read(b"nonsense"), Rejection)
+    assert isinstance(reader.read(b'"' + b"x" * 2_000_000 + b'"'), Rejection)
+
+
+def opens(breaker: Breaker, records: int, rejected: list[int]) -> bool:
+    try:
+        breaker.check(records, rejected)
+    except CircuitOpen:
+        return True
+    return False
+
+
+def test_the_breaker_opens_on_a_run_and_on_a_ratio() -> None:
+    breaker = Breaker(window=100, ratio=0.9, consecutive=50)
+    assert not opens(breaker, 60, list(range(20, 60)))
+    assert opens(breaker, 20, list(range(10)))
+    assert not opens(breaker, 20, list(range(1, 10)))
+    ratio = Breaker(window=100, ratio=0.9, consecutive=1_000)
+    assert not opens(ratio, 50, list(range(5, 50)))
+    assert opens(ratio, 50, list(range(5, 50)))

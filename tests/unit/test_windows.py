@@ -1,0 +1,113 @@
+"""Any order, any lateness, any batches, any restarts: each event is counted exactly once."""
+
+from collections import Counter
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamflow.windows import PartitionWindows, Progress, TumblingWindow, WindowCount
+
+SIZE = 10_000
+SPEC = TumblingWindow(
+    size=timedelta(seconds=10), grace=timedelta(seconds=5), ahead=timedelta(minutes=5)
+)
+
+# Time, group, and how far the broker's clock is from the event's.
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(-50_000, 900_000),
+        st.sampled_from("ab"),
+        st.integers(-600_000, 100_000),
+    ),
+    max_size=60,
+)
+# After each batch: go on, lose the process before the commit, after it, or go idle.
+STEPS = st.lists(
+    st.tuples(st.integers(1, 12), st.sampled_from(["go on", "crash", "restart", "idle"])),
+    max_size=80,
+)
+
+
+def expected(events: list[tuple[int, str, int]]) -> Counter[tuple[int, str]]:
+    return Counter((time - time % SIZE, group) for time, group, _ in events)
+
+
+def total(results: list[WindowCount]) -> Counter[tuple[int, str]]:
+    counted: Counter[tuple[int, str]] = Counter()
+    for each in results:
+        counted[each.start, each.group] += each.count
+    return counted
+
+
+@given(
+    EVENTS,
+    STEPS,
+    st.lists(st.sampled_from([timedelta(0), timedelta(seconds=5), timedelta(minutes=2)])),
+    st.lists(st.sampled_from([timedelta(0), timedelta(minutes=5), timedelta(days=1)])),
+)
+def test_each_event_is_counted_exactly_once(
+    events: list[tuple[int, str, int]],
+    steps: list[tuple[int, str]],
+    graces: list[timedelta],
+    aheads: list[timedelta],
+) -> None:
+    committed: Progress | None = None
+    emitted: list[WindowCount] = []
+
+    def start() -> tuple[PartitionWindows, int]:
+        spec = TumblingWindow(
+            size=SPEC.size,
+            grace=graces.pop() if graces else SPEC.grace,
+            ahead=aheads.pop() if aheads else SPEC.ahead,
+        )
+        if committed is None:
+            return PartitionWindows(spec), 0
+        metadata = Progress.parse(committed.resume, committed.metadata())
+        return PartitionWindows(spec, metadata), committed.resume
+
+    windows, offset = start()
+    for size, step in [*steps, (len(events), "go on"), (len(events), "go on"), (1, "idle")]:
+        for time, group, clock in events[offset : offset + size]:
+            windows.count(offset, time, group, time + clock)
+            offset += 1
+        windows.advance(offset)
+        windows.close_due()
+        if step == "idle":
+            windows.close_idle()
+        results = windows.take()
+        if step == "crash":
+            windows, offset = start()
+            continue
+        emitted += results
+        committed = windows.progress()
+        if step == "restart":
+            windows, offset = start()
+    assert offset == len(events)
+    assert total(emitted) == expected(events)
+
+
+def test_late_events_become_corrections() -> None:
+    windows = PartitionWindows(SPEC)
+    windows.count(0, 1_000, "a", 1_000)
+    windows.count(1, 15_000, "a", 15_000)
+    windows.close_due()
+    assert windows.take() == [WindowCount(0, SIZE, "a", 1, False, 0, 0)]
+    windows.count(2, 2_000, "a", 16_000)
+    windows.count(3, 3_000, "a", 16_000)
+    windows.close_due()
+    assert windows.take() == [WindowCount(0, SIZE, "a", 2, True, 2, 3)]
+
+
+def test_a_clock_far_ahead_makes_nobody_late() -> None:
+    windows = PartitionWindows(SPEC)
+    windows.count(0, 10**12, "a", 1_000)
+    windows.count(1, 1_000, "a", 1_000)
+    windows.close_due()
+    assert [each.late for each in windows.take()] == [True]
+    assert windows.closed_through == -SIZE
+
+
+def test_a_progress_that_is_not_ours_is_none() -> None:
+    for metadata in ("", None, "hello", "2;1;1;1", "1;x;;1", "1;2;3"):
+        assert Progress.parse(7, metadata) is None
