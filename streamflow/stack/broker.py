@@ -150,8 +150,7 @@ class Broker:
             *self._java(class_path),
             "kafka.tools.StorageTool",
             "format",
-            "--cluster-id",
-            cluster_id,
+            f"--cluster-id={cluster_id}",
             "--config",
             str(self.node.properties),
         )
@@ -214,6 +213,7 @@ def probe_cluster(admin: AdminClient, number: int | None = None) -> Health:
 
 
 def _new_cluster_id() -> str:
+    """A random id, as Kafka's own ``Uuid`` writes them."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
