@@ -111,12 +111,7 @@ class Loader(PlainJob):
             (stream.dead_letter_topic, self._buried()),
         ):
             self._handlers.setdefault(topic, handler)
-        for topic in (
-            stream.topic,
-            stream.analytics_topic,
-            stream.notifications_topic,
-            stream.dead_letter_topic,
-        ):
+        for topic in stream.topic_names:
             self._dead_letter_topics.setdefault(topic, stream.dead_letter_topic)
 
     def _counted(self, stream: Stream) -> _Handler:

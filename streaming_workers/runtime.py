@@ -238,7 +238,8 @@ class Worker:
 
     def _committed(self) -> dict[Partition, int] | None:
         try:
-            found = offsets.committed(self._admin, self._job.group)
+            partitions = offsets.partitions_of(self._admin, self._job.topics)
+            found = offsets.committed(self._settings, self._job.group, partitions)
         except StreamFlowError:
             return None
         return {partition: position.offset for partition, position in found.items()}
