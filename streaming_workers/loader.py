@@ -39,7 +39,7 @@ from streamflow.records import (
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.runtime import PlainJob
+from streaming_workers.job import PlainJob
 
 STAGE: Final = "loader"
 

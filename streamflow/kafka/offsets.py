@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 
+import tenacity
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streamflow.errors import StreamFlowError
+from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, consumer, kafka_errors, translated
 from streamflow.records import Position
@@ -33,31 +34,42 @@ def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]
     ]
 
 
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(Unavailable),
+    wait=tenacity.wait_exponential(0.05, max=1),
+    stop=tenacity.stop_after_delay(5),
+    reraise=True,
+)
 def bounds(
     client: AdminClient, partitions: Sequence[Partition]
 ) -> dict[Partition, tuple[int, int]]:
     """First offset, and last stable offset: where a reader of committed records ends.
+
+    A partition that changes its leader says no at once, and is asked again for 5 s.
 
     Raises:
         Unavailable: the broker does not answer.
     """
     if not partitions:
         return {}
-    ends: list[dict[Partition, int]] = []
-    for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
-        with kafka_errors():
-            futures = client.list_offsets(
-                {TopicPartition(*partition): spec for partition in partitions},
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=_TIMEOUT,
-            )
-            ends.append(
-                {
-                    (each.topic, each.partition): future.result(_TIMEOUT).offset
-                    for each, future in futures.items()
-                }
-            )
-    return {partition: (ends[0][partition], ends[1][partition]) for partition in partitions}
+    first = _offsets(client, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    last = _offsets(client, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    return {partition: (first[partition], last[partition]) for partition in partitions}
+
+
+def _offsets(
+    client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
+) -> dict[Partition, int]:
+    with kafka_errors():
+        futures = client.list_offsets(
+            {TopicPartition(*partition): spec for partition in partitions},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_TIMEOUT,
+        )
+        return {
+            (each.topic, each.partition): future.result(_TIMEOUT).offset
+            for each, future in futures.items()
+        }
 
 
 class GroupOffsets:
