@@ -78,24 +78,30 @@ class Session:
             raise self._failure
         self._tell_lag()
         records = self._sound(messages)
-        positions = self._moved_positions() if messages else []
-        return Batch(cast("list[Record]", records), positions, time.monotonic())
+        return Batch(
+            cast("list[Record]", records), self._moved_positions(records), time.monotonic()
+        )
 
-    def _moved_positions(self) -> list[Position]:
+    def _moved_positions(self, records: Sequence[Message]) -> list[Position]:
         """Where each partition now stands, for those that moved.
+
+        From the records themselves: the consumer's own idea of its position also counts records that
+        were left out because their partition had just moved, and keeps it after the seek.
 
         Behind the last record there may be transaction markers: the end-of-partition event tells
         that they are passed, so that a worker that has read everything shows no lag.
         """
-        with clients.kafka_errors():
-            found = self._consumer.position(
-                [TopicPartition(*partition) for partition in self._read_to]
-            )
+        reached = cast(
+            "dict[Partition, int]",
+            {(record.topic(), record.partition()): record.offset() for record in records},
+        )
+        reached = {partition: offset + 1 for partition, offset in reached.items()}
+        for partition, end in self._ends.items():
+            reached[partition] = max(end, reached.get(partition, end))
+        self._ends = {}
         moved: list[Position] = []
-        for each in found:
-            partition = (each.topic, each.partition)
-            offset = max(each.offset, self._ends.get(partition, -1))
-            if offset > self._read_to[partition]:
+        for partition, offset in reached.items():
+            if offset > self._read_to.get(partition, offset):
                 self._read_to[partition] = offset
                 moved.append(Position(*partition, offset))
         return moved
