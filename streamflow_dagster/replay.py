@@ -1,6 +1,6 @@
 """The job ``replay_dead_letters``: the same replay as `streamflow dlq replay`, from the launchpad."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import dagster as dg
@@ -83,8 +83,14 @@ class ReplayConfig(dg.Config):
         )
 
 
-@dg.op(name="replay", description="Plans a replay of dead letters, or applies it.")
-def replay_op(context: dg.OpExecutionContext, config: ReplayConfig) -> dict[str, Any]:
+@dg.op(
+    name="replay",
+    description="Plans a replay of dead letters, or applies it.",
+    out=dg.Out(dict, description="The plan, or what the replay came to."),
+)
+def replay_op(
+    context: dg.OpExecutionContext, config: ReplayConfig
+) -> Iterator[dg.AssetObservation | dg.Output[dict[str, Any]]]:
     """Replays, reports on the asset of the dead letters, and fails where letters do.
 
     Ended from Dagster half-way, it is taken back to where Kafka and the database agree; launch it
@@ -114,13 +120,11 @@ def replay_op(context: dg.OpExecutionContext, config: ReplayConfig) -> dict[str,
         )
     context.log.info(report.summary())
     metadata = metadata_of(report)
-    context.add_output_metadata(metadata)
-    context.log_event(
-        dg.AssetObservation(DEAD_LETTERS, description=report.summary(), metadata=metadata)
-    )
+    # Yielded, since an event that is only logged is lost when the op fails.
+    yield dg.AssetObservation(DEAD_LETTERS, description=report.summary(), metadata=metadata)
     if not report.dry_run and not report.good:
         raise dg.Failure(report.summary(), metadata=metadata, allow_retries=False)
-    return report.as_dict()
+    yield dg.Output(report.as_dict(), metadata=metadata)
 
 
 @dg.job(

@@ -199,7 +199,7 @@ class Planner:
         for repair in self._repairs:
             try:
                 document = repair(document, stream, self._hasher)
-                after = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+                after = json.dumps(document)
             except Exception as error:  # noqa: BLE001 (a user's function, and one letter's matter)
                 # Its words could quote the payload.
                 raise _Refused(
@@ -210,7 +210,15 @@ class Planner:
                     Obstacle.REPAIR_FAILED,
                     f"{repair.name} returned {type(document).__name__}, not a document",
                 )
-        return value if json.dumps(document) == before else after
+        return value if after == before else _encoded(document)
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which its contract will name
+        return json.dumps(document).encode()
 
 
 def _own_headers(letter: Letter) -> Headers:
