@@ -18,13 +18,14 @@ import dagster as dg
 import pytest
 
 from faults import stalled, wait_until
-from loads import rows, value
+from loads import execute, rows, value
 from pipeline import INVALID, WorkerProcess, audit, environment, event, produce, workers
 from services import BrokerService, DatabaseService
 from streamflow.cli.app import main
 from streamflow.contract import Event, Timestamp
-from streamflow.errors import UsageError
+from streamflow.errors import Fenced, Unavailable, UsageError
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.publishing import Publisher
 from streamflow.kafka.topics import provision
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
@@ -205,7 +206,7 @@ def test_a_replay_mends_what_can_be_mended_and_leaves_the_rest(stack: Stack, mar
     wait_until(
         lambda: value(stack.settings, "SELECT count(*) FROM dead_letters") == before + 28, 60
     )
-    stack.audit_closes()
+    wait_until(lambda: value(stack.settings, UNREAD) == 0, 60)
     planned = stack.plan(options=options)
 
     report = stack.apply(options=options)
@@ -335,7 +336,6 @@ def test_killed_between_any_two_steps(stack: Stack, mark: str, where: str) -> No
     assert report.sent == (0 if committed else 7)
     wait_until(lambda: stack.stored(mark) == 7, 30, "all to be stored")
     assert stack.apply(mark, REPAIRED).sent == 0
-    stack.audit_closes()
     assert stack.sent(mark) == 7
     assert stack.statuses(mark) == {"replayed": 7}
 
@@ -368,7 +368,6 @@ def test_stopped_half_way_and_started_again(stack: Stack, mark: str) -> None:
     assert first.state == "stopped"
     assert not first.good
     assert first.sent + second.sent == 30
-    stack.audit_closes()
     assert stack.stored(mark) == stack.sent(mark) == 30
     assert stack.statuses(mark) == {"replayed": 30}
 
@@ -477,9 +476,6 @@ def test_a_canary_that_nobody_loads_stops_the_replay(stack: Stack, mark: str) ->
 def test_a_lost_broker_leaves_it_resumable(
     stack: Stack, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from streamflow.errors import Unavailable
-    from streamflow.kafka.publishing import Publisher
-
     stack.bury(mark, 5)
     commit: Callable[..., None] = Publisher.publish
 
@@ -496,7 +492,35 @@ def test_a_lost_broker_leaves_it_resumable(
     note = "SELECT state, note FROM replays ORDER BY id DESC LIMIT 1"
     assert rows(stack.settings, note) == [("interrupted", "the outcome of the commit is unknown")]
     assert stack.apply(mark, REPAIRED).recovered == []
-    stack.audit_closes()
+    assert stack.apply(mark, REPAIRED).sent == 0
+    assert stack.stored(mark) == stack.sent(mark) == 5
+    assert stack.statuses(mark) == {"replayed": 5}
+
+
+def test_a_stalled_replay_that_was_taken_over_is_fenced(
+    stack: Stack, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has claimed its letters and stands still; its connection is cut; another one takes over,
+    sends them and ends; then it goes on."""
+    stack.bury(mark, 5)
+    publish: Callable[..., None] = Publisher.publish
+    heirs: list[Report] = []
+
+    def stall(self: Publisher, records: Any, before_commit: Any) -> None:
+        monkeypatch.setattr(Publisher, "publish", publish)
+        execute(
+            stack.settings,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'streamflow-replay' AND datname = current_database()",
+        )
+        heirs.append(stack.apply(mark, REPAIRED))
+        publish(self, records, before_commit)
+
+    monkeypatch.setattr(Publisher, "publish", stall)
+    with pytest.raises(Fenced):
+        stack.apply(mark, REPAIRED)
+
+    assert [(heir.sent, heir.passed, len(heir.recovered)) for heir in heirs] == [(5, 5, 1)]
     assert stack.apply(mark, REPAIRED).sent == 0
     assert stack.stored(mark) == stack.sent(mark) == 5
     assert stack.statuses(mark) == {"replayed": 5}
@@ -504,8 +528,9 @@ def test_a_lost_broker_leaves_it_resumable(
 
 def test_a_claimed_origin_takes_nobody_elses_place(stack: Stack, mark: str) -> None:
     """Headers are untrusted: a record that claims another event's identity is still itself."""
+    first_hand = "SELECT count(*) FROM events WHERE \"user\" = 'user-1'"
     produce(stack.settings, "user-events", [event(1)])
-    stack.audit_closes()
+    wait_until(lambda: value(stack.settings, first_hand) > 0, 60, "the first event")
     [taken] = rows(
         stack.settings,
         "SELECT origin_topic, origin_partition, origin_offset FROM events WHERE NOT EXISTS (SELECT"
@@ -521,7 +546,7 @@ def test_a_claimed_origin_takes_nobody_elses_place(stack: Stack, mark: str) -> N
     )
     assert client.flush(30) == 0
     wait_until(lambda: stack.statuses(mark) == {"open": 1}, 60)
-    stack.audit_closes()
+    wait_until(lambda: value(stack.settings, UNREAD) == 0, 60)
 
     assert stack.apply(mark, REPAIRED).passed == 1
 
@@ -676,7 +701,6 @@ def test_ctrl_c_ends_after_the_batch_in_hand(stack: Stack, mark: str) -> None:
     state = "SELECT state FROM replays ORDER BY id DESC LIMIT 1"
     assert value(stack.settings, state) == "stopped"
     assert stack.apply(mark, REPAIRED).state == "finished"
-    stack.audit_closes()
     assert stack.stored(mark) == stack.sent(mark) == 40
 
 
@@ -771,3 +795,17 @@ def test_ended_by_dagster_half_way_it_can_be_launched_again(
     stack.audit_closes()
     assert stack.stored(mark) == stack.sent(mark) == 30
     assert value(stack.settings, "SELECT count(*) FROM replays WHERE state = 'running'") == 0
+
+
+def test_the_ledger_closes_over_all_of_it(stack: Stack) -> None:
+    stack.audit_closes()
+    assert (
+        value(stack.settings, "SELECT count(*) FROM dead_letters WHERE status = 'replaying'") == 0
+    )
+    assert value(stack.settings, "SELECT count(*) FROM replays WHERE state = 'running'") == 0
+    unsettled = (
+        "SELECT count(*) FROM replay_records WHERE outcome IN ('planned', 'prepared', 'sent')"
+    )
+    assert value(stack.settings, unsettled) == 0
+    totals = "SELECT (SELECT count(*) FROM events), (SELECT sum(count)::int FROM window_counts)"
+    wait_until(lambda: len(set(rows(stack.settings, totals)[0])) == 1, 60, "all windows to close")
