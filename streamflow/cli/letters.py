@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from streamflow.contract import format_time
 from streamflow.postgres.letter_selection import Summary, decoded
@@ -33,7 +33,9 @@ def summary_json(letter: Summary) -> dict[str, Any]:
 def letters_table(letters: Sequence[Summary], total: int) -> None:
     """Prints a list of letters, and how many there are in all."""
     console = Console()
-    table = Table("id", "code", "status", "attempt", "failed at", "stage", "message")
+    table = Table(
+        Column("id", overflow="fold"), "code", "status", "attempt", "failed at", "stage", "message"
+    )
     for each in letters:
         table.add_row(
             escape(_text(each.id)),
@@ -149,6 +151,8 @@ def _readable(raw: bytes | None) -> str | dict[str, str] | None:
 def _text(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = f"base64 {value['base64']}" if isinstance(value, dict) else str(value)
     return _CONTROL.sub(_visible, text)
 

@@ -203,8 +203,11 @@ class Report:
         else:
             text = (
                 f"replay {self.replay_id} {self.state}: of {self.selected:,} dead letters "
-                f"{self.sent:,} sent, {self.passed:,} seen stored, {self.failed:,} failed"
+                f"{self.sent:,} sent, {self.passed:,} seen stored, "
+                f"{self.number({Outcome.REJECTED}):,} refused again"
             )
+            if self.number({Outcome.FAILS}):
+                text += f", {self.number({Outcome.FAILS}):,} not sent since they would fail"
             if self.quarantined:
                 text += f", {self.quarantined:,} quarantined"
             if self.pending:

@@ -761,7 +761,7 @@ def test_the_job_fails_where_letters_fail(
     assert not result.success
     [failure] = [each for each in result.all_events if each.is_step_failure]
     message = str(failure.step_failure_data.user_failure_data.description)
-    assert "2 seen stored, 1 failed" in message
+    assert "2 seen stored, 0 refused again, 1 not sent since they would fail" in message
     assert observed(result)["failed"] == 1
     # A plan of what fails is a good plan.
     assert job(text=mark).success
