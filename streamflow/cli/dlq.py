@@ -37,7 +37,7 @@ Text = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the root application."""
-    dlq = typer.Typer(help="Dead letters: look at them, and replay them.", no_args_is_help=True)
+    dlq = typer.Typer(help="Dead letters: look at them, and replay them.")
     dlq.command("list")(list_)
     dlq.command("show")(show)
     dlq.command("replay")(replay)
