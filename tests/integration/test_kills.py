@@ -37,11 +37,13 @@ from streamflow.postgres import positions
 positions.move = {DIE}
 """
 IN_TRANSACTION = f"""
-from streamflow.kafka.transactions import KafkaSink
-def die(self, call):
+from streamflow.kafka import transactions
+produce = transactions.KafkaSink._produce
+def produce_and_wait(self, records):
+    produce(self, records)
     self._producer.flush(10)
-    ({DIE})()
-KafkaSink._persist = die
+transactions.KafkaSink._produce = produce_and_wait
+transactions.persist = {DIE}
 """
 AFTER_TRANSACTION = f"""
 from streaming_workers.session import Session
