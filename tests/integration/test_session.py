@@ -36,11 +36,11 @@ class Forgetful:
 
 
 class Patient(PlainJob):
-    """So patient that the assignment and the first records come within one call."""
+    """So patient that the assignment and all records come within one call."""
 
     name = "patient"
-    batch_size = 10_000
-    linger = 8.0
+    batch_size = 600
+    linger = 10.0
 
     def __init__(self, settings: Settings) -> None:
         self.group = f"{settings.prefix}patient"
