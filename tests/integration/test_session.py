@@ -40,7 +40,7 @@ class Patient(PlainJob):
 
     name = "patient"
     batch_size = 600
-    linger = 10.0
+    linger = 3.0
 
     def __init__(self, settings: Settings) -> None:
         self.group = f"{settings.prefix}patient"
