@@ -54,6 +54,8 @@ class Scanner:
                 offset = message.offset() or 0
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise translated(KafkaException(error))
+                if (message.topic(), message.partition()) != partition:
+                    continue
                 if offset >= end or error is not None:
                     return
                 yield offset
