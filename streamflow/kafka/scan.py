@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
@@ -32,6 +32,14 @@ class Scanner:
         Raises:
             Unavailable: the broker does not answer.
         """
+        return (message.offset() or 0 for message in self.records(partition, start, end))
+
+    def records(self, partition: Partition, start: int, end: int) -> Iterator[Message]:
+        """The records from `start` up to before `end`, by their offsets.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
         if start >= end:
             return
         with kafka_errors():
@@ -54,7 +62,7 @@ class Scanner:
                     raise translated(KafkaException(error))
                 if offset >= end or error is not None:
                     return
-                yield offset
+                yield message
                 if offset + 1 >= end:
                     return
 

@@ -1,0 +1,24 @@
+"""The code location: everything that Dagster is to know, assembled. Nothing is computed here."""
+
+import dagster as dg
+
+from streamflow_dagster.catalog import catalog_of
+from streamflow_dagster.resources import Platform
+from streamflow_dagster.tables import table_assets
+from streamflow_dagster.topics import producer_specs, topic_assets, topic_checks
+
+
+def build(platform: Platform) -> dg.Definitions:
+    """The definitions of a platform."""
+    settings = platform.settings()
+    catalog = catalog_of(settings, platform.streams(settings))
+    return dg.Definitions(
+        assets=[*producer_specs(catalog), *topic_assets(catalog), *table_assets(catalog)],
+        asset_checks=[*topic_checks(catalog)],
+        resources={"platform": platform},
+        # A process for each step would cost more than most steps take.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build(Platform())
