@@ -4,6 +4,7 @@ import dagster as dg
 
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.resources import Platform
+from streamflow_dagster.rollups import rollup_assets
 from streamflow_dagster.tables import table_assets
 from streamflow_dagster.topics import producer_specs, topic_assets, topic_checks
 
@@ -13,7 +14,12 @@ def build(platform: Platform) -> dg.Definitions:
     settings = platform.settings()
     catalog = catalog_of(settings, platform.streams(settings))
     return dg.Definitions(
-        assets=[*producer_specs(catalog), *topic_assets(catalog), *table_assets(catalog)],
+        assets=[
+            *producer_specs(catalog),
+            *topic_assets(catalog),
+            *table_assets(catalog),
+            *rollup_assets(catalog, settings),
+        ],
         asset_checks=[*topic_checks(catalog)],
         resources={"platform": platform},
         # A process for each step would cost more than most steps take.
