@@ -25,6 +25,7 @@ from streamflow.stream import Stream
 from streamflow.windows import Progress
 
 _POLL = 0.1  # seconds
+_MOST_NAMED = 1000  # problems of a partition that are told in words; all are counted
 
 
 @dataclass(kw_only=True)
@@ -34,7 +35,10 @@ class PartitionAudit:
     Attributes:
         first: first offset that Kafka still holds.
         end: offset behind the last record looked at.
-        problems: what does not add up, the first record first.
+        missing: records that nothing accounts for.
+        twice: records that are accounted for more than once.
+        strangers: outcomes of records that Kafka does not hold.
+        problems: what does not add up, the first record first; at most a thousand.
     """
 
     topic: str
@@ -45,15 +49,29 @@ class PartitionAudit:
     stored: int = 0
     dead_lettered: int = 0
     duplicate: int = 0
+    missing: int = 0
+    twice: int = 0
+    strangers: int = 0
     problems: list[str] = field(default_factory=list)
+
+    def note(self, problem: str) -> None:
+        """Adds a problem, unless there are enough to look at."""
+        if len(self.problems) < _MOST_NAMED:
+            self.problems.append(problem)
 
 
 @dataclass(kw_only=True)
 class AuditReport:
-    """What an audit found."""
+    """What an audit found.
+
+    Attributes:
+        caught_up: the workers had handled everything when it looked; if not, what is missing may
+            only be late.
+    """
 
     partitions: list[PartitionAudit]
     windows: dict[str, Reconciliation]
+    caught_up: bool = True
     seconds: float = 0.0
 
     @property
@@ -72,6 +90,7 @@ class AuditReport:
         """For JSON."""
         return {
             "closed": self.closed,
+            "caught_up": self.caught_up,
             "problems": self.problems,
             "partitions": [vars(each) for each in self.partitions],
             "windows": {
@@ -83,7 +102,11 @@ class AuditReport:
 
 
 def run_audit(
-    settings: Settings, streams: Sequence[Stream], *, patience: float = 30.0
+    settings: Settings,
+    streams: Sequence[Stream],
+    *,
+    patience: float = 30.0,
+    most: int | None = None,
 ) -> AuditReport:
     """Audits all topics of the streams up to where they end now.
 
@@ -92,6 +115,7 @@ def run_audit(
         streams: whose topics are audited.
         patience: seconds to let the workers catch up with that; what they have not handled then
             is reported as not accounted for.
+        most: of more records than this, those are passed over that an earlier audit proved.
 
     Raises:
         Unavailable: broker or database does not answer.
@@ -101,8 +125,10 @@ def run_audit(
     sources = [stream.topic for stream in streams]
     ends = offsets.bounds(client, offsets.partitions_of(client, sources))
     deadline = began + patience
+    caught_up = True
     for worker in ("validator", "analytics"):
-        _wait_until(deadline, partial(_reached, client, settings.group(worker), ends))
+        reached = partial(_reached, client, settings.group(worker), ends)
+        caught_up = _wait_until(deadline, reached) and caught_up
     progress = {
         partition: Progress.parse(position.offset, position.metadata)
         for partition, position in offsets.committed(client, settings.group("analytics")).items()
@@ -121,12 +147,17 @@ def run_audit(
     ends |= offsets.bounds(client, offsets.partitions_of(client, derived))
     try:
         with psycopg.connect(settings.database, connect_timeout=10) as connection:
-            _wait_until(deadline, lambda: _loaded(connection, settings.group("loader"), ends))
+            loaded = partial(_loaded, connection, settings.group("loader"), ends)
+            caught_up = _wait_until(deadline, loaded) and caught_up
+            again = most is not None and sum(end - first for first, end in ends.values()) > most
             report = AuditReport(
-                partitions=_audit_partitions(settings, connection, streams, ends),
+                partitions=_audit_partitions(
+                    settings, connection, streams, ends, since_proved=again
+                ),
                 windows=_reconcile(connection, streams, progress),
+                caught_up=caught_up,
             )
-            _remember(connection, report)
+            _remember(connection, report, added=again)
     except psycopg.OperationalError as error:
         raise Unavailable(
             f"the database does not answer ({type(error).__name__}): start it, then audit again"
@@ -135,9 +166,10 @@ def run_audit(
     return report
 
 
-def _wait_until(deadline: float, condition: Callable[[], bool]) -> None:
-    while not condition() and time.monotonic() < deadline:
+def _wait_until(deadline: float, condition: Callable[[], bool]) -> bool:
+    while not (reached := condition()) and time.monotonic() < deadline:
         time.sleep(_POLL)
+    return reached
 
 
 def _reached(client: Any, group: str, ends: dict[Partition, tuple[int, int]]) -> bool:
@@ -172,6 +204,8 @@ def _audit_partitions(
     connection: psycopg.Connection[Any],
     streams: Sequence[Stream],
     ends: dict[Partition, tuple[int, int]],
+    *,
+    since_proved: bool,
 ) -> list[PartitionAudit]:
     tables = {stream.topic: stream.table for stream in streams}
     proved = {
@@ -184,17 +218,19 @@ def _audit_partitions(
     try:
         audits = []
         for (topic, partition), (first, end) in sorted(ends.items()):
-            ledger = PartitionAudit(topic=topic, partition=partition, first=first, end=end)
-            if first > proved.get((topic, partition), 0):
-                ledger.problems.append(
-                    f"{topic}[{partition}] offsets {proved.get((topic, partition), 0)} to "
-                    f"{first - 1}: removed by retention before an audit saw them"
+            known = proved.get((topic, partition), 0)
+            start = max(first, min(known, end)) if since_proved else first
+            ledger = PartitionAudit(topic=topic, partition=partition, first=start, end=end)
+            if first > known:
+                ledger.note(
+                    f"{topic}[{partition}] offsets {known} to {first - 1}: removed by retention "
+                    "before an audit saw them"
                 )
             merge(
                 ledger,
-                scanner.offsets((topic, partition), first, end),
+                scanner.offsets((topic, partition), start, end),
                 accounted_offsets(
-                    connection, topic, partition, first, end, event_table=tables.get(topic)
+                    connection, topic, partition, start, end, event_table=tables.get(topic)
                 ),
             )
             audits.append(ledger)
@@ -216,21 +252,25 @@ def merge(
     for offset in records:
         ledger.records += 1
         while accounted is not None and accounted[0] < offset:
-            ledger.problems.append(f"{where} offset {accounted[0]}: accounted for, not in Kafka")
+            ledger.strangers += 1
+            ledger.note(f"{where} offset {accounted[0]}: accounted for, not in Kafka")
             accounted = next(grouped, None)
         if accounted is None or accounted[0] > offset:
-            ledger.problems.append(f"{where} offset {offset}: not accounted for")
+            ledger.missing += 1
+            ledger.note(f"{where} offset {offset}: not accounted for")
             continue
         found = accounted[1]
         if len(found) > 1:
-            ledger.problems.append(
+            ledger.twice += 1
+            ledger.note(
                 f"{where} offset {offset}: accounted for twice, as {' and '.join(sorted(found))}"
             )
         outcome = found[0]
         setattr(ledger, outcome, getattr(ledger, outcome) + 1)
         accounted = next(grouped, None)
     while accounted is not None:
-        ledger.problems.append(f"{where} offset {accounted[0]}: accounted for, not in Kafka")
+        ledger.strangers += 1
+        ledger.note(f"{where} offset {accounted[0]}: accounted for, not in Kafka")
         accounted = next(grouped, None)
 
 
@@ -247,27 +287,29 @@ def _reconcile(
     return found
 
 
-def _remember(connection: psycopg.Connection[Any], report: AuditReport) -> None:
-    """Keeps what was proved, for when retention has removed the records."""
+def _remember(connection: psycopg.Connection[Any], report: AuditReport, *, added: bool) -> None:
+    """Keeps what was proved, for when retention has removed the records.
+
+    Args:
+        connection: where to.
+        report: of the audit.
+        added: it did not look at what was proved before, so its numbers come on top.
+    """
     for each in report.partitions:
         if not each.problems:
             connection.execute(
                 """
                 INSERT INTO audit_ledger
                     (topic, partition, proved_through, records, stored, dead_lettered, duplicates)
-                VALUES (%s, %s, %s, %s, %s, %s, %s)
+                VALUES (%(topic)s, %(partition)s, %(end)s, %(records)s, %(stored)s,
+                        %(dead_lettered)s, %(duplicate)s)
                 ON CONFLICT (topic, partition) DO UPDATE
-                SET proved_through = excluded.proved_through, records = excluded.records,
-                    stored = excluded.stored, dead_lettered = excluded.dead_lettered,
-                    duplicates = excluded.duplicates, proved_at = now()
+                SET proved_through = excluded.proved_through, proved_at = now(),
+                    records = excluded.records + %(added)s * audit_ledger.records,
+                    stored = excluded.stored + %(added)s * audit_ledger.stored,
+                    dead_lettered = excluded.dead_lettered
+                        + %(added)s * audit_ledger.dead_lettered,
+                    duplicates = excluded.duplicates + %(added)s * audit_ledger.duplicates
                 """,
-                (
-                    each.topic,
-                    each.partition,
-                    each.end,
-                    each.records,
-                    each.stored,
-                    each.dead_lettered,
-                    each.duplicate,
-                ),
+                {**vars(each), "added": int(added)},
             )

@@ -3,10 +3,13 @@
 import dagster as dg
 
 from streamflow_dagster.catalog import catalog_of
+from streamflow_dagster.content_checks import content_checks
+from streamflow_dagster.ledger_checks import ledger_checks
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.rollups import rollup_assets
 from streamflow_dagster.tables import table_assets
 from streamflow_dagster.topics import producer_specs, topic_assets, topic_checks
+from streamflow_dagster.traffic_checks import traffic_checks
 
 
 def build(platform: Platform) -> dg.Definitions:
@@ -20,7 +23,12 @@ def build(platform: Platform) -> dg.Definitions:
             *table_assets(catalog),
             *rollup_assets(catalog, settings),
         ],
-        asset_checks=[*topic_checks(catalog)],
+        asset_checks=[
+            *topic_checks(catalog),
+            *ledger_checks(catalog),
+            *content_checks(catalog),
+            *traffic_checks(catalog),
+        ],
         resources={"platform": platform},
         # A process for each step would cost more than most steps take.
         executor=dg.in_process_executor,

@@ -1,5 +1,6 @@
 """Rollups as assets: what people ask of the loaded rows."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -80,17 +81,22 @@ def tells_of_logins(stream: Stream) -> bool:
     )
 
 
-def _common(key: dg.AssetKey, upstream: list[dg.AssetKey], tells: str) -> dict[str, Any]:
-    return {
-        "key": key,
-        "deps": upstream,
-        "group_name": ROLLUPS,
-        "owners": OWNERS,
-        "kinds": {"postgres", "sql"},
-        "description": tells,
-        "metadata": {"dagster/table_name": key.path[-1], **schema_metadata(_COLUMNS[key])},
-        "retry_policy": retrying(),
-    }
+def _rollup(
+    key: dg.AssetKey, upstream: list[dg.AssetKey], tells: str, **more: Any
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """What all rollups have in common."""
+    made: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+        key=key,
+        deps=upstream,
+        group_name=ROLLUPS,
+        owners=OWNERS,
+        kinds={"postgres", "sql"},
+        description=tells,
+        metadata={"dagster/table_name": key.path[-1], **schema_metadata(_COLUMNS[key])},
+        retry_policy=retrying(),
+        **more,
+    )
+    return made
 
 
 def _tables(streams: Any) -> list[dg.AssetKey]:
@@ -98,13 +104,11 @@ def _tables(streams: Any) -> list[dg.AssetKey]:
 
 
 def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.AssetsDefinition:
-    @dg.asset(
-        **_common(
-            HOURLY,
-            _tables(streams),
-            "Events by type and hour of event time, with the number of different users. A backfill "
-            "over any range is one run.",
-        ),
+    @_rollup(
+        HOURLY,
+        _tables(streams),
+        "Events by type and hour of event time, with the number of different users. A backfill "
+        "over any range is one run.",
         partitions_def=partitions(settings),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -124,12 +128,10 @@ def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.
 
 
 def _active_users(streams: list[Stream]) -> dg.AssetsDefinition:
-    @dg.asset(
-        **_common(
-            ACTIVE_USERS,
-            _tables(streams),
-            "Different users by day of event time. Days with newly loaded rows are counted anew.",
-        ),
+    @_rollup(
+        ACTIVE_USERS,
+        _tables(streams),
+        "Different users by day of event time. Days with newly loaded rows are counted anew.",
         freshness_policy=_FRESHNESS,
     )
     def daily_active_users(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
@@ -154,16 +156,14 @@ def _active_users(streams: list[Stream]) -> dg.AssetsDefinition:
 
 
 def _bursts(streams: list[Stream]) -> dg.AssetsDefinition:
-    @dg.asset(
-        **_common(
-            BURSTS,
-            _tables(streams),
-            "Bursts of failed logins, of one user and of all together: runs of failures, neighbours "
-            "at most M minutes apart, each of which lies in some span of M minutes with at least N "
-            "failures (STREAMFLOW_BURST_MINUTES, STREAMFLOW_BURST_FAILURES of one user, "
-            "STREAMFLOW_BURST_FAILURES_OVERALL of all). Midnight (UTC) ends a burst. `succeeded`: one "
-            "of these users logged in meanwhile, or within M minutes after.",
-        ),
+    @_rollup(
+        BURSTS,
+        _tables(streams),
+        "Bursts of failed logins, of one user and of all together: runs of failures, neighbours "
+        "at most M minutes apart, each of which lies in some span of M minutes with at least N "
+        "failures (STREAMFLOW_BURST_MINUTES, STREAMFLOW_BURST_FAILURES of one user, "
+        "STREAMFLOW_BURST_FAILURES_OVERALL of all). Midnight (UTC) ends a burst. `succeeded`: one "
+        "of these users logged in meanwhile, or within M minutes after.",
         freshness_policy=_FRESHNESS,
     )
     def login_failure_bursts(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
@@ -194,12 +194,10 @@ def _bursts(streams: list[Stream]) -> dg.AssetsDefinition:
 
 
 def _causes() -> dg.AssetsDefinition:
-    @dg.asset(
-        **_common(
-            CAUSES,
-            [table_key(DEAD_LETTERS.name)],
-            "Dead letters by day, topic, cause and stage, and how many of them are still open.",
-        ),
+    @_rollup(
+        CAUSES,
+        [table_key(DEAD_LETTERS.name)],
+        "Dead letters by day, topic, cause and stage, and how many of them are still open.",
         freshness_policy=_FRESHNESS,
     )
     def dead_letters_by_cause(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
