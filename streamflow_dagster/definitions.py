@@ -4,6 +4,7 @@ import dagster as dg
 
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.content_checks import content_checks
+from streamflow_dagster.jobs import jobs
 from streamflow_dagster.ledger_checks import ledger_checks
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.rollups import rollup_assets
@@ -29,6 +30,7 @@ def build(platform: Platform) -> dg.Definitions:
             *content_checks(catalog),
             *traffic_checks(catalog),
         ],
+        jobs=[*jobs(catalog)],
         resources={"platform": platform},
         # A process for each step would cost more than most steps take.
         executor=dg.in_process_executor,

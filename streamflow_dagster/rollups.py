@@ -1,5 +1,6 @@
 """Rollups as assets: what people ask of the loaded rows."""
 
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
@@ -85,17 +86,20 @@ def _rollup(
     key: dg.AssetKey, upstream: list[dg.AssetKey], tells: str, **more: Any
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """What all rollups have in common."""
-    made: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
-        key=key,
-        deps=upstream,
-        group_name=ROLLUPS,
-        owners=OWNERS,
-        kinds={"postgres", "sql"},
-        description=tells,
-        metadata={"dagster/table_name": key.path[-1], **schema_metadata(_COLUMNS[key])},
-        retry_policy=retrying(),
-        **more,
-    )
+    with warnings.catch_warnings():
+        # Backfill policies are called beta since years; what they do here has tests.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        made: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+            key=key,
+            deps=upstream,
+            group_name=ROLLUPS,
+            owners=OWNERS,
+            kinds={"postgres", "sql"},
+            description=tells,
+            metadata={"dagster/table_name": key.path[-1], **schema_metadata(_COLUMNS[key])},
+            retry_policy=retrying(),
+            **more,
+        )
     return made
 
 
