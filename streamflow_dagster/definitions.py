@@ -7,7 +7,10 @@ from streamflow_dagster.content_checks import content_checks
 from streamflow_dagster.jobs import jobs
 from streamflow_dagster.ledger_checks import ledger_checks
 from streamflow_dagster.resources import Platform
+from streamflow_dagster.retention import retention_asset
 from streamflow_dagster.rollups import rollup_assets
+from streamflow_dagster.schedules import schedules
+from streamflow_dagster.sensors import sensors
 from streamflow_dagster.tables import table_assets
 from streamflow_dagster.topics import producer_specs, topic_assets, topic_checks
 from streamflow_dagster.traffic_checks import traffic_checks
@@ -23,6 +26,7 @@ def build(platform: Platform) -> dg.Definitions:
             *topic_assets(catalog),
             *table_assets(catalog),
             *rollup_assets(catalog, settings),
+            retention_asset(catalog),
         ],
         asset_checks=[
             *topic_checks(catalog),
@@ -31,6 +35,8 @@ def build(platform: Platform) -> dg.Definitions:
             *traffic_checks(catalog),
         ],
         jobs=[*jobs(catalog)],
+        schedules=schedules(settings),
+        sensors=sensors(catalog, settings),
         resources={"platform": platform},
         # A process for each step would cost more than most steps take.
         executor=dg.in_process_executor,

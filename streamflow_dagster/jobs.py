@@ -5,6 +5,7 @@ from typing import Any, Final
 import dagster as dg
 
 from streamflow_dagster.catalog import Catalog
+from streamflow_dagster.retention import KEY as EVENTS_RETENTION
 from streamflow_dagster.rollups import ACTIVE_USERS, BURSTS, CAUSES, HOURLY
 
 # Dagster does not export the type of a job that is a selection.
@@ -15,6 +16,7 @@ DRAIN: Final = "drain_tables"
 TRIAGE: Final = "triage_dead_letters"
 DAILY: Final = "roll_days"
 HOURS: Final = "roll_hours"
+RETENTION: Final = "drop_expired_days"
 
 
 def jobs(catalog: Catalog) -> list[Job]:
@@ -30,6 +32,7 @@ def jobs(catalog: Catalog) -> list[Job]:
         _of(TRIAGE, [CAUSES], "Counts dead letters by cause."),
         _of(DAILY, [ACTIVE_USERS, BURSTS, CAUSES], "Rollups of days with newly loaded rows."),
         _of(HOURS, [HOURLY], "Rollup of one hour, or of a range of them."),
+        _of(RETENTION, [EVENTS_RETENTION], "Drops days of events past their age."),
     ]
 
 

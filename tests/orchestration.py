@@ -45,7 +45,9 @@ class Orchestration:
 
     def change(self, **changes: Any) -> None:
         """Changes settings, by the names of their fields."""
-        self.settings = self.settings.model_copy(update=changes)
+        # Not a copy: that would keep what was derived from the values before.
+        values: dict[str, Any] = self.settings.model_dump() | changes
+        self.settings = OrchestrationSettings(**values)
 
     def materialize(
         self, *keys: str, partition: str | None = None, tags: dict[str, str] | None = None
@@ -83,6 +85,16 @@ class Orchestration:
         )
         [evaluation] = result.get_asset_check_evaluations()
         return evaluation
+
+    def sensor(self, name: str) -> dg.SensorDefinition:
+        return next(each for each in self.definitions.sensors or () if each.name == name)
+
+    def schedule(self, name: str) -> Any:
+        return next(
+            each
+            for each in self.definitions.schedules or ()
+            if isinstance(each, dg.ScheduleDefinition) and each.name == name
+        )
 
 
 def metadata_of(result: dg.ExecuteInProcessResult, key: str) -> dict[str, Any]:

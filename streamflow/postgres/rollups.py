@@ -24,6 +24,7 @@ LOGIN_FAILURE_BURSTS: Final = "login_failure_bursts"
 
 # A row's load time is when its transaction began: one that commits later is still found.
 _OVERLAP: Final = timedelta(minutes=5)
+_LATELY: Final = timedelta(days=2)
 
 
 class Bursts(NamedTuple):
@@ -53,21 +54,26 @@ def has_users(stream: Stream) -> bool:
 
 
 def roll_hours(connection: Connection, stream: Stream, start: datetime, end: datetime) -> Computed:
-    """Counts the events of whole hours, `start` up to before `end`, by type."""
+    """Counts the events of whole hours, `start` up to before `end`, by type. Hours of days that
+    retention has removed stay as they are."""
     users = sql.SQL('count(DISTINCT "user")') if has_users(stream) else sql.SQL("NULL::bigint")
     with connection.transaction():
         connection.execute(
-            "DELETE FROM hourly_events WHERE stream = %s AND hour >= %s AND hour < %s",
-            [stream.name, start, end],
+            "DELETE FROM hourly_events WHERE stream = %s AND hour >= %s AND hour < %s"
+            " AND (hour AT TIME ZONE 'UTC')::date NOT IN"
+            " (SELECT day FROM dropped_days WHERE table_name = %s)",
+            [stream.name, start, end, stream.table],
         )
         rows = connection.execute(
             sql.SQL(
                 "INSERT INTO hourly_events (stream, hour, event_type, events, users)"
                 " SELECT %(stream)s, date_bin('1 hour', \"timestamp\", 'epoch'), {kind}::text,"
                 " count(*), {users} FROM {table}"
-                ' WHERE "timestamp" >= %(start)s AND "timestamp" < %(end)s GROUP BY 2, 3'
+                ' WHERE "timestamp" >= %(start)s AND "timestamp" < %(end)s'
+                " AND (\"timestamp\" AT TIME ZONE 'UTC')::date NOT IN"
+                " (SELECT day FROM dropped_days WHERE table_name = %(table)s) GROUP BY 2, 3"
             ).format(kind=_kind(stream), users=users, table=sql.Identifier(stream.table)),
-            {"stream": stream.name, "start": start, "end": end},
+            {"stream": stream.name, "start": start, "end": end, "table": stream.table},
         ).rowcount
     return Computed(rows)
 
@@ -75,11 +81,13 @@ def roll_hours(connection: Connection, stream: Stream, start: datetime, end: dat
 def stale_hours(
     connection: Connection, stream: Stream, start: datetime, *, most: int
 ) -> list[datetime]:
-    """Whole hours from `start` on whose rollup is missing or older than its events, oldest first."""
+    """Whole hours from `start` on whose rollup is missing or older than its events, oldest first; of
+    rows that were loaded within two days. What was missed for longer is backfilled by hand."""
     rows = connection.execute(
         sql.SQL(
             "WITH loaded AS (SELECT date_bin('1 hour', \"timestamp\", 'epoch') AS hour,"
-            ' max(loaded_at) AS at FROM {table} WHERE "timestamp" >= %(start)s'
+            " max(loaded_at) AS at FROM {table} WHERE loaded_at > now() - %(lately)s::interval"
+            ' AND "timestamp" >= %(start)s'
             " AND \"timestamp\" < date_trunc('hour', now()) GROUP BY 1),"
             " computed AS (SELECT hour, min(computed_at) AS at FROM hourly_events"
             " WHERE stream = %(stream)s AND hour >= %(start)s GROUP BY 1)"
@@ -88,7 +96,13 @@ def stale_hours(
             " AND computed.at < now() - 2 * %(overlap)s::interval"
             " ORDER BY hour LIMIT %(most)s"
         ).format(table=sql.Identifier(stream.table)),
-        {"stream": stream.name, "start": start, "overlap": _OVERLAP, "most": most},
+        {
+            "stream": stream.name,
+            "start": start,
+            "overlap": _OVERLAP,
+            "lately": _LATELY,
+            "most": most,
+        },
     )
     return [hour for (hour,) in rows]
 
