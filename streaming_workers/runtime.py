@@ -37,6 +37,7 @@ from streamflow.kafka import clients, offsets
 from streamflow.records import Position, Record
 from streamflow.settings import Settings
 from streaming_workers.breaker import Breaker
+from streaming_workers.reporting import Reporter
 
 log = structlog.get_logger()
 
@@ -53,6 +54,7 @@ class Job(Protocol):
     name: str
     group: str
     topics: list[str]
+    assets: Mapping[str, str]  # what Dagster calls the topics or tables that it writes
     batch_size: int
     linger: float  # seconds to fill a batch
 
@@ -75,6 +77,7 @@ SinkFactory = Callable[[Consumer], Sink]
 class PlainJob:
     """A job without state of its own: reads on from what was committed."""
 
+    assets: Mapping[str, str] = {}
     batch_size = 10_000
     linger = 0.05
 
@@ -120,6 +123,7 @@ class Worker:
         self._ping = ping
         self._dependencies = _Cached(self._probe_dependencies)
         self._admin = clients.admin(settings)
+        self._reporter = Reporter.of(settings, job.name)
 
     def run(self, health_port: int = 0) -> None:
         """Works until SIGTERM or SIGINT.
@@ -132,7 +136,7 @@ class Worker:
         server = monitoring.HealthServer(
             self._settings.host, health_port, self._health, self._ready
         )
-        with server:
+        with server, self._reporter:
             log.info("worker started", health_port=server.port)
             self._run_sessions()
         log.info("worker stopped")
@@ -209,14 +213,21 @@ class Worker:
                 output = self._job.process(batch)
                 if output is None or not output.positions:
                     session.idle()
+                    if session.joined:
+                        self._report({})
                     continue
                 if not self._accept_rejects:
                     breaker.check(len(batch.records), [index for index, _ in output.rejected])
                 session.commit(output)
-                _observe(batch, output)
+                self._report(_observe(batch, output))
             session.finish()
         finally:
             session.close()
+
+    def _report(self, made: Mapping[str, int]) -> None:
+        """Counts for Dagster, none for what got nothing: that it is up to date is news, too."""
+        for name, asset in self._job.assets.items():
+            self._reporter.note(asset, made.get(name, 0))
 
     def _wait_for_another(self, error: CircuitOpen) -> None:
         """Stays alive and not ready until told to go on: by a restart with --accept-rejects, or by
@@ -482,7 +493,8 @@ def _names(partitions: Sequence[Partition]) -> str:
     return ", ".join(f"{topic}[{partition}]" for topic, partition in sorted(partitions))
 
 
-def _observe(batch: Batch, output: Output) -> None:
+def _observe(batch: Batch, output: Output) -> dict[str, int]:
+    """Measures a batch; returns how many records or rows it made, by topic or table."""
     monitoring.BATCH_SECONDS.observe(time.monotonic() - batch.now)
     if batch.records:
         counts: dict[str, int] = {}
@@ -502,3 +514,4 @@ def _observe(batch: Batch, output: Output) -> None:
         monitoring.RECORDS_OUT.labels(to).inc(count)
     for _, code in output.rejected:
         monitoring.RECORDS_REJECTED.labels(code.value).inc()
+    return produced

@@ -163,7 +163,7 @@ def last_event(connection: Connection, stream: Stream, ahead: timedelta) -> date
         row = connection.execute(
             sql.SQL(
                 'SELECT max("timestamp") FROM {} WHERE "timestamp" <= now() + %s'
-                " AND (%s::interval IS NULL OR loaded_at > now() - %s)"
+                " AND (%s::interval IS NULL OR loaded_at > now() - %s::interval)"
             ).format(sql.Identifier(stream.table)),
             [ahead, recently, recently],
         ).fetchone()
