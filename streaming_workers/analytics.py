@@ -42,7 +42,7 @@ class Analytics:
             if stream.windows is not None
         }
         self.topics = list(self._streams)
-        self.assets = {
+        self.assets: Mapping[str, str] = {
             stream.analytics_topic: topic_asset(stream.analytics_topic, settings.prefix)
             for stream, _ in self._streams.values()
         }
