@@ -25,6 +25,7 @@ from streamflow.stream import Stream
 from streamflow.windows import Progress
 
 _POLL = 0.1  # seconds
+_MOST_NAMED = 1000  # problems of a partition that are told in words; all are counted
 
 
 @dataclass(kw_only=True)
@@ -34,7 +35,10 @@ class PartitionAudit:
     Attributes:
         first: first offset that Kafka still holds.
         end: offset behind the last record looked at.
-        problems: what does not add up, the first record first.
+        missing: records that nothing accounts for.
+        twice: records that are accounted for more than once.
+        strangers: outcomes of records that Kafka does not hold.
+        problems: what does not add up, the first record first; at most a thousand.
     """
 
     topic: str
@@ -45,15 +49,29 @@ class PartitionAudit:
     stored: int = 0
     dead_lettered: int = 0
     duplicate: int = 0
+    missing: int = 0
+    twice: int = 0
+    strangers: int = 0
     problems: list[str] = field(default_factory=list)
+
+    def note(self, problem: str) -> None:
+        """Adds a problem, unless there are enough to look at."""
+        if len(self.problems) < _MOST_NAMED:
+            self.problems.append(problem)
 
 
 @dataclass(kw_only=True)
 class AuditReport:
-    """What an audit found."""
+    """What an audit found.
+
+    Attributes:
+        caught_up: the workers had handled everything when it looked; if not, what is missing may
+            only be late.
+    """
 
     partitions: list[PartitionAudit]
     windows: dict[str, Reconciliation]
+    caught_up: bool = True
     seconds: float = 0.0
 
     @property
@@ -72,6 +90,7 @@ class AuditReport:
         """For JSON."""
         return {
             "closed": self.closed,
+            "caught_up": self.caught_up,
             "problems": self.problems,
             "partitions": [vars(each) for each in self.partitions],
             "windows": {
@@ -83,7 +102,11 @@ class AuditReport:
 
 
 def run_audit(
-    settings: Settings, streams: Sequence[Stream], *, patience: float = 30.0
+    settings: Settings,
+    streams: Sequence[Stream],
+    *,
+    patience: float = 30.0,
+    most: int | None = None,
 ) -> AuditReport:
     """Audits all topics of the streams up to where they end now.
 
@@ -92,6 +115,7 @@ def run_audit(
         streams: whose topics are audited.
         patience: seconds to let the workers catch up with that; what they have not handled then
             is reported as not accounted for.
+        most: of more records than this, those are passed over that an earlier audit proved.
 
     Raises:
         Unavailable: broker or database does not answer.
@@ -101,42 +125,46 @@ def run_audit(
     sources = [stream.topic for stream in streams]
     ends = offsets.bounds(client, offsets.partitions_of(client, sources))
     deadline = began + patience
-    _caught_up(settings, "validator", ends, deadline)
+    caught_up = _caught_up(settings, "validator", ends, deadline)[0]
+    counted, positions = _caught_up(settings, "analytics", ends, deadline)
     progress = {
         partition: Progress.parse(position.offset, position.metadata)
-        for partition, position in _caught_up(settings, "analytics", ends, deadline).items()
+        for partition, position in positions.items()
     }
     derived = sorted({topic for stream in streams for topic in stream.topic_names} - {*sources})
     ends |= offsets.bounds(client, offsets.partitions_of(client, derived))
     buried = sorted({stream.dead_letter_topic for stream in streams})
     with session(settings, "audit") as connection:
         group = settings.group("loader")
-        _wait_until(deadline, lambda: _loaded(connection, group, ends))
+        stored = _wait_until(deadline, lambda: _loaded(connection, group, ends))
         # What the loader refused on its way there is in a dead-letter topic by now, but further on
         # than that topic's end was before.
         since = offsets.bounds(client, offsets.partitions_of(client, buried))
-        _wait_until(deadline, lambda: _loaded(connection, group, since))
+        stored = _wait_until(deadline, lambda: _loaded(connection, group, since)) and stored
+        again = most is not None and sum(end - first for first, end in ends.values()) > most
         report = AuditReport(
-            partitions=_audit_partitions(settings, connection, streams, ends),
+            partitions=_audit_partitions(settings, connection, streams, ends, since_proved=again),
             windows=_reconcile(connection, streams, progress),
+            caught_up=caught_up and counted and stored,
         )
-        _remember(connection, report)
+        _remember(connection, report, added=again)
     report.seconds = time.monotonic() - began
     return report
 
 
-def _wait_until(deadline: float, condition: Callable[[], bool]) -> None:
-    while not condition() and time.monotonic() < deadline:
+def _wait_until(deadline: float, condition: Callable[[], bool]) -> bool:
+    while not (reached := condition()) and time.monotonic() < deadline:
         time.sleep(_POLL)
+    return reached
 
 
 def _caught_up(
     settings: Settings, worker: str, ends: dict[Partition, tuple[int, int]], deadline: float
-) -> dict[Partition, Position]:
-    """What a worker's group has committed once it has read everything, or by the deadline."""
+) -> tuple[bool, dict[Partition, Position]]:
+    """Whether a worker's group has read everything by the deadline, and what it has committed."""
     with closing(offsets.GroupOffsets(settings, settings.group(worker))) as group:
-        _wait_until(deadline, lambda: _reached(group.read(ends), ends))
-        return group.read(ends)
+        reached = _wait_until(deadline, lambda: _reached(group.read(ends), ends))
+        return reached, group.read(ends)
 
 
 def _reached(positions: dict[Partition, Position], ends: dict[Partition, tuple[int, int]]) -> bool:
@@ -160,6 +188,8 @@ def _audit_partitions(
     connection: Connection,
     streams: Sequence[Stream],
     ends: dict[Partition, tuple[int, int]],
+    *,
+    since_proved: bool,
 ) -> list[PartitionAudit]:
     tables = {stream.topic: stream.table for stream in streams}
     proved = {
@@ -172,23 +202,24 @@ def _audit_partitions(
     try:
         audits = []
         for (topic, partition), (first, end) in sorted(ends.items()):
-            ledger = PartitionAudit(topic=topic, partition=partition, first=first, end=end)
-            through = proved.get((topic, partition), 0)
-            if first > through:
-                ledger.problems.append(
-                    f"{topic}[{partition}] offsets {through} to {first - 1}: removed by retention "
+            known = proved.get((topic, partition), 0)
+            start = max(first, min(known, end)) if since_proved else first
+            ledger = PartitionAudit(topic=topic, partition=partition, first=start, end=end)
+            if first > known:
+                ledger.note(
+                    f"{topic}[{partition}] offsets {known} to {first - 1}: removed by retention "
                     "before an audit saw them"
                 )
-            if end < through:
-                ledger.problems.append(
-                    f"{topic}[{partition}] ends at offset {end}, but was proved through {through}: "
+            if end < known:
+                ledger.note(
+                    f"{topic}[{partition}] ends at offset {end}, but was proved through {known}: "
                     "the topic was made anew, so its offsets mean other records now"
                 )
             merge(
                 ledger,
-                scanner.offsets((topic, partition), first, end),
+                scanner.offsets((topic, partition), start, end),
                 accounted_offsets(
-                    connection, topic, partition, first, end, event_table=tables.get(topic)
+                    connection, topic, partition, start, end, event_table=tables.get(topic)
                 ),
             )
             audits.append(ledger)
@@ -210,21 +241,25 @@ def merge(
     for offset in records:
         ledger.records += 1
         while accounted is not None and accounted[0] < offset:
-            ledger.problems.append(f"{where} offset {accounted[0]}: accounted for, not in Kafka")
+            ledger.strangers += 1
+            ledger.note(f"{where} offset {accounted[0]}: accounted for, not in Kafka")
             accounted = next(grouped, None)
         if accounted is None or accounted[0] > offset:
-            ledger.problems.append(f"{where} offset {offset}: not accounted for")
+            ledger.missing += 1
+            ledger.note(f"{where} offset {offset}: not accounted for")
             continue
         found = accounted[1]
         if len(found) > 1:
-            ledger.problems.append(
+            ledger.twice += 1
+            ledger.note(
                 f"{where} offset {offset}: accounted for twice, as {' and '.join(sorted(found))}"
             )
         outcome = found[0]
         setattr(ledger, outcome, getattr(ledger, outcome) + 1)
         accounted = next(grouped, None)
     while accounted is not None:
-        ledger.problems.append(f"{where} offset {accounted[0]}: accounted for, not in Kafka")
+        ledger.strangers += 1
+        ledger.note(f"{where} offset {accounted[0]}: accounted for, not in Kafka")
         accounted = next(grouped, None)
 
 
@@ -241,27 +276,29 @@ def _reconcile(
     return found
 
 
-def _remember(connection: Connection, report: AuditReport) -> None:
-    """Keeps what was proved, for when retention has removed the records."""
+def _remember(connection: Connection, report: AuditReport, *, added: bool) -> None:
+    """Keeps what was proved, for when retention has removed the records.
+
+    Args:
+        connection: where to.
+        report: of the audit.
+        added: it did not look at what was proved before, so its numbers come on top.
+    """
     for each in report.partitions:
         if not each.problems:
             connection.execute(
                 """
                 INSERT INTO audit_ledger
                     (topic, partition, proved_through, records, stored, dead_lettered, duplicates)
-                VALUES (%s, %s, %s, %s, %s, %s, %s)
+                VALUES (%(topic)s, %(partition)s, %(end)s, %(records)s, %(stored)s,
+                        %(dead_lettered)s, %(duplicate)s)
                 ON CONFLICT (topic, partition) DO UPDATE
-                SET proved_through = excluded.proved_through, records = excluded.records,
-                    stored = excluded.stored, dead_lettered = excluded.dead_lettered,
-                    duplicates = excluded.duplicates, proved_at = now()
+                SET proved_through = excluded.proved_through, proved_at = now(),
+                    records = excluded.records + %(added)s * audit_ledger.records,
+                    stored = excluded.stored + %(added)s * audit_ledger.stored,
+                    dead_lettered = excluded.dead_lettered
+                        + %(added)s * audit_ledger.dead_lettered,
+                    duplicates = excluded.duplicates + %(added)s * audit_ledger.duplicates
                 """,
-                (
-                    each.topic,
-                    each.partition,
-                    each.end,
-                    each.records,
-                    each.stored,
-                    each.dead_lettered,
-                    each.duplicate,
-                ),
+                {**vars(each), "added": int(added)},
             )

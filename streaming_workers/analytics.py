@@ -14,6 +14,7 @@ from streamflow.records import ORIGIN_HEADER, Origin, OutRecord, Position, Rejec
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.windows import PartitionWindows, Progress, TumblingWindow, WindowCount
+from streaming_workers.reporting import topic_asset
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -41,6 +42,10 @@ class Analytics:
             if stream.windows is not None
         }
         self.topics = list(self._streams)
+        self.assets: Mapping[str, str] = {
+            stream.analytics_topic: topic_asset(stream.analytics_topic, settings.prefix)
+            for stream, _ in self._streams.values()
+        }
         self._windows: dict[Partition, PartitionWindows] = {}
         self._seen: dict[Partition, float] = {}
         self._committed: dict[Partition, Position] = {}

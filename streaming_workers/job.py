@@ -15,6 +15,7 @@ class Job(Protocol):
     name: str
     group: str
     topics: list[str]
+    assets: Mapping[str, str]  # what Dagster calls the topics or tables that it writes
     batch_size: int
     linger: float  # seconds to fill a batch
 
@@ -37,6 +38,7 @@ SinkFactory = Callable[[Consumer], Sink]
 class PlainJob:
     """A job without state of its own: reads on from what was committed."""
 
+    assets: Mapping[str, str] = {}
     batch_size = 10_000
     linger = 0.05
 

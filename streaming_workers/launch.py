@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Sequence
 
 import structlog
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 
 from streamflow.kafka import clients
 from streamflow.kafka.transactions import KafkaSink, confirm
@@ -56,22 +56,29 @@ def make_worker(
         return Worker(settings, job, kafka_sink, accept_rejects=accept_rejects)
     loader = Loader(settings, streams, hasher)
     dead_letters = clients.producer(settings)
-
-    def postgres_sink(_consumer: Consumer) -> PostgresSink:
-        return PostgresSink(
-            settings,
-            loader.group,
-            loader.tables,
-            lambda records: confirm(dead_letters, records),
-            loader.refuse,
-        )
-
     return Worker(
         settings,
         loader,
-        postgres_sink,
+        lambda _consumer: loader_sink(settings, loader, dead_letters),
         accept_rejects=accept_rejects,
         ping=lambda: ping(settings),
+    )
+
+
+def loader_sink(settings: Settings, loader: Loader, dead_letters: Producer) -> PostgresSink:
+    """The sink of a loader.
+
+    Args:
+        settings: where the database is.
+        loader: whose rows are kept.
+        dead_letters: produces what cannot be kept.
+    """
+    return PostgresSink(
+        settings,
+        loader.group,
+        loader.tables,
+        lambda records: confirm(dead_letters, records),
+        loader.refuse,
     )
 
 

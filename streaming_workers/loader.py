@@ -40,6 +40,7 @@ from streamflow.records import (
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.job import PlainJob
+from streaming_workers.reporting import table_asset
 
 STAGE: Final = "loader"
 
@@ -69,6 +70,7 @@ class Loader(PlainJob):
         for stream in streams:
             self._add(stream)
         self.topics = list(self._handlers)
+        self.assets = {table: table_asset(table) for table in self.tables}
 
     def process(self, batch: Batch) -> Output:
         """The rows of a batch, and the dead letters of what can be none."""

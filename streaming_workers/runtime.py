@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -23,6 +23,8 @@ from streamflow.kafka import clients, offsets
 from streamflow.settings import Settings
 from streaming_workers.breaker import Breaker
 from streaming_workers.job import Job, SinkFactory
+from streaming_workers.observation import Observation
+from streaming_workers.reporting import Reporter
 from streaming_workers.session import Session
 
 log = structlog.get_logger()
@@ -64,6 +66,7 @@ class Worker:
         self._ping = ping
         self._dependencies = _Cached(self._probe_dependencies)
         self._admin = clients.admin(settings)
+        self._reporter = Reporter.of(settings, job.name)
 
     def run(self, health_port: int = 0) -> None:
         """Works until SIGTERM or SIGINT.
@@ -76,7 +79,7 @@ class Worker:
         server = monitoring.HealthServer(
             self._settings.host, health_port, self._health, self._ready
         )
-        with server:
+        with server, self._reporter:
             log.info("worker started", health_port=server.port)
             self._run_sessions()
         log.info("worker stopped")
@@ -137,7 +140,7 @@ class Worker:
 
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
-        session = Session(self._settings, self._job, self._make_sink)
+        session = Session(self._settings, self._job, self._make_sink, self._tell)
         breaker = Breaker(
             self._settings.breaker_window,
             self._settings.breaker_ratio,
@@ -153,6 +156,8 @@ class Worker:
                 output = self._job.process(batch)
                 if output is None or not output.positions:
                     session.flush()
+                    if session.joined:
+                        self._report({})
                     continue
                 if not self._accept_rejects:
                     breaker.check(len(batch.records), [index for index, _ in output.rejected])
@@ -160,6 +165,15 @@ class Worker:
             session.flush()
         finally:
             session.close()
+
+    def _tell(self, durable: Observation) -> None:
+        durable.publish()
+        self._report(durable.records_out)
+
+    def _report(self, made: Mapping[str, int]) -> None:
+        """Counts for Dagster, none for what got nothing: that it is up to date is news, too."""
+        for name, asset in self._job.assets.items():
+            self._reporter.note(asset, made.get(name, 0))
 
     def _wait_for_another(self, error: CircuitOpen) -> None:
         """Stays alive and not ready until told to go on: by a restart with --accept-rejects, or by

@@ -2,8 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from typing import cast
 
 import structlog
@@ -13,6 +13,7 @@ from streamflow import monitoring
 from streamflow.errors import ConfigurationError, Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition
 from streamflow.kafka import clients
+from streamflow.kafka.scan import Scanner
 from streamflow.records import Position, Record
 from streamflow.settings import Settings
 from streaming_workers.job import Job, SinkFactory
@@ -21,6 +22,7 @@ from streaming_workers.observation import Observation
 log = structlog.get_logger()
 
 _LAG_EVERY = 1.0  # seconds
+_MARKER = 1  # offset that the end of a transaction takes
 
 
 class Session:
@@ -30,10 +32,19 @@ class Session:
         settings: where the broker is.
         job: whose topics are read, and who minds the partitions.
         make_sink: makes the sink that outputs are committed to.
+        on_durable: is told of each batch once it is durable.
     """
 
-    def __init__(self, settings: Settings, job: Job, make_sink: SinkFactory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        job: Job,
+        make_sink: SinkFactory,
+        on_durable: Callable[[Observation], None],
+    ) -> None:
+        self._settings = settings
         self._job = job
+        self._on_durable = on_durable
         self._read_to: dict[Partition, int] = {}
         self._ends: dict[Partition, int] = {}
         self._given_away: set[Partition] = set()
@@ -95,7 +106,10 @@ class Session:
         )
         reached = {partition: offset + 1 for partition, offset in reached.items()}
         for partition, end in self._ends.items():
-            reached[partition] = max(end, reached.get(partition, end))
+            since = reached.get(partition, self._read_to.get(partition, end))
+            if end > since + _MARKER:
+                self._require_empty(partition, since, end)
+            reached[partition] = max(end, since)
         self._ends = {}
         moved: list[Position] = []
         for partition, offset in reached.items():
@@ -103,6 +117,24 @@ class Session:
                 self._read_to[partition] = offset
                 moved.append(Position(*partition, offset))
         return moved
+
+    def _require_empty(self, partition: Partition, since: int, end: int) -> None:
+        """Makes sure that what an end-of-partition event jumps over are no records: more than one
+        marker, as an aborted transaction leaves it, or all that retention has removed.
+
+        Raises:
+            Unavailable: there are records that the client did not hand over; the next session reads
+                from where this one stood.
+        """
+        with clients.kafka_errors():
+            low, _ = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=10)
+        with closing(Scanner(self._settings)) as scanner:
+            skipped = next(scanner.offsets(partition, max(since, low), end), None)
+        if skipped is not None:
+            raise Unavailable(
+                f"{partition[0]}[{partition[1]}]: the client passed over the record at {skipped}, "
+                "which is read again"
+            )
 
     def _tell_lag(self) -> None:
         """Sets the lag of each partition, from what the last fetch told of its end: no request."""
@@ -186,7 +218,7 @@ class Session:
 
     def _tell_durable(self) -> None:
         while len(self._handed_over) > self._sink.in_flight:
-            self._handed_over.popleft().publish()
+            self._on_durable(self._handed_over.popleft())
         self._tell_kafka()
 
     def _tell_kafka(self) -> None:

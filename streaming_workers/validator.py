@@ -14,6 +14,7 @@ from streamflow.records import ORIGIN_HEADER, OutRecord, Rejection, origin_of
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.job import PlainJob
+from streaming_workers.reporting import topic_asset
 
 STAGE = "validator"
 
@@ -39,6 +40,11 @@ class Validator(PlainJob):
     ) -> None:
         self.group = settings.group(STAGE)
         self.topics = [stream.topic for stream in streams]
+        self.assets = {
+            topic: topic_asset(topic, settings.prefix)
+            for stream in streams
+            for topic in (stream.notifications_topic, stream.dead_letter_topic)
+        }
         self._streams = {stream.topic: stream for stream in streams}
         self._hasher = hasher
         self._clock = clock

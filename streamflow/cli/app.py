@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from streamflow.cli import data, dlq, produce, stack
+from streamflow.cli import dagster, data, dlq, produce, stack
 from streamflow.errors import StreamFlowError, UsageError
 
 DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
@@ -54,6 +54,7 @@ def root(
 
 
 stack.register(app)
+dagster.register(app)
 data.register(app)
 dlq.register(app)
 produce.register(app)

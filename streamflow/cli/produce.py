@@ -153,6 +153,13 @@ def _simulate(
 
     from streamflow.monitoring import RECORDS_OUT, HealthServer
     from streaming_workers.producer import simulate
+    from streaming_workers.reporting import Reporter, producer_asset, topic_asset
+
+    assets = (
+        producer_asset(stream.topic, settings.prefix),
+        topic_asset(stream.topic, settings.prefix),
+    )
+    reporter = Reporter.of(settings, "producer")
 
     def good() -> tuple[bool, str]:
         return (True, "ready")
@@ -163,9 +170,15 @@ def _simulate(
         else HealthServer(settings.host, health_port, good, good)
     )
     produced = RECORDS_OUT.labels(stream.topic)
-    with server:
+
+    def on_record() -> None:
+        produced.inc()
+        for asset in assets:
+            reporter.note(asset, 1)
+
+    with server, reporter:
         return simulate(
-            settings, stream, simulation, stop, rate=rate, count=count, on_record=produced.inc
+            settings, stream, simulation, stop, rate=rate, count=count, on_record=on_record
         )
 
 

@@ -98,7 +98,7 @@ def up(
     from streamflow.settings import load_settings
     from streamflow.stack import detached, lifecycle
 
-    console = _console()
+    console = make_console()
     names = without or []
     if detach:
         arguments = [part for name in names for part in ("--without", name)]
@@ -129,7 +129,7 @@ def down(
     from streamflow.settings import load_settings
     from streamflow.stack import lifecycle
 
-    report = ConsoleReport(_console())
+    report = ConsoleReport(make_console())
     if not lifecycle.down(load_settings(), purge=purge, report=report):
         report.say("no stack was running here")
 
@@ -150,7 +150,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        _show_status(_console(), found)
+        _show_status(make_console(), found)
     raise typer.Exit(0 if is_all_up(found["parts"]) and not found["problem"] else 1)
 
 
@@ -179,7 +179,7 @@ def doctor() -> None:
     from streamflow.settings import load_settings
     from streamflow.stack.doctor import Mark, examine
 
-    console = _console()
+    console = make_console()
     settings = load_settings()
     well = True
     for finding in examine(settings):
@@ -189,7 +189,8 @@ def doctor() -> None:
     raise typer.Exit(0 if well else 1)
 
 
-def _console() -> "Console":
+def make_console() -> "Console":
+    """Where commands print."""
     from rich.console import Console
 
     found = Console(highlight=False)

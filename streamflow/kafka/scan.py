@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
@@ -28,6 +28,14 @@ class Scanner:
 
     def offsets(self, partition: Partition, start: int, end: int) -> Iterator[int]:
         """The offsets of the records from `start` up to before `end`, ascending.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        return (message.offset() or 0 for message in self.records(partition, start, end))
+
+    def records(self, partition: Partition, start: int, end: int) -> Iterator[Message]:
+        """The records from `start` up to before `end`, by their offsets.
 
         Raises:
             Unavailable: the broker does not answer.
@@ -58,7 +66,7 @@ class Scanner:
                     continue
                 if offset >= end or error is not None:
                     return
-                yield offset
+                yield message
                 position = offset + 1
                 if position >= end:
                     return

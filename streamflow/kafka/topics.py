@@ -96,7 +96,12 @@ def provision(settings: Settings, streams: Iterable[Stream]) -> list[Drift]:
         ConfigurationError: a topic has more partitions than declared.
         Unavailable: the broker does not answer.
     """
-    specs = {spec.name: spec for spec in declared_topics(settings, streams)}
+    return provision_topics(settings, declared_topics(settings, streams))
+
+
+def provision_topics(settings: Settings, wanted: Iterable[TopicSpec]) -> list[Drift]:
+    """As `provision`, for some topics only."""
+    specs = {spec.name: spec for spec in wanted}
     client = admin(settings)
     found = _drifts(client, list(specs.values()))
     for drift in found:

@@ -10,6 +10,7 @@ from streamflow.windows import Progress
 # Compares, cell by cell, what analytics had emitted up to a committed progress with the events that
 # it had read by then. An event is emitted if its window was closed, or if it was far ahead of the
 # broker's clock. A replayed event was counted where its replay lies, not where its origin does.
+# Windows of days whose events retention has removed have nothing left to be compared with.
 _CELLS = sql.SQL("""
 WITH counted AS (
     SELECT window_start, event_type, sum(count)::bigint AS total
@@ -46,6 +47,10 @@ WITH counted AS (
 )
 SELECT window_start, event_type, coalesce(expected.total, 0), coalesce(counted.total, 0)
 FROM expected FULL JOIN counted USING (window_start, event_type)
+WHERE NOT EXISTS (SELECT FROM dropped_days d WHERE d.table_name = %(table)s
+                  AND d.day >= (window_start AT TIME ZONE 'UTC')::date
+                  AND d.day <= ((window_start + %(size)s * interval '1 ms'
+                                 - interval '1 microsecond') AT TIME ZONE 'UTC')::date)
 ORDER BY 1, 2
 """)
 
@@ -79,6 +84,7 @@ def reconcile(
     )
     parameters = {
         "topic": stream.topic,
+        "table": stream.table,
         "partition": partition,
         "position": progress.position,
         "closed": -(10**14) if closed is None else closed,

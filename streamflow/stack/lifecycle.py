@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from streamflow.errors import StackError
 from streamflow.settings import Settings
 from streamflow.stack.part import Report, Stage
-from streamflow.stack.parts import database_of, plan
+from streamflow.stack.parts import DAGSTER, dagster_url, database_of, plan
 from streamflow.stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow.stack.process import end_leftovers
 from streamflow.stack.signals import StopSignals
@@ -18,7 +18,7 @@ from streamflow.stack.state import State, StateLock, state_of
 from streamflow.stack.supervisor import Member, Supervisor
 
 SERVICES_SECONDS = 120.0
-WORKERS_SECONDS = 60.0
+WORKERS_SECONDS = 90.0
 DOWN_SECONDS = 40.0
 
 
@@ -99,8 +99,8 @@ def _run(
         report.say("stage 2 of 3: topics and schema")
         with signals.interrupting():
             order.arrange(settings)
-        _announce(settings, state, environment)
-        report.say("stage 3 of 3: workers")
+        _announce(settings, state, environment, order.without)
+        report.say("stage 3 of 3: workers and Dagster")
         supervisor.start(Stage.WORKERS)
         missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS)
         order.when_up(Stack(settings, state, supervisor.members, missing))
@@ -120,7 +120,9 @@ def _with_coordinates(settings: Settings, state: State, without: Collection[str]
     return settings.model_copy(update=found)
 
 
-def _announce(settings: Settings, state: State, environment: dict[str, str]) -> None:
+def _announce(
+    settings: Settings, state: State, environment: dict[str, str], without: Collection[str]
+) -> None:
     """Tells workers, by their environment, and other commands, by a file, where things are."""
     url = settings.database_url.get_secret_value() if settings.database_url else ""
     environment.update(
@@ -129,6 +131,8 @@ def _announce(settings: Settings, state: State, environment: dict[str, str]) -> 
         STREAMFLOW_STATE_DIR=str(state.directory),
         STREAMFLOW_PORT_OFFSET=str(settings.port_offset),
     )
+    if DAGSTER not in without:
+        environment["STREAMFLOW_DAGSTER_URL"] = settings.dagster_url or dagster_url(settings)
     state.write_coordinates(settings.bootstrap, url, settings.port_offset)
 
 

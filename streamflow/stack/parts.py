@@ -13,14 +13,17 @@ from streamflow.kafka.clients import admin
 from streamflow.settings import Settings
 from streamflow.stack.broker import Broker, Node, probe_cluster
 from streamflow.stack.database import Database, probe_url
-from streamflow.stack.part import READY, Health, Part, Stage
+from streamflow.stack.orchestration import DATABASE as DAGSTER_DATABASE
+from streamflow.stack.orchestration import STOP_SECONDS, URL_VARIABLE, InstanceProbe
+from streamflow.stack.part import READY, Health, Part, Report, Stage
 from streamflow.stack.process import Launch
 from streamflow.stack.state import State
 
 PROBE_SECONDS = 2.0
 DETAIL_LIMIT = 300
 WORKERS = ("validator", "analytics", "loader")
-NAMES = ("kafka", "postgres", "producer", *WORKERS)
+DAGSTER = "dagster"
+NAMES = ("kafka", "postgres", "producer", *WORKERS, DAGSTER)
 
 
 def broker_of(settings: Settings, state: State) -> Broker:
@@ -62,6 +65,7 @@ def plan(
         _postgres(settings, state),
         *(worker(name, ("worker", name, "--instance", f"{name}-0")) for name in WORKERS),
         worker("producer", ("produce",)),
+        _dagster(settings, state, environment, embedded="postgres" not in without),
     )
     return tuple(part for part in parts if part.name not in without)
 
@@ -136,6 +140,46 @@ def _worker(
         # A worker has 10 s to finish its batch; a little more before it is killed.
         stop_seconds=11.0,
     )
+
+
+def _dagster(
+    settings: Settings, state: State, environment: Mapping[str, str], *, embedded: bool
+) -> Part:
+    """Webserver, daemon and code server, under a process of their own."""
+    url = dagster_url(settings)
+    probe = InstanceProbe(url)
+    given = settings.dagster_database_url or settings.database_url
+    database = database_of(settings, state) if embedded and given is None else None
+
+    def prepare(_report: Report) -> None:
+        if database is not None:
+            database.ensure_database(DAGSTER_DATABASE)
+
+    def launch() -> Launch:
+        probe.launched()
+        own = {URL_VARIABLE: database.url(DAGSTER_DATABASE)} if database is not None else {}
+        return Launch(
+            command=(sys.executable, "-m", "streamflow.cli.app", DAGSTER),
+            log=state.logs / f"{DAGSTER}.log",
+            environment={**environment, **own},
+        )
+
+    return Part(
+        name=DAGSTER,
+        stage=Stage.WORKERS,
+        prepare=prepare,
+        launch=launch,
+        probe=probe,
+        ports=(settings.port("dagster"), settings.port("dagster-code")),
+        address=url,
+        # Its three processes end in two steps.
+        stop_seconds=3 * STOP_SECONDS,
+    )
+
+
+def dagster_url(settings: Settings) -> str:
+    """Where the webserver answers."""
+    return f"http://{settings.host}:{settings.port('dagster')}"
 
 
 def probe_http(url: str) -> Health:

@@ -22,10 +22,10 @@ from streamflow.settings import DEFAULT_PORTS
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
-MANAGED = ("kafka", "postgres", "producer", "validator", "analytics", "loader")
+MANAGED = ("kafka", "postgres", "producer", "validator", "analytics", "loader", "dagster")
 SERVICES_ONLY = [
     part
-    for name in ("producer", "validator", "analytics", "loader")
+    for name in ("producer", "validator", "analytics", "loader", "dagster")
     for part in ("--without", name)
 ]
 

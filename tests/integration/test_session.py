@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from pipeline import events, produce, topic_bounds
+from streamflow.errors import Unavailable
 from streamflow.flow import Output, Partition
+from streamflow.kafka import clients
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.job import PlainJob
@@ -50,19 +52,66 @@ class Patient(PlainJob):
         return None
 
 
+def read_all(session: Session, settings: Settings) -> dict[Partition, int]:
+    """Reads to the end; returns how many records of each partition were handed over."""
+    ends = {each: end for each, (_, end) in topic_bounds(settings, "user-events").items()}
+    handed_over = dict.fromkeys(ends, 0)
+    while handed_over != ends:
+        batch = session.consume()
+        for record in batch.records:
+            partition = (record.topic() or "", record.partition() or 0)
+            assert record.offset() == handed_over[partition]
+            handed_over[partition] += 1
+        for topic, number, offset, _ in batch.positions:
+            assert offset <= handed_over[topic, number]
+    return handed_over
+
+
 def test_records_that_came_with_their_assignment_are_not_skipped(stack_settings: Settings) -> None:
     produce(stack_settings, "user-events", events(600)[0])
-    ends = {each: end for each, (_, end) in topic_bounds(stack_settings, "user-events").items()}
-    session = Session(stack_settings, Patient(stack_settings), lambda _consumer: Forgetful())
-    handed_over = dict.fromkeys(ends, 0)
+    session = Session(stack_settings, Patient(stack_settings), lambda _consumer: Forgetful(), print)
     try:
-        while handed_over != ends:
+        assert sum(read_all(session, stack_settings).values()) == 600
+    finally:
+        session.close()
+
+
+def test_an_end_that_jumps_over_records_is_not_believed(stack_settings: Settings) -> None:
+    produce(stack_settings, "user-events", events(600)[0])
+    job = Patient(stack_settings)
+    session = Session(stack_settings, job, lambda _consumer: Forgetful(), print)
+    try:
+        stands_at = read_all(session, stack_settings)
+        produce(stack_settings, "user-events", events(30, seed=2)[0])
+        ends = {each: end for each, (_, end) in topic_bounds(stack_settings, "user-events").items()}
+        # As a client would tell that lost what it had fetched.
+        session._ends = dict(ends)
+        with pytest.raises(Unavailable, match="passed over the record at"):
+            session._moved_positions([])
+        assert session._read_to == stands_at
+    finally:
+        session.close()
+
+
+def test_an_end_behind_an_aborted_transaction_is_believed(stack_settings: Settings) -> None:
+    produce(stack_settings, "user-events", events(600)[0])
+    job = Patient(stack_settings)
+    session = Session(stack_settings, job, lambda _consumer: Forgetful(), print)
+    try:
+        read_all(session, stack_settings)
+        client = clients.producer(stack_settings, **{"transactional.id": job.group})
+        client.init_transactions(30)
+        client.begin_transaction()
+        for _ in range(5):
+            client.produce(job.topics[0], b"never mind", partition=0)
+        client.flush(30)
+        client.abort_transaction(30)
+        end = topic_bounds(stack_settings, "user-events")[job.topics[0], 0][1]
+        positions: list[Position] = []
+        while not positions:
             batch = session.consume()
-            for record in batch.records:
-                partition = (record.topic() or "", record.partition() or 0)
-                assert record.offset() == handed_over[partition]
-                handed_over[partition] += 1
-            for topic, number, offset, _ in batch.positions:
-                assert offset <= handed_over[topic, number]
+            assert not batch.records
+            positions += batch.positions
+        assert positions == [Position(job.topics[0], 0, end)]
     finally:
         session.close()

@@ -1,0 +1,108 @@
+"""Retention of events: whole days that are past their age, and only what Kafka holds no longer.
+
+The audit compares what Kafka holds with what is stored. So a day stays as long as Kafka still has a
+record of it, however old its events are; what was removed is written down, for the reconciliation of
+the windows and for the rollups.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple
+
+from psycopg import errors, sql
+
+from streamflow.errors import Unavailable
+from streamflow.flow import Partition
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.partitions import partition_name
+from streamflow.stream import Stream
+
+_LOCK_SECONDS: Final = 5
+
+
+class Expired(NamedTuple):
+    """A day that is past its age.
+
+    Attributes:
+        rows: that it has.
+        own_partition: it has one; else its rows lie in the default partition.
+        held: how many of its records Kafka still holds.
+    """
+
+    day: date
+    rows: int
+    own_partition: bool
+    held: int
+
+
+def cutoff(today: date, days: int) -> date:
+    """The first day that is kept."""
+    return today - timedelta(days=days)
+
+
+def expired_days(
+    connection: Connection, stream: Stream, first_kept: date, held_from: dict[Partition, int]
+) -> list[Expired]:
+    """The days before `first_kept` that have rows.
+
+    Args:
+        connection: where to look.
+        stream: whose events.
+        first_kept: days before it are past their age.
+        held_from: the first offset that Kafka still holds, of each partition.
+    """
+    table = sql.Identifier(stream.table)
+    end = datetime.combine(first_kept, datetime.min.time(), UTC)
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT (e.\"timestamp\" AT TIME ZONE 'UTC')::date, count(*),"
+            " bool_and(e.tableoid <> {default}::regclass),"
+            " count(*) FILTER (WHERE held.first IS NOT NULL"
+            ' AND coalesce(r."offset", e.origin_offset) >= held.first)'
+            " FROM {table} AS e"
+            # A replayed event stands for the replay's record, not for its origin's.
+            " LEFT JOIN replayed_events AS r USING (origin_topic, origin_partition, origin_offset)"
+            " LEFT JOIN unnest(%s::text[], %s::int[], %s::bigint[]) AS held (topic, number, first)"
+            " ON held.topic = coalesce(r.topic, e.origin_topic)"
+            " AND held.number = coalesce(r.partition, e.origin_partition)"
+            ' WHERE e."timestamp" < %s GROUP BY 1 ORDER BY 1'
+        ).format(table=table, default=sql.Literal(f'"{stream.table}_default"')),
+        [
+            [topic for topic, _ in held_from],
+            [number for _, number in held_from],
+            list(held_from.values()),
+            end,
+        ],
+    )
+    return [Expired(*row) for row in rows]
+
+
+def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
+    """Removes a day and writes that down, in one transaction.
+
+    Raises:
+        Unavailable: the table is busy; nothing was removed.
+    """
+    start = datetime.combine(expired.day, datetime.min.time(), UTC)
+    name = partition_name(stream.table, expired.day)
+    try:
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+            if expired.own_partition:
+                connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+            else:
+                connection.execute(
+                    sql.SQL('DELETE FROM {} WHERE "timestamp" >= %s AND "timestamp" < %s').format(
+                        sql.Identifier(stream.table)
+                    ),
+                    [start, start + timedelta(days=1)],
+                )
+            connection.execute(
+                "INSERT INTO dropped_days (table_name, day, rows) VALUES (%s, %s, %s)"
+                " ON CONFLICT (table_name, day) DO UPDATE"
+                " SET rows = dropped_days.rows + excluded.rows, dropped_at = now()",
+                [stream.table, expired.day, expired.rows],
+            )
+    except errors.LockNotAvailable as error:
+        raise Unavailable(
+            f"{stream.table} is busy: {expired.day} is not dropped now, try again later"
+        ) from error

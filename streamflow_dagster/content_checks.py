@@ -1,0 +1,199 @@
+"""Checks of what stands in the tables: no clear-text address, and the contract of each column.
+
+Both look at rows loaded since they last found all well, so that they cost what is new; what was found
+bad is found again until it is mended.
+"""
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from typing import Any, Final
+
+import dagster as dg
+import orjson
+
+from streamflow.contract import format_time
+from streamflow.postgres import quality
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS
+from streamflow.privacy import Hasher, is_hashed
+from streamflow.records import Rejection
+from streamflow.stream import Stream
+from streamflow_dagster.catalog import Catalog, TableEntry
+from streamflow_dagster.failures import told
+from streamflow_dagster.resources import Platform
+from streamflow_dagster.verdicts import Verdict, judge_clear_text, judge_contract
+
+CLEAR_TEXT: Final = "no_clear_text_address"
+CONTRACT: Final = "columns_keep_contract"
+
+_SCANNED: Final = ("text", "bytea", "jsonb")
+_MOST_NAMED: Final = 1000
+
+
+def content_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
+    """Both checks of every table."""
+    return [_clear_text(catalog), _contract(catalog)]
+
+
+def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
+    specs = [
+        dg.AssetCheckSpec(
+            CLEAR_TEXT,
+            asset=entry.key,
+            blocking=True,
+            description="No e-mail address stands in clear text (G7). Looks at rows loaded since the "
+            "last look that found none.",
+        )
+        for entry in catalog.tables
+    ]
+
+    @dg.multi_asset_check(specs=specs, can_subset=True, name="clear_text")
+    def check(
+        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.AssetCheckResult]:
+        settings = platform.settings()
+        names = {name for stream in catalog.streams for name in stream.private_fields}
+        hasher = Hasher(private_fields=names)
+        with told(), platform.database(settings) as connection:
+            for entry in _selected(catalog, context, CLEAR_TEXT):
+                verdict = _look_for_addresses(connection, entry, hasher)
+                yield verdict.result(entry.key, CLEAR_TEXT)
+
+    return check
+
+
+def _look_for_addresses(connection: Connection, entry: TableEntry, hasher: Hasher) -> Verdict:
+    table = entry.table.name
+    columns = {
+        name: kind.removesuffix(" not null")
+        for name, kind in entry.columns.items()
+        if kind.removesuffix(" not null") in _SCANNED and name not in _places(entry)
+    }
+    since = quality.scanned_through(connection, CLEAR_TEXT, table)
+    began = quality.database_time(connection)
+    found: list[str] = []
+    looked_at = 0
+    for where, values in quality.suspects(connection, table, entry.table.identity, columns, since):
+        looked_at += 1
+        found += [
+            f"{where}: {name}"
+            for name, value in values.items()
+            if len(found) < _MOST_NAMED and _holds_address(name, value, columns[name], hasher)
+        ]
+    found += _unhashed(connection, entry, since)
+    if not found:
+        quality.note_scan(connection, CLEAR_TEXT, table, began)
+    return judge_clear_text(table, found, looked_at)
+
+
+def _places(entry: TableEntry) -> set[str]:
+    """Columns that name topics: they are ours."""
+    return {entry.table.identity[0], entry.table.position[0], "origin_topic"}
+
+
+def _holds_address(name: str, value: bytes, kind: str, hasher: Hasher) -> bool:
+    """Redacting changes exactly what holds an address."""
+    if kind == "jsonb" and name == "headers":
+        pairs: list[tuple[str, str | None]] = json.loads(value)
+        parts = [part for key, text in pairs for part in (key.encode(), b64decode(text or ""))]
+        return any(hasher.redact(part) != part for part in parts)
+    return hasher.redact(value) != value
+
+
+def _unhashed(connection: Connection, entry: TableEntry, since: Any) -> list[str]:
+    """Private columns that hold something else than a hash, an address or not."""
+    if entry.stream is None:
+        return []
+    private = [name for name in entry.stream.private_fields if name in entry.columns]
+    return [
+        f"{'/'.join(str(row[column]) for column in entry.table.identity)}: {name}"
+        for row in quality.unhashed(connection, entry.table.name, private, since)
+        for name in private
+        if row[name] is not None and not is_hashed(str(row[name]))
+    ]
+
+
+def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
+    specs = [
+        dg.AssetCheckSpec(
+            CONTRACT,
+            asset=entry.key,
+            blocking=True,
+            description="The table has the declared columns; rows of events keep the stream's "
+            "contract. Looks at up to STREAMFLOW_CONTRACT_ROWS of the rows loaded since the last "
+            "look that found none broken.",
+        )
+        for entry in catalog.tables
+    ]
+
+    @dg.multi_asset_check(specs=specs, can_subset=True, name="contract")
+    def check(
+        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.AssetCheckResult]:
+        settings = platform.settings()
+        with told(), platform.database(settings) as connection:
+            for entry in _selected(catalog, context, CONTRACT):
+                verdict = _compare(connection, entry, settings.contract_rows)
+                yield verdict.result(entry.key, CONTRACT)
+
+    return check
+
+
+def _compare(connection: Connection, entry: TableEntry, most: int) -> Verdict:
+    table = entry.table.name
+    actual = quality.actual_columns(connection, table)
+    drifted = column_drifts(entry, actual)
+    if entry.stream is None or drifted:
+        return judge_contract(table, drifted, [], 0, 0)
+    since = quality.scanned_through(connection, CONTRACT, table)
+    began = quality.database_time(connection)
+    rows = quality.loaded_since(connection, table, since)
+    share = most / rows if rows > most else 1.0
+    looked_at = 0
+    broken: list[str] = []
+    for row in quality.some_rows(connection, table, since, share, most):
+        looked_at += 1
+        rejection = rejection_of(entry.stream, row)
+        if rejection is not None and len(broken) < _MOST_NAMED:
+            where = "/".join(str(row[column]) for column in entry.table.identity)
+            broken.append(f"{where}: {rejection.code}: {rejection.message}")
+    if not broken:
+        quality.note_scan(connection, CONTRACT, table, began)
+    return judge_contract(table, drifted, broken, looked_at, rows)
+
+
+def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
+    """How the columns differ from those declared. Stricter than declared is no drift: the shared tables
+    are declared without their constraints."""
+    drifts = []
+    for name, kind in entry.columns.items():
+        found = actual.get(name)
+        if found is None:
+            drifts.append(f"column {name}: missing, {kind} is declared")
+        elif found not in (kind, f"{kind} not null"):
+            drifts.append(f"column {name}: {found}, {kind} is declared")
+    drifts += [f"column {name}: not declared" for name in actual if name not in entry.columns]
+    return drifts
+
+
+def rejection_of(stream: Stream, row: dict[str, Any]) -> Rejection | None:
+    """Why a stored row is no event any more; None where it is one."""
+    own = {*ORIGIN_COLUMNS, *TIME_COLUMNS}
+    document = {
+        name: format_time(value) if name == "timestamp" else value
+        for name, value in row.items()
+        if name not in own and value is not None
+    }
+    found = stream.decoder.decode(orjson.dumps(document, default=str))
+    return found if isinstance(found, Rejection) else None
+
+
+def _selected(
+    catalog: Catalog, context: dg.AssetCheckExecutionContext, name: str
+) -> list[TableEntry]:
+    return [
+        entry
+        for entry in catalog.tables
+        if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys
+    ]

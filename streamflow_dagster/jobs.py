@@ -1,0 +1,41 @@
+"""Jobs: selections of assets and checks that are run together."""
+
+from typing import Any, Final
+
+import dagster as dg
+
+from streamflow_dagster.catalog import Catalog
+from streamflow_dagster.retention import KEY as EVENTS_RETENTION
+from streamflow_dagster.rollups import ACTIVE_USERS, BURSTS, CAUSES, HOURLY
+
+# Dagster does not export the type of a job that is a selection.
+Job = Any
+
+QUALITY: Final = "data_quality"
+DRAIN: Final = "drain_tables"
+TRIAGE: Final = "triage_dead_letters"
+DAILY: Final = "roll_days"
+HOURS: Final = "roll_hours"
+RETENTION: Final = "drop_expired_days"
+
+
+def jobs(catalog: Catalog) -> list[Job]:
+    """All jobs. Those that sensors and schedules start run no checks: checks have a schedule."""
+    tables = [entry.key for entry in catalog.tables]
+    return [
+        dg.define_asset_job(
+            QUALITY,
+            dg.AssetSelection.all_asset_checks(),
+            description="All checks, nothing is materialized.",
+        ),
+        _of(DRAIN, tables, "Loads tables up to where their topics end now."),
+        _of(TRIAGE, [CAUSES], "Counts dead letters by cause."),
+        _of(DAILY, [ACTIVE_USERS, BURSTS, CAUSES], "Rollups of days with newly loaded rows."),
+        _of(HOURS, [HOURLY], "Rollup of one hour, or of a range of them."),
+        _of(RETENTION, [EVENTS_RETENTION], "Drops days of events past their age."),
+    ]
+
+
+def _of(name: str, keys: list[dg.AssetKey], tells: str) -> Job:
+    selection = dg.AssetSelection.assets(*keys).without_checks()
+    return dg.define_asset_job(name, selection, description=tells)

@@ -1,0 +1,98 @@
+"""What assets, checks and sensors work with: settings, streams, connections."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from confluent_kafka.admin import AdminClient
+
+from streamflow.errors import Unavailable
+from streamflow.kafka.clients import admin
+from streamflow.kafka.offsets import GroupOffsets
+from streamflow.postgres.connections import Connection, session
+from streamflow.registry import load_streams
+from streamflow.stream import Stream
+from streamflow_dagster.settings import OrchestrationSettings, load_orchestration_settings
+
+_KNOCK_SECONDS = 0.5
+_STATEMENT_SECONDS = 300
+
+
+class Platform:
+    """Where everything is. Settings are read each time they are asked for: the stack may start, end
+    and move while the code stays loaded.
+
+    Args:
+        load: reads the settings.
+    """
+
+    def __init__(
+        self, load: Callable[[], OrchestrationSettings] = load_orchestration_settings
+    ) -> None:
+        self._load = load
+        self._admin: tuple[str, AdminClient] | None = None
+        self._groups: dict[tuple[str, str], GroupOffsets] = {}
+
+    def settings(self) -> OrchestrationSettings:
+        """The settings as they are now."""
+        return self._load()
+
+    def streams(self, settings: OrchestrationSettings) -> tuple[Stream, ...]:
+        """The configured streams."""
+        return load_streams(settings)
+
+    def admin(self, settings: OrchestrationSettings) -> AdminClient:
+        """An admin client, the same one as long as the broker is: each has threads of its own."""
+        if self._admin is None or self._admin[0] != settings.bootstrap:
+            self._admin = (settings.bootstrap, admin(settings))
+        return self._admin[1]
+
+    def group_offsets(self, settings: OrchestrationSettings, group: str) -> GroupOffsets:
+        """What a group has committed; as `admin`, the same reader as long as the broker is."""
+        key = (settings.bootstrap, group)
+        if key not in self._groups:
+            for other in [each for each in self._groups if each[0] != settings.bootstrap]:
+                self._groups.pop(other).close()
+            self._groups[key] = GroupOffsets(settings, group)
+        return self._groups[key]
+
+    @contextmanager
+    def database(
+        self, settings: OrchestrationSettings, *, statement_seconds: int = _STATEMENT_SECONDS
+    ) -> Iterator[Connection]:
+        """A connection for some reads or changes.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        with session(settings, "dagster", statement_timeout=statement_seconds) as connection:
+            yield connection
+
+    def knock(self, settings: OrchestrationSettings) -> None:
+        """Finds out within a second that nobody is there, where clients would wait for long.
+
+        Raises:
+            Unavailable: broker or database does not listen.
+            ConfigurationError: no database is known.
+        """
+        brokers = [_host_and_port(f"//{each}", 9092) for each in settings.bootstrap.split(",")]
+        if not any(_listens(*each) for each in brokers):
+            raise Unavailable(f"Kafka at {settings.bootstrap} does not answer: is the stack up?")
+        host, port = _host_and_port(settings.database, 5432)
+        # A socket's folder instead of a host is the client library's own matter.
+        if host and not _listens(host, port):
+            raise Unavailable(f"the database at {host}:{port} does not answer: is the stack up?")
+
+
+def _host_and_port(url: str, default: int) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or default
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), _KNOCK_SECONDS):
+            return True
+    except OSError:
+        return False

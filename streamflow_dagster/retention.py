@@ -1,0 +1,108 @@
+"""Retention as an asset: what it removes, it says; and it removes nothing while the audit is red."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import dagster as dg
+
+from streamflow.audit import run_audit
+from streamflow.kafka.offsets import bounds, partitions_of
+from streamflow.postgres.retention import Expired, cutoff, drop_day, expired_days
+from streamflow.stream import Stream
+from streamflow_dagster.catalog import OPERATIONS, OWNERS, Catalog, table_key
+from streamflow_dagster.failures import told
+from streamflow_dagster.resources import Platform
+from streamflow_dagster.settings import OrchestrationSettings
+
+KEY: Final = dg.AssetKey([OPERATIONS, "events_retention"])
+_SHOWN: Final = 5
+
+
+def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
+    """Drops days of all streams' events."""
+
+    @dg.asset(
+        key=KEY,
+        deps=[table_key(stream.table) for stream in catalog.streams],
+        group_name=OPERATIONS,
+        owners=OWNERS,
+        kinds={"postgres"},
+        description="Drops days of events that are older than STREAMFLOW_EVENTS_RETENTION_DAYS (unset: "
+        "none). A day of which Kafka still holds a record stays until Kafka has removed it, so that the "
+        "audit can compare the two. Refuses while the audit is red. What it dropped stands in "
+        "`dropped_days`; windows and rollups of those days stay.",
+    )
+    def events_retention(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> dg.MaterializeResult[Any]:
+        settings = platform.settings()
+        days = settings.events_retention_days
+        if days is None:
+            context.log.info("nothing to do: STREAMFLOW_EVENTS_RETENTION_DAYS is not set")
+            return dg.MaterializeResult(metadata={"retention_days": "unlimited", "rows": 0})
+        dropped: list[str] = []
+        kept: list[str] = []
+        rows = 0
+        with told():
+            for stream in platform.streams(settings):
+                expired = _expired(platform, settings, stream, days)
+                ready = [each for each in expired if not each.held]
+                kept += [
+                    f"{stream.table} {each.day}: {_why(each)}" for each in expired if each.held
+                ]
+                if ready:
+                    _require_green(platform, settings)
+                with platform.database(settings) as connection:
+                    for each in ready:
+                        drop_day(connection, stream, each)
+                        rows += each.rows
+                        dropped.append(f"{stream.table} {each.day}: {each.rows:,} rows")
+                        context.log.info("dropped %s", dropped[-1])
+        return dg.MaterializeResult(
+            metadata={
+                "retention_days": days,
+                "rows": rows,
+                "days": len(dropped),
+                "days_kept_for_kafka": len(kept),
+                "dropped": _lines(dropped),
+                "kept": _lines(kept),
+            }
+        )
+
+    return events_retention
+
+
+def _expired(
+    platform: Platform, settings: OrchestrationSettings, stream: Stream, days: int
+) -> list[Expired]:
+    client = platform.admin(settings)
+    found = bounds(client, partitions_of(client, [stream.topic]))
+    held_from = {partition: first for partition, (first, _) in found.items()}
+    first_kept = cutoff(datetime.now(UTC).date(), days)
+    with platform.database(settings) as connection:
+        return expired_days(connection, stream, first_kept, held_from)
+
+
+def _require_green(platform: Platform, settings: OrchestrationSettings) -> None:
+    report = run_audit(
+        settings,
+        platform.streams(settings),
+        patience=settings.audit_patience,
+        most=settings.audit_records,
+    )
+    if not report.closed:
+        first = "; ".join(report.problems[:_SHOWN])
+        raise dg.Failure(
+            description="nothing is dropped while the audit is red: what is missing might be found in "
+            f"what would be removed. {len(report.problems):,} problems, first {first}",
+            metadata={"problems": len(report.problems)},
+            allow_retries=False,
+        )
+
+
+def _why(each: Expired) -> str:
+    return f"{each.held:,} of {each.rows:,} records are still in Kafka"
+
+
+def _lines(lines: list[str]) -> dg.MetadataValue[Any]:
+    return dg.MetadataValue.md("\n".join(f"- {line}" for line in lines) or "nothing")

@@ -1,0 +1,94 @@
+"""Schedules: what is done by the clock."""
+
+from datetime import UTC
+from typing import Final
+
+import dagster as dg
+
+from streamflow.errors import StreamFlowError
+from streamflow.postgres.rollups import stale_hours
+from streamflow_dagster.jobs import DAILY, HOURS, QUALITY, RETENTION
+from streamflow_dagster.resources import Platform
+from streamflow_dagster.settings import HOUR_FORMAT, OrchestrationSettings
+
+QUALITY_SCHEDULE: Final = "data_quality_schedule"
+HOURS_SCHEDULE: Final = "hourly_rollup_schedule"
+DAYS_SCHEDULE: Final = "daily_rollup_schedule"
+RETENTION_SCHEDULE: Final = "retention_schedule"
+
+_HOURS_AT_ONCE: Final = 24
+_RUNNING: Final = dg.DefaultScheduleStatus.RUNNING
+_UNFINISHED: Final = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def schedules(settings: OrchestrationSettings) -> list[dg.ScheduleDefinition]:
+    """All schedules, running by default."""
+    return [
+        _plain(QUALITY_SCHEDULE, QUALITY, settings.quality_cron, "All checks."),
+        _plain(DAYS_SCHEDULE, DAILY, "*/15 * * * *", "Days with newly loaded rows."),
+        _plain(RETENTION_SCHEDULE, RETENTION, "30 3 * * *", "Drops days past their age."),
+        _hours(settings),
+    ]
+
+
+def _plain(name: str, job: str, cron: str, tells: str) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=name,
+        job_name=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=_RUNNING,
+        description=f"{tells} Skipped while the run before is not done.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        filters = dg.RunsFilter(job_name=job, statuses=_UNFINISHED)
+        running = context.instance.get_run_records(filters, limit=1)
+        if running:
+            return dg.SkipReason(f"run {running[0].dagster_run.run_id} is not done yet")
+        return dg.RunRequest()
+
+    return schedule
+
+
+def _hours(settings: OrchestrationSettings) -> dg.ScheduleDefinition:
+    start = settings.rollup_start
+
+    @dg.schedule(
+        name=HOURS_SCHEDULE,
+        job_name=HOURS,
+        cron_schedule="7 * * * *",
+        execution_timezone="UTC",
+        default_status=_RUNNING,
+        description="The last whole hour, and earlier ones that late events have changed since.",
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Platform]
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        try:
+            now = platform.settings()
+            platform.knock(now)
+            with platform.database(now, statement_seconds=45) as connection:
+                hours = {
+                    hour
+                    for stream in platform.streams(now)
+                    for hour in stale_hours(connection, stream, start, most=_HOURS_AT_ONCE)
+                }
+        except StreamFlowError as error:
+            return dg.SkipReason(str(error))
+        if not hours:
+            return dg.SkipReason("no hour has news")
+        return [
+            # The scheduled time makes the key: an hour with news again is rolled up again.
+            dg.RunRequest(
+                run_key=f"{context.scheduled_execution_time:{HOUR_FORMAT}}/{hour:{HOUR_FORMAT}}",
+                partition_key=hour.astimezone(UTC).strftime(HOUR_FORMAT),
+            )
+            for hour in sorted(hours)
+        ]
+
+    return schedule

@@ -1,0 +1,64 @@
+"""Tables as assets: materializing one loads its topics up to where they end now (a drain)."""
+
+from typing import Any
+
+import dagster as dg
+import structlog
+
+from streamflow.registry import load_streams
+from streamflow_dagster.catalog import OWNERS, TABLES, Catalog, TableEntry, schema_metadata
+from streamflow_dagster.failures import retrying, told
+from streamflow_dagster.resources import Platform
+from streamflow_dagster.topics import FRESHNESS
+from streaming_workers.drain import Drained, drain
+
+POOL = "drain"
+
+
+def table_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
+    """One asset for each table."""
+    return [_table_asset(entry) for entry in catalog.tables]
+
+
+def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=entry.key,
+        deps=entry.deps,
+        group_name=TABLES,
+        owners=OWNERS,
+        kinds={"postgres", "table"},
+        description=f"{entry.tells}\n\nMaterializing it drains {', '.join(entry.topics)} to the high "
+        "watermark of the moment, exactly once, also while the loader runs beside it.",
+        metadata={
+            "dagster/table_name": entry.table.name,
+            **schema_metadata(entry.columns),
+        },
+        freshness_policy=FRESHNESS,
+        retry_policy=retrying(),
+        pool=POOL,
+    )
+    def table(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+        settings = platform.settings()
+        with told(), structlog.contextvars.bound_contextvars(asset=entry.key.to_user_string()):
+            done = drain(
+                settings, load_streams(settings), entry.topics, limit=settings.drain_seconds
+            )
+        return dg.MaterializeResult(metadata=drained_metadata(done))
+
+    return table
+
+
+def drained_metadata(done: Drained) -> dict[str, Any]:
+    """Plain numbers, so that Dagster plots them over time."""
+    return {
+        "rows": done.rows,
+        "records": done.records,
+        "duplicates_avoided": done.duplicates,
+        "rejected": done.rejected,
+        "refused_by_database": done.refused,
+        "records_by_other_loaders": done.by_others,
+        "fenced": done.fenced,
+        "seconds": round(done.seconds, 3),
+        "records_per_second": round(done.rate, 1),
+        "remaining_lag": done.lag,
+    }

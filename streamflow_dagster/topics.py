@@ -1,0 +1,190 @@
+"""Topics as assets: materializing one makes the broker's topic as it is declared."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from streamflow.kafka.offsets import bounds, partitions_of
+from streamflow.kafka.scan import Scanner
+from streamflow.kafka.topics import Drift, drifts, provision_topics
+from streamflow_dagster.catalog import (
+    OWNERS,
+    PRODUCERS,
+    TOPICS,
+    Catalog,
+    TopicEntry,
+    producer_key,
+    schema_metadata,
+)
+from streamflow_dagster.failures import retrying, told
+from streamflow_dagster.resources import Platform
+from streamflow_dagster.settings import OrchestrationSettings
+
+# Workers report every half minute, and every five minutes when nothing comes.
+FRESHNESS = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(minutes=12), fail_window=timedelta(minutes=20)
+)
+SPECIFICATION = "as_declared"
+
+
+def producer_specs(catalog: Catalog) -> list[dg.AssetSpec]:
+    """What sends events: outside of Dagster, which only learns that it does."""
+    return [
+        dg.AssetSpec(
+            key=producer_key(stream),
+            group_name=PRODUCERS,
+            owners=OWNERS,
+            kinds={"python", "kafka"},
+            description=f"Sends events of {stream.name}. Addresses are hashed before they leave it. "
+            "`streamflow produce`, and every other client that keeps the contract.",
+        )
+        for stream in catalog.streams
+    ]
+
+
+def topic_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
+    """One asset for each declared topic."""
+    return [_topic_asset(entry) for entry in catalog.topics]
+
+
+def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=entry.key,
+        deps=entry.deps,
+        group_name=TOPICS,
+        owners=OWNERS,
+        kinds={"kafka"},
+        description=f"{entry.tells}\n\nMaterializing it creates or alters the topic until it is as "
+        "declared. Partitions are only ever added.",
+        metadata={"topic": entry.spec.name, **schema_metadata(entry.columns)},
+        freshness_policy=FRESHNESS,
+        retry_policy=retrying(),
+    )
+    def topic(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> dg.MaterializeResult[Any]:
+        settings = platform.settings()
+        with told():
+            mended = provision_topics(settings, [entry.spec])
+        for drift in mended:
+            context.log.info(_say(drift))
+        return dg.MaterializeResult(
+            metadata={
+                **_measured(platform, settings, entry),
+                "changed": dg.MetadataValue.md("\n".join(f"- {_say(each)}" for each in mended))
+                if mended
+                else "nothing",
+            }
+        )
+
+    return topic
+
+
+def _measured(
+    platform: Platform, settings: OrchestrationSettings, entry: TopicEntry
+) -> dict[str, Any]:
+    """What the topic holds. Records are counted, since transaction markers occupy offsets too; in a
+    topic too long for that, their number stays unknown."""
+    name = entry.spec.name
+    client = platform.admin(settings)
+    with told():
+        found = bounds(client, partitions_of(client, [name]))
+    held = sum(end - first for first, end in found.values())
+    metadata: dict[str, Any] = {
+        "partitions": len(found),
+        "retention_hours": int(entry.spec.config["retention.ms"]) / 3_600_000,
+        "offsets_held": held,
+        "end_offsets": sum(end for _, end in found.values()),
+        "offsets": dg.TableMetadataValue(
+            records=[
+                dg.TableRecord({"partition": partition, "first": first, "end": end})
+                for (_, partition), (first, end) in sorted(found.items())
+            ],
+            schema=dg.TableSchema(
+                columns=[dg.TableColumn(each, "int") for each in ("partition", "first", "end")]
+            ),
+        ),
+    }
+    if held > settings.count_offsets:
+        limit = f"{settings.count_offsets:,}"
+        metadata["records_unknown"] = f"not counted: more than {limit} offsets"
+        return metadata
+    scanner = Scanner(settings)
+    records = size = 0
+    try:
+        with told():
+            for partition, (first, end) in found.items():
+                for message in scanner.records(partition, first, end):
+                    records += 1
+                    size += len(message.value() or b"") + len(message.key() or b"")
+    finally:
+        scanner.close()
+    # Keys and values, not compressed: what the broker's disk holds is its own matter.
+    return {**metadata, "records": records, "bytes": size}
+
+
+def topic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
+    """Whether each of the broker's topics is as declared."""
+    specs = [
+        dg.AssetCheckSpec(
+            SPECIFICATION,
+            asset=entry.key,
+            blocking=True,
+            description="The broker's topic has the partitions and settings that are declared.",
+        )
+        for entry in catalog.topics
+    ]
+
+    @dg.multi_asset_check(specs=specs, can_subset=True, name="topics_as_declared")
+    def check(
+        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.AssetCheckResult]:
+        wanted = {each.asset_key for each in context.selected_asset_check_keys}
+        entries = [entry for entry in catalog.topics if entry.key in wanted]
+        with told():
+            found = drifts(platform.settings(), [entry.spec for entry in entries])
+        for entry in entries:
+            own = [drift for drift in found if drift.topic == entry.spec.name]
+            yield dg.AssetCheckResult(
+                passed=not own,
+                asset_key=entry.key,
+                check_name=SPECIFICATION,
+                severity=severity_of(own),
+                description=_verdict(entry, own),
+                metadata={
+                    "differences": len(own),
+                    **{drift.what: f"{drift.found}, not {drift.declared}" for drift in own},
+                },
+            )
+
+    return [check]
+
+
+def severity_of(found: Sequence[Drift]) -> dg.AssetCheckSeverity:
+    """A missing topic stops what follows; a setting that differs does not make it wrong."""
+    missing = any(drift.what == "topic" for drift in found)
+    return dg.AssetCheckSeverity.ERROR if missing else dg.AssetCheckSeverity.WARN
+
+
+def _verdict(entry: TopicEntry, found: Sequence[Drift]) -> str:
+    if not found:
+        return "as declared"
+    shrunk = [
+        drift
+        for drift in found
+        if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared)
+    ]
+    advice = (
+        "Kafka cannot remove partitions: raise the declaration"
+        if shrunk
+        else f"materialize {entry.key.to_user_string()} or run `streamflow topics --apply`"
+    )
+    return f"{entry.spec.name}: {'; '.join(map(_say, found))}. {advice}"
+
+
+def _say(drift: Drift) -> str:
+    if drift.what == "topic":
+        return "the topic did not exist"
+    return f"{drift.what} was {drift.found}, {drift.declared} is declared"

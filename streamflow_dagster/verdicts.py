@@ -1,0 +1,259 @@
+"""What a check concludes from what it measured: pure, so that every red case is a line of a test."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any, Final
+
+import dagster as dg
+
+from streamflow.audit import AuditReport
+from streamflow.postgres.quality import Rate
+
+SHOWN: Final = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether all is well, in words and numbers.
+
+    Attributes:
+        says: what, where, how many; with a sample when it is not well.
+        severe: later assets would be wrong.
+    """
+
+    passed: bool
+    says: str
+    severe: bool = True
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def result(self, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:
+        """As Dagster takes it."""
+        severity = dg.AssetCheckSeverity.ERROR if self.severe else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckResult(
+            passed=self.passed,
+            asset_key=key,
+            check_name=name,
+            severity=severity,
+            description=self.says,
+            metadata=dict(self.metadata),
+        )
+
+
+def sample_of(lines: Sequence[str]) -> dict[str, Any]:
+    """Some of the lines as metadata; nothing when there are none."""
+    return (
+        {"sample": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines[:SHOWN]))}
+        if lines
+        else {}
+    )
+
+
+def _late(report: AuditReport) -> str:
+    return "" if report.caught_up else " (the workers have not caught up: some may only be late)"
+
+
+def judge_gaps(report: AuditReport, topics: Sequence[str]) -> Verdict:
+    """Whether every record of these topics is accounted for. While workers are behind, what is missing
+    is no proof."""
+    own = [each for each in report.partitions if each.topic in topics]
+    missing = sum(each.missing for each in own)
+    lines = [line for each in own for line in each.problems if line.endswith(": not accounted for")]
+    records = sum(each.records for each in own)
+    where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.missing)
+    return Verdict(
+        passed=missing == 0,
+        severe=report.caught_up,
+        says=f"no gap in {records:,} records"
+        if missing == 0
+        else f"{missing:,} of {records:,} records are not accounted for, in {where}: first "
+        f"{lines[0] if lines else 'unknown'}{_late(report)}",
+        metadata={"missing": missing, "records": records, **sample_of(lines)},
+    )
+
+
+def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> Verdict:
+    """Whether no record of these topics is accounted for twice."""
+    own = [each for each in report.partitions if each.topic in topics]
+    twice = sum(each.twice for each in own)
+    lines = [line for each in own for line in each.problems if "accounted for twice" in line]
+    records = sum(each.records for each in own)
+    where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
+    return Verdict(
+        passed=twice == 0,
+        says=f"no duplicate in {records:,} records"
+        if twice == 0
+        else f"{twice:,} of {records:,} records are accounted for twice, in {where}: first "
+        f"{lines[0] if lines else 'unknown'}",
+        metadata={
+            "twice": twice,
+            "duplicates_avoided": sum(each.duplicate for each in own),
+            "records": records,
+            **sample_of(lines),
+        },
+    )
+
+
+def judge_ledger(report: AuditReport) -> Verdict:
+    """Whether the ledger closes: the audit of G5."""
+    problems = report.problems
+    records = sum(each.records for each in report.partitions)
+    return Verdict(
+        passed=report.closed,
+        severe=report.caught_up,
+        says=f"the ledger closes: {records:,} records, each accounted for exactly once"
+        if report.closed
+        else f"the ledger does not close, {len(problems):,} problems{_late(report)}: first "
+        f"{problems[0]}; see `streamflow audit`",
+        metadata={
+            "problems": len(problems),
+            "records": records,
+            "stored": sum(each.stored for each in report.partitions),
+            "dead_lettered": sum(each.dead_lettered for each in report.partitions),
+            "duplicates": sum(each.duplicate for each in report.partitions),
+            "seconds": round(report.seconds, 3),
+            **sample_of(problems),
+        },
+    )
+
+
+def judge_windows(report: AuditReport) -> Verdict:
+    """Whether window totals equal events, by window and type."""
+    differing = [each.first_difference for each in report.windows.values() if each.first_difference]
+    cells = sum(each.cells for each in report.windows.values())
+    return Verdict(
+        passed=not differing,
+        severe=report.caught_up,
+        says=f"{cells:,} cells of windows equal their events"
+        if not differing
+        else f"windows differ from events in {len(differing)} partitions{_late(report)}: first "
+        f"{differing[0]}",
+        metadata={
+            "cells": cells,
+            "partitions_differing": len(differing),
+            "events": sum(sum(each.events.values()) for each in report.windows.values()),
+            "counted": sum(sum(each.counted.values()) for each in report.windows.values()),
+            **sample_of(differing),
+        },
+    )
+
+
+def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> Verdict:
+    """Whether no address stands in clear text. `found` names rows and columns, never contents."""
+    return Verdict(
+        passed=not found,
+        says=f"no clear-text address in {table}"
+        if not found
+        else f"{len(found):,} clear-text addresses in {table}: first {found[0]}. Replace them by their "
+        "hashes, and find out what wrote them past the contract",
+        metadata={"found": len(found), "rows_looked_at_closely": looked_at, **sample_of(found)},
+    )
+
+
+def judge_contract(
+    table: str, drifted: Sequence[str], broken: Sequence[str], looked_at: int, rows: int
+) -> Verdict:
+    """Whether columns and rows are what the contract says."""
+    problems = [*drifted, *broken]
+    return Verdict(
+        passed=not problems,
+        says=f"columns of {table} keep the contract, {looked_at:,} of {rows:,} new rows looked at"
+        if not problems
+        else f"{table} breaks the contract in {len(drifted)} columns and {len(broken):,} of "
+        f"{looked_at:,} rows: first {problems[0]}",
+        metadata={
+            "columns_differing": len(drifted),
+            "rows_broken": len(broken),
+            "rows_looked_at": looked_at,
+            "rows_new": rows,
+            **sample_of(problems),
+        },
+    )
+
+
+def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timedelta) -> Verdict:
+    """Whether loading goes on. Nothing to load is no delay."""
+    if last is None:
+        return Verdict(
+            passed=lag == 0,
+            severe=False,
+            says="nothing has been loaded yet" + (f", {lag:,} offsets wait" if lag else ""),
+            metadata={"remaining_lag": lag},
+        )
+    age = now - last
+    passed = age <= limit or lag == 0
+    return Verdict(
+        passed=passed,
+        severe=False,
+        says=f"last loaded {_span(age)} ago, {lag:,} offsets wait"
+        + ("" if passed else f"; at most {_span(limit)} is allowed: is the loader running?"),
+        metadata={"age_seconds": round(age.total_seconds(), 1), "remaining_lag": lag},
+    )
+
+
+def judge_event_age(last: datetime | None, now: datetime, limit: timedelta) -> Verdict:
+    """Whether events of lately are there."""
+    if last is None:
+        return Verdict(passed=False, severe=False, says="there is no event yet")
+    age = now - last
+    return Verdict(
+        passed=age <= limit,
+        severe=False,
+        says=f"the latest event happened {_span(age)} ago"
+        + ("" if age <= limit else f"; at most {_span(limit)} is usual: do producers send?"),
+        metadata={"age_seconds": round(age.total_seconds(), 1)},
+    )
+
+
+def judge_rate(rate: Rate, minutes: int, limit: float, fewest: int) -> Verdict:
+    """Whether dead letters are few. Of a handful of records, no ratio is taken."""
+    records = rate.rows + rate.letters
+    ratio = rate.letters / records if records else 0.0
+    passed = ratio <= limit or records < fewest
+    codes = ", ".join(f"{number:,} {code}" for code, number in rate.codes[:SHOWN])
+    return Verdict(
+        passed=passed,
+        severe=False,
+        says=f"{rate.letters:,} of {records:,} records of the last {minutes} minutes are dead letters "
+        f"({ratio:.1%})" + ("" if passed else f", {limit:.1%} are allowed: {codes}"),
+        metadata={
+            "dead_letters": rate.letters,
+            "records": records,
+            "ratio": round(ratio, 6),
+            **({} if passed else sample_of(rate.sample)),
+        },
+    )
+
+
+def judge_volume(
+    hours: Sequence[tuple[datetime, int]], factor: float, fewest_hours: int
+) -> Verdict:
+    """Whether the last whole hour brought about as many events as those before it."""
+    if len(hours) <= fewest_hours:
+        return Verdict(
+            passed=True,
+            severe=False,
+            says=f"unknown yet: {len(hours)} hours of history, {fewest_hours + 1} are needed",
+            metadata={"hours": len(hours)},
+        )
+    *before, (hour, last) = hours
+    usual = median(number for _, number in before)
+    low, high = usual / factor, usual * factor
+    # Where there is usually nothing, anything is usual.
+    passed = usual == 0 or low <= last <= high
+    return Verdict(
+        passed=passed,
+        severe=False,
+        says=f"{last:,} events in the hour from {hour:%Y-%m-%d %H:%M} UTC; usual are {low:,.0f} to "
+        f"{high:,.0f} (median {usual:,.0f} of {len(before)} hours)",
+        metadata={"events": last, "usual": float(usual), "hours": len(hours)},
+    )
+
+
+def _span(age: timedelta) -> str:
+    seconds = age.total_seconds()
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

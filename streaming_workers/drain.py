@@ -1,0 +1,297 @@
+"""Drain: topics loaded up to where they end now, with the loader's own code, instead of its worker or
+beside it (G1).
+
+It joins no group and takes no partition from anybody. What keeps two loaders apart is in the sink:
+a batch whose partitions another has moved is dropped (`Fenced`), and the positions are read again.
+Where another loader is visibly at work, the drain looks on instead of racing it.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streamflow.errors import Fenced, StreamFlowError, Unavailable
+from streamflow.flow import Batch, Output, Partition
+from streamflow.kafka import clients, offsets
+from streamflow.postgres.connections import session
+from streamflow.postgres.lag import loader_lags
+from streamflow.postgres.queries import loaded
+from streamflow.records import Position, Record
+from streamflow.registry import hasher_for
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+from streaming_workers.breaker import Breaker
+from streaming_workers.launch import loader_sink
+from streaming_workers.loader import Loader
+
+log = structlog.get_logger()
+
+LIMIT: Final = 600.0  # seconds that a drain may take
+PATIENCE: Final = 1.0  # seconds that positions must stand still before they are taken over
+_TURN: Final = 0.2  # seconds to fill a batch
+_POLL: Final = 0.1  # seconds between looks at another loader
+_SILENCE: Final = 15.0  # seconds without anything from the broker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What a drain did.
+
+    Attributes:
+        records: read and kept by this drain.
+        rows: stored by it.
+        duplicates: records recognised as duplicates, so not stored again.
+        rejected: records that are no events; the validator dead-letters them.
+        refused: rows that the database refused, each a dead letter now.
+        by_others: records that another loader handled meanwhile.
+        fenced: batches dropped because another loader was faster.
+        seconds: from the beginning to the end.
+        lag: offsets that were not loaded at the end, of what had been appended by then.
+    """
+
+    records: int
+    rows: int
+    duplicates: int
+    rejected: int
+    refused: int
+    by_others: int
+    fenced: int
+    seconds: float
+    lag: int
+
+    @property
+    def rate(self) -> float:
+        """Records a second."""
+        return self.records / self.seconds if self.seconds else 0.0
+
+
+def drain(
+    settings: Settings,
+    streams: Sequence[Stream],
+    topics: Iterable[str],
+    *,
+    limit: float = LIMIT,
+    patience: float = PATIENCE,
+) -> Drained:
+    """Loads what the topics hold now into their tables. Safe beside any number of loaders.
+
+    Args:
+        settings: where broker and database are.
+        streams: all streams, since a record of one topic can become a dead letter in another.
+        topics: names as on the broker.
+        limit: seconds after which it stops, however much is left; `Drained.lag` tells.
+        patience: seconds that another loader's positions must stand still before it is overtaken.
+
+    Raises:
+        Unavailable: broker or database does not answer. Nothing is lost; drain again.
+        CircuitOpen: nearly everything is refused.
+        ConfigurationError: the database refuses, or a topic was made anew.
+    """
+    one = _Drain(settings, streams, limit, patience)
+    try:
+        return one.run(sorted(topics))
+    finally:
+        one.close()
+
+
+class _Drain:
+    def __init__(
+        self, settings: Settings, streams: Sequence[Stream], limit: float, patience: float
+    ) -> None:
+        self._settings = settings
+        self._patience = patience
+        self._began = time.monotonic()
+        self._deadline = self._began + limit
+        self._loader = Loader(settings, streams, hasher_for(settings, streams))
+        self._admin = clients.admin(settings)
+        self._consumer = self._reader()
+        self._sink = loader_sink(settings, self._loader, clients.producer(settings))
+        self._breaker = Breaker(
+            settings.breaker_window, settings.breaker_ratio, settings.breaker_consecutive
+        )
+        self._pending: Output | None = None
+        self._records = self._rejected = self._fenced = 0
+
+    def _reader(self) -> Consumer:
+        # The group's name is for its committed offsets; partitions are assigned, nobody is joined.
+        return clients.consumer(
+            self._settings,
+            self._loader.group,
+            **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
+        )
+
+    def run(self, topics: Sequence[str]) -> Drained:
+        """Drains, however often it is fenced, until all is loaded or the time is over."""
+        bounds = offsets.bounds(self._admin, offsets.partitions_of(self._admin, topics))
+        before = self._read_by_all(bounds)
+        while behind := self._watch(bounds):
+            if time.monotonic() > self._deadline:
+                break
+            try:
+                self._load({partition: bounds[partition] for partition in behind})
+            except Fenced as error:
+                self._fenced += 1
+                # A new one: a consumer that is assigned anew may keep what it had of the old.
+                self._consumer.close()
+                self._consumer = self._reader()
+                log.info("another loader was faster", why=str(error))
+            finally:
+                self._pending = None
+        self._tell_kafka()
+        done = self._summary(bounds, before)
+        log.info("drained", topics=topics, records=done.records, rows=done.rows, lag=done.lag)
+        return done
+
+    def _watch(self, bounds: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
+        """The partitions that are behind, once nobody else is moving them."""
+        known: dict[Partition, int] = {}
+        still_since = time.monotonic()
+        with session(self._settings, "drain", statement_timeout=10) as connection:
+            while True:
+                now = time.monotonic()
+                found = loaded(connection, self._loader.group)
+                positions = {each: found[each].next_offset for each in bounds if each in found}
+                behind = [
+                    each
+                    for each, (first, end) in bounds.items()
+                    if first < end and positions.get(each, 0) < end
+                ]
+                if not behind or now > self._deadline:
+                    return behind
+                if any(positions.get(each, 0) != known.get(each, 0) for each in behind):
+                    still_since = now if known else still_since
+                known = positions
+                if now - still_since >= self._patience:
+                    return behind
+                time.sleep(min(_POLL, self._patience))
+
+    def _load(self, bounds: Mapping[Partition, tuple[int, int]]) -> None:
+        """Loads partitions from where the database says up to their ends.
+
+        Raises:
+            Fenced: another loader moved one of them.
+        """
+        read_to = self._assign(bounds)
+        heard = time.monotonic()
+        while any(read_to[each] < end for each, (_, end) in bounds.items()):
+            with clients.kafka_errors():
+                messages = self._consumer.consume(self._loader.batch_size, _TURN)
+            now = time.monotonic()
+            if messages:
+                heard = now
+            elif now - heard > _SILENCE:
+                raise Unavailable(f"Kafka sent nothing for {_SILENCE:g} s: see the broker's log")
+            batch = self._batch(messages, read_to)
+            if batch.positions:
+                self._hand_over(batch)
+            if now > self._deadline:
+                break
+            self._pause(each for each, (_, end) in bounds.items() if read_to[each] >= end)
+        self._sink.flush()
+        self._count()
+
+    def _assign(self, bounds: Mapping[Partition, tuple[int, int]]) -> dict[Partition, int]:
+        read_to: dict[Partition, int] = {}
+        for partition, position in self._sink.resume(list(bounds)).items():
+            kept = position.offset if position else 0
+            first, _ = bounds[partition]
+            read_to[partition] = max(kept, first)
+            if position and kept < first:
+                log.error(
+                    "records lost to retention",
+                    topic=partition[0],
+                    partition=partition[1],
+                    going_on_from=first,
+                    advice="raise the topic's retention, or keep a loader running",
+                )
+        with clients.kafka_errors():
+            self._consumer.assign(
+                [TopicPartition(*partition, offset) for partition, offset in read_to.items()]
+            )
+        return read_to
+
+    def _batch(self, messages: list[Message], read_to: dict[Partition, int]) -> Batch:
+        """The sound records, and where each partition now stands: behind the last record, or behind
+        the transaction markers that end it."""
+        moved: dict[Partition, int] = {}
+        records: list[Record] = []
+        for message in messages:
+            partition = (message.topic() or "", message.partition() or 0)
+            error, offset = message.error(), message.offset() or 0
+            if error is None:
+                records.append(cast("Record", message))
+                moved[partition] = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                moved[partition] = max(offset, moved.get(partition, 0))
+            else:
+                raise clients.translated(KafkaException(error))
+        positions = [
+            Position(*partition, offset)
+            for partition, offset in moved.items()
+            if offset > read_to[partition]
+        ]
+        read_to.update({(each.topic, each.partition): each.offset for each in positions})
+        return Batch(records, positions, time.monotonic())
+
+    def _hand_over(self, batch: Batch) -> None:
+        output = self._loader.process(batch)
+        self._breaker.check(len(batch.records), [index for index, _ in output.rejected])
+        self._sink.commit(output)
+        self._count()
+        self._pending = output
+
+    def _count(self) -> None:
+        """Counts the batch before: it is kept."""
+        kept, self._pending = self._pending, None
+        if kept is not None:
+            self._records += sum(count.records for count in kept.counts.values())
+            self._rejected += sum(count.rejected for count in kept.counts.values())
+
+    def _pause(self, done: Iterable[Partition]) -> None:
+        with clients.kafka_errors():
+            self._consumer.pause([TopicPartition(*partition) for partition in done])
+
+    def _tell_kafka(self) -> None:
+        """Lets the group's committed offsets follow, for lag displays. Kafka refuses while the group
+        has members: then they do it."""
+        durable = [
+            TopicPartition(each.topic, each.partition, each.offset)
+            for each in self._sink.take_durable()
+        ]
+        if durable:
+            with suppress(KafkaException):
+                self._consumer.commit(offsets=durable, asynchronous=False)
+
+    def _read_by_all(self, bounds: Mapping[Partition, tuple[int, int]]) -> int:
+        with session(self._settings, "drain", statement_timeout=10) as connection:
+            found = loaded(connection, self._loader.group)
+        return sum(found[each].records for each in bounds if each in found)
+
+    def _summary(self, bounds: Mapping[Partition, tuple[int, int]], before: int) -> Drained:
+        counters = self._sink.counters
+        by_all = self._read_by_all(bounds) - before
+        topics = sorted({topic for topic, _ in bounds})
+        with session(self._settings, "drain", statement_timeout=10) as connection:
+            lags = loader_lags(self._admin, connection, self._loader.group, topics)
+        return Drained(
+            records=self._records,
+            rows=counters.rows,
+            duplicates=counters.duplicates,
+            rejected=self._rejected,
+            refused=counters.refused,
+            by_others=max(0, by_all - self._records),
+            fenced=self._fenced,
+            seconds=time.monotonic() - self._began,
+            lag=sum(lags.values()),
+        )
+
+    def close(self) -> None:
+        """Gives up what is not durable, and all connections."""
+        self._sink.close()
+        with suppress(KafkaException, RuntimeError, StreamFlowError):
+            self._consumer.close()

@@ -1,0 +1,217 @@
+"""What sensors and checks conclude, from made-up sights."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from streamflow.audit import AuditReport, PartitionAudit
+from streamflow.postgres.quality import Rate
+from streamflow_dagster.decisions import (
+    GIVING_UP,
+    Asked,
+    LettersSeen,
+    Seen,
+    WorkerState,
+    dump_seen,
+    load_letters,
+    load_seen,
+    look_at,
+    new_letters,
+    reason_to_wait,
+    tables_to_drain,
+)
+from streamflow_dagster.verdicts import (
+    judge_event_age,
+    judge_gaps,
+    judge_ledger,
+    judge_load_age,
+    judge_rate,
+    judge_volume,
+)
+
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+UP, GONE, STALLED = WorkerState.UP, WorkerState.GONE, WorkerState.STALLED
+
+
+def run(state: str, seconds_ago: float) -> Asked:
+    return Asked(
+        f"run-{state}", state != "running", state == "done", NOW - timedelta(seconds=seconds_ago)
+    )
+
+
+def wait(*asked: Asked) -> str | None:
+    return reason_to_wait(
+        asked,
+        NOW,
+        attempts=3,
+        pause=timedelta(seconds=30),
+        lost=timedelta(minutes=20),
+    )
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [],
+        [run("done", 0)],
+        [run("done", 0), run("failed", 1)],
+        [run("failed", 31)],
+        [run("failed", 61), run("failed", 95)],
+        [run("failed", GIVING_UP.total_seconds() + 1), *[run("failed", 5000)] * 9],
+        # It never came to an end, and will not any more.
+        [run("running", 1300), run("done", 2000)],
+    ],
+)
+def test_a_run_may_be_asked_for(asked: list[Asked]) -> None:
+    assert wait(*asked) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ([run("running", 5)], "run run-running is on its way"),
+        ([run("failed", 5), run("running", 100)], "run run-running is on its way"),
+        ([run("failed", 10)], "run run-failed failed; asked again in 20 s"),
+        ([run("failed", 10), run("failed", 50)], "run run-failed failed; asked again in 50 s"),
+        ([run("failed", 100)] * 3, "3 runs failed in a row, the last is run-failed: see why"),
+    ],
+)
+def test_a_run_is_not_asked_for_twice(asked: list[Asked], why: str) -> None:
+    assert (wait(*asked) or "").startswith(why)
+
+
+def states(*looks: tuple[int, int, int]) -> list[WorkerState | None]:
+    seen: Seen | None = None
+    found = []
+    for members, position, lag in looks:
+        seen = look_at(seen, members=members, position=position, lag=lag)
+        seen = load_seen(dump_seen({"loader": seen}))["loader"]
+        found.append(seen.state)
+    return found
+
+
+def test_a_worker_is_gone_after_two_looks_and_back_after_two() -> None:
+    looks = [(1, 5, 0), (0, 5, 0), (0, 5, 0), (1, 5, 0), (1, 6, 0)]
+    assert states(*looks) == [UP, UP, GONE, GONE, UP]
+
+
+def test_a_rebalance_is_no_end() -> None:
+    assert states((1, 5, 0), (0, 5, 9), (1, 9, 0), (0, 9, 0), (1, 9, 0)) == [UP] * 5
+
+
+def test_a_worker_that_never_was_there_is_gone() -> None:
+    assert states((0, 0, 9), (0, 0, 9)) == [None, GONE]
+
+
+def test_a_worker_that_does_not_move_is_stalled_only_with_work_to_do() -> None:
+    assert states((1, 5, 3), (1, 5, 3), (1, 5, 9), (1, 9, 9)) == [UP, UP, STALLED, STALLED]
+    assert states((1, 5, 0), (1, 5, 0), (1, 5, 0)) == [UP] * 3
+    assert states((1, 5, 900), (1, 6, 900), (1, 7, 900)) == [UP] * 3
+
+
+@pytest.mark.parametrize(
+    "cursor", [None, "", "null", "[]", "{", '{"loader": [1]}', '{"a": 1}', "7"]
+)
+def test_a_foreign_cursor_is_a_fresh_start(cursor: str | None) -> None:
+    assert load_seen(cursor) == {}
+    assert load_letters(cursor) is None or cursor == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("lags", "worker", "tables", "why"),
+    [
+        ({"events": 50}, UP, [], "50 offsets wait, the loader is up"),
+        ({"events": 50}, None, [], "50 offsets wait, the loader is not judged yet"),
+        ({"events": 101, "letters": 9}, UP, ["events"], "lag is above 100 (events: 101)"),
+        ({"events": 1, "letters": 0}, GONE, ["events"], "the loader is gone and 1 offsets wait"),
+        ({"events": 1, "letters": 2}, STALLED, ["events", "letters"], "the loader is stalled"),
+        ({"events": 0}, GONE, [], "0 offsets wait, the loader is gone"),
+    ],
+)
+def test_what_is_drained(
+    lags: dict[str, int], worker: WorkerState | None, tables: list[str], why: str
+) -> None:
+    found = tables_to_drain(lags, worker=worker, threshold=100)
+    assert found[0] == tables
+    assert found[1].startswith(why)
+
+
+def test_letters_are_new_once() -> None:
+    first = LettersSeen({"dead/0": 5, "dead/1": 0})
+    assert new_letters(None, first) == {"dead/0": (0, 5)}
+    assert new_letters(first, first) == {}
+    assert new_letters(first, LettersSeen({"dead/0": 7, "dead/2": 1})) == {
+        "dead/0": (5, 7),
+        "dead/2": (0, 1),
+    }
+
+
+def report(*, caught_up: bool) -> AuditReport:
+    partition = PartitionAudit(topic="t", partition=0, first=0, end=9, records=9, missing=1)
+    partition.note("t[0] offset 3: not accounted for")
+    return AuditReport(partitions=[partition], windows={}, caught_up=caught_up)
+
+
+def test_what_may_be_late_is_not_severe() -> None:
+    for judged in (judge_gaps(report(caught_up=True), ["t"]), judge_ledger(report(caught_up=True))):
+        assert (judged.passed, judged.severe) == (False, True)
+    for judged in (
+        judge_gaps(report(caught_up=False), ["t"]),
+        judge_ledger(report(caught_up=False)),
+    ):
+        assert (judged.passed, judged.severe) == (False, False)
+        assert "have not caught up" in judged.says
+    assert judge_gaps(report(caught_up=True), ["other"]).passed
+
+
+def test_an_audit_names_a_thousand_problems_and_counts_all() -> None:
+    partition = PartitionAudit(topic="t", partition=0, first=0, end=9)
+    for number in range(3_000):
+        partition.note(str(number))
+    assert len(partition.problems) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lag", "passed"), [(10, 5, True), (500, 0, True), (500, 1, False)]
+)
+def test_loading_is_late_only_when_something_waits(seconds: int, lag: int, passed: bool) -> None:
+    last, limit = NOW - timedelta(seconds=seconds), timedelta(seconds=300)
+    assert judge_load_age(last, NOW, lag, limit).passed is passed
+    assert judge_load_age(None, NOW, lag, limit).passed is (lag == 0)
+
+
+def test_events_have_an_age() -> None:
+    limit = timedelta(minutes=15)
+    assert judge_event_age(NOW, NOW, limit).passed
+    old = judge_event_age(NOW - timedelta(days=3), NOW, limit)
+    assert (old.passed, old.severe) == (False, False)
+    assert "3.0 days ago; at most 15.0 minutes is usual" in old.says
+    assert judge_event_age(None, NOW, limit).says == "there is no event yet"
+
+
+@pytest.mark.parametrize(
+    ("rows", "letters", "passed"), [(0, 0, True), (2, 2, True), (95, 5, True), (90, 10, False)]
+)
+def test_a_rate_needs_records(rows: int, letters: int, passed: bool) -> None:
+    rate = Rate(rows, letters, [("INVALID_JSON", letters)], ["t[0] offset 1: INVALID_JSON"])
+    found = judge_rate(rate, 15, 0.05, 100)
+    assert found.passed is passed
+    assert ("sample" in found.metadata) is not passed
+
+
+@pytest.mark.parametrize(
+    ("counts", "passed"),
+    [
+        ([], True),
+        ([5, 0], True),
+        ([100] * 6 + [25], True),
+        ([100] * 6 + [24], False),
+        ([100] * 6 + [400], True),
+        ([100] * 6 + [401], False),
+        ([0] * 6 + [0], True),
+        ([0] * 6 + [1], True),
+    ],
+)
+def test_volume_is_compared_with_its_median(counts: list[int], passed: bool) -> None:
+    hours = [(NOW + timedelta(hours=number), count) for number, count in enumerate(counts)]
+    assert judge_volume(hours, 4.0, 6).passed is passed
