@@ -75,7 +75,12 @@ class Settings(BaseSettings):
     """Everything that can be configured. Names of environment variables are the aliases below."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", toml_file="streamflow.toml", populate_by_name=True
+        frozen=True,
+        extra="ignore",
+        toml_file="streamflow.toml",
+        populate_by_name=True,
+        # Compose and Kubernetes pass on what nobody has set as an empty text.
+        env_ignore_empty=True,
     )
 
     kafka_bootstrap_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS")
@@ -110,14 +115,27 @@ class Settings(BaseSettings):
     kafka_replication_factor: int = Field(1, ge=1, alias="STREAMFLOW_KAFKA_REPLICATION_FACTOR")
     kafka_min_isr: int = Field(1, ge=1, alias="STREAMFLOW_KAFKA_MIN_ISR")
 
+    bridge_port: int | None = Field(None, ge=1, le=65_535, alias="STREAMFLOW_BRIDGE_PORT")
+    bridge_token: SecretStr | None = Field(None, alias="STREAMFLOW_BRIDGE_TOKEN")
+    bridge_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias=AliasChoices("STREAMFLOW_BRIDGE_ORIGINS", "bridge_origins")
+    )
+    bridge_queue: int = Field(50_000, ge=1, alias="STREAMFLOW_BRIDGE_QUEUE")
+    bridge_history: int = Field(1_000, ge=0, alias="STREAMFLOW_BRIDGE_HISTORY")
+
     breaker_window: int = Field(10_000, ge=1, alias="STREAMFLOW_BREAKER_WINDOW")
     breaker_ratio: float = Field(0.9, gt=0, le=1, alias="STREAMFLOW_BREAKER_RATIO")
     breaker_consecutive: int = Field(5_000, ge=1, alias="STREAMFLOW_BREAKER_CONSECUTIVE")
 
     @model_validator(mode="before")
     @classmethod
-    def _split_streams(cls, values: Any) -> Any:
-        for name in ("STREAMFLOW_STREAMS", "streams"):
+    def _split_lists(cls, values: Any) -> Any:
+        for name in (
+            "STREAMFLOW_STREAMS",
+            "streams",
+            "STREAMFLOW_BRIDGE_ORIGINS",
+            "bridge_origins",
+        ):
             if isinstance(values, dict) and isinstance(values.get(name), str):
                 parts = [part.strip() for part in values[name].split(",")]
                 values = {**values, name: tuple(part for part in parts if part)}
@@ -153,6 +171,11 @@ class Settings(BaseSettings):
     def port(self, name: str) -> int:
         """The port of a part, shifted by the offset of this stack."""
         return DEFAULT_PORTS[name] + self.port_offset
+
+    @property
+    def bridge(self) -> int:
+        """The port on which the Socket.IO bridge listens."""
+        return self.bridge_port or self.port("bridge")
 
     def group(self, worker: str) -> str:
         """The consumer group of a worker."""

@@ -13,6 +13,7 @@ class WorkerName(StrEnum):
     VALIDATOR = "validator"
     ANALYTICS = "analytics"
     LOADER = "loader"
+    BRIDGE = "bridge"
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +51,12 @@ def worker(
     Example: streamflow worker loader --health-port 9103
     """
     from streamflow.settings import load_settings
+
+    if name is WorkerName.BRIDGE:
+        from streaming_workers.bridge_server import run_bridge
+
+        run_bridge(load_settings(), health_port=health_port)
+        return
     from streaming_workers import launch
 
     launch.run_worker(
