@@ -16,7 +16,9 @@ from streamflow.settings import Settings
 
 # The catalogue of metrics. Times in seconds; lag in offsets.
 RECORDS_IN = Counter("streamflow_records_in_total", "Records consumed.", ["topic"])
-RECORDS_OUT = Counter("streamflow_records_out_total", "Records produced or rows loaded.", ["to"])
+RECORDS_OUT = Counter(
+    "streamflow_records_out_total", "Records produced, rows loaded, events sent.", ["to"]
+)
 RECORDS_REJECTED = Counter("streamflow_records_rejected_total", "Records refused.", ["code"])
 BATCH_SECONDS = Histogram(
     "streamflow_batch_seconds",
@@ -31,7 +33,6 @@ END_TO_END_SECONDS = Histogram(
 LAG = Gauge("streamflow_lag_offsets", "Offsets still to be read.", ["topic", "partition"])
 SESSIONS = Counter("streamflow_sessions_total", "Times the worker joined its group.")
 BRIDGE_CLIENTS = Gauge("streamflow_bridge_clients", "Socket.IO clients that are connected.")
-BRIDGE_SENT = Counter("streamflow_bridge_sent_total", "Events handed to clients' connections.")
 BRIDGE_MISSED = Counter("streamflow_bridge_missed_total", "Events that slow clients missed.")
 
 # Answers to a probe: whether it is so, and why (not).

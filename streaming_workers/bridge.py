@@ -7,6 +7,8 @@ nobody.
 
 import asyncio
 import hmac
+import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
@@ -35,6 +37,7 @@ from streaming_workers.subscriptions import (
 log = structlog.get_logger()
 
 ERROR_EVENT = "kafka-error"
+SENT_TO = "socket.io"  # in the metric of records that went out
 
 # Bytes of records that one client, and the history of one topic, may hold back.
 QUEUE_BYTES = 64 * 1024 * 1024
@@ -91,10 +94,12 @@ class Bridge:
 
     async def publish(self, recalled: Sequence[Record], live: Sequence[Record]) -> None:
         """Takes records from before the start, and records from now on."""
+        began = time.monotonic()
         self._audience.remember(self._framed(recalled))
         for start in range(0, len(live), _TURN):
             self._audience.publish(self._framed(live[start : start + _TURN]))
             await asyncio.sleep(0)
+        _observe(live, time.monotonic() - began)
 
     def _framed(self, records: Sequence[Record]) -> list[Frame]:
         return [Frame(self._plain[each.topic() or ""], each, self._encoder) for each in records]
@@ -189,6 +194,7 @@ class _Connection:
     async def pump(self) -> None:
         """Sends what is in the queue, and waits for more."""
         client, socket, send = self.client, self._engine.sockets[self._id], self._engine.send_packet
+        sent = monitoring.RECORDS_OUT.labels(SENT_TO)
         try:
             while not socket.closed:
                 await self._awake.wait()
@@ -204,12 +210,22 @@ class _Connection:
                         await send(self._id, Packet(MESSAGE, event_text(DROPPED_EVENT, body)))
                     for frame in frames:
                         await send(self._id, frame.packet)
-                    monitoring.BRIDGE_SENT.inc(len(frames))
+                    sent.inc(len(frames))
                     # Done when the connection's own task has taken all of it. While that one waits
                     # for the client, the next slice waits here and the rest in our bounded queue.
                     await socket.queue.join()
         except EngineIOError:
             log.debug("client went while it was sent to")
+
+
+def _observe(records: Sequence[Record], seconds: float) -> None:
+    if not records:
+        return
+    monitoring.BATCH_SECONDS.observe(seconds)
+    for topic, count in Counter(record.topic() or "" for record in records).items():
+        monitoring.RECORDS_IN.labels(topic).inc(count)
+    appended = records[-1].timestamp()[1]
+    monitoring.END_TO_END_SECONDS.observe(max(0.0, time.time() - appended / 1000))
 
 
 def _allowed_origins(settings: Settings) -> list[str] | str:

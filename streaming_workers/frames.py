@@ -23,6 +23,7 @@ DROPPED_EVENT = "kafka-event-dropped"
 _EVENT_TYPE = "2"
 # What a record costs in memory beside its bytes.
 _OVERHEAD_BYTES = 1_000
+_UNREAD = object()
 
 
 class Encoder:
@@ -38,19 +39,25 @@ class Encoder:
         self._hasher = hasher
 
     def payload(self, topic: str, value: bytes | None) -> Any:
-        """The parsed JSON of a value; its text where it is no JSON; None where there is none.
-
-        A valid event holds no address, by its contract. All else is redacted before it is shown.
-        """
+        """The parsed JSON of a value; its text where it is no JSON; None where there is none."""
         if value is None:
             return None
+        shown = self._redacted(topic, value)
+        try:
+            return orjson.loads(shown)
+        except orjson.JSONDecodeError:
+            return _text(shown)
+
+    def text(self, topic: str, value: bytes | None) -> str:
+        """A value as text, whatever it is."""
+        return _text(self._redacted(topic, value or b""))
+
+    def _redacted(self, topic: str, value: bytes) -> bytes:
+        """A valid event holds no address, by its contract. All else is redacted."""
         stream = self._streams.get(topic)
         if stream is None or isinstance(stream.decoder.decode(value), Rejection):
-            value = self._hasher.redact(value)
-        try:
-            return orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return value.decode("utf-8", "replace")
+            return self._hasher.redact(value)
+        return value
 
 
 class Frame:
@@ -70,15 +77,14 @@ class Frame:
         self.size = len(record.value() or b"") + _OVERHEAD_BYTES
         self._record: Record | None = record
         self._encoder = encoder
-        self._payload: Any = None
+        self._payload: Any = _UNREAD
         self._packet: Packet | None = None
 
     @property
     def payload(self) -> Any:
         """What clients get as `payload`."""
-        if self._record is not None:
-            record, self._record = self._record, None
-            self._payload = self._encoder.payload(record.topic() or "", record.value())
+        if self._payload is _UNREAD and self._record is not None:
+            self._payload = self._encoder.payload(self._record.topic() or "", self._record.value())
         return self._payload
 
     @property
@@ -87,6 +93,7 @@ class Frame:
         if self._packet is None:
             self._packet = Packet(MESSAGE, self._text())
             self._packet.encode()
+            self._record = None
         return self._packet
 
     def field(self, name: str) -> Any:
@@ -103,14 +110,21 @@ class Frame:
         try:
             return event_text(EVENT, body)
         except TypeError:
-            # orjson reads deeper nesting than it writes.
-            body["payload"] = str(body["payload"])
-            return event_text(EVENT, body)
+            # orjson reads deeper nesting than it writes: such a value is shown as its text.
+            record = self._record
+            if record is None:
+                raise
+            self._payload = self._encoder.text(record.topic() or "", record.value())
+            return event_text(EVENT, {**body, "payload": self._payload})
 
 
 def event_text(name: str, body: Mapping[str, Any]) -> str:
     """A Socket.IO event as text. Raises TypeError for what cannot be JSON."""
     return _EVENT_TYPE + orjson.dumps([name, body]).decode()
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
 
 
 def append_time(milliseconds: int) -> str | None:

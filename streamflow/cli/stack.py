@@ -220,10 +220,9 @@ def _lag_and_rows(
     from streamflow.kafka.offsets import group_lags
     from streamflow.postgres.queries import row_counts
     from streamflow.settings import GROUPS
-    from streamflow.stack.parts import WORKERS
 
     states = {part["name"]: part["state"] for part in found["parts"]}
-    lag: dict[str, int | None] = {GROUPS[name]: None for name in WORKERS}
+    lag: dict[str, int | None] = dict.fromkeys(GROUPS.values())
     rows: dict[str, int | None] = dict.fromkeys(TABLES)
     if states["kafka"] == "up":
         with contextlib.suppress(StreamFlowError):

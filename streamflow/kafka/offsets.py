@@ -93,8 +93,6 @@ def group_lags(settings: Settings) -> dict[str, int | None]:
     client = admin(settings)
     lags: dict[str, int | None] = {}
     for worker, name in GROUPS.items():
-        if worker == "bridge":
-            continue
         try:
             positions = committed(client, settings.group(worker))
             ends = bounds(client, list(positions))

@@ -5,6 +5,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
 
@@ -20,7 +21,7 @@ from streamflow.stack.state import State
 PROBE_SECONDS = 2.0
 DETAIL_LIMIT = 300
 WORKERS = ("validator", "analytics", "loader")
-NAMES = ("kafka", "postgres", "producer", *WORKERS)
+NAMES = ("kafka", "postgres", "producer", *WORKERS, "bridge")
 
 
 def broker_of(settings: Settings, state: State) -> Broker:
@@ -61,6 +62,7 @@ def plan(
         _kafka(settings, state),
         _postgres(settings, state),
         *(worker(name, ("worker", name, "--instance", f"{name}-0")) for name in WORKERS),
+        _bridge(settings, worker("bridge", ("worker", "bridge"))),
         worker("producer", ("produce",)),
     )
     return tuple(part for part in parts if part.name not in without)
@@ -115,7 +117,7 @@ def _worker(
     name: str,
     command: tuple[str, ...],
 ) -> Part:
-    port = settings.port(name)
+    port = settings.port("bridge-health" if name == "bridge" else name)
     program = (sys.executable, "-m", "streamflow.cli.app")
     url = f"http://{settings.host}:{port}"
 
@@ -135,6 +137,15 @@ def _worker(
         address=f"{url}/metrics",
         # A worker has 10 s to finish its batch; a little more before it is killed.
         stop_seconds=11.0,
+    )
+
+
+def _bridge(settings: Settings, worker: Part) -> Part:
+    """The one worker that others connect to."""
+    return replace(
+        worker,
+        ports=(settings.bridge, *worker.ports),
+        address=f"http://{settings.host}:{settings.bridge} (Socket.IO)",
     )
 
 

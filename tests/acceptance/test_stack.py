@@ -22,10 +22,10 @@ from streamflow.settings import DEFAULT_PORTS
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
-MANAGED = ("kafka", "postgres", "producer", "validator", "analytics", "loader")
+MANAGED = ("kafka", "postgres", "producer", "validator", "analytics", "loader", "bridge")
 SERVICES_ONLY = [
     part
-    for name in ("producer", "validator", "analytics", "loader")
+    for name in ("producer", "validator", "analytics", "loader", "bridge")
     for part in ("--without", name)
 ]
 
@@ -109,7 +109,12 @@ def test_up_status_env_down_purge(folder: Folder) -> None:
     assert done.returncode == 0
     assert {part["name"] for part in found["parts"] if part["state"] == "up"} == set(MANAGED)
     assert all(part["pid"] and part["restarts"] == 0 for part in found["parts"])
-    assert set(found["lag"]) == {"notification-group", "analytics-group", "db-group"}
+    assert set(found["lag"]) == {
+        "notification-group",
+        "analytics-group",
+        "db-group",
+        "websocket-bridge",
+    }
     assert set(found["rows"]) >= {"events", "window_counts", "notifications", "dead_letters"}
     wait_until(lambda: (folder.status()["rows"]["events"] or 0) > 0, 60, "the first row")
 
