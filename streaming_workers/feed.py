@@ -64,6 +64,7 @@ class Feed:
         self._assigned = False
         self._trouble = "starting"
         self._read_to: dict[Partition, int] = {}
+        self._looking_back: set[Partition] = set()
         self._broker = CachedProbe(self._probe_broker)
 
     def run(self) -> None:
@@ -86,6 +87,7 @@ class Feed:
                 self._stop.wait(pause)
             finally:
                 self._assigned = False
+                self._looking_back.clear()
 
     def stop(self) -> None:
         """Asks it to end; it does within half a second while Kafka answers."""
@@ -97,9 +99,11 @@ class Feed:
         return (silence < _STALLED, f"last turn {silence:.1f} s ago; Kafka: {self.ready()[1]}")
 
     def ready(self) -> tuple[bool, str]:
-        """Whether records come in now, or would if there were any."""
+        """Whether records come in now, or would if there were any, and the history is there."""
         if not self._assigned:
             return (False, self._trouble)
+        if self._looking_back:
+            return (False, "reading the last records")
         return self._broker()
 
     def _probe_broker(self) -> tuple[bool, str]:
@@ -159,6 +163,8 @@ class Feed:
             else:
                 live[partition] = start = self._going_on(partition, position, low, end)
             starts.append(TopicPartition(*partition, start))
+            if start < live[partition]:
+                self._looking_back.add(partition)
         if starts:
             with clients.kafka_errors():
                 reader.incremental_assign(starts)
@@ -198,6 +204,9 @@ class Feed:
         if live or recalled:
             self._deliver(recalled, live)
         self._read_to |= read_to
+        for partition, position in read_to.items() if self._looking_back else ():
+            if position >= live_from[partition]:
+                self._looking_back.discard(partition)
 
     def _judge(self, error: KafkaError, partition: Partition, offset: int) -> int:
         if error.code() == KafkaError._PARTITION_EOF:
