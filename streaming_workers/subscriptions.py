@@ -217,6 +217,11 @@ class Audience(Generic[T]):
     def __len__(self) -> int:
         return len(self._clients)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anybody has something in the queue."""
+        return any(len(client.queue) for client in self._clients)
+
     def join(self, client: Client[T], last: int) -> None:
         """From here on the client gets what it wants, after the `last` of each topic."""
         client.offer(self.recall(client.subscription, last))

@@ -321,6 +321,19 @@ def test_one_stalled_client_of_ten_costs_the_others_nothing(own: Settings, tmp_p
         assert running.metric("process_resident_memory_bytes") < 300e6
 
 
+def test_a_client_that_reads_keeps_up_with_any_backlog(own: Settings, tmp_path: Path) -> None:
+    total = 20_000
+    log = tmp_path / "bridge.log"
+    with (
+        bridge_process(own, log, STREAMFLOW_BRIDGE_QUEUE="2000") as running,
+        raw_client(running.port) as client,
+    ):
+        with stalled(running.pid):
+            produce(own, "user-events", [event(number) for number in range(total)])
+        for number in range(total):
+            assert next_event(client)[0] == "kafka-event", f"behind {number} events"
+
+
 def test_twelve_thousand_a_second_reach_one_client_without_loss(
     own: Settings, tmp_path: Path
 ) -> None:
