@@ -9,7 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -23,6 +30,11 @@ from streamflow.errors import ConfigurationError
 DEFAULT_PORTS = {
     "kafka": 9092,
     "controller": 9093,
+    # Of the second and third node of `streamflow up --brokers 3`.
+    "kafka-2": 9094,
+    "controller-2": 9095,
+    "kafka-3": 9096,
+    "controller-3": 9097,
     "postgres": 5432,
     "dagster": 3000,
     "bridge": 3001,
@@ -41,6 +53,9 @@ GROUPS = {
     "loader": "db-group",
     "bridge": "websocket-bridge",
 }
+
+# The parts that are nodes of the embedded Kafka.
+BROKERS = ("kafka", "kafka-2", "kafka-3")
 
 COORDINATES_FILE = "stack.json"
 
@@ -64,11 +79,13 @@ class CoordinatesSource(PydanticBaseSettingsSource):
         chosen = self.current_state.get("STREAMFLOW_PORT_OFFSET", found.get("port_offset"))
         if str(chosen) != str(found.get("port_offset")):
             return {}
-        return {
+        values = {
             "KAFKA_BOOTSTRAP_SERVERS": found.get("kafka_bootstrap_servers"),
             "DATABASE_URL": found.get("database_url"),
             "STREAMFLOW_PORT_OFFSET": found.get("port_offset"),
+            "STREAMFLOW_BROKERS": found.get("brokers"),
         }
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Settings(BaseSettings):
@@ -88,6 +105,7 @@ class Settings(BaseSettings):
     pii_key: SecretStr | None = Field(None, alias="STREAMFLOW_PII_KEY")
     state_dir: Path = Field(Path(".streamflow"), alias="STREAMFLOW_STATE_DIR")
     port_offset: int = Field(0, ge=0, le=50_000, alias="STREAMFLOW_PORT_OFFSET")
+    brokers: int = Field(1, alias="STREAMFLOW_BROKERS")
     host: str = Field("127.0.0.1", alias="STREAMFLOW_HOST")
     prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", alias="STREAMFLOW_PREFIX")
     streams: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -141,6 +159,25 @@ class Settings(BaseSettings):
                 values = {**values, name: tuple(part for part in parts if part)}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _replicate(cls, values: Any) -> Any:
+        """Three embedded brokers hold three replicas of everything, and need two to go on."""
+        if isinstance(values, dict) and str(values.get("STREAMFLOW_BROKERS")) == "3":
+            replicated = {
+                "STREAMFLOW_KAFKA_REPLICATION_FACTOR": 3,
+                "STREAMFLOW_KAFKA_MIN_ISR": 2,
+            }
+            return replicated | values
+        return values
+
+    @field_validator("brokers")
+    @classmethod
+    def _one_or_three(cls, value: int) -> int:
+        if value not in (1, len(BROKERS)):
+            raise ValueError("is 1, or 3 to try failover: two cannot agree when one is gone")
+        return value
+
     @model_validator(mode="after")
     def _replicas_cover_isr(self) -> Self:
         if self.kafka_min_isr > self.kafka_replication_factor:
@@ -184,7 +221,9 @@ class Settings(BaseSettings):
     @cached_property
     def bootstrap(self) -> str:
         """Kafka's bootstrap servers: the given ones, else where the embedded broker listens."""
-        return self.kafka_bootstrap_servers or f"{self.host}:{self.port('kafka')}"
+        return self.kafka_bootstrap_servers or ",".join(
+            f"{self.host}:{self.port(name)}" for name in BROKERS[: self.brokers]
+        )
 
     @cached_property
     def database(self) -> str:
