@@ -71,7 +71,8 @@ def worker(
 
 def init(
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for a broker or database that is starting.")
+        float,
+        typer.Option(min=0, help="Seconds to wait for a broker or database that is starting."),
     ] = 60.0,
 ) -> None:
     """Puts topics and schema in place before workers start. Safe to repeat, and at the same time.
