@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
@@ -15,7 +16,9 @@ from streamflow.settings import Settings
 
 # The catalogue of metrics. Times in seconds; lag in offsets.
 RECORDS_IN = Counter("streamflow_records_in_total", "Records consumed.", ["topic"])
-RECORDS_OUT = Counter("streamflow_records_out_total", "Records produced or rows loaded.", ["to"])
+RECORDS_OUT = Counter(
+    "streamflow_records_out_total", "Records produced, rows loaded, events sent.", ["to"]
+)
 RECORDS_REJECTED = Counter("streamflow_records_rejected_total", "Records refused.", ["code"])
 DUPLICATES = Counter(
     "streamflow_duplicates_total", "Records recognised as duplicates instead of being loaded."
@@ -36,9 +39,13 @@ LAG = Gauge(
     ["topic", "partition"],
 )
 SESSIONS = Counter("streamflow_sessions_total", "Times the worker joined its group.")
+BRIDGE_CLIENTS = Gauge("streamflow_bridge_clients", "Socket.IO clients that are connected.")
+BRIDGE_MISSED = Counter("streamflow_bridge_missed_total", "Events that slow clients missed.")
 
 # Answers to a probe: whether it is so, and why (not).
 Probe = Callable[[], tuple[bool, str]]
+
+_PROBE_SECONDS = 2.0
 
 
 def configure_logging(settings: Settings) -> None:
@@ -62,6 +69,24 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+class CachedProbe:
+    """A probe that asks at most every two seconds."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._asked = float("-inf")
+        self._answer = (False, "not asked yet")
+        self._lock = threading.Lock()
+
+    def __call__(self) -> tuple[bool, str]:
+        """The latest answer."""
+        with self._lock:
+            if time.monotonic() - self._asked > _PROBE_SECONDS:
+                self._answer = self._probe()
+                self._asked = time.monotonic()
+            return self._answer
 
 
 class HealthServer:

@@ -9,7 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -23,6 +30,11 @@ from streamflow.errors import ConfigurationError
 DEFAULT_PORTS = {
     "kafka": 9092,
     "controller": 9093,
+    # Of the second and third node of `streamflow up --brokers 3`.
+    "kafka-2": 9094,
+    "controller-2": 9095,
+    "kafka-3": 9096,
+    "controller-3": 9097,
     "postgres": 5432,
     "dagster": 3000,
     "dagster-code": 4266,
@@ -42,6 +54,9 @@ GROUPS = {
     "loader": "db-group",
     "bridge": "websocket-bridge",
 }
+
+# The parts that are nodes of the embedded Kafka.
+BROKERS = ("kafka", "kafka-2", "kafka-3")
 
 COORDINATES_FILE = "stack.json"
 
@@ -65,18 +80,25 @@ class CoordinatesSource(PydanticBaseSettingsSource):
         chosen = self.current_state.get("STREAMFLOW_PORT_OFFSET", found.get("port_offset"))
         if str(chosen) != str(found.get("port_offset")):
             return {}
-        return {
+        values = {
             "KAFKA_BOOTSTRAP_SERVERS": found.get("kafka_bootstrap_servers"),
             "DATABASE_URL": found.get("database_url"),
             "STREAMFLOW_PORT_OFFSET": found.get("port_offset"),
+            "STREAMFLOW_BROKERS": found.get("brokers"),
         }
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Settings(BaseSettings):
     """Everything that can be configured. Names of environment variables are the aliases below."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", toml_file="streamflow.toml", populate_by_name=True
+        frozen=True,
+        extra="ignore",
+        toml_file="streamflow.toml",
+        populate_by_name=True,
+        # Compose and Kubernetes pass on what nobody has set as an empty text.
+        env_ignore_empty=True,
     )
 
     kafka_bootstrap_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS")
@@ -84,6 +106,7 @@ class Settings(BaseSettings):
     pii_key: SecretStr | None = Field(None, alias="STREAMFLOW_PII_KEY")
     state_dir: Path = Field(Path(".streamflow"), alias="STREAMFLOW_STATE_DIR")
     port_offset: int = Field(0, ge=0, le=50_000, alias="STREAMFLOW_PORT_OFFSET")
+    brokers: int = Field(1, alias="STREAMFLOW_BROKERS")
     host: str = Field("127.0.0.1", alias="STREAMFLOW_HOST")
     prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", alias="STREAMFLOW_PREFIX")
     streams: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -119,6 +142,13 @@ class Settings(BaseSettings):
     dagster_report_seconds: float = Field(30.0, ge=15, alias="STREAMFLOW_DAGSTER_REPORT_SECONDS")
     # Where Dagster keeps its runs and events; derived from the stack's database by default.
     dagster_database_url: SecretStr | None = Field(None, alias="STREAMFLOW_DAGSTER_DATABASE_URL")
+    bridge_port: int | None = Field(None, ge=1, le=65_535, alias="STREAMFLOW_BRIDGE_PORT")
+    bridge_token: SecretStr | None = Field(None, alias="STREAMFLOW_BRIDGE_TOKEN")
+    bridge_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias=AliasChoices("STREAMFLOW_BRIDGE_ORIGINS", "bridge_origins")
+    )
+    bridge_queue: int = Field(50_000, ge=1, alias="STREAMFLOW_BRIDGE_QUEUE")
+    bridge_history: int = Field(1_000, ge=0, alias="STREAMFLOW_BRIDGE_HISTORY")
 
     breaker_window: int = Field(10_000, ge=1, alias="STREAMFLOW_BREAKER_WINDOW")
     breaker_ratio: float = Field(0.9, gt=0, le=1, alias="STREAMFLOW_BREAKER_RATIO")
@@ -127,11 +157,37 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: Any) -> Any:
-        for name in ("STREAMFLOW_STREAMS", "streams", "STREAMFLOW_REPAIRS", "repairs"):
+        for name in (
+            "STREAMFLOW_STREAMS",
+            "streams",
+            "STREAMFLOW_REPAIRS",
+            "repairs",
+            "STREAMFLOW_BRIDGE_ORIGINS",
+            "bridge_origins",
+        ):
             if isinstance(values, dict) and isinstance(values.get(name), str):
                 parts = [part.strip() for part in values[name].split(",")]
                 values = {**values, name: tuple(part for part in parts if part)}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replicate(cls, values: Any) -> Any:
+        """Three embedded brokers hold three replicas of everything, and need two to go on."""
+        if isinstance(values, dict) and str(values.get("STREAMFLOW_BROKERS")) == "3":
+            replicated = {
+                "STREAMFLOW_KAFKA_REPLICATION_FACTOR": 3,
+                "STREAMFLOW_KAFKA_MIN_ISR": 2,
+            }
+            return replicated | values
+        return values
+
+    @field_validator("brokers")
+    @classmethod
+    def _one_or_three(cls, value: int) -> int:
+        if value not in (1, len(BROKERS)):
+            raise ValueError("is 1, or 3 to try failover: two cannot agree when one is gone")
+        return value
 
     @model_validator(mode="after")
     def _replicas_cover_isr(self) -> Self:
@@ -164,6 +220,11 @@ class Settings(BaseSettings):
         """The port of a part, shifted by the offset of this stack."""
         return DEFAULT_PORTS[name] + self.port_offset
 
+    @property
+    def bridge(self) -> int:
+        """The port on which the Socket.IO bridge listens."""
+        return self.bridge_port or self.port("bridge")
+
     def group(self, worker: str) -> str:
         """The consumer group of a worker."""
         return self.prefix + GROUPS[worker]
@@ -171,7 +232,9 @@ class Settings(BaseSettings):
     @cached_property
     def bootstrap(self) -> str:
         """Kafka's bootstrap servers: the given ones, else where the embedded broker listens."""
-        return self.kafka_bootstrap_servers or f"{self.host}:{self.port('kafka')}"
+        return self.kafka_bootstrap_servers or ",".join(
+            f"{self.host}:{self.port(name)}" for name in BROKERS[: self.brokers]
+        )
 
     @cached_property
     def database(self) -> str:

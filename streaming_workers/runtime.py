@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
-import tenacity
 from confluent_kafka import KafkaException
 
 from streamflow import monitoring
@@ -21,6 +20,7 @@ from streamflow.errors import CircuitOpen, Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
 from streamflow.settings import Settings
+from streaming_workers.backoff import backoff
 from streaming_workers.breaker import Breaker
 from streaming_workers.job import Job, SinkFactory
 from streaming_workers.observation import Observation
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 _PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _STALLED = 120.0  # seconds without a turn of the loop until it counts as stalled
-_PROBE_EVERY = 2.0  # seconds
+_ASK_EVERY = 2.0  # seconds
 _SETTLED = 30.0  # seconds that a session must last for the backoff to start anew
 
 
@@ -64,7 +64,7 @@ class Worker:
         self._joined = False
         self._trouble = "starting"
         self._ping = ping
-        self._dependencies = _Cached(self._probe_dependencies)
+        self._dependencies = monitoring.CachedProbe(self._probe_dependencies)
         self._admin = clients.admin(settings)
         self._reporter = Reporter.of(settings, job.name)
 
@@ -128,7 +128,7 @@ class Worker:
                 self._joined = False
                 self._trouble = str(error)
                 failures = 1 if time.monotonic() - began > _SETTLED else failures + 1
-                pause = _BACKOFF(_attempt(failures))
+                pause = backoff(failures)
                 log.warning(
                     "session ended",
                     why=str(error),
@@ -184,7 +184,7 @@ class Worker:
         )
         log.error("circuit open", why=self._trouble)
         stuck_at = self._committed()
-        while not self._stop.wait(_PROBE_EVERY):
+        while not self._stop.wait(_ASK_EVERY):
             self._turned = time.monotonic()
             with suppress(StreamFlowError):
                 if stuck_at is None:
@@ -200,29 +200,3 @@ class Worker:
         except StreamFlowError:
             return None
         return {partition: position.offset for partition, position in found.items()}
-
-
-class _Cached:
-    """A probe that asks at most every two seconds."""
-
-    def __init__(self, probe: monitoring.Probe) -> None:
-        self._probe = probe
-        self._asked = float("-inf")
-        self._answer = (False, "not asked yet")
-        self._lock = threading.Lock()
-
-    def __call__(self) -> tuple[bool, str]:
-        with self._lock:
-            if time.monotonic() - self._asked > _PROBE_EVERY:
-                self._answer = self._probe()
-                self._asked = time.monotonic()
-            return self._answer
-
-
-_BACKOFF = tenacity.wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.3)
-
-
-def _attempt(number: int) -> tenacity.RetryCallState:
-    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-    state.attempt_number = number
-    return state

@@ -13,11 +13,13 @@ class WorkerName(StrEnum):
     VALIDATOR = "validator"
     ANALYTICS = "analytics"
     LOADER = "loader"
+    BRIDGE = "bridge"
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the root application."""
     app.command()(worker)
+    app.command()(init)
     app.command()(topics)
     app.command()(audit)
     db = typer.Typer(help="The database's schema.")
@@ -50,6 +52,12 @@ def worker(
     Example: streamflow worker loader --health-port 9103
     """
     from streamflow.settings import load_settings
+
+    if name is WorkerName.BRIDGE:
+        from streaming_workers.bridge_server import run_bridge
+
+        run_bridge(load_settings(), health_port=health_port)
+        return
     from streaming_workers import launch
 
     launch.run_worker(
@@ -59,6 +67,38 @@ def worker(
         health_port=health_port,
         accept_rejects=accept_rejects,
     )
+
+
+def init(
+    wait: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to wait for a broker or database that is starting."),
+    ] = 60.0,
+) -> None:
+    """Puts topics and schema in place before workers start. Safe to repeat, and at the same time.
+
+    Example: streamflow init --wait 120
+    """
+    import tenacity
+
+    from streamflow.errors import Unavailable
+    from streamflow.kafka.topics import provision
+    from streamflow.postgres.schema import upgrade
+    from streamflow.registry import load_streams
+    from streamflow.settings import load_settings
+
+    settings = load_settings()
+    streams = load_streams(settings)
+    patiently = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(Unavailable),
+        stop=tenacity.stop_after_delay(wait),
+        wait=tenacity.wait_fixed(1),
+        reraise=True,
+    )
+    for drift in patiently(provision, settings, streams):
+        typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
+    patiently(upgrade, settings, streams)
+    typer.echo("topics and schema are in place")
 
 
 def topics(

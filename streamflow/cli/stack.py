@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,6 +88,14 @@ def up(
         list[str] | None,
         typer.Option("--without", metavar="NAME", help="Leave this part out. May be repeated."),
     ] = None,
+    brokers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Kafka nodes: 1, or 3 to try failover. A folder stays with the number it began "
+            "with. [default: STREAMFLOW_BROKERS, else 1]",
+        ),
+    ] = None,
 ) -> None:
     """Start broker, database and workers, and keep them running.
 
@@ -100,11 +109,11 @@ def up(
 
     console = make_console()
     names = without or []
+    load = partial(load_settings, **({} if brokers is None else {"STREAMFLOW_BROKERS": brokers}))
     if detach:
         arguments = [part for name in names for part in ("--without", name)]
-        detached.up_detached(
-            load_settings(), arguments, lambda line: console.print(line, markup=False)
-        )
+        arguments += [] if brokers is None else ["--brokers", str(brokers)]
+        detached.up_detached(load(), arguments, lambda line: console.print(line, markup=False))
         return
 
     def when_up(stack: "Stack") -> None:
@@ -116,7 +125,7 @@ def up(
         _arrange(settings, names)
 
     order = lifecycle.Order(names, arrange, when_up)
-    lifecycle.up(load_settings, order, ConsoleReport(console))
+    lifecycle.up(load, order, ConsoleReport(console))
 
 
 def down(
@@ -222,10 +231,9 @@ def _lag_and_rows(
     from streamflow.postgres.queries import row_counts
     from streamflow.registry import load_streams
     from streamflow.settings import GROUPS
-    from streamflow.stack.parts import WORKERS
 
     states = {part["name"]: part["state"] for part in found["parts"]}
-    lag: dict[str, int | None] = {GROUPS[name]: None for name in WORKERS}
+    lag: dict[str, int | None] = dict.fromkeys(GROUPS.values())
     rows: dict[str, int | None] = dict.fromkeys(TABLES)
     if states["kafka"] == "up":
         with contextlib.suppress(StreamFlowError):

@@ -141,8 +141,13 @@ def group_lags(settings: Settings, streams: Sequence[Stream]) -> dict[str, int |
     included.
     """
     sources = [stream.topic for stream in streams]
-    loaded = {topic for stream in streams for topic in stream.topic_names}
-    topics = {"validator": sources, "analytics": sources, "loader": sorted(loaded)}
+    everything = sorted({topic for stream in streams for topic in stream.topic_names})
+    topics = {
+        "validator": sources,
+        "analytics": sources,
+        "loader": everything,
+        "bridge": everything,
+    }
     client = admin(settings)
     lags: dict[str, int | None] = {}
     for worker, names in topics.items():

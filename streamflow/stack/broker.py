@@ -92,6 +92,11 @@ class Broker:
         nodes = self.nodes or (self.node,)
         return ",".join(f"{LOOPBACK}:{node.port}" for node in nodes)
 
+    @property
+    def address(self) -> str:
+        """Where this node itself is."""
+        return f"{LOOPBACK}:{self.node.port}"
+
     def prepare(self, report: Report) -> None:
         """Fetches the jars and formats the storage; does nothing when both were done before.
 
@@ -115,7 +120,7 @@ class Broker:
             report.say("formatting the broker's storage")
             # Whatever is there is of an attempt that did not finish.
             shutil.rmtree(node.data, ignore_errors=True)
-            cluster_id = self.cluster_id or _new_cluster_id()
+            cluster_id = self.cluster_id or new_cluster_id()
             self._format(class_path, cluster_id)
             marker.write_text(cluster_id + "\n")
 
@@ -137,7 +142,7 @@ class Broker:
             if self._admin is None:
                 self._admin = AdminClient(
                     {
-                        "bootstrap.servers": f"{LOOPBACK}:{self.node.port}",
+                        "bootstrap.servers": self.address,
                         "reconnect.backoff.max.ms": 250,
                         "socket.timeout.ms": int(PROBE_SECONDS * 1000),
                         "log_level": 0,
@@ -194,7 +199,7 @@ class Broker:
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": max(1, replicas - 1),
             **_BROKER_DEFAULTS,
-            **(_ALONE if len(nodes) == 1 else {}),
+            **(_ALONE if len(nodes) == 1 else _TOGETHER),
         }
         return "".join(f"{name}={value}\n" for name, value in values.items())
 
@@ -212,7 +217,7 @@ def probe_cluster(admin: AdminClient, number: int | None = None) -> Health:
     return READY
 
 
-def _new_cluster_id() -> str:
+def new_cluster_id() -> str:
     """A random id, as Kafka's own ``Uuid`` writes them."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
@@ -241,6 +246,12 @@ _ALONE = {
     # in one process nobody else has to notice a silence early, so that wait (9 s) can be short.
     "broker.session.timeout.ms": 2_000,
     "broker.heartbeat.interval.ms": 500,
+}
+
+_TOGETHER = {
+    # What one node alone has acknowledged is lost with it: consumers' offsets as well.
+    "default.replication.factor": 3,
+    "min.insync.replicas": 2,
 }
 
 _LOGGING = """\

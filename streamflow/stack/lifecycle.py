@@ -9,6 +9,8 @@ from pydantic import SecretStr
 
 from streamflow.errors import StackError
 from streamflow.settings import Settings
+from streamflow.stack.broker import LOOPBACK
+from streamflow.stack.cluster import nodes_of
 from streamflow.stack.part import Report, Stage
 from streamflow.stack.parts import DAGSTER, dagster_url, database_of, plan
 from streamflow.stack.preflight import check_disk, check_ports, explain_os_error
@@ -114,7 +116,8 @@ def _run(
 def _with_coordinates(settings: Settings, state: State, without: Collection[str]) -> Settings:
     found: dict[str, object] = {}
     if settings.kafka_bootstrap_servers is None and "kafka" not in without:
-        found["kafka_bootstrap_servers"] = f"127.0.0.1:{settings.port('kafka')}"
+        nodes = nodes_of(settings, state.directory)
+        found["kafka_bootstrap_servers"] = ",".join(f"{LOOPBACK}:{node.port}" for node in nodes)
     if settings.database_url is None and "postgres" not in without:
         found["database_url"] = SecretStr(database_of(settings, state).url())
     return settings.model_copy(update=found)
@@ -130,10 +133,11 @@ def _announce(
         DATABASE_URL=url,
         STREAMFLOW_STATE_DIR=str(state.directory),
         STREAMFLOW_PORT_OFFSET=str(settings.port_offset),
+        STREAMFLOW_BROKERS=str(settings.brokers),
     )
     if DAGSTER not in without:
         environment["STREAMFLOW_DAGSTER_URL"] = settings.dagster_url or dagster_url(settings)
-    state.write_coordinates(settings.bootstrap, url, settings.port_offset)
+    state.write_coordinates(settings.bootstrap, url, settings.port_offset, settings.brokers)
 
 
 class _Held:

@@ -5,13 +5,15 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
 
 from streamflow.errors import UsageError
 from streamflow.kafka.clients import admin
-from streamflow.settings import Settings
-from streamflow.stack.broker import Broker, Node, probe_cluster
+from streamflow.settings import BROKERS, Settings
+from streamflow.stack.broker import probe_cluster
+from streamflow.stack.cluster import broker_parts
 from streamflow.stack.database import Database, probe_url
 from streamflow.stack.orchestration import DATABASE as DAGSTER_DATABASE
 from streamflow.stack.orchestration import STOP_SECONDS, URL_VARIABLE, InstanceProbe
@@ -23,15 +25,7 @@ PROBE_SECONDS = 2.0
 DETAIL_LIMIT = 300
 WORKERS = ("validator", "analytics", "loader")
 DAGSTER = "dagster"
-NAMES = ("kafka", "postgres", "producer", *WORKERS, DAGSTER)
-
-
-def broker_of(settings: Settings, state: State) -> Broker:
-    """The embedded broker of a stack."""
-    node = Node(
-        1, settings.port("kafka"), settings.port("controller"), state.directory / "kafka" / "1"
-    )
-    return Broker(node, log=state.logs / "kafka.log")
+NAMES = ("kafka", "postgres", "producer", *WORKERS, "bridge", DAGSTER)
 
 
 def database_of(settings: Settings, state: State) -> Database:
@@ -61,34 +55,29 @@ def plan(
         raise UsageError(f"there is no part named {unknown[0]}: parts are {', '.join(NAMES)}")
     worker = partial(_worker, settings, state, environment)
     parts = (
-        _kafka(settings, state),
+        *_kafka(settings, state),
         _postgres(settings, state),
         *(worker(name, ("worker", name, "--instance", f"{name}-0")) for name in WORKERS),
+        _bridge(settings, worker("bridge", ("worker", "bridge"))),
         worker("producer", ("produce",)),
         _dagster(settings, state, environment, embedded="postgres" not in without),
     )
-    return tuple(part for part in parts if part.name not in without)
+    # The further nodes of the embedded Kafka come and go with the first.
+    gone = {*without, *(BROKERS if BROKERS[0] in without else ())}
+    return tuple(part for part in parts if part.name not in gone)
 
 
-def _kafka(settings: Settings, state: State) -> Part:
-    if settings.kafka_bootstrap_servers:
-        return Part(
-            name="kafka",
-            stage=Stage.SERVICES,
-            launch=None,
-            probe=partial(probe_cluster, admin(settings)),
-            address=settings.kafka_bootstrap_servers,
-        )
-    broker = broker_of(settings, state)
-    return Part(
+def _kafka(settings: Settings, state: State) -> tuple[Part, ...]:
+    if not settings.kafka_bootstrap_servers:
+        return broker_parts(settings, state)
+    given = Part(
         name="kafka",
         stage=Stage.SERVICES,
-        prepare=broker.prepare,
-        launch=broker.launch,
-        probe=broker.probe,
-        ports=(broker.node.port, broker.node.controller_port),
-        address=broker.bootstrap,
+        launch=None,
+        probe=partial(probe_cluster, admin(settings)),
+        address=settings.kafka_bootstrap_servers,
     )
+    return (given,)
 
 
 def _postgres(settings: Settings, state: State) -> Part:
@@ -119,7 +108,7 @@ def _worker(
     name: str,
     command: tuple[str, ...],
 ) -> Part:
-    port = settings.port(name)
+    port = settings.port("bridge-health" if name == "bridge" else name)
     program = (sys.executable, "-m", "streamflow.cli.app")
     url = f"http://{settings.host}:{port}"
 
@@ -180,6 +169,15 @@ def _dagster(
 def dagster_url(settings: Settings) -> str:
     """Where the webserver answers."""
     return f"http://{settings.host}:{settings.port('dagster')}"
+
+
+def _bridge(settings: Settings, worker: Part) -> Part:
+    """The one worker that others connect to."""
+    return replace(
+        worker,
+        ports=(settings.bridge, *worker.ports),
+        address=f"http://{settings.host}:{settings.bridge} (Socket.IO)",
+    )
 
 
 def probe_http(url: str) -> Health:

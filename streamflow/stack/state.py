@@ -79,12 +79,15 @@ class State:
                 "set STREAMFLOW_STATE_DIR to a folder of yours"
             ) from error
 
-    def write_coordinates(self, bootstrap: str, database_url: str, port_offset: int) -> None:
+    def write_coordinates(
+        self, bootstrap: str, database_url: str, port_offset: int, brokers: int
+    ) -> None:
         """Tells other commands in this folder where broker and database are."""
         content = {
             "kafka_bootstrap_servers": bootstrap,
             "database_url": database_url,
             "port_offset": port_offset,
+            "brokers": brokers,
         }
         write_atomically(self.coordinates, json.dumps(content), mode=0o600)
 

@@ -30,7 +30,9 @@ def read_status(settings: Settings) -> dict[str, Any]:
         "address": None,
         "managed": False,
     }
-    parts = [known.get(name) or {"name": name, **absent} for name in NAMES]
+    # In the order in which they were started, then what does not run.
+    names = dict.fromkeys((*known, *NAMES)) if set(known) - set(NAMES) else NAMES
+    parts = [known.get(name) or {"name": name, **absent} for name in names]
     problem = None
     if known and time.time() - snapshot.get("updated_at", 0) > STALE_SECONDS:
         problem = f"the supervisor (pid {pid}) does not answer; this is what it last saw"

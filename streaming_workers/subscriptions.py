@@ -1,0 +1,252 @@
+"""Who gets which records, and what becomes of one who is too slow. Pure.
+
+A client's queue is bounded in records and in bytes. When it is full the oldest leave first, so a
+slow client sees the newest and is told how many it missed; since clients share the frames, many
+stalled ones cost hardly more memory than one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from streamflow.errors import UsageError
+
+_MOST_VALUES = 1_000
+_LONGEST_VALUE = 256  # characters, as the contract allows for a user
+_LONGEST_COUNT = 9  # digits
+
+
+class Subject(Protocol):
+    """What is subscribed to: a frame is one."""
+
+    @property
+    def topic(self) -> str:
+        """Plain name of its topic."""
+        ...
+
+    @property
+    def appended(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    def field(self, name: str) -> Any:
+        """A field of its payload."""
+        ...
+
+
+T = TypeVar("T", bound=Subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a client wants.
+
+    Attributes:
+        topics: plain names.
+        types: event types; None for all. Window counts have theirs in ``event_type``.
+        users: None for all.
+    """
+
+    topics: frozenset[str]
+    types: frozenset[str] | None = None
+    users: frozenset[str] | None = None
+
+    def accepts(self, subject: Subject) -> bool:
+        """Whether a record passes. One without the field that is asked for does not."""
+        if subject.topic not in self.topics:
+            return False
+        if self.types is not None and not _is_one_of(
+            self.types, subject.field("type") or subject.field("event_type")
+        ):
+            return False
+        return self.users is None or _is_one_of(self.users, subject.field("user"))
+
+    def as_dict(self) -> dict[str, list[str] | None]:
+        """For the client's acknowledgement."""
+        return {
+            "topics": sorted(self.topics),
+            "types": None if self.types is None else sorted(self.types),
+            "users": None if self.users is None else sorted(self.users),
+        }
+
+
+def parse_subscription(request: object, known: Collection[str]) -> Subscription:
+    """Reads what a client asks for: `{topics, types, users}`, each a text or a list of texts, or
+    only the topics. What is left out means all.
+
+    Raises:
+        UsageError: it asks for something that does not exist; says what does.
+    """
+    if isinstance(request, (str, list)):
+        request = {"topics": request}
+    if request is None:
+        request = {}
+    if not isinstance(request, dict):
+        raise UsageError("subscribe takes {topics, types, users}, each a text or a list of texts")
+    topics = _texts(request, "topics", "topic")
+    unknown = sorted((topics or frozenset()) - set(known))
+    if unknown:
+        raise UsageError(f"there is no topic {unknown[0]}: topics are {', '.join(sorted(known))}")
+    return Subscription(
+        frozenset(known) if topics is None else topics,
+        _texts(request, "types", "type"),
+        _texts(request, "users", "user"),
+    )
+
+
+def parse_count(value: object, most: int) -> int:
+    """How many of the last records a client asks for, at most `most`.
+
+    Raises:
+        UsageError: it is no such number.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value) if len(value) <= _LONGEST_COUNT else most
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError("last takes a number of records, 0 or more")
+    return min(value, most)
+
+
+def _texts(request: dict[Any, Any], *names: str) -> frozenset[str] | None:
+    found = next((request[name] for name in names if request.get(name) is not None), None)
+    if found is None:
+        return None
+    values = [found] if isinstance(found, str) else found
+    if (
+        not isinstance(values, list)
+        or len(values) > _MOST_VALUES
+        or not all(isinstance(each, str) and len(each) <= _LONGEST_VALUE for each in values)
+    ):
+        raise UsageError(
+            f"{names[0]} takes a text or a list of at most {_MOST_VALUES} texts of at most "
+            f"{_LONGEST_VALUE} characters"
+        )
+    return frozenset(values)
+
+
+def _is_one_of(wanted: frozenset[str], value: object) -> bool:
+    # A payload may hold anything, lists too, which no set can be asked for.
+    return isinstance(value, str) and value in wanted
+
+
+class BoundedQueue(Generic[T]):
+    """Keeps the newest records within bounds, and counts those that had to leave.
+
+    Args:
+        records: how many it holds at most.
+        size: how many bytes it holds at most; one record is kept however large it is.
+    """
+
+    def __init__(self, records: int, size: int) -> None:
+        self._most = records
+        self._most_bytes = size
+        self._items: deque[T] = deque()
+        self._bytes = 0
+        self._missed = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def append(self, item: T) -> None:
+        """Adds the newest; the oldest leave while there is no room."""
+        self._items.append(item)
+        self._bytes += item.size
+        while len(self._items) > self._most or (
+            self._bytes > self._most_bytes and len(self._items) > 1
+        ):
+            self._bytes -= self._items.popleft().size
+            self._missed += 1
+
+    def take(self, most: int) -> tuple[int, list[T]]:
+        """How many left since the last call, and the oldest that are still here, in order."""
+        missed, self._missed = self._missed, 0
+        taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+        self._bytes -= sum(item.size for item in taken)
+        return missed, taken
+
+
+class Client(Generic[T]):
+    """One who is connected.
+
+    Args:
+        subscription: what it wants; may be replaced at any time.
+        queue: what it has not been sent yet.
+        wake: called when there is something new in the queue.
+    """
+
+    def __init__(
+        self, subscription: Subscription, queue: BoundedQueue[T], wake: Callable[[], None]
+    ) -> None:
+        self.subscription = subscription
+        self.queue = queue
+        self.missed = 0
+        self._wake = wake
+
+    def offer(self, subjects: Sequence[T]) -> None:
+        """Queues those that it wants."""
+        accepts, append = self.subscription.accepts, self.queue.append
+        wanted = [each for each in subjects if accepts(each)]
+        for each in wanted:
+            append(each)
+        if wanted:
+            self._wake()
+
+
+class Audience(Generic[T]):
+    """Everybody who is connected, and the last records of each topic.
+
+    Args:
+        topics: plain names.
+        history: records of each topic that are kept.
+        history_bytes: bytes of each topic that are kept at most.
+    """
+
+    def __init__(self, topics: Iterable[str], history: int, history_bytes: int) -> None:
+        self._history = {topic: BoundedQueue[T](history, history_bytes) for topic in topics}
+        self._clients: set[Client[T]] = set()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anybody has something in the queue."""
+        return any(len(client.queue) for client in self._clients)
+
+    def join(self, client: Client[T], last: int) -> None:
+        """From here on the client gets what it wants, after the `last` of each topic."""
+        client.offer(self.recall(client.subscription, last))
+        self._clients.add(client)
+
+    def leave(self, client: Client[T]) -> None:
+        """It has gone."""
+        self._clients.discard(client)
+
+    def remember(self, subjects: Iterable[T]) -> None:
+        """Keeps records that nobody waits for: those from before the start."""
+        for each in subjects:
+            self._history[each.topic].append(each)
+
+    def publish(self, subjects: Sequence[T]) -> None:
+        """Gives new records to everybody who wants them."""
+        self.remember(subjects)
+        for client in self._clients:
+            client.offer(subjects)
+
+    def recall(self, subscription: Subscription, last: int) -> list[T]:
+        """The last records of each topic that a subscription accepts, oldest first."""
+        found: list[T] = []
+        for topic in subscription.topics if last else ():
+            accepted = [each for each in self._history[topic] if subscription.accepts(each)]
+            accepted.sort(key=lambda each: each.appended)
+            found.extend(accepted[-last:])
+        return sorted(found, key=lambda each: each.appended)

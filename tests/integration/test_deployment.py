@@ -1,0 +1,290 @@
+"""Compose, image, Kubernetes and CI: what can be checked without an engine, and what can be run."""
+
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import psycopg
+import pytest
+import yaml
+
+from deployments import COMPOSE, OWN_IMAGE, ROOT, VARIABLE, Plain, password, places, services
+from faults import free_ports, wait_until
+from services import BrokerService, DatabaseService
+from streamflow.kafka.clients import admin
+from streamflow.kafka.topics import declared_topics
+from streamflow.registry import load_streams
+from streamflow.settings import GROUPS, Settings
+from streamflow.stack import jars
+
+pytestmark = pytest.mark.integration
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+VALUES = {"POSTGRES_PASSWORD": "of-the-tests"}
+SERVICES = services(VALUES)
+OWN = {name: each for name, each in SERVICES.items() if each["image"].startswith(OWN_IMAGE)}
+# What another package brings runs where that package is.
+NEEDS = {
+    "dagster-webserver": "streamflow_dagster",
+    "dagster-daemon": "streamflow_dagster",
+    "dashboard": "streamlit_app",
+}
+RUNNING = [name for name in OWN if name != "init" and (name not in NEEDS or find_spec(NEEDS[name]))]
+
+
+def _check_schema(schema: str, path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_compose_file_keeps_to_its_schema() -> None:
+    _check_schema("compose-spec", COMPOSE)
+
+
+def test_the_workflow_keeps_to_its_schema() -> None:
+    path = ROOT / ".github" / "workflows" / "ci.yml"
+    _check_schema("github-workflows", path)
+    versions = yaml.safe_load(path.read_text())["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert versions == ["3.11", "3.12", "3.13"]
+
+
+def test_docker_compose_reads_the_file() -> None:
+    program = _compose_program()
+    if program is None:
+        pytest.skip("docker compose is not installed")
+    environment = {"PATH": "/usr/bin:/bin:/usr/local/bin", "HOME": str(Path.home())}
+    wanting = subprocess.run(
+        [*program, "-f", COMPOSE, "--env-file", "/dev/null", "config", "--quiet"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "copy .env.example to .env and set it" in wanting.stderr
+    done = subprocess.run(
+        [*program, "-f", COMPOSE, "config", "--quiet"],
+        env=environment | VALUES,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _compose_program() -> list[str] | None:
+    for program in (["docker", "compose"], ["docker-compose"]):
+        found = shutil.which(program[0])
+        if (
+            found
+            and not subprocess.run(
+                [found, *program[1:], "version"], capture_output=True, check=False, timeout=60
+            ).returncode
+        ):
+            return [found, *program[1:]]
+    return None
+
+
+def test_the_dockerfile_is_clean() -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if hadolint is None:
+        pytest.skip("hadolint is not packaged for this platform")
+    done = subprocess.run(
+        [hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_example_names_every_variable() -> None:
+    used = {match[1] for match in VARIABLE.finditer(COMPOSE.read_text())}
+    named = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert used - named == {"STREAMFLOW_VERSION"}
+    assert named - used == set()
+    assert ".env\n" in (ROOT / ".gitignore").read_text()
+
+
+def test_compose_runs_the_kafka_that_the_tests_run() -> None:
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{jars.KAFKA_VERSION}"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_open_to_this_machine_only_and_watched(name: str) -> None:
+    service = SERVICES[name]
+    assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert name == "init" or service["healthcheck"]["test"][0] == "CMD"
+    assert service["restart"] in ("unless-stopped", "on-failure")
+    if name in OWN:
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert "no-new-privileges:true" in service["security_opt"]
+        after = service["depends_on"]
+        assert after["kafka"]["condition"] == after["postgres"]["condition"] == "service_healthy"
+        assert name == "init" or (after["init"]["condition"] == "service_completed_successfully")
+
+
+@pytest.mark.parametrize("name", ["validator", "analytics", "loader", "producer"])
+def test_a_worker_can_be_scaled(name: str) -> None:
+    assert not {"container_name", "ports", "hostname"} & set(SERVICES[name])
+    assert "--instance" not in SERVICES[name]["command"]
+
+
+@pytest.fixture
+def stack(
+    broker: BrokerService, database_server: DatabaseService, prefix: str, tmp_path: Path
+) -> Iterator[dict[str, Plain]]:
+    """Init and every service that can run here, not started yet."""
+    database = "compose"
+    for each in (database, f"{database}_dagster"):
+        database_server.create_database(each)
+    home = tmp_path / "dagster"
+    home.mkdir()
+    if (ROOT / "dagster.yaml").exists():
+        shutil.copy(ROOT / "dagster.yaml", home)
+    found = services({"POSTGRES_PASSWORD": password(database_server)})
+    [bridge] = free_ports(1)
+    # What the image sets, and what keeps the tests' topics apart.
+    extra = {
+        "STREAMFLOW_PREFIX": prefix,
+        "STREAMFLOW_STATE_DIR": str(tmp_path / "state"),
+        "STREAMFLOW_BRIDGE_PORT": str(bridge),
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+    }
+    made = {
+        name: Plain(
+            name,
+            found[name],
+            places(broker, database_server, database),
+            extra,
+            tmp_path / f"{name}.log",
+        )
+        for name in ("init", *RUNNING)
+    }
+    yield made
+    for each in made.values():
+        each.kill()
+    settings = Settings(KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap, STREAMFLOW_PREFIX=prefix)
+    specs = declared_topics(settings, load_streams(settings))
+    admin(settings).delete_topics([spec.name for spec in specs])
+    for each in (database, f"{database}_dagster"):
+        database_server.drop_database(each)
+
+
+@pytest.mark.timeout(400)
+def test_every_service_works_with_its_own_command_and_environment(stack: dict[str, Plain]) -> None:
+    init = stack.pop("init")
+    for _ in range(2):
+        done = init.run(*init.command)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith("topics and schema are in place\n")
+    for service in stack.values():
+        service.start()
+    for service in stack.values():
+        wait_until(service.is_healthy, 150, f"{service.name} to be healthy")
+    loader = stack["loader"]
+    sent = loader.run("streamflow", "produce", "--count", "500", "--rate", "5000")
+    assert sent.returncode == 0, sent.stderr
+    audit = loader.run("streamflow", "audit", "--wait", "60")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+    with psycopg.connect(loader.environment["DATABASE_URL"]) as connection:
+        row = connection.execute("SELECT count(*) FROM events").fetchone()
+    assert row is not None
+    assert row[0] >= 500
+    for service in stack.values():
+        if service.name not in NEEDS:
+            assert service.stop(15) == 0, service.name
+
+
+def test_init_gives_up_in_time_and_says_why(stack: dict[str, Plain]) -> None:
+    init = stack["init"]
+    [nobody] = free_ports(1)
+    init.environment["KAFKA_BOOTSTRAP_SERVERS"] = f"127.0.0.1:{nobody}"
+    done = init.run("streamflow", "init", "--wait", "1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: Kafka: ")
+
+
+def _manifests() -> list[dict[str, Any]]:
+    """The manifests as kustomize renders them; without kubectl, as they are written."""
+    kubectl = shutil.which("kubectl")
+    if kubectl:
+        done = subprocess.run(
+            [kubectl, "kustomize", KUBERNETES],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return [each for each in yaml.safe_load_all(done.stdout) if each]
+    listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
+    texts = ((KUBERNETES / name).read_text() for name in listed)
+    return [each for text in texts for each in yaml.safe_load_all(text) if each]
+
+
+@pytest.fixture(scope="module")
+def manifests() -> dict[str, list[dict[str, Any]]]:
+    """By kind."""
+    found = sorted(_manifests(), key=lambda each: str(each["kind"]))
+    return {kind: list(each) for kind, each in itertools.groupby(found, lambda each: each["kind"])}
+
+
+def test_the_manifests_keep_to_the_schema_of_kubernetes(
+    manifests: dict[str, list[dict[str, Any]]],
+) -> None:
+    for kind, found in manifests.items():
+        for each in found if kind != "ScaledObject" else ():
+            kubernetes_validate.validate(each, "1.34", strict=True)
+    assert "Secret" not in manifests
+
+
+def test_kubernetes_runs_what_compose_runs(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    for each in (*manifests["Deployment"], *manifests["Job"]):
+        spec = each["spec"]["template"]["spec"]
+        [container] = spec["containers"]
+        name = each["metadata"]["name"].removeprefix("streamflow-")
+        assert container["command"] == [
+            part for part in OWN[name]["command"] if part != "--browser.gatherUsageStats=false"
+        ]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+    for each in manifests["Deployment"]:
+        labels = each["spec"]["template"]["metadata"]["labels"]
+        assert each["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_keda_scales_each_worker_by_the_lag_of_its_group(
+    manifests: dict[str, list[dict[str, Any]]],
+) -> None:
+    settings = Settings()
+    partitions = {
+        spec.name: spec.partitions for spec in declared_topics(settings, load_streams(settings))
+    }
+    deployments = {each["metadata"]["name"]: each for each in manifests["Deployment"]}
+    scaled = {each["metadata"]["name"]: each["spec"] for each in manifests["ScaledObject"]}
+    assert set(scaled) == {"validator", "analytics", "loader"}
+    for name, spec in scaled.items():
+        assert spec["scaleTargetRef"] == {"name": name}
+        # Two that set the number of replicas would undo each other's work.
+        assert "replicas" not in deployments[name]["spec"]
+        for trigger in spec["triggers"]:
+            told = trigger["metadata"]
+            assert trigger["type"] == "kafka"
+            assert told["consumerGroup"] == GROUPS[name]
+            assert spec["maxReplicaCount"] <= partitions[told["topic"]]
+            assert told["bootstrapServersFromEnv"] == "KAFKA_BOOTSTRAP_SERVERS"
+            assert all(isinstance(value, str) for value in told.values())

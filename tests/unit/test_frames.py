@@ -1,0 +1,110 @@
+"""From a record's bytes to what a client gets."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loads import TOPIC, FakeRecord
+from pipeline import INVALID, event
+from streamflow.privacy import Hasher
+from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.frames import Encoder, Frame, append_time
+
+HASHER = Hasher(b"key", USER_EVENTS.private_fields)
+ENCODER = Encoder({TOPIC: USER_EVENTS}, HASHER)
+ADDRESS = "ann@example.com"
+
+
+def frame(value: bytes | None, topic: str = TOPIC) -> Frame:
+    return Frame(topic, FakeRecord(7, value, topic=topic), ENCODER)
+
+
+def body(made: Frame) -> dict[str, Any]:
+    text = made.packet.encode()
+    assert text[:2] == "42"  # Engine.IO message, Socket.IO event
+    name, found = json.loads(text[2:])
+    assert name == "kafka-event"
+    assert set(found) == {"topic", "payload", "timestamp"}
+    return dict(found)
+
+
+def test_an_event_is_parsed_and_carries_the_time_of_the_broker() -> None:
+    assert body(frame(event(3))) == {
+        "topic": "user-events",
+        "payload": orjson.loads(event(3)),
+        "timestamp": "2026-07-01T12:00:00.007Z",
+    }
+
+
+def test_it_is_encoded_once() -> None:
+    made = frame(event(3))
+    assert made.packet is made.packet
+
+
+@pytest.mark.parametrize(
+    ("value", "payload"),
+    [
+        (None, None),
+        (b"", ""),
+        (b'{"id": 1,', '{"id": 1,'),
+        (b'{"user": "\xff"}', '{"user": "\ufffd"}'),
+        (b'"\\ud800"', '"\\ud800"'),
+        (b"[NaN]", "[NaN]"),
+        (b"7", 7),
+        (b"[" * 300 + b"]" * 300, "[" * 300 + "]" * 300),
+        (b"[" * 100_000, "[" * 100_000),
+    ],
+)
+@pytest.mark.parametrize("topic", [TOPIC, "dead-letter-topic"])
+def test_what_is_no_json_is_text(value: bytes | None, payload: object, topic: str) -> None:
+    assert body(frame(value, topic))["payload"] == payload
+
+
+@pytest.mark.parametrize("topic", [TOPIC, "analytics", "notifications", "dead-letter-topic"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *INVALID.values(),
+        f'{{"user_email": "{ADDRESS}", "type": '.encode(),
+        f'{{"message": "mail {ADDRESS} now"}}'.encode(),
+        b'{"message": "ann\\u0040example.com"}',
+    ],
+)
+def test_no_clear_text_address_is_shown(value: bytes, topic: str) -> None:
+    shown = json.dumps(body(frame(value, topic)))
+    assert ADDRESS not in shown
+    if b"ann" in value:
+        assert HASHER.hash(ADDRESS) in shown
+
+
+def test_what_was_redacted_before_stays_as_it_is() -> None:
+    redacted = HASHER.redact(INVALID[next(code for code in INVALID if "CLEAR" in code)])
+    assert body(frame(redacted, "dead-letter-topic"))["payload"] == orjson.loads(redacted)
+
+
+def test_a_valid_event_whose_user_looks_like_a_handle_is_not_touched() -> None:
+    value = event(1).replace(b"user-1", b"@ann")
+    assert body(frame(value))["payload"]["user"] == "@ann"
+
+
+@given(st.binary(max_size=300) | st.text(max_size=100).map(lambda text: json.dumps(text).encode()))
+def test_any_bytes_become_an_event(value: bytes) -> None:
+    body(frame(value))
+    body(frame(value, "dead-letter-topic"))
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_782_907_200_999, "2026-07-01T12:00:00.999Z"),
+        (-1, "1969-12-31T23:59:59.999Z"),
+        (2**62, None),
+    ],
+)
+def test_append_time(milliseconds: int, text: str | None) -> None:
+    assert append_time(milliseconds) == text
