@@ -22,6 +22,7 @@ from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.failures import told
 from streamflow_dagster.resources import Platform
+from streamflow_dagster.standing import standing
 from streamflow_dagster.verdicts import Verdict, judge_clear_text, judge_contract
 
 CLEAR_TEXT: Final = "no_clear_text_address"
@@ -56,9 +57,13 @@ def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
         names = {name for stream in catalog.streams for name in stream.private_fields}
         hasher = Hasher(private_fields=names)
         with told(), platform.database(settings) as connection:
-            for entry in _selected(catalog, context, CLEAR_TEXT):
-                verdict = _look_for_addresses(connection, entry, hasher)
-                yield verdict.result(entry.key, CLEAR_TEXT)
+            yield from standing(
+                context,
+                (
+                    _look_for_addresses(connection, entry, hasher).result(entry.key, CLEAR_TEXT)
+                    for entry in _selected(catalog, context, CLEAR_TEXT)
+                ),
+            )
 
     return check
 
@@ -133,9 +138,13 @@ def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
     ) -> Iterator[dg.AssetCheckResult]:
         settings = platform.settings()
         with told(), platform.database(settings) as connection:
-            for entry in _selected(catalog, context, CONTRACT):
-                verdict = _compare(connection, entry, settings.contract_rows)
-                yield verdict.result(entry.key, CONTRACT)
+            yield from standing(
+                context,
+                (
+                    _compare(connection, entry, settings.contract_rows).result(entry.key, CONTRACT)
+                    for entry in _selected(catalog, context, CONTRACT)
+                ),
+            )
 
     return check
 

@@ -10,6 +10,7 @@ from streamflow.postgres.tables import WINDOW_COUNTS
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.failures import told
 from streamflow_dagster.resources import Platform
+from streamflow_dagster.standing import standing
 from streamflow_dagster.verdicts import (
     Verdict,
     judge_duplicates,
@@ -51,10 +52,15 @@ def ledger_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
                 patience=settings.audit_patience,
                 most=settings.audit_records,
             )
-        for entry in catalog.tables:
-            for name in _names(entry):
-                if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys:
-                    yield _judge(name, report, entry).result(entry.key, name)
+        yield from standing(
+            context,
+            [
+                _judge(name, report, entry).result(entry.key, name)
+                for entry in catalog.tables
+                for name in _names(entry)
+                if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys
+            ],
+        )
 
     return [check]
 

@@ -21,6 +21,7 @@ from streamflow_dagster.catalog import (
 from streamflow_dagster.failures import retrying, told
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.settings import OrchestrationSettings
+from streamflow_dagster.standing import standing
 
 # Workers report every half minute, and every five minutes when nothing comes.
 FRESHNESS = dg.FreshnessPolicy.time_window(
@@ -145,21 +146,24 @@ def topic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
         entries = [entry for entry in catalog.topics if entry.key in wanted]
         with told():
             found = drifts(platform.settings(), [entry.spec for entry in entries])
-        for entry in entries:
-            own = [drift for drift in found if drift.topic == entry.spec.name]
-            yield dg.AssetCheckResult(
-                passed=not own,
-                asset_key=entry.key,
-                check_name=SPECIFICATION,
-                severity=severity_of(own),
-                description=_verdict(entry, own),
-                metadata={
-                    "differences": len(own),
-                    **{drift.what: f"{drift.found}, not {drift.declared}" for drift in own},
-                },
-            )
+        yield from standing(context, (_result(entry, found) for entry in entries))
 
     return [check]
+
+
+def _result(entry: TopicEntry, found: Sequence[Drift]) -> dg.AssetCheckResult:
+    own = [drift for drift in found if drift.topic == entry.spec.name]
+    return dg.AssetCheckResult(
+        passed=not own,
+        asset_key=entry.key,
+        check_name=SPECIFICATION,
+        severity=severity_of(own),
+        description=_verdict(entry, own),
+        metadata={
+            "differences": len(own),
+            **{drift.what: f"{drift.found}, not {drift.declared}" for drift in own},
+        },
+    )
 
 
 def severity_of(found: Sequence[Drift]) -> dg.AssetCheckSeverity:

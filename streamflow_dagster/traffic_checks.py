@@ -15,6 +15,7 @@ from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.failures import told
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.settings import OrchestrationSettings
+from streamflow_dagster.standing import standing
 from streamflow_dagster.verdicts import (
     Verdict,
     judge_event_age,
@@ -58,9 +59,14 @@ def traffic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
         with told(), platform.database(settings) as connection:
             for entry in catalog.tables:
                 judges = _judges(platform, settings, connection, entry, catalog)
-                for name in _names(entry):
-                    if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys:
-                        yield judges[name]().result(entry.key, name)
+                yield from standing(
+                    context,
+                    [
+                        judges[name]().result(entry.key, name)
+                        for name in _names(entry)
+                        if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys
+                    ],
+                )
 
     return [check]
 

@@ -35,6 +35,8 @@ RUN = "query($id: ID!) {runOrError(runId: $id) {... on Run {status}}}"
 MATERIALIZATIONS = """query($keys: [AssetKeyInput!]!) {assetNodes(assetKeys: $keys)
   {assetKey {path} assetMaterializations(limit: 50) {runId description metadataEntries
   {label ... on IntMetadataEntry {intValue} ... on TextMetadataEntry {text}}}}}"""
+CHECKS = """query($keys: [AssetKeyInput!]!) {assetNodes(assetKeys: $keys) {assetChecksOrError
+  {... on AssetChecks {checks {name executionForLatestMaterialization {status}}}}}}"""
 GRAPH = """{assetNodes {assetKey {path} groupName description kinds owners {__typename}
   dependencyKeys {path} isMaterializable metadataEntries {label}}
   workspaceOrError {... on Workspace {locationEntries {loadStatus
@@ -209,6 +211,26 @@ def test_assets_are_materialized_from_the_ui(dagster: Dagster) -> None:
     assert dagster.wait_for(run) == "SUCCESS"
     [latest, *_] = dagster.materializations("kafka/user_events")
     assert (latest["run"], latest["partitions"]) == (run, 3)
+
+
+def test_a_check_stands_though_workers_report_after_it(dagster: Dagster) -> None:
+    key = {"path": ["kafka", "notifications"]}
+    selector = {
+        **SELECTOR,
+        "assetSelection": [],
+        "assetCheckSelection": [{"assetKey": key, "name": "as_declared"}],
+    }
+    found = dagster.ask(LAUNCH, p={"selector": selector, "mode": "default"})
+    run = found["launchPipelineExecution"]["run"]["runId"]
+    assert dagster.wait_for(run) == "SUCCESS"
+    answer = requests.post(
+        f"{dagster.url}/report_asset_materialization/kafka/notifications", json={}, timeout=10
+    )
+    assert answer.status_code == 200
+    found = dagster.ask(CHECKS, keys=[key])["assetNodes"][0]["assetChecksOrError"]["checks"]
+    assert [each["executionForLatestMaterialization"] for each in found] == [
+        {"status": "SUCCEEDED"}
+    ]
 
 
 def test_without_a_loader_the_sensor_brings_the_table_up_to_date(dagster: Dagster) -> None:
