@@ -136,6 +136,13 @@ def simulate(
     return sent
 
 
+def group_of(settings: Settings, path: Path) -> str:
+    """The consumer group whose offset in partition 0 of the topic tells how many lines of a file
+    were sent."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return f"{settings.prefix}produce-{name}"
+
+
 class FileRun:
     """One run over an NDJSON file.
 
@@ -163,8 +170,7 @@ class FileRun:
         self._path = path
         self.on_invalid = on_invalid
         self.report = report
-        name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-        self._group = f"{settings.prefix}produce-{name}"
+        self._group = group_of(settings, path)
 
     def earlier(self) -> Progress:
         """How far an earlier run had got; nothing where there was none."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from streamflow.cli import data, produce, stack
+from streamflow.cli import bench, data, produce, stack
 from streamflow.errors import StreamFlowError
 
 DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
@@ -52,6 +52,7 @@ def root(
 stack.register(app)
 data.register(app)
 produce.register(app)
+bench.register(app)
 
 
 def main() -> None:
