@@ -140,5 +140,10 @@ def _run(course: Course, raw: float | None, load: float) -> Run:
         raw=raw,
         load_before=load,
         memory=course.memory,
-        detail={"events_timed": course.records, "seconds": course.seconds},
+        detail={
+            "events_timed": course.records,
+            "seconds": course.seconds,
+            "user_cpu_seconds": course.user,
+            "system_cpu_seconds": course.system,
+        },
     )

@@ -32,11 +32,15 @@ class Course(NamedTuple):
     Attributes:
         records: done in that time; the ones of the first step are not among them.
         seconds: of that time.
+        user: seconds of processor time in it, spent in the program and its libraries.
+        system: likewise, spent in the kernel for it.
         memory: during it.
     """
 
     records: int
     seconds: float
+    user: float
+    system: float
     memory: Memory
 
     @property
@@ -71,6 +75,7 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
     """
     process = psutil.Process(child.pid)
     first: tuple[float, int] | None = None
+    used_before = used = process.cpu_times()
     samples: list[tuple[float, int]] = []
     sampled = moved = time.monotonic()
     last = 0
@@ -80,14 +85,22 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
         now = time.monotonic()
         if done != last:
             last, moved = done, now
+        with suppress(psutil.NoSuchProcess):
+            used = process.cpu_times()
         if first is None and done:
-            first = (now, done)
+            first, used_before = (now, done), used
         if first is not None and (now - sampled > _MEMORY_EVERY or not samples):
             sampled = now
             with suppress(psutil.NoSuchProcess):
                 samples.append((now - first[0], process.memory_info().rss))
         if first is not None and done >= total:
-            return Course(done - first[1], now - first[0], Memory(samples))
+            return Course(
+                done - first[1],
+                now - first[0],
+                used.user - used_before.user,
+                used.system - used_before.system,
+                Memory(samples),
+            )
         if ended:
             raise StreamFlowError(f"{child.name} {child.last_words()}")
         if now - moved > _PATIENCE:
