@@ -74,6 +74,9 @@ def run_benchmark(
 def _measure(
     settings: Settings, sandbox: Sandbox, plan: Plan, say: Callable[[str], None]
 ) -> list[Result]:
+    if NEEDS_DATABASE & set(plan.paths):
+        # What is not allowed is told now, not after minutes of measuring.
+        sandbox.claim_schema()
     say(f"preparing {plan.events:,} events")
     hasher = hasher_for(settings, load_streams(settings))
     sources = Sources(sandbox.directory, plan.events, hasher)

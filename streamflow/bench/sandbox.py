@@ -65,9 +65,8 @@ class Sandbox:
         provision(settings, load_streams(settings))
         return settings
 
-    def with_schema(self, settings: Settings) -> Settings:
-        """The same settings with empty tables in a schema of the benchmark's own, which every
-        connection finds first and alone; what was in that schema before is dropped.
+    def claim_schema(self) -> None:
+        """Creates the schema of the benchmark's own, empty; whatever was in it is dropped.
 
         Raises:
             ConfigurationError: the user may not create a schema.
@@ -83,6 +82,11 @@ class Sandbox:
                     f"GRANT CREATE ON DATABASE {database} TO {user}"
                 ) from None
             self._has_schema = True
+
+    def with_schema(self, settings: Settings) -> Settings:
+        """The same settings with empty tables in the schema of the benchmark's own, which every
+        connection finds first and alone."""
+        self.claim_schema()
         given = conninfo_to_dict(self._own.database).get("options") or ""
         options = f"{given} -c search_path={self._schema.as_string()}".strip()
         url = make_conninfo(self._own.database, options=options)

@@ -78,10 +78,12 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
     used_before = used = process.cpu_times()
     samples: list[tuple[float, int]] = []
     sampled = moved = time.monotonic()
-    last = 0
+    done = last = 0
     while True:
         ended = child.poll() is not None
-        done = progress()
+        # A coordinator that is being made or moved says no for a moment.
+        with suppress(Unavailable):
+            done = progress()
         now = time.monotonic()
         if done != last:
             last, moved = done, now

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamflow.bench.figures import MEMORY_BAR, PathName, Result, Spread
+from streamflow.bench.figures import MEMORY_BAR, Memory, PathName, Result, Spread
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-_TITLES = ("path", "measured", "raw limit", "ratio", "bar", "met")
+LOG_WIDTH = 160
+_TITLES = ("measured", "raw limit", "ratio", "bar", "met")
 
 
 def register(app: typer.Typer) -> None:
@@ -70,10 +71,12 @@ def _require_writable(path: Path) -> None:
 
 def _show(results: list[Result]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console(highlight=False)
-    table = Table(*_TITLES)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    table = Table(Column("path", no_wrap=True), *_TITLES)
     for each in results:
         unit = each.path.unit
         table.add_row(
@@ -86,11 +89,10 @@ def _show(results: list[Result]) -> None:
         )
     for each in results:
         if each.peak_mb is not None:
-            memory = [run.memory.as_dict() for run in each.runs if run.memory is not None]
-            course = ", ".join(f"{run['first_mb']:.0f} → {run['last_mb']:.0f}" for run in memory)
+            courses = [run.memory for run in each.runs if run.memory is not None]
             table.add_row(
-                f"memory of {each.path.name}, peak (first → last)",
-                f"{_told(each.peak_mb, ',.0f', 'MB')} ({course})",
+                f"memory of {each.path.name}: peak",
+                f"{_told(each.peak_mb, ',.0f', 'MB')}\n{'; '.join(map(_course, courses))}",
                 "-",
                 "-",
                 MEMORY_BAR.text("MB"),
@@ -99,12 +101,17 @@ def _show(results: list[Result]) -> None:
     console.print(table)
 
 
+def _course(memory: Memory) -> str:
+    found = memory.as_dict()
+    return f"from {found['first_mb']:.0f} to {found['last_mb']:.0f}"
+
+
 def _told(found: Spread | None, form: str, unit: str) -> str:
     if found is None:
         return "unknown"
     text = f"{found.median:{form}} {unit}".rstrip()
     if found.least != found.most:
-        text += f" ({found.least:{form}} to {found.most:{form}})"
+        text += f"\n({found.least:{form}} to {found.most:{form}})"
     return text
 
 
