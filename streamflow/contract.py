@@ -8,7 +8,8 @@ finding out what is wrong, is in `explain`.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import (
@@ -43,9 +44,26 @@ _REPLACEMENT: Final = "\ufffd"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+# Texts of the parts of a time: looking them up is three times as fast as formatting.
+MINUTES: Final = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
+SECONDS: Final = [f"{second:02d}." for second in range(60)]
+
+
+@lru_cache(maxsize=1024)
+def _day_text(ordinal: int) -> str:
+    return f"{date.fromordinal(ordinal).isoformat()}T"
+
+
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and ``Z``: the form in which every time is written."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    if moment.tzinfo is not PYDANTIC_UTC:
+        moment = moment.astimezone(UTC)
+    return "%s%s%s%03dZ" % (  # noqa: UP031 (on the path of every event, and faster)
+        _day_text(moment.toordinal()),
+        MINUTES[moment.hour * 60 + moment.minute],
+        SECONDS[moment.second],
+        moment.microsecond // 1000,
+    )
 
 
 class _Rfc3339:
@@ -70,6 +88,10 @@ class _Rfc3339:
 Timestamp = Annotated[
     datetime, _Rfc3339, PlainSerializer(format_time, return_type=str, when_used="json")
 ]
+# The zone object that pydantic gives to a time written with "Z". Comparing identities is seven times
+# faster than asking for the offset; if pydantic stops sharing it, only the speed is lost.
+PYDANTIC_UTC: Final = TypeAdapter(Timestamp).validate_python("2000-01-01T00:00:00Z").tzinfo
+
 HashedAddress = Annotated[str, StringConstraints(pattern=privacy.HASH_PATTERN)]
 
 

@@ -156,6 +156,13 @@ def origin_of(record: Record) -> Origin:
     return position_of(record)
 
 
+def encoded_origin(record: Record) -> bytes:
+    """As ``origin_of(record).encode()``, without a detour for the many records without headers."""
+    if headers_of(record):
+        return origin_of(record).encode()
+    return f"{record.topic()}/{record.partition()}/{record.offset()}".encode()
+
+
 def attempt_of(headers: Headers) -> int:
     """How often this record was replayed: 0 for one that came first-hand."""
     raw = last_header(headers, ATTEMPT_HEADER)

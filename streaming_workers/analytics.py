@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Final
 
 import orjson
@@ -40,6 +41,11 @@ class Analytics:
             stream.topic: (stream, stream.windows)
             for stream in streams
             if stream.windows is not None
+        }
+        # Looked up once, not for every record.
+        self._ways = {
+            topic: (stream.decoder.decode, attrgetter(spec.group_by))
+            for topic, (stream, spec) in self._streams.items()
         }
         self.topics = list(self._streams)
         self.assets: Mapping[str, str] = {
@@ -108,18 +114,20 @@ class Analytics:
 
     def _count(self, batch: Batch) -> list[tuple[int, ErrorCode]]:
         rejected: list[tuple[int, ErrorCode]] = []
+        ways, windows = self._ways, self._windows
+        epoch, millisecond = _EPOCH, _MILLISECOND
         for index, record in enumerate(batch.records):
-            topic, partition = record.topic() or "", record.partition() or 0
-            stream, spec = self._streams[topic]
-            event = stream.decoder.decode(record.value())
+            topic = record.topic() or ""
+            decode, group_of = ways[topic]
+            event = decode(record.value())
             if isinstance(event, Rejection):
                 # The validator makes a dead letter of it.
                 rejected.append((index, event.code))
                 continue
-            self._windows[topic, partition].count(
+            windows[topic, record.partition() or 0].count(
                 record.offset() or 0,
-                (event.timestamp - _EPOCH) // _MILLISECOND,
-                str(getattr(event, spec.group_by)),
+                (event.timestamp - epoch) // millisecond,
+                str(group_of(event)),
                 record.timestamp()[1],
             )
         return rejected

@@ -11,20 +11,12 @@ from operator import methodcaller
 from typing import Final
 
 from streamflow import dead_letters
-from streamflow.contract import Event
+from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.errors import ConfigurationError
 from streamflow.flow import Batch, Count, Output, Partition, Replay
 from streamflow.postgres.derived import notification_line, window_count_line
 from streamflow.postgres.letters import dead_letter_line
-from streamflow.postgres.rows import (
-    MINUTES,
-    PYDANTIC_UTC,
-    SECONDS,
-    TIME_AND_POSITION,
-    DayTexts,
-    EventRows,
-    tail,
-)
+from streamflow.postgres.rows import TIME_AND_POSITION, DayTexts, EventRows, tail
 from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, SHARED, WINDOW_COUNTS, Table
 from streamflow.privacy import Hasher
 from streamflow.records import (

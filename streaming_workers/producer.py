@@ -28,7 +28,7 @@ from streaming_workers.simulation import Simulated
 OnInvalid = Literal["stop", "skip", "send"]
 # Seconds to wait before an event is sent.
 Pace = Callable[[Event], float]
-_TRANSACTION_LINES = 20_000
+_TRANSACTION_LINES = 50_000
 _TRANSACTION_SECONDS = 1.0
 _TIMEOUT = 60.0  # seconds
 
@@ -136,6 +136,13 @@ def simulate(
     return sent
 
 
+def group_of(settings: Settings, path: Path) -> str:
+    """The consumer group whose offset in partition 0 of the topic tells how many lines of a file
+    were sent."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return f"{settings.prefix}produce-{name}"
+
+
 class FileRun:
     """One run over an NDJSON file.
 
@@ -163,8 +170,7 @@ class FileRun:
         self._path = path
         self.on_invalid = on_invalid
         self.report = report
-        name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-        self._group = f"{settings.prefix}produce-{name}"
+        self._group = group_of(settings, path)
 
     def earlier(self) -> Progress:
         """How far an earlier run had got; nothing where there was none."""
@@ -236,7 +242,6 @@ class _Transfer:
         self._run = run
         self._client = client
         self._metadata = metadata
-        self._sender = Sender(client)
 
     def send(
         self,
@@ -286,13 +291,23 @@ class _Transfer:
             if run.on_invalid == "skip":
                 sent.skipped += 1
                 return
-            self._sender.send(topic, None, run.reader.redacted(text))
+            self._send(topic, None, run.reader.redacted(text))
             sent.invalid[read.code.value] = sent.invalid.get(read.code.value, 0) + 1
         else:
             if pace is not None:
                 stop.wait(pace(read.event))
-            self._sender.send(topic, read.key, read.value)
+            self._send(topic, read.key, read.value)
         sent.records += 1
+
+    def _send(self, topic: str, key: bytes | None, value: bytes) -> None:
+        """Hands a record over. Nobody need be told of its delivery: the commit fails without it."""
+        while True:
+            try:
+                self._client.produce(topic, value, key)
+            except BufferError:
+                self._client.poll(0.1)
+            else:
+                return
 
     def _commit(self, lines: int, size: int, digest: str) -> None:
         """The records and how far they go, in one transaction."""

@@ -10,7 +10,7 @@ from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output
 from streamflow.privacy import Hasher
-from streamflow.records import ORIGIN_HEADER, OutRecord, Rejection, origin_of
+from streamflow.records import ORIGIN_HEADER, OutRecord, Rejection, encoded_origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.job import PlainJob
@@ -45,7 +45,16 @@ class Validator(PlainJob):
             for stream in streams
             for topic in (stream.notifications_topic, stream.dead_letter_topic)
         }
-        self._streams = {stream.topic: stream for stream in streams}
+        # Looked up once, not for every record.
+        self._ways = {
+            stream.topic: (
+                stream.decoder.decode,
+                stream.notify,
+                stream.notifications_topic,
+                stream.dead_letter_topic,
+            )
+            for stream in streams
+        }
         self._hasher = hasher
         self._clock = clock
 
@@ -55,36 +64,37 @@ class Validator(PlainJob):
             return None
         records: list[OutRecord] = []
         rejected: list[tuple[int, ErrorCode]] = []
+        add, ways = records.append, self._ways
         for index, record in enumerate(batch.records):
-            stream = self._streams[record.topic() or ""]
-            event = stream.decoder.decode(record.value())
+            decode, notify, notifications, dead_letters_topic = ways[record.topic() or ""]
+            event = decode(record.value())
             if isinstance(event, Rejection):
                 rejected.append((index, event.code))
-                records.append(
+                add(
                     dead_letters.build(
                         record,
                         event,
                         stage=STAGE,
                         group=self.group,
-                        topic=stream.dead_letter_topic,
+                        topic=dead_letters_topic,
                         hasher=self._hasher,
                         now=self._clock(),
                     )
                 )
-            elif stream.notify is not None:
-                told = stream.notify(event)
+            elif notify is not None:
+                message, event_id, user = notify(event)
                 body = {
-                    "message": told.message,
+                    "message": message,
                     "time": format_time(event.timestamp),
-                    "event_id": told.event_id,
-                    "user": told.user,
+                    "event_id": event_id,
+                    "user": user,
                 }
-                records.append(
+                add(
                     OutRecord(
-                        stream.notifications_topic,
-                        told.user.encode(),
+                        notifications,
+                        user.encode(),
                         orjson.dumps(body),
-                        [(ORIGIN_HEADER, origin_of(record).encode())],
+                        [(ORIGIN_HEADER, encoded_origin(record))],
                     )
                 )
         return Output(positions=batch.positions, records=records, rejected=rejected)

@@ -98,7 +98,11 @@ def environment(settings: Settings, **changes: str) -> dict[str, str]:
 
 
 def streamflow(
-    settings: Settings, *arguments: str, text: bytes = b"", **changes: str
+    settings: Settings,
+    *arguments: str,
+    text: bytes = b"",
+    seconds: float = 120,
+    **changes: str,
 ) -> "subprocess.CompletedProcess[str]":
     """The command line, as a user runs it against these settings."""
     done = subprocess.run(
@@ -106,7 +110,7 @@ def streamflow(
         env=environment(settings, **changes) | {"COLUMNS": "160"},
         input=text,
         capture_output=True,
-        timeout=120,
+        timeout=seconds,
         check=False,
     )
     return subprocess.CompletedProcess(

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from streamflow.cli import dagster, data, dlq, produce, stack
+from streamflow.cli import bench, dagster, data, dlq, produce, stack
 from streamflow.errors import StreamFlowError, UsageError
 
 DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
@@ -58,6 +58,7 @@ dagster.register(app)
 data.register(app)
 dlq.register(app)
 produce.register(app)
+bench.register(app)
 
 
 def main() -> None:

@@ -14,6 +14,26 @@ _TIMEOUT = 30.0  # seconds; of one call to the coordinator
 _COMMIT_TRIES = 5
 
 
+def transactional_producer(settings: Settings, transactional_id: str) -> Producer:
+    """A producer that is ready for its first transaction.
+
+    Raises:
+        Unavailable: the coordinator does not answer.
+    """
+    client = producer(
+        settings,
+        **{
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": 15_000,
+            "delivery.timeout.ms": 14_000,
+            "linger.ms": 0,
+        },
+    )
+    with kafka_errors():
+        client.init_transactions(_TIMEOUT)
+    return client
+
+
 class KafkaSink:
     """Commits a worker's records together with its consumer group's offsets.
 
@@ -29,17 +49,7 @@ class KafkaSink:
 
     def __init__(self, settings: Settings, consumer: Consumer, transactional_id: str) -> None:
         self._consumer = consumer
-        self._producer: Producer = producer(
-            settings,
-            **{
-                "transactional.id": transactional_id,
-                "transaction.timeout.ms": 15_000,
-                "delivery.timeout.ms": 14_000,
-                "linger.ms": 0,
-            },
-        )
-        with kafka_errors():
-            self._producer.init_transactions(_TIMEOUT)
+        self._producer = transactional_producer(settings, transactional_id)
 
     def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
         """What the group has committed. Waits for transactions whose outcome is still open.

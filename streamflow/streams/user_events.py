@@ -32,11 +32,7 @@ class UserEvent(Event):
 
 def notify(event: UserEvent) -> Notification:
     """What is told of an event."""
-    return Notification(
-        message=f"User {event.user} {_DONE[event.type]}",
-        event_id=event.id,
-        user=event.user,
-    )
+    return Notification(f"User {event.user} {_DONE[event.type]}", event.id, event.user)
 
 
 USER_EVENTS = Stream(

@@ -1,12 +1,14 @@
 """One code per cause, whatever the bytes (G6)."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamflow.contract import EARLIEST, LATEST, format_time
 from streamflow.errors import ErrorCode
 from streamflow.records import Rejection
 from streamflow.streams.user_events import USER_EVENTS, UserEvent
@@ -81,3 +83,18 @@ def test_a_good_event_comes_through() -> None:
 )
 def test_any_bytes_are_an_event_or_a_rejection(value: bytes) -> None:
     assert isinstance(USER_EVENTS.decoder.decode(value), UserEvent | Rejection)
+
+
+@given(
+    st.datetimes(
+        EARLIEST.replace(tzinfo=None),
+        LATEST.replace(tzinfo=None),
+        timezones=st.timezones() | st.just(UTC),
+    )
+)
+def test_a_time_is_written_in_utc_with_milliseconds(moment: datetime) -> None:
+    text = format_time(moment)
+    assert text == moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    again = USER_EVENTS.decoder.decode(changed(timestamp=text))
+    assert isinstance(again, UserEvent)
+    assert format_time(again.timestamp) == text

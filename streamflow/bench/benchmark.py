@@ -1,0 +1,134 @@
+"""All of a benchmark: prepare, measure path by path, clean up, report."""
+
+import os
+import platform
+from collections.abc import Callable, Collection
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import psutil
+
+from streamflow.bench.figures import PATHS, PathName, Result, Run
+from streamflow.bench.paths import Paths
+from streamflow.bench.sandbox import Sandbox
+from streamflow.bench.sources import Sources
+from streamflow.contract import format_time
+from streamflow.postgres.connections import session
+from streamflow.registry import hasher_for, load_streams
+from streamflow.settings import Settings
+from streamflow.stack.signals import StopSignals
+
+NEEDS_DATABASE = {PathName.LOADER, PathName.LATENCY}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        events: for each run of a path with a rate.
+        runs: of each path.
+        latency_seconds: of sending at a steady rate.
+    """
+
+    paths: Collection[PathName]
+    events: int
+    runs: int
+    latency_seconds: float
+
+
+def run_benchmark(
+    settings: Settings, plan: Plan, say: Callable[[str], None]
+) -> tuple[list[Result], dict[str, Any]]:
+    """Measures, and removes everything it made, whatever happens.
+
+    Returns:
+        The results, and the whole report for JSON.
+
+    Raises:
+        ConfigurationError: Kafka or PostgreSQL do not let it have topics or a schema of its own.
+        KeyboardInterrupt: a stop signal came; everything is removed.
+    """
+    report = {
+        "date": format_time(datetime.now(UTC)),
+        "events": plan.events,
+        "runs": plan.runs,
+        "latency_seconds": plan.latency_seconds,
+        "machine": _machine(),
+        "versions": _versions(settings, plan.paths),
+    }
+    with StopSignals() as signals, closing(Sandbox(settings)) as sandbox:
+        with signals.interrupting():
+            results = _measure(settings, sandbox, plan, say)
+        say("removing topics, groups and tables")
+    report["paths"] = [result.as_dict() for result in results]
+    return results, report
+
+
+def _measure(
+    settings: Settings, sandbox: Sandbox, plan: Plan, say: Callable[[str], None]
+) -> list[Result]:
+    if NEEDS_DATABASE & set(plan.paths):
+        # What is not allowed is told now, not after minutes of measuring.
+        sandbox.claim_schema()
+    say(f"preparing {plan.events:,} events")
+    hasher = hasher_for(settings, load_streams(settings))
+    sources = Sources(sandbox.directory, plan.events, hasher)
+    paths = Paths(sandbox, sources, plan.latency_seconds)
+    results = []
+    for name in PathName:
+        if name not in plan.paths:
+            continue
+        result = Result(PATHS[name], [])
+        for number in range(1, plan.runs + 1):
+            run = paths.measure(name)
+            result.runs.append(run)
+            say(f"{name}, run {number} of {plan.runs}: {_told(run, PATHS[name].unit)}")
+        results.append(result)
+    return results
+
+
+def _told(run: Run, unit: str) -> str:
+    figure, raw = (
+        "unknown" if each is None else f"{each:,.0f} {unit}" for each in (run.figure, run.raw)
+    )
+    return f"{figure}, raw limit {raw}"
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "cpu": _cpu_model(),
+        "memory_mb": psutil.virtual_memory().total // 1_000_000,
+        "system": platform.platform(),
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _versions(settings: Settings, paths: Collection[PathName]) -> dict[str, str]:
+    found = {
+        "streamflow": version("streamflow"),
+        "python": platform.python_version(),
+        "confluent-kafka": version("confluent-kafka"),
+        "librdkafka": confluent_kafka.libversion()[0],
+        "psycopg": version("psycopg"),
+        "pydantic": version("pydantic"),
+    }
+    if NEEDS_DATABASE & set(paths):
+        with session(settings, "bench") as connection:
+            row = connection.execute("SHOW server_version").fetchone()
+            found["postgresql"] = str(row[0]) if row else "unknown"
+    return found

@@ -1,0 +1,266 @@
+"""What is measured and how it is judged: paths, bars, runs. Pure."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+MEGABYTE: Final = 1_000_000
+
+
+class PathName(StrEnum):
+    """The paths that can be measured, in the order in which they are."""
+
+    PRODUCE = "produce"
+    LOADER = "loader"
+    ANALYTICS = "analytics"
+    VALIDATOR = "validator"
+    LATENCY = "latency"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """What design.md, section 6, asks of a path on two cores.
+
+    Attributes:
+        at_least: the smallest figure that is enough.
+        at_most: the largest one.
+        least_ratio: the smallest share of the raw limit that is enough.
+    """
+
+    at_least: float | None = None
+    at_most: float | None = None
+    least_ratio: float | None = None
+
+    def is_met(self, figure: float | None, ratio: float | None) -> bool | None:
+        """Whether the bar is met; None where what it asks for is not known."""
+        verdicts = [
+            None if found is None else good(found, asked)
+            for found, asked, good in (
+                (figure, self.at_least, float.__ge__),
+                (figure, self.at_most, float.__le__),
+                (ratio, self.least_ratio, float.__ge__),
+            )
+            if asked is not None
+        ]
+        if False in verdicts:
+            return False
+        return None if None in verdicts or not verdicts else True
+
+    def text(self, unit: str) -> str:
+        """The bar in words."""
+        parts = []
+        if self.at_least is not None:
+            parts.append(f"≥ {self.at_least:,.0f} {unit}")
+        if self.at_most is not None:
+            parts.append(f"≤ {self.at_most:,.0f} {unit}")
+        if self.least_ratio is not None:
+            parts.append(f"ratio ≥ {self.least_ratio:g}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """A path of design.md, section 6.
+
+    Attributes:
+        text: what is measured.
+        raw: the raw limit that it is measured beside.
+        unit: of figure and raw limit.
+    """
+
+    name: PathName
+    text: str
+    raw: str
+    unit: str
+    bar: Bar
+
+
+_EVENTS: Final = "events/s"
+
+PATHS: Final = {
+    path.name: path
+    for path in (
+        Path(
+            name=PathName.PRODUCE,
+            text="produce with hashing (a file, in transactions)",
+            raw="bare produce of the same records",
+            unit=_EVENTS,
+            bar=Bar(at_least=150_000),
+        ),
+        Path(
+            name=PathName.LOADER,
+            text="user-events → PostgreSQL (loader)",
+            raw="bare COPY of the same rows",
+            unit=_EVENTS,
+            bar=Bar(at_least=150_000, least_ratio=0.5),
+        ),
+        Path(
+            name=PathName.ANALYTICS,
+            text="user-events → windows (analytics)",
+            raw="bare consume of the same topic",
+            unit=_EVENTS,
+            bar=Bar(at_least=200_000),
+        ),
+        Path(
+            name=PathName.VALIDATOR,
+            text="user-events → notifications (validator)",
+            raw="bare transactional produce of as many notifications",
+            unit=_EVENTS,
+            bar=Bar(at_least=100_000),
+        ),
+        Path(
+            name=PathName.LATENCY,
+            text="event → row visible in PostgreSQL, p99",
+            raw="bare produce → consume, p99",
+            unit="ms",
+            bar=Bar(at_most=500),
+        ),
+    )
+}
+MEMORY_BAR: Final = Bar(at_most=300)
+
+
+class Memory(NamedTuple):
+    """Resident memory of a worker, from its first durable progress to the end of its run.
+
+    Attributes:
+        samples: seconds since the first progress, and bytes.
+    """
+
+    samples: list[tuple[float, int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """In megabytes; the series, and what stands out of it."""
+        sizes = [size / MEGABYTE for _, size in self.samples]
+        return {
+            "first_mb": round(sizes[0], 1) if sizes else None,
+            "peak_mb": round(max(sizes), 1) if sizes else None,
+            "last_mb": round(sizes[-1], 1) if sizes else None,
+            "samples": [[round(at, 2), round(size / MEGABYTE, 1)] for at, size in self.samples],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One measurement of a path.
+
+    Attributes:
+        figure: in the path's unit; None where it cannot be told.
+        raw: the raw limit, in the same unit.
+        load_before: load average over the last minute, before the run.
+        memory: of the process measured, where there was one.
+        detail: further figures, named with their units.
+    """
+
+    figure: float | None
+    raw: float | None
+    load_before: float
+    memory: Memory | None = None
+    detail: dict[str, float | int | None] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        """Figure by raw limit."""
+        return self.figure / self.raw if self.figure is not None and self.raw else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "figure": _rounded(self.figure),
+            "raw": _rounded(self.raw),
+            "ratio": _rounded(self.ratio),
+            "load_before": self.load_before,
+            "memory": None if self.memory is None else self.memory.as_dict(),
+            **{name: _rounded(value) for name, value in self.detail.items()},
+        }
+
+
+class Spread(NamedTuple):
+    """Median, smallest and largest of several runs."""
+
+    median: float
+    least: float
+    most: float
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Of the values that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return Spread(statistics.median(known), min(known), max(known)) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All runs of one path."""
+
+    path: Path
+    runs: list[Run]
+
+    @property
+    def figure(self) -> Spread | None:
+        """Of all runs."""
+        return spread([run.figure for run in self.runs])
+
+    @property
+    def raw(self) -> Spread | None:
+        """The raw limit over all runs."""
+        return spread([run.raw for run in self.runs])
+
+    @property
+    def ratio(self) -> Spread | None:
+        """Of figure and raw limit of the same run each."""
+        return spread([run.ratio for run in self.runs])
+
+    @property
+    def peak_mb(self) -> Spread | None:
+        """The largest resident memory of each run, in megabytes."""
+        return spread(
+            [run.memory.as_dict()["peak_mb"] for run in self.runs if run.memory is not None]
+        )
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the medians meet the bar."""
+        figure, ratio = self.figure, self.ratio
+        return self.path.bar.is_met(figure and figure.median, ratio and ratio.median)
+
+    @property
+    def memory_met(self) -> bool | None:
+        """Whether the largest memory of all runs meets its bar."""
+        peak = self.peak_mb
+        return MEMORY_BAR.is_met(peak and peak.most, None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        path = self.path
+        return {
+            "name": path.name.value,
+            "path": path.text,
+            "raw_limit": path.raw,
+            "unit": path.unit,
+            "bar": path.bar.text(path.unit),
+            "met": self.met,
+            "figure": _named(self.figure),
+            "raw": _named(self.raw),
+            "ratio": _named(self.ratio),
+            "memory_peak_mb": _named(self.peak_mb),
+            "memory_bar": MEMORY_BAR.text("MB"),
+            "memory_met": self.memory_met,
+            "runs": [run.as_dict() for run in self.runs],
+        }
+
+
+def _named(found: Spread | None) -> dict[str, float | None] | None:
+    if found is None:
+        return None
+    return {
+        "median": _rounded(found.median),
+        "min": _rounded(found.least),
+        "max": _rounded(found.most),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -1,0 +1,149 @@
+"""How each path is measured: the real worker, then its raw limit on the same data."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from itertools import cycle
+
+from streamflow.bench import latency, limits
+from streamflow.bench.figures import PathName, Run
+from streamflow.bench.sandbox import Sandbox
+from streamflow.bench.sources import Sources
+from streamflow.bench.watching import Course, group_progress, loader_progress, running, watch
+from streamflow.kafka import clients, offsets
+from streamflow.registry import load_streams
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+from streaming_workers.producer import group_of
+
+
+class Paths:
+    """Measures the paths in a sandbox.
+
+    Measure the loader before the validator: it also loads what the validator derives.
+
+    Args:
+        sandbox: for topics, groups and tables.
+        sources: the events.
+        latency_seconds: how long events are sent at a steady rate, for each side.
+    """
+
+    def __init__(self, sandbox: Sandbox, sources: Sources, latency_seconds: float) -> None:
+        self._sandbox = sandbox
+        self._sources = sources
+        self._latency_seconds = latency_seconds
+        self._runs = 0
+        self._measures: dict[PathName, Callable[[float], Run]] = {
+            PathName.PRODUCE: self._produce,
+            PathName.LOADER: self._load,
+            PathName.ANALYTICS: self._count,
+            PathName.VALIDATOR: self._validate,
+            PathName.LATENCY: self._latency,
+        }
+
+    def measure(self, name: PathName) -> Run:
+        """Measures a path once."""
+        self._runs += 1
+        return self._measures[name](os.getloadavg()[0])
+
+    @cached_property
+    def _filled(self) -> Settings:
+        """Settings under which ``user-events`` holds all events, for every worker path."""
+        settings = self._sandbox.settings_with_topics("filled")
+        limits.bare_produce(settings, _stream(settings).topic, self._sources.records())
+        return settings
+
+    def _produce(self, load: float) -> Run:
+        total, lines = self._sources.count, self._sources.lines
+        with self._sandbox.topics(f"produce-{self._runs}") as settings:
+            topic = _stream(settings).topic
+            with (
+                group_progress(settings, group_of(settings, lines), [(topic, 0)]) as done,
+                running(self._sandbox, settings, "produce", "--from", str(lines)) as child,
+            ):
+                course = watch(child, done, total)
+        with self._sandbox.topics(f"bare-{self._runs}") as settings:
+            topic = _stream(settings).topic
+            raw = limits.bare_produce(settings, topic, self._sources.records())
+        return _run(course, raw, load)
+
+    def _load(self, load: float) -> Run:
+        settings = self._sandbox.with_schema(self._filled)
+        stream = _stream(settings)
+        with (
+            loader_progress(settings, stream.topic) as done,
+            running(self._sandbox, settings, "worker", "loader") as child,
+        ):
+            course = watch(child, done, self._sources.count)
+        self._sandbox.remove_groups(settings.group("loader"))
+        return _run(course, limits.bare_copy(settings, stream), load)
+
+    def _count(self, load: float) -> Run:
+        course = self._transactional("analytics")
+        topic = _stream(self._filled).topic
+        return _run(course, limits.bare_consume(self._filled, topic, self._sources.count), load)
+
+    def _validate(self, load: float) -> Run:
+        course = self._transactional("validator")
+        total, told = self._sources.count, _stream(self._filled).notifications_topic
+        sample = limits.sample_of(self._filled, told, total)
+        with self._sandbox.topics(f"bare-{self._runs}") as settings:
+            topic = _stream(settings).notifications_topic
+            raw = limits.bare_transactions(settings, topic, sample, total)
+        return _run(course, raw, load)
+
+    def _transactional(self, name: str) -> Course:
+        """A worker that commits to its group, over all events."""
+        settings = self._filled
+        group = settings.group(name)
+        partitions = offsets.partitions_of(clients.admin(settings), [_stream(settings).topic])
+        with (
+            group_progress(settings, group, partitions) as done,
+            running(self._sandbox, settings, "worker", name) as child,
+        ):
+            course = watch(child, done, self._sources.count)
+        self._sandbox.remove_groups(group)
+        return course
+
+    def _latency(self, load: float) -> Run:
+        seconds = self._latency_seconds
+        with self._sandbox.topics(f"latency-{self._runs}") as settings:
+            topic = _stream(settings).topic
+            records = cycle(self._sources.records())
+            with latency.consuming(settings, topic) as watcher:
+                bare = latency.measure(settings, topic, watcher, records, seconds)
+        with self._sandbox.topics(f"latency-rows-{self._runs}") as settings:
+            stored = self._sandbox.with_schema(settings)
+            with (
+                latency.querying(stored, topic := _stream(stored).topic) as watcher,
+                running(self._sandbox, stored, "worker", "loader"),
+            ):
+                found = latency.measure(stored, topic, watcher, records, seconds)
+        return Run(
+            figure=found.p99,
+            raw=bare.p99,
+            load_before=load,
+            detail={
+                **{f"row_{name}": value for name, value in found.named().items()},
+                **{f"bare_{name}": value for name, value in bare.named().items()},
+            },
+        )
+
+
+def _stream(settings: Settings) -> Stream:
+    return load_streams(settings)[0]
+
+
+def _run(course: Course, raw: float | None, load: float) -> Run:
+    return Run(
+        figure=course.rate,
+        raw=raw,
+        load_before=load,
+        memory=course.memory,
+        detail={
+            "events_timed": course.records,
+            "seconds": course.seconds,
+            "user_cpu_seconds": course.user,
+            "system_cpu_seconds": course.system,
+        },
+    )

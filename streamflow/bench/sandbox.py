@@ -1,0 +1,166 @@
+"""Topics, groups and tables of the benchmark's own, on the configured Kafka and PostgreSQL.
+
+Everything carries one name that nobody else uses, so that what is measured never touches the user's
+data or the running workers' groups, and so that all of it can be found and removed at the end.
+"""
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import tenacity
+from confluent_kafka import KafkaError, KafkaException
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from streamflow.errors import ConfigurationError, Unavailable
+from streamflow.kafka.clients import admin, kafka_errors, translated
+from streamflow.kafka.topics import provision
+from streamflow.postgres.connections import session
+from streamflow.postgres.schema import upgrade
+from streamflow.registry import load_streams
+from streamflow.settings import Settings
+
+STREAM: Final = "streamflow.streams.user_events:USER_EVENTS"
+
+_TIMEOUT: Final = 30.0  # seconds
+
+
+class Sandbox:
+    """A place to measure in; close it, whatever happened: it removes everything it made.
+
+    Args:
+        settings: where Kafka and PostgreSQL are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        token = secrets.token_hex(3)
+        self.prefix = f"bench-{token}."
+        self._schema = sql.Identifier(f"streamflow_bench_{token}")
+        self._own = settings
+        self._has_schema = False
+        self._temporary = tempfile.TemporaryDirectory(prefix="streamflow-bench-")
+        self.directory = Path(self._temporary.name)
+
+    @contextmanager
+    def topics(self, name: str) -> Iterator[Settings]:
+        """As `settings_with_topics`; the topics and their groups go at the end."""
+        settings = self.settings_with_topics(name)
+        yield settings
+        # After an error `close` does it.
+        self.remove_groups(settings.prefix)
+        self.remove_topics(settings.prefix)
+
+    def settings_with_topics(self, name: str) -> Settings:
+        """Settings under which the topics of ``user-events`` exist and are empty.
+
+        Args:
+            name: of this set of topics, made part of the prefix.
+        """
+        settings = self._settings(f"{self.prefix}{name}.")
+        provision(settings, load_streams(settings))
+        return settings
+
+    def claim_schema(self) -> None:
+        """Creates the schema of the benchmark's own, empty; whatever was in it is dropped.
+
+        Raises:
+            ConfigurationError: the user may not create a schema.
+        """
+        self._drop_schema()
+        with session(self._own, "bench") as connection:
+            user, database = connection.info.user, connection.info.dbname
+            try:
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(self._schema))
+            except psycopg.errors.InsufficientPrivilege:
+                raise ConfigurationError(
+                    f"the benchmark needs a schema of its own, and {user} may not create one: "
+                    f"GRANT CREATE ON DATABASE {database} TO {user}"
+                ) from None
+            self._has_schema = True
+
+    def with_schema(self, settings: Settings) -> Settings:
+        """The same settings with empty tables in the schema of the benchmark's own, which every
+        connection finds first and alone."""
+        self.claim_schema()
+        given = conninfo_to_dict(self._own.database).get("options") or ""
+        options = f"{given} -c search_path={self._schema.as_string()}".strip()
+        url = make_conninfo(self._own.database, options=options)
+        settings = self._settings(settings.prefix, DATABASE_URL=url)
+        upgrade(settings, load_streams(settings))
+        return settings
+
+    def _settings(self, prefix: str, **changes: str) -> Settings:
+        values = self._own.model_dump(by_alias=True, exclude={"streams"})
+        return Settings(
+            **values
+            | {
+                "STREAMFLOW_PREFIX": prefix,
+                "STREAMFLOW_STREAMS": STREAM,
+                "STREAMFLOW_STATE_DIR": self.directory,
+            }
+            | changes
+        )
+
+    def environment(self, settings: Settings) -> dict[str, str]:
+        """For a worker that runs under these settings. What is not named is inherited."""
+        found = {
+            "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap,
+            "STREAMFLOW_PREFIX": settings.prefix,
+            "STREAMFLOW_STREAMS": STREAM,
+            "STREAMFLOW_STATE_DIR": str(settings.state_dir),
+        }
+        if settings.database_url is not None:
+            found["DATABASE_URL"] = settings.database
+        return found
+
+    def close(self) -> None:
+        """Removes tables, groups, topics and files; each, whatever becomes of the others."""
+        with ExitStack() as steps:
+            steps.callback(self._temporary.cleanup)
+            steps.callback(self.remove_topics, self.prefix)
+            steps.callback(self.remove_groups, self.prefix)
+            steps.callback(self._drop_schema)
+
+    def _drop_schema(self) -> None:
+        if self._has_schema:
+            with session(self._own, "bench") as connection:
+                connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(self._schema))
+            self._has_schema = False
+
+    def remove_topics(self, prefix: str) -> None:
+        """Deletes the topics whose names begin like this."""
+        client = admin(self._own)
+        with kafka_errors():
+            names = [n for n in client.list_topics(timeout=_TIMEOUT).topics if n.startswith(prefix)]
+            if names:
+                for future in client.delete_topics(names, operation_timeout=_TIMEOUT).values():
+                    future.result(_TIMEOUT)
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(Unavailable),
+        wait=tenacity.wait_fixed(0.2),
+        stop=tenacity.stop_after_delay(_TIMEOUT),
+        reraise=True,
+    )
+    def remove_groups(self, prefix: str) -> None:
+        """Deletes the consumer groups whose names begin like this; waits until they are empty.
+
+        Raises:
+            Unavailable: one is not empty, or the broker does not answer.
+        """
+        client = admin(self._own)
+        with kafka_errors():
+            listed = client.list_consumer_groups(request_timeout=_TIMEOUT).result(_TIMEOUT)
+            names = [each.group_id for each in listed.valid if each.group_id.startswith(prefix)]
+            deleted = client.delete_consumer_groups(names) if names else {}
+            for future in deleted.values():
+                try:
+                    future.result(_TIMEOUT)
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                        raise translated(error) from error

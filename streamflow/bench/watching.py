@@ -1,0 +1,135 @@
+"""A real worker as a process: its durable progress over time, and its memory."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Final, NamedTuple
+
+import psutil
+
+from streamflow.bench.figures import Memory
+from streamflow.bench.sandbox import Sandbox
+from streamflow.errors import StreamFlowError, Unavailable
+from streamflow.flow import Partition
+from streamflow.kafka.offsets import GroupOffsets, read_position
+from streamflow.postgres.connections import session
+from streamflow.settings import Settings
+from streamflow.stack.process import Child, Launch
+
+_EVERY: Final = 0.02  # seconds between two looks
+_MEMORY_EVERY: Final = 0.1  # seconds
+_PATIENCE: Final = 120.0  # seconds without progress
+_STOP_SECONDS: Final = 11.0
+
+# How many records are durably done.
+Progress = Callable[[], int]
+
+
+class Course(NamedTuple):
+    """How a worker got on, from the first progress seen to the end.
+
+    Attributes:
+        records: done in that time; the ones of the first step are not among them.
+        seconds: of that time.
+        user: seconds of processor time in it, spent in the program and its libraries.
+        system: likewise, spent in the kernel for it.
+        memory: during it.
+    """
+
+    records: int
+    seconds: float
+    user: float
+    system: float
+    memory: Memory
+
+    @property
+    def rate(self) -> float | None:
+        """Records a second; None where all was done in one step, so that nothing can be told."""
+        return self.records / self.seconds if self.records and self.seconds else None
+
+
+@contextmanager
+def running(sandbox: Sandbox, settings: Settings, *arguments: str) -> Iterator[Child]:
+    """A command of ours as a process, exactly as a user runs it; ended at the end."""
+    name = "-".join(each for each in arguments[:2] if not each.startswith("-"))
+    log = sandbox.directory / f"{name}.log"
+    launch = Launch(
+        command=(sys.executable, "-m", "streamflow.cli.app", *arguments),
+        log=log,
+        environment=sandbox.environment(settings),
+    )
+    child = Child(name, launch, sandbox.directory / f"{name}.pid.json")
+    try:
+        yield child
+    finally:
+        child.stop(_STOP_SECONDS)
+
+
+def watch(child: Child, progress: Progress, total: int) -> Course:
+    """Follows a process until `total` records are done.
+
+    Raises:
+        StreamFlowError: it ended before; says how.
+        Unavailable: it makes no progress.
+    """
+    process = psutil.Process(child.pid)
+    first: tuple[float, int] | None = None
+    used_before = used = process.cpu_times()
+    samples: list[tuple[float, int]] = []
+    sampled = moved = time.monotonic()
+    done = last = 0
+    while True:
+        ended = child.poll() is not None
+        # A coordinator that is being made or moved says no for a moment.
+        with suppress(Unavailable):
+            done = progress()
+        now = time.monotonic()
+        if done != last:
+            last, moved = done, now
+        with suppress(psutil.NoSuchProcess):
+            used = process.cpu_times()
+        if first is None and done:
+            first, used_before = (now, done), used
+        if first is not None and (now - sampled > _MEMORY_EVERY or not samples):
+            sampled = now
+            with suppress(psutil.NoSuchProcess):
+                samples.append((now - first[0], process.memory_info().rss))
+        if first is not None and done >= total:
+            return Course(
+                done - first[1],
+                now - first[0],
+                used.user - used_before.user,
+                used.system - used_before.system,
+                Memory(samples),
+            )
+        if ended:
+            raise StreamFlowError(f"{child.name} {child.last_words()}")
+        if now - moved > _PATIENCE:
+            raise Unavailable(
+                f"{child.name} made no progress for {_PATIENCE:g} s, at {done:,} of {total:,}"
+            )
+        time.sleep(_EVERY)
+
+
+@contextmanager
+def group_progress(
+    settings: Settings, group: str, partitions: list[Partition]
+) -> Iterator[Progress]:
+    """How far a consumer group has read, by what it has committed."""
+    with closing(GroupOffsets(settings, group)) as reader:
+        yield lambda: sum(map(read_position, reader.read(partitions).values()))
+
+
+@contextmanager
+def loader_progress(settings: Settings, topic: str) -> Iterator[Progress]:
+    """How many records of a topic the loader has done, by its positions in the database."""
+    with session(settings, "bench") as connection:
+
+        def done() -> int:
+            row = connection.execute(
+                "SELECT coalesce(sum(records), 0) FROM loader_positions WHERE topic = %s", [topic]
+            ).fetchone()
+            return 0 if row is None else int(row[0])
+
+        yield done

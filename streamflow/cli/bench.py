@@ -1,0 +1,122 @@
+"""The command that measures."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamflow.bench.figures import MEMORY_BAR, Memory, PathName, Result, Spread
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+LOG_WIDTH = 160
+_TITLES = ("measured", "raw limit", "ratio", "bar", "met")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this module to the root application."""
+    app.command()(bench)
+
+
+def bench(
+    events: Annotated[int, typer.Option(min=1, help="Events for each run of a path.")] = 1_000_000,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Runs of each path; median, least and most are told.")
+    ] = 1,
+    only: Annotated[
+        list[PathName] | None, typer.Option(help="Measure this path only. May be repeated.")
+    ] = None,
+    latency_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of 5,000 events a second, for latency.")
+    ] = 10.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write everything that was measured there, as JSON.")
+    ] = None,
+) -> None:
+    """Measures every path beside the raw limit of the same path in the same run.
+
+    Runs real workers against the configured Kafka and PostgreSQL, with topics, groups and a database
+    schema of its own that it removes at the end. On a machine that is busy otherwise, look at the ratios.
+
+    Example: streamflow bench --runs 3 --out bench.json
+    """
+    from streamflow.bench.benchmark import Plan, run_benchmark
+    from streamflow.settings import load_settings
+
+    if out is not None:
+        _require_writable(out)
+    plan = Plan(
+        paths=frozenset(only or PathName),
+        events=events,
+        runs=runs,
+        latency_seconds=latency_seconds,
+    )
+    results, report = run_benchmark(load_settings(), plan, lambda text: typer.echo(text, err=True))
+    if out is not None:
+        out.write_text(json.dumps(report, indent=1) + "\n")
+    _show(results)
+
+
+def _require_writable(path: Path) -> None:
+    """Now, not after minutes of measuring."""
+    from streamflow.errors import UsageError
+
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _show(results: list[Result]) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    table = Table(Column("path", no_wrap=True), *_TITLES)
+    for each in results:
+        unit = each.path.unit
+        table.add_row(
+            each.path.text,
+            _told(each.figure, ",.0f", unit),
+            f"{_told(each.raw, ',.0f', unit)}\n{each.path.raw}",
+            _told(each.ratio, ".2f", ""),
+            each.path.bar.text(unit),
+            _verdict(each.met),
+        )
+    for each in results:
+        if each.peak_mb is not None:
+            courses = [run.memory for run in each.runs if run.memory is not None]
+            table.add_row(
+                f"memory of {each.path.name}: peak",
+                f"{_told(each.peak_mb, ',.0f', 'MB')}\n{'; '.join(map(_course, courses))}",
+                "-",
+                "-",
+                MEMORY_BAR.text("MB"),
+                _verdict(each.memory_met),
+            )
+    console.print(table)
+
+
+def _course(memory: Memory) -> str:
+    found = memory.as_dict()
+    return f"from {found['first_mb']:.0f} to {found['last_mb']:.0f}"
+
+
+def _told(found: Spread | None, form: str, unit: str) -> str:
+    if found is None:
+        return "unknown"
+    text = f"{found.median:{form}} {unit}".rstrip()
+    if found.least != found.most:
+        text += f"\n({found.least:{form}} to {found.most:{form}})"
+    return text
+
+
+def _verdict(met: bool | None) -> "Text":
+    from rich.text import Text
+
+    words = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
+    return Text(*words[met])

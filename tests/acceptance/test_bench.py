@@ -1,0 +1,129 @@
+"""The benchmark measures what it says and leaves nothing behind. Nothing here is about speed."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from faults import wait_until
+from pipeline import environment, streamflow
+from streamflow.kafka.clients import admin
+from streamflow.settings import Settings
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
+EVENTS = 5_000
+
+
+def topics_and_groups(settings: Settings) -> list[str]:
+    client = admin(settings)
+    groups = client.list_consumer_groups(request_timeout=20).result(20).valid
+    names = [*client.list_topics(timeout=20).topics, *(each.group_id for each in groups)]
+    return [name for name in names if name.startswith("bench-")]
+
+
+def schemas(settings: Settings) -> list[str]:
+    with psycopg.connect(settings.database) as connection:
+        rows = connection.execute("SELECT nspname FROM pg_namespace").fetchall()
+    return [name for (name,) in rows if name.startswith("streamflow_bench_")]
+
+
+def test_every_path_is_measured_and_nothing_is_left(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    out = tmp_path / "bench.json"
+    done = streamflow(
+        stack_settings,
+        *("bench", "--events", str(EVENTS), "--latency-seconds", "1", "--out", str(out)),
+        seconds=280,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["events"] == EVENTS
+    assert report["machine"]["cores"] > 0
+    assert len(report["machine"]["load_average"]) == 3
+    assert report["versions"]["postgresql"].startswith("18")
+    paths: dict[str, dict[str, Any]] = {each["name"]: each for each in report["paths"]}
+    assert list(paths) == ["produce", "loader", "analytics", "validator", "latency"]
+    for each in paths.values():
+        assert each["path"] in done.stdout
+        [run] = each["runs"]
+        if each["figure"] is None:
+            # So few events can be one step: then nothing can be told of the rate.
+            assert (run["figure"], each["met"], run["events_timed"]) == (None, None, 0)
+            assert "unknown" in done.stdout
+        else:
+            assert each["figure"]["median"] == run["figure"] > 0
+    for name in ("produce", "loader", "analytics", "validator"):
+        [run] = paths[name]["runs"]
+        assert run["events_timed"] < EVENTS
+        assert run["memory"]["peak_mb"] >= run["memory"]["first_mb"] > 10
+    [run] = paths["latency"]["runs"]
+    assert run["row_events"] == run["bare_events"] == 5_000
+    assert run["row_max_ms"] >= run["row_p99_ms"] >= run["row_p50_ms"] > 0
+    assert topics_and_groups(stack_settings) == []
+    assert schemas(stack_settings) == []
+
+
+def test_one_path_can_be_measured_several_times(stack_settings: Settings) -> None:
+    done = streamflow(
+        stack_settings, "bench", "--events", "20000", "--only", "loader", "--runs", "2", seconds=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert "loader, run 2 of 2" in done.stderr
+    assert "user-events → PostgreSQL (loader)" in done.stdout
+    assert "user-events → windows" not in done.stdout
+
+
+@pytest.fixture
+def interrupted(stack_settings: Settings, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    with (tmp_path / "bench.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamflow.cli.app", "bench", "--events", "200000"],
+            env=environment(stack_settings),
+            stdout=log,
+            stderr=log,
+        )
+    yield process
+    if process.poll() is None:
+        process.kill()
+        process.wait(10)
+
+
+def test_an_interrupted_benchmark_leaves_nothing(
+    stack_settings: Settings, interrupted: "subprocess.Popen[bytes]"
+) -> None:
+    wait_until(lambda: topics_and_groups(stack_settings), 120, "its first topic")
+    assert schemas(stack_settings)
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.wait(90) == 130
+    assert topics_and_groups(stack_settings) == []
+    assert schemas(stack_settings) == []
+
+
+def test_a_user_who_may_not_create_a_schema_is_told_what_to_grant(
+    stack_settings: Settings,
+) -> None:
+    with psycopg.connect(stack_settings.database, autocommit=True) as connection:
+        user, database = connection.info.user, connection.info.dbname
+        connection.execute(f'REVOKE CREATE ON DATABASE "{database}" FROM {user}'.encode())
+    done = streamflow(stack_settings, "bench", "--only", "loader")
+    assert done.returncode == 1
+    assert f"GRANT CREATE ON DATABASE {database} TO {user}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert topics_and_groups(stack_settings) == []
+
+
+def test_a_place_that_cannot_be_written_is_told_before(
+    settings_without_topics: Settings, tmp_path: Path
+) -> None:
+    out = tmp_path / "missing" / "bench.json"
+    done = streamflow(settings_without_topics, "bench", "--out", str(out))
+    assert done.returncode == 2
+    assert "bench.json cannot be written: No such file or directory" in done.stderr

@@ -1,0 +1,51 @@
+"""How a process is followed: from the first progress seen to the end."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamflow.bench.watching import watch
+from streamflow.errors import StreamFlowError, Unavailable
+from streamflow.stack.process import Child, Launch
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    command = (sys.executable, "-c", "import time; time.sleep(600)")
+    found = Child("worker", Launch(command, tmp_path / "log"), tmp_path / "pid.json")
+    yield found
+    found.kill()
+
+
+def test_the_first_step_is_where_the_time_starts(child: Child) -> None:
+    course = watch(child, iter([0, 0, 100, 400, 1_000]).__next__, 1_000)
+    assert course.records == 900
+    assert course.seconds > 0
+    assert course.rate == 900 / course.seconds
+    assert course.memory.samples[0][1] > 1_000_000
+
+
+def test_one_step_tells_no_rate(child: Child) -> None:
+    course = watch(child, iter([0, 1_000]).__next__, 1_000)
+    assert (course.records, course.rate) == (0, None)
+
+
+def test_an_answer_that_fails_for_a_moment_is_asked_again(child: Child) -> None:
+    answers = iter([100, None, 1_000])
+
+    def progress() -> int:
+        answer = next(answers)
+        if answer is None:
+            raise Unavailable("not coordinator")
+        return answer
+
+    assert watch(child, progress, 1_000).records == 900
+
+
+def test_a_process_that_ends_before_it_is_done_is_an_error(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "raise SystemExit('error: no such topic')")
+    child = Child("worker", Launch(command, tmp_path / "log"), tmp_path / "pid.json")
+    with pytest.raises(StreamFlowError, match="worker ended with code 1: error: no such topic"):
+        watch(child, lambda: 10, 1_000)
