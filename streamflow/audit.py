@@ -6,20 +6,20 @@ merges them: one pass, and no more memory for ten million records than for ten.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from typing import Any
 
-import psycopg
-
-from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin
 from streamflow.kafka.scan import Scanner
 from streamflow.postgres.accounting import accounted_offsets
+from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.queries import loaded
 from streamflow.postgres.reconciliation import Reconciliation, reconcile
+from streamflow.records import Position
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.windows import Progress
@@ -101,36 +101,26 @@ def run_audit(
     sources = [stream.topic for stream in streams]
     ends = offsets.bounds(client, offsets.partitions_of(client, sources))
     deadline = began + patience
-    for worker in ("validator", "analytics"):
-        _wait_until(deadline, partial(_reached, client, settings.group(worker), ends))
+    _caught_up(settings, "validator", ends, deadline)
     progress = {
         partition: Progress.parse(position.offset, position.metadata)
-        for partition, position in offsets.committed(client, settings.group("analytics")).items()
+        for partition, position in _caught_up(settings, "analytics", ends, deadline).items()
     }
-    derived = sorted(
-        {
-            topic
-            for stream in streams
-            for topic in (
-                stream.analytics_topic,
-                stream.notifications_topic,
-                stream.dead_letter_topic,
-            )
-        }
-    )
+    derived = sorted({topic for stream in streams for topic in stream.topic_names} - {*sources})
     ends |= offsets.bounds(client, offsets.partitions_of(client, derived))
-    try:
-        with psycopg.connect(settings.database, connect_timeout=10) as connection:
-            _wait_until(deadline, lambda: _loaded(connection, settings.group("loader"), ends))
-            report = AuditReport(
-                partitions=_audit_partitions(settings, connection, streams, ends),
-                windows=_reconcile(connection, streams, progress),
-            )
-            _remember(connection, report)
-    except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"the database does not answer ({type(error).__name__}): start it, then audit again"
-        ) from error
+    buried = sorted({stream.dead_letter_topic for stream in streams})
+    with session(settings, "audit") as connection:
+        group = settings.group("loader")
+        _wait_until(deadline, lambda: _loaded(connection, group, ends))
+        # What the loader refused on its way there is in a dead-letter topic by now, but further on
+        # than that topic's end was before.
+        since = offsets.bounds(client, offsets.partitions_of(client, buried))
+        _wait_until(deadline, lambda: _loaded(connection, group, since))
+        report = AuditReport(
+            partitions=_audit_partitions(settings, connection, streams, ends),
+            windows=_reconcile(connection, streams, progress),
+        )
+        _remember(connection, report)
     report.seconds = time.monotonic() - began
     return report
 
@@ -140,11 +130,16 @@ def _wait_until(deadline: float, condition: Callable[[], bool]) -> None:
         time.sleep(_POLL)
 
 
-def _reached(client: Any, group: str, ends: dict[Partition, tuple[int, int]]) -> bool:
-    try:
-        positions = offsets.committed(client, group)
-    except StreamFlowError:
-        return False
+def _caught_up(
+    settings: Settings, worker: str, ends: dict[Partition, tuple[int, int]], deadline: float
+) -> dict[Partition, Position]:
+    """What a worker's group has committed once it has read everything, or by the deadline."""
+    with closing(offsets.GroupOffsets(settings, settings.group(worker))) as group:
+        _wait_until(deadline, lambda: _reached(group.read(ends), ends))
+        return group.read(ends)
+
+
+def _reached(positions: dict[Partition, Position], ends: dict[Partition, tuple[int, int]]) -> bool:
     return all(
         first == end
         or (partition in positions and offsets.read_position(positions[partition]) >= end)
@@ -152,24 +147,17 @@ def _reached(client: Any, group: str, ends: dict[Partition, tuple[int, int]]) ->
     )
 
 
-def _loaded(
-    connection: psycopg.Connection[Any], group: str, ends: dict[Partition, tuple[int, int]]
-) -> bool:
-    with connection.transaction():
-        rows = connection.execute(
-            "SELECT topic, partition, next_offset FROM loader_positions WHERE group_name = %s",
-            (group,),
-        ).fetchall()
-    positions = {(topic, partition): offset for topic, partition, offset in rows}
+def _loaded(connection: Connection, group: str, ends: dict[Partition, tuple[int, int]]) -> bool:
+    found = loaded(connection, group)
     return all(
-        first == end or positions.get(partition, -1) >= end
+        first == end or (partition in found and found[partition].next_offset >= end)
         for partition, (first, end) in ends.items()
     )
 
 
 def _audit_partitions(
     settings: Settings,
-    connection: psycopg.Connection[Any],
+    connection: Connection,
     streams: Sequence[Stream],
     ends: dict[Partition, tuple[int, int]],
 ) -> list[PartitionAudit]:
@@ -185,10 +173,16 @@ def _audit_partitions(
         audits = []
         for (topic, partition), (first, end) in sorted(ends.items()):
             ledger = PartitionAudit(topic=topic, partition=partition, first=first, end=end)
-            if first > proved.get((topic, partition), 0):
+            through = proved.get((topic, partition), 0)
+            if first > through:
                 ledger.problems.append(
-                    f"{topic}[{partition}] offsets {proved.get((topic, partition), 0)} to "
-                    f"{first - 1}: removed by retention before an audit saw them"
+                    f"{topic}[{partition}] offsets {through} to {first - 1}: removed by retention "
+                    "before an audit saw them"
+                )
+            if end < through:
+                ledger.problems.append(
+                    f"{topic}[{partition}] ends at offset {end}, but was proved through {through}: "
+                    "the topic was made anew, so its offsets mean other records now"
                 )
             merge(
                 ledger,
@@ -235,7 +229,7 @@ def merge(
 
 
 def _reconcile(
-    connection: psycopg.Connection[Any],
+    connection: Connection,
     streams: Sequence[Stream],
     progress: dict[Partition, Progress | None],
 ) -> dict[str, Reconciliation]:
@@ -247,7 +241,7 @@ def _reconcile(
     return found
 
 
-def _remember(connection: psycopg.Connection[Any], report: AuditReport) -> None:
+def _remember(connection: Connection, report: AuditReport) -> None:
     """Keeps what was proved, for when retention has removed the records."""
     for each in report.partitions:
         if not each.problems:

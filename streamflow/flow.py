@@ -100,6 +100,11 @@ class Sink(Protocol):
         """Returns when everything committed is durable. Raises as `commit` does."""
         ...
 
+    @property
+    def in_flight(self) -> int:
+        """How many outputs were committed that are not known to be durable yet."""
+        ...
+
     def take_durable(self) -> list[Position]:
         """Positions that became durable elsewhere since the last call, for Kafka to be told of."""
         ...

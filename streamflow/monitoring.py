@@ -17,17 +17,24 @@ from streamflow.settings import Settings
 RECORDS_IN = Counter("streamflow_records_in_total", "Records consumed.", ["topic"])
 RECORDS_OUT = Counter("streamflow_records_out_total", "Records produced or rows loaded.", ["to"])
 RECORDS_REJECTED = Counter("streamflow_records_rejected_total", "Records refused.", ["code"])
+DUPLICATES = Counter(
+    "streamflow_duplicates_total", "Records recognised as duplicates instead of being loaded."
+)
 BATCH_SECONDS = Histogram(
     "streamflow_batch_seconds",
-    "From the batch in hand to its commit handed over.",
+    "From the batch in hand until it was durable.",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 END_TO_END_SECONDS = Histogram(
     "streamflow_end_to_end_seconds",
-    "From the broker's time stamp of a batch's last record to the end of its processing.",
+    "From the broker's time stamp of a batch's last record until the batch was durable.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300),
 )
-LAG = Gauge("streamflow_lag_offsets", "Offsets still to be read.", ["topic", "partition"])
+LAG = Gauge(
+    "streamflow_lag_offsets",
+    "Offsets still to be read, as of the last fetch.",
+    ["topic", "partition"],
+)
 SESSIONS = Counter("streamflow_sessions_total", "Times the worker joined its group.")
 
 # Answers to a probe: whether it is so, and why (not).

@@ -120,6 +120,16 @@ class Stream:
         """The topic of the dead letters."""
         return self.prefix + self.topics.dead_letters
 
+    @property
+    def topic_names(self) -> tuple[str, ...]:
+        """All its topics: of events, window counts, notifications and dead letters."""
+        return (
+            self.topic,
+            self.analytics_topic,
+            self.notifications_topic,
+            self.dead_letter_topic,
+        )
+
     def prefixed(self, prefix: str) -> "Stream":
         """The same stream with every topic's name prefixed."""
         return replace(self, prefix=prefix)

@@ -17,8 +17,9 @@ from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
+from streaming_workers.job import Job
 from streaming_workers.loader import Loader
-from streaming_workers.runtime import Job, Worker
+from streaming_workers.runtime import Worker
 from streaming_workers.validator import Validator
 
 log = structlog.get_logger()

@@ -39,7 +39,7 @@ from streamflow.records import (
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.runtime import PlainJob
+from streaming_workers.job import PlainJob
 
 STAGE: Final = "loader"
 
@@ -111,12 +111,7 @@ class Loader(PlainJob):
             (stream.dead_letter_topic, self._buried()),
         ):
             self._handlers.setdefault(topic, handler)
-        for topic in (
-            stream.topic,
-            stream.analytics_topic,
-            stream.notifications_topic,
-            stream.dead_letter_topic,
-        ):
+        for topic in stream.topic_names:
             self._dead_letter_topics.setdefault(topic, stream.dead_letter_topic)
 
     def _counted(self, stream: Stream) -> _Handler:

@@ -168,8 +168,8 @@ class FileRun:
 
     def earlier(self) -> Progress:
         """How far an earlier run had got; nothing where there was none."""
-        client = clients.admin(self._settings)
-        found = offsets.committed(client, self._group).get((self.stream.topic, 0))
+        partition = (self.stream.topic, 0)
+        found = offsets.committed(self._settings, self._group, [partition]).get(partition)
         if found is None or found.offset == 0:
             return Progress(0, 0, hashlib.sha256().hexdigest())
         size, _, digest = found.metadata.partition(";")

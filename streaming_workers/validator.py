@@ -13,7 +13,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import ORIGIN_HEADER, OutRecord, Rejection, origin_of
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.runtime import PlainJob
+from streaming_workers.job import PlainJob
 
 STAGE = "validator"
 

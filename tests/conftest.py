@@ -107,6 +107,12 @@ def database_url(
 
 
 @pytest.fixture
+def settings_without_topics(settings: SettingsFactory) -> Settings:
+    """Settings under which nothing was provisioned: no topic, no schema."""
+    return settings()
+
+
+@pytest.fixture
 def stack_settings(settings: SettingsFactory, database_url: str) -> Iterator[Settings]:
     """Settings with topics and a database of this test's own, both in place."""
     from streamflow.kafka.clients import admin
@@ -117,5 +123,7 @@ def stack_settings(settings: SettingsFactory, database_url: str) -> Iterator[Set
     streams = load_streams(made)
     provision(made, streams)
     yield made
-    # Not waited for: the broker does it beside the next test.
-    admin(made).delete_topics([spec.name for spec in declared_topics(made, streams)])
+    client = admin(made)
+    names = [spec.name for spec in declared_topics(made, streams)]
+    for future in client.delete_topics(names).values():
+        future.result(30)

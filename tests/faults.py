@@ -47,6 +47,8 @@ def stalled(pid: int) -> Iterator[None]:
     """The process stands still inside, and goes on afterwards."""
     os.kill(pid, signal.SIGSTOP)
     try:
+        # The signal reaches a process with many threads a little later.
+        wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, 10, "its stop")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):

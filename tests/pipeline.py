@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import orjson
 import psycopg
+from confluent_kafka import KafkaError, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from faults import wait_until
 from streamflow.audit import AuditReport, run_audit
 from streamflow.errors import ErrorCode
-from streamflow.kafka import clients
+from streamflow.kafka import clients, offsets
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
@@ -91,6 +94,52 @@ def environment(settings: Settings, **changes: str) -> dict[str, str]:
     }
 
 
+def streamflow(
+    settings: Settings, *arguments: str, text: bytes = b"", **changes: str
+) -> "subprocess.CompletedProcess[str]":
+    """The command line, as a user runs it against these settings."""
+    done = subprocess.run(
+        [sys.executable, "-m", "streamflow.cli.app", *arguments],
+        env=environment(settings, **changes) | {"COLUMNS": "160"},
+        input=text,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+def topic_bounds(settings: Settings, topic: str) -> dict[tuple[str, int], tuple[int, int]]:
+    """First offset and last stable offset of each partition of a topic."""
+    client = clients.admin(settings)
+    return offsets.bounds(client, offsets.partitions_of(client, [settings.prefix + topic]))
+
+
+def stored_values(settings: Settings, topic: str) -> list[bytes | None]:
+    """The values of a topic's committed records."""
+    found: list[bytes | None] = []
+    reader = clients.consumer(
+        settings,
+        settings.prefix + "test",
+        **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
+    )
+    for partition, (first, end) in topic_bounds(settings, topic).items():
+        reader.assign([TopicPartition(*partition, first)])
+        position = first
+        while position < end:
+            message = reader.poll(30)
+            assert message is not None, f"{partition} ends at {end}, read up to {position}"
+            if message.error() is None:
+                found.append(message.value())
+                position = (message.offset() or 0) + 1
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                position = end
+    reader.close()
+    return found
+
+
 class WorkerProcess:
     """One worker as `streamflow worker NAME` runs it."""
 
@@ -113,6 +162,27 @@ class WorkerProcess:
 
     def said(self, text: str) -> bool:
         return text in self.log.read_text()
+
+    def get(self, path: str) -> str:
+        """What its health server answers."""
+        started = next(
+            line for line in self.log.read_text().splitlines() if "worker started" in line
+        )
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{orjson.loads(started)['health_port']}{path}", timeout=10
+        ) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels."""
+        families = text_string_to_metric_families(self.get("/metrics"))
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     def wait_assigned(self) -> None:
         wait_until(lambda: self.said('"event": "assigned"'), 30, f"{self.name} to be assigned")

@@ -89,6 +89,7 @@ def produce(
 
     if resume and source in (None, "-"):
         raise UsageError("--resume needs a file: name one with --from FILE")
+    path = None if source is None else _readable(source)
     settings = load_settings()
     configure_logging(settings)
     streams = load_streams(settings)
@@ -104,13 +105,12 @@ def produce(
         signal.signal(number, lambda *_: stop.set())
     _require_topic(settings, stream)
     began = time.monotonic()
-    if source is None:
+    if path is None:
         simulation = Simulation(hasher, seed=seed, invalid_ratio=invalid_ratio)
         sent = _simulate(settings, stream, simulation, stop, rate, count, health_port)
     else:
         reader = LineReader(stream, hasher)
         pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
-        path = _readable(source)
         sent = _send_file(settings, stream, reader, path, on_invalid, stop, resume, pacing)
     _summary(sent, time.monotonic() - began, source, as_json=as_json)
     raise typer.Exit(1 if sent.skipped else 0)

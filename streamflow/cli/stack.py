@@ -219,6 +219,7 @@ def _lag_and_rows(
     from streamflow.errors import StreamFlowError
     from streamflow.kafka.offsets import group_lags
     from streamflow.postgres.queries import row_counts
+    from streamflow.registry import load_streams
     from streamflow.settings import GROUPS
     from streamflow.stack.parts import WORKERS
 
@@ -227,7 +228,7 @@ def _lag_and_rows(
     rows: dict[str, int | None] = dict.fromkeys(TABLES)
     if states["kafka"] == "up":
         with contextlib.suppress(StreamFlowError):
-            lag.update(group_lags(settings))
+            lag.update(group_lags(settings, load_streams(settings)))
     if states["postgres"] == "up":
         with contextlib.suppress(StreamFlowError):
             rows.update(row_counts(settings))

@@ -68,6 +68,8 @@ def kafka_errors() -> Iterator[None]:
         yield
     except KafkaException as error:
         raise translated(error) from error
+    except TimeoutError as error:
+        raise Unavailable("Kafka: an admin request was not answered in time") from error
 
 
 def common_config(settings: Settings) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Where topics begin and end, how far a group has got, and the lag between the two."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
+import tenacity
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streamflow.errors import StreamFlowError
+from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka.clients import admin, kafka_errors
+from streamflow.kafka.clients import admin, consumer, kafka_errors, translated
 from streamflow.records import Position
 from streamflow.settings import GROUPS, Settings
+from streamflow.stream import Stream
 from streamflow.windows import Progress
 
 _TIMEOUT = 10.0  # seconds
@@ -31,50 +34,95 @@ def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]
     ]
 
 
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(Unavailable),
+    wait=tenacity.wait_exponential(0.05, max=1),
+    stop=tenacity.stop_after_delay(5),
+    reraise=True,
+)
 def bounds(
     client: AdminClient, partitions: Sequence[Partition]
 ) -> dict[Partition, tuple[int, int]]:
     """First offset, and last stable offset: where a reader of committed records ends.
+
+    A partition that changes its leader says no at once, and is asked again for 5 s.
 
     Raises:
         Unavailable: the broker does not answer.
     """
     if not partitions:
         return {}
-    ends: list[dict[Partition, int]] = []
-    for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
-        with kafka_errors():
-            futures = client.list_offsets(
-                {TopicPartition(*partition): spec for partition in partitions},
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=_TIMEOUT,
-            )
-            ends.append(
-                {
-                    (each.topic, each.partition): future.result(_TIMEOUT).offset
-                    for each, future in futures.items()
-                }
-            )
-    return {partition: (ends[0][partition], ends[1][partition]) for partition in partitions}
+    first = _offsets(client, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    last = _offsets(client, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    return {partition: (first[partition], last[partition]) for partition in partitions}
 
 
-def committed(client: AdminClient, group: str) -> dict[Partition, Position]:
-    """What a group has committed, as its workers wrote it; nothing for an unknown group.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+def _offsets(
+    client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
+) -> dict[Partition, int]:
     with kafka_errors():
-        request = ConsumerGroupTopicPartitions(group)
-        future = client.list_consumer_group_offsets([request], request_timeout=_TIMEOUT)[group]
-        found = future.result(_TIMEOUT).topic_partitions or []
-    return {
-        (each.topic, each.partition): Position(
-            each.topic, each.partition, each.offset, each.metadata or ""
+        futures = client.list_offsets(
+            {TopicPartition(*partition): spec for partition in partitions},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_TIMEOUT,
         )
-        for each in found
-        if each.offset >= 0
-    }
+        return {
+            (each.topic, each.partition): future.result(_TIMEOUT).offset
+            for each, future in futures.items()
+        }
+
+
+class GroupOffsets:
+    """Reads what a group has committed, without joining it; close it.
+
+    By a consumer, not by the admin client: librdkafka's ListConsumerGroupOffsets kills the process
+    when it is asked while the group's coordinator moves or is being made (librdkafka#5040).
+    """
+
+    def __init__(self, settings: Settings, group: str) -> None:
+        self._consumer = consumer(
+            settings,
+            group,
+            **{
+                # Never joined, so the protocol is no matter to the group; and an offset in an open
+                # transaction is not waited for: it is not committed.
+                "group.protocol": "classic",
+                "isolation.level": "read_uncommitted",
+            },
+        )
+
+    def read(self, partitions: Iterable[Partition]) -> dict[Partition, Position]:
+        """The committed positions, as the group's workers wrote them; nothing for a partition, or a
+        group, that never had one.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        with kafka_errors():
+            found = self._consumer.committed(wanted, timeout=_TIMEOUT) if wanted else []
+        for each in found:
+            if each.error is not None:
+                raise translated(KafkaException(each.error))
+        return {
+            (each.topic, each.partition): Position(
+                each.topic, each.partition, each.offset, each.metadata or ""
+            )
+            for each in found
+            if each.offset >= 0
+        }
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._consumer.close()
+
+
+def committed(
+    settings: Settings, group: str, partitions: Iterable[Partition]
+) -> dict[Partition, Position]:
+    """As `GroupOffsets.read`, once."""
+    with closing(GroupOffsets(settings, group)) as reader:
+        return reader.read(partitions)
 
 
 def read_position(position: Position) -> int:
@@ -84,28 +132,29 @@ def read_position(position: Position) -> int:
     return position.offset if progress is None else progress.position
 
 
-def group_lags(settings: Settings) -> dict[str, int | None]:
+def group_lags(settings: Settings, streams: Sequence[Stream]) -> dict[str, int | None]:
     """Offsets between each group's read position and the end of its topics.
 
     None where unknown, or where nothing was ever committed. Counted in offsets, transaction markers
     included.
     """
+    sources = [stream.topic for stream in streams]
+    loaded = {topic for stream in streams for topic in stream.topic_names}
+    topics = {"validator": sources, "analytics": sources, "loader": sorted(loaded)}
     client = admin(settings)
     lags: dict[str, int | None] = {}
-    for worker, name in GROUPS.items():
-        if worker == "bridge":
-            continue
+    for worker, names in topics.items():
         try:
-            positions = committed(client, settings.group(worker))
+            positions = committed(settings, settings.group(worker), partitions_of(client, names))
             ends = bounds(client, list(positions))
         except StreamFlowError:
-            lags[name] = None
-            continue
-        if not positions:
-            lags[name] = None
-            continue
-        lags[name] = sum(
-            max(0, ends[partition][1] - read_position(position))
-            for partition, position in positions.items()
+            positions, ends = {}, {}
+        lags[GROUPS[worker]] = (
+            sum(
+                max(0, ends[partition][1] - read_position(position))
+                for partition, position in positions.items()
+            )
+            if positions
+            else None
         )
     return lags

@@ -14,7 +14,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from streamflow.errors import ConfigurationError, Unavailable
+from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import admin, kafka_errors
 from streamflow.settings import Settings
 from streamflow.stream import Stream, TopicSpec
@@ -136,8 +136,6 @@ def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> 
                 ) from error
             if code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-        except TimeoutError as error:
-            raise Unavailable(f"Kafka: creating topic {name} took too long") from error
 
 
 def _add_partitions(client: AdminClient, found: list[Drift]) -> None:

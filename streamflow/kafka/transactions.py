@@ -129,6 +129,11 @@ class KafkaSink:
     def flush(self) -> None:
         """Nothing to wait for: a commit has happened when it returns."""
 
+    @property
+    def in_flight(self) -> int:
+        """None: what was committed is durable."""
+        return 0
+
     def take_durable(self) -> list[Position]:
         """Nothing: Kafka knows what it committed itself."""
         return []

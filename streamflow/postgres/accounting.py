@@ -1,9 +1,11 @@
 """What became of each record of a partition, for the audit (G5)."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import Connection, sql
+
+Outcome = Literal["stored", "dead_lettered", "duplicate"]
 
 # Each branch answers in the order of offsets from an index; the outer sort merges few rows a time.
 _SHARED = """
@@ -57,7 +59,7 @@ def accounted_offsets(
     end: int,
     *,
     event_table: str | None,
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, Outcome]]:
     """Offset and outcome of each record from `first` up to before `end`, ascending by offset.
 
     A record with two outcomes is there twice. Rows are fetched as they are asked for.

@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from streamflow.errors import Fenced
 from streamflow.flow import Output, Partition, Replay
+from streamflow.monitoring import DUPLICATES
 from streamflow.postgres import positions, replays, storing
 from streamflow.postgres.connections import (
     Connection,
@@ -147,6 +148,11 @@ class PostgresSink:
         self._running = None
         self._disconnect()
 
+    @property
+    def in_flight(self) -> int:
+        """1 while a batch is in the database's hands."""
+        return 0 if self._running is None or self._running.done() else 1
+
     def take_durable(self) -> list[Position]:
         """The positions that became durable since the last call, one for each partition: for
         Kafka's committed offsets to follow. May be called from any thread."""
@@ -165,6 +171,7 @@ class PostgresSink:
         self._left_at.update({partition: each.offset for partition, each in moved.items()})
         with self._lock:
             self._durable.update(moved)
+        DUPLICATES.inc(stored.duplicates)
         before = self.counters
         self.counters = replace(
             before,

@@ -5,6 +5,8 @@ import functools
 import http.server
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,20 @@ def test_it_listens_on_loopback_only(broker: BrokerService) -> None:
     for address in others:
         with pytest.raises(OSError, match="refused"):
             socket.create_connection((address, broker.port), 2)
+
+
+def test_a_broker_that_never_had_a_group_is_asked_about_one(own_broker: BrokerService) -> None:
+    """Its first coordinator is made for the question; librdkafka#5040 killed the process then, so
+    it is asked in one of its own."""
+    code = (
+        "from streamflow.settings import Settings; from streamflow.kafka import offsets\n"
+        f"settings = Settings(KAFKA_BOOTSTRAP_SERVERS='{own_broker.bootstrap}')\n"
+        "print(offsets.committed(settings, 'new', [('nothing', 0)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "{}\n"), done.stderr
 
 
 def test_a_stalled_broker_is_not_ready(own_broker: BrokerService) -> None:

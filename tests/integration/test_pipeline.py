@@ -45,10 +45,18 @@ def wait_for_closed_windows(settings: Settings) -> None:
 def test_every_record_is_a_row_or_a_dead_letter(stack_settings: Settings, tmp_path: Path) -> None:
     values, expected = events(5_000, invalid=0.05)
     produce(stack_settings, "user-events", values)
-    with workers(stack_settings, tmp_path):
+    with workers(stack_settings, tmp_path) as running:
         report = audit(stack_settings)
         assert report.closed, report.problems
         assert codes(stack_settings) == expected
+        topic = stack_settings.prefix + "user-events"
+        for worker in running.values():
+            assert (worker.metric("streamflow_records_in_total", topic=topic)) == 5_000
+            rejected = worker.metric("streamflow_records_rejected_total")
+            assert rejected == expected.total()
+            wait_until(lambda worker=worker: worker.metric("streamflow_lag_offsets") == 0, 20)
+            assert worker.metric("streamflow_end_to_end_seconds_count") >= 1
+            assert worker.get("/ready") == "ready\n"
         assert count(stack_settings, "SELECT count(*) FROM events") == 5_000 - expected.total()
         assert count(stack_settings, "SELECT count(*) FROM notifications") == (
             5_000 - expected.total()

@@ -15,17 +15,13 @@ from loads import (
     replay,
     window_count,
 )
+from streamflow.postgres.accounting import Outcome, accounted_offsets
 from streamflow.postgres.connections import session
-from streamflow.postgres.queries import (
-    Outcome,
-    accounted_offsets,
-    loaded,
-    row_counts,
-    window_reconciliation,
-)
-from streamflow.postgres.tables import tables_of_topics
+from streamflow.postgres.queries import loaded, row_counts
+from streamflow.postgres.reconciliation import Reconciliation, reconcile
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow.windows import Progress
 
 pytestmark = pytest.mark.integration
 
@@ -45,9 +41,9 @@ def load(database: Settings) -> Iterator[Load]:
 def accounted(
     settings: Settings, topic: str, start: int = 0, stop: int = 100
 ) -> list[tuple[int, Outcome]]:
-    table = tables_of_topics([USER_EVENTS])[topic]
+    table = USER_EVENTS.table if topic == TOPIC else None
     with session(settings, "test") as connection:
-        return list(accounted_offsets(connection, table, (topic, 0), start, stop))
+        return list(accounted_offsets(connection, topic, 0, start, stop, event_table=table))
 
 
 def test_row_counts(load: Load, database: Settings) -> None:
@@ -119,6 +115,13 @@ def test_every_record_of_the_other_topics_has_its_outcome(load: Load, database: 
     ]
 
 
+def reconciled(settings: Settings, position: int, closed_through: int) -> Reconciliation:
+    """As analytics had it that read up to `position` and closed windows up to that time."""
+    progress = Progress(position, position, closed_through, 300_000)
+    with session(settings, "test") as connection:
+        return reconcile(connection, USER_EVENTS, 0, progress)
+
+
 def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) -> None:
     load.load([*events([0, 3, 12]), FakeRecord(13, event(14, type="USER_LOGOUT"))])
     load.load(
@@ -132,14 +135,17 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
             ),
         ]
     )
+    noon = 1_782_907_200_000
 
-    with session(database, "test") as connection:
-        found = window_reconciliation(connection, USER_EVENTS)
-
-    assert [tuple(total) for total in found.totals] == [("USER_LOGIN", 3, 3), ("USER_LOGOUT", 0, 1)]
-    assert found.differing == 1
-    [cell] = found.first
-    assert cell == ("2026-07-01 12:00:10+00", "USER_LOGOUT", 0, 1)
+    found = reconciled(database, 14, noon + 20_000)
+    assert found.events == {"USER_LOGIN": 3, "USER_LOGOUT": 1}
+    assert found.counted == {"USER_LOGIN": 3, "USER_LOGOUT": 0}
+    assert found.first_difference == (
+        "user-events[0] window 2026-07-01T12:00:10Z USER_LOGOUT: 1 events, 0 counted"
+    )
+    # What is still open, or was not read yet, is not missed.
+    assert reconciled(database, 13, noon + 20_000).first_difference is None
+    assert reconciled(database, 14, noon + 10_000).first_difference is None
 
 
 def test_a_duplicate_replay_is_counted_by_analytics_too(load: Load, database: Settings) -> None:
@@ -147,11 +153,9 @@ def test_a_duplicate_replay_is_counted_by_analytics_too(load: Load, database: Se
     load.load([replay(1, "user-events/0/0"), replay(2, "user-events/0/0")])
     load.load([window_count(0, 1, count=2, last_offset=2)])
 
-    with session(database, "test") as connection:
-        found = window_reconciliation(connection, USER_EVENTS)
-
-    assert [tuple(total) for total in found.totals] == [("USER_LOGIN", 2, 2)]
-    assert found.differing == 0
+    found = reconciled(database, 3, 1_782_907_210_000)
+    assert found.events == found.counted == {"USER_LOGIN": 2}
+    assert found.first_difference is None
 
 
 def test_windows_before_the_epoch_align_to_it(load: Load, database: Settings) -> None:
@@ -162,5 +166,4 @@ def test_windows_before_the_epoch_align_to_it(load: Load, database: Settings) ->
         " 'USER_LOGIN', 1, 0, false, 0, 0, 'user-events', 'analytics', 0, 0)",
     )
 
-    with session(database, "test") as connection:
-        assert window_reconciliation(connection, USER_EVENTS).differing == 0
+    assert reconciled(database, 1, 0).first_difference is None

@@ -1,0 +1,51 @@
+"""What a worker does, as the runtime sees it: a pure function on batches, and partitions to mind."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer
+
+from streamflow.flow import Batch, Output, Partition, Sink
+from streamflow.records import Position
+
+
+class Job(Protocol):
+    """What a worker does."""
+
+    name: str
+    group: str
+    topics: list[str]
+    batch_size: int
+    linger: float  # seconds to fill a batch
+
+    def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
+        """Takes partitions over; returns the offset to read each from."""
+        ...
+
+    def revoke(self, partitions: Sequence[Partition]) -> None:
+        """Forgets partitions."""
+        ...
+
+    def process(self, batch: Batch) -> Output | None:
+        """What the batch becomes; None for nothing to commit. Called with empty batches too."""
+        ...
+
+
+SinkFactory = Callable[[Consumer], Sink]
+
+
+class PlainJob:
+    """A job without state of its own: reads on from what was committed."""
+
+    batch_size = 10_000
+    linger = 0.05
+
+    def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
+        """Reads on from what was committed, or from the beginning."""
+        return {
+            partition: OFFSET_BEGINNING if position is None else position.offset
+            for partition, position in positions.items()
+        }
+
+    def revoke(self, partitions: Sequence[Partition]) -> None:
+        """Nothing to forget."""

@@ -1,0 +1,51 @@
+"""What the metrics say of a batch, told once it is durable."""
+
+import time
+from collections import Counter
+from typing import NamedTuple
+
+from streamflow import monitoring
+from streamflow.flow import Batch, Output
+
+
+class Observation(NamedTuple):
+    """A batch in numbers, so that no record must be kept until it is durable.
+
+    Attributes:
+        began: when it was in hand, by the monotonic clock.
+        appended: the broker's time stamp of its last record, in milliseconds; None without records.
+    """
+
+    began: float
+    appended: int | None
+    records_in: Counter[str]
+    records_out: Counter[str]
+    rejected: Counter[str]
+
+    @classmethod
+    def of(cls, batch: Batch, output: Output) -> "Observation":
+        """Counts a batch and what became of it."""
+        records_out = Counter(record.topic for record in output.records)
+        for table, rows in output.rows.items():
+            records_out[table] += len(rows)
+        for table, replays in output.replays.items():
+            records_out[table] += len(replays)
+        return cls(
+            batch.now,
+            batch.records[-1].timestamp()[1] if batch.records else None,
+            Counter(record.topic() or "" for record in batch.records),
+            records_out,
+            Counter(code.value for _, code in output.rejected),
+        )
+
+    def publish(self) -> None:
+        """Adds it to the metrics: it is durable now."""
+        monitoring.BATCH_SECONDS.observe(time.monotonic() - self.began)
+        if self.appended is not None:
+            monitoring.END_TO_END_SECONDS.observe(max(0.0, time.time() - self.appended / 1000))
+        for topic, count in self.records_in.items():
+            monitoring.RECORDS_IN.labels(topic).inc(count)
+        for to, count in self.records_out.items():
+            monitoring.RECORDS_OUT.labels(to).inc(count)
+        for code, count in self.rejected.items():
+            monitoring.RECORDS_REJECTED.labels(code).inc(count)

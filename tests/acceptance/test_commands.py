@@ -1,0 +1,118 @@
+"""The commands that ask and arrange: topics, db, audit, worker; exit codes and messages."""
+
+import json
+import socket
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka.admin import NewPartitions
+
+from faults import free_ports
+from pipeline import events, produce, streamflow, workers
+from streamflow.kafka.clients import admin
+from streamflow.settings import Settings
+
+pytestmark = pytest.mark.acceptance
+
+
+def test_every_command_has_help_with_an_example(settings_without_topics: Settings) -> None:
+    top = streamflow(settings_without_topics, "--help").stdout
+    for command in (
+        ("up",),
+        ("down",),
+        ("status",),
+        ("env",),
+        ("doctor",),
+        ("produce",),
+        ("worker",),
+        ("topics",),
+        ("audit",),
+        ("db", "upgrade"),
+    ):
+        assert command[0] in top
+        done = streamflow(settings_without_topics, *command, "--help")
+        assert done.returncode == 0
+        assert f"Example: streamflow {' '.join(command)}" in " ".join(done.stdout.split()).replace(
+            'eval "$(', ""
+        ), command
+
+
+def test_topics_are_shown_made_and_watched(settings_without_topics: Settings) -> None:
+    settings = settings_without_topics
+    before = streamflow(settings, "topics")
+    assert before.returncode == 1
+    assert "topics --apply" in before.stderr
+
+    made = streamflow(settings, "topics", "--apply", "--json")
+    assert made.returncode == 0, made.stderr
+    found = {each["topic"].removeprefix(settings.prefix): each for each in json.loads(made.stdout)}
+    assert set(found) == {"user-events", "analytics", "notifications", "dead-letter-topic"}
+    assert {each["partitions"] for each in found.values()} == {3}
+    assert found["user-events"]["config"]["retention.ms"] == str(168 * 3_600_000)
+
+    topic = settings.prefix + "analytics"
+    client = admin(settings)
+    client.create_partitions([NewPartitions(topic, 5)])[topic].result(20)
+    drifted = streamflow(settings, "topics")
+    assert drifted.returncode == 1
+    assert "partitions: 5, not 3" in drifted.stdout
+    refused = streamflow(settings, "topics", "--apply")
+    assert refused.returncode == 1
+    assert "Kafka cannot remove partitions" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_the_schema_is_made_once(settings_without_topics: Settings, database_url: str) -> None:
+    for _ in range(2):
+        done = streamflow(settings_without_topics, "db", "upgrade", DATABASE_URL=database_url)
+        assert (done.returncode, done.stdout) == (0, "the schema is up to date\n")
+
+
+def test_an_audit_says_yes_or_no(stack_settings: Settings, tmp_path: Path) -> None:
+    produce(stack_settings, "user-events", events(100)[0])
+    early = streamflow(stack_settings, "audit", "--wait", "0", "--json")
+    assert early.returncode == 1
+    assert "not accounted for" in json.loads(early.stdout)["problems"][0]
+
+    with workers(stack_settings, tmp_path):
+        good = streamflow(stack_settings, "audit")
+    assert good.returncode == 0, good.stdout
+    assert "The ledger closes" in good.stdout
+
+    with psycopg.connect(stack_settings.database) as connection:
+        connection.execute("DELETE FROM notifications WHERE record_offset = 0")
+    bad = streamflow(stack_settings, "audit", "--wait", "0")
+    assert bad.returncode == 1
+    assert "notifications[0] offset 0: not accounted for" in bad.stdout
+
+
+def test_a_database_that_is_not_there_is_one_line(settings_without_topics: Settings) -> None:
+    [port] = free_ports(1)
+    url = f"postgresql://u:hidden@127.0.0.1:{port}/d"
+    done = streamflow(settings_without_topics, "db", "upgrade", DATABASE_URL=url)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the database does not answer")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hidden" not in done.stderr
+
+
+def test_a_wrong_setting_is_one_line(settings_without_topics: Settings) -> None:
+    done = streamflow(settings_without_topics, "topics", STREAMFLOW_PORT_OFFSET="many")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: settings are wrong: STREAMFLOW_PORT_OFFSET")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unknown_worker_is_a_usage_error(settings_without_topics: Settings) -> None:
+    done = streamflow(settings_without_topics, "worker", "nobody")
+    assert done.returncode == 2
+    assert "'validator'" in done.stderr
+
+
+def test_a_worker_whose_port_is_taken_says_so(stack_settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = streamflow(stack_settings, "worker", "validator", "--health-port", port)
+    assert done.returncode == 1
+    assert f"port {port} for health and metrics cannot be used" in done.stderr

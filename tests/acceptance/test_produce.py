@@ -1,0 +1,246 @@
+"""`streamflow produce`, as a user runs it: real files, bad lines, interruptions, resumption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import psycopg
+import pytest
+
+from faults import kill, wait_until
+from pipeline import audit, environment, event, stored_values, streamflow, topic_bounds, workers
+from streamflow.privacy import Hasher
+from streamflow.records import Rejection
+from streamflow.settings import Settings
+from streamflow.streams.user_events import USER_EVENTS
+
+pytestmark = pytest.mark.acceptance
+
+SSH_LOGINS = Path(__file__).parents[3] / "shared" / "data" / "ssh-logins.ndjson"
+BAD = b'{"id": "one"}'
+
+
+def write(path: Path, lines: list[bytes]) -> Path:
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+@pytest.mark.skipif(not SSH_LOGINS.exists(), reason="the sample lies beside the project, not in it")
+def test_real_logins_are_rows_and_windows_once(stack_settings: Settings, tmp_path: Path) -> None:
+    sent = streamflow(stack_settings, "produce", "--from", str(SSH_LOGINS))
+    assert sent.returncode == 0, sent.stderr
+    assert "sent 519 events" in sent.stdout
+
+    again = streamflow(stack_settings, "produce", "--from", str(SSH_LOGINS), "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "all 519 lines were sent before" in again.stdout
+
+    with workers(stack_settings, tmp_path):
+        report = audit(stack_settings)
+        assert report.closed, report.problems
+        with psycopg.connect(stack_settings.database, autocommit=True) as connection:
+            by_type = connection.execute("SELECT type, count(*) FROM events GROUP BY 1").fetchall()
+            assert dict(by_type) == {"USER_LOGIN_FAILED": 518, "USER_LOGIN": 1}
+            from_events = (
+                "SELECT date_bin('10 s', timestamp, 'epoch'), type, count(*) FROM events"
+                " GROUP BY 1, 2 ORDER BY 1, 2"
+            )
+            from_windows = (
+                "SELECT window_start, event_type, sum(count)::bigint FROM window_counts"
+                " GROUP BY 1, 2 ORDER BY 1, 2"
+            )
+            cells = connection.execute(from_events).fetchall()
+            assert (len(cells), max(count for *_, count in cells)) == (176, 7)
+            # Idle partitions close their last windows after ten seconds.
+            wait_until(lambda: connection.execute(from_windows).fetchall() == cells, 40)
+
+
+def test_simulated_users_make_the_mistakes_they_are_told_to(stack_settings: Settings) -> None:
+    done = streamflow(
+        stack_settings,
+        *("produce", "--count", "2000", "--rate", "100000", "--invalid-ratio", "0.3"),
+        *("--seed", "7", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    values = stored_values(stack_settings, "user-events")
+    found = [USER_EVENTS.decoder.decode(value) for value in values]
+    codes = Counter(each.code.value for each in found if isinstance(each, Rejection))
+    assert len(values) == told["sent"] == 2_000
+    assert told["invalid"] == dict(codes)
+    assert len(codes) == 7
+    assert told["valid"] == 2_000 - codes.total()
+
+
+def test_addresses_leave_hashed_with_the_key(stack_settings: Settings, tmp_path: Path) -> None:
+    lines = [
+        event(1).replace(b"a" * 64, b"ann@example.com"),
+        event(2).replace(b"a" * 64, Hasher(b"pepper").hash("bob@example.com").encode()),
+    ]
+    path = write(tmp_path / "logins.ndjson", lines)
+    done = streamflow(stack_settings, "produce", "--from", str(path), STREAMFLOW_PII_KEY="pepper")
+    assert done.returncode == 0, done.stderr
+    assert "STREAMFLOW_PII_KEY" not in done.stderr
+    found = {
+        document["id"]: document["user_email"]
+        for document in map(
+            orjson.loads, filter(None, stored_values(stack_settings, "user-events"))
+        )
+    }
+    hasher = Hasher(b"pepper")
+    assert found == {1: hasher.hash("ann@example.com"), 2: hasher.hash("bob@example.com")}
+
+
+def test_without_a_key_it_says_once_that_a_hash_can_be_guessed(stack_settings: Settings) -> None:
+    done = streamflow(stack_settings, "produce", "--count", "5", "--rate", "1000")
+    assert done.stderr.count("STREAMFLOW_PII_KEY") == 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "code", "sent"), [("skip", 1, 3), ("send", 0, 5), ("stop", 2, 1)]
+)
+def test_lines_that_break_the_contract(
+    choice: str, code: int, sent: int, stack_settings: Settings, tmp_path: Path
+) -> None:
+    address = b'{"id": 4, "type": "USER_LOGIN", "user": "ann@example.com", "timestamp": "now"}'
+    path = write(tmp_path / "in.ndjson", [event(1), BAD, event(3), b"", address, event(5)])
+    done = streamflow(stack_settings, "produce", "--from", str(path), "--on-invalid", choice)
+    assert done.returncode == code, done.stderr
+    assert "line 2: SCHEMA_VIOLATION: " in done.stderr
+    values = stored_values(stack_settings, "user-events")
+    assert len(values) == sent
+    assert not [value for value in values if b"ann@" in (value or b"")]
+    if choice == "skip":
+        assert "line 5: " in done.stderr
+        assert "skipped 2 invalid lines" in done.stderr
+    if choice == "stop":
+        assert "line 2 is invalid" in done.stderr
+        # Mended, it goes on behind what was sent.
+        write(path, [event(1), event(2), event(3)])
+        again = streamflow(stack_settings, "produce", "--from", str(path), "--resume")
+        assert again.returncode == 0, again.stderr
+        assert len(stored_values(stack_settings, "user-events")) == 3
+
+
+def test_standard_input(stack_settings: Settings) -> None:
+    done = streamflow(
+        stack_settings, "produce", "--from", "-", "--json", text=event(1) + b"\n" + event(2)
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sent"] == 2
+    assert sorted(filter(None, stored_values(stack_settings, "user-events"))) == [
+        event(1),
+        event(2),
+    ]
+
+
+@contextmanager
+def running(settings: Settings, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    """A run in the background; killed if the test leaves it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "streamflow.cli.app", "produce", *arguments],
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_an_interrupted_run_says_how_far_it_got_and_resumes(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    lines = [event(number) for number in range(1_000)]
+    path = write(tmp_path / "in.ndjson", lines)
+    # One event a second by the events' own times, a hundred times as fast.
+    spaced = [
+        line.replace(b"12:00:00.000Z", b"%02d:%02d:%02d.000Z" % (12, number // 60, number % 60))
+        for number, line in enumerate(lines)
+    ]
+    write(path, spaced)
+    pace = ("--pace", "event-time", "--speed", "100")
+    with running(stack_settings, "--from", str(path), *pace) as process:
+        wait_until(lambda: len(stored_values(stack_settings, "user-events")) > 50, 60)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    got = len(stored_values(stack_settings, "user-events"))
+    assert 50 < got < 1_000
+    assert f"stopped behind line {got:,}: --resume goes on from there" in errors
+
+    again = streamflow(stack_settings, "produce", "--from", str(path), "--resume", "--json")
+    assert json.loads(again.stdout)["sent"] == 1_000 - got
+    assert sorted(filter(None, stored_values(stack_settings, "user-events"))) == sorted(spaced)
+
+
+def test_a_killed_run_resumes_without_doubling(stack_settings: Settings, tmp_path: Path) -> None:
+    count = 200_000
+    path = write(tmp_path / "in.ndjson", [event(number) for number in range(count)])
+    with running(stack_settings, "--from", str(path)) as process:
+        wait_until(
+            lambda: any(end for _, end in topic_bounds(stack_settings, "user-events").values())
+        )
+        kill(process.pid)
+        process.communicate()
+    got = len(stored_values(stack_settings, "user-events"))
+    assert 0 < got < count
+
+    again = streamflow(stack_settings, "produce", "--from", str(path), "--resume", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["finished"]
+    values = stored_values(stack_settings, "user-events")
+    assert (len(values), len(set(values))) == (count, count)
+
+
+def test_a_file_that_has_changed_is_not_resumed(stack_settings: Settings, tmp_path: Path) -> None:
+    path = write(tmp_path / "in.ndjson", [event(1), event(2)])
+    assert streamflow(stack_settings, "produce", "--from", str(path)).returncode == 0
+    write(path, [event(7), event(2), event(3)])
+    done = streamflow(stack_settings, "produce", "--from", str(path), "--resume")
+    assert done.returncode == 2
+    assert "has changed before line 3" in done.stderr
+    assert len(stored_values(stack_settings, "user-events")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--from", "missing.ndjson"), "missing.ndjson cannot be read: No such file"),
+        (("--from", "."), "is a folder"),
+        (("--resume",), "--resume needs a file"),
+        (("--from", "-", "--resume"), "--resume needs a file"),
+        (("--invalid-ratio", "2"), "invalid-ratio"),
+        (("--rate", "0"), "rate"),
+    ],
+)
+def test_wrong_usage_is_told(
+    arguments: tuple[str, ...], says: str, settings_without_topics: Settings
+) -> None:
+    done = streamflow(settings_without_topics, "produce", *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_a_missing_topic_is_told(settings_without_topics: Settings) -> None:
+    done = streamflow(settings_without_topics, "produce", "--count", "1")
+    assert done.returncode == 1
+    assert "run `streamflow topics --apply`" in done.stderr
+    assert len(done.stderr.splitlines()) == 2  # with what it says of the missing key
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_an_unreadable_file_is_told(settings_without_topics: Settings, tmp_path: Path) -> None:
+    path = write(tmp_path / "in.ndjson", [event(1)])
+    path.chmod(0)
+    done = streamflow(settings_without_topics, "produce", "--from", str(path))
+    assert done.returncode == 2
+    assert "Permission denied" in done.stderr

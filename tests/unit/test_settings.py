@@ -1,0 +1,112 @@
+"""Settings: precedence, secrets, and how Kafka is spoken to."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from streamflow.errors import ConfigurationError
+from streamflow.kafka.clients import common_config
+from streamflow.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_environment_before_file_before_running_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / ".streamflow"
+    state.mkdir()
+    found = {"kafka_bootstrap_servers": "stack:1", "database_url": "postgresql://stack/x"}
+    (state / "stack.json").write_text(json.dumps(found | {"port_offset": 7}))
+    assert (load_settings().bootstrap, load_settings().port("kafka")) == ("stack:1", 9099)
+
+    (tmp_path / "streamflow.toml").write_text('KAFKA_BOOTSTRAP_SERVERS = "file:1"\n')
+    assert load_settings().bootstrap == "file:1"
+
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "environment:1")
+    assert load_settings().bootstrap == "environment:1"
+    assert load_settings().database == "postgresql://stack/x"
+
+    # Another offset means another stack.
+    monkeypatch.setenv("STREAMFLOW_PORT_OFFSET", "8")
+    with pytest.raises(ConfigurationError, match="streamflow up"):
+        _ = load_settings().database
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:hidden-1@h/d")
+    monkeypatch.setenv("STREAMFLOW_PII_KEY", "hidden-2")
+    monkeypatch.setenv("STREAMFLOW_KAFKA_SASL_PASSWORD", "hidden-3")
+    assert "hidden" not in repr(load_settings())
+    assert "hidden" not in str(load_settings().model_dump())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STREAMFLOW_PORT_OFFSET", "many"),
+        ("STREAMFLOW_PORT_OFFSET", "-1"),
+        ("STREAMFLOW_PREFIX", "no spaces"),
+        ("STREAMFLOW_BREAKER_RATIO", "1.5"),
+        ("STREAMFLOW_LOG_LEVEL", "shout"),
+        ("STREAMFLOW_KAFKA_SECURITY_PROTOCOL", "PIGEON"),
+    ],
+)
+def test_a_wrong_value_is_named_and_not_quoted(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        load_settings()
+    assert value not in str(caught.value)
+
+
+def test_more_replicas_in_sync_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMFLOW_KAFKA_MIN_ISR", "2")
+    with pytest.raises(ConfigurationError, match="no write could ever be acknowledged"):
+        load_settings()
+
+
+def test_tls_and_sasl_reach_librdkafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SECURITY_PROTOCOL": "SASL_SSL",
+        "SASL_USERNAME": "worker",
+        "SASL_PASSWORD": "secret",
+        "SSL_CA": "/etc/ca.pem",
+        "SSL_CERTIFICATE": "/etc/client.pem",
+        "SSL_KEY": "/etc/client.key",
+    }.items():
+        monkeypatch.setenv(f"STREAMFLOW_KAFKA_{name}", value)
+    config = common_config(load_settings())
+    assert config["security.protocol"] == "SASL_SSL"
+    assert config["sasl.mechanism"] == "SCRAM-SHA-512"
+    assert (config["sasl.username"], config["sasl.password"]) == ("worker", "secret")
+    assert config["ssl.ca.location"] == "/etc/ca.pem"
+    assert config["ssl.certificate.location"] == "/etc/client.pem"
+    assert config["ssl.key.location"] == "/etc/client.key"
+
+
+def test_sasl_without_a_password_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMFLOW_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    with pytest.raises(ConfigurationError, match="STREAMFLOW_KAFKA_SASL_PASSWORD"):
+        common_config(load_settings())
+
+
+def test_a_stream_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamflow.registry import load_streams
+
+    for path, why in {
+        "nowhere:STREAM": "cannot be imported",
+        "streamflow.streams.user_events:NOTHING": "cannot be imported",
+        "streamflow.streams.user_events:UserEvent": "is not a Stream",
+        "": "no stream is configured",
+        "streamflow.streams.user_events:USER_EVENTS,"
+        "streamflow.streams.user_events:USER_EVENTS": "the same name",
+    }.items():
+        monkeypatch.setenv("STREAMFLOW_STREAMS", path)
+        with pytest.raises(ConfigurationError, match=why):
+            load_streams(load_settings())
