@@ -1,8 +1,10 @@
 """The configured streams."""
 
+from collections.abc import Sequence
 from importlib import import_module
 
 from streamflow.errors import ConfigurationError
+from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -24,6 +26,15 @@ def load_streams(settings: Settings) -> tuple[Stream, ...]:
     if not streams:
         raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS")
     return streams
+
+
+def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
+    """The hasher of all streams' private fields."""
+    key = settings.pii_key
+    return Hasher(
+        None if key is None else key.get_secret_value().encode(),
+        {name for stream in streams for name in stream.private_fields},
+    )
 
 
 def _load(path: str) -> Stream:

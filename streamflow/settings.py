@@ -7,7 +7,7 @@ that a running ``streamflow up`` left in the state directory, defaults.
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -25,6 +25,7 @@ DEFAULT_PORTS = {
     "controller": 9093,
     "postgres": 5432,
     "dagster": 3000,
+    "dagster-code": 4266,
     "bridge": 3001,
     "dashboard": 8501,
     # Health and metrics endpoints of the supervised workers.
@@ -110,6 +111,12 @@ class Settings(BaseSettings):
     kafka_replication_factor: int = Field(1, ge=1, alias="STREAMFLOW_KAFKA_REPLICATION_FACTOR")
     kafka_min_isr: int = Field(1, ge=1, alias="STREAMFLOW_KAFKA_MIN_ISR")
 
+    # Where workers report what they do; `streamflow up` tells it to its own.
+    dagster_url: str | None = Field(None, pattern=r"^https?://", alias="STREAMFLOW_DAGSTER_URL")
+    dagster_report_seconds: float = Field(30.0, ge=15, alias="STREAMFLOW_DAGSTER_REPORT_SECONDS")
+    # Where Dagster keeps its runs and events; derived from the stack's database by default.
+    dagster_database_url: SecretStr | None = Field(None, alias="STREAMFLOW_DAGSTER_DATABASE_URL")
+
     breaker_window: int = Field(10_000, ge=1, alias="STREAMFLOW_BREAKER_WINDOW")
     breaker_ratio: float = Field(0.9, gt=0, le=1, alias="STREAMFLOW_BREAKER_RATIO")
     breaker_consecutive: int = Field(5_000, ge=1, alias="STREAMFLOW_BREAKER_CONSECUTIVE")
@@ -178,14 +185,22 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value()
 
 
+SettingsKind = TypeVar("SettingsKind", bound=Settings)
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Reads the settings.
 
     Raises:
         ConfigurationError: a variable has a value that cannot be used; names it, not its value.
     """
+    return load_settings_of(Settings, **overrides)
+
+
+def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind:
+    """Reads the settings of a part that has some of its own. Raises as `load_settings`."""
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"

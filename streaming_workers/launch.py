@@ -12,8 +12,7 @@ from streamflow.kafka.transactions import KafkaSink, confirm
 from streamflow.monitoring import configure_logging
 from streamflow.postgres.connections import ping
 from streamflow.postgres.loading import PostgresSink
-from streamflow.privacy import Hasher
-from streamflow.registry import load_streams
+from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
@@ -23,15 +22,6 @@ from streaming_workers.runtime import Worker
 from streaming_workers.validator import Validator
 
 log = structlog.get_logger()
-
-
-def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
-    """The hasher of all streams' private fields."""
-    key = settings.pii_key
-    return Hasher(
-        None if key is None else key.get_secret_value().encode(),
-        {name for stream in streams for name in stream.private_fields},
-    )
 
 
 def make_worker(

@@ -182,9 +182,13 @@ def conditions(facts: Facts, limits: Limits) -> list[Condition]:
             found.append(Condition("lag seconds", group, Severity.WARNING, text, _MORE_WORKERS))
     for topic, rate in facts.rates.items():
         if rate < limits.rate_min:
-            text = f"{topic} gets {units.rate(rate)} (at least {units.rate(limits.rate_min)} wanted)"
+            text = (
+                f"{topic} gets {units.rate(rate)} (at least {units.rate(limits.rate_min)} wanted)"
+            )
             found.append(
-                Condition("rate", topic, Severity.WARNING, text, "look at the producers of the topic")
+                Condition(
+                    "rate", topic, Severity.WARNING, text, "look at the producers of the topic"
+                )
             )
     for topic, ratio in facts.ratios.items():
         if ratio > limits.dead_letter_ratio:

@@ -3,29 +3,25 @@
 import ipaddress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 
-from streamflow.errors import ConfigurationError
-from streamflow.settings import Settings
+from streamflow.settings import Settings, load_settings_of
 
 Role = Literal["viewer", "operator"]
 
-_PARTS = ("validator", "analytics", "loader", "producer")
+# The workers that a stack runs, and under which name their port is known.
+_PARTS = {
+    "validator": "validator",
+    "analytics": "analytics",
+    "loader": "loader",
+    "bridge": "bridge-health",
+    "producer": "producer",
+}
 
 
-class DashboardSettings(BaseSettings):
-    """Everything that only the dashboard needs. Names of environment variables are the aliases."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", toml_file="streamflow.toml", populate_by_name=True
-    )
+class DashboardSettings(Settings):
+    """Everything that can be configured, with what only the dashboard needs."""
 
     role: Role | None = Field(None, alias="STREAMFLOW_DASHBOARD_ROLE")
     sign_in: Literal["none", "token", "oidc"] = Field("none", alias="STREAMFLOW_DASHBOARD_SIGN_IN")
@@ -75,35 +71,30 @@ class DashboardSettings(BaseSettings):
             )
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The order of precedence: as the other settings have it."""
-        del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
-
-    def default_role(self, settings: Settings) -> Role:
+    @property
+    def default_role(self) -> Role:
         """What somebody may do who has not signed in: everything on the own machine, unless it is
         configured otherwise; look only, beyond it."""
         if self.role is not None:
             return self.role
-        return "operator" if is_loopback(settings.host) else "viewer"
+        return "operator" if is_loopback(self.host) else "viewer"
 
-    def probes(self, settings: Settings) -> bool:
+    @property
+    def probes(self) -> bool:
         """Whether the end-to-end probe writes: unless configured, where looking is not all that one
         may do."""
-        return self.default_role(settings) == "operator" if self.probe is None else self.probe
+        return self.default_role == "operator" if self.probe is None else self.probe
 
-    def workers(self, settings: Settings) -> dict[str, str]:
+    @property
+    def workers(self) -> dict[str, str]:
         """Where each worker is asked for its metrics."""
-        local = {name: f"http://{settings.host}:{settings.port(name)}" for name in _PARTS}
+        local = {name: f"http://{self.host}:{self.port(port)}" for name, port in _PARTS.items()}
         return self.worker_urls or local
+
+    @property
+    def dagster(self) -> str:
+        """Where Dagster's webserver answers."""
+        return self.dagster_url or f"http://127.0.0.1:{self.port('dagster')}"
 
 
 def is_loopback(host: str) -> bool:
@@ -122,11 +113,4 @@ def load_dashboard_settings(**overrides: Any) -> DashboardSettings:
     Raises:
         ConfigurationError: a variable has a value that cannot be used; names it, not its value.
     """
-    try:
-        return DashboardSettings(**overrides)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"
-            for fault in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigurationError(f"settings of the dashboard are wrong: {faults}") from None
+    return load_settings_of(DashboardSettings, **overrides)

@@ -3,15 +3,12 @@
 Masking first means that a filter cannot find what may not be seen.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from streamflow.privacy import Hasher
 from streamflow.records import Record, headers_of
-from streamflow.settings import Settings
-from streamflow.stream import Stream
 
 LONGEST: Final = 65_536  # bytes of a value that are kept
 
@@ -46,15 +43,6 @@ class SeenRecord:
     def is_cut(self) -> bool:
         """Whether the value is longer than what is kept of it."""
         return (self.size or 0) > LONGEST
-
-
-def make_hasher(settings: Settings, streams: Sequence[Stream]) -> Hasher:
-    """The hasher of all streams' private fields."""
-    key = settings.pii_key
-    return Hasher(
-        None if key is None else key.get_secret_value().encode(),
-        {name for stream in streams for name in stream.private_fields},
-    )
 
 
 def mask(record: Record, hasher: Hasher) -> SeenRecord:

@@ -94,7 +94,7 @@ class Poller:
                 reading = before.failed(str(error), time.monotonic() - began)
                 if not failing:
                     log.warning("source_failed", source=job.source, reason=str(error))
-            except Exception as error:  # noqa: BLE001 (the edge of a thread: it must go on, and say so)
+            except Exception as error:
                 reading = before.failed(f"{type(error).__name__}", time.monotonic() - began)
                 if not failing:
                     log.exception("source_broken", source=job.source)

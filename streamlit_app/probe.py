@@ -81,7 +81,8 @@ class Probe:
             self._lost += 1
         if key in self._waiting:
             raise Unavailable(
-                self._failure or f"the probe of {time.strftime('%H:%M:%S', time.gmtime())} is not back"
+                self._failure
+                or f"the probe of {time.strftime('%H:%M:%S', time.gmtime())} is not back"
             )
         trips = sorted(self._trips)
         return ProbeSample(

@@ -282,7 +282,9 @@ class Search:
             with kafka_errors():
                 for found in held.offsets_for_times(wanted, timeout=_TIMEOUT):
                     end = bounds[found.topic, found.partition][1]
-                    starts[found.topic, found.partition] = found.offset if found.offset >= 0 else end
+                    starts[found.topic, found.partition] = (
+                        found.offset if found.offset >= 0 else end
+                    )
         elif start.offset is not None:
             starts = dict.fromkeys(bounds, start.offset)
         else:

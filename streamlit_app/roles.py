@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamflow.errors import StreamFlowError
-from streamflow.settings import Settings
 from streamlit_app.configuration import DashboardSettings, Role
 
 
@@ -17,7 +16,7 @@ class Forbidden(StreamFlowError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody at the dashboard.
+    """Somebody at the settings.
 
     Attributes:
         name: for the audit trail.
@@ -34,8 +33,7 @@ class Identity:
 
 
 def identify(
-    settings: Settings,
-    dashboard: DashboardSettings,
+    settings: DashboardSettings,
     *,
     token: str | None = None,
     user: Mapping[str, Any] | None = None,
@@ -43,17 +41,16 @@ def identify(
     """Who somebody is, by what they signed in with.
 
     Args:
-        settings: where the dashboard listens.
-        dashboard: how one signs in.
+        settings: how one signs in, and where the dashboard listens.
         token: that was typed in; only for sign-in by token.
         user: claims of the identity provider, once signed in; only for OIDC.
     """
-    if dashboard.sign_in == "none":
-        return Identity("anonymous", dashboard.default_role(settings))
-    if dashboard.sign_in == "token":
+    if settings.sign_in == "none":
+        return Identity("anonymous", settings.default_role)
+    if settings.sign_in == "token":
         for name, role, secret in (
-            ("operator (token)", "operator", dashboard.operator_token),
-            ("viewer (token)", "viewer", dashboard.viewer_token),
+            ("operator (token)", "operator", settings.operator_token),
+            ("viewer (token)", "viewer", settings.viewer_token),
         ):
             if secret is not None and token and _same(token, secret.get_secret_value()):
                 return Identity(name, "operator" if role == "operator" else "viewer")
@@ -63,7 +60,7 @@ def identify(
     email = str(user["email"])
     # An address that its provider has not verified could be anybody's.
     verified = user.get("email_verified", True) in (True, "true")
-    named = email.casefold() in {each.casefold() for each in dashboard.operators}
+    named = email.casefold() in {each.casefold() for each in settings.operators}
     # The name goes into tables, where no address may lie (G7).
     name = str(user.get("name") or email).partition("@")[0]
     return Identity(name, "operator" if named and verified else "viewer")

@@ -13,13 +13,12 @@ from typing import Any
 
 import structlog
 
-from streamflow.registry import load_streams
-from streamflow.settings import Settings, load_settings
+from streamflow.registry import hasher_for, load_streams
+from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamlit_app.alerts import Alert, AlertBook, Limits
 from streamlit_app.configuration import DashboardSettings, load_dashboard_settings
 from streamlit_app.demand import Demand
-from streamlit_app.masking import make_hasher
 from streamlit_app.poller import Job, Poller
 from streamlit_app.probe import Probe
 from streamlit_app.reading import Search, Tail
@@ -35,8 +34,6 @@ from streamlit_app.webhook import Webhook
 
 log = structlog.get_logger()
 
-WORKER_GROUPS = ("analytics", "validator", "loader", "bridge")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
@@ -46,8 +43,7 @@ class Serving:
         topics: of all streams, each once: events first, dead letters last.
     """
 
-    settings: Settings
-    dashboard: DashboardSettings
+    settings: DashboardSettings
     streams: Sequence[Stream]
     topics: Sequence[str]
     store: Store
@@ -95,39 +91,39 @@ class Serving:
         }
 
 
-def build(settings: Settings, dashboard: DashboardSettings) -> Serving:
+def build(settings: DashboardSettings) -> Serving:
     """Puts the parts together; starts nothing.
 
     Raises:
         ConfigurationError: a stream or a setting is wrong.
     """
     streams = load_streams(settings)
-    hasher = make_hasher(settings, streams)
+    hasher = hasher_for(settings, streams)
     topics = _topics(streams)
     store = Store()
     recorder = Recorder(store)
-    webhook_url = dashboard.webhook_url
+    webhook_url = settings.webhook_url
     webhook = Webhook(None if webhook_url is None else webhook_url.get_secret_value())
     limits = Limits(
-        lag_records=dashboard.alert_lag_records,
-        lag_seconds=dashboard.alert_lag_seconds,
-        rate_min=dashboard.alert_rate_min,
-        dead_letter_ratio=dashboard.alert_dead_letter_ratio,
-        freshness=dashboard.alert_freshness,
+        lag_records=settings.alert_lag_records,
+        lag_seconds=settings.alert_lag_seconds,
+        rate_min=settings.alert_rate_min,
+        dead_letter_ratio=settings.alert_dead_letter_ratio,
+        freshness=settings.alert_freshness,
     )
-    watch = Watch(streams, recorder, AlertBook(dashboard.alert_for), limits)
-    interval = dashboard.interval
-    kafka = KafkaSource(settings, topics, [settings.group(each) for each in WORKER_GROUPS])
+    watch = Watch(streams, recorder, AlertBook(settings.alert_for), limits)
+    interval = settings.interval
+    kafka = KafkaSource(settings, topics, _groups(settings, streams, topics))
     postgres = PostgresSource(settings, streams)
-    workers = WorkersSource(dashboard.workers(settings))
+    workers = WorkersSource(settings.workers)
     stack = StackSource(settings.state_dir)
     jobs: list[Job[Any]] = [
-        Job("kafka", kafka.name, interval, kafka, recorder.take_kafka),
+        Job("kafka", kafka.name, interval, kafka, recorder.take_kafka, kafka.close),
         Job("postgres", postgres.name, interval, postgres, recorder.take_postgres, postgres.close),
         Job("workers", "the workers' /metrics", 2 * interval, workers),
         Job("stack", "the supervisor's status.json", interval, stack),
     ]
-    if dashboard.probes(settings):
+    if settings.probes:
         probe = Probe(settings)
         jobs.append(Job("probe", probe.name, interval, probe, close=probe.close))
     poller: Poller
@@ -143,7 +139,6 @@ def build(settings: Settings, dashboard: DashboardSettings) -> Serving:
     poller = Poller(jobs)
     return Serving(
         settings=settings,
-        dashboard=dashboard,
         streams=streams,
         topics=topics,
         store=store,
@@ -154,8 +149,17 @@ def build(settings: Settings, dashboard: DashboardSettings) -> Serving:
         demand=Demand(),
         tail=Tail(settings, hasher),
         search=Search(settings, hasher),
-        dagster=Dagster(settings.dagster_url or f"http://127.0.0.1:{settings.port('dagster')}"),
+        dagster=Dagster(settings.dagster),
     )
+
+
+def _groups(
+    settings: Settings, streams: Sequence[Stream], topics: Sequence[str]
+) -> dict[str, Sequence[str]]:
+    """Which topics each consumer group reads."""
+    events = [stream.topic for stream in streams]
+    reads = {"validator": events, "analytics": events, "loader": topics, "bridge": topics}
+    return {settings.group(worker): read for worker, read in reads.items()}
 
 
 def _topics(streams: Sequence[Stream]) -> list[str]:
@@ -180,7 +184,7 @@ class _Holder:
         Raises:
             ConfigurationError: a stream or a setting is wrong.
         """
-        serving = build(load_settings(), load_dashboard_settings())
+        serving = build(load_dashboard_settings())
         serving.start()
         # Streamlit collects garbage after every run of a script. What was imported lives for ever:
         # frozen, it is not walked each time (ten sessions: 12 % of a core instead of 94 %).

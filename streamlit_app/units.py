@@ -57,7 +57,9 @@ def size(value: float | None) -> str:
         return UNKNOWN
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:  # noqa: PLR2004
-            return f"{value:.0f} {unit}" if unit == "B" or value >= _SMALL else f"{value:.1f} {unit}"
+            return (
+                f"{value:.0f} {unit}" if unit == "B" or value >= _SMALL else f"{value:.1f} {unit}"
+            )
         value /= 1000
     return f"{value:.1f} TB"
 

@@ -13,6 +13,7 @@ from streamlit_app.recording import Recorder
 
 _RATIO_SPAN: Final = 300.0  # seconds that the share of refused records is taken over
 _RATIO_RECORDS: Final = 100  # records; a share of fewer says nothing
+_NOT_UP: Final = frozenset({"restarting", "not ready", "stopped"})
 _TROUBLE: Final = frozenset({Verdict.STALL, Verdict.STOP, Verdict.REWIND, Verdict.ERR})
 
 
@@ -33,6 +34,7 @@ class Watch:
         self._recorder = recorder
         self.book = book
         self.limits = limits
+        self._answered: set[str] = set()
         self._seen: dict[str, deque[tuple[float, int, int]]] = {}
 
     def look(self, readings: Mapping[str, Reading[Any]], now: float) -> list[Alert]:
@@ -47,20 +49,7 @@ class Watch:
             # What was not asked yet is not down.
             if (reading.measured_at or reading.error) and (trouble := reading.trouble(now))
         }
-        stack, workers = readings["stack"], readings["workers"]
-        left_out = set()
-        if stack.is_current(now):
-            for part in stack.sample:
-                if part.state in ("restarting", "not ready", "stopped"):
-                    down.setdefault(part.name, part.detail or part.state)
-            known = {part.name for part in stack.sample if part.state != "off"}
-            left_out = set(workers.sample or ()) - known
-        if workers.is_current(now):
-            for name, worker in workers.sample.items():
-                # The producer is a simulation that many have no use for.
-                wanted = name not in left_out and name != "producer"
-                if wanted and not (worker.answers and worker.ready):
-                    down.setdefault(name, worker.reason or "not ready")
+        down |= self._parts_down(readings, now, down)
         current = kafka.is_current(now)
         groups = self._recorder.groups if current else {}
         return Facts(
@@ -69,15 +58,35 @@ class Watch:
                 for name, each in groups.items()
             },
             verdicts={
-                name: str(each.verdict)
-                for name, each in groups.items()
-                if each.verdict in _TROUBLE
+                name: str(each.verdict) for name, each in groups.items() if each.verdict in _TROUBLE
             },
             rates=self._rates() if current else {},
             ratios=self._ratios(postgres, now),
             waiting=self._waiting(kafka, postgres, now),
             down=down,
         )
+
+    def _parts_down(
+        self, readings: Mapping[str, Reading[Any]], now: float, known: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Parts and workers that do not do their work, as far as they were ever there."""
+        down: dict[str, str] = {}
+        stack, workers = readings["stack"], readings["workers"]
+        left_out: set[str] = set()
+        if stack.is_current(now):
+            for part in stack.sample:
+                if part.state == "off":
+                    left_out.add(part.name)
+                elif part.state in _NOT_UP and part.name not in known:
+                    down[part.name] = part.detail or part.state
+        if workers.is_current(now):
+            for name, worker in workers.sample.items():
+                if worker.answers:
+                    self._answered.add(name)
+                expected = name in self._answered and name not in left_out
+                if expected and not (worker.answers and worker.ready):
+                    down.setdefault(name, worker.reason or "not ready")
+        return down
 
     def _rates(self) -> dict[str, float]:
         found = {}
@@ -107,9 +116,7 @@ class Watch:
                 found[stream.topic] = (refused - seen[0][2]) / records
         return found
 
-    def _waiting(
-        self, kafka: Reading[Any], postgres: Reading[Any], now: float
-    ) -> dict[str, float]:
+    def _waiting(self, kafka: Reading[Any], postgres: Reading[Any], now: float) -> dict[str, float]:
         if not kafka.is_current(now) or not postgres.is_current(now):
             return {}
         moved = postgres.sample.loaded_at
@@ -127,4 +134,3 @@ class Watch:
             if behind:
                 found[stream.topic] = since
         return found
-

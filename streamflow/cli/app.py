@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from streamflow.cli import data, produce, stack
+from streamflow.cli import dashboard, data, produce, stack
 from streamflow.errors import StreamFlowError
 
 DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
@@ -50,6 +50,7 @@ def root(
 
 
 stack.register(app)
+dashboard.register(app)
 data.register(app)
 produce.register(app)
 

@@ -20,7 +20,8 @@ from streamflow.stack.state import State
 PROBE_SECONDS = 2.0
 DETAIL_LIMIT = 300
 WORKERS = ("validator", "analytics", "loader")
-NAMES = ("kafka", "postgres", "producer", *WORKERS)
+DASHBOARD = "dashboard"
+NAMES = ("kafka", "postgres", "producer", *WORKERS, DASHBOARD)
 
 
 def broker_of(settings: Settings, state: State) -> Broker:
@@ -62,6 +63,7 @@ def plan(
         _postgres(settings, state),
         *(worker(name, ("worker", name, "--instance", f"{name}-0")) for name in WORKERS),
         worker("producer", ("produce",)),
+        _dashboard(settings, state, environment),
     )
     return tuple(part for part in parts if part.name not in without)
 
@@ -135,6 +137,27 @@ def _worker(
         address=f"{url}/metrics",
         # A worker has 10 s to finish its batch; a little more before it is killed.
         stop_seconds=11.0,
+    )
+
+
+def _dashboard(settings: Settings, state: State, environment: Mapping[str, str]) -> Part:
+    port = settings.port(DASHBOARD)
+    url = f"http://{settings.host}:{port}"
+
+    def launch() -> Launch:
+        return Launch(
+            command=(sys.executable, "-m", "streamflow.cli.app", DASHBOARD, "--port", str(port)),
+            log=state.logs / f"{DASHBOARD}.log",
+            environment=environment,
+        )
+
+    return Part(
+        name=DASHBOARD,
+        stage=Stage.WORKERS,
+        launch=launch,
+        probe=partial(probe_http, f"{url}/readyz"),
+        ports=(port,),
+        address=url,
     )
 
 

@@ -16,7 +16,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from streamflow.errors import StackError
 from streamflow.settings import COORDINATES_FILE, Settings

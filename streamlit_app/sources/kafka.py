@@ -68,16 +68,19 @@ class KafkaSource:
     Args:
         settings: where it is.
         topics: to look at.
-        groups: to look at.
+        groups: the topics that each group reads, by group.
     """
 
     name = "Kafka"
 
-    def __init__(self, settings: Settings, topics: Sequence[str], groups: Sequence[str]) -> None:
+    def __init__(
+        self, settings: Settings, topics: Sequence[str], groups: Mapping[str, Sequence[str]]
+    ) -> None:
         self._settings = settings
         self._topics = tuple(topics)
-        self._groups = tuple(groups)
+        self._groups = {name: frozenset(read) for name, read in groups.items()}
         self._client: AdminClient | None = None
+        self._readers: dict[str, offsets.GroupOffsets] = {}
         self._partitions: list[Partition] = []
         self._brokers = 0
         self._members: dict[str, Group] = {}
@@ -96,11 +99,13 @@ class KafkaSource:
             self._asked_at = time.monotonic()
         bounds = offsets.bounds(self._client, self._partitions)
         groups = {}
-        for name in self._groups:
+        for name, topics in self._groups.items():
+            if name not in self._readers:
+                self._readers[name] = offsets.GroupOffsets(self._settings, name)
+            wanted = [partition for partition in bounds if partition[0] in topics]
             positions = {
                 partition: offsets.read_position(position)
-                for partition, position in offsets.committed(self._client, name).items()
-                if partition in bounds
+                for partition, position in self._readers[name].read(wanted).items()
             }
             known = self._members.get(name, Group(name))
             groups[name] = Group(name, known.state, known.members, known.owned, positions)
@@ -108,12 +113,16 @@ class KafkaSource:
         missing = tuple(topic for topic in self._topics if topic not in present)
         return KafkaSample(bounds, groups, self._brokers, missing)
 
+    def close(self) -> None:
+        """Closes the connections."""
+        for each in self._readers.values():
+            each.close()
+        self._readers.clear()
+
     def _look_around(self, client: AdminClient) -> None:
         with kafka_errors():
             metadata = client.list_topics(timeout=_TIMEOUT)
-            futures = client.describe_consumer_groups(
-                list(self._groups), request_timeout=_TIMEOUT
-            )
+            futures = client.describe_consumer_groups(list(self._groups), request_timeout=_TIMEOUT)
             self._members = {name: _described(name, each) for name, each in futures.items()}
         if not metadata.brokers:
             raise Unavailable("Kafka: no broker is up")

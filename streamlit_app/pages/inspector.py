@@ -1,0 +1,5 @@
+"""To come."""
+
+
+def render() -> None:
+    """The page."""
