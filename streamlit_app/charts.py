@@ -10,6 +10,8 @@ from streamlit_app.series import MAX_POINTS, Points
 
 MAX_CHART_POINTS: Final = 1_500
 
+# The card behind a chart shows through.
+_PLAIN: Final = {"background": "transparent", "config": {"view": {"fill": None}}}
 _TIME: Final = {
     "field": "time",
     "type": "temporal",
@@ -38,7 +40,7 @@ def frame(series: Mapping[str, Points]) -> pd.DataFrame:
                 [time for each in series.values() for time in each.times], unit="s", utc=True
             ),
             "series": [name for name, each in series.items() for _ in each.times],
-            "value": [value for each in series.values() for value in each.values],
+            "value": [value for each in series.values() for value in each.means],
         }
     )
 
@@ -72,6 +74,7 @@ def lines(
         else {"type": "line", "strokeWidth": 1.8}
     )
     spec: dict[str, Any] = {
+        **_PLAIN,
         "height": height,
         "mark": mark,
         "encoding": {
@@ -122,6 +125,7 @@ def bars(
                 "field": "value",
                 "type": "quantitative",
                 "title": unit,
+                "stack": "zero",
                 "axis": {"format": "~s", "tickCount": 5},
             },
             "color": {
@@ -142,4 +146,6 @@ def bars(
             ],
         },
     }
-    st.vega_lite_chart(rows, {"height": height, "layer": [bar, *layers]}, key=key, width="stretch")
+    st.vega_lite_chart(
+        rows, {**_PLAIN, "height": height, "layer": [bar, *layers]}, key=key, width="stretch"
+    )

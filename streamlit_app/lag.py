@@ -8,6 +8,7 @@ in a sliding window.
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 _MOST_ENDS: Final = 4_000
@@ -119,7 +120,7 @@ def judge_partition(window: Sequence[Observation], *, shortest: float) -> Verdic
     """
     if not window:
         return Verdict.UNKNOWN
-    pairs = list(zip(window, window[1:], strict=False))
+    pairs = list(pairwise(window))
     if any(after.position < before.position for before, after in pairs):
         return Verdict.REWIND
     if any(each.lag == 0 for each in window):

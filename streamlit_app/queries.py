@@ -141,11 +141,12 @@ class Letter:
     """A dead letter. Its addresses were hashed before it was written.
 
     Attributes:
-        id: as ``topic/partition/offset`` of the dead letter itself: what a replay is asked for by.
+        id: as ``topic/partition/offset`` of the record that failed: what a replay is asked for by.
+        position: of the dead letter itself.
     """
 
     id: str
-    source: str
+    position: str
     origin: Origin
     code: str
     stage: str
@@ -186,8 +187,8 @@ def _letter(row: Mapping[str, Any]) -> Letter:
     held = row["headers"]
     pairs = held.items() if isinstance(held, dict) else [tuple(each) for each in held or ()]
     return Letter(
-        id="/".join(map(str, record)),
-        source="/".join(map(str, source)),
+        id="/".join(map(str, source)),
+        position="/".join(map(str, record)),
         origin=Origin(row["origin_topic"], row["origin_partition"], row["origin_offset"]),
         code=row["error_code"],
         stage=row["stage"],
@@ -337,8 +338,10 @@ def replays(settings: Settings) -> tuple[dict[str, Any], ...] | None:
         return None
     with _reader(settings) as connection:
         rows = connection.execute(
-            "SELECT to_jsonb(found) FROM replays AS found"
-            " ORDER BY (to_jsonb(found) ->> 'started_at') DESC NULLS LAST LIMIT 50"
+            "SELECT to_jsonb(found) FROM (SELECT replays.*,"
+            " (SELECT jsonb_object_agg(outcome, number) FROM (SELECT outcome, count(*) AS number"
+            " FROM replay_records WHERE replay_id = replays.id GROUP BY outcome) AS counted)"
+            " AS outcomes FROM replays ORDER BY id DESC LIMIT 50) AS found"
         ).fetchall()
     return tuple(row[0] for row in rows)
 

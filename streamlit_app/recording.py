@@ -15,6 +15,7 @@ from streamlit_app.lag import (
     judge_group,
     judge_partition,
 )
+from streamlit_app.probe import ProbeSample
 from streamlit_app.readings import Reading
 from streamlit_app.series import Store
 from streamlit_app.sources.kafka import Group, KafkaSample
@@ -145,6 +146,11 @@ class Recorder:
                     self._store.add(f"latency/{stream}/{name}/p50", now, pair[0])
                     self._store.add(f"latency/{stream}/{name}/p99", now, pair[1])
         self._store.add("letters", now, sum(sample.letters.values()))
+
+    def take_probe(self, reading: Reading[ProbeSample], now: float) -> None:
+        """After every probe."""
+        if reading.error is None and reading.sample is not None:
+            self._store.add("probe", now, reading.sample.round_trip)
 
     def _count(self, name: str, now: float, value: int) -> None:
         with self._guard:

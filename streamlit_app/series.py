@@ -59,7 +59,7 @@ class Points:
     """A series for a chart: times in seconds since the epoch, and values; NaN where none is known."""
 
     times: list[float]
-    values: list[float]
+    means: list[float]
 
 
 class Store:

@@ -125,7 +125,7 @@ def build(settings: DashboardSettings) -> Serving:
     ]
     if settings.probes:
         probe = Probe(settings)
-        jobs.append(Job("probe", probe.name, interval, probe, close=probe.close))
+        jobs.append(Job("probe", probe.name, interval, probe, recorder.take_probe, probe.close))
     poller: Poller
 
     def evaluate() -> list[Alert]:

@@ -22,7 +22,9 @@ from streamlit_app.serving import Serving, serving
 from streamlit_app.sign_in import require_sign_in, sign_out_control
 from streamlit_app.style import CSS, LOGO
 
-SCRIPT: Final = str(Path(__file__).with_name("main.py"))
+# In a folder of its own: beside a folder named "pages", Streamlit would serve each file of that as a
+# page by itself, past this frame and its sign-in.
+SCRIPT: Final = str(Path(__file__).parent / "session" / "main.py")
 
 _SHOWN_ALERTS: Final = 3
 

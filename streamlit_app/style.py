@@ -71,7 +71,7 @@ CSS: Final = """
 </style>
 """
 
-LOGO: Final = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 168 32" width="168" height="32">
+LOGO: Final = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 196 32" width="196" height="32">
 <g fill="none" stroke="#1098ad" stroke-width="3.4" stroke-linecap="round">
 <path d="M3 9c6-6 12 6 18 0s6-3 8-2"/><path d="M3 17c6-6 12 6 18 0s6-3 8-2"/>
 <path d="M3 25c6-6 12 6 18 0s6-3 8-2"/></g>

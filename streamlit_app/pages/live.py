@@ -33,7 +33,7 @@ def render() -> None:
 
 
 def _spark(server: Serving, name: str) -> list[float]:
-    return server.store.recent(name, time.time(), _SPARK, 60).values
+    return server.store.recent(name, time.time(), _SPARK, 60).means
 
 
 @st.fragment(run_every=1)
@@ -141,12 +141,19 @@ def _probe(server: Serving) -> None:
     reading = server.poller.reading("probe")
     sample = reading.sample
     note = (
-        f"round trip p99 · ack {units.duration(sample.acknowledged)} · "
+        f"p99 of 60 · ack {units.duration(sample.acknowledged)} · "
         f"{units.count(sample.lost)} of {units.count(sample.sent)} lost"
         if sample
         else ""
     )
-    metric("probe", "End-to-end probe", reading.figure(lambda s: s.p99), units.duration, note=note)
+    metric(
+        "probe",
+        "End-to-end probe",
+        reading.figure(lambda found: found.p99),
+        units.duration,
+        note=note,
+        points=_spark(server, "probe"),
+    )
 
 
 def _letters_note(postgres: Reading[PostgresSample]) -> str:
@@ -205,7 +212,8 @@ def _lag_and_latency(span: float) -> None:
         if not any(each.times for each in series.values()):
             show(empty("No lag measured", "A group appears once its worker has committed."))
         else:
-            charts.lines("lag", series, span, unit=unit or "seconds", height=230)
+            form = ".2~f" if unit == "seconds" else "~s"
+            charts.lines("lag", series, span, unit=unit or "seconds", height=230, form=form)
     with right, st.container(border=True, key="card-latency", height="stretch"):
         st.subheader("Latency to the row", anchor=False)
         st.caption("Of up to 5,000 rows loaded in the last 3 s; events of the last day.")

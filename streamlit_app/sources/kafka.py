@@ -149,4 +149,5 @@ def _described(name: str, future: "Future[Any]") -> Group:
         if member.assignment is not None
         for each in member.assignment.topic_partitions
     )
-    return Group(name, found.state.name.lower().replace("_", " "), len(members), owned)
+    state = "absent" if found.state.name == "DEAD" else found.state.name.lower().replace("_", " ")
+    return Group(name, state, len(members), owned)
