@@ -1,6 +1,6 @@
 """Alerts: what is wrong for long enough to tell somebody. Pure; the poller asks every second."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -147,70 +147,66 @@ class Facts:
 
 def conditions(facts: Facts, limits: Limits) -> list[Condition]:
     """What is not as it should be."""
-    found = [
-        Condition(
+    return [
+        *_parts(facts),
+        *_groups(facts),
+        *_lags(facts, limits),
+        *_streams(facts, limits),
+    ]
+
+
+def _parts(facts: Facts) -> Iterator[Condition]:
+    for part, reason in facts.down.items():
+        yield Condition(
             "part down",
             part,
             Severity.CRITICAL,
             f"{part} is down: {reason}",
             "see `streamflow status` and the part's log in .streamflow/logs",
         )
-        for part, reason in facts.down.items()
-    ]
+
+
+def _groups(facts: Facts) -> Iterator[Condition]:
     for group, verdict in facts.verdicts.items():
-        found.append(
-            Condition(
-                "group",
-                group,
-                Severity.CRITICAL,
-                f"{group} is in state {verdict}",
-                "look at the group's worker: its /ready says why it does not read",
-            )
+        yield Condition(
+            "group",
+            group,
+            Severity.CRITICAL,
+            f"{group} is in state {verdict}",
+            "look at the group's worker: its /ready says why it does not read",
         )
+
+
+def _lags(facts: Facts, limits: Limits) -> Iterator[Condition]:
+    action = "start more workers of that kind, up to the number of partitions"
     for group, (records, seconds) in facts.lag.items():
         if records is not None and records > limits.lag_records:
-            text = (
-                f"{group} is {units.count(records)} records behind "
-                f"(limit {units.count(limits.lag_records)})"
-            )
-            found.append(Condition("lag records", group, Severity.WARNING, text, _MORE_WORKERS))
+            limit = units.count(limits.lag_records)
+            text = f"{group} is {units.count(records)} records behind (limit {limit})"
+            yield Condition("lag records", group, Severity.WARNING, text, action)
         if seconds is not None and seconds > limits.lag_seconds:
-            text = (
-                f"{group} is {units.duration(seconds)} behind "
-                f"(limit {units.duration(limits.lag_seconds)})"
-            )
-            found.append(Condition("lag seconds", group, Severity.WARNING, text, _MORE_WORKERS))
+            limit = units.duration(limits.lag_seconds)
+            text = f"{group} is {units.duration(seconds)} behind (limit {limit})"
+            yield Condition("lag seconds", group, Severity.WARNING, text, action)
+
+
+def _streams(facts: Facts, limits: Limits) -> Iterator[Condition]:
     for topic, rate in facts.rates.items():
         if rate < limits.rate_min:
-            text = (
-                f"{topic} gets {units.rate(rate)} (at least {units.rate(limits.rate_min)} wanted)"
-            )
-            found.append(
-                Condition(
-                    "rate", topic, Severity.WARNING, text, "look at the producers of the topic"
-                )
-            )
+            wanted = units.rate(limits.rate_min)
+            text = f"{topic} gets {units.rate(rate)} (at least {wanted} wanted)"
+            action = "look at the producers of the topic"
+            yield Condition("rate", topic, Severity.WARNING, text, action)
     for topic, ratio in facts.ratios.items():
         if ratio > limits.dead_letter_ratio:
-            text = (
-                f"{units.percent(ratio)} of the last minutes' records of {topic} are refused "
-                f"(limit {units.percent(limits.dead_letter_ratio)})"
-            )
-            found.append(
-                Condition(
-                    "dead letters", topic, Severity.WARNING, text, "open Dead letters: which code?"
-                )
-            )
+            limit = units.percent(limits.dead_letter_ratio)
+            text = f"{units.percent(ratio)} of the records of {topic} are refused (limit {limit})"
+            action = "open Dead letters: which code is it?"
+            yield Condition("dead letters", topic, Severity.WARNING, text, action)
     for topic, seconds in facts.waiting.items():
         if seconds > limits.freshness:
-            text = (
-                f"records of {topic} have waited {units.duration(seconds)} to be loaded "
-                f"(limit {units.duration(limits.freshness)})"
-            )
-            found.append(
-                Condition("freshness", topic, Severity.CRITICAL, text, "is the loader running?")
-            )
-    return found
-
-
-_MORE_WORKERS: Final = "start more workers of that kind, up to the number of partitions"
+            limit = units.duration(limits.freshness)
+            waited = units.duration(seconds)
+            text = f"records of {topic} have waited {waited} to be loaded (limit {limit})"
+            action = "is the loader running? `streamflow status` tells"
+            yield Condition("freshness", topic, Severity.CRITICAL, text, action)

@@ -117,7 +117,7 @@ def bars(
     """Stacked bars over time; `rows` has ``time``, ``until``, ``value`` and the column `colour`."""
     x = time_axis(span)
     bar: dict[str, Any] = {
-        "mark": {"type": "bar", "stroke": None},
+        "mark": {"type": "bar", "orient": "vertical"},
         "encoding": {
             "x": {**x, "field": "time"},
             "x2": {"field": "until"},

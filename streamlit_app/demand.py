@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from streamflow.errors import StreamFlowError
 from streamlit_app.readings import Reading
@@ -17,6 +17,24 @@ _THREADS: Final = 3
 _FORGOTTEN: Final = 20.0  # seconds without anybody asking
 _MOST: Final = 200  # readings that are kept
 _TURN: Final = 0.1  # seconds
+_GLANCE: Final = 0.02  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """Something to be looked at.
+
+    Attributes:
+        key: what it is; everybody who asks with the same one shares the answer.
+        source: what measures, in words.
+        interval: seconds between two fetches.
+        fetch: measures; may raise StreamFlowError or OSError.
+    """
+
+    key: Hashable
+    source: str
+    interval: float
+    fetch: Callable[[], T]
 
 
 @dataclass(slots=True)
@@ -61,38 +79,28 @@ class Demand:
         """How many are being looked at."""
         return len(self._wishes)
 
-    def look(
-        self, key: Hashable, source: str, interval: float, fetch: Callable[[], T]
-    ) -> Reading[T]:
-        """The last reading of something, at once. It goes on being fetched every `interval` seconds
-        while it is looked at.
-
-        Args:
-            key: what it is; everybody who asks with the same one shares it.
-            source: what measures, in words.
-            interval: seconds between two fetches.
-            fetch: measures; may raise StreamFlowError or OSError.
-        """
+    def look(self, question: Question[T]) -> Reading[T]:
+        """The last answer, at once. It goes on being fetched while it is looked at."""
         now = time.monotonic()
         with self._guard:
-            wish = self._wishes.get(key)
+            wish = self._wishes.get(question.key)
             if wish is None:
-                wish = self._wishes[key] = _Wish(fetch, Reading(source, interval), now, now)
+                first: Reading[T] = Reading(question.source, question.interval)
+                wish = self._wishes[question.key] = _Wish(question.fetch, first, now, now)
                 self._wake.set()
             wish.asked_at = now
             return wish.reading
 
-    def wait(
-        self, key: Hashable, source: str, interval: float, fetch: Callable[[], T], patience: float
-    ) -> Reading[T]:
-        """As `look`, but waits a moment for the first reading: for a page that is being opened."""
+    def wait(self, question: Question[T], patience: float) -> Reading[T]:
+        """As `look`, but waits up to `patience` seconds for the first answer: for a page that is
+        being opened."""
         deadline = time.monotonic() + patience
         while True:
-            reading = self.look(key, source, interval, fetch)
+            reading = self.look(question)
             first = reading.measured_at is None and reading.error is None
             if not first or time.monotonic() > deadline:
                 return reading
-            time.sleep(0.02)
+            time.sleep(_GLANCE)
 
     def refresh(self, key: Hashable) -> None:
         """Fetches something anew at once: something was changed."""

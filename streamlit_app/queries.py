@@ -1,17 +1,16 @@
 """Reads of the database for single pages. Each opens a connection of its own that can change nothing,
 has a limit of rows, and follows an index."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from streamflow.postgres.connections import Connection, session, translated
+from streamflow.postgres.connections import Connection, session
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -34,13 +33,13 @@ class WindowCell(NamedTuple):
 
     Attributes:
         start: of the first window.
-        count: all of them.
+        number: all of them.
         late: how many of those came too late for their window, as corrections.
     """
 
     start: datetime
     kind: str
-    count: int
+    number: int
     late: int
 
 
@@ -218,7 +217,7 @@ class LetterCount(NamedTuple):
 
     start: datetime
     code: str
-    count: int
+    number: int
 
 
 def letters_over_time(settings: Settings, span: float) -> tuple[LetterCount, ...]:
@@ -256,9 +255,35 @@ class Trace:
     replay: dict[str, Any] | None
 
 
-_OF_ORIGIN: Final = (
-    "origin_topic = %(topic)s AND origin_partition = %(partition)s AND origin_offset = %(offset)s"
-)
+_ROW: Final = """
+SELECT to_jsonb(kept) FROM {table} AS kept WHERE origin_topic = %(topic)s
+   AND origin_partition = %(partition)s AND origin_offset = %(offset)s
+"""
+_COUNTED: Final = """
+SELECT to_jsonb(window_counts) FROM window_counts
+ WHERE window_start <= %(time)s::timestamptz
+   AND window_start > %(time)s::timestamptz - %(size)s * interval '1 ms'
+   AND event_type = %(kind)s AND origin_topic = %(topic)s AND partition = %(partition)s
+   AND first_offset <= %(offset)s AND last_offset >= %(offset)s
+ ORDER BY late, first_offset LIMIT 20
+"""
+_TOLD: Final = """
+SELECT to_jsonb(notifications) FROM notifications WHERE origin_topic = %(topic)s
+   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
+"""
+_REFUSED: Final = """
+SELECT to_jsonb(dead_letters) - 'value' - 'key' - 'headers' FROM dead_letters
+ WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s
+   AND origin_offset = %(offset)s ORDER BY attempt LIMIT 20
+"""
+_REPEATED: Final = """
+SELECT to_jsonb(duplicates) FROM duplicates WHERE origin_topic = %(topic)s
+   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 20
+"""
+_REPLAYED: Final = """
+SELECT to_jsonb(replayed_events) FROM replayed_events WHERE origin_topic = %(topic)s
+   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
+"""
 
 
 def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trace:
@@ -267,53 +292,32 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
     Raises:
         Unavailable: the database does not answer.
     """
-    values = origin._asdict()
+    values: dict[str, Any] = origin._asdict()
     stream = next((each for each in streams if each.topic == origin.topic), None)
     with _reader(settings) as connection:
 
-        def ask(query: str, **more: Any) -> list[dict[str, Any]]:
-            statement = f"SELECT to_jsonb(found) FROM ({query} LIMIT 20) AS found"
-            with translated():
-                found = connection.execute(statement.encode(), values | more).fetchall()
-            return [row[0] for row in found]
+        def ask(query: LiteralString | sql.Composed) -> tuple[dict[str, Any], ...]:
+            return tuple(row[0] for row in connection.execute(query, values).fetchall())
 
-        rows: list[dict[str, Any]] = []
-        counted: list[dict[str, Any]] = []
+        rows: tuple[dict[str, Any], ...] = ()
+        counted: tuple[dict[str, Any], ...] = ()
         if stream is not None:
-            query = sql.SQL("SELECT to_jsonb(kept) FROM {} AS kept WHERE " + _OF_ORIGIN).format(
-                sql.Identifier(stream.table)
-            )
-            rows = [row[0] for row in connection.execute(query, values).fetchall()]
+            rows = ask(sql.SQL(_ROW).format(table=sql.Identifier(stream.table)))
         if rows and stream is not None and stream.windows is not None:
-            counted = ask(
-                "SELECT window_start, window_end, event_type, count, late, partition, first_offset,"
-                " last_offset, record_topic, record_partition, record_offset, loaded_at"
-                " FROM window_counts WHERE window_start <= %(time)s::timestamptz"
-                " AND window_start > %(time)s::timestamptz - %(size)s * interval '1 ms'"
-                " AND event_type = %(kind)s AND origin_topic = %(topic)s"
-                " AND partition = %(partition)s AND first_offset <= %(offset)s"
-                " AND last_offset >= %(offset)s ORDER BY late, first_offset",
-                time=rows[0]["timestamp"],
-                kind=str(rows[0][stream.windows.group_by]),
-                size=stream.windows.size_ms,
-            )
-        notifications = ask("SELECT * FROM notifications WHERE " + _OF_ORIGIN)
-        dead = ask(
-            "SELECT error_code, message, stage, attempt, status, failed_at, record_topic,"
-            " record_partition, record_offset, appended_at, loaded_at FROM dead_letters"
-            f" WHERE {_OF_ORIGIN} ORDER BY attempt"
+            values["time"] = rows[0]["timestamp"]
+            values["kind"] = str(rows[0][stream.windows.group_by])
+            values["size"] = stream.windows.size_ms
+            counted = ask(_COUNTED)
+        notifications, replayed = ask(_TOLD), ask(_REPLAYED)
+        return Trace(
+            origin=origin,
+            row=rows[0] if rows else None,
+            notification=notifications[0] if notifications else None,
+            letters=ask(_REFUSED),
+            windows=counted,
+            duplicates=ask(_REPEATED),
+            replay=replayed[0] if replayed else None,
         )
-        repeated = ask(f"SELECT * FROM duplicates WHERE {_OF_ORIGIN}")
-        replayed = ask(f"SELECT * FROM replayed_events WHERE {_OF_ORIGIN}")
-    return Trace(
-        origin=origin,
-        row=rows[0] if rows else None,
-        notification=notifications[0] if notifications else None,
-        letters=tuple(dead),
-        windows=tuple(counted),
-        duplicates=tuple(repeated),
-        replay=replayed[0] if replayed else None,
-    )
 
 
 def has_table(settings: Settings, name: str) -> bool:
@@ -344,8 +348,3 @@ def replays(settings: Settings) -> tuple[dict[str, Any], ...] | None:
             " AS outcomes FROM replays ORDER BY id DESC LIMIT 50) AS found"
         ).fetchall()
     return tuple(row[0] for row in rows)
-
-
-def pretty(found: Any) -> str:
-    """A value as indented JSON."""
-    return json.dumps(found, indent=2, ensure_ascii=False, default=str)

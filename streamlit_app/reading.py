@@ -7,9 +7,9 @@ bookkeeping, so no worker is disturbed.
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -18,8 +18,9 @@ from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin, consumer, kafka_errors, translated
 from streamflow.privacy import Hasher
+from streamflow.records import Record
 from streamflow.settings import Settings
-from streamlit_app.filters import Filter
+from streamlit_app.filters import Filter, Test
 from streamlit_app.masking import SeenRecord, mask
 
 KEPT: Final = 500  # records of a topic in the tail
@@ -140,7 +141,7 @@ class Tail:
             held = self._consumers[topic] = self._open(topic)
         with kafka_errors():
             messages = held.consume(MOST_A_TURN, 0.05)
-        records = [mask(message, self._hasher) for message in _records(messages)]
+        records = [mask(cast("Record", message), self._hasher) for message in _records(messages)]
         skipped = self._catch_up(held) if len(messages) == MOST_A_TURN else 0
         records.sort(key=lambda each: (each.appended is not None, each.appended or 0))
         with self._guard:
@@ -297,44 +298,25 @@ class Search:
         }
 
     def _scan(
-        self,
-        held: Consumer,
-        ranges: dict[Partition, tuple[int, int]],
-        test: Any,
-        began: float,
+        self, held: Consumer, ranges: dict[Partition, tuple[int, int]], test: Test, began: float
     ) -> SearchResult:
         found: list[SeenRecord] = []
         scanned = volume = matches = 0
         stopped: str | None = None
-        open_ranges = {partition: end for partition, (_, end) in ranges.items()}
+        unread = {partition: end for partition, (_, end) in ranges.items()}
         held.assign([TopicPartition(*each, first) for each, (first, _) in ranges.items()])
         silent_since = time.monotonic()
-        while open_ranges and stopped is None:
+        while unread and stopped is None:
             with kafka_errors():
                 messages = held.consume(_BATCH, 0.05)
             if messages:
                 silent_since = time.monotonic()
             elif time.monotonic() - silent_since > _TIMEOUT:
                 raise Unavailable(f"Kafka sent nothing for {_TIMEOUT:g} s")
-            for message in messages:
-                partition = (message.topic() or "", message.partition() or 0)
-                end = open_ranges.get(partition)
-                if end is None:
-                    continue
-                error = message.error()
-                if error is not None:
-                    if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (librdkafka's own codes)
-                        raise translated(KafkaException(error))
-                    del open_ranges[partition]
-                    continue
-                offset = message.offset() or 0
-                if offset + 1 >= end:
-                    del open_ranges[partition]
-                if offset >= end:
-                    continue
+            for message in _within(messages, unread):
                 scanned += 1
                 volume += len(message.value() or b"") + len(message.key() or b"")
-                record = mask(message, self._hasher)
+                record = mask(cast("Record", message), self._hasher)
                 if test(record):
                     matches += 1
                     found.append(record)
@@ -347,7 +329,7 @@ class Search:
             scanned=scanned,
             scanned_bytes=volume,
             seconds=time.monotonic() - began,
-            stopped_by=stopped if open_ranges else None,
+            stopped_by=stopped if unread else None,
         )
 
     def _limit(self, scanned: int, volume: int, seconds: float) -> str | None:
@@ -359,6 +341,24 @@ class Search:
         if seconds >= limits.seconds:
             return f"{limits.seconds:g} s"
         return None
+
+
+def _within(messages: Sequence[Message], unread: dict[Partition, int]) -> Iterator[Message]:
+    """The records before the end of what is to be read; takes partitions that are done out of
+    `unread`."""
+    for message in messages:
+        partition = (message.topic() or "", message.partition() or 0)
+        end = unread.get(partition)
+        if end is None:
+            continue
+        error = message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (librdkafka's own codes)
+            raise translated(KafkaException(error))
+        offset = message.offset() or 0
+        if error is not None or offset + 1 >= end:
+            del unread[partition]
+        if error is None and offset < end:
+            yield message
 
 
 def _newest(records: list[SeenRecord], most: int) -> list[SeenRecord]:

@@ -79,6 +79,10 @@ class Reading(Generic[T]):
             and now - self.measured_at <= STALE_INTERVALS * self.interval
         )
 
+    def current(self, now: float) -> T | None:
+        """The sample, if it tells the present."""
+        return self.sample if self.is_current(now) else None
+
     def succeeded(self, sample: T, at: float, seconds: float) -> "Reading[T]":
         """The reading after an attempt that brought a sample."""
         return Reading(self.source, self.interval, sample, at, None, seconds)

@@ -121,9 +121,10 @@ def _source(server: Serving, name: str, title: str, now: float) -> Html:
 
 def _workers(server: Serving, now: float) -> Html:
     reading = server.poller.reading("workers")
-    if not reading.is_current(now):
+    states = reading.current(now)
+    if states is None:
         return mark(Tone.IDLE, "workers: asking")
-    seen = {name: each for name, each in reading.sample.items() if each.answers}
+    seen = {name: each for name, each in states.items() if each.answers}
     ready = sum(each.ready for each in seen.values())
     if not seen:
         return mark(Tone.IDLE, "no worker answers", "see STREAMFLOW_WORKER_URLS")

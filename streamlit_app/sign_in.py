@@ -4,6 +4,7 @@ import time
 
 import streamlit as st
 
+from streamlit_app.components import show
 from streamlit_app.configuration import DashboardSettings
 from streamlit_app.markup import empty
 from streamlit_app.roles import Identity, identify
@@ -23,14 +24,17 @@ def current_identity(settings: DashboardSettings) -> Identity:
 def require_sign_in(settings: DashboardSettings) -> Identity:
     """Who this session is; shows the form, and nothing else, to somebody who must sign in first."""
     identity = current_identity(settings)
-    if identity.role is not None:
-        return identity
+    if identity.role is None:
+        _ask(settings)
+        st.stop()
+    return identity
+
+
+def _ask(settings: DashboardSettings) -> None:
     _, middle, _ = st.columns([1, 2, 1])
     with middle, st.container(border=True, key="card-sign-in"):
         if settings.sign_in == "oidc":
-            st.html(
-                empty("Sign in to see the pipeline", "Your identity provider asks who you are.")
-            )
+            show(empty("Sign in to see the pipeline", "Your identity provider asks who you are."))
             if not hasattr(st.user, "is_logged_in"):
                 st.error(
                     "OIDC is not configured: put an [auth] section into .streamlit/secrets.toml and "
@@ -38,13 +42,12 @@ def require_sign_in(settings: DashboardSettings) -> Identity:
                 )
             elif st.button("Sign in", type="primary", width="stretch"):
                 st.login()
-        else:
-            st.html(empty("Sign in to see the pipeline", "Enter the token you were given."))
-            with st.form("sign-in", border=False):
-                token = st.text_input("Token", type="password", autocomplete="current-password")
-                if st.form_submit_button("Sign in", type="primary", width="stretch"):
-                    _try(settings, token or "")
-    st.stop()
+            return
+        show(empty("Sign in to see the pipeline", "Enter the token you were given."))
+        with st.form("sign-in", border=False):
+            token = st.text_input("Token", type="password", autocomplete="current-password")
+            if st.form_submit_button("Sign in", type="primary", width="stretch"):
+                _try(settings, token or "")
 
 
 def _try(settings: DashboardSettings, token: str) -> None:

@@ -73,19 +73,17 @@ class Watch:
         down: dict[str, str] = {}
         stack, workers = readings["stack"], readings["workers"]
         left_out: set[str] = set()
-        if stack.is_current(now):
-            for part in stack.sample:
-                if part.state == "off":
-                    left_out.add(part.name)
-                elif part.state in _NOT_UP and part.name not in known:
-                    down[part.name] = part.detail or part.state
-        if workers.is_current(now):
-            for name, worker in workers.sample.items():
-                if worker.answers:
-                    self._answered.add(name)
-                expected = name in self._answered and name not in left_out
-                if expected and not (worker.answers and worker.ready):
-                    down.setdefault(name, worker.reason or "not ready")
+        for part in stack.current(now) or ():
+            if part.state == "off":
+                left_out.add(part.name)
+            elif part.state in _NOT_UP and part.name not in known:
+                down[part.name] = part.detail or part.state
+        for name, worker in (workers.current(now) or {}).items():
+            if worker.answers:
+                self._answered.add(name)
+            expected = name in self._answered and name not in left_out
+            if expected and not (worker.answers and worker.ready):
+                down.setdefault(name, worker.reason or "not ready")
         return down
 
     def _rates(self) -> dict[str, float]:
@@ -98,13 +96,14 @@ class Watch:
 
     def _ratios(self, postgres: Reading[Any], now: float) -> dict[str, float]:
         found: dict[str, float] = {}
-        if not postgres.is_current(now):
+        sample = postgres.current(now)
+        if sample is None:
             return found
         for stream in self._streams:
             seen = self._seen.setdefault(stream.topic, deque())
             read, refused = (
-                postgres.sample.records(stream.topic),
-                postgres.sample.rejected(stream.topic),
+                sample.records(stream.topic),
+                sample.rejected(stream.topic),
             )
             if seen and read < seen[-1][1]:
                 seen.clear()
@@ -117,19 +116,17 @@ class Watch:
         return found
 
     def _waiting(self, kafka: Reading[Any], postgres: Reading[Any], now: float) -> dict[str, float]:
-        if not kafka.is_current(now) or not postgres.is_current(now):
+        broker, database = kafka.current(now), postgres.current(now)
+        if broker is None or database is None or database.loaded_at is None:
             return {}
-        moved = postgres.sample.loaded_at
-        if moved is None:
-            return {}
-        since = now - moved.astimezone(UTC).timestamp()
+        since = now - database.loaded_at.astimezone(UTC).timestamp()
         found = {}
         for stream in self._streams:
             behind = sum(
                 max(0, end - loaded.next_offset)
-                for partition, (_, end) in kafka.sample.bounds.items()
+                for partition, (_, end) in broker.bounds.items()
                 if partition[0] == stream.topic
-                and (loaded := postgres.sample.loaded.get(partition)) is not None
+                and (loaded := database.loaded.get(partition)) is not None
             )
             if behind:
                 found[stream.topic] = since

@@ -70,7 +70,7 @@ class Webhook:
         try:
             self._waiting.put_nowait(body_of(alert))
         except queue.Full:
-            log.error("webhook_full", rule=alert.condition.rule)
+            log.warning("webhook_full", rule=alert.condition.rule)
 
     def _run(self) -> None:
         while not self._ended.is_set():

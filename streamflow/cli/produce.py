@@ -81,9 +81,8 @@ def produce(
     """
     from streamflow.errors import UsageError
     from streamflow.monitoring import configure_logging
-    from streamflow.registry import load_streams
+    from streamflow.registry import hasher_for, load_streams
     from streamflow.settings import load_settings
-    from streaming_workers.launch import hasher_for
     from streaming_workers.lines import LineReader
     from streaming_workers.simulation import Simulation
 

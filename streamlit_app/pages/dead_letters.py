@@ -1,5 +1,6 @@
 """Dead letters: which, why, and sending them again by the Dagster job."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import streamlit as st
 from streamflow.errors import ErrorCode, StreamFlowError
 from streamlit_app import charts, units
 from streamlit_app.components import show, span_control, trouble
+from streamlit_app.demand import Question
 from streamlit_app.markup import Html, Tone, banner, chip, code, empty, link, mark, soft, table
 from streamlit_app.pages.way import render_way
 from streamlit_app.queries import (
@@ -43,11 +45,11 @@ def render() -> None:
     left.title("Dead letters", anchor=False)
     with right, st.container(horizontal=True, horizontal_alignment="right"):
         span = span_control("letter_span", "1 h")
-    server.demand.wait(*_over_time_question(server, span), patience=1.5)
+    server.demand.wait(_over_time_question(server, span), 1.5)
     _over_time(span)
     with st.container(border=True, key="card-controls"):
         wanted = _filter(span)
-    found = server.demand.wait(*_letters_question(server, wanted), patience=2)
+    found = server.demand.wait(_letters_question(server, wanted), 2.0)
     chosen = _list(server, found, wanted)
     left, right = st.columns([3, 2])
     with left, st.container(border=True, key="card-letter", height="stretch"):
@@ -83,13 +85,14 @@ def _filter(span: float) -> LetterFilter:
     )
 
 
-def _over_time_question(server: Serving, span: float) -> tuple[Any, ...]:
+def _over_time_question(server: Serving, span: float) -> Question[tuple[LetterCount, ...]]:
     ask = partial(letters_over_time, server.settings, span)
-    return ("letters over time", span), "PostgreSQL", 2.0, ask
+    return Question(("letters over time", span), "PostgreSQL", 2.0, ask)
 
 
-def _letters_question(server: Serving, wanted: LetterFilter) -> tuple[Any, ...]:
-    return ("letters", wanted), "PostgreSQL", 2.0, partial(letters, server.settings, wanted)
+def _letters_question(server: Serving, wanted: LetterFilter) -> Question[tuple[Letter, ...]]:
+    ask = partial(letters, server.settings, wanted)
+    return Question(("letters", wanted), "PostgreSQL", 2.0, ask)
 
 
 @st.fragment(run_every=2)
@@ -97,7 +100,7 @@ def _over_time(span: float) -> None:
     """By code and time. No I/O: fetched in the background."""
     server = serving()
     reading: Reading[tuple[LetterCount, ...]] = server.demand.look(
-        *_over_time_question(server, span)
+        _over_time_question(server, span)
     )
     postgres = server.poller.reading("postgres")
     left, right = st.columns([3, 1])
@@ -116,7 +119,7 @@ def _over_time(span: float) -> None:
                         "time": each.start,
                         "until": each.start + step,
                         "code": each.code,
-                        "value": each.count,
+                        "value": each.number,
                     }
                     for each in reading.sample
                 ]
@@ -171,7 +174,7 @@ def _list(
             most = f", the newest {MOST_LETTERS}" if len(found) >= MOST_LETTERS else ""
             st.subheader(f"{units.count(len(found))} letters{most}", anchor=False)
             if st.button("Refresh", icon=":material/refresh:", type="tertiary"):
-                server.demand.refresh(_letters_question(server, wanted)[0])
+                server.demand.refresh(_letters_question(server, wanted).key)
                 st.rerun()
         if not found:
             show(
@@ -308,8 +311,8 @@ def _replay_form(server: Serving, chosen: list[Letter], wanted: LetterFilter) ->
 def _follow(run_id: str) -> None:
     """The run that was started here, to its end. No I/O."""
     server = serving()
-    reading: Reading[tuple[Run, ...]] = server.demand.look(
-        "replay runs", "Dagster", 1.0, server.dagster.replay_runs
+    reading: Reading[Sequence[Run]] = server.demand.look(
+        Question("replay runs", "Dagster", 1.0, server.dagster.replay_runs)
     )
     run = next((each for each in reading.sample or () if each.run_id == run_id), None)
     where = link(server.dagster.run_url(run_id), f"run {run_id[:8]} in Dagster")
@@ -349,7 +352,7 @@ def _history() -> None:
     """The audit trail of replays. No I/O: fetched in the background."""
     server = serving()
     kept: Reading[tuple[dict[str, Any], ...] | None] = server.demand.look(
-        "replays", "PostgreSQL", 3.0, partial(replays, server.settings)
+        Question("replays", "PostgreSQL", 3.0, partial(replays, server.settings))
     )
     if kept.error is not None:
         show(banner(Tone.BAD, "The database does not answer", kept.error))

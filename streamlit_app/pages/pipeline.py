@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import streamlit as st
 from pydantic import SecretStr
@@ -12,6 +12,7 @@ from streamflow.kafka.topics import Drift, declared_topics, drifts
 from streamflow.stream import Stream
 from streamlit_app import units
 from streamlit_app.components import show, stamp
+from streamlit_app.demand import Question
 from streamlit_app.lag import Verdict
 from streamlit_app.markup import VERDICT_TONES, Html, Tone, banner, code, empty, mark, soft, table
 from streamlit_app.picture import Box, Edge, draw, svg
@@ -187,16 +188,16 @@ def _edges(server: Serving, stream: Stream, now: float) -> list[Edge]:
 _FINE: Final = (Verdict.OK, Verdict.UNKNOWN)
 
 
-def _drift_question(server: Serving) -> tuple[Any, ...]:
+def _drift_question(server: Serving) -> Question[list[Drift]]:
     specs = declared_topics(server.settings, server.streams)
-    return "drift", "Kafka", 10.0, partial(drifts, server.settings, specs)
+    return Question("drift", "Kafka", 10.0, partial(drifts, server.settings, specs))
 
 
 @st.fragment(run_every=2)
 def _topics() -> None:
     """Topics against their specification, and their partitions. No I/O."""
     server = serving()
-    reading: Reading[list[Drift]] = server.demand.look(*_drift_question(server))
+    reading: Reading[list[Drift]] = server.demand.look(_drift_question(server))
     sample = server.poller.reading("kafka").sample
     left, right = st.columns([3, 2])
     with left, st.container(border=True, key="card-topics", height="stretch"):

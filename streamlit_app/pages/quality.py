@@ -7,6 +7,7 @@ import streamlit as st
 
 from streamlit_app import units
 from streamlit_app.components import show
+from streamlit_app.demand import Question
 from streamlit_app.markup import Html, Tone, banner, chip, code, empty, link, soft, table
 from streamlit_app.readings import Reading
 from streamlit_app.serving import Serving, serving
@@ -20,19 +21,19 @@ def render() -> None:
     """The page."""
     server = serving()
     st.title("Data quality", anchor=False)
-    server.demand.wait(*_question(server), patience=_PATIENCE)
+    server.demand.wait(_question(server), _PATIENCE)
     _checks()
 
 
-def _question(server: Serving) -> tuple[Any, ...]:
-    return "checks", "Dagster", _INTERVAL, server.dagster.checks
+def _question(server: Serving) -> Question[Sequence[Check]]:
+    return Question("checks", "Dagster", _INTERVAL, server.dagster.checks)
 
 
 @st.fragment(run_every=5)
 def _checks() -> None:
     """No I/O: fetched in the background while somebody looks."""
     server = serving()
-    reading: Reading[Sequence[Check]] = server.demand.look(*_question(server))
+    reading: Reading[Sequence[Check]] = server.demand.look(_question(server))
     if reading.error is not None:
         show(banner(Tone.BAD, "Dagster does not answer", reading.error))
     if reading.sample is None:

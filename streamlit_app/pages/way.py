@@ -8,6 +8,7 @@ import streamlit as st
 from streamflow.records import Origin
 from streamlit_app import units
 from streamlit_app.components import show
+from streamlit_app.demand import Question
 from streamlit_app.markup import Html, Tone, banner, code, soft, text, way
 from streamlit_app.queries import Trace, trace
 from streamlit_app.serving import Serving, serving
@@ -15,19 +16,19 @@ from streamlit_app.serving import Serving, serving
 
 def render_way(server: Serving, origin: Origin) -> None:
     """Shows it, and goes on looking while it is on the screen."""
-    server.demand.wait(*_question(server, origin), patience=1.5)
+    server.demand.wait(_question(server, origin), 1.5)
     _way(origin)
 
 
-def _question(server: Serving, origin: Origin) -> tuple[Any, ...]:
+def _question(server: Serving, origin: Origin) -> Question[Trace]:
     ask = partial(trace, server.settings, server.streams, origin)
-    return ("trace", origin), "PostgreSQL", 2.0, ask
+    return Question(("trace", origin), "PostgreSQL", 2.0, ask)
 
 
 @st.fragment(run_every=2)
 def _way(origin: Origin) -> None:
     """No I/O: what was asked for is fetched in the background."""
-    reading = serving().demand.look(*_question(serving(), origin))
+    reading = serving().demand.look(_question(serving(), origin))
     if reading.error is not None:
         show(banner(Tone.BAD, "The database does not answer", reading.error))
     if reading.sample is None:

@@ -10,6 +10,7 @@ import streamlit as st
 from streamflow.stream import Stream
 from streamlit_app import charts, units
 from streamlit_app.components import show, span_control, trouble
+from streamlit_app.demand import Question
 from streamlit_app.markup import Html, Tone, code, empty, mark, soft, table
 from streamlit_app.queries import WindowCell, Windows, windows
 from streamlit_app.readings import Reading
@@ -55,7 +56,7 @@ def render() -> None:
     if until and end is None:
         show(empty("That time cannot be read", "Write it as 2016-12-10 11:05, in UTC."))
         return
-    server.demand.wait(*_question(server, stream, span, end), patience=2)
+    server.demand.wait(_question(server, stream, span, end), 2.0)
     _counts(stream.name, span, end, _BEFORE[before or "nothing"])
 
 
@@ -69,9 +70,9 @@ def _moment(text: str) -> datetime | None:
 
 def _question(
     server: Serving, stream: Stream, span: float, end: datetime | None
-) -> tuple[Any, ...]:
+) -> Question[Windows]:
     ask = partial(windows, server.settings, stream, span, end)
-    return ("windows", stream.name, span, end), "PostgreSQL", _INTERVAL, ask
+    return Question(("windows", stream.name, span, end), "PostgreSQL", _INTERVAL, ask)
 
 
 @st.fragment(run_every=2)
@@ -79,7 +80,7 @@ def _counts(name: str, span: float, end: datetime | None, before: int | None) ->
     """Chart and totals. No I/O: what is asked for is fetched in the background."""
     server = serving()
     stream = next(each for each in server.streams if each.name == name)
-    reading: Reading[Windows] = server.demand.look(*_question(server, stream, span, end))
+    reading: Reading[Windows] = server.demand.look(_question(server, stream, span, end))
     now = datetime.now(UTC).timestamp()
     if trouble(reading, now, "PostgreSQL") and reading.sample is None:
         return
@@ -94,7 +95,7 @@ def _counts(name: str, span: float, end: datetime | None, before: int | None) ->
     earlier: Windows | None = None
     if before is not None:
         shifted = found.end - timedelta(seconds=before)
-        earlier = server.demand.look(*_question(server, stream, span, shifted)).sample
+        earlier = server.demand.look(_question(server, stream, span, shifted)).sample
     with st.container(border=True, key="card-windows"):
         size = stream.windows.size.total_seconds() if stream.windows else 10.0
         together = f", {found.step / size:.0f} windows to a bar" if found.step > size else ""
@@ -120,7 +121,7 @@ def _chart(found: Windows, earlier: Windows | None, span: float, before: int | N
     kinds = sorted({cell.kind for cell in found.cells})
     step = timedelta(seconds=found.step)
     rows: list[dict[str, Any]] = [
-        {"time": cell.start, "until": cell.start + step, "type": cell.kind, "value": cell.count}
+        {"time": cell.start, "until": cell.start + step, "type": cell.kind, "value": cell.number}
         for cell in found.cells
     ]
     layers: list[dict[str, Any]] = []
@@ -180,7 +181,7 @@ def _chart(found: Windows, earlier: Windows | None, span: float, before: int | N
 def _by_start(cells: tuple[WindowCell, ...], *, late: bool = False) -> dict[datetime, int]:
     found: dict[datetime, int] = {}
     for cell in cells:
-        number = cell.late if late else cell.count
+        number = cell.late if late else cell.number
         if number:
             found[cell.start] = found.get(cell.start, 0) + number
     return found
@@ -209,7 +210,7 @@ def _totals(found: Windows, earlier: Windows | None) -> Html:
 def _by_kind(cells: tuple[WindowCell, ...], *, late: bool = False) -> dict[str, int]:
     found: dict[str, int] = {}
     for cell in cells:
-        found[cell.kind] = found.get(cell.kind, 0) + (cell.late if late else cell.count)
+        found[cell.kind] = found.get(cell.kind, 0) + (cell.late if late else cell.number)
     return found
 
 
@@ -230,7 +231,7 @@ def _late(found: Windows) -> Html:
                 f"{cell.start.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
                 code(cell.kind),
                 mark(Tone.WARN, units.count(cell.late)),
-                soft(units.count(cell.count)),
+                soft(units.count(cell.number)),
             )
             for cell in corrected
         ),
