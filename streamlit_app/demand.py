@@ -20,7 +20,7 @@ _TURN: Final = 0.1  # seconds
 _GLANCE: Final = 0.02  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question(Generic[T]):
     """Something to be looked at.
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 _PATIENCE: Final = 3.0  # seconds to wait for a thread at the end
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job(Generic[T]):
     """Something to be measured again and again.
 

@@ -87,9 +87,9 @@ class Probe:
         trips = sorted(self._trips)
         return ProbeSample(
             self._acknowledged,
-            self._trips[-1],
-            trips[len(trips) // 2],
-            trips[min(len(trips) - 1, int(len(trips) * 0.99))],
+            self._trips[-1] if trips else None,
+            trips[len(trips) // 2] if trips else None,
+            trips[min(len(trips) - 1, int(len(trips) * 0.99))] if trips else None,
             self._sent,
             self._lost,
         )
@@ -165,6 +165,7 @@ class Probe:
             if message is None or message.error() is not None:
                 continue
             sent = self._waiting.pop(message.key() or b"", None)
-            if sent is not None:
+            # The first one waits for connections to be opened: that is no round trip.
+            if sent is not None and self._sent > 1:
                 self._trips.append(time.monotonic() - sent)
         self._producer.poll(0)

@@ -46,7 +46,7 @@ class Figure:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reading(Generic[T]):
     """The last sample of a source.
 

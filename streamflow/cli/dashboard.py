@@ -1,6 +1,6 @@
 """The command that serves the dashboard."""
 
-import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,8 @@ def dashboard(
 
     Example: streamflow dashboard --port 8501
     """
+    from streamlit.web.cli import main as streamlit
+
     from streamflow.errors import ConfigurationError
     from streamlit_app.configuration import load_dashboard_settings
 
@@ -39,8 +41,7 @@ def dashboard(
         "--server.port",
         str(port or settings.port("dashboard")),
     )
-    # Signals then reach Streamlit itself, and nothing is left of this process.
-    os.execv(  # noqa: S606 (no shell is the point)
-        sys.executable,
-        [sys.executable, "-m", "streamlit", "run", str(program), *address],
-    )
+    # Once Streamlit has ended in order it raises the signal again, for whoever was there before it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    streamlit(["run", str(program), *address], standalone_mode=False)
