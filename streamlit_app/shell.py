@@ -19,7 +19,7 @@ from streamlit_app.pages import (
     windows,
 )
 from streamlit_app.serving import Serving, serving
-from streamlit_app.sign_in import require_sign_in, sign_out_control
+from streamlit_app.sign_in import current_identity, require_sign_in, sign_out_control
 from streamlit_app.style import CSS, LOGO
 
 # In a folder of its own: beside a folder named "pages", Streamlit would serve each file of that as a
@@ -37,7 +37,8 @@ def run() -> None:
     st.html(CSS)
     st.logo(LOGO, size="large")
     server = serving()
-    require_sign_in(server.settings)
+    signed_in = current_identity(server.settings).role is not None
+    # Also before somebody has signed in, so that the page that was asked for is not forgotten.
     page = st.navigation(
         [
             st.Page(live.render, title="Live", icon=":material/monitoring:", default=True),
@@ -72,8 +73,9 @@ def run() -> None:
                 url_path="alerts",
             ),
         ],
-        position="top",
+        position="top" if signed_in else "hidden",
     )
+    require_sign_in(server.settings)
     _strip()
     page.run()
     sign_out_control(server.settings)
@@ -91,7 +93,7 @@ def _strip() -> None:
         _alerts(server),
     ]
     kafka = server.poller.reading("kafka")
-    role = require_sign_in(server.settings)
+    role = current_identity(server.settings)
     who = soft(f"{role.name}, {role.role}" if server.settings.sign_in != "none" else f"{role.role}")
     body = (
         "".join(parts)

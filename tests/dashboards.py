@@ -18,7 +18,7 @@ from faults import wait_until
 from pipeline import environment
 from streamflow.settings import Settings
 
-PATIENCE = 8_000  # milliseconds
+PATIENCE = 30_000  # milliseconds
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PAGES = ("", "inspector", "windows", "dead-letters", "quality", "pipeline", "alerts")
 
@@ -97,5 +97,7 @@ def tick(page: Page, key: str, row: int) -> None:
     grid = page.locator(f".st-key-{key} [data-testid=stDataFrame]")
     grid.wait_for()
     grid.scroll_into_view_if_needed()
-    # 35 pixels a row, and the head.
-    grid.locator("canvas").first.click(position={"x": 18, "y": 35 * (row + 1) + 17})
+    box = grid.bounding_box()
+    assert box is not None
+    # It is drawn on a canvas: 35 pixels a row, and the head.
+    page.mouse.click(box["x"] + 18, box["y"] + 35 * (row + 1) + 17)

@@ -22,6 +22,7 @@ from streamlit_app.serving import Serving, serving
 _SHOWN: Final = 100  # rows of the live tail
 _PREVIEW: Final = 160  # characters of a value in a row
 _SELECTED: Final = "inspected"
+_CHOSEN: Final = "inspected_now"
 _PAUSED: Final = "tail_paused"
 _ON_SCREEN: Final = "tail_on_screen"
 _RESULT: Final = "search_result"
@@ -101,6 +102,9 @@ def _controls(server: Serving) -> tuple[str, Filter]:
 def _tail(topic: str, wanted: Filter) -> None:
     """The live tail. No I/O: another thread reads."""
     server = serving()
+    if st.session_state.pop(_CHOSEN, False):
+        # A choice draws this fragment anew; the record beside it is outside.
+        st.rerun(scope="app")
     view = server.tail.watch(topic)
     paused = bool(st.session_state.get(_PAUSED))
     with st.container(border=True, key="card-tail"):
@@ -154,6 +158,7 @@ def _rows(key: str, records: tuple[SeenRecord, ...]) -> None:
         if rows and rows[0] < len(records):
             st.session_state[_SELECTED] = records[rows[0]]
             st.session_state[_PAUSED] = True
+            st.session_state[_CHOSEN] = True
 
     shown = pd.DataFrame(
         {
@@ -252,8 +257,11 @@ def _found(topic: str) -> None:
         )
         if result.matches > len(result.records):
             told += f" · the newest {len(result.records)} are shown"
-        shown = Html(f'<span class="sf" data-matches="{result.matches}">{told}</span>')
-        show(shown)
+        data = (
+            f'data-matches="{result.matches}" data-at="{result.finished_at}" '
+            f'data-seconds="{result.seconds:.3f}"'
+        )
+        show(Html(f'<span class="sf" {data}>{told}</span>'))
         if result.stopped_by is not None:
             show(
                 banner(

@@ -13,7 +13,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streamflow.errors import Unavailable
+from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin, kafka_errors
@@ -92,6 +92,14 @@ class KafkaSource:
         Raises:
             Unavailable: the broker does not answer.
         """
+        try:
+            return self._measure()
+        except StreamFlowError:
+            # New clients find a broker that is back sooner than old ones that back off.
+            self.close()
+            raise
+
+    def _measure(self) -> KafkaSample:
         if self._client is None:
             self._client = admin(self._settings)
         if time.monotonic() - self._asked_at > _SELDOM:
@@ -118,6 +126,8 @@ class KafkaSource:
         for each in self._readers.values():
             each.close()
         self._readers.clear()
+        self._client = None
+        self._asked_at = float("-inf")
 
     def _look_around(self, client: AdminClient) -> None:
         with kafka_errors():
