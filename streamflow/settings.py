@@ -90,6 +90,9 @@ class Settings(BaseSettings):
         ("streamflow.streams.user_events:USER_EVENTS",),
         validation_alias=AliasChoices("STREAMFLOW_STREAMS", "streams"),
     )
+    repairs: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias=AliasChoices("STREAMFLOW_REPAIRS", "repairs")
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", alias="STREAMFLOW_LOG_LEVEL"
@@ -123,8 +126,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _split_streams(cls, values: Any) -> Any:
-        for name in ("STREAMFLOW_STREAMS", "streams"):
+    def _split_lists(cls, values: Any) -> Any:
+        for name in ("STREAMFLOW_STREAMS", "streams", "STREAMFLOW_REPAIRS", "repairs"):
             if isinstance(values, dict) and isinstance(values.get(name), str):
                 parts = [part.strip() for part in values[name].split(",")]
                 values = {**values, name: tuple(part for part in parts if part)}

@@ -36,7 +36,7 @@ class Session:
         self._job = job
         self._read_to: dict[Partition, int] = {}
         self._ends: dict[Partition, int] = {}
-        self._taken: dict[Partition, int] = {}
+        self._given_away: set[Partition] = set()
         self._failure: StreamFlowError | None = None
         self._moved = False
         self._handed_over: deque[Observation] = deque()
@@ -72,30 +72,34 @@ class Session:
             Unavailable: the broker, or a dependency while partitions were taken over.
         """
         self._moved = False
+        self._given_away.clear()
         with clients.kafka_errors():
             messages = self._consumer.consume(self._job.batch_size, self._job.linger)
         if self._failure is not None:
             raise self._failure
         self._tell_lag()
         records = self._sound(messages)
-        positions = self._moved_positions() if messages else []
-        return Batch(cast("list[Record]", records), positions, time.monotonic())
+        return Batch(
+            cast("list[Record]", records), self._moved_positions(records), time.monotonic()
+        )
 
-    def _moved_positions(self) -> list[Position]:
+    def _moved_positions(self, records: Sequence[Message]) -> list[Position]:
         """Where each partition now stands, for those that moved.
 
         Behind the last record there may be transaction markers: the end-of-partition event tells
         that they are passed, so that a worker that has read everything shows no lag.
         """
-        with clients.kafka_errors():
-            found = self._consumer.position(
-                [TopicPartition(*partition) for partition in self._read_to]
-            )
+        reached = cast(
+            "dict[Partition, int]",
+            {(record.topic(), record.partition()): record.offset() for record in records},
+        )
+        reached = {partition: offset + 1 for partition, offset in reached.items()}
+        for partition, end in self._ends.items():
+            reached[partition] = max(end, reached.get(partition, end))
+        self._ends = {}
         moved: list[Position] = []
-        for each in found:
-            partition = (each.topic, each.partition)
-            offset = max(each.offset, self._ends.get(partition, -1))
-            if offset > self._read_to[partition]:
+        for partition, offset in reached.items():
+            if offset > self._read_to.get(partition, offset):
                 self._read_to[partition] = offset
                 moved.append(Position(*partition, offset))
         return moved
@@ -123,26 +127,19 @@ class Session:
                 else:
                     self._judge(error, message)
             messages = records
-        if self._moved:
-            messages = self._since_moved(messages)
-        return messages
+        return self._still_held(messages) if self._moved else messages
 
-    def _since_moved(self, messages: list[Message]) -> list[Message]:
-        """Leaves out what may have been fetched before partitions moved.
+    def _still_held(self, messages: list[Message]) -> list[Message]:
+        """Leaves out the records of partitions that were given away while this call went on.
 
-        The records of one call can come from before and after its rebalance, and nothing tells
-        them apart: so partitions taken over in this call are read again from their start.
+        Those of partitions taken over in this call are all of the new assignment: librdkafka leaves
+        out what an earlier one had fetched. There is no seek to make sure of that, since one that
+        meets a fetch on its way back skips what that fetch had brought.
         """
-        taken, self._taken = self._taken, {}
-        with clients.kafka_errors():
-            for partition, start in taken.items():
-                self._consumer.seek(TopicPartition(*partition, start))
-                self._ends.pop(partition, None)
         return [
             message
             for message in messages
             if (message.topic(), message.partition()) in self._read_to
-            and (message.topic(), message.partition()) not in taken
         ]
 
     def _judge(self, error: KafkaError, message: Message) -> None:
@@ -218,6 +215,9 @@ class Session:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._moved = True
         wanted = [(each.topic, each.partition) for each in partitions]
+        if not self._given_away.isdisjoint(wanted):
+            # Records of this call could be of either assignment.
+            self._failure = Unavailable("partitions were given away and came back at once")
         try:
             starts = self._job.assign(self._sink.resume(wanted)) if wanted else {}
         except StreamFlowError as error:
@@ -227,7 +227,6 @@ class Session:
             [TopicPartition(*partition, offset) for partition, offset in starts.items()]
         )
         self._read_to.update(starts)
-        self._taken.update(starts)
         self.joined = True
         log.info("assigned", partitions=_names(wanted))
 
@@ -249,10 +248,10 @@ class Session:
 
     def _forget(self, partitions: list[Partition]) -> None:
         self._job.revoke(partitions)
+        self._given_away.update(partitions)
         for partition in partitions:
             self._read_to.pop(partition, None)
             self._ends.pop(partition, None)
-            self._taken.pop(partition, None)
             with suppress(KeyError):
                 monitoring.LAG.remove(*partition)
 

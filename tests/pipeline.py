@@ -55,8 +55,11 @@ def event(number: int, *, at: datetime = NOON, kind: str = "USER_LOGIN") -> byte
     return orjson.dumps(body)
 
 
-def events(count: int, *, invalid: float = 0.0, seed: int = 1) -> tuple[list[bytes], Counter[str]]:
-    """Events over time, out of order by up to 3 s, and the codes of the invalid ones among them."""
+def events(
+    count: int, *, invalid: float = 0.0, seed: int = 1, spacing: int = 1
+) -> tuple[list[bytes], Counter[str]]:
+    """Events every `spacing` milliseconds, out of order by up to 3 s, and the codes of the invalid
+    ones among them."""
     chance = random.Random(seed)
     values, codes = [], Counter[str]()
     for number in range(count):
@@ -65,7 +68,7 @@ def events(count: int, *, invalid: float = 0.0, seed: int = 1) -> tuple[list[byt
             codes[code.value] += 1
             values.append(value)
         else:
-            at = NOON + timedelta(milliseconds=number + chance.randrange(3000))
+            at = NOON + timedelta(milliseconds=number * spacing + chance.randrange(3000))
             values.append(event(number, at=at, kind=chance.choice(TYPES)))
     return values, codes
 

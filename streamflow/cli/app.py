@@ -9,9 +9,10 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
-from streamflow.cli import dashboard, data, produce, stack
-from streamflow.errors import StreamFlowError
+from streamflow.cli import dashboard, data, dlq, produce, stack
+from streamflow.errors import StreamFlowError, UsageError
 
 DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
 INTERRUPTED = 130
@@ -20,7 +21,6 @@ app = typer.Typer(
     name="streamflow",
     help="Carries events from where they happen to where people use them, and proves that it "
     "lost none. Start with: streamflow up",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -32,8 +32,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -47,25 +48,41 @@ def root(
     if debug:
         # Also for the processes that the command starts.
         os.environ[DEBUG_VARIABLE] = "1"
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
 
 
 stack.register(app)
 dashboard.register(app)
 data.register(app)
+dlq.register(app)
 produce.register(app)
 
 
 def main() -> None:
     """Runs the command line, for the console script."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except StreamFlowError as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except TyperException as error:
+        typer.echo(_in_one_line(error), err=True)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _in_one_line(error: TyperException) -> str:
+    """What is wrong with the arguments, and where to read about them."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = app.info.name if context is None else context.command_path
+    return f"error: {message}: see `{command} --help`"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(worker)
     app.command()(topics)
     app.command()(audit)
-    db = typer.Typer(help="The database's schema.", no_args_is_help=True)
+    db = typer.Typer(help="The database's schema.")
     db.command("upgrade")(db_upgrade)
     app.add_typer(db, name="db")
 

@@ -17,6 +17,14 @@ from streamflow.windows import Progress
 
 _TIMEOUT = 10.0  # seconds
 
+# A partition or a group that changes its leader says no at once, but not for long.
+_persistently = tenacity.retry(
+    retry=tenacity.retry_if_exception_type(Unavailable),
+    wait=tenacity.wait_exponential(0.05, max=1),
+    stop=tenacity.stop_after_delay(8),
+    reraise=True,
+)
+
 
 def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
     """The partitions of topics; a topic that does not exist has none.
@@ -34,18 +42,11 @@ def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]
     ]
 
 
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type(Unavailable),
-    wait=tenacity.wait_exponential(0.05, max=1),
-    stop=tenacity.stop_after_delay(5),
-    reraise=True,
-)
+@_persistently
 def bounds(
     client: AdminClient, partitions: Sequence[Partition]
 ) -> dict[Partition, tuple[int, int]]:
     """First offset, and last stable offset: where a reader of committed records ends.
-
-    A partition that changes its leader says no at once, and is asked again for 5 s.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -91,6 +92,7 @@ class GroupOffsets:
             },
         )
 
+    @_persistently
     def read(self, partitions: Iterable[Partition]) -> dict[Partition, Position]:
         """The committed positions, as the group's workers wrote them; nothing for a partition, or a
         group, that never had one.

@@ -37,10 +37,12 @@ class Scanner:
         with kafka_errors():
             self._consumer.assign([TopicPartition(*partition, start)])
         deadline = time.monotonic() + _TIMEOUT
+        position = start
         while True:
-            # A short turn: `consume` waits until the batch is full or the time is over.
+            # A short turn, and no more than can be there: `consume` waits until it has as many
+            # messages as it was asked for, or the time is over.
             with kafka_errors():
-                messages = self._consumer.consume(_BATCH, _TURN)
+                messages = self._consumer.consume(min(_BATCH, end - position), _TURN)
             if messages:
                 deadline = time.monotonic() + _TIMEOUT
             elif time.monotonic() > deadline:
@@ -52,10 +54,13 @@ class Scanner:
                 offset = message.offset() or 0
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise translated(KafkaException(error))
+                if (message.topic(), message.partition()) != partition:
+                    continue
                 if offset >= end or error is not None:
                     return
                 yield offset
-                if offset + 1 >= end:
+                position = offset + 1
+                if position >= end:
                     return
 
     def close(self) -> None:

@@ -89,7 +89,7 @@ class KafkaSink:
                     self._consumer.consumer_group_metadata(),
                     _TIMEOUT,
                 )
-            self._persist(lambda: self._producer.commit_transaction(_TIMEOUT))
+            persist(lambda: self._producer.commit_transaction(_TIMEOUT))
         except KafkaException as error:
             self._abort(error)
             raise translated(error) from error
@@ -104,18 +104,6 @@ class KafkaSink:
                 except BufferError:
                     poll(0.1)
         poll(0)
-
-    def _persist(self, call: Callable[[], None]) -> None:
-        """Repeats a call to the coordinator as long as librdkafka says that it may be repeated."""
-        for attempt in range(_COMMIT_TRIES):
-            try:
-                call()
-            except KafkaException as error:
-                cause: KafkaError = error.args[0]
-                if not cause.retriable() or attempt == _COMMIT_TRIES - 1:
-                    raise
-            else:
-                return
 
     def _abort(self, error: KafkaException) -> None:
         cause = error.args[0]
@@ -141,6 +129,19 @@ class KafkaSink:
     def close(self) -> None:
         """Drops what is not committed; the broker aborts an open transaction."""
         self._producer.purge()
+
+
+def persist(call: Callable[[], None]) -> None:
+    """Repeats a call to the coordinator as long as librdkafka says that it may be repeated."""
+    for attempt in range(_COMMIT_TRIES):
+        try:
+            call()
+        except KafkaException as error:
+            cause: KafkaError = error.args[0]
+            if not cause.retriable() or attempt == _COMMIT_TRIES - 1:
+                raise
+        else:
+            return
 
 
 def confirm(client: Producer, records: Sequence[OutRecord]) -> None:

@@ -36,13 +36,17 @@ def store_replays(connection: Connection, table: Table, replays: Sequence[Replay
 
 
 def known_origins(connection: Connection, origins: Sequence[Origin]) -> set[Origin]:
-    """Those of them that dead letters have."""
+    """Those of them that are dead letters.
+
+    A letter's own claim of an origin proves nothing: whoever writes the header could make an event
+    that is still to come look like a replayed one.
+    """
     topics, partitions, offsets = (list(each) for each in zip(*origins, strict=True))
     rows = connection.execute(
-        "SELECT DISTINCT origin_topic, origin_partition, origin_offset FROM dead_letters"
+        "SELECT DISTINCT source_topic, source_partition, source_offset FROM dead_letters"
         " JOIN unnest(%s::text[], %s::int[], %s::bigint[]) AS claimed (topic, partition, start)"
-        " ON origin_topic = claimed.topic AND origin_partition = claimed.partition"
-        " AND origin_offset = start",
+        " ON source_topic = claimed.topic AND source_partition = claimed.partition"
+        " AND source_offset = start",
         [topics, partitions, offsets],
     )
     return {Origin(*row) for row in rows}

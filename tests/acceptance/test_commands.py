@@ -104,10 +104,32 @@ def test_a_wrong_setting_is_one_line(settings_without_topics: Settings) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_unknown_worker_is_a_usage_error(settings_without_topics: Settings) -> None:
-    done = streamflow(settings_without_topics, "worker", "nobody")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("worker", "nobody"), "'nobody' is not one of 'validator'"),
+        (("worker",), "Missing argument 'name'"),
+        (("nothing",), "No such command 'nothing'"),
+        (("db",), "Missing command"),
+        (("produce", "--frum", "x"), "No such option: --frum"),
+        (("audit", "--wait"), "requires an argument"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: tuple[str, ...], says: str, settings_without_topics: Settings
+) -> None:
+    done = streamflow(settings_without_topics, *arguments)
     assert done.returncode == 2
-    assert "'validator'" in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert "--help" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_arguments_are_answered_with_help(settings_without_topics: Settings) -> None:
+    done = streamflow(settings_without_topics)
+    assert done.returncode == 2
+    assert "Start with: streamflow up" in done.stdout
 
 
 def test_a_worker_whose_port_is_taken_says_so(stack_settings: Settings) -> None:

@@ -376,6 +376,20 @@ def test_a_replay_of_what_never_failed_is_first_hand(load: Load, database: Setti
     assert value(database, "SELECT count(*) FROM replayed_events") == 0
 
 
+def test_a_claimed_origin_cannot_take_the_place_of_an_event_to_come(
+    load: Load, database: Settings
+) -> None:
+    """Anyone can write an origin header, on what is refused and on what is not."""
+    load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/2", source_offset=0)])
+    load.load([replay(1, "user-events/0/2", 9)])
+
+    load.load(events([2]))
+
+    query = "SELECT origin_offset, id FROM events ORDER BY origin_offset"
+    assert rows(database, query) == [(1, 9), (2, 2)]
+    assert value(database, "SELECT count(*) FROM replayed_events") == 0
+
+
 def test_a_first_hand_event_that_a_replay_brought_before(load: Load, database: Settings) -> None:
     """The validator dead-lettered it under an older contract; the loader reads it only now."""
     load.load([dead_letter(0, "user-events/0/0")])

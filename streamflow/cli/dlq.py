@@ -1,0 +1,281 @@
+"""Commands on dead letters: list, show, replay."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from streamflow.postgres.letter_selection import Selection
+    from streamflow.replay.report import Report
+    from streamflow.settings import Settings
+    from streamflow.stream import Stream
+
+Codes = Annotated[
+    list[str] | None, typer.Option("--code", help="With this error code; may be repeated.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Failed then or later: a time, or so long ago as 90s, 15m, 2h, 7d."),
+]
+Until = Annotated[str | None, typer.Option(help="Failed before then; as --since.")]
+Ids = Annotated[
+    list[str] | None,
+    typer.Option("--id", help="With this id, topic/partition/offset; may be repeated."),
+]
+Text = Annotated[
+    str | None,
+    typer.Option(help="Whose payload contains this text; an address is looked for by its hash."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to the root application."""
+    dlq = typer.Typer(help="Dead letters: look at them, and replay them.")
+    dlq.command("list")(list_)
+    dlq.command("show")(show)
+    dlq.command("replay")(replay)
+    app.add_typer(dlq, name="dlq")
+
+
+def list_(
+    code: Codes = None,
+    since: Since = None,
+    until: Until = None,
+    id_: Ids = None,
+    text: Text = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="open, replaying, replayed, superseded or quarantined; may be repeated, or any. "
+            "Open by default."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The latest so many.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one letter a line.")] = False,
+) -> None:
+    """Lists dead letters, the latest first, without their payload.
+
+    Example: streamflow dlq list --code CLEAR_TEXT_PII --since 2h
+    """
+    from streamflow.cli.letters import letters_table, summary_json
+    from streamflow.postgres.connections import session
+    from streamflow.postgres.letter_selection import Status, count, summaries
+    from streamflow.postgres.replay_store import settle
+    from streamflow.replay.choosing import make_selection
+
+    settings, streams = _settings_and_streams()
+    statuses = status or [Status.OPEN]
+    selection = make_selection(
+        _hasher(settings, streams),
+        codes=code or (),
+        since=since,
+        until=until,
+        ids=id_ or (),
+        text=text,
+        statuses=() if "any" in statuses else statuses,
+        limit=limit,
+    )
+    with session(settings, "dlq") as connection:
+        settle(connection)
+        found = summaries(connection, selection)
+        total = count(connection, _without_limit(selection))
+    if as_json:
+        for each in found:
+            typer.echo(json.dumps(summary_json(each)))
+    else:
+        letters_table(found, total)
+
+
+def show(
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="topic/partition/offset of the failed record.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Shows a dead letter in full: headers, payload, origin, and what replays did with it.
+
+    Example: streamflow dlq show user-events/0/17
+    """
+    from streamflow.cli.letters import letter_json, letter_view
+    from streamflow.errors import UsageError
+    from streamflow.postgres.connections import session
+    from streamflow.postgres.letter_selection import full
+    from streamflow.postgres.replay_store import history, settle
+    from streamflow.replay.choosing import parse_id
+
+    wanted = parse_id(id_)
+    with session(_settings_and_streams()[0], "dlq") as connection:
+        settle(connection)
+        letter = full(connection, wanted)
+        entries = history(connection, wanted)
+    if letter is None:
+        raise UsageError(f"there is no dead letter {wanted}: `streamflow dlq list` shows their ids")
+    if as_json:
+        typer.echo(json.dumps(letter_json(letter, entries)))
+    else:
+        letter_view(letter, entries)
+
+
+def replay(
+    code: Codes = None,
+    since: Since = None,
+    until: Until = None,
+    id_: Ids = None,
+    text: Text = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The first so many, by partition and offset.")
+    ] = None,
+    repair: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Mend each letter with this function first: hash_address, coerce_numbers, add_zone, "
+            "or one of STREAMFLOW_REPAIRS. May be repeated; applied in that order."
+        ),
+    ] = None,
+    apply_: Annotated[
+        bool, typer.Option("--apply", help="Do it. Without this, only the plan is shown.")
+    ] = False,
+    canary: Annotated[
+        int, typer.Option(help="Letters to send first and to see stored before any other.")
+    ] = 10,
+    rate: Annotated[float, typer.Option(help="Letters a second, at most.")] = 500.0,
+    max_attempts: Annotated[
+        int, typer.Option(help="A letter that was replayed so often is quarantined instead.")
+    ] = 3,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replay quarantined letters as well; name them with --id."),
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait until what was sent is seen stored.")
+    ] = 60.0,
+    by: Annotated[
+        str | None, typer.Option(help="Who wants it, for the record; the system's user by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Replays open dead letters: shows the plan, and with --apply sends what would pass.
+
+    Exits 1 if a letter would fail, or failed. Run twice, stopped or killed, it neither loses nor
+    doubles a record: run it again.
+
+    Example: streamflow dlq replay --code SCHEMA_VIOLATION --repair add_zone --apply
+    """
+    from streamflow.cli.letters import report_view
+    from streamflow.replay.choosing import make_selection
+    from streamflow.replay.planning import plan
+    from streamflow.replay.report import Options
+
+    settings, streams = _settings_and_streams()
+    options = Options(
+        repairs=tuple(repair or ()),
+        canary=canary,
+        rate=rate,
+        max_attempts=max_attempts,
+        force=force,
+        patience=wait,
+    )
+    selection = make_selection(
+        _hasher(settings, streams),
+        codes=code or (),
+        since=since,
+        until=until,
+        ids=id_ or (),
+        text=text,
+        limit=limit,
+    )
+    if apply_:
+        report = _apply(settings, streams, selection, options, by)
+    else:
+        report = plan(settings, streams, selection, options)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+    else:
+        report_view(report)
+    raise typer.Exit(0 if report.good else 1)
+
+
+def _settings_and_streams() -> "tuple[Settings, tuple[Stream, ...]]":
+    from streamflow.registry import load_streams
+    from streamflow.settings import load_settings
+
+    settings = load_settings()
+    return settings, load_streams(settings)
+
+
+def _hasher(settings: "Settings", streams: "tuple[Stream, ...]") -> Any:
+    from streamflow.registry import hasher_for
+
+    return hasher_for(settings, streams)
+
+
+def _without_limit(selection: "Selection") -> "Selection":
+    from dataclasses import replace
+
+    return replace(selection, limit=None)
+
+
+def _apply(
+    settings: "Settings",
+    streams: "tuple[Stream, ...]",
+    selection: "Selection",
+    options: Any,
+    by: str | None,
+) -> "Report":
+    from getpass import getuser
+
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from streamflow.replay.applying import apply
+
+    columns = (
+        TextColumn("{task.description}"),
+        *Progress.get_default_columns()[1:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with (
+        _stop_on_signal(Console(stderr=True)) as stop,
+        Progress(*columns, console=Console(stderr=True), transient=True) as bar,
+    ):
+        task = bar.add_task("replaying", total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            what = "waiting until all is seen stored" if done >= total else "replaying"
+            bar.update(task, completed=done, total=total, description=what)
+
+        return apply(
+            settings,
+            streams,
+            selection,
+            options,
+            requested_by=by or getuser(),
+            stop=stop,
+            on_progress=on_progress,
+        )
+
+
+@contextmanager
+def _stop_on_signal(console: "Console") -> Iterator[threading.Event]:
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        stop.set()
+        console.print("ending after the batch in hand")
+
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,377 @@
+"""What replays do to the database: intent before deed, and each record's outcome.
+
+A letter's life here: claimed (``replaying``, its record ``planned``), ``prepared`` once its position
+in Kafka is known but not committed, ``sent`` once it is, and then what the loader tells: ``stored``,
+``duplicate`` or ``rejected``. Whatever a killed replay left in the first two is decided by `resolve`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from psycopg.types.json import Jsonb
+
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.letter_selection import Status
+from streamflow.records import Origin
+
+_LOCKS: Final = 0x5F11  # the first half of the advisory locks' keys
+
+
+class Outcome(StrEnum):
+    """What became of a letter in a replay."""
+
+    PASSES = "passes"  # in a plan only
+    PLANNED = "planned"
+    PREPARED = "prepared"
+    SENT = "sent"
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+    FAILS = "fails"
+    QUARANTINED = "quarantined"
+    NOT_SENT = "not_sent"
+
+
+class Running(NamedTuple):
+    """A replay that has begun."""
+
+    id: int
+    transactional_id: str
+    started_at: datetime
+
+
+class Claim(NamedTuple):
+    """What a replay means to do with a letter.
+
+    Attributes:
+        id: of the letter.
+        status: that it had.
+        attempt: that it is sent as.
+        outcome: planned, fails or quarantined.
+        code: why it is not sent.
+        message: the same in words.
+    """
+
+    id: Origin
+    status: Status
+    attempt: int
+    outcome: Outcome
+    code: str = ""
+    message: str = ""
+
+
+class Entry(NamedTuple):
+    """A line of a letter's history."""
+
+    replay_id: int
+    requested_by: str
+    outcome: str
+    attempt: int
+    code: str
+    sent_to: str | None
+    updated_at: datetime
+
+
+def begin(
+    connection: Connection,
+    *,
+    transactional_id: str,
+    requested_by: str,
+    selection: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Running:
+    """Writes a new replay down, and locks it for as long as this connection lives."""
+    with connection.transaction():
+        row = connection.execute(
+            "INSERT INTO replays (transactional_id, requested_by, selection, options)"
+            " VALUES (%s, %s, %s, %s) RETURNING id, transactional_id, started_at",
+            [transactional_id, requested_by, Jsonb(dict(selection)), Jsonb(dict(options))],
+        ).fetchone()
+        assert row is not None  # noqa: S101 (RETURNING of one row)
+        # Before others can see the row: whoever sees it unlocked takes it for killed.
+        connection.execute("SELECT pg_advisory_lock(%s, %s)", [_LOCKS, row[0]])
+    return Running(*row)
+
+
+def finish(connection: Connection, replay_id: int, state: str, note: str) -> None:
+    """Writes down how a replay ended, and lets go of it."""
+    connection.execute(
+        "UPDATE replays SET state = %s, note = %s, finished_at = now() WHERE id = %s",
+        [state, note, replay_id],
+    )
+    unlock(connection, replay_id)
+
+
+def running(connection: Connection) -> list[Running]:
+    """The replays that have not ended, the killed ones among them."""
+    rows = connection.execute(
+        "SELECT id, transactional_id, started_at FROM replays WHERE state = 'running' ORDER BY id"
+    )
+    return [Running(*row) for row in rows]
+
+
+def try_lock(connection: Connection, replay_id: int) -> bool:
+    """Takes a running replay over if the process that ran it is gone."""
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCKS, replay_id]).fetchone()
+    if not row or not row[0]:
+        return False
+    still = connection.execute(
+        "SELECT FROM replays WHERE id = %s AND state = 'running'", [replay_id]
+    ).fetchone()
+    if still is None:
+        unlock(connection, replay_id)
+    return still is not None
+
+
+def unlock(connection: Connection, replay_id: int) -> None:
+    """Lets go of a replay."""
+    connection.execute("SELECT pg_advisory_unlock(%s, %s)", [_LOCKS, replay_id])
+
+
+def claim(connection: Connection, replay_id: int, claims: Sequence[Claim]) -> None:
+    """Writes down what is meant for letters that this transaction has locked."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO replay_records (replay_id, source_topic, source_partition, source_offset,"
+            " letter_status, attempt, outcome, code, message)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    replay_id,
+                    *each.id,
+                    each.status,
+                    each.attempt,
+                    each.outcome,
+                    each.code,
+                    each.message,
+                )
+                for each in claims
+            ],
+        )
+    for outcome, status in (
+        (Outcome.PLANNED, Status.REPLAYING),
+        (Outcome.QUARANTINED, Status.QUARANTINED),
+    ):
+        _set_status(connection, [each.id for each in claims if each.outcome is outcome], status)
+
+
+def _set_status(connection: Connection, ids: Sequence[Origin], status: Status) -> None:
+    if ids:
+        connection.execute(
+            "UPDATE dead_letters SET status = %s WHERE (source_topic, source_partition,"
+            " source_offset) IN (SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[]))",
+            [status, *_columns(ids)],
+        )
+
+
+def prepare(
+    connection: Connection, replay_id: int, ids: Sequence[Origin], positions: Sequence[Origin]
+) -> None:
+    """Writes down where letters were produced to, before Kafka commits that."""
+    connection.execute(
+        "UPDATE replay_records AS kept SET outcome = 'prepared', topic = at.topic,"
+        ' partition = at.partition, "offset" = at.start, updated_at = now()'
+        " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::text[], %s::int[], %s::bigint[])"
+        " AS at (source_topic, source_partition, source_offset, topic, partition, start)"
+        " WHERE kept.replay_id = %s AND kept.outcome = 'planned'"
+        " AND kept.source_topic = at.source_topic"
+        " AND kept.source_partition = at.source_partition"
+        " AND kept.source_offset = at.source_offset",
+        [*_columns(ids), *_columns(positions), replay_id],
+    )
+
+
+def confirm(connection: Connection, replay_id: int) -> None:
+    """Writes down that Kafka has committed what was prepared."""
+    connection.execute(
+        "UPDATE replay_records SET outcome = 'sent', updated_at = now()"
+        " WHERE replay_id = %s AND outcome = 'prepared'",
+        [replay_id],
+    )
+
+
+def unconfirmed(connection: Connection, replay_id: int) -> list[Origin | None]:
+    """Where the records lie whose sending has no known end; None for those without a position."""
+    rows = connection.execute(
+        'SELECT topic, partition, "offset" FROM replay_records'
+        " WHERE replay_id = %s AND outcome IN ('planned', 'prepared')",
+        [replay_id],
+    )
+    return [None if row[0] is None else Origin(*row) for row in rows]
+
+
+def resolve(
+    connection: Connection, replay_id: int, committed: Collection[Origin], note: str
+) -> None:
+    """Ends a killed replay: what Kafka has is sent, all else goes back to where it was.
+
+    Args:
+        connection: holds the replay's lock.
+        replay_id: of the killed replay.
+        committed: positions of it that Kafka has.
+        note: why it ended.
+    """
+    with connection.transaction():
+        connection.execute(
+            "UPDATE replay_records SET outcome = 'sent', updated_at = now()"
+            " WHERE replay_id = %s AND outcome = 'prepared' AND (topic, partition, \"offset\") IN"
+            " (SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[]))",
+            [replay_id, *_columns(list(committed))],
+        )
+        connection.execute(
+            "WITH undone AS (UPDATE replay_records SET outcome = 'not_sent', topic = NULL,"
+            ' partition = NULL, "offset" = NULL, updated_at = now()'
+            " WHERE replay_id = %s AND outcome IN ('planned', 'prepared')"
+            " RETURNING source_topic, source_partition, source_offset, letter_status)"
+            " UPDATE dead_letters AS letter SET status = letter_status FROM undone"
+            " WHERE letter.source_topic = undone.source_topic"
+            " AND letter.source_partition = undone.source_partition"
+            " AND letter.source_offset = undone.source_offset AND letter.status = 'replaying'",
+            [replay_id],
+        )
+        connection.execute(
+            "UPDATE replays SET state = 'interrupted', note = %s, finished_at = now()"
+            " WHERE id = %s",
+            [note, replay_id],
+        )
+
+
+# What the loader has made of each record that was sent, by the record's own position.
+_SETTLE: Final = """
+WITH waiting AS (
+    SELECT replay_id, source_topic, source_partition, source_offset, topic, partition,
+           "offset" AS at
+      FROM replay_records
+     WHERE outcome = 'sent'
+     ORDER BY replay_id, source_partition, source_offset, source_topic
+       FOR UPDATE SKIP LOCKED
+), found AS (
+    SELECT waiting.*, letter.error_code, letter.message,
+           CASE WHEN EXISTS (SELECT FROM replayed_events AS event
+                              WHERE event.partition = waiting.partition
+                                AND event."offset" = at AND event.topic = waiting.topic)
+                  OR EXISTS (SELECT FROM window_counts AS count
+                              WHERE count.record_offset = at
+                                AND count.record_partition = waiting.partition
+                                AND count.record_topic = waiting.topic)
+                  OR EXISTS (SELECT FROM notifications AS note
+                              WHERE note.record_partition = waiting.partition
+                                AND note.record_offset = at AND note.record_topic = waiting.topic)
+                THEN 'stored'
+                WHEN EXISTS (SELECT FROM duplicates AS again
+                              WHERE again.partition = waiting.partition
+                                AND again."offset" = at AND again.topic = waiting.topic)
+                THEN 'duplicate'
+                WHEN letter.error_code IS NOT NULL THEN 'rejected'
+           END AS became
+      FROM waiting LEFT JOIN dead_letters AS letter
+        ON letter.source_partition = waiting.partition AND letter.source_offset = at
+       AND letter.source_topic = waiting.topic
+), settled AS (
+    UPDATE replay_records AS kept
+       SET outcome = became, updated_at = now(),
+           code = CASE became WHEN 'rejected' THEN error_code ELSE '' END,
+           message = CASE became WHEN 'rejected' THEN found.message ELSE '' END
+      FROM found
+     WHERE became IS NOT NULL AND kept.replay_id = found.replay_id
+       AND kept.source_partition = found.source_partition
+       AND kept.source_offset = found.source_offset AND kept.source_topic = found.source_topic
+ RETURNING kept.replay_id, kept.source_topic, kept.source_partition, kept.source_offset,
+           kept.topic, kept.partition, kept."offset", kept.outcome
+), earlier AS (
+    UPDATE dead_letters AS letter
+       SET status = CASE outcome WHEN 'rejected' THEN 'superseded' ELSE 'replayed' END
+      FROM settled
+     WHERE letter.status = 'replaying' AND letter.source_partition = settled.source_partition
+       AND letter.source_offset = settled.source_offset
+       AND letter.source_topic = settled.source_topic
+), given_up AS (
+    UPDATE dead_letters AS letter SET status = 'quarantined'
+      FROM settled JOIN replays ON replays.id = replay_id
+     WHERE outcome = 'rejected' AND letter.status = 'open'
+       AND letter.attempt >= (options->>'max_attempts')::int
+       AND letter.source_partition = settled.partition
+       AND letter.source_offset = settled."offset" AND letter.source_topic = settled.topic
+)
+SELECT count(*) FROM settled
+"""
+
+
+def settle(connection: Connection) -> int:
+    """Brings the outcomes of what any replay has sent, and the statuses of the letters, up to what
+    the loader knows; returns how many outcomes were found.
+
+    The letter of a replay that was refused is superseded: the new letter, with one attempt more,
+    stands for its event now, open or, at the cap, quarantined. Safe to repeat, and for several at
+    once.
+    """
+    row = connection.execute(_SETTLE).fetchone()
+    return int(row[0]) if row else 0
+
+
+def outcomes(connection: Connection, replay_id: int) -> list[tuple[str, Outcome, str, int]]:
+    """How many of a replay's letters became what: the letter's code, outcome, reason, number."""
+    rows = connection.execute(
+        "SELECT letter.error_code, kept.outcome, kept.code, count(*) FROM replay_records AS kept"
+        " JOIN dead_letters AS letter USING (source_topic, source_partition, source_offset)"
+        " WHERE replay_id = %s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        [replay_id],
+    )
+    return [(code, Outcome(outcome), why, number) for code, outcome, why, number in rows]
+
+
+def samples(
+    connection: Connection, replay_id: int, most: int
+) -> list[tuple[Origin, str, str, str]]:
+    """Some of a replay's letters that did not pass, of each kind: id, code, reason, message."""
+    rows = connection.execute(
+        "SELECT source_topic, source_partition, source_offset, error_code, code, why FROM"
+        " (SELECT source_topic, source_partition, source_offset, letter.error_code, kept.code,"
+        " kept.message AS why, row_number() OVER (PARTITION BY letter.error_code, kept.code"
+        " ORDER BY source_partition, source_offset) AS rank FROM replay_records AS kept"
+        " JOIN dead_letters AS letter USING (source_topic, source_partition, source_offset)"
+        " WHERE replay_id = %s AND kept.outcome IN ('fails', 'rejected', 'quarantined')) AS ranked"
+        " WHERE rank <= %s ORDER BY error_code, code, rank",
+        [replay_id, most],
+    )
+    return [(Origin(*row[:3]), *row[3:]) for row in rows]
+
+
+def pending(connection: Connection, replay_id: int) -> int:
+    """How many of a replay's records are sent, and not yet seen to have become something."""
+    row = connection.execute(
+        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = 'sent'",
+        [replay_id],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def rejected(connection: Connection, replay_id: int) -> int:
+    """How many of a replay's records were refused again."""
+    row = connection.execute(
+        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = 'rejected'",
+        [replay_id],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def history(connection: Connection, id_: Origin) -> list[Entry]:
+    """What replays did with a letter, the first one first."""
+    rows = connection.execute(
+        "SELECT replay_id, requested_by, outcome, attempt, code,"
+        " topic || '/' || partition || '/' || \"offset\", updated_at FROM replay_records"
+        " JOIN replays ON id = replay_id WHERE source_topic = %s AND source_partition = %s"
+        " AND source_offset = %s ORDER BY replay_id",
+        id_,
+    )
+    return [Entry(*row) for row in rows]
+
+
+def _columns(ids: Sequence[Origin]) -> list[list[Any]]:
+    return [
+        [each.topic for each in ids],
+        [each.partition for each in ids],
+        [each.offset for each in ids],
+    ]

@@ -1,0 +1,65 @@
+"""The repairs for the usual causes."""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from streamflow.postgres.tables import event_columns
+from streamflow.privacy import Hasher, is_hashed
+from streamflow.replay.repairs import Document, repair
+from streamflow.stream import Stream
+
+_INTEGER: Final = re.compile(r"-?[0-9]{1,40}")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
+_WITHOUT_ZONE: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+)
+
+
+@repair("hash_address", "Hashes the clear-text value of a private field.")
+def hash_address(document: Document, stream: Stream, hasher: Hasher) -> Document:
+    """What is a hash already stays as it is."""
+    return document | {
+        name: hasher.hash(text)
+        for name, text in _texts(document, stream.private_fields)
+        if text and not is_hashed(text)
+    }
+
+
+@repair("coerce_numbers", 'Turns text into a number ("7" into 7) where the contract has a number.')
+def coerce_numbers(document: Document, stream: Stream, _hasher: Hasher) -> Document:
+    """What is no plain number in full stays as it is."""
+    return document | {
+        name: int(text)
+        for name, text in _texts(document, _fields(stream, "bigint"))
+        if _INTEGER.fullmatch(text)
+    } | {
+        name: float(text)
+        for name, text in _texts(document, _fields(stream, "double precision"))
+        if _NUMBER.fullmatch(text) and math.isfinite(float(text))
+    }  # fmt: skip
+
+
+@repair("add_zone", "Reads a time without a zone as UTC.")
+def add_zone(document: Document, stream: Stream, _hasher: Hasher) -> Document:
+    """Only what is a whole time of RFC 3339 but for its zone."""
+    return document | {
+        name: f"{text}Z"
+        for name, text in _texts(document, _fields(stream, "timestamp with time zone"))
+        if _WITHOUT_ZONE.fullmatch(text)
+    }
+
+
+def _fields(stream: Stream, kind: str) -> list[str]:
+    """The contract's fields whose column has this type."""
+    declared = {name for model in stream.decoder.models for name in model.model_fields}
+    return [
+        column.name
+        for column in event_columns(stream)
+        if column.type == kind and column.name in declared
+    ]
+
+
+def _texts(document: Document, names: Iterable[str]) -> list[tuple[str, str]]:
+    return [(name, document[name]) for name in names if isinstance(document.get(name), str)]

@@ -1,0 +1,101 @@
+"""From what a user types, on the command line or in Dagster's launchpad, to a selection."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from streamflow.errors import UsageError
+from streamflow.postgres.letter_selection import Selection, Status
+from streamflow.privacy import Hasher
+from streamflow.records import Origin
+
+_AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
+
+def make_selection(
+    hasher: Hasher,
+    *,
+    codes: Sequence[str] = (),
+    since: str | None = None,
+    until: str | None = None,
+    ids: Sequence[str] = (),
+    text: str | None = None,
+    statuses: Sequence[str] = (Status.OPEN,),
+    limit: int | None = None,
+    now: datetime | None = None,
+) -> Selection:
+    """A selection from texts.
+
+    Args:
+        hasher: payloads are redacted, so an address in `text` is looked for by its hash; and the
+            selection, which is written down, holds none.
+        codes: error codes.
+        since: a time (ISO 8601; UTC where it has no zone), or so long ago: 90s, 15m, 2h, 7d.
+        until: the same.
+        ids: as ``topic/partition/offset`` of the failed record.
+        text: contained in the payload.
+        statuses: of the letters; any when empty.
+        limit: the first so many.
+        now: what "ago" is counted from; the present by default.
+
+    Raises:
+        UsageError: one of them has not that form.
+    """
+    now = now or datetime.now(UTC)
+    wrong = [code for code in codes if not _CODE.fullmatch(code)]
+    if wrong:
+        raise UsageError(f"{wrong[0]!r} is no error code: they look like SCHEMA_VIOLATION")
+    unknown = [each for each in statuses if each not in set(Status)]
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is no status: choose from {', '.join(Status)}")
+    if limit is not None and limit < 1:
+        raise UsageError("the limit must be at least 1")
+    selection = Selection(
+        codes=tuple(codes),
+        since=None if since is None else parse_time(since, now),
+        until=None if until is None else parse_time(until, now),
+        ids=tuple(map(parse_id, ids)),
+        text=None if not text else hasher.redact(text.encode()).decode(),
+        statuses=tuple(map(Status, statuses)),
+        limit=limit,
+    )
+    if selection.since and selection.until and selection.since >= selection.until:
+        raise UsageError("nothing can lie between these times: since is not before until")
+    return selection
+
+
+def parse_id(text: str) -> Origin:
+    """The id of a dead letter.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = Origin.parse(text.encode("utf-8", "replace"))
+    if found is None:
+        raise UsageError(
+            f"{text!r} is no id of a dead letter: they look like user-events/0/17, topic, partition "
+            "and offset of the failed record, as `streamflow dlq list` shows them"
+        )
+    return found
+
+
+def parse_time(text: str, now: datetime) -> datetime:
+    """A time, or one so long before `now`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago:
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{text!r} is no time: write 2026-03-01T12:00:00Z, 2026-03-01, or so long ago as 90s, "
+            "15m, 2h or 7d"
+        ) from None

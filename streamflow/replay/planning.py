@@ -1,0 +1,321 @@
+"""Deciding, without doing: which letters would pass today, and as which record (G8)."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from streamflow.errors import UsageError
+from streamflow.postgres import letter_selection
+from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.derived import notification_line, window_count_line
+from streamflow.postgres.letter_selection import Letter, Selection, Status
+from streamflow.postgres.replay_store import Outcome
+from streamflow.privacy import Hasher
+from streamflow.records import ATTEMPT_HEADER, ORIGIN_HEADER, Headers, OutRecord, Rejection
+from streamflow.registry import hasher_for
+from streamflow.replay.repairs import Repair, choose
+from streamflow.replay.report import Options, Report, Sample
+from streamflow.settings import Settings
+from streamflow.stream import MAX_RECORD_BYTES, Stream
+
+SAMPLES: Final = 3  # of each kind
+_OVERHEAD: Final = 1024  # bytes of a record batch and of one record around its content
+_HEADER_OVERHEAD: Final = 16  # bytes of lengths around a header
+_HIGHEST_ATTEMPT: Final = 999_999
+
+
+class Obstacle(StrEnum):
+    """Why a letter is not sent, besides the error codes of its contract."""
+
+    NOT_REPLAYABLE = "NOT_REPLAYABLE"
+    NOT_LOADED_YET = "NOT_LOADED_YET"
+    REPAIR_FAILED = "REPAIR_FAILED"
+    TOO_LARGE = "TOO_LARGE"
+    TOO_MANY_ATTEMPTS = "TOO_MANY_ATTEMPTS"
+
+
+class Verdict(NamedTuple):
+    """What is to be done with a letter: the record to send, or why there is none."""
+
+    letter: Letter
+    outcome: Outcome
+    record: OutRecord | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """A topic that letters can go back to.
+
+    Attributes:
+        check: why a value would be refused there.
+        stream: whose own topic it is, so that its letters can be repaired; else None.
+    """
+
+    check: Callable[[bytes | None], Rejection | None]
+    max_bytes: int
+    stream: Stream | None = None
+
+
+class _Candidate:
+    """A value as a record, for those who check records. Its position does not matter."""
+
+    def __init__(self, topic: str, value: bytes | None) -> None:
+        self._topic, self._value = topic, value
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 0
+
+    def key(self) -> None:
+        return None
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return (0, 0)
+
+
+class Planner:
+    """Judges letters. Pure: the same letter, the same verdict.
+
+    Args:
+        streams: whose topics letters can go back to.
+        hasher: for the repairs.
+        repairs: applied in this order to letters of a stream's own topic.
+        max_attempts: letters that were replayed so often are quarantined.
+        force: not even then.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        hasher: Hasher,
+        repairs: Sequence[Repair],
+        *,
+        max_attempts: int,
+        force: bool = False,
+    ) -> None:
+        self._hasher = hasher
+        self._repairs = repairs
+        self._max_attempts = max_attempts
+        self._force = force
+        self._targets: dict[str, _Target] = {}
+        for stream in streams:
+            self._add(stream)
+
+    def _add(self, stream: Stream) -> None:
+        decode, topic = stream.decoder.decode, stream.topic
+        counts, notes = stream.analytics_topic, stream.notifications_topic
+        self._targets[topic] = _Target(
+            check=lambda value: _rejection(decode(value)),
+            max_bytes=stream.topics.max_record_bytes,
+            stream=stream,
+        )
+        self._targets.setdefault(
+            counts,
+            _Target(
+                check=lambda value: _rejection(window_count_line(_Candidate(counts, value), topic)),
+                max_bytes=MAX_RECORD_BYTES,
+            ),
+        )
+        self._targets.setdefault(
+            notes,
+            _Target(
+                check=lambda value: _rejection(notification_line(_Candidate(notes, value))),
+                max_bytes=MAX_RECORD_BYTES,
+            ),
+        )
+
+    def judge(self, letter: Letter) -> Verdict:
+        """Whether a letter would pass, and the record that it would be sent as."""
+        try:
+            record = self._record(letter)
+        except _Refused as refused:
+            outcome = (
+                Outcome.QUARANTINED
+                if refused.reason == Obstacle.TOO_MANY_ATTEMPTS
+                else Outcome.FAILS
+            )
+            return Verdict(letter, outcome, None, refused.reason, str(refused))
+        return Verdict(letter, Outcome.PASSES, record)
+
+    def _record(self, letter: Letter) -> OutRecord:
+        target = self._targets.get(letter.id.topic)
+        if target is None:
+            raise _Refused(
+                Obstacle.NOT_REPLAYABLE, "it did not come from a topic of a configured stream"
+            )
+        if not letter.is_read:
+            raise _Refused(
+                Obstacle.NOT_LOADED_YET, "the loader has not passed the failed record: wait for it"
+            )
+        if letter.attempt >= self._max_attempts and not self._force:
+            raise _Refused(
+                Obstacle.TOO_MANY_ATTEMPTS,
+                f"replayed {letter.attempt} times, the cap is {self._max_attempts}",
+            )
+        value = letter.value
+        if target.stream is not None and value is not None:
+            value = self._repaired(value, target.stream)
+        rejection = target.check(value)
+        if rejection is not None:
+            raise _Refused(rejection.code.value, rejection.message)
+        headers = [*letter.headers, *_own_headers(letter)]
+        if _size(letter.key, value, headers) > target.max_bytes:
+            raise _Refused(Obstacle.TOO_LARGE, f"the topic takes {target.max_bytes} bytes")
+        return OutRecord(letter.id.topic, letter.key, value, headers)
+
+    def _repaired(self, value: bytes, stream: Stream) -> bytes:
+        """The value mended; the very same bytes where no repair has changed anything."""
+        if not self._repairs:
+            return value
+        try:
+            document = json.loads(value)
+            before = json.dumps(document)
+        except (ValueError, RecursionError):
+            return value
+        if not isinstance(document, dict):
+            return value
+        for repair in self._repairs:
+            try:
+                document = repair(document, stream, self._hasher)
+                after = json.dumps(document)
+            except Exception as error:  # noqa: BLE001 (a user's function, and one letter's matter)
+                # Its words could quote the payload.
+                raise _Refused(
+                    Obstacle.REPAIR_FAILED, f"{repair.name} raised {type(error).__name__}"
+                ) from None
+            if not isinstance(document, dict):
+                raise _Refused(
+                    Obstacle.REPAIR_FAILED,
+                    f"{repair.name} returned {type(document).__name__}, not a document",
+                )
+        return value if after == before else _encoded(document)
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which its contract will name
+        return json.dumps(document).encode()
+
+
+def _own_headers(letter: Letter) -> Headers:
+    attempt = min(letter.attempt + 1, _HIGHEST_ATTEMPT)
+    return [(ORIGIN_HEADER, letter.identity.encode()), (ATTEMPT_HEADER, str(attempt).encode())]
+
+
+def _rejection(found: Any) -> Rejection | None:
+    return found if isinstance(found, Rejection) else None
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    size = _OVERHEAD + len(key or b"") + len(value or b"")
+    return size + sum(
+        len(name.encode()) + len(content or b"") + _HEADER_OVERHEAD for name, content in headers
+    )
+
+
+def make_planner(settings: Settings, streams: Sequence[Stream], options: Options) -> Planner:
+    """A planner with the repairs that the options name.
+
+    Raises:
+        UsageError: there is no such repair.
+    """
+    return Planner(
+        streams,
+        hasher_for(settings, streams),
+        choose(settings, options.repairs),
+        max_attempts=options.max_attempts,
+        force=options.force,
+    )
+
+
+def eligible(selection: Selection, options: Options) -> Selection:
+    """The selection as a replay takes it: open letters, and quarantined ones if forced.
+
+    Raises:
+        UsageError: all quarantined letters are forced, rather than named ones.
+    """
+    if options.force and not selection.ids:
+        raise UsageError("forcing is for letters named by id: name them")
+    statuses = (Status.OPEN, Status.QUARANTINED) if options.force else (Status.OPEN,)
+    return Selection(
+        codes=selection.codes,
+        since=selection.since,
+        until=selection.until,
+        ids=selection.ids,
+        text=selection.text,
+        statuses=statuses,
+        limit=selection.limit,
+    )
+
+
+def left_out(connection: Connection, selection: Selection) -> dict[str, int]:
+    """How many of the letters named by id are not eligible now, by status.
+
+    Raises:
+        UsageError: there is no letter of that id.
+    """
+    if not selection.ids:
+        return {}
+    known = letter_selection.statuses_of(connection, selection.ids)
+    missing = [str(each) for each in selection.ids if each not in known]
+    if missing:
+        raise UsageError(
+            f"there is no dead letter {missing[0]}: `streamflow dlq list` shows their ids"
+        )
+    return dict(Counter(each.value for each in known.values() if each not in selection.statuses))
+
+
+def plan(
+    settings: Settings, streams: Sequence[Stream], selection: Selection, options: Options
+) -> Report:
+    """What `apply` would do now. Changes nothing at all.
+
+    Raises:
+        UsageError: a repair or an id is unknown.
+        Unavailable: the database does not answer.
+    """
+    planner = make_planner(settings, streams, options)
+    selection = eligible(selection, options)
+    report = Report(dry_run=True)
+    seen: Counter[tuple[str, str]] = Counter()
+    with session(settings, "replay-plan") as connection:
+        connection.execute("SET default_transaction_read_only = on")
+        report.skipped = left_out(connection, selection)
+        for ids in letter_selection.pages(connection, selection):
+            letters = letter_selection.read(
+                connection, ids, group=settings.group("loader"), statuses=selection.statuses
+            )
+            for verdict in map(planner.judge, letters):
+                code = verdict.letter.error_code
+                report.tally[code, verdict.outcome, verdict.reason] += 1
+                if verdict.reason:
+                    seen[code, verdict.reason] += 1
+                    if seen[code, verdict.reason] <= SAMPLES:
+                        report.samples.append(
+                            Sample(str(verdict.letter.id), code, verdict.reason, verdict.message)
+                        )
+    return report

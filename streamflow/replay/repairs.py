@@ -1,0 +1,94 @@
+"""Repairs: pure functions that mend a document before it is checked against its contract again.
+
+A team adds its own in any module that ``STREAMFLOW_REPAIRS`` names (several with commas)::
+
+    from streamflow.replay.repairs import repair
+
+    @repair("upper_type", "Writes the type in capitals.")
+    def upper_type(document, stream, hasher):
+        return {**document, "type": document["type"].upper()}
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from streamflow.errors import ConfigurationError, UsageError
+from streamflow.privacy import Hasher
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+
+Document = dict[str, Any]
+RepairFunction = Callable[[Document, Stream, Hasher], Document]
+
+_BUILT_IN = "streamflow.replay.builtin_repairs"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A function with the name that it is chosen by, and one line of help."""
+
+    name: str
+    help: str
+    function: RepairFunction
+
+    def __call__(self, document: Document, stream: Stream, hasher: Hasher) -> Document:
+        """The mended document; the same where there is nothing to mend."""
+        return self.function(document, stream, hasher)
+
+
+def repair(name: str, help_line: str) -> Callable[[RepairFunction], Repair]:
+    """Makes a repair out of a function of (document, stream, hasher) that returns a document."""
+
+    def decorate(function: RepairFunction) -> Repair:
+        return Repair(name, help_line, function)
+
+    return decorate
+
+
+def known_repairs(settings: Settings) -> dict[str, Repair]:
+    """All repairs by name: the built-in ones, then those of the modules in the settings.
+
+    Raises:
+        ConfigurationError: a module cannot be imported or holds none, or two have the same name.
+    """
+    found: dict[str, Repair] = {}
+    for module in (_BUILT_IN, *settings.repairs):
+        repairs = _repairs_in(module)
+        if not repairs:
+            raise ConfigurationError(
+                f"module {module} of STREAMFLOW_REPAIRS has no repair: decorate a function with "
+                "@repair(name, help) of streamflow.replay.repairs"
+            )
+        for each in repairs:
+            if found.setdefault(each.name, each) is not each:
+                raise ConfigurationError(
+                    f"two repairs have the name {each.name}: rename the one in {module}"
+                )
+    return found
+
+
+def _repairs_in(module: str) -> list[Repair]:
+    try:
+        members = vars(import_module(module)).values()
+    except ImportError as error:
+        raise ConfigurationError(
+            f"module {module} of STREAMFLOW_REPAIRS cannot be imported ({error})"
+        ) from error
+    return [each for each in members if isinstance(each, Repair)]
+
+
+def choose(settings: Settings, names: Sequence[str]) -> tuple[Repair, ...]:
+    """Repairs by their names, in that order.
+
+    Raises:
+        UsageError: there is none of that name.
+        ConfigurationError: as `known_repairs`.
+    """
+    known = known_repairs(settings)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        listed = "; ".join(f"{each.name} ({each.help})" for each in known.values())
+        raise UsageError(f"there is no repair {', '.join(unknown)}: choose from {listed}")
+    return tuple(known[name] for name in names)

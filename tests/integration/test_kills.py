@@ -1,0 +1,150 @@
+"""Workers that die at the worst moments, exactly there; and records that are gone from Kafka."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import NewTopic
+
+from faults import wait_until
+from pipeline import (
+    WorkerProcess,
+    audit,
+    codes,
+    count,
+    environment,
+    events,
+    produce,
+    topic_bounds,
+    workers,
+)
+from streamflow.kafka.clients import admin
+from streamflow.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+DIE = "lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+
+# What is replaced in the worker's process, by a sudden end.
+AFTER_ROWS = f"""
+from streaming_workers.session import Session
+Session._tell_kafka = lambda self: self._sink.take_durable() and ({DIE})()
+"""
+BEFORE_ROWS = f"""
+from streamflow.postgres import positions
+positions.move = {DIE}
+"""
+IN_TRANSACTION = f"""
+from streamflow.kafka import transactions
+produce = transactions.KafkaSink._produce
+def produce_and_wait(self, records):
+    produce(self, records)
+    self._producer.flush(10)
+transactions.KafkaSink._produce = produce_and_wait
+transactions.persist = {DIE}
+"""
+AFTER_TRANSACTION = f"""
+from streaming_workers.session import Session
+commit = Session.commit
+def die(self, batch, output):
+    commit(self, batch, output)
+    batch.records and ({DIE})()
+Session.commit = die
+"""
+MOMENTS = {
+    "loader, rows committed, Kafka not told": ("loader", AFTER_ROWS),
+    "loader, rows copied, not committed": ("loader", BEFORE_ROWS),
+    "validator, transaction open": ("validator", IN_TRANSACTION),
+    "validator, transaction committed": ("validator", AFTER_TRANSACTION),
+    "analytics, transaction open": ("analytics", IN_TRANSACTION),
+    "analytics, transaction committed": ("analytics", AFTER_TRANSACTION),
+}
+
+
+def run_until_it_dies(settings: Settings, worker: str, fault: str) -> None:
+    code = (
+        f"import os, signal\n{fault}\n"
+        "from streamflow.settings import load_settings\n"
+        "from streaming_workers.launch import run_worker\n"
+        f"run_worker(load_settings(), {worker!r}, instance='{settings.prefix}{worker}',"
+        " health_port=0, accept_rejects=False)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(settings),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -9, done.stderr.decode()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at(moment: str, stack_settings: Settings, tmp_path: Path) -> None:
+    worker, fault = MOMENTS[moment]
+    values, expected = events(3_000, invalid=0.02, spacing=20)
+    produce(stack_settings, "user-events", values)
+    run_until_it_dies(stack_settings, worker, fault)
+    with workers(stack_settings, tmp_path):
+        report = audit(stack_settings)
+    assert report.closed, report.problems[:5]
+    assert count(stack_settings, "SELECT count(*) FROM events") == 3_000 - expected.total()
+    assert codes(stack_settings) == expected
+    # Nothing was even sent twice: the transaction, or the stored position, prevented it.
+    assert count(stack_settings, "SELECT count(*) FROM duplicates") == 0
+    closed = [found for found in report.windows.values() if found.cells]
+    assert closed
+    assert all(found.counted == found.events for found in closed)
+
+
+def test_records_that_retention_removed_unseen_are_told(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    produce(stack_settings, "user-events", events(300)[0])
+    client, topic = admin(stack_settings), f"{stack_settings.prefix}user-events"
+    client.delete_records([TopicPartition(topic, 0, 5)])[TopicPartition(topic, 0)].result(20)
+    end = topic_bounds(stack_settings, "user-events")[topic, 0][1]
+    with workers(stack_settings, tmp_path):
+        report = audit(stack_settings)
+    assert report.problems == [
+        f"{topic}[0] offsets 0 to 4: removed by retention before an audit saw them"
+    ]
+    assert (
+        count(stack_settings, "SELECT count(*) FROM events WHERE origin_partition = 0") == end - 5
+    )
+
+
+def test_what_was_proved_stays_proved_when_retention_removes_it(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    produce(stack_settings, "user-events", events(300)[0])
+    client, topic = admin(stack_settings), f"{stack_settings.prefix}user-events"
+    with workers(stack_settings, tmp_path):
+        assert audit(stack_settings).closed
+        client.delete_records([TopicPartition(topic, 0, 5)])[TopicPartition(topic, 0)].result(20)
+        assert audit(stack_settings).closed
+
+
+def test_a_topic_that_was_made_anew_stops_the_loader_and_the_audit(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    produce(stack_settings, "user-events", events(300)[0])
+    with workers(stack_settings, tmp_path):
+        assert audit(stack_settings).closed
+    client, topic = admin(stack_settings), f"{stack_settings.prefix}user-events"
+    client.delete_topics([topic])[topic].result(20)
+
+    def made() -> bool:
+        return client.create_topics([NewTopic(topic, 3, 1)])[topic].exception(20) is None
+
+    wait_until(made, 30, "the topic to be made anew")
+    loader = WorkerProcess(stack_settings, "loader", tmp_path / "anew.log")
+    try:
+        assert loader.process.wait(60) == 1
+    finally:
+        loader.kill()
+    assert loader.said("the topic was made anew; reset the group, or give it a new name")
+    problems = audit(stack_settings, patience=0).problems
+    assert any("was proved through" in problem for problem in problems)
