@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev up down status check format test
+.PHONY: help setup setup-dev browser up down status check format test
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -58,6 +58,19 @@ format: setup-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Tests of the dashboard look at it with a real browser: the distribution's Chromium, or $$CHROMIUM.
+CHROMIUMS := chromium chromium-browser google-chrome google-chrome-stable
+NO_BROWSER := 'The tests of the dashboard need Chromium: install it (Debian, Ubuntu: apt-get install chromium), or set CHROMIUM to its path'
+
+browser:
+	@for each in $(CHROMIUM) $(CHROMIUMS); do command -v $$each >/dev/null 2>&1 && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+			chromium fonts-dejavu-core; } >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo $(NO_BROWSER) >&2; exit 1
+
 # Two processes, each with a broker and a database of its own: most tests wait more than they work.
-test: setup-dev
+test: setup-dev browser
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)

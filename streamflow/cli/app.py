@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from streamflow.cli import bench, dagster, data, dlq, produce, stack
+from streamflow.cli import bench, dagster, dashboard, data, dlq, produce, stack
 from streamflow.errors import StreamFlowError, UsageError
 
 DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
@@ -55,6 +55,7 @@ def root(
 
 stack.register(app)
 dagster.register(app)
+dashboard.register(app)
 data.register(app)
 dlq.register(app)
 produce.register(app)

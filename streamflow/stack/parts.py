@@ -25,7 +25,8 @@ PROBE_SECONDS = 2.0
 DETAIL_LIMIT = 300
 WORKERS = ("validator", "analytics", "loader")
 DAGSTER = "dagster"
-NAMES = ("kafka", "postgres", "producer", *WORKERS, "bridge", DAGSTER)
+DASHBOARD = "dashboard"
+NAMES = ("kafka", "postgres", "producer", *WORKERS, "bridge", DAGSTER, DASHBOARD)
 
 
 def database_of(settings: Settings, state: State) -> Database:
@@ -61,6 +62,7 @@ def plan(
         _bridge(settings, worker("bridge", ("worker", "bridge"))),
         worker("producer", ("produce",)),
         _dagster(settings, state, environment, embedded="postgres" not in without),
+        _dashboard(settings, state, environment),
     )
     # The further nodes of the embedded Kafka come and go with the first.
     gone = {*without, *(BROKERS if BROKERS[0] in without else ())}
@@ -177,6 +179,27 @@ def _bridge(settings: Settings, worker: Part) -> Part:
         worker,
         ports=(settings.bridge, *worker.ports),
         address=f"http://{settings.host}:{settings.bridge} (Socket.IO)",
+    )
+
+
+def _dashboard(settings: Settings, state: State, environment: Mapping[str, str]) -> Part:
+    port = settings.port(DASHBOARD)
+    url = f"http://{settings.host}:{port}"
+
+    def launch() -> Launch:
+        return Launch(
+            command=(sys.executable, "-m", "streamflow.cli.app", DASHBOARD, "--port", str(port)),
+            log=state.logs / f"{DASHBOARD}.log",
+            environment=environment,
+        )
+
+    return Part(
+        name=DASHBOARD,
+        stage=Stage.WORKERS,
+        launch=launch,
+        probe=partial(probe_http, f"{url}/readyz"),
+        ports=(port,),
+        address=url,
     )
 
 

@@ -16,10 +16,11 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from streamflow.errors import StackError
 from streamflow.settings import COORDINATES_FILE, Settings
+from streamflow.snapshot import SNAPSHOT_FILE
 
 # Everything that belongs to a stack; `down --purge` removes these and no stranger's file.
 ENTRIES = (
@@ -29,7 +30,7 @@ ENTRIES = (
     "logs",
     "dagster",
     "produce",
-    "status.json",
+    SNAPSHOT_FILE,
     COORDINATES_FILE,
     "lock",
 )
@@ -59,7 +60,7 @@ class State:
     @property
     def snapshot(self) -> Path:
         """The parts as last seen."""
-        return self.directory / "status.json"
+        return self.directory / SNAPSHOT_FILE
 
     def create(self) -> None:
         """Makes the directory.
@@ -90,14 +91,6 @@ class State:
             "brokers": brokers,
         }
         write_atomically(self.coordinates, json.dumps(content), mode=0o600)
-
-    def read_snapshot(self) -> dict[str, Any]:
-        """What the supervisor last wrote, or nothing."""
-        try:
-            content = json.loads(self.snapshot.read_text())
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
 
     def supervisor_pid(self) -> int | None:
         """The pid of the supervisor that holds this directory, or None when nobody does."""

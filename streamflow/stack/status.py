@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from streamflow.settings import Settings
+from streamflow.snapshot import read_snapshot
 from streamflow.stack.parts import NAMES
 from streamflow.stack.state import state_of
 from streamflow.stack.supervisor import PartState
@@ -19,7 +20,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
     """
     state = state_of(settings)
     pid = state.supervisor_pid()
-    snapshot = state.read_snapshot() if pid else {}
+    snapshot = read_snapshot(state.directory) if pid else {}
     known = {each["name"]: each for each in snapshot.get("parts", ())}
     # A part that was left out on purpose is not missing.
     absent = {

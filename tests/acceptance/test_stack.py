@@ -21,7 +21,7 @@ from streamflow.settings import DEFAULT_PORTS
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
-WORKERS = ("producer", "validator", "analytics", "loader", "bridge", "dagster")
+WORKERS = ("producer", "validator", "analytics", "loader", "bridge", "dagster", "dashboard")
 MANAGED = ("kafka", "postgres", *WORKERS)
 SERVICES_ONLY = [part for name in WORKERS for part in ("--without", name)]
 

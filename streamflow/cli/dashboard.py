@@ -1,0 +1,47 @@
+"""The command that serves the dashboard."""
+
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this module to the root application."""
+    app.command("dashboard", rich_help_panel="Stack")(dashboard)
+
+
+def dashboard(
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 8501 and the port offset by default.")
+    ] = None,
+) -> None:
+    """Serve the live dashboard in the foreground until SIGTERM or Ctrl-C.
+
+    Who may replay dead letters is set by STREAMFLOW_DASHBOARD_ROLE; see docs/dashboard.md.
+
+    Example: streamflow dashboard --port 8501
+    """
+    from streamlit.web.cli import main as streamlit
+
+    from streamflow.errors import ConfigurationError
+    from streamlit_app.configuration import load_dashboard_settings
+
+    settings = load_dashboard_settings()
+    spec = find_spec("streamlit_app")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError("the dashboard is not installed: run `make setup`")
+    program = Path(spec.origin).with_name("app.py")
+    address = (
+        "--server.address",
+        settings.host,
+        "--server.port",
+        str(port or settings.port("dashboard")),
+    )
+    # Once Streamlit has ended in order it raises the signal again, for whoever was there before it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    streamlit(["run", str(program), *address], standalone_mode=False)

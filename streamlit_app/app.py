@@ -1,0 +1,41 @@
+"""The server: pages by Streamlit, around them the poller's life and ``/readyz``.
+
+Start it with ``streamflow dashboard``.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+import streamlit as st
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from streamflow.monitoring import configure_logging
+from streamflow.settings import load_settings
+
+# Imported before the first session, so that what they import is frozen with the rest.
+from streamlit_app import shell
+from streamlit_app.serving import serving
+
+
+@asynccontextmanager
+async def lifespan(_app: st.App) -> AsyncIterator[None]:
+    """The poller runs before the first session and until after the last."""
+    configure_logging(load_settings())
+    await anyio.to_thread.run_sync(serving.open)
+    try:
+        yield
+    finally:
+        await anyio.to_thread.run_sync(serving.close)
+
+
+async def readyz(_request: Request) -> JSONResponse:
+    """200 while the poller works, with how each source is; a broker that is down is a thing to show
+    and no reason to be restarted."""
+    ready, content = serving().state()
+    return JSONResponse(content, status_code=200 if ready else 503)
+
+
+app = st.App(shell.SCRIPT, lifespan=lifespan, routes=[Route("/readyz", readyz)])

@@ -1,0 +1,147 @@
+"""How far behind a group is, in seconds, and what to call it. Pure.
+
+Lag in seconds is the time since the record at the group's position was the end of its partition,
+interpolated between the ends that were seen. Verdicts are Burrow's: no thresholds, only what happened
+in a sliding window.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+_MOST_ENDS: Final = 4_000
+
+
+class LagTime(NamedTuple):
+    """Seconds of lag; `exact` is False where the position is older than what was seen, and the lag
+    at least that long."""
+
+    seconds: float
+    exact: bool
+
+
+class EndHistory:
+    """When a partition ended where."""
+
+    def __init__(self) -> None:
+        self._ends: deque[tuple[float, int]] = deque()
+
+    def add(self, time: float, end: int) -> None:
+        """Notes where the partition ended at a time. An end before the last one is of a new topic."""
+        if self._ends and end < self._ends[-1][1]:
+            self._ends.clear()
+        if len(self._ends) > 1 and self._ends[-1][1] == self._ends[-2][1] == end:
+            # While nothing comes, only how long it lasts is of interest.
+            self._ends[-1] = (time, end)
+            return
+        self._ends.append((time, end))
+        if len(self._ends) > _MOST_ENDS:
+            # The older half by every second point: it is interpolated anyway.
+            old = [self._ends.popleft() for _ in range(_MOST_ENDS // 2)]
+            self._ends.extendleft(reversed(old[::2]))
+
+    def lag(self, position: int, now: float) -> LagTime | None:
+        """How long ago the record at `position` was appended; None where nothing is known."""
+        if not self._ends:
+            return None
+        if position >= self._ends[-1][1]:
+            return LagTime(0.0, exact=True)
+        before = None
+        for time, end in self._ends:
+            if end > position:
+                if before is None:
+                    return LagTime(max(0.0, now - time), exact=False)
+                span, ends = time - before[0], end - before[1]
+                appended = before[0] + span * (position + 1 - before[1]) / ends
+                return LagTime(max(0.0, now - appended), exact=True)
+            before = (time, end)
+        return None
+
+
+class Verdict(StrEnum):
+    """What is the matter with a group or a partition, the worst last."""
+
+    UNKNOWN = "UNKNOWN"
+    OK = "OK"
+    WARN = "WARN"
+    STALL = "STALL"
+    STOP = "STOP"
+    REWIND = "REWIND"
+    ERR = "ERR"
+
+
+MEANINGS: Final = {
+    Verdict.UNKNOWN: "not measured yet, or nothing was ever committed",
+    Verdict.OK: "keeps up, or catches up",
+    Verdict.WARN: "moves, but its lag grows without a break",
+    Verdict.STALL: "a member owns the partition, and does not move though there is something to read",
+    Verdict.STOP: "nobody reads the partition though there is something to read",
+    Verdict.REWIND: "its position went backwards: an offset reset, or a lost commit",
+    Verdict.ERR: "partitions of the group are in different kinds of trouble",
+}
+_BAD: Final = (Verdict.STALL, Verdict.STOP, Verdict.REWIND)
+
+
+class Observation(NamedTuple):
+    """A group's partition at one moment.
+
+    Attributes:
+        time: seconds.
+        position: what the group would read next.
+        end: of the partition.
+        owned: whether a member of the group has the partition.
+    """
+
+    time: float
+    position: int
+    end: int
+    owned: bool
+
+    @property
+    def lag(self) -> int:
+        """Offsets between the two."""
+        return max(0, self.end - self.position)
+
+
+def judge_partition(window: Sequence[Observation], *, shortest: float) -> Verdict:
+    """Burrow's rules on the observations of a sliding window, the oldest first.
+
+    1. A position that went backwards: REWIND.
+    2. A lag of 0 anywhere in the window: OK.
+    3. A position that did not move while there was lag: STOP without an owner, STALL with one.
+    4. A lag that grew and never shrank: WARN.
+    5. Everything else: OK.
+
+    Args:
+        window: observations, ascending by time.
+        shortest: seconds that the window must cover before rules 3 and 4 apply.
+    """
+    if not window:
+        return Verdict.UNKNOWN
+    pairs = list(pairwise(window))
+    if any(after.position < before.position for before, after in pairs):
+        return Verdict.REWIND
+    if any(each.lag == 0 for each in window):
+        return Verdict.OK
+    first, last = window[0], window[-1]
+    if last.time - first.time < shortest:
+        return Verdict.OK
+    if last.position == first.position:
+        return Verdict.STALL if last.owned else Verdict.STOP
+    never_shrank = all(after.lag >= before.lag for before, after in pairs)
+    return Verdict.WARN if never_shrank and last.lag > first.lag else Verdict.OK
+
+
+def judge_group(partitions: Iterable[Verdict]) -> Verdict:
+    """The verdict on a group: the one kind of trouble its partitions have, or ERR for several."""
+    found = set(partitions)
+    bad = [verdict for verdict in _BAD if verdict in found]
+    if len(bad) > 1:
+        return Verdict.ERR
+    if bad:
+        return bad[0]
+    if Verdict.WARN in found:
+        return Verdict.WARN
+    return Verdict.OK if Verdict.OK in found else Verdict.UNKNOWN

@@ -1,0 +1,77 @@
+"""Records as people may see them: addresses are hashed before anything is kept or searched (G7).
+
+Masking first means that a filter cannot find what may not be seen.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from streamflow.privacy import Hasher
+from streamflow.records import Record, headers_of
+
+LONGEST: Final = 65_536  # bytes of a value that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRecord:
+    """A record, masked.
+
+    Attributes:
+        appended: the broker's time stamp; None where it has none.
+        size: of the value as it is in the topic, in bytes; None for no value at all.
+        value: as text; longer ones are cut.
+        binary: whether the value is no UTF-8: then `value` shows its bytes with escapes.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    appended: datetime | None
+    key: str | None
+    value: str
+    size: int | None
+    headers: tuple[tuple[str, str | None], ...]
+    binary: bool = False
+
+    @property
+    def position(self) -> str:
+        """As ``topic/partition/offset``."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the value is longer than what is kept of it."""
+        return (self.size or 0) > LONGEST
+
+
+def mask(record: Record, hasher: Hasher) -> SeenRecord:
+    """A record as people may see it."""
+    value = record.value()
+    # Hashes are longer than addresses, so the cut comes last; a little more is masked than is kept.
+    masked = b"" if value is None else hasher.redact(value[: 2 * LONGEST])[:LONGEST]
+    text, binary = as_text(masked)
+    key = record.key()
+    kind, time = record.timestamp()
+    return SeenRecord(
+        topic=record.topic() or "",
+        partition=record.partition() or 0,
+        offset=record.offset() or 0,
+        appended=datetime.fromtimestamp(time / 1000, UTC) if kind and time >= 0 else None,
+        key=None if key is None else as_text(hasher.redact(key))[0],
+        value=text,
+        size=None if value is None else len(value),
+        headers=tuple(
+            (name, None if held is None else as_text(hasher.redact(held))[0])
+            for name, held in headers_of(record)
+        ),
+        binary=binary,
+    )
+
+
+def as_text(data: bytes) -> tuple[str, bool]:
+    """Bytes as text, and whether they are none: then each odd byte is an escape."""
+    try:
+        return data.decode(), False
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "backslashreplace"), True

@@ -1,0 +1,349 @@
+"""Inspector: the records of a topic, live or searched, and one of them in full with its way."""
+
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+import pandas as pd
+import streamlit as st
+
+from streamflow.errors import StreamFlowError, UsageError
+from streamflow.records import ORIGIN_HEADER, Origin
+from streamlit_app import units
+from streamlit_app.components import show
+from streamlit_app.filters import Filter
+from streamlit_app.markup import Html, Tone, banner, empty, mark, soft, table
+from streamlit_app.masking import SeenRecord
+from streamlit_app.pages.way import render_way
+from streamlit_app.reading import KEPT, SearchResult, Start
+from streamlit_app.serving import Serving, serving
+
+_SHOWN: Final = 100  # rows of the live tail
+_PREVIEW: Final = 160  # characters of a value in a row
+_SELECTED: Final = "inspected"
+_CHOSEN: Final = "inspected_now"
+_PAUSED: Final = "tail_paused"
+_ON_SCREEN: Final = "tail_on_screen"
+_RESULT: Final = "search_result"
+
+_LIVE, _SEARCH = "Live tail", "Search"
+_FROM_END, _FROM_OFFSET, _FROM_TIME = "the last records", "an offset", "a time"
+
+
+def render() -> None:
+    """The page."""
+    server = serving()
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    left.title("Inspector", anchor=False)
+    with right, st.container(horizontal=True, horizontal_alignment="right"):
+        mode = st.segmented_control(
+            "Mode",
+            [_LIVE, _SEARCH],
+            default=_LIVE,
+            required=True,
+            key="mode",
+            label_visibility="collapsed",
+            bind="query-params",
+        )
+    with st.container(border=True, key="card-controls"):
+        topic, wanted = _controls(server)
+        if mode == _SEARCH:
+            _search_form(server, topic, wanted)
+    left, right = st.columns([3, 2])
+    with left:
+        if mode == _SEARCH:
+            _found(topic)
+        else:
+            _tail(topic, wanted)
+    with right:
+        _record(server)
+
+
+def _controls(server: Serving) -> tuple[str, Filter]:
+    """Topic and filter; kept in the address."""
+    first, second, third = st.columns([1.3, 1.6, 1.6])
+    topic = first.selectbox("Topic", server.topics, key="topic", bind="query-params")
+    text = second.text_input(
+        "Text in the value", key="text", placeholder="user-17", bind="query-params", live="300ms"
+    )
+    path = third.text_input(
+        "JSON path",
+        key="path",
+        placeholder="type = USER_LOGIN",
+        bind="query-params",
+        help="A path and a comparison: `type = USER_LOGIN`, `items[0].price > 3`, `user ~ ann`; or "
+        "only a path that must be there. Operators: = != < <= > >= ~ (contains).",
+    )
+    first, second, third = st.columns([1.3, 1.6, 1.6])
+    known = server.poller.reading("kafka").sample
+    numbers = sorted(
+        {number for name, number in known.bounds if name == topic} if known is not None else set()
+    )
+    partitions = first.multiselect("Partitions", numbers, key="partitions", placeholder="all")
+    key = second.text_input("Key", key="key", placeholder="contains", bind="query-params")
+    header = third.text_input(
+        "Header",
+        key="header",
+        placeholder="__streamflow.error_code=UNKNOWN_TYPE",
+        bind="query-params",
+        help="A name that must be there, or name=text that its value must contain.",
+    )
+    return topic or server.topics[0], Filter(
+        text=text or "",
+        key=key or "",
+        partitions=frozenset(partitions),
+        path=path or "",
+        header=header or "",
+    )
+
+
+@st.fragment(run_every=1)
+def _tail(topic: str, wanted: Filter) -> None:
+    """The live tail. No I/O: another thread reads."""
+    server = serving()
+    if st.session_state.pop(_CHOSEN, False):
+        # A choice draws this fragment anew; the record beside it is outside.
+        st.rerun(scope="app")
+    view = server.tail.watch(topic)
+    paused = bool(st.session_state.get(_PAUSED))
+    with st.container(border=True, key="card-tail"):
+        with st.container(
+            horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
+        ):
+            st.toggle("Pause", key=_PAUSED, help="Choosing a record pauses as well.")
+            try:
+                test = wanted.compiled()
+            except UsageError as error:
+                show(banner(Tone.WARN, "The filter cannot be used", str(error)))
+                return
+            shown = st.session_state.get(_ON_SCREEN, (None, ()))
+            if not paused or shown[0] != topic:
+                matching = [record for record in view.records if test(record)]
+                shown = (topic, tuple(matching[:_SHOWN]))
+                st.session_state[_ON_SCREEN] = shown
+            records: tuple[SeenRecord, ...] = shown[1]
+            state = mark(Tone.IDLE, "paused") if paused else mark(Tone.GOOD, "following")
+            skipped = (
+                f" · {units.count(view.skipped)} offsets skipped to keep up" if view.skipped else ""
+            )
+            note = f" · {len(records)} of the last {len(view.records)} records (at most {KEPT})"
+            show(
+                Html(
+                    f'<span class="sf" data-sequence="{view.sequence}">{state}'
+                    f"{soft(note + skipped)}</span>"
+                )
+            )
+        if view.error is not None:
+            show(banner(Tone.BAD, "The topic cannot be read", view.error))
+        if not records:
+            if view.records:
+                show(empty("No record matches", "Change the filter, or search further back."))
+            else:
+                show(
+                    empty(
+                        "No record yet",
+                        f"Try: streamflow produce --count 100, or wait for {topic}.",
+                    )
+                )
+            return
+        _rows("tail", records)
+
+
+def _rows(key: str, records: tuple[SeenRecord, ...]) -> None:
+    """Records as a table; choosing one shows it in full."""
+
+    def choose() -> None:
+        rows = st.session_state[key]["selection"]["rows"]
+        if rows and rows[0] < len(records):
+            st.session_state[_SELECTED] = records[rows[0]]
+            st.session_state[_PAUSED] = True
+            st.session_state[_CHOSEN] = True
+
+    shown = pd.DataFrame(
+        {
+            "appended": [each.appended for each in records],
+            "p": [each.partition for each in records],
+            "offset": [each.offset for each in records],
+            "key": [each.key for each in records],
+            "value": [_preview(each) for each in records],
+        }
+    )
+    st.dataframe(
+        shown,
+        key=key,
+        height=520,
+        hide_index=True,
+        on_select=choose,
+        selection_mode="single-row",
+        column_config={
+            "appended": st.column_config.DatetimeColumn(
+                "appended (UTC)", format="HH:mm:ss.SSS", timezone="UTC", width=105
+            ),
+            "p": st.column_config.NumberColumn("p", width=34, help="Partition"),
+            "offset": st.column_config.NumberColumn("offset", format="plain", width=75),
+            "key": st.column_config.TextColumn("key", width=90),
+            "value": st.column_config.TextColumn("value", width="large"),
+        },
+    )
+
+
+def _preview(record: SeenRecord) -> str:
+    if record.size is None:
+        return "(no value)"
+    value = " ".join(record.value[: 2 * _PREVIEW].split())
+    return value if len(value) <= _PREVIEW else value[:_PREVIEW] + "…"
+
+
+def _search_form(server: Serving, topic: str, wanted: Filter) -> None:
+    """Where to begin, and the button. The search is I/O, so it runs only when asked for."""
+    first, second, third = st.columns([1.3, 1.6, 1.6], vertical_alignment="bottom")
+    begin = first.selectbox("From", [_FROM_END, _FROM_OFFSET, _FROM_TIME], key="from")
+    start: Start | None
+    if begin == _FROM_OFFSET:
+        offset = second.number_input("Offset, in every partition", min_value=0, key="offset")
+        start = Start(offset=int(offset or 0))
+    elif begin == _FROM_TIME:
+        moment = second.text_input(
+            "Time, UTC", key="time", placeholder=f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
+        )
+        start = _start_at(moment or "")
+    else:
+        last = second.number_input(
+            "How many", min_value=100, max_value=1_000_000, value=100_000, step=1000, key="last"
+        )
+        start = Start(last=int(last or 100_000))
+    with third:
+        pressed = st.button("Search", type="primary", icon=":material/search:", width="stretch")
+    if not pressed:
+        return
+    if start is None:
+        show(banner(Tone.WARN, "The time cannot be read", "Write it as 2026-03-01 12:00, in UTC."))
+        return
+    try:
+        with st.spinner("Reading …"):
+            st.session_state[_RESULT] = (topic, server.search.run(topic, start, wanted))
+    except StreamFlowError as error:
+        st.session_state.pop(_RESULT, None)
+        show(banner(Tone.BAD, "The search did not finish", str(error)))
+
+
+def _start_at(text: str) -> Start | None:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return Start(time=moment.timestamp())
+
+
+def _found(topic: str) -> None:
+    with st.container(border=True, key="card-found"):
+        kept = st.session_state.get(_RESULT)
+        if kept is None or kept[0] != topic:
+            show(
+                empty(
+                    "Search in what the topic holds",
+                    "Set a filter, choose where to begin, and press Search. It reads at most "
+                    "100,000 records, 256 MB or 10 s, and tells how far it got.",
+                )
+            )
+            return
+        result: SearchResult = kept[1]
+        many = "matches" if result.matches != 1 else "match"
+        told = (
+            f"{units.count(result.matches)} {many} · scanned {units.count(result.scanned)} records "
+            f"({units.size(result.scanned_bytes)}) in {units.duration(result.seconds)}"
+        )
+        if result.matches > len(result.records):
+            told += f" · the newest {len(result.records)} are shown"
+        data = (
+            f'data-matches="{result.matches}" data-at="{result.finished_at}" '
+            f'data-seconds="{result.seconds:.3f}"'
+        )
+        show(Html(f'<span class="sf" {data}>{told}</span>'))
+        if result.stopped_by is not None:
+            show(
+                banner(
+                    Tone.WARN,
+                    f"Stopped after {result.stopped_by}",
+                    "There is more: begin later, or choose a partition.",
+                )
+            )
+        if result.records:
+            _rows("found", result.records)
+        else:
+            show(empty("No record matches", "Change the filter, or begin earlier."))
+
+
+def _record(server: Serving) -> None:
+    """The chosen record in full."""
+    record: SeenRecord | None = st.session_state.get(_SELECTED)
+    with st.container(border=True, key="card-record"):
+        if record is None:
+            show(
+                empty(
+                    "No record chosen",
+                    "Tick a row to see it in full, with its headers and its way through the pipeline.",
+                )
+            )
+            return
+        st.subheader(record.position, anchor=False)
+        appended = units.moment(record.appended)
+        show(soft(f"appended {appended} · {units.size(record.size)} · key {record.key or '—'}"))
+        st.code(_pretty(record), language="json", wrap_lines=True, height=260)
+        if record.is_cut:
+            show(banner(Tone.WARN, "Shortened", "The value is longer than 64 kB."))
+        if record.headers:
+            with st.expander(f"Headers ({len(record.headers)})"):
+                show(
+                    table(
+                        ("name", "value"),
+                        (
+                            (name, value if value is not None else "—")
+                            for name, value in record.headers
+                        ),
+                    )
+                )
+        st.download_button(
+            "Download",
+            _document(record),
+            file_name=record.position.replace("/", "-") + ".json",
+            mime="application/json",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.subheader("Its way through the pipeline", anchor=False)
+        render_way(server, _origin(record))
+
+
+def _origin(record: SeenRecord) -> Origin:
+    held = [value for name, value in record.headers if name == ORIGIN_HEADER and value]
+    claimed = Origin.parse(held[-1].encode()) if held else None
+    return claimed or Origin(record.topic, record.partition, record.offset)
+
+
+def _pretty(record: SeenRecord) -> str:
+    if record.size is None:
+        return "(no value)"
+    try:
+        return orjson.dumps(orjson.loads(record.value), option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONDecodeError:
+        return record.value
+
+
+def _document(record: SeenRecord) -> bytes:
+    """The record as JSON, masked as it is shown."""
+    return orjson.dumps(
+        {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "appended": record.appended,
+            "key": record.key,
+            "headers": [list(each) for each in record.headers],
+            "value": record.value,
+            "downloaded_at": datetime.fromtimestamp(time.time(), UTC),
+        },
+        option=orjson.OPT_INDENT_2,
+    )

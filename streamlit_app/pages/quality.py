@@ -1,0 +1,148 @@
+"""Data quality: the last result of every Dagster check, its message and its history."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import streamlit as st
+
+from streamlit_app import units
+from streamlit_app.components import show
+from streamlit_app.demand import Question
+from streamlit_app.markup import Html, Tone, banner, chip, code, empty, link, soft, table
+from streamlit_app.readings import Reading
+from streamlit_app.serving import Serving, serving
+from streamlit_app.sources.dagster import Check, Execution
+
+_INTERVAL: Final = 10.0  # seconds; checks run every few minutes
+_PATIENCE: Final = 3.0  # seconds
+
+
+def render() -> None:
+    """The page."""
+    server = serving()
+    st.title("Data quality", anchor=False)
+    server.demand.wait(_question(server), _PATIENCE)
+    _checks()
+
+
+def _question(server: Serving) -> Question[Sequence[Check]]:
+    return Question("checks", "Dagster", _INTERVAL, server.dagster.checks)
+
+
+@st.fragment(run_every=5)
+def _checks() -> None:
+    """No I/O: fetched in the background while somebody looks."""
+    server = serving()
+    reading: Reading[Sequence[Check]] = server.demand.look(_question(server))
+    if reading.error is not None:
+        show(banner(Tone.BAD, "Dagster does not answer", reading.error))
+    if reading.sample is None:
+        if reading.error is None:
+            show(empty("Asking Dagster …", "The checks appear as soon as it answers."))
+        return
+    checks = reading.sample
+    if not checks:
+        show(empty("Dagster knows no check", "Load streamflow_dagster: its checks appear here."))
+        return
+    _summary(checks, reading)
+    ran = [check for check in checks if check.executions]
+    with st.container(border=True, key="card-checks"):
+        st.subheader("Checks", anchor=False)
+        show(_table(server, checks))
+    if ran:
+        with st.container(border=True, key="card-check"):
+            _one(server, ran)
+
+
+def _summary(checks: Sequence[Check], reading: Reading[Any]) -> None:
+    states = [_state(check)[1] for check in checks]
+    columns = st.columns(4)
+    figures = (
+        ("Passed", states.count("passed")),
+        ("Failed", states.count("failed")),
+        ("Warnings", states.count("warns")),
+        ("Never run", states.count("never run")),
+    )
+    for column, (title, number) in zip(columns, figures, strict=True):
+        column.metric(
+            title,
+            units.count(number),
+            border=True,
+            help=f"Asked of Dagster every {reading.interval:g} s.",
+        )
+
+
+def _state(check: Check) -> tuple[Tone, str]:
+    if not check.executions:
+        return Tone.IDLE, "never run"
+    return _result(check.executions[0])
+
+
+def _result(execution: Execution) -> tuple[Tone, str]:
+    if execution.status == "SUCCEEDED":
+        return Tone.GOOD, "passed"
+    if execution.status == "IN_PROGRESS":
+        return Tone.IDLE, "running"
+    if execution.status == "FAILED":
+        return (Tone.WARN, "warns") if execution.severity == "WARN" else (Tone.BAD, "failed")
+    return Tone.BAD, execution.status.lower().replace("_", " ")
+
+
+def _table(server: Serving, checks: Sequence[Check]) -> Html:
+    order = {Tone.BAD: 0, Tone.WARN: 1, Tone.IDLE: 2, Tone.GOOD: 3}
+    rows = []
+    for check in sorted(checks, key=lambda each: (order[_state(each)[0]], each.asset, each.name)):
+        tone, word = _state(check)
+        last = check.executions[0] if check.executions else None
+        rows.append(
+            (
+                Html(f"{code(check.asset)}<br>{check.name}{_blocking(check)}"),
+                chip(tone, word),
+                _strokes(check.executions),
+                (last.description if last else "") or soft(check.description),
+                soft(units.clock(last.at) if last else "—"),
+                link(server.dagster.run_url(last.run_id), "run") if last else "",
+            )
+        )
+    return table(("check", "result", "history, newest first", "message", "at (UTC)", ""), rows)
+
+
+def _blocking(check: Check) -> str:
+    return f" {soft('· blocking')}" if check.blocking else ""
+
+
+def _strokes(executions: Sequence[Execution]) -> Html:
+    signs = []
+    for each in executions[:12]:
+        tone, word = _result(each)
+        sign = {Tone.GOOD: "✓", Tone.WARN: "▲", Tone.BAD: "✕", Tone.IDLE: "○"}[tone]
+        signs.append(f'<span class="sf-{tone}" title="{word} {units.clock(each.at)}">{sign}</span>')
+    return Html(f'<span class="sf-strokes">{"".join(signs)}</span>')
+
+
+def _one(server: Serving, checks: Sequence[Check]) -> None:
+    """A check in full: every execution that Dagster remembers."""
+    names = {f"{check.asset} · {check.name}": check for check in checks}
+    chosen = st.selectbox("In full", list(names), key="check", bind="query-params")
+    check = names.get(chosen or "")
+    if check is None:
+        return
+    if check.description:
+        show(soft(check.description))
+    last = check.executions[0]
+    if last.metadata:
+        show(table(("figure", "value"), ((name, value[:400]) for name, value in last.metadata)))
+    show(
+        table(
+            ("at (UTC)", "result", "message", ""),
+            (
+                (
+                    units.clock(each.at),
+                    chip(*_result(each)),
+                    each.description,
+                    link(server.dagster.run_url(each.run_id), f"run {each.run_id[:8]}"),
+                )
+                for each in check.executions
+            ),
+        )
+    )

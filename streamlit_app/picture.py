@@ -1,0 +1,167 @@
+"""The flow as a picture: SVG with live figures, in the colours of the theme. Pure but for `draw`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from typing import Any, Final
+
+import streamlit as st
+
+from streamlit_app.markup import SIGNS, Tone
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of the flow, and where it stands (in units of the picture).
+
+    Attributes:
+        kind: topic, worker or store.
+        lines: below its name.
+    """
+
+    name: str
+    kind: str
+    x: int
+    y: int
+    tone: Tone
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What flows from one box to another.
+
+    Attributes:
+        label: on it; empty for none.
+        flows: whether anything does now.
+        bend: where the label stands along the way, 0 to 1.
+    """
+
+    start: str
+    end: str
+    label: str = ""
+    tone: Tone = Tone.IDLE
+    flows: bool = False
+    at: float = 0.5
+
+
+WIDTH: Final = 166
+HEIGHT: Final = 66
+
+
+def svg(boxes: Mapping[str, Box], edges: list[Edge], width: int, height: int, title: str) -> str:
+    """The picture as markup; everything in it is escaped."""
+    lines = "".join(_edge(boxes[edge.start], boxes[edge.end], edge) for edge in edges)
+    shapes = "".join(_box(box) for box in boxes.values())
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
+        ' orient="auto-start-reverse"><path d="M0 0L8 4L0 8z" class="tip"/></marker></defs>'
+        f"{lines}{shapes}</svg>"
+    )
+
+
+def _box(box: Box) -> str:
+    radius = {"topic": 8, "worker": 33, "store": 3}.get(box.kind, 8)
+    texts = "".join(
+        f'<text x="{box.x + WIDTH / 2}" y="{box.y + 41 + 15 * number}" class="line">'
+        f"{escape(line)}</text>"
+        for number, line in enumerate(box.lines)
+    )
+    return (
+        f'<g class="box {box.kind} {box.tone}"><title>{escape(box.name)}: {escape(box.kind)}</title>'
+        f'<rect x="{box.x}" y="{box.y}" width="{WIDTH}" height="{HEIGHT}" rx="{radius}"/>'
+        f'<text x="{box.x + WIDTH / 2}" y="{box.y + 22}" class="name">'
+        f'<tspan class="sign">{SIGNS[box.tone]}</tspan> {escape(box.name)}</text>{texts}</g>'
+    )
+
+
+def _edge(start: Box, end: Box, edge: Edge) -> str:
+    x1, y1, x2, y2 = _ends(start, end)
+    if start.x == end.x:
+        path = f"M{x1} {y1}L{x2} {y2}"
+    else:
+        middle = (x1 + x2) / 2
+        path = f"M{x1} {y1}C{middle} {y1} {middle} {y2} {x2} {y2}"
+    flow = " flows" if edge.flows else ""
+    label = ""
+    if edge.label:
+        x, y = x1 + (x2 - x1) * edge.at, y1 + (y2 - y1) * edge.at
+        wide = 7.1 * len(edge.label) + 12
+        label = (
+            f'<rect class="plate" x="{x - wide / 2:.0f}" y="{y - 10:.0f}" width="{wide:.0f}"'
+            f' height="19" rx="9"/><text x="{x:.0f}" y="{y + 4:.0f}" class="label">'
+            f"{escape(edge.label)}</text>"
+        )
+    return f'<g class="edge {edge.tone}{flow}"><path d="{path}" marker-end="url(#tip)"/>{label}</g>'
+
+
+def _ends(start: Box, end: Box) -> tuple[float, float, float, float]:
+    """From the side of one box to the near side of the other."""
+    if start.x == end.x:
+        down = end.y > start.y
+        x = start.x + WIDTH / 2
+        return (x, start.y + HEIGHT, x, end.y - 2) if down else (x, start.y, x, end.y + HEIGHT + 2)
+    forward = end.x > start.x
+    x1, x2 = (start.x + WIDTH, end.x - 2) if forward else (start.x, end.x + WIDTH + 2)
+    return x1, start.y + HEIGHT / 2, x2, end.y + HEIGHT / 2
+
+
+_STYLE: Final = """
+svg { width: 100%; min-width: 780px; height: auto; display: block; font-family: inherit; }
+.wrap { overflow-x: auto; color-scheme: inherit; --good: light-dark(#1b7a3d, #5fd38d);
+  --warn: light-dark(#9a5b00, #ffb454); --bad: light-dark(#c01c28, #ff7b85);
+  --idle: light-dark(#8b97a3, #66727e); --soft: light-dark(#566372, #94a3b3);
+  --text: light-dark(#17212b, #e3eaf1); --card: light-dark(#ffffff, #131c25);
+  --fill: light-dark(#f6f8fa, #1a242e); }
+.good { --tone: var(--good); } .warn { --tone: var(--warn); }
+.bad { --tone: var(--bad); } .idle { --tone: var(--idle); }
+.box rect { fill: var(--fill); stroke: var(--tone); stroke-width: 1.6; }
+.box.store rect { stroke-width: 2.4; }
+text { fill: var(--text); text-anchor: middle; font-variant-numeric: tabular-nums; }
+.name { font-size: 14px; font-weight: 600; } .sign { fill: var(--tone); }
+.line { font-size: 12px; fill: var(--soft); }
+.label { font-size: 12px; } .plate { fill: var(--card); }
+.edge path { fill: none; stroke: var(--idle); stroke-width: 1.7; }
+.edge.warn path, .edge.bad path { stroke: var(--tone); }
+.edge.flows path { stroke: light-dark(#0b7285, #3bc9db); stroke-dasharray: 7 5;
+  animation: flow 1.1s linear infinite; }
+.tip { fill: var(--soft); stroke: none; }
+@keyframes flow { from { stroke-dashoffset: 12; } to { stroke-dashoffset: 0; } }
+@media (prefers-reduced-motion: reduce) { .edge.flows path { animation: none; } }
+"""
+
+_SCRIPT: Final = """
+export default function ({ data, parentElement }) {
+  const place = parentElement.querySelector(".wrap");
+  const holder = document.createElement("template");
+  holder.innerHTML = data.markup;
+  const next = holder.content.firstElementChild;
+  const now = place.firstElementChild;
+  if (!now || now.querySelectorAll("*").length !== next.querySelectorAll("*").length) {
+    place.replaceChildren(next);
+    return;
+  }
+  // The same picture with other figures: only those change, so that nothing flickers.
+  const olds = now.querySelectorAll("*"), news = next.querySelectorAll("*");
+  for (let i = 0; i < news.length; i++) {
+    for (const { name, value } of news[i].attributes)
+      if (olds[i].getAttribute(name) !== value) olds[i].setAttribute(name, value);
+    if (!news[i].children.length && olds[i].textContent !== news[i].textContent)
+      olds[i].textContent = news[i].textContent;
+  }
+}
+"""
+
+
+@cache
+def _component() -> Any:
+    return st.components.v2.component(
+        "streamflow_picture", html='<div class="wrap"></div>', css=_STYLE, js=_SCRIPT
+    )
+
+
+def draw(markup: str, key: str) -> None:
+    """Puts a picture on the page."""
+    _component()(data={"markup": markup}, key=key)

@@ -1,0 +1,112 @@
+"""The one poller of a server: a thread per source measures, whatever number of sessions look.
+
+Sessions only read what is here: the last `Reading` of each source, and the series. A source that hangs
+holds up no other; its reading grows old and says so.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+
+from streamflow.errors import StreamFlowError
+from streamlit_app.readings import Reading
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_PATIENCE: Final = 3.0  # seconds to wait for a thread at the end
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """Something to be measured again and again.
+
+    Attributes:
+        name: for sessions to find its reading.
+        source: what measures, in words.
+        interval: seconds between two measurements.
+        measure: does it; may raise StreamFlowError or OSError.
+        then: takes every reading, also a failed one.
+        close: gives up what `measure` holds; called in the same thread.
+    """
+
+    name: str
+    source: str
+    interval: float
+    measure: Callable[[], T]
+    then: Callable[[Reading[T], float], None] | None = None
+    close: Callable[[], None] | None = None
+
+
+class Poller:
+    """Runs jobs, each in a thread of its own, and keeps their last readings."""
+
+    def __init__(self, jobs: list[Job[Any]]) -> None:
+        self._jobs = jobs
+        self._readings: dict[str, Reading[Any]] = {
+            job.name: Reading(job.source, job.interval) for job in jobs
+        }
+        self._ended = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Begins to measure."""
+        for job in self._jobs:
+            thread = threading.Thread(
+                target=self._run, args=(job,), name=f"poll-{job.name}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends all threads; one that hangs in a client ends with the process."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(_PATIENCE)
+
+    @property
+    def running(self) -> bool:
+        """Whether every thread is alive."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    def reading(self, name: str) -> Reading[Any]:
+        """The last reading of a job."""
+        return self._readings[name]
+
+    def readings(self) -> dict[str, Reading[Any]]:
+        """The last reading of every job."""
+        return dict(self._readings)
+
+    def _run(self, job: Job[Any]) -> None:
+        failing = False
+        while not self._ended.is_set():
+            began = time.monotonic()
+            before = self._readings[job.name]
+            try:
+                sample = job.measure()
+            except (StreamFlowError, OSError) as error:
+                reading = before.failed(str(error), time.monotonic() - began)
+                if not failing:
+                    log.warning("source_failed", source=job.source, reason=str(error))
+            except Exception as error:
+                reading = before.failed(f"{type(error).__name__}", time.monotonic() - began)
+                if not failing:
+                    log.exception("source_broken", source=job.source)
+            else:
+                reading = before.succeeded(sample, time.time(), time.monotonic() - began)
+                if failing:
+                    log.info("source_back", source=job.source)
+            failing = reading.error is not None
+            self._readings[job.name] = reading
+            if job.then is not None:
+                job.then(reading, time.time())
+            self._ended.wait(max(0.05, job.interval - (time.monotonic() - began)))
+        if job.close is not None:
+            with contextlib.suppress(Exception):
+                job.close()

@@ -1,0 +1,373 @@
+"""Reading topics for people: the live tail, and searches with limits.
+
+Every record is masked before it is kept or compared. Nothing here belongs to a consumer group's
+bookkeeping, so no worker is disturbed.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streamflow.errors import Unavailable, UsageError
+from streamflow.flow import Partition
+from streamflow.kafka import offsets
+from streamflow.kafka.clients import admin, consumer, kafka_errors, translated
+from streamflow.privacy import Hasher
+from streamflow.records import Record
+from streamflow.settings import Settings
+from streamlit_app.filters import Filter, Test
+from streamlit_app.masking import SeenRecord, mask
+
+KEPT: Final = 500  # records of a topic in the tail
+MOST_A_TURN: Final = 400  # records of a topic that the tail takes a second
+
+_TURN: Final = 0.5  # seconds
+_FORGOTTEN: Final = 10.0  # seconds without anybody looking
+_TIMEOUT: Final = 5.0  # seconds
+_BATCH: Final = 5_000
+_SEARCHES: Final = threading.BoundedSemaphore(2)
+
+
+def _reader(settings: Settings, name: str, **extra: Any) -> Consumer:
+    return consumer(
+        settings,
+        settings.prefix + name,
+        **({"group.protocol": "classic", "partition.assignment.strategy": "range"} | extra),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TailView:
+    """The end of a topic.
+
+    Attributes:
+        records: the newest first.
+        skipped: how many offsets were left out since it is being watched, because more came than
+            anybody can read.
+        error: why nothing comes.
+        sequence: grows with every record.
+    """
+
+    records: tuple[SeenRecord, ...] = ()
+    skipped: int = 0
+    error: str | None = None
+    sequence: int = 0
+
+
+@dataclass(slots=True)
+class _Watched:
+    asked_at: float
+    records: deque[SeenRecord] = field(default_factory=lambda: deque(maxlen=KEPT))
+    skipped: int = 0
+    sequence: int = 0
+    error: str | None = None
+
+
+class Tail:
+    """Follows the topics that somebody looks at: one thread, and one consumer a topic."""
+
+    def __init__(self, settings: Settings, hasher: Hasher) -> None:
+        self._settings = settings
+        self._hasher = hasher
+        self._watched: dict[str, _Watched] = {}
+        self._consumers: dict[str, Consumer] = {}
+        self._guard = threading.Lock()
+        self._ended = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
+
+    def start(self) -> None:
+        """Begins; reads nothing until somebody looks."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends, and closes the consumers."""
+        self._ended.set()
+        self._wake.set()
+        self._thread.join(3)
+
+    def watch(self, topic: str) -> TailView:
+        """What came last in a topic; it is followed for some seconds more."""
+        with self._guard:
+            watched = self._watched.get(topic)
+            if watched is None:
+                watched = self._watched[topic] = _Watched(time.monotonic())
+                self._wake.set()
+            watched.asked_at = time.monotonic()
+            return TailView(
+                tuple(reversed(watched.records)), watched.skipped, watched.error, watched.sequence
+            )
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._forget()
+            with self._guard:
+                topics = list(self._watched)
+            for topic in topics:
+                try:
+                    self._read(topic)
+                except Exception as error:  # noqa: BLE001 (the edge of a thread: shown, and tried again)
+                    self._fail(topic, str(error))
+            # Nobody looks: sleep until somebody does.
+            self._wake.wait(_TURN if topics else None)
+            self._wake.clear()
+        for each in self._consumers.values():
+            each.close()
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        with self._guard:
+            for topic in [t for t, w in self._watched.items() if now - w.asked_at > _FORGOTTEN]:
+                del self._watched[topic]
+        for topic in [topic for topic in self._consumers if topic not in self._watched]:
+            self._consumers.pop(topic).close()
+
+    def _fail(self, topic: str, reason: str) -> None:
+        with self._guard:
+            if topic in self._watched:
+                self._watched[topic].error = reason
+        held = self._consumers.pop(topic, None)
+        if held is not None:
+            held.close()
+
+    def _read(self, topic: str) -> None:
+        held = self._consumers.get(topic)
+        if held is None:
+            held = self._consumers[topic] = self._open(topic)
+        with kafka_errors():
+            messages = held.consume(MOST_A_TURN, 0.05)
+        records = [mask(cast("Record", message), self._hasher) for message in _records(messages)]
+        skipped = self._catch_up(held) if len(messages) == MOST_A_TURN else 0
+        records.sort(key=lambda each: (each.appended is not None, each.appended or 0))
+        with self._guard:
+            watched = self._watched.get(topic)
+            if watched is not None:
+                watched.records.extend(records)
+                watched.sequence += len(records)
+                watched.skipped += skipped
+                watched.error = None
+
+    def _open(self, topic: str) -> Consumer:
+        client = admin(self._settings)
+        with kafka_errors():
+            partitions = offsets.partitions_of(client, [topic])
+        if not partitions:
+            raise Unavailable(f"the topic {topic} does not exist: run `streamflow topics --apply`")
+        held = _reader(
+            self._settings,
+            "streamflow-tail",
+            **{"queued.max.messages.kbytes": 2048, "fetch.wait.max.ms": 500},
+        )
+        share = KEPT // (2 * len(partitions))
+        held.assign(
+            [
+                TopicPartition(*partition, max(first, end - share))
+                for partition, (first, end) in offsets.bounds(client, partitions).items()
+            ]
+        )
+        return held
+
+    def _catch_up(self, held: Consumer) -> int:
+        """Goes to the end when more comes than can be read; returns how many offsets it skipped."""
+        skipped = 0
+        with kafka_errors():
+            for position in held.position(held.assignment()):
+                _, end = held.get_watermark_offsets(position, timeout=_TIMEOUT, cached=True)
+                if position.offset >= 0 and end - position.offset > MOST_A_TURN:
+                    target = end - MOST_A_TURN // 4
+                    held.seek(TopicPartition(position.topic, position.partition, target))
+                    skipped += target - position.offset
+        return skipped
+
+
+def _records(messages: Sequence[Message]) -> list[Message]:
+    for message in messages:
+        error = message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (librdkafka's own codes)
+            raise translated(KafkaException(error))
+    return [message for message in messages if message.error() is None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a search may read."""
+
+    records: int = 100_000
+    bytes: int = 256_000_000
+    seconds: float = 10.0
+    kept: int = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        records: the newest that match, the newest first.
+        matches: how many match in all.
+        scanned: how many records were read.
+        scanned_bytes: of their values and keys.
+        seconds: that it took.
+        finished_at: seconds since the epoch.
+        stopped_by: the limit that ended it; None where everything asked for was read.
+    """
+
+    records: tuple[SeenRecord, ...]
+    matches: int
+    scanned: int
+    scanned_bytes: int
+    seconds: float
+    finished_at: float
+    stopped_by: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where a search begins: the last so many records, an offset in every partition, or a time."""
+
+    last: int | None = None
+    offset: int | None = None
+    time: float | None = None  # seconds since the epoch
+
+
+class Search:
+    """Looks for records in a topic.
+
+    Args:
+        settings: where the broker is.
+        hasher: masks.
+        limits: how much may be read.
+    """
+
+    def __init__(self, settings: Settings, hasher: Hasher, limits: Limits | None = None) -> None:
+        self._settings = settings
+        self._hasher = hasher
+        self._limits = limits or Limits()
+
+    def run(self, topic: str, start: Start, wanted: Filter) -> SearchResult:
+        """Reads from `start` to the end, or to a limit.
+
+        Raises:
+            UsageError: the filter cannot be understood, or two searches run already.
+            Unavailable: the broker does not answer.
+        """
+        test = wanted.compiled()
+        if not _SEARCHES.acquire(timeout=1):
+            raise UsageError("two searches run already: try again in some seconds")
+        began = time.monotonic()
+        try:
+            client = admin(self._settings)
+            partitions = [
+                each
+                for each in offsets.partitions_of(client, [topic])
+                if not wanted.partitions or each[1] in wanted.partitions
+            ]
+            held = _reader(self._settings, "streamflow-search")
+            try:
+                ranges = self._ranges(held, offsets.bounds(client, partitions), start)
+                return self._scan(held, ranges, test, began)
+            finally:
+                held.close()
+        finally:
+            _SEARCHES.release()
+
+    def _ranges(
+        self, held: Consumer, bounds: dict[Partition, tuple[int, int]], start: Start
+    ) -> dict[Partition, tuple[int, int]]:
+        starts: dict[Partition, int] = {}
+        if start.time is not None:
+            wanted = [TopicPartition(*each, int(start.time * 1000)) for each in bounds]
+            with kafka_errors():
+                for found in held.offsets_for_times(wanted, timeout=_TIMEOUT):
+                    end = bounds[found.topic, found.partition][1]
+                    starts[found.topic, found.partition] = (
+                        found.offset if found.offset >= 0 else end
+                    )
+        elif start.offset is not None:
+            starts = dict.fromkeys(bounds, start.offset)
+        else:
+            share = -(-(start.last or self._limits.records) // max(1, len(bounds)))
+            starts = {partition: end - share for partition, (_, end) in bounds.items()}
+        return {
+            partition: (max(first, starts[partition]), end)
+            for partition, (first, end) in bounds.items()
+            if max(first, starts[partition]) < end
+        }
+
+    def _scan(
+        self, held: Consumer, ranges: dict[Partition, tuple[int, int]], test: Test, began: float
+    ) -> SearchResult:
+        found: list[SeenRecord] = []
+        scanned = volume = matches = 0
+        stopped: str | None = None
+        unread = {partition: end for partition, (_, end) in ranges.items()}
+        held.assign([TopicPartition(*each, first) for each, (first, _) in ranges.items()])
+        silent_since = time.monotonic()
+        while unread and stopped is None:
+            with kafka_errors():
+                messages = held.consume(_BATCH, 0.05)
+            if messages:
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > _TIMEOUT:
+                raise Unavailable(f"Kafka sent nothing for {_TIMEOUT:g} s")
+            for message in _within(messages, unread):
+                scanned += 1
+                volume += len(message.value() or b"") + len(message.key() or b"")
+                record = mask(cast("Record", message), self._hasher)
+                if test(record):
+                    matches += 1
+                    found.append(record)
+            if len(found) > 4 * self._limits.kept:
+                found = _newest(found, self._limits.kept)
+            stopped = self._limit(scanned, volume, time.monotonic() - began)
+        return SearchResult(
+            records=tuple(_newest(found, self._limits.kept)),
+            matches=matches,
+            scanned=scanned,
+            scanned_bytes=volume,
+            seconds=time.monotonic() - began,
+            finished_at=time.time(),
+            stopped_by=stopped if unread else None,
+        )
+
+    def _limit(self, scanned: int, volume: int, seconds: float) -> str | None:
+        limits = self._limits
+        if scanned >= limits.records:
+            return f"{limits.records:,} records read"
+        if volume >= limits.bytes:
+            return f"{limits.bytes / 1e6:.0f} MB read"
+        if seconds >= limits.seconds:
+            return f"{limits.seconds:g} s"
+        return None
+
+
+def _within(messages: Sequence[Message], unread: dict[Partition, int]) -> Iterator[Message]:
+    """The records before the end of what is to be read; takes partitions that are done out of
+    `unread`."""
+    for message in messages:
+        partition = (message.topic() or "", message.partition() or 0)
+        end = unread.get(partition)
+        if end is None:
+            continue
+        error = message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (librdkafka's own codes)
+            raise translated(KafkaException(error))
+        offset = message.offset() or 0
+        if error is not None or offset + 1 >= end:
+            del unread[partition]
+        if error is None and offset < end:
+            yield message
+
+
+def _newest(records: list[SeenRecord], most: int) -> list[SeenRecord]:
+    """The newest ones by the broker's time, the newest first."""
+    return sorted(
+        records,
+        key=lambda each: (each.appended is not None, each.appended, each.offset),
+        reverse=True,
+    )[:most]

@@ -1,0 +1,82 @@
+"""Who may do what. A viewer looks; an operator may also replay. Every action asks `require` where it
+happens, whatever the page shows."""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streamflow.errors import StreamFlowError
+from streamlit_app.configuration import DashboardSettings, Role
+
+
+class Forbidden(StreamFlowError):
+    """The role does not allow this action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody at the settings.
+
+    Attributes:
+        name: for the audit trail.
+        role: None for somebody who must sign in before seeing anything.
+    """
+
+    name: str
+    role: Role | None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether actions are allowed."""
+        return self.role == "operator"
+
+
+def identify(
+    settings: DashboardSettings,
+    *,
+    token: str | None = None,
+    user: Mapping[str, Any] | None = None,
+) -> Identity:
+    """Who somebody is, by what they signed in with.
+
+    Args:
+        settings: how one signs in, and where the dashboard listens.
+        token: that was typed in; only for sign-in by token.
+        user: claims of the identity provider, once signed in; only for OIDC.
+    """
+    if settings.sign_in == "none":
+        return Identity("anonymous", settings.default_role)
+    if settings.sign_in == "token":
+        for name, role, secret in (
+            ("operator (token)", "operator", settings.operator_token),
+            ("viewer (token)", "viewer", settings.viewer_token),
+        ):
+            if secret is not None and token and _same(token, secret.get_secret_value()):
+                return Identity(name, "operator" if role == "operator" else "viewer")
+        return Identity("anonymous", None)
+    if user is None or not user.get("email"):
+        return Identity("anonymous", None)
+    email = str(user["email"])
+    # An address that its provider has not verified could be anybody's.
+    verified = user.get("email_verified", True) in (True, "true")
+    named = email.casefold() in {each.casefold() for each in settings.operators}
+    # The name goes into tables, where no address may lie (G7).
+    name = str(user.get("name") or email).partition("@")[0]
+    return Identity(name, "operator" if named and verified else "viewer")
+
+
+def require_operator(identity: Identity) -> None:
+    """Refuses an action to everybody who may only look.
+
+    Raises:
+        Forbidden: the role is not operator.
+    """
+    if not identity.is_operator:
+        raise Forbidden(
+            "this needs the role operator: sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator"
+        )
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())

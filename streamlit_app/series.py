@@ -1,0 +1,121 @@
+"""Values over time: ring buffers that keep a day in few points, and charts of at most 300."""
+
+import threading
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+MAX_POINTS: Final = 300
+
+
+class Tier(NamedTuple):
+    """A resolution: `capacity` points of `step` seconds."""
+
+    step: float
+    capacity: int
+
+
+# A quarter of an hour by the second, four hours by 15 s, a day by 2 min: 2,580 points of 24 bytes.
+TIERS: Final = (Tier(1.0, 900), Tier(15.0, 960), Tier(120.0, 720))
+
+
+class _Ring:
+    """Means of values over steps of time; the last step is still growing."""
+
+    def __init__(self, tier: Tier) -> None:
+        self._tier = tier
+        self.step = tier.step
+        self._sums = array("d", bytes(8 * tier.capacity))
+        self._counts = array("L", bytes(array("L").itemsize * tier.capacity))
+        self._slots = array("q", [-1]) * tier.capacity
+
+    @property
+    def reach(self) -> float:
+        """Seconds that it looks back."""
+        return self._tier.step * self._tier.capacity
+
+    def add(self, time: float, value: float) -> None:
+        number = int(time // self._tier.step)
+        index = number % self._tier.capacity
+        if self._slots[index] != number:
+            self._slots[index], self._sums[index], self._counts[index] = number, 0.0, 0
+        self._sums[index] += value
+        self._counts[index] += 1
+
+    def since(self, start: float) -> list[tuple[float, float]]:
+        """Time and mean of each step from `start` on, ascending; a step without values is absent."""
+        first = int(start // self._tier.step)
+        return [
+            (number * self._tier.step, self._sums[index] / self._counts[index])
+            for number, index in sorted(
+                (number, index) for index, number in enumerate(self._slots) if number >= first
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """A series for a chart: times in seconds since the epoch, and values; NaN where none is known."""
+
+    times: list[float]
+    means: list[float]
+
+
+class Store:
+    """All series of one server, by name. Written by the poller, read by every session."""
+
+    def __init__(self, tiers: Iterable[Tier] = TIERS) -> None:
+        self._tiers = tuple(tiers)
+        self._series: dict[str, tuple[_Ring, ...]] = {}
+        self._guard = threading.Lock()
+
+    def add(self, name: str, time: float, value: float | None) -> None:
+        """Notes a value; None leaves a gap."""
+        if value is None:
+            return
+        with self._guard:
+            rings = self._series.get(name)
+            if rings is None:
+                rings = self._series[name] = tuple(_Ring(tier) for tier in self._tiers)
+            for ring in rings:
+                ring.add(time, value)
+
+    def names(self, prefix: str) -> list[str]:
+        """The series whose names begin so."""
+        with self._guard:
+            return sorted(name for name in self._series if name.startswith(prefix))
+
+    def recent(self, name: str, now: float, span: float, points: int = MAX_POINTS) -> Points:
+        """The last `span` seconds of a series in evenly spaced points, at most `points` of them.
+
+        A point is the mean of its step, or NaN where nothing was measured: a gap stays a gap.
+        """
+        step = max(span / points, 1.0)
+        with self._guard:
+            rings = self._series.get(name)
+            if rings is None:
+                return Points([], [])
+            ring = next((each for each in rings if each.reach >= span), rings[-1])
+            found = ring.since(now - span)
+        return downsample(found, now, span, max(step, ring.step))
+
+
+def downsample(found: list[tuple[float, float]], now: float, span: float, step: float) -> Points:
+    """Means over steps, from the first value on; steps without values are NaN."""
+    last = int(now // step)
+    sums: dict[int, list[float]] = {}
+    for time, value in found:
+        cell = sums.setdefault(int(time // step), [0.0, 0.0])
+        cell[0] += value
+        cell[1] += 1
+    # The step that is still growing would show a dip, and before the first value there was nothing.
+    first = max(min(sums, default=last), int((now - span) // step) + 1)
+    numbers = range(first, last)
+    return Points(
+        [number * step for number in numbers],
+        [
+            sums[number][0] / sums[number][1] if number in sums else float("nan")
+            for number in numbers
+        ],
+    )

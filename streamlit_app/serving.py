@@ -1,0 +1,213 @@
+"""What one server process has, whatever number of sessions it serves: poller, series, alerts, tail.
+
+Streamlit runs a page's script anew for every session and hands it nothing, so this is found at one
+place: `serving`. It is made before the first session and ended after the last.
+"""
+
+import gc
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from streamflow.registry import hasher_for, load_streams
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+from streamlit_app.alerts import Alert, AlertBook, Limits
+from streamlit_app.configuration import DashboardSettings, load_dashboard_settings
+from streamlit_app.demand import Demand
+from streamlit_app.poller import Job, Poller
+from streamlit_app.probe import Probe
+from streamlit_app.reading import Search, Tail
+from streamlit_app.recording import Recorder
+from streamlit_app.series import Store
+from streamlit_app.sources.dagster import Dagster
+from streamlit_app.sources.kafka import KafkaSource
+from streamlit_app.sources.postgres import PostgresSource
+from streamlit_app.sources.stack import StackSource
+from streamlit_app.sources.workers import WorkersSource
+from streamlit_app.watch import Watch
+from streamlit_app.webhook import Webhook
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """The parts that sessions share.
+
+    Attributes:
+        topics: of all streams, each once: events first, dead letters last.
+    """
+
+    settings: DashboardSettings
+    streams: Sequence[Stream]
+    topics: Sequence[str]
+    store: Store
+    recorder: Recorder
+    watch: Watch
+    webhook: Webhook
+    poller: Poller
+    demand: Demand
+    tail: Tail
+    search: Search
+    dagster: Dagster
+    started_at: float = field(default_factory=time.time)
+
+    def start(self) -> None:
+        """Begins to measure."""
+        self.webhook.start()
+        self.poller.start()
+        self.demand.start()
+        self.tail.start()
+
+    def stop(self) -> None:
+        """Ends all threads and connections."""
+        self.poller.stop()
+        self.demand.stop()
+        self.tail.stop()
+        self.webhook.stop()
+
+    def state(self) -> tuple[bool, dict[str, Any]]:
+        """Whether it does its work, and how each source is, for ``/readyz``."""
+        now = time.time()
+        ready = self.poller.running and self.demand.running
+        return ready, {
+            "ready": ready,
+            "reason": "" if ready else "a thread of the poller has ended: see the log",
+            "sources": {
+                name: {
+                    "trouble": reading.trouble(now),
+                    "measured_at": reading.measured_at,
+                    "seconds": round(reading.seconds, 4),
+                }
+                for name, reading in self.poller.readings().items()
+            },
+            "threads": threading.active_count(),
+            "looked_at": self.demand.wishes,
+        }
+
+
+def build(settings: DashboardSettings) -> Serving:
+    """Puts the parts together; starts nothing.
+
+    Raises:
+        ConfigurationError: a stream or a setting is wrong.
+    """
+    streams = load_streams(settings)
+    hasher = hasher_for(settings, streams)
+    topics = _topics(streams)
+    store = Store()
+    recorder = Recorder(store)
+    webhook_url = settings.webhook_url
+    webhook = Webhook(None if webhook_url is None else webhook_url.get_secret_value())
+    limits = Limits(
+        lag_records=settings.alert_lag_records,
+        lag_seconds=settings.alert_lag_seconds,
+        rate_min=settings.alert_rate_min,
+        dead_letter_ratio=settings.alert_dead_letter_ratio,
+        freshness=settings.alert_freshness,
+    )
+    watch = Watch(streams, recorder, AlertBook(settings.alert_for), limits)
+    interval = settings.interval
+    kafka = KafkaSource(settings, topics, _groups(settings, streams, topics))
+    postgres = PostgresSource(settings, streams)
+    workers = WorkersSource(settings.workers)
+    stack = StackSource(settings.state_dir)
+    jobs: list[Job[Any]] = [
+        Job("kafka", kafka.name, interval, kafka, recorder.take_kafka, kafka.close),
+        Job("postgres", postgres.name, interval, postgres, recorder.take_postgres, postgres.close),
+        Job("workers", "the workers' /metrics", 2 * interval, workers),
+        Job("stack", "the supervisor's status.json", interval, stack),
+    ]
+    if settings.probes:
+        probe = Probe(settings)
+        jobs.append(Job("probe", probe.name, interval, probe, recorder.take_probe, probe.close))
+    poller: Poller
+
+    def evaluate() -> list[Alert]:
+        changed = watch.look(poller.readings(), time.time())
+        for alert in changed:
+            log.warning("alert", state=str(alert.state), text=alert.condition.text)
+            webhook.send(alert)
+        return watch.book.firing()
+
+    jobs.append(Job("alerts", "the alert rules", interval, evaluate))
+    poller = Poller(jobs)
+    return Serving(
+        settings=settings,
+        streams=streams,
+        topics=topics,
+        store=store,
+        recorder=recorder,
+        watch=watch,
+        webhook=webhook,
+        poller=poller,
+        demand=Demand(),
+        tail=Tail(settings, hasher),
+        search=Search(settings, hasher),
+        dagster=Dagster(settings.dagster),
+    )
+
+
+def _groups(
+    settings: Settings, streams: Sequence[Stream], topics: Sequence[str]
+) -> dict[str, Sequence[str]]:
+    """Which topics each consumer group reads."""
+    events = [stream.topic for stream in streams]
+    reads = {"validator": events, "analytics": events, "loader": topics, "bridge": topics}
+    return {settings.group(worker): read for worker, read in reads.items()}
+
+
+def _topics(streams: Sequence[Stream]) -> list[str]:
+    by_kind = [
+        [stream.topic for stream in streams],
+        [stream.analytics_topic for stream in streams],
+        [stream.notifications_topic for stream in streams],
+        [stream.dead_letter_topic for stream in streams],
+    ]
+    return list(dict.fromkeys(topic for kind in by_kind for topic in kind))
+
+
+class _Holder:
+    """The one `Serving` of this process."""
+
+    def __init__(self) -> None:
+        self._found: Serving | None = None
+
+    def open(self) -> Serving:
+        """Makes and starts it.
+
+        Raises:
+            ConfigurationError: a stream or a setting is wrong.
+        """
+        serving = build(load_dashboard_settings())
+        serving.start()
+        # Streamlit collects garbage after every run of a script. What was imported lives for ever:
+        # frozen, it is not walked each time (ten sessions: 12 % of a core instead of 94 %).
+        gc.collect()
+        gc.freeze()
+        self._found = serving
+        return serving
+
+    def close(self) -> None:
+        """Ends it."""
+        if self._found is not None:
+            self._found.stop()
+            self._found = None
+
+    def __call__(self) -> Serving:
+        """It, for a session.
+
+        Raises:
+            RuntimeError: the script was started without the server around it.
+        """
+        if self._found is None:
+            raise RuntimeError("start the dashboard with `streamflow dashboard`")
+        return self._found
+
+
+serving = _Holder()

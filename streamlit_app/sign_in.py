@@ -1,0 +1,71 @@
+"""Who is at this session, and the form by which to sign in."""
+
+import time
+
+import streamlit as st
+
+from streamlit_app.components import show
+from streamlit_app.configuration import DashboardSettings
+from streamlit_app.markup import empty
+from streamlit_app.roles import Identity, identify
+
+_TOKEN = "signed_in_with"  # noqa: S105 (the name of a session's variable)
+_PAUSE = 1.0  # seconds after a wrong token: guessing must take long
+
+
+def current_identity(settings: DashboardSettings) -> Identity:
+    """Who this session is, judged anew each time."""
+    if settings.sign_in == "oidc":
+        user = st.user.to_dict() if getattr(st.user, "is_logged_in", False) else None
+        return identify(settings, user=user)
+    return identify(settings, token=st.session_state.get(_TOKEN))
+
+
+def require_sign_in(settings: DashboardSettings) -> Identity:
+    """Who this session is; shows the form, and nothing else, to somebody who must sign in first."""
+    identity = current_identity(settings)
+    if identity.role is None:
+        _ask(settings)
+        st.stop()
+    return identity
+
+
+def _ask(settings: DashboardSettings) -> None:
+    _, middle, _ = st.columns([1, 2, 1])
+    with middle, st.container(border=True, key="card-sign-in"):
+        if settings.sign_in == "oidc":
+            show(empty("Sign in to see the pipeline", "Your identity provider asks who you are."))
+            if not hasattr(st.user, "is_logged_in"):
+                st.error(
+                    "OIDC is not configured: put an [auth] section into .streamlit/secrets.toml and "
+                    "install Authlib"
+                )
+            elif st.button("Sign in", type="primary", width="stretch"):
+                st.login()
+            return
+        show(empty("Sign in to see the pipeline", "Enter the token you were given."))
+        with st.form("sign-in", border=False):
+            token = st.text_input("Token", type="password", autocomplete="current-password")
+            if st.form_submit_button("Sign in", type="primary", width="stretch"):
+                _try(settings, token or "")
+
+
+def _try(settings: DashboardSettings, token: str) -> None:
+    if identify(settings, token=token).role is None:
+        time.sleep(_PAUSE)
+        st.error("This token is not known here.")
+        return
+    st.session_state[_TOKEN] = token
+    st.rerun()
+
+
+def sign_out_control(settings: DashboardSettings) -> None:
+    """A button to leave, where one has signed in."""
+    if settings.sign_in == "oidc":
+        st.button("Sign out", on_click=st.logout, type="tertiary", icon=":material/logout:")
+    elif settings.sign_in == "token":
+        st.button("Sign out", on_click=_forget, type="tertiary", icon=":material/logout:")
+
+
+def _forget() -> None:
+    st.session_state.pop(_TOKEN, None)

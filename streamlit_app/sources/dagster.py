@@ -1,0 +1,294 @@
+"""What Dagster says, by its GraphQL interface: checks and their history, replay runs. And how a replay
+is launched there."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any, Final
+
+from streamflow.errors import Unavailable, UsageError
+
+_TIMEOUT: Final = 8.0  # seconds
+REPOSITORY: Final = "__repository__"
+REPLAY_JOB: Final = "replay_dead_letters"
+_HISTORY: Final = 20  # executions of a check
+_RUNS: Final = 15
+
+FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution of a check.
+
+    Attributes:
+        status: SUCCEEDED, FAILED, IN_PROGRESS, EXECUTION_FAILED or SKIPPED.
+        severity: WARN or ERROR; empty where it did not come to that.
+        at: seconds since the epoch.
+    """
+
+    run_id: str
+    status: str
+    severity: str
+    at: float
+    description: str
+    metadata: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A data-quality check, its executions from the newest."""
+
+    asset: str
+    name: str
+    description: str
+    blocking: bool
+    executions: tuple[Execution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of the replay job."""
+
+    run_id: str
+    status: str
+    started_at: float | None
+    ended_at: float | None
+    config: dict[str, Any]
+    steps: tuple[tuple[str, str], ...]
+
+
+class Dagster:
+    """Asks Dagster.
+
+    Args:
+        url: of its webserver.
+    """
+
+    name = "Dagster"
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def run_url(self, run_id: str) -> str:
+        """Where people see a run."""
+        return f"{self.url}/runs/{run_id}"
+
+    def checks(self) -> Sequence[Check]:
+        """Every check with its last executions.
+
+        Raises:
+            Unavailable: Dagster does not answer.
+        """
+        nodes = self._ask(_CHECKS, {})["assetNodes"]
+        known = [
+            (node["assetKey"]["path"], each)
+            for node in nodes
+            for each in (node["assetChecksOrError"] or {}).get("checks", ())
+        ]
+        executions = self._executions([(path, each["name"]) for path, each in known])
+        checks = [
+            Check(
+                "/".join(path),
+                each["name"],
+                each["description"] or "",
+                bool(each["blocking"]),
+                tuple(_execution(one) for one in found),
+            )
+            for (path, each), found in zip(known, executions, strict=True)
+        ]
+        return sorted(checks, key=lambda check: (check.asset, check.name))
+
+    def _executions(self, checks: list[tuple[list[str], str]]) -> list[list[dict[str, Any]]]:
+        """The last executions of each check, in one question with an alias for each."""
+        if not checks:
+            return []
+        names = ", ".join(f"$k{n}: AssetKeyInput!, $c{n}: String!" for n in range(len(checks)))
+        parts = "\n".join(
+            f"e{n}: assetCheckExecutions(assetKey: $k{n}, checkName: $c{n}, limit: {_HISTORY})"
+            " { ...Execution }"
+            for n in range(len(checks))
+        )
+        values: dict[str, Any] = {}
+        for number, (path, name) in enumerate(checks):
+            values |= {f"k{number}": {"path": path}, f"c{number}": name}
+        found = self._ask(f"query History({names}) {{ {parts} }} {_EXECUTION}", values)
+        return [found[f"e{number}"] for number in range(len(checks))]
+
+    def replay_runs(self) -> Sequence[Run]:
+        """The newest runs of the replay job.
+
+        Raises:
+            Unavailable: Dagster does not answer.
+        """
+        found = self._ask(_REPLAYS, {"job": REPLAY_JOB, "limit": _RUNS})["runsOrError"]
+        return [
+            Run(
+                each["runId"],
+                each["status"],
+                each["startTime"],
+                each["endTime"],
+                each["runConfig"] if isinstance(each["runConfig"], dict) else {},
+                tuple(
+                    (entry["label"], _text(entry))
+                    for event in each["assetMaterializations"] or ()
+                    for entry in event["metadataEntries"]
+                ),
+            )
+            for each in found.get("results", ())
+        ]
+
+    def launch_replay(self, config: dict[str, Any]) -> str:
+        """Starts a replay, and returns its run's id.
+
+        Raises:
+            Unavailable: Dagster does not answer.
+            UsageError: Dagster refuses; says why.
+        """
+        location = self._location()
+        found = self._ask(
+            _LAUNCH,
+            {
+                "selector": {
+                    "repositoryLocationName": location,
+                    "repositoryName": REPOSITORY,
+                    "jobName": REPLAY_JOB,
+                },
+                "config": config,
+            },
+        )["launchRun"]
+        if found["__typename"] == "LaunchRunSuccess":
+            return str(found["run"]["runId"])
+        reasons = [each["message"] for each in found.get("errors", ())]
+        raise UsageError("Dagster refuses: " + ("; ".join(reasons) or found.get("message", "?")))
+
+    def _location(self) -> str:
+        found = self._ask(_LOCATIONS, {})["repositoriesOrError"]
+        for repository in found.get("nodes", ()):
+            if REPLAY_JOB in {job["name"] for job in repository["jobs"]}:
+                return str(repository["location"]["name"])
+        raise Unavailable(f"Dagster at {self.url} has no job {REPLAY_JOB}: load streamflow_dagster")
+
+    def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 (configured)
+            f"{self.url}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310 (as above)
+                body = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read(500).decode("utf-8", "replace")
+            raise Unavailable(f"Dagster at {self.url} answers {error.code}: {text}") from error
+        except (OSError, HTTPException, ValueError) as error:
+            cause = getattr(error, "reason", error)
+            raise Unavailable(
+                f"Dagster does not answer at {self.url} ({cause}): start it with `streamflow up`, "
+                "or set STREAMFLOW_DAGSTER_URL"
+            ) from error
+        if body.get("errors"):
+            raise Unavailable(f"Dagster at {self.url}: {body['errors'][0]['message']}")
+        data: dict[str, Any] = body["data"]
+        return data
+
+
+def _execution(found: dict[str, Any]) -> Execution:
+    evaluation = found["evaluation"] or {}
+    return Execution(
+        found["runId"],
+        found["status"],
+        evaluation.get("severity") or "",
+        float(found["timestamp"]),
+        evaluation.get("description") or "",
+        tuple((entry["label"], _text(entry)) for entry in evaluation.get("metadataEntries", ())),
+    )
+
+
+def _text(entry: dict[str, Any]) -> str:
+    """A metadata entry's value as text, whatever its kind."""
+    for field in (
+        "text", "intRepr", "floatValue", "boolValue", "mdStr", "jsonString", "url", "path",
+        "timestamp",
+    ):  # fmt: skip
+        if entry.get(field) is not None:
+            return str(entry[field])
+    table = entry.get("table")
+    return "; ".join(table["records"]) if table else ""
+
+
+_ENTRIES: Final = """
+metadataEntries {
+  label
+  ... on TextMetadataEntry { text }
+  ... on IntMetadataEntry { intRepr }
+  ... on FloatMetadataEntry { floatValue }
+  ... on BoolMetadataEntry { boolValue }
+  ... on MarkdownMetadataEntry { mdStr }
+  ... on JsonMetadataEntry { jsonString }
+  ... on UrlMetadataEntry { url }
+  ... on PathMetadataEntry { path }
+  ... on TimestampMetadataEntry { timestamp }
+  ... on TableMetadataEntry { table { records } }
+}
+"""
+_CHECKS: Final = """
+query Checks {
+  assetNodes {
+    assetKey { path }
+    assetChecksOrError { ... on AssetChecks { checks { name description blocking } } }
+  }
+}
+"""
+_EXECUTION: Final = (
+    """
+fragment Execution on AssetCheckExecution {
+  runId status timestamp
+  evaluation { severity description """
+    + _ENTRIES
+    + """ }
+}
+"""
+)
+_REPLAYS: Final = (
+    """
+query Replays($job: String!, $limit: Int!) {
+  runsOrError(filter: {pipelineName: $job}, limit: $limit) {
+    ... on Runs {
+      results {
+        runId status startTime endTime runConfig
+        assetMaterializations { """
+    + _ENTRIES
+    + """ }
+      }
+    }
+    ... on PythonError { message }
+  }
+}
+"""
+)
+_LOCATIONS: Final = """
+query Locations {
+  repositoriesOrError {
+    ... on RepositoryConnection { nodes { name location { name } jobs { name } } }
+    ... on PythonError { message }
+  }
+}
+"""
+_LAUNCH: Final = """
+mutation Launch($selector: JobOrPipelineSelector!, $config: RunConfigData!) {
+  launchRun(executionParams: {selector: $selector, runConfigData: $config}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on PythonError { message }
+    ... on PipelineNotFoundError { message }
+    ... on UnauthorizedError { message }
+    ... on InvalidSubsetError { message }
+  }
+}
+"""

@@ -1,0 +1,86 @@
+"""Numbers with their units, as people read them. Pure."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+UNKNOWN: Final = "—"
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
+_MANY: Final = 100_000
+_SMALL: Final = 10
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separated."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def short_count(value: float | None) -> str:
+    """A number that may be large, in at most six characters."""
+    if value is None:
+        return UNKNOWN
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (_MANY, "k")):
+        if abs(value) >= limit:
+            scaled = value / (1e3 if unit == "k" else limit)
+            return f"{scaled:,.1f} {unit}" if abs(scaled) < 100 else f"{scaled:,.0f} {unit}"  # noqa: PLR2004
+    return f"{value:,.0f}"
+
+
+def rate(value: float | None, unit: str = "") -> str:
+    """So many per second."""
+    if value is None:
+        return UNKNOWN
+    number = f"{value:.1f}" if 0 < value < _SMALL else short_count(value)
+    return f"{number} {unit}/s" if unit else f"{number}/s"
+
+
+def duration(seconds: float | None) -> str:
+    """A time span, to two digits or so."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _SMALL:
+        return f"{seconds:.1f} s"
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    if seconds < 2 * _DAY:
+        return f"{seconds / _HOUR:.0f} h"
+    return f"{seconds / _DAY:,.0f} days"
+
+
+def size(value: float | None) -> str:
+    """Bytes."""
+    if value is None:
+        return UNKNOWN
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:  # noqa: PLR2004
+            return (
+                f"{value:.0f} {unit}" if unit == "B" or value >= _SMALL else f"{value:.1f} {unit}"
+            )
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def percent(value: float | None) -> str:
+    """A share of one."""
+    return UNKNOWN if value is None else f"{value * 100:.1f} %"
+
+
+def ago(seconds: float | None) -> str:
+    """How long ago something was."""
+    return "never" if seconds is None else f"{duration(seconds)} ago"
+
+
+def clock(time: float | None) -> str:
+    """The time of day in UTC."""
+    return UNKNOWN if time is None else f"{datetime.fromtimestamp(time, UTC):%H:%M:%S}"
+
+
+def moment(time: datetime | None) -> str:
+    """A moment in UTC, to the millisecond."""
+    if time is None:
+        return UNKNOWN
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d} UTC"

@@ -1,0 +1,103 @@
+"""A dashboard as `streamflow dashboard` runs it, and a real browser that looks at it."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from faults import wait_until
+from pipeline import environment
+from streamflow.settings import Settings
+
+PATIENCE = 30_000  # milliseconds
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PAGES = ("", "inspector", "windows", "dead-letters", "quality", "pipeline", "alerts")
+
+
+class DashboardProcess:
+    """One server; its pages are at `url`."""
+
+    def __init__(self, settings: Settings, port: int, log: Path, **changes: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "streamflow.cli.app", "dashboard", "--port", str(port)],
+                env=environment(settings, **changes),
+                stdout=output,
+                stderr=output,
+            )
+
+    def state(self) -> dict[str, Any]:
+        """What ``/readyz`` answers; nothing while it does not."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as answer:
+                return dict(json.loads(answer.read()))
+        except (urllib.error.URLError, OSError):
+            return {}
+
+    def wait_ready(self) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return bool(self.state().get("ready"))
+
+        wait_until(ready, 60, "the dashboard to be ready")
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(15)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+
+def chromium() -> str:
+    """The browser on this machine; `make browser` installs one."""
+    named = os.environ.get("CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    assert found is not None, "no Chromium: run `make browser`, or set CHROMIUM to its path"
+    return found
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Everything is on this machine, and a container has no user namespaces for the sandbox.
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        expect.set_options(timeout=PATIENCE)
+        yield browser
+        browser.close()
+
+
+def figure(page: Page, name: str) -> Locator:
+    """The value on a card."""
+    return page.locator(f".st-key-figure-{name} [data-testid=stMetricValue]")
+
+
+def note(page: Page, name: str) -> Locator:
+    """What stands below the value on a card."""
+    return page.locator(f".st-key-figure-{name} [data-testid=stMetricDelta]")
+
+
+def tick(page: Page, key: str, row: int) -> None:
+    """Selects a row of a table, counted from 0: a click on its box."""
+    grid = page.locator(f".st-key-{key} [data-testid=stDataFrame]")
+    grid.wait_for()
+    grid.scroll_into_view_if_needed()
+    box = grid.bounding_box()
+    assert box is not None
+    # It is drawn on a canvas: 35 pixels a row, and the head.
+    page.mouse.click(box["x"] + 18, box["y"] + 35 * (row + 1) + 17)

@@ -1,0 +1,164 @@
+"""Alerts: conditions, how long they hold, and one message per change."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import orjson
+import pytest
+
+from faults import wait_until
+from streamlit_app.alerts import (
+    Alert,
+    AlertBook,
+    Condition,
+    Facts,
+    Limits,
+    Severity,
+    State,
+    conditions,
+)
+from streamlit_app.webhook import Webhook
+
+LIMITS = Limits(
+    lag_records=1000, lag_seconds=60, rate_min=1.0, dead_letter_ratio=0.05, freshness=300
+)
+DOWN = Condition("part down", "kafka", Severity.CRITICAL, "kafka is down: no answer", "look")
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (Facts(), []),
+        (Facts(down={"kafka": "no answer"}), [("part down", "kafka")]),
+        (Facts(verdicts={"db-group": "STALL"}), [("group", "db-group")]),
+        (Facts(lag={"db-group": (1000, 60.0)}), []),
+        (Facts(lag={"db-group": (1001, 59.0)}), [("lag records", "db-group")]),
+        (Facts(lag={"db-group": (None, 61.0)}), [("lag seconds", "db-group")]),
+        (Facts(rates={"user-events": 0.5}), [("rate", "user-events")]),
+        (Facts(rates={"user-events": 1.5}), []),
+        (Facts(ratios={"user-events": 0.06}), [("dead letters", "user-events")]),
+        (Facts(waiting={"user-events": 301.0}), [("freshness", "user-events")]),
+    ],
+)
+def test_rules(facts: Facts, expected: list[tuple[str, str]]) -> None:
+    found = conditions(facts, LIMITS)
+    assert [each.key for each in found] == expected
+    assert all(each.text and each.action for each in found)
+
+
+def test_a_condition_fires_after_it_held_and_ends_after_it_was_away() -> None:
+    book = AlertBook(hold=10)
+    assert book.update([DOWN], 0) == []
+    assert book.update([DOWN], 9) == []
+    [fired] = book.update([DOWN], 10)
+    assert (fired.state, fired.since, fired.fired_at) == (State.FIRING, 0, 10)
+    assert book.update([DOWN], 20) == []
+    assert book.firing() == [fired]
+    assert book.update([], 21) == []
+    assert book.update([], 30) == []
+    [resolved] = book.update([], 31)
+    assert (resolved.state, resolved.resolved_at) == (State.RESOLVED, 31)
+    assert book.firing() == []
+    assert book.history == [resolved]
+
+
+def test_what_does_not_hold_long_enough_is_told_to_nobody() -> None:
+    book = AlertBook(hold=10)
+    for second in range(0, 100, 10):
+        assert book.update([DOWN] if second % 20 else [], second) == []
+    assert book.history == []
+
+
+def test_an_alert_does_not_flap() -> None:
+    book = AlertBook(hold=10)
+    book.update([DOWN], 0)
+    changes = [
+        change for second in range(1, 60) for change in book.update([DOWN] * (second % 2), second)
+    ]
+    assert [change.state for change in changes] == []
+    book = AlertBook(hold=10)
+    book.update([DOWN], 0)
+    assert len(book.update([DOWN], 10)) == 1
+    flapping = [
+        change for second in range(11, 60) for change in book.update([DOWN] * (second % 2), second)
+    ]
+    assert flapping == []
+
+
+def test_the_text_of_a_firing_alert_stays_current() -> None:
+    book = AlertBook(hold=0)
+    book.update([DOWN], 0)
+    worse = Condition("part down", "kafka", Severity.CRITICAL, "worse", "look")
+    assert book.update([worse], 1) == []
+    assert book.firing()[0].condition.text == "worse"
+
+
+class Receiver:
+    """A webhook's other end; answers with the codes it is told to."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.codes: list[int] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                code = receiver.codes.pop(0) if receiver.codes else 200
+                if code == 200:
+                    receiver.bodies.append(orjson.loads(body))
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook/secret"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def test_a_webhook_is_told_once_and_tried_again(receiver: Receiver) -> None:
+    receiver.codes = [500, 503]
+    webhook = Webhook(receiver.url)
+    webhook.start()
+    webhook.send(Alert(DOWN, State.FIRING, since=0.0, fired_at=10.0))
+    wait_until(lambda: receiver.bodies, 10, "the message")
+    assert receiver.bodies[0]["text"] == "[StreamFlow] FIRING: kafka is down: no answer"
+    assert receiver.bodies[0]["severity"] == "critical"
+    wait_until(lambda: webhook.deliveries, 5, "the record of it")
+    assert webhook.deliveries[0].delivered
+    webhook.stop()
+    assert len(receiver.bodies) == 1
+
+
+def test_a_webhook_that_fails_says_so_and_keeps_its_secret(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamlit_app.webhook._FIRST_PAUSE", 0.01)
+    receiver.codes = [500] * 5
+    webhook = Webhook(receiver.url)
+    webhook.start()
+    webhook.send(Alert(DOWN, State.RESOLVED, since=0.0))
+    wait_until(lambda: webhook.deliveries, 10, "the record of the failure")
+    assert not webhook.deliveries[0].delivered
+    assert "secret" not in webhook.deliveries[0].detail
+    webhook.stop()
+
+
+def test_without_a_url_nothing_is_sent() -> None:
+    webhook = Webhook(None)
+    webhook.send(Alert(DOWN, State.FIRING, since=0.0))
+    assert not webhook.configured
+    assert not webhook.deliveries

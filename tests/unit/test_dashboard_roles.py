@@ -1,0 +1,143 @@
+"""Who may do what, and the settings that say so."""
+
+from typing import Any
+
+import pytest
+
+from streamflow.errors import ConfigurationError
+from streamlit_app.configuration import DashboardSettings, load_dashboard_settings
+from streamlit_app.replaying import Order, replay
+from streamlit_app.roles import Forbidden, Identity, identify, require_operator
+from streamlit_app.sources.dagster import Dagster
+
+
+def settings(**values: Any) -> DashboardSettings:
+    return load_dashboard_settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("host", "role", "expected"),
+    [
+        ("127.0.0.1", None, "operator"),
+        ("localhost", None, "operator"),
+        ("::1", None, "operator"),
+        ("0.0.0.0", None, "viewer"),  # noqa: S104 (what is tested)
+        ("10.0.0.5", None, "viewer"),
+        ("dashboard.internal", None, "viewer"),
+        ("0.0.0.0", "operator", "operator"),  # noqa: S104 (what is tested)
+        ("127.0.0.1", "viewer", "viewer"),
+    ],
+)
+def test_read_only_beyond_the_own_machine(host: str, role: str | None, expected: str) -> None:
+    made = settings(STREAMFLOW_HOST=host, STREAMFLOW_DASHBOARD_ROLE=role)
+    assert made.default_role == expected
+    assert identify(made).role == expected
+    # The probe writes to Kafka: not where one may only look.
+    assert made.probes is (expected == "operator")
+
+
+def test_the_probe_can_be_switched() -> None:
+    assert not settings(STREAMFLOW_DASHBOARD_PROBE=False).probes
+    assert settings(STREAMFLOW_DASHBOARD_ROLE="viewer", STREAMFLOW_DASHBOARD_PROBE=True).probes
+
+
+TOKENS = {
+    "STREAMFLOW_DASHBOARD_SIGN_IN": "token",
+    "STREAMFLOW_DASHBOARD_OPERATOR_TOKEN": "open-sesame",
+    "STREAMFLOW_DASHBOARD_VIEWER_TOKEN": "let-me-see",
+}
+
+
+@pytest.mark.parametrize(
+    ("token", "role"),
+    [
+        (None, None),
+        ("", None),
+        ("guess", None),
+        ("let-me-see", "viewer"),
+        ("open-sesame", "operator"),
+    ],
+)
+def test_sign_in_by_token(token: str | None, role: str | None) -> None:
+    assert identify(settings(**TOKENS), token=token).role == role
+
+
+def test_sign_in_by_token_needs_a_token() -> None:
+    with pytest.raises(ConfigurationError, match="STREAMFLOW_DASHBOARD_OPERATOR_TOKEN"):
+        settings(STREAMFLOW_DASHBOARD_SIGN_IN="token")
+
+
+def test_tokens_are_in_no_representation() -> None:
+    assert "open-sesame" not in repr(settings(**TOKENS))
+
+
+OIDC = {
+    "STREAMFLOW_DASHBOARD_SIGN_IN": "oidc",
+    "STREAMFLOW_DASHBOARD_OPERATORS": "ann@example.com, bob@example.com",
+}
+
+
+@pytest.mark.parametrize(
+    ("user", "role"),
+    [
+        (None, None),
+        ({}, None),
+        ({"email": "eve@example.com"}, "viewer"),
+        ({"email": "Ann@Example.com"}, "operator"),
+        ({"email": "ann@example.com", "email_verified": False}, "viewer"),
+        ({"email": "bob@example.com", "email_verified": True}, "operator"),
+    ],
+)
+def test_sign_in_by_an_identity_provider(user: dict[str, Any] | None, role: str | None) -> None:
+    assert identify(settings(**OIDC), user=user).role == role
+
+
+def test_the_audit_trail_holds_no_address() -> None:
+    assert identify(settings(**OIDC), user={"email": "ann@example.com"}).name == "ann"
+
+
+def test_an_action_asks_for_the_role() -> None:
+    require_operator(Identity("ann", "operator"))
+    for role in ("viewer", None):
+        with pytest.raises(Forbidden, match="operator"):
+            require_operator(Identity("eve", role))  # type: ignore[arg-type]
+
+
+def test_a_viewer_cannot_replay_whatever_the_page_shows() -> None:
+    # Nobody listens there: a viewer's order must not even be sent.
+    with pytest.raises(Forbidden):
+        replay(Dagster("http://127.0.0.1:9"), Identity("eve", "viewer"), Order())
+
+
+def test_an_order_is_the_jobs_config() -> None:
+    config = Order(ids=("user-events/0/17",), repairs=("hash_address",)).config("ann")
+    assert config["ops"]["replay"]["config"] == {
+        "ids": ["user-events/0/17"],
+        "error_codes": [],
+        "text": None,
+        "repairs": ["hash_address"],
+        "dry_run": True,
+        "canary": 10,
+        "rate": 500.0,
+        "requested_by": "ann",
+    }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"STREAMFLOW_WORKER_URLS": "loader=nowhere"},
+        {"STREAMFLOW_DASHBOARD_ROLE": "king"},
+        {"STREAMFLOW_ALERT_DEAD_LETTER_RATIO": 2},
+        {"STREAMFLOW_DASHBOARD_INTERVAL": 0},
+    ],
+)
+def test_wrong_settings_are_named(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(values))):
+        settings(**values)
+
+
+def test_workers_elsewhere() -> None:
+    made = settings(STREAMFLOW_WORKER_URLS="loader=http://loader:9103/, validator=http://v:9101")
+    assert made.workers == {"loader": "http://loader:9103", "validator": "http://v:9101"}
+    assert settings(STREAMFLOW_PORT_OFFSET=7).workers["loader"] == "http://127.0.0.1:9110"
