@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import aiohttp
 import requests
 import socketio
 from socketio.exceptions import ConnectionError as NotConnected
@@ -76,9 +78,15 @@ class Listener:
         self.missed: list[dict[str, int]] = []
         self.errors: list[str] = []
         self.connects = 0
-        self.client = socketio.AsyncClient(reconnection_delay=0.1, reconnection_delay_max=0.5)
         self._url, self._auth, self._options = url, auth, options
         self._moved = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        # Its own session: the one that the client makes is left open when it connects again.
+        self._session = aiohttp.ClientSession()
+        self.client = socketio.AsyncClient(
+            reconnection_delay=0.1, reconnection_delay_max=0.5, http_session=self._session
+        )
         for name, handler in (
             ("connect", self._on_connect),
             ("connect_error", self._on_error),
@@ -88,9 +96,11 @@ class Listener:
             ("kafka-error", self._on_error),
         ):
             self.client.on(name, handler)
-
-    async def __aenter__(self) -> Self:
-        await self.client.connect(self._url, auth=self._auth, **self._options)
+        try:
+            await self.client.connect(self._url, auth=self._auth, **self._options)
+        except BaseException:
+            await self._close()
+            raise
         return self
 
     async def __aexit__(
@@ -99,7 +109,11 @@ class Listener:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
         await self.client.shutdown()
+        await self._session.close()
 
     @property
     def payloads(self) -> list[Any]:
@@ -151,7 +165,6 @@ async def refusal(url: str, auth: Any = None, **options: Any) -> str:
         async with listener:
             return ""
     except NotConnected:
-        await listener.client.shutdown()
         return " ".join(map(str, listener.errors))
 
 
@@ -164,6 +177,27 @@ def raw_client(port: int, auth: dict[str, Any] | None = None) -> Iterator[Client
         connection.send("40" + json.dumps(auth or {}))
         assert str(connection.recv()).startswith("40{")
         yield connection
+
+
+@contextmanager
+def listening(url: str, auth: Any = None) -> Iterator[Listener]:
+    """A connected client whose event loop is in a thread of its own, for tests that do something
+    else for longer than a heartbeat."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="listener")
+    thread.start()
+    listener = Listener(url, auth)
+    try:
+        asyncio.run_coroutine_threadsafe(listener.__aenter__(), loop).result(PATIENCE)
+        try:
+            yield listener
+        finally:
+            closing = listener.__aexit__(None, None, None)
+            asyncio.run_coroutine_threadsafe(closing, loop).result(PATIENCE)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 class Poller:

@@ -20,6 +20,7 @@ from listeners import (
     Listener,
     Poller,
     bridge_process,
+    listening,
     next_event,
     raw_client,
     refusal,
@@ -449,27 +450,28 @@ def test_a_new_bridge_starts_at_the_end_and_knows_the_last(own: Settings, tmp_pa
 def test_an_outage_of_the_broker_is_told_and_nothing_is_missed(
     own: Settings, broker: BrokerService, tmp_path: Path
 ) -> None:
-    async def scenario(running: BridgeProcess) -> None:
-        async with Listener(running.url) as listener:
-            produce(own, "user-events", [event(1)])
-            await listener.receives(1)
-            with stalled(broker.pid):
-                await asyncio.to_thread(wait_until, lambda: running.ask("/ready")[0] == 503, 30)
-            broker.kill()
-            try:
-                status, text = running.ask("/health")
-                await asyncio.to_thread(wait_until, lambda: running.ask("/ready")[0] == 503, 30)
-                assert "does not answer" in running.ask("/health")[1]
-                assert status == 200, text
-            finally:
-                broker.start()
-            produce(own, "user-events", [event(2), event(3)])
-            await listener.receives(3)
-            await asyncio.to_thread(running.wait_ready)
-            assert listener.connects == 1
-
-    with bridge_process(own, tmp_path / "bridge.log") as running:
-        asyncio.run(scenario(running))
+    with (
+        bridge_process(own, tmp_path / "bridge.log") as running,
+        listening(running.url) as listener,
+    ):
+        produce(own, "user-events", [event(1)])
+        wait_until(lambda: len(listener.events) == 1, 30, "the first event")
+        with stalled(broker.pid):
+            wait_until(lambda: running.ask("/ready")[0] == 503, 30, "not ready")
+        broker.kill()
+        try:
+            wait_until(lambda: running.ask("/ready")[0] == 503, 30, "not ready")
+            status, text = running.ask("/health")
+            assert status == 200
+            assert "Kafka: " in text
+            assert "Kafka: ready" not in text
+        finally:
+            broker.start()
+        produce(own, "user-events", [event(2), event(3)])
+        wait_until(lambda: len(listener.events) == 3, 60, "all three events")
+        running.wait_ready()
+        # It stayed connected all the time.
+        assert listener.connects == 1
         assert running.stop() == 0
 
 
