@@ -12,6 +12,7 @@ MAX_CHART_POINTS: Final = 1_500
 
 # The card behind a chart shows through.
 _PLAIN: Final = {"background": "transparent", "config": {"view": {"fill": None}}}
+_LEGEND: Final = {"orient": "top", "title": None, "columns": 4, "labelLimit": 260}
 _TIME: Final = {
     "field": "time",
     "type": "temporal",
@@ -91,7 +92,7 @@ def lines(
                 "field": "series",
                 "type": "nominal",
                 "scale": {"domain": names},
-                "legend": {"orient": "bottom", "title": None, "columns": 4, "labelLimit": 260},
+                "legend": _LEGEND,
             },
             "tooltip": [
                 {"field": "series", "title": "series"},
@@ -132,7 +133,7 @@ def bars(
                 "field": colour,
                 "type": "nominal",
                 "scale": {"domain": list(order)},
-                "legend": {"orient": "bottom", "title": None, "columns": 4, "labelLimit": 260},
+                "legend": _LEGEND,
             },
             "tooltip": [
                 {"field": colour, "title": "type"},

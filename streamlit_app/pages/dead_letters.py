@@ -11,7 +11,19 @@ from streamflow.errors import ErrorCode, StreamFlowError
 from streamlit_app import charts, units
 from streamlit_app.components import show, span_control, trouble
 from streamlit_app.demand import Question
-from streamlit_app.markup import Html, Tone, banner, chip, code, empty, link, mark, soft, table
+from streamlit_app.markup import (
+    Html,
+    Tone,
+    banner,
+    chip,
+    code,
+    empty,
+    link,
+    mark,
+    soft,
+    table,
+    text,
+)
 from streamlit_app.pages.way import render_way
 from streamlit_app.queries import (
     MOST_LETTERS,
@@ -299,10 +311,11 @@ def _replay_form(server: Serving, chosen: list[Letter], wanted: LetterFilter) ->
             rate=float(rate),
         )
         try:
-            st.session_state[_RUN] = replay(server.dagster, identity, order)
+            with st.spinner("Asking Dagster …"):
+                st.session_state[_RUN] = replay(server.dagster, identity, order)
             server.demand.refresh("replay runs")
         except StreamFlowError as error:
-            show(banner(Tone.BAD, "Nothing was replayed", str(error)))
+            show(banner(Tone.BAD, "Dagster did not start a run that we know of", str(error)))
     if _RUN in st.session_state:
         _follow(st.session_state[_RUN])
 
@@ -325,8 +338,9 @@ def _follow(run_id: str) -> None:
             f"{soft(_took(run))}</div>"
         )
     )
-    if run.steps:
-        show(table(("outcome", ""), run.steps))
+    if run.summary:
+        show(Html(f'<div class="sf">{text(run.summary)}</div>'))
+        _outcome(run.figures)
     elif run.status in FINISHED:
         show(soft("the run left no figures: see its log in Dagster"))
     key = f"seen {run_id}"
@@ -334,6 +348,17 @@ def _follow(run_id: str) -> None:
         # The letters have changed: the page is drawn anew, once.
         st.session_state[key] = True
         st.rerun()
+
+
+def _outcome(figures: Sequence[tuple[str, str]]) -> None:
+    """What a plan or a replay came to: numbers that are not 0, and the job's own tables."""
+    numbers = [(name, value) for name, value in figures if "\n" not in value]
+    shown = [(name, value) for name, value in numbers if value not in ("0", "", "False")]
+    if shown:
+        show(table(("figure", "value"), shown, (1,)))
+    for _, value in figures:
+        if "\n" in value:
+            st.markdown(value)
 
 
 def _run_mark(run: Run) -> Html:

@@ -57,8 +57,8 @@ def _flow(name: str) -> None:
     picture = svg(boxes, _edges(server, stream, now), *_SIZE, f"The flow of {stream.name}")
     draw(picture, "flow")
     kafka = server.poller.reading("kafka")
-    legend = soft("rounded: worker · square: topic or table · moving line: records flow now · ")
-    show(Html(f'<span class="sf">{legend}{stamp(int(now), kafka.measured_at)}</span>'))
+    legend = "rounded: worker · square: topic or table · moving line: records flow now · "
+    show(Html(f'<span class="sf sf-stamp">{legend}{stamp(int(now), kafka.measured_at)}</span>'))
 
 
 def _boxes(server: Serving, stream: Stream, now: float) -> dict[str, Box]:

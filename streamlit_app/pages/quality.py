@@ -55,13 +55,14 @@ def _checks() -> None:
 
 
 def _summary(checks: Sequence[Check], reading: Reading[Any]) -> None:
-    states = [_state(check)[1] for check in checks]
+    tones = [_state(check)[0] for check in checks]
+    never = sum(not check.executions for check in checks)
     columns = st.columns(4)
     figures = (
-        ("Passed", states.count("passed")),
-        ("Failed", states.count("failed")),
-        ("Warnings", states.count("warns")),
-        ("Never run", states.count("never run")),
+        ("Passed", tones.count(Tone.GOOD)),
+        ("Failed", tones.count(Tone.BAD)),
+        ("Warnings", tones.count(Tone.WARN)),
+        ("Never run", never),
     )
     for column, (title, number) in zip(columns, figures, strict=True):
         column.metric(
@@ -85,7 +86,9 @@ def _result(execution: Execution) -> tuple[Tone, str]:
         return Tone.IDLE, "running"
     if execution.status == "FAILED":
         return (Tone.WARN, "warns") if execution.severity == "WARN" else (Tone.BAD, "failed")
-    return Tone.BAD, execution.status.lower().replace("_", " ")
+    if execution.status == "EXECUTION_FAILED":
+        return Tone.BAD, "did not run"
+    return Tone.IDLE, execution.status.lower().replace("_", " ")
 
 
 def _table(server: Serving, checks: Sequence[Check]) -> Html:

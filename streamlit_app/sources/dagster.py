@@ -12,10 +12,11 @@ from typing import Any, Final
 from streamflow.errors import Unavailable, UsageError
 
 _TIMEOUT: Final = 8.0  # seconds
+_LAUNCH_TIMEOUT: Final = 60.0  # seconds; a process is started before it answers
 REPOSITORY: Final = "__repository__"
 REPLAY_JOB: Final = "replay_dead_letters"
 _HISTORY: Final = 20  # executions of a check
-_RUNS: Final = 15
+_RUNS: Final = 5
 
 FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 
@@ -51,14 +52,19 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of the replay job."""
+    """A run of the replay job.
+
+    Attributes:
+        summary: what it came to, in words; empty before that.
+        figures: what it came to, by name.
+    """
 
     run_id: str
     status: str
     started_at: float | None
     ended_at: float | None
-    config: dict[str, Any]
-    steps: tuple[tuple[str, str], ...]
+    summary: str
+    figures: tuple[tuple[str, str], ...]
 
 
 class Dagster:
@@ -125,21 +131,7 @@ class Dagster:
             Unavailable: Dagster does not answer.
         """
         found = self._ask(_REPLAYS, {"job": REPLAY_JOB, "limit": _RUNS})["runsOrError"]
-        return [
-            Run(
-                each["runId"],
-                each["status"],
-                each["startTime"],
-                each["endTime"],
-                each["runConfig"] if isinstance(each["runConfig"], dict) else {},
-                tuple(
-                    (entry["label"], _text(entry))
-                    for event in each["assetMaterializations"] or ()
-                    for entry in event["metadataEntries"]
-                ),
-            )
-            for each in found.get("results", ())
-        ]
+        return [_run(each) for each in found.get("results", ())]
 
     def launch_replay(self, config: dict[str, Any]) -> str:
         """Starts a replay, and returns its run's id.
@@ -159,6 +151,7 @@ class Dagster:
                 },
                 "config": config,
             },
+            timeout=_LAUNCH_TIMEOUT,
         )["launchRun"]
         if found["__typename"] == "LaunchRunSuccess":
             return str(found["run"]["runId"])
@@ -172,14 +165,16 @@ class Dagster:
                 return str(repository["location"]["name"])
         raise Unavailable(f"Dagster at {self.url} has no job {REPLAY_JOB}: load streamflow_dagster")
 
-    def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    def _ask(
+        self, query: str, variables: dict[str, Any], *, timeout: float = _TIMEOUT
+    ) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 (configured)
             f"{self.url}/graphql",
             json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310 (as above)
+            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (as above)
                 body = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -195,6 +190,23 @@ class Dagster:
             raise Unavailable(f"Dagster at {self.url}: {body['errors'][0]['message']}")
         data: dict[str, Any] = body["data"]
         return data
+
+
+def _run(found: dict[str, Any]) -> Run:
+    observed = [
+        event
+        for event in (found["eventConnection"] or {}).get("events", ())
+        if event["__typename"] == "ObservationEvent"
+    ]
+    told: dict[str, Any] = observed[-1] if observed else {"description": "", "metadataEntries": ()}
+    return Run(
+        found["runId"],
+        found["status"],
+        found["startTime"],
+        found["endTime"],
+        told["description"] or "",
+        tuple((entry["label"], _text(entry)) for entry in told["metadataEntries"]),
+    )
 
 
 def _execution(found: dict[str, Any]) -> Execution:
@@ -260,10 +272,12 @@ query Replays($job: String!, $limit: Int!) {
   runsOrError(filter: {pipelineName: $job}, limit: $limit) {
     ... on Runs {
       results {
-        runId status startTime endTime runConfig
-        assetMaterializations { """
+        runId status startTime endTime
+        eventConnection(limit: 500) {
+          events { __typename ... on ObservationEvent { description """
     + _ENTRIES
-    + """ }
+    + """ } }
+        }
       }
     }
     ... on PythonError { message }

@@ -2,6 +2,10 @@
 
 import contextlib
 import re
+import signal
+import subprocess
+import sys
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +24,7 @@ from dashboards import (
     tick,
 )
 from faults import free_ports, wait_until
-from pipeline import WorkerProcess, audit, count, event, events, produce
+from pipeline import WorkerProcess, audit, count, environment, event, events, produce
 from services import BrokerService, DatabaseService
 from streamflow.kafka.topics import provision
 from streamflow.privacy import Hasher
@@ -40,7 +44,7 @@ class Stage:
     settings: Settings
     dashboard: DashboardProcess
     directory: Path
-
+    dagster_port: int
     contexts: list[BrowserContext] = field(default_factory=list)
 
     @property
@@ -78,7 +82,7 @@ def stage(
         STREAMFLOW_STATE_DIR=directory / "state",
     )
     provision(settings, load_streams(settings))
-    *ports, dashboard_port = free_ports(len(WORKERS) + 1)
+    *ports, dashboard_port, dagster_port = free_ports(len(WORKERS) + 2)
     urls = ",".join(
         f"{worker}=http://127.0.0.1:{port}" for worker, port in zip(WORKERS, ports, strict=True)
     )
@@ -94,11 +98,12 @@ def stage(
             directory / "dashboard.log",
             STREAMFLOW_WORKER_URLS=urls,
             STREAMFLOW_ALERT_FOR="2",
+            STREAMFLOW_DAGSTER_URL=f"http://127.0.0.1:{dagster_port}",
             STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL="2",
         )
         running.callback(dashboard.kill)
         dashboard.wait_ready()
-        yield Stage(settings, dashboard, directory)
+        yield Stage(settings, dashboard, directory, dagster_port)
         # SIGTERM ends threads and connections, and then the process.
         assert dashboard.stop() == 0
         assert "Traceback" not in dashboard.log.read_text(), dashboard.log.read_text()
@@ -231,6 +236,91 @@ def test_dead_letters_show_no_address_and_what_to_do(stage: Stage, browser: Brow
     page.get_by_role("button", name="Plan (dry run)").click()
     # No Dagster runs in this test: the page says so, and what to do.
     expect(page.locator(".st-key-card-replay")).to_contain_text("streamflow up")
+
+
+def test_dead_letters_are_replayed_by_clicking(stage: Stage, browser: Browser) -> None:
+    times = [f'"timestamp":"2026-03-01T12:00:0{second}"}}' for second in range(3)]
+    body = '{"id":9,"type":"USER_LOGIN","user":"zoneless",'
+    before = count(stage.settings, "SELECT count(*) FROM events")
+    produce(stage.settings, "user-events", [(body + each).encode() for each in times])
+    with dagster(stage):
+        page = stage.open(browser, "dead-letters?letter_text=zoneless")
+        letters = page.locator(".st-key-card-letters")
+        for _ in range(20):
+            if "3 letters" in letters.inner_text():
+                break
+            letters.get_by_role("button", name="Refresh").click()
+            page.wait_for_timeout(500)
+        expect(letters).to_contain_text("3 letters")
+        for row in range(3):
+            tick(page, "card-letters", row)
+            expect(page.locator(".st-key-card-replay")).to_contain_text(f"{row + 1} selected")
+        field = page.get_by_label("Repairs, in this order")
+        field.click()
+        page.get_by_role("option", name="add_zone: ").click()
+        field.press("Escape")
+        expect(page.locator(".st-key-repairs")).to_contain_text("add_zone")
+        page.get_by_role("button", name="Plan (dry run)").click()
+        run = page.locator("[data-run-status]")
+        finished = re.compile("SUCCESS|FAILURE")
+        expect(run).to_have_attribute("data-run-status", finished, timeout=90_000)
+        expect(run).to_have_attribute("data-run-status", "SUCCESS")
+        assert count(stage.settings, "SELECT count(*) FROM events") == before
+
+        page.get_by_role("button", name="Replay", exact=True).click()
+        wait_until(
+            lambda: count(stage.settings, "SELECT count(*) FROM events") == before + 3,
+            90,
+            "the replayed rows",
+        )
+        expect(page.locator('[data-status="replayed"]')).to_have_text("3", timeout=60_000)
+        history = page.locator(".st-key-card-history")
+        expect(history).to_contain_text("anonymous")
+        expect(history).to_contain_text("3 stored")
+
+
+@contextlib.contextmanager
+def dagster(stage: Stage) -> Iterator[None]:
+    """Dagster's webserver with the replay job and nothing else; it runs what it is asked to."""
+    definitions = stage.directory / "definitions.py"
+    definitions.write_text(
+        "import dagster\n"
+        "from streamflow_dagster.replay import replay_dead_letters\n"
+        "defs = dagster.Definitions(jobs=[replay_dead_letters])\n"
+    )
+    home = stage.directory / "dagster"
+    home.mkdir()
+    # Without a queue no daemon is needed.
+    (home / "dagster.yaml").write_text(
+        "telemetry: {enabled: false}\n"
+        "run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}\n"
+    )
+    log = stage.directory / "dagster.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "dagster_webserver", "-f", str(definitions)),
+                *("-h", "127.0.0.1", "-p", str(stage.dagster_port)),
+            ],
+            env=environment(stage.settings, DAGSTER_HOME=str(home)),
+            stdout=output,
+            stderr=output,
+        )
+    url = f"http://127.0.0.1:{stage.dagster_port}"
+    try:
+        wait_until(lambda: answers(f"{url}/server_info"), 90, "Dagster to answer")
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
