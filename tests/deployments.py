@@ -57,7 +57,12 @@ class Plain:
         self._places = dict(places)
         self._health = list(service.get("healthcheck", {}).get("test", ["CMD"]))[1:]
         self.command = [self._here(part) for part in service["command"]]
-        own = {key: self._here(str(value)) for key, value in service["environment"].items()}
+        # A name without a value is passed on from the host by compose, where it is set.
+        own = {
+            key: self._here(str(value))
+            for key, value in service["environment"].items()
+            if value is not None
+        }
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -257,7 +257,9 @@ def test_health_and_metrics(bridge: BridgeProcess) -> None:
 
 def test_its_lag_is_shown(shared: Settings, bridge: BridgeProcess, user: str) -> None:
     produce(shared, "user-events", [of(user)] * 50)
-    wait_until(lambda: group_lags(shared)["websocket-bridge"] == 0, 20, "no lag")
+    wait_until(
+        lambda: group_lags(shared, load_streams(shared))["websocket-bridge"] == 0, 20, "no lag"
+    )
     assert bridge.metric("streamflow_records_in_total") >= 50
 
 

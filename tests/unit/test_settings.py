@@ -103,7 +103,7 @@ def test_a_stream_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         "nowhere:STREAM": "cannot be imported",
         "streamflow.streams.user_events:NOTHING": "cannot be imported",
         "streamflow.streams.user_events:UserEvent": "is not a Stream",
-        "": "no stream is configured",
+        ",": "no stream is configured",
         "streamflow.streams.user_events:USER_EVENTS,"
         "streamflow.streams.user_events:USER_EVENTS": "the same name",
     }.items():

@@ -1,0 +1,111 @@
+"""What the dashboard costs, and how soon it tells: run it beside a stack into which nobody else
+produces (``streamflow up --without producer``), or somebody else's event changes the figure.
+
+    eval "$(streamflow env)"; python benchmarks/dashboard.py --url http://127.0.0.1:8501
+
+It opens one and then ten sessions of the Live page in a headless Chromium, measures the server's CPU
+over 20 s each, and then produces one event at a time and waits until the figure on the page changes.
+Needs the development packages (`make setup-dev browser`).
+"""
+
+import json
+import shutil
+import statistics
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import psutil
+import typer
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from streamflow.contract import format_time
+from streamflow.kafka import clients
+from streamflow.registry import load_streams
+from streamflow.settings import Settings, load_settings
+
+SECONDS = 20.0
+TRIES = 20
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+STORED = ".st-key-figure-stored [data-testid=stMetricValue]"
+
+
+def server_of(port: int) -> psutil.Process:
+    """The process that listens on a port."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            return psutil.Process(connection.pid)
+    raise typer.BadParameter(f"nobody listens on port {port}")
+
+
+def open_page(browser: Browser, url: str) -> Page:
+    """A session of its own, with its first figures."""
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.goto(url)
+    page.locator(STORED).wait_for(timeout=60_000)
+    return page
+
+
+def cpu(server: psutil.Process) -> float:
+    """Share of one core, in percent."""
+    server.cpu_percent()
+    time.sleep(SECONDS)
+    return float(server.cpu_percent())
+
+
+def delays(settings: Settings, page: Page) -> list[float]:
+    """Seconds from the acknowledgement of an event to the changed figure, for each try."""
+    stream = load_streams(settings)[0]
+    producer = clients.producer(settings)
+    found = []
+    for number in range(TRIES):
+        before = page.locator(STORED).inner_text()
+        event = {
+            "id": number,
+            "type": "USER_LOGIN",
+            "user": "bench",
+            "timestamp": format_time(datetime.now(UTC)),
+        }
+        producer.produce(stream.topic, json.dumps(event).encode(), b"bench")
+        producer.flush(10)
+        began = time.perf_counter()
+        page.wait_for_function(
+            "([path, before]) => document.querySelector(path).innerText !== before",
+            arg=[STORED, before],
+            timeout=30_000,
+            polling=20,
+        )
+        found.append(time.perf_counter() - began)
+        # At another moment of the poller's second each time.
+        time.sleep(0.37)
+    return sorted(found)
+
+
+def main(
+    url: Annotated[str, typer.Option(help="Of the dashboard.")] = "http://127.0.0.1:8501",
+) -> None:
+    """Measures, and prints one line of JSON."""
+    settings = load_settings()
+    server = server_of(int(url.rsplit(":", 1)[1].strip("/")))
+    result: dict[str, Any] = {}
+    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        result["cpu_percent_idle"] = cpu(server)
+        page = open_page(browser, url)
+        result["cpu_percent_1_session"] = cpu(server)
+        found = delays(settings, page)
+        result["seconds_to_page_p50"] = round(statistics.median(found), 3)
+        result["seconds_to_page_p95"] = round(found[int(len(found) * 0.95) - 1], 3)
+        pages = [open_page(browser, url) for _ in range(9)]
+        result["cpu_percent_10_sessions"] = cpu(server)
+        result["sessions"] = 1 + len(pages)
+        result["server_threads"] = server.num_threads()
+        result["server_rss_mb"] = round(server.memory_info().rss / 1e6)
+        browser.close()
+    result["load_average"] = psutil.getloadavg()[0]
+    typer.echo(json.dumps(result))
+
+
+if __name__ == "__main__":
+    typer.run(main)
