@@ -165,8 +165,8 @@ class Session:
         """Leaves out the records of partitions that were given away while this call went on.
 
         Those of partitions taken over in this call are all of the new assignment: librdkafka leaves
-        out what an earlier one had fetched. There is no seek to make sure of that, since one that
-        meets a fetch on its way back skips what that fetch had brought.
+        out what an earlier one had fetched. There is no seek to make sure of that: until a record
+        comes, the consumer has no position then, and what stood for "none" was once stored as one.
         """
         return [
             message
