@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -33,6 +33,9 @@ from streamlit_app.watch import Watch
 from streamlit_app.webhook import Webhook
 
 log = structlog.get_logger()
+
+# The web server's pool: at most 40, which end when they have been idle and others come to work.
+_POOLED: Final = "AnyIO worker thread"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ class Serving:
                 }
                 for name, reading in self.poller.readings().items()
             },
-            "threads": threading.active_count(),
+            "threads": sum(each.name != _POOLED for each in threading.enumerate()),
             "looked_at": self.demand.wishes,
         }
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,12 @@ class DashboardProcess:
                 return dict(json.loads(answer.read()))
         except (urllib.error.URLError, OSError):
             return {}
+
+    def sessions(self) -> int:
+        """How many sessions Streamlit keeps, by its own metrics."""
+        with urllib.request.urlopen(f"{self.url}/_stcore/metrics", timeout=5) as answer:
+            [line] = re.findall(rb"^active_sessions (\d+)$", answer.read(), re.MULTILINE)
+        return int(line)
 
     def wait_ready(self) -> None:
         def ready() -> bool:
@@ -101,3 +108,19 @@ def tick(page: Page, key: str, row: int) -> None:
     assert box is not None
     # It is drawn on a canvas: 35 pixels a row, and the head.
     page.mouse.click(box["x"] + 18, box["y"] + 35 * (row + 1) + 17)
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """Takes an option of a selection. A page that is still being drawn closes the list again: it is
+    opened until the option is there, as people do it."""
+    field = page.get_by_label(label)
+    found = page.get_by_role("option", name=option)
+
+    def opened() -> bool:
+        if not found.is_visible():
+            field.click()
+        return found.is_visible()
+
+    wait_until(opened, PATIENCE / 1000, f"the option {option!r}")
+    found.click()
+    field.press("Escape")

@@ -7,10 +7,11 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from streamflow.errors import ErrorCode, StreamFlowError
+from streamflow.errors import ErrorCode
 from streamlit_app import charts, units
 from streamlit_app.components import show, span_control, trouble
 from streamlit_app.demand import Question
+from streamlit_app.errand import Errand, errand
 from streamlit_app.markup import (
     Html,
     Tone,
@@ -47,7 +48,7 @@ _REPAIRS: Final = {
     "add_zone": "times without a zone: UTC",
 }
 _RUN: Final = "replay_run"
-_SELECTED: Final = "letters_selected"
+_PLAN, _APPLY = "plan", "apply"
 
 
 def render() -> None:
@@ -295,29 +296,40 @@ def _replay_form(server: Serving, chosen: list[Letter], wanted: LetterFilter) ->
         help="Sent, and seen stored, before all others.",
     )
     rate = second.number_input("At most, letters/s", 1.0, 100_000.0, 500.0, key="replay_rate")
+    task: Errand[str] = errand(_RUN)
     first, second = st.columns(2)
-    plan = first.button("Plan (dry run)", width="stretch", icon=":material/fact_check:")
-    apply = second.button(
-        "Replay", type="primary", width="stretch", icon=":material/replay:", key="replay-now"
+    first.button(
+        "Plan (dry run)",
+        width="stretch",
+        icon=":material/fact_check:",
+        on_click=task.ask,
+        args=(_PLAN,),
     )
-    if plan or apply:
+    second.button(
+        "Replay",
+        type="primary",
+        width="stretch",
+        icon=":material/replay:",
+        on_click=task.ask,
+        args=(_APPLY,),
+    )
+    if task.asked is not None:
         order = Order(
             ids=[letter.id for letter in chosen],
             codes=() if chosen else wanted.codes,
             text="" if chosen else wanted.text,
             repairs=repairs,
-            dry_run=plan,
+            dry_run=task.asked != _APPLY,
             canary=int(canary),
             rate=float(rate),
         )
-        try:
-            with st.spinner("Asking Dagster …"):
-                st.session_state[_RUN] = replay(server.dagster, identity, order)
-            server.demand.refresh("replay runs")
-        except StreamFlowError as error:
-            show(banner(Tone.BAD, "Dagster did not start a run that we know of", str(error)))
-    if _RUN in st.session_state:
-        _follow(st.session_state[_RUN])
+        with st.spinner("Asking Dagster …"):
+            task.do(partial(replay, server.dagster, identity, order))
+        server.demand.refresh("replay runs")
+    if task.error is not None:
+        show(banner(Tone.BAD, "Dagster did not start a run that we know of", task.error))
+    if task.result is not None:
+        _follow(task.result)
 
 
 @st.fragment(run_every=1)

@@ -1,17 +1,20 @@
 """Inspector: the records of a topic, live or searched, and one of them in full with its way."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import orjson
 import pandas as pd
 import streamlit as st
 
-from streamflow.errors import StreamFlowError, UsageError
+from streamflow.errors import UsageError
 from streamflow.records import ORIGIN_HEADER, Origin
 from streamlit_app import units
 from streamlit_app.components import show
+from streamlit_app.errand import Errand, errand
 from streamlit_app.filters import Filter
 from streamlit_app.markup import Html, Tone, banner, empty, mark, soft, table
 from streamlit_app.masking import SeenRecord
@@ -199,48 +202,49 @@ def _search_form(server: Serving, topic: str, wanted: Filter) -> None:
     """Where to begin, and the button. The search is I/O, so it runs only when asked for."""
     first, second, third = st.columns([1.3, 1.6, 1.6], vertical_alignment="bottom")
     begin = first.selectbox("From", [_FROM_END, _FROM_OFFSET, _FROM_TIME], key="from")
-    start: Start | None
+    start: Callable[[], Start]
     if begin == _FROM_OFFSET:
         offset = second.number_input("Offset, in every partition", min_value=0, key="offset")
-        start = Start(offset=int(offset or 0))
+        start = partial(Start, offset=int(offset or 0))
     elif begin == _FROM_TIME:
         moment = second.text_input(
             "Time, UTC", key="time", placeholder=f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
         )
-        start = _start_at(moment or "")
+        start = partial(_start_at, moment or "")
     else:
         last = second.number_input(
             "How many", min_value=100, max_value=1_000_000, value=100_000, step=1000, key="last"
         )
-        start = Start(last=int(last or 100_000))
-    with third:
-        pressed = st.button("Search", type="primary", icon=":material/search:", width="stretch")
-    if not pressed:
-        return
-    if start is None:
-        show(banner(Tone.WARN, "The time cannot be read", "Write it as 2026-03-01 12:00, in UTC."))
-        return
-    try:
+        start = partial(Start, last=int(last or 100_000))
+    task: Errand[tuple[str, SearchResult]] = errand(_RESULT)
+    third.button(
+        "Search",
+        type="primary",
+        icon=":material/search:",
+        width="stretch",
+        on_click=task.ask,
+        args=(topic,),
+    )
+    if task.asked is not None:
         with st.spinner("Reading …"):
-            st.session_state[_RESULT] = (topic, server.search.run(topic, start, wanted))
-    except StreamFlowError as error:
-        st.session_state.pop(_RESULT, None)
-        show(banner(Tone.BAD, "The search did not finish", str(error)))
+            task.do(lambda: (topic, server.search.run(topic, start(), wanted)))
+    if task.error is not None:
+        show(banner(Tone.BAD, "The search did not finish", task.error))
 
 
-def _start_at(text: str) -> Start | None:
+def _start_at(text: str) -> Start:
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
-        return None
+        raise UsageError("the time cannot be read: write it as 2026-03-01 12:00, in UTC") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return Start(time=moment.timestamp())
 
 
 def _found(topic: str) -> None:
     with st.container(border=True, key="card-found"):
-        kept = st.session_state.get(_RESULT)
-        if kept is None or kept[0] != topic:
+        task: Errand[tuple[str, SearchResult]] = errand(_RESULT)
+        if task.result is None or task.result[0] != topic:
             show(
                 empty(
                     "Search in what the topic holds",
@@ -249,7 +253,7 @@ def _found(topic: str) -> None:
                 )
             )
             return
-        result: SearchResult = kept[1]
+        result = task.result[1]
         many = "matches" if result.matches != 1 else "match"
         told = (
             f"{units.count(result.matches)} {many} · scanned {units.count(result.scanned)} records "

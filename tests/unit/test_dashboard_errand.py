@@ -1,0 +1,26 @@
+"""What a button asks for is done once, and what came of it is kept."""
+
+from streamflow.errors import UsageError
+from streamlit_app.errand import Errand
+
+
+def test_it_is_done_once_for_each_time_it_was_asked_for() -> None:
+    task: Errand[int] = Errand()
+    assert task.asked is None
+    task.ask("plan")
+    assert task.asked == "plan"
+    task.do(lambda: 7)
+    assert (task.asked, task.result, task.error) == (None, 7, None)
+
+
+def test_a_failure_is_kept_to_be_shown_and_takes_the_place_of_an_older_result() -> None:
+    def fail() -> int:
+        raise UsageError("write the time as 2026-03-01 12:00")
+
+    task: Errand[int] = Errand(result=7)
+    task.ask("search")
+    task.do(fail)
+    assert (task.asked, task.result) == (None, None)
+    assert task.error == "write the time as 2026-03-01 12:00"
+    task.do(lambda: 8)
+    assert (task.result, task.error) == (8, None)
