@@ -9,9 +9,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import pairwise
+from statistics import correlation, linear_regression
 from typing import Final, NamedTuple
 
 _MOST_ENDS: Final = 4_000
+_STEADY: Final = 0.7  # correlation with time, below which something only goes up and down
 
 
 class LagTime(NamedTuple):
@@ -103,6 +105,17 @@ class Observation(NamedTuple):
     def lag(self) -> int:
         """Offsets between the two."""
         return max(0, self.end - self.position)
+
+
+def trend(window: Sequence[tuple[float, float]], *, shortest: float) -> float | None:
+    """How fast a lag grows, in units per second: the slope of time and lag. 0 where it only goes up
+    and down; None where less than `shortest` seconds are known."""
+    if not window or window[-1][0] - window[0][0] < shortest:
+        return None
+    times, lags = zip(*window, strict=True)
+    if min(lags) == max(lags) or abs(correlation(times, lags)) < _STEADY:
+        return 0.0
+    return linear_regression(times, lags).slope
 
 
 def judge_partition(window: Sequence[Observation], *, shortest: float) -> Verdict:

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _PATIENCE: Final = 3.0  # seconds to wait for a thread at the end
+_BREATH: Final = 0.05  # seconds between two looks, at least
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Poller:
 
     def _run(self, job: Job[Any]) -> None:
         failing = False
+        due = time.monotonic()
         while not self._ended.is_set():
             began = time.monotonic()
             before = self._readings[job.name]
@@ -106,7 +108,11 @@ class Poller:
             self._readings[job.name] = reading
             if job.then is not None:
                 job.then(reading, time.time())
-            self._ended.wait(max(0.05, job.interval - (time.monotonic() - began)))
+            # By the clock, so that no second is left out because each look comes a little later;
+            # looks that were missed are not made up for.
+            now = time.monotonic()
+            due = max(due + job.interval, now + _BREATH)
+            self._ended.wait(due - now)
         if job.close is not None:
             with contextlib.suppress(Exception):
                 job.close()

@@ -14,6 +14,7 @@ from streamlit_app.lag import (
     Verdict,
     judge_group,
     judge_partition,
+    trend,
 )
 from streamlit_app.probe import ProbeSample
 from streamlit_app.readings import Reading
@@ -44,11 +45,16 @@ class PartitionLag:
 
 @dataclass(frozen=True, slots=True)
 class GroupLag:
-    """How far a group is behind."""
+    """How far a group is behind.
+
+    Attributes:
+        trend: offsets a second by which its lag grows; None where too little is known.
+    """
 
     group: Group
     partitions: Mapping[Partition, PartitionLag]
     verdict: Verdict
+    trend: float | None
 
     @property
     def records(self) -> int | None:
@@ -105,6 +111,7 @@ class Recorder:
         self._counters: dict[str, _Counter] = {}
         self._ends: dict[Partition, EndHistory] = {}
         self._windows: dict[tuple[str, Partition], deque[Observation]] = {}
+        self._lags: dict[str, deque[tuple[float, float]]] = {}
         self.groups: Mapping[str, GroupLag] = {}
 
     def rate(self, name: str) -> float | None:
@@ -174,4 +181,8 @@ class Recorder:
                 judge_partition(list(window), shortest=SHORTEST),
             )
         verdict = judge_group(each.verdict for each in partitions.values())
-        return GroupLag(group, partitions, verdict)
+        lags = self._lags.setdefault(group.name, deque())
+        lags.append((now, sum(each.records for each in partitions.values())))
+        while now - lags[0][0] > WINDOW:
+            lags.popleft()
+        return GroupLag(group, partitions, verdict, trend(lags, shortest=SHORTEST))

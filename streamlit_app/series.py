@@ -1,12 +1,15 @@
 """Values over time: ring buffers that keep a day in few points, and charts of at most 300."""
 
+import math
 import threading
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final, NamedTuple
 
 MAX_POINTS: Final = 300
+_SLACK: Final = 2  # steps: a measurement that came a little late is no gap
 
 
 class Tier(NamedTuple):
@@ -89,7 +92,8 @@ class Store:
     def recent(self, name: str, now: float, span: float, points: int = MAX_POINTS) -> Points:
         """The last `span` seconds of a series in evenly spaced points, at most `points` of them.
 
-        A point is the mean of its step, or NaN where nothing was measured: a gap stays a gap.
+        A point is the mean of its step. Where nothing was measured for more than two steps there is
+        NaN: a gap stays a gap.
         """
         step = max(span / points, 1.0)
         with self._guard:
@@ -102,7 +106,7 @@ class Store:
 
 
 def downsample(found: list[tuple[float, float]], now: float, span: float, step: float) -> Points:
-    """Means over steps, from the first value on; steps without values are NaN."""
+    """Means over steps, from the first value on; NaN in gaps of more than two steps."""
     last = int(now // step)
     sums: dict[int, list[float]] = {}
     for time, value in found:
@@ -111,11 +115,14 @@ def downsample(found: list[tuple[float, float]], now: float, span: float, step: 
         cell[1] += 1
     # The step that is still growing would show a dip, and before the first value there was nothing.
     first = max(min(sums, default=last), int((now - span) // step) + 1)
-    numbers = range(first, last)
-    return Points(
-        [number * step for number in numbers],
-        [
-            sums[number][0] / sums[number][1] if number in sums else float("nan")
-            for number in numbers
-        ],
-    )
+    times, means = [], []
+    for measured, found_here in groupby(range(first, last), key=sums.__contains__):
+        numbers = list(found_here)
+        if measured:
+            means += [sums[number][0] / sums[number][1] for number in numbers]
+        elif len(numbers) > _SLACK:
+            means += [math.nan] * len(numbers)
+        else:
+            continue
+        times += [number * step for number in numbers]
+    return Points(times, means)

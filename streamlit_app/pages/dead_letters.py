@@ -144,7 +144,7 @@ def _over_time(span: float) -> None:
                 unit="dead letters",
                 colour="code",
                 order=sorted({each.code for each in reading.sample}),
-                height=190,
+                height=250,
             )
     with right, st.container(border=True, key="card-statuses", height="stretch"):
         st.subheader("By status", anchor=False)
@@ -181,11 +181,11 @@ def _list(
         if trouble(reading, reading.measured_at or 0.0, "PostgreSQL") and not reading.sample:
             return []
         found = reading.sample or ()
-        with st.container(
-            horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
-        ):
+        # Not at the right end: there the table shows its own buttons.
+        with st.container(horizontal=True, vertical_alignment="center"):
             most = f", the newest {MOST_LETTERS}" if len(found) >= MOST_LETTERS else ""
-            st.subheader(f"{units.count(len(found))} letters{most}", anchor=False)
+            many = "letter" if len(found) == 1 else "letters"
+            st.subheader(f"{units.count(len(found))} {many}{most}", anchor=False, width="content")
             if st.button("Refresh", icon=":material/refresh:", type="tertiary"):
                 server.demand.refresh(_letters_question(server, wanted).key)
                 st.rerun()

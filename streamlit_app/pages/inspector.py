@@ -184,7 +184,8 @@ def _rows(key: str, records: tuple[SeenRecord, ...]) -> None:
                 "appended (UTC)", format="HH:mm:ss.SSS", timezone="UTC", width=105
             ),
             "p": st.column_config.NumberColumn("p", width=34, help="Partition"),
-            "offset": st.column_config.NumberColumn("offset", format="plain", width=75),
+            # Not "plain": of that Streamlit 1.67 makes 14061.000000000002.
+            "offset": st.column_config.NumberColumn("offset", format="%d", width=75),
             "key": st.column_config.TextColumn("key", width=90),
             "value": st.column_config.TextColumn("value", width="large"),
         },

@@ -9,9 +9,20 @@ import streamlit as st
 from streamlit_app import charts, units
 from streamlit_app.components import metric, show, span_control, trouble
 from streamlit_app.lag import MEANINGS
-from streamlit_app.markup import VERDICT_TONES, Html, Tone, chip, code, empty, mark, soft, table
+from streamlit_app.markup import (
+    VERDICT_TONES,
+    Html,
+    Tone,
+    chip,
+    code,
+    empty,
+    mark,
+    soft,
+    table,
+    text,
+)
 from streamlit_app.readings import Figure, Reading
-from streamlit_app.recording import GroupLag
+from streamlit_app.recording import WINDOW, GroupLag
 from streamlit_app.series import Points
 from streamlit_app.serving import Serving, serving
 from streamlit_app.sources.postgres import PostgresSample
@@ -286,8 +297,31 @@ def _groups_table(groups: Mapping[str, GroupLag]) -> Html:
             seconds = ("" if each.time.exact else "over ") + units.duration(each.time.seconds)
         verdict = chip(VERDICT_TONES[each.verdict], str(each.verdict), MEANINGS[each.verdict])
         members = f"{each.group.members} · {each.group.state}"
-        rows.append((code(name), verdict, units.count(each.records), seconds, soft(members)))
-    return table(("group", "verdict", "lag, records", "lag, time", "members"), rows, (2, 3))
+        rows.append(
+            (
+                code(name),
+                verdict,
+                units.count(each.records),
+                seconds,
+                _trend(each.trend),
+                soft(members),
+            )
+        )
+    return table(
+        ("group", "verdict", "lag, records", "lag, time", "trend", "members"), rows, (2, 3, 4)
+    )
+
+
+def _trend(growth: float | None) -> Html:
+    if growth is None:
+        return soft(units.UNKNOWN)
+    if round(growth, 1) == 0:
+        return soft("steady")
+    sign, words = ("▲", "grows by") if growth > 0 else ("▼", "shrinks by")
+    return Html(
+        f'<span title="{words} so many offsets a second, over the last {WINDOW:.0f} s">'
+        f"{sign} {text(units.rate(abs(growth)))}</span>"
+    )
 
 
 def _totals_table(server: Serving, sample: PostgresSample | None) -> Html:

@@ -1,7 +1,8 @@
 """Pipeline: the flow with live rates and health, topics against their specification, configuration."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -54,7 +55,7 @@ def _flow(name: str) -> None:
     stream = next(each for each in server.streams if each.name == name)
     now = time.time()
     boxes = _boxes(server, stream, now)
-    picture = svg(boxes, _edges(server, stream, now), *_SIZE, f"The flow of {stream.name}")
+    picture = svg(boxes, _edges(server, stream, boxes, now), *_SIZE, f"The flow of {stream.name}")
     draw(picture, "flow")
     kafka = server.poller.reading("kafka")
     legend = "rounded: worker · square: topic or table · moving line: records flow now · "
@@ -128,8 +129,25 @@ def _boxes(server: Serving, stream: Stream, now: float) -> dict[str, Box]:
     }
     bridge_state = states.get("bridge")
     if (bridge_state is not None and bridge_state.answers) or (bridge and bridge.partitions):
-        found["bridge"] = worker("bridge", _COLUMNS[3], 304)
+        box = worker("bridge", _COLUMNS[3], 304)
+        state, lag = box.lines
+        found["bridge"] = replace(box, lines=(f"{state} · reads all topics", lag))
+        found["clients"] = _clients(bridge_state)
     return found
+
+
+def _clients(bridge: WorkerState | None) -> Box:
+    """Who listens to the bridge."""
+    connected = None if bridge is None else bridge.clients
+    missed = None if bridge is None else bridge.missed
+    return Box(
+        "Socket.IO",
+        "store",
+        _COLUMNS[4],
+        304,
+        Tone.GOOD if connected else Tone.IDLE,
+        (f"{units.count(connected)} connected", f"{units.count(missed)} records missed"),
+    )
 
 
 def _badness(tone: Tone) -> int:
@@ -142,7 +160,7 @@ def _latency(server: Serving, stream: Stream) -> str:
     return f"event to row p99 {units.duration(found.event[1])}" if found else "no row just now"
 
 
-def _edges(server: Serving, stream: Stream, now: float) -> list[Edge]:
+def _edges(server: Serving, stream: Stream, boxes: Mapping[str, Box], now: float) -> list[Edge]:
     workers: Reading[dict[str, WorkerState]] = server.poller.reading("workers")
     states = workers.sample or {} if workers.is_current(now) else {}
 
@@ -162,7 +180,8 @@ def _edges(server: Serving, stream: Stream, now: float) -> list[Edge]:
 
     loaded = [server.recorder.rate(f"loaded/{topic}") for topic in stream.topic_names]
     known = [rate for rate in loaded if rate is not None]
-    return [
+    to_clients = rate_in("bridge") if states.get("bridge") and states["bridge"].clients else 0.0
+    found = [
         edge("events", "analytics", rate_in("analytics"), "analytics"),
         edge("events", "validator", rate_in("validator"), "validator"),
         edge("events", "loader", server.recorder.rate(f"loaded/{stream.topic}"), "loader", 0.5),
@@ -182,7 +201,9 @@ def _edges(server: Serving, stream: Stream, now: float) -> list[Edge]:
             "letters", "loader", server.recorder.rate(f"loaded/{stream.dead_letter_topic}"), at=0.35
         ),
         edge("loader", "postgres", sum(known) if known else None),
+        edge("bridge", "clients", to_clients, "bridge"),
     ]
+    return [each for each in found if each.start in boxes]
 
 
 _FINE: Final = (Verdict.OK, Verdict.UNKNOWN)

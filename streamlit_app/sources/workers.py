@@ -38,6 +38,8 @@ class WorkerState:
         memory: resident bytes.
         started_at: seconds since the epoch.
         sessions: how often it joined its group.
+        clients: how many are connected; None for a worker that has none.
+        missed: records that slow clients missed since it started.
     """
 
     name: str
@@ -52,6 +54,8 @@ class WorkerState:
     memory: float | None = None
     started_at: float | None = None
     sessions: float | None = None
+    clients: float | None = None
+    missed: float | None = None
 
 
 class WorkersSource:
@@ -121,6 +125,8 @@ class _Worker:
             memory=counters.get(("process_resident_memory_bytes", "")),
             started_at=started,
             sessions=counters.get(("streamflow_sessions_total", "")),
+            clients=counters.get(("streamflow_bridge_clients", "")),
+            missed=counters.get(("streamflow_bridge_missed_total", "")),
         )
 
 

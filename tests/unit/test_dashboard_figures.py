@@ -12,6 +12,7 @@ from streamlit_app.lag import (
     Verdict,
     judge_group,
     judge_partition,
+    trend,
 )
 from streamlit_app.readings import Figure, Reading
 from streamlit_app.series import MAX_POINTS, Store
@@ -66,6 +67,13 @@ def test_a_gap_stays_a_gap() -> None:
     assert [math.isnan(mean) for mean in means] == [False] * 10 + [True] * 5 + [False] * 5
 
 
+def test_a_measurement_that_came_late_is_no_gap() -> None:
+    store = Store()
+    for second in (0, 1, 3, 4, 7, 8):
+        store.add("rate", 1000.0 + second, float(second))
+    assert store.recent("rate", 1009.0, 60.0, 60).means == [0.0, 1.0, 3.0, 4.0, 7.0, 8.0]
+
+
 def test_points_are_means_of_their_step() -> None:
     store = Store()
     for second in range(60):
@@ -102,6 +110,18 @@ def test_lag_survives_a_topic_that_was_made_anew() -> None:
     history.add(1.0, 5000)
     history.add(2.0, 10)
     assert history.lag(position=10, now=3.0) == LagTime(0.0, exact=True)
+
+
+def test_the_trend_of_a_lag_is_its_slope_and_zero_where_it_only_goes_up_and_down() -> None:
+    growing = [(float(second), 35.0 * second + second % 3) for second in range(30)]
+    assert trend(growing, shortest=10) == pytest.approx(35, abs=0.5)
+    shrinking = [(time, 2_000 - lag) for time, lag in growing]
+    assert trend(shrinking, shortest=10) == pytest.approx(-35, abs=0.5)
+    restless = [(float(second), 100.0 * (second % 2)) for second in range(30)]
+    assert trend(restless, shortest=10) == 0
+    assert trend([(float(second), 7.0) for second in range(30)], shortest=10) == 0
+    assert trend(growing[:5], shortest=10) is None
+    assert trend([], shortest=10) is None
 
 
 def test_an_end_history_stays_small_and_right() -> None:
