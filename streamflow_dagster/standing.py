@@ -6,8 +6,12 @@ what was reported outside of runs, which the workers' reports are.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import dagster as dg
+
+# In the metadata of what is reported outside of its run: which run it was.
+RUN: Final = "run"
 
 
 def standing(
@@ -23,6 +27,6 @@ def standing(
                 passed=result.passed,
                 severity=result.severity,
                 description=result.description,
-                metadata=dict(result.metadata),
+                metadata={**result.metadata, RUN: dg.MetadataValue.dagster_run(context.run.run_id)},
             )
         )

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from streamlit_app.roles import Identity, require_operator
-from streamlit_app.sources.dagster import Dagster
+from streamlit_app.sources.dagster import REPLAY_JOB, Dagster
 
 log = structlog.get_logger()
 
@@ -61,7 +61,7 @@ def replay(dagster: Dagster, identity: Identity, order: Order) -> str:
         UsageError: Dagster refuses; says why.
     """
     require_operator(identity)
-    run_id = dagster.launch_replay(order.config(identity.name))
+    run_id = dagster.launch(REPLAY_JOB, order.config(identity.name))
     log.info(
         "replay_requested",
         requested_by=identity.name,

@@ -104,7 +104,7 @@ def _strip() -> None:
         firing = server.watch.book.firing()
         for alert in firing[:_SHOWN_ALERTS]:
             tone = Tone.BAD if alert.condition.severity == "critical" else Tone.WARN
-            since = f"since {units.clock(alert.since)} UTC"
+            since = f"since {units.when(alert.since, now)} UTC"
             show(banner(tone, alert.condition.text, f"{since} · {alert.condition.action}"))
         if len(firing) > _SHOWN_ALERTS:
             show(soft(f"and {len(firing) - _SHOWN_ALERTS} more: see Alerts"))

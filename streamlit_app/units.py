@@ -79,6 +79,14 @@ def clock(time: float | None) -> str:
     return UNKNOWN if time is None else f"{datetime.fromtimestamp(time, UTC):%H:%M:%S}"
 
 
+def when(time: float | None, now: float) -> str:
+    """The time of day in UTC, with the day before it where that is not today."""
+    if time is None:
+        return UNKNOWN
+    found, today = datetime.fromtimestamp(time, UTC), datetime.fromtimestamp(now, UTC)
+    return f"{found:%H:%M:%S}" if found.date() == today.date() else f"{found:%Y-%m-%d %H:%M}"
+
+
 def moment(time: datetime | None) -> str:
     """A moment in UTC, to the millisecond."""
     if time is None:

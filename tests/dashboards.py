@@ -21,7 +21,6 @@ from streamflow.settings import Settings
 
 PATIENCE = 30_000  # milliseconds
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PAGES = ("", "inspector", "windows", "dead-letters", "quality", "pipeline", "alerts")
 
 
 class DashboardProcess:
@@ -97,6 +96,21 @@ def figure(page: Page, name: str) -> Locator:
 def note(page: Page, name: str) -> Locator:
     """What stands below the value on a card."""
     return page.locator(f".st-key-figure-{name} [data-testid=stMetricDelta]")
+
+
+def take_picture(page: Page, name: str) -> None:
+    """The whole page as an image in $SCREENSHOTS; does nothing where that is not set."""
+    folder = os.environ.get("SCREENSHOTS")
+    if folder is None:
+        return
+    before = page.viewport_size
+    assert before is not None
+    # Streamlit scrolls inside the page: to be seen at once, it must fit.
+    tall = page.locator("[data-testid=stMain]").evaluate("main => main.scrollHeight")
+    page.set_viewport_size({"width": before["width"], "height": int(tall) + 20})
+    page.wait_for_timeout(1_500)  # for charts and tables to be drawn anew: only pictures need it
+    page.screenshot(path=Path(folder, f"{name}.png"))
+    page.set_viewport_size(before)
 
 
 def tick(page: Page, key: str, row: int) -> None:

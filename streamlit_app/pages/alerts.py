@@ -47,7 +47,7 @@ def _now() -> None:
                             _state(alert),
                             alert.condition.rule,
                             alert.condition.text,
-                            f"{units.clock(alert.since)}, {units.duration(now - alert.since)}",
+                            f"{units.when(alert.since, now)}, {units.duration(now - alert.since)}",
                             soft(alert.condition.action),
                         )
                         for alert in active
@@ -66,7 +66,7 @@ def _now() -> None:
                     ("from (UTC)", "for", "what"),
                     (
                         (
-                            units.clock(each.since),
+                            units.when(each.since, now),
                             units.duration((each.resolved_at or now) - each.since),
                             each.condition.text,
                         )
@@ -90,6 +90,7 @@ def _deliveries(server: Serving) -> None:
     if not server.webhook.configured:
         show(empty("No webhook is configured", "Set STREAMFLOW_WEBHOOK_URL to be told of changes."))
         return
+    now = time.time()
     sent = list(server.webhook.deliveries)[::-1][:20]
     if not sent:
         show(
@@ -103,7 +104,7 @@ def _deliveries(server: Serving) -> None:
             ("at (UTC)", "delivered", "message"),
             (
                 (
-                    units.clock(each.at),
+                    units.when(each.at, now),
                     mark(Tone.GOOD if each.delivered else Tone.BAD, each.detail),
                     each.text,
                 )

@@ -1,15 +1,16 @@
 """Data quality: the last result of every Dagster check, its message and its history."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 import streamlit as st
 
 from streamlit_app import units
-from streamlit_app.components import show
+from streamlit_app.components import metric, show
 from streamlit_app.demand import Question
 from streamlit_app.markup import Html, Tone, banner, chip, code, empty, link, soft, table
-from streamlit_app.readings import Reading
+from streamlit_app.readings import Figure, Reading
 from streamlit_app.serving import Serving, serving
 from streamlit_app.sources.dagster import Check, Execution
 
@@ -59,18 +60,17 @@ def _summary(checks: Sequence[Check], reading: Reading[Any]) -> None:
     never = sum(not check.executions for check in checks)
     columns = st.columns(4)
     figures = (
-        ("Passed", tones.count(Tone.GOOD)),
-        ("Failed", tones.count(Tone.BAD)),
-        ("Warnings", tones.count(Tone.WARN)),
-        ("Never run", never),
+        ("passed", "Passed", tones.count(Tone.GOOD)),
+        ("failed", "Failed", tones.count(Tone.BAD)),
+        ("warnings", "Warnings", tones.count(Tone.WARN)),
+        ("never-run", "Never run", never),
     )
-    for column, (title, number) in zip(columns, figures, strict=True):
-        column.metric(
-            title,
-            units.count(number),
-            border=True,
-            help=f"Asked of Dagster every {reading.interval:g} s.",
+    for column, (key, title, number) in zip(columns, figures, strict=True):
+        figure = Figure(
+            number, reading.measured_at, reading.source, reading.interval, reading.error
         )
+        with column:
+            metric(key, title, figure, units.count)
 
 
 def _state(check: Check) -> tuple[Tone, str]:
@@ -103,11 +103,16 @@ def _table(server: Serving, checks: Sequence[Check]) -> Html:
                 chip(tone, word),
                 _strokes(check.executions),
                 (last.description if last else "") or soft(check.description),
-                soft(units.clock(last.at) if last else "—"),
-                link(server.dagster.run_url(last.run_id), "run") if last else "",
+                soft(units.when(last.at, time.time()) if last else "—"),
+                _run_link(server, last, "run") if last else "",
             )
         )
     return table(("check", "result", "history, newest first", "message", "at (UTC)", ""), rows)
+
+
+def _run_link(server: Serving, execution: Execution, words: str) -> Html | str:
+    """Empty where somebody reported a result without a run."""
+    return link(server.dagster.run_url(execution.run_id), words) if execution.run_id else ""
 
 
 def _blocking(check: Check) -> str:
@@ -119,7 +124,9 @@ def _strokes(executions: Sequence[Execution]) -> Html:
     for each in executions[:12]:
         tone, word = _result(each)
         sign = {Tone.GOOD: "✓", Tone.WARN: "▲", Tone.BAD: "✕", Tone.IDLE: "○"}[tone]
-        signs.append(f'<span class="sf-{tone}" title="{word} {units.clock(each.at)}">{sign}</span>')
+        signs.append(
+            f'<span class="sf-{tone}" title="{word} {units.when(each.at, time.time())}">{sign}</span>'
+        )
     return Html(f'<span class="sf-strokes">{"".join(signs)}</span>')
 
 
@@ -140,10 +147,10 @@ def _one(server: Serving, checks: Sequence[Check]) -> None:
             ("at (UTC)", "result", "message", ""),
             (
                 (
-                    units.clock(each.at),
+                    units.when(each.at, time.time()),
                     chip(*_result(each)),
                     each.description,
-                    link(server.dagster.run_url(each.run_id), f"run {each.run_id[:8]}"),
+                    _run_link(server, each, f"run {each.run_id[:8]}"),
                 )
                 for each in check.executions
             ),

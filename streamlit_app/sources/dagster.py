@@ -4,7 +4,7 @@ is launched there."""
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, Final
@@ -15,7 +15,9 @@ _TIMEOUT: Final = 8.0  # seconds
 _LAUNCH_TIMEOUT: Final = 60.0  # seconds; a process is started before it answers
 REPOSITORY: Final = "__repository__"
 REPLAY_JOB: Final = "replay_dead_letters"
-_HISTORY: Final = 20  # executions of a check
+# Executions of a check. Each is told twice, by its run and outside of it, so that it stands while
+# workers report new rows (`streamflow_dagster.standing`).
+_HISTORY: Final = 40
 _RUNS: Final = 5
 
 FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -102,7 +104,7 @@ class Dagster:
                 each["name"],
                 each["description"] or "",
                 bool(each["blocking"]),
-                tuple(_execution(one) for one in found),
+                _once(_execution(one) for one in found),
             )
             for (path, each), found in zip(known, executions, strict=True)
         ]
@@ -133,21 +135,21 @@ class Dagster:
         found = self._ask(_REPLAYS, {"job": REPLAY_JOB, "limit": _RUNS})["runsOrError"]
         return [_run(each) for each in found.get("results", ())]
 
-    def launch_replay(self, config: dict[str, Any]) -> str:
-        """Starts a replay, and returns its run's id.
+    def launch(self, job: str, config: dict[str, Any]) -> str:
+        """Starts a run of a job, and returns its id.
 
         Raises:
             Unavailable: Dagster does not answer.
             UsageError: Dagster refuses; says why.
         """
-        location = self._location()
+        location = self._location(job)
         found = self._ask(
             _LAUNCH,
             {
                 "selector": {
                     "repositoryLocationName": location,
                     "repositoryName": REPOSITORY,
-                    "jobName": REPLAY_JOB,
+                    "jobName": job,
                 },
                 "config": config,
             },
@@ -158,12 +160,12 @@ class Dagster:
         reasons = [each["message"] for each in found.get("errors", ())]
         raise UsageError("Dagster refuses: " + ("; ".join(reasons) or found.get("message", "?")))
 
-    def _location(self) -> str:
+    def _location(self, job: str) -> str:
         found = self._ask(_LOCATIONS, {})["repositoriesOrError"]
         for repository in found.get("nodes", ()):
-            if REPLAY_JOB in {job["name"] for job in repository["jobs"]}:
+            if job in {each["name"] for each in repository["jobs"]}:
                 return str(repository["location"]["name"])
-        raise Unavailable(f"Dagster at {self.url} has no job {REPLAY_JOB}: load streamflow_dagster")
+        raise Unavailable(f"Dagster at {self.url} has no job {job}: load streamflow_dagster")
 
     def _ask(
         self, query: str, variables: dict[str, Any], *, timeout: float = _TIMEOUT
@@ -209,15 +211,28 @@ def _run(found: dict[str, Any]) -> Run:
     )
 
 
+def _once(executions: Iterable[Execution]) -> tuple[Execution, ...]:
+    """One of each run, and those that belong to none."""
+    seen: set[str] = set()
+    kept = []
+    for each in executions:
+        if each.run_id not in seen:
+            kept.append(each)
+            seen |= {each.run_id} - {""}
+    return tuple(kept)
+
+
 def _execution(found: dict[str, Any]) -> Execution:
     evaluation = found["evaluation"] or {}
+    entries = evaluation.get("metadataEntries", ())
+    outside_of = next((entry["runId"] for entry in entries if entry.get("runId")), "")
     return Execution(
-        found["runId"],
+        found["runId"] or outside_of,
         found["status"],
         evaluation.get("severity") or "",
         float(found["timestamp"]),
         evaluation.get("description") or "",
-        tuple((entry["label"], _text(entry)) for entry in evaluation.get("metadataEntries", ())),
+        tuple((entry["label"], _text(entry)) for entry in entries if not entry.get("runId")),
     )
 
 
@@ -246,6 +261,7 @@ metadataEntries {
   ... on PathMetadataEntry { path }
   ... on TimestampMetadataEntry { timestamp }
   ... on TableMetadataEntry { table { records } }
+  ... on PipelineRunMetadataEntry { runId }
 }
 """
 _CHECKS: Final = """

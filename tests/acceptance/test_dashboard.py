@@ -15,13 +15,13 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from dashboards import (
-    PAGES,
     PATIENCE,
     DashboardProcess,
     choose,
     figure,
     note,
     open_browser,
+    take_picture,
     tick,
 )
 from faults import free_ports, wait_until
@@ -31,11 +31,24 @@ from streamflow.kafka.topics import provision
 from streamflow.privacy import Hasher
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamlit_app.sources.dagster import Dagster
+from webhook import Webhook
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 WORKERS = ("validator", "analytics", "loader")
 ADDRESS = "needle@example.com"
+CHECKS = 29
+# Each page, filled by the tests before, and what it shows when it is.
+PAGES = {
+    "": ".st-key-card-throughput canvas, .st-key-card-throughput svg",
+    "inspector?mode=Live+tail": ".st-key-card-tail [data-testid=stDataFrame]",
+    "windows?window_span=24+h&until=2026-03-02": "[data-window-total]",
+    "dead-letters?status=any": ".st-key-card-letters [data-testid=stDataFrame]",
+    "quality": ".st-key-card-checks tbody tr",
+    "pipeline": ".st-key-card-flow svg",
+    "alerts": ".st-key-card-active",
+}
 
 
 @dataclass
@@ -45,7 +58,8 @@ class Stage:
     settings: Settings
     dashboard: DashboardProcess
     directory: Path
-    dagster_port: int
+    dagster_url: str
+    webhook: Webhook
     contexts: list[BrowserContext] = field(default_factory=list)
 
     @property
@@ -87,7 +101,7 @@ def stage(
     urls = ",".join(
         f"{worker}=http://127.0.0.1:{port}" for worker, port in zip(WORKERS, ports, strict=True)
     )
-    with contextlib.ExitStack() as running:
+    with Webhook() as webhook, contextlib.ExitStack() as running:
         for worker, port in zip(WORKERS, ports, strict=True):
             process = WorkerProcess(
                 settings, worker, directory / f"{worker}.log", "--health-port", str(port)
@@ -100,11 +114,12 @@ def stage(
             STREAMFLOW_WORKER_URLS=urls,
             STREAMFLOW_ALERT_FOR="2",
             STREAMFLOW_DAGSTER_URL=f"http://127.0.0.1:{dagster_port}",
+            STREAMFLOW_WEBHOOK_URL=f"{webhook.url}/alerts",
             STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL="2",
         )
         running.callback(dashboard.kill)
         dashboard.wait_ready()
-        yield Stage(settings, dashboard, directory, dagster_port)
+        yield Stage(settings, dashboard, directory, f"http://127.0.0.1:{dagster_port}", webhook)
         # SIGTERM ends threads and connections, and then the process.
         assert dashboard.stop() == 0
         assert "Traceback" not in dashboard.log.read_text(), dashboard.log.read_text()
@@ -239,53 +254,51 @@ def test_dead_letters_show_no_address_and_what_to_do(stage: Stage, browser: Brow
     expect(page.locator(".st-key-card-replay")).to_contain_text("streamflow up")
 
 
-def test_dead_letters_are_replayed_by_clicking(stage: Stage, browser: Browser) -> None:
+def test_dead_letters_are_replayed_by_clicking(
+    stage: Stage, browser: Browser, dagster: str
+) -> None:
     times = [f'"timestamp":"2026-03-01T12:00:0{second}"}}' for second in range(3)]
     body = '{"id":9,"type":"USER_LOGIN","user":"zoneless",'
     before = count(stage.settings, "SELECT count(*) FROM events")
     produce(stage.settings, "user-events", [(body + each).encode() for each in times])
-    with dagster(stage):
-        page = stage.open(browser, "dead-letters?letter_text=zoneless")
-        letters = page.locator(".st-key-card-letters")
-        for _ in range(20):
-            if "3 letters" in letters.inner_text():
-                break
-            letters.get_by_role("button", name="Refresh").click()
-            page.wait_for_timeout(500)
-        expect(letters).to_contain_text("3 letters")
-        for row in range(3):
-            tick(page, "card-letters", row)
-            expect(page.locator(".st-key-card-replay")).to_contain_text(f"{row + 1} selected")
-        choose(page, "Repairs, in this order", "add_zone: ")
-        expect(page.locator(".st-key-repairs")).to_contain_text("add_zone")
-        page.get_by_role("button", name="Plan (dry run)").click()
-        run = page.locator("[data-run-status]")
-        finished = re.compile("SUCCESS|FAILURE")
-        expect(run).to_have_attribute("data-run-status", finished, timeout=90_000)
-        expect(run).to_have_attribute("data-run-status", "SUCCESS")
-        assert count(stage.settings, "SELECT count(*) FROM events") == before
-
-        page.get_by_role("button", name="Replay", exact=True).click()
-        wait_until(
-            lambda: count(stage.settings, "SELECT count(*) FROM events") == before + 3,
-            90,
-            "the replayed rows",
-        )
-        expect(page.locator('[data-status="replayed"]')).to_have_text("3", timeout=60_000)
-        history = page.locator(".st-key-card-history")
-        expect(history).to_contain_text("anonymous")
-        expect(history).to_contain_text("3 stored")
-
-
-@contextlib.contextmanager
-def dagster(stage: Stage) -> Iterator[None]:
-    """Dagster's webserver with the replay job and nothing else; it runs what it is asked to."""
-    definitions = stage.directory / "definitions.py"
-    definitions.write_text(
-        "import dagster\n"
-        "from streamflow_dagster.replay import replay_dead_letters\n"
-        "defs = dagster.Definitions(jobs=[replay_dead_letters])\n"
+    page = stage.open(browser, "dead-letters?letter_text=zoneless")
+    letters = page.locator(".st-key-card-letters")
+    for _ in range(20):
+        if "3 letters" in letters.inner_text():
+            break
+        letters.get_by_role("button", name="Refresh").click()
+        page.wait_for_timeout(500)
+    expect(letters).to_contain_text("3 letters")
+    for row in range(3):
+        tick(page, "card-letters", row)
+        expect(page.locator(".st-key-card-replay")).to_contain_text(f"{row + 1} selected")
+    choose(page, "Repairs, in this order", "add_zone: ")
+    expect(page.locator(".st-key-repairs")).to_contain_text("add_zone")
+    page.get_by_role("button", name="Plan (dry run)").click()
+    run = page.locator("[data-run-status]")
+    expect(page.get_by_role("link", name="in Dagster")).to_have_attribute(
+        "href", re.compile(re.escape(dagster))
     )
+    finished = re.compile("SUCCESS|FAILURE")
+    expect(run).to_have_attribute("data-run-status", finished, timeout=90_000)
+    expect(run).to_have_attribute("data-run-status", "SUCCESS")
+    assert count(stage.settings, "SELECT count(*) FROM events") == before
+
+    page.get_by_role("button", name="Replay", exact=True).click()
+    wait_until(
+        lambda: count(stage.settings, "SELECT count(*) FROM events") == before + 3,
+        90,
+        "the replayed rows",
+    )
+    expect(page.locator('[data-status="replayed"]')).to_have_text("3", timeout=60_000)
+    history = page.locator(".st-key-card-history")
+    expect(history).to_contain_text("anonymous")
+    expect(history).to_contain_text("3 stored")
+
+
+@pytest.fixture(scope="module")
+def dagster(stage: Stage) -> Iterator[str]:
+    """The webserver of Dagster with all that StreamFlow defines; the address at which it answers."""
     home = stage.directory / "dagster"
     home.mkdir()
     # Without a queue no daemon is needed.
@@ -294,20 +307,26 @@ def dagster(stage: Stage) -> Iterator[None]:
         "run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}\n"
     )
     log = stage.directory / "dagster.log"
+    port = stage.dagster_url.rpartition(":")[2]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "dagster_webserver", "-f", str(definitions)),
-                *("-h", "127.0.0.1", "-p", str(stage.dagster_port)),
+                *(
+                    sys.executable,
+                    "-m",
+                    "dagster_webserver",
+                    "-m",
+                    "streamflow_dagster.definitions",
+                ),
+                *("-h", "127.0.0.1", "-p", port),
             ],
             env=environment(stage.settings, DAGSTER_HOME=str(home)),
             stdout=output,
             stderr=output,
         )
-    url = f"http://127.0.0.1:{stage.dagster_port}"
     try:
-        wait_until(lambda: answers(f"{url}/server_info"), 90, "Dagster to answer")
-        yield
+        wait_until(lambda: answers(f"{stage.dagster_url}/server_info"), 90, "Dagster to answer")
+        yield stage.dagster_url
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
@@ -321,10 +340,34 @@ def answers(url: str) -> bool:
         return False
 
 
+def test_quality_shows_what_dagster_found(stage: Stage, browser: Browser, dagster: str) -> None:
+    page = stage.open(browser, "quality")
+    expect(page.locator(".st-key-card-checks tbody tr")).to_have_count(CHECKS)
+    expect(figure(page, "never-run")).to_have_text(str(CHECKS))
+    run_id = Dagster(dagster).launch("data_quality", {})
+    # Some look at the traffic of the last minutes, of which this stage has none.
+    expect(figure(page, "never-run")).to_have_text("0", timeout=90_000)
+    checks = page.locator(".st-key-card-checks tbody tr")
+    for name in ("ledger_closes", "windows_equal_events", "no_gaps"):
+        row = checks.filter(has_text=name).filter(has_text="postgres/").first
+        expect(row).to_contain_text("passed")
+        expect(row.get_by_role("link")).to_have_attribute("href", f"{dagster}/runs/{run_id}")
+    expect(checks.filter(has_text="ledger_closes")).to_contain_text(
+        "each accounted for exactly once"
+    )
+    numbers = [int(figure(page, name).inner_text()) for name in ("passed", "failed", "warnings")]
+    assert sum(numbers) == CHECKS
+    assert numbers[0] == checks.filter(has_text="passed").count()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_fits_a_phone(stage: Stage, browser: Browser, scheme: str) -> None:
+def test_every_page_fits_and_asks_nobody_outside(
+    stage: Stage, browser: Browser, dagster: str, scheme: str, width: int
+) -> None:
+    assert dagster
     page = stage.open(browser, "", color_scheme=scheme)
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size({"width": width, "height": 844})
     outside: list[str] = []
     page.on(
         "request",
@@ -334,12 +377,13 @@ def test_every_page_fits_a_phone(stage: Stage, browser: Browser, scheme: str) ->
             else None
         ),
     )
-    for path in PAGES:
+    for path, content in PAGES.items():
         page.goto(f"{stage.dashboard.url}/{path}")
-        page.locator(".stMainBlockContainer h1").wait_for()
         page.locator(".sf-strip").wait_for()
+        page.locator(content).first.wait_for()
         assert page.locator("[data-testid=stException]").count() == 0, path
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        take_picture(page, f"{path.partition('?')[0] or 'live'}-{scheme}-{width}")
     assert outside == []
 
 
@@ -414,6 +458,9 @@ def test_it_says_that_the_broker_is_gone_and_recovers(
         # What the database tells stays current, and an alert says what is wrong.
         expect(figure(page, "stored")).to_have_text(stored)
         expect(page.locator(".st-key-strip [role=alert]")).to_contain_text("kafka is down")
+        page.get_by_role("link", name="Alerts").click()
+        expect(page.locator(".st-key-card-active")).to_contain_text("kafka is down")
+        page.get_by_role("link", name="Live").click()
     finally:
         broker.start()
     expect(page.locator(".sf-strip")).to_contain_text("Kafka up")
@@ -422,3 +469,13 @@ def test_it_says_that_the_broker_is_gone_and_recovers(
     expected = f"{int(stored.replace(',', '')) + 1:,}"
     expect(figure(page, "stored")).to_have_text(expected)
     expect(page.locator(".sf-strip")).to_contain_text("no alerts")
+    # The webhook was told of the change, and of its end, once each.
+    told = [
+        body["state"]
+        for _, body in stage.webhook.bodies
+        if (body["rule"], body["subject"]) == ("part down", "kafka")
+    ]
+    assert told == ["firing", "resolved"]
+    page.get_by_role("link", name="Alerts").click()
+    expect(page.locator(".st-key-card-history")).to_contain_text("kafka is down")
+    expect(page.locator(".st-key-card-webhook")).to_contain_text("kafka is down")
