@@ -127,11 +127,7 @@ def topic_bounds(settings: Settings, topic: str) -> dict[tuple[str, int], tuple[
 def stored_values(settings: Settings, topic: str) -> list[bytes | None]:
     """The values of a topic's committed records."""
     found: list[bytes | None] = []
-    reader = clients.consumer(
-        settings,
-        settings.prefix + "test",
-        **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
-    )
+    reader = clients.assigned_consumer(settings, settings.prefix + "test")
     for partition, (first, end) in topic_bounds(settings, topic).items():
         reader.assign([TopicPartition(*partition, first)])
         position = first

@@ -20,7 +20,7 @@ import psycopg
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TopicPartition
 
 from streamflow.errors import StreamFlowError
-from streamflow.kafka.clients import admin, consumer, kafka_errors
+from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
@@ -240,7 +240,7 @@ def _newest_append_time(settings: Settings) -> datetime | None:
     if not last:
         return None
     newest = None
-    reader = consumer(settings, "streamflow-doctor", **{"group.protocol": "classic"})
+    reader = assigned_consumer(settings, settings.prefix + "streamflow-doctor")
     with kafka_errors():
         reader.assign(last)
         for record in reader.consume(len(last), timeout=READ_SECONDS):
