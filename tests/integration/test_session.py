@@ -7,7 +7,7 @@ import pytest
 from pipeline import events, produce, topic_bounds
 from streamflow.errors import Unavailable
 from streamflow.flow import Output, Partition
-from streamflow.kafka import clients
+from streamflow.kafka.transactions import transactional_producer
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.job import PlainJob
@@ -99,8 +99,7 @@ def test_an_end_behind_an_aborted_transaction_is_believed(stack_settings: Settin
     session = Session(stack_settings, job, lambda _consumer: Forgetful(), print)
     try:
         stood_at = read_all(session, stack_settings)[job.topics[0], 0]
-        client = clients.producer(stack_settings, **{"transactional.id": job.group})
-        client.init_transactions(30)
+        client = transactional_producer(stack_settings, job.group)
         client.begin_transaction()
         for _ in range(5):
             client.produce(job.topics[0], b"never mind", partition=0)
