@@ -20,6 +20,7 @@ from faults import wait_until
 from streamflow.audit import AuditReport, run_audit
 from streamflow.errors import ErrorCode
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.topics import declared_topics, provision
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
@@ -116,6 +117,18 @@ def streamflow(
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
+
+
+@contextmanager
+def topics_of(settings: Settings) -> Iterator[None]:
+    """Inside, the declared topics are there; afterwards no more."""
+    streams = load_streams(settings)
+    provision(settings, streams)
+    yield
+    names = [spec.name for spec in declared_topics(settings, streams)]
+    for future in clients.admin(settings).delete_topics(names).values():
+        # Waited for, not judged: a test may have deleted one itself.
+        future.exception(30)
 
 
 def topic_bounds(settings: Settings, topic: str) -> dict[tuple[str, int], tuple[int, int]]:
