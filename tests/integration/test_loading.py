@@ -25,7 +25,14 @@ from loads import (
 )
 from streamflow.errors import ConfigurationError, Fenced, Unavailable
 from streamflow.flow import Partition
-from streamflow.records import ORIGIN_HEADER, OutRecord, Position, last_header
+from streamflow.records import (
+    ORIGIN_HEADER,
+    SOURCE_HEADER,
+    Headers,
+    OutRecord,
+    Position,
+    last_header,
+)
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -388,6 +395,28 @@ def test_a_claimed_origin_cannot_take_the_place_of_an_event_to_come(
     query = "SELECT origin_offset, id FROM events ORDER BY origin_offset"
     assert rows(database, query) == [(1, 9), (2, 2)]
     assert value(database, "SELECT count(*) FROM replayed_events") == 0
+
+
+def test_a_claimed_origin_is_a_notification_s_only_if_it_is_a_dead_letter(
+    load: Load, database: Settings
+) -> None:
+    def notification(offset: int, number: int, origin: bytes, source: bytes) -> FakeRecord:
+        body = {"message": "m", "time": "2026-07-01T12:00:00Z", "event_id": number, "user": "u"}
+        headers: Headers = [(ORIGIN_HEADER, origin), (SOURCE_HEADER, source)]
+        return FakeRecord(offset, json.dumps(body).encode(), topic="notifications", headers=headers)
+
+    load.load([dead_letter(0, "user-events/0/0", source_offset=0)])
+    load.load(
+        [
+            notification(0, 10, b"user-events/0/0", b"user-events/1/10"),
+            notification(1, 11, b"user-events/0/5", b"user-events/1/11"),
+        ]
+    )
+    load.load([notification(2, 5, b"user-events/0/5", b"user-events/0/5")])
+
+    query = "SELECT origin_partition, origin_offset, event_id FROM notifications ORDER BY event_id"
+    assert rows(database, query) == [(0, 5, 5), (0, 0, 10), (1, 11, 11)]
+    assert value(database, "SELECT count(*) FROM duplicates") == 0
 
 
 def test_a_first_hand_event_that_a_replay_brought_before(load: Load, database: Settings) -> None:
