@@ -69,16 +69,17 @@ def assert_on_loopback_only(port: int) -> None:
             socket.create_connection((address, port), 2)
 
 
-def at_once(times: int, call: Callable[[], T]) -> list[T]:
-    """What a call returns that so many threads make at the same moment; raises what one raised."""
+def at_once(times: int, call: Callable[[int], T]) -> list[T]:
+    """What a call returns that so many threads, numbered from 0, make at the same moment; raises
+    what one raised."""
     ready = threading.Barrier(times)
 
-    def run() -> T:
+    def run(number: int) -> T:
         ready.wait()
-        return call()
+        return call(number)
 
     with ThreadPoolExecutor(times) as threads:
-        return [each.result() for each in [threads.submit(run) for _ in range(times)]]
+        return list(threads.map(run, range(times)))
 
 
 def free_ports(count: int) -> list[int]:

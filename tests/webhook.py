@@ -2,15 +2,17 @@
 
 import json
 import threading
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
 class Webhook:
-    """Answers with `status`; `bodies` holds what was posted, by path."""
+    """Answers with `status`, at first with `first`; `bodies` holds what was posted, by path."""
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, first: Iterable[int] = ()) -> None:
         self.status = status
+        statuses = iter(first)
         self.bodies: list[tuple[str, Any]] = []
         webhook = self
 
@@ -18,7 +20,7 @@ class Webhook:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 webhook.bodies.append((self.path, json.loads(body)))
-                self.send_response(webhook.status)
+                self.send_response(next(statuses, webhook.status))
                 self.send_header("Content-Length", "2")
                 self.end_headers()
                 self.wfile.write(b"{}")

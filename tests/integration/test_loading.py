@@ -1,19 +1,18 @@
 """Every road of the sink, against a real database: rows and positions, both or neither."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
+from faults import at_once
 from loads import (
     NOW,
     TOPIC,
     FakeRecord,
     Load,
-    batch,
     dead_letter,
     event,
     events,
@@ -448,26 +447,16 @@ def test_loaders_of_different_partitions_share_a_database(
     make_load: LoadFactory, database: Settings
 ) -> None:
     loads = [make_load() for _ in range(3)]
-    failures: list[BaseException] = []
 
     def run(number: int) -> None:
-        try:
-            partition: Partition = (TOPIC, number)
-            loads[number].resume(partition)
-            for start in range(0, 500, 50):
-                records = events(range(start, start + 50), partition=number)
-                loads[number].sink.commit(loads[number].loader.process(batch(records)))
-            loads[number].sink.flush()
-        except BaseException as error:  # noqa: BLE001 (told below)
-            failures.append(error)
+        partition: Partition = (TOPIC, number)
+        loads[number].resume(partition)
+        for start in range(0, 500, 50):
+            loads[number].hand_over(events(range(start, start + 50), partition=number))
+        loads[number].sink.flush()
 
-    threads = [threading.Thread(target=run, args=[number]) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(3, run)
 
-    assert failures == []
     assert value(database, "SELECT count(*) FROM events") == 1500
     assert rows(database, "SELECT next_offset FROM loader_positions") == [(500,)] * 3
 

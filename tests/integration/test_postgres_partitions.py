@@ -126,7 +126,7 @@ def test_a_long_read_does_not_stop_the_loader(
 def test_many_loaders_make_the_same_days_at_once(database: Settings) -> None:
     days = [TODAY + timedelta(days=number) for number in range(-20, 0)]
 
-    def prepare() -> None:
+    def prepare(_number: int) -> None:
         with closing(connect(database, "test")) as connection:
             DayPartitions("events").prepare(connection, days, today=TODAY)
 

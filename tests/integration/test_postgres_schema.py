@@ -74,7 +74,7 @@ def test_twice_is_once(empty: Settings) -> None:
 
 
 def test_many_at_once(empty: Settings) -> None:
-    done = at_once(4, lambda: schema.upgrade(empty, [USER_EVENTS]))
+    done = at_once(4, lambda _: schema.upgrade(empty, [USER_EVENTS]))
     assert sorted(map(len, done)) == [0, 0, 0, 5]
 
 

@@ -1,13 +1,8 @@
 """Alerts: conditions, how long they hold, and one message per change."""
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
-
-import orjson
 import pytest
 
+import webhook
 from faults import wait_until
 from streamlit_app.alerts import (
     Alert,
@@ -95,70 +90,35 @@ def test_the_text_of_a_firing_alert_stays_current() -> None:
     assert book.firing()[0].condition.text == "worse"
 
 
-class Receiver:
-    """A webhook's other end; answers with the codes it is told to."""
-
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        self.codes: list[int] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                code = receiver.codes.pop(0) if receiver.codes else 200
-                if code == 200:
-                    receiver.bodies.append(orjson.loads(body))
-                self.send_response(code)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook/secret"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+def test_a_webhook_is_told_once_and_tried_again() -> None:
+    with webhook.Webhook(first=[500, 503]) as receiver:
+        sender = Webhook(receiver.url)
+        sender.start()
+        sender.send(Alert(DOWN, State.FIRING, since=0.0, fired_at=10.0))
+        wait_until(lambda: sender.deliveries, 15, "the record of it")
+        sender.stop()
+    assert sender.deliveries[0].delivered
+    bodies = [body for _, body in receiver.bodies]
+    assert bodies == [bodies[0]] * 3
+    assert bodies[0]["text"] == "[StreamFlow] FIRING: kafka is down: no answer"
+    assert bodies[0]["severity"] == "critical"
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
-def test_a_webhook_is_told_once_and_tried_again(receiver: Receiver) -> None:
-    receiver.codes = [500, 503]
-    webhook = Webhook(receiver.url)
-    webhook.start()
-    webhook.send(Alert(DOWN, State.FIRING, since=0.0, fired_at=10.0))
-    wait_until(lambda: receiver.bodies, 10, "the message")
-    assert receiver.bodies[0]["text"] == "[StreamFlow] FIRING: kafka is down: no answer"
-    assert receiver.bodies[0]["severity"] == "critical"
-    wait_until(lambda: webhook.deliveries, 5, "the record of it")
-    assert webhook.deliveries[0].delivered
-    webhook.stop()
-    assert len(receiver.bodies) == 1
-
-
-def test_a_webhook_that_fails_says_so_and_keeps_its_secret(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_webhook_that_fails_says_so_and_keeps_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamlit_app.webhook._FIRST_PAUSE", 0.01)
-    receiver.codes = [500] * 5
-    webhook = Webhook(receiver.url)
-    webhook.start()
-    webhook.send(Alert(DOWN, State.RESOLVED, since=0.0))
-    wait_until(lambda: webhook.deliveries, 10, "the record of the failure")
-    assert not webhook.deliveries[0].delivered
-    assert "secret" not in webhook.deliveries[0].detail
-    webhook.stop()
+    with webhook.Webhook(status=500) as receiver:
+        sender = Webhook(f"{receiver.url}/hook/secret")
+        sender.start()
+        sender.send(Alert(DOWN, State.RESOLVED, since=0.0))
+        wait_until(lambda: sender.deliveries, 10, "the record of the failure")
+        sender.stop()
+    assert not sender.deliveries[0].delivered
+    assert receiver.bodies
+    assert "secret" not in sender.deliveries[0].detail
 
 
 def test_without_a_url_nothing_is_sent() -> None:
-    webhook = Webhook(None)
-    webhook.send(Alert(DOWN, State.FIRING, since=0.0))
-    assert not webhook.configured
-    assert not webhook.deliveries
+    sender = Webhook(None)
+    sender.send(Alert(DOWN, State.FIRING, since=0.0))
+    assert not sender.configured
+    assert not sender.deliveries
