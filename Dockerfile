@@ -20,7 +20,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/streamflow --create-home streamflow \
     && install --directory --owner=streamflow --group=streamflow /app/storage
 COPY --from=build /opt/venv /opt/venv
-# workspace.yaml, dagster.yaml and the dashboard's program are run from here.
+# Dagster finds workspace.yaml and dagster.yaml here.
 COPY --from=build /app /app
 WORKDIR /app
 USER 10001:10001

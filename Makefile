@@ -10,7 +10,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python3.1
 
 # The build's own tool is pinned as well; two names, for older and newer versions of pip.
 PIN := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
-INSTALL := $(PIN) $(BIN)/python -m pip install --disable-pip-version-check
+INSTALL := $(PIN) $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or run make PYTHON=/path/to/python3'
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
@@ -29,14 +29,17 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo $(NO_PYTHON) >&2; exit 1; }
+	@echo 'setup: creating $(VENV)'
 	@$(PYTHON) -m venv $(VENV) || { echo $(NO_VENV) >&2; exit 1; }
+	@echo 'setup: installing StreamFlow and what it needs; the first time takes a minute or more'
 	@$(INSTALL) --editable . || { echo $(NO_PACKAGES) >&2; exit 1; }
 	@touch $@
 
 setup-dev: $(VENV)/.installed-dev
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(INSTALL) --quiet --editable '.[dev]' || { echo $(NO_PACKAGES) >&2; exit 1; }
+	@echo 'setup: installing the tools of development'
+	@$(INSTALL) --editable '.[dev]' || { echo $(NO_PACKAGES) >&2; exit 1; }
 	@touch $@
 
 up: setup

@@ -64,6 +64,8 @@ class Output:
         rows: to be loaded, by table; a line of COPY text each.
         sources: the record behind each row, by table, in the order of `rows`.
         replays: rows of records that claim to be replayed, by table.
+        claims: rows about records that claim to be replayed, by table; where they were not, a row
+            is about the record itself.
         days: the days (UTC) of the events in `rows` and `replays`, by table.
         counts: of the records read, per partition; kept beside the positions.
         rejected: index in the batch, and cause, of each refused record.
@@ -74,6 +76,7 @@ class Output:
     rows: dict[str, list[bytes]] = field(default_factory=dict)
     sources: dict[str, list[Record]] = field(default_factory=dict)
     replays: dict[str, list[Replay]] = field(default_factory=dict)
+    claims: dict[str, list[Replay]] = field(default_factory=dict)
     days: dict[str, set[date]] = field(default_factory=dict)
     counts: dict[Partition, Count] = field(default_factory=dict)
     rejected: list[tuple[int, ErrorCode]] = field(default_factory=list)

@@ -13,6 +13,8 @@ Headers = list[tuple[str, bytes | None]]
 
 # Where a derived or replayed record first entered the log: "topic/partition/offset".
 ORIGIN_HEADER = "__streamflow.origin"
+# The record that a derived one was made of, where that claims to be a replay of its origin.
+SOURCE_HEADER = "__streamflow.source"
 ATTEMPT_HEADER = "__streamflow.attempt"
 ERROR_CODE_HEADER = "__streamflow.error_code"
 REDACTED_HEADER = "__streamflow.redacted"
@@ -156,11 +158,23 @@ def origin_of(record: Record) -> Origin:
     return position_of(record)
 
 
-def encoded_origin(record: Record) -> bytes:
-    """As ``origin_of(record).encode()``, without a detour for the many records without headers."""
-    if headers_of(record):
-        return origin_of(record).encode()
-    return f"{record.topic()}/{record.partition()}/{record.offset()}".encode()
+def claimed_origin(record: Record) -> Origin | None:
+    """Another position that the record says it is a replay of: in its own topic, since nothing is
+    replayed into another. Whether that is so is for the database to know."""
+    origin = Origin.parse(last_header(headers_of(record), ORIGIN_HEADER))
+    if origin is None or origin.topic != record.topic() or origin == position_of(record):
+        return None
+    return origin
+
+
+def derived_headers(record: Record) -> Headers:
+    """What a record that is made of this one says of its identity: that of this one, and if it
+    claims another's, both."""
+    own = f"{record.topic()}/{record.partition()}/{record.offset()}".encode()
+    claimed = claimed_origin(record) if headers_of(record) else None
+    if claimed is None:
+        return [(ORIGIN_HEADER, own)]
+    return [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, own)]
 
 
 def attempt_of(headers: Headers) -> int:

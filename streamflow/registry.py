@@ -1,7 +1,11 @@
-"""The configured streams."""
+"""The configured streams, and how modules of the user's own are found."""
 
+import sys
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, invalidate_caches
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 
 from streamflow.errors import ConfigurationError
 from streamflow.privacy import Hasher
@@ -28,6 +32,22 @@ def load_streams(settings: Settings) -> tuple[Stream, ...]:
     return streams
 
 
+def import_named(module: str) -> ModuleType:
+    """Imports a module that a setting names: an installed one, or one in the current folder.
+
+    The folder is looked at last, and only if nothing installed has that name: whatever else lies
+    there never takes the place of a library.
+
+    Raises:
+        ImportError: there is none of that name, or it fails.
+    """
+    package, _, _ = module.partition(".")
+    if package and find_spec(package) is None:
+        sys.path.append(str(Path.cwd()))
+        invalidate_caches()
+    return import_module(module)
+
+
 def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
     """The hasher of all streams' private fields."""
     key = settings.pii_key
@@ -40,10 +60,11 @@ def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
 def _load(path: str) -> Stream:
     module_name, _, name = path.partition(":")
     try:
-        found = getattr(import_module(module_name), name)
+        found = getattr(import_named(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
-            f"stream {path!r} cannot be imported ({error}): name it as module:NAME"
+            f"stream {path!r} cannot be imported ({error}): name it as module:NAME, the module in "
+            "this folder or installed"
         ) from error
     if not isinstance(found, Stream):
         raise ConfigurationError(f"{path} is not a Stream but a {type(found).__name__}")

@@ -5,7 +5,6 @@ that a running ``streamflow up`` left in the state directory, defaults.
 """
 
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -229,14 +228,14 @@ class Settings(BaseSettings):
         """The consumer group of a worker."""
         return self.prefix + GROUPS[worker]
 
-    @cached_property
+    @property
     def bootstrap(self) -> str:
         """Kafka's bootstrap servers: the given ones, else where the embedded broker listens."""
         return self.kafka_bootstrap_servers or ",".join(
             f"{self.host}:{self.port(name)}" for name in BROKERS[: self.brokers]
         )
 
-    @cached_property
+    @property
     def database(self) -> str:
         """The database's URL, with its password: never log it.
 

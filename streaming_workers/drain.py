@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from streamflow.errors import Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition
@@ -109,21 +109,13 @@ class _Drain:
         self._deadline = self._began + limit
         self._loader = Loader(settings, streams, hasher_for(settings, streams))
         self._admin = clients.admin(settings)
-        self._consumer = self._reader()
+        self._consumer = clients.assigned_consumer(settings, self._loader.group)
         self._sink = loader_sink(settings, self._loader, clients.producer(settings))
         self._breaker = Breaker(
             settings.breaker_window, settings.breaker_ratio, settings.breaker_consecutive
         )
         self._pending: Output | None = None
         self._records = self._rejected = self._fenced = 0
-
-    def _reader(self) -> Consumer:
-        # The group's name is for its committed offsets; partitions are assigned, nobody is joined.
-        return clients.consumer(
-            self._settings,
-            self._loader.group,
-            **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
-        )
 
     def run(self, topics: Sequence[str]) -> Drained:
         """Drains, however often it is fenced, until all is loaded or the time is over."""
@@ -138,7 +130,7 @@ class _Drain:
                 self._fenced += 1
                 # A new one: a consumer that is assigned anew may keep what it had of the old.
                 self._consumer.close()
-                self._consumer = self._reader()
+                self._consumer = clients.assigned_consumer(self._settings, self._loader.group)
                 log.info("another loader was faster", why=str(error))
             finally:
                 self._pending = None

@@ -115,12 +115,7 @@ class Feed:
 
     def _run_session(self) -> None:
         SESSIONS.inc()
-        # No group is joined, and the classic protocol is the one that lets others commit to it.
-        reader = clients.consumer(
-            self._settings,
-            self._group,
-            **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
-        )
+        reader = clients.assigned_consumer(self._settings, self._group)
         try:
             known: dict[Partition, int] = {}
             next_look = next_commit = 0.0

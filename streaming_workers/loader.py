@@ -11,7 +11,7 @@ from operator import methodcaller
 from typing import Final
 
 from streamflow import dead_letters
-from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
+from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS
 from streamflow.errors import ConfigurationError
 from streamflow.flow import Batch, Count, Output, Partition, Replay
 from streamflow.postgres.derived import notification_line, window_count_line
@@ -20,13 +20,10 @@ from streamflow.postgres.rows import TIME_AND_POSITION, DayTexts, EventRows, tai
 from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, SHARED, WINDOW_COUNTS, Table
 from streamflow.privacy import Hasher
 from streamflow.records import (
-    ORIGIN_HEADER,
-    Headers,
-    Origin,
     OutRecord,
     Record,
     Rejection,
-    last_header,
+    claimed_origin,
     position_of,
 )
 from streamflow.settings import Settings
@@ -119,7 +116,9 @@ class Loader(PlainJob):
         hasher = self._hasher
         return self._each(DEAD_LETTERS, lambda record: dead_letter_line(record, hasher))
 
-    def _each(self, table: Table, to_line: Callable[[Record], bytes | Rejection]) -> _Handler:
+    def _each(
+        self, table: Table, to_line: Callable[[Record], bytes | Replay | Rejection]
+    ) -> _Handler:
         """Handles the records of a topic whose refused records nobody else dead-letters."""
 
         def handle(start: int, run: Iterator[Record], output: Output) -> int:
@@ -136,6 +135,8 @@ class Loader(PlainJob):
                     count[1] += 1
                     output.rejected.append((index, line.code))
                     output.records.append(self.refuse(record, line))
+                elif isinstance(line, Replay):
+                    output.claims.setdefault(table.name, []).append(line)
                 else:
                     rows.append(line)
                     sources.append(record)
@@ -207,26 +208,17 @@ class _Events:
                 headers = record.headers()
             except UnicodeDecodeError:
                 headers = None
-            if headers:
-                replay = self._replay(record, event, headers, text)
-                if replay is not None:
-                    output.replays.setdefault(self.table, []).append(replay)
-                    continue
+            if headers and (origin := claimed_origin(record)) is not None:
+                line = self.rows.line(event, origin, record.timestamp())
+                replay = Replay(line, text.encode(), origin, record)
+                output.replays.setdefault(self.table, []).append(replay)
+                continue
             add_row(text.encode())
             add_source(record)
         count[0] += index + 1 - since
         _add_counts(output, counts)
         output.days.setdefault(self.table, set()).update(days.days())
         return index + 1 - start
-
-    def _replay(self, record: Record, event: Event, headers: Headers, text: str) -> Replay | None:
-        """Both forms of the row of a record that says it was replayed: into the topic it came from,
-        so an origin elsewhere, or later than itself, is none."""
-        origin = Origin.parse(last_header(headers, ORIGIN_HEADER))
-        if origin is None or origin.topic != self._topic or origin == position_of(record):
-            return None
-        line = self.rows.line(event, origin, record.timestamp())
-        return Replay(line, text.encode(), origin, record)
 
 
 def _add_counts(output: Output, counts: dict[Partition, list[int]]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from streamflow.contract import Event
 from streamflow.errors import UsageError
@@ -206,17 +206,11 @@ class FileRun:
         start = self.earlier() if resume else Progress(0, 0, "")
         with self._path.open("rb") as file:
             digest = self._skip(file, start)
-            with closing(self._group_consumer()) as consumer, clients.kafka_errors():
+            group = clients.assigned_consumer(self._settings, self._group)
+            with closing(group) as consumer, clients.kafka_errors():
                 return _Transfer(self, client, consumer.consumer_group_metadata()).send(
                     file, start, digest, stop, pace, on_bytes
                 )
-
-    def _group_consumer(self) -> Consumer:
-        return clients.consumer(
-            self._settings,
-            self._group,
-            **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
-        )
 
     def _skip(self, file: IO[bytes], start: Progress) -> "hashlib._Hash":
         digest = hashlib.sha256()

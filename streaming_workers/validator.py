@@ -10,7 +10,7 @@ from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output
 from streamflow.privacy import Hasher
-from streamflow.records import ORIGIN_HEADER, OutRecord, Rejection, encoded_origin
+from streamflow.records import OutRecord, Rejection, derived_headers
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.job import PlainJob
@@ -94,7 +94,7 @@ class Validator(PlainJob):
                         notifications,
                         user.encode(),
                         orjson.dumps(body),
-                        [(ORIGIN_HEADER, encoded_origin(record))],
+                        derived_headers(record),
                     )
                 )
         return Output(positions=batch.positions, records=records, rejected=rejected)

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from streamflow.errors import Unavailable
-from streamflow.kafka.clients import admin, consumer, kafka_errors, producer
+from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, producer
 from streamflow.settings import Settings
 
 TOPIC: Final = "streamflow-probe"
@@ -106,12 +106,10 @@ class Probe:
             return
         client = admin(self._settings)
         self._create_topic(client)
-        reader = consumer(
+        reader = assigned_consumer(
             self._settings,
             self._settings.prefix + "streamflow-probe",
             **{
-                "group.protocol": "classic",
-                "partition.assignment.strategy": "range",
                 "isolation.level": "read_uncommitted",
                 "fetch.wait.max.ms": 500,
                 "auto.offset.reset": "latest",

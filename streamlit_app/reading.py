@@ -9,14 +9,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streamflow.errors import Unavailable, UsageError
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
-from streamflow.kafka.clients import admin, consumer, kafka_errors, translated
+from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, translated
 from streamflow.privacy import Hasher
 from streamflow.records import Record
 from streamflow.settings import Settings
@@ -31,14 +31,6 @@ _FORGOTTEN: Final = 10.0  # seconds without anybody looking
 _TIMEOUT: Final = 5.0  # seconds
 _BATCH: Final = 5_000
 _SEARCHES: Final = threading.BoundedSemaphore(2)
-
-
-def _reader(settings: Settings, name: str, **extra: Any) -> Consumer:
-    return consumer(
-        settings,
-        settings.prefix + name,
-        **({"group.protocol": "classic", "partition.assignment.strategy": "range"} | extra),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +150,9 @@ class Tail:
             partitions = offsets.partitions_of(client, [topic])
         if not partitions:
             raise Unavailable(f"the topic {topic} does not exist: run `streamflow topics --apply`")
-        held = _reader(
+        held = assigned_consumer(
             self._settings,
-            "streamflow-tail",
+            self._settings.prefix + "streamflow-tail",
             **{"queued.max.messages.kbytes": 2048, "fetch.wait.max.ms": 500},
         )
         share = KEPT // (2 * len(partitions))
@@ -267,7 +259,7 @@ class Search:
                 for each in offsets.partitions_of(client, [topic])
                 if not wanted.partitions or each[1] in wanted.partitions
             ]
-            held = _reader(self._settings, "streamflow-search")
+            held = assigned_consumer(self._settings, self._settings.prefix + "streamflow-search")
             try:
                 ranges = self._ranges(held, offsets.bounds(client, partitions), start)
                 return self._scan(held, ranges, test, began)

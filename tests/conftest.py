@@ -115,16 +115,8 @@ def settings_without_topics(settings: SettingsFactory) -> Settings:
 @pytest.fixture
 def stack_settings(settings: SettingsFactory, database_url: str) -> Iterator[Settings]:
     """Settings with topics and a database of this test's own, both in place."""
-    from streamflow.kafka.clients import admin
-    from streamflow.kafka.topics import declared_topics, provision
-    from streamflow.registry import load_streams
+    from pipeline import topics_of
 
     made = settings(DATABASE_URL=database_url)
-    streams = load_streams(made)
-    provision(made, streams)
-    yield made
-    client = admin(made)
-    names = [spec.name for spec in declared_topics(made, streams)]
-    for future in client.delete_topics(names).values():
-        # Waited for, not judged: a test may have deleted one itself.
-        future.exception(30)
+    with topics_of(made):
+        yield made

@@ -8,9 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
 import psutil
+import pytest
 
 T = TypeVar("T")
 
@@ -53,6 +55,31 @@ def stalled(pid: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def assert_on_loopback_only(port: int) -> None:
+    """No other address of this machine answers on a port."""
+    others = {
+        str(found[4][0])
+        for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+        if not str(found[4][0]).startswith("127.")
+    }
+    for address in others:
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((address, port), 2)
+
+
+def at_once(times: int, call: Callable[[int], T]) -> list[T]:
+    """What a call returns that so many threads, numbered from 0, make at the same moment; raises
+    what one raised."""
+    ready = threading.Barrier(times)
+
+    def run(number: int) -> T:
+        ready.wait()
+        return call(number)
+
+    with ThreadPoolExecutor(times) as threads:
+        return list(threads.map(run, range(times)))
 
 
 def free_ports(count: int) -> list[int]:

@@ -22,15 +22,17 @@ class Folder:
         self.path = path
         self.port_offset = port_offset
         self.state = path / ".streamflow"
+        self.variables: dict[str, str] = {}
         path.mkdir(parents=True, exist_ok=True)
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "STREAMFLOW_PORT_OFFSET": str(self.port_offset), "COLUMNS": "160"}
+        own = {"STREAMFLOW_PORT_OFFSET": str(self.port_offset), "COLUMNS": "160"}
+        return {**os.environ, **own, **self.variables}
 
     def run(self, *arguments: str, timeout: float = 150) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "streamflow.cli.app", *arguments],
+            [Path(sys.executable).with_name("streamflow"), *arguments],
             cwd=self.path,
             env=self.environment,
             capture_output=True,

@@ -10,10 +10,8 @@ from typing import Any
 import dagster as dg
 import psycopg
 
+from pipeline import topics_of
 from services import BrokerService, DatabaseService
-from streamflow.kafka.clients import admin
-from streamflow.kafka.topics import declared_topics, provision
-from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow_dagster.definitions import build
 from streamflow_dagster.resources import Platform
@@ -122,10 +120,8 @@ def stack_of_a_module(
         STREAMFLOW_PREFIX=prefix,
         STREAMFLOW_STATE_DIR=state,
     )
-    streams = load_streams(made)
-    provision(made, streams)
-    yield made
-    admin(made).delete_topics([spec.name for spec in declared_topics(made, streams)])
+    with topics_of(made):
+        yield made
     database.drop_database(name)
 
 

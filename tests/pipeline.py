@@ -20,6 +20,7 @@ from faults import wait_until
 from streamflow.audit import AuditReport, run_audit
 from streamflow.errors import ErrorCode
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.topics import declared_topics, provision
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
@@ -118,6 +119,18 @@ def streamflow(
     )
 
 
+@contextmanager
+def topics_of(settings: Settings) -> Iterator[None]:
+    """Inside, the declared topics are there; afterwards no more."""
+    streams = load_streams(settings)
+    provision(settings, streams)
+    yield
+    names = [spec.name for spec in declared_topics(settings, streams)]
+    for future in clients.admin(settings).delete_topics(names).values():
+        # Waited for, not judged: a test may have deleted one itself.
+        future.exception(30)
+
+
 def topic_bounds(settings: Settings, topic: str) -> dict[tuple[str, int], tuple[int, int]]:
     """First offset and last stable offset of each partition of a topic."""
     client = clients.admin(settings)
@@ -127,11 +140,7 @@ def topic_bounds(settings: Settings, topic: str) -> dict[tuple[str, int], tuple[
 def stored_values(settings: Settings, topic: str) -> list[bytes | None]:
     """The values of a topic's committed records."""
     found: list[bytes | None] = []
-    reader = clients.consumer(
-        settings,
-        settings.prefix + "test",
-        **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
-    )
+    reader = clients.assigned_consumer(settings, settings.prefix + "test")
     for partition, (first, end) in topic_bounds(settings, topic).items():
         reader.assign([TopicPartition(*partition, first)])
         position = first

@@ -2,17 +2,17 @@
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
 class Webhook:
-    """Answers with `status`, after the ones `first`; `bodies` holds what was posted, by path."""
+    """Answers with `status`, at first with `first`; `bodies` holds what was posted, by path."""
 
-    def __init__(self, status: int = 200, first: Sequence[int] = ()) -> None:
+    def __init__(self, status: int = 200, first: Iterable[int] = ()) -> None:
         self.status = status
-        self.first = list(first)
+        statuses = iter(first)
         self.bodies: list[tuple[str, Any]] = []
         webhook = self
 
@@ -20,7 +20,7 @@ class Webhook:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 webhook.bodies.append((self.path, json.loads(body)))
-                self.send_response(webhook.first.pop(0) if webhook.first else webhook.status)
+                self.send_response(next(statuses, webhook.status))
                 self.send_header("Content-Length", "2")
                 self.end_headers()
                 self.wfile.write(b"{}")

@@ -86,14 +86,8 @@ def bare_consume(settings: Settings, topic: str, total: int) -> float | None:
 def reader_of(settings: Settings, topic: str) -> Consumer:
     """A consumer, as the workers have it, of a whole topic."""
     partitions = offsets.partitions_of(clients.admin(settings), [topic])
-    consumer = clients.consumer(
-        settings,
-        settings.prefix + "bare",
-        **{
-            "group.protocol": "classic",
-            "partition.assignment.strategy": "range",
-            "enable.partition.eof": False,
-        },
+    consumer = clients.assigned_consumer(
+        settings, settings.prefix + "bare", **{"enable.partition.eof": False}
     )
     consumer.assign([TopicPartition(*each, 0) for each in partitions])
     return consumer

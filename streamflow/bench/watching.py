@@ -1,6 +1,5 @@
 """A real worker as a process: its durable progress over time, and its memory."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -15,7 +14,7 @@ from streamflow.flow import Partition
 from streamflow.kafka.offsets import GroupOffsets, read_position
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
-from streamflow.stack.process import Child, Launch
+from streamflow.stack.process import Child, Launch, own_command
 
 _EVERY: Final = 0.02  # seconds between two looks
 _MEMORY_EVERY: Final = 0.1  # seconds
@@ -55,7 +54,7 @@ def running(sandbox: Sandbox, settings: Settings, *arguments: str) -> Iterator[C
     name = "-".join(each for each in arguments[:2] if not each.startswith("-"))
     log = sandbox.directory / f"{name}.log"
     launch = Launch(
-        command=(sys.executable, "-m", "streamflow.cli.app", *arguments),
+        command=own_command(*arguments),
         log=log,
         environment=sandbox.environment(settings),
     )

@@ -15,7 +15,8 @@ def dagster() -> None:
 
     Example: streamflow dagster
     """
-    from streamflow.cli.stack import ConsoleReport, make_console
+    from streamflow.cli.stack import ConsoleReport
+    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
     from streamflow.stack.orchestration import home_of
     from streamflow.stack.processes import run_in_order

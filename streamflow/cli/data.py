@@ -111,9 +111,7 @@ def topics(
 
     Example: streamflow topics --apply
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from streamflow.cli.tables import make_console, plain_table
     from streamflow.kafka.topics import declared_topics, drifts, provision
     from streamflow.registry import load_streams
     from streamflow.settings import load_settings
@@ -136,7 +134,7 @@ def topics(
         ]
         typer.echo(json.dumps(report))
     else:
-        table = Table("topic", "partitions", "retention (h)", "differs in")
+        table = plain_table("topic", "partitions", "retention (h)", "differs in")
         for spec in specs:
             differs = [
                 f"{each.what}: {each.found or 'missing'}, not {each.declared}"
@@ -145,7 +143,7 @@ def topics(
             ]
             hours = int(spec.config["retention.ms"]) / 3_600_000
             table.add_row(spec.name, str(spec.partitions), f"{hours:g}", "; ".join(differs) or "-")
-        Console().print(table)
+        make_console().print(table)
         if found:
             typer.echo("the broker's topics differ: run `streamflow topics --apply`", err=True)
     raise typer.Exit(1 if found else 0)

@@ -8,14 +8,19 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.padding import Padding
+from rich.table import Table
 
+from streamflow.cli.tables import make_console, plain_table
 from streamflow.contract import format_time
 from streamflow.postgres.letter_selection import Summary, decoded
 from streamflow.postgres.replay_store import Entry
 from streamflow.records import Origin
 from streamflow.replay.report import Report
 
+_TITLES = ("id", "code", "status", "failed at")
+_MESSAGE_WIDTH = 30
+_ANY_WIDTH = 10_000
 _LONGEST_SHOWN = 10_000  # bytes of a payload
 # What came from outside must not steer the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -32,26 +37,51 @@ def summary_json(letter: Summary) -> dict[str, Any]:
 
 def letters_table(letters: Sequence[Summary], total: int) -> None:
     """Prints a list of letters, and how many there are in all."""
-    console = Console()
-    table = Table(
-        Column("id", overflow="fold"), "code", "status", "attempt", "failed at", "stage", "message"
-    )
+    console = make_console()
+    full = plain_table(*_TITLES, "attempt", "stage", "message")
+    full.columns[-1].min_width = _MESSAGE_WIDTH
     for each in letters:
-        table.add_row(
-            escape(_text(each.id)),
-            escape(each.error_code),
-            each.status,
+        full.add_row(
+            *_short(each),
             str(each.attempt),
-            _time(each.failed_at) or "unknown",
             escape(_text(each.stage)),
             escape(_text(each.message)),
         )
-    if letters:
-        console.print(table)
+    needed = console.measure(full, options=console.options.update(width=_ANY_WIDTH)).minimum
+    if letters and needed <= console.width:
+        console.print(full)
+    elif letters:
+        _print_in_two_lines(console, letters)
     if len(letters) < total:
         console.print(f"{len(letters):,} of {total:,} dead letters; --limit shows more.")
     else:
         console.print(f"{total:,} dead letters.")
+
+
+def _short(letter: Summary) -> tuple[str, str, str, str]:
+    """What the first line of a letter tells; markup is escaped."""
+    return (
+        escape(_text(letter.id)),
+        escape(letter.error_code),
+        letter.status,
+        _time(letter.failed_at) or "unknown",
+    )
+
+
+def _print_in_two_lines(console: Console, letters: Sequence[Summary]) -> None:
+    """For a narrow terminal: what went wrong stands below the letter that it is about."""
+    rows = [_TITLES, *map(_short, letters)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    console.print(f"[bold]{lines[0]}[/]")
+    for line, each in zip(lines[1:], letters, strict=True):
+        console.print(line)
+        tries = f"{each.attempt} attempts, " if each.attempt else ""
+        told = f"{_text(each.stage)}: {tries}{_text(each.message)}"
+        console.print(Padding(escape(told), (0, 0, 0, 4)))
 
 
 def letter_json(letter: dict[str, Any], entries: Sequence[Entry]) -> dict[str, Any]:
@@ -81,7 +111,7 @@ def letter_json(letter: dict[str, Any], entries: Sequence[Entry]) -> dict[str, A
 
 def letter_view(letter: dict[str, Any], entries: Sequence[Entry]) -> None:
     """Prints a whole letter."""
-    console = Console()
+    console = make_console()
     found = letter_json(letter, entries)
     grid = Table.grid(padding=(0, 2))
     for name in (
@@ -109,10 +139,9 @@ def letter_view(letter: dict[str, Any], entries: Sequence[Entry]) -> None:
 
 def report_view(report: Report) -> None:
     """Prints a plan or a replay: numbers by error code, samples of what does not pass, verdict."""
-    console = Console()
-    passed = "would pass" if report.dry_run else "seen stored"
-    failed = "would fail" if report.dry_run else "failed"
-    table = Table("code", "selected", passed, failed, "at the cap", "reasons")
+    console = make_console()
+    verdicts = ("pass", "fail") if report.dry_run else ("stored", "failed")
+    table = plain_table("code", "selected", *verdicts, "at cap", "reasons")
     for line in report.lines():
         table.add_row(
             escape(line.error_code),

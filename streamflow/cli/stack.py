@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from streamflow.stack.lifecycle import Stack
 
 PROGRESS_LINE_SECONDS = 3.0
-LOG_WIDTH = 160
 TABLES = ("events", "window_counts", "notifications", "dead_letters")
 COLOURS = {"up": "green", "ok": "green", "off": "dim", "stopped": "red", "bad": "red"}
 MIDDLE_COLOUR = "yellow"
@@ -104,6 +103,7 @@ def up(
 
     Example: streamflow up --detach --without producer
     """
+    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
     from streamflow.stack import detached, lifecycle
 
@@ -135,6 +135,7 @@ def down(
 
     Example: streamflow down --purge
     """
+    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
     from streamflow.stack import lifecycle
 
@@ -150,6 +151,7 @@ def status(
 
     Example: streamflow status --json
     """
+    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
     from streamflow.stack.status import is_all_up, read_status
 
@@ -185,6 +187,7 @@ def doctor() -> None:
     """
     from rich.text import Text
 
+    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
     from streamflow.stack.doctor import Mark, examine
 
@@ -196,17 +199,6 @@ def doctor() -> None:
         mark = Text(f"{finding.mark:<4} ", COLOURS.get(finding.mark, MIDDLE_COLOUR))
         console.print(mark + Text(f"{finding.subject:<16} {finding.text}", ""), soft_wrap=True)
     raise typer.Exit(0 if well else 1)
-
-
-def make_console() -> "Console":
-    """Where commands print."""
-    from rich.console import Console
-
-    found = Console(highlight=False)
-    if not found.is_terminal:
-        # A log has no edge; what reads it should find a row in one line.
-        found.width = LOG_WIDTH
-    return found
 
 
 def _arrange(settings: "Settings", without: Collection[str]) -> None:
@@ -280,7 +272,7 @@ def _print_parts(console: "Console", parts: Sequence[dict[str, Any]]) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("part", "state", "pid", "restarts", "address"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, no_wrap=title != "address", overflow="fold")
     for part in parts:
         table.add_row(
             part["name"],

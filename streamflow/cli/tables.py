@@ -1,18 +1,48 @@
-"""Reports as tables for the terminal."""
+"""Where commands print, and tables that can be read on a terminal of 80 columns."""
+
+import os
 
 from rich.console import Console
 from rich.table import Table
 
 from streamflow.audit import AuditReport
 
+_LOG_WIDTH = 160
 _SHOWN = 10
+_NUMBERS = frozenset(
+    {"partition", "records", "stored", "dead", "duplicate", "problems", "events", "counted"}
+    | {"partitions", "retention (h)", "attempt", "selected", "pass", "fail", "failed", "at cap"}
+)
+# As wide as the other columns leave them.
+_FOLDED = frozenset({"topic", "windows of", "reasons", "differs in", "message"})
+
+
+def make_console() -> Console:
+    """Where commands print."""
+    found = Console(highlight=False)
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        # A log has no edge; what reads it should find a row in one line.
+        found.width = _LOG_WIDTH
+    return found
+
+
+def plain_table(*titles: str) -> Table:
+    """A table without lines: text to the left, numbers to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in titles:
+        table.add_column(
+            title,
+            no_wrap=title not in _FOLDED,
+            overflow="fold",
+            justify="right" if title in _NUMBERS else "left",
+        )
+    return table
 
 
 def audit_table(report: AuditReport) -> None:
     """Prints an audit: the ledger per partition, window totals by type, then the verdict."""
-    console = Console()
-    # Narrow enough for 80 columns; a topic's name is never cut.
-    ledger = _table("topic", "partition", "records", "stored", "dead", "duplicate", "problems")
+    console = make_console()
+    ledger = plain_table("topic", "partition", "records", "stored", "dead", "duplicate", "problems")
     for each in report.partitions:
         numbers = (
             each.partition,
@@ -24,7 +54,7 @@ def audit_table(report: AuditReport) -> None:
         )
         ledger.add_row(each.topic, *(f"{number:,}" for number in numbers))
     console.print(ledger)
-    windows = _table("windows of", "type", "events", "counted")
+    windows = plain_table("windows of", "type", "events", "counted")
     for name, found in report.windows.items():
         for kind in sorted(found.events):
             windows.add_row(name, kind, f"{found.events[kind]:,}", f"{found.counted[kind]:,}")
@@ -41,12 +71,3 @@ def audit_table(report: AuditReport) -> None:
     console.print(f"[red]The ledger does not close[/]: {len(report.problems)} problems.")
     for problem in report.problems[:_SHOWN]:
         console.print(f"  {problem}", highlight=False)
-
-
-def _table(*titles: str) -> Table:
-    """A table without lines: text to the left, then numbers to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in titles:
-        is_text = title in ("topic", "windows of", "type")
-        table.add_column(title, no_wrap=True, justify="left" if is_text else "right")
-    return table

@@ -146,6 +146,17 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
     return Consumer(config | extra)
 
 
+def assigned_consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
+    """A consumer that is given its partitions with `assign` and joins no group, so that it takes
+    none from anybody. The group's name is for the offsets that it reads or commits.
+
+    It speaks the classic protocol, whichever the group's members speak: it is the one in which
+    somebody who is no member may commit.
+    """
+    alone = {"group.protocol": "classic", "partition.assignment.strategy": "range"}
+    return consumer(settings, group, **(alone | extra))
+
+
 def admin(settings: Settings) -> AdminClient:
     """An admin client."""
     return AdminClient(common_config(settings))

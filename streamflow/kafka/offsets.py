@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka.clients import admin, consumer, kafka_errors, translated
+from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, translated
 from streamflow.records import Position
 from streamflow.settings import GROUPS, Settings
 from streamflow.stream import Stream
@@ -81,15 +81,9 @@ class GroupOffsets:
     """
 
     def __init__(self, settings: Settings, group: str) -> None:
-        self._consumer = consumer(
-            settings,
-            group,
-            **{
-                # Never joined, so the protocol is no matter to the group; and an offset in an open
-                # transaction is not waited for: it is not committed.
-                "group.protocol": "classic",
-                "isolation.level": "read_uncommitted",
-            },
+        # An offset in an open transaction is not waited for: it is not committed.
+        self._consumer = assigned_consumer(
+            settings, group, **{"isolation.level": "read_uncommitted"}
         )
 
     @_persistently

@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
-from streamflow.kafka.clients import admin, kafka_errors, producer, translated
+from streamflow.kafka.clients import admin, translated
 from streamflow.kafka.scan import Scanner
-from streamflow.kafka.transactions import persist
+from streamflow.kafka.transactions import persist, transactional_producer
 from streamflow.records import Origin, OutRecord
 from streamflow.settings import Settings
 
@@ -35,17 +35,7 @@ class Publisher:
     """
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:
-        self._producer: Producer = producer(
-            settings,
-            **{
-                "transactional.id": transactional_id,
-                "transaction.timeout.ms": 15_000,
-                "delivery.timeout.ms": 14_000,
-                "linger.ms": 0,
-            },
-        )
-        with kafka_errors():
-            self._producer.init_transactions(_TIMEOUT)
+        self._producer = transactional_producer(settings, transactional_id)
 
     def publish(
         self, records: Sequence[OutRecord], before_commit: Callable[[list[Origin]], None]

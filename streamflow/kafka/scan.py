@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka.clients import consumer, kafka_errors, translated
+from streamflow.kafka.clients import assigned_consumer, kafka_errors, translated
 from streamflow.settings import Settings
 
 _BATCH = 20_000
@@ -19,12 +19,8 @@ class Scanner:
     """Reads committed records; close it."""
 
     def __init__(self, settings: Settings) -> None:
-        # A group's name is required and never used: partitions are assigned, nothing is committed.
-        self._consumer: Consumer = consumer(
-            settings,
-            settings.prefix + "streamflow-scan",
-            **{"group.protocol": "classic", "partition.assignment.strategy": "range"},
-        )
+        # A group's name is required and never used: nothing is committed.
+        self._consumer: Consumer = assigned_consumer(settings, settings.prefix + "streamflow-scan")
 
     def offsets(self, partition: Partition, start: int, end: int) -> Iterator[int]:
         """The offsets of the records from `start` up to before `end`, ascending.

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Final, cast
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from streamflow.contract import Contract, Event
+from streamflow.flow import Replay
 from streamflow.postgres.rows import appended_text, line_of, text_of
 from streamflow.records import (
     MAX_OFFSET,
     ORIGIN_HEADER,
+    SOURCE_HEADER,
     Origin,
     Record,
     Rejection,
@@ -79,13 +81,19 @@ def window_count_line(record: Record, stream_topic: str) -> bytes | Rejection:
     )  # fmt: skip
 
 
-def notification_line(record: Record) -> bytes | Rejection:
-    """The line of ``notifications`` for a record of a notifications topic."""
+def notification_line(record: Record) -> bytes | Replay | Rejection:
+    """The line of ``notifications`` for a record of a notifications topic; both forms of it, where
+    it is of a record that claims to be a replay."""
     found = _NOTIFICATIONS.decode(record.value())
     if not isinstance(found, NotificationRecord):
         return cast("Rejection", found)
+    content = (found.message, found.time, found.event_id, found.user)
     origin = _claimed_origin(record) or position_of(record)
-    return _line(record, (found.message, found.time, found.event_id, found.user, *origin))
+    line = _line(record, (*content, *origin))
+    source = Origin.parse(last_header(headers_of(record), SOURCE_HEADER))
+    if source is None or source == origin:
+        return line
+    return Replay(line, _line(record, (*content, *source)), origin, record)
 
 
 def _claimed_origin(record: Record) -> Origin | None:

@@ -203,9 +203,10 @@ class PostgresSink:
     def _transact(self, output: Output, careful: bool) -> Stored:
         connection = self._connected()
         expected = self._expected(output)
-        claimed = [replay.origin for found in output.replays.values() for replay in found]
+        replayed = [replay.origin for found in output.replays.values() for replay in found]
+        claimed = replayed + [claim.origin for found in output.claims.values() for claim in found]
         with connection.transaction():
-            others = {(origin.topic, origin.partition) for origin in claimed}
+            others = {(origin.topic, origin.partition) for origin in replayed}
             positions.lock(connection, self._group, expected, others)
             known = replays.known_origins(connection, claimed) if claimed else set()
             output = _with_strangers(self._without_replayed(connection, output, expected), known)
@@ -285,7 +286,7 @@ class PostgresSink:
 
 def _with_strangers(output: Output, known: set[Origin]) -> Output:
     """Treats as first-hand what claims to be a replay of something that never was a dead letter."""
-    if not output.replays:
+    if not output.replays and not output.claims:
         return output
     rows = {name: list(lines) for name, lines in output.rows.items()}
     sources = {name: list(records) for name, records in output.sources.items()}
@@ -297,4 +298,9 @@ def _with_strangers(output: Output, known: set[Origin]) -> Output:
             else:
                 rows.setdefault(name, []).append(replay.own_line)
                 sources.setdefault(name, []).append(replay.record)
-    return replace(output, rows=rows, sources=sources, replays=genuine)
+    for name, found in output.claims.items():
+        for claim in found:
+            line = claim.line if claim.origin in known else claim.own_line
+            rows.setdefault(name, []).append(line)
+            sources.setdefault(name, []).append(claim.record)
+    return replace(output, rows=rows, sources=sources, replays=genuine, claims={})

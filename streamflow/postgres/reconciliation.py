@@ -9,7 +9,8 @@ from streamflow.windows import Progress
 
 # Compares, cell by cell, what analytics had emitted up to a committed progress with the events that
 # it had read by then. An event is emitted if its window was closed, or if it was far ahead of the
-# broker's clock. A replayed event was counted where its replay lies, not where its origin does.
+# broker's clock. A replayed event was counted where its replay lies; where its origin does, only if
+# that had kept its contract and was refused by the database. Duplicates were counted, too.
 # Windows of days whose events retention has removed have nothing left to be compared with.
 _CELLS = sql.SQL("""
 WITH counted AS (
@@ -33,10 +34,14 @@ WITH counted AS (
     JOIN {table} e USING (origin_topic, origin_partition, origin_offset)
     WHERE r.topic = %(topic)s AND r.partition = %(partition)s AND r."offset" < %(position)s
     UNION ALL
-    SELECT d.event_time, d.event_type, 'infinity'
+    SELECT d.event_time, d.event_type, coalesce(d.appended_at, 'infinity')
     FROM duplicates d
     WHERE d.topic = %(topic)s AND d.partition = %(partition)s AND d."offset" < %(position)s
       AND d.event_time IS NOT NULL
+    UNION ALL
+    SELECT x.event_time, x.event_type, x.appended_at
+    FROM refused_events x
+    WHERE x.topic = %(topic)s AND x.partition = %(partition)s AND x."offset" < %(position)s
 ), expected AS (
     SELECT date_bin(%(size)s * interval '1 ms', timestamp, 'epoch') AS window_start, event_type,
            count(*) AS total

@@ -30,7 +30,7 @@ def store_replays(connection: Connection, table: Table, replays: Sequence[Replay
     """Stores each replayed event unless its origin is stored already, under any time stamp."""
     storer = _ReplayStorer(connection, table)
     create_incoming(connection, table, attempt=True)
-    refused = in_halves(connection, replays, storer)
+    refused = in_halves(connection, table, replays, storer)
     connection.execute("DROP TABLE incoming")
     return Stored(storer.rows, storer.duplicates, refused)
 
@@ -111,9 +111,10 @@ class _ReplayStorer:
         duplicates = connection.execute(
             sql.SQL(
                 'INSERT INTO duplicates (topic, partition, "offset", origin_topic,'
-                " origin_partition, origin_offset, table_name, event_type, event_time)"
+                " origin_partition, origin_offset, table_name, event_type, event_time,"
+                " appended_at)"
                 " SELECT record_topic, record_partition, record_offset, origin_topic,"
-                " origin_partition, origin_offset, {name}, {event_type}, {event_time}"
+                " origin_partition, origin_offset, {name}, {event_type}, {event_time}, appended_at"
                 " FROM incoming WHERE NOT EXISTS (SELECT FROM replayed_events WHERE"
                 " topic = record_topic AND partition = record_partition"
                 ' AND "offset" = record_offset)'

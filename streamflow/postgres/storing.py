@@ -18,11 +18,15 @@ from streamflow.errors import ErrorCode
 from streamflow.flow import Output
 from streamflow.postgres.connections import Connection, is_refusal, sqlstate
 from streamflow.postgres.tables import Table
-from streamflow.records import Record, Rejection
+from streamflow.records import Record, Rejection, position_of
 
 
 class HasRecord(Protocol):
     """Something to be stored, with the record behind it."""
+
+    @property
+    def line(self) -> bytes:
+        """COPY text of its table."""
 
     @property
     def record(self) -> Record:
@@ -30,6 +34,14 @@ class HasRecord(Protocol):
 
 
 _T = TypeVar("_T", bound=HasRecord)
+
+# Only the sink writes it, and only the audit reads it.
+_REFUSED_EVENTS: Final = Table(
+    name="refused_events",
+    columns=("topic", "partition", "offset", "event_type", "event_time", "appended_at"),
+    position=("topic", "partition", "offset"),
+    identity=("topic", "partition", "offset"),
+)
 
 _PIECE: Final = 4 * 1024 * 1024  # bytes
 
@@ -79,7 +91,7 @@ def store_carefully(connection: Connection, tables: dict[str, Table], output: Ou
         create_incoming(connection, table)
         merger = _Merger(connection, table)
         items = list(map(Row, lines, output.sources[name]))
-        refused += in_halves(connection, items, merger)
+        refused += in_halves(connection, table, items, merger)
         rows, duplicates = rows + merger.rows, duplicates + merger.duplicates
         connection.execute("DROP TABLE incoming")
     return Stored(rows, duplicates, refused)
@@ -151,8 +163,9 @@ def _note_duplicates(connection: Connection, table: Table) -> int:
     return connection.execute(
         sql.SQL(
             'INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition,'
-            " origin_offset, table_name, event_type, event_time)"
-            " SELECT {position}, {identity}, {name}, {event_type}, {event_time} FROM incoming"
+            " origin_offset, table_name, event_type, event_time, appended_at)"
+            " SELECT {position}, {identity}, {name}, {event_type}, {event_time}, appended_at"
+            " FROM incoming"
             " WHERE NOT EXISTS (SELECT FROM {table} AS kept WHERE {same})"
             " ON CONFLICT DO NOTHING"
         ).format(
@@ -183,9 +196,21 @@ def create_incoming(connection: Connection, table: Table, *, attempt: bool = Fal
 
 
 def in_halves(
-    connection: Connection, items: Sequence[_T], store: Callable[[Sequence[_T]], None]
+    connection: Connection,
+    table: Table,
+    items: Sequence[_T],
+    store: Callable[[Sequence[_T]], None],
 ) -> list[tuple[Record, Rejection]]:
-    """Stores all but the items that the database refuses, which it returns."""
+    """Stores all but the items that the database refuses, which it notes and returns."""
+    refused = _refused_of(connection, items, store)
+    if refused and table.holds_events:
+        _note_refused(connection, table, [item for item, _ in refused])
+    return [(item.record, rejection) for item, rejection in refused]
+
+
+def _refused_of(
+    connection: Connection, items: Sequence[_T], store: Callable[[Sequence[_T]], None]
+) -> list[tuple[_T, Rejection]]:
     try:
         with connection.transaction():
             store(items)
@@ -193,13 +218,32 @@ def in_halves(
         if not is_refusal(error):
             raise
         if len(items) == 1:
-            return [(items[0].record, _rejection(error))]
+            return [(items[0], _rejection(error))]
         middle = len(items) // 2
         return [
-            *in_halves(connection, items[:middle], store),
-            *in_halves(connection, items[middle:], store),
+            *_refused_of(connection, items[:middle], store),
+            *_refused_of(connection, items[middle:], store),
         ]
     return []
+
+
+def _note_refused(connection: Connection, table: Table, items: Sequence[HasRecord]) -> None:
+    """Notes what the windows count of events that are in no table."""
+    names_told = (table.event_type, table.event_time, "appended_at")
+    told = [table.columns.index(name) for name in names_told if name is not None]
+    lines = []
+    for item in items:
+        fields = item.line.rstrip(b"\n").split(b"\t")
+        topic, partition, offset = position_of(item.record)
+        position = f"{topic}\t{partition}\t{offset}".encode()
+        lines.append(b"\t".join((position, *(fields[each] for each in told))) + b"\n")
+    connection.execute(
+        "CREATE TEMPORARY TABLE refused (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP"
+    )
+    copy(connection, _REFUSED_EVENTS, sql.Identifier("refused"), lines)
+    # Some may be noted already: they were read again, after someone set positions back.
+    connection.execute("INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING")
+    connection.execute("DROP TABLE refused")
 
 
 def _rejection(error: psycopg.Error) -> Rejection:

@@ -61,6 +61,11 @@ class Table:
     event_type: str | None = None
     event_time: str | None = None
 
+    @property
+    def holds_events(self) -> bool:
+        """Whether a row is about the record that told it, and not about another one."""
+        return self.position == self.identity
+
 
 WINDOW_COUNTS: Final = Table(
     name="window_counts",

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -261,15 +261,7 @@ def eligible(selection: Selection, options: Options) -> Selection:
     if options.force and not selection.ids:
         raise UsageError("forcing is for letters named by id: name them")
     statuses = (Status.OPEN, Status.QUARANTINED) if options.force else (Status.OPEN,)
-    return Selection(
-        codes=selection.codes,
-        since=selection.since,
-        until=selection.until,
-        ids=selection.ids,
-        text=selection.text,
-        statuses=statuses,
-        limit=selection.limit,
-    )
+    return replace(selection, statuses=statuses)
 
 
 def left_out(connection: Connection, selection: Selection) -> dict[str, int]:

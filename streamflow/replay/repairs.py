@@ -11,11 +11,11 @@ A team adds its own in any module that ``STREAMFLOW_REPAIRS`` names (several wit
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from streamflow.errors import ConfigurationError, UsageError
 from streamflow.privacy import Hasher
+from streamflow.registry import import_named
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -71,7 +71,7 @@ def known_repairs(settings: Settings) -> dict[str, Repair]:
 
 def _repairs_in(module: str) -> list[Repair]:
     try:
-        members = vars(import_module(module)).values()
+        members = vars(import_named(module)).values()
     except ImportError as error:
         raise ConfigurationError(
             f"module {module} of STREAMFLOW_REPAIRS cannot be imported ({error})"

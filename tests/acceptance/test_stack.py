@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,13 @@ WORKERS = ("producer", "validator", "analytics", "loader", "bridge", "dagster", 
 MANAGED = ("kafka", "postgres", *WORKERS)
 SERVICES_ONLY = [part for name in WORKERS for part in ("--without", name)]
 
+MY_STREAMS = """
+from dataclasses import replace
+from streamflow.streams.user_events import USER_EVENTS
+
+MINE = replace(USER_EVENTS, name="mine")
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
@@ -41,6 +49,11 @@ def beside(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
 
 
 def test_up_status_env_down_purge(folder: Folder) -> None:
+    # A stream of the user's own is found in his folder; what is called like a library is not.
+    (folder.path / "my_streams.py").write_text(MY_STREAMS)
+    for library in ("click", "streamlit", "uvicorn"):
+        (folder.path / f"{library}.py").write_text("raise RuntimeError('not the library')\n")
+    folder.variables["STREAMFLOW_STREAMS"] = "my_streams:MINE"
     shown = folder.up()
     for word in (*MANAGED, "logs", "streamflow down"):
         assert word in shown
@@ -70,6 +83,10 @@ def test_up_status_env_down_purge(folder: Folder) -> None:
 
     assert folder.run("doctor").returncode == 0
 
+    topics = json.loads(folder.run("topics", "--json").stdout)
+    assert "mine" in {each["topic"] for each in topics}
+    assert "kafka/mine" in _assets(folder)
+
     second = folder.run("up")
     assert second.returncode == 1
     assert f"already runs in {folder.state} (pid {folder.supervisor()})" in second.stderr
@@ -85,6 +102,18 @@ def test_up_status_env_down_purge(folder: Folder) -> None:
 
     folder.run("down", "--purge")
     assert not folder.state.exists()
+
+
+def _assets(folder: Folder) -> set[str]:
+    """What the code server of Dagster has told the webserver."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{DEFAULT_PORTS['dagster'] + folder.port_offset}/graphql",
+        data=json.dumps({"query": "{assetNodes{assetKey{path}}}"}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found = json.load(answer)["data"]["assetNodes"]
+    return {"/".join(each["assetKey"]["path"]) for each in found}
 
 
 def test_killed_parts_are_started_again(folder: Folder) -> None:

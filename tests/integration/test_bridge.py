@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from faults import stalled, wait_until
+from faults import assert_on_loopback_only, stalled, wait_until
 from listeners import (
     BridgeProcess,
     Listener,
@@ -25,13 +25,13 @@ from listeners import (
     raw_client,
     refusal,
 )
-from pipeline import INVALID, event, produce
+from pipeline import INVALID, event, produce, topics_of
 from services import BrokerService
 from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
-from streamflow.kafka.clients import admin, producer
+from streamflow.kafka.clients import producer
 from streamflow.kafka.offsets import group_lags
-from streamflow.kafka.topics import declared_topics, provision
+from streamflow.kafka.topics import provision
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
@@ -50,10 +50,8 @@ def _settings(broker: BrokerService, prefix: str, directory: Path) -> Iterator[S
         STREAMFLOW_PREFIX=prefix,
         STREAMFLOW_STATE_DIR=directory,
     )
-    streams = load_streams(made)
-    provision(made, streams)
-    yield made
-    admin(made).delete_topics([spec.name for spec in declared_topics(made, streams)])
+    with topics_of(made):
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -519,14 +517,7 @@ def test_a_taken_port_is_named(own: Settings, bridge: BridgeProcess, tmp_path: P
 
 
 def test_it_listens_on_loopback_only(bridge: BridgeProcess) -> None:
-    others = {
-        str(found[4][0])
-        for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
-        if not str(found[4][0]).startswith("127.")
-    }
-    for address in others:
-        with pytest.raises(OSError, match="refused"):
-            socket.create_connection((address, bridge.port), 2)
+    assert_on_loopback_only(bridge.port)
 
 
 def test_requests_that_are_no_socket_io_do_no_harm(bridge: BridgeProcess) -> None:

@@ -1,19 +1,18 @@
 """Every road of the sink, against a real database: rows and positions, both or neither."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
+from faults import at_once
 from loads import (
     NOW,
     TOPIC,
     FakeRecord,
     Load,
-    batch,
     dead_letter,
     event,
     events,
@@ -25,7 +24,14 @@ from loads import (
 )
 from streamflow.errors import ConfigurationError, Fenced, Unavailable
 from streamflow.flow import Partition
-from streamflow.records import ORIGIN_HEADER, OutRecord, Position, last_header
+from streamflow.records import (
+    ORIGIN_HEADER,
+    SOURCE_HEADER,
+    Headers,
+    OutRecord,
+    Position,
+    last_header,
+)
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -390,6 +396,28 @@ def test_a_claimed_origin_cannot_take_the_place_of_an_event_to_come(
     assert value(database, "SELECT count(*) FROM replayed_events") == 0
 
 
+def test_a_claimed_origin_is_a_notification_s_only_if_it_is_a_dead_letter(
+    load: Load, database: Settings
+) -> None:
+    def notification(offset: int, number: int, origin: bytes, source: bytes) -> FakeRecord:
+        body = {"message": "m", "time": "2026-07-01T12:00:00Z", "event_id": number, "user": "u"}
+        headers: Headers = [(ORIGIN_HEADER, origin), (SOURCE_HEADER, source)]
+        return FakeRecord(offset, json.dumps(body).encode(), topic="notifications", headers=headers)
+
+    load.load([dead_letter(0, "user-events/0/0", source_offset=0)])
+    load.load(
+        [
+            notification(0, 10, b"user-events/0/0", b"user-events/1/10"),
+            notification(1, 11, b"user-events/0/5", b"user-events/1/11"),
+        ]
+    )
+    load.load([notification(2, 5, b"user-events/0/5", b"user-events/0/5")])
+
+    query = "SELECT origin_partition, origin_offset, event_id FROM notifications ORDER BY event_id"
+    assert rows(database, query) == [(0, 5, 5), (0, 0, 10), (1, 11, 11)]
+    assert value(database, "SELECT count(*) FROM duplicates") == 0
+
+
 def test_a_first_hand_event_that_a_replay_brought_before(load: Load, database: Settings) -> None:
     """The validator dead-lettered it under an older contract; the loader reads it only now."""
     load.load([dead_letter(0, "user-events/0/0")])
@@ -419,26 +447,16 @@ def test_loaders_of_different_partitions_share_a_database(
     make_load: LoadFactory, database: Settings
 ) -> None:
     loads = [make_load() for _ in range(3)]
-    failures: list[BaseException] = []
 
     def run(number: int) -> None:
-        try:
-            partition: Partition = (TOPIC, number)
-            loads[number].resume(partition)
-            for start in range(0, 500, 50):
-                records = events(range(start, start + 50), partition=number)
-                loads[number].sink.commit(loads[number].loader.process(batch(records)))
-            loads[number].sink.flush()
-        except BaseException as error:  # noqa: BLE001 (told below)
-            failures.append(error)
+        partition: Partition = (TOPIC, number)
+        loads[number].resume(partition)
+        for start in range(0, 500, 50):
+            loads[number].hand_over(events(range(start, start + 50), partition=number))
+        loads[number].sink.flush()
 
-    threads = [threading.Thread(target=run, args=[number]) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(3, run)
 
-    assert failures == []
     assert value(database, "SELECT count(*) FROM events") == 1500
     assert rows(database, "SELECT next_offset FROM loader_positions") == [(500,)] * 3
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from faults import stalled, wait_until
+from loads import rows
 from pipeline import (
     INVALID,
     WorkerProcess,
@@ -22,6 +23,8 @@ from pipeline import (
     workers,
 )
 from services import BrokerService, DatabaseService
+from streamflow.kafka import clients
+from streamflow.records import ORIGIN_HEADER, SOURCE_HEADER
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -82,6 +85,22 @@ def test_an_audit_names_a_missing_row(stack_settings: Settings, tmp_path: Path) 
         assert gone.rowcount == 1
     report = audit(stack_settings, patience=1)
     assert f"{stack_settings.prefix}user-events[1] offset 3: not accounted for" in report.problems
+
+
+def test_a_forged_origin_takes_no_notification(stack_settings: Settings, tmp_path: Path) -> None:
+    topic = stack_settings.prefix + "user-events"
+    client = clients.producer(stack_settings)
+    headers = [(ORIGIN_HEADER, f"{topic}/0/1".encode()), (SOURCE_HEADER, f"{topic}/0/1".encode())]
+    client.produce(topic, event(9), partition=0, headers=headers)
+    client.produce(topic, event(1), partition=0)
+    assert client.flush(30) == 0
+    with workers(stack_settings, tmp_path):
+        report = audit(stack_settings)
+    assert report.closed, report.problems
+    for table, number in (("events", "id"), ("notifications", "event_id")):
+        query = f"SELECT origin_offset, {number} FROM {table} ORDER BY 1"
+        assert rows(stack_settings, query) == [(0, 9), (1, 1)], table
+    assert count(stack_settings, "SELECT count(*) FROM duplicates") == 0
 
 
 def test_garbage_in_any_topic_costs_nobody_else(stack_settings: Settings, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Day partitions: ready for every day, bounded for hostile ones."""
 
-import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
 
+from faults import at_once
 from loads import FakeRecord, Load, event, execute, rows, value
 from streamflow.postgres import partitions
 from streamflow.postgres.connections import Connection, connect
@@ -124,25 +125,12 @@ def test_a_long_read_does_not_stop_the_loader(
 
 def test_many_loaders_make_the_same_days_at_once(database: Settings) -> None:
     days = [TODAY + timedelta(days=number) for number in range(-20, 0)]
-    failures: list[BaseException] = []
-    barrier = threading.Barrier(4)
 
-    def run() -> None:
-        connection = connect(database, "test")
-        try:
-            barrier.wait()
+    def prepare(_number: int) -> None:
+        with closing(connect(database, "test")) as connection:
             DayPartitions("events").prepare(connection, days, today=TODAY)
-        except BaseException as error:  # noqa: BLE001 (told below)
-            failures.append(error)
-        finally:
-            connection.close()
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(4, prepare)
 
-    assert failures == []
     names = {name for (name,) in rows(database, "SELECT relname FROM pg_class")}
     assert {partitions.partition_name("events", day) for day in days} <= names

@@ -158,6 +158,19 @@ def test_a_duplicate_replay_is_counted_by_analytics_too(load: Load, database: Se
     assert found.first_difference is None
 
 
+def test_a_duplicate_far_ahead_of_the_broker_s_clock_is_counted_at_once(
+    load: Load, database: Settings
+) -> None:
+    day = {"window_start": "2026-07-02T12:00:00Z", "window_end": "2026-07-02T12:00:10Z"}
+    load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
+    load.load([replay(each, "user-events/0/0", time="2026-07-02T12:00:01Z") for each in (1, 2)])
+    load.load([window_count(0, 1, count=2, late=True, **day)])
+
+    found = reconciled(database, 3, 1_782_907_210_000)
+    assert found.events == found.counted == {"USER_LOGIN": 2}
+    assert found.first_difference is None
+
+
 def test_windows_before_the_epoch_align_to_it(load: Load, database: Settings) -> None:
     load.load([FakeRecord(0, event(1, time="0001-01-02T00:00:07Z"))])
     execute(

@@ -1,13 +1,14 @@
 """A session hands over every record, and no position runs ahead of the records handed over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 
 import pytest
 
 from pipeline import events, produce, topic_bounds
 from streamflow.errors import Unavailable
 from streamflow.flow import Output, Partition
-from streamflow.kafka import clients
+from streamflow.kafka.transactions import transactional_producer
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.job import PlainJob
@@ -52,6 +53,16 @@ class Patient(PlainJob):
         return None
 
 
+@pytest.fixture
+def session(stack_settings: Settings) -> Iterator[Session]:
+    """With 600 records to read."""
+    produce(stack_settings, "user-events", events(600)[0])
+    with closing(
+        Session(stack_settings, Patient(stack_settings), lambda _consumer: Forgetful(), print)
+    ) as opened:
+        yield opened
+
+
 def read_all(session: Session, settings: Settings) -> dict[Partition, int]:
     """Reads to the end; returns how many records of each partition were handed over."""
     ends = {each: end for each, (_, end) in topic_bounds(settings, "user-events").items()}
@@ -67,48 +78,37 @@ def read_all(session: Session, settings: Settings) -> dict[Partition, int]:
     return handed_over
 
 
-def test_records_that_came_with_their_assignment_are_not_skipped(stack_settings: Settings) -> None:
-    produce(stack_settings, "user-events", events(600)[0])
-    session = Session(stack_settings, Patient(stack_settings), lambda _consumer: Forgetful(), print)
-    try:
-        assert sum(read_all(session, stack_settings).values()) == 600
-    finally:
-        session.close()
+def test_records_that_came_with_their_assignment_are_not_skipped(
+    session: Session, stack_settings: Settings
+) -> None:
+    assert sum(read_all(session, stack_settings).values()) == 600
 
 
-def test_an_end_that_jumps_over_records_is_not_believed(stack_settings: Settings) -> None:
-    produce(stack_settings, "user-events", events(600)[0])
-    job = Patient(stack_settings)
-    session = Session(stack_settings, job, lambda _consumer: Forgetful(), print)
-    try:
-        stands_at = read_all(session, stack_settings)
-        produce(stack_settings, "user-events", events(30, seed=2)[0])
-        ends = {each: end for each, (_, end) in topic_bounds(stack_settings, "user-events").items()}
-        # As a client would tell that lost what it had fetched.
-        session._ends = dict(ends)
-        with pytest.raises(Unavailable, match="passed over the record at"):
-            session._moved_positions([])
-        assert session._read_to == stands_at
-    finally:
-        session.close()
+def test_an_end_that_jumps_over_records_is_not_believed(
+    session: Session, stack_settings: Settings
+) -> None:
+    stands_at = read_all(session, stack_settings)
+    produce(stack_settings, "user-events", events(30, seed=2)[0])
+    ends = {each: end for each, (_, end) in topic_bounds(stack_settings, "user-events").items()}
+    # As a client would tell that lost what it had fetched.
+    session._ends = dict(ends)
+    with pytest.raises(Unavailable, match="passed over the record at"):
+        session._moved_positions([])
+    assert session._read_to == stands_at
 
 
-def test_an_end_behind_an_aborted_transaction_is_believed(stack_settings: Settings) -> None:
-    produce(stack_settings, "user-events", events(600)[0])
-    job = Patient(stack_settings)
-    session = Session(stack_settings, job, lambda _consumer: Forgetful(), print)
-    try:
-        stood_at = read_all(session, stack_settings)[job.topics[0], 0]
-        client = clients.producer(stack_settings, **{"transactional.id": job.group})
-        client.init_transactions(30)
-        client.begin_transaction()
-        for _ in range(5):
-            client.produce(job.topics[0], b"never mind", partition=0)
-        client.flush(30)
-        client.abort_transaction(30)
-        # Five records and the marker that ends them.
-        while session._read_to[job.topics[0], 0] < stood_at + 6:
-            assert not session.consume().records
-        assert session._read_to[job.topics[0], 0] == stood_at + 6
-    finally:
-        session.close()
+def test_an_end_behind_an_aborted_transaction_is_believed(
+    session: Session, stack_settings: Settings
+) -> None:
+    partition = (f"{stack_settings.prefix}user-events", 0)
+    stood_at = read_all(session, stack_settings)[partition]
+    client = transactional_producer(stack_settings, f"{stack_settings.prefix}aborting")
+    client.begin_transaction()
+    for _ in range(5):
+        client.produce(partition[0], b"never mind", partition=0)
+    client.flush(30)
+    client.abort_transaction(30)
+    # Five records and the marker that ends them.
+    while session._read_to[partition] < stood_at + 6:
+        assert not session.consume().records
+    assert session._read_to[partition] == stood_at + 6

@@ -9,7 +9,7 @@ from loads import TOPIC, FakeRecord, batch, event, events
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Output
 from streamflow.privacy import Hasher
-from streamflow.records import ORIGIN_HEADER, Headers, Origin, Rejection, last_header
+from streamflow.records import ORIGIN_HEADER, SOURCE_HEADER, Headers, Origin, Rejection, last_header
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.loader import Loader
@@ -143,6 +143,19 @@ def test_notifications(loader: Loader) -> None:
 
     lines = [line.decode().split("\t") for line in output.rows["notifications"]]
     assert [line[4:7] for line in lines] == [["user-events", "1", "5"], ["notifications", "0", "1"]]
+
+
+def test_a_notification_of_what_claims_to_be_replayed_goes_apart(loader: Loader) -> None:
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5"), (SOURCE_HEADER, b"user-events/0/8")]
+    value = json.dumps(NOTE).encode()
+
+    output = process(loader, FakeRecord(0, value, topic="notifications", headers=headers))
+
+    [claim] = output.claims["notifications"]
+    assert output.rows["notifications"] == []
+    assert claim.origin == Origin(TOPIC, 1, 5)
+    assert claim.line.split(b"\t")[4:7] == [b"user-events", b"1", b"5"]
+    assert claim.own_line.split(b"\t")[4:7] == [b"user-events", b"0", b"8"]
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from streamflow.privacy import Hasher
 from streamflow.records import (
     ATTEMPT_HEADER,
     ORIGIN_HEADER,
+    SOURCE_HEADER,
     Headers,
     Origin,
     OutRecord,
     Rejection,
     attempt_of,
+    derived_headers,
     origin_of,
 )
 
@@ -44,6 +46,26 @@ def test_a_header_that_is_no_origin_is_none(raw: bytes | None) -> None:
     assert Origin.parse(raw) is None
     record = FakeRecord(7, b"{}", headers=[(ORIGIN_HEADER, raw)])
     assert origin_of(record) == Origin("user-events", 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "told"),
+    [
+        (
+            b"user-events/1/5",
+            {ORIGIN_HEADER: b"user-events/1/5", SOURCE_HEADER: b"user-events/0/7"},
+        ),
+        (b"user-events/0/7", {ORIGIN_HEADER: b"user-events/0/7"}),
+        (b"other-events/1/5", {ORIGIN_HEADER: b"user-events/0/7"}),
+        (None, {ORIGIN_HEADER: b"user-events/0/7"}),
+    ],
+)
+def test_what_is_derived_tells_a_claim_from_what_is_known(
+    claimed: bytes | None, told: dict[str, bytes]
+) -> None:
+    headers: Headers = [(ORIGIN_HEADER, claimed), (SOURCE_HEADER, b"user-events/0/9")]
+    record = FakeRecord(7, b"{}", headers=headers)
+    assert dict(derived_headers(record)) == told
 
 
 @given(st.binary(max_size=20))

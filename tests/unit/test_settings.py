@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import common_config
@@ -165,3 +166,15 @@ def test_a_secret_is_not_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
     assert "STREAMFLOW_BRIDGE_QUEUE" in str(caught.value)
     assert "very secret" not in str(caught.value)
+
+
+def test_a_changed_copy_has_its_own_addresses() -> None:
+    first = load_settings(KAFKA_BOOTSTRAP_SERVERS="one:1", DATABASE_URL="postgresql://one/x")
+    assert (first.bootstrap, first.database) == ("one:1", "postgresql://one/x")
+    second = first.model_copy(
+        update={
+            "kafka_bootstrap_servers": "two:2",
+            "database_url": SecretStr("postgresql://two/x"),
+        }
+    )
+    assert (second.bootstrap, second.database) == ("two:2", "postgresql://two/x")

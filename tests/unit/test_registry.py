@@ -1,0 +1,70 @@
+"""Modules of the user's own: found in the current folder, and never in place of a library."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamflow.registry import import_named, load_streams
+from streamflow.replay.repairs import known_repairs
+from streamflow.settings import Settings, load_settings
+from streamflow.stack import orchestration, parts
+from streamflow.stack.process import own_command
+from streamflow.stack.state import State
+
+OWN = """
+from dataclasses import replace
+from streamflow.replay.repairs import repair
+from streamflow.streams.user_events import USER_EVENTS
+
+ORDERS = replace(USER_EVENTS, name="orders")
+
+@repair("upper_type", "Writes the type in capitals.")
+def upper_type(document, stream, hasher):
+    return {**document, "type": document["type"].upper()}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current one: with a stream of the user's own, and with what is called like a library."""
+    (tmp_path / "my_own_streams.py").write_text(OWN)
+    for name in ("click", "colorsys", "typer"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is not the library')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    return tmp_path
+
+
+def test_streams_and_repairs_are_found_in_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", "my_own_streams:ORDERS")
+    monkeypatch.setenv("STREAMFLOW_REPAIRS", "my_own_streams")
+    settings = load_settings()
+    assert [stream.name for stream in load_streams(settings)] == ["orders"]
+    assert "upper_type" in known_repairs(settings)
+
+
+def test_a_library_comes_before_the_current_folder() -> None:
+    assert hasattr(import_named("colorsys"), "rgb_to_hsv")
+
+
+def test_our_processes_do_not_import_what_lies_in_the_current_folder() -> None:
+    done = subprocess.run(
+        own_command("--version"), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.startswith("streamflow "), done.stderr
+
+
+def test_every_part_is_started_so(folder: Path) -> None:
+    settings = Settings(
+        KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
+        DATABASE_URL="postgresql://127.0.0.1:1/none",
+        STREAMFLOW_STATE_DIR=folder,
+    )
+    ours = [*parts.plan(settings, State(folder), {}), *orchestration.Home(settings).parts()]
+    commands = [part.launch().command for part in ours if part.launch is not None]
+    assert len(commands) == 10
+    assert {command[:3] for command in commands} == {(sys.executable, "-P", "-m")}

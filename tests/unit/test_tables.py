@@ -1,0 +1,110 @@
+"""What commands print can be read on a terminal of 80 columns."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from streamflow.audit import AuditReport, PartitionAudit
+from streamflow.cli.letters import letters_table, report_view
+from streamflow.cli.tables import audit_table
+from streamflow.postgres.letter_selection import Summary
+from streamflow.postgres.reconciliation import Reconciliation
+from streamflow.postgres.replay_store import Outcome
+from streamflow.records import Origin
+from streamflow.replay.report import Report
+
+Printed = Callable[[int, Callable[[], None]], list[str]]
+
+TIME = "2026-03-01T12:00:00.123Z"
+LONG = "orders-of-the-eastern-warehouses-since-the-beginning"
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
+    def run(columns: int, show: Callable[[], None]) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        show()
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= columns
+        return [line.rstrip() for line in lines]
+
+    return run
+
+
+def letter(topic: str = "user-events", *, attempt: int = 0, message: str = "no zone") -> Summary:
+    origin = Origin(topic, 2, 1_234_567)
+    failed_at = datetime(2026, 3, 1, 12, 0, 0, 123_000, UTC)
+    return Summary(
+        origin,
+        origin,
+        "UNSTORABLE_VALUE",
+        "quarantined",
+        attempt,
+        "validator",
+        message,
+        failed_at,
+        9,
+    )
+
+
+def test_letters_take_two_lines_where_one_is_too_short(printed: Printed) -> None:
+    letters = [letter(message="not [bold] at all"), letter(attempt=3)]
+    assert printed(80, lambda: letters_table(letters, 2)) == [
+        "id                     code              status       failed at",
+        f"user-events/2/1234567  UNSTORABLE_VALUE  quarantined  {TIME}",
+        "    validator: not [bold] at all",
+        f"user-events/2/1234567  UNSTORABLE_VALUE  quarantined  {TIME}",
+        "    validator: 3 attempts, no zone",
+        "2 dead letters.",
+    ]
+
+
+def test_letters_take_one_line_on_a_wide_terminal(printed: Printed) -> None:
+    titles, *rows = printed(140, lambda: letters_table([letter(attempt=3), letter()], 9))
+    assert titles.split() == [
+        "id", "code", "status", "failed", "at", "attempt", "stage", "message",
+    ]  # fmt: skip
+    row = f"user-events/2/1234567 UNSTORABLE_VALUE quarantined {TIME} {{}} validator no zone"
+    assert [" ".join(each.split()) for each in rows[:2]] == [row.format(3), row.format(0)]
+    assert rows[2] == "2 of 9 dead letters; --limit shows more."
+
+
+def test_nothing_of_a_long_letter_is_cut(printed: Printed) -> None:
+    message = "a word and " * 30
+    text = "\n".join(printed(80, lambda: letters_table([letter(LONG, message=message)], 1)))
+    assert f"{LONG}/2/1234567" in text
+    assert text.count("a word and") == 30
+    assert TIME in text
+
+
+def test_a_plan_names_codes_and_reasons_in_full(printed: Printed) -> None:
+    report = Report(
+        dry_run=True,
+        tally=Counter(
+            {
+                ("UNSTORABLE_VALUE", Outcome.FAILS, "UNSTORABLE_VALUE"): 1_234_567,
+                ("UNSTORABLE_VALUE", Outcome.FAILS, "SCHEMA_VIOLATION"): 2,
+                ("UNSTORABLE_VALUE", Outcome.PASSES, ""): 5,
+            }
+        ),
+    )
+    text = " ".join(" ".join(printed(80, lambda: report_view(report))).split())
+    assert "UNSTORABLE_VALUE 1,234,574 5 1,234,569 0 SCHEMA_VIOLATION 2," in text
+    assert "UNSTORABLE_VALUE 1,234,567" in text
+
+
+def test_an_audit_names_topics_in_full(printed: Printed) -> None:
+    def ledger(topic: str) -> PartitionAudit:
+        return PartitionAudit(topic=topic, partition=0, first=0, end=9, records=1_234_567)
+
+    windows = {
+        f"{LONG}[0]": Reconciliation({"USER_LOGIN_FAILED": 9}, {"USER_LOGIN_FAILED": 9}, 1, "")
+    }
+    report = AuditReport(partitions=[ledger("user-events"), ledger(LONG)], windows=windows)
+    lines = printed(80, lambda: audit_table(report))
+    assert ["user-events", "0", "1,234,567", "0", "0", "0", "0"] in [each.split() for each in lines]
+    folded = "".join(line.split(" ")[0] for line in lines)
+    assert folded.count(LONG) == 2
+    assert any("USER_LOGIN_FAILED" in line for line in lines)
