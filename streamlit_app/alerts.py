@@ -105,6 +105,17 @@ class AlertBook:
         del self.history[:-_HISTORY]
         return changed
 
+    def all(self) -> list[Alert]:
+        """What was resolved, and what is active, in this order."""
+        return [*self.history, *self.active.values()]
+
+    def restore(self, alerts: Sequence[Alert]) -> None:
+        """Takes back what `all` gave."""
+        self.history = [alert for alert in alerts if alert.state is State.RESOLVED]
+        self.active = {
+            alert.condition.key: alert for alert in alerts if alert.state is not State.RESOLVED
+        }
+
     def firing(self) -> list[Alert]:
         """What fires now, the worst and oldest first."""
         return sorted(

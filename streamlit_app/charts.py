@@ -12,7 +12,13 @@ MAX_CHART_POINTS: Final = 1_500
 
 # The card behind a chart shows through.
 _PLAIN: Final = {"background": "transparent", "config": {"view": {"fill": None}}}
-_LEGEND: Final = {"orient": "top", "title": None, "columns": 4, "labelLimit": 260}
+# On a phone two beside each other.
+_LEGEND: Final = {
+    "orient": "top",
+    "title": None,
+    "columns": {"expr": "width < 480 ? 2 : 4"},
+    "labelLimit": {"expr": "width < 480 ? 130 : 260"},
+}
 _TIME: Final = {
     "field": "time",
     "type": "temporal",

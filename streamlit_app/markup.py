@@ -30,6 +30,9 @@ VERDICT_TONES: Final = {
 }
 
 
+_NARROW: Final = 2  # columns that fit a phone
+
+
 class Html(str):
     """Text that is markup already."""
 
@@ -76,7 +79,8 @@ def link(url: str, words: str) -> Html:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()
 ) -> Html:
-    """A table; the columns in `numbers` stand at the right."""
+    """A table; the columns in `numbers` stand at the right. On a phone each row of more than two cells
+    becomes a paragraph, in which a cell tells its column."""
     kinds = ["sf-num" if index in numbers else "" for index in range(len(columns))]
     head = "".join(
         f'<th class="{kind}">{escape(name)}</th>' for kind, name in zip(kinds, columns, strict=True)
@@ -84,13 +88,15 @@ def table(
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td class="{kind}">{text(cell)}</td>' for kind, cell in zip(kinds, row, strict=True)
+            f'<td class="{kind}" data-column="{escape(name)}">{text(cell)}</td>'
+            for kind, name, cell in zip(kinds, columns, row, strict=True)
         )
         + "</tr>"
         for row in rows
     )
+    wide = " sf-wide" if len(columns) > _NARROW else ""
     return Html(
-        f'<div class="sf sf-scroll"><table class="sf-table"><thead><tr>{head}</tr></thead>'
+        f'<div class="sf sf-scroll"><table class="sf-table{wide}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -3,7 +3,7 @@
 import math
 import threading
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -30,7 +30,7 @@ class _Ring:
         self._tier = tier
         self.step = tier.step
         self._sums = array("d", bytes(8 * tier.capacity))
-        self._counts = array("L", bytes(array("L").itemsize * tier.capacity))
+        self._counts = array("q", bytes(8 * tier.capacity))
         self._slots = array("q", [-1]) * tier.capacity
 
     @property
@@ -45,6 +45,17 @@ class _Ring:
             self._slots[index], self._sums[index], self._counts[index] = number, 0.0, 0
         self._sums[index] += value
         self._counts[index] += 1
+
+    def kept(self) -> tuple[bytes, bytes, bytes]:
+        """All of it, as bytes."""
+        return self._slots.tobytes(), self._sums.tobytes(), self._counts.tobytes()
+
+    def restore(self, steps: bytes, sums: bytes, counts: bytes) -> None:
+        """Takes what `kept` gave; what was of another size is left out."""
+        if len(steps) == len(sums) == len(counts) == 8 * self._tier.capacity:
+            self._slots = array("q", steps)
+            self._sums = array("d", sums)
+            self._counts = array("q", counts)
 
     def since(self, start: float) -> list[tuple[float, float]]:
         """Time and mean of each step from `start` on, ascending; a step without values is absent."""
@@ -65,6 +76,16 @@ class Points:
     means: list[float]
 
 
+class Kept(NamedTuple):
+    """One resolution of one series, as bytes."""
+
+    name: str
+    tier: int
+    steps: bytes
+    sums: bytes
+    counts: bytes
+
+
 class Store:
     """All series of one server, by name. Written by the poller, read by every session."""
 
@@ -78,11 +99,29 @@ class Store:
         if value is None:
             return
         with self._guard:
-            rings = self._series.get(name)
-            if rings is None:
-                rings = self._series[name] = tuple(_Ring(tier) for tier in self._tiers)
-            for ring in rings:
+            for ring in self._rings(name):
                 ring.add(time, value)
+
+    def _rings(self, name: str) -> tuple[_Ring, ...]:
+        rings = self._series.get(name)
+        if rings is None:
+            rings = self._series[name] = tuple(_Ring(tier) for tier in self._tiers)
+        return rings
+
+    def kept(self) -> Iterator[Kept]:
+        """Everything, as it is now."""
+        with self._guard:
+            series = list(self._series.items())
+        for name, rings in series:
+            with self._guard:
+                found = [Kept(name, tier, *ring.kept()) for tier, ring in enumerate(rings)]
+            yield from found
+
+    def restore(self, kept: Kept) -> None:
+        """Takes back what `kept` gave, before anything is added."""
+        if kept.tier < len(self._tiers):
+            with self._guard:
+                self._rings(kept.name)[kept.tier].restore(kept.steps, kept.sums, kept.counts)
 
     def names(self, prefix: str) -> list[str]:
         """The series whose names begin so."""

@@ -19,6 +19,7 @@ from streamflow.stream import Stream
 from streamlit_app.alerts import Alert, AlertBook, Limits
 from streamlit_app.configuration import DashboardSettings, load_dashboard_settings
 from streamlit_app.demand import Demand
+from streamlit_app.memory import Memory
 from streamlit_app.poller import Job, Poller
 from streamlit_app.probe import Probe
 from streamlit_app.reading import Search, Tail
@@ -33,6 +34,8 @@ from streamlit_app.watch import Watch
 from streamlit_app.webhook import Webhook
 
 log = structlog.get_logger()
+
+_KEPT_EVERY: Final = 30.0  # seconds; what a crash may cost of the charts
 
 # The web server's pool: at most 40, which end when they have been idle and others come to work.
 _POOLED: Final = "AnyIO worker thread"
@@ -58,10 +61,12 @@ class Serving:
     tail: Tail
     search: Search
     dagster: Dagster
+    memory: Memory
     started_at: float = field(default_factory=time.time)
 
     def start(self) -> None:
-        """Begins to measure."""
+        """Begins to measure, where it had ended."""
+        self.memory.recall()
         self.webhook.start()
         self.poller.start()
         self.demand.start()
@@ -115,6 +120,7 @@ def build(settings: DashboardSettings) -> Serving:
         freshness=settings.alert_freshness,
     )
     watch = Watch(streams, recorder, AlertBook(settings.alert_for), limits)
+    memory = Memory(settings.state_dir / "dashboard.sqlite", store, watch.book)
     interval = settings.interval
     kafka = KafkaSource(settings, topics, _groups(settings, streams, topics))
     postgres = PostgresSource(settings, streams)
@@ -125,6 +131,7 @@ def build(settings: DashboardSettings) -> Serving:
         Job("postgres", postgres.name, interval, postgres, recorder.take_postgres, postgres.close),
         Job("workers", "the workers' /metrics", 2 * interval, workers),
         Job("stack", "the supervisor's status.json", interval, stack),
+        Job("memory", memory.name, _KEPT_EVERY, memory, close=memory.close),
     ]
     if settings.probes:
         probe = Probe(settings)
@@ -153,6 +160,7 @@ def build(settings: DashboardSettings) -> Serving:
         tail=Tail(settings, hasher),
         search=Search(settings, hasher),
         dagster=Dagster(settings.dagster),
+        memory=memory,
     )
 
 

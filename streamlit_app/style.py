@@ -35,6 +35,7 @@ CSS: Final = """
 .sf-mark { display: inline-flex; gap: .32rem; align-items: baseline; white-space: nowrap; }
 .sf-good { color: var(--sf-good); } .sf-warn { color: var(--sf-warn); }
 .sf-bad { color: var(--sf-bad); } .sf-idle { color: var(--sf-idle); }
+.sf a { color: var(--sf-accent); }
 .sf-soft { color: var(--sf-soft); }
 .sf-chip { display: inline-block; padding: 0 .45rem; border: 1px solid currentColor;
   border-radius: 1rem; font-size: .78rem; font-weight: 600; white-space: nowrap; }
@@ -68,6 +69,17 @@ CSS: Final = """
   .stMainBlockContainer { padding-left: .9rem; padding-right: .9rem; }
   [data-testid="stMetricValue"] { font-size: 1.4rem; }
   .sf-strip .sf-push { margin-left: 0; }
+  .sf-wide thead { display: none; }
+  .sf-wide tr { display: flex; flex-wrap: wrap; gap: .1rem .9rem; padding: .45rem 0;
+    border-bottom: 1px solid var(--sf-line); }
+  .sf-wide tr:last-child { border-bottom: 0; }
+  .sf-wide td, .sf-wide td.sf-num { border: 0; padding: 0; text-align: left; white-space: normal; }
+  .sf-wide td:first-child { flex-basis: 100%; }
+  .sf-wide td:not(:first-child)::before { content: attr(data-column) " "; color: var(--sf-soft);
+    font-size: .74rem; }
+  .sf-wide td:not(:first-child)[data-column=""]::before { content: none; }
+  .sf-wide code { white-space: normal; overflow-wrap: anywhere; }
+  .sf-scroll code { white-space: normal; overflow-wrap: anywhere; }
 }
 </style>
 """
