@@ -443,6 +443,31 @@ def test_sign_in_and_roles(stage: Stage, browser: Browser) -> None:
         dashboard.kill()
 
 
+def test_it_says_that_the_database_is_gone_and_recovers(
+    stage: Stage, browser: Browser, database_server: DatabaseService
+) -> None:
+    page = stage.open(browser)
+    expect(figure(page, "stored")).not_to_have_text("—")
+    stored = figure(page, "stored").inner_text()
+    database_server.kill()
+    try:
+        expect(page.locator(".sf-strip")).to_contain_text("PostgreSQL does not answer, last seen")
+        expect(figure(page, "stored")).to_have_text("—")
+        expect(note(page, "stored")).to_contain_text(f"last {stored}, ")
+        expect(note(page, "stored")).to_contain_text("ago")
+        # What the broker tells stays current, also what arrives now.
+        produce(stage.settings, "user-events", [event(2)])
+        expect(figure(page, "rate")).to_contain_text("events/s")
+        expect(page.locator(".st-key-card-groups")).to_contain_text("db-group")
+        page.get_by_role("link", name="Dead letters").click()
+        expect(page.get_by_role("alert").filter(has_text="does not answer").first).to_be_visible()
+        page.get_by_role("link", name="Live").click()
+    finally:
+        database_server.start()
+    expect(page.locator(".sf-strip")).to_contain_text("PostgreSQL up")
+    expect(figure(page, "stored")).to_have_text(f"{int(stored.replace(',', '')) + 1:,}")
+
+
 def test_it_says_that_the_broker_is_gone_and_recovers(
     stage: Stage, browser: Browser, broker: BrokerService
 ) -> None:
