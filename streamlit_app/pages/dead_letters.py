@@ -421,8 +421,12 @@ def _history() -> None:
 
 
 def _selection(found: dict[str, Any]) -> str:
-    parts = [f"{name}={value}" for name, value in found.items() if value not in (None, [], "", ())]
-    return (", ".join(parts) or "all open letters")[:160]
+    parts = [
+        f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in found.items()
+        if value not in (None, [], "", ())
+    ]
+    return ("; ".join(parts) or "all open letters")[:160]
 
 
 def _outcomes(found: dict[str, Any]) -> str:
