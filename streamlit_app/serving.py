@@ -120,7 +120,7 @@ def build(settings: DashboardSettings) -> Serving:
         freshness=settings.alert_freshness,
     )
     watch = Watch(streams, recorder, AlertBook(settings.alert_for), limits)
-    memory = Memory(settings.state_dir / "dashboard.sqlite", store, watch.book)
+    memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", store, watch.book)
     interval = settings.interval
     kafka = KafkaSource(settings, topics, _groups(settings, streams, topics))
     postgres = PostgresSource(settings, streams)

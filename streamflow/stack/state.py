@@ -29,6 +29,7 @@ ENTRIES = (
     "run",
     "logs",
     "dagster",
+    "dashboard",
     "produce",
     SNAPSHOT_FILE,
     COORDINATES_FILE,
