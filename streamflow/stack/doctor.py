@@ -17,11 +17,12 @@ from typing import Any
 import confluent_kafka
 import psutil
 import psycopg
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.errors import StackError, StreamFlowError
-from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors
+from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import bounds, partitions_of
+from streamflow.kafka.scan import Scanner
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stack import jars
@@ -39,7 +40,7 @@ from streamflow.stack.state import State, state_of
 from streamflow.stack.status import read_status
 
 CLOCK_LIMIT_SECONDS = 2.0
-READ_SECONDS = 5.0
+LOOK_BACK = 10  # offsets of each partition
 LIBRARIES = (
     "confluent-kafka",
     "dagster",
@@ -263,22 +264,18 @@ def _broker_clock(settings: Settings) -> Finding:
 
 def _newest_append_time(settings: Settings) -> datetime | None:
     """When the broker last appended a record to a stream, by its own clock."""
-    topics = [stream.name for stream in load_streams(settings)]
+    topics = [stream.topic for stream in load_streams(settings)]
     client = admin(settings)
     ends = bounds(client, partitions_of(client, topics))
-    last = [TopicPartition(*at, end - 1) for at, (begin, end) in ends.items() if end > begin]
-    if not last:
-        return None
-    newest = None
-    reader = assigned_consumer(settings, settings.prefix + "streamflow-doctor")
-    with kafka_errors():
-        reader.assign(last)
-        for record in reader.consume(len(last), timeout=READ_SECONDS):
-            kind, milliseconds = record.timestamp()
-            if kind == TIMESTAMP_LOG_APPEND_TIME:
-                newest = max(newest or 0, milliseconds)
-        reader.close()
-    return None if newest is None else datetime.fromtimestamp(newest / 1000, UTC)
+    with contextlib.closing(Scanner(settings)) as scanner:
+        stamps = [
+            record.timestamp()
+            for partition, (first, end) in ends.items()
+            # What a transaction wrote ends with its marker, which is no record.
+            for record in scanner.records(partition, max(first, end - LOOK_BACK), end)
+        ]
+    times = [milliseconds for kind, milliseconds in stamps if kind == TIMESTAMP_LOG_APPEND_TIME]
+    return datetime.fromtimestamp(max(times) / 1000, UTC) if times else None
 
 
 def _clock(subject: str, ahead: float) -> Finding:

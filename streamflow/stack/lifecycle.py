@@ -104,7 +104,7 @@ def _run(
         with signals.interrupting():
             order.arrange(settings)
         _announce(settings, state, environment, order.without)
-        report.say("stage 3 of 3: workers and Dagster")
+        report.say("stage 3 of 3: workers, Dagster and dashboard")
         supervisor.start(Stage.WORKERS)
         missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS)
         order.when_up(Stack(settings, state, supervisor.members, missing))

@@ -244,3 +244,14 @@ def test_an_unreadable_file_is_told(settings_without_topics: Settings, tmp_path:
     done = streamflow(settings_without_topics, "produce", "--from", str(path))
     assert done.returncode == 2
     assert "Permission denied" in done.stderr
+
+
+def test_doctor_compares_the_broker_s_clock_also_behind_a_transaction(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    assert "broker's clock   unknown" in streamflow(stack_settings, "doctor").stdout
+    lines = write(tmp_path / "one.ndjson", [event(1)])
+    # A file is sent in transactions: the last offset is a marker's, and no record's.
+    assert streamflow(stack_settings, "produce", "--from", str(lines)).returncode == 0
+    found = streamflow(stack_settings, "doctor").stdout
+    assert "broker's clock   not ahead of ours; it appended last" in found
