@@ -115,7 +115,10 @@ def _steps(path: str) -> list[str | int]:
             position += 1
         match = _STEP.match(path, position)
         if match is None:
-            raise UsageError(f"the path {path!r} cannot be read from {path[position:]!r} on")
+            raise UsageError(
+                f"the path {path!r} cannot be read from {path[position:]!r} on: write it as "
+                "user, items[0].price or a['b c']"
+            )
         name, index, *quoted = match.groups()
         if index is not None:
             steps.append(int(index))

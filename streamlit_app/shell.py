@@ -126,12 +126,12 @@ def _workers(server: Serving, now: float) -> Html:
     states = reading.current(now)
     if states is None:
         return mark(Tone.IDLE, "workers: asking")
-    seen = {name: each for name, each in states.items() if each.answers}
-    ready = sum(each.ready for each in seen.values())
-    if not seen:
+    expected = server.watch.expected
+    ready = sum(each.answers and each.ready for name, each in states.items() if name in expected)
+    if not expected:
         return mark(Tone.IDLE, "no worker answers", "see STREAMFLOW_WORKER_URLS")
-    tone = Tone.GOOD if ready == len(seen) else Tone.WARN
-    return mark(tone, f"{ready} of {len(seen)} workers ready")
+    tone = Tone.GOOD if ready == len(expected) else Tone.WARN
+    return mark(tone, f"{ready} of {len(expected)} workers ready")
 
 
 def _alerts(server: Serving) -> Html:

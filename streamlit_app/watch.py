@@ -10,6 +10,7 @@ from streamlit_app.alerts import Alert, AlertBook, Facts, Limits, conditions
 from streamlit_app.lag import Verdict
 from streamlit_app.readings import Reading
 from streamlit_app.recording import Recorder
+from streamlit_app.sources.workers import WorkerState
 
 _RATIO_SPAN: Final = 300.0  # seconds that the share of refused records is taken over
 _RATIO_RECORDS: Final = 100  # records; a share of fewer says nothing
@@ -25,6 +26,9 @@ class Watch:
         recorder: lag and rates.
         book: remembers what holds for how long.
         limits: what is too much.
+
+    Attributes:
+        expected: the workers that should do their work: those that did once, and are not left out.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Watch:
         self.book = book
         self.limits = limits
         self._answered: set[str] = set()
+        self.expected: frozenset[str] = frozenset()
         self._seen: dict[str, deque[tuple[float, int, int]]] = {}
 
     def look(self, readings: Mapping[str, Reading[Any]], now: float) -> list[Alert]:
@@ -78,11 +83,11 @@ class Watch:
                 left_out.add(part.name)
             elif part.state in _NOT_UP and part.name not in known:
                 down[part.name] = part.detail or part.state
-        for name, worker in (workers.current(now) or {}).items():
-            if worker.answers:
-                self._answered.add(name)
-            expected = name in self._answered and name not in left_out
-            if expected and not (worker.answers and worker.ready):
+        states: dict[str, WorkerState] = workers.current(now) or {}
+        self._answered |= {name for name, worker in states.items() if worker.answers}
+        self.expected = frozenset(self._answered - left_out)
+        for name, worker in states.items():
+            if name in self.expected and not (worker.answers and worker.ready):
                 down.setdefault(name, worker.reason or "not ready")
         return down
 

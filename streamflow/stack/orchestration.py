@@ -144,7 +144,8 @@ def _listening(host: str, port: int) -> Any:
             with socket.create_connection((host, port), PROBE_SECONDS):
                 return READY
         except OSError as error:
-            return Health(answered=False, ready=False, detail=f"does not answer: {error}")
+            cause = getattr(error, "reason", error)  # what urllib wraps
+            return Health(answered=False, ready=False, detail=f"does not answer: {cause}")
 
     return probe
 

@@ -210,7 +210,8 @@ def probe_http(url: str) -> Health:
         with error:
             return Health(answered=True, ready=False, detail=_reason(error.read(16_384)))
     except (OSError, HTTPException) as error:
-        return Health(answered=False, ready=False, detail=f"does not answer: {error}")
+        cause = getattr(error, "reason", error)  # what urllib wraps
+        return Health(answered=False, ready=False, detail=f"does not answer: {cause}")
 
 
 def _reason(body: bytes) -> str:

@@ -384,7 +384,8 @@ def _parts_table(server: Serving, now: float) -> Html:
         if part is None and (found is None or not found.answers):
             continue
         restarts = str(part.restarts) if part else "—"
-        rows.append((name, _part_state(found, part), restarts, soft(_worker_note(found, now))))
+        note = _worker_note(found, now) or (part.detail if part else "")
+        rows.append((name, _part_state(found, part), restarts, soft(note)))
     return table(("part", "state", "restarts", "now"), rows, (2,))
 
 

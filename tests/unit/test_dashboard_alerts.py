@@ -14,6 +14,12 @@ from streamlit_app.alerts import (
     State,
     conditions,
 )
+from streamlit_app.readings import Reading
+from streamlit_app.recording import Recorder
+from streamlit_app.series import Store
+from streamlit_app.sources.stack import PartStatus
+from streamlit_app.sources.workers import WorkerState
+from streamlit_app.watch import Watch
 from streamlit_app.webhook import Webhook
 
 LIMITS = Limits(
@@ -122,3 +128,28 @@ def test_without_a_url_nothing_is_sent() -> None:
     sender.send(Alert(DOWN, State.FIRING, since=0.0))
     assert not sender.configured
     assert not sender.deliveries
+
+
+def test_a_worker_that_answered_once_is_expected_to_go_on_unless_it_is_left_out() -> None:
+    watch = Watch((), Recorder(Store()), AlertBook(hold=0), LIMITS)
+
+    def look(now: float, off: str = "", **answers: bool) -> list[str]:
+        states = {
+            name: WorkerState(name=name, url="", answers=each, ready=each, reason="timed out")
+            for name, each in answers.items()
+        }
+        parts = tuple(PartStatus(off, "off", 0, "", "") for _ in off[:1])
+        readings = {
+            "kafka": Reading[object]("Kafka", 1.0),
+            "postgres": Reading[object]("PostgreSQL", 1.0),
+            "workers": Reading[object]("workers", 1.0).succeeded(states, now, 0.01),
+            "stack": Reading[object]("stack", 1.0).succeeded(parts, now, 0.01),
+        }
+        return [alert.condition.text for alert in watch.look(readings, now)]
+
+    assert look(1.0, loader=True, bridge=False) == []
+    assert watch.expected == {"loader"}
+    assert look(2.0, loader=False, bridge=False) == ["loader is down: timed out"]
+    assert watch.expected == {"loader"}
+    look(3.0, off="loader", loader=False, bridge=True)
+    assert watch.expected == {"bridge"}
