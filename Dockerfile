@@ -18,7 +18,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     DAGSTER_HOME=/app \
     DAGSTER_DISABLE_TELEMETRY=1
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/streamflow --create-home streamflow \
-    && install --directory --owner=streamflow --group=streamflow /app/storage
+    && install --directory --owner=streamflow --group=streamflow /app/storage /app/state
 COPY --from=build /opt/venv /opt/venv
 # Dagster finds workspace.yaml and dagster.yaml here.
 COPY --from=build /app /app

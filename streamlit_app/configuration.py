@@ -34,6 +34,9 @@ class DashboardSettings(Settings):
     worker_urls: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, alias="STREAMFLOW_WORKER_URLS"
     )
+    dagster_public_url: str | None = Field(
+        None, pattern=r"^https?://", alias="STREAMFLOW_DAGSTER_PUBLIC_URL"
+    )
     interval: float = Field(1.0, ge=0.2, le=60, alias="STREAMFLOW_DASHBOARD_INTERVAL")
 
     webhook_url: SecretStr | None = Field(None, alias="STREAMFLOW_WEBHOOK_URL")
@@ -93,8 +96,13 @@ class DashboardSettings(Settings):
 
     @property
     def dagster(self) -> str:
-        """Where Dagster's webserver answers."""
+        """Where Dagster's webserver answers this server."""
         return self.dagster_url or f"http://127.0.0.1:{self.port('dagster')}"
+
+    @property
+    def dagster_for_people(self) -> str:
+        """Where it answers a browser."""
+        return self.dagster_public_url or self.dagster
 
 
 def is_loopback(host: str) -> bool:

@@ -159,7 +159,7 @@ def build(settings: DashboardSettings) -> Serving:
         demand=Demand(),
         tail=Tail(settings, hasher),
         search=Search(settings, hasher),
-        dagster=Dagster(settings.dagster),
+        dagster=Dagster(settings.dagster, settings.dagster_for_people),
         memory=memory,
     )
 

@@ -112,11 +112,13 @@ class Plain:
 
 
 def places(
-    broker: BrokerService, database_server: DatabaseService, database: str
+    broker: BrokerService, database_server: DatabaseService, database: str, dagster: int
 ) -> dict[str, str]:
-    """What the names of the compose network are here. Ports are taken anew at each call."""
-    health, dagster, dashboard = free_ports(3)
+    """What the names of the compose network are here; Dagster has the given port. The other ports are
+    taken anew at each call."""
+    health, dashboard = free_ports(2)
     return {
+        "dagster-webserver:3000": f"127.0.0.1:{dagster}",
         "kafka:29092": broker.bootstrap,
         "@postgres:5432/streamflow": f"@127.0.0.1:{database_server.port}/{database}",
         "@postgres:5432/dagster": f"@127.0.0.1:{database_server.port}/{database}_dagster",

@@ -74,16 +74,18 @@ class Dagster:
 
     Args:
         url: of its webserver.
+        public_url: of the same for a browser, where it is another.
     """
 
     name = "Dagster"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, public_url: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self._public_url = (public_url or url).rstrip("/")
 
     def run_url(self, run_id: str) -> str:
         """Where people see a run."""
-        return f"{self.url}/runs/{run_id}"
+        return f"{self._public_url}/runs/{run_id}"
 
     def checks(self) -> Sequence[Check]:
         """Every check with its last executions.

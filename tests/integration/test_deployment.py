@@ -1,11 +1,13 @@
 """Compose, image, Kubernetes and CI: what can be checked without an engine, and what can be run."""
 
 import itertools
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from importlib.util import find_spec
@@ -138,6 +140,16 @@ def test_a_service_is_open_to_this_machine_only_and_watched(name: str) -> None:
         assert name == "init" or (after["init"]["condition"] == "service_completed_successfully")
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_a_service_finds_the_others_by_their_names(name: str) -> None:
+    for variable, value in OWN[name]["environment"].items():
+        found = re.findall(r"(?:https?|postgresql)://(?:[^@/\s]*@)?([\w.-]+)", str(value))
+        if variable.endswith("_PUBLIC_URL"):
+            assert found == ["127.0.0.1"]
+        else:
+            assert set(found) <= set(SERVICES), variable
+
+
 @pytest.mark.parametrize("name", ["validator", "analytics", "loader", "producer"])
 def test_a_worker_can_be_scaled(name: str) -> None:
     assert not {"container_name", "ports", "hostname"} & set(SERVICES[name])
@@ -157,7 +169,7 @@ def stack(
     if (ROOT / "dagster.yaml").exists():
         shutil.copy(ROOT / "dagster.yaml", home)
     found = services({"POSTGRES_PASSWORD": password(database_server)})
-    [bridge] = free_ports(1)
+    bridge, dagster = free_ports(2)
     # What the image sets, and what keeps the tests' topics apart.
     extra = {
         "STREAMFLOW_PREFIX": prefix,
@@ -170,7 +182,7 @@ def stack(
         name: Plain(
             name,
             found[name],
-            places(broker, database_server, database),
+            places(broker, database_server, database, dagster),
             extra,
             tmp_path / f"{name}.log",
         )
@@ -258,6 +270,11 @@ def test_every_service_works_with_its_own_command_and_environment(stack: dict[st
     for service in stack.values():
         wait_until(service.is_healthy, 150, f"{service.name} to be healthy")
     loader = stack["loader"]
+    # Workers report to Dagster where it answers, and the dashboard asks there.
+    for name in ("loader", "dashboard"):
+        url = stack[name].environment["STREAMFLOW_DAGSTER_URL"]
+        with urllib.request.urlopen(f"{url}/server_info", timeout=10) as answer:
+            assert "dagster_version" in json.load(answer)
     sent = loader.run("streamflow", "produce", "--count", "500", "--rate", "5000")
     assert sent.returncode == 0, sent.stderr
     audit = loader.run("streamflow", "audit", "--wait", "60")

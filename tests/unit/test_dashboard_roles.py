@@ -141,3 +141,15 @@ def test_workers_elsewhere() -> None:
     made = settings(STREAMFLOW_WORKER_URLS="loader=http://loader:9103/, validator=http://v:9101")
     assert made.workers == {"loader": "http://loader:9103", "validator": "http://v:9101"}
     assert settings(STREAMFLOW_PORT_OFFSET=7).workers["loader"] == "http://127.0.0.1:9110"
+
+
+def test_links_to_runs_lead_where_a_browser_reaches_dagster() -> None:
+    inside = "http://dagster-webserver:3000"
+    settings = DashboardSettings(
+        STREAMFLOW_DAGSTER_URL=inside, STREAMFLOW_DAGSTER_PUBLIC_URL="http://127.0.0.1:3300/"
+    )
+    source = Dagster(settings.dagster, settings.dagster_for_people)
+    assert source.run_url("17") == "http://127.0.0.1:3300/runs/17"
+    assert source.url == inside
+    alone = DashboardSettings(STREAMFLOW_DAGSTER_URL=inside)
+    assert Dagster(alone.dagster, alone.dagster_for_people).run_url("17") == f"{inside}/runs/17"
