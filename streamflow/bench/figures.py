@@ -1,5 +1,6 @@
 """What is measured and how it is judged: paths, bars, runs. Pure."""
 
+import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,9 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 MEGABYTE: Final = 1_000_000
+
+# Further figures, named with their units.
+Detail = dict[str, float | int | None]
 
 
 class PathName(StrEnum):
@@ -17,6 +21,8 @@ class PathName(StrEnum):
     ANALYTICS = "analytics"
     VALIDATOR = "validator"
     LATENCY = "latency"
+    SOCKET = "socket"
+    SOCKET_LOSS = "socket-loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +44,9 @@ class Bar:
         verdicts = [
             None if found is None else good(found, asked)
             for found, asked, good in (
-                (figure, self.at_least, float.__ge__),
-                (figure, self.at_most, float.__le__),
-                (ratio, self.least_ratio, float.__ge__),
+                (figure, self.at_least, operator.ge),
+                (figure, self.at_most, operator.le),
+                (ratio, self.least_ratio, operator.ge),
             )
             if asked is not None
         ]
@@ -117,6 +123,20 @@ PATHS: Final = {
             unit="ms",
             bar=Bar(at_most=500),
         ),
+        Path(
+            name=PathName.SOCKET,
+            text="event → Socket.IO client, p99",
+            raw="bare produce → consume, p99",
+            unit="ms",
+            bar=Bar(at_most=250),
+        ),
+        Path(
+            name=PathName.SOCKET_LOSS,
+            text="12,000 events/s to one Socket.IO client: lost",
+            raw="bare produce → consume: lost",
+            unit="events",
+            bar=Bar(at_most=0),
+        ),
     )
 }
 MEMORY_BAR: Final = Bar(at_most=300)
@@ -158,7 +178,7 @@ class Run:
     raw: float | None
     load_before: float
     memory: Memory | None = None
-    detail: dict[str, float | int | None] = field(default_factory=dict)
+    detail: Detail = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:

@@ -5,11 +5,12 @@ data or the running workers' groups, and so that all of it can be found and remo
 """
 
 import secrets
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 import tenacity
@@ -27,6 +28,7 @@ from streamflow.settings import Settings
 
 STREAM: Final = "streamflow.streams.user_events:USER_EVENTS"
 
+_HOST: Final = "127.0.0.1"  # whatever the user's own workers listen on
 _TIMEOUT: Final = 30.0  # seconds
 
 
@@ -61,7 +63,7 @@ class Sandbox:
         Args:
             name: of this set of topics, made part of the prefix.
         """
-        settings = self._settings(f"{self.prefix}{name}.")
+        settings = self._settings(f"{self.prefix}{name}.", STREAMFLOW_BRIDGE_PORT=_free_port())
         provision(settings, load_streams(settings))
         return settings
 
@@ -90,11 +92,13 @@ class Sandbox:
         given = conninfo_to_dict(self._own.database).get("options") or ""
         options = f"{given} -c search_path={self._schema.as_string()}".strip()
         url = make_conninfo(self._own.database, options=options)
-        settings = self._settings(settings.prefix, DATABASE_URL=url)
+        settings = self._settings(
+            settings.prefix, DATABASE_URL=url, STREAMFLOW_BRIDGE_PORT=settings.bridge
+        )
         upgrade(settings, load_streams(settings))
         return settings
 
-    def _settings(self, prefix: str, **changes: str) -> Settings:
+    def _settings(self, prefix: str, **changes: Any) -> Settings:
         values = self._own.model_dump(by_alias=True, exclude={"streams"})
         return Settings(
             **values
@@ -102,6 +106,7 @@ class Sandbox:
                 "STREAMFLOW_PREFIX": prefix,
                 "STREAMFLOW_STREAMS": STREAM,
                 "STREAMFLOW_STATE_DIR": self.directory,
+                "STREAMFLOW_HOST": _HOST,
             }
             | changes
         )
@@ -113,6 +118,8 @@ class Sandbox:
             "STREAMFLOW_PREFIX": settings.prefix,
             "STREAMFLOW_STREAMS": STREAM,
             "STREAMFLOW_STATE_DIR": str(settings.state_dir),
+            "STREAMFLOW_HOST": settings.host,
+            "STREAMFLOW_BRIDGE_PORT": str(settings.bridge),
         }
         if settings.database_url is not None:
             found["DATABASE_URL"] = settings.database
@@ -164,3 +171,9 @@ class Sandbox:
                 except KafkaException as error:
                     if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
                         raise translated(error) from error
+
+
+def _free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.create_server((_HOST, 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -53,10 +53,23 @@ class Course(NamedTuple):
 def running(sandbox: Sandbox, settings: Settings, *arguments: str) -> Iterator[Child]:
     """A command of ours as a process, exactly as a user runs it; ended at the end."""
     name = "-".join(each for each in arguments[:2] if not each.startswith("-"))
-    log = sandbox.directory / f"{name}.log"
+    command = (sys.executable, "-m", "streamflow.cli.app", *arguments)
+    with process(sandbox, settings, name, command) as child:
+        yield child
+
+
+@contextmanager
+def process(
+    sandbox: Sandbox, settings: Settings, name: str, command: tuple[str, ...]
+) -> Iterator[Child]:
+    """Any program under these settings; ended at the end.
+
+    Args:
+        name: of its log and pid file, so no two at a time have the same.
+    """
     launch = Launch(
-        command=(sys.executable, "-m", "streamflow.cli.app", *arguments),
-        log=log,
+        command=command,
+        log=sandbox.directory / f"{name}.log",
         environment=sandbox.environment(settings),
     )
     child = Child(name, launch, sandbox.directory / f"{name}.pid.json")

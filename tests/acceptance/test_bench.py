@@ -50,7 +50,9 @@ def test_every_path_is_measured_and_nothing_is_left(
     assert len(report["machine"]["load_average"]) == 3
     assert report["versions"]["postgresql"].startswith("18")
     paths: dict[str, dict[str, Any]] = {each["name"]: each for each in report["paths"]}
-    assert list(paths) == ["produce", "loader", "analytics", "validator", "latency"]
+    assert list(paths) == [
+        *("produce", "loader", "analytics", "validator", "latency", "socket", "socket-loss")
+    ]
     for each in paths.values():
         assert each["path"] in done.stdout
         [run] = each["runs"]
@@ -59,7 +61,7 @@ def test_every_path_is_measured_and_nothing_is_left(
             assert (run["figure"], each["met"], run["events_timed"]) == (None, None, 0)
             assert "unknown" in done.stdout
         else:
-            assert each["figure"]["median"] == run["figure"] > 0
+            assert each["figure"]["median"] == run["figure"] >= 0
     for name in ("produce", "loader", "analytics", "validator"):
         [run] = paths[name]["runs"]
         assert run["events_timed"] < EVENTS
@@ -67,6 +69,13 @@ def test_every_path_is_measured_and_nothing_is_left(
     [run] = paths["latency"]["runs"]
     assert run["row_events"] == run["bare_events"] == 5_000
     assert run["row_max_ms"] >= run["row_p99_ms"] >= run["row_p50_ms"] > 0
+    for name, sent in (("socket", 5_000), ("socket-loss", 12_000)):
+        [run] = paths[name]["runs"]
+        assert (run["client_events"], run["client_lost"]) == (sent, 0)
+        assert run["bare_events"] == sent
+        assert run["client_max_ms"] >= run["client_p99_ms"] >= run["client_p50_ms"] > 0
+        assert run["bridge_cpu_seconds"] > 0
+    assert (paths["socket-loss"]["figure"]["median"], paths["socket-loss"]["met"]) == (0, True)
     assert topics_and_groups(stack_settings) == []
     assert schemas(stack_settings) == []
 
