@@ -44,6 +44,11 @@ class Listener:
         self._file = file
         self._unread = 0
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._child.pid
+
     def read(self) -> bool:
         """Adds what is new to `notes`; tells whether there was anything.
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -50,9 +50,15 @@ class Course(NamedTuple):
 
 
 @contextmanager
-def running(sandbox: Sandbox, settings: Settings, *arguments: str) -> Iterator[Child]:
-    """A command of ours as a process, exactly as a user runs it; ended at the end."""
-    name = "-".join(each for each in arguments[:2] if not each.startswith("-"))
+def running(
+    sandbox: Sandbox, settings: Settings, *arguments: str, name: str | None = None
+) -> Iterator[Child]:
+    """A command of ours as a process, exactly as a user runs it; ended at the end.
+
+    Args:
+        name: as of `process`; by default the first words of the command.
+    """
+    name = name or "-".join(each for each in arguments[:2] if not each.startswith("-"))
     command = (sys.executable, "-m", "streamflow.cli.app", *arguments)
     with process(sandbox, settings, name, command) as child:
         yield child
@@ -80,47 +86,57 @@ def process(
 
 
 def watch(child: Child, progress: Progress, total: int) -> Course:
-    """Follows a process until `total` records are done.
+    """Follows a process until `total` records are done. Raises as `looks`."""
+    measured = psutil.Process(child.pid)
+    first: tuple[float, int] | None = None
+    used_before = used = measured.cpu_times()
+    samples: list[tuple[float, int]] = []
+    sampled = now = time.monotonic()
+    done = 0
+    for now, done in looks([child], progress, total):
+        with suppress(psutil.NoSuchProcess):
+            used = measured.cpu_times()
+        if first is None and done:
+            first, used_before = (now, done), used
+        if first is not None and (now - sampled > _MEMORY_EVERY or not samples):
+            sampled = now
+            with suppress(psutil.NoSuchProcess):
+                samples.append((now - first[0], measured.memory_info().rss))
+    began, before = first or (now, done)
+    return Course(
+        done - before,
+        now - began,
+        used.user - used_before.user,
+        used.system - used_before.system,
+        Memory(samples),
+    )
+
+
+def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator[tuple[float, int]]:
+    """Looks again and again until `total` records are done: when, and how many are.
 
     Raises:
-        StreamFlowError: it ended before; says how.
-        Unavailable: it makes no progress.
+        StreamFlowError: a process has ended before; says how.
+        Unavailable: they make no progress.
     """
-    process = psutil.Process(child.pid)
-    first: tuple[float, int] | None = None
-    used_before = used = process.cpu_times()
-    samples: list[tuple[float, int]] = []
-    sampled = moved = time.monotonic()
+    moved = time.monotonic()
     done = last = 0
     while True:
-        ended = child.poll() is not None
+        ended = next((child for child in children if child.poll() is not None), None)
         # A coordinator that is being made or moved says no for a moment.
         with suppress(Unavailable):
             done = progress()
         now = time.monotonic()
         if done != last:
             last, moved = done, now
-        with suppress(psutil.NoSuchProcess):
-            used = process.cpu_times()
-        if first is None and done:
-            first, used_before = (now, done), used
-        if first is not None and (now - sampled > _MEMORY_EVERY or not samples):
-            sampled = now
-            with suppress(psutil.NoSuchProcess):
-                samples.append((now - first[0], process.memory_info().rss))
-        if first is not None and done >= total:
-            return Course(
-                done - first[1],
-                now - first[0],
-                used.user - used_before.user,
-                used.system - used_before.system,
-                Memory(samples),
-            )
-        if ended:
-            raise StreamFlowError(f"{child.name} {child.last_words()}")
+        yield now, done
+        if done >= total:
+            return
+        if ended is not None:
+            raise StreamFlowError(f"{ended.name} {ended.last_words()}")
         if now - moved > _PATIENCE:
             raise Unavailable(
-                f"{child.name} made no progress for {_PATIENCE:g} s, at {done:,} of {total:,}"
+                f"{children[0].name} made no progress for {_PATIENCE:g} s, at {done:,} of {total:,}"
             )
         time.sleep(_EVERY)
 
