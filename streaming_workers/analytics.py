@@ -35,6 +35,8 @@ class Analytics:
     # A larger batch makes fewer corrections out of a file of old events; nobody waits for a window
     # of ten seconds by the millisecond.
     linger = 0.2
+    # A batch of small events, and some more.
+    prefetch_kb = 16_384
 
     def __init__(self, settings: Settings, streams: Sequence[Stream]) -> None:
         self.group = settings.group(self.name)
