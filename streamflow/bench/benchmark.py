@@ -137,7 +137,7 @@ def _scale(
             run = scaling.measure(each.path, each.workers)
             each.runs.append(run)
             say(
-                f"{each.path}, {each.workers} {SCALABLE[each.path]}, run {number} of {plan.runs}: "
+                f"{each.path}, {SCALABLE[each.path]}: {each.workers}, run {number} of {plan.runs}: "
                 f"{run.rate:,.0f} events/s, load {run.load_before:.1f}"
             )
     return found

@@ -74,6 +74,7 @@ class Path:
         text: what is measured.
         raw: the raw limit that it is measured beside.
         unit: of figure and raw limit.
+        also: of the details, what is told beside the figure; its name ends with its unit.
     """
 
     name: PathName
@@ -81,6 +82,7 @@ class Path:
     raw: str
     unit: str
     bar: Bar
+    also: str | None = None
 
 
 _EVENTS: Final = "events/s"
@@ -136,6 +138,7 @@ PATHS: Final = {
             raw="bare produce → consume: lost",
             unit="events",
             bar=Bar(at_most=0),
+            also="client_p99_ms",
         ),
     )
 }
@@ -232,6 +235,12 @@ class Result:
     def ratio(self) -> Spread | None:
         """Of figure and raw limit of the same run each."""
         return spread([run.ratio for run in self.runs])
+
+    @property
+    def also(self) -> Spread | None:
+        """Of the detail that is told beside the figure."""
+        name = self.path.also
+        return None if name is None else spread([run.detail.get(name) for run in self.runs])
 
     @property
     def peak_mb(self) -> Spread | None:

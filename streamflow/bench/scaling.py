@@ -137,7 +137,7 @@ class Scaling:
                 return self._deliver(settings, workers, release, load)
             stored = self._sandbox.with_schema(settings) if path is PathName.LOADER else settings
             with self._started(stored, path.value, workers) as children:
-                busy = _joined(stored, stored.group(path.value), workers, topic)
+                busy = _joined(stored, path, workers)
                 with self._progress(stored, path, topic) as done:
                     return self._timed(stored, children, done, busy, release, load)
 
@@ -226,13 +226,18 @@ def _commit(client: Producer) -> None:
         client.commit_transaction(_TIMEOUT)
 
 
-def _joined(settings: Settings, group: str, workers: int, topic: str) -> int:
-    """Waits until all workers have their share, for good; tells how many have one of the topic.
+def _joined(settings: Settings, path: PathName, workers: int) -> int:
+    """Waits until the workers have shared out all partitions among them, for good; tells how many
+    have one with events.
 
     Raises:
         Unavailable: they do not get that far.
     """
     client = clients.admin(settings)
+    stream = load_streams(settings)[0]
+    group = settings.group(path.value)
+    topics = stream.topic_names if path is PathName.LOADER else [stream.topic]
+    wanted = offsets.partitions_of(client, topics)
     deadline = time.monotonic() + _JOIN_SECONDS
     last: list[frozenset[Partition]] = []
     since = time.monotonic()
@@ -243,17 +248,17 @@ def _joined(settings: Settings, group: str, workers: int, topic: str) -> int:
             found = assignments(client, group)
         if set(found) != set(last):
             last, since = found, time.monotonic()
-        sizes = [len(each) for each in found] or [0]
+        sharing = sum(map(bool, found))
         if (
             len(found) == workers
-            and sum(sizes) > 0
-            and max(sizes) - min(sizes) <= 1
+            and sharing == min(workers, stream.topics.partitions)
+            and sum(map(len, found)) == len(wanted)
             and time.monotonic() - since > _SETTLED
         ):
-            return sum(any(name == topic for name, _ in each) for each in found)
+            return sum(any(topic == stream.topic for topic, _ in each) for each in found)
         if time.monotonic() > deadline:
             raise Unavailable(
                 f"{len(found)} of {workers} workers have joined {group}, with "
-                f"{', '.join(map(str, sizes))} partitions"
+                f"{', '.join(str(len(each)) for each in found)} of {len(wanted)} partitions"
             )
         time.sleep(_TICK)

@@ -116,7 +116,7 @@ def _show(results: list[Result]) -> None:
         unit = each.path.unit
         table.add_row(
             each.path.text,
-            _told(each.figure, ",.0f", unit),
+            _told(each.figure, ",.0f", unit) + _told_also(each),
             f"{_told(each.raw, ',.0f', unit)}\n{each.path.raw}",
             _told(each.ratio, ".2f", ""),
             each.path.bar.text(unit),
@@ -151,7 +151,7 @@ def _show_scaled(scaled: "list[Scaled]") -> None:
         cores = each.cores
         table.add_row(
             each.path.value,
-            f"{each.workers} {SCALABLE[each.path]}",
+            f"{SCALABLE[each.path]}: {each.workers}",
             ", ".join(dict.fromkeys(str(run.busy) for run in each.runs)),
             _told(each.rate, ",.0f", ""),
             *(f"{cores[part]:.2f}" if part in cores else "-" for part in PARTS),
@@ -163,6 +163,13 @@ def _show_scaled(scaled: "list[Scaled]") -> None:
 def _course(memory: Memory) -> str:
     found = memory.as_dict()
     return f"from {found['first_mb']:.0f} to {found['last_mb']:.0f}"
+
+
+def _told_also(result: Result) -> str:
+    if result.path.also is None:
+        return ""
+    _, name, unit = result.path.also.rsplit("_", 2)
+    return f"\n{name} {_told(result.also, ',.0f', unit)}"
 
 
 def _told(found: Spread | None, form: str, unit: str) -> str:

@@ -77,6 +77,7 @@ def test_every_path_is_measured_and_nothing_is_left(
         assert run["client_max_ms"] >= run["client_p99_ms"] >= run["client_p50_ms"] > 0
         assert run["bridge_cpu_seconds"] > 0
     assert (paths["socket-loss"]["figure"]["median"], paths["socket-loss"]["met"]) == (0, True)
+    assert f"p99 {run['client_p99_ms']:,.0f} ms" in done.stdout
     assert topics_and_groups(stack_settings) == []
     assert schemas(stack_settings) == []
 
@@ -163,7 +164,7 @@ def test_several_workers_are_measured_together(stack_settings: Settings, tmp_pat
         assert run["cores"]["workers"] > 0
         assert run["cores"]["kafka"] > 0
         assert run["cores"]["machine"] >= run["cores"]["workers"]
-    assert "2 clients of one bridge" in done.stdout
+    assert "clients of one bridge: 2" in done.stdout
     assert topics_and_groups(stack_settings) == []
     assert schemas(stack_settings) == []
 
