@@ -123,16 +123,20 @@ def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator
     done = last = 0
     while True:
         ended = next((child for child in children if child.poll() is not None), None)
-        # A coordinator that is being made or moved says no for a moment.
-        with suppress(Unavailable):
+        try:
             done = progress()
+            is_known = True
+        except Unavailable:
+            # A coordinator that is being made or moved says no for a moment.
+            is_known = False
         now = time.monotonic()
         if done != last:
             last, moved = done, now
         yield now, done
         if done >= total:
             return
-        if ended is not None:
+        # One that has done its work may end before anybody could be asked.
+        if ended is not None and is_known:
             raise StreamFlowError(f"{ended.name} {ended.last_words()}")
         if now - moved > _PATIENCE:
             raise Unavailable(

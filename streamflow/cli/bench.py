@@ -32,7 +32,8 @@ def bench(
         list[PathName] | None, typer.Option(help="Measure this path only. May be repeated.")
     ] = None,
     latency_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of 5,000 events a second, for latency.")
+        float,
+        typer.Option(min=0.1, help="Seconds of sending at a steady rate, for latencies and loss."),
     ] = 10.0,
     workers: Annotated[
         list[int] | None,
