@@ -1,14 +1,14 @@
 """Analytics: events counted in tumbling windows, each exactly once (G4)."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Final
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING
 
-from streamflow.contract import format_time
+from streamflow.contract import PYDANTIC_UTC, format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output, Partition
 from streamflow.records import ORIGIN_HEADER, Origin, OutRecord, Position, Rejection
@@ -17,7 +17,8 @@ from streamflow.stream import Stream
 from streamflow.windows import PartitionWindows, Progress, TumblingWindow, WindowCount
 from streaming_workers.reporting import topic_asset
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# With the zone object of the times that it is subtracted from: half as slow.
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=PYDANTIC_UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -34,6 +35,8 @@ class Analytics:
     # A larger batch makes fewer corrections out of a file of old events; nobody waits for a window
     # of ten seconds by the millisecond.
     linger = 0.2
+    # A batch of small events, and some more.
+    prefetch_kb = 16_384
 
     def __init__(self, settings: Settings, streams: Sequence[Stream]) -> None:
         self.group = settings.group(self.name)

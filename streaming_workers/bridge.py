@@ -199,7 +199,8 @@ class _Connection:
 
     async def pump(self) -> None:
         """Sends what is in the queue, and waits for more."""
-        client, socket, send = self.client, self._engine.sockets[self._id], self._engine.send_packet
+        client, socket = self.client, self._engine.sockets[self._id]
+        put = socket.queue.put_nowait
         sent = monitoring.RECORDS_OUT.labels(SENT_TO)
         try:
             while not socket.closed:
@@ -209,13 +210,16 @@ class _Connection:
                     missed, frames = client.queue.take(
                         _SLICE if socket.upgraded else _POLLING_SLICE
                     )
+                    # As the engine's own `send` does, once for all of them.
+                    if not await socket.check_ping_timeout():
+                        break
                     if missed:
                         client.missed += missed
                         monitoring.BRIDGE_MISSED.inc(missed)
                         body = {"missed": missed, "total": client.missed}
-                        await send(self._id, Packet(MESSAGE, event_text(DROPPED_EVENT, body)))
+                        put(Packet(MESSAGE, event_text(DROPPED_EVENT, body)))
                     for frame in frames:
-                        await send(self._id, frame.packet)
+                        put(frame.packet)
                     sent.inc(len(frames))
                     # Done when the connection's own task has taken all of it. While that one waits
                     # for the client, the next slice waits here and the rest in our bounded queue.

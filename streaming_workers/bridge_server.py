@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import os
 import signal
@@ -26,6 +25,7 @@ from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streaming_workers.bridge import Bridge
 from streaming_workers.feed import Feed
+from streaming_workers.garbage import settle
 
 log = structlog.get_logger()
 
@@ -159,9 +159,7 @@ def run_bridge(settings: Settings, *, health_port: int) -> None:
     structlog.contextvars.bind_contextvars(worker="bridge")
     streams = load_streams(settings)
     bridge = Bridge(settings, streams, hasher_for(settings, streams))
-    # What lives from here on is small and dies young: the collector need not walk the modules.
-    gc.collect()
-    gc.freeze()
+    settle()
     BridgeServer(settings, bridge).run(health_port)
 
 

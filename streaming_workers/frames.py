@@ -6,6 +6,7 @@ A frame is encoded when the first client wants it, and then once for all of them
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -127,6 +128,7 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
+@lru_cache(maxsize=1024)  # many records are appended in one millisecond
 def append_time(milliseconds: int) -> str | None:
     """The broker's time stamp as the other times are written; None for one that is no date."""
     try:

@@ -18,6 +18,7 @@ class Job(Protocol):
     assets: Mapping[str, str]  # what Dagster calls the topics or tables that it writes
     batch_size: int
     linger: float  # seconds to fill a batch
+    prefetch_kb: int  # what the client reads ahead, at most; more only costs memory
 
     def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
         """Takes partitions over; returns the offset to read each from."""
@@ -41,6 +42,7 @@ class PlainJob:
     assets: Mapping[str, str] = {}
     batch_size = 10_000
     linger = 0.05
+    prefetch_kb = 8_192
 
     def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
         """Reads on from what was committed, or from the beginning."""

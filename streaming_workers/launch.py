@@ -1,6 +1,5 @@
 """Puts a worker together from settings: job, sink and runtime."""
 
-import gc
 import secrets
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
+from streaming_workers.garbage import settle
 from streaming_workers.job import Job
 from streaming_workers.loader import Loader
 from streaming_workers.runtime import Worker
@@ -100,7 +100,5 @@ def run_worker(
     worker = make_worker(
         settings, load_streams(settings), name, instance=instance, accept_rejects=accept_rejects
     )
-    # What lives from here on is small and dies young: the collector need not walk the modules.
-    gc.collect()
-    gc.freeze()
+    settle()
     worker.run(health_port)

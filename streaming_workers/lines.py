@@ -10,6 +10,8 @@ from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
 from streamflow.stream import Stream
 
+_OVERHEAD_BYTES = 1024  # of a record, beside its value
+
 
 class Accepted(NamedTuple):
     """A line that keeps the contract, as it is to be sent."""
@@ -28,24 +30,27 @@ class LineReader:
     """
 
     def __init__(self, stream: Stream, hasher: Hasher) -> None:
-        self._stream = stream
+        self._private_fields = stream.private_fields
         self._hasher = hasher
+        # Looked up once, not for every line.
+        self._longest = stream.topics.max_record_bytes - _OVERHEAD_BYTES
+        self._decode = stream.decoder.decode
+        self._encode = stream.encode
 
     def read(self, line: bytes) -> Accepted | Rejection:
         """The record of a line, or why there is none."""
-        if len(line) > self._stream.topics.max_record_bytes - 1024:
+        if len(line) > self._longest:
             return Rejection(
                 ErrorCode.SCHEMA_VIOLATION, "ValueError", "longer than the topic's largest record"
             )
-        decode = self._stream.decoder.decode
+        decode = self._decode
         # No hash holds an "@": finding out what is wrong with a clear-text address is slow.
         event = decode(self._hashed(line) if b"@" in line else line)
         if isinstance(event, Rejection):
             event = decode(self._hashed(line))
         if isinstance(event, Rejection):
             return event
-        key, value = self._stream.encode(event)
-        return Accepted(key, value, event)
+        return Accepted(*self._encode(event), event)
 
     def redacted(self, line: bytes) -> bytes:
         """The line as it may be sent though it breaks the contract: without clear-text addresses."""
@@ -59,7 +64,7 @@ class LineReader:
             return line
         if not isinstance(document, dict):
             return line
-        for name in self._stream.private_fields:
+        for name in self._private_fields:
             value = document.get(name)
             if isinstance(value, str) and value and not is_hashed(value):
                 document[name] = self._hasher.hash(value)

@@ -249,52 +249,73 @@ class _Transfer:
         done, size, sent = start.lines, start.bytes, Sent()
         for lines in _groups(file, stop, _TRANSACTION_LINES if pace is None else 1):
             self._client.begin_transaction()
-            try:
-                for line in lines:
-                    self._one(line, done + 1, sent, pace, stop)
-                    done, size = done + 1, size + len(line)
-                    digest.update(line)
-            except UsageError:
-                self._commit(done, size, digest.hexdigest())
-                raise
+            taken, refusal = self._hand_over(lines, done + 1, sent, pace, stop)
+            # What comes before a line that stops the run is sent.
+            done, size = done + taken, size + sum(map(len, lines[:taken]))
+            digest.update(b"".join(lines[:taken]))
             self._commit(done, size, digest.hexdigest())
+            if refusal is not None:
+                raise refusal
             on_bytes(sum(map(len, lines)))
         sent.line, sent.finished = done, not stop.is_set()
         return sent
 
-    def _one(
+    def _hand_over(
         self,
-        line: bytes,
-        number: int,
+        lines: list[bytes],
+        first: int,
         sent: Sent,
         pace: Pace | None,
         stop: threading.Event,
-    ) -> None:
-        text = line.strip(b"\r\n")
-        if not text.strip():
-            return
-        run = self._run
-        read = run.reader.read(text)
-        topic = run.stream.topic
-        if isinstance(read, Rejection):
-            run.report(number, read)
-            if run.on_invalid == "stop":
-                raise UsageError(
-                    f"line {number} is invalid ({read.message}): nothing after it sent"
-                )
-            if run.on_invalid == "skip":
-                sent.skipped += 1
-                return
-            self._send(topic, None, run.reader.redacted(text))
-            sent.invalid[read.code.value] = sent.invalid.get(read.code.value, 0) + 1
-        else:
-            if pace is not None:
-                stop.wait(pace(read.event))
-            self._send(topic, read.key, read.value)
-        sent.records += 1
+    ) -> tuple[int, UsageError | None]:
+        """Produces the records of lines, of which `first` is the first one's number.
 
-    def _send(self, topic: str, key: bytes | None, value: bytes) -> None:
-        """Hands a record over. Nobody need be told of its delivery: the commit fails without it."""
+        The loop is on the path of every event: nothing is looked up or called in it that could be
+        outside. Nobody need be told of a delivery: the commit fails without it.
+
+        Returns:
+            How many lines are done, and why not all.
+        """
+        read, produce, topic = self._run.reader.read, self._client.produce, self._run.stream.topic
+        for number, line in enumerate(lines, first):
+            text = line.strip(b"\r\n")
+            if not text or text.isspace():
+                continue
+            found = read(text)
+            if isinstance(found, Rejection):
+                refusal = self._refuse(text, number, found, sent)
+                if refusal is not None:
+                    return number - first, refusal
+                continue
+            if pace is not None:
+                stop.wait(pace(found.event))
+            try:
+                produce(topic, found.value, found.key)
+            except BufferError:
+                self._send_later(topic, found.key, found.value)
+            sent.records += 1
+        return len(lines), None
+
+    def _refuse(
+        self, text: bytes, number: int, rejection: Rejection, sent: Sent
+    ) -> UsageError | None:
+        """What becomes of an invalid line; an error where it ends the run."""
+        run = self._run
+        run.report(number, rejection)
+        if run.on_invalid == "stop":
+            return UsageError(
+                f"line {number} is invalid ({rejection.message}): nothing after it sent"
+            )
+        if run.on_invalid == "skip":
+            sent.skipped += 1
+        else:
+            self._send_later(run.stream.topic, None, run.reader.redacted(text))
+            sent.records += 1
+            sent.invalid[rejection.code.value] = sent.invalid.get(rejection.code.value, 0) + 1
+        return None
+
+    def _send_later(self, topic: str, key: bytes | None, value: bytes) -> None:
+        """Hands a record over as soon as there is room."""
         while True:
             try:
                 self._client.produce(topic, value, key)

@@ -53,7 +53,9 @@ class Session:
         self._handed_over: deque[Observation] = deque()
         self._lag_told = float("-inf")
         self.joined = False
-        self._consumer = clients.consumer(settings, job.group)
+        self._consumer = clients.consumer(
+            settings, job.group, **{"queued.max.messages.kbytes": job.prefetch_kb}
+        )
         try:
             self._require_topics()
             self._sink = make_sink(self._consumer)

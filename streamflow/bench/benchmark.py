@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import confluent_kafka
 import psutil
 
 from streamflow.bench.figures import PATHS, PathName, Result, Run
+from streamflow.bench.leftovers import remove_leftovers
 from streamflow.bench.paths import Paths
 from streamflow.bench.sandbox import Sandbox
+from streamflow.bench.scaling import SCALABLE, Scaled, Scaling
 from streamflow.bench.sources import Sources
 from streamflow.contract import format_time
 from streamflow.postgres.connections import session
@@ -34,21 +36,32 @@ class Plan:
         events: for each run of a path with a rate.
         runs: of each path.
         latency_seconds: of sending at a steady rate.
+        workers: numbers of workers to measure together, instead of one beside its raw limit.
     """
 
     paths: Collection[PathName]
     events: int
     runs: int
     latency_seconds: float
+    workers: tuple[int, ...] = ()
 
 
-def run_benchmark(
-    settings: Settings, plan: Plan, say: Callable[[str], None]
-) -> tuple[list[Result], dict[str, Any]]:
+class Findings(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        results: of one worker each, beside its raw limit.
+        scaled: of several workers together.
+        report: all of it, for JSON.
+    """
+
+    results: list[Result]
+    scaled: list[Scaled]
+    report: dict[str, Any]
+
+
+def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Findings:
     """Measures, and removes everything it made, whatever happens.
-
-    Returns:
-        The results, and the whole report for JSON.
 
     Raises:
         ConfigurationError: Kafka or PostgreSQL do not let it have topics or a schema of its own.
@@ -62,23 +75,38 @@ def run_benchmark(
         "machine": _machine(),
         "versions": _versions(settings, plan.paths),
     }
+    results: list[Result] = []
+    scaled: list[Scaled] = []
     with StopSignals() as signals, closing(Sandbox(settings)) as sandbox:
         with signals.interrupting():
-            results = _measure(settings, sandbox, plan, say)
+            uses_database = not NEEDS_DATABASE.isdisjoint(plan.paths)
+            for removed in remove_leftovers(settings, database=uses_database):
+                say(removed)
+            sources = _prepare(settings, sandbox, plan, say)
+            if plan.workers:
+                scaled = _scale(sandbox, sources, plan, say)
+            else:
+                results = _measure(sandbox, sources, plan, say)
         say("removing topics, groups and tables")
     report["paths"] = [result.as_dict() for result in results]
-    return results, report
+    report["scaling"] = [each.as_dict() for each in scaled]
+    return Findings(results, scaled, report)
 
 
-def _measure(
+def _prepare(
     settings: Settings, sandbox: Sandbox, plan: Plan, say: Callable[[str], None]
-) -> list[Result]:
-    if NEEDS_DATABASE & set(plan.paths):
+) -> Sources:
+    if not NEEDS_DATABASE.isdisjoint(plan.paths):
         # What is not allowed is told now, not after minutes of measuring.
         sandbox.claim_schema()
     say(f"preparing {plan.events:,} events")
     hasher = hasher_for(settings, load_streams(settings))
-    sources = Sources(sandbox.directory, plan.events, hasher)
+    return Sources(sandbox.directory, plan.events, hasher)
+
+
+def _measure(
+    sandbox: Sandbox, sources: Sources, plan: Plan, say: Callable[[str], None]
+) -> list[Result]:
     paths = Paths(sandbox, sources, plan.latency_seconds)
     results = []
     for name in PathName:
@@ -91,6 +119,28 @@ def _measure(
             say(f"{name}, run {number} of {plan.runs}: {_told(run, PATHS[name].unit)}")
         results.append(result)
     return results
+
+
+def _scale(
+    sandbox: Sandbox, sources: Sources, plan: Plan, say: Callable[[str], None]
+) -> list[Scaled]:
+    scaling = Scaling(sandbox, sources)
+    found = [
+        Scaled(name, workers, [])
+        for name in SCALABLE
+        if name in plan.paths
+        for workers in plan.workers
+    ]
+    # Numbers of workers take turns, so that a busy minute does not meet one of them only.
+    for number in range(1, plan.runs + 1):
+        for each in found:
+            run = scaling.measure(each.path, each.workers)
+            each.runs.append(run)
+            say(
+                f"{each.path}, {SCALABLE[each.path]}: {each.workers}, run {number} of {plan.runs}: "
+                f"{run.rate:,.0f} events/s, load {run.load_before:.1f}"
+            )
+    return found
 
 
 def _told(run: Run, unit: str) -> str:
@@ -127,7 +177,7 @@ def _versions(settings: Settings, paths: Collection[PathName]) -> dict[str, str]
         "psycopg": version("psycopg"),
         "pydantic": version("pydantic"),
     }
-    if NEEDS_DATABASE & set(paths):
+    if not NEEDS_DATABASE.isdisjoint(paths):
         with session(settings, "bench") as connection:
             row = connection.execute("SHOW server_version").fetchone()
             found["postgresql"] = str(row[0]) if row else "unknown"

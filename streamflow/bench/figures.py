@@ -1,5 +1,6 @@
 """What is measured and how it is judged: paths, bars, runs. Pure."""
 
+import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,9 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 MEGABYTE: Final = 1_000_000
+
+# Further figures, named with their units.
+Detail = dict[str, float | int | None]
 
 
 class PathName(StrEnum):
@@ -17,6 +21,8 @@ class PathName(StrEnum):
     ANALYTICS = "analytics"
     VALIDATOR = "validator"
     LATENCY = "latency"
+    SOCKET = "socket"
+    SOCKET_LOSS = "socket-loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +44,9 @@ class Bar:
         verdicts = [
             None if found is None else good(found, asked)
             for found, asked, good in (
-                (figure, self.at_least, float.__ge__),
-                (figure, self.at_most, float.__le__),
-                (ratio, self.least_ratio, float.__ge__),
+                (figure, self.at_least, operator.ge),
+                (figure, self.at_most, operator.le),
+                (ratio, self.least_ratio, operator.ge),
             )
             if asked is not None
         ]
@@ -68,6 +74,7 @@ class Path:
         text: what is measured.
         raw: the raw limit that it is measured beside.
         unit: of figure and raw limit.
+        also: of the details, what is told beside the figure; its name ends with its unit.
     """
 
     name: PathName
@@ -75,6 +82,7 @@ class Path:
     raw: str
     unit: str
     bar: Bar
+    also: str | None = None
 
 
 _EVENTS: Final = "events/s"
@@ -117,6 +125,21 @@ PATHS: Final = {
             unit="ms",
             bar=Bar(at_most=500),
         ),
+        Path(
+            name=PathName.SOCKET,
+            text="event → Socket.IO client, p99",
+            raw="bare produce → consume, p99",
+            unit="ms",
+            bar=Bar(at_most=250),
+        ),
+        Path(
+            name=PathName.SOCKET_LOSS,
+            text="12,000 events/s to one Socket.IO client: lost",
+            raw="bare produce → consume: lost",
+            unit="events",
+            bar=Bar(at_most=0),
+            also="client_p99_ms",
+        ),
     )
 }
 MEMORY_BAR: Final = Bar(at_most=300)
@@ -158,7 +181,7 @@ class Run:
     raw: float | None
     load_before: float
     memory: Memory | None = None
-    detail: dict[str, float | int | None] = field(default_factory=dict)
+    detail: Detail = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -212,6 +235,12 @@ class Result:
     def ratio(self) -> Spread | None:
         """Of figure and raw limit of the same run each."""
         return spread([run.ratio for run in self.runs])
+
+    @property
+    def also(self) -> Spread | None:
+        """Of the detail that is told beside the figure."""
+        name = self.path.also
+        return None if name is None else spread([run.detail.get(name) for run in self.runs])
 
     @property
     def peak_mb(self) -> Spread | None:

@@ -4,13 +4,14 @@ import bisect
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Final, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from streamflow.bench.figures import Detail
 from streamflow.bench.limits import reader_of
 from streamflow.bench.sources import Keyed
 from streamflow.errors import Unavailable
@@ -18,14 +19,24 @@ from streamflow.kafka import clients
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
 
-RATE: Final = 5_000  # events a second
-
 _TICK: Final = 0.001  # seconds
 _TIMEOUT: Final = 60.0  # seconds
 _LOOK_EVERY: Final = 0.002  # seconds
 
 # When an event was seen at the latest: for each partition, times and next offsets, both ascending.
 _Seen = dict[int, list[tuple[float, int]]]
+
+
+class Pace(NamedTuple):
+    """A steady rate: so many events a second, for so many seconds."""
+
+    rate: int
+    seconds: float
+
+    @property
+    def events(self) -> int:
+        """How many events that are; at least one."""
+        return max(1, round(self.rate * self.seconds))
 
 
 class Latencies(NamedTuple):
@@ -37,7 +48,7 @@ class Latencies(NamedTuple):
     p99: float
     most: float
 
-    def named(self) -> dict[str, float | int | None]:
+    def named(self) -> Detail:
         """Each with its unit."""
         return {
             "events": self.events,
@@ -85,35 +96,55 @@ class Watcher:
 
 
 def measure(
-    settings: Settings, topic: str, watcher: Watcher, records: Iterator[Keyed], seconds: float
+    settings: Settings,
+    topic: str,
+    watcher: Watcher,
+    records: Iterator[Keyed],
+    pace: Pace,
 ) -> Latencies:
-    """Sends events at `RATE` and tells how long each took to be seen.
+    """Sends events at a steady rate and tells how long each took to be seen.
 
     Raises:
         Unavailable: an event was not acknowledged, or not seen within a minute.
     """
-    sender = _Sender(clients.producer(settings), topic)
+    sender = Sender(clients.producer(settings), topic)
     # One event ahead opens connections on both sides, and is not counted.
     sender.send(next(records))
     sender.finish()
     _wait_until_seen(watcher, sender)
-    sender.sent.clear()
+    sender.forget()
+    rate = send_steadily(sender, records, pace)
+    _wait_until_seen(watcher, sender)
+    waits = [
+        _seen_at(watcher.seen[partition], offset) - sent
+        for partition, found in sender.sent.items()
+        for offset, sent in found
+    ]
+    return latencies(waits, rate)
+
+
+def send_steadily(sender: "Sender", records: Iterator[Keyed], pace: Pace) -> float:
+    """Sends, a few events each millisecond, and returns when all are acknowledged; tells how many a
+    second were really sent.
+
+    Raises:
+        Unavailable: an event was not acknowledged.
+    """
     began = time.monotonic()
-    count = max(1, round(RATE * seconds))
-    for number in range(count):
-        while (ahead := began + number / RATE - time.monotonic()) > 0:
+    for number in range(pace.events):
+        while began + number / pace.rate > time.monotonic():
             sender.client.poll(0)
-            time.sleep(min(ahead, _TICK))
+            time.sleep(_TICK)
         sender.send(next(records))
     took = time.monotonic() - began
     sender.finish()
-    _wait_until_seen(watcher, sender)
-    waits = sorted(
-        (_seen_at(watcher.seen[partition], offset) - sent) * 1000
-        for partition, found in sender.sent.items()
-        for offset, sent in found
-    )
-    return Latencies(len(waits), count / took, _part(waits, 0.5), _part(waits, 0.99), waits[-1])
+    return pace.events / took
+
+
+def latencies(waits: Iterable[float], rate: float) -> Latencies:
+    """Of the seconds that each event took."""
+    found = sorted(wait * 1000 for wait in waits)
+    return Latencies(len(found), rate, _part(found, 0.5), _part(found, 0.99), found[-1])
 
 
 def _seen_at(seen: list[tuple[float, int]], offset: int) -> float:
@@ -124,18 +155,26 @@ def _part(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))]
 
 
-class _Sender:
-    """Produces, and notes when each event was sent and where it went."""
+class Sender:
+    """Produces, and notes when each event was sent and where it went.
+
+    Attributes:
+        sent: for each partition, offset and time of each event that is acknowledged.
+        times: of all events, in the order in which they were sent.
+    """
 
     def __init__(self, client: Producer, topic: str) -> None:
         self.client = client
         self.sent: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        self.times: list[float] = []
         self._topic = topic
         self._failure: KafkaError | None = None
 
     def send(self, record: Keyed) -> None:
         """Hands an event over; the clock starts before."""
-        on_delivery = partial(self._delivered, time.monotonic())
+        now = time.monotonic()
+        self.times.append(now)
+        on_delivery = partial(self._delivered, now)
         self.client.produce(self._topic, record.value, record.key, on_delivery=on_delivery)
 
     def _delivered(self, sent: float, error: KafkaError | None, message: Message) -> None:
@@ -143,6 +182,11 @@ class _Sender:
             self._failure = error
         else:
             self.sent[message.partition() or 0].append((message.offset() or 0, sent))
+
+    def forget(self) -> None:
+        """Forgets what was sent so far."""
+        self.sent.clear()
+        self.times.clear()
 
     def finish(self) -> None:
         """Returns when all are acknowledged."""
@@ -152,7 +196,7 @@ class _Sender:
             raise clients.translated(KafkaException(self._failure))
 
 
-def _wait_until_seen(watcher: Watcher, sender: _Sender) -> None:
+def _wait_until_seen(watcher: Watcher, sender: Sender) -> None:
     ends = {partition: max(found)[0] for partition, found in sender.sent.items()}
     deadline = time.monotonic() + _TIMEOUT
     while any(watcher.through(partition) <= end for partition, end in ends.items()):

@@ -45,15 +45,14 @@ def bare_produce(settings: Settings, topic: str, records: Iterable[Keyed]) -> fl
     """
     client = clients.producer(settings)
     records = iter(records)
-    _send(client, topic, islice(records, 1))
-    _flush(client)
+    send_all(client, topic, islice(records, 1))
     began = time.monotonic()
-    count = _send(client, topic, records)
-    _flush(client)
+    count = send_all(client, topic, records)
     return count / (time.monotonic() - began)
 
 
-def _send(client: Producer, topic: str, records: Iterable[Keyed]) -> int:
+def send_all(client: Producer, topic: str, records: Iterable[Keyed]) -> int:
+    """Produces; returns how many, when all are acknowledged. Raises as `bare_produce`."""
     count = 0
     for key, value in records:
         count += 1
@@ -63,12 +62,9 @@ def _send(client: Producer, topic: str, records: Iterable[Keyed]) -> int:
                 break
             except BufferError:
                 client.poll(0.1)
-    return count
-
-
-def _flush(client: Producer) -> None:
     if client.flush(_TIMEOUT):
         raise Unavailable(f"Kafka did not acknowledge all records within {_TIMEOUT:g} s")
+    return count
 
 
 def bare_consume(settings: Settings, topic: str, total: int) -> float | None:

@@ -3,10 +3,14 @@
 import os
 from collections.abc import Callable
 from functools import cached_property
-from itertools import cycle
+from typing import Final
 
-from streamflow.bench import latency, limits
-from streamflow.bench.figures import PathName, Run
+import psutil
+
+from streamflow.bench import delivery, latency, limits
+from streamflow.bench.delivery import Delivery
+from streamflow.bench.figures import MEGABYTE, Detail, PathName, Run
+from streamflow.bench.latency import Latencies, Pace
 from streamflow.bench.sandbox import Sandbox
 from streamflow.bench.sources import Sources
 from streamflow.bench.watching import Course, group_progress, loader_progress, running, watch
@@ -15,6 +19,9 @@ from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.producer import group_of
+
+RATE: Final = 5_000  # events a second, for latencies
+HIGH_RATE: Final = 12_000
 
 
 class Paths:
@@ -39,6 +46,8 @@ class Paths:
             PathName.ANALYTICS: self._count,
             PathName.VALIDATOR: self._validate,
             PathName.LATENCY: self._latency,
+            PathName.SOCKET: self._socket,
+            PathName.SOCKET_LOSS: self._socket_loss,
         }
 
     def measure(self, name: PathName) -> Run:
@@ -106,28 +115,62 @@ class Paths:
         return course
 
     def _latency(self, load: float) -> Run:
-        seconds = self._latency_seconds
-        with self._sandbox.topics(f"latency-{self._runs}") as settings:
-            topic = _stream(settings).topic
-            records = cycle(self._sources.records())
-            with latency.consuming(settings, topic) as watcher:
-                bare = latency.measure(settings, topic, watcher, records, seconds)
+        pace = Pace(RATE, self._latency_seconds)
+        bare = self._bare_latencies(pace)
         with self._sandbox.topics(f"latency-rows-{self._runs}") as settings:
             stored = self._sandbox.with_schema(settings)
             with (
                 latency.querying(stored, topic := _stream(stored).topic) as watcher,
                 running(self._sandbox, stored, "worker", "loader"),
             ):
-                found = latency.measure(stored, topic, watcher, records, seconds)
+                records = self._sources.numbered()
+                found = latency.measure(stored, topic, watcher, records, pace)
         return Run(
             figure=found.p99,
             raw=bare.p99,
             load_before=load,
-            detail={
-                **{f"row_{name}": value for name, value in found.named().items()},
-                **{f"bare_{name}": value for name, value in bare.named().items()},
-            },
+            detail=_prefixed("row", found.named()) | _prefixed("bare", bare.named()),
         )
+
+    def _bare_latencies(self, pace: Pace) -> Latencies:
+        with self._sandbox.topics(f"latency-{self._runs}") as settings:
+            topic = _stream(settings).topic
+            with latency.consuming(settings, topic) as watcher:
+                return latency.measure(settings, topic, watcher, self._sources.numbered(), pace)
+
+    def _socket(self, load: float) -> Run:
+        found, bare, detail = self._delivered(Pace(RATE, self._latency_seconds))
+        # A latency that some events have none of is no latency.
+        figure = None if found.lost else found.latencies.p99
+        return Run(figure=figure, raw=bare.p99, load_before=load, detail=detail)
+
+    def _socket_loss(self, load: float) -> Run:
+        pace = Pace(HIGH_RATE, self._latency_seconds)
+        found, bare, detail = self._delivered(pace)
+        lost = pace.events - bare.events
+        return Run(figure=found.lost, raw=lost, load_before=load, detail=detail)
+
+    def _delivered(self, pace: Pace) -> tuple[Delivery, Latencies, Detail]:
+        """To one client through the bridge, and to a bare consumer."""
+        bare = self._bare_latencies(pace)
+        with (
+            self._sandbox.topics(f"socket-{self._runs}") as settings,
+            delivery.bridged(self._sandbox, settings) as (bridge, [client]),
+        ):
+            process = psutil.Process(bridge.pid)
+            before = process.cpu_times()
+            topic = _stream(settings).topic
+            found = delivery.measure(settings, topic, client, self._sources.numbered(), pace)
+            used = process.cpu_times()
+            memory = process.memory_info().rss
+        detail = _prefixed("client", found.named()) | _prefixed("bare", bare.named())
+        detail["bridge_cpu_seconds"] = used.user + used.system - before.user - before.system
+        detail["bridge_memory_mb"] = memory / MEGABYTE
+        return found, bare, detail
+
+
+def _prefixed(word: str, found: dict[str, float | int | None]) -> dict[str, float | int | None]:
+    return {f"{word}_{name}": value for name, value in found.items()}
 
 
 def _stream(settings: Settings) -> Stream:

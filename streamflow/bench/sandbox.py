@@ -4,21 +4,20 @@ Everything carries one name that nobody else uses, so that what is measured neve
 data or the running workers' groups, and so that all of it can be found and removed at the end.
 """
 
-import secrets
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
-import tenacity
-from confluent_kafka import KafkaError, KafkaException
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from streamflow.errors import ConfigurationError, Unavailable
-from streamflow.kafka.clients import admin, kafka_errors, translated
+from streamflow.bench.leftovers import FOLDER, SCHEMA, TOPIC, Maker
+from streamflow.bench.removal import drop_schema, remove_groups_once_empty, remove_topics
+from streamflow.errors import ConfigurationError
 from streamflow.kafka.topics import provision
 from streamflow.postgres.connections import session
 from streamflow.postgres.schema import upgrade
@@ -27,7 +26,7 @@ from streamflow.settings import Settings
 
 STREAM: Final = "streamflow.streams.user_events:USER_EVENTS"
 
-_TIMEOUT: Final = 30.0  # seconds
+_HOST: Final = "127.0.0.1"  # whatever the user's own workers listen on
 
 
 class Sandbox:
@@ -38,12 +37,12 @@ class Sandbox:
     """
 
     def __init__(self, settings: Settings) -> None:
-        token = secrets.token_hex(3)
-        self.prefix = f"bench-{token}."
-        self._schema = sql.Identifier(f"streamflow_bench_{token}")
+        maker = Maker.this()
+        self.prefix = f"{TOPIC}{maker}."
+        self._schema = f"{SCHEMA}{maker}"
         self._own = settings
         self._has_schema = False
-        self._temporary = tempfile.TemporaryDirectory(prefix="streamflow-bench-")
+        self._temporary = tempfile.TemporaryDirectory(prefix=f"{FOLDER}{maker}-")
         self.directory = Path(self._temporary.name)
 
     @contextmanager
@@ -61,7 +60,7 @@ class Sandbox:
         Args:
             name: of this set of topics, made part of the prefix.
         """
-        settings = self._settings(f"{self.prefix}{name}.")
+        settings = self._settings(f"{self.prefix}{name}.", STREAMFLOW_BRIDGE_PORT=_free_port())
         provision(settings, load_streams(settings))
         return settings
 
@@ -75,7 +74,7 @@ class Sandbox:
         with session(self._own, "bench") as connection:
             user, database = connection.info.user, connection.info.dbname
             try:
-                connection.execute(sql.SQL("CREATE SCHEMA {}").format(self._schema))
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._schema)))
             except psycopg.errors.InsufficientPrivilege:
                 raise ConfigurationError(
                     f"the benchmark needs a schema of its own, and {user} may not create one: "
@@ -88,13 +87,15 @@ class Sandbox:
         connection finds first and alone."""
         self.claim_schema()
         given = conninfo_to_dict(self._own.database).get("options") or ""
-        options = f"{given} -c search_path={self._schema.as_string()}".strip()
+        options = f"{given} -c search_path={self._schema}".strip()
         url = make_conninfo(self._own.database, options=options)
-        settings = self._settings(settings.prefix, DATABASE_URL=url)
+        settings = self._settings(
+            settings.prefix, DATABASE_URL=url, STREAMFLOW_BRIDGE_PORT=settings.bridge
+        )
         upgrade(settings, load_streams(settings))
         return settings
 
-    def _settings(self, prefix: str, **changes: str) -> Settings:
+    def _settings(self, prefix: str, **changes: Any) -> Settings:
         values = self._own.model_dump(by_alias=True, exclude={"streams"})
         return Settings(
             **values
@@ -102,6 +103,7 @@ class Sandbox:
                 "STREAMFLOW_PREFIX": prefix,
                 "STREAMFLOW_STREAMS": STREAM,
                 "STREAMFLOW_STATE_DIR": self.directory,
+                "STREAMFLOW_HOST": _HOST,
             }
             | changes
         )
@@ -113,6 +115,8 @@ class Sandbox:
             "STREAMFLOW_PREFIX": settings.prefix,
             "STREAMFLOW_STREAMS": STREAM,
             "STREAMFLOW_STATE_DIR": str(settings.state_dir),
+            "STREAMFLOW_HOST": settings.host,
+            "STREAMFLOW_BRIDGE_PORT": str(settings.bridge),
         }
         if settings.database_url is not None:
             found["DATABASE_URL"] = settings.database
@@ -128,39 +132,23 @@ class Sandbox:
 
     def _drop_schema(self) -> None:
         if self._has_schema:
-            with session(self._own, "bench") as connection:
-                connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(self._schema))
+            drop_schema(self._own, self._schema)
             self._has_schema = False
 
     def remove_topics(self, prefix: str) -> None:
         """Deletes the topics whose names begin like this."""
-        client = admin(self._own)
-        with kafka_errors():
-            names = [n for n in client.list_topics(timeout=_TIMEOUT).topics if n.startswith(prefix)]
-            if names:
-                for future in client.delete_topics(names, operation_timeout=_TIMEOUT).values():
-                    future.result(_TIMEOUT)
+        remove_topics(self._own, prefix)
 
-    @tenacity.retry(
-        retry=tenacity.retry_if_exception_type(Unavailable),
-        wait=tenacity.wait_fixed(0.2),
-        stop=tenacity.stop_after_delay(_TIMEOUT),
-        reraise=True,
-    )
     def remove_groups(self, prefix: str) -> None:
         """Deletes the consumer groups whose names begin like this; waits until they are empty.
 
         Raises:
             Unavailable: one is not empty, or the broker does not answer.
         """
-        client = admin(self._own)
-        with kafka_errors():
-            listed = client.list_consumer_groups(request_timeout=_TIMEOUT).result(_TIMEOUT)
-            names = [each.group_id for each in listed.valid if each.group_id.startswith(prefix)]
-            deleted = client.delete_consumer_groups(names) if names else {}
-            for future in deleted.values():
-                try:
-                    future.result(_TIMEOUT)
-                except KafkaException as error:
-                    if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-                        raise translated(error) from error
+        remove_groups_once_empty(self._own, prefix)
+
+
+def _free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.create_server((_HOST, 0)) as probe:
+        return int(probe.getsockname()[1])

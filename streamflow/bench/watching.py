@@ -1,7 +1,7 @@
 """A real worker as a process: its durable progress over time, and its memory."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -49,13 +49,31 @@ class Course(NamedTuple):
 
 
 @contextmanager
-def running(sandbox: Sandbox, settings: Settings, *arguments: str) -> Iterator[Child]:
-    """A command of ours as a process, exactly as a user runs it; ended at the end."""
-    name = "-".join(each for each in arguments[:2] if not each.startswith("-"))
-    log = sandbox.directory / f"{name}.log"
+def running(
+    sandbox: Sandbox, settings: Settings, *arguments: str, name: str | None = None
+) -> Iterator[Child]:
+    """A command of ours as a process, exactly as a user runs it; ended at the end.
+
+    Args:
+        name: as of `process`; by default the first words of the command.
+    """
+    name = name or "-".join(each for each in arguments[:2] if not each.startswith("-"))
+    with process(sandbox, settings, name, own_command(*arguments)) as child:
+        yield child
+
+
+@contextmanager
+def process(
+    sandbox: Sandbox, settings: Settings, name: str, command: tuple[str, ...]
+) -> Iterator[Child]:
+    """Any program under these settings; ended at the end.
+
+    Args:
+        name: of its log and pid file, so no two at a time have the same.
+    """
     launch = Launch(
-        command=own_command(*arguments),
-        log=log,
+        command=command,
+        log=sandbox.directory / f"{name}.log",
         environment=sandbox.environment(settings),
     )
     child = Child(name, launch, sandbox.directory / f"{name}.pid.json")
@@ -66,47 +84,61 @@ def running(sandbox: Sandbox, settings: Settings, *arguments: str) -> Iterator[C
 
 
 def watch(child: Child, progress: Progress, total: int) -> Course:
-    """Follows a process until `total` records are done.
-
-    Raises:
-        StreamFlowError: it ended before; says how.
-        Unavailable: it makes no progress.
-    """
-    process = psutil.Process(child.pid)
+    """Follows a process until `total` records are done. Raises as `looks`."""
+    measured = psutil.Process(child.pid)
     first: tuple[float, int] | None = None
-    used_before = used = process.cpu_times()
+    used_before = used = measured.cpu_times()
     samples: list[tuple[float, int]] = []
-    sampled = moved = time.monotonic()
-    done = last = 0
-    while True:
-        ended = child.poll() is not None
-        # A coordinator that is being made or moved says no for a moment.
-        with suppress(Unavailable):
-            done = progress()
-        now = time.monotonic()
-        if done != last:
-            last, moved = done, now
+    sampled = now = time.monotonic()
+    done = 0
+    for now, done in looks([child], progress, total):
         with suppress(psutil.NoSuchProcess):
-            used = process.cpu_times()
+            used = measured.cpu_times()
         if first is None and done:
             first, used_before = (now, done), used
         if first is not None and (now - sampled > _MEMORY_EVERY or not samples):
             sampled = now
             with suppress(psutil.NoSuchProcess):
-                samples.append((now - first[0], process.memory_info().rss))
-        if first is not None and done >= total:
-            return Course(
-                done - first[1],
-                now - first[0],
-                used.user - used_before.user,
-                used.system - used_before.system,
-                Memory(samples),
-            )
-        if ended:
-            raise StreamFlowError(f"{child.name} {child.last_words()}")
+                samples.append((now - first[0], measured.memory_info().rss))
+    began, before = first or (now, done)
+    return Course(
+        done - before,
+        now - began,
+        used.user - used_before.user,
+        used.system - used_before.system,
+        Memory(samples),
+    )
+
+
+def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator[tuple[float, int]]:
+    """Looks again and again until `total` records are done: when, and how many are.
+
+    Raises:
+        StreamFlowError: a process has ended before; says how.
+        Unavailable: they make no progress.
+    """
+    moved = time.monotonic()
+    done = last = 0
+    while True:
+        ended = next((child for child in children if child.poll() is not None), None)
+        try:
+            done = progress()
+            is_known = True
+        except Unavailable:
+            # A coordinator that is being made or moved says no for a moment.
+            is_known = False
+        now = time.monotonic()
+        if done != last:
+            last, moved = done, now
+        yield now, done
+        if done >= total:
+            return
+        # One that has done its work may end before anybody could be asked.
+        if ended is not None and is_known:
+            raise StreamFlowError(f"{ended.name} {ended.last_words()}")
         if now - moved > _PATIENCE:
             raise Unavailable(
-                f"{child.name} made no progress for {_PATIENCE:g} s, at {done:,} of {total:,}"
+                f"{children[0].name} made no progress for {_PATIENCE:g} s, at {done:,} of {total:,}"
             )
         time.sleep(_EVERY)
 

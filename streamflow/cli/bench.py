@@ -9,7 +9,10 @@ import typer
 from streamflow.bench.figures import MEMORY_BAR, Memory, PathName, Result, Spread
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
+
+    from streamflow.bench.scaling import Scaled
 
 LOG_WIDTH = 160
 _TITLES = ("measured", "raw limit", "ratio", "bar", "met")
@@ -29,8 +32,17 @@ def bench(
         list[PathName] | None, typer.Option(help="Measure this path only. May be repeated.")
     ] = None,
     latency_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of 5,000 events a second, for latency.")
+        float,
+        typer.Option(min=0.1, help="Seconds of sending at a steady rate, for latencies and loss."),
     ] = 10.0,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Measure so many workers of a kind together (of the bridge: clients) instead, and "
+            "who uses the processors. May be repeated.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write everything that was measured there, as JSON.")
     ] = None,
@@ -41,22 +53,41 @@ def bench(
     schema of its own that it removes at the end. On a machine that is busy otherwise, look at the ratios.
 
     Example: streamflow bench --runs 3 --out bench.json
+    Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
     """
     from streamflow.bench.benchmark import Plan, run_benchmark
+    from streamflow.bench.scaling import SCALABLE
     from streamflow.settings import load_settings
 
     if out is not None:
         _require_writable(out)
+    if workers:
+        _require_scalable(only or [], list(SCALABLE))
     plan = Plan(
-        paths=frozenset(only or PathName),
+        paths=frozenset(only or (SCALABLE if workers else PathName)),
         events=events,
         runs=runs,
         latency_seconds=latency_seconds,
+        workers=tuple(workers or ()),
     )
-    results, report = run_benchmark(load_settings(), plan, lambda text: typer.echo(text, err=True))
+    found = run_benchmark(load_settings(), plan, lambda text: typer.echo(text, err=True))
     if out is not None:
-        out.write_text(json.dumps(report, indent=1) + "\n")
-    _show(results)
+        out.write_text(json.dumps(found.report, indent=1) + "\n")
+    if found.results:
+        _show(found.results)
+    if found.scaled:
+        _show_scaled(found.scaled)
+
+
+def _require_scalable(only: list[PathName], scalable: list[PathName]) -> None:
+    from streamflow.errors import UsageError
+
+    for path in only:
+        if path not in scalable:
+            raise UsageError(
+                f"there are never several workers of {path}: with --workers, --only takes "
+                f"{', '.join(scalable)}"
+            )
 
 
 def _require_writable(path: Path) -> None:
@@ -69,19 +100,24 @@ def _require_writable(path: Path) -> None:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _show(results: list[Result]) -> None:
+def _console() -> "Console":
     from rich.console import Console
-    from rich.table import Column, Table
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = LOG_WIDTH
+    return console
+
+
+def _show(results: list[Result]) -> None:
+    from rich.table import Column, Table
+
     table = Table(Column("path", no_wrap=True), *_TITLES)
     for each in results:
         unit = each.path.unit
         table.add_row(
             each.path.text,
-            _told(each.figure, ",.0f", unit),
+            _told(each.figure, ",.0f", unit) + _told_also(each),
             f"{_told(each.raw, ',.0f', unit)}\n{each.path.raw}",
             _told(each.ratio, ".2f", ""),
             each.path.bar.text(unit),
@@ -98,12 +134,43 @@ def _show(results: list[Result]) -> None:
                 MEMORY_BAR.text("MB"),
                 _verdict(each.memory_met),
             )
-    console.print(table)
+    _console().print(table)
+
+
+def _show_scaled(scaled: "list[Scaled]") -> None:
+    from rich.table import Column, Table
+
+    from streamflow.bench.scaling import SCALABLE
+    from streamflow.bench.usage import PARTS
+
+    table = Table(
+        *(Column(title, no_wrap=True) for title in ("path", "number", "with events", "events/s")),
+        *(f"cores: {part}" for part in PARTS),
+        "lost",
+    )
+    for each in scaled:
+        cores = each.cores
+        table.add_row(
+            each.path.value,
+            f"{SCALABLE[each.path]}: {each.workers}",
+            ", ".join(dict.fromkeys(str(run.busy) for run in each.runs)),
+            _told(each.rate, ",.0f", ""),
+            *(f"{cores[part]:.2f}" if part in cores else "-" for part in PARTS),
+            f"{sum(run.lost for run in each.runs):,}",
+        )
+    _console().print(table)
 
 
 def _course(memory: Memory) -> str:
     found = memory.as_dict()
     return f"from {found['first_mb']:.0f} to {found['last_mb']:.0f}"
+
+
+def _told_also(result: Result) -> str:
+    if result.path.also is None:
+        return ""
+    _, name, unit = result.path.also.rsplit("_", 2)
+    return f"\n{name} {_told(result.also, ',.0f', unit)}"
 
 
 def _told(found: Spread | None, form: str, unit: str) -> str:

@@ -83,6 +83,7 @@ def produce(
     from streamflow.monitoring import configure_logging
     from streamflow.registry import hasher_for, load_streams
     from streamflow.settings import load_settings
+    from streaming_workers.garbage import settle
     from streaming_workers.lines import LineReader
     from streaming_workers.simulation import Simulation
 
@@ -103,6 +104,7 @@ def produce(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     _require_topic(settings, stream)
+    settle()
     began = time.monotonic()
     if path is None:
         simulation = Simulation(hasher, seed=seed, invalid_ratio=invalid_ratio)

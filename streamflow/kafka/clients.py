@@ -137,7 +137,11 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
         "fetch.queue.backoff.ms": 20,
         "fetch.error.backoff.ms": 100,
     }
-    if settings.kafka_group_protocol == "classic":
+    if settings.kafka_group_protocol == "consumer":
+        # Shares out each topic. The default only sees to it that all have as many partitions: of two
+        # loaders one got all three of the events and the other those of the topics with little.
+        config["group.remote.assignor"] = "range"
+    else:
         config |= {
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 10_000,

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from confluent_kafka.admin import NewTopic
 
 from faults import wait_until
 from pipeline import environment, streamflow
@@ -50,7 +51,9 @@ def test_every_path_is_measured_and_nothing_is_left(
     assert len(report["machine"]["load_average"]) == 3
     assert report["versions"]["postgresql"].startswith("18")
     paths: dict[str, dict[str, Any]] = {each["name"]: each for each in report["paths"]}
-    assert list(paths) == ["produce", "loader", "analytics", "validator", "latency"]
+    assert list(paths) == [
+        *("produce", "loader", "analytics", "validator", "latency", "socket", "socket-loss")
+    ]
     for each in paths.values():
         assert each["path"] in done.stdout
         [run] = each["runs"]
@@ -59,7 +62,7 @@ def test_every_path_is_measured_and_nothing_is_left(
             assert (run["figure"], each["met"], run["events_timed"]) == (None, None, 0)
             assert "unknown" in done.stdout
         else:
-            assert each["figure"]["median"] == run["figure"] > 0
+            assert each["figure"]["median"] == run["figure"] >= 0
     for name in ("produce", "loader", "analytics", "validator"):
         [run] = paths[name]["runs"]
         assert run["events_timed"] < EVENTS
@@ -67,6 +70,14 @@ def test_every_path_is_measured_and_nothing_is_left(
     [run] = paths["latency"]["runs"]
     assert run["row_events"] == run["bare_events"] == 5_000
     assert run["row_max_ms"] >= run["row_p99_ms"] >= run["row_p50_ms"] > 0
+    for name, sent in (("socket", 5_000), ("socket-loss", 12_000)):
+        [run] = paths[name]["runs"]
+        assert (run["client_events"], run["client_lost"]) == (sent, 0)
+        assert run["bare_events"] == sent
+        assert run["client_max_ms"] >= run["client_p99_ms"] >= run["client_p50_ms"] > 0
+        assert run["bridge_cpu_seconds"] > 0
+    assert (paths["socket-loss"]["figure"]["median"], paths["socket-loss"]["met"]) == (0, True)
+    assert f"p99 {run['client_p99_ms']:,.0f} ms" in done.stdout
     assert topics_and_groups(stack_settings) == []
     assert schemas(stack_settings) == []
 
@@ -127,3 +138,67 @@ def test_a_place_that_cannot_be_written_is_told_before(
     done = streamflow(settings_without_topics, "bench", "--out", str(out))
     assert done.returncode == 2
     assert "bench.json cannot be written: No such file or directory" in done.stderr
+
+
+def test_several_workers_are_measured_together(stack_settings: Settings, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    done = streamflow(
+        stack_settings,
+        *("bench", "--events", "20000", "--workers", "1", "--workers", "2", "--out", str(out)),
+        seconds=280,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["paths"] == []
+    found = report["scaling"]
+    assert [(each["name"], each["workers"]) for each in found] == [
+        (name, workers)
+        for name in ("loader", "analytics", "validator", "socket")
+        for workers in (1, 2)
+    ]
+    for each in found:
+        [run] = each["runs"]
+        assert run["events_per_s"] > 0
+        assert 1 <= run["busy"] <= each["workers"]
+        assert run["lost"] == 0
+        assert run["cores"]["workers"] > 0
+        assert run["cores"]["kafka"] > 0
+        assert run["cores"]["machine"] >= run["cores"]["workers"]
+    assert "clients of one bridge: 2" in done.stdout
+    assert topics_and_groups(stack_settings) == []
+    assert schemas(stack_settings) == []
+
+
+def test_what_there_is_only_one_of_cannot_be_several(settings_without_topics: Settings) -> None:
+    done = streamflow(settings_without_topics, "bench", "--workers", "2", "--only", "produce")
+    assert done.returncode == 2
+    assert "there are never several workers of produce: with --workers, --only takes" in done.stderr
+
+
+def test_what_a_killed_benchmark_left_is_removed_by_the_next(
+    stack_settings: Settings, interrupted: "subprocess.Popen[bytes]"
+) -> None:
+    wait_until(lambda: topics_and_groups(stack_settings), 120, "its first topic")
+    interrupted.kill()
+    interrupted.wait(10)
+    left = topics_and_groups(stack_settings)
+    assert left
+    assert schemas(stack_settings)
+    # Of another machine, and not a day old; and somebody's own.
+    others = ["bench-ffffffff000000001.x.user-events", "bench-marks"]
+    client = admin(stack_settings)
+    for future in client.create_topics([NewTopic(name, 1, 1) for name in others]).values():
+        future.result(30)
+    try:
+        done = streamflow(
+            stack_settings,
+            *("bench", "--events", "1000", "--only", "latency", "--latency-seconds", "0.1"),
+            seconds=280,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"that was killed (process {interrupted.pid}, begun 20" in done.stderr
+        assert sorted(topics_and_groups(stack_settings)) == others
+        assert schemas(stack_settings) == []
+    finally:
+        for future in client.delete_topics(others).values():
+            future.result(30)

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from pipeline import events, produce, topic_bounds
+from faults import wait_until
+from pipeline import WorkerProcess, events, produce, topic_bounds
 from streamflow.errors import Unavailable
 from streamflow.flow import Output, Partition
+from streamflow.kafka import clients
+from streamflow.kafka.groups import assignments
 from streamflow.kafka.transactions import transactional_producer
 from streamflow.records import Position
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streaming_workers.job import PlainJob
 from streaming_workers.session import Session
@@ -112,3 +117,29 @@ def test_an_end_behind_an_aborted_transaction_is_believed(
     while session._read_to[partition] < stood_at + 6:
         assert not session.consume().records
     assert session._read_to[partition] == stood_at + 6
+
+
+def test_workers_share_out_every_topic(stack_settings: Settings, tmp_path: Path) -> None:
+    """The events' topic above all: by the number of partitions alone one of two loaders would get
+    all of it, and the other the topics with little."""
+    topics = load_streams(stack_settings)[0].topic_names
+    client = clients.admin(stack_settings)
+    group = stack_settings.group("loader")
+    loaders = [
+        WorkerProcess(stack_settings, "loader", tmp_path / f"{number}.log") for number in (1, 2)
+    ]
+
+    def shared() -> bool:
+        try:
+            found = assignments(client, group)
+        except Unavailable:
+            return False
+        return len(found) == 2 and all(
+            {topic for topic, _ in each} == set(topics) for each in found
+        )
+
+    try:
+        wait_until(shared, 60, "each loader to have a part of each topic")
+    finally:
+        for loader in loaders:
+            loader.kill()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streamflow.bench.watching import watch
+from faults import wait_until
+from streamflow.bench.watching import looks, watch
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.stack.process import Child, Launch
 
@@ -49,3 +50,17 @@ def test_a_process_that_ends_before_it_is_done_is_an_error(tmp_path: Path) -> No
     child = Child("worker", Launch(command, tmp_path / "log"), tmp_path / "pid.json")
     with pytest.raises(StreamFlowError, match="worker ended with code 1: error: no such topic"):
         watch(child, lambda: 10, 1_000)
+
+
+def test_a_process_that_has_done_all_may_end_before_the_answer(tmp_path: Path) -> None:
+    child = Child("worker", Launch((sys.executable, "-c", ""), tmp_path / "log"), tmp_path / "pid")
+    wait_until(lambda: child.poll() is not None, 30, "its end")
+    answers = iter([None, None, 1_000])
+
+    def progress() -> int:
+        answer = next(answers)
+        if answer is None:
+            raise Unavailable("not coordinator")
+        return answer
+
+    assert [done for _, done in looks([child], progress, 1_000)] == [0, 0, 1_000]

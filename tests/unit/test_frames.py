@@ -91,6 +91,24 @@ def test_a_valid_event_whose_user_looks_like_a_handle_is_not_touched() -> None:
     assert body(frame(value))["payload"]["user"] == "@ann"
 
 
+@pytest.mark.parametrize("name", ["user_email", "user_\\u0065mail"])
+def test_a_private_field_that_stands_there_twice_is_shown_as_the_one_that_was_checked(
+    name: str,
+) -> None:
+    value = event(3).replace(b"{", f'{{"{name}":"ann at example dot com",'.encode(), 1)
+    made = frame(value)
+    assert "ann at" not in made.packet.encode()
+    assert body(made)["payload"] == orjson.loads(event(3))
+
+
+@pytest.mark.parametrize("user", [b"\xff", b"a\x1eb", b"a\nb"])
+def test_a_field_that_stands_there_twice_and_is_no_text_breaks_nothing(user: bytes) -> None:
+    made = frame(event(3).replace(b"{", b'{"user":"' + user + b'",', 1))
+    body(made)
+    # Packets of a polling client are parted by it.
+    assert "\x1e" not in made.packet.encode()
+
+
 @given(st.binary(max_size=300) | st.text(max_size=100).map(lambda text: json.dumps(text).encode()))
 def test_any_bytes_become_an_event(value: bytes) -> None:
     body(frame(value))

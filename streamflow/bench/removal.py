@@ -1,0 +1,81 @@
+"""Removing what a benchmark made, by the beginning of its name."""
+
+import tenacity
+from confluent_kafka import KafkaError, KafkaException
+from psycopg import sql
+
+from streamflow.errors import Unavailable
+from streamflow.kafka.clients import admin, kafka_errors, translated
+from streamflow.postgres.connections import session
+from streamflow.settings import Settings
+
+_TIMEOUT = 30.0  # seconds
+
+
+def topic_names(settings: Settings) -> list[str]:
+    """The topics that there are. Raises Unavailable where the broker does not answer."""
+    with kafka_errors():
+        return list(admin(settings).list_topics(timeout=_TIMEOUT).topics)
+
+
+def group_names(settings: Settings) -> list[str]:
+    """The consumer groups that there are. Raises as `topic_names`."""
+    client = admin(settings)
+    with kafka_errors():
+        listed = client.list_consumer_groups(request_timeout=_TIMEOUT).result(_TIMEOUT)
+    return [each.group_id for each in listed.valid]
+
+
+def schema_names(settings: Settings) -> list[str]:
+    """The schemas of the database that there are. Raises Unavailable where it does not answer."""
+    with session(settings, "bench") as connection:
+        rows = connection.execute("SELECT nspname FROM pg_namespace").fetchall()
+    return [str(name) for (name,) in rows]
+
+
+def remove_topics(settings: Settings, prefix: str) -> int:
+    """Deletes the topics whose names begin like this; returns how many."""
+    names = [name for name in topic_names(settings) if name.startswith(prefix)]
+    client = admin(settings)
+    with kafka_errors():
+        deleted = client.delete_topics(names, operation_timeout=_TIMEOUT) if names else {}
+        for future in deleted.values():
+            future.result(_TIMEOUT)
+    return len(names)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(Unavailable),
+    wait=tenacity.wait_fixed(0.2),
+    stop=tenacity.stop_after_delay(_TIMEOUT),
+    reraise=True,
+)
+def remove_groups_once_empty(settings: Settings, prefix: str) -> int:
+    """As `remove_groups`; waits until they are empty."""
+    return remove_groups(settings, prefix)
+
+
+def remove_groups(settings: Settings, prefix: str) -> int:
+    """Deletes the consumer groups whose names begin like this; returns how many.
+
+    Raises:
+        Unavailable: one is not empty, or the broker does not answer.
+    """
+    names = [name for name in group_names(settings) if name.startswith(prefix)]
+    client = admin(settings)
+    with kafka_errors():
+        deleted = client.delete_consumer_groups(names) if names else {}
+        for future in deleted.values():
+            try:
+                future.result(_TIMEOUT)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                    raise translated(error) from error
+    return len(names)
+
+
+def drop_schema(settings: Settings, name: str) -> None:
+    """Drops a schema and all that is in it."""
+    with session(settings, "bench") as connection:
+        statement = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
+        connection.execute(statement)
