@@ -125,7 +125,8 @@ def _show(results: list[Result]) -> None:
         )
     for each in results:
         if each.peak_mb is not None:
-            courses = [run.memory for run in each.runs if run.memory is not None]
+            # One that ended before anybody looked has no samples.
+            courses = [run.memory for run in each.runs if run.memory and run.memory.samples]
             table.add_row(
                 f"memory of {each.path.name}: peak",
                 f"{_told(each.peak_mb, ',.0f', 'MB')}\n{'; '.join(map(_course, courses))}",

@@ -66,7 +66,11 @@ def test_every_path_is_measured_and_nothing_is_left(
     for name in ("produce", "loader", "analytics", "validator"):
         [run] = paths[name]["runs"]
         assert run["events_timed"] < EVENTS
-        assert run["memory"]["peak_mb"] >= run["memory"]["first_mb"] > 10
+        if run["memory"]["samples"]:
+            assert run["memory"]["peak_mb"] >= run["memory"]["first_mb"] > 10
+        else:
+            # So few events can be done before anybody looks.
+            assert run["events_timed"] == 0
     [run] = paths["latency"]["runs"]
     assert run["row_events"] == run["bare_events"] == 5_000
     assert run["row_max_ms"] >= run["row_p99_ms"] >= run["row_p50_ms"] > 0
