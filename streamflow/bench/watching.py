@@ -99,7 +99,9 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
         if first is not None and (now - sampled > _MEMORY_EVERY or not samples):
             sampled = now
             with suppress(psutil.NoSuchProcess):
-                samples.append((now - first[0], measured.memory_info().rss))
+                size = measured.memory_info().rss
+                if size:  # one that has ended holds none, until its end was waited for
+                    samples.append((now - first[0], size))
     began, before = first or (now, done)
     return Course(
         done - before,

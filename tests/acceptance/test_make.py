@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,21 @@ def setup(folder: Path, dependencies: list[str]) -> "subprocess.CompletedProcess
         [shutil.which("make") or "make", "setup", f"PYTHON={sys.executable}"],
         cwd=folder,
         # Also without a network.
-        env={**os.environ, "PIP_NO_INDEX": "1"},
+        env={**_without_make(os.environ), "PIP_NO_INDEX": "1"},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def _without_make(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment as it is outside of `make test`, of which a make inside would tell."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("MAKE", "MFLAGS"))
+    }
 
 
 def test_set_up_tells_its_steps_and_no_more(tmp_path: Path) -> None:
