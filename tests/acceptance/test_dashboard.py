@@ -393,20 +393,20 @@ def test_many_sessions_cost_no_threads_or_connections(stage: Stage, browser: Bro
         " AND application_name = 'streamflow-dashboard'"
     )
 
-    def threads_after_four_sessions() -> int:
+    def threads_after_three_sessions() -> int:
         wait_until(lambda: stage.dashboard.sessions() == 0, 60, "earlier sessions to end")
-        for page in [stage.open(browser) for _ in range(4)]:
+        for page in [stage.open(browser) for _ in range(3)]:
             expect(figure(page, "stored")).not_to_have_text("—")
         assert count(stage.settings, open_connections) == 1
-        assert stage.dashboard.sessions() == 4
+        assert stage.dashboard.sessions() == 3
         stage.close_pages()
         # A session, and its thread, ends with its page.
         wait_until(lambda: stage.dashboard.sessions() == 0, 60, "the sessions to end")
         return int(stage.dashboard.state()["threads"])
 
     # The first ones may widen a pool.
-    threads = threads_after_four_sessions()
-    wait_until(lambda: threads_after_four_sessions() <= threads, 60, "the threads to end")
+    threads = threads_after_three_sessions()
+    wait_until(lambda: threads_after_three_sessions() <= threads, 60, "the threads to end")
 
 
 def test_sign_in_and_roles(stage: Stage, browser: Browser) -> None:
