@@ -122,9 +122,11 @@ class Listener:
     async def call(self, event: str, request: Any = None) -> Any:
         return await self.client.call(event, request, timeout=PATIENCE)
 
-    async def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Waits until something that came makes it true."""
-        async with asyncio.timeout(PATIENCE):
+    async def until(
+        self, condition: Callable[[], object], what: str = "", patience: float = PATIENCE
+    ) -> None:
+        """Waits until something that came makes it true, for up to `patience` seconds."""
+        async with asyncio.timeout(patience):
             while not condition():
                 self._moved.clear()
                 await self._moved.wait()
