@@ -74,7 +74,6 @@ browser:
 	fi; \
 	echo $(NO_BROWSER) >&2; exit 1
 
-# Two processes, each with a broker and a database of its own: most tests wait more than they work. In the
-# order of the folders, the long ones first, so that both end at about the same time.
+# Three processes, each with a broker and a database of its own: most tests wait more than they work.
 test: setup-dev browser
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
