@@ -74,6 +74,6 @@ browser:
 	fi; \
 	echo $(NO_BROWSER) >&2; exit 1
 
-# Three processes, each with a broker and a database of its own: most tests wait more than they work.
+# Two processes, each with a broker and a database of its own: most tests wait more than they work.
 test: setup-dev browser
-	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
