@@ -19,6 +19,9 @@ from streamflow.stack.process import Child, Launch, own_command
 _EVERY: Final = 0.02  # seconds between two looks
 _MEMORY_EVERY: Final = 0.1  # seconds
 _PATIENCE: Final = 120.0  # seconds without progress
+# What a transaction has committed is seen only when its markers are written: a process may have done
+# all its work, and ended, before that can be told.
+_SETTLING: Final = 5.0  # seconds
 _STOP_SECONDS: Final = 11.0
 
 # How many records are durably done.
@@ -120,24 +123,23 @@ def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator
         Unavailable: they make no progress.
     """
     moved = time.monotonic()
+    ended_at = None
     done = last = 0
     while True:
         ended = next((child for child in children if child.poll() is not None), None)
-        try:
+        # A coordinator that is being made or moved says no for a moment.
+        with suppress(Unavailable):
             done = progress()
-            is_known = True
-        except Unavailable:
-            # A coordinator that is being made or moved says no for a moment.
-            is_known = False
         now = time.monotonic()
         if done != last:
             last, moved = done, now
         yield now, done
         if done >= total:
             return
-        # One that has done its work may end before anybody could be asked.
-        if ended is not None and is_known:
-            raise StreamFlowError(f"{ended.name} {ended.last_words()}")
+        if ended is not None:
+            ended_at = ended_at or now
+            if now - ended_at > _SETTLING:
+                raise StreamFlowError(f"{ended.name} {ended.last_words()}")
         if now - moved > _PATIENCE:
             raise Unavailable(
                 f"{children[0].name} made no progress for {_PATIENCE:g} s, at {done:,} of {total:,}"
