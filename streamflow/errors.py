@@ -47,6 +47,11 @@ class StackError(StreamFlowError):
     """The embedded stack cannot be started, stopped or read."""
 
 
+def cause_of(error: BaseException) -> object:
+    """What urllib has wrapped, else the error itself: what to tell of a request that failed."""
+    return getattr(error, "reason", error)
+
+
 class ErrorCode(StrEnum):
     """Why a record became a dead letter: one code per cause. Data errors only, never an outage."""
 

@@ -82,14 +82,6 @@ class Memory:
             )
         return len({ring.name for ring in rings})
 
-    def close(self) -> None:
-        """Keeps everything a last time.
-
-        Raises:
-            Unavailable: the file cannot be written.
-        """
-        self()
-
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         try:

@@ -34,7 +34,7 @@ class Job(Generic[T]):
         interval: seconds between two measurements.
         measure: does it; may raise StreamFlowError or OSError.
         then: takes every reading, also a failed one.
-        close: gives up what `measure` holds; called in the same thread.
+        close: done at the end, such as giving up what `measure` holds; called in the same thread.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Job(Generic[T]):
     interval: float
     measure: Callable[[], T]
     then: Callable[[Reading[T], float], None] | None = None
-    close: Callable[[], None] | None = None
+    close: Callable[[], object] | None = None
 
 
 class Poller:

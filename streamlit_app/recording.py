@@ -1,7 +1,7 @@
 """From samples to series: rates, lag and latency over time, and the verdicts on the groups."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -111,7 +111,6 @@ class Recorder:
         self._counters: dict[str, _Counter] = {}
         self._ends: dict[Partition, EndHistory] = {}
         self._windows: dict[tuple[str, Partition], deque[Observation]] = {}
-        self._lags: dict[str, deque[tuple[float, float]]] = {}
         self.groups: Mapping[str, GroupLag] = {}
 
     def rate(self, name: str) -> float | None:
@@ -181,8 +180,8 @@ class Recorder:
                 judge_partition(list(window), shortest=SHORTEST),
             )
         verdict = judge_group(each.verdict for each in partitions.values())
-        lags = self._lags.setdefault(group.name, deque())
-        lags.append((now, sum(each.records for each in partitions.values())))
-        while now - lags[0][0] > WINDOW:
-            lags.popleft()
-        return GroupLag(group, partitions, verdict, trend(lags, shortest=SHORTEST))
+        lags = Counter[float]()
+        for partition in partitions:
+            for seen in self._windows[group.name, partition]:
+                lags[seen.time] += seen.lag
+        return GroupLag(group, partitions, verdict, trend(sorted(lags.items()), shortest=SHORTEST))

@@ -131,7 +131,7 @@ def build(settings: DashboardSettings) -> Serving:
         Job("postgres", postgres.name, interval, postgres, recorder.take_postgres, postgres.close),
         Job("workers", "the workers' /metrics", 2 * interval, workers),
         Job("stack", "the supervisor's status.json", interval, stack),
-        Job("memory", memory.name, _KEPT_EVERY, memory, close=memory.close),
+        Job("memory", memory.name, _KEPT_EVERY, memory, close=memory),
     ]
     if settings.probes:
         probe = Probe(settings)

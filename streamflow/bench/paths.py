@@ -169,7 +169,7 @@ class Paths:
         return found, bare, detail
 
 
-def _prefixed(word: str, found: dict[str, float | int | None]) -> dict[str, float | int | None]:
+def _prefixed(word: str, found: Detail) -> Detail:
     return {f"{word}_{name}": value for name, value in found.items()}
 
 

@@ -9,12 +9,10 @@ import typer
 from streamflow.bench.figures import MEMORY_BAR, Memory, PathName, Result, Spread
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
 
     from streamflow.bench.scaling import Scaled
 
-LOG_WIDTH = 160
 _TITLES = ("measured", "raw limit", "ratio", "bar", "met")
 
 
@@ -100,17 +98,10 @@ def _require_writable(path: Path) -> None:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _console() -> "Console":
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
-    return console
-
-
 def _show(results: list[Result]) -> None:
     from rich.table import Column, Table
+
+    from streamflow.cli.tables import make_console
 
     table = Table(Column("path", no_wrap=True), *_TITLES)
     for each in results:
@@ -135,7 +126,7 @@ def _show(results: list[Result]) -> None:
                 MEMORY_BAR.text("MB"),
                 _verdict(each.memory_met),
             )
-    _console().print(table)
+    make_console().print(table)
 
 
 def _show_scaled(scaled: "list[Scaled]") -> None:
@@ -143,6 +134,7 @@ def _show_scaled(scaled: "list[Scaled]") -> None:
 
     from streamflow.bench.scaling import SCALABLE
     from streamflow.bench.usage import PARTS
+    from streamflow.cli.tables import make_console
 
     table = Table(
         *(Column(title, no_wrap=True) for title in ("path", "number", "with events", "events/s")),
@@ -159,7 +151,7 @@ def _show_scaled(scaled: "list[Scaled]") -> None:
             *(f"{cores[part]:.2f}" if part in cores else "-" for part in PARTS),
             f"{sum(run.lost for run in each.runs):,}",
         )
-    _console().print(table)
+    make_console().print(table)
 
 
 def _course(memory: Memory) -> str:

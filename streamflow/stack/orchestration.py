@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from streamflow.errors import StackError, Unavailable
+from streamflow.errors import StackError, Unavailable, cause_of
 from streamflow.settings import Settings
 from streamflow.stack.part import READY, Health, Part, Stage
 from streamflow.stack.process import Launch, own_command
@@ -144,8 +144,7 @@ def _listening(host: str, port: int) -> Any:
             with socket.create_connection((host, port), PROBE_SECONDS):
                 return READY
         except OSError as error:
-            cause = getattr(error, "reason", error)  # what urllib wraps
-            return Health(answered=False, ready=False, detail=f"does not answer: {cause}")
+            return Health(answered=False, ready=False, detail=f"does not answer: {cause_of(error)}")
 
     return probe
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
 
-from streamflow.errors import UsageError
+from streamflow.errors import UsageError, cause_of
 from streamflow.kafka.clients import admin
 from streamflow.settings import BROKERS, Settings
 from streamflow.stack.broker import probe_cluster
@@ -210,8 +210,7 @@ def probe_http(url: str) -> Health:
         with error:
             return Health(answered=True, ready=False, detail=_reason(error.read(16_384)))
     except (OSError, HTTPException) as error:
-        cause = getattr(error, "reason", error)  # what urllib wraps
-        return Health(answered=False, ready=False, detail=f"does not answer: {cause}")
+        return Health(answered=False, ready=False, detail=f"does not answer: {cause_of(error)}")
 
 
 def _reason(body: bytes) -> str:

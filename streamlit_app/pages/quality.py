@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit_app import units
 from streamlit_app.components import metric, show
 from streamlit_app.demand import Question
-from streamlit_app.markup import Html, Tone, banner, chip, code, empty, link, soft, table
+from streamlit_app.markup import SIGNS, Html, Tone, banner, chip, code, empty, link, soft, table
 from streamlit_app.readings import Figure, Reading
 from streamlit_app.serving import Serving, serving
 from streamlit_app.sources.dagster import Check, Execution
@@ -123,9 +123,8 @@ def _strokes(executions: Sequence[Execution]) -> Html:
     signs = []
     for each in executions[:12]:
         tone, word = _result(each)
-        sign = {Tone.GOOD: "✓", Tone.WARN: "▲", Tone.BAD: "✕", Tone.IDLE: "○"}[tone]
         signs.append(
-            f'<span class="sf-{tone}" title="{word} {units.when(each.at, time.time())}">{sign}</span>'
+            f'<span class="sf-{tone}" title="{word} {units.when(each.at, time.time())}">{SIGNS[tone]}</span>'
         )
     return Html(f'<span class="sf-strokes">{"".join(signs)}</span>')
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, Final
 
-from streamflow.errors import Unavailable, UsageError
+from streamflow.errors import Unavailable, UsageError, cause_of
 
 _TIMEOUT: Final = 8.0  # seconds
 _LAUNCH_TIMEOUT: Final = 60.0  # seconds; a process is started before it answers
@@ -185,9 +185,8 @@ class Dagster:
                 text = error.read(500).decode("utf-8", "replace")
             raise Unavailable(f"Dagster at {self.url} answers {error.code}: {text}") from error
         except (OSError, HTTPException, ValueError) as error:
-            cause = getattr(error, "reason", error)
             raise Unavailable(
-                f"Dagster does not answer at {self.url} ({cause}): start it with `streamflow up`, "
+                f"Dagster does not answer at {self.url} ({cause_of(error)}): start it with `streamflow up`, "
                 "or set STREAMFLOW_DAGSTER_URL"
             ) from error
         if body.get("errors"):

@@ -12,6 +12,8 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamflow.errors import cause_of
+
 _TIMEOUT: Final = 1.5  # seconds
 _SPAN: Final = 10.0  # seconds that rates and percentiles are taken over
 _LONGEST_REASON: Final = 300  # characters
@@ -90,13 +92,12 @@ class _Worker:
                 text = answer.read().decode()
         except (OSError, HTTPException) as error:
             self._seen.clear()
-            cause = getattr(error, "reason", error)
             return WorkerState(
                 name=self._name,
                 url=self._url,
                 answers=False,
                 ready=False,
-                reason=f"does not answer: {cause}",
+                reason=f"does not answer: {cause_of(error)}",
             )
         counters, buckets = _parse(text)
         now = time.monotonic()

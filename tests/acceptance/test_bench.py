@@ -35,17 +35,22 @@ def schemas(settings: Settings) -> list[str]:
     return [name for (name,) in rows if name.startswith("streamflow_bench_")]
 
 
+def measured(
+    settings: Settings, folder: Path, *arguments: str
+) -> tuple["subprocess.CompletedProcess[str]", dict[str, Any]]:
+    """A benchmark that went well, and what it wrote."""
+    out = folder / "bench.json"
+    done = streamflow(settings, "bench", *arguments, "--out", str(out), seconds=280)
+    assert done.returncode == 0, done.stderr
+    return done, json.loads(out.read_text())
+
+
 def test_every_path_is_measured_and_nothing_is_left(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
-    out = tmp_path / "bench.json"
-    done = streamflow(
-        stack_settings,
-        *("bench", "--events", str(EVENTS), "--latency-seconds", "1", "--out", str(out)),
-        seconds=280,
+    done, report = measured(
+        stack_settings, tmp_path, "--events", str(EVENTS), "--latency-seconds", "1"
     )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(out.read_text())
     assert report["events"] == EVENTS
     assert report["machine"]["cores"] > 0
     assert len(report["machine"]["load_average"]) == 3
@@ -145,14 +150,7 @@ def test_a_place_that_cannot_be_written_is_told_before(
 
 
 def test_several_workers_are_measured_together(stack_settings: Settings, tmp_path: Path) -> None:
-    out = tmp_path / "bench.json"
-    done = streamflow(
-        stack_settings,
-        *("bench", "--events", "20000", "--workers", "2", "--out", str(out)),
-        seconds=280,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(out.read_text())
+    done, report = measured(stack_settings, tmp_path, "--events", "20000", "--workers", "2")
     assert report["paths"] == []
     found = report["scaling"]
     assert [(each["name"], each["workers"]) for each in found] == [

@@ -51,7 +51,7 @@ def test_it_keeps_what_is_now_and_not_what_was(tmp_path: Path) -> None:
     memory()
     book.restore([])
     store.add("lag/other", NOW, 1.0)
-    memory.close()
+    memory()
     again, other = Store(), AlertBook(hold=5)
     Memory(path, again, other).recall()
     assert other.all() == []
