@@ -1,0 +1,87 @@
+"""What was lost, whose topics are ours, who signs derived records, and what a plan had shown."""
+
+from typing import Final
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+_TABLES: Final = """
+CREATE TABLE gaps (
+    reader text NOT NULL,
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    first_offset bigint NOT NULL,
+    end_offset bigint NOT NULL CHECK (end_offset > first_offset),
+    cause text NOT NULL CHECK (cause IN ('retention', 'recreated', 'truncated')),
+    noticed_at timestamptz NOT NULL DEFAULT now(),
+    acknowledged_at timestamptz,
+    acknowledged_by text,
+    PRIMARY KEY (reader, topic, partition, first_offset)
+);
+COMMENT ON TABLE gaps IS
+    'Offsets that a consumer group (reader) could not read, because their records were gone first; '
+    'end_offset is the first offset behind them. The audit is red until a gap is acknowledged.';
+
+ALTER TABLE loader_positions ADD COLUMN topic_id text, ADD COLUMN leader_epoch integer;
+COMMENT ON COLUMN loader_positions.topic_id IS
+    'Id (KIP-516) of the topic that next_offset counts in; leader_epoch (KIP-320) is that of the '
+    'record before it.';
+ALTER TABLE audit_ledger ADD COLUMN topic_id text, ADD COLUMN lost bigint NOT NULL DEFAULT 0;
+
+CREATE TABLE topics (
+    topic text PRIMARY KEY,
+    topic_id text NOT NULL,
+    adopted boolean NOT NULL DEFAULT false,
+    noted_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE topics IS
+    'Topics that StreamFlow has created, or was told to adopt. No other topic is ever altered.';
+
+CREATE TABLE signing_key (
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    key bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE signing_key IS
+    'Key with which workers sign the records that they derive. Records appended before it was made '
+    'are unsigned.';
+-- Two random UUIDs: 244 random bits.
+INSERT INTO signing_key (key)
+    VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+
+CREATE TABLE replay_plans (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    requested_by text NOT NULL,
+    selection jsonb NOT NULL,
+    options jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE replay_plans IS 'Plans of replays: what was shown, so that just that is replayed.';
+
+CREATE TABLE replay_plan_letters (
+    plan_id bigint NOT NULL REFERENCES replay_plans (id) ON DELETE CASCADE,
+    source_topic text NOT NULL,
+    source_partition integer NOT NULL,
+    source_offset bigint NOT NULL,
+    passes boolean NOT NULL,
+    PRIMARY KEY (plan_id, source_partition, source_offset, source_topic)
+);
+ALTER TABLE replays ADD COLUMN plan_id bigint;
+
+-- The loader asks whether a record is a replay that we sent.
+CREATE INDEX replay_records_position ON replay_records (partition, "offset", topic);
+"""
+
+
+def upgrade() -> None:
+    """Creates the tables."""
+    op.execute(_TABLES)
+
+
+def downgrade() -> None:
+    """Refused: it would throw data away."""
+    raise NotImplementedError("going back would drop the data; restore a backup instead")
