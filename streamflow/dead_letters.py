@@ -20,12 +20,13 @@ from streamflow.records import (
     OWN_HEADER_PREFIXES,
     REDACTED_HEADER,
     Headers,
+    Origin,
     OutRecord,
     Record,
     Rejection,
     attempt_of,
+    claimed_origin,
     headers_of,
-    origin_of,
     position_of,
 )
 
@@ -41,11 +42,14 @@ def build(
     topic: str,
     hasher: Hasher,
     now: datetime,
+    origin: Origin | None = None,
 ) -> OutRecord:
     """The dead letter of a refused record.
 
     Key, value and headers are kept as they came but for addresses, which are replaced by their
-    hashes (G7); headers under our own names are replaced, since incoming ones are untrusted.
+    hashes (G7); headers under our own names are replaced, since incoming ones are untrusted. Origin
+    and attempt that a record of its own topic claims are told on as claims: whoever reads the dead
+    letter believes them only of a record that we replayed.
 
     Args:
         record: what was refused.
@@ -55,6 +59,7 @@ def build(
         topic: the dead-letter topic.
         hasher: hashes the addresses.
         now: when it was refused.
+        origin: of a derived record, the event that it was made of.
     """
     position = position_of(record)
     came_with = headers_of(record)
@@ -80,7 +85,7 @@ def build(
         REDACTED_HEADER: "true" if redacted else "false",
         FAILED_AT_HEADER: format_time(now),
         GROUP_HEADER: group,
-        ORIGIN_HEADER: str(origin_of(record)),
+        ORIGIN_HEADER: str(origin or claimed_origin(record) or position),
     }
     headers += [(name, text.encode()) for name, text in told.items()]
     return OutRecord(topic, kept_key, kept_value, headers)

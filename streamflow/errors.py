@@ -62,3 +62,5 @@ class ErrorCode(StrEnum):
     UNKNOWN_TYPE = "UNKNOWN_TYPE"
     CLEAR_TEXT_PII = "CLEAR_TEXT_PII"
     UNSTORABLE_VALUE = "UNSTORABLE_VALUE"
+    # In a topic that only workers write to: it has not their signature.
+    FOREIGN_RECORD = "FOREIGN_RECORD"

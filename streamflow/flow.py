@@ -4,13 +4,14 @@ A worker decides in a pure function, batch in, `Output` out. A sink makes an out
 with the positions it came from: in one Kafka transaction or in one PostgreSQL transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
-from streamflow.records import Origin, OutRecord, Position, Record
+from streamflow.records import Origin, OutRecord, Position, Record, Rejection
 
 Partition = tuple[str, int]
 
@@ -30,21 +31,34 @@ class Batch:
     now: float = 0.0
 
 
-class Replay(NamedTuple):
-    """A row of a record that says it was replayed. Headers are untrusted, so whether it was is for
-    the database to know: it has both forms of the row.
+class Replayed(NamedTuple):
+    """What our own replay records say of a record that we sent.
 
     Attributes:
-        line: COPY text with the claimed origin as identity.
-        own_line: COPY text with the record's own position as identity.
-        origin: the claimed origin.
-        record: the record behind it.
+        origin: the event that it is.
+        attempt: how often that was replayed by then.
     """
 
-    line: bytes
-    own_line: bytes
     origin: Origin
+    attempt: int
+
+
+class Replay(NamedTuple):
+    """A record that claims to be a replay, or to be made of one. Headers are untrusted, so whether it
+    is one is for the replay records in the database to say.
+
+    Attributes:
+        record: that makes the claim.
+        sent: position of the record that would have been sent by a replay: its own, or that of the
+            record that it was made of.
+        line: makes the COPY text of the row, or says why there is none, if it was.
+        otherwise: the COPY text if it was not, or why there is none.
+    """
+
     record: Record
+    sent: Origin
+    line: Callable[[Replayed], bytes | Rejection]
+    otherwise: bytes | Rejection
 
 
 class Count(NamedTuple):
@@ -63,9 +77,10 @@ class Output:
         records: to be produced.
         rows: to be loaded, by table; a line of COPY text each.
         sources: the record behind each row, by table, in the order of `rows`.
-        replays: rows of records that claim to be replayed, by table.
-        claims: rows about records that claim to be replayed, by table; where they were not, a row
-            is about the record itself.
+        replays: events that claim to be replayed, by table.
+        claims: derived records and dead letters that are, or are made of, what claims to be
+            replayed, by table.
+        foreign: how many records of a topic are not ours, where each is a row all the same.
         days: the days (UTC) of the events in `rows` and `replays`, by table.
         counts: of the records read, per partition; kept beside the positions.
         rejected: index in the batch, and cause, of each refused record.
@@ -77,6 +92,7 @@ class Output:
     sources: dict[str, list[Record]] = field(default_factory=dict)
     replays: dict[str, list[Replay]] = field(default_factory=dict)
     claims: dict[str, list[Replay]] = field(default_factory=dict)
+    foreign: Counter[str] = field(default_factory=Counter)
     days: dict[str, set[date]] = field(default_factory=dict)
     counts: dict[Partition, Count] = field(default_factory=dict)
     rejected: list[tuple[int, ErrorCode]] = field(default_factory=list)

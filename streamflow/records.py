@@ -20,6 +20,8 @@ ERROR_CODE_HEADER = "__streamflow.error_code"
 REDACTED_HEADER = "__streamflow.redacted"
 FAILED_AT_HEADER = "__streamflow.failed_at"
 GROUP_HEADER = "__streamflow.group"
+# Keyed hash of a record that a worker has made, its last header: see `streamflow.signing`.
+SIGNATURE_HEADER = "__streamflow.signature"
 
 # KIP-298, as Kafka Connect writes them.
 ERROR_TOPIC_HEADER = "__connect.errors.topic"
@@ -148,16 +150,6 @@ def last_header(headers: Sequence[tuple[str, bytes | None]], name: str) -> bytes
     return None
 
 
-def origin_of(record: Record) -> Origin:
-    """The identity of a record: that of its origin header if there is a sound one, else its own."""
-    headers = headers_of(record)
-    if headers:
-        origin = Origin.parse(last_header(headers, ORIGIN_HEADER))
-        if origin is not None:
-            return origin
-    return position_of(record)
-
-
 def claimed_origin(record: Record) -> Origin | None:
     """Another position that the record says it is a replay of: in its own topic, since nothing is
     replayed into another. Whether that is so is for the database to know."""
@@ -178,7 +170,7 @@ def derived_headers(record: Record) -> Headers:
 
 
 def attempt_of(headers: Headers) -> int:
-    """How often this record was replayed: 0 for one that came first-hand."""
+    """How often this record claims to have been replayed: 0 for one that came first-hand."""
     raw = last_header(headers, ATTEMPT_HEADER)
     if raw is None or not raw.isdigit() or len(raw) > _LONGEST_ATTEMPT:
         return 0

@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS")
     database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
     pii_key: SecretStr | None = Field(None, alias="STREAMFLOW_PII_KEY")
+    # What workers sign their records with; in the database by default.
+    signing_key: SecretStr | None = Field(None, min_length=16, alias="STREAMFLOW_SIGNING_KEY")
     state_dir: Path = Field(Path(".streamflow"), alias="STREAMFLOW_STATE_DIR")
     port_offset: int = Field(0, ge=0, le=50_000, alias="STREAMFLOW_PORT_OFFSET")
     brokers: int = Field(1, alias="STREAMFLOW_BROKERS")

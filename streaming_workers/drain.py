@@ -21,6 +21,7 @@ from streamflow.kafka import clients, offsets
 from streamflow.postgres.connections import session
 from streamflow.postgres.lag import loader_lags
 from streamflow.postgres.queries import loaded
+from streamflow.postgres.signing_key import SigningKey
 from streamflow.records import Position, Record
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
@@ -107,7 +108,9 @@ class _Drain:
         self._patience = patience
         self._began = time.monotonic()
         self._deadline = self._began + limit
-        self._loader = Loader(settings, streams, hasher_for(settings, streams))
+        self._loader = Loader(
+            settings, streams, hasher_for(settings, streams), SigningKey(settings).signer
+        )
         self._admin = clients.admin(settings)
         self._consumer = clients.assigned_consumer(settings, self._loader.group)
         self._sink = loader_sink(settings, self._loader, clients.producer(settings))

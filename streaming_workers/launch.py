@@ -11,6 +11,7 @@ from streamflow.kafka.transactions import KafkaSink, confirm
 from streamflow.monitoring import configure_logging
 from streamflow.postgres.connections import ping
 from streamflow.postgres.loading import PostgresSink
+from streamflow.postgres.signing_key import SigningKey
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -45,8 +46,10 @@ def make_worker(
     hasher = hasher_for(settings, streams)
     transactional_id = f"{settings.group(name)}-{instance or secrets.token_hex(4)}"
 
+    key = SigningKey(settings)
+
     def kafka_sink(consumer: Consumer) -> KafkaSink:
-        return KafkaSink(settings, consumer, transactional_id)
+        return KafkaSink(settings, consumer, transactional_id, key.signer().sign)
 
     if name == "validator":
         job: Job = Validator(settings, streams, hasher)
@@ -54,7 +57,7 @@ def make_worker(
     if name == "analytics":
         job = Analytics(settings, streams)
         return Worker(settings, job, kafka_sink, accept_rejects=accept_rejects)
-    loader = Loader(settings, streams, hasher)
+    loader = Loader(settings, streams, hasher, key.signer)
     dead_letters = clients.producer(settings)
     return Worker(
         settings,
@@ -68,16 +71,20 @@ def make_worker(
 def loader_sink(settings: Settings, loader: Loader, dead_letters: Producer) -> PostgresSink:
     """The sink of a loader.
 
+    Raises:
+        Unavailable: the database that holds the signing key does not answer.
+
     Args:
         settings: where the database is.
         loader: whose rows are kept.
         dead_letters: produces what cannot be kept.
     """
+    sign = loader.signer().sign
     return PostgresSink(
         settings,
         loader.group,
         loader.tables,
-        lambda records: confirm(dead_letters, records),
+        lambda records: confirm(dead_letters, list(map(sign, records))),
         loader.refuse,
     )
 

@@ -6,37 +6,50 @@ a record says is to be done with it is decided once.
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from operator import methodcaller
 from typing import Final
 
 from streamflow import dead_letters
-from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS
-from streamflow.errors import ConfigurationError
-from streamflow.flow import Batch, Count, Output, Partition, Replay
+from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
+from streamflow.errors import ConfigurationError, ErrorCode
+from streamflow.flow import Batch, Count, Output, Partition, Replay, Replayed
 from streamflow.postgres.derived import notification_line, window_count_line
-from streamflow.postgres.letters import dead_letter_line
+from streamflow.postgres.letters import claim_of, dead_letter_line, foreign_line
 from streamflow.postgres.rows import TIME_AND_POSITION, DayTexts, EventRows, tail
 from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, SHARED, WINDOW_COUNTS, Table
 from streamflow.privacy import Hasher
 from streamflow.records import (
+    ORIGIN_HEADER,
+    SOURCE_HEADER,
+    Headers,
+    Origin,
     OutRecord,
     Record,
     Rejection,
     claimed_origin,
+    headers_of,
+    last_header,
     position_of,
 )
 from streamflow.settings import Settings
+from streamflow.signing import Signer
 from streamflow.stream import Stream
 from streaming_workers.job import PlainJob
 from streaming_workers.reporting import table_asset
 
 STAGE: Final = "loader"
 
+_FOREIGN: Final = Rejection(
+    ErrorCode.FOREIGN_RECORD, "ValueError", "no worker of this installation has signed it"
+)
 _TOPIC = methodcaller("topic")
 
 # Takes the index of the first record and records of one topic; returns how many there were.
 _Handler = Callable[[int, Iterator[Record], Output], int]
+# The row of a derived record, given the event that it was made of.
+_ToLine = Callable[[Record, Origin | None], bytes | Rejection]
 
 
 class Loader(PlainJob):
@@ -46,13 +59,22 @@ class Loader(PlainJob):
         settings: for the group's name.
         streams: whose topics are loaded.
         hasher: redacts dead letters.
+        signer: of the workers; asked for with each batch, it may not be known yet.
     """
 
     name = "loader"
 
-    def __init__(self, settings: Settings, streams: Sequence[Stream], hasher: Hasher) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        streams: Sequence[Stream],
+        hasher: Hasher,
+        signer: Callable[[], Signer],
+    ) -> None:
         self.group = settings.group(self.name)
+        self.signer = signer
         self._hasher = hasher
+        self._event_topics = {stream.topic for stream in streams}
         self._handlers: dict[str, _Handler] = {}
         self._dead_letter_topics: dict[str, str] = {}
         self.tables: dict[str, Table] = {table.name: table for table in SHARED}
@@ -62,7 +84,11 @@ class Loader(PlainJob):
         self.assets = {table: table_asset(table) for table in self.tables}
 
     def process(self, batch: Batch) -> Output:
-        """The rows of a batch, and the dead letters of what can be none."""
+        """The rows of a batch, and the dead letters of what can be none.
+
+        Raises:
+            Unavailable: the signing key is not known yet, and its database does not answer.
+        """
         output = Output(positions=batch.positions)
         start = 0
         for topic, run in groupby(batch.records, _TOPIC):
@@ -89,6 +115,7 @@ class Loader(PlainJob):
             topic=self._dead_letter_topics[topic],
             hasher=self._hasher,
             now=datetime.now(UTC),
+            origin=None if topic in self._event_topics else _derived_from(record, rejection),
         )
 
     def _add(self, stream: Stream) -> None:
@@ -97,46 +124,54 @@ class Loader(PlainJob):
         self._handlers[stream.topic] = events
         # Streams may share these; the first to declare one stands for it.
         for topic, handler in (
-            (stream.analytics_topic, self._counted(stream)),
-            (stream.notifications_topic, self._noted(stream)),
-            (stream.dead_letter_topic, self._buried()),
+            (stream.analytics_topic, self._window_counts(stream)),
+            (stream.notifications_topic, self._derived(NOTIFICATIONS, notification_line)),
+            (stream.dead_letter_topic, self._dead_letters),
         ):
             self._handlers.setdefault(topic, handler)
         for topic in stream.topic_names:
             self._dead_letter_topics.setdefault(topic, stream.dead_letter_topic)
 
-    def _counted(self, stream: Stream) -> _Handler:
-        topic = stream.topic
-        return self._each(WINDOW_COUNTS, lambda record: window_count_line(record, topic))
+    def _window_counts(self, stream: Stream) -> _Handler:
+        counts, topic = stream.analytics_topic, stream.topic
 
-    def _noted(self, _stream: Stream) -> _Handler:
-        return self._each(NOTIFICATIONS, notification_line)
+        def to_line(record: Record, origin: Origin | None) -> bytes | Rejection:
+            is_known = origin is not None and origin.topic != counts
+            return window_count_line(record, origin.topic if origin and is_known else topic)
 
-    def _buried(self) -> _Handler:
-        hasher = self._hasher
-        return self._each(DEAD_LETTERS, lambda record: dead_letter_line(record, hasher))
+        return self._derived(WINDOW_COUNTS, to_line)
 
-    def _each(
-        self, table: Table, to_line: Callable[[Record], bytes | Replay | Rejection]
-    ) -> _Handler:
-        """Handles the records of a topic whose refused records nobody else dead-letters."""
+    def _derived(self, table: Table, to_line: _ToLine) -> _Handler:
+        """Handles the records of a topic that only workers write to. Nobody else dead-letters what
+        cannot be a row; what has no signature is one only if a replay has sent it."""
 
         def handle(start: int, run: Iterator[Record], output: Output) -> int:
             rows = output.rows.setdefault(table.name, [])
             sources = output.sources.setdefault(table.name, [])
+            signer = self.signer()
             counts: dict[Partition, list[int]] = {}
             index = start - 1
             for index, record in enumerate(run, start):
                 position = position_of(record)
                 count = counts.setdefault(position[:2], [0, 0])
                 count[0] += 1
-                line = to_line(record)
+                replayed = partial(_replayed_line, to_line, record)
+                headers = signer.signed_headers(record)
+                if headers is None and signer.is_older(record):
+                    headers = headers_of(record)
+                if headers is None:
+                    replay = Replay(record, position, replayed, _FOREIGN)
+                    output.claims.setdefault(table.name, []).append(replay)
+                    continue
+                origin, source = _made_of(headers)
+                line = to_line(record, source or origin)
                 if isinstance(line, Rejection):
                     count[1] += 1
                     output.rejected.append((index, line.code))
                     output.records.append(self.refuse(record, line))
-                elif isinstance(line, Replay):
-                    output.claims.setdefault(table.name, []).append(line)
+                elif source is not None and source != origin:
+                    replay = Replay(record, source, replayed, line)
+                    output.claims.setdefault(table.name, []).append(replay)
                 else:
                     rows.append(line)
                     sources.append(record)
@@ -144,6 +179,53 @@ class Loader(PlainJob):
             return index + 1 - start
 
         return handle
+
+    def _dead_letters(self, _start: int, run: Iterator[Record], output: Output) -> int:
+        """Handles the records of a dead-letter topic: each is a row."""
+        rows = output.rows.setdefault(DEAD_LETTERS.name, [])
+        sources = output.sources.setdefault(DEAD_LETTERS.name, [])
+        signer, hasher = self.signer(), self._hasher
+        counts: dict[Partition, list[int]] = {}
+        for record in run:
+            position = position_of(record)
+            counts.setdefault(position[:2], [0, 0])[0] += 1
+            headers = signer.signed_headers(record)
+            signed = headers is not None
+            if headers is None:
+                headers = headers_of(record)
+            claim = claim_of(headers, signed=signed) if signed or signer.is_older(record) else None
+            if claim is None:
+                output.foreign[position.topic] += 1
+                rows.append(foreign_line(record, headers, hasher))
+                sources.append(record)
+                continue
+            to_line = partial(dead_letter_line, record, headers, hasher, claim.source)
+            line = to_line(claim.otherwise)
+            if claim.identity == claim.otherwise:
+                rows.append(line)
+                sources.append(record)
+            else:
+                replay = Replay(record, claim.source, to_line, line)
+                output.claims.setdefault(DEAD_LETTERS.name, []).append(replay)
+        _add_counts(output, counts)
+        return sum(records for records, _ in counts.values())
+
+
+def _made_of(headers: Headers) -> tuple[Origin | None, Origin | None]:
+    """The event that a derived record was made of, and the record of it, where that claims to be a
+    replay."""
+    origin = Origin.parse(last_header(headers, ORIGIN_HEADER))
+    return origin, Origin.parse(last_header(headers, SOURCE_HEADER))
+
+
+def _derived_from(record: Record, rejection: Rejection) -> Origin:
+    """The event that a rejected derived record was made of, as far as that is certain."""
+    origin, source = _made_of([] if rejection.code is _FOREIGN.code else headers_of(record))
+    return source or origin or position_of(record)
+
+
+def _replayed_line(to_line: _ToLine, record: Record, identity: Replayed) -> bytes | Rejection:
+    return to_line(record, identity.origin)
 
 
 class _Events:
@@ -208,9 +290,9 @@ class _Events:
                 headers = record.headers()
             except UnicodeDecodeError:
                 headers = None
-            if headers and (origin := claimed_origin(record)) is not None:
-                line = self.rows.line(event, origin, record.timestamp())
-                replay = Replay(line, text.encode(), origin, record)
+            if headers and claimed_origin(record) is not None:
+                replayed = partial(self._replayed_line, event, record.timestamp())
+                replay = Replay(record, position_of(record), replayed, text.encode())
                 output.replays.setdefault(self.table, []).append(replay)
                 continue
             add_row(text.encode())
@@ -219,6 +301,9 @@ class _Events:
         _add_counts(output, counts)
         output.days.setdefault(self.table, set()).update(days.days())
         return index + 1 - start
+
+    def _replayed_line(self, event: Event, appended: tuple[int, int], identity: Replayed) -> bytes:
+        return self.rows.line(event, identity.origin, appended)
 
 
 def _add_counts(output: Output, counts: dict[Partition, list[int]]) -> None:

@@ -10,13 +10,16 @@ import psycopg
 from streamflow.flow import Batch, Partition
 from streamflow.postgres.loading import PostgresSink
 from streamflow.privacy import Hasher
-from streamflow.records import ORIGIN_HEADER, Headers, OutRecord, Position
+from streamflow.records import ORIGIN_HEADER, Headers, Origin, OutRecord, Position
 from streamflow.settings import Settings
+from streamflow.signing import Signer
 from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.loader import Loader
 
 TOPIC = USER_EVENTS.topic
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+# To it, records without a signature are of an older release.
+TRUSTING = Signer(b"a secret of the tests", unsigned_until=2**62)
 
 
 class FakeRecord:
@@ -111,8 +114,16 @@ def batch(records: Sequence[FakeRecord]) -> Batch:
 class Load:
     """A loader with its sink: what a worker is, without Kafka."""
 
-    def __init__(self, settings: Settings, streams: Sequence[Any] = (USER_EVENTS,)) -> None:
-        self.loader = Loader(settings, streams, Hasher(private_fields=("user_email",)))
+    def __init__(
+        self,
+        settings: Settings,
+        streams: Sequence[Any] = (USER_EVENTS,),
+        signer: Signer = TRUSTING,
+    ) -> None:
+        self.settings = settings
+        self.loader = Loader(
+            settings, streams, Hasher(private_fields=("user_email",)), lambda: signer
+        )
         self.delivered: list[OutRecord] = []
         self.sink = PostgresSink(
             settings,
@@ -137,6 +148,26 @@ class Load:
         self.sink.resume([(each.topic, each.partition) for each in found.positions])
         self.sink.commit(self.loader.process(found))
         self.sink.flush()
+
+    def sent(self, letter: str, *positions: str, attempt: int = 1) -> None:
+        """Notes, as a replay does, that it has sent a dead letter's record: to these positions."""
+        for position in positions:
+            with psycopg.connect(self.settings.database) as connection:
+                connection.execute(
+                    "WITH made AS (INSERT INTO replays (transactional_id, requested_by, selection,"
+                    " options) VALUES (gen_random_uuid(), 'tests', '{}', '{\"max_attempts\": 3}')"
+                    " RETURNING id) INSERT INTO replay_records (replay_id, source_topic,"
+                    " source_partition, source_offset, letter_status, attempt, outcome, topic,"
+                    " partition, \"offset\") SELECT id, %s, %s, %s, 'open', %s, 'sent', %s, %s, %s"
+                    " FROM made",
+                    [*_parsed(letter), attempt, *_parsed(position)],
+                )
+
+
+def _parsed(text: str) -> Origin:
+    origin = Origin.parse(text.encode())
+    assert origin is not None, text
+    return origin
 
 
 def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:

@@ -214,11 +214,19 @@ class WorkerProcess:
 
 @contextmanager
 def workers(
-    settings: Settings, directory: Path, names: Sequence[str] = ("validator", "analytics", "loader")
+    settings: Settings,
+    directory: Path,
+    names: Sequence[str] = ("validator", "analytics", "loader"),
+    **changes: str,
 ) -> Iterator[dict[str, WorkerProcess]]:
     running = {
         name: WorkerProcess(
-            settings, name, directory / f"{name}.log", "--instance", f"{settings.prefix}{name}"
+            settings,
+            name,
+            directory / f"{name}.log",
+            "--instance",
+            f"{settings.prefix}{name}",
+            **changes,
         )
         for name in names
     }

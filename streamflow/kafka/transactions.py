@@ -45,10 +45,18 @@ class KafkaSink:
         settings: where the broker is.
         consumer: whose positions are committed.
         transactional_id: of this instance.
+        sign: signs a record.
     """
 
-    def __init__(self, settings: Settings, consumer: Consumer, transactional_id: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        transactional_id: str,
+        sign: Callable[[OutRecord], OutRecord],
+    ) -> None:
         self._consumer = consumer
+        self._sign = sign
         self._producer = transactional_producer(settings, transactional_id)
 
     def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
@@ -106,7 +114,7 @@ class KafkaSink:
 
     def _produce(self, records: list[OutRecord]) -> None:
         produce, poll = self._producer.produce, self._producer.poll
-        for topic, key, value, headers, partition in records:
+        for topic, key, value, headers, partition in map(self._sign, records):
             while True:
                 try:
                     produce(topic, value, key, partition, headers=headers)  # type: ignore[arg-type]

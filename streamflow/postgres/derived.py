@@ -1,6 +1,6 @@
 """Rows of what the workers derive from events: window counts and notifications. Pure.
 
-Their topics are open to others as well, so each record has a contract of its own.
+Each record has a contract of its own; whose identity it has is for the caller to know.
 """
 
 from typing import Annotated, Any, Final, cast
@@ -8,17 +8,12 @@ from typing import Annotated, Any, Final, cast
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from streamflow.contract import Contract, Event
-from streamflow.flow import Replay
 from streamflow.postgres.rows import appended_text, line_of, text_of
 from streamflow.records import (
     MAX_OFFSET,
-    ORIGIN_HEADER,
-    SOURCE_HEADER,
     Origin,
     Record,
     Rejection,
-    headers_of,
-    last_header,
     position_of,
 )
 
@@ -65,39 +60,32 @@ def window_count_line(record: Record, stream_topic: str) -> bytes | Rejection:
 
     Args:
         record: of that topic.
-        stream_topic: whose events it counts, if its origin header does not say.
+        stream_topic: whose events it counts.
     """
     found = _WINDOW_COUNTS.decode(record.value())
     if not isinstance(found, WindowCountRecord):
         return cast("Rejection", found)
-    claimed = _claimed_origin(record)
-    topic = claimed.topic if claimed is not None else stream_topic
     return _line(
         record,
         (
             found.window_start, found.window_end, found.event_type, found.count, found.partition,
-            found.late, found.first_offset, found.last_offset, topic,
+            found.late, found.first_offset, found.last_offset, stream_topic,
         ),
     )  # fmt: skip
 
 
-def notification_line(record: Record) -> bytes | Replay | Rejection:
-    """The line of ``notifications`` for a record of a notifications topic; both forms of it, where
-    it is of a record that claims to be a replay."""
+def notification_line(record: Record, origin: Origin | None = None) -> bytes | Rejection:
+    """The line of ``notifications`` for a record of a notifications topic.
+
+    Args:
+        record: of that topic.
+        origin: the event that it tells of; where nobody knows, it has an identity of its own.
+    """
     found = _NOTIFICATIONS.decode(record.value())
     if not isinstance(found, NotificationRecord):
         return cast("Rejection", found)
-    content = (found.message, found.time, found.event_id, found.user)
-    origin = _claimed_origin(record) or position_of(record)
-    line = _line(record, (*content, *origin))
-    source = Origin.parse(last_header(headers_of(record), SOURCE_HEADER))
-    if source is None or source == origin:
-        return line
-    return Replay(line, _line(record, (*content, *source)), origin, record)
-
-
-def _claimed_origin(record: Record) -> Origin | None:
-    return Origin.parse(last_header(headers_of(record), ORIGIN_HEADER))
+    identity = origin or position_of(record)
+    return _line(record, (found.message, found.time, found.event_id, found.user, *identity))
 
 
 def _line(record: Record, values: tuple[Any, ...]) -> bytes:

@@ -1,18 +1,19 @@
 """Rows of dead letters. Pure.
 
-Every record of a dead-letter topic becomes a row, whoever wrote it: what its headers say is believed
-only as far as it has the right form, and every address in it is redacted (again: redacting what is
-redacted changes nothing).
+Every record of a dead-letter topic becomes a row, whoever wrote it. One that no worker has signed is
+the row of a foreign record, under its own position. Every address in it is redacted (again: redacting
+what is redacted changes nothing).
 """
 
 import json
 import re
 from base64 import b64encode
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from streamflow.contract import EARLIEST, LATEST
 from streamflow.errors import ErrorCode
+from streamflow.flow import Replayed
 from streamflow.postgres.rows import appended_text, line_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
@@ -31,7 +32,6 @@ from streamflow.records import (
     Origin,
     Record,
     attempt_of,
-    headers_of,
     last_header,
     position_of,
 )
@@ -43,15 +43,74 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _LONGEST: Final = 1024  # characters of a header that becomes a column
 
 
-def dead_letter_line(record: Record, hasher: Hasher) -> bytes:
-    """The line of ``dead_letters`` for a record of a dead-letter topic."""
-    headers = headers_of(record)
-    position = position_of(record)
+class Claim(NamedTuple):
+    """What a dead letter says of the record that failed.
+
+    Attributes:
+        source: position of that record.
+        identity: what it claims to be.
+        otherwise: what it is unless our replay records say the same.
+    """
+
+    source: Origin
+    identity: Replayed
+    otherwise: Replayed
+
+
+def claim_of(headers: Headers, *, signed: bool) -> Claim | None:
+    """What a dead letter says of the record that failed; None where it names none in the right form.
+
+    A worker tells on what the record itself had claimed, with one exception: the event that a derived
+    record was made of it knows.
+
+    Args:
+        headers: of the dead letter.
+        signed: a worker of this release has written it.
+    """
     source = _source(headers)
-    origin = _sound(Origin.parse(last_header(headers, ORIGIN_HEADER)))
     if source is None:
-        source, stage = position, FOREIGN_STAGE
-        origin, code = position, str(ErrorCode.SCHEMA_VIOLATION)
+        return None
+    origin = _sound(Origin.parse(last_header(headers, ORIGIN_HEADER))) or source
+    is_derived = signed and origin.topic != source.topic
+    return Claim(
+        source,
+        Replayed(origin, attempt_of(headers)),
+        Replayed(origin if is_derived else source, 0),
+    )
+
+
+def foreign_line(record: Record, headers: Headers, hasher: Hasher) -> bytes:
+    """The line of ``dead_letters`` for a record of a dead-letter topic that is no dead letter of
+    ours."""
+    return _line(record, headers, hasher, None, None)
+
+
+def dead_letter_line(
+    record: Record, headers: Headers, hasher: Hasher, source: Origin, identity: Replayed
+) -> bytes:
+    """The line of ``dead_letters`` for a dead letter.
+
+    Args:
+        record: of a dead-letter topic.
+        headers: of it, as far as they are to be believed.
+        hasher: redacts.
+        source: position of the record that failed.
+        identity: of that record.
+    """
+    return _line(record, headers, hasher, source, identity)
+
+
+def _line(
+    record: Record,
+    headers: Headers,
+    hasher: Hasher,
+    source: Origin | None,
+    identity: Replayed | None,
+) -> bytes:
+    position = position_of(record)
+    if source is None or identity is None:
+        source, stage, code = position, FOREIGN_STAGE, str(ErrorCode.FOREIGN_RECORD)
+        identity = Replayed(position, 0)
     else:
         stage = _text(headers, ERROR_STAGE_HEADER, hasher)
         code = _text(headers, ERROR_CODE_HEADER, hasher)
@@ -61,14 +120,14 @@ def dead_letter_line(record: Record, hasher: Hasher) -> bytes:
     return line_of(
         (
             *source,
-            *(origin or source),
+            *identity.origin,
             *position,
             code,
             stage,
             _text(headers, GROUP_HEADER, hasher),
             _text(headers, ERROR_EXCEPTION_HEADER, hasher),
             _text(headers, ERROR_MESSAGE_HEADER, hasher),
-            attempt_of(headers),
+            identity.attempt,
             last_header(headers, REDACTED_HEADER) == b"true",
             _failed_at(headers),
             None if key is None else hasher.redact(key),

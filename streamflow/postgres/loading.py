@@ -11,12 +11,14 @@ from threading import Lock
 from typing import Final
 
 import psycopg
+import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from streamflow.errors import Fenced
-from streamflow.flow import Output, Partition, Replay
-from streamflow.monitoring import DUPLICATES
-from streamflow.postgres import positions, replays, storing
+from streamflow.flow import Output, Partition
+from streamflow.monitoring import DUPLICATES, RECORDS_REJECTED
+from streamflow.postgres import claims, positions, replays, storing
+from streamflow.postgres.claims import Resolved
 from streamflow.postgres.connections import (
     Connection,
     connect,
@@ -27,8 +29,10 @@ from streamflow.postgres.connections import (
 from streamflow.postgres.partitions import DayPartitions
 from streamflow.postgres.storing import Stored
 from streamflow.postgres.tables import Table
-from streamflow.records import Origin, OutRecord, Position, Record, Rejection, position_of
+from streamflow.records import OutRecord, Position, Record, Rejection, position_of
 from streamflow.settings import Settings
+
+log = structlog.get_logger()
 
 _SWITCH_INTERVAL: Final = 0.0005  # seconds
 _ATTEMPTS: Final = 6  # of a transaction that lost against another
@@ -118,12 +122,13 @@ class PostgresSink:
 
         In one transaction:
 
-        1. lock the positions of its partitions, in order;
-        2. compare them with where this process had left them: Fenced if another has moved them;
-        3. store the rows;
-        4. produce the dead letters, and wait until the broker has them;
-        5. move the positions;
-        6. commit.
+        1. look up which of the records that claim to be replays are;
+        2. lock the positions of its partitions, in order;
+        3. compare them with where this process had left them: Fenced if another has moved them;
+        4. store the rows;
+        5. produce the dead letters, and wait until the broker has them;
+        6. move the positions;
+        7. commit.
 
         The partitions for new days are made before, on their own. If rows are there already, or
         refused, the transaction starts again on the careful road.
@@ -166,12 +171,13 @@ class PostgresSink:
         started = time.monotonic()
         with self._starting_anew_on_error(), translated():
             self._prepare_days(output.days)
-            stored, careful = self._store(output)
+            (stored, resolved), careful = self._store(output)
         moved = {(each.topic, each.partition): each for each in output.positions}
         self._left_at.update({partition: each.offset for partition, each in moved.items()})
         with self._lock:
             self._durable.update(moved)
         DUPLICATES.inc(stored.duplicates)
+        _report(resolved)
         before = self.counters
         self.counters = replace(
             before,
@@ -183,7 +189,7 @@ class PostgresSink:
             seconds=before.seconds + time.monotonic() - started,
         )
 
-    def _store(self, output: Output) -> tuple[Stored, bool]:
+    def _store(self, output: Output) -> tuple[tuple[Stored, Resolved], bool]:
         try:
             return self._retried(output, careful=False), False
         except psycopg.Error as error:
@@ -191,7 +197,7 @@ class PostgresSink:
                 raise
         return self._retried(output, careful=True), True
 
-    def _retried(self, output: Output, *, careful: bool) -> Stored:
+    def _retried(self, output: Output, *, careful: bool) -> tuple[Stored, Resolved]:
         retrying = Retrying(
             retry=retry_if_exception(is_contention),
             stop=stop_after_attempt(_ATTEMPTS),
@@ -200,30 +206,30 @@ class PostgresSink:
         )
         return retrying(self._transact, output, careful)
 
-    def _transact(self, output: Output, careful: bool) -> Stored:
+    def _transact(self, output: Output, careful: bool) -> tuple[Stored, Resolved]:
         connection = self._connected()
         expected = self._expected(output)
-        replayed = [replay.origin for found in output.replays.values() for replay in found]
-        claimed = replayed + [claim.origin for found in output.claims.values() for claim in found]
+        claimed = claims.positions_of(output)
         with connection.transaction():
-            others = {(origin.topic, origin.partition) for origin in replayed}
-            positions.lock(connection, self._group, expected, others)
-            known = replays.known_origins(connection, claimed) if claimed else set()
-            output = _with_strangers(self._without_replayed(connection, output, expected), known)
+            sent = replays.sent_by_replays(connection, claimed) if claimed else {}
+            resolved = claims.resolve(output, sent)
+            positions.lock(connection, self._group, expected, resolved.origins)
+            output = self._without_replayed(connection, resolved.output, expected)
             road = storing.store_carefully if careful else storing.store_plainly
             stored = road(connection, self._tables, output)
-            for name, found in output.replays.items():
+            for name, found in resolved.replays.items():
                 more = replays.store_replays(connection, self._tables[name], found)
                 stored = Stored(
                     stored.rows + more.rows,
                     stored.duplicates + more.duplicates,
                     [*stored.refused, *more.refused],
                 )
-            letters = [self._refuse(record, reason) for record, reason in stored.refused]
+            refused = [*resolved.rejected, *stored.refused]
+            letters = [self._refuse(record, reason) for record, reason in refused]
             if output.records or letters:
                 self._deliver([*output.records, *letters])
             positions.move(connection, self._group, output.positions, output.counts)
-        return stored
+        return stored, resolved
 
     def _expected(self, output: Output) -> dict[Partition, int]:
         expected = {}
@@ -284,23 +290,15 @@ class PostgresSink:
             connection.close()
 
 
-def _with_strangers(output: Output, known: set[Origin]) -> Output:
-    """Treats as first-hand what claims to be a replay of something that never was a dead letter."""
-    if not output.replays and not output.claims:
-        return output
-    rows = {name: list(lines) for name, lines in output.rows.items()}
-    sources = {name: list(records) for name, records in output.sources.items()}
-    genuine: dict[str, list[Replay]] = {}
-    for name, found in output.replays.items():
-        for replay in found:
-            if replay.origin in known:
-                genuine.setdefault(name, []).append(replay)
-            else:
-                rows.setdefault(name, []).append(replay.own_line)
-                sources.setdefault(name, []).append(replay.record)
-    for name, found in output.claims.items():
-        for claim in found:
-            line = claim.line if claim.origin in known else claim.own_line
-            rows.setdefault(name, []).append(line)
-            sources.setdefault(name, []).append(claim.record)
-    return replace(output, rows=rows, sources=sources, replays=genuine, claims={})
+def _report(resolved: Resolved) -> None:
+    """Counts what was rejected once the database had said what it is, and logs what is not ours."""
+    for code, count in resolved.codes().items():
+        RECORDS_REJECTED.labels(code.value).inc(count)
+    foreign = resolved.foreign()
+    if foreign:
+        log.warning(
+            "foreign records",
+            topics=dict(foreign),
+            advice="somebody else writes there: see `streamflow dlq list --code FOREIGN_RECORD`; if "
+            "they are StreamFlow's own, its workers have different signing keys",
+        )

@@ -4,12 +4,12 @@ The identity of a replayed event is that of its origin, and a repair may have ch
 is part of the table's key. So it is stored by whoever can write its origin into ``replayed_events``.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from psycopg import sql
 
-from streamflow.flow import Replay
+from streamflow.flow import Replayed
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.storing import (
     Stored,
@@ -21,12 +21,26 @@ from streamflow.postgres.storing import (
     text_or_null,
 )
 from streamflow.postgres.tables import Table
-from streamflow.records import Origin, attempt_of, headers_of, position_of
+from streamflow.records import Origin, Record, position_of
 
 _POSITION: Final = ("record_topic", "record_partition", "record_offset")
 
 
-def store_replays(connection: Connection, table: Table, replays: Sequence[Replay]) -> Stored:
+class ReplayedRow(NamedTuple):
+    """The row of an event that a replay has sent.
+
+    Attributes:
+        line: COPY text, with the origin as identity.
+        record: that was sent.
+        attempt: how often the event had been replayed by then.
+    """
+
+    line: bytes
+    record: Record
+    attempt: int
+
+
+def store_replays(connection: Connection, table: Table, replays: Sequence[ReplayedRow]) -> Stored:
     """Stores each replayed event unless its origin is stored already, under any time stamp."""
     storer = _ReplayStorer(connection, table)
     create_incoming(connection, table, attempt=True)
@@ -35,21 +49,33 @@ def store_replays(connection: Connection, table: Table, replays: Sequence[Replay
     return Stored(storer.rows, storer.duplicates, refused)
 
 
-def known_origins(connection: Connection, origins: Sequence[Origin]) -> set[Origin]:
-    """Those of them that are dead letters.
+# The position is written down before Kafka commits the record, so before anybody can read it. One
+# offset can be that of two records where the topic was recreated.
+_SENT: Final = """
+SELECT DISTINCT ON (sent.topic, sent.partition, sent."offset")
+       sent.topic, sent.partition, sent."offset",
+       letter.origin_topic, letter.origin_partition, letter.origin_offset, sent.attempt
+  FROM unnest(%s::text[], %s::int[], %s::bigint[]) AS claimed (topic, partition, at)
+  JOIN replay_records AS sent
+    ON sent.partition = claimed.partition AND sent."offset" = at AND sent.topic = claimed.topic
+  JOIN dead_letters AS letter USING (source_topic, source_partition, source_offset)
+ WHERE sent.outcome IN ('prepared', 'sent', 'stored', 'duplicate', 'rejected')
+ ORDER BY sent.topic, sent.partition, sent."offset", sent.replay_id DESC
+"""
 
-    A letter's own claim of an origin proves nothing: whoever writes the header could make an event
-    that is still to come look like a replayed one.
+
+def sent_by_replays(
+    connection: Connection, positions: Collection[Origin]
+) -> dict[Origin, Replayed]:
+    """What those of the records are that a replay has sent.
+
+    Args:
+        connection: where to look.
+        positions: of records that claim to be replays. What they claim does not matter.
     """
-    topics, partitions, offsets = (list(each) for each in zip(*origins, strict=True))
-    rows = connection.execute(
-        "SELECT DISTINCT source_topic, source_partition, source_offset FROM dead_letters"
-        " JOIN unnest(%s::text[], %s::int[], %s::bigint[]) AS claimed (topic, partition, start)"
-        " ON source_topic = claimed.topic AND source_partition = claimed.partition"
-        " AND source_offset = start",
-        [topics, partitions, offsets],
-    )
-    return {Origin(*row) for row in rows}
+    topics, partitions, offsets = (list(each) for each in zip(*positions, strict=True))
+    found = connection.execute(_SENT, [topics, partitions, offsets])
+    return {Origin(*row[:3]): Replayed(Origin(*row[3:6]), row[6]) for row in found}
 
 
 def replayed_origins(
@@ -82,7 +108,7 @@ class _ReplayStorer:
         self._connection = connection
         self._table = table
 
-    def __call__(self, replays: Sequence[Replay]) -> None:
+    def __call__(self, replays: Sequence[ReplayedRow]) -> None:
         table, connection = self._table, self._connection
         copy(
             connection,
@@ -130,7 +156,6 @@ class _ReplayStorer:
         self.duplicates += duplicates
 
 
-def _with_position(replay: Replay) -> bytes:
-    topic, partition, offset = position_of(replay.record)
-    attempt = attempt_of(headers_of(replay.record))
-    return replay.line[:-1] + f"\t{topic}\t{partition}\t{offset}\t{attempt}\n".encode()
+def _with_position(row: ReplayedRow) -> bytes:
+    topic, partition, offset = position_of(row.record)
+    return row.line[:-1] + f"\t{topic}\t{partition}\t{offset}\t{row.attempt}\n".encode()

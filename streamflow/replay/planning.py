@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from streamflow.errors import UsageError
+from streamflow.errors import ErrorCode, UsageError
 from streamflow.postgres import letter_selection
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.derived import notification_line, window_count_line
@@ -164,6 +164,11 @@ class Planner:
         if target is None:
             raise _Refused(
                 Obstacle.NOT_REPLAYABLE, "it did not come from a topic of a configured stream"
+            )
+        if letter.error_code == ErrorCode.FOREIGN_RECORD:
+            raise _Refused(
+                Obstacle.NOT_REPLAYABLE,
+                "somebody else wrote it into a topic of StreamFlow's own: a replay would vouch for it",
             )
         if not letter.is_read:
             raise _Refused(

@@ -153,7 +153,7 @@ def test_dead_letters_are_triaged_once_and_none_is_forgotten(one: Watch) -> None
     one.materialize("postgres/dead_letters")
     asked = one.look("dead_letter_sensor")
     [request] = asked.run_requests or []
-    assert request.tags["streamflow/reason"] == "new dead letters: 3 SCHEMA_VIOLATION"
+    assert request.tags["streamflow/reason"] == "new dead letters: 3 FOREIGN_RECORD"
     one.launch_failing("triage_dead_letters", asked)
     # More arrive while the first request has failed.
     pipeline.produce(one.settings, "dead-letter-topic", [b"foreign"] * 2)

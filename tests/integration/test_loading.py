@@ -33,6 +33,7 @@ from streamflow.records import (
     last_header,
 )
 from streamflow.settings import Settings
+from streamflow.signing import Signer
 
 pytestmark = pytest.mark.integration
 
@@ -343,6 +344,7 @@ def test_a_deadlock_is_tried_again(load: Load, database: Settings) -> None:
 def test_a_replayed_event_is_stored_once_whatever_its_time(load: Load, database: Settings) -> None:
     load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
 
+    load.sent("user-events/0/0", "user-events/0/1", "user-events/0/3")
     load.load([replay(1, "user-events/0/0")])
     load.load([*events([2]), replay(3, "user-events/0/0", time="2020-02-29T00:00:00Z")])
 
@@ -357,6 +359,7 @@ def test_a_replayed_event_is_stored_once_whatever_its_time(load: Load, database:
 def test_two_replays_of_one_origin_in_one_batch(load: Load, database: Settings) -> None:
     load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
 
+    load.sent("user-events/0/0", "user-events/0/1", "user-events/0/2")
     load.load([replay(1, "user-events/0/0", 5), replay(2, "user-events/0/0", 6)])
 
     assert rows(database, "SELECT id FROM events") == [(5,)]
@@ -365,6 +368,7 @@ def test_two_replays_of_one_origin_in_one_batch(load: Load, database: Settings) 
 
 def test_a_replay_read_again_changes_nothing(load: Load, database: Settings) -> None:
     load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
+    load.sent("user-events/0/0", "user-events/0/1")
     load.load([replay(1, "user-events/0/0")])
     execute(database, "UPDATE loader_positions SET next_offset = 1 WHERE topic = 'user-events'")
 
@@ -396,7 +400,7 @@ def test_a_claimed_origin_cannot_take_the_place_of_an_event_to_come(
     assert value(database, "SELECT count(*) FROM replayed_events") == 0
 
 
-def test_a_claimed_origin_is_a_notification_s_only_if_it_is_a_dead_letter(
+def test_a_claimed_origin_is_a_notification_s_only_if_it_is_of_a_replay(
     load: Load, database: Settings
 ) -> None:
     def notification(offset: int, number: int, origin: bytes, source: bytes) -> FakeRecord:
@@ -405,17 +409,102 @@ def test_a_claimed_origin_is_a_notification_s_only_if_it_is_a_dead_letter(
         return FakeRecord(offset, json.dumps(body).encode(), topic="notifications", headers=headers)
 
     load.load([dead_letter(0, "user-events/0/0", source_offset=0)])
+    load.sent("user-events/0/0", "user-events/1/10")
     load.load(
         [
             notification(0, 10, b"user-events/0/0", b"user-events/1/10"),
             notification(1, 11, b"user-events/0/5", b"user-events/1/11"),
+            # There is such a dead letter, but that is no replay of it.
+            notification(3, 12, b"user-events/0/0", b"user-events/1/12"),
         ]
     )
     load.load([notification(2, 5, b"user-events/0/5", b"user-events/0/5")])
 
     query = "SELECT origin_partition, origin_offset, event_id FROM notifications ORDER BY event_id"
-    assert rows(database, query) == [(0, 5, 5), (0, 0, 10), (1, 11, 11)]
+    assert rows(database, query) == [(0, 5, 5), (0, 0, 10), (1, 11, 11), (1, 12, 12)]
     assert value(database, "SELECT count(*) FROM duplicates") == 0
+
+
+def test_a_claimed_origin_of_an_open_dead_letter_is_nothing(load: Load, database: Settings) -> None:
+    """C5: neither a record that is none of our replays, nor what one says of its origin."""
+    load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
+    load.load([replay(1, "user-events/0/0", 9)])
+    load.sent("user-events/0/0", "user-events/0/3", attempt=2)
+
+    load.load([*events([2]), replay(3, "user-events/0/2", 3)])
+
+    query = "SELECT origin_offset, id FROM events ORDER BY origin_offset"
+    assert rows(database, query) == [(0, 3), (1, 9), (2, 2)]
+    assert rows(database, "SELECT origin_offset, attempt FROM replayed_events") == [(0, 2)]
+    assert value(database, "SELECT count(*) FROM duplicates") == 0
+
+
+def test_a_dead_letter_s_claims_are_looked_up(load: Load, database: Settings) -> None:
+    """C6: origin and attempt come from the replay records, or are the failed record's own."""
+    load.load([dead_letter(0, "user-events/0/0")])
+    load.sent("user-events/0/0", "user-events/0/3", attempt=2)
+    forged = dead_letter(1, "user-events/0/8", 4)
+    forged.headers().append(("__streamflow.attempt", b"9"))  # type: ignore[union-attr]
+    replayed = dead_letter(2, "user-events/0/8", 3)
+
+    load.load([forged, replayed])
+
+    query = "SELECT source_offset, origin_offset, attempt FROM dead_letters ORDER BY 1"
+    assert rows(database, query) == [(0, 0, 0), (3, 0, 2), (4, 4, 0)]
+
+
+def test_a_foreign_record_displaces_nothing(make_load: LoadFactory, database: Settings) -> None:
+    """C7, with a loader that trusts signatures only."""
+    signer = Signer(b"a secret of the workers")
+    load = make_load(signer=signer)
+    body = {"message": "m", "time": "2026-07-01T12:00:00Z", "event_id": 1, "user": "u"}
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/0/0")]
+    genuine = signer.sign(OutRecord("notifications", b"k", json.dumps(body).encode(), headers))
+
+    def note(offset: int, made: OutRecord) -> FakeRecord:
+        return FakeRecord(
+            offset, made.value, topic="notifications", headers=made.headers, key=made.key
+        )
+
+    forged = genuine._replace(value=json.dumps(body | {"event_id": 666}).encode())
+    load.load([note(0, forged), note(1, genuine), note(2, forged)])
+    load.load([note(3, genuine), note(4, Signer(b"another secret").sign(forged))])
+
+    assert rows(database, "SELECT origin_offset, event_id FROM notifications") == [(0, 1)]
+    assert rows(database, 'SELECT topic, "offset" FROM duplicates') == [("notifications", 3)]
+    found = [last_header(each.headers, "__connect.errors.offset") for each in load.delivered]
+    assert found == [b"0", b"2", b"4"]
+    codes = {last_header(each.headers, "__streamflow.error_code") for each in load.delivered}
+    assert codes == {b"FOREIGN_RECORD"}
+    counted = "SELECT records, rejected FROM loader_positions WHERE topic = 'notifications'"
+    assert rows(database, counted) == [(5, 3)]
+
+
+def test_the_replay_of_a_derived_record_needs_no_signature(
+    make_load: LoadFactory, database: Settings
+) -> None:
+    """A dead letter of a notification knows the event, and so does its replay."""
+    signer = Signer(b"a secret of the workers")
+    load = make_load(signer=signer)
+    body = {"message": "m", "time": "2026-07-01T12:00:00Z", "event_id": 1, "user": "u"}
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/0/7")]
+    broken = signer.sign(OutRecord("notifications", b"k", b"{", headers))
+    load.load([FakeRecord(0, b"{", topic="notifications", headers=broken.headers, key=b"k")])
+    [letter] = map(signer.sign, load.delivered)
+    load.load(
+        [FakeRecord(0, b"{", topic="dead-letter-topic", headers=letter.headers, key=letter.key)]
+    )
+    load.sent("notifications/0/0", "notifications/0/1", "notifications/0/2")
+    replays = [
+        FakeRecord(1, json.dumps(body).encode(), topic="notifications"),
+        FakeRecord(2, b"[", topic="notifications", headers=[("__streamflow.attempt", b"1")]),
+    ]
+
+    load.load(replays)
+
+    query = "SELECT origin_topic, origin_offset, event_id FROM notifications"
+    assert rows(database, query) == [("user-events", 7, 1)]
+    assert last_header(load.delivered[-1].headers, "__streamflow.error_code") == b"INVALID_JSON"
 
 
 def test_a_first_hand_event_that_a_replay_brought_before(load: Load, database: Settings) -> None:
@@ -423,6 +512,7 @@ def test_a_first_hand_event_that_a_replay_brought_before(load: Load, database: S
     load.load([dead_letter(0, "user-events/0/0")])
     record = replay(0, "user-events/0/0", 5)
     record._partition = 1
+    load.sent("user-events/0/0", "user-events/1/0")
     load.load([record])
 
     load.load([*events([0, 1])])
@@ -435,6 +525,7 @@ def test_a_refused_replay_is_dead_lettered_with_its_origin(load: Load, database:
     load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
     execute(database, "ALTER TABLE events ADD CONSTRAINT odd CHECK (id <> 5)")
 
+    load.sent("user-events/0/0", "user-events/0/1")
     load.load([replay(1, "user-events/0/0", 5), *events([2])])
 
     [letter] = load.delivered

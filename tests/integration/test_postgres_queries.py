@@ -68,6 +68,7 @@ def test_loaded(load: Load, database: Settings) -> None:
 
 def test_every_record_of_a_stream_has_its_outcome(load: Load, database: Settings) -> None:
     load.load([*events([0, 1]), FakeRecord(2, b"{}"), dead_letter(0, "user-events/0/2", 2)])
+    load.sent("user-events/0/2", "user-events/0/5", "user-events/0/6")
     load.load([*events([4]), replay(5, "user-events/0/2"), replay(6, "user-events/0/2")])
 
     assert accounted(database, TOPIC) == [
@@ -150,6 +151,7 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
 
 def test_a_duplicate_replay_is_counted_by_analytics_too(load: Load, database: Settings) -> None:
     load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
+    load.sent("user-events/0/0", "user-events/0/1", "user-events/0/2")
     load.load([replay(1, "user-events/0/0"), replay(2, "user-events/0/0")])
     load.load([window_count(0, 1, count=2, last_offset=2)])
 
@@ -163,6 +165,7 @@ def test_a_duplicate_far_ahead_of_the_broker_s_clock_is_counted_at_once(
 ) -> None:
     day = {"window_start": "2026-07-02T12:00:00Z", "window_end": "2026-07-02T12:00:10Z"}
     load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
+    load.sent("user-events/0/0", "user-events/0/1", "user-events/0/2")
     load.load([replay(each, "user-events/0/0", time="2026-07-02T12:00:01Z") for each in (1, 2)])
     load.load([window_count(0, 1, count=2, late=True, **day)])
 

@@ -5,14 +5,25 @@ from datetime import date
 
 import pytest
 
-from loads import TOPIC, FakeRecord, batch, event, events
+from loads import TOPIC, TRUSTING, FakeRecord, batch, event, events
 from streamflow.errors import ConfigurationError, ErrorCode
-from streamflow.flow import Output
+from streamflow.flow import Output, Replayed
 from streamflow.privacy import Hasher
-from streamflow.records import ORIGIN_HEADER, SOURCE_HEADER, Headers, Origin, Rejection, last_header
+from streamflow.records import (
+    ORIGIN_HEADER,
+    SOURCE_HEADER,
+    Headers,
+    Origin,
+    OutRecord,
+    Rejection,
+    last_header,
+)
 from streamflow.settings import Settings
+from streamflow.signing import Signer
 from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.loader import Loader
+
+SIGNER = Signer(b"a secret of the workers")
 
 COUNT = {
     "window_start": "2026-07-01T12:00:00.000Z",
@@ -34,7 +45,13 @@ NOTE = {
 
 @pytest.fixture
 def loader() -> Loader:
-    return Loader(Settings(), [USER_EVENTS], Hasher())
+    return Loader(Settings(), [USER_EVENTS], Hasher(), lambda: TRUSTING)
+
+
+@pytest.fixture
+def strict() -> Loader:
+    """One that trusts signatures only."""
+    return Loader(Settings(), [USER_EVENTS], Hasher(), lambda: SIGNER)
 
 
 def process(loader: Loader, *records: FakeRecord) -> Output:
@@ -105,9 +122,13 @@ def test_a_record_that_claims_to_be_replayed_goes_apart(loader: Loader) -> None:
 
     [replay] = output.replays["events"]
     assert output.rows["events"] == []
-    assert replay.origin == Origin(TOPIC, 1, 5)
-    assert replay.line.split(b"\t")[5:8] == [b"5", b"user-events", b"1"]
-    assert replay.own_line.split(b"\t")[5:8] == [b"8", b"user-events", b"0"]
+    assert replay.sent == Origin(TOPIC, 0, 8)
+    # Whatever it claims: what it is will be known from the replay records.
+    line = replay.line(Replayed(Origin(TOPIC, 2, 6), 1))
+    assert isinstance(line, bytes)
+    assert line.split(b"\t")[5:8] == [b"6", b"user-events", b"2"]
+    assert isinstance(replay.otherwise, bytes)
+    assert replay.otherwise.split(b"\t")[5:8] == [b"8", b"user-events", b"0"]
     assert output.days == {"events": {date(2026, 7, 1)}}
 
 
@@ -153,9 +174,85 @@ def test_a_notification_of_what_claims_to_be_replayed_goes_apart(loader: Loader)
 
     [claim] = output.claims["notifications"]
     assert output.rows["notifications"] == []
-    assert claim.origin == Origin(TOPIC, 1, 5)
-    assert claim.line.split(b"\t")[4:7] == [b"user-events", b"1", b"5"]
-    assert claim.own_line.split(b"\t")[4:7] == [b"user-events", b"0", b"8"]
+    assert claim.sent == Origin(TOPIC, 0, 8)
+    line = claim.line(Replayed(Origin(TOPIC, 2, 6), 1))
+    assert isinstance(line, bytes)
+    assert line.split(b"\t")[4:7] == [b"user-events", b"2", b"6"]
+    assert isinstance(claim.otherwise, bytes)
+    assert claim.otherwise.split(b"\t")[4:7] == [b"user-events", b"0", b"8"]
+
+
+def signed(offset: int, topic: str, value: bytes, headers: Headers) -> FakeRecord:
+    made = SIGNER.sign(OutRecord(topic, b"k", value, headers))
+    return FakeRecord(offset, value, topic=topic, headers=made.headers, key=b"k")
+
+
+def test_a_signed_record_is_what_it_says(strict: Loader) -> None:
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5")]
+    output = process(
+        strict,
+        signed(0, "notifications", json.dumps(NOTE).encode(), headers),
+        signed(0, "analytics", json.dumps(COUNT).encode(), headers),
+    )
+
+    assert output.claims == {}
+    [note] = output.rows["notifications"]
+    assert note.split(b"\t")[4:7] == [b"user-events", b"1", b"5"]
+    [count] = output.rows["window_counts"]
+    assert count.split(b"\t")[8] == b"user-events"
+
+
+@pytest.mark.parametrize("topic", ["notifications", "analytics"])
+def test_a_foreign_derived_record_is_a_row_only_if_a_replay_has_sent_it(
+    strict: Loader, topic: str
+) -> None:
+    value = json.dumps(NOTE if topic == "notifications" else COUNT).encode()
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5"), (SOURCE_HEADER, b"user-events/0/8")]
+    table = "notifications" if topic == "notifications" else "window_counts"
+
+    output = process(strict, FakeRecord(4, value, topic=topic, headers=headers))
+
+    [claim] = output.claims[table]
+    assert claim.sent == Origin(topic, 0, 4)
+    assert isinstance(claim.line(Replayed(Origin(TOPIC, 0, 3), 1)), bytes)
+    assert isinstance(claim.otherwise, Rejection)
+    assert claim.otherwise.code is ErrorCode.FOREIGN_RECORD
+    # For the circuit breaker they are no rejections: anybody could stop the loader with them.
+    assert (output.rejected, output.records, output.rows[table]) == ([], [], [])
+    made = strict.refuse(claim.record, claim.otherwise)
+    assert last_header(made.headers, ORIGIN_HEADER) == f"{topic}/0/4".encode()
+
+
+def test_a_rejected_derived_record_keeps_the_event_that_it_was_made_of(strict: Loader) -> None:
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5")]
+    output = process(strict, signed(0, "notifications", b"{", headers))
+
+    [letter] = output.records
+    assert last_header(letter.headers, ORIGIN_HEADER) == b"user-events/1/5"
+
+
+def test_a_foreign_dead_letter_is_one_under_its_own_position(strict: Loader) -> None:
+    headers: Headers = [
+        ("__connect.errors.topic", b"user-events"),
+        ("__connect.errors.partition", b"0"),
+        ("__connect.errors.offset", b"5"),
+        ("__streamflow.error_code", b"INVALID_JSON"),
+        (ORIGIN_HEADER, b"user-events/0/5"),
+    ]
+    output = process(
+        strict,
+        FakeRecord(8, b"{", topic="dead-letter-topic", headers=headers),
+        signed(9, "dead-letter-topic", b"{", headers),
+    )
+
+    lines = [line.split(b"\t") for line in output.rows["dead_letters"]]
+    assert [line[:3] for line in lines] == [
+        [b"dead-letter-topic", b"0", b"8"],
+        [b"user-events", b"0", b"5"],
+    ]
+    assert [line[9] for line in lines] == [b"FOREIGN_RECORD", b"INVALID_JSON"]
+    assert output.foreign == {"dead-letter-topic": 1}
+    assert output.rejected == []
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from streamflow.records import (
     OutRecord,
     Rejection,
     attempt_of,
+    claimed_origin,
     derived_headers,
-    origin_of,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -45,7 +45,7 @@ def test_an_origin_survives_its_header(topic: str, partition: int, offset: int) 
 def test_a_header_that_is_no_origin_is_none(raw: bytes | None) -> None:
     assert Origin.parse(raw) is None
     record = FakeRecord(7, b"{}", headers=[(ORIGIN_HEADER, raw)])
-    assert origin_of(record) == Origin("user-events", 0, 7)
+    assert claimed_origin(record) is None
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,15 @@ def test_a_dead_letter_keeps_the_record_and_tells_why() -> None:
         "__streamflow.group": b"notification-group",
         "__streamflow.origin": b"user-events/2/9",
     }
+
+
+def test_a_dead_letter_tells_on_what_a_record_of_its_topic_claims() -> None:
+    for claimed, told in (
+        (b"user-events/1/5", b"user-events/1/5"),
+        (b"other/1/5", b"user-events/0/7"),
+    ):
+        made = letter(FakeRecord(7, b"{}", headers=[(ORIGIN_HEADER, claimed)]))
+        assert dict(made.headers)[ORIGIN_HEADER] == told
 
 
 def test_a_dead_letter_holds_no_clear_text_address() -> None:

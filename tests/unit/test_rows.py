@@ -12,7 +12,8 @@ from pydantic import Field
 from loads import FakeRecord, event
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError
-from streamflow.postgres.letters import dead_letter_line
+from streamflow.flow import Replayed
+from streamflow.postgres.letters import claim_of, dead_letter_line, foreign_line
 from streamflow.postgres.rows import EventRows, appended_text, line_of, text_of
 from streamflow.postgres.tables import DEAD_LETTERS, Column, event_columns, event_table
 from streamflow.privacy import Hasher
@@ -197,7 +198,12 @@ def letter(headers: Headers | None, value: bytes | None = b"{") -> dict[str, str
     record = FakeRecord(
         9, value, topic="dead-letter-topic", partition=1, headers=headers, key=b"jo@example.com"
     )
-    line = dead_letter_line(record, Hasher()).decode()
+    claim = claim_of(headers or [], signed=True)
+    line = (
+        foreign_line(record, headers or [], Hasher())
+        if claim is None
+        else dead_letter_line(record, headers or [], Hasher(), claim.source, claim.identity)
+    ).decode()
     assert line.endswith("\n")
     return dict(zip(DEAD_LETTERS.columns, line[:-1].split("\t"), strict=True))
 
@@ -212,6 +218,33 @@ def test_row_of_a_dead_letter() -> None:
     assert row["redacted"] == "t"
     assert row["failed_at"] == "2026-07-01 12:00:00+00:00"
     assert "\x00" not in row["message"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "attempt", "signed", "otherwise"),
+    [
+        (b"user-events/2/41", b"0", True, Origin("user-events", 2, 41)),
+        # What the failed record itself has claimed: the replay records decide.
+        (b"user-events/0/5", b"2", True, Origin("user-events", 2, 41)),
+        (b"user-events/2/41", b"2", True, Origin("user-events", 2, 41)),
+        # What a worker knows of a derived record; without its signature, anybody could say so.
+        (b"other-events/0/5", b"0", True, Origin("other-events", 0, 5)),
+        (b"other-events/0/5", b"0", False, Origin("user-events", 2, 41)),
+        (b"nonsense", b"x", True, Origin("user-events", 2, 41)),
+    ],
+)
+def test_what_a_dead_letter_says_of_its_identity(
+    origin: bytes, attempt: bytes, signed: bool, otherwise: Origin
+) -> None:
+    told: Headers = [("__streamflow.origin", origin), ("__streamflow.attempt", attempt)]
+
+    claim = claim_of([*HEADERS, *told], signed=signed)
+
+    assert claim is not None
+    assert claim.source == Origin("user-events", 2, 41)
+    assert claim.otherwise == Replayed(otherwise, 0)
+    is_claim = b"2/41" not in origin and b"other" not in origin and origin != b"nonsense"
+    assert (claim.identity != claim.otherwise) == (is_claim or attempt == b"2" or not signed)
 
 
 def test_no_address_in_the_row_of_a_dead_letter() -> None:
@@ -237,7 +270,7 @@ def test_a_dead_letter_without_sound_headers_is_its_own_source(headers: Headers 
     row = letter(headers)
 
     assert [row[name] for name in DEAD_LETTERS.identity] == ["dead-letter-topic", "1", "9"]
-    assert (row["error_code"], row["stage"]) == ("SCHEMA_VIOLATION", "foreign")
+    assert (row["error_code"], row["stage"]) == ("FOREIGN_RECORD", "foreign")
 
 
 def test_a_row_of_an_event_escapes_what_copy_would_misread() -> None:

@@ -44,14 +44,32 @@ COMMENT ON TABLE topics IS
 CREATE TABLE signing_key (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     key bytea NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    unsigned_until timestamptz NOT NULL
 );
 COMMENT ON TABLE signing_key IS
-    'Key with which workers sign the records that they derive. Records appended before it was made '
-    'are unsigned.';
--- Two random UUIDs: 244 random bits.
-INSERT INTO signing_key (key)
-    VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+    'Key with which workers sign the records that they derive. Records that the broker appended '
+    'before unsigned_until are trusted without.';
+-- Two random UUIDs: 244 random bits. Where workers of an older release run on while this one is
+-- rolled out, they have a while to end.
+INSERT INTO signing_key (key, unsigned_until)
+    SELECT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
+           now() + CASE WHEN EXISTS (SELECT FROM loader_positions) THEN interval '15 minutes'
+                        ELSE interval '0' END;
+
+-- The loader asks whether a record is a replay that we sent.
+CREATE INDEX replay_records_position ON replay_records (partition, "offset", topic);
+
+-- Older releases believed what the headers of a failed record said of its origin and attempt.
+UPDATE dead_letters AS letter
+   SET origin_topic = source_topic, origin_partition = source_partition,
+       origin_offset = source_offset, attempt = 0
+ WHERE ((origin_topic, origin_partition, origin_offset)
+            <> (source_topic, source_partition, source_offset) OR attempt > 0)
+   AND NOT EXISTS (SELECT FROM replay_records AS sent
+                    WHERE sent.topic = letter.source_topic
+                      AND sent.partition = letter.source_partition
+                      AND sent."offset" = letter.source_offset);
 
 CREATE TABLE replay_plans (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -71,9 +89,6 @@ CREATE TABLE replay_plan_letters (
     PRIMARY KEY (plan_id, source_partition, source_offset, source_topic)
 );
 ALTER TABLE replays ADD COLUMN plan_id bigint;
-
--- The loader asks whether a record is a replay that we sent.
-CREATE INDEX replay_records_position ON replay_records (partition, "offset", topic);
 """
 
 

@@ -1,0 +1,93 @@
+"""What becomes of records that claim to be replays, once the database has said which are. Pure."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from streamflow.errors import ErrorCode
+from streamflow.flow import Count, Output, Partition, Replay, Replayed
+from streamflow.postgres.replays import ReplayedRow
+from streamflow.records import Origin, Record, Rejection, position_of
+
+
+@dataclass(slots=True, kw_only=True)
+class Resolved:
+    """An output without open claims.
+
+    Attributes:
+        output: has no `replays` and `claims` any more: they are rows, or below.
+        replays: events that a replay has sent, by table.
+        rejected: records that can be no rows, and why.
+        origins: partitions whose events the replays are.
+    """
+
+    output: Output
+    replays: dict[str, list[ReplayedRow]] = field(default_factory=dict)
+    rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
+    origins: set[Partition] = field(default_factory=set)
+
+    def codes(self) -> Counter[ErrorCode]:
+        """How many records were rejected here, by code; foreign dead letters are among them."""
+        codes = Counter(rejection.code for _, rejection in self.rejected)
+        codes[ErrorCode.FOREIGN_RECORD] += self.output.foreign.total()
+        return +codes
+
+    def foreign(self) -> Counter[str]:
+        """How many records are not ours, by topic."""
+        return self.output.foreign + Counter(
+            position_of(record).topic
+            for record, rejection in self.rejected
+            if rejection.code is ErrorCode.FOREIGN_RECORD
+        )
+
+
+def positions_of(output: Output) -> set[Origin]:
+    """The positions at which a replay would have sent what claims to be one."""
+    groups = (*output.replays.values(), *output.claims.values())
+    return {replay.sent for replays in groups for replay in replays}
+
+
+def resolve(output: Output, sent: dict[Origin, Replayed]) -> Resolved:
+    """Takes each claim for what it is.
+
+    Args:
+        output: of a batch.
+        sent: what the records at some of `positions_of` are; no replay has sent the others.
+    """
+    if not output.replays and not output.claims:
+        return Resolved(output=output)
+    rows = {name: list(lines) for name, lines in output.rows.items()}
+    sources = {name: list(records) for name, records in output.sources.items()}
+    resolved = Resolved(output=replace(output, rows=rows, sources=sources, replays={}, claims={}))
+
+    def add(name: str, replay: Replay, line: bytes | Rejection) -> None:
+        if isinstance(line, Rejection):
+            resolved.rejected.append((replay.record, line))
+        else:
+            rows.setdefault(name, []).append(line)
+            sources.setdefault(name, []).append(replay.record)
+
+    for name, replays in output.replays.items():
+        for replay in replays:
+            identity = sent.get(replay.sent)
+            line = replay.otherwise if identity is None else replay.line(identity)
+            if identity is None or isinstance(line, Rejection):
+                add(name, replay, line)
+                continue
+            row = ReplayedRow(line, replay.record, identity.attempt)
+            resolved.replays.setdefault(name, []).append(row)
+            resolved.origins.add((identity.origin.topic, identity.origin.partition))
+    for name, replays in output.claims.items():
+        for replay in replays:
+            identity = sent.get(replay.sent)
+            add(name, replay, replay.otherwise if identity is None else replay.line(identity))
+    resolved.output.counts = _counts(output, resolved.rejected)
+    return resolved
+
+
+def _counts(output: Output, rejected: list[tuple[Record, Rejection]]) -> dict[Partition, Count]:
+    counts = dict(output.counts)
+    for record, _ in rejected:
+        partition = position_of(record)[:2]
+        known = counts.get(partition, Count(0, 0))
+        counts[partition] = known._replace(rejected=known.rejected + 1)
+    return counts

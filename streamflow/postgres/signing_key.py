@@ -1,0 +1,49 @@
+"""The key that workers sign with: a setting, or in the database, where a migration has made one."""
+
+from streamflow.errors import ConfigurationError
+from streamflow.postgres.connections import session
+from streamflow.settings import Settings
+from streamflow.signing import Signer
+
+
+class SigningKey:
+    """The key of a process, read when it is first needed: a worker waits for its database in its
+    loop, where it can tell and can be stopped.
+
+    Args:
+        settings: hold the key, or say where the database is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._signer: Signer | None = None
+
+    def signer(self) -> Signer:
+        """The signer with that key.
+
+        Raises:
+            ConfigurationError: there is no key, nor a database that holds one.
+            Unavailable: the database does not answer; try again.
+        """
+        if self._signer is None:
+            self._signer = self._read()
+        return self._signer
+
+    def _read(self) -> Signer:
+        settings = self._settings
+        if settings.signing_key is not None:
+            return Signer(settings.signing_key.get_secret_value().encode())
+        if settings.database_url is None:
+            raise ConfigurationError(
+                "no key to sign records with: set STREAMFLOW_SIGNING_KEY or DATABASE_URL"
+            )
+        with session(settings, "signing-key", statement_timeout=10) as connection:
+            row = connection.execute(
+                "SELECT key, (extract(epoch FROM unsigned_until) * 1000)::bigint FROM signing_key"
+            ).fetchone()
+        if row is None:
+            raise ConfigurationError(
+                "the database holds no key to sign records with, somebody has deleted it from "
+                "signing_key: set STREAMFLOW_SIGNING_KEY"
+            )
+        return Signer(*row)

@@ -1,0 +1,117 @@
+"""Signatures of the records that workers derive: what others write into the same topics has none.
+
+Keyed BLAKE2b (RFC 7693, section 2.9) over the topic, key, value and headers of a record, kept in its
+last header. Pure.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from hmac import compare_digest
+from struct import Struct, pack
+from typing import Final
+
+from streamflow.records import (
+    OWN_HEADER_PREFIXES,
+    SIGNATURE_HEADER,
+    Headers,
+    OutRecord,
+    Record,
+    headers_of,
+)
+
+_SIZE: Final = 16  # bytes of a signature
+_FOUR: Final = Struct("<5q").pack
+_LOG_APPEND_TIME: Final = 2  # the time stamp is the broker's own, not its producer's
+
+
+class Signer:
+    """Signs records, and tells the signed ones from others.
+
+    Signing is on the path of every event: about a microsecond.
+
+    Args:
+        secret: of any length.
+        unsigned_until: append time, in milliseconds since the epoch, before which unsigned records
+            are trusted, because workers did not sign then.
+    """
+
+    def __init__(self, secret: bytes, unsigned_until: int = 0) -> None:
+        # A secret may be longer than the 64 bytes that BLAKE2b takes as its key.
+        key = blake2b(secret, person=b"streamflow.sign").digest()
+        self._keyed = blake2b(key=key, digest_size=_SIZE)
+        self._of_topic: dict[str, blake2b] = {}
+        self._unsigned_until = unsigned_until
+
+    def sign(self, record: OutRecord) -> OutRecord:
+        """The record with a signature as its last header."""
+        topic, key, value, headers, partition = record
+        signature = self._signature(topic, key, value, headers)
+        return OutRecord(topic, key, value, [*headers, (SIGNATURE_HEADER, signature)], partition)
+
+    def verify(self, record: Record) -> bool:
+        """Whether a record was signed with this secret."""
+        return self.signed_headers(record) is not None
+
+    def signed_headers(self, record: Record) -> Headers | None:
+        """The headers that a record was signed with; None where it was not.
+
+        Headers behind the signature were added on the way, by tracing for instance. They are left
+        out, and none of them may have one of our own names.
+        """
+        headers = headers_of(record)
+        index = len(headers) - 1
+        while index >= 0 and headers[index][0] != SIGNATURE_HEADER:
+            if headers[index][0].startswith(OWN_HEADER_PREFIXES):
+                return None
+            index -= 1
+        if index < 0:
+            return None
+        signature, signed = headers[index][1], headers[:index]
+        expected = self._signature(record.topic() or "", record.key(), record.value(), signed)
+        return signed if compare_digest(signature or b"", expected) else None
+
+    def is_older(self, record: Record) -> bool:
+        """Whether the broker appended a record before workers signed."""
+        kind, appended = record.timestamp()
+        return kind == _LOG_APPEND_TIME and appended < self._unsigned_until
+
+    def _signature(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+    ) -> bytes:
+        try:
+            state = self._of_topic[topic].copy()
+        except KeyError:
+            state = self._with_topic(topic).copy()
+        state.update(_framed(key, value, headers))
+        return state.digest()
+
+    def _with_topic(self, topic: str) -> blake2b:
+        state = self._keyed.copy()
+        # A topic's name has no space.
+        state.update(f"{topic} ".encode())
+        self._of_topic[topic] = state
+        return state
+
+
+def _framed(
+    key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+) -> bytes:
+    """How many parts there are, the size of each (-1 for none), and the parts: no two records have
+    the same bytes."""
+    if len(headers) == 1 and key is not None and value is not None:
+        # Nearly every record: as below, in half the time.
+        name, content = headers[0]
+        if content is not None:
+            encoded = name.encode()
+            sizes = _FOUR(4, len(key), len(value), len(encoded), len(content))
+            return sizes + key + value + encoded + content
+    parts = [key, value]
+    for name, content in headers:
+        parts += (name.encode(), content)
+    lengths = [-1 if part is None else len(part) for part in parts]
+    sizes = pack(f"<{len(parts) + 1}q", len(parts), *lengths)
+    return sizes + b"".join([part for part in parts if part is not None])
