@@ -4,6 +4,7 @@ Everything carries one name that nobody else uses, so that what is measured neve
 data or the running workers' groups, and so that all of it can be found and removed at the end.
 """
 
+import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ class Sandbox:
         self._schema = f"{SCHEMA}{maker}"
         self._own = settings
         self._has_schema = False
+        # One that no database must hold: a worker that is measured may have an empty one, or none.
+        self._signing_key = secrets.token_hex(16)
         self._temporary = tempfile.TemporaryDirectory(prefix=f"{FOLDER}{maker}-")
         self.directory = Path(self._temporary.name)
 
@@ -104,6 +107,7 @@ class Sandbox:
                 "STREAMFLOW_STREAMS": STREAM,
                 "STREAMFLOW_STATE_DIR": self.directory,
                 "STREAMFLOW_HOST": _HOST,
+                "STREAMFLOW_SIGNING_KEY": self._signing_key,
             }
             | changes
         )
@@ -117,6 +121,7 @@ class Sandbox:
             "STREAMFLOW_STATE_DIR": str(settings.state_dir),
             "STREAMFLOW_HOST": settings.host,
             "STREAMFLOW_BRIDGE_PORT": str(settings.bridge),
+            "STREAMFLOW_SIGNING_KEY": self._signing_key,
         }
         if settings.database_url is not None:
             found["DATABASE_URL"] = settings.database
