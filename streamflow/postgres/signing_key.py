@@ -1,6 +1,6 @@
 """The key that workers sign with: a setting, or in the database, where a migration has made one."""
 
-from streamflow.errors import ConfigurationError
+from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
 from streamflow.signing import Signer
@@ -37,10 +37,17 @@ class SigningKey:
             raise ConfigurationError(
                 "no key to sign records with: set STREAMFLOW_SIGNING_KEY or DATABASE_URL"
             )
-        with session(settings, "signing-key", statement_timeout=10) as connection:
-            row = connection.execute(
-                "SELECT key, (extract(epoch FROM unsigned_until) * 1000)::bigint FROM signing_key"
-            ).fetchone()
+        try:
+            with session(settings, "signing-key", statement_timeout=10) as connection:
+                row = connection.execute(
+                    "SELECT key, (extract(epoch FROM unsigned_until) * 1000)::bigint"
+                    " FROM signing_key"
+                ).fetchone()
+        except Unavailable as error:
+            raise Unavailable(
+                f"the key to sign records with cannot be read: {error}; with STREAMFLOW_SIGNING_KEY "
+                "set, no database is asked for it"
+            ) from error
         if row is None:
             raise ConfigurationError(
                 "the database holds no key to sign records with, somebody has deleted it from "

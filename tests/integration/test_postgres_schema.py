@@ -1,6 +1,7 @@
 """The schema: applied twice, at once, grown by a field, and refused where values would be lost."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from faults import at_once
 from loads import FakeRecord, Load, event, execute, rows
 from services import DatabaseService
 from streamflow.contract import Event, Timestamp
-from streamflow.errors import ConfigurationError
+from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.postgres import schema
 from streamflow.postgres.queries import row_counts
+from streamflow.postgres.signing_key import SigningKey
+from streamflow.records import OutRecord
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
@@ -78,6 +81,65 @@ def test_twice_is_once(empty: Settings) -> None:
 def test_many_at_once(empty: Settings) -> None:
     done = at_once(4, lambda _: schema.upgrade(empty, [USER_EVENTS]))
     assert sorted(map(len, done)) == [0, 0, 0, 6]
+
+
+def test_what_older_releases_believed_is_put_right(
+    empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Origin and attempt of dead letters are those that our replay records know. Where workers may
+    still run, those of the older release have a while to end."""
+    upgrade = schema.command.upgrade
+    monkeypatch.setattr(schema.command, "upgrade", lambda config, _: upgrade(config, "0004"))
+    schema.upgrade(empty, [])
+    monkeypatch.undo()
+    with Load(empty).sink._connected() as connection:
+        for source, origin, attempt in ((0, 0, 0), (1, 7, 0), (2, 2, 9), (3, 0, 1)):
+            connection.execute(
+                "INSERT INTO dead_letters SELECT 't', 0, %s, 't', 0, %s, 'd', 0, %s, 'INVALID_JSON',"
+                " 'validator', 'g', 'E', 'm', %s, false, now(), 'open', NULL, NULL, '[]'",
+                [source, origin, source, attempt],
+            )
+    load = Load(empty)
+    load.sent("t/0/0", "t/0/3")
+    load.sink.close()
+    execute(
+        empty, "INSERT INTO loader_positions (group_name, topic, partition) VALUES ('g', 't', 0)"
+    )
+
+    assert "migration 0005" in schema.upgrade(empty, [])
+
+    query = "SELECT source_offset, origin_offset, attempt FROM dead_letters ORDER BY 1"
+    assert rows(empty, query) == [(0, 0, 0), (1, 1, 0), (2, 2, 0), (3, 0, 1)]
+    query = "SELECT length(key), unsigned_until - created_at FROM signing_key"
+    assert rows(empty, query) == [(32, timedelta(minutes=15))]
+
+
+def test_the_key_of_the_database(database: Settings) -> None:
+    signer = SigningKey(database).signer()
+    record = signer.sign(OutRecord("notifications", b"k", b"{}", []))
+    read = FakeRecord(0, record.value, topic=record.topic, key=record.key, headers=record.headers)
+    # Another process reads the same key, and another installation has another one.
+    assert SigningKey(database).signer().verify(read)
+    [(until,)] = rows(database, "SELECT extract(epoch FROM unsigned_until)::float FROM signing_key")
+    for seconds, older in ((-1, True), (1, False)):
+        read.appended = (2, round((until + seconds) * 1000))
+        assert signer.is_older(read) is older
+    execute(database, "UPDATE signing_key SET key = sha256(key)")
+    assert not SigningKey(database).signer().verify(read)
+
+    execute(database, "DELETE FROM signing_key")
+    with pytest.raises(ConfigurationError, match="STREAMFLOW_SIGNING_KEY"):
+        SigningKey(database).signer()
+
+
+def test_a_database_that_does_not_answer_is_waited_for_to_give_the_key() -> None:
+    settings = Settings(DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(Unavailable, match="STREAMFLOW_SIGNING_KEY"):
+        SigningKey(settings).signer()
+    keyed = Settings(DATABASE_URL=settings.database, STREAMFLOW_SIGNING_KEY="x" * 16)
+    assert SigningKey(keyed).signer()
+    with pytest.raises(ConfigurationError, match="STREAMFLOW_SIGNING_KEY or DATABASE_URL"):
+        SigningKey(Settings()).signer()
 
 
 def test_a_second_stream_gets_its_table(database: Settings) -> None:
