@@ -133,11 +133,11 @@ class Loader(PlainJob):
             self._dead_letter_topics.setdefault(topic, stream.dead_letter_topic)
 
     def _window_counts(self, stream: Stream) -> _Handler:
-        counts, topic = stream.analytics_topic, stream.topic
-
         def to_line(record: Record, origin: Origin | None) -> bytes | Rejection:
-            is_known = origin is not None and origin.topic != counts
-            return window_count_line(record, origin.topic if origin and is_known else topic)
+            # Streams may share the topic, so whose events these are is in the origin.
+            if origin is None or origin.topic == stream.analytics_topic:
+                return window_count_line(record, stream.topic)
+            return window_count_line(record, origin.topic)
 
         return self._derived(WINDOW_COUNTS, to_line)
 
@@ -155,12 +155,11 @@ class Loader(PlainJob):
                 position = position_of(record)
                 count = counts.setdefault(position[:2], [0, 0])
                 count[0] += 1
-                replayed = partial(_replayed_line, to_line, record)
                 headers = signer.signed_headers(record)
                 if headers is None and signer.is_older(record):
                     headers = headers_of(record)
                 if headers is None:
-                    replay = Replay(record, position, replayed, _FOREIGN)
+                    replay = _replay(to_line, record, position, _FOREIGN)
                     output.claims.setdefault(table.name, []).append(replay)
                     continue
                 origin, source = _made_of(headers)
@@ -170,7 +169,7 @@ class Loader(PlainJob):
                     output.rejected.append((index, line.code))
                     output.records.append(self.refuse(record, line))
                 elif source is not None and source != origin:
-                    replay = Replay(record, source, replayed, line)
+                    replay = _replay(to_line, record, source, line)
                     output.claims.setdefault(table.name, []).append(replay)
                 else:
                     rows.append(line)
@@ -224,8 +223,8 @@ def _derived_from(record: Record, rejection: Rejection) -> Origin:
     return source or origin or position_of(record)
 
 
-def _replayed_line(to_line: _ToLine, record: Record, identity: Replayed) -> bytes | Rejection:
-    return to_line(record, identity.origin)
+def _replay(to_line: _ToLine, record: Record, sent: Origin, otherwise: bytes | Rejection) -> Replay:
+    return Replay(record, sent, lambda identity: to_line(record, identity.origin), otherwise)
 
 
 class _Events:
