@@ -8,9 +8,8 @@ from pydantic import Field
 
 from streamflow.errors import UsageError
 from streamflow.registry import hasher_for, load_streams
-from streamflow.replay.applying import apply, plan_and_apply
+from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
 from streamflow.replay.choosing import make_selection
-from streamflow.replay.planning import plan
 from streamflow.replay.report import Options, Report
 from streamflow.settings import load_settings
 
@@ -145,7 +144,7 @@ def replay_op(
         )
         options = config.options()
         if config.dry_run:
-            report = plan(settings, streams, selection, options, requested_by=by)
+            report = plan_after_recovery(settings, streams, selection, options, requested_by=by)
         else:
             report = plan_and_apply(
                 settings,
@@ -153,6 +152,7 @@ def replay_op(
                 selection,
                 options,
                 requested_by=by,
+                on_plan=lambda planned: context.log.info(planned.summary()),
                 on_progress=_logged(context),
             )
     context.log.info(report.summary())

@@ -188,9 +188,8 @@ def replay(
     from getpass import getuser
 
     from streamflow.cli.letters import report_view
-    from streamflow.replay.applying import apply, plan_and_apply
+    from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
     from streamflow.replay.choosing import make_selection
-    from streamflow.replay.planning import plan
     from streamflow.replay.report import Options
 
     if plan_id is not None:
@@ -221,10 +220,16 @@ def replay(
         if apply_:
             with _progress() as shown:
                 report = plan_and_apply(
-                    settings, streams, selection, options, requested_by=by, **shown
+                    settings,
+                    streams,
+                    selection,
+                    options,
+                    requested_by=by,
+                    on_plan=lambda planned: typer.echo(planned.summary(), err=True),
+                    **shown,
                 )
         else:
-            report = plan(settings, streams, selection, options, requested_by=by)
+            report = plan_after_recovery(settings, streams, selection, options, requested_by=by)
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     else:

@@ -113,11 +113,22 @@ def count(connection: Connection, selection: Selection) -> int:
     return sum(counts(connection, selection).values())
 
 
-def counts(connection: Connection, selection: Selection) -> dict[Status, int]:
-    """How many dead letters of each status a selection holds, whatever its limit."""
+def counts(
+    connection: Connection, selection: Selection, most: int | None = None
+) -> dict[Status, int]:
+    """How many dead letters of each status a selection holds, whatever its limit.
+
+    Args:
+        connection: where to look.
+        selection: which ones.
+        most: counts no further, so that a large table costs no more than that.
+    """
     where, values = _conditions(selection)
-    query = sql.SQL("SELECT status, count(*) FROM dead_letters WHERE {} GROUP BY status")
-    rows = connection.execute(query.format(where), values)
+    query = sql.SQL(
+        "SELECT status, count(*) FROM (SELECT status FROM dead_letters WHERE {} LIMIT %(most)s)"
+        " AS counted GROUP BY status"
+    )
+    rows = connection.execute(query.format(where), values | {"most": most})
     return {Status(status): number for status, number in rows}
 
 
@@ -244,9 +255,9 @@ def summaries(connection: Connection, selection: Selection) -> list[Summary]:
         "SELECT source_topic, source_partition, source_offset, origin_topic, origin_partition,"
         " origin_offset, error_code, status, attempt, stage, message,"
         " coalesce(failed_at, appended_at), octet_length(value), substring(value FOR %(start)s)"
-        " FROM dead_letters WHERE {} ORDER BY coalesce(failed_at, appended_at) DESC NULLS LAST,"
-        " source_partition, source_offset DESC LIMIT %(most)s"
-    ).format(where)
+        " FROM dead_letters WHERE {} ORDER BY {} DESC, source_partition, source_offset DESC"
+        " LIMIT %(most)s"
+    ).format(where, sql.SQL(_FAILED))
     rows = connection.execute(query, values | {"most": selection.limit, "start": _START})
     return [Summary(Origin(*row[:3]), Origin(*row[3:6]), *row[6:]) for row in rows]
 
@@ -278,6 +289,7 @@ def arrays(ids: Sequence[Origin]) -> dict[str, Any]:
     }
 
 
+# As two indexes have it.
 _FAILED: Final = "coalesce(failed_at, appended_at, loaded_at)"
 
 

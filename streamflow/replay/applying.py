@@ -12,7 +12,7 @@ from typing import Final
 from streamflow.errors import StreamFlowError, UsageError
 from streamflow.kafka.publishing import Publisher
 from streamflow.postgres import letter_selection, plan_store, replay_store
-from streamflow.postgres.connections import Connection, connect, session, translated
+from streamflow.postgres.connections import Connection, connect, translated
 from streamflow.postgres.letter_selection import Selection, Status
 from streamflow.postgres.plan_store import Plan, PlannedLetter
 from streamflow.postgres.replay_store import Claim, Outcome, Running
@@ -26,7 +26,7 @@ from streamflow.replay.planning import (
     plan,
     redacted,
 )
-from streamflow.replay.recovery import give_up, recover
+from streamflow.replay.recovery import give_up, recover, recover_before_plan
 from streamflow.replay.report import Options, Report, Sample
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -123,6 +123,21 @@ def apply(
         connection.close()
 
 
+def plan_after_recovery(
+    settings: Settings,
+    streams: Sequence[Stream],
+    selection: Selection,
+    options: Options,
+    *,
+    requested_by: str,
+) -> Report:
+    """As `plan`, but decides first what killed replays left: their dead letters are open again."""
+    recovered = recover_before_plan(settings)
+    report = plan(settings, streams, selection, options, requested_by=requested_by)
+    report.recovered = recovered
+    return report
+
+
 def plan_and_apply(
     settings: Settings,
     streams: Sequence[Stream],
@@ -135,14 +150,8 @@ def plan_and_apply(
     on_progress: OnProgress = lambda _done, _of: None,
 ) -> Report:
     """Makes a plan and applies it at once; arguments and errors are those of `plan` and `apply`.
-
-    What killed replays left is decided first: their dead letters are open again for the plan.
-    `on_plan` is called with the plan before anything is sent.
-    """
-    with session(settings, "replay") as connection:
-        recovered = recover(settings, connection)
-        replay_store.settle(connection)
-    planned = plan(settings, streams, selection, options, requested_by=requested_by)
+    `on_plan` is called with the plan before anything is sent."""
+    planned = plan_after_recovery(settings, streams, selection, options, requested_by=requested_by)
     assert planned.plan_id is not None  # noqa: S101 (it was written down)
     on_plan(planned)
     report = apply(
@@ -153,7 +162,7 @@ def plan_and_apply(
         stop=stop,
         on_progress=on_progress,
     )
-    report.recovered = [*recovered, *report.recovered]
+    report.recovered = [*planned.recovered, *report.recovered]
     report.skipped = dict(Counter(planned.skipped) + Counter(report.skipped))
     return report
 

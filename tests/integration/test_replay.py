@@ -31,7 +31,7 @@ from streamflow.kafka.topics import provision
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamflow.registry import hasher_for, load_streams
-from streamflow.replay.applying import apply, plan_and_apply
+from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
 from streamflow.replay.choosing import make_selection
 from streamflow.replay.planning import plan
 from streamflow.replay.report import Options, Report
@@ -504,7 +504,17 @@ def test_killed_between_any_two_steps(stack: Stack, mark: str, where: str) -> No
     committed = "confirmed" in where
     assert stack.statuses(mark) == {"replaying": 7}
 
-    report = stack.apply(mark, REPAIRED)
+    # A plan by command or job sees what the killed replay left, as it is.
+    planned = plan_after_recovery(
+        stack.settings,
+        stack.streams,
+        make_selection(stack.hasher, text=mark),
+        REPAIRED,
+        requested_by="tests",
+    )
+    assert len(planned.recovered) == 1
+    assert planned.passed == (0 if committed else 7)
+    report = stack.apply_plan(planned.plan_id)
 
     assert report.state == "finished"
     assert report.sent == (0 if committed else 7)
