@@ -6,10 +6,10 @@ from typing import Any, Final
 import dagster as dg
 from pydantic import Field
 
+from streamflow.errors import UsageError
 from streamflow.registry import hasher_for, load_streams
-from streamflow.replay.applying import apply
+from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
 from streamflow.replay.choosing import make_selection
-from streamflow.replay.planning import plan
 from streamflow.replay.report import Options, Report
 from streamflow.settings import load_settings
 
@@ -18,8 +18,14 @@ DEAD_LETTERS: Final = dg.AssetKey(["postgres", "dead_letters"])
 
 class ReplayConfig(dg.Config):
     """What to replay, and how. Filters that are set must all hold; without any, it is every open
-    dead letter. Dagster keeps this configuration: write no clear-text address into it."""
+    dead letter. With `plan_id` only `dry_run` and `requested_by` count. Dagster keeps this
+    configuration: write no clear-text address into it."""
 
+    plan_id: int | None = Field(
+        default=None,
+        description="Apply this plan, as a dry run has told its id: just its dead letters, with its "
+        "options. It goes with `dry_run: false`, and with no filter or option.",
+    )
     error_codes: list[str] = Field(
         default=[],
         description="Only letters with one of these codes, such as SCHEMA_VIOLATION.",
@@ -39,16 +45,21 @@ class ReplayConfig(dg.Config):
     )
     text: str | None = Field(
         default=None,
-        description="Only letters whose payload contains this text. Payloads hold addresses as "
-        "hashes: give the hash.",
+        description="Only letters whose payload or message contains this text, as it is written. "
+        "Payloads hold addresses as hashes: give the hash.",
+    )
+    loaded_until: str | None = Field(
+        default=None,
+        description="Only what the loader had loaded by then; written as `since`. The dashboard "
+        "plans by it what its list has shown.",
     )
     limit: int | None = Field(
         default=None, description="The first so many letters, by partition and offset."
     )
     dry_run: bool = Field(
         default=True,
-        description="Only tell what would pass and what would fail, and change nothing. Set it to "
-        "false to send what would pass.",
+        description="Only make a plan: tell what would pass and what would fail, and its id. Set it "
+        "to false to send what would pass, of the plan in `plan_id` or of a new one.",
     )
     repairs: list[str] = Field(
         default=[],
@@ -82,6 +93,22 @@ class ReplayConfig(dg.Config):
             force=self.force,
         )
 
+    def require_plan_alone(self) -> None:
+        """Checks that nothing beside a plan says what to replay, or how.
+
+        Raises:
+            UsageError: something does, or it is to be a dry run.
+        """
+        if self.dry_run:
+            raise UsageError("a plan is applied with dry_run: false; without plan_id one is made")
+        with_plan = {"plan_id", "dry_run", "requested_by"}
+        for name, field in type(self).model_fields.items():
+            if name not in with_plan and getattr(self, name) != field.default:
+                raise UsageError(
+                    f"{name} cannot go with plan_id: a plan has its dead letters and options; for "
+                    "others make a new plan"
+                )
+
 
 @dg.op(
     name="replay",
@@ -98,26 +125,36 @@ def replay_op(
     """
     settings = load_settings()
     streams = load_streams(settings)
-    selection = make_selection(
-        hasher_for(settings, streams),
-        codes=config.error_codes,
-        since=config.since,
-        until=config.until,
-        ids=config.ids,
-        text=config.text,
-        limit=config.limit,
-    )
-    if config.dry_run:
-        report = plan(settings, streams, selection, config.options())
-    else:
+    by = config.requested_by or f"dagster run {context.run_id}"
+    if config.plan_id is not None:
+        config.require_plan_alone()
         report = apply(
-            settings,
-            streams,
-            selection,
-            config.options(),
-            requested_by=config.requested_by or f"dagster run {context.run_id}",
-            on_progress=_logged(context),
+            settings, streams, config.plan_id, requested_by=by, on_progress=_logged(context)
         )
+    else:
+        selection = make_selection(
+            hasher_for(settings, streams),
+            codes=config.error_codes,
+            since=config.since,
+            until=config.until,
+            ids=config.ids,
+            text=config.text,
+            loaded_until=config.loaded_until,
+            limit=config.limit,
+        )
+        options = config.options()
+        if config.dry_run:
+            report = plan_after_recovery(settings, streams, selection, options, requested_by=by)
+        else:
+            report = plan_and_apply(
+                settings,
+                streams,
+                selection,
+                options,
+                requested_by=by,
+                on_plan=lambda planned: context.log.info(planned.summary()),
+                on_progress=_logged(context),
+            )
     context.log.info(report.summary())
     metadata = metadata_of(report)
     # Yielded, since an event that is only logged is lost when the op fails.
@@ -130,8 +167,9 @@ def replay_op(
 @dg.job(
     name="replay_dead_letters",
     executor_def=dg.in_process_executor,
-    description="Replays dead letters: by default only the plan, what would pass and what would "
-    "fail today. With `dry_run: false` it sends what would pass, each exactly once.",
+    description="Replays dead letters: by default it only makes a plan, what would pass and what "
+    "would fail today. With `dry_run: false` and `plan_id` it sends what that plan let pass, each "
+    "exactly once.",
 )
 def replay_dead_letters() -> None:
     """One op, configured in the launchpad."""
@@ -152,6 +190,8 @@ def metadata_of(report: Report) -> Mapping[str, Any]:
         "by_code": dg.MetadataValue.md(_by_code(report)),
         "samples": dg.MetadataValue.md(_samples(report)),
     }
+    if report.plan_id is not None:
+        found["plan_id"] = report.plan_id
     if report.replay_id is not None:
         found["replay_id"] = report.replay_id
     return found

@@ -110,6 +110,11 @@ class Demand:
                 wish.due_at = 0.0
         self._wake.set()
 
+    def forget(self, key: Hashable) -> None:
+        """Ends fetching something: whoever asked keeps the answer."""
+        with self._guard:
+            self._wishes.pop(key, None)
+
     def _run(self) -> None:
         while not self._ended.is_set():
             now = time.monotonic()

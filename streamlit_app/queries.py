@@ -1,16 +1,24 @@
 """Reads of the database for single pages. Each opens a connection of its own that can change nothing,
 has a limit of rows, and follows an index."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.letter_selection import (
+    Selection,
+    Status,
+    Summary,
+    counts,
+    decoded,
+    full,
+    summaries,
+)
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -19,6 +27,7 @@ from streamlit_app.series import MAX_POINTS
 
 _TIMEOUT: Final = 5  # seconds
 MOST_LETTERS: Final = 500
+MOST_COUNTED: Final = 100_000
 
 
 @contextmanager
@@ -103,49 +112,42 @@ def windows(settings: Settings, stream: Stream, span: float, end: datetime | Non
     return Windows(tuple(WindowCell(*each) for each in rows), step, until, newest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetterFilter:
-    """Which dead letters; empty parts match all.
+class DeadLetters(NamedTuple):
+    """What a filter shows at one moment.
 
     Attributes:
-        codes: error codes.
-        status: open, replayed, quarantined …
-        since: seconds before now, by the broker's time; None for ever.
-        text: in the value, or in the message.
+        rows: the newest of them, at most 500.
+        counts: how many match, by status; not counted further than just past 100,000 in all.
+        as_of: the moment, by the database's clock.
     """
 
-    codes: tuple[str, ...] = ()
-    status: str | None = None
-    since: float | None = None
-    text: str = ""
+    rows: tuple[Summary, ...]
+    counts: dict[Status, int]
+    as_of: datetime
 
 
-_LETTERS: Final = """
-SELECT source_topic, source_partition, source_offset, origin_topic, origin_partition, origin_offset,
-       record_topic, record_partition, record_offset, error_code, stage, exception, message, attempt,
-       redacted, failed_at, status, key, value, headers, appended_at
-  FROM dead_letters
- WHERE (%(codes)s::text[] IS NULL OR error_code = ANY(%(codes)s))
-   AND (%(status)s::text IS NULL OR status = %(status)s)
-   AND (%(since)s::float8 IS NULL OR appended_at >= now() - %(since)s * interval '1 s')
-   AND (%(text)s = '' OR position(convert_to(%(text)s, 'UTF8') IN value) > 0
-        OR position(lower(%(text)s) IN lower(message)) > 0)
- ORDER BY appended_at DESC NULLS LAST, record_partition, record_offset DESC
- LIMIT %(most)s
-"""
+def dead_letters(settings: Settings, selection: Selection) -> DeadLetters:
+    """The selected dead letters, of one snapshot.
+
+    Raises:
+        Unavailable: the database does not answer, or not within five seconds.
+    """
+    with _reader(settings) as connection, connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        row = connection.execute("SELECT now()").fetchone()
+        assert row is not None  # noqa: S101 (one row always)
+        return DeadLetters(
+            tuple(summaries(connection, replace(selection, limit=MOST_LETTERS))),
+            counts(connection, selection, MOST_COUNTED + 1),
+            row[0],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
-    """A dead letter. Its addresses were hashed before it was written.
-
-    Attributes:
-        id: as ``topic/partition/offset`` of the record that failed: what a replay is asked for by.
-        position: of the dead letter itself.
-    """
+class DeadLetter:
+    """A dead letter in full. Its addresses were hashed before it was written."""
 
     id: str
-    position: str
     origin: Origin
     code: str
     stage: str
@@ -153,54 +155,36 @@ class Letter:
     message: str
     attempt: int
     redacted: bool
-    failed_at: datetime | None
     status: str
-    key: str | None
     value: str | None
     headers: tuple[tuple[str, str], ...]
-    appended_at: datetime | None
 
 
-def letters(settings: Settings, wanted: LetterFilter) -> tuple[Letter, ...]:
-    """Dead letters, the newest first, at most 500.
+def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
+    """A dead letter by its id; None where there is none.
 
     Raises:
-        Unavailable: the database does not answer, or not within five seconds.
+        Unavailable: the database does not answer.
     """
-    values = {
-        "codes": list(wanted.codes) or None,
-        "status": wanted.status,
-        "since": wanted.since,
-        "text": wanted.text.strip().replace("\0", ""),
-        "most": MOST_LETTERS,
-    }
     with _reader(settings) as connection:
-        cursor = connection.cursor(row_factory=dict_row)
-        rows = cursor.execute(_LETTERS, values).fetchall()
-    return tuple(_letter(row) for row in rows)
-
-
-def _letter(row: Mapping[str, Any]) -> Letter:
-    record = (row["record_topic"], row["record_partition"], row["record_offset"])
-    source = (row["source_topic"], row["source_partition"], row["source_offset"])
-    held = row["headers"]
-    pairs = held.items() if isinstance(held, dict) else [tuple(each) for each in held or ()]
-    return Letter(
-        id="/".join(map(str, source)),
-        position="/".join(map(str, record)),
-        origin=Origin(row["origin_topic"], row["origin_partition"], row["origin_offset"]),
-        code=row["error_code"],
-        stage=row["stage"],
-        exception=row["exception"],
-        message=row["message"],
-        attempt=row["attempt"],
-        redacted=row["redacted"],
-        failed_at=row["failed_at"],
-        status=row["status"],
-        key=None if row["key"] is None else as_text(bytes(row["key"]))[0],
-        value=None if row["value"] is None else as_text(bytes(row["value"]))[0],
-        headers=tuple((str(pair[0]), str(pair[-1])) for pair in pairs),
-        appended_at=row["appended_at"],
+        found = full(connection, id_)
+    if found is None:
+        return None
+    return DeadLetter(
+        id=str(id_),
+        origin=Origin(*(found[f"origin_{part}"] for part in ("topic", "partition", "offset"))),
+        code=found["error_code"],
+        stage=found["stage"],
+        exception=found["exception"],
+        message=found["message"],
+        attempt=found["attempt"],
+        redacted=found["redacted"],
+        status=found["status"],
+        value=None if found["value"] is None else as_text(bytes(found["value"]))[0],
+        headers=tuple(
+            (name, "" if value is None else as_text(value)[0])
+            for name, value in decoded(found["headers"])
+        ),
     )
 
 

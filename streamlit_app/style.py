@@ -50,6 +50,8 @@ CSS: Final = """
 .sf-table code, .sf code { font-size: .82rem; background: light-dark(#eef1f5, #1d2833);
   padding: .05rem .3rem; border-radius: .25rem; overflow-wrap: anywhere; }
 .sf-table code { white-space: nowrap; }
+/* The job's own tables, in markdown. */
+.st-key-card-replay [data-testid="stMarkdown"] table { display: block; overflow-x: auto; font-size: .82rem; }
 .sf-banner { display: flex; gap: .7rem; padding: .6rem .9rem; border-radius: .5rem;
   border: 1px solid; border-left-width: 5px; background: var(--sf-card); font-size: .92rem; }
 .sf-banner b { display: block; } .sf-banner span { color: var(--sf-text); }

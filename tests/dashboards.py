@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Error as BrowserError
 
 from faults import wait_until
 from pipeline import environment
@@ -125,16 +126,19 @@ def tick(page: Page, key: str, row: int) -> None:
 
 
 def choose(page: Page, label: str, option: str) -> None:
-    """Takes an option of a selection. A page that is still being drawn closes the list again: it is
-    opened until the option is there, as people do it."""
-    field = page.get_by_label(label)
+    """Takes an option of a selection. A page that is still being drawn closes or moves the list: it is
+    opened until the option could be clicked, as people do it."""
+    field = page.get_by_label(label, exact=True)
     found = page.get_by_role("option", name=option)
 
-    def opened() -> bool:
+    def clicked() -> bool:
         if not found.is_visible():
             field.click()
-        return found.is_visible()
+        try:
+            found.click(timeout=2_000)
+        except BrowserError:
+            return False
+        return True
 
-    wait_until(opened, PATIENCE / 1000, f"the option {option!r}")
-    found.click()
+    wait_until(clicked, PATIENCE / 1000, f"the option {option!r}")
     field.press("Escape")

@@ -12,8 +12,6 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from streamflow.postgres.letter_selection import Selection
-    from streamflow.replay.report import Report
     from streamflow.settings import Settings
     from streamflow.stream import Stream
 
@@ -31,7 +29,10 @@ Ids = Annotated[
 ]
 Text = Annotated[
     str | None,
-    typer.Option(help="Whose payload contains this text; an address is looked for by its hash."),
+    typer.Option(
+        help="Whose payload or message contains this text, as it is written; an address is looked "
+        "for by its hash."
+    ),
 ]
 
 
@@ -85,7 +86,7 @@ def list_(
     with session(settings, "dlq") as connection:
         settle(connection)
         found = summaries(connection, selection)
-        total = count(connection, _without_limit(selection))
+        total = count(connection, selection)
     if as_json:
         for each in found:
             typer.echo(json.dumps(summary_json(each)))
@@ -124,6 +125,7 @@ def show(
 
 
 def replay(
+    context: typer.Context,
     code: Codes = None,
     since: Since = None,
     until: Until = None,
@@ -140,8 +142,22 @@ def replay(
         ),
     ] = None,
     apply_: Annotated[
-        bool, typer.Option("--apply", help="Do it. Without this, only the plan is shown.")
+        bool,
+        typer.Option(
+            "--apply",
+            help="Do it: apply the plan that --plan names, or else make one and apply that. Without "
+            "this, a plan is made and shown.",
+        ),
     ] = False,
+    plan_id: Annotated[
+        int | None,
+        typer.Option(
+            "--plan",
+            metavar="ID",
+            help="Apply this plan, with --apply: just its dead letters, with its options. Kept for 7 "
+            "days.",
+        ),
+    ] = None,
     canary: Annotated[
         int, typer.Option(help="Letters to send first and to see stored before any other.")
     ] = 10,
@@ -161,45 +177,84 @@ def replay(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Replays open dead letters: shows the plan, and with --apply sends what would pass.
+    """Replays open dead letters: makes a plan and shows it; with --apply sends what would pass.
 
-    Exits 1 if a letter would fail, or failed. Run twice, stopped or killed, it neither loses nor
-    doubles a record: run it again.
+    A plan names its dead letters: --plan ID --apply sends those of them that still pass, and no
+    others. Exits 1 if a dead letter would fail, or failed. Run twice, stopped or killed, it neither
+    loses nor doubles a record: run it again.
 
-    Example: streamflow dlq replay --code SCHEMA_VIOLATION --repair add_zone --apply
+    Example: streamflow dlq replay --code SCHEMA_VIOLATION --repair add_zone
     """
+    from getpass import getuser
+
     from streamflow.cli.letters import report_view
+    from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
     from streamflow.replay.choosing import make_selection
-    from streamflow.replay.planning import plan
     from streamflow.replay.report import Options
 
+    if plan_id is not None:
+        _require_plan_alone(context, apply_)
     settings, streams = _settings_and_streams()
-    options = Options(
-        repairs=tuple(repair or ()),
-        canary=canary,
-        rate=rate,
-        max_attempts=max_attempts,
-        force=force,
-        patience=wait,
-    )
-    selection = make_selection(
-        _hasher(settings, streams),
-        codes=code or (),
-        since=since,
-        until=until,
-        ids=id_ or (),
-        text=text,
-        limit=limit,
-    )
-    if apply_:
-        report = _apply(settings, streams, selection, options, by)
+    by = by or getuser()
+    if plan_id is not None:
+        with _progress() as shown:
+            report = apply(settings, streams, plan_id, requested_by=by, **shown)
     else:
-        report = plan(settings, streams, selection, options)
+        options = Options(
+            repairs=tuple(repair or ()),
+            canary=canary,
+            rate=rate,
+            max_attempts=max_attempts,
+            force=force,
+            patience=wait,
+        )
+        selection = make_selection(
+            _hasher(settings, streams),
+            codes=code or (),
+            since=since,
+            until=until,
+            ids=id_ or (),
+            text=text,
+            limit=limit,
+        )
+        if apply_:
+            with _progress() as shown:
+                report = plan_and_apply(
+                    settings,
+                    streams,
+                    selection,
+                    options,
+                    requested_by=by,
+                    on_plan=lambda planned: typer.echo(planned.summary(), err=True),
+                    **shown,
+                )
+        else:
+            report = plan_after_recovery(settings, streams, selection, options, requested_by=by)
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     else:
         report_view(report)
     raise typer.Exit(0 if report.good else 1)
+
+
+def _require_plan_alone(context: typer.Context, apply_: bool) -> None:
+    """Raises UsageError where something beside the plan says what to replay, or how."""
+    from streamflow.errors import UsageError
+
+    beside = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and name not in ("plan_id", "apply_", "by", "as_json"):
+            beside.append(parameter.opts[0])
+    if beside:
+        raise UsageError(
+            f"{beside[0]} cannot go with --plan: a plan has its dead letters and options; for others "
+            "make a new plan"
+        )
+    if not apply_:
+        raise UsageError("--plan is for --apply: add it to replay what the plan lets pass")
 
 
 def _settings_and_streams() -> "tuple[Settings, tuple[Stream, ...]]":
@@ -216,25 +271,11 @@ def _hasher(settings: "Settings", streams: "tuple[Stream, ...]") -> Any:
     return hasher_for(settings, streams)
 
 
-def _without_limit(selection: "Selection") -> "Selection":
-    from dataclasses import replace
-
-    return replace(selection, limit=None)
-
-
-def _apply(
-    settings: "Settings",
-    streams: "tuple[Stream, ...]",
-    selection: "Selection",
-    options: Any,
-    by: str | None,
-) -> "Report":
-    from getpass import getuser
-
+@contextmanager
+def _progress() -> Iterator[dict[str, Any]]:
+    """A bar on stderr, and an end in order on Ctrl-C; yields the arguments of `apply` for both."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from streamflow.replay.applying import apply
 
     columns = (
         TextColumn("{task.description}"),
@@ -252,15 +293,7 @@ def _apply(
             what = "waiting until all is seen stored" if done >= total else "replaying"
             bar.update(task, completed=done, total=total, description=what)
 
-        return apply(
-            settings,
-            streams,
-            selection,
-            options,
-            requested_by=by or getuser(),
-            stop=stop,
-            on_progress=on_progress,
-        )
+        yield {"stop": stop, "on_progress": on_progress}
 
 
 @contextmanager

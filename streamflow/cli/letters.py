@@ -28,7 +28,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def summary_json(letter: Summary) -> dict[str, Any]:
     """A letter of a list."""
-    return letter._asdict() | {
+    found = letter._asdict()
+    del found["start"]
+    return found | {
         "id": str(letter.id),
         "origin": str(letter.origin),
         "failed_at": _time(letter.failed_at),
@@ -157,7 +159,8 @@ def report_view(report: Report) -> None:
         )
     console.print(escape(report.summary()), highlight=False)
     if report.dry_run and report.passed:
-        console.print("Nothing was changed; --apply replays what would pass.")
+        console.print("Nothing was changed. To replay just what would pass of these:")
+        console.print(f"  streamflow dlq replay --plan {report.plan_id} --apply", highlight=False)
 
 
 def _position(letter: dict[str, Any], kind: str) -> str:

@@ -1,19 +1,22 @@
 """Choosing dead letters, and reading them."""
 
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from psycopg import sql
 
 from streamflow.postgres.connections import Connection
 from streamflow.records import OWN_HEADER_PREFIXES, Headers, Origin
 
-_PAGE: Final = 500  # letters
+T = TypeVar("T")
+
+PAGE: Final = 500  # dead letters
 _PAGE_BYTES: Final = 32 * 1024 * 1024  # of payload; a single larger one is a page of its own
+_START: Final = 200  # bytes of a payload that a list shows
 
 
 class Status(StrEnum):
@@ -35,7 +38,10 @@ class Selection:
         since: failed then or later (appended, where a letter does not say when it failed).
         until: failed before then.
         ids: positions of the records that failed.
-        text: contained in the payload. Payloads are redacted: an address must be given hashed.
+        text: contained in the payload or in the message, as it is written; not in headers. Payloads
+            are redacted: an address must be given hashed.
+        loaded_until: loaded then or earlier, by the database's clock: what was there when somebody
+            looked. Rows that were being loaded at that moment may count as either.
         statuses: any of these; all when empty.
         limit: the first so many, by partition and offset of the failed record.
     """
@@ -45,6 +51,7 @@ class Selection:
     until: datetime | None = None
     ids: tuple[Origin, ...] = ()
     text: str | None = None
+    loaded_until: datetime | None = None
     statuses: tuple[Status, ...] = (Status.OPEN,)
     limit: int | None = None
 
@@ -56,6 +63,7 @@ class Selection:
             "until": self.until.isoformat() if self.until else None,
             "ids": list(map(str, self.ids)),
             "text": self.text,
+            "loaded_until": self.loaded_until.isoformat() if self.loaded_until else None,
             "statuses": [each.value for each in self.statuses],
             "limit": self.limit,
         }
@@ -85,7 +93,8 @@ class Letter(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A dead letter, as a list shows it; times are aware, `size` is the payload's, in bytes."""
+    """A dead letter, as a list shows it; times are aware, `size` is the payload's, in bytes, and
+    `start` its first 200 bytes."""
 
     id: Origin
     origin: Origin
@@ -96,36 +105,36 @@ class Summary(NamedTuple):
     message: str
     failed_at: datetime | None
     size: int | None
+    start: bytes | None = None
 
 
-def count(
-    connection: Connection, selection: Selection, loaded_until: datetime | None = None
-) -> int:
-    """How many letters a selection holds."""
-    where, values = _conditions(selection, loaded_until)
-    query = sql.SQL("SELECT count(*) FROM dead_letters WHERE {}").format(where)
-    row = connection.execute(query, values).fetchone()
-    found = int(row[0]) if row else 0
-    return found if selection.limit is None else min(found, selection.limit)
+def count(connection: Connection, selection: Selection) -> int:
+    """How many dead letters a selection holds, whatever its limit."""
+    return sum(counts(connection, selection).values())
 
 
-def pages(
-    connection: Connection,
-    selection: Selection,
-    *,
-    most: int = _PAGE,
-    loaded_until: datetime | None = None,
-) -> Iterator[list[Origin]]:
-    """The ids of a selection, in the order of the primary key, a page at a time. Each page is a
-    query of its own: what changes meanwhile, ahead of it, is seen.
+def counts(
+    connection: Connection, selection: Selection, most: int | None = None
+) -> dict[Status, int]:
+    """How many dead letters of each status a selection holds, whatever its limit.
 
     Args:
         connection: where to look.
-        selection: which letters.
-        most: letters in a page.
-        loaded_until: leaves out what came later, such as letters of what this replay has sent.
+        selection: which ones.
+        most: counts no further, so that a large table costs no more than that.
     """
-    where, values = _conditions(selection, loaded_until)
+    where, values = _conditions(selection)
+    query = sql.SQL(
+        "SELECT status, count(*) FROM (SELECT status FROM dead_letters WHERE {} LIMIT %(most)s)"
+        " AS counted GROUP BY status"
+    )
+    rows = connection.execute(query.format(where), values | {"most": most})
+    return {Status(status): number for status, number in rows}
+
+
+def pages(connection: Connection, selection: Selection) -> Iterator[list[Origin]]:
+    """The ids of a selection, in the order of the primary key, a page at a time."""
+    where, values = _conditions(selection)
     after: Origin | None = None
     left = selection.limit
     while left is None or left > 0:
@@ -141,19 +150,26 @@ def pages(
             " coalesce(octet_length(value), 0) FROM dead_letters WHERE {}{}"
             " ORDER BY source_partition, source_offset, source_topic LIMIT %(most)s"
         ).format(where, behind)
-        values["most"] = most if left is None else min(most, left)
-        page: list[Origin] = []
-        size = 0
-        for topic, partition, offset, length in connection.execute(query, values).fetchall():
-            if page and size + length > _PAGE_BYTES:
-                break
-            page.append(Origin(topic, partition, offset))
-            size += length
+        values["most"] = PAGE if left is None else min(PAGE, left)
+        rows = connection.execute(query, values).fetchall()
+        page = within_page((Origin(*row[:3]), row[3]) for row in rows)
         if not page:
             return
         yield page
         after = page[-1]
         left = None if left is None else left - len(page)
+
+
+def within_page(rows: Iterable[tuple[T, int]]) -> list[T]:
+    """As many of these as fit into a page, by the bytes of each; at least one."""
+    page: list[T] = []
+    size = 0
+    for each, length in rows:
+        if page and size + length > _PAGE_BYTES:
+            break
+        page.append(each)
+        size += length
+    return page
 
 
 # Whether a claimed origin is one is for the database to know: it is that of a letter too.
@@ -195,7 +211,7 @@ def read(
         statuses: others are left out.
         lock: until the end of the transaction; leaves out what another one has locked.
     """
-    values = _arrays(ids) | {"group": group, "statuses": [each.value for each in statuses]}
+    values = arrays(ids) | {"group": group, "statuses": [each.value for each in statuses]}
     query = sql.SQL(_LETTERS) + sql.SQL(" FOR UPDATE OF letter SKIP LOCKED" if lock else "")
     return [_letter(row) for row in connection.execute(query, values)]
 
@@ -227,22 +243,22 @@ def statuses_of(connection: Connection, ids: Sequence[Origin]) -> dict[Origin, S
         "SELECT source_topic, source_partition, source_offset, status FROM dead_letters"
         " WHERE (source_topic, source_partition, source_offset) IN (SELECT * FROM"
         " unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))",
-        _arrays(ids),
+        arrays(ids),
     )
     return {Origin(*row[:3]): Status(row[3]) for row in rows}
 
 
 def summaries(connection: Connection, selection: Selection) -> list[Summary]:
-    """The selected letters without their payload, the latest first."""
+    """The selected dead letters without their whole payload, the latest first."""
     where, values = _conditions(selection)
     query = sql.SQL(
         "SELECT source_topic, source_partition, source_offset, origin_topic, origin_partition,"
         " origin_offset, error_code, status, attempt, stage, message,"
-        " coalesce(failed_at, appended_at), octet_length(value) FROM dead_letters WHERE {}"
-        " ORDER BY coalesce(failed_at, appended_at) DESC NULLS LAST,"
-        " source_partition, source_offset DESC LIMIT %(most)s"
-    ).format(where)
-    rows = connection.execute(query, values | {"most": selection.limit})
+        " coalesce(failed_at, appended_at), octet_length(value), substring(value FOR %(start)s)"
+        " FROM dead_letters WHERE {} ORDER BY {} DESC, source_partition, source_offset DESC"
+        " LIMIT %(most)s"
+    ).format(where, sql.SQL(_FAILED))
+    rows = connection.execute(query, values | {"most": selection.limit, "start": _START})
     return [Summary(Origin(*row[:3]), Origin(*row[3:6]), *row[6:]) for row in rows]
 
 
@@ -264,7 +280,8 @@ def full(connection: Connection, id_: Origin) -> dict[str, Any] | None:
     return None if row is None else dict(zip(_COLUMNS, row, strict=True))
 
 
-def _arrays(ids: Sequence[Origin]) -> dict[str, Any]:
+def arrays(ids: Sequence[Origin]) -> dict[str, Any]:
+    """Ids as the parameters of an ``unnest``."""
     return {
         "topics": [each.topic for each in ids],
         "partitions": [each.partition for each in ids],
@@ -272,12 +289,11 @@ def _arrays(ids: Sequence[Origin]) -> dict[str, Any]:
     }
 
 
+# As two indexes have it.
 _FAILED: Final = "coalesce(failed_at, appended_at, loaded_at)"
 
 
-def _conditions(
-    selection: Selection, loaded_until: datetime | None = None
-) -> tuple[sql.Composed, dict[str, Any]]:
+def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
     """The WHERE of a selection, and its parameters."""
     found: list[sql.Composable] = [sql.SQL("true")]
     values: dict[str, Any] = {}
@@ -303,11 +319,16 @@ def _conditions(
                 " unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))"
             )
         )
-        values |= _arrays(selection.ids)
+        values |= arrays(selection.ids)
     if selection.text is not None:
-        found.append(sql.SQL("position(%(text)s IN value) > 0"))
+        found.append(
+            sql.SQL(
+                "(position(%(text)s IN value) > 0"
+                " OR position(%(text)s IN convert_to(message, 'UTF8')) > 0)"
+            )
+        )
         values["text"] = selection.text.encode()
-    if loaded_until is not None:
+    if selection.loaded_until is not None:
         found.append(sql.SQL("loaded_at <= %(loaded_until)s"))
-        values["loaded_until"] = loaded_until
+        values["loaded_until"] = selection.loaded_until
     return sql.SQL(" AND ").join(found), values

@@ -5,7 +5,7 @@ in Kafka is known but not committed, ``sent`` once it is, and then what the load
 ``duplicate`` or ``rejected``. Whatever a killed replay left in the first two is decided by `resolve`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.letter_selection import Status
+from streamflow.postgres.plan_store import Plan
 from streamflow.records import Origin
 
 _LOCKS: Final = 0x5F11  # the first half of the advisory locks' keys
@@ -39,7 +40,6 @@ class Running(NamedTuple):
 
     id: int
     transactional_id: str
-    started_at: datetime
 
 
 class Claim(NamedTuple):
@@ -79,15 +79,14 @@ def begin(
     *,
     transactional_id: str,
     requested_by: str,
-    selection: Mapping[str, Any],
-    options: Mapping[str, Any],
+    plan: Plan,
 ) -> Running:
-    """Writes a new replay down, and locks it for as long as this connection lives."""
+    """Writes down that a plan is being applied, and locks that for as long as this connection lives."""
     with connection.transaction():
         row = connection.execute(
-            "INSERT INTO replays (transactional_id, requested_by, selection, options)"
-            " VALUES (%s, %s, %s, %s) RETURNING id, transactional_id, started_at",
-            [transactional_id, requested_by, Jsonb(dict(selection)), Jsonb(dict(options))],
+            "INSERT INTO replays (transactional_id, requested_by, selection, options, plan_id)"
+            " VALUES (%s, %s, %s, %s, %s) RETURNING id, transactional_id",
+            [transactional_id, requested_by, Jsonb(plan.selection), Jsonb(plan.options), plan.id],
         ).fetchone()
         assert row is not None  # noqa: S101 (RETURNING of one row)
         # Before others can see the row: whoever sees it unlocked takes it for killed.
@@ -107,7 +106,7 @@ def finish(connection: Connection, replay_id: int, state: str, note: str) -> Non
 def running(connection: Connection) -> list[Running]:
     """The replays that have not ended, the killed ones among them."""
     rows = connection.execute(
-        "SELECT id, transactional_id, started_at FROM replays WHERE state = 'running' ORDER BY id"
+        "SELECT id, transactional_id FROM replays WHERE state = 'running' ORDER BY id"
     )
     return [Running(*row) for row in rows]
 

@@ -1,30 +1,32 @@
-"""Sending dead letters again: each once, whatever is killed, and at most as fast as allowed (G8)."""
+"""Applying a plan: the dead letters of it are sent again, each once, whatever is killed, and at most
+as fast as allowed (G8)."""
 
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from streamflow.errors import StreamFlowError
+from streamflow.errors import StreamFlowError, UsageError
 from streamflow.kafka.publishing import Publisher
-from streamflow.postgres import letter_selection, replay_store
+from streamflow.postgres import letter_selection, plan_store, replay_store
 from streamflow.postgres.connections import Connection, connect, translated
-from streamflow.postgres.letter_selection import Selection
+from streamflow.postgres.letter_selection import Selection, Status
+from streamflow.postgres.plan_store import Plan, PlannedLetter
 from streamflow.postgres.replay_store import Claim, Outcome, Running
 from streamflow.records import Origin
-from streamflow.registry import hasher_for
 from streamflow.replay.planning import (
     SAMPLES,
     Planner,
     Verdict,
-    eligible,
-    left_out,
+    eligible_statuses,
     make_planner,
+    plan,
+    redacted,
 )
-from streamflow.replay.recovery import give_up, recover
+from streamflow.replay.recovery import give_up, recover, recover_before_plan
 from streamflow.replay.report import Options, Report, Sample
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -32,18 +34,24 @@ from streamflow.stream import Stream
 _BATCH: Final = 200  # letters in a transaction
 _POLL: Final = 0.25  # seconds
 
-# Told: letters done, letters selected.
+# Called with the dead letters done, and those of the plan.
 OnProgress = Callable[[int, int], None]
+OnPlan = Callable[[Report], None]
+
+# Why dead letters of a plan are left out, besides their status now.
+_GONE: Final = "gone"
+_IN_USE: Final = "in use by another process"
+_PASSES_NOW: Final = "passing only since the plan was made"
 
 
 class _Stop(Exception):
-    """Ends a replay in order, with what is to be told of it."""
+    """Ends a replay in order, with what the report says of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
     settings: Settings
-    selection: Selection
+    plan: Plan
     options: Options
     stop: threading.Event
     on_progress: OnProgress
@@ -52,59 +60,59 @@ class _Request:
 def apply(
     settings: Settings,
     streams: Sequence[Stream],
-    selection: Selection,
-    options: Options,
+    plan_id: int,
     *,
     requested_by: str,
     stop: threading.Event | None = None,
     on_progress: OnProgress = lambda _done, _of: None,
 ) -> Report:
-    """Replays the selected letters that would pass. The others stay as they are, noted as failing.
+    """Replays the dead letters of a plan that pass, with the plan's options, and no others.
 
-    Nothing is lost or doubled by running it twice or several at once, by stopping or killing it:
-    what is sent is written down before and after, the next replay decides what a killed one left
-    open, and letters that another one holds are left to it.
+    Each is judged again first. One that would fail now stays as it is, noted as failing; one that
+    was replayed meanwhile, is gone, or passes only since the plan was made is left out, and the
+    report counts it.
+
+    Nothing is lost or doubled by applying a plan twice or several times at once, by stopping or
+    killing it: what is sent is written down before and after, the next replay decides what a killed
+    one left open, and dead letters that another one holds are left to it.
 
     Args:
         settings: where broker and database are.
-        streams: whose letters.
-        selection: which letters; its statuses are those that can be replayed.
-        options: how.
-        requested_by: who is told to have wanted it; an address is hashed.
+        streams: whose dead letters.
+        plan_id: of a plan that `plan` has made.
+        requested_by: who wants it, for the record; an address is hashed.
         stop: ends it in order after the batch in hand.
-        on_progress: told after each batch.
+        on_progress: called after each batch.
 
     Raises:
-        UsageError: a repair or an id is unknown.
+        UsageError: there is no such plan, it is too old, or a repair of it is unknown.
         Unavailable: broker or database does not answer; start it again when they do.
         Fenced: another process has taken this replay over, since this one stood still.
     """
-    planner = make_planner(settings, streams, options)
-    selection = eligible(selection, options)
-    requested_by = hasher_for(settings, streams).redact(requested_by.encode()).decode()
-    request = _Request(
-        settings=settings,
-        selection=selection,
-        options=options,
-        stop=stop or threading.Event(),
-        on_progress=on_progress,
-    )
     connection = connect(settings, "replay", statement_timeout=0)
     running: Running | None = None
     try:
         with translated():
+            found = _find(connection, plan_id)
+            options = Options.from_dict(found.options)
+            planner = make_planner(settings, streams, options)
             recovered = recover(settings, connection)
             replay_store.settle(connection)
-            skipped = left_out(connection, selection)
             running = replay_store.begin(
                 connection,
                 transactional_id=f"{settings.prefix}replay-{uuid.uuid4().hex}",
-                requested_by=requested_by,
-                selection=selection.as_dict(),
-                options=options.as_dict(),
+                requested_by=redacted(settings, streams, requested_by),
+                plan=found,
+            )
+            request = _Request(
+                settings=settings,
+                plan=found,
+                options=options,
+                stop=stop or threading.Event(),
+                on_progress=on_progress,
             )
             report = _Replay(request, planner, connection, running).run()
-        report.skipped, report.recovered = skipped, recovered
+        report.recovered = recovered
         return report
     except BaseException as error:
         connection.close()
@@ -113,6 +121,60 @@ def apply(
         raise
     finally:
         connection.close()
+
+
+def plan_after_recovery(
+    settings: Settings,
+    streams: Sequence[Stream],
+    selection: Selection,
+    options: Options,
+    *,
+    requested_by: str,
+) -> Report:
+    """As `plan`, but decides first what killed replays left: their dead letters are open again."""
+    recovered = recover_before_plan(settings)
+    report = plan(settings, streams, selection, options, requested_by=requested_by)
+    report.recovered = recovered
+    return report
+
+
+def plan_and_apply(
+    settings: Settings,
+    streams: Sequence[Stream],
+    selection: Selection,
+    options: Options,
+    *,
+    requested_by: str,
+    stop: threading.Event | None = None,
+    on_plan: OnPlan = lambda _plan: None,
+    on_progress: OnProgress = lambda _done, _of: None,
+) -> Report:
+    """Makes a plan and applies it at once; arguments and errors are those of `plan` and `apply`.
+    `on_plan` is called with the plan before anything is sent."""
+    planned = plan_after_recovery(settings, streams, selection, options, requested_by=requested_by)
+    assert planned.plan_id is not None  # noqa: S101 (it was written down)
+    on_plan(planned)
+    report = apply(
+        settings,
+        streams,
+        planned.plan_id,
+        requested_by=requested_by,
+        stop=stop,
+        on_progress=on_progress,
+    )
+    report.recovered = [*planned.recovered, *report.recovered]
+    report.skipped = dict(Counter(planned.skipped) + Counter(report.skipped))
+    return report
+
+
+def _find(connection: Connection, plan_id: int) -> Plan:
+    found = plan_store.find(connection, plan_id)
+    if found is None:
+        raise UsageError(
+            f"there is no plan {plan_id}, or it is older than {plan_store.KEPT.days} days: make a new "
+            "one with `streamflow dlq replay`"
+        )
+    return found
 
 
 def _why(error: BaseException) -> str:
@@ -134,7 +196,8 @@ class _Replay:
         self._done = 0
         self._canary_seen = False
         self._began = time.monotonic()
-        self._total = letter_selection.count(connection, request.selection, running.started_at)
+        self._total = plan_store.size(connection, request.plan.id)
+        self._left_out: Counter[str] = Counter()
 
     def run(self) -> Report:
         state, note = "finished", ""
@@ -151,10 +214,8 @@ class _Replay:
         return self._report(state, note)
 
     def _send_all(self, publisher: Publisher) -> None:
-        for ids in letter_selection.pages(
-            self._connection, self._request.selection, loaded_until=self._running.started_at
-        ):
-            left = ids
+        for page in plan_store.pages(self._connection, self._request.plan.id):
+            left = page
             while left:
                 size = self._batch_size()
                 batch, left = left[:size], left[size:]
@@ -178,13 +239,16 @@ class _Replay:
         """Waits until the rate allows another batch.
 
         Raises:
-            _Stop: told to.
+            _Stop: it was asked to end.
         """
         due = self._began + self._sent / self._options.rate
         if self._request.stop.wait(max(0.0, due - time.monotonic())):
-            raise _Stop("stopped on demand; run it again for the letters that are left")
+            raise _Stop(
+                f"stopped on demand; apply plan {self._request.plan.id} again for the dead letters "
+                "that are left"
+            )
 
-    def _send(self, publisher: Publisher, ids: Sequence[Origin]) -> None:
+    def _send(self, publisher: Publisher, planned: Sequence[PlannedLetter]) -> None:
         """Sends a batch.
 
         1. in one database transaction: lock the letters, judge them, write down what is meant;
@@ -194,14 +258,7 @@ class _Replay:
         A kill between any two of these leaves what `recovery` can tell apart.
         """
         with self._connection.transaction():
-            letters = letter_selection.read(
-                self._connection,
-                ids,
-                group=self._request.settings.group("loader"),
-                statuses=self._request.selection.statuses,
-                lock=True,
-            )
-            verdicts = [self._planner.judge(letter) for letter in letters]
+            verdicts = self._judge(planned)
             replay_store.claim(self._connection, self._running.id, list(map(_claim, verdicts)))
         records = [each.record for each in verdicts if each.record is not None]
         if not records:
@@ -215,6 +272,42 @@ class _Replay:
         )
         replay_store.confirm(self._connection, self._running.id)
         self._sent += len(records)
+
+    def _judge(self, planned: Sequence[PlannedLetter]) -> list[Verdict]:
+        """Locks and judges dead letters; counts those that are left out."""
+        ids = [each.id for each in planned]
+        letters = letter_selection.read(
+            self._connection,
+            ids,
+            group=self._request.settings.group("loader"),
+            statuses=eligible_statuses(self._options),
+            lock=True,
+        )
+        passed = {each.id for each in planned if each.passes}
+        verdicts, unplanned = [], 0
+        for verdict in map(self._planner.judge, letters):
+            if verdict.record is None or verdict.letter.id in passed:
+                verdicts.append(verdict)
+            else:
+                unplanned += 1
+        missing = set(ids) - {letter.id for letter in letters}
+        self._left_out.update(self._reason(status) for status in self._statuses(missing))
+        if unplanned:
+            self._left_out[_PASSES_NOW] += unplanned
+        return verdicts
+
+    def _statuses(self, ids: Collection[Origin]) -> list[Status | None]:
+        """The status now of each of these; None for one that is gone."""
+        if not ids:
+            return []
+        known = letter_selection.statuses_of(self._connection, list(ids))
+        return [known.get(each) for each in ids]
+
+    def _reason(self, status: Status | None) -> str:
+        if status is None:
+            return _GONE
+        # Eligible, and yet not read: it is locked.
+        return _IN_USE if status in eligible_statuses(self._options) else status.value
 
     def _watch_canary(self) -> None:
         """Waits for the first letters' end.
@@ -241,7 +334,7 @@ class _Replay:
         """Waits until all that was sent has become something; returns how much has not.
 
         Raises:
-            _Stop: told to.
+            _Stop: it was asked to end.
         """
         deadline = time.monotonic() + patience
         while True:
@@ -256,9 +349,11 @@ class _Replay:
         found = replay_store.outcomes(self._connection, self._running.id)
         return Report(
             dry_run=False,
+            plan_id=self._request.plan.id,
             replay_id=self._running.id,
             state=state,
             note=note,
+            skipped=dict(self._left_out),
             tally=Counter({(code, outcome, why): number for code, outcome, why, number in found}),
             samples=[
                 Sample(str(id_), *texts)

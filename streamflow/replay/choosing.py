@@ -24,6 +24,7 @@ def make_selection(
     ids: Sequence[str] = (),
     text: str | None = None,
     statuses: Sequence[str] = (Status.OPEN,),
+    loaded_until: str | None = None,
     limit: int | None = None,
     now: datetime | None = None,
 ) -> Selection:
@@ -36,8 +37,9 @@ def make_selection(
         since: a time (ISO 8601; UTC where it has no zone), or so long ago: 90s, 15m, 2h, 7d.
         until: the same.
         ids: as ``topic/partition/offset`` of the failed record.
-        text: contained in the payload.
+        text: contained in the payload or in the message, as it is written; not in headers.
         statuses: of the letters; any when empty.
+        loaded_until: loaded then or earlier; written as `since`.
         limit: the first so many.
         now: what "ago" is counted from; the present by default.
 
@@ -58,13 +60,25 @@ def make_selection(
         since=None if since is None else parse_time(since, now),
         until=None if until is None else parse_time(until, now),
         ids=tuple(map(parse_id, ids)),
-        text=None if not text else hasher.redact(text.encode()).decode(),
+        text=None if not text else hasher.redact(_encoded(text)).decode(),
+        loaded_until=None if loaded_until is None else parse_time(loaded_until, now),
         statuses=tuple(map(Status, statuses)),
         limit=limit,
     )
     if selection.since and selection.until and selection.since >= selection.until:
         raise UsageError("nothing can lie between these times: since is not before until")
     return selection
+
+
+def _encoded(text: str) -> bytes:
+    """The text as payloads would hold it; PostgreSQL, which keeps it, takes no NUL."""
+    try:
+        found = text.encode()
+    except UnicodeEncodeError:
+        found = b"\0"
+    if b"\0" in found:
+        raise UsageError("the text to look for must be valid UTF-8 without NUL characters")
+    return found
 
 
 def parse_id(text: str) -> Origin:

@@ -8,10 +8,11 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from streamflow.errors import ErrorCode, UsageError
-from streamflow.postgres import letter_selection
+from streamflow.postgres import letter_selection, plan_store
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.derived import notification_line, window_count_line
 from streamflow.postgres.letter_selection import Letter, Selection, Status
+from streamflow.postgres.plan_store import PlannedLetter
 from streamflow.postgres.replay_store import Outcome
 from streamflow.privacy import Hasher
 from streamflow.records import ATTEMPT_HEADER, ORIGIN_HEADER, Headers, OutRecord, Rejection
@@ -265,8 +266,12 @@ def eligible(selection: Selection, options: Options) -> Selection:
     """
     if options.force and not selection.ids:
         raise UsageError("forcing is for letters named by id: name them")
-    statuses = (Status.OPEN, Status.QUARANTINED) if options.force else (Status.OPEN,)
-    return replace(selection, statuses=statuses)
+    return replace(selection, statuses=eligible_statuses(options))
+
+
+def eligible_statuses(options: Options) -> tuple[Status, ...]:
+    """The statuses of dead letters that a replay takes."""
+    return (Status.OPEN, Status.QUARANTINED) if options.force else (Status.OPEN,)
 
 
 def left_out(connection: Connection, selection: Selection) -> dict[str, int]:
@@ -287,9 +292,17 @@ def left_out(connection: Connection, selection: Selection) -> dict[str, int]:
 
 
 def plan(
-    settings: Settings, streams: Sequence[Stream], selection: Selection, options: Options
+    settings: Settings,
+    streams: Sequence[Stream],
+    selection: Selection,
+    options: Options,
+    *,
+    requested_by: str,
 ) -> Report:
-    """What `apply` would do now. Changes nothing at all.
+    """Judges the selected dead letters and writes the plan down, for `apply`. Changes nothing else.
+
+    The plan is of one moment: its transaction sees a single snapshot, and is seen as a whole or not
+    at all. Plans that are too old to be applied are removed.
 
     Raises:
         UsageError: a repair or an id is unknown.
@@ -298,21 +311,42 @@ def plan(
     planner = make_planner(settings, streams, options)
     selection = eligible(selection, options)
     report = Report(dry_run=True)
-    seen: Counter[tuple[str, str]] = Counter()
     with session(settings, "replay-plan") as connection:
-        connection.execute("SET default_transaction_read_only = on")
-        report.skipped = left_out(connection, selection)
-        for ids in letter_selection.pages(connection, selection):
-            letters = letter_selection.read(
-                connection, ids, group=settings.group("loader"), statuses=selection.statuses
+        plan_store.remove_old(connection)
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            report.skipped = left_out(connection, selection)
+            report.plan_id = plan_store.create(
+                connection,
+                requested_by=redacted(settings, streams, requested_by),
+                selection=selection.as_dict(),
+                options=options.as_dict(),
             )
-            for verdict in map(planner.judge, letters):
-                code = verdict.letter.error_code
-                report.tally[code, verdict.outcome, verdict.reason] += 1
-                if verdict.reason:
-                    seen[code, verdict.reason] += 1
-                    if seen[code, verdict.reason] <= SAMPLES:
-                        report.samples.append(
-                            Sample(str(verdict.letter.id), code, verdict.reason, verdict.message)
-                        )
+            for ids in letter_selection.pages(connection, selection):
+                letters = letter_selection.read(
+                    connection, ids, group=settings.group("loader"), statuses=selection.statuses
+                )
+                verdicts = list(map(planner.judge, letters))
+                planned = [
+                    PlannedLetter(each.letter.id, each.record is not None) for each in verdicts
+                ]
+                plan_store.add(connection, report.plan_id, planned)
+                _tally(report, verdicts)
     return report
+
+
+def redacted(settings: Settings, streams: Sequence[Stream], name: str) -> str:
+    """A name as it may be written down: an address is hashed."""
+    return hasher_for(settings, streams).redact(name.encode()).decode()
+
+
+def _tally(report: Report, verdicts: Sequence[Verdict]) -> None:
+    seen = Counter((each.error_code, each.reason) for each in report.samples)
+    for verdict in verdicts:
+        code = verdict.letter.error_code
+        report.tally[code, verdict.outcome, verdict.reason] += 1
+        if verdict.reason and seen[code, verdict.reason] < SAMPLES:
+            seen[code, verdict.reason] += 1
+            report.samples.append(
+                Sample(str(verdict.letter.id), code, verdict.reason, verdict.message)
+            )

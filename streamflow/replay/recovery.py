@@ -41,6 +41,22 @@ def recover(settings: Settings, connection: Connection) -> list[int]:
     return ended
 
 
+def recover_before_plan(settings: Settings) -> list[int]:
+    """Recovers killed replays on a connection of its own, so that a plan sees their dead letters as
+    what they are. Changes nothing where no replay was killed.
+
+    Returns:
+        The ids of the replays that it has ended.
+
+    Raises:
+        Unavailable: broker or database does not answer.
+    """
+    with session(settings, "replay-recovery") as connection:
+        ended = recover(settings, connection)
+        replay_store.settle(connection)
+    return ended
+
+
 def _end(settings: Settings, connection: Connection, replay: Running, note: str) -> None:
     unconfirmed = replay_store.unconfirmed(connection, replay.id)
     positions = {each for each in unconfirmed if each is not None}

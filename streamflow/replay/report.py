@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from streamflow.errors import UsageError
 from streamflow.postgres.replay_store import Outcome
@@ -44,6 +44,11 @@ class Options:
             raise UsageError("the cap on attempts must be at least 1")
         if not (self.patience >= 0 and math.isfinite(self.patience)):
             raise UsageError("the seconds to wait must not be negative")
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Self:
+        """Options from what `as_dict` made of them."""
+        return cls(**{**found, "repairs": tuple(found["repairs"])})
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -89,16 +94,19 @@ class Report:
 
     Attributes:
         dry_run: whether it is a plan.
+        plan_id: of the plan, or of the one that was applied.
         replay_id: None for a plan.
         state: planned; finished, or stopped before all were sent.
         note: why it was stopped, and what to do.
         recovered: replays whose process had been killed, and that this one has settled.
-        skipped: letters named by id that cannot be replayed now, by status.
+        skipped: dead letters that were left out, by reason: those named by id that cannot be
+            replayed, by their status; once applied, those of the plan that changed since.
         tally: number of letters by their code, outcome, and reason.
         samples: some of those that do not pass.
     """
 
     dry_run: bool
+    plan_id: int | None = None
     replay_id: int | None = None
     state: str = "planned"
     note: str = ""
@@ -176,6 +184,7 @@ class Report:
         """For JSON."""
         return {
             "dry_run": self.dry_run,
+            "plan_id": self.plan_id,
             "replay_id": self.replay_id,
             "state": self.state,
             "note": self.note,
@@ -195,15 +204,15 @@ class Report:
         """One line for the user."""
         if self.dry_run:
             text = (
-                f"dry run: of {self.selected:,} dead letters {self.passed:,} would pass, "
+                f"plan {self.plan_id}: of {self.selected:,} dead letters {self.passed:,} would pass, "
                 f"{self.failed:,} would fail"
             )
             if self.quarantined:
                 text += f", {self.quarantined:,} are at the cap of attempts"
         else:
             text = (
-                f"replay {self.replay_id} {self.state}: of {self.selected:,} dead letters "
-                f"{self.sent:,} sent, {self.passed:,} seen stored, "
+                f"replay {self.replay_id} of plan {self.plan_id} {self.state}: "
+                f"of {self.selected:,} dead letters {self.sent:,} sent, {self.passed:,} seen stored, "
                 f"{self.number({Outcome.REJECTED}):,} refused again"
             )
             if self.number({Outcome.FAILS}):

@@ -18,7 +18,6 @@ REPLAY_JOB: Final = "replay_dead_letters"
 # Executions of a check. Each is told twice, by its run and outside of it, so that it stands while
 # workers report new rows (`streamflow_dagster.standing`).
 _HISTORY: Final = 40
-_RUNS: Final = 5
 
 FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 
@@ -67,6 +66,11 @@ class Run:
     ended_at: float | None
     summary: str
     figures: tuple[tuple[str, str], ...]
+
+    def number(self, name: str) -> int | None:
+        """A figure that is a whole number; None where there is none."""
+        text = dict(self.figures).get(name, "")
+        return int(text) if text.isdecimal() else None
 
 
 class Dagster:
@@ -128,14 +132,14 @@ class Dagster:
         found = self._ask(f"query History({names}) {{ {parts} }} {_EXECUTION}", values)
         return [found[f"e{number}"] for number in range(len(checks))]
 
-    def replay_runs(self) -> Sequence[Run]:
-        """The newest runs of the replay job.
+    def run(self, run_id: str) -> Run | None:
+        """A run of the replay job; None where Dagster does not know it.
 
         Raises:
             Unavailable: Dagster does not answer.
         """
-        found = self._ask(_REPLAYS, {"job": REPLAY_JOB, "limit": _RUNS})["runsOrError"]
-        return [_run(each) for each in found.get("results", ())]
+        found = self._ask(_RUN, {"id": run_id})["runOrError"]
+        return _run(found) if "runId" in found else None
 
     def launch(self, job: str, config: dict[str, Any]) -> str:
         """Starts a run of a job, and returns its id.
@@ -283,20 +287,19 @@ fragment Execution on AssetCheckExecution {
 }
 """
 )
-_REPLAYS: Final = (
+_RUN: Final = (
     """
-query Replays($job: String!, $limit: Int!) {
-  runsOrError(filter: {pipelineName: $job}, limit: $limit) {
-    ... on Runs {
-      results {
-        runId status startTime endTime
-        eventConnection(limit: 500) {
-          events { __typename ... on ObservationEvent { description """
+query Run($id: ID!) {
+  runOrError(runId: $id) {
+    ... on Run {
+      runId status startTime endTime
+      eventConnection(limit: 500) {
+        events { __typename ... on ObservationEvent { description """
     + _ENTRIES
     + """ } }
-        }
       }
     }
+    ... on RunNotFoundError { message }
     ... on PythonError { message }
   }
 }

@@ -25,6 +25,7 @@ from dashboards import (
     tick,
 )
 from faults import free_ports, wait_until
+from loads import execute, rows, value
 from pipeline import WorkerProcess, audit, count, environment, event, events, produce
 from services import BrokerService, DatabaseService
 from streamflow.kafka.topics import provision
@@ -39,6 +40,10 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 WORKERS = ("validator", "analytics", "loader")
 ADDRESS = "needle@example.com"
 CHECKS = 29
+UNREAD = (
+    "SELECT count(*) FROM dead_letters WHERE NOT EXISTS (SELECT FROM loader_positions"
+    " WHERE topic = source_topic AND partition = source_partition AND next_offset > source_offset)"
+)
 # Each page, filled by the tests before, and what it shows when it is.
 PAGES = {
     "": ".st-key-card-throughput canvas, .st-key-card-throughput svg",
@@ -248,52 +253,174 @@ def test_dead_letters_show_no_address_and_what_to_do(stage: Stage, browser: Brow
     expect(letter).to_contain_text("addresses replaced by their hashes")
     expect(letter).to_contain_text("Refused by the validator")
     assert "ann@example.com" not in page.content()
-    expect(page.locator(".st-key-card-replay")).to_contain_text("1 selected letter")
+    expect(page.locator(".st-key-card-replay")).to_contain_text("Plans the 1 selected dead letter")
     page.get_by_role("button", name="Plan (dry run)").click()
     # No Dagster runs in this test: the page says so, and what to do.
     expect(page.locator(".st-key-card-replay")).to_contain_text("streamflow up")
 
 
-def test_dead_letters_are_replayed_by_clicking(
-    stage: Stage, browser: Browser, dagster: str
-) -> None:
-    times = [f'"timestamp":"2026-03-01T12:00:0{second}"}}' for second in range(3)]
-    body = '{"id":9,"type":"USER_LOGIN","user":"zoneless",'
-    before = count(stage.settings, "SELECT count(*) FROM events")
-    produce(stage.settings, "user-events", [(body + each).encode() for each in times])
-    page = stage.open(browser, "dead-letters?letter_text=zoneless")
-    letters = page.locator(".st-key-card-letters")
-    for _ in range(20):
-        if "3 letters" in letters.inner_text():
-            break
-        letters.get_by_role("button", name="Refresh").click()
-        page.wait_for_timeout(500)
-    expect(letters).to_contain_text("3 letters")
-    for row in range(3):
-        tick(page, "card-letters", row)
-        expect(page.locator(".st-key-card-replay")).to_contain_text(f"{row + 1} selected")
+def bury(stage: Stage, mark: str, number: int) -> None:
+    """Sends events without a zone, and waits until they are dead letters."""
+    values = [
+        f'{{"id":{each},"type":"USER_LOGIN","user":"{mark}","timestamp":"2026-03-01T12:00:00"}}'
+        for each in range(number)
+    ]
+    before = len(dead_letters(stage, mark))
+    produce(stage.settings, "user-events", [each.encode() for each in values])
+    wait_until(lambda: len(dead_letters(stage, mark)) == before + number, 60, "the dead letters")
+    wait_until(lambda: value(stage.settings, UNREAD) == 0, 60, "the loader to pass the records")
+
+
+def dead_letters(stage: Stage, mark: str) -> set[str]:
+    """The ids of the open dead letters of that mark."""
+    return ids(stage, f"dead_letters WHERE status = 'open' AND position('{mark}' IN value) > 0")
+
+
+def ids(stage: Stage, source: str) -> set[str]:
+    query = f"SELECT source_topic, source_partition, source_offset FROM {source}"
+    return {"/".join(map(str, row)) for row in rows(stage.settings, query)}
+
+
+def shown_ids(page: Page, number: int) -> list[str]:
+    """The ids of the first so many in the list of dead letters."""
+    # Drawn on a canvas; its content for screen readers, which comes a little later, has the texts.
+    cells = page.locator(".st-key-card-letters [data-testid^=glide-cell]")
+
+    def found() -> list[str]:
+        return [each for each in cells.all_text_contents() if re.fullmatch(r"\S+/\d+/\d+", each)]
+
+    wait_until(lambda: len(found()) >= number, 30, "the ids on the page")
+    return found()[:number]
+
+
+def plan_on(page: Page) -> None:
+    """Plans what the page says, and waits until it is planned."""
     choose(page, "Repairs, in this order", "add_zone: ")
     expect(page.locator(".st-key-repairs")).to_contain_text("add_zone")
     page.get_by_role("button", name="Plan (dry run)").click()
-    run = page.locator("[data-run-status]")
+    expect(page.locator("[data-run-status]")).to_have_attribute(
+        "data-run-status", re.compile("SUCCESS|FAILURE"), timeout=90_000
+    )
+    expect(page.locator("[data-run-status]")).to_have_attribute("data-run-status", "SUCCESS")
+
+
+def replay_on(stage: Stage, page: Page) -> set[str]:
+    """Presses the button, and waits for the replay's end; returns the ids that it took."""
+    replays = value(stage.settings, "SELECT count(*) FROM replays WHERE state <> 'running'")
+    page.get_by_role("button", name=re.compile("^Replay")).click()
+    wait_until(
+        lambda: (
+            value(stage.settings, "SELECT count(*) FROM replays WHERE state <> 'running'") > replays
+        ),
+        120,
+        "the replay to end",
+    )
+    return ids(stage, "replay_records WHERE replay_id = (SELECT max(id) FROM replays)")
+
+
+def wait_listed(page: Page, number: int) -> None:
+    """Refreshes until the list has so many dead letters."""
+    letters = page.locator(".st-key-card-letters")
+    expected = re.compile(rf"\b{number} (dead )?letters?\b")
+
+    def listed() -> bool:
+        if not expected.search(letters.inner_text()):
+            letters.get_by_role("button", name="Refresh").click()
+            page.wait_for_timeout(500)
+        return bool(expected.search(letters.inner_text()))
+
+    wait_until(listed, 30, f"{number} dead letters on the page")
+
+
+def test_dead_letters_are_replayed_by_clicking(
+    stage: Stage, browser: Browser, dagster: str
+) -> None:
+    before = count(stage.settings, "SELECT count(*) FROM events")
+    bury(stage, "zoneless", 3)
+    page = stage.open(browser, "dead-letters?letter_text=zoneless")
+    wait_listed(page, 3)
+    form = page.locator(".st-key-card-replay")
+    expect(form).to_contain_text("Plans all 3 dead letters that match the filter above")
+    for row in range(3):
+        tick(page, "card-letters", row)
+        expect(form).to_contain_text(f"Plans the {row + 1} selected dead letter")
+    replay = page.get_by_role("button", name=re.compile("^Replay"))
+    expect(replay).to_have_count(0)
+    plan_on(page)
     expect(page.get_by_role("link", name="in Dagster")).to_have_attribute(
         "href", re.compile(re.escape(dagster))
     )
-    finished = re.compile("SUCCESS|FAILURE")
-    expect(run).to_have_attribute("data-run-status", finished, timeout=90_000)
-    expect(run).to_have_attribute("data-run-status", "SUCCESS")
     assert count(stage.settings, "SELECT count(*) FROM events") == before
+    plan = value(stage.settings, "SELECT max(id) FROM replay_plans")
+    expect(replay).to_have_text(re.compile(f"Replay plan {plan}: 3 dead letters"))
 
-    page.get_by_role("button", name="Replay", exact=True).click()
-    wait_until(
-        lambda: count(stage.settings, "SELECT count(*) FROM events") == before + 3,
-        90,
-        "the replayed rows",
-    )
+    # What is changed is not what was planned: the button is gone until it is planned again.
+    tick(page, "card-letters", 2)
+    expect(form).to_contain_text("Plans the 2 selected dead letters")
+    expect(replay).to_have_count(0)
+    tick(page, "card-letters", 2)
+    expect(replay).to_have_count(1)
+    take_picture(page, "replay-planned")
+
+    assert len(replay_on(stage, page)) == 3
     expect(page.locator('[data-status="replayed"]')).to_have_text("3", timeout=60_000)
+    expect(replay).to_have_count(0)
     history = page.locator(".st-key-card-history")
     expect(history).to_contain_text("anonymous")
+    expect(history).to_contain_text(f"plan {plan}")
     expect(history).to_contain_text("3 stored")
+    take_picture(page, "replay-applied")
+
+
+def test_a_replay_acts_on_the_ticked_dead_letters_under_traffic(
+    stage: Stage, browser: Browser, dagster: str
+) -> None:
+    assert dagster
+    bury(stage, "underhand", 4)
+    page = stage.open(browser, "dead-letters?letter_text=underhand")
+    wait_listed(page, 4)
+    ticked = shown_ids(page, 3)
+    for row in range(3):
+        tick(page, "card-letters", row)
+        expect(page.locator(".st-key-card-replay")).to_contain_text(f"{row + 1} selected")
+    bury(stage, "underhand", 6)
+
+    plan_on(page)
+    bury(stage, "underhand", 2)
+    # Refreshed, the list has them all at other places; what is ticked is what was.
+    page.locator(".st-key-card-letters").get_by_role("button", name="Refresh").click()
+    expect(page.locator(".st-key-card-letters")).to_contain_text("12 dead letters")
+    expect(page.locator(".st-key-card-replay")).to_contain_text("Plans the 3 selected")
+    assert not set(shown_ids(page, 3)) & set(ticked)
+    take_picture(page, "replay-refreshed")
+
+    assert replay_on(stage, page) == set(ticked)
+    assert len(dead_letters(stage, "underhand")) == 4 + 6 + 2 - 3
+
+
+def test_a_replay_without_selection_takes_what_the_filter_shows(
+    stage: Stage, browser: Browser, dagster: str
+) -> None:
+    assert dagster
+    bury(stage, "otherword", 2)
+    bury(stage, "timeword", 3)
+    execute(
+        stage.settings,
+        "UPDATE dead_letters SET failed_at = failed_at - interval '2 hours',"
+        " appended_at = appended_at - interval '2 hours' WHERE position('timeword' IN value) > 0",
+    )
+    old = dead_letters(stage, "timeword")
+    bury(stage, "timeword", 2)
+    recent = dead_letters(stage, "timeword") - old
+    page = stage.open(browser, "dead-letters?letter_text=timeword")
+    choose(page, "From", "the time above")
+    wait_listed(page, 2)
+    # Came after the list was made, so it is not what it shows.
+    bury(stage, "timeword", 1)
+
+    plan_on(page)
+
+    assert replay_on(stage, page) == recent
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Replays of dead letters on the whole path: broker, database, and all workers as processes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ from streamflow.kafka.topics import provision
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamflow.registry import hasher_for, load_streams
-from streamflow.replay.applying import apply
+from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
 from streamflow.replay.choosing import make_selection
 from streamflow.replay.planning import plan
 from streamflow.replay.report import Options, Report
@@ -97,13 +98,36 @@ class Stack:
 
     def plan(self, text: str | None = None, options: Options = FAST, **filters: Any) -> Report:
         selection = make_selection(self.hasher, text=text, **filters)
-        return plan(self.settings, self.streams, selection, options)
+        return plan(self.settings, self.streams, selection, options, requested_by="tests")
+
+    def apply_plan(self, plan_id: int | None) -> Report:
+        assert plan_id is not None
+        return apply(self.settings, self.streams, plan_id, requested_by="tests")
+
+    def ids(self, mark: str, status: str = "open") -> list[str]:
+        found = rows(
+            self.settings,
+            "SELECT source_topic, source_partition, source_offset FROM dead_letters WHERE"
+            f" status = '{status}' AND position('{mark}' IN value) > 0"
+            " ORDER BY source_partition, source_offset",
+        )
+        return [str(Origin(*each)) for each in found]
+
+    def ids_sent(self, replay_id: int | None) -> list[str]:
+        """The dead letters that a replay has sent."""
+        found = rows(
+            self.settings,
+            "SELECT source_topic, source_partition, source_offset FROM replay_records"
+            f" WHERE replay_id = {replay_id} AND topic IS NOT NULL"
+            " ORDER BY source_partition, source_offset",
+        )
+        return [str(Origin(*each)) for each in found]
 
     def apply(self, text: str | None = None, options: Options = FAST, **more: Any) -> Report:
         streams = more.pop("streams", self.streams)
         stop = more.pop("stop", None)
         on_progress = more.pop("on_progress", lambda _done, _of: None)
-        return apply(
+        return plan_and_apply(
             self.settings,
             streams,
             make_selection(self.hasher, text=text, **more),
@@ -167,6 +191,7 @@ def mark() -> str:
 
 REPAIRED = replace(FAST, repairs=("add_zone",))
 
+IS = "source_topic || '/' || source_partition || '/' || source_offset = '{}'"
 TABLES = ("dead_letters", "events", "replayed_events", "duplicates", "replays", "replay_records")
 
 
@@ -191,6 +216,155 @@ def test_a_dry_run_changes_nothing(stack: Stack, mark: str) -> None:
     assert {sample.reason for sample in report.samples} == {"SCHEMA_VIOLATION"}
     assert stack.plan(mark).failed == 8
     assert (digests(stack.settings), stack.ends()) == before
+
+
+@contextlib.contextmanager
+def removed(stack: Stack, id_: str) -> Iterator[None]:
+    """Inside, there is no such dead letter."""
+    execute(
+        stack.settings,
+        f"CREATE TABLE aside AS SELECT * FROM dead_letters WHERE {IS.format(id_)};"
+        f" DELETE FROM dead_letters WHERE {IS.format(id_)}",
+    )
+    yield
+    execute(stack.settings, "INSERT INTO dead_letters SELECT * FROM aside; DROP TABLE aside")
+
+
+@contextlib.contextmanager
+def changed(stack: Stack, id_: str, old: str, new: str) -> Iterator[None]:
+    """Inside, the payload of a dead letter is another."""
+    change = (
+        "UPDATE dead_letters SET value = convert_to(replace(convert_from(value, 'UTF8'), '{}', '{}'),"
+        f" 'UTF8') WHERE {IS.format(id_)}"
+    )
+    execute(stack.settings, change.format(old, new))
+    yield
+    execute(stack.settings, change.format(new, old))
+
+
+def test_a_plan_is_applied_to_just_its_dead_letters(stack: Stack, mark: str) -> None:
+    """Between plan and apply one more arrives, one is replayed elsewhere, one is removed, and one
+    that would have failed is mended: none of them is sent."""
+    stack.bury(mark, 6)
+    stack.bury(mark, 1, timestamp="noon")
+    planned = stack.plan(mark, REPAIRED)
+    assert (planned.passed, planned.failed) == (6, 1)
+    every = [each for each in stack.ids(mark) if each not in {s.id for s in planned.samples}]
+    [failing] = {sample.id for sample in planned.samples}
+
+    stack.bury(mark, 2)
+    assert stack.apply(options=REPAIRED, ids=every[:1]).passed == 1
+    with (
+        removed(stack, every[1]),
+        changed(stack, every[2], "12:00:00", "12:61:00"),
+        changed(stack, failing, "noon", "2026-03-01T12:00:00Z"),
+    ):
+        report = stack.apply_plan(planned.plan_id)
+
+    assert stack.ids_sent(report.replay_id) == every[3:]
+    assert (report.sent, report.passed, report.failed) == (3, 3, 1)
+    assert report.skipped == {
+        "replayed": 1, "gone": 1, "passing only since the plan was made": 1,
+    }  # fmt: skip
+    kept = f"SELECT plan_id FROM replays WHERE id = {report.replay_id}"
+    assert value(stack.settings, kept) == planned.plan_id
+    assert len(stack.ids(mark)) == 2 + 3
+
+
+def test_a_plan_applied_twice_and_at_once_sends_nothing_twice(stack: Stack, mark: str) -> None:
+    stack.bury(mark, 120)
+    planned = stack.plan(mark, replace(REPAIRED, rate=60.0, canary=5))
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda _: stack.apply_plan(planned.plan_id), range(2)))
+    again = stack.apply_plan(planned.plan_id)
+
+    assert sum(report.sent for report in reports) == 120
+    assert all(report.state == "finished" for report in reports)
+    assert (again.sent, again.skipped, again.good) == (0, {"replayed": 120}, True)
+    stack.audit_closes()
+    assert stack.stored(mark) == stack.sent(mark) == 120
+
+
+def test_a_plan_survives_its_process_and_a_killed_apply(stack: Stack, mark: str) -> None:
+    stack.bury(mark, 40)
+    made = subprocess.run(
+        [
+            *(sys.executable, "-m", "streamflow.cli.app", "dlq", "replay", "--text", mark),
+            *("--repair", "add_zone", "--rate", "20", "--canary", "0", "--json"),
+        ],
+        env=environment(stack.settings),
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    plan_id = json.loads(made.stdout)["plan_id"]
+    stack.bury(mark, 3)
+    process = command(stack, "--plan", str(plan_id), "--apply")
+    try:
+        wait_until(lambda: stack.sent(mark) >= 10, 60, "the first dead letters to be sent")
+    finally:
+        process.kill()
+        process.wait(10)
+    assert 10 <= stack.sent(mark) < 40
+
+    report = stack.apply_plan(plan_id)
+
+    assert (report.state, len(report.recovered)) == ("finished", 1)
+    stack.audit_closes()
+    assert stack.statuses(mark) == {"replayed": 40, "open": 3}
+    assert stack.stored(mark) == stack.sent(mark) == 40
+
+
+def test_plans_are_kept_for_a_week(stack: Stack, mark: str) -> None:
+    stack.bury(mark, 1)
+    old, expired, recent = (stack.plan(mark, REPAIRED).plan_id for _ in range(3))
+    for plan_id, days in ((old, 9), (expired, 7.5), (recent, 6.5)):
+        execute(
+            stack.settings,
+            f"UPDATE replay_plans SET created_at = now() - interval '{days} days'"
+            f" WHERE id = {plan_id}",
+        )
+
+    stack.plan(mark)
+
+    left = rows(stack.settings, f"SELECT id FROM replay_plans WHERE id IN ({old}, {expired})")
+    assert left == [(expired,)]
+    letters = f"SELECT count(*) FROM replay_plan_letters WHERE plan_id = {old}"
+    assert value(stack.settings, letters) == 0
+    for plan_id in (old, expired):
+        with pytest.raises(UsageError, match=f"no plan {plan_id}, or it is older than 7 days"):
+            stack.apply_plan(plan_id)
+    assert stack.apply_plan(recent).passed == 1
+
+
+def test_text_is_looked_for_in_payload_and_message_and_not_in_headers(
+    stack: Stack, mark: str
+) -> None:
+    broken = "SELECT count(*) FROM dead_letters WHERE error_code = 'INVALID_JSON'"
+    before = value(stack.settings, broken)
+    client = clients.producer(stack.settings)
+    client.produce(stack.topic, b"{", headers=[("trace", mark.encode())])
+    assert client.flush(30) == 0
+    wait_until(lambda: value(stack.settings, broken) == before + 1, 60, "the dead letter")
+    stack.bury_values([b""], "WHERE error_code = 'EMPTY_VALUE'")
+    stack.bury(mark, 2)
+    execute(
+        stack.settings,
+        f"UPDATE dead_letters SET message = 'says {mark}' WHERE error_code = 'EMPTY_VALUE'",
+    )
+    empty = value(
+        stack.settings,
+        "SELECT count(*) FROM dead_letters WHERE status = 'open' AND error_code = 'EMPTY_VALUE'",
+    )
+    assert empty > 0
+    report = stack.plan(mark)
+    assert {line.error_code: line.selected for line in report.lines()} == {
+        "SCHEMA_VIOLATION": 2, "EMPTY_VALUE": empty,
+    }  # fmt: skip
+    for text in ("a\0b", "\udcff"):
+        with pytest.raises(UsageError, match="valid UTF-8 without NUL"):
+            stack.plan(text)
 
 
 def test_a_replay_mends_what_can_be_mended_and_leaves_the_rest(stack: Stack, mark: str) -> None:
@@ -330,7 +504,17 @@ def test_killed_between_any_two_steps(stack: Stack, mark: str, where: str) -> No
     committed = "confirmed" in where
     assert stack.statuses(mark) == {"replaying": 7}
 
-    report = stack.apply(mark, REPAIRED)
+    # A plan by command or job sees what the killed replay left, as it is.
+    planned = plan_after_recovery(
+        stack.settings,
+        stack.streams,
+        make_selection(stack.hasher, text=mark),
+        REPAIRED,
+        requested_by="tests",
+    )
+    assert len(planned.recovered) == 1
+    assert planned.passed == (0 if committed else 7)
+    report = stack.apply_plan(planned.plan_id)
 
     assert report.state == "finished"
     assert report.sent == (0 if committed else 7)
@@ -621,14 +805,18 @@ def test_the_commands(stack: Stack, mark: str, run: Run) -> None:
 
     assert run("replay", "--text", mark)[0] == 1
     code, out, _ = run("replay", "--text", mark, "--repair", "add_zone")
-    assert (code, "3 would pass" in out, "--apply" in out) == (0, True, True)
-    code, out, _ = run(
-        "replay", "--text", mark, "--repair", "add_zone", "--apply", "--by", "ann@example.com",
-        "--json",
-    )  # fmt: skip
+    assert (code, "3 would pass" in out) == (0, True)
+    [line] = [each for each in out.splitlines() if each.startswith("  streamflow dlq replay")]
+    stack.bury(mark, 1)
+    code, out, _ = run(*line.split()[2:], "--by", "ann@example.com", "--json")
     assert code == 0
     report = json.loads(out)
     assert (report["passed"], report["dry_run"], report["state"]) == (3, False, "finished")
+    assert str(report["plan_id"]) in line.split()
+    assert stack.statuses(mark) == {"replayed": 3, "open": 1}
+    code, out, _ = run("replay", "--text", mark, "--repair", "add_zone", "--apply", "--json")
+    report = json.loads(out)
+    assert (code, report["passed"], report["plan_id"] is None) == (0, 1, False)
 
     code, out, _ = run("show", id_, "--json")
     shown = json.loads(out)
@@ -636,7 +824,7 @@ def test_the_commands(stack: Stack, mark: str, run: Run) -> None:
     assert shown["replays"][0]["outcome"] == "stored"
     assert "@" not in shown["replays"][0]["requested_by"]
     code, out, _ = run("list", "--text", mark, "--status", "any", "--json")
-    assert [json.loads(line)["status"] for line in out.splitlines()] == ["replayed"] * 3
+    assert [json.loads(line)["status"] for line in out.splitlines()] == ["replayed"] * 4
     # Nothing is left to do, and that is no failure.
     assert run("replay", "--text", mark, "--apply")[0] == 0
 
@@ -669,6 +857,14 @@ def test_hostile_payloads_do_not_steer_the_terminal(stack: Stack, mark: str, run
         (("replay", "--canary", "-1"), "the canary size must not be negative"),
         (("replay", "--max-attempts", "0"), "the cap on attempts must be at least 1"),
         (("replay", "--force"), "forcing is for letters named by id"),
+        (("replay", "--plan", "999999", "--apply"), "there is no plan 999999, or it is older than"),
+        (("replay", "--plan", "1"), "--plan is for --apply"),
+        (
+            ("replay", "--plan", "1", "--apply", "--code", "EMPTY_VALUE"),
+            "--code cannot go with --plan",
+        ),
+        (("replay", "--plan", "1", "--apply", "--repair", "x"), "--repair cannot go with --plan"),
+        (("replay", "--plan", "1", "--apply", "--rate", "500"), "--rate cannot go with --plan"),
     ],
 )
 def test_wrong_use_is_one_line(run: Run, arguments: tuple[str, ...], says: str) -> None:
@@ -739,14 +935,24 @@ def test_the_job_plans_then_applies(
     assert (metadata["dry_run"], metadata["passed"], metadata["sent"]) == (True, 4, 0)
     assert "| SCHEMA_VIOLATION | 4 | 4 | 0 |" in metadata["by_code"]
     assert stack.statuses(mark) == {"open": 4}
+    plan_id = metadata["plan_id"]
+    stack.bury(mark, 1)
 
-    applied = job(text=mark, repairs=["add_zone"], dry_run=False)
+    applied = job(plan_id=plan_id, dry_run=False)
     assert applied.success
     metadata = observed(applied)
+    assert metadata["plan_id"] == plan_id
     assert (metadata["dry_run"], metadata["passed"], metadata["sent"]) == (False, 4, 4)
     by = f"SELECT requested_by FROM replays WHERE id = {metadata['replay_id']}"
     assert value(stack.settings, by) == f"dagster run {applied.run_id}"
-    assert stack.statuses(mark) == {"replayed": 4}
+    assert stack.statuses(mark) == {"replayed": 4, "open": 1}
+
+    # Without a plan it makes one, and applies it.
+    in_one = job(text=mark, repairs=["add_zone"], dry_run=False)
+    assert in_one.success
+    assert observed(in_one)["sent"] == 1
+    assert observed(in_one)["plan_id"] > plan_id
+    assert stack.statuses(mark) == {"replayed": 5}
     stack.audit_closes()
 
 
@@ -772,6 +978,18 @@ def test_the_job_explains_wrong_config(job: Callable[..., dg.ExecuteInProcessRes
     assert not result.success
     [failure] = [each for each in result.all_events if each.is_step_failure]
     assert "there is no repair nope: choose from" in str(failure.step_failure_data.error)
+    for config, says in (
+        ({"plan_id": 1}, "a plan is applied with dry_run: false"),
+        ({"plan_id": 1, "dry_run": False, "text": "x"}, "text cannot go with plan_id"),
+        (
+            {"plan_id": 1, "dry_run": False, "repairs": ["add_zone"]},
+            "repairs cannot go with plan_id",
+        ),
+        ({"plan_id": 999_999, "dry_run": False}, "there is no plan 999999"),
+    ):
+        result = job(**config)
+        [failure] = [each for each in result.all_events if each.is_step_failure]
+        assert says in str(failure.step_failure_data.error)
 
 
 def test_ended_by_dagster_half_way_it_can_be_launched_again(

@@ -6,7 +6,7 @@ import pytest
 
 from streamflow.errors import ConfigurationError
 from streamlit_app.configuration import DashboardSettings, load_dashboard_settings
-from streamlit_app.replaying import Order, replay
+from streamlit_app.replaying import PlanRequest, apply, plan
 from streamlit_app.roles import Forbidden, Identity, identify, require_operator
 from streamlit_app.sources.dagster import Dagster
 
@@ -104,23 +104,45 @@ def test_an_action_asks_for_the_role() -> None:
 
 
 def test_a_viewer_cannot_replay_whatever_the_page_shows() -> None:
-    # Nobody listens there: a viewer's order must not even be sent.
+    # Nobody listens there: a viewer's request must not even be sent.
+    dagster, eve = Dagster("http://127.0.0.1:9"), Identity("eve", "viewer")
     with pytest.raises(Forbidden):
-        replay(Dagster("http://127.0.0.1:9"), Identity("eve", "viewer"), Order())
+        plan(dagster, eve, PlanRequest())
+    with pytest.raises(Forbidden):
+        apply(dagster, eve, 17)
 
 
-def test_an_order_is_the_jobs_config() -> None:
-    config = Order(ids=("user-events/0/17",), repairs=("hash_address",)).config("ann")
-    assert config["ops"]["replay"]["config"] == {
+class Launches(Dagster):
+    """Keeps what it is asked to launch."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.configs: list[dict[str, Any]] = []
+
+    def launch(self, job: str, config: dict[str, Any]) -> str:
+        assert job == "replay_dead_letters"
+        self.configs.append(config["ops"]["replay"]["config"])
+        return "run"
+
+
+def test_what_is_asked_for_is_the_jobs_config() -> None:
+    dagster, ann = Launches(), Identity("ann", "operator")
+    request = PlanRequest(ids=("user-events/0/17",), repairs=("hash_address",))
+    assert plan(dagster, ann, request) == apply(dagster, ann, 17) == "run"
+    planned, applied = dagster.configs
+    assert planned == {
         "ids": ["user-events/0/17"],
         "error_codes": [],
         "text": None,
+        "since": None,
+        "loaded_until": None,
         "repairs": ["hash_address"],
         "dry_run": True,
         "canary": 10,
         "rate": 500.0,
         "requested_by": "ann",
     }
+    assert applied == {"dry_run": False, "plan_id": 17, "requested_by": "ann"}
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,13 @@ CREATE TABLE replay_plan_letters (
     PRIMARY KEY (plan_id, source_partition, source_offset, source_topic)
 );
 ALTER TABLE replays ADD COLUMN plan_id bigint;
+
+-- By what lists and filters of dead letters take for their time.
+DROP INDEX dead_letters_failed_at;
+CREATE INDEX dead_letters_failed
+    ON dead_letters ((coalesce(failed_at, appended_at, loaded_at)));
+CREATE INDEX dead_letters_status_failed
+    ON dead_letters (status, (coalesce(failed_at, appended_at, loaded_at)));
 """
 
 

@@ -1,0 +1,282 @@
+"""Replaying from the page of dead letters: plan, then replay that very plan; and who replayed what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import streamlit as st
+
+from streamlit_app import units
+from streamlit_app.components import show
+from streamlit_app.demand import Question
+from streamlit_app.errand import Errand, errand
+from streamlit_app.markup import (
+    Html,
+    Tone,
+    banner,
+    chip,
+    code,
+    empty,
+    link,
+    mark,
+    soft,
+    table,
+    text,
+)
+from streamlit_app.pinned import PinnedList
+from streamlit_app.queries import replays
+from streamlit_app.readings import Reading
+from streamlit_app.replaying import PlanRequest, apply, plan, scope
+from streamlit_app.serving import Serving, serving
+from streamlit_app.sign_in import current_identity
+from streamlit_app.sources.dagster import FINISHED, Run
+
+_REPAIRS: Final = {
+    "hash_address": "hash clear-text addresses",
+    "coerce_numbers": "numbers written as text",
+    "add_zone": "times without a zone: UTC",
+}
+_LISTED: Final = 1  # values of a filter that the history shows
+# Figures of a run that the page shows in another way.
+
+_UNSHOWN: Final = ("dry_run", "state")
+
+
+@dataclass(slots=True)
+class _Started:
+    """A run that this session has started.
+
+    Attributes:
+        request: what is planned; None where a plan is applied.
+        plan_id: of the plan that is applied; None where one is made.
+        ended: the run, once it has ended.
+    """
+
+    run_id: str
+    request: PlanRequest | None = None
+    plan_id: int | None = None
+    ended: Run | None = None
+
+
+def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
+    """Plan, then apply; hidden from viewers, and checked where it happens."""
+    st.subheader("Replay", anchor=False)
+    identity = current_identity(server.settings)
+    if not identity.is_operator:
+        show(
+            empty(
+                "You may look, not replay",
+                "An operator may: sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator.",
+            )
+        )
+        return
+    if pinned is None or pinned.content is None:
+        show(empty("Nothing to replay", "The list of dead letters is not there."))
+        return
+    about = scope(pinned.ticked_statuses(), pinned.content.counts, len(pinned.rows))
+    st.caption(f"**{about.text}**, with today's contract. A plan changes nothing.")
+    request = _request(pinned)
+    planning: Errand[_Started] = errand("replay_plan")
+    applying: Errand[_Started] = errand("replay_apply")
+    first, second = st.columns(2)
+    first.button(
+        "Plan (dry run)",
+        width="stretch",
+        icon=":material/fact_check:",
+        disabled=not about.possible,
+        on_click=planning.ask,
+        args=("plan",),
+    )
+    if planning.asked is not None:
+        with st.spinner("Asking Dagster …"):
+            planning.do(lambda: _Started(plan(server.dagster, identity, request), request=request))
+        applying.result = applying.error = None
+    if applying.asked is not None:
+        plan_id = int(applying.asked)
+        with st.spinner("Asking Dagster …"):
+            applying.do(lambda: _Started(apply(server.dagster, identity, plan_id), plan_id=plan_id))
+    with second:
+        _replay_button(planning, applying, request)
+    for task in (planning, applying):
+        if task.error is not None:
+            show(banner(Tone.BAD, "Dagster did not start a run that we know of", task.error))
+    started = applying.result or planning.result
+    if started is not None:
+        _follow(started)
+
+
+def _request(pinned: PinnedList) -> PlanRequest:
+    repairs = st.multiselect(
+        "Repairs, in this order",
+        list(_REPAIRS),
+        key="repairs",
+        placeholder="none",
+        accept_new_options=True,
+        format_func=lambda name: f"{name}: {_REPAIRS[name]}" if name in _REPAIRS else name,
+    )
+    first, second = st.columns(2)
+    canary = first.number_input(
+        "Canary, dead letters",
+        0,
+        10_000,
+        10,
+        key="canary",
+        help="Sent, and seen stored, before all others.",
+    )
+    rate = second.number_input("At most, dead letters/s", 1.0, 100_000.0, 500.0, key="replay_rate")
+    return pinned.request(repairs=repairs, canary=int(canary), rate=float(rate))
+
+
+def _replay_button(
+    planning: Errand[_Started], applying: Errand[_Started], request: PlanRequest
+) -> None:
+    """There is one only for a finished plan of what the page says now, and once."""
+    planned = planning.result
+    if planned is None or planned.ended is None:
+        return
+    plan_id, number = planned.ended.number("plan_id"), planned.ended.number("passed")
+    if plan_id is None or not number or planned.ended.status != "SUCCESS":
+        return
+    if applying.result is not None and applying.result.plan_id == plan_id:
+        return
+    if planned.request != request:
+        show(soft(f"Plan {plan_id} is of another selection, filter or option: plan again."))
+        return
+    many = "dead letter" if number == 1 else "dead letters"
+    st.button(
+        f"Replay plan {plan_id}: {units.count(number)} {many}",
+        key="replay-plan",
+        type="primary",
+        width="stretch",
+        icon=":material/replay:",
+        on_click=applying.ask,
+        args=(str(plan_id),),
+    )
+
+
+def _follow(started: _Started) -> None:
+    """The run that was started here, to its end."""
+    if started.ended is None:
+        _watch(started)
+    else:
+        _show_run(started, started.ended)
+
+
+@st.fragment(run_every=1)
+def _watch(started: _Started) -> None:
+    """A run that goes on. No I/O: it is asked for in the background."""
+    server = serving()
+    ask = partial(server.dagster.run, started.run_id)
+    question = Question(("replay run", started.run_id), "Dagster", 1.0, ask)
+    reading: Reading[Run | None] = server.demand.look(question)
+    run = reading.sample
+    _show_run(started, run)
+    if reading.error is not None:
+        show(banner(Tone.BAD, "Dagster does not answer", reading.error))
+    if run is not None and run.status in FINISHED:
+        started.ended = run
+        server.demand.forget(question.key)
+        st.rerun()
+
+
+def _show_run(started: _Started, run: Run | None) -> None:
+    what = "makes a plan" if started.plan_id is None else f"applies plan {started.plan_id}"
+    where = link(serving().dagster.run_url(started.run_id), f"run {started.run_id[:8]} in Dagster")
+    if run is None:
+        show(Html(f'<div class="sf">{mark(Tone.IDLE, "starting")} {where} {soft(what)}</div>'))
+        return
+    show(
+        Html(
+            f'<div class="sf" data-run-status="{run.status}">{_run_mark(run)} {where} '
+            f"{soft(what)} {soft(_took(run))}</div>"
+        )
+    )
+    if run.summary:
+        show(Html(f'<div class="sf">{text(run.summary)}</div>'))
+        _outcome(run.figures)
+    elif run.status in FINISHED:
+        show(soft("the run left no figures: see its log in Dagster"))
+
+
+def _outcome(figures: Sequence[tuple[str, str]]) -> None:
+    """What a plan or a replay has come to: numbers that are not 0, and the job's own tables."""
+    numbers = [(name, value) for name, value in figures if "\n" not in value]
+    shown = [
+        (name, value)
+        for name, value in numbers
+        if name not in _UNSHOWN and value not in ("0", "", "None.")
+    ]
+    if shown:
+        show(table(("figure", "value"), shown, (1,)))
+    for _, value in figures:
+        if "\n" in value:
+            st.markdown(value)
+
+
+def _run_mark(run: Run) -> Html:
+    tones = {"SUCCESS": Tone.GOOD, "FAILURE": Tone.BAD, "CANCELED": Tone.WARN}
+    return chip(tones.get(run.status, Tone.IDLE), run.status.lower().replace("_", " "))
+
+
+def _took(run: Run) -> str:
+    if run.started_at is None or run.ended_at is None:
+        return ""
+    return f"in {units.duration(run.ended_at - run.started_at)}"
+
+
+@st.fragment(run_every=3)
+def render_history() -> None:
+    """The audit trail of replays. No I/O: fetched in the background."""
+    server = serving()
+    kept: Reading[tuple[dict[str, Any], ...] | None] = server.demand.look(
+        Question("replays", "PostgreSQL", 3.0, partial(replays, server.settings))
+    )
+    if kept.error is not None:
+        show(banner(Tone.BAD, "The database does not answer", kept.error))
+        return
+    if kept.measured_at is None:
+        show(soft("looking …"))
+        return
+    if kept.sample is None:
+        show(empty("Replays are not recorded here yet", "Run: streamflow db upgrade"))
+        return
+    if not kept.sample:
+        show(empty("Nobody has replayed anything", "The first replay will stand here."))
+        return
+    show(
+        table(
+            ("started (UTC)", "by", "plan", "selection", "state", "outcome"),
+            (
+                (
+                    str(each["started_at"])[:19].replace("T", " "),
+                    each["requested_by"],
+                    "—" if each.get("plan_id") is None else f"plan {each['plan_id']}",
+                    code(_selection(each["selection"])),
+                    each["state"],
+                    soft(_outcomes(each)),
+                )
+                for each in kept.sample[:20]
+            ),
+        )
+    )
+
+
+def _selection(found: dict[str, Any]) -> str:
+    parts = [
+        f"{name}: {_short(value) if isinstance(value, list) else value}"
+        for name, value in found.items()
+        if value not in (None, [], "", ())
+    ]
+    return ("; ".join(parts) or "all open dead letters")[:160]
+
+
+def _short(values: list[Any]) -> str:
+    more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
+    return ", ".join(map(str, values[:_LISTED])) + more
+
+
+def _outcomes(found: dict[str, Any]) -> str:
+    counts = found.get("outcomes") or {}
+    told = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
+    return " · ".join(filter(None, (told, found.get("note"))))
