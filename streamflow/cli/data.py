@@ -187,7 +187,14 @@ def topics(
         for name in unmanaged:
             table.add_row(name, Owner.UNMANAGED, "-", "-", "-")
         make_console().print(table)
-        if found:
+        foreign = sorted({each.topic for each in found if whose.get(each.topic) is Owner.FOREIGN})
+        if foreign:
+            typer.echo(
+                f"StreamFlow did not create {', '.join(foreign)}, and does not alter it: declare it "
+                "with Topics(managed=False), or adopt it with --adopt TOPIC",
+                err=True,
+            )
+        elif found:
             typer.echo("the broker's topics differ: run `streamflow topics --apply`", err=True)
     raise typer.Exit(1 if found else 0)
 

@@ -142,7 +142,7 @@ def provision_topics(
     2. Refuse what may not be altered, before anything is.
     3. Create what is missing and note its id. A crash between the two leaves a topic that is as
        declared, but not noted as ours: it is used, and adopting it is needed to alter it later.
-    4. Add partitions and alter settings.
+    4. Add partitions and alter settings; wait until the broker shows it.
     """
     specs = {spec.name: spec for spec in wanted}
     client = admin(settings)
@@ -167,7 +167,21 @@ def provision_topics(
             owned.add(_ids(client, created), adopted=False)
         _add_partitions(client, [each for each in found if each.what == "partitions"])
         _alter(client, [each for each in found if each.what not in ("topic", "partitions")])
+    if found:
+        _wait_until_shown(client, list(specs.values()))
     return found
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_result(bool),
+    wait=tenacity.wait_exponential(0.05, max=1),
+    stop=tenacity.stop_after_delay(8),
+    retry_error_callback=lambda _state: None,
+)
+def _wait_until_shown(client: AdminClient, specs: Sequence[TopicSpec]) -> bool | None:
+    """Waits until the broker that is asked knows of a change: the controller, which answered, is
+    ahead of it. One that does not in time is no error of ours: who looks next sees what it says."""
+    return bool(compare(specs, _described(client, [spec.name for spec in specs])))
 
 
 def adopt(

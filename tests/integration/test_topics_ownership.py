@@ -131,6 +131,9 @@ def test_a_foreign_topic_is_refused_everywhere_and_stays_as_it_is(
         assert config_of(bare, foreign) == before
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
         assert_refused(done.stderr, foreign)
+    shown = streamflow(bare, "topics")
+    assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
+    assert f"did not create {foreign}, and does not alter it" in shown.stderr
     found = report(bare)[foreign]
     assert found["owner"] == "foreign"
     assert {each["what"] for each in found["drift"]} >= {"cleanup.policy", "retention.ms"}
