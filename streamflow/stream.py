@@ -19,11 +19,16 @@ MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """What a topic should look like on the broker."""
+    """What a topic should look like on the broker.
+
+    Attributes:
+        derived: whether StreamFlow writes into it, and not who sends events.
+    """
 
     name: str
     partitions: int
     config: dict[str, str]
+    derived: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +36,16 @@ class Topics:
     """The topics of a stream. Streams may share the derived ones.
 
     Args:
-        partitions: of each topic; only ever added to.
+        managed: whether StreamFlow creates and alters the stream's own topic. False for somebody
+            else's topic: it must exist, is read as it is, and nothing about it is ever changed.
+        partitions: of each topic that is managed; only ever added to.
         retention: of the stream's own topic.
         derived_retention: of analytics and notifications.
         dead_letter_retention: of the dead letters.
         max_record_bytes: the largest record that the stream's own topic accepts.
     """
 
+    managed: bool = True
     partitions: int = 3
     retention: timedelta = timedelta(hours=168)
     derived_retention: timedelta = timedelta(hours=168)
@@ -139,11 +147,13 @@ class Stream:
         return self.key(event).encode(), event.encode()
 
     def topic_specs(self, min_isr: int = 1) -> tuple[TopicSpec, ...]:
-        """The topics that this stream needs. Append time is the broker's, so that nobody's wrong
-        clock decides what retention removes."""
+        """The topics that StreamFlow creates for this stream. Append time is the broker's, so that
+        nobody's wrong clock decides what retention removes."""
         topics = self.topics
 
-        def spec(name: str, retention: timedelta, max_bytes: int) -> TopicSpec:
+        def spec(
+            name: str, retention: timedelta, max_bytes: int, *, derived: bool = True
+        ) -> TopicSpec:
             return TopicSpec(
                 name,
                 topics.partitions,
@@ -154,10 +164,12 @@ class Stream:
                     "max.message.bytes": str(max_bytes),
                     "min.insync.replicas": str(min_isr),
                 },
+                derived,
             )
 
+        own = spec(self.topic, topics.retention, topics.max_record_bytes, derived=False)
         return (
-            spec(self.topic, topics.retention, topics.max_record_bytes),
+            *((own,) if topics.managed else ()),
             spec(self.analytics_topic, topics.derived_retention, MAX_RECORD_BYTES),
             spec(self.notifications_topic, topics.derived_retention, MAX_RECORD_BYTES),
             spec(self.dead_letter_topic, topics.dead_letter_retention, MAX_DEAD_LETTER_BYTES),

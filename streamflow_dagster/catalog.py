@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from streamflow.kafka.topics import declared_topics
+from streamflow.kafka.topics import declared_topics, unmanaged_topics
 from streamflow.postgres.tables import (
     DEAD_LETTERS,
     NOTIFICATIONS,
@@ -92,6 +92,7 @@ class Catalog:
     producers: tuple[dg.AssetKey, ...]
     topics: tuple[TopicEntry, ...]
     tables: tuple[TableEntry, ...]
+    unmanaged_topics: tuple[TopicEntry, ...] = ()
 
     def table(self, name: str) -> TableEntry:
         """The entry of a table."""
@@ -120,15 +121,20 @@ def table_key(name: str) -> dg.AssetKey:
 
 def catalog_of(settings: Settings, streams: Sequence[Stream]) -> Catalog:
     """Derives the assets of these streams."""
+    # Of a topic that is not managed, the partitions and settings are its owner's.
+    unmanaged = [TopicSpec(name, 0, {}) for name in unmanaged_topics(streams)]
     return Catalog(
         streams=tuple(streams),
         producers=tuple(producer_key(stream) for stream in streams),
-        topics=_topics(settings, streams),
+        topics=_topics(settings, streams, declared_topics(settings, streams)),
         tables=_tables(settings, streams),
+        unmanaged_topics=_topics(settings, streams, unmanaged),
     )
 
 
-def _topics(settings: Settings, streams: Sequence[Stream]) -> tuple[TopicEntry, ...]:
+def _topics(
+    settings: Settings, streams: Sequence[Stream], specs: Sequence[TopicSpec]
+) -> tuple[TopicEntry, ...]:
     tells: dict[str, str] = {}
     deps: dict[str, list[dg.AssetKey]] = {}
     columns: dict[str, dict[str, str]] = {}
@@ -152,7 +158,7 @@ def _topics(settings: Settings, streams: Sequence[Stream]) -> tuple[TopicEntry, 
             deps=tuple(deps[spec.name]),
             columns=columns.get(spec.name, {}),
         )
-        for spec in declared_topics(settings, streams)
+        for spec in specs
     )
 
 

@@ -13,7 +13,12 @@ from streamflow_dagster.rollups import rollup_assets
 from streamflow_dagster.schedules import schedules
 from streamflow_dagster.sensors import sensors
 from streamflow_dagster.tables import table_assets
-from streamflow_dagster.topics import producer_specs, topic_assets, topic_checks
+from streamflow_dagster.topics import (
+    producer_specs,
+    topic_assets,
+    topic_checks,
+    unmanaged_topic_specs,
+)
 from streamflow_dagster.traffic_checks import traffic_checks
 
 
@@ -25,6 +30,7 @@ def build(platform: Platform) -> dg.Definitions:
         assets=[
             *producer_specs(catalog),
             *topic_assets(catalog),
+            *unmanaged_topic_specs(catalog),
             *table_assets(catalog),
             *rollup_assets(catalog, settings),
             retention_asset(catalog),

@@ -1,9 +1,10 @@
 """Settings of the orchestration: those of everybody, and the thresholds of checks and sensors."""
 
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from streamflow.settings import Settings, load_settings_of
 
@@ -13,6 +14,10 @@ HOUR_FORMAT: Final = "%Y-%m-%d-%H:%M"
 class OrchestrationSettings(Settings):
     """Everything that can be configured, with what only Dagster needs."""
 
+    # Names, some with a port, under which the webserver is reached besides its own address.
+    dagster_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias=AliasChoices("STREAMFLOW_DAGSTER_HOSTS", "dagster_hosts")
+    )
     sensor_seconds: int = Field(30, ge=1, alias="STREAMFLOW_SENSOR_SECONDS")
     drain_lag: int = Field(10_000, ge=1, alias="STREAMFLOW_DRAIN_LAG")
     drain_seconds: float = Field(600.0, gt=0, alias="STREAMFLOW_DRAIN_SECONDS")
@@ -43,6 +48,20 @@ class OrchestrationSettings(Settings):
         datetime.fromisoformat("2026-01-01T00:00:00+00:00"), alias="STREAMFLOW_ROLLUP_START"
     )
     events_retention_days: int | None = Field(None, ge=1, alias="STREAMFLOW_EVENTS_RETENTION_DAYS")
+
+    @field_validator("dagster_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("dagster_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any("/" in each or "*" in each for each in value):
+            raise ValueError("holds names as dagster.example.com or dagster.example.com:8443")
+        return value
 
 
 def load_orchestration_settings() -> OrchestrationSettings:

@@ -5,6 +5,8 @@
 
 import json
 import os
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +37,9 @@ class InstanceStorage(DagsterStorage, ConfigurableClass):
         """PostgreSQL by dagster-postgres if ``STREAMFLOW_DAGSTER_DATABASE_URL`` is set, else SQLite
         below ``DAGSTER_HOME``, else below the state directory."""
         del inst_data, config_value
+        # In a webserver this is the first code of ours, and it runs before the application is made.
+        if "dagster_webserver.app" in sys.modules:
+            import_module("streamflow_dagster.webserver").install_guard()
         url = os.environ.get(URL_VARIABLE)
         if url:
             return DagsterPostgresStorage.from_config_value(None, {"postgres_url": url})

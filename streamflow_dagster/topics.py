@@ -7,8 +7,10 @@ from typing import Any
 import dagster as dg
 
 from streamflow.kafka.offsets import bounds, partitions_of
+from streamflow.kafka.ownership import Drift, Owner, refusal
 from streamflow.kafka.scan import Scanner
-from streamflow.kafka.topics import Drift, drifts, provision_topics
+from streamflow.kafka.topics import drifts, owners, provision_topics
+from streamflow.postgres.owned_topics import TopicsTable
 from streamflow_dagster.catalog import (
     OWNERS,
     PRODUCERS,
@@ -45,8 +47,25 @@ def producer_specs(catalog: Catalog) -> list[dg.AssetSpec]:
     ]
 
 
+def unmanaged_topic_specs(catalog: Catalog) -> list[dg.AssetSpec]:
+    """Topics of somebody else: shown, and nothing to materialize."""
+    return [
+        dg.AssetSpec(
+            key=entry.key,
+            deps=entry.deps,
+            group_name=TOPICS,
+            owners=OWNERS,
+            kinds={"kafka"},
+            description=f"{entry.tells}\n\nThe topic is somebody else's (`Topics(managed=False)`): "
+            "it is read, and nothing about it is ever changed.",
+            metadata={"topic": entry.spec.name, **schema_metadata(entry.columns)},
+        )
+        for entry in catalog.unmanaged_topics
+    ]
+
+
 def topic_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
-    """One asset for each declared topic."""
+    """One asset for each topic that StreamFlow manages."""
     return [_topic_asset(entry) for entry in catalog.topics]
 
 
@@ -58,7 +77,8 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"kafka"},
         description=f"{entry.tells}\n\nMaterializing it creates or alters the topic until it is as "
-        "declared. Partitions are only ever added.",
+        "declared. Partitions are only ever added, and a topic that StreamFlow neither created nor "
+        "adopted is never altered.",
         metadata={"topic": entry.spec.name, **schema_metadata(entry.columns)},
         freshness_policy=FRESHNESS,
         retry_policy=retrying(),
@@ -68,7 +88,7 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
         with told():
-            mended = provision_topics(settings, [entry.spec])
+            mended = provision_topics(settings, [entry.spec], TopicsTable(settings))
         for drift in mended:
             context.log.info(_say(drift))
         return dg.MaterializeResult(
@@ -144,21 +164,25 @@ def topic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     ) -> Iterator[dg.AssetCheckResult]:
         wanted = {each.asset_key for each in context.selected_asset_check_keys}
         entries = [entry for entry in catalog.topics if entry.key in wanted]
+        settings, declared = platform.settings(), [entry.spec for entry in entries]
         with told():
-            found = drifts(platform.settings(), [entry.spec for entry in entries])
-        yield from standing(context, (_result(entry, found) for entry in entries))
+            found = drifts(settings, declared)
+            whose = owners(settings, declared, TopicsTable(settings)) if found else {}
+        yield from standing(
+            context, (_result(entry, found, whose.get(entry.spec.name)) for entry in entries)
+        )
 
     return [check]
 
 
-def _result(entry: TopicEntry, found: Sequence[Drift]) -> dg.AssetCheckResult:
+def _result(entry: TopicEntry, found: Sequence[Drift], owner: Owner | None) -> dg.AssetCheckResult:
     own = [drift for drift in found if drift.topic == entry.spec.name]
     return dg.AssetCheckResult(
         passed=not own,
         asset_key=entry.key,
         check_name=SPECIFICATION,
         severity=severity_of(own),
-        description=_verdict(entry, own),
+        description=_verdict(entry, own, owner),
         metadata={
             "differences": len(own),
             **{drift.what: f"{drift.found}, not {drift.declared}" for drift in own},
@@ -172,9 +196,12 @@ def severity_of(found: Sequence[Drift]) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.ERROR if missing else dg.AssetCheckSeverity.WARN
 
 
-def _verdict(entry: TopicEntry, found: Sequence[Drift]) -> str:
+def _verdict(entry: TopicEntry, found: Sequence[Drift], owner: Owner | None) -> str:
     if not found:
         return "as declared"
+    if owner is Owner.FOREIGN:
+        # In its words the ways out: it is not altered by materializing it.
+        return refusal(entry.spec, found, ())
     shrunk = [
         drift
         for drift in found

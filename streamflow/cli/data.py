@@ -83,6 +83,7 @@ def init(
 
     from streamflow.errors import Unavailable
     from streamflow.kafka.topics import provision
+    from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.postgres.schema import upgrade
     from streamflow.registry import load_streams
     from streamflow.settings import load_settings
@@ -95,46 +96,80 @@ def init(
         wait=tenacity.wait_fixed(1),
         reraise=True,
     )
-    for drift in patiently(provision, settings, streams):
-        typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
+    # Topics that are created are noted in the schema.
     patiently(upgrade, settings, streams)
+    for drift in patiently(provision, settings, streams, TopicsTable(settings)):
+        typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
     typer.echo("topics and schema are in place")
 
 
 def topics(
     apply: Annotated[
-        bool, typer.Option("--apply", help="Create and alter topics until nothing differs.")
+        bool,
+        typer.Option(
+            "--apply", help="Create topics, and alter those of StreamFlow, until nothing differs."
+        ),
     ] = False,
+    adopted: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adopt",
+            metavar="TOPIC",
+            help="Make a topic that somebody else created StreamFlow's, so that --apply may alter "
+            "it. May be repeated.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Shows the declared topics and how the broker's differ; exits 1 when they do.
+    """Shows the declared topics, whose they are and how the broker's differ; exits 1 when they do.
+
+    A topic that StreamFlow did not create is never altered unless it is adopted.
 
     Example: streamflow topics --apply
     """
     from streamflow.cli.tables import make_console, plain_table
-    from streamflow.kafka.topics import declared_topics, drifts, provision
+    from streamflow.kafka.ownership import Owner
+    from streamflow.kafka.topics import (
+        adopt,
+        declared_topics,
+        drifts,
+        owners,
+        provision,
+        unmanaged_topics,
+    )
+    from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.registry import load_streams
     from streamflow.settings import load_settings
 
     settings = load_settings()
     streams = load_streams(settings)
+    owned = TopicsTable(settings)
+    if adopted:
+        adopt(settings, streams, adopted, owned)
     if apply:
-        provision(settings, streams)
+        provision(settings, streams, owned)
     specs = declared_topics(settings, streams)
     found = drifts(settings, specs)
+    whose = owners(settings, specs, owned)
+    unmanaged = unmanaged_topics(streams)
     if as_json:
         report = [
             {
                 "topic": spec.name,
+                "owner": whose.get(spec.name),
                 "partitions": spec.partitions,
                 "config": spec.config,
                 "drift": [each._asdict() for each in found if each.topic == spec.name],
             }
             for spec in specs
         ]
+        report += [
+            {"topic": name, "owner": Owner.UNMANAGED, "partitions": None, "config": {}, "drift": []}
+            for name in unmanaged
+        ]
         typer.echo(json.dumps(report))
     else:
-        table = plain_table("topic", "partitions", "retention (h)", "differs in")
+        table = plain_table("topic", "whose", "partitions", "retention (h)", "differs in")
         for spec in specs:
             differs = [
                 f"{each.what}: {each.found or 'missing'}, not {each.declared}"
@@ -142,9 +177,24 @@ def topics(
                 if each.topic == spec.name
             ]
             hours = int(spec.config["retention.ms"]) / 3_600_000
-            table.add_row(spec.name, str(spec.partitions), f"{hours:g}", "; ".join(differs) or "-")
+            table.add_row(
+                spec.name,
+                whose.get(spec.name, "-"),
+                str(spec.partitions),
+                f"{hours:g}",
+                "; ".join(differs) or "-",
+            )
+        for name in unmanaged:
+            table.add_row(name, Owner.UNMANAGED, "-", "-", "-")
         make_console().print(table)
-        if found:
+        foreign = sorted({each.topic for each in found if whose.get(each.topic) is Owner.FOREIGN})
+        if foreign:
+            typer.echo(
+                f"StreamFlow did not create {', '.join(foreign)}, and does not alter it: declare it "
+                "with Topics(managed=False), or adopt it with --adopt TOPIC",
+                err=True,
+            )
+        elif found:
             typer.echo("the broker's topics differ: run `streamflow topics --apply`", err=True)
     raise typer.Exit(1 if found else 0)
 

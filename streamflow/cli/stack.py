@@ -202,16 +202,19 @@ def doctor() -> None:
 
 
 def _arrange(settings: "Settings", without: Collection[str]) -> None:
-    """Puts topics and schema in place: the second stage of a start."""
+    """Puts schema and topics in place: the second stage of a start. The schema is first: topics
+    that are created are noted in it."""
     from streamflow.kafka.topics import provision
+    from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.postgres.schema import upgrade
     from streamflow.registry import load_streams
 
     streams = load_streams(settings)
-    if "kafka" not in without:
-        provision(settings, streams)
-    if "postgres" not in without:
+    has_database = "postgres" not in without
+    if has_database:
         upgrade(settings, streams)
+    if "kafka" not in without:
+        provision(settings, streams, TopicsTable(settings) if has_database else None)
 
 
 def _lag_and_rows(

@@ -1,9 +1,9 @@
 """Topics: what is declared, what the broker has, and making the second like the first."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
+import tenacity
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -14,29 +14,31 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from streamflow.errors import ConfigurationError
+from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
 from streamflow.kafka.clients import admin, kafka_errors
+from streamflow.kafka.ownership import (
+    BrokerTopic,
+    Drift,
+    OwnedTopics,
+    Owner,
+    compare,
+    owner_of,
+    refusal,
+)
 from streamflow.settings import Settings
 from streamflow.stream import Stream, TopicSpec
 
 _TIMEOUT = 15.0  # seconds
-
-
-class Drift(NamedTuple):
-    """One way in which a topic differs from its specification."""
-
-    topic: str
-    what: str
-    declared: str
-    found: str | None
+_NO_LEADER = -1
 
 
 def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[TopicSpec, ...]:
-    """The topics of all streams, each once.
+    """The topics of all streams that StreamFlow manages, each once.
 
     Raises:
         ConfigurationError: two streams share a topic but declare it differently.
     """
+    streams = tuple(streams)
     specs: dict[str, TopicSpec] = {}
     for stream in streams:
         for spec in stream.topic_specs(settings.kafka_min_isr):
@@ -45,7 +47,18 @@ def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[Topi
                     f"topic {spec.name} is declared differently by two streams: give one of them "
                     "a topic of its own"
                 )
+    for name in unmanaged_topics(streams):
+        if name in specs:
+            raise ConfigurationError(
+                f"topic {name} is somebody else's (Topics(managed=False)), but StreamFlow is to "
+                "write into it, too: give what is derived a topic of its own"
+            )
     return tuple(specs.values())
+
+
+def unmanaged_topics(streams: Iterable[Stream]) -> tuple[str, ...]:
+    """The topics that are declared to be somebody else's."""
+    return tuple(stream.topic for stream in streams if not stream.topics.managed)
 
 
 def drifts(settings: Settings, specs: Sequence[TopicSpec]) -> list[Drift]:
@@ -54,56 +67,92 @@ def drifts(settings: Settings, specs: Sequence[TopicSpec]) -> list[Drift]:
     Raises:
         Unavailable: the broker does not answer.
     """
-    return _drifts(admin(settings), specs)
+    return compare(specs, _described(admin(settings), [spec.name for spec in specs]))
 
 
-def _drifts(client: AdminClient, specs: Sequence[TopicSpec]) -> list[Drift]:
-    with kafka_errors():
-        existing = client.list_topics(timeout=_TIMEOUT).topics
-        present = [spec for spec in specs if spec.name in existing]
-        resources = [ConfigResource(ResourceType.TOPIC, spec.name) for spec in present]
-        described = (
-            {
-                resource.name: future.result(_TIMEOUT)
-                for resource, future in client.describe_configs(resources).items()
-            }
-            if resources
-            else {}
-        )
-    found: list[Drift] = []
-    for spec in specs:
-        if spec.name not in existing:
-            found.append(Drift(spec.name, "topic", "exists", None))
-            continue
-        partitions = len(existing[spec.name].partitions)
-        if partitions != spec.partitions:
-            found.append(Drift(spec.name, "partitions", str(spec.partitions), str(partitions)))
-        for name, declared in spec.config.items():
-            entry = described[spec.name].get(name)
-            value = entry.value if entry else None
-            if value != declared:
-                found.append(Drift(spec.name, name, declared, value))
-    return found
-
-
-def provision(settings: Settings, streams: Iterable[Stream]) -> list[Drift]:
-    """Creates and alters topics until the broker has what is declared; returns what it mended.
-
-    Partitions are only ever added: a key's events would change partition, and records in a removed
-    partition would be lost.
+def owners(settings: Settings, specs: Sequence[TopicSpec], owned: OwnedTopics) -> dict[str, Owner]:
+    """Whose each topic is that exists; unknown where nobody can be asked now.
 
     Raises:
-        ConfigurationError: a topic has more partitions than declared.
         Unavailable: the broker does not answer.
     """
-    return provision_topics(settings, declared_topics(settings, streams))
+    found = _described(admin(settings), [spec.name for spec in specs])
+    try:
+        ids = owned.ids()
+    except StreamFlowError:
+        return dict.fromkeys(found, Owner.UNKNOWN)
+    return {name: owner_of(name, topic, ids) for name, topic in found.items()}
 
 
-def provision_topics(settings: Settings, wanted: Iterable[TopicSpec]) -> list[Drift]:
-    """As `provision`, for some topics only."""
+def provision(
+    settings: Settings, streams: Iterable[Stream], owned: OwnedTopics | None = None
+) -> list[Drift]:
+    """Creates topics, and alters those of ours, until the broker has what is declared; returns what
+    it mended.
+
+    Partitions are only ever added: a key's events would change partition, and records in a removed
+    partition would be lost. A topic of somebody else is used if it is as declared. All is refused
+    before anything is changed.
+
+    Args:
+        settings: where the broker is.
+        streams: whose topics.
+        owned: which topics are ours; without it none is, and topics are only created.
+
+    Raises:
+        ConfigurationError: a topic that is not ours differs; a topic of ours has more partitions
+            than declared; an unmanaged one does not exist; or there is no schema for `owned` yet.
+        Unavailable: the broker, or where `owned` are kept, does not answer.
+    """
+    streams = tuple(streams)
+    specs = declared_topics(settings, streams)
+    require_readable(settings, unmanaged_topics(streams))
+    return provision_topics(settings, specs, owned)
+
+
+def require_readable(settings: Settings, names: Sequence[str]) -> None:
+    """Looks whether unmanaged topics are there.
+
+    Raises:
+        ConfigurationError: one does not exist.
+        Unavailable: the broker does not answer, or a partition has no leader.
+    """
+    if not names:
+        return
+    with kafka_errors():
+        existing = admin(settings).list_topics(timeout=_TIMEOUT).topics
+    for name in names:
+        if name not in existing:
+            raise ConfigurationError(
+                f"topic {name} does not exist, and StreamFlow does not create it, since it is "
+                "declared with Topics(managed=False): create it, or correct the stream's name"
+            )
+        partitions = existing[name].partitions
+        silent = [number for number, each in partitions.items() if each.leader == _NO_LEADER]
+        if silent or not partitions:
+            raise Unavailable(f"topic {name}: no broker leads partitions {silent} now")
+
+
+def provision_topics(
+    settings: Settings, wanted: Iterable[TopicSpec], owned: OwnedTopics | None = None
+) -> list[Drift]:
+    """As `provision`, for some topics only.
+
+    1. Compare; where nothing differs, nobody is asked whose a topic is.
+    2. Refuse what may not be altered, before anything is.
+    3. Create what is missing and note its id. A crash between the two leaves a topic that is as
+       declared, but not noted as ours: it is used, and adopting it is needed to alter it later.
+    4. Add partitions and alter settings; wait until the broker shows it.
+    """
     specs = {spec.name: spec for spec in wanted}
     client = admin(settings)
-    found = _drifts(client, list(specs.values()))
+    existing = _described(client, list(specs))
+    found = compare(list(specs.values()), existing)
+    ids = owned.ids() if owned is not None and found else {}
+    for name, topic in existing.items():
+        differing = [each for each in found if each.topic == name]
+        if differing and owner_of(name, topic, ids) is not Owner.OURS:
+            raise ConfigurationError(refusal(specs[name], differing, ids))
     for drift in found:
         if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared):
             raise ConfigurationError(
@@ -111,15 +160,98 @@ def provision_topics(settings: Settings, wanted: Iterable[TopicSpec]) -> list[Dr
                 "Kafka cannot remove partitions; raise the declaration"
             )
     with kafka_errors():
-        _create(client, settings, [specs[each.topic] for each in found if each.what == "topic"])
+        created = _create(
+            client, settings, [specs[each.topic] for each in found if each.what == "topic"]
+        )
+        if owned is not None and created:
+            owned.add(_ids(client, created), adopted=False)
         _add_partitions(client, [each for each in found if each.what == "partitions"])
         _alter(client, [each for each in found if each.what not in ("topic", "partitions")])
+    if found:
+        _wait_until_shown(client, list(specs.values()))
     return found
 
 
-def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> None:
+@tenacity.retry(
+    retry=tenacity.retry_if_result(bool),
+    wait=tenacity.wait_exponential(0.05, max=1),
+    stop=tenacity.stop_after_delay(8),
+    retry_error_callback=lambda _state: None,
+)
+def _wait_until_shown(client: AdminClient, specs: Sequence[TopicSpec]) -> bool | None:
+    """Waits until the broker that is asked knows of a change: the controller, which answered, is
+    ahead of it. One that does not in time is no error of ours: who looks next sees what it says."""
+    return bool(compare(specs, _described(client, [spec.name for spec in specs])))
+
+
+def adopt(
+    settings: Settings, streams: Iterable[Stream], names: Sequence[str], owned: OwnedTopics
+) -> None:
+    """Makes topics of somebody else ours, so that `provision` may alter them. Alters nothing.
+
+    Raises:
+        ConfigurationError: one is not declared, or declared as unmanaged, or does not exist.
+        Unavailable: the broker, or where `owned` are kept, does not answer.
+    """
+    streams = tuple(streams)
+    declared = {spec.name for spec in declared_topics(settings, streams)}
+    existing = _described(admin(settings), names)
+    for name in names:
+        if name in unmanaged_topics(streams):
+            raise ConfigurationError(
+                f"topic {name} is declared with Topics(managed=False): remove that to adopt it"
+            )
+        if name not in declared:
+            raise ConfigurationError(
+                f"topic {name} is not declared by any stream: `streamflow topics` lists those that are"
+            )
+        if name not in existing:
+            raise ConfigurationError(
+                f"topic {name} does not exist: `streamflow topics --apply` creates it"
+            )
+    owned.add({name: existing[name].topic_id for name in names}, adopted=True)
+
+
+def _described(client: AdminClient, names: Sequence[str]) -> dict[str, BrokerTopic]:
+    """Those of the topics that exist."""
+    with kafka_errors():
+        existing = client.list_topics(timeout=_TIMEOUT).topics
+        present = [name for name in names if name in existing]
+        if not present:
+            return {}
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
+        configs = {
+            resource.name: future.result(_TIMEOUT)
+            for resource, future in client.describe_configs(resources).items()
+        }
+    ids = _ids(client, present)
+    return {
+        name: BrokerTopic(
+            ids[name],
+            len(existing[name].partitions),
+            {key: entry.value for key, entry in configs[name].items()},
+        )
+        for name in present
+    }
+
+
+# A broker may hear of a new topic a little later than the one that created it.
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(Unavailable),
+    wait=tenacity.wait_exponential(0.05, max=1),
+    stop=tenacity.stop_after_delay(8),
+    reraise=True,
+)
+def _ids(client: AdminClient, names: Sequence[str]) -> dict[str, str]:
+    with kafka_errors():
+        futures = client.describe_topics(TopicCollection(list(names)), request_timeout=_TIMEOUT)
+        return {name: str(future.result(_TIMEOUT).topic_id) for name, future in futures.items()}
+
+
+def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> list[str]:
+    """Creates topics; returns which. One that somebody else has just created is not among them."""
     if not specs:
-        return
+        return []
     wanted = [
         NewTopic(
             spec.name,
@@ -129,6 +261,7 @@ def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> 
         )
         for spec in specs
     ]
+    created = []
     for name, future in client.create_topics(wanted, operation_timeout=_TIMEOUT).items():
         try:
             future.result(_TIMEOUT)
@@ -141,6 +274,9 @@ def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> 
                 ) from error
             if code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+        else:
+            created.append(name)
+    return created
 
 
 def _add_partitions(client: AdminClient, found: list[Drift]) -> None:

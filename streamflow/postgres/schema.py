@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection, connect, translated
 from streamflow.postgres.partitions import DayPartitions
-from streamflow.postgres.tables import Column, event_columns
+from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column, event_columns
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -39,7 +39,7 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
 
     Raises:
         ConfigurationError: a stream's table has a column that its contract has no longer, or with
-            another type.
+            another type; or a table is in the way that StreamFlow did not make.
         Unavailable: the database does not answer.
     """
     connection = connect(settings, "schema", statement_timeout=0)
@@ -72,6 +72,8 @@ def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
             done = [f"migration {name}" for name in _pending_migrations(connection)]
             for stream in streams:
                 existing = _existing_columns(connection, stream.table)
+                if existing:
+                    _require_own(connection, stream, existing)
                 done += [text for text, _ in _changes(stream, existing)]
     finally:
         connection.close()
@@ -120,6 +122,8 @@ def _migrate(settings: Settings, connection: Connection) -> list[str]:
                 config.attributes["connection"] = own
                 command.upgrade(config, "head")
         except DBAPIError as error:
+            if isinstance(error.orig, psycopg.errors.DuplicateTable):
+                raise _foreign(error.orig) from error
             if isinstance(error.orig, psycopg.Error):
                 raise error.orig from error
             raise
@@ -127,11 +131,52 @@ def _migrate(settings: Settings, connection: Connection) -> list[str]:
 
 
 def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
+    existing = _existing_columns(connection, stream.table)
+    if existing:
+        _require_own(connection, stream, existing)
     done = []
-    for text, statement in _changes(stream, _existing_columns(connection, stream.table)):
-        connection.execute(statement)
+    for text, statement in _changes(stream, existing):
+        try:
+            connection.execute(statement)
+        except psycopg.errors.DuplicateTable as error:
+            raise _foreign(error) from error
         done.append(text)
     return done
+
+
+def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
+    """What a new table's name being taken means: all of ours stand in the version table."""
+    return ConfigurationError(
+        f"{error.diag.message_primary}, and StreamFlow did not make it: rename it, or give "
+        "StreamFlow a database or a schema of its own (DATABASE_URL with "
+        "?options=-csearch_path%3DSCHEMA)"
+    )
+
+
+def _require_own(
+    connection: Connection, stream: Stream, existing: dict[str, tuple[str, bool]]
+) -> None:
+    """Refuses a table that was not made by `_create`, before anything about it is altered.
+
+    Raises:
+        ConfigurationError: it is no partitioned table with the loader's columns.
+    """
+    row = connection.execute(
+        "SELECT pg_get_partkeydef(to_regclass(%s))", [_quoted(stream.table)]
+    ).fetchone()
+    partitioned = row is not None and row[0] == 'RANGE ("timestamp")'
+    missing = [name for name in (*ORIGIN_COLUMNS, *TIME_COLUMNS) if name not in existing]
+    if missing or not partitioned:
+        why = f"it has no {', '.join(missing)}" if missing else "it is not partitioned by timestamp"
+        raise ConfigurationError(
+            f"stream {stream.name}: the table {stream.table} exists already, and StreamFlow did not "
+            f"make it ({why}), so it is not altered: give the stream another table, or rename that "
+            "one"
+        )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str, bool]]:
@@ -139,7 +184,7 @@ def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str
     rows = connection.execute(
         "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute"
         " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-        ['"' + table.replace('"', '""') + '"'],
+        [_quoted(table)],
     )
     return {name: (kind, nullable) for name, kind, nullable in rows}
 

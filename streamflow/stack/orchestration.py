@@ -117,7 +117,7 @@ class Home:
                 "dagster", *server, *module, *folder, *quiet
             ),
             self._part("webserver", Stage.WORKERS, _listening(self.settings.host, web))(
-                "dagster_webserver",
+                f"{PACKAGE}.webserver",
                 *("--host", self.settings.host, "--port", str(web), "-w", workspace),
                 *("--dagster-log-level", "warning"),
             ),

@@ -9,7 +9,8 @@ from typing import Final
 import streamlit as st
 from pydantic import SecretStr
 
-from streamflow.kafka.topics import Drift, declared_topics, drifts
+from streamflow.kafka.ownership import Drift
+from streamflow.kafka.topics import declared_topics, drifts, unmanaged_topics
 from streamflow.stream import Stream
 from streamlit_app import units
 from streamlit_app.components import show, stamp
@@ -265,6 +266,10 @@ def _specification(server: Serving, found: Sequence[Drift] | None) -> Html:
                 state,
             )
         )
+    rows += [
+        (code(name), "—", "—", "—", "—", mark(Tone.IDLE, "unmanaged: read as it is"))
+        for name in unmanaged_topics(server.streams)
+    ]
     return table(
         ("topic", "partitions", "retention", "largest record", "time stamps", "on the broker"),
         rows,

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -39,26 +40,28 @@ def test_every_command_has_help_with_an_example(settings_without_topics: Setting
         ), command
 
 
-def test_topics_are_shown_made_and_watched(settings_without_topics: Settings) -> None:
-    settings = settings_without_topics
-    before = streamflow(settings, "topics")
+def test_topics_are_shown_made_and_watched(
+    settings: Callable[..., Settings], database_url: str
+) -> None:
+    made = settings(DATABASE_URL=database_url)
+    before = streamflow(made, "topics")
     assert before.returncode == 1
     assert "topics --apply" in before.stderr
 
-    made = streamflow(settings, "topics", "--apply", "--json")
-    assert made.returncode == 0, made.stderr
-    found = {each["topic"].removeprefix(settings.prefix): each for each in json.loads(made.stdout)}
+    applied = streamflow(made, "topics", "--apply", "--json")
+    assert applied.returncode == 0, applied.stderr
+    found = {each["topic"].removeprefix(made.prefix): each for each in json.loads(applied.stdout)}
     assert set(found) == {"user-events", "analytics", "notifications", "dead-letter-topic"}
     assert {each["partitions"] for each in found.values()} == {3}
     assert found["user-events"]["config"]["retention.ms"] == str(168 * 3_600_000)
 
-    topic = settings.prefix + "analytics"
-    client = admin(settings)
+    topic = made.prefix + "analytics"
+    client = admin(made)
     client.create_partitions([NewPartitions(topic, 5)])[topic].result(20)
-    drifted = streamflow(settings, "topics")
+    drifted = streamflow(made, "topics")
     assert drifted.returncode == 1
     assert "partitions: 5, not 3" in drifted.stdout
-    refused = streamflow(settings, "topics", "--apply")
+    refused = streamflow(made, "topics", "--apply")
     assert refused.returncode == 1
     assert "Kafka cannot remove partitions" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

@@ -441,7 +441,7 @@ def dagster(stage: Stage) -> Iterator[str]:
                 *(
                     sys.executable,
                     "-m",
-                    "dagster_webserver",
+                    "streamflow_dagster.webserver",
                     "-m",
                     "streamflow_dagster.definitions",
                 ),

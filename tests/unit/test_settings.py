@@ -9,6 +9,8 @@ from pydantic import SecretStr
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import common_config
 from streamflow.settings import load_settings
+from streamflow_dagster.origins import Hosts
+from streamflow_dagster.settings import load_orchestration_settings
 
 
 @pytest.fixture(autouse=True)
@@ -178,3 +180,18 @@ def test_a_changed_copy_has_its_own_addresses() -> None:
         }
     )
     assert (second.bootstrap, second.database) == ("two:2", "postgresql://two/x")
+
+
+def test_dagster_s_hosts_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMFLOW_DAGSTER_HOSTS", "dagster.example.com, 10.0.0.5:3000,")
+    monkeypatch.setenv("STREAMFLOW_DAGSTER_URL", "http://Dagster-Webserver:3000")
+    monkeypatch.setenv("STREAMFLOW_HOST", "0.0.0.0")  # noqa: S104 (as in a container)
+    found = load_orchestration_settings()
+    assert found.dagster_hosts == ("dagster.example.com", "10.0.0.5:3000")
+    assert Hosts.of(found) == Hosts(
+        frozenset({"dagster-webserver"}), frozenset({"dagster.example.com", "10.0.0.5:3000"})
+    )
+    for wrong in ("https://dagster.example.com", "*"):
+        monkeypatch.setenv("STREAMFLOW_DAGSTER_HOSTS", wrong)
+        with pytest.raises(ConfigurationError, match="STREAMFLOW_DAGSTER_HOSTS"):
+            load_orchestration_settings()

@@ -1,0 +1,105 @@
+"""Whose a topic is. What StreamFlow did not create is never altered (G13).
+
+A topic is known by its name and its id: one that was deleted and recreated has another id (KIP-516).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from streamflow.stream import TopicSpec
+
+
+class Owner(StrEnum):
+    """Who may change a topic."""
+
+    OURS = "ours"
+    FOREIGN = "foreign"
+    UNMANAGED = "unmanaged"
+    UNKNOWN = "unknown"
+
+
+class Drift(NamedTuple):
+    """One way in which a topic differs from its specification."""
+
+    topic: str
+    what: str
+    declared: str
+    found: str | None
+
+
+class BrokerTopic(NamedTuple):
+    """A topic as the broker has it."""
+
+    topic_id: str
+    partitions: int
+    config: Mapping[str, str | None]
+
+
+class OwnedTopics(Protocol):
+    """Remembers which topics StreamFlow has created or adopted."""
+
+    def ids(self) -> Mapping[str, str]:
+        """The id of each, by its name.
+
+        Raises:
+            Unavailable: it cannot be asked now.
+            ConfigurationError: it has no place yet.
+        """
+        ...
+
+    def add(self, ids: Mapping[str, str], *, adopted: bool) -> None:
+        """Remembers topics from now on. Raises as `ids`."""
+        ...
+
+
+def compare(specs: Sequence[TopicSpec], found: Mapping[str, BrokerTopic]) -> list[Drift]:
+    """How topics differ from their specifications; one that is missing differs in ``topic``."""
+    drifts = []
+    for spec in specs:
+        topic = found.get(spec.name)
+        if topic is None:
+            drifts.append(Drift(spec.name, "topic", "exists", None))
+            continue
+        if topic.partitions != spec.partitions:
+            declared, partitions = str(spec.partitions), str(topic.partitions)
+            drifts.append(Drift(spec.name, "partitions", declared, partitions))
+        drifts += [
+            Drift(spec.name, name, declared, topic.config.get(name))
+            for name, declared in spec.config.items()
+            if topic.config.get(name) != declared
+        ]
+    return drifts
+
+
+def owner_of(name: str, topic: BrokerTopic, ids: Mapping[str, str]) -> Owner:
+    """Whose an existing topic is, by the ids of those that are ours."""
+    return Owner.OURS if ids.get(name) == topic.topic_id else Owner.FOREIGN
+
+
+def refusal(spec: TopicSpec, drifts: Sequence[Drift], known: Collection[str]) -> str:
+    """Why a topic of somebody else is not altered, and the ways out, in one sentence.
+
+    Args:
+        spec: what is declared.
+        drifts: how the topic differs from it.
+        known: the names of the topics that are, or were, ours.
+    """
+    differences = "; ".join(
+        f"{each.what} is {each.found}, {each.declared} is declared" for each in drifts
+    )
+    whose = (
+        "was deleted and recreated by somebody else"
+        if spec.name in known
+        else "was not created by StreamFlow"
+    )
+    other = (
+        "give the stream another topic for it in Topics(…)"
+        if spec.derived
+        else "declare it with Topics(managed=False) to read it as it is"
+    )
+    return (
+        f"topic {spec.name} {whose} and is not altered, but differs ({differences}): {other}, or "
+        f"adopt it with `streamflow topics --adopt {spec.name}` and then run "
+        "`streamflow topics --apply`"
+    )

@@ -1,0 +1,332 @@
+"""Topics and tables that somebody else made: read, refused or adopted, and never altered."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import orjson
+import psycopg
+import pytest
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from faults import wait_until
+from loads import execute, rows
+from orchestration import Orchestration, orchestrated
+from pipeline import count, event, produce, streamflow, workers
+from services import DatabaseService
+from streamflow.errors import ConfigurationError
+from streamflow.kafka.clients import admin
+from streamflow.postgres import schema
+from streamflow.settings import Settings
+from streamflow.streams.user_events import USER_EVENTS
+
+pytestmark = pytest.mark.integration
+
+# What B12 lost: every key's last value, and all of history.
+FOREIGN = {"cleanup.policy": "compact", "retention.ms": "-1"}
+UNMANAGED = """
+from dataclasses import replace
+
+from streamflow.stream import Topics
+from streamflow.streams.user_events import USER_EVENTS
+
+THEIRS = replace(USER_EVENTS, topics=Topics(managed=False))
+"""
+
+
+def config_of(settings: Settings, topic: str) -> dict[str, tuple[Any, Any]]:
+    """Every setting of a topic, and where it comes from."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    client = admin(settings)
+    found = client.describe_configs([resource])[resource].result(15)
+    return {name: (entry.value, entry.source) for name, entry in found.items()}
+
+
+def topic_id(settings: Settings, topic: str) -> str:
+    client = admin(settings)
+    described = client.describe_topics(TopicCollection([topic]))
+    return str(described[topic].result(15).topic_id)
+
+
+def make_topic(settings: Settings, topic: str, config: dict[str, str], partitions: int = 3) -> None:
+    new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=config)
+    client = admin(settings)
+    client.create_topics([new])[topic].result(15)
+
+
+def delete_topic(settings: Settings, topic: str) -> None:
+    client = admin(settings)
+    client.delete_topics([topic])[topic].result(15)
+    wait_until(lambda: topic not in client.list_topics(timeout=5).topics, 20)
+
+
+def set_config(settings: Settings, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    client = admin(settings)
+    client.incremental_alter_configs([resource])[resource].result(15)
+
+
+def report(settings: Settings, **changes: str) -> dict[str, dict[str, Any]]:
+    done = streamflow(settings, "topics", "--json", **changes)
+    assert done.stdout, done.stderr
+    return {each["topic"]: each for each in orjson.loads(done.stdout)}
+
+
+@pytest.fixture
+def bare(settings_without_topics: Settings, database_server: DatabaseService) -> Iterator[Settings]:
+    """No topics, an empty database: what `init` finds on a new cluster."""
+    made = settings_without_topics
+    name = "".join(letter if letter.isalnum() else "_" for letter in made.prefix).strip("_")
+    url = database_server.create_database(name)
+    yield Settings(**made.model_dump(by_alias=True, exclude={"streams"}) | {"DATABASE_URL": url})
+    client = admin(made)
+    topics = [each for each in client.list_topics(timeout=5).topics if each.startswith(made.prefix)]
+    for future in (client.delete_topics(topics) if topics else {}).values():
+        future.exception(30)
+    database_server.drop_database(name)
+
+
+@contextmanager
+def unmanaged(folder: Path) -> Iterator[dict[str, str]]:
+    """What makes `user-events` somebody else's topic in a declaration."""
+    (folder / "their_streams.py").write_text(UNMANAGED)
+    yield {
+        "STREAMFLOW_STREAMS": "their_streams:THEIRS",
+        "PYTHONPATH": ":".join([str(folder), *sys.path]),
+    }
+
+
+@pytest.fixture
+def foreign(bare: Settings) -> str:
+    topic = f"{bare.prefix}user-events"
+    make_topic(bare, topic, FOREIGN)
+    return topic
+
+
+def assert_refused(text: str, topic: str) -> None:
+    assert topic in text
+    assert "cleanup.policy is compact, delete is declared" in text
+    assert "retention.ms is -1, 604800000 is declared" in text
+    assert "Topics(managed=False)" in text
+    assert f"streamflow topics --adopt {topic}" in text
+
+
+def test_a_foreign_topic_is_refused_everywhere_and_stays_as_it_is(
+    bare: Settings, foreign: str
+) -> None:
+    before = config_of(bare, foreign)
+    for command in (["init", "--wait", "5"], ["topics", "--apply"]):
+        done = streamflow(bare, *command)
+        assert config_of(bare, foreign) == before
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert_refused(done.stderr, foreign)
+    shown = streamflow(bare, "topics")
+    assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
+    assert f"did not create {foreign}, and does not alter it" in shown.stderr
+    found = report(bare)[foreign]
+    assert found["owner"] == "foreign"
+    assert {each["what"] for each in found["drift"]} >= {"cleanup.policy", "retention.ms"}
+    assert config_of(bare, foreign) == before
+
+
+def test_up_is_refused_too(bare: Settings, foreign: str) -> None:
+    before = config_of(bare, foreign)
+    done = streamflow(bare, "up", "--without", "dagster", STREAMFLOW_PORT_OFFSET="20000")
+    assert config_of(bare, foreign) == before
+    assert done.returncode == 1, done.stdout
+    assert_refused(done.stderr, foreign)
+
+
+def test_materializing_the_asset_is_refused(bare: Settings, foreign: str) -> None:
+    schema.upgrade(bare, [USER_EVENTS])
+    before = config_of(bare, foreign)
+    with dg.DagsterInstance.ephemeral() as instance:
+        one = Orchestration(instance, orchestrated(bare))
+        result = one.materialize("kafka/user_events")
+        check = one.check("kafka/user_events", "as_declared")
+    assert config_of(bare, foreign) == before
+    assert not result.success
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert_refused(failure.step_failure_data.error_display_string, foreign)
+    assert not check.passed
+    assert "--adopt" in (check.description or "")
+
+
+def test_what_was_adopted_may_be_altered(bare: Settings, foreign: str) -> None:
+    schema.upgrade(bare, [USER_EVENTS])
+    adopted = streamflow(bare, "topics", "--adopt", foreign)
+    # Adopting alone alters nothing: it differs still.
+    assert adopted.returncode == 1, adopted.stderr
+    assert config_of(bare, foreign)["cleanup.policy"][0] == "compact"
+    assert report(bare)[foreign]["owner"] == "ours"
+    applied = streamflow(bare, "topics", "--apply")
+    assert applied.returncode == 0, applied.stderr
+    found = config_of(bare, foreign)
+    assert (found["cleanup.policy"][0], found["retention.ms"][0]) == ("delete", "604800000")
+    assert rows(bare, "SELECT adopted FROM topics WHERE topic LIKE '%user-events'") == [(True,)]
+
+
+def test_only_a_declared_topic_that_exists_can_be_adopted(bare: Settings) -> None:
+    schema.upgrade(bare, [USER_EVENTS])
+    for topic, why in (
+        ("nobody-s", "is not declared"),
+        (f"{bare.prefix}user-events", "does not exist"),
+    ):
+        done = streamflow(bare, "topics", "--adopt", topic)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert topic in done.stderr
+        assert why in done.stderr
+    assert count(bare, "SELECT count(*) FROM topics") == 0
+
+
+def test_what_we_made_is_ours_until_somebody_recreates_it(bare: Settings) -> None:
+    topic = f"{bare.prefix}user-events"
+    assert streamflow(bare, "init").returncode == 0
+    assert {each["owner"] for each in report(bare).values()} == {"ours"}
+    assert dict(rows(bare, "SELECT topic, topic_id FROM topics"))[topic] == topic_id(bare, topic)
+    # Ours goes on to be altered.
+    set_config(bare, topic, "retention.ms", "1000")
+    assert streamflow(bare, "topics", "--apply").returncode == 0
+    assert config_of(bare, topic)["retention.ms"][0] == "604800000"
+
+    delete_topic(bare, topic)
+    make_topic(bare, topic, FOREIGN)
+    before = config_of(bare, topic)
+    done = streamflow(bare, "topics", "--apply")
+    assert done.returncode == 1
+    assert_refused(done.stderr, topic)
+    assert "recreated" in done.stderr
+    assert report(bare)[topic]["owner"] == "foreign"
+    assert config_of(bare, topic) == before
+
+
+def test_a_foreign_topic_that_is_as_declared_is_used(bare: Settings) -> None:
+    assert streamflow(bare, "init").returncode == 0
+    execute(bare, "TRUNCATE topics")
+    assert streamflow(bare, "init").returncode == 0
+    assert streamflow(bare, "topics", "--apply").returncode == 0
+    assert {each["owner"] for each in report(bare).values()} == {"foreign"}
+
+
+def test_topics_alone_say_what_is_missing(bare: Settings) -> None:
+    done = streamflow(bare, "topics", "--apply")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "streamflow db upgrade" in done.stderr
+    assert not [name for name in admin(bare).list_topics().topics if name.startswith(bare.prefix)]
+    assert streamflow(bare, "init").returncode == 0
+    # Where nothing has to be altered, nobody has to be asked whose it is.
+    nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    assert streamflow(bare, "topics", "--apply", **nowhere).returncode == 0
+    assert report(bare, **nowhere)[f"{bare.prefix}user-events"]["owner"] == "unknown"
+    set_config(bare, f"{bare.prefix}user-events", "retention.ms", "1000")
+    done = streamflow(bare, "topics", "--apply", **nowhere)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "database does not answer" in done.stderr
+    assert config_of(bare, f"{bare.prefix}user-events")["retention.ms"][0] == "1000"
+
+
+def test_an_unmanaged_topic_is_read_and_never_changed(bare: Settings, tmp_path: Path) -> None:
+    topic = f"{bare.prefix}user-events"
+    with unmanaged(tmp_path) as theirs:
+        done = streamflow(bare, "init", "--wait", "5", **theirs)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert topic in done.stderr
+        assert "does not exist" in done.stderr
+
+        # CreateTime, no end of retention, and more partitions than the derived topics have.
+        make_topic(bare, topic, {"retention.ms": "-1"}, partitions=5)
+        before = config_of(bare, topic)
+        assert streamflow(bare, "init", **theirs).returncode == 0
+        assert streamflow(bare, "topics", "--apply", **theirs).returncode == 0
+        found = report(bare, **theirs)
+        assert found[topic]["owner"] == "unmanaged"
+        assert found[topic]["drift"] == []
+        assert found[f"{bare.prefix}analytics"]["owner"] == "ours"
+        refused = streamflow(bare, "topics", "--adopt", topic, **theirs)
+        assert refused.returncode == 1
+        assert "managed=False" in refused.stderr
+
+        values = [event(number) for number in range(300)]
+        produce(bare, "user-events", [*values, b"{"])
+        made = bare.model_copy(update={"streams": (theirs["STREAMFLOW_STREAMS"],)})
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in theirs.items():
+                patch.setenv(name, value)
+            with workers(made, tmp_path):
+                counted = "SELECT coalesce(sum(count), 0) FROM window_counts"
+                wait_until(lambda: count(bare, counted) == 300, 60, "the windows to be loaded")
+                audit = streamflow(bare, "audit", "--wait", "60")
+        assert audit.returncode == 0, audit.stdout + audit.stderr
+        assert count(bare, "SELECT count(*) FROM notifications") == 300
+        assert count(bare, "SELECT count(*) FROM events") == 300
+        assert count(bare, "SELECT count(*) FROM dead_letters") == 1
+        assert config_of(bare, topic) == before
+
+
+def test_dagster_shows_an_unmanaged_topic_as_external(bare: Settings, tmp_path: Path) -> None:
+    with unmanaged(tmp_path) as theirs, pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        with dg.DagsterInstance.ephemeral() as instance:
+            made = orchestrated(bare, STREAMFLOW_STREAMS=theirs["STREAMFLOW_STREAMS"])
+            one = Orchestration(instance, made)
+            graph = one.definitions.resolve_asset_graph()
+    node = graph.get(dg.AssetKey(["kafka", "user_events"]))
+    assert node.is_external
+    assert not node.is_materializable
+    assert graph.get(dg.AssetKey(["kafka", "analytics"])).is_materializable
+
+
+def described(settings: Settings, table: str) -> list[tuple[Any, ...]]:
+    return rows(
+        settings,
+        "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
+        f" WHERE attrelid = '{table}'::regclass AND attnum > 0 ORDER BY attnum",
+    )
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["id integer, note text", 'id bigint, type text, "user" text, user_email text'],
+)
+def test_a_foreign_table_of_a_stream_is_refused(bare: Settings, columns: str) -> None:
+    execute(bare, f"CREATE TABLE events ({columns})")
+    before = described(bare, "events")
+    for command in (["init", "--wait", "5"], ["db", "upgrade"]):
+        done = streamflow(bare, *command)
+        assert described(bare, "events") == before
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "table events" in done.stderr
+        assert "StreamFlow did not make" in done.stderr
+
+
+def test_a_foreign_table_with_the_name_of_one_of_ours_is_refused(bare: Settings) -> None:
+    execute(bare, "CREATE TABLE notifications (id integer)")
+    before = described(bare, "notifications")
+    done = streamflow(bare, "db", "upgrade")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert 'relation "notifications" already exists' in done.stderr
+    assert "StreamFlow did not make" in done.stderr
+    assert described(bare, "notifications") == before
+    with pytest.raises(ConfigurationError, match="did not make"):
+        schema.upgrade(bare, [USER_EVENTS])
+
+
+def test_a_table_of_ours_that_has_the_columns_of_another_stream_is_told_as_before(
+    bare: Settings,
+) -> None:
+    schema.upgrade(bare, [USER_EVENTS])
+    with psycopg.connect(bare.database) as connection:
+        connection.execute('ALTER TABLE events RENAME COLUMN "user" TO somebody')
+    with pytest.raises(ConfigurationError, match="somebody"):
+        schema.upgrade(bare, [USER_EVENTS])
