@@ -39,6 +39,7 @@ _RFC3339 = re.compile(RFC3339)
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
+MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
 _DEEPEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _REPLACEMENT: Final = "\ufffd"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -126,10 +127,15 @@ class Contract:
     Args:
         model: a pydantic model with ``type`` and ``timestamp``, or a discriminated union of them.
         private_fields: fields that may only hold hashes.
+        max_bytes: the longest value that is parsed. Compression lets a record of 1 MiB become
+            hundreds of megabytes, and parsed JSON takes many times its length.
     """
 
-    def __init__(self, model: Any, private_fields: Iterable[str] = ()) -> None:
+    def __init__(
+        self, model: Any, private_fields: Iterable[str] = (), max_bytes: int = MAX_VALUE_BYTES
+    ) -> None:
         self.model = model
+        self.max_bytes = max_bytes
         self.private_fields = frozenset(private_fields)
         self._adapter: TypeAdapter[Event] = TypeAdapter(model)
         self._validate: Callable[[bytes], Event] = self._adapter.validator.validate_json
@@ -144,6 +150,12 @@ class Contract:
 
     def decode(self, value: bytes | None) -> Event | Rejection:
         """The event that these bytes are, or why they are none. Never raises on any bytes."""
+        if value and len(value) > self.max_bytes:
+            return Rejection(
+                ErrorCode.TOO_LARGE,
+                "ValueError",
+                f"{len(value):,} bytes uncompressed, at most {self.max_bytes:,} are read",
+            )
         try:
             event = self._validate(value)  # type: ignore[arg-type]
         except (ValidationError, TypeError):

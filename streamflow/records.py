@@ -20,6 +20,8 @@ ERROR_CODE_HEADER = "__streamflow.error_code"
 REDACTED_HEADER = "__streamflow.redacted"
 FAILED_AT_HEADER = "__streamflow.failed_at"
 GROUP_HEADER = "__streamflow.group"
+# Of a dead letter that was cut: bytes of key, value and headers before.
+TRUNCATED_HEADER = "__streamflow.truncated"
 
 # KIP-298, as Kafka Connect writes them.
 ERROR_TOPIC_HEADER = "__connect.errors.topic"

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from streamflow.errors import Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.postgres.connections import session
 from streamflow.postgres.lag import loader_lags
 from streamflow.postgres.queries import loaded
@@ -212,6 +213,7 @@ class _Drain:
         the transaction markers that end it."""
         moved: dict[Partition, int] = {}
         records: list[Record] = []
+        unreadable: set[Partition] = set()
         for message in messages:
             partition = (message.topic() or "", message.partition() or 0)
             error, offset = message.error(), message.offset() or 0
@@ -220,6 +222,14 @@ class _Drain:
                 moved[partition] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 moved[partition] = max(offset, moved.get(partition, 0))
+            elif is_unreadable(error):
+                # The client may have reported it once more before it was moved on.
+                if partition not in unreadable:
+                    unreadable.add(partition)
+                    reached = moved.get(partition, read_to[partition])
+                    record = pass_over(self._consumer, message, error, reached)
+                    records.append(record)
+                    moved[partition] = (record.offset() or 0) + 1
             else:
                 raise clients.translated(KafkaException(error))
         positions = [

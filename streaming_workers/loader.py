@@ -14,6 +14,7 @@ from streamflow import dead_letters
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS
 from streamflow.errors import ConfigurationError
 from streamflow.flow import Batch, Count, Output, Partition, Replay
+from streamflow.kafka.unreadable import rejection_of
 from streamflow.postgres.derived import notification_line, window_count_line
 from streamflow.postgres.letters import dead_letter_line
 from streamflow.postgres.rows import TIME_AND_POSITION, DayTexts, EventRows, tail
@@ -132,6 +133,7 @@ class Loader(PlainJob):
                 count[0] += 1
                 line = to_line(record)
                 if isinstance(line, Rejection):
+                    line = rejection_of(record, line)
                     count[1] += 1
                     output.rejected.append((index, line.code))
                     output.records.append(self.refuse(record, line))
@@ -185,7 +187,7 @@ class _Events:
             if isinstance(event, Rejection):
                 # The validator dead-letters it.
                 count[1] += 1
-                output.rejected.append((index, event.code))
+                output.rejected.append((index, rejection_of(record, event).code))
                 continue
             plan = plans[type(event)]
             values = plan.get(event)

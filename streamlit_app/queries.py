@@ -10,7 +10,9 @@ from typing import Any, Final, LiteralString, NamedTuple
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from streamflow.dead_letters import Truncated, truncation_of
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.letter_selection import decoded
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -19,6 +21,7 @@ from streamlit_app.series import MAX_POINTS
 
 _TIMEOUT: Final = 5  # seconds
 MOST_LETTERS: Final = 500
+MOST_SHOWN: Final = 65_536  # bytes of a payload
 
 
 @contextmanager
@@ -123,7 +126,8 @@ class LetterFilter:
 _LETTERS: Final = """
 SELECT source_topic, source_partition, source_offset, origin_topic, origin_partition, origin_offset,
        record_topic, record_partition, record_offset, error_code, stage, exception, message, attempt,
-       redacted, failed_at, status, key, value, headers, appended_at
+       redacted, failed_at, status, key, substring(value FOR %(shown)s) AS value,
+       octet_length(value) AS size, headers, appended_at
   FROM dead_letters
  WHERE (%(codes)s::text[] IS NULL OR error_code = ANY(%(codes)s))
    AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -159,6 +163,8 @@ class Letter:
     value: str | None
     headers: tuple[tuple[str, str], ...]
     appended_at: datetime | None
+    size: int = 0
+    truncated: Truncated | None = None
 
 
 def letters(settings: Settings, wanted: LetterFilter) -> tuple[Letter, ...]:
@@ -173,6 +179,7 @@ def letters(settings: Settings, wanted: LetterFilter) -> tuple[Letter, ...]:
         "since": wanted.since,
         "text": wanted.text.strip().replace("\0", ""),
         "most": MOST_LETTERS,
+        "shown": MOST_SHOWN,
     }
     with _reader(settings) as connection:
         cursor = connection.cursor(row_factory=dict_row)
@@ -201,6 +208,8 @@ def _letter(row: Mapping[str, Any]) -> Letter:
         value=None if row["value"] is None else as_text(bytes(row["value"]))[0],
         headers=tuple((str(pair[0]), str(pair[-1])) for pair in pairs),
         appended_at=row["appended_at"],
+        size=row["size"] or 0,
+        truncated=None if isinstance(held, dict) else truncation_of(decoded(held or ())),
     )
 
 

@@ -34,6 +34,7 @@ class Obstacle(StrEnum):
     NOT_LOADED_YET = "NOT_LOADED_YET"
     REPAIR_FAILED = "REPAIR_FAILED"
     TOO_LARGE = "TOO_LARGE"
+    TRUNCATED = "TRUNCATED"
     TOO_MANY_ATTEMPTS = "TOO_MANY_ATTEMPTS"
 
 
@@ -164,6 +165,11 @@ class Planner:
         if target is None:
             raise _Refused(
                 Obstacle.NOT_REPLAYABLE, "it did not come from a topic of a configured stream"
+            )
+        if letter.truncated is not None:
+            raise _Refused(
+                Obstacle.TRUNCATED,
+                f"{letter.truncated}; produce the whole record again from where it came from",
             )
         if not letter.is_read:
             raise _Refused(

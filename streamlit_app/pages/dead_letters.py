@@ -28,6 +28,7 @@ from streamlit_app.markup import (
 from streamlit_app.pages.way import render_way
 from streamlit_app.queries import (
     MOST_LETTERS,
+    MOST_SHOWN,
     Letter,
     LetterCount,
     LetterFilter,
@@ -255,6 +256,10 @@ def _letter(server: Serving, chosen: list[Letter]) -> None:
         wrap_lines=True,
         height=150,
     )
+    if letter.size > MOST_SHOWN:
+        st.caption(f"The first {MOST_SHOWN:,} of {letter.size:,} bytes.")
+    if letter.truncated is not None:
+        st.caption(f"{letter.truncated}. What was cut cannot be replayed.")
     with st.expander(f"Headers ({len(letter.headers)})"):
         show(table(("name", "value"), letter.headers))
     render_way(server, letter.origin)
