@@ -111,9 +111,8 @@ class _Drain:
         self._loader = Loader(settings, streams, hasher_for(settings, streams))
         self._admin = clients.admin(settings)
         self._consumer = clients.assigned_consumer(settings, self._loader.group)
-        self._sink = loader_sink(settings, self._loader, clients.producer(settings))
-        self._breaker = Breaker(
-            settings.breaker_window, settings.breaker_ratio, settings.breaker_consecutive
+        self._sink = loader_sink(
+            settings, self._loader, clients.producer(settings), Breaker.of(settings)
         )
         self._pending: Output | None = None
         self._records = self._rejected = self._fenced = 0
@@ -242,7 +241,6 @@ class _Drain:
 
     def _hand_over(self, batch: Batch) -> None:
         output = self._loader.process(batch)
-        self._breaker.check(len(batch.records), [index for index, _ in output.rejected])
         self._sink.commit(output)
         self._count()
         self._pending = output

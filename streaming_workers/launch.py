@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import structlog
 from confluent_kafka import Consumer, Producer
 
+from streamflow.flow import Limit
 from streamflow.kafka import clients
 from streamflow.kafka.transactions import KafkaSink, confirm
 from streamflow.monitoring import configure_logging
@@ -45,8 +46,8 @@ def make_worker(
     hasher = hasher_for(settings, streams)
     transactional_id = f"{settings.group(name)}-{instance or secrets.token_hex(4)}"
 
-    def kafka_sink(consumer: Consumer) -> KafkaSink:
-        return KafkaSink(settings, consumer, transactional_id)
+    def kafka_sink(consumer: Consumer, limit: Limit | None) -> KafkaSink:
+        return KafkaSink(settings, consumer, transactional_id, limit)
 
     if name == "validator":
         job: Job = Validator(settings, streams, hasher)
@@ -59,19 +60,22 @@ def make_worker(
     return Worker(
         settings,
         loader,
-        lambda _consumer: loader_sink(settings, loader, dead_letters),
+        lambda _consumer, limit: loader_sink(settings, loader, dead_letters, limit),
         accept_rejects=accept_rejects,
         ping=lambda: ping(settings),
     )
 
 
-def loader_sink(settings: Settings, loader: Loader, dead_letters: Producer) -> PostgresSink:
+def loader_sink(
+    settings: Settings, loader: Loader, dead_letters: Producer, limit: Limit | None
+) -> PostgresSink:
     """The sink of a loader.
 
     Args:
         settings: where the database is.
         loader: whose rows are kept.
         dead_letters: produces what cannot be kept.
+        limit: of refused records; None for none.
     """
     return PostgresSink(
         settings,
@@ -79,6 +83,7 @@ def loader_sink(settings: Settings, loader: Loader, dead_letters: Producer) -> P
         loader.tables,
         lambda records: confirm(dead_letters, records),
         loader.refuse,
+        limit,
     )
 
 

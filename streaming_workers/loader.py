@@ -64,7 +64,7 @@ class Loader(PlainJob):
 
     def process(self, batch: Batch) -> Output:
         """The rows of a batch, and the dead letters of what can be none."""
-        output = Output(positions=batch.positions)
+        output = Output(positions=batch.positions, batch=batch.records)
         start = 0
         for topic, run in groupby(batch.records, _TOPIC):
             start += self._handlers[topic](start, run, output)

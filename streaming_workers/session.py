@@ -11,13 +11,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streamflow import monitoring
 from streamflow.errors import ConfigurationError, Fenced, StreamFlowError, Unavailable
-from streamflow.flow import Batch, Output, Partition
+from streamflow.flow import Batch, Output, Partition, Sink
 from streamflow.kafka import clients
 from streamflow.kafka.scan import Scanner
 from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.records import Position, Record
 from streamflow.settings import Settings
-from streaming_workers.job import Job, SinkFactory
+from streaming_workers.job import Job
 from streaming_workers.observation import Observation
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ class Session:
         self,
         settings: Settings,
         job: Job,
-        make_sink: SinkFactory,
+        make_sink: Callable[[Consumer], Sink],
         on_durable: Callable[[Observation], None],
     ) -> None:
         self._settings = settings

@@ -99,4 +99,6 @@ class Validator(PlainJob):
                         derived_headers(record),
                     )
                 )
-        return Output(positions=batch.positions, records=records, rejected=rejected)
+        return Output(
+            positions=batch.positions, records=records, rejected=rejected, batch=batch.records
+        )

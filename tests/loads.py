@@ -13,6 +13,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import ORIGIN_HEADER, Headers, OutRecord, Position
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.breaker import Breaker
 from streaming_workers.loader import Loader
 
 TOPIC = USER_EVENTS.topic
@@ -111,7 +112,12 @@ def batch(records: Sequence[FakeRecord]) -> Batch:
 class Load:
     """A loader with its sink: what a worker is, without Kafka."""
 
-    def __init__(self, settings: Settings, streams: Sequence[Any] = (USER_EVENTS,)) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        streams: Sequence[Any] = (USER_EVENTS,),
+        breaker: Breaker | None = None,
+    ) -> None:
         self.loader = Loader(settings, streams, Hasher(private_fields=("user_email",)))
         self.delivered: list[OutRecord] = []
         self.sink = PostgresSink(
@@ -120,6 +126,7 @@ class Load:
             self.loader.tables,
             self.deliver,
             self.loader.refuse,
+            breaker,
         )
 
     def deliver(self, records: list[OutRecord]) -> None:
