@@ -14,6 +14,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
+from streamflow.database_url import normalized
+from streamflow.errors import ConfigurationError
 from streamflow.settings import load_settings
 
 URL_VARIABLE: Final = "STREAMFLOW_DAGSTER_DATABASE_URL"
@@ -37,6 +39,12 @@ class InstanceStorage(DagsterStorage, ConfigurableClass):
         del inst_data, config_value
         url = os.environ.get(URL_VARIABLE)
         if url:
+            try:
+                url = normalized(url)
+            except ValueError as error:
+                raise ConfigurationError(f"{URL_VARIABLE} {error}") from None
+            # Dagster connects by itself: its text is UTF-8, too, whatever the user's locale says.
+            os.environ["PGCLIENTENCODING"] = "UTF8"
             return DagsterPostgresStorage.from_config_value(None, {"postgres_url": url})
         home = os.environ.get(HOME_VARIABLE)
         folder = Path(home) if home else load_settings().state_dir / "dagster"
