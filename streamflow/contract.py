@@ -39,6 +39,10 @@ _RFC3339 = re.compile(RFC3339)
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
+MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
+_LARGE: Final = 262_144  # bytes
+_MOST_VALUES: Final = 250_000
+_MOST_FAULTS: Final = 1_000
 _DEEPEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _REPLACEMENT: Final = "\ufffd"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -126,10 +130,15 @@ class Contract:
     Args:
         model: a pydantic model with ``type`` and ``timestamp``, or a discriminated union of them.
         private_fields: fields that may only hold hashes.
+        max_bytes: the longest value that is parsed: compression lets a record of 1 MiB become
+            hundreds of megabytes.
     """
 
-    def __init__(self, model: Any, private_fields: Iterable[str] = ()) -> None:
+    def __init__(
+        self, model: Any, private_fields: Iterable[str] = (), max_bytes: int = MAX_VALUE_BYTES
+    ) -> None:
         self.model = model
+        self.max_bytes = max_bytes
         self.private_fields = frozenset(private_fields)
         self._adapter: TypeAdapter[Event] = TypeAdapter(model)
         self._validate: Callable[[bytes], Event] = self._adapter.validator.validate_json
@@ -144,6 +153,10 @@ class Contract:
 
     def decode(self, value: bytes | None) -> Event | Rejection:
         """The event that these bytes are, or why they are none. Never raises on any bytes."""
+        if value and len(value) > _LARGE:
+            rejection = self._too_large(value)
+            if rejection is not None:
+                return rejection
         try:
             event = self._validate(value)  # type: ignore[arg-type]
         except (ValidationError, TypeError):
@@ -164,6 +177,19 @@ class Contract:
                 return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
         return event
 
+    def _too_large(self, value: bytes) -> Rejection | None:
+        """Why a value is not parsed at all, if so. What is wrong with a document keeps copies of it
+        as Python objects: 8 MB of ``[],`` took 2.7 GB and ten seconds."""
+        size, values = len(value), sum(map(value.count, (b",", b"[", b"{")))
+        if size <= self.max_bytes and values <= _MOST_VALUES:
+            return None
+        return Rejection(
+            ErrorCode.TOO_LARGE,
+            "ValueError",
+            f"{size:,} bytes with {values:,} commas and brackets; at most {self.max_bytes:,} and "
+            f"{_MOST_VALUES:,} are parsed",
+        )
+
     def explain(self, value: bytes | None) -> Rejection:
         """Finds the one cause why these bytes are no event."""
         if not value:
@@ -176,6 +202,8 @@ class Contract:
                 "UnicodeDecodeError",
                 f"not UTF-8 from byte {error.start} on",
             )
+        if len(value) > _LARGE:
+            return self._explain_in_short(value, text)
         try:
             document = json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded_int)
         except RecursionError:
@@ -188,6 +216,34 @@ class Contract:
         if not isinstance(document, dict):
             return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", "not a JSON object")
         return self._explain_document(document)
+
+    def _explain_in_short(self, value: bytes, text: str) -> Rejection:
+        """The cause, of a value whose document would take seconds and hundreds of megabytes to walk
+        through; what is wrong otherwise is not looked for."""
+        try:
+            event = self._validate(value)
+        except ValidationError as error:
+            count = error.error_count()
+            faults = (
+                error.errors(include_url=False, include_context=False, include_input=False)
+                if count <= _MOST_FAULTS
+                else []
+            )
+        else:
+            closer = self._look_closer(event)
+            if isinstance(closer, Rejection):
+                return closer
+            return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL")
+        kinds = {fault["type"] for fault in faults}
+        if "json_invalid" in kinds:
+            return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
+        if privacy.has_address(text):
+            return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
+        told = "; ".join(map(self._describe, faults)) or f"{count:,} fields are wrong"
+        code = (
+            ErrorCode.UNKNOWN_TYPE if "union_tag_invalid" in kinds else ErrorCode.SCHEMA_VIOLATION
+        )
+        return Rejection(code, "ValidationError", told[:1000])
 
     def _explain_document(self, document: dict[str, Any]) -> Rejection:
         for name in self.private_fields:

@@ -1,6 +1,8 @@
 """Building a dead letter: the refused record, redacted, with what went wrong in added headers."""
 
+import re
 from datetime import datetime
+from typing import Final, NamedTuple
 
 from streamflow.contract import format_time
 from streamflow.privacy import Hasher
@@ -19,6 +21,7 @@ from streamflow.records import (
     ORIGIN_HEADER,
     OWN_HEADER_PREFIXES,
     REDACTED_HEADER,
+    TRUNCATED_HEADER,
     Headers,
     Origin,
     OutRecord,
@@ -27,10 +30,78 @@ from streamflow.records import (
     attempt_of,
     claimed_origin,
     headers_of,
+    last_header,
     position_of,
 )
+from streamflow.stream import MAX_DEAD_LETTER_BYTES
 
 _LONGEST_MESSAGE = 1000
+_MAX_KEY: Final = 1024 * 1024
+_MAX_HEADERS: Final = 2 * 1024 * 1024
+_HEADER_OVERHEAD: Final = 16  # bytes of lengths around a header
+# The rest is for our own headers, and for what a record batch adds.
+_MAX_VALUE: Final = MAX_DEAD_LETTER_BYTES - _MAX_KEY - _MAX_HEADERS - 64 * 1024
+_TRUNCATED = re.compile(rb"(\d{1,18})/(\d{1,18})")
+
+
+class Truncated(NamedTuple):
+    """How much of a record a dead letter holds: bytes of key, value and headers, as they came."""
+
+    kept: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"cut: holds {self.kept:,} of {self.size:,} bytes"
+
+
+class Redacted(NamedTuple):
+    """Key, value and headers of a record, redacted and no larger than a dead letter may be.
+
+    Attributes:
+        truncated: None where nothing was cut.
+    """
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    truncated: Truncated | None
+
+
+def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Headers) -> Redacted:
+    """What a dead letter keeps of a record: all but addresses, which are replaced by their hashes
+    (G7), and but for what is too large.
+
+    Each address becomes a longer hash, and a compressed record may be larger than its topic's limit
+    says. So value and key are cut to what the dead-letter topic takes, and headers left out.
+    """
+    new_key, new_value = key, value
+    kept = size = 0
+    if key is not None:
+        new_key, taken = hasher.redact_within(key, _MAX_KEY)
+        kept, size = kept + taken, size + len(key)
+    if value is not None:
+        new_value, taken = hasher.redact_within(value, _MAX_VALUE)
+        kept, size = kept + taken, size + len(value)
+    new_headers: Headers = []
+    room = _MAX_HEADERS
+    for name, content in headers:
+        came = len(name.encode()) + len(content or b"")
+        size += came
+        if came > room:
+            continue
+        new = None if content is None else hasher.redact(content)
+        needed = len(name.encode()) + len(new or b"") + _HEADER_OVERHEAD
+        if needed <= room:
+            room, kept = room - needed, kept + came
+            new_headers.append((name, new))
+    truncated = Truncated(kept, size) if kept < size else None
+    return Redacted(new_key, new_value, new_headers, truncated)
+
+
+def truncation_of(headers: Headers) -> Truncated | None:
+    """What the headers of a dead letter say was cut; None where they say nothing, or no sense."""
+    match = _TRUNCATED.fullmatch(last_header(headers, TRUNCATED_HEADER) or b"")
+    return Truncated(int(match[1]), int(match[2])) if match else None
 
 
 def build(
@@ -47,9 +118,9 @@ def build(
     """The dead letter of a refused record.
 
     Key, value and headers are kept as they came but for addresses, which are replaced by their
-    hashes (G7); headers under our own names are replaced, since incoming ones are untrusted. Origin
-    and attempt that a record of its own topic claims are told on as claims: whoever reads the dead
-    letter believes them only of a record that we replayed.
+    hashes (G7), and what is too large, which is cut; headers under our own names are replaced, since
+    incoming ones are untrusted. Origin and attempt that a record of its own topic claims are passed
+    on as claims: whoever reads the dead letter believes them only of a record that we replayed.
 
     Args:
         record: what was refused.
@@ -63,15 +134,14 @@ def build(
     """
     position = position_of(record)
     came_with = headers_of(record)
-    headers: Headers = [
-        (name, None if value is None else hasher.redact(value))
-        for name, value in came_with
-        if not name.startswith(OWN_HEADER_PREFIXES)
-    ]
     key, value = record.key(), record.value()
-    kept_key = None if key is None else hasher.redact(key)
-    kept_value = None if value is None else hasher.redact(value)
-    redacted = kept_key != key or kept_value != value
+    kept = redact(
+        hasher,
+        key,
+        value,
+        [each for each in came_with if not each[0].startswith(OWN_HEADER_PREFIXES)],
+    )
+    redacted = (kept.key, kept.value) != (key, value)
     told = {
         ERROR_TOPIC_HEADER: position.topic,
         ERROR_PARTITION_HEADER: str(position.partition),
@@ -87,5 +157,7 @@ def build(
         GROUP_HEADER: group,
         ORIGIN_HEADER: str(origin or claimed_origin(record) or position),
     }
-    headers += [(name, text.encode()) for name, text in told.items()]
-    return OutRecord(topic, kept_key, kept_value, headers)
+    if kept.truncated is not None:
+        told[TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
+    headers = [*kept.headers, *((name, text.encode()) for name, text in told.items())]
+    return OutRecord(topic, kept.key, kept.value, headers)

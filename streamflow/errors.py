@@ -64,3 +64,5 @@ class ErrorCode(StrEnum):
     UNSTORABLE_VALUE = "UNSTORABLE_VALUE"
     # In a topic that only workers write to: it has not their signature.
     FOREIGN_RECORD = "FOREIGN_RECORD"
+    TOO_LARGE = "TOO_LARGE"
+    UNREADABLE = "UNREADABLE"

@@ -84,6 +84,7 @@ class Output:
         days: the days (UTC) of the events in `rows` and `replays`, by table.
         counts: of the records read, per partition; kept beside the positions.
         rejected: index in the batch, and cause, of each refused record.
+        batch: the records that it was made of.
     """
 
     positions: list[Position]
@@ -96,6 +97,22 @@ class Output:
     days: dict[str, set[date]] = field(default_factory=dict)
     counts: dict[Partition, Count] = field(default_factory=dict)
     rejected: list[tuple[int, ErrorCode]] = field(default_factory=list)
+    batch: Sequence[Record] = ()
+
+
+class Limit(Protocol):
+    """How many records may be refused. A sink asks before it commits a batch, and before it produces
+    the dead letters of it."""
+
+    def check(self, records: Sequence[Record], rejected: Sequence[int]) -> None:
+        """Looks at a batch, of which these were refused; indexes are ascending.
+
+        Raises:
+            CircuitOpen: they are too many; the batch must not be committed.
+        """
+
+    def kept(self) -> None:
+        """The batch that was last looked at was committed."""
 
 
 class Sink(Protocol):
@@ -111,6 +128,7 @@ class Sink(Protocol):
 
         Raises:
             Unavailable: the dependency does not answer; nothing, or all, was kept.
+            CircuitOpen: too many records were refused; nothing was kept.
             Fenced: another worker owns a partition now; nothing was kept.
         """
         ...

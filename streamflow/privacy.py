@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+HASH_LENGTH: Final = 64
 HASH_PATTERN: Final = r"^[0-9a-f]{64}$"
 _HASHED = re.compile(HASH_PATTERN)
 
@@ -25,6 +26,9 @@ _ADDRESS = re.compile(
     + _DELIMITERS
     + rb"/?#])++)++)"
 )
+# Characters of one: 64 and 255 around the "@" (RFC 5321), each as an escape of six at most.
+_LONGEST_ADDRESS: Final = 6 * 320
+_NO_DELIMITER = re.compile(rb"[^" + _DELIMITERS.replace(b"@", b"") + rb"]*+")
 _DOT = re.compile(rb"[^.]\.[^.]|[^.]\\u002[eE][^.]")
 
 
@@ -73,6 +77,10 @@ class Hasher:
             if names
             else None
         )
+        # Where a hash may come in.
+        self._markers = re.compile(
+            rb"@|\\u0040" + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
+        )
 
     def hash(self, address: str) -> str:
         """The hash of an address, as 64 lower-case hexadecimal digits."""
@@ -92,6 +100,38 @@ class Hasher:
         if b"@" in data or b"\\u0040" in data:
             data = _ADDRESS.sub(self._hash_address, data)
         return data
+
+    def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
+        """As `redact`, of as much of the data as becomes at most `limit` bytes.
+
+        What does not fit is cut off before it is redacted, behind a byte that belongs to no
+        address: neither half an address nor gigabytes of hashes ever exist. A private field's value
+        may be cut: its first half is hashed as a whole one is.
+
+        Returns:
+            What it became, and how many bytes of the data that is.
+        """
+        if len(data) <= limit // 4:  # It grows to thirteen times its length at most.
+            redacted = self.redact(data)
+            if len(redacted) <= limit:
+                return redacted, len(data)
+        room = self._room(data, limit)
+        if room < len(data):
+            data = data[:room]
+            tail = data[: -_LONGEST_ADDRESS - 1 : -1]
+            half = _NO_DELIMITER.match(tail)
+            if half and half.end() < _LONGEST_ADDRESS:
+                data = data[: room - half.end()]
+        return self.redact(data), len(data)
+
+    def _room(self, data: bytes, limit: int) -> int:
+        """How many bytes of the data are sure to become at most `limit`."""
+        number = -1
+        for number, marker in enumerate(self._markers.finditer(data)):
+            room = limit - HASH_LENGTH * number
+            if marker.start() >= room:
+                return room
+        return max(0, min(len(data), limit - HASH_LENGTH * (number + 1)))
 
     def _hash_private(self, match: re.Match[bytes]) -> bytes:
         value = _unescaped(match[2])

@@ -22,6 +22,8 @@ FAILED_AT_HEADER = "__streamflow.failed_at"
 GROUP_HEADER = "__streamflow.group"
 # Keyed hash of a record that a worker has made, its last header: see `streamflow.signing`.
 SIGNATURE_HEADER = "__streamflow.signature"
+# Of a dead letter that was cut: bytes of key, value and headers before.
+TRUNCATED_HEADER = "__streamflow.truncated"
 
 # KIP-298, as Kafka Connect writes them.
 ERROR_TOPIC_HEADER = "__connect.errors.topic"

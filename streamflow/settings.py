@@ -24,6 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from streamflow.database_url import normalized
 from streamflow.errors import ConfigurationError
 
 DEFAULT_PORTS = {
@@ -98,6 +99,8 @@ class Settings(BaseSettings):
         populate_by_name=True,
         # Compose and Kubernetes pass on what nobody has set as an empty text.
         env_ignore_empty=True,
+        # A wrong value may be a secret.
+        hide_input_in_errors=True,
     )
 
     kafka_bootstrap_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS")
@@ -182,6 +185,11 @@ class Settings(BaseSettings):
             }
             return replicated | values
         return values
+
+    @field_validator("database_url", "dagster_database_url")
+    @classmethod
+    def _readable_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(normalized(value.get_secret_value()))
 
     @field_validator("brokers")
     @classmethod
@@ -270,7 +278,7 @@ def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind
         return kind(**overrides)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"settings are wrong: {faults}") from None

@@ -15,6 +15,8 @@ MAX_RECORD_BYTES = 1_048_588
 # A dead letter is the original with headers added and each address replaced by a longer hash: in
 # the worst case every five bytes ("a@b.c" and a delimiter) become 65.
 MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
+# The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
+_MAX_COMPRESSION = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,9 @@ class Stream:
     @cached_property
     def decoder(self) -> Contract:
         """From bytes to events."""
-        return Contract(self.contract, self.private_fields)
+        return Contract(
+            self.contract, self.private_fields, _MAX_COMPRESSION * self.topics.max_record_bytes
+        )
 
     @property
     def topic(self) -> str:

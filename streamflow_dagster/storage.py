@@ -16,6 +16,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
+from streamflow.database_url import normalized
+from streamflow.errors import ConfigurationError
 from streamflow.settings import load_settings
 
 URL_VARIABLE: Final = "STREAMFLOW_DAGSTER_DATABASE_URL"
@@ -42,6 +44,12 @@ class InstanceStorage(DagsterStorage, ConfigurableClass):
             import_module("streamflow_dagster.webserver").install_guard()
         url = os.environ.get(URL_VARIABLE)
         if url:
+            try:
+                url = normalized(url)
+            except ValueError as error:
+                raise ConfigurationError(f"{URL_VARIABLE} {error}") from None
+            # Dagster connects by itself: its text is UTF-8, too, whatever the user's locale says.
+            os.environ["PGCLIENTENCODING"] = "UTF8"
             return DagsterPostgresStorage.from_config_value(None, {"postgres_url": url})
         home = os.environ.get(HOME_VARIABLE)
         folder = Path(home) if home else load_settings().state_dir / "dagster"

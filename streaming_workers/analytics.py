@@ -109,7 +109,7 @@ class Analytics:
                 positions.append(position)
         if not positions and not batch.records:
             return None
-        return Output(positions=positions, records=records, rejected=rejected)
+        return Output(positions=positions, records=records, rejected=rejected, batch=batch.records)
 
     def _is_idle(self, partition: Partition, now: float) -> bool:
         idle = self._spec(partition[0]).idle.total_seconds()

@@ -1,13 +1,21 @@
 """The circuit breaker: a release that refuses everything stops before it has done harm (G6)."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import methodcaller
+from typing import Final, Self
 
 from streamflow.errors import CircuitOpen
+from streamflow.records import Record
+from streamflow.settings import Settings
+
+_TOPIC: Final = methodcaller("topic")
 
 
 class Breaker:
-    """Watches how many records are refused.
+    """Watches how many records are refused, of each topic on its own: a stream whose table takes
+    nothing must be noticed among others that are well. Implements `flow.Limit`.
 
     Args:
         window: number of the last records that the ratio is taken of.
@@ -19,41 +27,96 @@ class Breaker:
         self._window = window
         self._ratio = ratio
         self._consecutive = consecutive
-        self._in_a_row = 0
-        self._recent: deque[tuple[int, int]] = deque()
+        self._topics: dict[str, _Past] = {}
+        self._next: dict[str, _Past] = {}
 
-    def check(self, records: int, rejected: Sequence[int]) -> None:
-        """Looks at a batch before it is committed.
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """A breaker with the limits that are configured."""
+        return cls(settings.breaker_window, settings.breaker_ratio, settings.breaker_consecutive)
+
+    def check(self, records: Sequence[Record], rejected: Sequence[int]) -> None:
+        """Looks at a batch before it is committed; at the same one again if its commit is retried.
 
         Args:
-            records: number of records in the batch.
+            records: of the batch.
             rejected: index of each refused one, ascending.
 
         Raises:
             CircuitOpen: this batch would be too much; it must not be committed.
         """
-        run, longest = self._runs(records, rejected)
-        seen, refused = records, len(rejected)
+        self._next = self._topics
+        if rejected or self._topics:
+            batch = _by_topic(records, rejected)
+            self._next = self._topics | {
+                topic: self._checked(topic, *found) for topic, found in batch.items()
+            }
+
+    def kept(self) -> None:
+        """The batch that was last looked at was committed."""
+        # Most batches hold nothing to refuse: then there is nothing to count either.
+        self._topics = {topic: past for topic, past in self._next.items() if past.refused}
+
+    def _checked(self, topic: str, records: int, rejected: Sequence[int]) -> "_Past":
+        past = self._topics.get(topic, _Past())
+        run, longest = _runs(past.run, records, rejected)
         recent = deque([(records, len(rejected))])
-        for size, count in reversed(self._recent):
+        seen = records
+        for size, count in reversed(past.batches):
             if seen >= self._window:
                 break
             recent.appendleft((size, count))
-            seen, refused = seen + size, refused + count
+            seen += size
+        new = _Past(run, recent)
         if longest >= self._consecutive:
-            raise CircuitOpen(f"{longest} records in a row were refused")
-        if seen >= self._window and refused >= self._ratio * seen:
-            raise CircuitOpen(f"{refused} of the last {seen} records were refused")
-        self._in_a_row, self._recent = run, recent
+            raise CircuitOpen(f"{longest} records in a row were refused, of {topic}")
+        if seen >= self._window and new.refused >= self._ratio * seen:
+            raise CircuitOpen(f"{new.refused} of the last {seen} records were refused, of {topic}")
+        return new
 
-    def _runs(self, records: int, rejected: Sequence[int]) -> tuple[int, int]:
-        """Length of the run of refusals at the end, and of the longest one."""
-        run = longest = self._in_a_row
-        expected = 0
-        for index in rejected:
-            run = run + 1 if index == expected else 1
-            longest = max(longest, run)
-            expected = index + 1
-        if expected != records:
-            run = 0
-        return run, longest
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What a topic's last batches held.
+
+    Attributes:
+        run: number of refused records at the end.
+        batches: records, and refused ones, of each.
+    """
+
+    run: int = 0
+    batches: deque[tuple[int, int]] = field(default_factory=deque)
+
+    @property
+    def refused(self) -> int:
+        """Number of refused records in all of them."""
+        return sum(count for _, count in self.batches)
+
+
+def _by_topic(
+    records: Sequence[Record], rejected: Sequence[int]
+) -> dict[str, tuple[int, Sequence[int]]]:
+    """How many records there are of each topic, and the refused ones' indexes among those."""
+    counts: Counter[str] = Counter(map(_TOPIC, records))
+    if len(counts) == 1:
+        return dict.fromkeys(counts, (len(records), rejected))
+    found: dict[str, list[int]] = {topic: [] for topic in counts}
+    refused = set(rejected)
+    seen: Counter[str] = Counter()
+    for index, record in enumerate(records):
+        topic = record.topic() or ""
+        if index in refused:
+            found[topic].append(seen[topic])
+        seen[topic] += 1
+    return {topic: (count, found[topic]) for topic, count in counts.items()}
+
+
+def _runs(run: int, records: int, rejected: Sequence[int]) -> tuple[int, int]:
+    """Length of the run of refusals at the end, and of the longest one."""
+    longest = run
+    expected = 0
+    for index in rejected:
+        run = run + 1 if index == expected else 1
+        longest = max(longest, run)
+        expected = index + 1
+    return (run if expected == records else 0), longest

@@ -234,8 +234,9 @@ def _observe(records: Sequence[Record], seconds: float) -> None:
     monitoring.BATCH_SECONDS.observe(seconds)
     for topic, count in Counter(record.topic() or "" for record in records).items():
         monitoring.RECORDS_IN.labels(topic).inc(count)
-    appended = records[-1].timestamp()[1]
-    monitoring.END_TO_END_SECONDS.observe(max(0.0, time.time() - appended / 1000))
+    kind, appended = records[-1].timestamp()
+    if kind:
+        monitoring.END_TO_END_SECONDS.observe(max(0.0, time.time() - appended / 1000))
 
 
 def _allowed_origins(settings: Settings) -> list[str] | str:

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from streamflow.errors import Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.postgres.connections import session
 from streamflow.postgres.lag import loader_lags
 from streamflow.postgres.queries import loaded
@@ -113,9 +114,8 @@ class _Drain:
         )
         self._admin = clients.admin(settings)
         self._consumer = clients.assigned_consumer(settings, self._loader.group)
-        self._sink = loader_sink(settings, self._loader, clients.producer(settings))
-        self._breaker = Breaker(
-            settings.breaker_window, settings.breaker_ratio, settings.breaker_consecutive
+        self._sink = loader_sink(
+            settings, self._loader, clients.producer(settings), Breaker.of(settings)
         )
         self._pending: Output | None = None
         self._records = self._rejected = self._fenced = 0
@@ -215,6 +215,7 @@ class _Drain:
         the transaction markers that end it."""
         moved: dict[Partition, int] = {}
         records: list[Record] = []
+        unreadable: set[Partition] = set()
         for message in messages:
             partition = (message.topic() or "", message.partition() or 0)
             error, offset = message.error(), message.offset() or 0
@@ -223,6 +224,14 @@ class _Drain:
                 moved[partition] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 moved[partition] = max(offset, moved.get(partition, 0))
+            elif is_unreadable(error):
+                # The client may have reported it once more before it was moved on.
+                if partition not in unreadable:
+                    unreadable.add(partition)
+                    reached = moved.get(partition, read_to[partition])
+                    record = pass_over(self._consumer, message, error, reached)
+                    records.append(record)
+                    moved[partition] = (record.offset() or 0) + 1
             else:
                 raise clients.translated(KafkaException(error))
         positions = [
@@ -235,7 +244,6 @@ class _Drain:
 
     def _hand_over(self, batch: Batch) -> None:
         output = self._loader.process(batch)
-        self._breaker.check(len(batch.records), [index for index, _ in output.rejected])
         self._sink.commit(output)
         self._count()
         self._pending = output

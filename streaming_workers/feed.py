@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.monitoring import SESSIONS, CachedProbe
 from streamflow.records import Record
 from streamflow.settings import Settings
@@ -186,10 +187,21 @@ class Feed:
         recalled: list[Record] = []
         live: list[Record] = []
         read_to: dict[Partition, int] = {}
+        unreadable: set[Partition] = set()
         for message in messages:
             partition = (message.topic() or "", message.partition() or 0)
             offset = message.offset() or 0
             error = message.error()
+            if error is not None and is_unreadable(error):
+                # The client may have reported it once more before it was moved on.
+                if partition not in unreadable:
+                    unreadable.add(partition)
+                    reached = read_to.get(partition, self._read_to.get(partition, 0))
+                    record = pass_over(reader, message, error, reached)
+                    offset = record.offset() or 0
+                    (live if offset >= live_from[partition] else recalled).append(record)
+                    read_to[partition] = offset + 1
+                continue
             if error is not None:
                 # The end of a partition tells that transaction markers before it are passed.
                 read_to[partition] = self._judge(error, partition, offset)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer
 
-from streamflow.flow import Batch, Output, Partition, Sink
+from streamflow.flow import Batch, Limit, Output, Partition, Sink
 from streamflow.records import Position
 
 
@@ -33,7 +33,8 @@ class Job(Protocol):
         ...
 
 
-SinkFactory = Callable[[Consumer], Sink]
+# Takes the limit of refused records, too; None for none.
+SinkFactory = Callable[[Consumer, Limit | None], Sink]
 
 
 class PlainJob:

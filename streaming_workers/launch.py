@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import structlog
 from confluent_kafka import Consumer, Producer
 
+from streamflow.flow import Limit
 from streamflow.kafka import clients
 from streamflow.kafka.transactions import KafkaSink, confirm
 from streamflow.monitoring import configure_logging
@@ -48,8 +49,8 @@ def make_worker(
 
     key = SigningKey(settings)
 
-    def kafka_sink(consumer: Consumer) -> KafkaSink:
-        return KafkaSink(settings, consumer, transactional_id, key.signer().sign)
+    def kafka_sink(consumer: Consumer, limit: Limit | None) -> KafkaSink:
+        return KafkaSink(settings, consumer, transactional_id, key.signer().sign, limit)
 
     if name == "validator":
         job: Job = Validator(settings, streams, hasher)
@@ -62,13 +63,15 @@ def make_worker(
     return Worker(
         settings,
         loader,
-        lambda _consumer: loader_sink(settings, loader, dead_letters),
+        lambda _consumer, limit: loader_sink(settings, loader, dead_letters, limit),
         accept_rejects=accept_rejects,
         ping=lambda: ping(settings),
     )
 
 
-def loader_sink(settings: Settings, loader: Loader, dead_letters: Producer) -> PostgresSink:
+def loader_sink(
+    settings: Settings, loader: Loader, dead_letters: Producer, limit: Limit | None
+) -> PostgresSink:
     """The sink of a loader.
 
     Raises:
@@ -78,6 +81,7 @@ def loader_sink(settings: Settings, loader: Loader, dead_letters: Producer) -> P
         settings: where the database is.
         loader: whose rows are kept.
         dead_letters: produces what cannot be kept.
+        limit: of refused records; None for none.
     """
     sign = loader.signer().sign
     return PostgresSink(
@@ -86,6 +90,7 @@ def loader_sink(settings: Settings, loader: Loader, dead_letters: Producer) -> P
         loader.tables,
         lambda records: confirm(dead_letters, list(map(sign, records))),
         loader.refuse,
+        limit,
     )
 
 

@@ -15,6 +15,7 @@ from streamflow import dead_letters
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Batch, Count, Output, Partition, Replay, Replayed
+from streamflow.kafka.unreadable import rejection_of
 from streamflow.postgres.derived import notification_line, window_count_line
 from streamflow.postgres.letters import claim_of, dead_letter_line, foreign_line
 from streamflow.postgres.rows import TIME_AND_POSITION, DayTexts, EventRows, tail
@@ -89,7 +90,7 @@ class Loader(PlainJob):
         Raises:
             Unavailable: the signing key is not known yet, and its database does not answer.
         """
-        output = Output(positions=batch.positions)
+        output = Output(positions=batch.positions, batch=batch.records)
         start = 0
         for topic, run in groupby(batch.records, _TOPIC):
             start += self._handlers[topic](start, run, output)
@@ -165,6 +166,7 @@ class Loader(PlainJob):
                 origin, source = _made_of(headers)
                 line = to_line(record, source or origin)
                 if isinstance(line, Rejection):
+                    line = rejection_of(record, line)
                     count[1] += 1
                     output.rejected.append((index, line.code))
                     output.records.append(self.refuse(record, line))
@@ -266,7 +268,7 @@ class _Events:
             if isinstance(event, Rejection):
                 # The validator dead-letters it.
                 count[1] += 1
-                output.rejected.append((index, event.code))
+                output.rejected.append((index, rejection_of(record, event).code))
                 continue
             plan = plans[type(event)]
             values = plan.get(event)

@@ -30,9 +30,10 @@ class Observation(NamedTuple):
             records_out[table] += len(rows)
         for table, replays in output.replays.items():
             records_out[table] += len(replays)
+        kind, appended = batch.records[-1].timestamp() if batch.records else (0, 0)
         return cls(
             batch.now,
-            batch.records[-1].timestamp()[1] if batch.records else None,
+            appended if kind else None,
             Counter(record.topic() or "" for record in batch.records),
             records_out,
             Counter(code.value for _, code in output.rejected),

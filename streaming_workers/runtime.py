@@ -140,11 +140,12 @@ class Worker:
 
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
-        session = Session(self._settings, self._job, self._make_sink, self._tell)
-        breaker = Breaker(
-            self._settings.breaker_window,
-            self._settings.breaker_ratio,
-            self._settings.breaker_consecutive,
+        breaker = None if self._accept_rejects else Breaker.of(self._settings)
+        session = Session(
+            self._settings,
+            self._job,
+            lambda consumer: self._make_sink(consumer, breaker),
+            self._tell,
         )
         try:
             while not self._stop.is_set():
@@ -159,8 +160,6 @@ class Worker:
                     if session.joined:
                         self._report({})
                     continue
-                if not self._accept_rejects:
-                    breaker.check(len(batch.records), [index for index, _ in output.rejected])
                 session.commit(batch, output)
             session.flush()
         finally:

@@ -11,12 +11,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streamflow import monitoring
 from streamflow.errors import ConfigurationError, Fenced, StreamFlowError, Unavailable
-from streamflow.flow import Batch, Output, Partition
+from streamflow.flow import Batch, Output, Partition, Sink
 from streamflow.kafka import clients
 from streamflow.kafka.scan import Scanner
+from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.records import Position, Record
 from streamflow.settings import Settings
-from streaming_workers.job import Job, SinkFactory
+from streaming_workers.job import Job
 from streaming_workers.observation import Observation
 
 log = structlog.get_logger()
@@ -39,7 +40,7 @@ class Session:
         self,
         settings: Settings,
         job: Job,
-        make_sink: SinkFactory,
+        make_sink: Callable[[Consumer], Sink],
         on_durable: Callable[[Observation], None],
     ) -> None:
         self._settings = settings
@@ -92,11 +93,9 @@ class Session:
             raise self._failure
         self._tell_lag()
         records = self._sound(messages)
-        return Batch(
-            cast("list[Record]", records), self._moved_positions(records), time.monotonic()
-        )
+        return Batch(records, self._moved_positions(records), time.monotonic())
 
-    def _moved_positions(self, records: Sequence[Message]) -> list[Position]:
+    def _moved_positions(self, records: Sequence[Record]) -> list[Position]:
         """Where each partition now stands, for those that moved.
 
         Behind the last record there may be transaction markers: the end-of-partition event tells
@@ -151,19 +150,44 @@ class Session:
                 lag = high - max(read_to, low, 0)
                 monitoring.LAG.labels(topic, partition).set(max(lag, 0))
 
-    def _sound(self, messages: list[Message]) -> list[Message]:
+    def _sound(self, messages: list[Message]) -> list[Record]:
+        records = cast("list[Record]", messages)
         if any(message.error() is not None for message in messages):
             records = []
+            unreadable: set[Partition] = set()
             for message in messages:
                 error = message.error()
                 if error is None:
-                    records.append(message)
+                    records.append(cast("Record", message))
+                elif is_unreadable(error):
+                    partition = (message.topic() or "", message.partition() or 0)
+                    # The client had reported it once more before it was moved on.
+                    if partition in self._read_to and partition not in unreadable:
+                        unreadable.add(partition)
+                        records.append(self._unreadable(error, message, records))
                 else:
                     self._judge(error, message)
-            messages = records
-        return self._still_held(messages) if self._moved else messages
+        return self._still_held(records) if self._moved else records
 
-    def _still_held(self, messages: list[Message]) -> list[Message]:
+    def _unreadable(self, error: KafkaError, message: Message, before: Sequence[Record]) -> Record:
+        partition = (message.topic() or "", message.partition() or 0)
+        read = [
+            (each.offset() or 0) + 1
+            for each in before
+            if (each.topic(), each.partition()) == partition
+        ]
+        reached = max([self._read_to[partition], *read])
+        record = pass_over(self._consumer, message, error, reached)
+        log.error(
+            "record cannot be read",
+            topic=partition[0],
+            partition=partition[1],
+            offset=record.offset(),
+            why=error.str(),
+        )
+        return record
+
+    def _still_held(self, records: list[Record]) -> list[Record]:
         """Leaves out the records of partitions that were given away while this call went on.
 
         Those of partitions taken over in this call are all of the new assignment: librdkafka leaves
@@ -171,9 +195,7 @@ class Session:
         comes, the consumer has no position then, and what stood for "none" was once stored as one.
         """
         return [
-            message
-            for message in messages
-            if (message.topic(), message.partition()) in self._read_to
+            record for record in records if (record.topic(), record.partition()) in self._read_to
         ]
 
     def _judge(self, error: KafkaError, message: Message) -> None:

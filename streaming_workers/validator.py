@@ -9,6 +9,7 @@ from streamflow import dead_letters
 from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output
+from streamflow.kafka.unreadable import rejection_of
 from streamflow.privacy import Hasher
 from streamflow.records import OutRecord, Rejection, derived_headers
 from streamflow.settings import Settings
@@ -69,6 +70,7 @@ class Validator(PlainJob):
             decode, notify, notifications, dead_letters_topic = ways[record.topic() or ""]
             event = decode(record.value())
             if isinstance(event, Rejection):
+                event = rejection_of(record, event)
                 rejected.append((index, event.code))
                 add(
                     dead_letters.build(
@@ -97,4 +99,6 @@ class Validator(PlainJob):
                         derived_headers(record),
                     )
                 )
-        return Output(positions=batch.positions, records=records, rejected=rejected)
+        return Output(
+            positions=batch.positions, records=records, rejected=rejected, batch=batch.records
+        )

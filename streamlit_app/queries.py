@@ -9,6 +9,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
 
+from streamflow.dead_letters import Truncated, truncation_of
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.letter_selection import (
     Selection,
@@ -28,6 +29,7 @@ from streamlit_app.series import MAX_POINTS
 _TIMEOUT: Final = 5  # seconds
 MOST_LETTERS: Final = 500
 MOST_COUNTED: Final = 100_000
+MOST_SHOWN: Final = 65_536  # bytes of a payload
 
 
 @contextmanager
@@ -158,6 +160,8 @@ class DeadLetter:
     status: str
     value: str | None
     headers: tuple[tuple[str, str], ...]
+    size: int = 0
+    truncated: Truncated | None = None
 
 
 def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
@@ -170,6 +174,8 @@ def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
         found = full(connection, id_)
     if found is None:
         return None
+    value = None if found["value"] is None else bytes(found["value"])
+    headers = decoded(found["headers"])
     return DeadLetter(
         id=str(id_),
         origin=Origin(*(found[f"origin_{part}"] for part in ("topic", "partition", "offset"))),
@@ -180,11 +186,12 @@ def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
         attempt=found["attempt"],
         redacted=found["redacted"],
         status=found["status"],
-        value=None if found["value"] is None else as_text(bytes(found["value"]))[0],
+        value=None if value is None else as_text(value[:MOST_SHOWN])[0],
         headers=tuple(
-            (name, "" if value is None else as_text(value)[0])
-            for name, value in decoded(found["headers"])
+            (name, "" if value is None else as_text(value)[0]) for name, value in headers
         ),
+        size=len(value or b""),
+        truncated=truncation_of(headers),
     )
 
 

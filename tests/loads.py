@@ -14,6 +14,7 @@ from streamflow.records import ORIGIN_HEADER, Headers, Origin, OutRecord, Positi
 from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.breaker import Breaker
 from streaming_workers.loader import Loader
 
 TOPIC = USER_EVENTS.topic
@@ -119,6 +120,7 @@ class Load:
         settings: Settings,
         streams: Sequence[Any] = (USER_EVENTS,),
         signer: Signer = TRUSTING,
+        breaker: Breaker | None = None,
     ) -> None:
         self.settings = settings
         self.loader = Loader(
@@ -131,6 +133,7 @@ class Load:
             self.loader.tables,
             self.deliver,
             self.loader.refuse,
+            breaker,
         )
 
     def deliver(self, records: list[OutRecord]) -> None:

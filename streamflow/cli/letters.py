@@ -13,6 +13,7 @@ from rich.table import Table
 
 from streamflow.cli.tables import make_console, plain_table
 from streamflow.contract import format_time
+from streamflow.dead_letters import truncation_of
 from streamflow.postgres.letter_selection import Summary, decoded
 from streamflow.postgres.replay_store import Entry
 from streamflow.records import Origin
@@ -89,6 +90,8 @@ def _print_in_two_lines(console: Console, letters: Sequence[Summary]) -> None:
 def letter_json(letter: dict[str, Any], entries: Sequence[Entry]) -> dict[str, Any]:
     """A whole letter. Bytes are text where they are UTF-8, else ``{"base64": …}``."""
     times = ("failed_at", "appended_at", "loaded_at")
+    headers = decoded(letter["headers"])
+    truncated = truncation_of(headers)
     plain = {
         name: value
         for name, value in letter.items()
@@ -103,7 +106,8 @@ def letter_json(letter: dict[str, Any], entries: Sequence[Entry]) -> dict[str, A
             **{name: _time(letter[name]) for name in times},
             "key": _readable(letter["key"]),
             "value": _readable(letter["value"]),
-            "headers": [[name, _readable(value)] for name, value in decoded(letter["headers"])],
+            "truncated": None if truncated is None else truncated._asdict(),
+            "headers": [[name, _readable(value)] for name, value in headers],
             "replays": [
                 entry._asdict() | {"updated_at": _time(entry.updated_at)} for entry in entries
             ],
@@ -126,6 +130,9 @@ def letter_view(letter: dict[str, Any], entries: Sequence[Entry]) -> None:
     for name, value in found["headers"]:
         console.print(f"  {escape(_text(name))}: {escape(_text(value))}", highlight=False)
     console.print("\n[bold]payload[/]")
+    truncated = truncation_of(decoded(letter["headers"]))
+    if truncated is not None:
+        console.print(f"  {truncated}", highlight=False)
     console.print(_payload(letter["value"]), highlight=False, markup=False)
     console.print("\n[bold]replays[/]")
     for entry in entries:

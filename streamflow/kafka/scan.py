@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Iterator
+from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.clients import assigned_consumer, kafka_errors, translated
+from streamflow.kafka.unreadable import UnreadableRecord, is_unreadable, pass_over
+from streamflow.records import Record
 from streamflow.settings import Settings
 
 _BATCH = 20_000
@@ -30,7 +33,7 @@ class Scanner:
         """
         return (message.offset() or 0 for message in self.records(partition, start, end))
 
-    def records(self, partition: Partition, start: int, end: int) -> Iterator[Message]:
+    def records(self, partition: Partition, start: int, end: int) -> Iterator[Record]:
         """The records from `start` up to before `end`, by their offsets.
 
         Raises:
@@ -54,18 +57,29 @@ class Scanner:
                     f"Kafka sent nothing of {partition[0]}[{partition[1]}] for {_TIMEOUT:g} s"
                 )
             for message in messages:
-                error = message.error()
-                offset = message.offset() or 0
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise translated(KafkaException(error))
-                if (message.topic(), message.partition()) != partition:
+                if message.topic() and (message.topic(), message.partition()) != partition:
                     continue
-                if offset >= end or error is not None:
+                record = self._record(message, position)
+                offset = -1 if record is None else record.offset() or 0
+                if record is None or offset >= end:
                     return
-                yield message
+                yield record
                 position = offset + 1
                 if position >= end:
                     return
+                if isinstance(record, UnreadableRecord):
+                    break  # What follows is the same error once more.
+
+    def _record(self, message: Message, position: int) -> Record | None:
+        """The record behind an event of the client; None at the end of the partition."""
+        error = message.error()
+        if error is None:
+            return cast("Record", message)
+        if error.code() == KafkaError._PARTITION_EOF:
+            return None
+        if is_unreadable(error):
+            return pass_over(self._consumer, message, error, position)
+        raise translated(KafkaException(error))
 
     def close(self) -> None:
         """Closes the connection."""

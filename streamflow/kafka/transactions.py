@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streamflow.errors import Unavailable
-from streamflow.flow import Output, Partition
+from streamflow.flow import Limit, Output, Partition
 from streamflow.kafka.clients import kafka_errors, producer, translated
 from streamflow.records import OutRecord, Position
 from streamflow.settings import Settings
@@ -46,6 +46,7 @@ class KafkaSink:
         consumer: whose positions are committed.
         transactional_id: of this instance.
         sign: signs a record.
+        limit: of refused records; None for none.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class KafkaSink:
         consumer: Consumer,
         transactional_id: str,
         sign: Callable[[OutRecord], OutRecord],
+        limit: Limit | None = None,
     ) -> None:
         self._consumer = consumer
         self._sign = sign
+        self._limit = limit
         self._producer = transactional_producer(settings, transactional_id)
 
     def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
@@ -92,7 +95,10 @@ class KafkaSink:
         Raises:
             Unavailable: nothing was committed, or the outcome is unknown.
             Fenced: nothing was committed, the partitions are another's now.
+            CircuitOpen: nothing was committed, too many records were refused.
         """
+        if self._limit is not None:
+            self._limit.check(output.batch, [index for index, _ in output.rejected])
         try:
             self._producer.begin_transaction()
             self._produce(output.records)
@@ -111,6 +117,8 @@ class KafkaSink:
         except KafkaException as error:
             self._abort(error)
             raise translated(error) from error
+        if self._limit is not None:
+            self._limit.kept()
 
     def _produce(self, records: list[OutRecord]) -> None:
         produce, poll = self._producer.produce, self._producer.poll

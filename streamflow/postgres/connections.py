@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
+from streamflow.database_url import EXAMPLE
 from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
 from streamflow.settings import Settings
 
@@ -24,6 +26,17 @@ _KEEPALIVES: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+
+# What a database or role may have other defaults for (ALTER DATABASE … SET), and psycopg, our SQL and
+# COPY rely on.
+_SESSION: Final = """
+SET timezone = 'UTC';
+SET datestyle = 'ISO, MDY';
+SET intervalstyle = 'postgres';
+SET bytea_output = 'hex';
+SET extra_float_digits = 1;
+SET standard_conforming_strings = on
+"""
 
 # Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _REFUSALS: Final = ("22", "23", "44", "54", "P0")
@@ -46,19 +59,63 @@ def connect(
         ConfigurationError: it does, and refuses.
     """
     with translated():
-        connection = psycopg.connect(
-            settings.database,
-            autocommit=True,
-            application_name=f"streamflow-{name}",
-            connect_timeout=CONNECT_TIMEOUT,
-            **_KEEPALIVES,
-        )
-        # Not as connection options: poolers refuse those.
+        connection = open_connection(settings.database, CONNECT_TIMEOUT, name, **_KEEPALIVES)
         connection.execute(
             f"SET statement_timeout = '{statement_timeout}s'; SET lock_timeout = '{LOCK_TIMEOUT}s';"
-            f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'; SET timezone = 'UTC'"
+            f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'"
         )
     return connection
+
+
+def open_connection(url: str, timeout: int, name: str, **options: Any) -> Connection:
+    """Opens a connection in autocommit mode that reads and writes text as this program means it,
+    whatever the environment or the database have as their defaults.
+
+    Args:
+        url: with the password.
+        timeout: in seconds.
+        name: who connects, for ``pg_stat_activity``.
+        options: further parameters of libpq.
+
+    Raises:
+        ConfigurationError: the URL is none, or the database cannot hold every text.
+        psycopg.Error: anything else; its text holds no password.
+    """
+    try:
+        conninfo_to_dict(url)
+    except (psycopg.ProgrammingError, UnicodeError):
+        # Its text quotes the URL.
+        raise ConfigurationError(
+            "DATABASE_URL holds a parameter that libpq does not know, or is no URL: write "
+            f"{EXAMPLE}"
+        ) from None
+    connection = psycopg.connect(
+        url,
+        autocommit=True,
+        client_encoding="UTF8",
+        application_name=f"streamflow-{name}",
+        connect_timeout=timeout,
+        **options,
+    )
+    try:
+        _require_utf8(connection)
+        # Not as connection options: poolers refuse those.
+        connection.execute(_SESSION)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _require_utf8(connection: Connection) -> None:
+    """Raises ConfigurationError where the database holds text in another encoding."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"the database {connection.info.dbname} is encoded in {encoding}, which does not hold "
+            "every text: CREATE DATABASE streamflow ENCODING 'UTF8' TEMPLATE template0, and let "
+            "DATABASE_URL name that"
+        )
 
 
 @contextmanager

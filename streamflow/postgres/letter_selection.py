@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from psycopg import sql
 
+from streamflow.dead_letters import Truncated, truncation_of
 from streamflow.postgres.connections import Connection
 from streamflow.records import OWN_HEADER_PREFIXES, Headers, Origin
 
@@ -79,6 +80,7 @@ class Letter(NamedTuple):
             dead letter, else the failed record's own position. Headers are untrusted.
         is_read: whether the loader has passed the failed record.
         headers: those that the record came with, without StreamFlow's own.
+        truncated: what was cut of it, if it was too large.
     """
 
     id: Origin
@@ -90,6 +92,7 @@ class Letter(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
+    truncated: Truncated | None = None
 
 
 class Summary(NamedTuple):
@@ -218,7 +221,8 @@ def read(
 
 def _letter(row: tuple[Any, ...]) -> Letter:
     source, origin = Origin(*row[:3]), Origin(*row[3:6])
-    is_known, code, attempt, status, is_read, key, value, headers = row[6:]
+    is_known, code, attempt, status, is_read, key, value = row[6:13]
+    headers = decoded(row[13])
     return Letter(
         source,
         origin if is_known else source,
@@ -228,7 +232,8 @@ def _letter(row: tuple[Any, ...]) -> Letter:
         is_read,
         key,
         value,
-        [each for each in decoded(headers) if not each[0].startswith(OWN_HEADER_PREFIXES)],
+        [each for each in headers if not each[0].startswith(OWN_HEADER_PREFIXES)],
+        truncation_of(headers),
     )
 
 

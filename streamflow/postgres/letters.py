@@ -11,6 +11,7 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from streamflow import dead_letters
 from streamflow.contract import EARLIEST, LATEST
 from streamflow.errors import ErrorCode
 from streamflow.flow import Replayed
@@ -28,6 +29,7 @@ from streamflow.records import (
     GROUP_HEADER,
     ORIGIN_HEADER,
     REDACTED_HEADER,
+    TRUNCATED_HEADER,
     Headers,
     Origin,
     Record,
@@ -116,7 +118,10 @@ def _line(
         code = _text(headers, ERROR_CODE_HEADER, hasher)
         if not _CODE.fullmatch(code):
             code = str(ErrorCode.SCHEMA_VIOLATION)
-    key, value = record.key(), record.value()
+    # Whoever wrote it: a foreign one may be of any size.
+    kept = dead_letters.redact(hasher, record.key(), record.value(), headers)
+    if kept.truncated is not None:
+        kept.headers.append((TRUNCATED_HEADER, "{}/{}".format(*kept.truncated).encode()))
     return line_of(
         (
             *source,
@@ -130,11 +135,15 @@ def _line(
             identity.attempt,
             last_header(headers, REDACTED_HEADER) == b"true",
             _failed_at(headers),
-            None if key is None else hasher.redact(key),
-            None if value is None else hasher.redact(value),
+            kept.key,
+            kept.value,
         )
     )[:-1] + b"\t".join(
-        (b"", _headers_text(headers, hasher), appended_text(record.timestamp()).encode() + b"\n")
+        (
+            b"",
+            _headers_text(kept.headers, hasher),
+            appended_text(record.timestamp()).encode() + b"\n",
+        )
     )
 
 
@@ -170,13 +179,13 @@ def _failed_at(headers: Headers) -> datetime | None:
 
 
 def _headers_text(headers: Headers, hasher: Hasher) -> bytes:
-    """All headers as JSON, in their order: ``[[name, base64 or null], …]``."""
+    """Redacted headers as JSON, in their order: ``[[name, base64 or null], …]``."""
     found = [
         [
             hasher.redact(name.encode("utf-8", "replace"))
             .decode("utf-8", "replace")
             .replace("\x00", "\ufffd"),
-            None if value is None else b64encode(hasher.redact(value)).decode(),
+            None if value is None else b64encode(value).decode(),
         ]
         for name, value in headers
     ]

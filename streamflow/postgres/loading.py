@@ -15,7 +15,7 @@ import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from streamflow.errors import Fenced
-from streamflow.flow import Output, Partition
+from streamflow.flow import Limit, Output, Partition
 from streamflow.monitoring import DUPLICATES, RECORDS_REJECTED
 from streamflow.postgres import claims, positions, replays, storing
 from streamflow.postgres.claims import Resolved
@@ -71,6 +71,7 @@ class PostgresSink:
         tables: that outputs have rows for, by name.
         deliver: produces dead letters and returns when the broker has confirmed each.
         refuse: the dead letter of a record that the database refuses.
+        limit: of refused records, by their contract or by the database; None for none.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class PostgresSink:
         tables: Mapping[str, Table],
         deliver: Callable[[list[OutRecord]], None],
         refuse: Callable[[Record, Rejection], OutRecord],
+        limit: Limit | None = None,
     ) -> None:
         self._settings = settings
         self._group = group
         self._tables = dict(tables)
         self._deliver = deliver
         self._refuse = refuse
+        self._limit = limit
         self._partitions: dict[str, DayPartitions] = {}
         self._connection: Connection | None = None
         self._left_at: dict[Partition, int] = {}
@@ -125,7 +128,7 @@ class PostgresSink:
         1. look up which of the records that claim to be replays are;
         2. lock the positions of its partitions, in order;
         3. compare them with where this process had left them: Fenced if another has moved them;
-        4. store the rows;
+        4. store the rows, and see that not too many are refused;
         5. produce the dead letters, and wait until the broker has them;
         6. move the positions;
         7. commit.
@@ -137,6 +140,7 @@ class PostgresSink:
             Unavailable: the batch before this one was not kept, or it is not known whether it was;
                 call `resume`.
             Fenced: of the batch before this one: another loader has its partitions.
+            CircuitOpen: of the batch before this one: too many of its records were refused.
         """
         self.flush()
         self._running = self._thread.submit(self._keep, output)
@@ -172,6 +176,8 @@ class PostgresSink:
         with self._starting_anew_on_error(), translated():
             self._prepare_days(output.days)
             (stored, resolved), careful = self._store(output)
+        if self._limit is not None:
+            self._limit.kept()
         moved = {(each.topic, each.partition): each for each in output.positions}
         self._left_at.update({partition: each.offset for partition, each in moved.items()})
         with self._lock:
@@ -224,12 +230,22 @@ class PostgresSink:
                     stored.duplicates + more.duplicates,
                     [*stored.refused, *more.refused],
                 )
+            self._check(output, stored.refused)
             refused = [*resolved.rejected, *stored.refused]
             letters = [self._refuse(record, reason) for record, reason in refused]
             if output.records or letters:
                 self._deliver([*output.records, *letters])
             positions.move(connection, self._group, output.positions, output.counts)
         return stored, resolved
+
+    def _check(self, output: Output, refused: Sequence[tuple[Record, Rejection]]) -> None:
+        if self._limit is None:
+            return
+        indexes = {index for index, _ in output.rejected}
+        if refused:
+            records = {id(record) for record, _ in refused}
+            indexes |= {at for at, record in enumerate(output.batch) if id(record) in records}
+        self._limit.check(output.batch, sorted(indexes))
 
     def _expected(self, output: Output) -> dict[Partition, int]:
         expected = {}

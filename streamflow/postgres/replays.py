@@ -15,9 +15,9 @@ from streamflow.postgres.storing import (
     Stored,
     copy,
     create_incoming,
-    in_halves,
     name_or_null,
     names,
+    store_sound,
     text_or_null,
 )
 from streamflow.postgres.tables import Table
@@ -44,7 +44,7 @@ def store_replays(connection: Connection, table: Table, replays: Sequence[Replay
     """Stores each replayed event unless its origin is stored already, under any time stamp."""
     storer = _ReplayStorer(connection, table)
     create_incoming(connection, table, attempt=True)
-    refused = in_halves(connection, table, replays, storer)
+    refused = store_sound(connection, table, replays, storer)
     connection.execute("DROP TABLE incoming")
     return Stored(storer.rows, storer.duplicates, refused)
 

@@ -1,8 +1,8 @@
 """How the rows of a batch get into their tables, inside a transaction that the sink holds.
 
 There are two roads. Plain: one COPY per table, for the batch whose rows are all new and sound, which
-is nearly every batch. Careful: COPY into a temporary table and from there what is not stored yet, in
-halves and halves of halves where the database refuses rows. (`replays` has a third.)
+is nearly every batch. Careful: COPY into a temporary table and from there what is not stored yet; where
+the database refuses rows, it is first asked which. (`replays` has a third.)
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from psycopg.abc import Buffer
 from psycopg.copy import LibpqWriter
 from psycopg.generators import copy_to
 
-from streamflow.errors import ErrorCode
 from streamflow.flow import Output
-from streamflow.postgres.connections import Connection, is_refusal, sqlstate
+from streamflow.postgres.connections import Connection, is_refusal
+from streamflow.postgres.refusals import find_refused, rejection
 from streamflow.postgres.tables import Table
 from streamflow.records import Record, Rejection, position_of
 
@@ -91,7 +91,7 @@ def store_carefully(connection: Connection, tables: dict[str, Table], output: Ou
         create_incoming(connection, table)
         merger = _Merger(connection, table)
         items = list(map(Row, lines, output.sources[name]))
-        refused += in_halves(connection, table, items, merger)
+        refused += store_sound(connection, table, items, merger)
         rows, duplicates = rows + merger.rows, duplicates + merger.duplicates
         connection.execute("DROP TABLE incoming")
     return Stored(rows, duplicates, refused)
@@ -195,14 +195,25 @@ def create_incoming(connection: Connection, table: Table, *, attempt: bool = Fal
     )
 
 
-def in_halves(
+def store_sound(
     connection: Connection,
     table: Table,
     items: Sequence[_T],
     store: Callable[[Sequence[_T]], None],
 ) -> list[tuple[Record, Rejection]]:
     """Stores all but the items that the database refuses, which it notes and returns."""
-    refused = _refused_of(connection, items, store)
+    refused: list[tuple[_T, Rejection]] = []
+    try:
+        with connection.transaction():
+            store(items)
+    except psycopg.Error as error:
+        if not is_refusal(error):
+            raise
+        known = find_refused(connection, table, [item.line for item in items])
+        sound = [item for index, item in enumerate(items) if index not in known]
+        refused = [(items[index], rejection) for index, rejection in known.items()]
+        # Nearly always that was all. Not what is only found out about rows together.
+        refused += _refused_of(connection, sound, store)
     if refused and table.holds_events:
         _note_refused(connection, table, [item for item, _ in refused])
     return [(item.record, rejection) for item, rejection in refused]
@@ -211,6 +222,9 @@ def in_halves(
 def _refused_of(
     connection: Connection, items: Sequence[_T], store: Callable[[Sequence[_T]], None]
 ) -> list[tuple[_T, Rejection]]:
+    """Stores all but what the database refuses, in halves and halves of halves."""
+    if not items:
+        return []
     try:
         with connection.transaction():
             store(items)
@@ -218,7 +232,7 @@ def _refused_of(
         if not is_refusal(error):
             raise
         if len(items) == 1:
-            return [(items[0], _rejection(error))]
+            return [(items[0], rejection(error.diag))]
         middle = len(items) // 2
         return [
             *_refused_of(connection, items[:middle], store),
@@ -244,24 +258,6 @@ def _note_refused(connection: Connection, table: Table, items: Sequence[HasRecor
     # Some may be noted already: they were read again, after someone set positions back.
     connection.execute("INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING")
     connection.execute("DROP TABLE refused")
-
-
-def _rejection(error: psycopg.Error) -> Rejection:
-    """Why the database refuses a row. Its message would quote the row."""
-    diagnosis = error.diag
-    names = [
-        f"{what} {name}"
-        for what, name in (
-            ("column", diagnosis.column_name),
-            ("constraint", diagnosis.constraint_name),
-            ("type", diagnosis.datatype_name),
-        )
-        if name
-    ]
-    text = ", ".join((f"SQLSTATE {sqlstate(error)}", *names))
-    return Rejection(
-        ErrorCode.UNSTORABLE_VALUE, type(error).__name__, f"the database refuses it: {text}"
-    )
 
 
 def names(columns: Sequence[str]) -> sql.Composed:

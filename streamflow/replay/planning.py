@@ -35,6 +35,7 @@ class Obstacle(StrEnum):
     NOT_LOADED_YET = "NOT_LOADED_YET"
     REPAIR_FAILED = "REPAIR_FAILED"
     TOO_LARGE = "TOO_LARGE"
+    TRUNCATED = "TRUNCATED"
     TOO_MANY_ATTEMPTS = "TOO_MANY_ATTEMPTS"
 
 
@@ -170,6 +171,11 @@ class Planner:
             raise _Refused(
                 Obstacle.NOT_REPLAYABLE,
                 "somebody else wrote it into a topic of StreamFlow's own: a replay would vouch for it",
+            )
+        if letter.truncated is not None:
+            raise _Refused(
+                Obstacle.TRUNCATED,
+                f"{letter.truncated}; produce the whole record again from where it came from",
             )
         if not letter.is_read:
             raise _Refused(

@@ -20,7 +20,8 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from streamflow.errors import StackError, Unavailable
+from streamflow.errors import ConfigurationError, StackError, Unavailable
+from streamflow.postgres.connections import Connection, open_connection
 from streamflow.stack.account import Account, database_account
 from streamflow.stack.embedded import postgres
 from streamflow.stack.part import READY, Health, Report
@@ -144,11 +145,10 @@ class Database:
             connection.execute(statement.format(sql.Identifier(name)))
 
     @contextlib.contextmanager
-    def _administration(self) -> Iterator[psycopg.Connection]:
+    def _administration(self) -> Iterator[Connection]:
         try:
-            with psycopg.connect(
-                self.url("postgres", SUPERUSER), autocommit=True, connect_timeout=10
-            ) as connection:
+            url = self.url("postgres", SUPERUSER)
+            with open_connection(url, 10, "administration") as connection:
                 yield connection
         except psycopg.OperationalError as error:
             raise Unavailable(f"the embedded database does not answer: {error}") from error
@@ -227,8 +227,10 @@ class Database:
 def probe_url(url: str) -> Health:
     """Logs in to a database and asks for a row."""
     try:
-        with psycopg.connect(url, connect_timeout=PROBE_SECONDS) as connection:
+        with open_connection(url, PROBE_SECONDS, "probe") as connection:
             connection.execute("SELECT 1")
+    except ConfigurationError as error:
+        return Health(answered=True, ready=False, detail=str(error))
     except psycopg.Error as error:
         detail = next(iter(str(error).strip().splitlines()), "no answer")
         return Health(answered=error.sqlstate is not None, ready=False, detail=detail)

@@ -16,13 +16,13 @@ from typing import Any
 
 import confluent_kafka
 import psutil
-import psycopg
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
-from streamflow.errors import StackError, StreamFlowError
+from streamflow.errors import StackError, StreamFlowError, Unavailable
 from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.kafka.scan import Scanner
+from streamflow.postgres.connections import session
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stack import jars
@@ -224,21 +224,17 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
         yield Finding("postgres", Mark.NOTE, "is not running: `streamflow up` starts it")
         return
     try:
-        with psycopg.connect(
-            settings.database, connect_timeout=int(PROBE_SECONDS), autocommit=True
-        ) as connection:
+        with session(settings, "doctor", statement_timeout=int(PROBE_SECONDS)) as connection:
             before = datetime.now(UTC)
             row = connection.execute(
                 "SELECT current_setting('server_version'), clock_timestamp()"
             ).fetchone()
             after = datetime.now(UTC)
-    except (psycopg.Error, StreamFlowError) as error:
-        reason = next(iter(str(error).splitlines()), "no answer")
-        yield Finding(
-            "postgres",
-            Mark.BAD,
-            f"does not answer ({reason}): see its log, or check DATABASE_URL",
-        )
+    except Unavailable as error:
+        yield Finding("postgres", Mark.BAD, f"{error}: see its log, or check DATABASE_URL")
+        return
+    except StreamFlowError as error:
+        yield Finding("postgres", Mark.BAD, str(error))
         return
     if row is None:
         return

@@ -28,6 +28,7 @@ import psycopg
 from psycopg import sql
 
 from streamflow.errors import StackError, Unavailable, cause_of
+from streamflow.postgres.connections import open_connection
 from streamflow.settings import Settings
 from streamflow.stack.part import READY, Health, Part, Stage
 from streamflow.stack.process import Launch, own_command
@@ -222,9 +223,10 @@ def with_schema(url: str, schema: str) -> str:
 
     Raises:
         Unavailable: the database does not answer, or refuses.
+        ConfigurationError: the URL is none, or the database is not encoded in UTF-8.
     """
     try:
-        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        with open_connection(url, 10, "dagster") as connection:
             connection.execute(
                 sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
             )

@@ -21,6 +21,7 @@ from streamlit_app.pages.way import render_way
 from streamlit_app.pinned import Filter, PinnedList
 from streamlit_app.queries import (
     MOST_COUNTED,
+    MOST_SHOWN,
     DeadLetter,
     LetterCount,
     dead_letter,
@@ -287,6 +288,10 @@ def _first_ticked(server: Serving, pinned: PinnedList | None) -> None:
         wrap_lines=True,
         height=150,
     )
+    if letter.size > MOST_SHOWN:
+        st.caption(f"The first {MOST_SHOWN:,} of {letter.size:,} bytes.")
+    if letter.truncated is not None:
+        st.caption(f"{letter.truncated}. What was cut cannot be replayed.")
     with st.expander(f"Headers ({len(letter.headers)})"):
         show(table(("name", "value"), letter.headers))
     render_way(server, letter.origin)

@@ -101,6 +101,67 @@ def test_a_database_that_is_not_there_is_one_line(settings_without_topics: Setti
     assert "hidden" not in done.stderr
 
 
+COMMANDS = (
+    ("db", "upgrade"),
+    ("init",),
+    ("audit", "--wait", "0"),
+    ("dlq", "list"),
+    ("status",),
+    ("doctor",),
+    ("worker", "loader"),
+    ("up", "--without", "kafka"),
+    ("dagster",),
+)
+
+
+WRONG_URLS = (
+    "postgresql://u:hid%den@127.0.0.1:1/d",
+    "postgresql://u:hid%%den@127.0.0.1:1/d",
+    "postgresql://u:hid den@127.0.0.1:1/d",
+    "postgresql://u:hid@den@127.0.0.1:1/d",
+    "postgresql://u:hid/den@127.0.0.1:1/d",
+    "mysql://u:hidden@127.0.0.1:1/d",
+    "hidden",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "url"),
+    [(command, WRONG_URLS[0]) for command in COMMANDS] + [(("init",), url) for url in WRONG_URLS],
+)
+def test_a_database_url_that_is_wrong_is_named_and_not_told(
+    command: tuple[str, ...], url: str, settings_without_topics: Settings
+) -> None:
+    done = streamflow(settings_without_topics, *command, DATABASE_URL=url)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: settings are wrong: DATABASE_URL: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hid" not in done.stdout + done.stderr
+    assert "den" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [("init",), ("doctor",), ("dlq", "list"), ("status",)])
+@pytest.mark.parametrize("parameter", ["hidden=1", "port=hidden"])
+def test_what_libpq_refuses_in_a_database_url_is_not_told(
+    parameter: str, command: tuple[str, ...], settings_without_topics: Settings
+) -> None:
+    url = f"postgresql://u:secr3t@127.0.0.1:1/d?{parameter}"
+    done = streamflow(settings_without_topics, *command, DATABASE_URL=url)
+    assert "secr3t" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_a_database_url_may_name_a_driver(
+    scheme: str, settings_without_topics: Settings, database_url: str
+) -> None:
+    url = database_url.replace("postgresql", scheme, 1)
+    for command in (("db", "upgrade"), ("dlq", "list"), ("doctor",)):
+        done = streamflow(settings_without_topics, *command, DATABASE_URL=url)
+        assert done.returncode == 0 or command == ("doctor",), done.stderr
+        assert "does not answer" not in done.stdout + done.stderr
+
+
 def test_a_wrong_setting_is_one_line(settings_without_topics: Settings) -> None:
     done = streamflow(settings_without_topics, "topics", STREAMFLOW_PORT_OFFSET="many")
     assert done.returncode == 1

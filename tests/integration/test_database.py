@@ -3,14 +3,20 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from faults import kill, wait_until
+from loads import FakeRecord, Load, event, execute
 from services import DatabaseService
-from streamflow.errors import StackError
+from streamflow.errors import ConfigurationError, StackError
+from streamflow.postgres.connections import connect
+from streamflow.settings import Settings
 from streamflow.stack.process import Child
 
 pytestmark = pytest.mark.integration
@@ -131,3 +137,64 @@ def test_killed_database_is_refused_then_found_again(own_database: DatabaseServi
     assert not own_database.probe().ready
     own_database.start()
     assert own_database.probe().ready
+
+
+def test_text_is_stored_as_it_came_whatever_the_environment_says(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    settings = Settings(DATABASE_URL=database_url)
+    texts = [
+        "José", "Jose\u0301", "\\.", "\\N", "None", "tab\there\nnl\rcr\\bs", "%s %d {} $1", "😀 \uffff",
+    ]  # fmt: skip
+    load = Load(settings)
+    with closing(load.sink):
+        load.load([FakeRecord(at, event(at, user=text)) for at, text in enumerate(texts)])
+    with psycopg.connect(database_url, client_encoding="UTF8") as other:
+        stored = other.execute('SELECT "user" FROM events ORDER BY origin_offset').fetchall()
+    assert [text for (text,) in stored] == texts
+    with closing(connect(settings, "test")) as own:
+        assert own.execute('SELECT "user" FROM events ORDER BY origin_offset').fetchall() == stored
+
+
+def test_values_are_read_whatever_the_database_has_as_defaults(database_url: str) -> None:
+    settings = Settings(DATABASE_URL=database_url)
+    name = conninfo_to_dict(database_url)["dbname"]
+    for setting in (
+        "datestyle = 'German'",
+        "intervalstyle = 'sql_standard'",
+        "bytea_output = 'escape'",
+        "timezone = 'Asia/Kolkata'",
+        "extra_float_digits = -4",
+        "standard_conforming_strings = off",
+    ):
+        execute(settings, f'ALTER DATABASE "{name}" SET {setting}')
+    with closing(connect(settings, "test")) as connection:
+        found = connection.execute(
+            "SELECT timestamptz '2026-11-26 10:00:00+00', interval '1 day 2 hours', '\\x00ff'::bytea,"
+            " 1.0::float8 / 3, timestamptz '2026-11-26 10:00:00+00'::text"
+        ).fetchone()
+    assert found == (
+        datetime(2026, 11, 26, 10, tzinfo=UTC),
+        timedelta(days=1, hours=2),
+        b"\x00\xff",
+        1 / 3,
+        "2026-11-26 10:00:00+00",
+    )
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_of_another_encoding_is_refused(
+    encoding: str, database_server: DatabaseService
+) -> None:
+    name = f"in_{encoding.lower()}"
+    administrator = database_server.database.url("postgres", "postgres")
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE {name} OWNER streamflow ENCODING '{encoding}' TEMPLATE template0"
+            " LOCALE_PROVIDER libc LOCALE 'C'"
+        )
+    settings = Settings(DATABASE_URL=database_server.database.url(name))
+    with pytest.raises(ConfigurationError, match=f"encoded in {encoding}.*ENCODING 'UTF8'"):
+        connect(settings, "test")
+    database_server.drop_database(name)

@@ -1,14 +1,32 @@
 """Events that their contract accepts and their table refuses: dead letters that were counted."""
 
+import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
 from faults import wait_until
-from loads import execute, value
-from pipeline import audit, event, events, produce, streamflow, workers
+from loads import FakeRecord, Load, execute, value
+from loads import event as an_event
+from pipeline import (
+    WorkerProcess,
+    audit,
+    event,
+    events,
+    produce,
+    stored_values,
+    streamflow,
+    workers,
+)
+from streamflow.errors import CircuitOpen
+from streamflow.records import last_header
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streaming_workers.breaker import Breaker
+from streaming_workers.drain import drain
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -50,3 +68,100 @@ def test_the_ledger_closes_over_them_and_over_their_replays(
         assert done.returncode == 0, done.stdout + done.stderr
         is_counted(305)
         assert value(stack_settings, "SELECT count(*) FROM events") == 301
+
+
+@pytest.fixture
+def closed_table(stack_settings: Settings) -> Settings:
+    """A table that takes no event at all."""
+    execute(stack_settings, "ALTER TABLE events ADD CONSTRAINT none_at_all CHECK (id < 0)")
+    return stack_settings
+
+
+def test_a_table_that_refuses_everything_stops_the_loader(
+    closed_table: Settings, tmp_path: Path
+) -> None:
+    settings = closed_table
+    produce(settings, "user-events", events(3_000)[0])
+    limits = {"STREAMFLOW_BREAKER_CONSECUTIVE": "500"}
+    with workers(settings, tmp_path, ("validator", "analytics")) as running:
+        running["validator"].wait_assigned()
+        # Events and what was made of them come mixed: the limit is for each topic on its own.
+        wait_until(lambda: running["validator"].metric("streamflow_records_in_total") == 3_000, 60)
+        loader = WorkerProcess(settings, "loader", tmp_path / "loader.log", **limits)
+        try:
+            wait_until(lambda: loader.said("circuit open"), 60, "the loader to stop")
+            assert loader.process.poll() is None
+            with pytest.raises(HTTPError, match="503"):
+                loader.get("/ready")
+            assert stored_values(settings, "dead-letter-topic") == []
+            assert value(settings, "SELECT count(*) FROM refused_events") == 0
+        finally:
+            assert loader.stop() == 0
+        execute(settings, "ALTER TABLE events DROP CONSTRAINT none_at_all")
+        mended = WorkerProcess(settings, "loader", tmp_path / "mended.log", **limits)
+        try:
+            report = audit(settings)
+            assert report.closed, report.problems
+            assert value(settings, "SELECT count(*) FROM events") == 3_000
+        finally:
+            mended.kill()
+
+
+def test_a_drain_stops_as_well(closed_table: Settings) -> None:
+    produce(closed_table, "user-events", events(600)[0])
+    settings = closed_table.model_copy(update={"breaker_consecutive": 500})
+    streams = load_streams(settings)
+    with pytest.raises(CircuitOpen, match="600 records in a row were refused"):
+        drain(settings, streams, [streams[0].topic])
+    assert stored_values(settings, "dead-letter-topic") == []
+
+
+def test_both_kinds_of_rejection_count_together(closed_table: Settings) -> None:
+    """Neither half of the batch is too much, all of it is."""
+    load = Load(closed_table, breaker=Breaker(10_000, 0.9, 400))
+    valid_and_not = [
+        FakeRecord(offset, an_event(offset) if offset % 2 else b"{}") for offset in range(400)
+    ]
+    with closing(load.sink):
+        with pytest.raises(CircuitOpen, match="400 records in a row"):
+            load.load(valid_and_not)
+        assert load.delivered == []
+        load.load(valid_and_not[:399])
+        assert len(load.delivered) == 199
+
+
+def test_thousands_of_refused_rows_take_no_minute(closed_table: Settings) -> None:
+    load = Load(closed_table)
+    began = time.monotonic()
+    with closing(load.sink):
+        load.load([FakeRecord(offset, an_event(offset)) for offset in range(5_000)])
+    assert time.monotonic() - began < 15
+    assert load.sink.counters.refused == 5_000
+    assert value(closed_table, "SELECT count(*) FROM refused_events") == 5_000
+
+
+def test_each_refused_row_is_found_whatever_refuses_it(stack_settings: Settings) -> None:
+    for statement in (
+        "ALTER TABLE events ADD CONSTRAINT odd CHECK (id <> 3)",
+        'ALTER TABLE events ALTER COLUMN "user" TYPE varchar(5)',
+        """CREATE FUNCTION no_five() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN IF new.id = 5 THEN RAISE 'no five'; END IF; RETURN new; END $$""",
+        "CREATE TRIGGER five BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no_five()",
+    ):
+        execute(stack_settings, statement)
+    load = Load(stack_settings)
+    with closing(load.sink):
+        load.load([FakeRecord(each, an_event(each)) for each in range(12)])
+    refused = {
+        int(last_header(each.headers, "__connect.errors.offset") or b""): last_header(
+            each.headers, "__connect.errors.exception.message"
+        )
+        for each in load.delivered
+    }
+    assert refused == {
+        3: b"the database refuses it: SQLSTATE 23514, constraint odd",
+        5: b"the database refuses it: SQLSTATE P0001",
+        10: b"the database refuses it: SQLSTATE 22001",
+        11: b"the database refuses it: SQLSTATE 22001",
+    }
+    assert value(stack_settings, "SELECT count(*) FROM events") == 8

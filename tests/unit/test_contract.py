@@ -98,3 +98,32 @@ def test_a_time_is_written_in_utc_with_milliseconds(moment: datetime) -> None:
     again = USER_EVENTS.decoder.decode(changed(timestamp=text))
     assert isinstance(again, UserEvent)
     assert format_time(again.timestamp) == text
+
+
+SPACES = b" " * 300_000
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (SPACES + b"{", ErrorCode.INVALID_JSON),
+        (SPACES + b"\xff", ErrorCode.INVALID_UTF8),
+        (SPACES + changed(id="one"), ErrorCode.SCHEMA_VIOLATION),
+        (SPACES + changed(user="ann@example.com"), ErrorCode.CLEAR_TEXT_PII),
+        (SPACES + changed(id="one", user="ann@example.com"), ErrorCode.CLEAR_TEXT_PII),
+        (SPACES + changed(user="a\0b"), ErrorCode.UNSTORABLE_VALUE),
+        (b"{" + b",".join(b'"%d":1' % each for each in range(50_000)) + b"}",
+         ErrorCode.SCHEMA_VIOLATION),
+        (b'{"list":[' + b"[]," * 200_000 + b"[]]}", ErrorCode.TOO_LARGE),
+        (b" " * 9_000_000 + changed(), ErrorCode.TOO_LARGE),
+    ],
+)  # fmt: skip
+@pytest.mark.timeout(20)
+def test_a_large_value_is_explained_in_short(value: bytes, code: ErrorCode) -> None:
+    found = USER_EVENTS.decoder.decode(value)
+    assert isinstance(found, Rejection)
+    assert found.code is code
+
+
+def test_a_large_event_is_an_event() -> None:
+    assert isinstance(USER_EVENTS.decoder.decode(SPACES + changed()), UserEvent)

@@ -40,3 +40,19 @@ def test_a_key_makes_it_a_keyed_hash() -> None:
 @pytest.mark.parametrize("piece", [b"a", b"a@", b"\\u0040", b'"user_email":', b"a.b@", b"\\"])
 def test_hostile_input_takes_linear_time(piece: bytes) -> None:
     Hasher(None, ["user_email"]).redact(piece * 200_000 + b"@")
+
+
+@pytest.mark.parametrize("limit", [0, 1, 70, 130, 131, 200, 1_000, 2_000, 100_000])
+def test_a_cut_leaves_no_half_address(limit: int) -> None:
+    hasher = Hasher(private_fields=("user_email",))
+    data = b'{"user_email":"Ann Smith", "to": "ann@example.com", "or":"a\\u0040b.org"}\n' * 20
+    kept, taken = hasher.redact_within(data, limit)
+    assert len(kept) <= limit
+    assert kept == hasher.redact(data[:taken])
+    assert not any(each in kept for each in (b"Ann", b"ann", b"example", b"a\\u0040", b"b.org"))
+    assert taken == len(data) or limit < len(hasher.redact(data)) * 4
+
+
+def test_text_without_delimiters_is_cut_anywhere() -> None:
+    assert Hasher().redact_within(b"x" * 10_000, 5_000) == (b"x" * 5_000, 5_000)
+    assert Hasher().redact_within(b"x" * 1_000, 500) == (b"", 0)

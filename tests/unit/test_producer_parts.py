@@ -3,6 +3,7 @@
 import json
 from itertools import islice
 
+from loads import FakeRecord
 from streamflow.errors import CircuitOpen, ErrorCode
 from streamflow.privacy import Hasher
 from streamflow.records import Rejection
@@ -19,7 +20,9 @@ def test_every_simulated_mistake_is_rejected_with_its_own_code() -> None:
     for record in records:
         found = USER_EVENTS.decoder.decode(record.value)
         assert (found.code if isinstance(found, Rejection) else None) is record.code
-    assert {record.code for record in records} == {None, *ErrorCode} - {ErrorCode.FOREIGN_RECORD}
+    # Records of that size, or of somebody else, are no part of a simulation.
+    others = {ErrorCode.TOO_LARGE, ErrorCode.UNREADABLE, ErrorCode.FOREIGN_RECORD}
+    assert {record.code for record in records} == {None, *ErrorCode} - others
 
 
 def test_the_same_seed_gives_the_same_users_and_mistakes() -> None:
@@ -44,11 +47,14 @@ def test_a_line_is_hashed_once_and_checked() -> None:
     assert isinstance(reader.read(b'"' + b"x" * 2_000_000 + b'"'), Rejection)
 
 
-def opens(breaker: Breaker, records: int, rejected: list[int]) -> bool:
+def opens(breaker: Breaker, records: int, rejected: list[int], topic: str = "one") -> bool:
+    batch = [FakeRecord(offset, b"", topic=topic) for offset in range(records)]
     try:
-        breaker.check(records, rejected)
+        breaker.check(batch, rejected)
+        breaker.check(batch, rejected)  # The commit is retried.
     except CircuitOpen:
         return True
+    breaker.kept()
     return False
 
 
@@ -60,3 +66,13 @@ def test_the_breaker_opens_on_a_run_and_on_a_ratio() -> None:
     ratio = Breaker(window=100, ratio=0.9, consecutive=1_000)
     assert not opens(ratio, 50, list(range(5, 50)))
     assert opens(ratio, 50, list(range(5, 50)))
+
+
+def test_the_breaker_counts_each_topic_on_its_own() -> None:
+    breaker = Breaker(window=1_000, ratio=0.9, consecutive=50)
+    mixed = [FakeRecord(each, b"", topic="bad" if each % 2 else "good") for each in range(98)]
+    refused = [each for each in range(98) if each % 2]
+    breaker.check(mixed, refused)
+    breaker.kept()
+    assert not opens(breaker, 100, [], "good")
+    assert opens(breaker, 1, [0], "bad")

@@ -1,14 +1,16 @@
 """Settings: precedence, secrets, and how Kafka is spoken to."""
 
 import json
+import traceback
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr, ValidationError
 
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import common_config
-from streamflow.settings import load_settings
+from streamflow.settings import Settings, load_settings
 from streamflow_dagster.origins import Hosts
 from streamflow_dagster.settings import load_orchestration_settings
 
@@ -195,3 +197,53 @@ def test_dagster_s_hosts_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STREAMFLOW_DAGSTER_HOSTS", wrong)
         with pytest.raises(ConfigurationError, match="STREAMFLOW_DAGSTER_HOSTS"):
             load_orchestration_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgres://u:s3cret@h/d", "postgresql://u:s3cret@h/d"),
+        ("postgresql+psycopg://u:s3cret@h:5433/d", "postgresql://u:s3cret@h:5433/d"),
+        ("postgresql+psycopg2://u:s3cret@h/d?sslmode=require", None),
+        (" postgresql://u:s3cret@h/d\n", "postgresql://u:s3cret@h/d"),
+        ("postgresql://u:a#b?c@h/d", "postgresql://u:a%23b%3Fc@h/d"),
+        ("postgresql://u:a%40b%2Fc%25@[::1]:5432,h2:5433/d", None),
+        ("postgresql:///d?host=/run/postgresql&user=u", None),
+        ("host=h dbname=d password=s3cret", None),
+    ],
+)
+def test_a_database_url_is_read_as_libpq_reads_it(given: str, used: str | None) -> None:
+    wanted = used or given.replace("+psycopg2", "")
+    settings = load_settings(DATABASE_URL=given, STREAMFLOW_DAGSTER_DATABASE_URL=given)
+    assert settings.database == wanted
+    assert settings.dagster_database_url == SecretStr(wanted)
+    conninfo_to_dict(settings.database)
+
+
+WRONG_URLS = {
+    "s3cret": "is no URL",
+    "s3cret://u:p@h/d": "does not begin with postgresql://",
+    "postgresql:/u:s3cret@h/d": "is no URL",
+    "mysql://u:s3cret@h/d": "does not begin with postgresql://",
+    "postgresql://u:s3cret%@h/d": "holds a %",
+    "postgresql://u:s3cret%00@h/d": "holds a %",
+    "postgresql://u:s3cret%de@h/d": "holds a %",
+    "postgresql://u:s3cret zz@h/d": "holds a blank",
+    "postgresql://u:s3@cret@h/d": "write them as %2F and %40",
+    "postgresql://u:s3/cret@h/d": "write them as %2F and %40",
+    "postgresql://u:s3/c?ret@h/d": "a port that is no number",
+    "postgresql://u:p@h:s3cret/d": "a port that is no number",
+    "postgresql://u@h/d?password=a&s3cret": "a parameter without =",
+}
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "STREAMFLOW_DAGSTER_DATABASE_URL"])
+@pytest.mark.parametrize(("url", "says"), WRONG_URLS.items())
+def test_a_wrong_database_url_is_named_and_not_told(name: str, url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        load_settings(**{name: url})
+    assert str(caught.value).startswith(f"settings are wrong: {name}: ")
+    assert "s3" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(ValidationError) as raw:
+        Settings(**{name: url})  # type: ignore[arg-type]
+    assert "s3" not in str(raw.value)

@@ -1,0 +1,131 @@
+"""Which rows the database refuses, and why.
+
+One COPY says only that it refuses one. Trying each row from here would cost a round trip and more
+for each; so the database tries them, each in a subtransaction, in one call of a function that lives
+as long as the call. All of it is rolled back: what is sound is stored in one go afterwards.
+"""
+
+from collections.abc import Sequence
+from typing import Final, LiteralString, NamedTuple, Protocol
+
+from psycopg import errors, sql
+
+from streamflow.errors import ErrorCode
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.tables import Table
+from streamflow.records import Rejection
+
+# Lines are kept as text: a value that is none of its column's type must get as far as its own try.
+# The classes of SQLSTATE are those of `connections.is_refusal`.
+_TRY_EACH: Final[LiteralString] = """
+CREATE TEMPORARY TABLE trial (number bigint GENERATED ALWAYS AS IDENTITY, {lines}) ON COMMIT DROP;
+CREATE FUNCTION pg_temp.try_each(OUT number bigint, OUT state text, OUT of_column text,
+                                 OUT of_constraint text, OUT of_type text)
+RETURNS SETOF record LANGUAGE plpgsql AS $$
+DECLARE
+    line record;
+BEGIN
+    FOR line IN SELECT * FROM pg_temp.trial LOOP
+        BEGIN
+            INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING;
+        EXCEPTION WHEN data_exception OR integrity_constraint_violation
+                    OR with_check_option_violation OR program_limit_exceeded OR plpgsql_error THEN
+            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, of_column = COLUMN_NAME,
+                of_constraint = CONSTRAINT_NAME, of_type = PG_DATATYPE_NAME;
+            number := line.number;
+            RETURN NEXT;
+        END;
+    END LOOP;
+END $$
+"""
+
+
+class Diagnosis(Protocol):
+    """What PostgreSQL says of an error; ``psycopg.errors.Diagnostic`` is one."""
+
+    @property
+    def sqlstate(self) -> str | None:
+        """Five characters."""
+
+    @property
+    def column_name(self) -> str | None:
+        """The column, if it is about one."""
+
+    @property
+    def constraint_name(self) -> str | None:
+        """The constraint, if it is about one."""
+
+    @property
+    def datatype_name(self) -> str | None:
+        """The type, if it is about one."""
+
+
+class _Found(NamedTuple):
+    sqlstate: str
+    column_name: str
+    constraint_name: str
+    datatype_name: str
+
+
+def find_refused(
+    connection: Connection, table: Table, lines: Sequence[bytes]
+) -> dict[int, Rejection]:
+    """The rows that the database refuses by themselves; the transaction is as before.
+
+    Args:
+        connection: in a transaction.
+        table: that the rows are meant for.
+        lines: of COPY text.
+
+    Returns:
+        Why, by the index of the line.
+    """
+    types: dict[str, LiteralString] = dict(
+        connection.execute(
+            # Without its modifier: a cast to varchar(2) would cut, where COPY refuses.
+            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            [sql.Identifier(table.name).as_string(connection)],
+        ).fetchall()
+    )
+    columns = [sql.Identifier(name) for name in table.columns]
+    statement = sql.SQL(_TRY_EACH).format(
+        lines=sql.SQL(", ").join(sql.SQL("{} text").format(name) for name in columns),
+        table=sql.Identifier(table.name),
+        columns=sql.SQL(", ").join(columns),
+        values=sql.SQL(", ").join(
+            sql.SQL("line.{}::{}").format(column, sql.SQL(types[name]))
+            for name, column in zip(table.columns, columns, strict=True)
+        ),
+    )
+    into = sql.SQL("COPY pg_temp.trial ({}) FROM STDIN").format(sql.SQL(", ").join(columns))
+    with connection.transaction(force_rollback=True), connection.cursor() as cursor:
+        cursor.execute(statement)
+        with cursor.copy(into) as stream:
+            for line in lines:
+                stream.write(line)
+        found = cursor.execute("SELECT * FROM pg_temp.try_each()").fetchall()
+    return {number - 1: rejection(_Found(*diagnosis)) for number, *diagnosis in found}
+
+
+def rejection(diagnosis: Diagnosis) -> Rejection:
+    """Why the database refuses a row. Its message would quote the row."""
+    state = diagnosis.sqlstate or ""
+    names = [
+        f"{what} {name}"
+        for what, name in (
+            ("column", diagnosis.column_name),
+            ("constraint", diagnosis.constraint_name),
+            ("type", diagnosis.datatype_name),
+        )
+        if name
+    ]
+    try:
+        kind = errors.lookup(state).__name__
+    except KeyError:  # of an extension, or of a trigger's own
+        kind = "DatabaseError"
+    return Rejection(
+        ErrorCode.UNSTORABLE_VALUE,
+        kind,
+        f"the database refuses it: {', '.join((f'SQLSTATE {state}', *names))}",
+    )

@@ -1,0 +1,130 @@
+"""Records that become much larger than the broker's limit: each ends as a row or a dead letter (G6)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults import wait_until
+from loads import rows, value
+from pipeline import audit, event, streamflow, workers
+from streamflow.kafka import clients
+from streamflow.settings import Settings
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+MB = 1_000_000
+# Of 3.4 MB: in the topic 0.6 MB, in the dead letter 18 MB, since each address becomes a longer hash.
+ADDRESSES = b'{"list":"' + b",".join(b"%06x@b.cc" % number for number in range(283_000)) + b'"}'
+
+
+def send(settings: Settings, codec: str, *values: bytes, **more: Any) -> None:
+    """Produces records to one partition, in one batch, compressed, however large they are."""
+    client = clients.producer(
+        settings,
+        **{
+            "compression.type": codec,
+            "message.max.bytes": 1_000_000_000,
+            "batch.size": 1_000_000_000,
+            "queue.buffering.max.kbytes": 1_000_000,
+            "linger.ms": 500,
+        },
+    )
+    for each in values:
+        client.produce(settings.prefix + "user-events", each, partition=0, **more)
+    assert client.flush(60) == 0
+
+
+def test_a_dead_letter_is_cut_to_what_its_topic_takes(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    send(stack_settings, "zstd", ADDRESSES)
+    send(stack_settings, "none", event(1))
+    with workers(stack_settings, tmp_path):
+        wait_until(lambda: value(stack_settings, "SELECT count(*) FROM events") == 1)
+        wait_until(lambda: value(stack_settings, "SELECT count(*) FROM notifications") == 1, 60)
+        wait_until(lambda: value(stack_settings, "SELECT count(*) FROM dead_letters") == 1, 60)
+        report = audit(stack_settings)
+        assert report.closed, report.problems
+    [(content, id_)] = rows(
+        stack_settings,
+        "SELECT value, concat_ws('/', source_topic, source_partition, source_offset)"
+        " FROM dead_letters",
+    )
+    assert b"@" not in content
+    hashes = content.removeprefix(b'{"list":"').removesuffix(b",").split(b",")
+    assert {len(each) for each in hashes} == {64}
+
+    shown = streamflow(stack_settings, "dlq", "show", id_)
+    kept = len(b'{"list":"') + 12 * len(hashes)
+    assert f"cut: holds {kept:,} of {len(ADDRESSES):,} bytes" in shown.stdout
+    as_json = json.loads(streamflow(stack_settings, "dlq", "show", id_, "--json").stdout)
+    assert as_json["truncated"] == {"kept": kept, "size": len(ADDRESSES)}
+    plan = streamflow(stack_settings, "dlq", "replay")
+    assert f"TRUNCATED: cut: holds {kept:,} of" in plan.stdout
+
+
+def test_a_large_key_and_headers_are_cut_too(stack_settings: Settings, tmp_path: Path) -> None:
+    many = [(f"h{number}", b"u%d@b.cc" % number) for number in range(50_000)]
+    send(stack_settings, "zstd", b"{}", key=ADDRESSES, headers=[("one", ADDRESSES), *many])
+    send(stack_settings, "none", event(1))
+    with workers(stack_settings, tmp_path):
+        wait_until(lambda: value(stack_settings, "SELECT count(*) FROM dead_letters") == 1, 60)
+        report = audit(stack_settings)
+        assert report.closed, report.problems
+    [(key, headers)] = rows(stack_settings, "SELECT key, headers FROM dead_letters")
+    assert b"@" not in key
+    assert len(key) < MB * 2
+    assert "one" not in {name for name, _ in headers}
+    assert headers[0][0] == "h0"
+
+
+def test_what_the_client_cannot_decompress_is_passed(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    # In one batch of 120 MB: librdkafka stops at 100 MB.
+    send(stack_settings, "zstd", *[b" " * 40 * MB] * 3)
+    send(stack_settings, "none", event(1))
+    with workers(stack_settings, tmp_path):
+        wait_until(lambda: value(stack_settings, "SELECT count(*) FROM events") == 1, 60)
+        report = audit(stack_settings)
+        assert report.closed, report.problems
+    letters = rows(
+        stack_settings,
+        "SELECT source_offset, error_code, stage, value IS NULL FROM dead_letters ORDER BY 1",
+    )
+    assert letters == [(offset, "UNREADABLE", "validator", True) for offset in range(3)]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy"])
+def test_a_value_that_inflates_is_refused_unparsed(
+    codec: str, stack_settings: Settings, tmp_path: Path
+) -> None:
+    send(stack_settings, codec, b'{"list":[' + b"[]," * (5 * MB) + b"[]]}")
+    send(stack_settings, "none", event(1))
+    with workers(stack_settings, tmp_path) as running:
+        wait_until(lambda: value(stack_settings, "SELECT count(*) FROM events") == 1, 60)
+        report = audit(stack_settings)
+        assert report.closed, report.problems
+        peaks = {name: peak(each.pid) for name, each in running.items()}
+        assert all(most < 300 for most in peaks.values()), peaks
+    [(code, size)] = rows(
+        stack_settings, "SELECT error_code, octet_length(value) FROM dead_letters"
+    )
+    assert code == "TOO_LARGE"
+    assert 13 * MB < size < 16 * MB
+
+
+def test_a_large_event_is_an_event(stack_settings: Settings, tmp_path: Path) -> None:
+    send(stack_settings, "zstd", event(1) + b" " * 5 * MB)
+    with workers(stack_settings, tmp_path):
+        wait_until(lambda: value(stack_settings, "SELECT count(*) FROM notifications") == 1, 60)
+        report = audit(stack_settings)
+        assert report.closed, report.problems
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had at a time, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1000 for line in lines if line.startswith("VmHWM"))
