@@ -206,18 +206,18 @@ class _Audit:
                 ledger.note(wording.no_event(ledger, alone))
         if stream is None or stream.notify is None:
             return
-        first, end = reached.bounds[partition]
+        first, validated = reached.bounds[partition][0], reached.validated.get(partition, 0)
         # What is gone from Kafka will not be validated any more.
-        through = max(reached.validated.get(partition, 0), first)
-        loaded = reached.loaded.get(partition, 0)
-        if loaded < min(through, end) or not reached.has_loaded(stream.notifications_topic):
+        through = max(validated, first)
+        if reached.loaded.get(partition, 0) < validated or not reached.has_loaded(
+            stream.notifications_topic
+        ):
             # What is missing may only be on its way.
             ledger.compared = False
             return
         start = min(proof.through, ledger.first)
         lost = self._lost(partition, self._validator)
         unread = gap_ledger.ranges(self._gaps, partition, [self._loader, AUDIT])
-        ledger.notifications = max(0, through - start)
         found = completeness.unpaired(
             self._connection, stream, ledger.partition, (start, through), reached.notes
         )

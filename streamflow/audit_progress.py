@@ -37,6 +37,7 @@ class Reached:
 
     Attributes:
         bounds: first offset and end of each partition of all topics.
+        targets: what must be loaded before the derived rows can be compared.
         validated: next offset of the validator.
         progress: what analytics has committed, where that can be read.
         overdue: partitions whose open windows should have been emitted.
@@ -47,6 +48,7 @@ class Reached:
     """
 
     bounds: Bounds
+    targets: dict[Partition, int]
     validated: dict[Partition, int]
     progress: dict[Partition, Progress]
     overdue: set[Partition]
@@ -56,10 +58,10 @@ class Reached:
     pending: list[Pending] = field(default_factory=list)
 
     def has_loaded(self, topic: str) -> bool:
-        """Whether a topic is loaded up to where it ended."""
+        """Whether a topic is loaded as far as it has to be."""
         return all(
-            end == 0 or self.loaded.get(partition, 0) >= end
-            for partition, (_, end) in self.bounds.items()
+            self.loaded.get(partition, 0) >= target
+            for partition, target in self.targets.items()
             if partition[0] == topic
         )
 
@@ -96,11 +98,18 @@ def look_up(
         _wait_until(deadline, lambda: analytics.is_done(group.read(analytics.bounds)))
     pending += analytics.pending
 
-    bounds |= _bounds(client, derived)
+    more = _bounds(client, derived)
+    bounds |= more
+    produced = offsets.high_watermarks(client, list(more))
     targets = {
         partition: (
             first,
-            max(end, validated.get(partition, 0), analytics.position(partition)),
+            max(
+                end,
+                validated.get(partition, 0),
+                analytics.position(partition),
+                produced.get(partition, 0),
+            ),
         )
         for partition, (first, end) in bounds.items()
     }
@@ -109,9 +118,12 @@ def look_up(
     # What the loader refused on its way there is in a dead-letter topic by now, but further on than
     # that topic's end was before.
     buried = _bounds(client, {stream.dead_letter_topic for stream in streams})
+    produced = offsets.high_watermarks(client, list(buried))
+    buried = {partition: (first, produced[partition]) for partition, (first, _) in buried.items()}
     later = _behind("loader", _loaded(connection, settings, buried, deadline), buried)
     return Reached(
         bounds=bounds,
+        targets={partition: end for partition, (_, end) in targets.items()},
         validated=validated,
         progress=analytics.progress,
         overdue=analytics.overdue,

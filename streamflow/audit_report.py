@@ -87,7 +87,6 @@ class PartitionAudit:
         twice: records that are accounted for more than once.
         unknown: outcomes of records that Kafka does not hold.
         other: records whose row tells of another record at the same offset.
-        notifications: events of a stream with notifications that were compared with them.
         compared: its events were compared with their notifications, or have none.
         lost: offsets in gaps that a person has acknowledged.
         problems: what does not add up, at most a thousand.
@@ -108,7 +107,6 @@ class PartitionAudit:
     twice: int = 0
     unknown: int = 0
     other: int = 0
-    notifications: int = 0
     compared: bool = True
     lost: int = 0
     problems: list[Problem] = field(default_factory=list)

@@ -65,6 +65,21 @@ def bounds(
 
 
 @_persistently
+def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
+    """Where partitions end, records of open transactions included. The markers of a committed
+    transaction reach its partitions one after the other: a last stable offset may lie before what a
+    committed position says was produced, the high watermark does not.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    isolation = IsolationLevel.READ_UNCOMMITTED
+    found = _listed(client, partitions, latest, isolation) if partitions else {}
+    return {partition: each.offset for partition, each in found.items()}
+
+
+@_persistently
 def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
     """The largest time stamp of a partition's records, in milliseconds since the epoch: where the
     broker stamps them, that of the latest. Nothing for a partition without records.
@@ -113,12 +128,15 @@ def _offsets(
 
 
 def _listed(
-    client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
+    client: AdminClient,
+    partitions: Sequence[Partition],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[Partition, ListOffsetsResultInfo]:
     with kafka_errors():
         futures = client.list_offsets(
             {TopicPartition(*partition): spec for partition in partitions},
-            isolation_level=IsolationLevel.READ_COMMITTED,
+            isolation_level=isolation,
             request_timeout=_TIMEOUT,
         )
         return {

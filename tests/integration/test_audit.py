@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from faults import stalled, wait_until
 from loads import execute, rows, value
 from pipeline import WorkerProcess, count, event, events, produce, streamflow, topic_bounds, workers
 from streamflow.kafka.clients import admin
+from streamflow.kafka.offsets import group_lags
 from streamflow.settings import Settings
+from streamflow.streams.user_events import USER_EVENTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -226,6 +229,8 @@ def test_a_stream_without_windows_or_notifications_closes_at_once(
         report = audit(stack_settings, wait=60, **own)
         assert report["verdict"] == "closed", report["pending"]
         assert time.monotonic() - started < 40
+        quiet = replace(USER_EVENTS, windows=None, notify=None).prefixed(stack_settings.prefix)
+        assert group_lags(stack_settings, [quiet])["analytics-group"] == 0
     finally:
         for worker in running:
             worker.kill()

@@ -1,6 +1,7 @@
 """The ledger's arithmetic."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from streamflow.audit_report import (
 from streamflow.postgres.completeness import Group, outside
 from streamflow.postgres.gap_ledger import AUDIT, Gap, ranges, uncovered
 from streamflow.problems import Problem, ProblemKind
+from streamflow.settings import GROUPS
+from streamflow.stream import reads
+from streamflow.streams.user_events import USER_EVENTS
 
 
 def ledger(
@@ -144,6 +148,19 @@ def test_a_thousand_problems_are_named_and_all_are_counted() -> None:
     assert (found.problem_count, len(found.problems)) == (3_600, 1_000)
     report = AuditReport(partitions=[found])
     assert (report.problem_count, len(report.problems)) == (3_600, 1_000)
+
+
+def test_who_reads_what() -> None:
+    quiet = replace(USER_EVENTS, name="quiet", windows=None, table="quiet")
+    streams = [USER_EVENTS, quiet]
+    everything = ["user-events", "analytics", "notifications", "dead-letter-topic", "quiet"]
+    assert {worker: reads(worker, streams) for worker in GROUPS} == {
+        "validator": ["user-events", "quiet"],
+        "analytics": ["user-events"],
+        "loader": everything,
+        "bridge": everything,
+    }
+    assert reads("analytics", [quiet]) == []
 
 
 def gap(first: int, end: int, reader: str = AUDIT) -> Gap:
