@@ -96,8 +96,10 @@ class _Audit:
         self._connection = connection
         self._streams = streams
         self._by_topic = {stream.topic: stream for stream in streams}
-        self._told = {each.notifications_topic for each in streams if each.notify is not None}
-        self._buried = {stream.dead_letter_topic for stream in streams}
+        self._notification_topics = {
+            each.notifications_topic for each in streams if each.notify is not None
+        }
+        self._dead_letter_topics = {stream.dead_letter_topic for stream in streams}
         self._validator = settings.group("validator")
         self._analytics = settings.group("analytics")
         self._loader = settings.group("loader")
@@ -107,8 +109,6 @@ class _Audit:
         """Measures, compares, and remembers what is proved."""
         client = admin(self._settings)
         topics = _topics(self._streams)
-        # What workers without a database have noted in their committed offsets is taken into the
-        # table of gaps here: `import_gaps(self._connection, self._settings, self._streams)`.
         reached = look_up(self._settings, self._connection, client, self._streams, deadline)
         proofs = self._proofs()
         ids = offsets.topic_ids(client, topics)
@@ -120,6 +120,8 @@ class _Audit:
         recreated = {
             each.topic for each in report.topics if each.kind is ProblemKind.TOPIC_RECREATED
         }
+        # Gaps that validator and analytics keep in the metadata of their committed offsets get into
+        # the table here: `import_gaps(self._connection, self._settings, self._streams)`.
         self._gaps = gap_ledger.known_gaps(self._connection, topics)
         total = sum(end - first for first, end in reached.bounds.values())
         since_proved = most is not None and total > most
@@ -152,7 +154,7 @@ class _Audit:
         judged = reached.loaded.get(partition, 0)
         if topic in self._by_topic:
             judged = min(judged, reached.validated.get(partition, 0))
-        if topic not in self._buried and not reached.letters_loaded:
+        if topic not in self._dead_letter_topics and not reached.dead_letters_loaded:
             judged = 0
         ledger.judged = judged
         known = gap_ledger.ranges(self._gaps, partition, [self._loader, AUDIT])
@@ -199,7 +201,7 @@ class _Audit:
     ) -> None:
         partition = (ledger.topic, ledger.partition)
         stream = self._by_topic.get(ledger.topic)
-        if ledger.topic in self._told:
+        if ledger.topic in self._notification_topics:
             within = (min(proof.through, ledger.end), ledger.end)
             alone = completeness.orphans(self._connection, *partition, within)
             if alone is not None:

@@ -42,7 +42,7 @@ class Reached:
         progress: what analytics has committed, where that can be read.
         overdue: partitions whose open windows should have been emitted.
         loaded: next offset of the loader.
-        letters_loaded: every dead letter of what was validated and loaded is loaded itself.
+        dead_letters_loaded: every dead letter of what was validated and loaded is loaded itself.
         notes: where the notifications ended before the validator was asked.
         pending: what is not done yet.
     """
@@ -53,7 +53,7 @@ class Reached:
     progress: dict[Partition, Progress]
     overdue: set[Partition]
     loaded: dict[Partition, int]
-    letters_loaded: bool
+    dead_letters_loaded: bool
     notes: dict[Partition, int]
     pending: list[Pending] = field(default_factory=list)
 
@@ -82,8 +82,10 @@ def look_up(
     everything = list(dict.fromkeys(topic for each in streams for topic in each.topic_names))
     derived = [topic for topic in everything if topic not in sources]
     bounds = _bounds(client, sources)
-    told = [stream.notifications_topic for stream in streams if stream.notify is not None]
-    notes = {partition: end for partition, (_, end) in _bounds(client, told).items()}
+    notification_topics = [
+        stream.notifications_topic for stream in streams if stream.notify is not None
+    ]
+    notes = {partition: end for partition, (_, end) in _bounds(client, notification_topics).items()}
 
     validator = _of(bounds, reads("validator", streams))
     with closing(offsets.GroupOffsets(settings, settings.group("validator"))) as group:
@@ -114,13 +116,16 @@ def look_up(
         for partition, (first, end) in bounds.items()
     }
     positions = _loaded(connection, settings, targets, deadline)
-    late = _behind("loader", positions, targets)
+    behind = _behind("loader", positions, targets)
     # What the loader refused on its way there is in a dead-letter topic by now, but further on than
     # that topic's end was before.
-    buried = _bounds(client, {stream.dead_letter_topic for stream in streams})
-    produced = offsets.high_watermarks(client, list(buried))
-    buried = {partition: (first, produced[partition]) for partition, (first, _) in buried.items()}
-    later = _behind("loader", _loaded(connection, settings, buried, deadline), buried)
+    dead_letters = _bounds(client, {stream.dead_letter_topic for stream in streams})
+    produced = offsets.high_watermarks(client, list(dead_letters))
+    dead_letters = {
+        partition: (first, produced[partition]) for partition, (first, _) in dead_letters.items()
+    }
+    loaded_letters = _loaded(connection, settings, dead_letters, deadline)
+    dead_letters_behind = _behind("loader", loaded_letters, dead_letters)
     return Reached(
         bounds=bounds,
         targets={partition: end for partition, (_, end) in targets.items()},
@@ -128,9 +133,9 @@ def look_up(
         progress=analytics.progress,
         overdue=analytics.overdue,
         loaded=positions,
-        letters_loaded=not later,
+        dead_letters_loaded=not dead_letters_behind,
         notes=notes,
-        pending=pending + (late or later),
+        pending=pending + (behind or dead_letters_behind),
     )
 
 

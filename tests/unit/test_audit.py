@@ -36,7 +36,7 @@ def ledger(
     return made
 
 
-def told(found: PartitionAudit) -> list[str]:
+def messages(found: PartitionAudit) -> list[str]:
     return [str(problem) for problem in found.problems]
 
 
@@ -49,21 +49,21 @@ def test_each_record_with_one_outcome_closes() -> None:
 
 
 def test_what_is_missing_is_named_in_order() -> None:
-    assert told(ledger([3, 4, 9], [(4, "stored")])) == [
+    assert messages(ledger([3, 4, 9], [(4, "stored")])) == [
         "t[1] offset 3: not accounted for",
         "t[1] offset 9: not accounted for",
     ]
 
 
 def test_a_row_without_its_record_is_named() -> None:
-    assert told(ledger([4], [(2, "stored"), (4, "stored"), (6, "duplicate")])) == [
+    assert messages(ledger([4], [(2, "stored"), (4, "stored"), (6, "duplicate")])) == [
         "t[1] offset 2: accounted for, not in Kafka",
         "t[1] offset 6: accounted for, not in Kafka",
     ]
 
 
 def test_two_outcomes_are_one_too_many() -> None:
-    assert told(ledger([4], [(4, "stored"), (4, "dead_lettered")])) == [
+    assert messages(ledger([4], [(4, "stored"), (4, "dead_lettered")])) == [
         "t[1] offset 4: accounted for twice, as dead_lettered and stored"
     ]
 
@@ -78,7 +78,7 @@ def test_every_difference_is_one_problem(records: set[int], rows: set[int]) -> N
 def test_what_may_still_be_on_its_way_is_not_missing() -> None:
     found = ledger([1, 2, 3, 4], [(3, "stored")], judged=2)
     assert (found.missing, found.pending, found.stored) == (1, 2, 1)
-    assert told(found) == ["t[1] offset 1: not accounted for"]
+    assert messages(found) == ["t[1] offset 1: not accounted for"]
 
 
 @pytest.mark.parametrize(
