@@ -1,6 +1,6 @@
 """A stream, declared once: everything else is derived from this declaration (design, section 4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
@@ -178,3 +178,14 @@ class Stream:
             spec(self.notifications_topic, topics.derived_retention, MAX_RECORD_BYTES),
             spec(self.dead_letter_topic, topics.dead_letter_retention, MAX_DEAD_LETTER_BYTES),
         )
+
+
+def reads(worker: str, streams: Sequence[Stream]) -> list[str]:
+    """The topics that a worker's group reads, each once: `worker` is a name of `settings.GROUPS`."""
+    if worker == "validator":
+        topics = [stream.topic for stream in streams]
+    elif worker == "analytics":
+        topics = [stream.topic for stream in streams if stream.windows is not None]
+    else:
+        topics = [topic for stream in streams for topic in stream.topic_names]
+    return list(dict.fromkeys(topics))

@@ -5,7 +5,8 @@ from typing import Final
 
 import dagster as dg
 
-from streamflow.audit import AuditReport, run_audit
+from streamflow.audit import run_audit
+from streamflow.audit_report import AuditReport
 from streamflow.postgres.tables import WINDOW_COUNTS
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.failures import told
@@ -27,7 +28,8 @@ WINDOWS: Final = "windows_equal_events"
 _TELLS: Final = {
     NO_GAPS: "Each record of each partition is stored, dead-lettered or known as a duplicate.",
     NO_DUPLICATES: "No record is accounted for twice.",
-    LEDGER: "The audit (G5): what Kafka holds and what PostgreSQL holds add up, in all topics.",
+    LEDGER: "The audit (G5): what Kafka holds and what PostgreSQL holds add up, in all topics, and every "
+    "event has its notification.",
     WINDOWS: "The totals of the windows equal the events, by window and type.",
 }
 

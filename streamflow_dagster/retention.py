@@ -29,7 +29,7 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
         kinds={"postgres"},
         description="Drops days of events that are older than STREAMFLOW_EVENTS_RETENTION_DAYS (unset: "
         "none). A day of which Kafka still holds a record stays until Kafka has removed it, so that the "
-        "audit can compare the two. Refuses while the audit is red. What it dropped stands in "
+        "audit can compare the two. Refuses unless the audit closes. What it dropped stands in "
         "`dropped_days`; windows and rollups of those days stay.",
     )
     def events_retention(
@@ -91,11 +91,16 @@ def _require_green(platform: Platform, settings: OrchestrationSettings) -> None:
         most=settings.audit_records,
     )
     if not report.closed:
-        first = "; ".join(report.problems[:_SHOWN])
+        first = "; ".join(map(str, report.problems[:_SHOWN]))
+        why = (
+            f"{report.problem_count:,} problems, first {first}"
+            if report.problem_count
+            else f"not yet: {report.waits_for}"
+        )
         raise dg.Failure(
             description="nothing is dropped while the audit is red: what is missing might be found in "
-            f"what would be removed. {len(report.problems):,} problems, first {first}",
-            metadata={"problems": len(report.problems)},
+            f"what would be removed. {why}",
+            metadata={"problems": report.problem_count},
             allow_retries=False,
         )
 

@@ -9,6 +9,7 @@ import dagster as dg
 
 from streamflow.errors import StreamFlowError
 from streamflow.postgres.connections import Connection
+from streamflow.stream import reads
 from streamflow_dagster import observing
 from streamflow_dagster.alerts import tell
 from streamflow_dagster.catalog import Catalog, table_key, topic_key
@@ -138,10 +139,7 @@ def _letters(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
 
 def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     first = catalog.streams[0]
-    reads = {
-        "validator": [stream.topic for stream in catalog.streams],
-        "analytics": [stream.topic for stream in catalog.streams if stream.windows is not None],
-    }
+    topics = {worker: reads(worker, catalog.streams) for worker in ("validator", "analytics")}
     works_on = {
         "validator": topic_key(first.topics.notifications),
         "analytics": topic_key(first.topics.analytics),
@@ -164,7 +162,7 @@ def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
             settings: OrchestrationSettings, connection: Connection
         ) -> tuple[OrchestrationSettings, dict[str, Seen]]:
             lag = sum(observing.table_lags(platform, settings, connection, catalog).values())
-            seen = observing.consumers_seen(platform, settings, reads, before)
+            seen = observing.consumers_seen(platform, settings, topics, before)
             known = before.get(_LOADER)
             seen[_LOADER] = observing.loader_seen(platform, settings, connection, known, lag)
             return settings, seen

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import dagster as dg
 
-from streamflow.audit import AuditReport
+from streamflow.audit_report import AuditReport
 from streamflow.postgres.quality import Rate
+from streamflow.problems import GAPS, ProblemKind
 
 SHOWN: Final = 10
 
@@ -50,48 +51,72 @@ def sample_of(lines: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def _late(report: AuditReport) -> str:
-    return "" if report.caught_up else " (the workers have not caught up: some may only be late)"
+def _also_late(report: AuditReport) -> str:
+    return "" if report.caught_up else f" (and not yet: {report.waits_for})"
+
+
+def _not_yet(report: AuditReport, metadata: Mapping[str, Any]) -> Verdict:
+    """Nothing wrong was found, but it is too early to say that nothing is."""
+    return Verdict(
+        passed=False,
+        severe=False,
+        says=f"not yet: {report.waits_for}",
+        metadata={**metadata, "pending": len(report.pending)},
+    )
 
 
 def judge_gaps(report: AuditReport, topics: Sequence[str]) -> Verdict:
-    """Whether every record of these topics is accounted for. While workers are behind, what is missing
-    is no proof."""
-    own = [each for each in report.partitions if each.topic in topics]
+    """Whether every record of these topics is accounted for, and none was removed before."""
+    own = report.of(topics)
     missing = sum(each.missing for each in own)
-    lines = [line for each in own for line in each.problems if line.endswith(": not accounted for")]
     records = sum(each.records for each in own)
-    where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.missing)
+    problems = [each for each in report.topics if each.topic in topics]
+    problems += [
+        problem
+        for each in own
+        for problem in each.problems
+        if problem.kind in GAPS or problem.kind is ProblemKind.MISSING
+    ]
+    metadata = {"missing": missing, "records": records, **sample_of([*map(str, problems)])}
+    if not problems:
+        if not report.caught_up:
+            return _not_yet(report, metadata)
+        return Verdict(passed=True, says=f"no gap in {records:,} records", metadata=metadata)
+    where = ", ".join(dict.fromkeys(each.place for each in problems))
+    what = (
+        f"{missing:,} of {records:,} records are not accounted for, in {where}"
+        if missing
+        else f"gaps in {where}"
+    )
     return Verdict(
-        passed=missing == 0,
-        severe=report.caught_up,
-        says=f"no gap in {records:,} records"
-        if missing == 0
-        else f"{missing:,} of {records:,} records are not accounted for, in {where}: first "
-        f"{lines[0] if lines else 'unknown'}{_late(report)}",
-        metadata={"missing": missing, "records": records, **sample_of(lines)},
+        passed=False, says=f"{what}: first {problems[0]}{_also_late(report)}", metadata=metadata
     )
 
 
 def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> Verdict:
     """Whether no record of these topics is accounted for twice."""
-    own = [each for each in report.partitions if each.topic in topics]
+    own = report.of(topics)
     twice = sum(each.twice for each in own)
-    lines = [line for each in own for line in each.problems if "accounted for twice" in line]
+    problems = [
+        problem for each in own for problem in each.problems if problem.kind is ProblemKind.TWICE
+    ]
     records = sum(each.records for each in own)
+    metadata = {
+        "twice": twice,
+        "duplicates_avoided": sum(each.duplicate for each in own),
+        "records": records,
+        **sample_of([*map(str, problems)]),
+    }
+    if not twice:
+        if not report.caught_up:
+            return _not_yet(report, metadata)
+        return Verdict(passed=True, says=f"no duplicate in {records:,} records", metadata=metadata)
     where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
+    first = problems[0] if problems else "unknown"
     return Verdict(
-        passed=twice == 0,
-        says=f"no duplicate in {records:,} records"
-        if twice == 0
-        else f"{twice:,} of {records:,} records are accounted for twice, in {where}: first "
-        f"{lines[0] if lines else 'unknown'}",
-        metadata={
-            "twice": twice,
-            "duplicates_avoided": sum(each.duplicate for each in own),
-            "records": records,
-            **sample_of(lines),
-        },
+        passed=False,
+        says=f"{twice:,} of {records:,} records are accounted for twice, in {where}: first {first}",
+        metadata=metadata,
     )
 
 
@@ -99,43 +124,52 @@ def judge_ledger(report: AuditReport) -> Verdict:
     """Whether the ledger closes: the audit of G5."""
     problems = report.problems
     records = sum(each.records for each in report.partitions)
+    metadata = {
+        "problems": report.problem_count,
+        "records": records,
+        "stored": sum(each.stored for each in report.partitions),
+        "dead_lettered": sum(each.dead_lettered for each in report.partitions),
+        "duplicates": sum(each.duplicate for each in report.partitions),
+        "lost": report.lost,
+        "in_open_windows": report.in_open_windows,
+        "seconds": round(report.seconds, 3),
+        **sample_of([*map(str, problems[:SHOWN])]),
+    }
+    if report.closed:
+        says = f"the ledger closes: {records:,} records, each accounted for exactly once"
+        return Verdict(passed=True, says=says, metadata=metadata)
+    if not problems:
+        return _not_yet(report, metadata)
     return Verdict(
-        passed=report.closed,
-        severe=report.caught_up,
-        says=f"the ledger closes: {records:,} records, each accounted for exactly once"
-        if report.closed
-        else f"the ledger does not close, {len(problems):,} problems{_late(report)}: first "
+        passed=False,
+        says=f"the ledger does not close, {report.problem_count:,} problems{_also_late(report)}: first "
         f"{problems[0]}; see `streamflow audit`",
-        metadata={
-            "problems": len(problems),
-            "records": records,
-            "stored": sum(each.stored for each in report.partitions),
-            "dead_lettered": sum(each.dead_lettered for each in report.partitions),
-            "duplicates": sum(each.duplicate for each in report.partitions),
-            "seconds": round(report.seconds, 3),
-            **sample_of(problems),
-        },
+        metadata=metadata,
     )
 
 
 def judge_windows(report: AuditReport) -> Verdict:
     """Whether window totals equal events, by window and type."""
-    differing = [each.first_difference for each in report.windows.values() if each.first_difference]
+    differing = [each for each in report.windows.values() if each.differing]
     cells = sum(each.cells for each in report.windows.values())
+    metadata = {
+        "cells": cells,
+        "partitions_differing": len(differing),
+        "events": sum(sum(each.events.values()) for each in report.windows.values()),
+        "counted": sum(sum(each.counted.values()) for each in report.windows.values()),
+        "in_open_windows": report.in_open_windows,
+        **sample_of([str(each.differences[0]) for each in differing]),
+    }
+    if not differing:
+        if not report.caught_up:
+            return _not_yet(report, metadata)
+        says = f"{cells:,} cells of windows equal their events"
+        return Verdict(passed=True, says=says, metadata=metadata)
     return Verdict(
-        passed=not differing,
-        severe=report.caught_up,
-        says=f"{cells:,} cells of windows equal their events"
-        if not differing
-        else f"windows differ from events in {len(differing)} partitions{_late(report)}: first "
-        f"{differing[0]}",
-        metadata={
-            "cells": cells,
-            "partitions_differing": len(differing),
-            "events": sum(sum(each.events.values()) for each in report.windows.values()),
-            "counted": sum(sum(each.counted.values()) for each in report.windows.values()),
-            **sample_of(differing),
-        },
+        passed=False,
+        says=f"windows differ from events in {len(differing)} partitions{_also_late(report)}: first "
+        f"{differing[0].differences[0]}",
+        metadata=metadata,
     )
 
 

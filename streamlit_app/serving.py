@@ -15,7 +15,7 @@ import structlog
 
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
-from streamflow.stream import Stream
+from streamflow.stream import Stream, reads
 from streamlit_app.alerts import Alert, AlertBook, Limits
 from streamlit_app.configuration import DashboardSettings, load_dashboard_settings
 from streamlit_app.demand import Demand
@@ -35,6 +35,7 @@ from streamlit_app.webhook import Webhook
 
 log = structlog.get_logger()
 
+_WORKERS: Final = ("validator", "analytics", "loader", "bridge")
 _KEPT_EVERY: Final = 30.0  # seconds; what a crash may cost of the charts
 
 # The web server's pool: at most 40, which end when they have been idle and others come to work.
@@ -122,7 +123,7 @@ def build(settings: DashboardSettings) -> Serving:
     watch = Watch(streams, recorder, AlertBook(settings.alert_for), limits)
     memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", store, watch.book)
     interval = settings.interval
-    kafka = KafkaSource(settings, topics, _groups(settings, streams, topics))
+    kafka = KafkaSource(settings, topics, _groups(settings, streams))
     postgres = PostgresSource(settings, streams)
     workers = WorkersSource(settings.workers)
     stack = StackSource(settings.state_dir)
@@ -164,13 +165,9 @@ def build(settings: DashboardSettings) -> Serving:
     )
 
 
-def _groups(
-    settings: Settings, streams: Sequence[Stream], topics: Sequence[str]
-) -> dict[str, Sequence[str]]:
+def _groups(settings: Settings, streams: Sequence[Stream]) -> dict[str, Sequence[str]]:
     """Which topics each consumer group reads."""
-    events = [stream.topic for stream in streams]
-    reads = {"validator": events, "analytics": events, "loader": topics, "bridge": topics}
-    return {settings.group(worker): read for worker, read in reads.items()}
+    return {settings.group(worker): reads(worker, streams) for worker in _WORKERS}
 
 
 def _topics(streams: Sequence[Stream]) -> list[str]:

@@ -17,7 +17,8 @@ from confluent_kafka import KafkaError, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from faults import wait_until
-from streamflow.audit import AuditReport, run_audit
+from streamflow.audit import run_audit
+from streamflow.audit_report import AuditReport
 from streamflow.errors import ErrorCode
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topics import declared_topics, provision

@@ -5,12 +5,12 @@ import os
 from rich.console import Console
 from rich.table import Table
 
-from streamflow.audit import AuditReport
+from streamflow.audit_report import AuditReport, Verdict
 
 _LOG_WIDTH = 160
 _SHOWN = 10
 _NUMBERS = frozenset(
-    {"partition", "records", "stored", "dead", "duplicate", "problems", "events", "counted"}
+    {"partition", "records", "stored", "dead", "duplicate", "problems", "events", "counted", "open"}
     | {"partitions", "retention (h)", "attempt", "selected", "pass", "fail", "failed", "at cap"}
 )
 # As wide as the other columns leave them.
@@ -50,24 +50,46 @@ def audit_table(report: AuditReport) -> None:
             each.stored,
             each.dead_lettered,
             each.duplicate,
-            len(each.problems),
+            each.problem_count,
         )
         ledger.add_row(each.topic, *(f"{number:,}" for number in numbers))
     console.print(ledger)
-    windows = plain_table("windows of", "type", "events", "counted")
+    windows = plain_table("windows of", "type", "events", "counted", "open")
     for name, found in report.windows.items():
-        for kind in sorted(found.events):
-            windows.add_row(name, kind, f"{found.events[kind]:,}", f"{found.counted[kind]:,}")
+        for kind in sorted(found.events | found.open):
+            totals = (
+                found.events.get(kind, 0),
+                found.counted.get(kind, 0),
+                found.open.get(kind, 0),
+            )
+            windows.add_row(name, kind, *(f"{total:,}" for total in totals))
     console.print()
     console.print(windows)
     console.print()
+    _audit_verdict(console, report)
+
+
+def _audit_verdict(console: Console, report: AuditReport) -> None:
     total = sum(each.records for each in report.partitions)
-    if report.closed:
+    if report.lost:
+        console.print(f"lost: {report.lost:,} offsets in gaps that were acknowledged.")
+    if report.verdict is Verdict.CLOSED:
         console.print(
-            f"[green]The ledger closes[/]: {total:,} records, each accounted for exactly once "
-            f"({report.seconds:.1f} s)."
+            f"[green]The ledger closes[/]: {total:,} records, each accounted for exactly once"
+            f"{_open_windows(report)} ({report.seconds:.1f} s)."
         )
-        return
-    console.print(f"[red]The ledger does not close[/]: {len(report.problems)} problems.")
-    for problem in report.problems[:_SHOWN]:
-        console.print(f"  {problem}", highlight=False)
+    elif report.verdict is Verdict.NOT_YET:
+        console.print(
+            "[yellow]Not yet[/]: the workers are not done; nothing wrong was found so far."
+        )
+    else:
+        console.print(f"[red]The ledger does not close[/]: {report.problem_count:,} problems.")
+        for problem in report.problems[:_SHOWN]:
+            console.print(f"  {problem}", highlight=False, markup=False)
+    for pending in report.pending:
+        console.print(f"  not yet: {pending}", highlight=False, markup=False)
+
+
+def _open_windows(report: AuditReport) -> str:
+    number = report.in_open_windows
+    return f", {number:,} events in windows that are still open" if number else ""

@@ -4,15 +4,21 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 
 import tenacity
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import (
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, translated
 from streamflow.records import Position
 from streamflow.settings import GROUPS, Settings
-from streamflow.stream import Stream
+from streamflow.stream import Stream, reads
 from streamflow.windows import Progress
 
 _TIMEOUT = 10.0  # seconds
@@ -58,17 +64,83 @@ def bounds(
     return {partition: (first[partition], last[partition]) for partition in partitions}
 
 
+@_persistently
+def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
+    """Where partitions end, records of open transactions included. The markers of a committed
+    transaction reach its partitions one after the other: a last stable offset may lie before what a
+    committed position says was produced, the high watermark does not.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    isolation = IsolationLevel.READ_UNCOMMITTED
+    found = _listed(client, partitions, latest, isolation) if partitions else {}
+    return {partition: each.offset for partition, each in found.items()}
+
+
+@_persistently
+def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
+    """The largest time stamp of a partition's records, in milliseconds since the epoch: where the
+    broker stamps them, that of the latest. Nothing for a partition without records.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    spec = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+    found = _listed(client, partitions, spec) if partitions else {}
+    return {partition: each.timestamp for partition, each in found.items() if each.timestamp >= 0}
+
+
+def topic_ids(client: AdminClient, topics: Sequence[str]) -> dict[str, str]:
+    """The ids of topics (KIP-516), which another topic of the same name does not have; nothing for
+    a topic that does not exist.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    if not topics:
+        return {}
+    found: dict[str, str] = {}
+    futures = client.describe_topics(TopicCollection(list(topics)), request_timeout=_TIMEOUT)
+    for topic, future in futures.items():
+        try:
+            with kafka_errors():
+                found[topic] = str(future.result(_TIMEOUT).topic_id)
+        except Unavailable as error:
+            if not _is_missing(error):
+                raise
+    return found
+
+
+def _is_missing(error: Unavailable) -> bool:
+    cause = error.__cause__
+    return (
+        isinstance(cause, KafkaException)
+        and cause.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+    )
+
+
 def _offsets(
     client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
 ) -> dict[Partition, int]:
+    return {partition: each.offset for partition, each in _listed(client, partitions, spec).items()}
+
+
+def _listed(
+    client: AdminClient,
+    partitions: Sequence[Partition],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+) -> dict[Partition, ListOffsetsResultInfo]:
     with kafka_errors():
         futures = client.list_offsets(
             {TopicPartition(*partition): spec for partition in partitions},
-            isolation_level=IsolationLevel.READ_COMMITTED,
+            isolation_level=isolation,
             request_timeout=_TIMEOUT,
         )
         return {
-            (each.topic, each.partition): future.result(_TIMEOUT).offset
+            (each.topic, each.partition): future.result(_TIMEOUT)
             for each, future in futures.items()
         }
 
@@ -131,20 +203,16 @@ def read_position(position: Position) -> int:
 def group_lags(settings: Settings, streams: Sequence[Stream]) -> dict[str, int | None]:
     """Offsets between each group's read position and the end of its topics.
 
-    None where unknown, or where nothing was ever committed. Counted in offsets, transaction markers
-    included.
+    None where unknown, or where nothing was ever committed; 0 where it reads no topic.
+    Counted in offsets, transaction markers included.
     """
-    sources = [stream.topic for stream in streams]
-    everything = sorted({topic for stream in streams for topic in stream.topic_names})
-    topics = {
-        "validator": sources,
-        "analytics": sources,
-        "loader": everything,
-        "bridge": everything,
-    }
     client = admin(settings)
     lags: dict[str, int | None] = {}
-    for worker, names in topics.items():
+    for worker in ("validator", "analytics", "loader", "bridge"):
+        names = reads(worker, streams)
+        if not names:
+            lags[GROUPS[worker]] = 0
+            continue
         try:
             positions = committed(settings, settings.group(worker), partitions_of(client, names))
             ends = bounds(client, list(positions))

@@ -9,29 +9,32 @@ Outcome = Literal["stored", "dead_lettered", "duplicate"]
 
 # Each branch answers in the order of offsets from an index; the outer sort merges few rows a time.
 _SHARED = """
-    SELECT record_offset AS "offset", 'stored' AS outcome FROM window_counts
+    SELECT record_offset AS "offset", 'stored' AS outcome, NULL::bigint AS appended
+    FROM window_counts
     WHERE record_topic = %(topic)s AND record_partition = %(partition)s
       AND record_offset >= %(first)s AND record_offset < %(end)s
   UNION ALL
-    SELECT record_offset, 'stored' FROM notifications
+    SELECT record_offset, 'stored', NULL FROM notifications
     WHERE record_topic = %(topic)s AND record_partition = %(partition)s
       AND record_offset >= %(first)s AND record_offset < %(end)s
   UNION ALL
-    SELECT record_offset, 'stored' FROM dead_letters
+    SELECT record_offset, 'stored', NULL FROM dead_letters
     WHERE record_topic = %(topic)s AND record_partition = %(partition)s
       AND record_offset >= %(first)s AND record_offset < %(end)s
 """
 # A row that came by a replay stands under its origin, which is a dead letter: what was stored is
 # the replay.
 _EVENTS = """
-    SELECT origin_offset AS "offset", 'stored' AS outcome FROM {table} e
+    SELECT origin_offset AS "offset", 'stored' AS outcome,
+           round(1000 * date_part('epoch', appended_at))::bigint AS appended
+    FROM {table} e
     WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s
       AND origin_offset >= %(first)s AND origin_offset < %(end)s
       AND NOT EXISTS (SELECT FROM replayed_events r
                       WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
                           = (e.origin_topic, e.origin_partition, e.origin_offset))
   UNION ALL
-    SELECT "offset", 'stored' FROM replayed_events
+    SELECT "offset", 'stored', NULL FROM replayed_events
     WHERE topic = %(topic)s AND partition = %(partition)s
       AND "offset" >= %(first)s AND "offset" < %(end)s
 """
@@ -39,11 +42,11 @@ _EVENTS = """
 # as the branch above says, and not refused a second time.
 _ALWAYS = """
   UNION ALL
-    SELECT "offset", 'duplicate' FROM duplicates
+    SELECT "offset", 'duplicate', NULL FROM duplicates
     WHERE topic = %(topic)s AND partition = %(partition)s
       AND "offset" >= %(first)s AND "offset" < %(end)s
   UNION ALL
-    SELECT source_offset, 'dead_lettered' FROM dead_letters
+    SELECT source_offset, 'dead_lettered', NULL FROM dead_letters
     WHERE source_topic = %(topic)s AND source_partition = %(partition)s
       AND source_offset >= %(first)s AND source_offset < %(end)s
       AND (record_topic, record_partition, record_offset)
@@ -59,8 +62,9 @@ def accounted_offsets(
     end: int,
     *,
     event_table: str | None,
-) -> Iterator[tuple[int, Outcome]]:
-    """Offset and outcome of each record from `first` up to before `end`, ascending by offset.
+) -> Iterator[tuple[int, Outcome, int | None]]:
+    """Offset and outcome of each record from `first` up to before `end`, ascending by offset; of an
+    event that was stored first-hand, also when it was appended, in milliseconds since the epoch.
 
     A record with two outcomes is there twice. Rows are fetched as they are asked for.
 

@@ -1,16 +1,23 @@
 """Whether the window counts equal the events, as far as analytics has got."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from psycopg import Connection, sql
 
+from streamflow.postgres.gap_ledger import Range
+from streamflow.problems import Problem, ProblemKind
 from streamflow.stream import Stream
 from streamflow.windows import Progress
 
+_MOST_NAMED: Final = 1000  # cells of a partition that are named; all are counted
+
 # Compares, cell by cell, what analytics had emitted up to a committed progress with the events that
 # it had read by then. An event is emitted if its window was closed, or if it was far ahead of the
-# broker's clock. A replayed event was counted where its replay lies; where its origin does, only if
-# that had kept its contract and was refused by the database. Duplicates were counted, too.
+# broker's clock; else its window is open. A replayed event was counted where its replay lies; where
+# its origin does, only if that had kept its contract and was refused by the database. Duplicates were
+# counted, too. Events in gaps that a person has acknowledged may be uncounted.
 # Windows of days whose events retention has removed have nothing left to be compared with.
 _CELLS = sql.SQL("""
 WITH counted AS (
@@ -21,7 +28,7 @@ WITH counted AS (
                ELSE window_end <= to_timestamp(%(closed)s / 1000.0) END
     GROUP BY 1, 2
 ), read AS (
-    SELECT e.timestamp, e.{group} AS event_type, e.appended_at
+    SELECT e.timestamp, e.{group} AS event_type, e.appended_at, e.origin_offset AS position
     FROM {table} e
     WHERE e.origin_topic = %(topic)s AND e.origin_partition = %(partition)s
       AND e.origin_offset < %(position)s
@@ -29,28 +36,40 @@ WITH counted AS (
                       WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
                           = (e.origin_topic, e.origin_partition, e.origin_offset))
     UNION ALL
-    SELECT e.timestamp, e.{group}, e.appended_at
+    SELECT e.timestamp, e.{group}, e.appended_at, r."offset"
     FROM replayed_events r
     JOIN {table} e USING (origin_topic, origin_partition, origin_offset)
     WHERE r.topic = %(topic)s AND r.partition = %(partition)s AND r."offset" < %(position)s
     UNION ALL
-    SELECT d.event_time, d.event_type, coalesce(d.appended_at, 'infinity')
+    SELECT d.event_time, d.event_type, coalesce(d.appended_at, 'infinity'), d."offset"
     FROM duplicates d
     WHERE d.topic = %(topic)s AND d.partition = %(partition)s AND d."offset" < %(position)s
       AND d.event_time IS NOT NULL
     UNION ALL
-    SELECT x.event_time, x.event_type, x.appended_at
+    SELECT x.event_time, x.event_type, x.appended_at, x."offset"
     FROM refused_events x
     WHERE x.topic = %(topic)s AND x.partition = %(partition)s AND x."offset" < %(position)s
-), expected AS (
+), judged AS (
     SELECT date_bin(%(size)s * interval '1 ms', timestamp, 'epoch') AS window_start, event_type,
-           count(*) AS total
+           timestamp, {lost} AS lost,
+           timestamp > appended_at + %(ahead)s * interval '1 ms' AS ahead, position,
+           timestamp < to_timestamp(%(closed)s / 1000.0) AS closed
     FROM read
-    WHERE timestamp < to_timestamp(%(closed)s / 1000.0)
-       OR timestamp > appended_at + %(ahead)s * interval '1 ms'
+), expected AS (
+    SELECT window_start, event_type,
+           count(*) FILTER (WHERE closed OR ahead) AS total,
+           count(*) FILTER (WHERE (closed OR ahead) AND lost) AS lost,
+           count(*) FILTER (WHERE NOT (closed OR ahead) AND NOT lost) AS open,
+           max(timestamp) FILTER (WHERE NOT ahead) AS latest,
+           min(position) FILTER (WHERE closed OR ahead) AS first_position,
+           max(position) FILTER (WHERE closed OR ahead) AS last_position
+    FROM judged
     GROUP BY 1, 2
 )
-SELECT window_start, event_type, coalesce(expected.total, 0), coalesce(counted.total, 0)
+SELECT window_start, event_type, coalesce(expected.total, 0), coalesce(counted.total, 0),
+       coalesce(expected.lost, 0), coalesce(expected.open, 0),
+       floor(1000 * date_part('epoch', window_start))::bigint,
+       floor(1000 * date_part('epoch', expected.latest))::bigint, first_position, last_position
 FROM expected FULL JOIN counted USING (window_start, event_type)
 WHERE NOT EXISTS (SELECT FROM dropped_days d WHERE d.table_name = %(table)s
                   AND d.day >= (window_start AT TIME ZONE 'UTC')::date
@@ -58,34 +77,66 @@ WHERE NOT EXISTS (SELECT FROM dropped_days d WHERE d.table_name = %(table)s
                                  - interval '1 microsecond') AT TIME ZONE 'UTC')::date)
 ORDER BY 1, 2
 """)
+_NOT_LOST: Final = sql.SQL("false")
+_LOST: Final = sql.SQL("position <@ %(lost)s::int8multirange")
 
 
-class Reconciliation(NamedTuple):
+@dataclass(kw_only=True)
+class Reconciliation:
     """Window totals of one source partition against its events, by type.
 
     Attributes:
         events: by type, from the events.
         counted: by type, from the windows.
-        cells: number of (window, type) cells.
-        first_difference: what differs first, in words; None where nothing does.
+        open: events by type that were read and whose windows are still open.
+        cells: number of (window, type) cells that were emitted.
+        lost: events that are uncounted because of acknowledged gaps.
+        overdue: whether the watermark has passed a window that is still open.
+        differences: the cells that differ, by window and type; at most a thousand.
+        differing: how many they are, named or not.
     """
 
-    events: dict[str, int]
-    counted: dict[str, int]
-    cells: int
-    first_difference: str | None
+    events: dict[str, int] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    open: dict[str, int] = field(default_factory=dict)
+    cells: int = 0
+    lost: int = 0
+    overdue: bool = False
+    differences: list[Problem] = field(default_factory=list)
+    differing: int = 0
+
+    def note(self, problem: Problem) -> None:
+        """Counts a difference, and names it unless there are enough to look at."""
+        self.differing += 1
+        if len(self.differences) < _MOST_NAMED:
+            self.differences.append(problem)
 
 
 def reconcile(
-    connection: Connection[Any], stream: Stream, partition: int, progress: Progress
+    connection: Connection[Any],
+    stream: Stream,
+    partition: int,
+    progress: Progress,
+    lost: Sequence[Range] = (),
 ) -> Reconciliation:
-    """Compares one source partition's windows with its events, up to what analytics committed."""
+    """Compares one source partition's windows with its events, up to what analytics committed.
+
+    Args:
+        connection: to read from.
+        stream: whose windows.
+        partition: of its topic.
+        progress: what analytics has committed for it.
+        lost: offsets that analytics could not read, and a person knows that.
+    """
+    found = Reconciliation()
     windows = stream.windows
     if windows is None:
-        return Reconciliation({}, {}, 0, None)
+        return found
     closed = progress.closed_through
     query = _CELLS.format(
-        table=sql.Identifier(stream.table), group=sql.Identifier(windows.group_by)
+        table=sql.Identifier(stream.table),
+        group=sql.Identifier(windows.group_by),
+        lost=_LOST if lost else _NOT_LOST,
     )
     parameters = {
         "topic": stream.topic,
@@ -95,18 +146,39 @@ def reconcile(
         "closed": -(10**14) if closed is None else closed,
         "ahead": progress.ahead,
         "size": windows.size_ms,
+        "lost": "{" + ",".join(f"[{first},{end})" for first, end in lost) + "}",
     }
-    events: dict[str, int] = {}
-    counted: dict[str, int] = {}
-    cells, first = 0, None
+    latest: int | None = None
+    first_open: int | None = None
     with connection.cursor() as cursor:
-        for start, kind, expected, found in cursor.execute(query, parameters):
-            cells += 1
-            events[kind] = events.get(kind, 0) + expected
-            counted[kind] = counted.get(kind, 0) + found
-            if expected != found and first is None:
-                first = (
-                    f"{stream.topic}[{partition}] window {start:%Y-%m-%dT%H:%M:%SZ} {kind}: "
-                    f"{expected} events, {found} counted"
+        for start, kind, *numbers in cursor.execute(query, parameters):
+            expected, counted, in_gap, still_open, begins, last, low, high = numbers
+            if last is not None:
+                latest = last if latest is None else max(latest, last)
+            if still_open:
+                found.open[kind] = found.open.get(kind, 0) + still_open
+                first_open = begins if first_open is None else min(first_open, begins)
+            if not (expected or counted):
+                continue
+            found.cells += 1
+            found.events[kind] = found.events.get(kind, 0) + expected
+            found.counted[kind] = found.counted.get(kind, 0) + counted
+            if 0 <= expected - counted <= in_gap:
+                found.lost += expected - counted
+                continue
+            found.note(
+                Problem(
+                    kind=ProblemKind.WINDOW_DIFFERS,
+                    topic=stream.topic,
+                    partition=partition,
+                    offset=low,
+                    end_offset=None if high is None else high + 1,
+                    count=abs(expected - counted),
+                    detail=f"window {start:%Y-%m-%dT%H:%M:%SZ} {kind}: {expected} events, "
+                    f"{counted} counted",
                 )
-    return Reconciliation(events, counted, cells, first)
+            )
+    if first_open is not None and latest is not None:
+        grace = windows.grace.total_seconds() * 1000
+        found.overdue = first_open + windows.size_ms + grace <= latest
+    return found

@@ -77,7 +77,11 @@ def test_an_audit_says_yes_or_no(stack_settings: Settings, tmp_path: Path) -> No
     produce(stack_settings, "user-events", events(100)[0])
     early = streamflow(stack_settings, "audit", "--wait", "0", "--json")
     assert early.returncode == 1
-    assert "not accounted for" in json.loads(early.stdout)["problems"][0]
+    said = json.loads(early.stdout)
+    assert (said["verdict"], said["problems"]) == ("not_yet", [])
+    assert {(each["worker"], each["records"]) for each in said["pending"]} == {
+        (worker, 100) for worker in ("validator", "analytics", "loader")
+    }
 
     with workers(stack_settings, tmp_path):
         good = streamflow(stack_settings, "audit")

@@ -84,7 +84,9 @@ def test_an_audit_names_a_missing_row(stack_settings: Settings, tmp_path: Path) 
         )
         assert gone.rowcount == 1
     report = audit(stack_settings, patience=1)
-    assert f"{stack_settings.prefix}user-events[1] offset 3: not accounted for" in report.problems
+    assert f"{stack_settings.prefix}user-events[1] offset 3: not accounted for" in map(
+        str, report.problems
+    )
 
 
 def test_a_forged_origin_takes_no_notification(stack_settings: Settings, tmp_path: Path) -> None:

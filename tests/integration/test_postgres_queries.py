@@ -1,6 +1,8 @@
 """What status and audit read."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,18 @@ from loads import (
     window_count,
 )
 from streamflow.postgres.accounting import Outcome, accounted_offsets
+from streamflow.postgres.completeness import Group, Unpaired, orphans, unpaired
 from streamflow.postgres.connections import session
+from streamflow.postgres.gap_ledger import (
+    Gap,
+    Range,
+    acknowledge_gaps,
+    known_gaps,
+    note_gap,
+)
 from streamflow.postgres.queries import loaded, row_counts
 from streamflow.postgres.reconciliation import Reconciliation, reconcile
+from streamflow.records import ORIGIN_HEADER, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.windows import Progress
@@ -43,7 +54,8 @@ def accounted(
 ) -> list[tuple[int, Outcome]]:
     table = USER_EVENTS.table if topic == TOPIC else None
     with session(settings, "test") as connection:
-        return list(accounted_offsets(connection, topic, 0, start, stop, event_table=table))
+        found = list(accounted_offsets(connection, topic, 0, start, stop, event_table=table))
+    return [(offset, outcome) for offset, outcome, _ in found]
 
 
 def test_row_counts(load: Load, database: Settings) -> None:
@@ -116,11 +128,13 @@ def test_every_record_of_the_other_topics_has_its_outcome(load: Load, database: 
     ]
 
 
-def reconciled(settings: Settings, position: int, closed_through: int) -> Reconciliation:
+def reconciled(
+    settings: Settings, position: int, closed_through: int, lost: Sequence[Range] = ()
+) -> Reconciliation:
     """As analytics had it that read up to `position` and closed windows up to that time."""
     progress = Progress(position, position, closed_through, 300_000)
     with session(settings, "test") as connection:
-        return reconcile(connection, USER_EVENTS, 0, progress)
+        return reconcile(connection, USER_EVENTS, 0, progress, lost)
 
 
 def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) -> None:
@@ -141,12 +155,21 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
     found = reconciled(database, 14, noon + 20_000)
     assert found.events == {"USER_LOGIN": 3, "USER_LOGOUT": 1}
     assert found.counted == {"USER_LOGIN": 3, "USER_LOGOUT": 0}
-    assert found.first_difference == (
-        "user-events[0] window 2026-07-01T12:00:10Z USER_LOGOUT: 1 events, 0 counted"
-    )
+    assert list(map(str, found.differences)) == [
+        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 events, 0 counted"
+    ]
+    assert (found.differing, found.lost, found.open) == (1, 0, {})
     # What is still open, or was not read yet, is not missed.
-    assert reconciled(database, 13, noon + 20_000).first_difference is None
-    assert reconciled(database, 14, noon + 10_000).first_difference is None
+    assert reconciled(database, 13, noon + 20_000).differing == 0
+    still_open = reconciled(database, 14, noon + 10_000)
+    assert still_open.differing == 0
+    assert still_open.open == {"USER_LOGIN": 1, "USER_LOGOUT": 1}
+    # The latest event is of :14, so that the window of :00 was due at :15.
+    assert not still_open.overdue
+    assert not reconciled(database, 14, noon).overdue
+    load.load([FakeRecord(14, event(15))])
+    assert reconciled(database, 15, noon).overdue
+    assert not reconciled(database, 15, noon + 10_000).overdue
 
 
 def test_a_duplicate_replay_is_counted_by_analytics_too(load: Load, database: Settings) -> None:
@@ -157,7 +180,7 @@ def test_a_duplicate_replay_is_counted_by_analytics_too(load: Load, database: Se
 
     found = reconciled(database, 3, 1_782_907_210_000)
     assert found.events == found.counted == {"USER_LOGIN": 2}
-    assert found.first_difference is None
+    assert found.differing == 0
 
 
 def test_a_duplicate_far_ahead_of_the_broker_s_clock_is_counted_at_once(
@@ -171,7 +194,7 @@ def test_a_duplicate_far_ahead_of_the_broker_s_clock_is_counted_at_once(
 
     found = reconciled(database, 3, 1_782_907_210_000)
     assert found.events == found.counted == {"USER_LOGIN": 2}
-    assert found.first_difference is None
+    assert found.differing == 0
 
 
 def test_windows_before_the_epoch_align_to_it(load: Load, database: Settings) -> None:
@@ -182,4 +205,98 @@ def test_windows_before_the_epoch_align_to_it(load: Load, database: Settings) ->
         " 'USER_LOGIN', 1, 0, false, 0, 0, 'user-events', 'analytics', 0, 0)",
     )
 
-    assert reconciled(database, 1, 0).first_difference is None
+    assert reconciled(database, 1, 0).differing == 0
+
+
+def test_uncounted_events_are_lost_as_far_as_a_gap_covers_them(
+    load: Load, database: Settings
+) -> None:
+    load.load(events([0, 1, 2, 3]))
+    load.load([window_count(0, 1, count=2, last_offset=3)])
+    closed = 1_782_907_210_000
+
+    assert reconciled(database, 4, closed).differing == 1
+    covered = reconciled(database, 4, closed, [(0, 1), (2, 3)])
+    assert (covered.differing, covered.lost) == (0, 2)
+    assert reconciled(database, 4, closed, [(0, 1), (7, 9)]).differing == 1
+
+
+def note(offset: int, origin: int, **changes: Any) -> FakeRecord:
+    body = {"message": "m", "time": "2026-07-01T12:00:00Z", "event_id": origin, "user": "u"}
+    headers: Headers = [(ORIGIN_HEADER, f"user-events/0/{origin}".encode())]
+    value = json.dumps(body | changes).encode()
+    return FakeRecord(offset, value, topic="notifications", headers=headers)
+
+
+def alone(settings: Settings, first: int = 0, end: int = 100, notes: int = 100) -> list[Unpaired]:
+    with session(settings, "test") as connection:
+        return list(
+            unpaired(connection, USER_EVENTS, 0, (first, end), {("notifications", 0): notes})
+        )
+
+
+def test_an_event_needs_a_notification_and_a_notification_an_event(
+    load: Load, database: Settings
+) -> None:
+    load.load(events([0, 1, 2, 5]))
+    load.load([note(0, 1), note(1, 5), note(2, 4)])
+
+    assert alone(database) == [("event", 0), ("event", 2), ("note", 4)]
+    assert alone(database, 1, 4) == [("event", 2)]
+    # A notification that was written after the validator was asked may be ahead of its event.
+    assert alone(database, notes=2) == [("event", 0), ("event", 2)]
+
+    execute(database, "INSERT INTO dropped_days VALUES ('events', '2026-07-01', 1)")
+    assert alone(database) == [("event", 0), ("event", 2)]
+
+
+def test_the_notification_of_a_replay_is_due_where_the_replay_lies(
+    load: Load, database: Settings
+) -> None:
+    load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
+    load.load([replay(7, "user-events/0/0"), replay(8, "user-events/0/0")])
+
+    assert alone(database) == [("event", 7)]
+    assert alone(database, 0, 7) == []
+    load.load([note(0, 0)])
+    assert alone(database) == []
+
+
+def test_a_refused_event_has_a_notification_and_a_refused_notification_an_event(
+    load: Load, database: Settings
+) -> None:
+    execute(database, "ALTER TABLE events ADD CONSTRAINT odd CHECK (id <> 1)")
+    load.load(events([0, 1]))
+    letter = load.delivered.pop()
+    load.load([FakeRecord(0, letter.value, topic="dead-letter-topic", headers=letter.headers)])
+    load.load([note(0, 1), note(1, 0, message="m" * 3_000)])
+    assert alone(database) == [("event", 0)]
+
+    letter = load.delivered.pop()
+    load.load([FakeRecord(1, letter.value, topic="dead-letter-topic", headers=letter.headers)])
+    assert alone(database) == []
+
+
+def test_notifications_of_nothing_are_found(load: Load, database: Settings) -> None:
+    body = {"message": "m", "time": "2026-07-01T12:00:00Z", "event_id": 1, "user": "u"}
+    load.load(
+        [FakeRecord(each, json.dumps(body).encode(), topic="notifications") for each in (3, 9)]
+    )
+    with session(database, "test") as connection:
+        assert orphans(connection, "notifications", 0, (0, 10)) == Group(3, 10, 2)
+        assert orphans(connection, "notifications", 0, (4, 9)) is None
+        assert orphans(connection, "notifications", 1, (0, 10)) is None
+
+
+def test_a_gap_that_grows_is_to_be_acknowledged_again(database: Settings) -> None:
+    with session(database, "test") as connection:
+        gap = Gap("g", "t", 0, 5, 9, "retention")
+        note_gap(connection, gap)
+        assert known_gaps(connection, ["t"]) == [gap]
+        assert acknowledge_gaps(connection, ["t"], "ann") == [gap._replace(acknowledged=True)]
+        assert acknowledge_gaps(connection, ["t"], "ann") == []
+        note_gap(connection, gap._replace(end=7))
+        assert known_gaps(connection, ["t"]) == [gap._replace(acknowledged=True)]
+        note_gap(connection, gap._replace(end=12))
+        assert known_gaps(connection, ["t"]) == [gap._replace(end=12)]
+        assert known_gaps(connection, ["other"]) == []

@@ -1,15 +1,43 @@
 """The ledger's arithmetic."""
 
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow.audit import PartitionAudit, merge
+from streamflow.audit_merge import merge
+from streamflow.audit_report import (
+    AuditReport,
+    PartitionAudit,
+    Pending,
+    PendingKind,
+    Verdict,
+)
+from streamflow.postgres.completeness import Group, outside
+from streamflow.postgres.gap_ledger import AUDIT, Gap, ranges, uncovered
+from streamflow.problems import Problem, ProblemKind
+from streamflow.settings import GROUPS
+from streamflow.stream import reads
+from streamflow.streams.user_events import USER_EVENTS
 
 
-def ledger(records: list[int], outcomes: list[tuple[int, str]]) -> PartitionAudit:
-    made = PartitionAudit(topic="t", partition=1, first=0, end=100)
-    merge(made, iter(records), iter(outcomes))
+def ledger(
+    records: list[int], outcomes: list[tuple[int, str]], judged: int | None = None
+) -> PartitionAudit:
+    made = PartitionAudit(topic="t", partition=1, first=0, end=100, judged=judged)
+    merge(
+        made,
+        ((offset, None) for offset in records),
+        ((offset, outcome, None) for offset, outcome in outcomes),
+    )
     return made
+
+
+def messages(found: PartitionAudit) -> list[str]:
+    return [str(problem) for problem in found.problems]
 
 
 def test_each_record_with_one_outcome_closes() -> None:
@@ -21,21 +49,21 @@ def test_each_record_with_one_outcome_closes() -> None:
 
 
 def test_what_is_missing_is_named_in_order() -> None:
-    assert ledger([3, 4, 9], [(4, "stored")]).problems == [
+    assert messages(ledger([3, 4, 9], [(4, "stored")])) == [
         "t[1] offset 3: not accounted for",
         "t[1] offset 9: not accounted for",
     ]
 
 
 def test_a_row_without_its_record_is_named() -> None:
-    assert ledger([4], [(2, "stored"), (4, "stored"), (6, "duplicate")]).problems == [
+    assert messages(ledger([4], [(2, "stored"), (4, "stored"), (6, "duplicate")])) == [
         "t[1] offset 2: accounted for, not in Kafka",
         "t[1] offset 6: accounted for, not in Kafka",
     ]
 
 
 def test_two_outcomes_are_one_too_many() -> None:
-    assert ledger([4], [(4, "stored"), (4, "dead_lettered")]).problems == [
+    assert messages(ledger([4], [(4, "stored"), (4, "dead_lettered")])) == [
         "t[1] offset 4: accounted for twice, as dead_lettered and stored"
     ]
 
@@ -45,3 +73,121 @@ def test_every_difference_is_one_problem(records: set[int], rows: set[int]) -> N
     found = ledger(sorted(records), [(each, "stored") for each in sorted(rows)])
     assert len(found.problems) == len(records ^ rows)
     assert (found.records, found.stored) == (len(records), len(records & rows))
+
+
+def test_what_may_still_be_on_its_way_is_not_missing() -> None:
+    found = ledger([1, 2, 3, 4], [(3, "stored")], judged=2)
+    assert (found.missing, found.pending, found.stored) == (1, 2, 1)
+    assert messages(found) == ["t[1] offset 1: not accounted for"]
+
+
+@pytest.mark.parametrize(
+    ("in_kafka", "in_row", "same"),
+    [(7, 7, True), (7, 8, False), (None, 8, True), (7, None, True), (None, None, True)],
+)
+def test_a_row_of_another_append_time_is_of_another_record(
+    in_kafka: int | None, in_row: int | None, same: bool
+) -> None:
+    found = PartitionAudit(topic="t", partition=1, first=0, end=100)
+    merge(found, iter([(4, in_kafka)]), iter([(4, "stored", in_row)]))
+    assert (found.other, found.stored) == (0 if same else 1, 1)
+    assert [problem.kind for problem in found.problems] == (
+        [] if same else [ProblemKind.OTHER_RECORD]
+    )
+
+
+WAITING = Pending(
+    kind=PendingKind.BEHIND, worker="analytics", records=78_991, partitions=(("t", 0), ("t", 1))
+)
+WRONG = Problem(kind=ProblemKind.MISSING, topic="t", partition=1, offset=3, detail="not there")
+
+
+@pytest.mark.parametrize(
+    ("problem", "pending", "verdict"),
+    [
+        (None, [], Verdict.CLOSED),
+        (None, [WAITING], Verdict.NOT_YET),
+        (WRONG, [], Verdict.OPEN),
+        (WRONG, [WAITING], Verdict.OPEN),
+    ],
+)
+def test_there_are_three_answers(
+    problem: Problem | None, pending: list[Pending], verdict: Verdict
+) -> None:
+    partition = PartitionAudit(topic="t", partition=1, first=0, end=9)
+    if problem is not None:
+        partition.note(problem)
+    found = AuditReport(partitions=[partition], pending=pending)
+    said = found.as_dict()
+    assert (found.verdict, said["verdict"]) == (verdict, verdict)
+    assert said["closed"] is (verdict is Verdict.CLOSED)
+    assert said["caught_up"] is (not pending)
+    assert [each["message"] for each in said["pending"]] == [
+        "analytics is 78,991 records behind"
+    ] * len(pending)
+    assert json.loads(json.dumps(said))["problem_count"] == (problem is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "proved"),
+    [
+        ({}, True),
+        ({"judged": 9}, True),
+        ({"judged": 8}, False),
+        ({"pending": 1}, False),
+        ({"compared": False}, False),
+        ({"problem_count": 1}, False),
+    ],
+)
+def test_only_what_is_known_is_proved(changes: dict[str, Any], proved: bool) -> None:
+    assert PartitionAudit(topic="t", partition=0, first=0, end=9, **changes).proved is proved
+
+
+def test_a_thousand_problems_are_named_and_all_are_counted() -> None:
+    found = ledger(list(range(90)) * 40, [])
+    assert (found.problem_count, len(found.problems)) == (3_600, 1_000)
+    report = AuditReport(partitions=[found])
+    assert (report.problem_count, len(report.problems)) == (3_600, 1_000)
+
+
+def test_who_reads_what() -> None:
+    quiet = replace(USER_EVENTS, name="quiet", windows=None, table="quiet")
+    streams = [USER_EVENTS, quiet]
+    everything = ["user-events", "analytics", "notifications", "dead-letter-topic", "quiet"]
+    assert {worker: reads(worker, streams) for worker in GROUPS} == {
+        "validator": ["user-events", "quiet"],
+        "analytics": ["user-events"],
+        "loader": everything,
+        "bridge": everything,
+    }
+    assert reads("analytics", [quiet]) == []
+
+
+def gap(first: int, end: int, reader: str = AUDIT) -> Gap:
+    return Gap(reader, "t", 1, first, end, "retention")
+
+
+def test_gaps_are_merged_by_reader() -> None:
+    gaps = [gap(5, 9), gap(0, 3), gap(2, 6), gap(20, 30), gap(40, 50, "other")]
+    assert ranges(gaps, ("t", 1), [AUDIT]) == [(0, 9), (20, 30)]
+    assert ranges(gaps, ("t", 2), [AUDIT]) == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10))),
+    st.integers(0, 40),
+    st.integers(0, 40),
+)
+def test_what_no_gap_covers_is_what_is_left(
+    pieces: list[tuple[int, int]], first: int, end: int
+) -> None:
+    gaps = [gap(start, start + length) for start, length in pieces]
+    covered = {offset for each in gaps for offset in range(each.first, each.end)}
+    left = uncovered(first, end, ranges(gaps, ("t", 1), [AUDIT]))
+    found = [offset for low, high in left for offset in range(low, high)]
+    assert found == [offset for offset in range(first, end) if offset not in covered]
+
+
+def test_offsets_outside_of_ranges_are_told_in_short() -> None:
+    assert outside([1, 5, 6, 9, 12], [(5, 7), (12, 20)]) == Group(1, 10, 2)
+    assert outside([5, 6], [(5, 7)]) is None

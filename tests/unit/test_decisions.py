@@ -4,8 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from streamflow.audit import AuditReport, PartitionAudit
+from streamflow.audit_report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.postgres.quality import Rate
+from streamflow.postgres.reconciliation import Reconciliation
+from streamflow.problems import GAPS, Problem, ProblemKind
 from streamflow_dagster.decisions import (
     GIVING_UP,
     Asked,
@@ -21,12 +23,15 @@ from streamflow_dagster.decisions import (
     tables_to_drain,
 )
 from streamflow_dagster.verdicts import (
+    Verdict,
+    judge_duplicates,
     judge_event_age,
     judge_gaps,
     judge_ledger,
     judge_load_age,
     judge_rate,
     judge_volume,
+    judge_windows,
 )
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -146,29 +151,67 @@ def test_letters_are_new_once() -> None:
     }
 
 
-def report(*, caught_up: bool) -> AuditReport:
-    partition = PartitionAudit(topic="t", partition=0, first=0, end=9, records=9, missing=1)
-    partition.note("t[0] offset 3: not accounted for")
-    return AuditReport(partitions=[partition], windows={}, caught_up=caught_up)
+WRONG = Problem(
+    kind=ProblemKind.MISSING, topic="t", partition=0, offset=3, detail="not accounted for"
+)
+LATE = Pending(kind=PendingKind.BEHIND, worker="loader", records=6, partitions=(("t", 0),))
 
 
-def test_what_may_be_late_is_not_severe() -> None:
-    for judged in (judge_gaps(report(caught_up=True), ["t"]), judge_ledger(report(caught_up=True))):
-        assert (judged.passed, judged.severe) == (False, True)
-    for judged in (
-        judge_gaps(report(caught_up=False), ["t"]),
-        judge_ledger(report(caught_up=False)),
-    ):
+def report(*problems: Problem, caught_up: bool = True) -> AuditReport:
+    missing = sum(problem.kind is ProblemKind.MISSING for problem in problems)
+    twice = sum(problem.kind is ProblemKind.TWICE for problem in problems)
+    partition = PartitionAudit(
+        topic="t", partition=0, first=0, end=9, records=9, missing=missing, twice=twice
+    )
+    windows = Reconciliation(cells=4)
+    for problem in problems:
+        if problem.kind is ProblemKind.WINDOW_DIFFERS:
+            windows.note(problem)
+        else:
+            partition.note(problem)
+    return AuditReport(
+        partitions=[partition], windows={"t[0]": windows}, pending=[] if caught_up else [LATE]
+    )
+
+
+def verdicts(found: AuditReport) -> list[Verdict]:
+    return [
+        judge_gaps(found, ["t"]),
+        judge_duplicates(found, ["t"]),
+        judge_ledger(found),
+        judge_windows(found),
+    ]
+
+
+def test_what_is_wrong_is_severe_whoever_is_behind() -> None:
+    for caught_up in (True, False):
+        for judged in (
+            judge_gaps(report(WRONG, caught_up=caught_up), ["t"]),
+            judge_ledger(report(WRONG, caught_up=caught_up)),
+        ):
+            assert (judged.passed, judged.severe) == (False, True)
+            assert "first t[0] offset 3: not accounted for" in judged.says
+            assert ("not yet: loader is 6 records behind" in judged.says) is not caught_up
+    assert judge_gaps(report(WRONG), ["other"]).passed
+
+
+def test_not_yet_is_an_answer_of_its_own_and_no_green_one() -> None:
+    for judged in verdicts(report(caught_up=False)):
         assert (judged.passed, judged.severe) == (False, False)
-        assert "have not caught up" in judged.says
-    assert judge_gaps(report(caught_up=True), ["other"]).passed
+        assert judged.says == "not yet: loader is 6 records behind"
 
 
-def test_an_audit_names_a_thousand_problems_and_counts_all() -> None:
-    partition = PartitionAudit(topic="t", partition=0, first=0, end=9)
-    for number in range(3_000):
-        partition.note(str(number))
-    assert len(partition.problems) == 1_000
+def test_closed_is_green() -> None:
+    assert [each.passed for each in verdicts(report())] == [True] * 4
+
+
+@pytest.mark.parametrize("kind", ProblemKind)
+def test_no_problem_leaves_the_ledger_green(kind: ProblemKind) -> None:
+    found = report(Problem(kind=kind, topic="t", partition=0, offset=3, detail="wrong"))
+    assert not judge_ledger(found).passed
+    assert judge_gaps(found, ["t"]).passed is not (kind in GAPS or kind is ProblemKind.MISSING)
+    assert judge_duplicates(found, ["t"]).passed is (kind is not ProblemKind.TWICE)
+    assert judge_windows(found).passed is (kind is not ProblemKind.WINDOW_DIFFERS)
 
 
 @pytest.mark.parametrize(

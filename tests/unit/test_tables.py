@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from streamflow.audit import AuditReport, PartitionAudit
+from streamflow.audit_report import AuditReport, PartitionAudit
 from streamflow.cli.letters import letters_table, report_view
 from streamflow.cli.tables import audit_table
 from streamflow.postgres.letter_selection import Summary
@@ -100,7 +100,9 @@ def test_an_audit_names_topics_in_full(printed: Printed) -> None:
         return PartitionAudit(topic=topic, partition=0, first=0, end=9, records=1_234_567)
 
     windows = {
-        f"{LONG}[0]": Reconciliation({"USER_LOGIN_FAILED": 9}, {"USER_LOGIN_FAILED": 9}, 1, "")
+        f"{LONG}[0]": Reconciliation(
+            events={"USER_LOGIN_FAILED": 9}, counted={"USER_LOGIN_FAILED": 9}, cells=1
+        )
     }
     report = AuditReport(partitions=[ledger("user-events"), ledger(LONG)], windows=windows)
     lines = printed(80, lambda: audit_table(report))

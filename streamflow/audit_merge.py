@@ -1,0 +1,79 @@
+"""The ledger of one partition: its records beside their outcomes. Pure."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from streamflow.audit_report import PartitionAudit
+from streamflow.problems import Problem, ProblemKind
+
+
+def merge(
+    ledger: PartitionAudit,
+    records: Iterator[tuple[int, int | None]],
+    outcomes: Iterator[tuple[int, str, int | None]],
+) -> None:
+    """Walks a partition's records and their outcomes side by side, both ascending by offset.
+
+    Args:
+        ledger: is filled.
+        records: offset and append time of each record in Kafka; None where that is not to be compared.
+        outcomes: offset and outcome, and append time where the row keeps that of the record.
+    """
+    judged = ledger.end if ledger.judged is None else ledger.judged
+    grouped = (
+        (offset, list(found)) for offset, found in groupby(outcomes, key=lambda each: each[0])
+    )
+    accounted = next(grouped, None)
+    for offset, appended in records:
+        ledger.records += 1
+        while accounted is not None and accounted[0] < offset:
+            _note_unknown(ledger, accounted[0])
+            accounted = next(grouped, None)
+        if accounted is None or accounted[0] > offset:
+            if offset < judged:
+                ledger.missing += 1
+                ledger.note(_problem(ledger, ProblemKind.MISSING, offset, "not accounted for"))
+            else:
+                ledger.pending += 1
+            continue
+        found = accounted[1]
+        if len(found) > 1:
+            ledger.twice += 1
+            names = " and ".join(sorted(outcome for _, outcome, _ in found))
+            ledger.note(
+                _problem(ledger, ProblemKind.TWICE, offset, f"accounted for twice, as {names}")
+            )
+        _, outcome, stored = found[0]
+        if stored is not None and appended is not None and stored != appended:
+            ledger.other += 1
+            ledger.note(
+                _problem(
+                    ledger,
+                    ProblemKind.OTHER_RECORD,
+                    offset,
+                    "its row tells of another record: Kafka appended this one "
+                    f"{(appended - stored) / 1000:+,.3f} s from then; the broker has used the offset "
+                    "again",
+                )
+            )
+        setattr(ledger, outcome, getattr(ledger, outcome) + 1)
+        accounted = next(grouped, None)
+    while accounted is not None:
+        _note_unknown(ledger, accounted[0])
+        accounted = next(grouped, None)
+
+
+def _note_unknown(ledger: PartitionAudit, offset: int) -> None:
+    ledger.unknown += 1
+    ledger.note(_problem(ledger, ProblemKind.NOT_IN_KAFKA, offset, "accounted for, not in Kafka"))
+
+
+def _problem(ledger: PartitionAudit, kind: ProblemKind, offset: int, detail: str) -> Problem:
+    return Problem(
+        kind=kind,
+        topic=ledger.topic,
+        partition=ledger.partition,
+        offset=offset,
+        end_offset=offset + 1,
+        detail=detail,
+    )

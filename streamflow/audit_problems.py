@@ -1,0 +1,108 @@
+"""How an audit words what it finds about gaps, topics and notifications. Pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from streamflow.audit_report import PartitionAudit
+from streamflow.postgres.completeness import Group
+from streamflow.postgres.gap_ledger import AUDIT, Gap
+from streamflow.problems import Problem, ProblemKind
+
+_GAP_KINDS: Final = {
+    "retention": ProblemKind.GAP_RETENTION,
+    "recreated": ProblemKind.GAP_RECREATED,
+    "truncated": ProblemKind.GAP_TRUNCATED,
+}
+
+
+def missing(topics: Sequence[str], present: Collection[str]) -> list[Problem]:
+    """Topics that are not there."""
+    return [
+        Problem(
+            kind=ProblemKind.TOPIC_MISSING,
+            topic=topic,
+            detail="does not exist: run `streamflow topics --apply`",
+        )
+        for topic in topics
+        if topic not in present
+    ]
+
+
+def recreated(
+    topics: Sequence[str], ids: Mapping[str, str], known: Mapping[str, str]
+) -> list[Problem]:
+    """Topics whose id is not the one that an earlier audit had remembered."""
+    return [
+        Problem(
+            kind=ProblemKind.TOPIC_RECREATED,
+            topic=topic,
+            detail="was deleted and created again since it was last audited: its records are other "
+            "ones. If that was meant, run "
+            f"`streamflow topics --accept-recreated {topic}`",
+        )
+        for topic in topics
+        if topic in ids and known.get(topic, ids[topic]) != ids[topic]
+    ]
+
+
+def truncated(ledger: PartitionAudit, proved: int) -> Problem:
+    """A log that ends before what was proved."""
+    return Problem(
+        kind=ProblemKind.TRUNCATED,
+        topic=ledger.topic,
+        partition=ledger.partition,
+        offset=ledger.end,
+        end_offset=proved,
+        count=proved - ledger.end,
+        detail=f"the log ends at offset {ledger.end}, but was proved through {proved}: the broker has "
+        "lost its end, or the topic was created again",
+    )
+
+
+def gap_problem(gap: Gap, *, loaded: bool) -> Problem:
+    """A gap that nobody has acknowledged; `loaded`: the loader had passed it."""
+    if gap.reader == AUDIT:
+        detail = "removed by retention before an audit saw them"
+        detail += "" if loaded else ", and before they were loaded"
+    else:
+        cause = {
+            "retention": "retention had removed them",
+            "recreated": "the topic was created again",
+            "truncated": "the broker has lost them",
+        }[gap.cause]
+        detail = f"group {gap.reader} could not read them, {cause}"
+    return Problem(
+        kind=_GAP_KINDS[gap.cause],
+        topic=gap.topic,
+        partition=gap.partition,
+        offset=gap.first,
+        end_offset=gap.end,
+        count=gap.end - gap.first,
+        detail=f"{detail}; once that is known, `streamflow audit --acknowledge`",
+    )
+
+
+def no_notification(ledger: PartitionAudit, group: Group) -> Problem:
+    """Events that should have a notification."""
+    return Problem(
+        kind=ProblemKind.NO_NOTIFICATION,
+        topic=ledger.topic,
+        partition=ledger.partition,
+        offset=group.first,
+        end_offset=group.end,
+        count=group.number,
+        detail=f"{group.number:,} events without a notification, the first at offset {group.first}",
+    )
+
+
+def no_event(ledger: PartitionAudit, group: Group) -> Problem:
+    """Notifications of what is no event."""
+    return Problem(
+        kind=ProblemKind.NO_EVENT,
+        topic=ledger.topic,
+        partition=ledger.partition,
+        offset=group.first,
+        end_offset=group.end,
+        count=group.number,
+        detail=f"{group.number:,} notifications without an event, the first at offset {group.first}",
+    )

@@ -1,0 +1,247 @@
+"""How far the workers are, looked up in an order in which what they made can be compared.
+
+What a worker has derived up to a position is in its topics before that position is committed, so
+where those topics end is asked for afterwards, and the loader last of all.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka.admin import AdminClient
+
+from streamflow.audit_report import Pending, PendingKind
+from streamflow.flow import Partition
+from streamflow.kafka import offsets
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.queries import loaded
+from streamflow.records import Position
+from streamflow.settings import Settings
+from streamflow.stream import Stream, reads
+from streamflow.windows import Progress
+
+_POLL: Final = 0.1  # seconds
+# Analytics notices that a partition is idle, emits, and the loader commits that.
+_IDLE_SLACK: Final = 5.0  # seconds
+# A record from further ahead has a time stamp that is no append time, or the broker's clock is wrong.
+_AHEAD: Final = 60.0  # seconds
+
+Bounds = dict[Partition, tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """How far the workers are.
+
+    Attributes:
+        bounds: first offset and end of each partition of all topics.
+        targets: what must be loaded before the derived rows can be compared.
+        validated: next offset of the validator.
+        progress: what analytics has committed, where that can be read.
+        overdue: partitions whose open windows should have been emitted.
+        loaded: next offset of the loader.
+        dead_letters_loaded: every dead letter of what was validated and loaded is loaded itself.
+        notes: where the notifications ended before the validator was asked.
+        pending: what is not done yet.
+    """
+
+    bounds: Bounds
+    targets: dict[Partition, int]
+    validated: dict[Partition, int]
+    progress: dict[Partition, Progress]
+    overdue: set[Partition]
+    loaded: dict[Partition, int]
+    dead_letters_loaded: bool
+    notes: dict[Partition, int]
+    pending: list[Pending] = field(default_factory=list)
+
+    def has_loaded(self, topic: str) -> bool:
+        """Whether a topic is loaded as far as it has to be."""
+        return all(
+            self.loaded.get(partition, 0) >= target
+            for partition, target in self.targets.items()
+            if partition[0] == topic
+        )
+
+
+def look_up(
+    settings: Settings,
+    connection: Connection,
+    client: AdminClient,
+    streams: Sequence[Stream],
+    deadline: float,
+) -> Reached:
+    """Lets the workers catch up with where the topics end now, until `deadline`.
+
+    Raises:
+        Unavailable: broker or database does not answer.
+    """
+    sources = [stream.topic for stream in streams]
+    everything = list(dict.fromkeys(topic for each in streams for topic in each.topic_names))
+    derived = [topic for topic in everything if topic not in sources]
+    bounds = _bounds(client, sources)
+    notification_topics = [
+        stream.notifications_topic for stream in streams if stream.notify is not None
+    ]
+    notes = {partition: end for partition, (_, end) in _bounds(client, notification_topics).items()}
+
+    validator = _of(bounds, reads("validator", streams))
+    with closing(offsets.GroupOffsets(settings, settings.group("validator"))) as group:
+        _wait_until(
+            deadline, lambda: not _behind("validator", _next(group.read(validator)), validator)
+        )
+        validated = _next(group.read(validator))
+    pending = _behind("validator", validated, validator)
+
+    analytics = _Analytics(client, streams, _of(bounds, reads("analytics", streams)))
+    with closing(offsets.GroupOffsets(settings, settings.group("analytics"))) as group:
+        _wait_until(deadline, lambda: analytics.is_done(group.read(analytics.bounds)))
+    pending += analytics.pending
+
+    more = _bounds(client, derived)
+    bounds |= more
+    produced = offsets.high_watermarks(client, list(more))
+    targets = {
+        partition: (
+            first,
+            max(
+                end,
+                validated.get(partition, 0),
+                analytics.position(partition),
+                produced.get(partition, 0),
+            ),
+        )
+        for partition, (first, end) in bounds.items()
+    }
+    positions = _loaded(connection, settings, targets, deadline)
+    behind = _behind("loader", positions, targets)
+    # What the loader refused on its way there is in a dead-letter topic by now, but further on than
+    # that topic's end was before.
+    dead_letters = _bounds(client, {stream.dead_letter_topic for stream in streams})
+    produced = offsets.high_watermarks(client, list(dead_letters))
+    dead_letters = {
+        partition: (first, produced[partition]) for partition, (first, _) in dead_letters.items()
+    }
+    loaded_letters = _loaded(connection, settings, dead_letters, deadline)
+    dead_letters_behind = _behind("loader", loaded_letters, dead_letters)
+    return Reached(
+        bounds=bounds,
+        targets={partition: end for partition, (_, end) in targets.items()},
+        validated=validated,
+        progress=analytics.progress,
+        overdue=analytics.overdue,
+        loaded=positions,
+        dead_letters_loaded=not dead_letters_behind,
+        notes=notes,
+        pending=pending + (behind or dead_letters_behind),
+    )
+
+
+class _Analytics:
+    """What analytics has committed, and whether that is all that it should have.
+
+    Args:
+        client: asked for when a partition was last appended to.
+        streams: some have windows.
+        bounds: of the partitions that analytics reads.
+    """
+
+    def __init__(self, client: AdminClient, streams: Sequence[Stream], bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.progress: dict[Partition, Progress] = {}
+        self.overdue: set[Partition] = set()
+        self.pending: list[Pending] = []
+        self._client = client
+        self._idle = {
+            stream.topic: stream.windows.idle.total_seconds() + _IDLE_SLACK
+            for stream in streams
+            if stream.windows is not None
+        }
+
+    def position(self, partition: Partition) -> int:
+        """How far it has read."""
+        found = self.progress.get(partition)
+        return 0 if found is None else found.position
+
+    def is_done(self, committed: Mapping[Partition, Position]) -> bool:
+        """Takes in what it has committed."""
+        read = {
+            partition: Progress.parse(each.offset, each.metadata)
+            for partition, each in committed.items()
+        }
+        self.progress = {partition: each for partition, each in read.items() if each is not None}
+        unreadable = tuple(sorted(partition for partition, each in read.items() if each is None))
+        positions = {
+            partition: committed[partition].offset if each is None else each.position
+            for partition, each in read.items()
+        }
+        self.pending = _behind("analytics", positions, self.bounds)
+        if unreadable:
+            kind = PendingKind.UNREADABLE_POSITION
+            self.pending.append(
+                Pending(kind=kind, worker="analytics", records=0, partitions=unreadable)
+            )
+        opened = [
+            partition for partition, each in self.progress.items() if each.resume < each.position
+        ]
+        appended = offsets.last_appended(self._client, opened)
+        now = time.time()
+        self.overdue = {
+            partition
+            for partition in opened
+            if not -_AHEAD <= now - appended.get(partition, 0) / 1000 <= self._idle[partition[0]]
+        }
+        return not self.pending and not self.overdue
+
+
+def _bounds(client: AdminClient, topics: Sequence[str] | set[str]) -> Bounds:
+    return offsets.bounds(client, offsets.partitions_of(client, topics))
+
+
+def _of(bounds: Bounds, topics: Sequence[str]) -> Bounds:
+    return {partition: each for partition, each in bounds.items() if partition[0] in topics}
+
+
+def _next(positions: Mapping[Partition, Position]) -> dict[Partition, int]:
+    return {partition: each.offset for partition, each in positions.items()}
+
+
+def _loaded(
+    connection: Connection, settings: Settings, targets: Bounds, deadline: float
+) -> dict[Partition, int]:
+    """The loader's positions, once it has reached these targets or time is up."""
+
+    def read() -> dict[Partition, int]:
+        found = loaded(connection, settings.group("loader"))
+        return {partition: each.next_offset for partition, each in found.items()}
+
+    _wait_until(deadline, lambda: not _behind("loader", read(), targets))
+    return read()
+
+
+def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> list[Pending]:
+    """What a worker has not read. A partition that never had a record needs no position."""
+    late = {
+        partition: positions.get(partition)
+        for partition, (_, end) in sorted(bounds.items())
+        if positions.get(partition, 0) < end
+    }
+
+    def pending(kind: PendingKind, partitions: Iterator[Partition]) -> list[Pending]:
+        found = tuple(partitions)
+        records = sum(
+            bounds[each][1] - (bounds[each][0] if late[each] is None else late[each] or 0)
+            for each in found
+        )
+        return [Pending(kind=kind, worker=worker, records=records, partitions=found)] * bool(found)
+
+    return pending(
+        PendingKind.NO_POSITION, (each for each, at in late.items() if at is None)
+    ) + pending(PendingKind.BEHIND, (each for each, at in late.items() if at is not None))
+
+
+def _wait_until(deadline: float, condition: Callable[[], bool]) -> None:
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(_POLL)

@@ -1,0 +1,74 @@
+"""What an audit can find wrong, as data. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+
+class ProblemKind(StrEnum):
+    """What does not add up."""
+
+    TOPIC_MISSING = "topic_missing"
+    TOPIC_RECREATED = "topic_recreated"
+    GAP_RETENTION = "gap_retention"
+    GAP_RECREATED = "gap_recreated"
+    GAP_TRUNCATED = "gap_truncated"
+    TRUNCATED = "truncated"
+    MISSING = "missing"
+    TWICE = "twice"
+    NOT_IN_KAFKA = "not_in_kafka"
+    OTHER_RECORD = "other_record"
+    NO_NOTIFICATION = "no_notification"
+    NO_EVENT = "no_event"
+    WINDOW_DIFFERS = "window_differs"
+
+
+# What is wrong with what a partition holds, rather than with what was made of it.
+GAPS: Final = frozenset(
+    {
+        ProblemKind.TOPIC_MISSING,
+        ProblemKind.TOPIC_RECREATED,
+        ProblemKind.GAP_RETENTION,
+        ProblemKind.GAP_RECREATED,
+        ProblemKind.GAP_TRUNCATED,
+        ProblemKind.TRUNCATED,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that does not add up.
+
+    Attributes:
+        partition: None where it concerns a whole topic.
+        offset: of the first record concerned; None where no record can be named.
+        end_offset: the offset behind the last record concerned.
+        count: how many records (or events) are concerned.
+        detail: what is wrong, for people.
+    """
+
+    kind: ProblemKind
+    topic: str
+    partition: int | None = None
+    offset: int | None = None
+    end_offset: int | None = None
+    count: int = 1
+    detail: str
+
+    @property
+    def place(self) -> str:
+        """The topic, with its partition where one is concerned."""
+        return self.topic if self.partition is None else f"{self.topic}[{self.partition}]"
+
+    def __str__(self) -> str:
+        where = self.place
+        if self.offset is None:
+            return f"{where} {self.detail}"
+        if self.end_offset is None or self.end_offset == self.offset + 1:
+            return f"{where} offset {self.offset}: {self.detail}"
+        return f"{where} offsets {self.offset} to {self.end_offset - 1}: {self.detail}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "message": str(self)}
