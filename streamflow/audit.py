@@ -12,7 +12,7 @@ from contextlib import closing
 from itertools import groupby
 from typing import NamedTuple
 
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow import audit_problems as wording
 from streamflow.audit_merge import merge
@@ -28,6 +28,7 @@ from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gap_ledger import AUDIT, Gap
 from streamflow.postgres.reconciliation import Reconciliation, reconcile
 from streamflow.problems import ProblemKind
+from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -190,11 +191,11 @@ class _Audit:
             end,
             event_table=None if stream is None else stream.table,
         )
-        messages = scanner.records(partition, start, end)
+        records = scanner.records(partition, start, end)
         if stream is None:
-            merge(ledger, ((message.offset() or 0, None) for message in messages), outcomes)
+            merge(ledger, ((record.offset() or 0, None) for record in records), outcomes)
         else:
-            merge(ledger, map(_offset_and_time, messages), outcomes)
+            merge(ledger, map(_offset_and_time, records), outcomes)
 
     def _compare_notifications(
         self, ledger: PartitionAudit, proof: Proof, reached: Reached
@@ -313,9 +314,9 @@ class _Audit:
                 )
 
 
-def _offset_and_time(message: Message) -> tuple[int, int | None]:
-    kind, milliseconds = message.timestamp()
-    return message.offset() or 0, milliseconds if kind == TIMESTAMP_LOG_APPEND_TIME else None
+def _offset_and_time(record: Record) -> tuple[int, int | None]:
+    kind, milliseconds = record.timestamp()
+    return record.offset() or 0, milliseconds if kind == TIMESTAMP_LOG_APPEND_TIME else None
 
 
 def _topics(streams: Sequence[Stream]) -> list[str]:
