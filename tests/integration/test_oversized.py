@@ -1,6 +1,8 @@
 """Records that become much larger than the broker's limit: each ends as a row or a dead letter (G6)."""
 
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from faults import wait_until
 from loads import rows, value
 from pipeline import audit, event, streamflow, workers
 from streamflow.kafka import clients
+from streamflow.records import Record
 from streamflow.settings import Settings
+from streaming_workers.feed import Feed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -114,6 +118,30 @@ def test_a_value_that_inflates_is_refused_unparsed(
     )
     assert code == "TOO_LARGE"
     assert 13 * MB < size < 16 * MB
+
+
+def test_the_bridge_passes_what_it_cannot_read(stack_settings: Settings) -> None:
+    send(stack_settings, "zstd", *[b" " * 40 * MB] * 3)
+    send(stack_settings, "zstd", ADDRESSES)
+    send(stack_settings, "none", event(1))
+    seen: list[tuple[int, int | None]] = []
+
+    def deliver(recalled: Sequence[Record], live: Sequence[Record]) -> None:
+        for record in (*recalled, *live):
+            content = record.value()
+            seen.append((record.offset() or 0, None if content is None else len(content)))
+
+    topic = f"{stack_settings.prefix}user-events"
+    feed = Feed(stack_settings, f"{stack_settings.prefix}feed", [topic], 300, deliver)
+    thread = threading.Thread(target=feed.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(seen) == 5, 30, "all records")
+    finally:
+        feed.stop()
+        thread.join(10)
+    sizes = [None, None, None, len(ADDRESSES), len(event(1))]
+    assert seen == list(enumerate(sizes))
 
 
 def test_a_large_event_is_an_event(stack_settings: Settings, tmp_path: Path) -> None:
