@@ -15,6 +15,7 @@ from streamflow.kafka import clients
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streaming_workers.feed import Feed
+from streamlit_app.queries import MOST_SHOWN, LetterFilter, letters
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -65,6 +66,9 @@ def test_a_dead_letter_is_cut_to_what_its_topic_takes(
     assert f"cut: holds {kept:,} of {len(ADDRESSES):,} bytes" in shown.stdout
     as_json = json.loads(streamflow(stack_settings, "dlq", "show", id_, "--json").stdout)
     assert as_json["truncated"] == {"kept": kept, "size": len(ADDRESSES)}
+    [on_the_page] = letters(stack_settings, LetterFilter())
+    assert on_the_page.truncated == (kept, len(ADDRESSES))
+    assert (len(on_the_page.value or ""), on_the_page.size) == (MOST_SHOWN, len(content))
     plan = streamflow(stack_settings, "dlq", "replay")
     assert f"TRUNCATED: cut: holds {kept:,} of" in plan.stdout
 
@@ -94,11 +98,11 @@ def test_what_the_client_cannot_decompress_is_passed(
         wait_until(lambda: value(stack_settings, "SELECT count(*) FROM events") == 1, 60)
         report = audit(stack_settings)
         assert report.closed, report.problems
-    letters = rows(
+    found = rows(
         stack_settings,
         "SELECT source_offset, error_code, stage, value IS NULL FROM dead_letters ORDER BY 1",
     )
-    assert letters == [(offset, "UNREADABLE", "validator", True) for offset in range(3)]
+    assert found == [(offset, "UNREADABLE", "validator", True) for offset in range(3)]
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy"])
