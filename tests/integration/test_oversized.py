@@ -1,6 +1,8 @@
 """Records that become much larger than the broker's limit: each ends as a row or a dead letter (G6)."""
 
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ from faults import wait_until
 from loads import rows, value
 from pipeline import audit, event, streamflow, workers
 from streamflow.kafka import clients
+from streamflow.records import Record
 from streamflow.settings import Settings
+from streaming_workers.feed import Feed
+from streamlit_app.queries import MOST_SHOWN, LetterFilter, letters
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -61,6 +66,9 @@ def test_a_dead_letter_is_cut_to_what_its_topic_takes(
     assert f"cut: holds {kept:,} of {len(ADDRESSES):,} bytes" in shown.stdout
     as_json = json.loads(streamflow(stack_settings, "dlq", "show", id_, "--json").stdout)
     assert as_json["truncated"] == {"kept": kept, "size": len(ADDRESSES)}
+    [on_the_page] = letters(stack_settings, LetterFilter())
+    assert on_the_page.truncated == (kept, len(ADDRESSES))
+    assert (len(on_the_page.value or ""), on_the_page.size) == (MOST_SHOWN, len(content))
     plan = streamflow(stack_settings, "dlq", "replay")
     assert f"TRUNCATED: cut: holds {kept:,} of" in plan.stdout
 
@@ -90,11 +98,11 @@ def test_what_the_client_cannot_decompress_is_passed(
         wait_until(lambda: value(stack_settings, "SELECT count(*) FROM events") == 1, 60)
         report = audit(stack_settings)
         assert report.closed, report.problems
-    letters = rows(
+    found = rows(
         stack_settings,
         "SELECT source_offset, error_code, stage, value IS NULL FROM dead_letters ORDER BY 1",
     )
-    assert letters == [(offset, "UNREADABLE", "validator", True) for offset in range(3)]
+    assert found == [(offset, "UNREADABLE", "validator", True) for offset in range(3)]
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy"])
@@ -114,6 +122,30 @@ def test_a_value_that_inflates_is_refused_unparsed(
     )
     assert code == "TOO_LARGE"
     assert 13 * MB < size < 16 * MB
+
+
+def test_the_bridge_passes_what_it_cannot_read(stack_settings: Settings) -> None:
+    send(stack_settings, "zstd", *[b" " * 40 * MB] * 3)
+    send(stack_settings, "zstd", ADDRESSES)
+    send(stack_settings, "none", event(1))
+    seen: list[tuple[int, int | None]] = []
+
+    def deliver(recalled: Sequence[Record], live: Sequence[Record]) -> None:
+        for record in (*recalled, *live):
+            content = record.value()
+            seen.append((record.offset() or 0, None if content is None else len(content)))
+
+    topic = f"{stack_settings.prefix}user-events"
+    feed = Feed(stack_settings, f"{stack_settings.prefix}feed", [topic], 300, deliver)
+    thread = threading.Thread(target=feed.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(seen) == 5, 30, "all records")
+    finally:
+        feed.stop()
+        thread.join(10)
+    sizes = [None, None, None, len(ADDRESSES), len(event(1))]
+    assert seen == list(enumerate(sizes))
 
 
 def test_a_large_event_is_an_event(stack_settings: Settings, tmp_path: Path) -> None:
