@@ -2,19 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 
+from streamflow.calls import SLACK, call
 from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
 from streamflow.settings import Settings
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+_T = TypeVar("_T")
 
 CONNECT_TIMEOUT: Final = 5  # seconds
-STATEMENT_TIMEOUT: Final = 120  # seconds; of a worker: no batch takes so long in good health
+# Seconds; of a worker. No statement of a batch takes so long in good health.
+STATEMENT_TIMEOUT: Final = 25
 LOCK_TIMEOUT: Final = 20  # seconds
 IDLE_TIMEOUT: Final = 60  # seconds that an open transaction may do nothing
+
+# Seconds that an answer may take beyond the statement's time-out, which the server watches.
+_ANSWER_SLACK: Final = 5
 
 # A cut network answers nothing: without these a worker would wait for it for hours.
 _KEEPALIVES: Final[dict[str, Any]] = {
@@ -24,6 +30,37 @@ _KEEPALIVES: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which every wait for the server has an end of ours.
+
+    ``statement_timeout`` is the server's: it ends nothing where the server, or a pooler before it, is
+    the one that hangs. And TCP's own time-outs see nothing wrong as long as somebody acknowledges
+    packets.
+
+    Attributes:
+        answer_within: seconds for one wait; None for no end.
+    """
+
+    answer_within: float | None = None
+
+    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
+        """As psycopg's, with an end.
+
+        Raises:
+            psycopg.OperationalError: no answer came in time; the connection is closed.
+        """
+        limit = self.answer_within if timeout is None else timeout
+        with call("PostgreSQL", None if limit is None else limit + SLACK):
+            try:
+                return super().wait(gen, interval, timeout=limit)
+            except psycopg.errors._WaitTimeout:  # noqa: SLF001 (psycopg tells to convert it)
+                if timeout is not None:
+                    raise
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer within {limit:g} s") from None
+
 
 # Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _REFUSALS: Final = ("22", "23", "44", "54", "P0")
@@ -46,18 +83,21 @@ def connect(
         ConfigurationError: it does, and refuses.
     """
     with translated():
-        connection = psycopg.connect(
-            settings.database,
-            autocommit=True,
-            application_name=f"streamflow-{name}",
-            connect_timeout=CONNECT_TIMEOUT,
-            **_KEEPALIVES,
-        )
+        with call("connecting to PostgreSQL"):
+            connection = Connection.connect(
+                settings.database,
+                autocommit=True,
+                application_name=f"streamflow-{name}",
+                connect_timeout=CONNECT_TIMEOUT,
+                **_KEEPALIVES,
+            )
+        connection.answer_within = CONNECT_TIMEOUT + _ANSWER_SLACK
         # Not as connection options: poolers refuse those.
         connection.execute(
             f"SET statement_timeout = '{statement_timeout}s'; SET lock_timeout = '{LOCK_TIMEOUT}s';"
             f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'; SET timezone = 'UTC'"
         )
+        connection.answer_within = statement_timeout + _ANSWER_SLACK if statement_timeout else None
     return connection
 
 
