@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+# Of a process that a watchdog has ended: EX_TEMPFAIL of sysexits.h, "try again later".
+HUNG_EXIT_CODE: Final = 75
 # Seconds that a call may take beyond the time-out that its library was given.
 SLACK: Final = 3.0
 

@@ -15,12 +15,10 @@ from typing import Final, Self
 
 import structlog
 
-from streamflow.calls import CALLS, Activity, Calls
+from streamflow.calls import CALLS, HUNG_EXIT_CODE, Activity, Calls
 
 log = structlog.get_logger()
 
-# Of a process that hung: EX_TEMPFAIL of sysexits.h, "try again later".
-EXIT_CODE: Final = 75
 # Seconds that a stall is shown by /ready and /health before the process ends.
 _SHOWN: Final = 2.0
 _TICK: Final = 0.25  # seconds
@@ -142,7 +140,7 @@ class Watchdog:
 
     def _give_up(self, stall: Stall) -> None:
         # The log may be what hangs, for instance a pipe that nobody reads.
-        timer = threading.Timer(_LAST_LINE, self._end, (EXIT_CODE,))
+        timer = threading.Timer(_LAST_LINE, self._end, (HUNG_EXIT_CODE,))
         timer.daemon = True
         timer.start()
         log.error(
@@ -151,10 +149,10 @@ class Watchdog:
             call=stall.call,
             seconds=round(stall.seconds, 1),
             limit=stall.limit,
-            exit_code=EXIT_CODE,
+            exit_code=HUNG_EXIT_CODE,
             advice="nothing is lost: what is not committed is read again after a restart",
         )
-        self._end(EXIT_CODE)
+        self._end(HUNG_EXIT_CODE)
 
 
 def _place(thread: int) -> str:

@@ -131,12 +131,14 @@ class Trap:
 
     Attributes:
         api_keys: of Kafka's protocol, such as `TXN_OFFSET_COMMIT`.
+        sender: bytes that the request must hold, such as a transactional id.
         fault: name of a method of the proxy.
         delivered: whether the request still reaches the broker; its answer never comes back.
         sprung: is set when it has happened; it happens once.
     """
 
     api_keys: frozenset[int]
+    sender: bytes
     fault: str
     delivered: bool
     sprung: threading.Event = field(default_factory=threading.Event)
@@ -147,7 +149,8 @@ class Proxy:
 
     `cut` resets what is open and refuses what is new; `reset` only resets. `half_close` ends what
     the clients read and goes on taking what they write. `stall` keeps connections open and passes
-    nothing on, as a network does that loses every packet. `mend` ends all of it.
+    nothing on, as a network does that loses every packet. `black_hole` does so with what is open, for
+    good, as a firewall that has forgotten a connection; what is new passes. `mend` ends the others.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -157,6 +160,7 @@ class Proxy:
         self._requests: dict[socket.socket, Requests] = {}
         self._trap: Trap | None = None
         self._held: list[tuple[socket.socket, bytes]] = []
+        self._forgotten: list[socket.socket] = []
         self._mode = "pass"
         self._guard = threading.Lock()
         self._ended = False
@@ -174,6 +178,8 @@ class Proxy:
         self._thread.join()
         with self._guard:
             self._close_all()
+            for each in self._forgotten:
+                each.close()
             if self._listener:
                 self._listener.close()
             self._selector.close()
@@ -182,9 +188,11 @@ class Proxy:
     def connections(self) -> int:
         return len(self._peers) // 2
 
-    def set_trap(self, *api_keys: int, fault: str, delivered: bool = False) -> Trap:
+    def set_trap(
+        self, *api_keys: int, fault: str, delivered: bool = False, sender: bytes = b""
+    ) -> Trap:
         """The fault happens when the next request of these kinds comes by."""
-        made = Trap(frozenset(api_keys), fault, delivered)
+        made = Trap(frozenset(api_keys), sender, fault, delivered)
         with self._guard:
             self._trap = made
         return made
@@ -204,6 +212,10 @@ class Proxy:
     def stall(self) -> None:
         with self._guard:
             self._inflict("stall")
+
+    def black_hole(self) -> None:
+        with self._guard:
+            self._inflict("black_hole")
 
     def mend(self) -> None:
         with self._guard:
@@ -230,6 +242,12 @@ class Proxy:
             for client in self._requests:
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_WR)
+        elif fault == "black_hole":
+            for each in self._peers:
+                self._selector.unregister(each)
+            self._forgotten += self._peers
+            self._peers.clear()
+            self._requests.clear()
         else:
             self._close_all()
 
@@ -280,7 +298,7 @@ class Proxy:
     def _springs(self, source: socket.socket, data: bytes) -> bool:
         """Whether these bytes set off the trap, which has then dealt with them."""
         keys, trap = self._requests[source].feed(data), self._trap
-        if trap is None or trap.api_keys.isdisjoint(keys):
+        if trap is None or trap.api_keys.isdisjoint(keys) or trap.sender not in data:
             return False
         self._trap, target = None, self._peers[source]
         if trap.delivered:

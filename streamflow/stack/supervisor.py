@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from streamflow.calls import HUNG_EXIT_CODE
 from streamflow.errors import StackError, StreamFlowError
 from streamflow.stack.part import Health, Part, Report, Stage
 from streamflow.stack.process import Child
@@ -219,6 +220,9 @@ class Supervisor:
         child = _child(member)
         child.wait(0)
         member.last_words = why or child.last_words()
+        if why or child.poll() == HUNG_EXIT_CODE:
+            # What hangs is no crash loop: it took its time, and is better started again at once.
+            member.failures = 0
         member.child, member.health = None, UNKNOWN
         settled = member.up_since is not None and now - member.up_since > SETTLED_SECONDS
         if settled:

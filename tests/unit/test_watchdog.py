@@ -7,8 +7,8 @@ import pytest
 import structlog
 
 from faults import wait_until
-from streamflow.calls import Activity, Calls
-from streaming_workers.watchdog import EXIT_CODE, Judge, Stall, Watchdog
+from streamflow.calls import HUNG_EXIT_CODE, Activity, Calls
+from streaming_workers.watchdog import Judge, Stall, Watchdog
 
 LOOP, OTHER = 1, 2
 
@@ -118,7 +118,7 @@ def test_it_ends_the_process_with_one_line_that_names_the_call() -> None:
             assert "hangs in stuck" in watchdog.health()[1]
             wait_until(lambda: ended, 5)
     assert time.monotonic() - began > 2
-    assert ended[0] == EXIT_CODE
+    assert ended[0] == HUNG_EXIT_CODE
     [line] = lines
     assert (line["event"], line["call"], line["worker"]) == ("stalled", "stuck", "validator")
     assert line["seconds"] > 2
