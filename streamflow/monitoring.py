@@ -46,6 +46,7 @@ BRIDGE_MISSED = Counter("streamflow_bridge_missed_total", "Events that slow clie
 Probe = Callable[[], tuple[bool, str]]
 
 _PROBE_SECONDS = 2.0
+_PROBE_WAIT = 1.0  # seconds
 
 
 def configure_logging(settings: Settings) -> None:
@@ -72,7 +73,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 class CachedProbe:
-    """A probe that asks at most every two seconds."""
+    """A probe that asks at most every two seconds, and waits for an answer no longer than one."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
@@ -82,11 +83,16 @@ class CachedProbe:
 
     def __call__(self) -> tuple[bool, str]:
         """The latest answer."""
-        with self._lock:
+        # Somebody else is asking and gets no answer: whoever asks meanwhile must not wait as well.
+        if not self._lock.acquire(timeout=_PROBE_WAIT):
+            return (False, "dependencies do not answer")
+        try:
             if time.monotonic() - self._asked > _PROBE_SECONDS:
                 self._answer = self._probe()
                 self._asked = time.monotonic()
             return self._answer
+        finally:
+            self._lock.release()
 
 
 class HealthServer:

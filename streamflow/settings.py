@@ -154,6 +154,9 @@ class Settings(BaseSettings):
     bridge_queue: int = Field(50_000, ge=1, alias="STREAMFLOW_BRIDGE_QUEUE")
     bridge_history: int = Field(1_000, ge=0, alias="STREAMFLOW_BRIDGE_HISTORY")
 
+    # A loop or a call of a worker that takes longer is hung, and its process ends.
+    stall_seconds: float = Field(30.0, ge=5, alias="STREAMFLOW_STALL_SECONDS")
+
     breaker_window: int = Field(10_000, ge=1, alias="STREAMFLOW_BREAKER_WINDOW")
     breaker_ratio: float = Field(0.9, gt=0, le=1, alias="STREAMFLOW_BREAKER_RATIO")
     breaker_consecutive: int = Field(5_000, ge=1, alias="STREAMFLOW_BREAKER_CONSECUTIVE")

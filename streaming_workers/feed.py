@@ -15,6 +15,7 @@ from typing import cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from streamflow.calls import call
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
@@ -23,6 +24,7 @@ from streamflow.monitoring import SESSIONS, CachedProbe
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streaming_workers.backoff import backoff
+from streaming_workers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -31,7 +33,7 @@ _LINGER = 0.005  # seconds to wait for more
 _BATCH = 2_000
 _COMMIT_EVERY = 1.0  # seconds
 _LOOK_EVERY = 30.0  # seconds between looks for new partitions
-_STALLED = 120.0  # seconds without a turn of the loop until it counts as stalled
+_LOOK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
 _SETTLED = 30.0  # seconds that a session must last for the backoff to start anew
 _TIMEOUT = 10.0  # seconds
 
@@ -61,7 +63,7 @@ class Feed:
         self._deliver = deliver
         self._admin = clients.admin(settings)
         self._stop = threading.Event()
-        self._turned = time.monotonic()
+        self._watchdog = Watchdog(settings.stall_seconds, "bridge")
         self._assigned = False
         self._trouble = "starting"
         self._read_to: dict[Partition, int] = {}
@@ -74,9 +76,14 @@ class Feed:
         Raises:
             ConfigurationError: nothing that waiting would mend.
         """
+        with self._watchdog:
+            self._run_sessions()
+
+    def _run_sessions(self) -> None:
         failures = 0
         while not self._stop.is_set():
             began = time.monotonic()
+            self._watchdog.turned()
             try:
                 self._run_session()
             except Unavailable as error:
@@ -84,7 +91,7 @@ class Feed:
                 failures = 1 if time.monotonic() - began > _SETTLED else failures + 1
                 pause = backoff(failures)
                 log.warning("session ended", why=str(error), again_in_s=round(pause, 2))
-                self._turned = time.monotonic()
+                self._watchdog.turned()
                 self._stop.wait(pause)
             finally:
                 self._assigned = False
@@ -96,11 +103,14 @@ class Feed:
 
     def health(self) -> tuple[bool, str]:
         """Whether it turns at all; says how Kafka is."""
-        silence = time.monotonic() - self._turned
-        return (silence < _STALLED, f"last turn {silence:.1f} s ago; Kafka: {self.ready()[1]}")
+        turns, why = self._watchdog.health()
+        return (turns, f"{why}; Kafka: {self.ready()[1]}" if turns else why)
 
     def ready(self) -> tuple[bool, str]:
         """Whether records come in now, or would if there were any, and the history is there."""
+        turns, why = self._watchdog.health()
+        if not turns:
+            return (False, why)
         if not self._assigned:
             return (False, self._trouble)
         if self._looking_back:
@@ -121,10 +131,12 @@ class Feed:
             known: dict[Partition, int] = {}
             next_look = next_commit = 0.0
             while not self._stop.is_set():
-                self._turned = now = time.monotonic()
+                self._watchdog.turned()
+                now = time.monotonic()
                 if now >= next_look:
                     next_look = now + _LOOK_EVERY
-                    known |= self._assign_new(reader, known)
+                    with call("reading offsets", _LOOK_LIMIT):
+                        known |= self._assign_new(reader, known)
                     self._assigned = True
                 self._read(reader, known)
                 if now >= next_commit:
@@ -132,7 +144,7 @@ class Feed:
                     self._tell_kafka(reader)
         finally:
             self._tell_kafka(reader)
-            with suppress(KafkaException, RuntimeError):
+            with suppress(KafkaException, RuntimeError), call("consumer.close", _TIMEOUT):
                 reader.close()
 
     def _assign_new(self, reader: Consumer, known: Mapping[Partition, int]) -> dict[Partition, int]:
@@ -180,7 +192,7 @@ class Feed:
         return low
 
     def _read(self, reader: Consumer, live_from: Mapping[Partition, int]) -> None:
-        with clients.kafka_errors():
+        with clients.kafka_errors(), call("consumer.consume"):
             messages = reader.consume(1, _IDLE)
             if messages:
                 messages += reader.consume(_BATCH, _LINGER)
@@ -209,7 +221,8 @@ class Feed:
             (live if offset >= live_from[partition] else recalled).append(cast("Record", message))
             read_to[partition] = offset + 1
         if live or recalled:
-            self._deliver(recalled, live)
+            with call("delivering to clients"):
+                self._deliver(recalled, live)
         self._read_to |= read_to
         for partition, position in read_to.items() if self._looking_back else ():
             if position >= live_from[partition]:

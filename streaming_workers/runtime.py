@@ -16,6 +16,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from streamflow import monitoring
+from streamflow.calls import call
 from streamflow.errors import CircuitOpen, Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
@@ -26,12 +27,13 @@ from streaming_workers.job import Job, SinkFactory
 from streaming_workers.observation import Observation
 from streaming_workers.reporting import Reporter
 from streaming_workers.session import Session
+from streaming_workers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
 _PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
-_STALLED = 120.0  # seconds without a turn of the loop until it counts as stalled
 _ASK_EVERY = 2.0  # seconds
+_ASK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
 _SETTLED = 30.0  # seconds that a session must last for the backoff to start anew
 
 
@@ -60,7 +62,7 @@ class Worker:
         self._make_sink = sink
         self._accept_rejects = accept_rejects
         self._stop = threading.Event()
-        self._turned = time.monotonic()
+        self._watchdog = Watchdog(settings.stall_seconds, job.name)
         self._joined = False
         self._trouble = "starting"
         self._ping = ping
@@ -77,9 +79,9 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         server = monitoring.HealthServer(
-            self._settings.host, health_port, self._health, self._ready
+            self._settings.host, health_port, self._watchdog.health, self._ready
         )
-        with server, self._reporter:
+        with server, self._watchdog, self._reporter:
             log.info("worker started", health_port=server.port)
             self._run_sessions()
         log.info("worker stopped")
@@ -96,11 +98,10 @@ class Worker:
         timer.daemon = True
         timer.start()
 
-    def _health(self) -> tuple[bool, str]:
-        silence = time.monotonic() - self._turned
-        return (silence < _STALLED, f"last turn {silence:.1f} s ago")
-
     def _ready(self) -> tuple[bool, str]:
+        turns, why = self._watchdog.health()
+        if not turns:
+            return (False, why)
         if not self._joined:
             return (False, self._trouble)
         return self._dependencies()
@@ -135,11 +136,12 @@ class Worker:
                     kind=type(error).__name__,
                     again_in_s=round(pause, 2),
                 )
-                self._turned = time.monotonic()
+                self._watchdog.turned()
                 self._stop.wait(pause)
 
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
+        self._watchdog.turned()
         breaker = None if self._accept_rejects else Breaker.of(self._settings)
         session = Session(
             self._settings,
@@ -149,7 +151,7 @@ class Worker:
         )
         try:
             while not self._stop.is_set():
-                self._turned = time.monotonic()
+                self._watchdog.turned()
                 batch = session.consume()
                 self._joined = session.joined
                 if not session.joined:
@@ -184,7 +186,7 @@ class Worker:
         log.error("circuit open", why=self._trouble)
         stuck_at = self._committed()
         while not self._stop.wait(_ASK_EVERY):
-            self._turned = time.monotonic()
+            self._watchdog.turned()
             with suppress(StreamFlowError):
                 if stuck_at is None:
                     stuck_at = self._committed()
@@ -194,8 +196,9 @@ class Worker:
 
     def _committed(self) -> dict[Partition, int] | None:
         try:
-            partitions = offsets.partitions_of(self._admin, self._job.topics)
-            found = offsets.committed(self._settings, self._job.group, partitions)
+            with call("reading committed offsets", _ASK_LIMIT):
+                partitions = offsets.partitions_of(self._admin, self._job.topics)
+                found = offsets.committed(self._settings, self._job.group, partitions)
         except StreamFlowError:
             return None
         return {partition: position.offset for partition, position in found.items()}

@@ -10,6 +10,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streamflow import monitoring
+from streamflow.calls import SLACK, call
 from streamflow.errors import ConfigurationError, Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition, Sink
 from streamflow.kafka import clients
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 
 _LAG_EVERY = 1.0  # seconds
 _MARKER = 1  # offset that the end of a transaction takes
+_TIMEOUT = 10.0  # seconds; of one request
 
 
 class Session:
@@ -67,12 +69,13 @@ class Session:
                 on_lost=self._on_lost,
             )
         except BaseException:
-            self._consumer.close()
+            with call("consumer.close", _TIMEOUT):
+                self._consumer.close()
             raise
 
     def _require_topics(self) -> None:
-        with clients.kafka_errors():
-            known = self._consumer.list_topics(timeout=10).topics
+        with clients.kafka_errors(), call("list_topics", _TIMEOUT + SLACK):
+            known = self._consumer.list_topics(timeout=_TIMEOUT).topics
         missing = [topic for topic in self._job.topics if topic not in known]
         if missing:
             raise Unavailable(
@@ -87,7 +90,7 @@ class Session:
         """
         self._moved = False
         self._given_away.clear()
-        with clients.kafka_errors():
+        with clients.kafka_errors(), call("consumer.consume"):
             messages = self._consumer.consume(self._job.batch_size, self._job.linger)
         if self._failure is not None:
             raise self._failure
@@ -127,8 +130,10 @@ class Session:
             Unavailable: there are records that the client did not hand over; the next session reads
                 from where this one stood.
         """
-        with clients.kafka_errors():
-            low, _ = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=10)
+        with clients.kafka_errors(), call("get_watermark_offsets", _TIMEOUT + SLACK):
+            low, _ = self._consumer.get_watermark_offsets(
+                TopicPartition(*partition), timeout=_TIMEOUT
+            )
         with closing(Scanner(self._settings)) as scanner:
             skipped = next(scanner.offsets(partition, max(since, low), end), None)
         if skipped is not None:
@@ -212,8 +217,8 @@ class Session:
     def _out_of_range(self, message: Message) -> None:
         topic, partition = message.topic() or "", message.partition() or 0
         where = TopicPartition(topic, partition)
-        with clients.kafka_errors():
-            low, high = self._consumer.get_watermark_offsets(where, timeout=10)
+        with clients.kafka_errors(), call("get_watermark_offsets", _TIMEOUT + SLACK):
+            low, high = self._consumer.get_watermark_offsets(where, timeout=_TIMEOUT)
             if (message.offset() or 0) > high:
                 raise ConfigurationError(
                     f"{topic}[{partition}] ends at {high}, but group {self._job.group} had read "
@@ -258,13 +263,14 @@ class Session:
                 self._consumer.commit(offsets=durable, asynchronous=True)
 
     def close(self) -> None:
-        """Leaves the group."""
+        """Leaves the group, and lets go of threads and connections."""
         monitoring.LAG.clear()
-        with suppress(KafkaException, RuntimeError):
+        with suppress(KafkaException, RuntimeError), call("consumer.unsubscribe", _TIMEOUT):
             self._consumer.unsubscribe()
         self._sink.close()
-        with suppress(KafkaException, RuntimeError):
+        with suppress(KafkaException, RuntimeError), call("consumer.close", _TIMEOUT):
             self._consumer.close()
+        self._failure = None
 
     # Called within `consume`. An exception must not cross librdkafka's C code, so it is kept.
 

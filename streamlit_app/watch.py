@@ -14,7 +14,7 @@ from streamlit_app.sources.workers import WorkerState
 
 _RATIO_SPAN: Final = 300.0  # seconds that the share of refused records is taken over
 _RATIO_RECORDS: Final = 100  # records; a share of fewer says nothing
-_NOT_UP: Final = frozenset({"restarting", "not ready", "stopped"})
+_NOT_UP: Final = frozenset({"restarting", "not ready", "hung", "stopped"})
 _TROUBLE: Final = frozenset({Verdict.STALL, Verdict.STOP, Verdict.REWIND, Verdict.ERR})
 
 

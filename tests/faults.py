@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 import psutil
@@ -17,6 +18,11 @@ import pytest
 T = TypeVar("T")
 
 POLL_SECONDS = 0.05
+
+# API keys of Kafka's protocol (https://kafka.apache.org/protocol.html#protocol_api_keys).
+ADD_OFFSETS_TO_TXN = 25
+END_TXN = 26
+TXN_OFFSET_COMMIT = 28
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 30.0, what: str = "") -> T:
@@ -91,17 +97,70 @@ def free_ports(count: int) -> list[int]:
         return [int(each.getsockname()[1]) for each in sockets]
 
 
+class Requests:
+    """Reads the kinds of requests off a client's half of a Kafka connection.
+
+    A request is its length (int32), then its API key (int16) and the rest
+    (https://kafka.apache.org/protocol.html#protocol_messages).
+    """
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._left = 0
+
+    def feed(self, data: bytes) -> list[int]:
+        """The API keys of the requests that begin in these bytes."""
+        found = []
+        while data:
+            if self._left:
+                skipped = min(self._left, len(data))
+                data, self._left = data[skipped:], self._left - skipped
+                continue
+            self._head, data = self._head + data, b""
+            if len(self._head) >= 6:
+                data, self._head = self._head[6:], self._head[:6]
+                found.append(int.from_bytes(self._head[4:6]))
+                self._left = int.from_bytes(self._head[:4]) - 2
+                self._head = b""
+        return found
+
+
+@dataclass(frozen=True)
+class Trap:
+    """What a proxy does when a client sends a request of some kinds.
+
+    Attributes:
+        api_keys: of Kafka's protocol, such as `TXN_OFFSET_COMMIT`.
+        sender: bytes that the request must hold, such as a transactional id.
+        fault: name of a method of the proxy.
+        delivered: whether the request still reaches the broker; its answer never comes back.
+        sprung: is set when it has happened; it happens once.
+    """
+
+    api_keys: frozenset[int]
+    sender: bytes
+    fault: str
+    delivered: bool
+    sprung: threading.Event = field(default_factory=threading.Event)
+
+
 class Proxy:
     """A TCP proxy to 127.0.0.1 whose connections can be cut, stalled and mended.
 
-    `cut` resets what is open and refuses what is new. `stall` keeps connections open and passes
-    nothing on, as a network does that loses every packet. `mend` ends both.
+    `cut` resets what is open and refuses what is new; `reset` only resets. `half_close` ends what
+    the clients read and goes on taking what they write. `stall` keeps connections open and passes
+    nothing on, as a network does that loses every packet. `black_hole` does so with what is open, for
+    good, as a firewall that has forgotten a connection; what is new passes. `mend` ends the others.
     """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._selector = selectors.DefaultSelector()
         self._peers: dict[socket.socket, socket.socket] = {}
+        self._requests: dict[socket.socket, Requests] = {}
+        self._trap: Trap | None = None
+        self._held: list[tuple[socket.socket, bytes]] = []
+        self._forgotten: list[socket.socket] = []
         self._mode = "pass"
         self._guard = threading.Lock()
         self._ended = False
@@ -119,6 +178,8 @@ class Proxy:
         self._thread.join()
         with self._guard:
             self._close_all()
+            for each in self._forgotten:
+                each.close()
             if self._listener:
                 self._listener.close()
             self._selector.close()
@@ -127,24 +188,68 @@ class Proxy:
     def connections(self) -> int:
         return len(self._peers) // 2
 
+    def set_trap(
+        self, *api_keys: int, fault: str, delivered: bool = False, sender: bytes = b""
+    ) -> Trap:
+        """The fault happens when the next request of these kinds comes by."""
+        made = Trap(frozenset(api_keys), sender, fault, delivered)
+        with self._guard:
+            self._trap = made
+        return made
+
     def cut(self) -> None:
         with self._guard:
-            self._mode = "cut"
-            if self._listener:
-                self._selector.unregister(self._listener)
-                self._listener.close()
-                self._listener = None
-            self._close_all()
+            self._inflict("cut")
+
+    def reset(self) -> None:
+        with self._guard:
+            self._inflict("reset")
+
+    def half_close(self) -> None:
+        with self._guard:
+            self._inflict("half_close")
 
     def stall(self) -> None:
         with self._guard:
-            self._mode = "stall"
+            self._inflict("stall")
+
+    def black_hole(self) -> None:
+        with self._guard:
+            self._inflict("black_hole")
 
     def mend(self) -> None:
         with self._guard:
             if self._listener is None:
                 self._listen()
             self._mode = "pass"
+            self._trap = None
+            held, self._held = self._held, []
+            for target, data in held:
+                with contextlib.suppress(OSError):
+                    target.sendall(data)
+
+    def _inflict(self, fault: str) -> None:
+        if fault == "stall":
+            self._mode = "stall"
+            return
+        if fault == "cut":
+            self._mode = "cut"
+            if self._listener:
+                self._selector.unregister(self._listener)
+                self._listener.close()
+                self._listener = None
+        if fault == "half_close":
+            for client in self._requests:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_WR)
+        elif fault == "black_hole":
+            for each in self._peers:
+                self._selector.unregister(each)
+            self._forgotten += self._peers
+            self._peers.clear()
+            self._requests.clear()
+        else:
+            self._close_all()
 
     def _listen(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port))
@@ -176,10 +281,13 @@ class Proxy:
             one.settimeout(5)
             self._peers[one] = other
             self._selector.register(one, selectors.EVENT_READ)
+        self._requests[client] = Requests()
 
     def _pass_on(self, source: socket.socket) -> None:
         try:
             data = source.recv(262_144)
+            if data and source in self._requests and self._springs(source, data):
+                return
             if data:
                 self._peers[source].sendall(data)
                 return
@@ -187,9 +295,24 @@ class Proxy:
             pass
         self._close(source)
 
+    def _springs(self, source: socket.socket, data: bytes) -> bool:
+        """Whether these bytes set off the trap, which has then dealt with them."""
+        keys, trap = self._requests[source].feed(data), self._trap
+        if trap is None or trap.api_keys.isdisjoint(keys) or trap.sender not in data:
+            return False
+        self._trap, target = None, self._peers[source]
+        if trap.delivered:
+            target.sendall(data)
+        elif trap.fault == "stall":
+            self._held.append((target, data))
+        self._inflict(trap.fault)
+        trap.sprung.set()
+        return True
+
     def _close(self, one: socket.socket) -> None:
         for each in (one, self._peers[one]):
             del self._peers[each]
+            self._requests.pop(each, None)
             self._selector.unregister(each)
             # No orderly goodbye: the other side sees a reset.
             with contextlib.suppress(OSError):

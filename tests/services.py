@@ -1,8 +1,9 @@
 """The embedded broker and database as things that a test can start, kill and ask."""
 
+import re
 from pathlib import Path
 
-from faults import free_ports, wait_until
+from faults import Proxy, free_ports, wait_until
 from streamflow.stack.broker import Broker, Node
 from streamflow.stack.database import Database
 from streamflow.stack.part import Health
@@ -88,6 +89,39 @@ class BrokerService(Service):
     @property
     def bootstrap(self) -> str:
         return self.broker.bootstrap
+
+
+class _BrokerBehindProxy(Broker):
+    """Has one more listener, whose clients are sent to the port of a proxy."""
+
+    def __init__(self, node: Node, log: Path, listener: int, proxy: int) -> None:
+        super().__init__(node, log)
+        self._listener = listener
+        self._proxy = proxy
+
+    def _configuration(self) -> str:
+        text = super()._configuration()
+        for name, port in (("listeners", self._listener), ("advertised.listeners", self._proxy)):
+            text = re.sub(rf"(?m)^{name}=.*", rf"\g<0>,PROXIED://127.0.0.1:{port}", text)
+        return re.sub(r"(?m)^listener.security.protocol.map=.*", r"\g<0>,PROXIED:PLAINTEXT", text)
+
+
+class ProxiedBrokerService(Service):
+    """A broker with a proxy before one of its listeners. Its own requests to itself, such as the
+    markers that end transactions, go past the proxy."""
+
+    def __init__(self, directory: Path) -> None:
+        port, controller, listener = free_ports(3)
+        self.proxy = Proxy(listener)
+        broker = _BrokerBehindProxy(
+            Node(1, port, controller, directory / "kafka"),
+            directory / "kafka.log",
+            listener,
+            self.proxy.port,
+        )
+        super().__init__(broker, directory)
+        self.direct = broker.bootstrap
+        self.proxied = f"127.0.0.1:{self.proxy.port}"
 
 
 class DatabaseService(Service):

@@ -72,6 +72,15 @@ def kafka_errors() -> Iterator[None]:
         raise Unavailable("Kafka: an admin request was not answered in time") from error
 
 
+# What librdkafka waits for before it gives up on a connection. A half-open one, whose other end is gone
+# without a word, would otherwise be believed in for a minute.
+_CONNECTION_TIMEOUTS = {
+    "socket.timeout.ms": 10_000,
+    "socket.connection.setup.timeout.ms": 10_000,
+    "socket.keepalive.enable": True,
+}
+
+
 def common_config(settings: Settings) -> dict[str, Any]:
     """What all clients share: where the broker is, and how it is spoken to."""
     config: dict[str, Any] = {
@@ -105,6 +114,7 @@ def producer(settings: Settings, **extra: Any) -> Producer:
     Node clients place them. `extra` are further librdkafka properties, dots as given."""
     return Producer(
         common_config(settings)
+        | _CONNECTION_TIMEOUTS
         | {
             "enable.idempotence": True,
             "acks": "all",
@@ -124,19 +134,23 @@ def producer(settings: Settings, **extra: Any) -> Producer:
 def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
     """A consumer of committed records only. It never commits or resets by itself: where to read
     from is always said, and a position that is gone is an error and not a jump."""
-    config = common_config(settings) | {
-        "group.id": group,
-        "group.protocol": settings.kafka_group_protocol,
-        "isolation.level": "read_committed",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "error",
-        "enable.partition.eof": True,
-        "queued.max.messages.kbytes": 32_768,
-        "fetch.wait.max.ms": 50,
-        "fetch.queue.backoff.ms": 20,
-        "fetch.error.backoff.ms": 100,
-    }
+    config = (
+        common_config(settings)
+        | _CONNECTION_TIMEOUTS
+        | {
+            "group.id": group,
+            "group.protocol": settings.kafka_group_protocol,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "queued.max.messages.kbytes": 32_768,
+            "fetch.wait.max.ms": 50,
+            "fetch.queue.backoff.ms": 20,
+            "fetch.error.backoff.ms": 100,
+        }
+    )
     if settings.kafka_group_protocol == "consumer":
         # Shares out each topic. The default only sees to it that all have as many partitions: of two
         # loaders one got all three of the events and the other those of the topics with little.

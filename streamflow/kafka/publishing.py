@@ -96,8 +96,10 @@ class Publisher:
         return known
 
     def close(self) -> None:
-        """Drops what is not committed; the broker aborts an open transaction."""
+        """Drops what is not committed; the broker aborts an open transaction. As `KafkaSink.close`,
+        by letting go of the producer."""
         self._producer.purge()
+        del self._producer
 
 
 def present(settings: Settings, positions: Collection[Origin]) -> set[Origin]:

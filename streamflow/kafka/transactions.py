@@ -1,17 +1,26 @@
 """Consume, process, produce: a sink whose outputs and positions are one Kafka transaction (G2)."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from streamflow.calls import SLACK, call
 from streamflow.errors import Unavailable
 from streamflow.flow import Limit, Output, Partition
 from streamflow.kafka.clients import kafka_errors, producer, translated
 from streamflow.records import OutRecord, Position
 from streamflow.settings import Settings
 
-_TIMEOUT = 30.0  # seconds; of one call to the coordinator
-_COMMIT_TRIES = 5
+# Seconds. A broker that was killed is up again within these, or the session starts anew.
+_TIMEOUT = 10.0  # of one call to the coordinator
+# It takes milliseconds. When the connection breaks meanwhile it may never return, whatever time-out
+# it is given (librdkafka#5456): the watchdog's limit is its real end.
+_SEND_OFFSETS_TIMEOUT = 5.0
+_COMMITTED_TIMEOUT = 20.0  # longer than the time-out of a transaction whose outcome is open
+_COMMIT_PATIENCE = 15.0  # in which a commit is repeated
+_ACKNOWLEDGED_TIMEOUT = 30.0  # of dead letters
+_TRANSACTION_TIMEOUT = 15.0
 
 
 def transactional_producer(settings: Settings, transactional_id: str) -> Producer:
@@ -24,12 +33,12 @@ def transactional_producer(settings: Settings, transactional_id: str) -> Produce
         settings,
         **{
             "transactional.id": transactional_id,
-            "transaction.timeout.ms": 15_000,
+            "transaction.timeout.ms": int(_TRANSACTION_TIMEOUT * 1000),
             "delivery.timeout.ms": 14_000,
             "linger.ms": 0,
         },
     )
-    with kafka_errors():
+    with kafka_errors(), call("init_transactions", _TIMEOUT + SLACK):
         client.init_transactions(_TIMEOUT)
     return client
 
@@ -68,9 +77,10 @@ class KafkaSink:
         Raises:
             Unavailable: the coordinator does not answer.
         """
-        with kafka_errors():
+        with kafka_errors(), call("consumer.committed", _COMMITTED_TIMEOUT + SLACK):
             found = self._consumer.committed(
-                [TopicPartition(*partition) for partition in partitions], timeout=_TIMEOUT
+                [TopicPartition(*partition) for partition in partitions],
+                timeout=_COMMITTED_TIMEOUT,
             )
         return {
             (each.topic, each.partition): Position(
@@ -103,17 +113,18 @@ class KafkaSink:
             self._producer.begin_transaction()
             self._produce(output.records)
             if output.positions:
-                self._producer.send_offsets_to_transaction(
-                    [
-                        TopicPartition(
-                            each.topic, each.partition, each.offset, metadata=each.metadata
-                        )
-                        for each in output.positions
-                    ],
-                    self._consumer.consumer_group_metadata(),
-                    _TIMEOUT,
-                )
-            persist(lambda: self._producer.commit_transaction(_TIMEOUT))
+                with call("send_offsets_to_transaction", _SEND_OFFSETS_TIMEOUT + SLACK):
+                    self._producer.send_offsets_to_transaction(
+                        [
+                            TopicPartition(
+                                each.topic, each.partition, each.offset, metadata=each.metadata
+                            )
+                            for each in output.positions
+                        ],
+                        self._consumer.consumer_group_metadata(),
+                        _SEND_OFFSETS_TIMEOUT,
+                    )
+            persist(self._commit)
         except KafkaException as error:
             self._abort(error)
             raise translated(error) from error
@@ -122,21 +133,28 @@ class KafkaSink:
 
     def _produce(self, records: list[OutRecord]) -> None:
         produce, poll = self._producer.produce, self._producer.poll
-        for topic, key, value, headers, partition in map(self._sign, records):
-            while True:
-                try:
-                    produce(topic, value, key, partition, headers=headers)  # type: ignore[arg-type]
-                    break
-                except BufferError:
-                    poll(0.1)
-        poll(0)
+        # A full queue has room again when its records are delivered, or too old to be.
+        with call("producer.produce"):
+            for topic, key, value, headers, partition in map(self._sign, records):
+                while True:
+                    try:
+                        produce(topic, value, key, partition, headers=headers)  # type: ignore[arg-type]
+                        break
+                    except BufferError:
+                        poll(0.1)
+            poll(0)
+
+    def _commit(self) -> None:
+        with call("commit_transaction", _TIMEOUT + SLACK):
+            self._producer.commit_transaction(_TIMEOUT)
 
     def _abort(self, error: KafkaException) -> None:
         cause = error.args[0]
         if isinstance(cause, KafkaError) and cause.fatal():
             return
         try:
-            self._producer.abort_transaction(_TIMEOUT)
+            with call("abort_transaction", _TIMEOUT + SLACK):
+                self._producer.abort_transaction(_TIMEOUT)
         except KafkaException as failed:
             raise Unavailable(f"Kafka: a transaction could not be aborted: {failed}") from error
 
@@ -153,18 +171,26 @@ class KafkaSink:
         return []
 
     def close(self) -> None:
-        """Drops what is not committed; the broker aborts an open transaction."""
-        self._producer.purge()
+        """Drops what is not committed; the broker aborts an open transaction.
+
+        Not with ``Producer.close``: that aborts an open transaction first, and waits for it without
+        an end while the coordinator is away. To let go of the producer destroys it, with its threads
+        and connections, in milliseconds.
+        """
+        with call("closing the producer", _TIMEOUT):
+            self._producer.purge()
+            del self._producer
 
 
-def persist(call: Callable[[], None]) -> None:
-    """Repeats a call to the coordinator as long as librdkafka says that it may be repeated."""
-    for attempt in range(_COMMIT_TRIES):
+def persist(commit: Callable[[], None]) -> None:
+    """Repeats a commit as long as librdkafka says that it may be repeated, for a limited time."""
+    deadline = time.monotonic() + _COMMIT_PATIENCE
+    while True:
         try:
-            call()
+            commit()
         except KafkaException as error:
             cause: KafkaError = error.args[0]
-            if not cause.retriable() or attempt == _COMMIT_TRIES - 1:
+            if not cause.retriable() or time.monotonic() > deadline:
                 raise
         else:
             return
@@ -193,7 +219,9 @@ def confirm(client: Producer, records: Sequence[OutRecord]) -> None:
                 on_delivery=delivered,
             )
             client.poll(0)
-        if client.flush(_TIMEOUT):
+        with call("producer.flush", _ACKNOWLEDGED_TIMEOUT + SLACK):
+            left = client.flush(_ACKNOWLEDGED_TIMEOUT)
+        if left:
             raise Unavailable("Kafka did not acknowledge dead letters in time")
     if failures:
         raise Unavailable(f"Kafka refused a dead letter: {failures[0].str()}")

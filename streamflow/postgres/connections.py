@@ -2,21 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
+from streamflow.calls import SLACK, call
 from streamflow.database_url import EXAMPLE
 from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
 from streamflow.settings import Settings
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+_T = TypeVar("_T")
 
 CONNECT_TIMEOUT: Final = 5  # seconds
-STATEMENT_TIMEOUT: Final = 120  # seconds; of a worker: no batch takes so long in good health
+# Seconds; of a worker. No statement of a batch takes so long in good health.
+STATEMENT_TIMEOUT: Final = 25
 LOCK_TIMEOUT: Final = 20  # seconds
 IDLE_TIMEOUT: Final = 60  # seconds that an open transaction may do nothing
+
+# Seconds that an answer may take beyond the statement's time-out, which the server watches.
+_ANSWER_SLACK: Final = 5
 
 # A cut network answers nothing: without these a worker would wait for it for hours.
 _KEEPALIVES: Final[dict[str, Any]] = {
@@ -37,6 +43,37 @@ SET bytea_output = 'hex';
 SET extra_float_digits = 1;
 SET standard_conforming_strings = on
 """
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which every wait for the server has an end of ours.
+
+    ``statement_timeout`` is the server's: it ends nothing where the server, or a pooler before it, is
+    the one that hangs. And TCP's own time-outs see nothing wrong as long as somebody acknowledges
+    packets.
+
+    Attributes:
+        answer_within: seconds for one wait; None for no end.
+    """
+
+    answer_within: float | None = None
+
+    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
+        """As psycopg's, with an end.
+
+        Raises:
+            psycopg.OperationalError: no answer came in time; the connection is closed.
+        """
+        limit = self.answer_within if timeout is None else timeout
+        with call("PostgreSQL", None if limit is None else limit + SLACK):
+            try:
+                return super().wait(gen, interval, timeout=limit)
+            except psycopg.errors._WaitTimeout:  # noqa: SLF001 (psycopg tells to convert it)
+                if timeout is not None:
+                    raise
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer within {limit:g} s") from None
+
 
 # Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _REFUSALS: Final = ("22", "23", "44", "54", "P0")
@@ -64,6 +101,7 @@ def connect(
             f"SET statement_timeout = '{statement_timeout}s'; SET lock_timeout = '{LOCK_TIMEOUT}s';"
             f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'"
         )
+        connection.answer_within = statement_timeout + _ANSWER_SLACK if statement_timeout else None
     return connection
 
 
@@ -89,14 +127,16 @@ def open_connection(url: str, timeout: int, name: str, **options: Any) -> Connec
             "DATABASE_URL holds a parameter that libpq does not know, or is no URL: write "
             f"{EXAMPLE}"
         ) from None
-    connection = psycopg.connect(
-        url,
-        autocommit=True,
-        client_encoding="UTF8",
-        application_name=f"streamflow-{name}",
-        connect_timeout=timeout,
-        **options,
-    )
+    with call("connecting to PostgreSQL"):
+        connection = Connection.connect(
+            url,
+            autocommit=True,
+            client_encoding="UTF8",
+            application_name=f"streamflow-{name}",
+            connect_timeout=timeout,
+            **options,
+        )
+    connection.answer_within = timeout + _ANSWER_SLACK
     try:
         _require_utf8(connection)
         # Not as connection options: poolers refuse those.

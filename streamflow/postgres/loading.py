@@ -14,6 +14,7 @@ import psycopg
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from streamflow.calls import call
 from streamflow.errors import Fenced
 from streamflow.flow import Limit, Output, Partition
 from streamflow.monitoring import DUPLICATES, RECORDS_REJECTED
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 
 _SWITCH_INTERVAL: Final = 0.0005  # seconds
 _ATTEMPTS: Final = 6  # of a transaction that lost against another
+# Seconds. On the slow path a batch is thousands of statements; each has an end of its own.
+_BATCH_LIMIT: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +152,13 @@ class PostgresSink:
         """Returns when everything handed over is durable. Raises as `commit`."""
         running, self._running = self._running, None
         if running is not None:
-            running.result()
+            with call("waiting for a batch in PostgreSQL's hands", _BATCH_LIMIT):
+                running.result()
 
     def close(self) -> None:
         """Waits for the batch in hand, ignoring how it ends, and closes the connection."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        with call("waiting for a batch in PostgreSQL's hands", _BATCH_LIMIT):
+            self._thread.shutdown(wait=True, cancel_futures=True)
         self._running = None
         self._disconnect()
 

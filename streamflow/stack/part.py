@@ -23,14 +23,30 @@ class Health:
         answered: it answered at all; False right after a start.
         ready: it does its work.
         detail: why not.
+        hung: it says itself that it hangs, and where.
     """
 
     answered: bool
     ready: bool
     detail: str = ""
+    hung: bool = False
 
 
 READY = Health(answered=True, ready=True)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a part may be unwell, in seconds, before it is killed and started again.
+
+    Attributes:
+        hung: since it first said that it hangs. A worker ends itself two seconds after that.
+        silent: since it last answered at all, or was started. Longer than a process is stopped for
+            a look at it (SIGSTOP, a debugger), and than a start takes on a busy machine.
+    """
+
+    hung: float = 10.0
+    silent: float = 90.0
 
 
 class Report(Protocol):
@@ -58,6 +74,7 @@ class Part:
         address: where to find it, for people.
         prepare: what it needs before the start (downloads, formatting); may take long.
         stop_seconds: time to finish in order, before it is killed.
+        patience: how long it may be unwell; None leaves it alone however it is.
     """
 
     name: str
@@ -68,3 +85,4 @@ class Part:
     address: str = ""
     prepare: Callable[[Report], None] = prepare_nothing
     stop_seconds: float = 10.0
+    patience: Patience | None = None

@@ -16,7 +16,7 @@ from streamflow.stack.cluster import broker_parts
 from streamflow.stack.database import Database, probe_url
 from streamflow.stack.orchestration import DATABASE as DAGSTER_DATABASE
 from streamflow.stack.orchestration import STOP_SECONDS, URL_VARIABLE, InstanceProbe
-from streamflow.stack.part import READY, Health, Part, Report, Stage
+from streamflow.stack.part import READY, Health, Part, Patience, Report, Stage
 from streamflow.stack.process import Launch, own_command
 from streamflow.stack.state import State
 
@@ -123,11 +123,12 @@ def _worker(
         name=name,
         stage=Stage.WORKERS,
         launch=launch,
-        probe=partial(probe_http, f"{url}/ready"),
+        probe=partial(probe_worker, url),
         ports=(port,),
         address=f"{url}/metrics",
         # A worker has 10 s to finish its batch; a little more before it is killed.
         stop_seconds=11.0,
+        patience=Patience(),
     )
 
 
@@ -201,8 +202,22 @@ def _dashboard(settings: Settings, state: State, environment: Mapping[str, str])
     )
 
 
+def probe_worker(url: str) -> Health:
+    """Asks a worker whether it is ready, and if it is not, whether it is healthy at all.
+
+    ``/ready`` asks the dependencies and may take long while they are away; ``/health`` asks nobody.
+    """
+    found = probe_http(f"{url}/ready")
+    if found.ready:
+        return found
+    health = probe_http(f"{url}/health")
+    if health.answered and not health.ready:
+        return replace(health, hung=True)
+    return replace(found, answered=health.answered)
+
+
 def probe_http(url: str) -> Health:
-    """Asks a worker whether it is ready."""
+    """Asks an address whether all is well there."""
     try:
         with urllib.request.urlopen(url, timeout=PROBE_SECONDS):  # noqa: S310 (our own address)
             return READY

@@ -9,10 +9,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from streamflow.calls import HUNG_EXIT_CODE
 from streamflow.errors import StackError, StreamFlowError
 from streamflow.stack.part import Health, Part, Report, Stage
 from streamflow.stack.process import Child
@@ -36,6 +37,7 @@ class PartState(StrEnum):
     STARTING = "starting"
     UP = "up"
     NOT_READY = "not ready"
+    HUNG = "hung"
     RESTARTING = "restarting"
     STOPPED = "stopped"
     OFF = "off"
@@ -56,6 +58,8 @@ class Member:
     start_at: float | None = None
     up_since: float | None = None
     last_words: str = ""
+    hung_since: float | None = None
+    heard_at: float = 0.0
 
     @property
     def state(self) -> PartState:
@@ -66,6 +70,8 @@ class Member:
             return PartState.RESTARTING if self.start_at is not None else PartState.STOPPED
         if self.health.ready:
             return PartState.UP
+        if self.health.hung:
+            return PartState.HUNG
         return PartState.NOT_READY if self.health.answered else PartState.STARTING
 
     @property
@@ -191,7 +197,8 @@ class Supervisor:
         launch: Callable[..., Any] | None = member.part.launch
         member.started = True
         member.health, member.asked, member.ask_at = UNKNOWN, None, 0.0
-        member.start_at = member.up_since = None
+        member.start_at = member.up_since = member.hung_since = None
+        member.heard_at = time.monotonic()
         if launch is not None:
             pid_file = self._state.run / f"{member.part.name}.json"
             member.child = Child(member.part.name, launch(), pid_file)
@@ -209,10 +216,13 @@ class Supervisor:
         else:
             member.restarts += 1
 
-    def _on_death(self, member: Member, now: float) -> None:
+    def _on_death(self, member: Member, now: float, why: str = "") -> None:
         child = _child(member)
         child.wait(0)
-        member.last_words = child.last_words()
+        member.last_words = why or child.last_words()
+        if why or child.poll() == HUNG_EXIT_CODE:
+            # What hangs is no crash loop: it took its time, and is better started again at once.
+            member.failures = 0
         member.child, member.health = None, UNKNOWN
         settled = member.up_since is not None and now - member.up_since > SETTLED_SECONDS
         if settled:
@@ -230,6 +240,7 @@ class Supervisor:
             # A process that was replaced meanwhile is not judged by its predecessor's answer.
             if member.child or member.part.launch is None:
                 self._judge(member, member.asked.result(), now)
+                self._end_if_hung(member, now)
             member.asked = None
             pause = PROBE_PAUSE_SECONDS if member.health.ready else TICK_SECONDS
             member.ask_at = now + pause
@@ -238,9 +249,15 @@ class Supervisor:
             member.asked = self._pool.submit(member.part.probe)
 
     def _judge(self, member: Member, health: Health, now: float) -> None:
+        if health.answered:
+            member.heard_at = now
+        if not health.hung:
+            member.hung_since = None
+        elif member.hung_since is None:
+            member.hung_since = now
         if not health.ready and member.up_since is not None:
             # It was up before, so its silence is no start.
-            health = Health(answered=True, ready=False, detail=health.detail)
+            health = replace(health, answered=True)
         was_ready, member.health = member.health.ready, health
         if health.ready and not was_ready:
             member.up_since = now
@@ -248,6 +265,20 @@ class Supervisor:
                 self._report.say(f"{member.part.name} is up again (restarts: {member.restarts})")
         elif was_ready and not health.ready:
             self._report.say(f"{member.part.name} is not ready: {health.detail}")
+
+    def _end_if_hung(self, member: Member, now: float) -> None:
+        """Kills a process that is past its part's patience; `_tick` then sees its end."""
+        child, patience = member.child, member.part.patience
+        if child is None or patience is None or child.poll() is not None:
+            return
+        if member.hung_since is not None and now - member.hung_since > patience.hung:
+            why = member.health.detail
+        elif now - member.heard_at > patience.silent:
+            why = f"has not answered for {now - member.heard_at:.0f} s"
+        else:
+            return
+        child.kill()
+        self._on_death(member, now, f"{why} and was killed")
 
     def _write_snapshot(self, *, always: bool = False) -> None:
         parts = json.dumps([member.describe() for member in self.members])

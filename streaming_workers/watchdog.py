@@ -1,0 +1,164 @@
+"""The watchdog: ends a process whose loop hangs, after saying in which call (G9, G10).
+
+A hung call into a client library cannot be interrupted: neither a signal nor another thread ends it,
+and closing the client waits for the call. What is not committed is read again, so ending the process
+is safe, and whoever supervises it starts it again.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+import structlog
+
+from streamflow.calls import CALLS, HUNG_EXIT_CODE, Activity, Calls
+
+log = structlog.get_logger()
+
+# Seconds that a stall is shown by /ready and /health before the process ends.
+_SHOWN: Final = 2.0
+_TICK: Final = 0.25  # seconds
+# A pause between two ticks that tells of a stopped process or machine (SIGSTOP), in seconds.
+_PAUSED: Final = 2.0
+_LAST_LINE: Final = 2.0  # seconds to write the last line of the log
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A thread that gave no sign of life within its limit.
+
+    Attributes:
+        call: where it hangs.
+        seconds: how long.
+        limit: how long it may, in seconds.
+    """
+
+    call: str
+    seconds: float
+    limit: float
+
+    def __str__(self) -> str:
+        return f"hangs in {self.call} for {self.seconds:.0f} s (limit {self.limit:g} s)"
+
+
+class Judge:
+    """Decides what has stalled. Pure: the clock is handed in.
+
+    Args:
+        limit: seconds for calls that name no limit of their own, and for a turn of the loop.
+        locate: where the thread of an ident is, for a loop that is in no named call.
+    """
+
+    def __init__(self, limit: float, locate: Callable[[int], str]) -> None:
+        self._limit = limit
+        self._locate = locate
+        self._ticked: float | None = None
+        self._resumed = float("-inf")
+
+    def tick(self, now: float) -> None:
+        """To be called every fraction of a second. A gap means that the whole process stood still:
+        then its calls had no time either, and their limits begin anew."""
+        if self._ticked is not None and now - self._ticked > _PAUSED:
+            self._resumed = now
+        self._ticked = now
+
+    def find_stall(self, now: float, activities: Mapping[int, Activity]) -> Stall | None:
+        """The worst of the threads that are past their limits."""
+        paused = self._ticked is not None and now - self._ticked > _PAUSED
+        if paused:
+            return None
+        worst: Stall | None = None
+        for thread, activity in activities.items():
+            calls = activity.calls.copy()
+            if not calls and not activity.loop:
+                continue
+            name, own = calls[-1] if calls else ("", None)
+            limit = self._limit if own is None else own
+            seconds = now - max(activity.since, self._resumed)
+            past = seconds - limit
+            if past > 0 and (worst is None or past > worst.seconds - worst.limit):
+                worst = Stall(name or self._locate(thread), seconds, limit)
+        return worst
+
+
+class Watchdog:
+    """Watches the calls of this process from a thread of its own. Use as a context manager.
+
+    Args:
+        limit: seconds; see `Judge`.
+        worker: who hangs, for the log.
+        calls: what is watched.
+        end: ends the process at once.
+    """
+
+    def __init__(
+        self,
+        limit: float,
+        worker: str,
+        calls: Calls = CALLS,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._worker = worker
+        self._calls = calls
+        self._end = end
+        self._judge = Judge(limit, _place)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def turned(self) -> None:
+        """The loop of the calling thread has turned."""
+        self._calls.turned()
+
+    def stall(self) -> Stall | None:
+        """What hangs now, if anything does. May be called from any thread."""
+        return self._judge.find_stall(time.monotonic(), self._calls.activities())
+
+    def health(self) -> tuple[bool, str]:
+        """For ``/health``."""
+        stall = self.stall()
+        return (True, "the loop turns") if stall is None else (False, str(stall))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._calls.ended()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_TICK):
+            self._judge.tick(time.monotonic())
+            stall = self.stall()
+            if stall is not None and stall.seconds > stall.limit + _SHOWN:
+                self._give_up(stall)
+                return
+
+    def _give_up(self, stall: Stall) -> None:
+        # The log may be what hangs, for instance a pipe that nobody reads.
+        timer = threading.Timer(_LAST_LINE, self._end, (HUNG_EXIT_CODE,))
+        timer.daemon = True
+        timer.start()
+        log.error(
+            "stalled",
+            worker=self._worker,
+            call=stall.call,
+            seconds=round(stall.seconds, 1),
+            limit=stall.limit,
+            exit_code=HUNG_EXIT_CODE,
+            advice="nothing is lost: what is not committed is read again after a restart",
+        )
+        self._end(HUNG_EXIT_CODE)
+
+
+def _place(thread: int) -> str:
+    """The function that a thread is in."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 (documented, for debuggers)
+    if frame is None:
+        return "its loop"
+    code = frame.f_code
+    return f"{code.co_qualname} ({os.path.basename(code.co_filename)}:{frame.f_lineno})"  # noqa: PTH119

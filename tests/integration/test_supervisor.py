@@ -1,0 +1,103 @@
+"""What the supervisor does about a process that lives and works no more: real processes."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from faults import free_ports, stalled, wait_until
+from services import Quiet
+from streamflow.settings import Settings
+from streamflow.stack.part import Part, Patience, Stage
+from streamflow.stack.parts import probe_worker
+from streamflow.stack.process import Launch
+from streamflow.stack.signals import StopSignals
+from streamflow.stack.state import state_of
+from streamflow.stack.supervisor import Member, Supervisor
+
+pytestmark = pytest.mark.integration
+
+# Is ready for as long as its file is there, then says that it hangs, and goes on living.
+WORKER = """
+import sys, threading
+from pathlib import Path
+from streamflow.monitoring import HealthServer
+well = Path(sys.argv[2]).exists
+def health():
+    return (well(), "hangs in send_offsets_to_transaction for 9 s (limit 8 s)")
+with HealthServer("127.0.0.1", int(sys.argv[1]), health, health):
+    threading.Event().wait()
+"""
+
+
+@contextmanager
+def supervised(
+    tmp_path: Path, patience: Patience
+) -> Iterator[tuple[Member, Callable[[Callable[[], bool]], None], Quiet]]:
+    """A worker under a supervisor, a way to let that work until something is so, and its report."""
+    [port] = free_ports(1)
+    (tmp_path / "well").touch()
+    command = (sys.executable, "-c", WORKER, str(port), str(tmp_path / "well"))
+    part = Part(
+        name="validator",
+        stage=Stage.WORKERS,
+        launch=lambda: Launch(command=command, log=tmp_path / "validator.log"),
+        probe=partial(probe_worker, f"http://127.0.0.1:{port}"),
+        patience=patience,
+    )
+    state = state_of(Settings(STREAMFLOW_STATE_DIR=tmp_path / "state"))
+    state.create()
+    report = Quiet()
+    with StopSignals() as signals:
+        supervisor = Supervisor(state, [part], report, signals)
+        [member] = supervisor.members
+
+        def turn(condition: Callable[[], bool]) -> bool:
+            supervisor._tick()
+            return condition()
+
+        try:
+            supervisor.start(Stage.WORKERS)
+            wait_until(lambda: turn(lambda: str(member.state) == "up"), 30, "the first start")
+            yield member, lambda condition: wait_until(lambda: turn(condition), 30) and None, report
+        finally:
+            supervisor.stop()
+
+
+def test_a_worker_that_says_that_it_hangs_is_started_again(tmp_path: Path) -> None:
+    with supervised(tmp_path, Patience(hung=1.0)) as (member, until, report):
+        assert member.child is not None
+        first = member.child.pid
+        (tmp_path / "well").unlink()
+        until(lambda: str(member.state) == "hung")
+        assert member.detail == "hangs in send_offsets_to_transaction for 9 s (limit 8 s)"
+        until(lambda: str(member.state) == "restarting")
+        assert member.detail.startswith("hangs in send_offsets_to_transaction")
+        (tmp_path / "well").touch()
+        until(lambda: str(member.state) == "up")
+        assert member.child.pid != first
+        assert member.restarts == 1
+    assert any("and was killed: starting it" in line for line in report.lines)
+
+
+def test_a_worker_that_does_not_answer_at_all_is_started_again(tmp_path: Path) -> None:
+    with supervised(tmp_path, Patience(silent=4.0)) as (member, until, report):
+        assert member.child is not None
+        with stalled(member.child.pid):
+            until(lambda: str(member.state) == "restarting")
+        until(lambda: str(member.state) == "up")
+        assert member.restarts == 1
+    assert any("has not answered for" in line for line in report.lines)
+
+
+def test_a_worker_that_stands_still_for_a_while_is_left_alone(tmp_path: Path) -> None:
+    with supervised(tmp_path, Patience(silent=30.0)) as (member, until, _report):
+        assert member.child is not None
+        first = member.child.pid
+        with stalled(first):
+            until(lambda: str(member.state) == "not ready")
+        until(lambda: str(member.state) == "up")
+        assert (member.child.pid, member.restarts) == (first, 0)
