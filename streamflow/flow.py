@@ -10,7 +10,7 @@ from datetime import date
 from typing import NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
-from streamflow.records import Origin, OutRecord, Position, Record
+from streamflow.records import Gap, Log, Origin, OutRecord, Position, Record
 
 Partition = tuple[str, int]
 
@@ -23,11 +23,13 @@ class Batch:
         records: in the order of their offsets within each partition, partitions interleaved.
         positions: where each partition that moved now stands; without records, past markers.
         now: the worker's monotonic clock, in seconds.
+        gaps: what the positions pass that cannot be read any more.
     """
 
     records: Sequence[Record]
     positions: list[Position]
     now: float = 0.0
+    gaps: Sequence[Gap] = ()
 
 
 class Replay(NamedTuple):
@@ -69,6 +71,8 @@ class Output:
         days: the days (UTC) of the events in `rows` and `replays`, by table.
         counts: of the records read, per partition; kept beside the positions.
         rejected: index in the batch, and cause, of each refused record.
+        gaps: what the positions pass that was lost; filled in by whoever read the batch.
+        logs: which log the positions count in; filled in by whoever read the batch.
     """
 
     positions: list[Position]
@@ -80,6 +84,8 @@ class Output:
     days: dict[str, set[date]] = field(default_factory=dict)
     counts: dict[Partition, Count] = field(default_factory=dict)
     rejected: list[tuple[int, ErrorCode]] = field(default_factory=list)
+    gaps: Sequence[Gap] = ()
+    logs: Mapping[Partition, Log] = field(default_factory=dict)
 
 
 class Sink(Protocol):

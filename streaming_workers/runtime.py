@@ -16,9 +16,11 @@ import structlog
 from confluent_kafka import KafkaException
 
 from streamflow import monitoring
-from streamflow.errors import CircuitOpen, Fenced, StreamFlowError, Unavailable
+from streamflow.errors import CircuitOpen, Fenced, OffsetsReused, StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.topic_ids import TopicWatch, topic_ids
+from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.backoff import backoff
 from streaming_workers.breaker import Breaker
@@ -66,6 +68,7 @@ class Worker:
         self._ping = ping
         self._dependencies = monitoring.CachedProbe(self._probe_dependencies)
         self._admin = clients.admin(settings)
+        self._topics = TopicWatch(self._admin)
         self._reporter = Reporter.of(settings, job.name)
 
     def run(self, health_port: int = 0) -> None:
@@ -124,6 +127,9 @@ class Worker:
             except CircuitOpen as error:
                 self._joined = False
                 self._wait_for_another(error)
+            except OffsetsReused as error:
+                self._joined = False
+                self._wait_until_accepted(error)
             except (Unavailable, Fenced) as error:
                 self._joined = False
                 self._trouble = str(error)
@@ -140,7 +146,7 @@ class Worker:
 
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
-        session = Session(self._settings, self._job, self._make_sink, self._tell)
+        session = Session(self._settings, self._job, self._make_sink, self._tell, self._topics)
         breaker = Breaker(
             self._settings.breaker_window,
             self._settings.breaker_ratio,
@@ -192,6 +198,36 @@ class Worker:
                 elif self._committed() not in (None, stuck_at):
                     log.info("going on", why="another worker got past")
                     return
+
+    def _wait_until_accepted(self, error: OffsetsReused) -> None:
+        """Stays alive, not ready and out of the group until a person has decided: what accepts a
+        recreated topic commits new offsets for every group."""
+        self._trouble = str(error)
+        log.error("offsets reused", why=self._trouble)
+        stuck_at = self._stands_at(error.topic)
+        while not self._stop.wait(_ASK_EVERY):
+            self._turned = time.monotonic()
+            found = self._stands_at(error.topic)
+            if stuck_at is None:
+                stuck_at = found
+            elif found and found != stuck_at and self._is_of_current_topic(found, error.topic):
+                log.info("going on", why=f"topic {error.topic} was accepted")
+                return
+
+    def _stands_at(self, topic: str) -> dict[Partition, Position] | None:
+        """What the group has committed in a topic; None where Kafka does not answer."""
+        try:
+            partitions = offsets.partitions_of(self._admin, [topic])
+            return offsets.committed(self._settings, self._job.group, partitions)
+        except StreamFlowError:
+            return None
+
+    def _is_of_current_topic(self, found: Mapping[Partition, Position], topic: str) -> bool:
+        try:
+            current = topic_ids(self._admin, [topic])[topic]
+        except StreamFlowError:
+            return False
+        return all(position.log.topic_id == current for position in found.values())
 
     def _committed(self) -> dict[Partition, int] | None:
         try:

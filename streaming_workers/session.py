@@ -10,11 +10,12 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streamflow import monitoring
-from streamflow.errors import ConfigurationError, Fenced, StreamFlowError, Unavailable
+from streamflow.errors import Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition
-from streamflow.kafka import clients
+from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.scan import Scanner
-from streamflow.records import Position, Record
+from streamflow.kafka.topic_ids import TopicWatch
+from streamflow.records import Gap, Log, Position, Record
 from streamflow.settings import Settings
 from streaming_workers.job import Job, SinkFactory
 from streaming_workers.observation import Observation
@@ -22,6 +23,7 @@ from streaming_workers.observation import Observation
 log = structlog.get_logger()
 
 _LAG_EVERY = 1.0  # seconds
+_TOPICS_EVERY = 5.0  # seconds; without records it is enough to notice it soon
 _MARKER = 1  # offset that the end of a transaction takes
 
 
@@ -33,6 +35,7 @@ class Session:
         job: whose topics are read, and who minds the partitions.
         make_sink: makes the sink that outputs are committed to.
         on_durable: is told of each batch once it is durable.
+        topics: notices recreated topics; the process's own, so that it knows them from before.
     """
 
     def __init__(
@@ -41,11 +44,16 @@ class Session:
         job: Job,
         make_sink: SinkFactory,
         on_durable: Callable[[Observation], None],
+        topics: TopicWatch | None = None,
     ) -> None:
         self._settings = settings
         self._job = job
         self._on_durable = on_durable
+        self._topics = topics or TopicWatch(clients.admin(settings))
+        self._topics_checked = time.monotonic()
         self._read_to: dict[Partition, int] = {}
+        self._logs: dict[Partition, Log] = {}
+        self._gaps: dict[Partition, Gap] = {}
         self._ends: dict[Partition, int] = {}
         self._given_away: set[Partition] = set()
         self._failure: StreamFlowError | None = None
@@ -83,6 +91,7 @@ class Session:
 
         Raises:
             Unavailable: the broker, or a dependency while partitions were taken over.
+            OffsetsReused: a topic was recreated, or a log truncated.
         """
         self._moved = False
         self._given_away.clear()
@@ -92,9 +101,18 @@ class Session:
             raise self._failure
         self._tell_lag()
         records = self._sound(messages)
-        return Batch(
-            cast("list[Record]", records), self._moved_positions(records), time.monotonic()
-        )
+        moved = self._moved_positions(records)
+        gaps, self._gaps = list(self._gaps.values()), {}
+        if moved:
+            self._topics.ask()
+        elif time.monotonic() - self._topics_checked > _TOPICS_EVERY:
+            self._check_topics()
+        return Batch(cast("list[Record]", records), moved, time.monotonic(), gaps)
+
+    def _check_topics(self) -> None:
+        self._topics.ask()
+        self._topics.check()
+        self._topics_checked = time.monotonic()
 
     def _moved_positions(self, records: Sequence[Message]) -> list[Position]:
         """Where each partition now stands, for those that moved.
@@ -118,7 +136,20 @@ class Session:
             if offset > self._read_to.get(partition, offset):
                 self._read_to[partition] = offset
                 moved.append(Position(*partition, offset))
-        return moved
+        self._note_epochs(moved)
+        read = {(each.topic, each.partition) for each in moved}
+        return moved + [
+            Position(*partition, gap.end)
+            for partition, gap in self._gaps.items()
+            if partition not in read
+        ]
+
+    def _note_epochs(self, moved: Sequence[Position]) -> None:
+        with clients.kafka_errors():
+            found = self._consumer.position(
+                [TopicPartition(each.topic, each.partition) for each in moved]
+            )
+        self._logs = offsets.with_epochs(self._logs, found)
 
     def _require_empty(self, partition: Partition, since: int, end: int) -> None:
         """Makes sure that what an end-of-partition event jumps over are no records: more than one
@@ -177,38 +208,32 @@ class Session:
         ]
 
     def _judge(self, error: KafkaError, message: Message) -> None:
+        partition = (message.topic() or "", message.partition() or 0)
         if error.code() == KafkaError._PARTITION_EOF:
-            partition = (message.topic() or "", message.partition() or 0)
             self._ends[partition] = message.offset() or 0
             return
-        where = f"{message.topic()}[{message.partition()}]"
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            self._out_of_range(message)
-            return
+        if (cause := continuity.reused(error, *partition)) is not None:
+            # A recreated topic may look truncated: say which it is.
+            self._check_topics()
+            raise cause
+        where = f"{partition[0]}[{partition[1]}]"
+        if continuity.is_out_of_range(error):
+            # No seek: librdkafka refuses it for a partition that it does not fetch
+            # (librdkafka#2961). The next session compares the position with the log.
+            raise Unavailable(f"{where} has no record at offset {message.offset()} (any more)")
         raise clients.translated(KafkaException(error)) from Unavailable(where)
 
-    def _out_of_range(self, message: Message) -> None:
-        topic, partition = message.topic() or "", message.partition() or 0
-        where = TopicPartition(topic, partition)
-        with clients.kafka_errors():
-            low, high = self._consumer.get_watermark_offsets(where, timeout=10)
-            if (message.offset() or 0) > high:
-                raise ConfigurationError(
-                    f"{topic}[{partition}] ends at {high}, but group {self._job.group} had read "
-                    "further: the topic was made anew; reset the group, or give it a new name"
-                )
-            log.error(
-                "records lost to retention",
-                topic=topic,
-                partition=partition,
-                going_on_from=low,
-                advice="raise the topic's retention, or keep the worker running",
-            )
-            where.offset = low
-            self._consumer.seek(where)
-
     def commit(self, batch: Batch, output: Output) -> None:
-        """Hands an output to the sink. Raises as `Sink.commit` does."""
+        """Hands an output to the sink, unless a record in it may be of a recreated topic.
+
+        Raises:
+            OffsetsReused: a topic was recreated since its partitions were taken over.
+            StreamFlowError: as `Sink.commit` does.
+        """
+        self._topics.check()
+        self._topics_checked = time.monotonic()
+        output.gaps = batch.gaps
+        output.logs = self._logs
         self._sink.commit(output)
         self._handed_over.append(Observation.of(batch, output))
         self._tell_durable()
@@ -227,7 +252,7 @@ class Session:
         """Commits positions that are kept elsewhere, for lag displays only: a failure costs nothing
         but a stale display until the next one."""
         durable = [
-            TopicPartition(each.topic, each.partition, each.offset)
+            offsets.as_committed(each, self._logs[each.topic, each.partition])
             for each in self._sink.take_durable()
             if (each.topic, each.partition) in self._read_to
         ]
@@ -253,16 +278,32 @@ class Session:
             # Records of this call could be of either assignment.
             self._failure = Unavailable("partitions were given away and came back at once")
         try:
-            starts = self._job.assign(self._sink.resume(wanted)) if wanted else {}
+            starts = self._take_over(wanted) if wanted else {}
         except StreamFlowError as error:
             self._failure = error
             starts = {}
         consumer.incremental_assign(
-            [TopicPartition(*partition, offset) for partition, offset in starts.items()]
+            [
+                continuity.as_start(Position(*partition, offset, log=self._logs[partition]))
+                for partition, offset in starts.items()
+            ]
         )
         self._read_to.update(starts)
-        self.joined = True
+        self.joined = self._failure is None
         log.info("assigned", partitions=_names(wanted))
+
+    def _take_over(self, wanted: Sequence[Partition]) -> dict[Partition, int]:
+        """Where to read each partition from; what is gone is a gap, which the next batch passes."""
+        positions, gaps, logs = continuity.take_over(
+            self._settings,
+            self._job.group,
+            self._consumer,
+            self._topics,
+            self._sink.resume(wanted),
+        )
+        self._gaps.update(gaps)
+        self._logs.update(logs)
+        return self._job.assign(positions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._moved = True
@@ -286,6 +327,8 @@ class Session:
         for partition in partitions:
             self._read_to.pop(partition, None)
             self._ends.pop(partition, None)
+            self._gaps.pop(partition, None)
+            self._logs.pop(partition, None)
             with suppress(KeyError):
                 monitoring.LAG.remove(*partition)
 

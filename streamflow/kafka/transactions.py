@@ -7,7 +7,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from streamflow.errors import Unavailable
 from streamflow.flow import Output, Partition
 from streamflow.kafka.clients import kafka_errors, producer, translated
-from streamflow.records import OutRecord, Position
+from streamflow.kafka.offsets import as_committed, committed_position
+from streamflow.kafka.position_metadata import LostRange, PositionMetadata
+from streamflow.records import Log, OutRecord, Position
 from streamflow.settings import Settings
 
 _TIMEOUT = 30.0  # seconds; of one call to the coordinator
@@ -50,6 +52,7 @@ class KafkaSink:
     def __init__(self, settings: Settings, consumer: Consumer, transactional_id: str) -> None:
         self._consumer = consumer
         self._producer = transactional_producer(settings, transactional_id)
+        self._lost: dict[Partition, tuple[LostRange, ...]] = {}
 
     def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
         """What the group has committed. Waits for transactions whose outcome is still open.
@@ -61,12 +64,14 @@ class KafkaSink:
             found = self._consumer.committed(
                 [TopicPartition(*partition) for partition in partitions], timeout=_TIMEOUT
             )
+        self._lost.update(
+            {
+                (each.topic, each.partition): PositionMetadata.parse(each.metadata).lost
+                for each in found
+            }
+        )
         return {
-            (each.topic, each.partition): Position(
-                each.topic, each.partition, each.offset, each.metadata or ""
-            )
-            if each.offset >= 0
-            else None
+            (each.topic, each.partition): committed_position(each) if each.offset >= 0 else None
             for each in found
         }
 
@@ -75,7 +80,8 @@ class KafkaSink:
 
         1. begin;
         2. produce the records (asynchronously: errors show at the commit);
-        3. add the positions, with the group's generation, so that a zombie is refused;
+        3. add the positions, with what they pass unread beside them, and with the group's
+           generation, so that a zombie is refused;
         4. flush and commit.
 
         If the outcome of 4 is unknown, this sink is of no more use: the caller closes it, and the
@@ -85,14 +91,19 @@ class KafkaSink:
             Unavailable: nothing was committed, or the outcome is unknown.
             Fenced: nothing was committed, the partitions are another's now.
         """
+        for topic, partition, first, end, cause in output.gaps:
+            known = self._lost.get((topic, partition), ())
+            self._lost[topic, partition] = (*known, LostRange(first, end, cause))
         try:
             self._producer.begin_transaction()
             self._produce(output.records)
             if output.positions:
                 self._producer.send_offsets_to_transaction(
                     [
-                        TopicPartition(
-                            each.topic, each.partition, each.offset, metadata=each.metadata
+                        as_committed(
+                            each,
+                            output.logs.get((each.topic, each.partition), Log()),
+                            self._lost.get((each.topic, each.partition), ()),
                         )
                         for each in output.positions
                     ],

@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from streamflow.errors import Fenced
 from streamflow.flow import Output, Partition, Replay
 from streamflow.monitoring import DUPLICATES
-from streamflow.postgres import positions, replays, storing
+from streamflow.postgres import gaps, positions, replays, storing
 from streamflow.postgres.connections import (
     Connection,
     connect,
@@ -107,11 +107,10 @@ class PostgresSink:
         self.flush()
         with self._starting_anew_on_error(), translated():
             found = positions.read(self._connected(), self._group, partitions)
-        self._left_at.update(found)
-        return {
-            partition: Position(*partition, offset) if offset else None
-            for partition, offset in found.items()
-        }
+        self._left_at.update(
+            {partition: position.offset if position else 0 for partition, position in found.items()}
+        )
+        return found
 
     def commit(self, output: Output) -> None:
         """Hands a batch to the database, once the one before is kept.
@@ -122,7 +121,7 @@ class PostgresSink:
         2. compare them with where this process had left them: Fenced if another has moved them;
         3. store the rows;
         4. produce the dead letters, and wait until the broker has them;
-        5. move the positions;
+        5. move the positions, and write down what they pass unread;
         6. commit.
 
         The partitions for new days are made before, on their own. If rows are there already, or
@@ -222,7 +221,8 @@ class PostgresSink:
             letters = [self._refuse(record, reason) for record, reason in stored.refused]
             if output.records or letters:
                 self._deliver([*output.records, *letters])
-            positions.move(connection, self._group, output.positions, output.counts)
+            positions.move(connection, self._group, output.positions, output.counts, output.logs)
+            gaps.keep(connection, self._group, output.gaps)
         return stored
 
     def _expected(self, output: Output) -> dict[Partition, int]:
