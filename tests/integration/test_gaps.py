@@ -1,7 +1,8 @@
 """Records that are gone before they were read, and topics that are not what they were: noticed, told
 once with range and cause, kept, and passed."""
 
-from contextlib import closing
+import urllib.error
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import orjson
@@ -16,10 +17,14 @@ from pipeline import (
     events,
     produce,
     stored_values,
+    streamflow,
     topic_bounds,
     workers,
 )
+from streamflow.errors import Unavailable
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.topic_ids import topic_ids
+from streamflow.kafka.topics import provision
 from streamflow.postgres.connections import session
 from streamflow.postgres.gaps import import_gaps
 from streamflow.records import Gap
@@ -194,3 +199,188 @@ def test_a_gap_that_was_acknowledged_stays_acknowledged(
         connection.execute("UPDATE gaps SET acknowledged_at = now(), acknowledged_by = 'ann'")
     assert gaps_of(stack_settings, "validator")
     assert count(stack_settings, "SELECT count(*) FROM gaps WHERE acknowledged_at IS NULL") == 0
+
+
+def produce_to_first(settings: Settings, values: list[bytes]) -> None:
+    """To partition 0, so that their offsets there are known."""
+    client = clients.producer(settings)
+    for value in values:
+        client.produce(f"{settings.prefix}user-events", value, b"ann", 0)
+    assert client.flush(30) == 0
+
+
+def recreate(settings: Settings, topic: str = "user-events") -> None:
+    delete(settings, topic)
+    streams = load_streams(settings)
+
+    def made() -> bool:
+        try:
+            provision(settings, streams)
+        except Unavailable:  # it is still being deleted
+            return False
+        return len(topic_bounds(settings, topic)) == 3
+
+    wait_until(made, 30, "the topic to be recreated")
+
+
+def delete(settings: Settings, topic: str = "user-events") -> None:
+    name, client = f"{settings.prefix}{topic}", clients.admin(settings)
+    client.delete_topics([name])[name].result(20)
+
+
+def readiness(worker: WorkerProcess) -> tuple[int, str]:
+    try:
+        return 200, worker.get("/ready")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def assert_waits_for_a_person(worker: WorkerProcess, settings: Settings) -> None:
+    wait_until(lambda: worker.said('"offsets reused"'), 40, f"{worker.name} to notice")
+    command = f"streamflow topics --accept-recreated {settings.prefix}user-events"
+    assert worker.said("was deleted and recreated")
+    assert worker.said(command)
+    code, why = readiness(worker)
+    assert code == 503
+    assert command in why
+    assert "last turn" in worker.get("/health")
+
+
+def rows_by_topic(settings: Settings) -> dict[str, dict[str, int]]:
+    """Events, notifications and counted events, by the topic that they are said to come from."""
+    queries = {
+        "events": "SELECT origin_topic, count(*) FROM events GROUP BY 1",
+        "notifications": "SELECT origin_topic, count(*) FROM notifications GROUP BY 1",
+        "counted": "SELECT origin_topic, sum(count)::int FROM window_counts GROUP BY 1",
+    }
+    with psycopg.connect(settings.database) as connection:
+        return {
+            name: dict(connection.execute(query.encode()).fetchall())
+            for name, query in queries.items()
+        }
+
+
+def wait_for_rows(settings: Settings, expected: dict[str, int]) -> None:
+    def there() -> bool:
+        return all(found == expected for found in rows_by_topic(settings).values())
+
+    try:
+        wait_until(there, 60)
+    except AssertionError:
+        assert rows_by_topic(settings) == dict.fromkeys(rows_by_topic(settings), expected)
+
+
+def accept(settings: Settings) -> str:
+    done = streamflow(
+        settings, "topics", "--accept-recreated", f"{settings.prefix}user-events", "--yes"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def topic_id(settings: Settings) -> str:
+    topic = f"{settings.prefix}user-events"
+    return topic_ids(clients.admin(settings), [topic])[topic]
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
+def test_a_recreated_topic_is_noticed_and_accepted(
+    running: bool, stack_settings: Settings, tmp_path: Path
+) -> None:
+    topic = f"{stack_settings.prefix}user-events"
+    before = topic_id(stack_settings)
+    produce_to_first(stack_settings, events(10)[0])
+    with ExitStack() as stack:
+        first = stack.enter_context(workers(stack_settings, folder(tmp_path, "first")))
+        wait_for_rows(stack_settings, {topic: 10})
+        if not running:
+            assert [first[name].stop() for name in WORKERS] == [0, 0, 0]
+        recreate(stack_settings)
+        produce_to_first(stack_settings, events(20, seed=2)[0])
+        found = (
+            first
+            if running
+            else stack.enter_context(workers(stack_settings, folder(tmp_path, "second")))
+        )
+        assert_waits_for_a_person(found["loader"], stack_settings)
+        if running:
+            # They had read the old one; what Kafka knew of that was deleted with the topic.
+            assert_waits_for_a_person(found["validator"], stack_settings)
+            assert_waits_for_a_person(found["analytics"], stack_settings)
+        assert rows_by_topic(stack_settings)["events"] == {topic: 10}
+        said = accept(stack_settings)
+        assert f"topic name {topic}@{before}" in said
+        wait_for_rows(stack_settings, {f"{topic}@{before}": 10, topic: 20})
+        assert count(stack_settings, "SELECT count(*) FROM duplicates") == 0
+        if running:
+            for worker in found.values():
+                wait_until(lambda worker=worker: readiness(worker)[0] == 200, 30, worker.name)
+        # Safe to repeat, and nothing is counted or set aside twice.
+        assert "nothing is stored of another topic" in accept_when_stopped(stack_settings, found)
+    assert set(rows_by_topic(stack_settings)["events"].items()) == {
+        (f"{topic}@{before}", 10),
+        (topic, 20),
+    }
+    with psycopg.connect(stack_settings.database) as connection:
+        kept = connection.execute(
+            "SELECT topic, partition, first_offset, cause, acknowledged_at FROM gaps"
+            " WHERE reader = %s ORDER BY partition",
+            [stack_settings.group("loader")],
+        ).fetchall()
+    assert (f"{topic}@{before}", 0, 10, "recreated", None) in kept
+
+
+def accept_when_stopped(settings: Settings, running: dict[str, WorkerProcess]) -> str:
+    assert [worker.stop() for worker in running.values()] == [0, 0, 0]
+    return accept(settings)
+
+
+def test_old_records_that_were_never_read_are_a_gap(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """The validator had read 40 of them, the loader 10: what it knows of the end is kept."""
+    topic = f"{stack_settings.prefix}user-events"
+    before = topic_id(stack_settings)
+    produce_to_first(stack_settings, events(10)[0])
+    with workers(stack_settings, folder(tmp_path, "first")):
+        wait_for_rows(stack_settings, {topic: 10})
+    produce_to_first(stack_settings, events(30, seed=2)[0])
+    with workers(stack_settings, folder(tmp_path, "second"), ["validator"]):
+        wait_caught_up(stack_settings, "validator")
+    recreate(stack_settings)
+    produce_to_first(stack_settings, events(20, seed=3)[0])
+    with workers(stack_settings, folder(tmp_path, "third")) as running:
+        assert_waits_for_a_person(running["loader"], stack_settings)
+        wait_caught_up(stack_settings, "validator")
+        accept(stack_settings)
+        wait_until(
+            lambda: rows_by_topic(stack_settings)["notifications"].get(topic) == 20,
+            60,
+            "the new notifications",
+        )
+        wait_until(
+            lambda: rows_by_topic(stack_settings)["events"].get(topic) == 20, 60, "the new events"
+        )
+    # Those of the old records were still to be loaded: they are of the old ones.
+    assert rows_by_topic(stack_settings)["notifications"] == {f"{topic}@{before}": 40, topic: 20}
+    assert rows_by_topic(stack_settings)["events"] == {f"{topic}@{before}": 10, topic: 20}
+    gap = Gap(f"{topic}@{before}", 0, 10, 40, "recreated")
+    assert gap in gaps_of(stack_settings, "loader")
+
+
+def test_workers_wait_for_a_topic_that_was_deleted(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    topic = f"{stack_settings.prefix}user-events"
+    produce_to_first(stack_settings, events(10)[0])
+    with workers(stack_settings, tmp_path) as running:
+        wait_for_rows(stack_settings, {topic: 10})
+        delete(stack_settings)
+        for worker in running.values():
+            wait_until(
+                lambda worker=worker: f"topic {topic} does not exist" in readiness(worker)[1],
+                60,
+                f"{worker.name} to say so",
+            )
+            assert "last turn" in worker.get("/health")
+        assert all(worker.process.poll() is None for worker in running.values())
