@@ -227,7 +227,7 @@ class Worker:
             current = topic_ids(self._admin, [topic])[topic]
         except StreamFlowError:
             return False
-        return all(position.log.topic_id == current for position in found.values())
+        return all(position.log.topic_id in ("", current) for position in found.values())
 
     def _committed(self) -> dict[Partition, int] | None:
         try:

@@ -14,7 +14,7 @@ from streamflow.errors import Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition
 from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.scan import Scanner
-from streamflow.kafka.topic_ids import TopicWatch
+from streamflow.kafka.topic_ids import TopicMissing, TopicWatch
 from streamflow.records import Gap, Log, Position, Record
 from streamflow.settings import Settings
 from streaming_workers.job import Job, SinkFactory
@@ -106,8 +106,18 @@ class Session:
         if moved:
             self._topics.ask()
         elif time.monotonic() - self._topics_checked > _TOPICS_EVERY:
-            self._check_topics()
+            self._look_at_topics()
         return Batch(cast("list[Record]", records), moved, time.monotonic(), gaps)
+
+    def _look_at_topics(self) -> None:
+        """Without records in hand a broker that does not answer is no reason to leave the group."""
+        try:
+            self._check_topics()
+        except TopicMissing:
+            raise
+        except Unavailable as error:
+            self._topics_checked = time.monotonic()
+            log.debug("topics not checked", why=str(error))
 
     def _check_topics(self) -> None:
         self._topics.ask()
@@ -132,11 +142,15 @@ class Session:
             reached[partition] = max(end, since)
         self._ends = {}
         moved: list[Position] = []
+        left: list[Position] = []
         for partition, offset in reached.items():
-            if offset > self._read_to.get(partition, offset):
+            stood_at = self._read_to.get(partition, offset)
+            if offset > stood_at:
                 self._read_to[partition] = offset
                 moved.append(Position(*partition, offset))
+                left.append(Position(*partition, stood_at, log=self._logs[partition]))
         self._note_epochs(moved)
+        self._require_whole_logs(left)
         read = {(each.topic, each.partition) for each in moved}
         return moved + [
             Position(*partition, gap.end)
@@ -150,6 +164,17 @@ class Session:
                 [TopicPartition(each.topic, each.partition) for each in moved]
             )
         self._logs = offsets.with_epochs(self._logs, found)
+
+    def _require_whole_logs(self, left: Sequence[Position]) -> None:
+        """Where the leader has changed since the position that was left, makes sure that its log had
+        reached that position. The client does not, of a position behind which it has read nothing.
+        """
+        changed = {
+            (each.topic, each.partition): each
+            for each in left
+            if self._logs[each.topic, each.partition].leader_epoch != each.log.leader_epoch
+        }
+        continuity.require_whole_logs(self._settings, self._job.group, changed)
 
     def _require_empty(self, partition: Partition, since: int, end: int) -> None:
         """Makes sure that what an end-of-partition event jumps over are no records: more than one
@@ -214,7 +239,7 @@ class Session:
             return
         if (cause := continuity.reused(error, *partition)) is not None:
             # A recreated topic may look truncated: say which it is.
-            self._check_topics()
+            self._look_at_topics()
             raise cause
         where = f"{partition[0]}[{partition[1]}]"
         if continuity.is_out_of_range(error):

@@ -24,6 +24,9 @@ _TIMEOUT: Final = 10.0  # seconds
 _TURN: Final = 0.2  # seconds
 _END_OF_LOG: Final = re.compile(r"broker end offset is (\d+)")
 
+# A sign of life of each partition is enough.
+_LITTLE: Final = {"queued.max.messages.kbytes": 1, "fetch.message.max.bytes": 1000}
+
 Positions = Mapping[Partition, Position | None]
 
 
@@ -89,9 +92,10 @@ def past_gaps(
             raise truncated(*partition, end)
         if stands_at < first:
             gaps.append(Gap(*partition, stands_at, first, "retention"))
-            known = position or Position(*partition, 0)
-            # The epoch of a record that is gone says nothing about the first that is left.
-            moved[partition] = known._replace(offset=first, log=Log(known.log.topic_id))
+            moved[partition] = known = (position or Position(*partition, 0))._replace(offset=first)
+            if position is not None and read_position(position) < first:
+                # The epoch of a record that is gone says nothing about the first that is left.
+                moved[partition] = known._replace(log=Log(known.log.topic_id))
     return moved, gaps
 
 
@@ -114,19 +118,21 @@ def log_bounds(
 
 
 def require_whole_logs(settings: Settings, group: str, positions: Positions) -> None:
-    """Lets the brokers compare positions with their logs, by leader epoch, where reading starts from
-    further back than they say: at the start the client does it by itself.
+    """Lets the brokers compare positions with their logs, by leader epoch.
+
+    The client does so by itself when the leader changes under it, but not for where it is told to
+    begin when it knows the leader already, as a member of a group does.
 
     Raises:
         OffsetsReused: a log was truncated before one of them.
         Unavailable: the broker does not answer.
     """
-    ahead = [
+    known = [
         position
         for position in positions.values()
-        if position is not None and read_position(position) > position.offset
+        if position is not None and position.log.leader_epoch is not None
     ]
-    for partition, end in ends_of_truncated(settings, group, ahead).items():
+    for partition, end in _ends_by_epoch(settings, group, known).items():
         raise truncated(*partition, end)
 
 
@@ -139,6 +145,30 @@ def ends_of_truncated(
     Raises:
         Unavailable: the broker does not answer.
     """
+    wanted = {(each.topic, each.partition): each for each in positions}
+    with closing(assigned_consumer(settings, group)) as consumer:
+        bounds = log_bounds(consumer, list(wanted))
+    found = {
+        partition: end
+        for partition, (_, end) in bounds.items()
+        if end < read_position(wanted[partition])
+    }
+    rest = [
+        position
+        for partition, position in wanted.items()
+        if partition not in found and position.log.leader_epoch is not None
+    ]
+    return found | _ends_by_epoch(settings, group, rest)
+
+
+def _ends_by_epoch(
+    settings: Settings, group: str, positions: Sequence[Position]
+) -> dict[Partition, int]:
+    """As `ends_of_truncated`, of positions with a leader epoch.
+
+    By a consumer that has asked nothing before: librdkafka validates a position when it learns of
+    another leader epoch than it knew, and at `assign` that is the first it learns of any.
+    """
     waiting = {
         (each.topic, each.partition): each._replace(offset=read_position(each))
         for each in positions
@@ -147,11 +177,7 @@ def ends_of_truncated(
     if not waiting:
         return found
     deadline = time.monotonic() + _TIMEOUT
-    with closing(assigned_consumer(settings, group)) as consumer, kafka_errors():
-        for partition, (_, end) in log_bounds(consumer, list(waiting)).items():
-            if end < waiting[partition].offset:
-                del waiting[partition]
-                found[partition] = end
+    with closing(assigned_consumer(settings, group, **_LITTLE)) as consumer, kafka_errors():
         consumer.assign([as_start(position) for position in waiting.values()])
         while waiting:
             for message in consumer.consume(len(waiting), _TURN):

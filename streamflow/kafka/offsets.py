@@ -158,7 +158,8 @@ def as_committed(position: Position, log: Log, lost: tuple[LostRange, ...] = ())
 def with_epochs(
     logs: Mapping[Partition, Log], read: Sequence[TopicPartition]
 ) -> dict[Partition, Log]:
-    """Logs with the leader epoch of what was read last of them.
+    """Logs with the leader epoch of what was read last of them. It never goes back: what is read again
+    lies before the position that the epoch is kept with.
 
     Args:
         logs: of all partitions that are read.
@@ -171,7 +172,9 @@ def with_epochs(
         if (epoch := _known_epoch(each)) is not None
     }
     return {
-        partition: log._replace(leader_epoch=epochs.get(partition, log.leader_epoch))
+        partition: log._replace(leader_epoch=max(epochs[partition], log.leader_epoch or 0))
+        if partition in epochs
+        else log
         for partition, log in logs.items()
     }
 

@@ -15,11 +15,15 @@ _TIMEOUT: Final = 10.0  # seconds
 _NONE: Final = "A" * 22  # of a broker before Kafka 2.8
 
 
+class TopicMissing(Unavailable):
+    """The broker answers, and has no such topic: wait until somebody has restored or created it."""
+
+
 def topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str, str]:
     """The id of each topic, as Kafka's own tools print it; empty where the broker knows none.
 
     Raises:
-        Unavailable: the broker does not answer, or a topic does not exist.
+        Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
     """
     return request_topic_ids(client, topics)()
 
@@ -46,7 +50,7 @@ def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[
                     found[topic] = _text(future.result(_TIMEOUT).topic_id)
                 except KafkaException as error:
                     if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                        raise Unavailable(
+                        raise TopicMissing(
                             f"topic {topic} does not exist (any more): restore it, or create it with "
                             "`streamflow topics --apply`"
                         ) from error
@@ -86,7 +90,7 @@ class TopicWatch:
 
         Raises:
             OffsetsReused: a topic was recreated since.
-            Unavailable: the broker does not answer, or a topic does not exist.
+            Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
         """
         current = topic_ids(self._client, {topic for topic, _ in positions})
         for (topic, _), position in positions.items():
@@ -96,16 +100,16 @@ class TopicWatch:
         self._answer = None
 
     def ask(self) -> None:
-        """Asks for the topics' ids without waiting: call it with records in hand."""
-        if self._answer is None:
-            self._answer = request_topic_ids(self._client, self._known)
+        """Asks for the topics' ids without waiting: call it with records in hand. An answer that
+        nobody has waited for is of a time before these records, so it is dropped."""
+        self._answer = request_topic_ids(self._client, self._known)
 
     def check(self) -> None:
         """Waits for the answer: every record that was in hand at `ask` is of the topic taken over.
 
         Raises:
             OffsetsReused: a topic was recreated.
-            Unavailable: the broker does not answer, or a topic does not exist.
+            Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
         """
         answer, self._answer = self._answer, None
         if answer is not None:

@@ -1,7 +1,9 @@
 """Records that are gone before they were read, and topics that are not what they were: noticed, told
 once with range and cause, kept, and passed."""
 
+import shutil
 import urllib.error
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from pipeline import (
     topic_bounds,
     workers,
 )
+from services import BrokerService
 from streamflow.errors import Unavailable
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import topic_ids
@@ -283,6 +286,7 @@ def topic_id(settings: Settings) -> str:
     return topic_ids(clients.admin(settings), [topic])[topic]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
 def test_a_recreated_topic_is_noticed_and_accepted(
     running: bool, stack_settings: Settings, tmp_path: Path
@@ -384,3 +388,75 @@ def test_workers_wait_for_a_topic_that_was_deleted(
             )
             assert "last turn" in worker.get("/health")
         assert all(worker.process.poll() is None for worker in running.values())
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[BrokerService]:
+    """A broker of this test's own, to be stopped and robbed of records."""
+    service = BrokerService(tmp_path / "broker")
+    service.start()
+    yield service
+    service.stop()
+
+
+def log_directory(broker: BrokerService, topic: str) -> Path:
+    return broker.broker.node.data / f"{topic}-0"
+
+
+def with_rows_of_truncated(settings: Settings, topic: str) -> dict[str, dict[str, int]]:
+    """As `rows_by_topic`, with what was set aside under the name "aside"."""
+    return {
+        kind: {name if name == topic else "aside": rows for name, rows in found.items()}
+        for kind, found in rows_by_topic(settings).items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)  # the broker starts three times
+@pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
+def test_a_truncated_log_is_noticed_and_accepted(
+    running: bool,
+    own_broker: BrokerService,
+    settings: Callable[..., Settings],
+    database_url: str,
+    tmp_path: Path,
+) -> None:
+    """A broker that loses power loses what it had not flushed, and gives the offsets out again."""
+    mine = settings(KAFKA_BOOTSTRAP_SERVERS=own_broker.bootstrap, DATABASE_URL=database_url)
+    provision(mine, load_streams(mine))
+    topic = f"{mine.prefix}user-events"
+    with ExitStack() as stack:
+        found = stack.enter_context(workers(mine, folder(tmp_path, "first")))
+        produce_to_first(mine, events(10)[0])
+        wait_for_rows(mine, {topic: 10})
+        own_broker.stop()
+        shutil.copytree(log_directory(own_broker, topic), tmp_path / "copy")
+        own_broker.start()
+        produce_to_first(mine, events(30, seed=2)[0])
+        wait_for_rows(mine, {topic: 40})
+        if not running:
+            assert [found[name].stop() for name in WORKERS] == [0, 0, 0]
+        own_broker.stop()
+        shutil.rmtree(log_directory(own_broker, topic))
+        shutil.copytree(tmp_path / "copy", log_directory(own_broker, topic))
+        own_broker.start()
+        produce_to_first(mine, events(50, seed=3)[0])
+        assert topic_bounds(mine, "user-events")[topic, 0] == (0, 60)
+        if not running:
+            found = stack.enter_context(workers(mine, folder(tmp_path, "second")))
+        for worker in found.values():
+            wait_until(lambda worker=worker: worker.said('"offsets reused"'), 60, worker.name)
+            assert worker.said("the broker has lost records of")
+            assert worker.said("from offset 10 on")
+            assert readiness(worker)[0] == 503
+        assert rows_by_topic(mine)["events"] == {topic: 40}
+        assert "partition 0 from 10 on" in accept(mine)
+        expected = {topic: 60, "aside": 30}
+        wait_until(
+            lambda: all(each == expected for each in with_rows_of_truncated(mine, topic).values()),
+            60,
+            f"{expected}, not {with_rows_of_truncated(mine, topic)}",
+        )
+        assert count(mine, "SELECT count(*) FROM duplicates") == 0
+    [gap] = gaps_of(mine, "loader")
+    assert gap[1:] == (0, 40, 41, "truncated")
