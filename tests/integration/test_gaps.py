@@ -426,12 +426,12 @@ def test_a_truncated_log_is_noticed_and_accepted(
     provision(mine, load_streams(mine))
     topic = f"{mine.prefix}user-events"
     with ExitStack() as stack:
-        found = stack.enter_context(workers(mine, folder(tmp_path, "first")))
         produce_to_first(mine, events(10)[0])
-        wait_for_rows(mine, {topic: 10})
         own_broker.stop()
         shutil.copytree(log_directory(own_broker, topic), tmp_path / "copy")
         own_broker.start()
+        found = stack.enter_context(workers(mine, folder(tmp_path, "first")))
+        wait_for_rows(mine, {topic: 10})
         produce_to_first(mine, events(30, seed=2)[0])
         wait_for_rows(mine, {topic: 40})
         if not running:
