@@ -6,6 +6,7 @@
     ├── Unavailable            broker or database cannot be reached now: wait and try again
     ├── Fenced                 another worker owns these partitions now: drop the batch, start anew
     ├── CircuitOpen            too many rejections: this release looks broken, stop before harm
+    ├── OffsetsReused          a topic was recreated or cut back: stop until a person has decided
     └── StackError             the embedded stack cannot start or stop
 
 A record that breaks its contract is not an exception but data: see ``records.Rejection`` and
@@ -41,6 +42,20 @@ class Fenced(StreamFlowError):
 
 class CircuitOpen(StreamFlowError):
     """Too many records in a row were rejected: the release, not the data, is suspect."""
+
+
+class OffsetsReused(StreamFlowError):
+    """Offsets that were read before mean other records now. What was made of the old ones has their
+    identity, so only a person can decide that it is set aside.
+
+    Args:
+        message: what happened, and what to do.
+        topic: that was recreated or truncated.
+    """
+
+    def __init__(self, message: str, topic: str) -> None:
+        super().__init__(message)
+        self.topic = topic
 
 
 class StackError(StreamFlowError):

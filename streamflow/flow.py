@@ -11,7 +11,7 @@ from datetime import date
 from typing import NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
-from streamflow.records import Origin, OutRecord, Position, Record, Rejection
+from streamflow.records import Gap, Log, Origin, OutRecord, Position, Record, Rejection
 
 Partition = tuple[str, int]
 
@@ -24,11 +24,13 @@ class Batch:
         records: in the order of their offsets within each partition, partitions interleaved.
         positions: where each partition that moved now stands; without records, past markers.
         now: the worker's monotonic clock, in seconds.
+        gaps: what the positions pass that cannot be read any more.
     """
 
     records: Sequence[Record]
     positions: list[Position]
     now: float = 0.0
+    gaps: Sequence[Gap] = ()
 
 
 class Replayed(NamedTuple):
@@ -85,6 +87,8 @@ class Output:
         counts: of the records read, per partition; kept beside the positions.
         rejected: index in the batch, and cause, of each refused record.
         batch: the records that it was made of.
+        gaps: what the positions pass that was lost; filled in by whoever read the batch.
+        logs: which log the positions count in; filled in by whoever read the batch.
     """
 
     positions: list[Position]
@@ -98,6 +102,8 @@ class Output:
     counts: dict[Partition, Count] = field(default_factory=dict)
     rejected: list[tuple[int, ErrorCode]] = field(default_factory=list)
     batch: Sequence[Record] = ()
+    gaps: Sequence[Gap] = ()
+    logs: Mapping[Partition, Log] = field(default_factory=dict)
 
 
 class Limit(Protocol):

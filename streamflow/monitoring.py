@@ -20,6 +20,11 @@ RECORDS_OUT = Counter(
     "streamflow_records_out_total", "Records produced, rows loaded, events sent.", ["to"]
 )
 RECORDS_REJECTED = Counter("streamflow_records_rejected_total", "Records refused.", ["code"])
+RECORDS_LOST = Counter(
+    "streamflow_records_lost_total",
+    "Offsets that could not be read any more (records at most), by cause.",
+    ["topic", "cause"],
+)
 DUPLICATES = Counter(
     "streamflow_duplicates_total", "Records recognised as duplicates instead of being loaded."
 )

@@ -5,7 +5,7 @@ table. Header names are the public interface of dead letters and replays.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
 
@@ -115,13 +115,48 @@ class Rejection(NamedTuple):
     message: str
 
 
+class Log(NamedTuple):
+    """Which log an offset counts in.
+
+    Attributes:
+        topic_id: of the topic (KIP-516): one that was deleted and recreated has another. Empty
+            where unknown.
+        leader_epoch: of the last record before the offset (KIP-320): a log that was cut back there
+            has a later one. None where unknown.
+    """
+
+    topic_id: str = ""
+    leader_epoch: int | None = None
+
+
 class Position(NamedTuple):
-    """The next offset of a partition to be committed, with the metadata kept beside it."""
+    """The next offset of a partition to be committed, with the metadata kept beside it.
+
+    Attributes:
+        log: which log `offset` counts in, as far as that was kept.
+    """
 
     topic: str
     partition: int
     offset: int
     metadata: str = ""
+    log: Log = Log()
+
+
+GapCause = Literal["retention", "recreated", "truncated"]
+
+
+class Gap(NamedTuple):
+    """Offsets from `first` up to before `end` that a reader cannot read any more.
+
+    Not every offset is a record, so it says how many are lost at most.
+    """
+
+    topic: str
+    partition: int
+    first: int
+    end: int
+    cause: GapCause
 
 
 def position_of(record: Record) -> Origin:

@@ -17,19 +17,21 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from streamflow.errors import Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition
-from streamflow.kafka import clients, offsets
+from streamflow.kafka import clients, continuity, offsets
+from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.postgres.connections import session
 from streamflow.postgres.lag import loader_lags
 from streamflow.postgres.queries import loaded
 from streamflow.postgres.signing_key import SigningKey
-from streamflow.records import Position, Record
+from streamflow.records import Gap, Log, Position, Record
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.breaker import Breaker
 from streaming_workers.launch import loader_sink
 from streaming_workers.loader import Loader
+from streaming_workers.observation import report_gaps
 
 log = structlog.get_logger()
 
@@ -79,6 +81,7 @@ def drain(
     *,
     limit: float = LIMIT,
     patience: float = PATIENCE,
+    ends: Mapping[Partition, int] | None = None,
 ) -> Drained:
     """Loads what the topics hold now into their tables. Safe beside any number of loaders.
 
@@ -88,15 +91,17 @@ def drain(
         topics: names as on the broker.
         limit: seconds after which it stops, however much is left; `Drained.lag` tells.
         patience: seconds that another loader's positions must stand still before it is overtaken.
+        ends: offsets at which to stop before the end of a partition.
 
     Raises:
         Unavailable: broker or database does not answer. Nothing is lost; drain again.
         CircuitOpen: nearly everything is refused.
-        ConfigurationError: the database refuses, or a topic was made anew.
+        OffsetsReused: a topic was recreated, or a log truncated.
+        ConfigurationError: the database refuses.
     """
     one = _Drain(settings, streams, limit, patience)
     try:
-        return one.run(sorted(topics))
+        return one.run(sorted(topics), ends or {})
     finally:
         one.close()
 
@@ -113,6 +118,9 @@ class _Drain:
             settings, streams, hasher_for(settings, streams), SigningKey(settings).signer
         )
         self._admin = clients.admin(settings)
+        self._topics = TopicWatch(self._admin)
+        self._gaps: dict[Partition, Gap] = {}
+        self._logs: dict[Partition, Log] = {}
         self._consumer = clients.assigned_consumer(settings, self._loader.group)
         self._sink = loader_sink(
             settings, self._loader, clients.producer(settings), Breaker.of(settings)
@@ -120,9 +128,14 @@ class _Drain:
         self._pending: Output | None = None
         self._records = self._rejected = self._fenced = 0
 
-    def run(self, topics: Sequence[str]) -> Drained:
+    def run(self, topics: Sequence[str], ends: Mapping[Partition, int]) -> Drained:
         """Drains, however often it is fenced, until all is loaded or the time is over."""
-        bounds = offsets.bounds(self._admin, offsets.partitions_of(self._admin, topics))
+        bounds = {
+            partition: (first, min(end, ends.get(partition, end)))
+            for partition, (first, end) in offsets.bounds(
+                self._admin, offsets.partitions_of(self._admin, topics)
+            ).items()
+        }
         before = self._read_by_all(bounds)
         while behind := self._watch(bounds):
             if time.monotonic() > self._deadline:
@@ -172,6 +185,7 @@ class _Drain:
             Fenced: another loader moved one of them.
         """
         read_to = self._assign(bounds)
+        self._pass_gaps()
         heard = time.monotonic()
         while any(read_to[each] < end for each, (_, end) in bounds.items()):
             with clients.kafka_errors():
@@ -181,7 +195,7 @@ class _Drain:
                 heard = now
             elif now - heard > _SILENCE:
                 raise Unavailable(f"Kafka sent nothing for {_SILENCE:g} s: see the broker's log")
-            batch = self._batch(messages, read_to)
+            batch = self._batch(messages, read_to, bounds)
             if batch.positions:
                 self._hand_over(batch)
             if now > self._deadline:
@@ -191,39 +205,50 @@ class _Drain:
         self._count()
 
     def _assign(self, bounds: Mapping[Partition, tuple[int, int]]) -> dict[Partition, int]:
-        read_to: dict[Partition, int] = {}
-        for partition, position in self._sink.resume(list(bounds)).items():
-            kept = position.offset if position else 0
-            first, _ = bounds[partition]
-            read_to[partition] = max(kept, first)
-            if position and kept < first:
-                log.error(
-                    "records lost to retention",
-                    topic=partition[0],
-                    partition=partition[1],
-                    going_on_from=first,
-                    advice="raise the topic's retention, or keep a loader running",
-                )
+        positions, self._gaps, self._logs = continuity.take_over(
+            self._settings,
+            self._loader.group,
+            self._consumer,
+            self._topics,
+            self._sink.resume(list(bounds)),
+        )
+        starts = {
+            partition: position or Position(*partition, bounds[partition][0])
+            for partition, position in positions.items()
+        }
         with clients.kafka_errors():
-            self._consumer.assign(
-                [TopicPartition(*partition, offset) for partition, offset in read_to.items()]
-            )
-        return read_to
+            self._consumer.assign([continuity.as_start(start) for start in starts.values()])
+        return {partition: start.offset for partition, start in starts.items()}
 
-    def _batch(self, messages: list[Message], read_to: dict[Partition, int]) -> Batch:
-        """The sound records, and where each partition now stands: behind the last record, or behind
-        the transaction markers that end it."""
+    def _pass_gaps(self) -> None:
+        """Moves the positions past what is gone, and says so once that is kept."""
+        gaps = list(self._gaps.values())
+        if gaps:
+            passed = [Position(gap.topic, gap.partition, gap.end) for gap in gaps]
+            self._sink.commit(Output(positions=passed, gaps=gaps, logs=self._logs))
+            self._sink.flush()
+            report_gaps(gaps)
+
+    def _batch(
+        self,
+        messages: list[Message],
+        read_to: dict[Partition, int],
+        bounds: Mapping[Partition, tuple[int, int]],
+    ) -> Batch:
+        """The sound records up to the end, and where each partition now stands: behind the last
+        record, or behind the transaction markers that end it."""
         moved: dict[Partition, int] = {}
         records: list[Record] = []
         unreadable: set[Partition] = set()
         for message in messages:
             partition = (message.topic() or "", message.partition() or 0)
             error, offset = message.error(), message.offset() or 0
-            if error is None:
+            _, end = bounds[partition]
+            if error is None and offset < end:
                 records.append(cast("Record", message))
                 moved[partition] = offset + 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                moved[partition] = max(offset, moved.get(partition, 0))
+            elif error is None or error.code() == KafkaError._PARTITION_EOF or offset >= end:
+                moved[partition] = max(min(offset, end), moved.get(partition, 0))
             elif is_unreadable(error):
                 # The client may have reported it once more before it was moved on.
                 if partition not in unreadable:
@@ -233,7 +258,9 @@ class _Drain:
                     records.append(record)
                     moved[partition] = (record.offset() or 0) + 1
             else:
-                raise clients.translated(KafkaException(error))
+                raise continuity.reused(error, *partition) or clients.translated(
+                    KafkaException(error)
+                )
         positions = [
             Position(*partition, offset)
             for partition, offset in moved.items()
@@ -243,10 +270,21 @@ class _Drain:
         return Batch(records, positions, time.monotonic())
 
     def _hand_over(self, batch: Batch) -> None:
+        self._topics.ask()
         output = self._loader.process(batch)
+        output.logs = self._logs_of(batch)
+        self._topics.check()
         self._sink.commit(output)
         self._count()
         self._pending = output
+
+    def _logs_of(self, batch: Batch) -> dict[Partition, Log]:
+        with clients.kafka_errors():
+            read = self._consumer.position(
+                [TopicPartition(each.topic, each.partition) for each in batch.positions]
+            )
+        self._logs = offsets.with_epochs(self._logs, read)
+        return self._logs
 
     def _count(self) -> None:
         """Counts the batch before: it is kept."""
@@ -263,7 +301,7 @@ class _Drain:
         """Lets the group's committed offsets follow, for lag displays. Kafka refuses while the group
         has members: then they do it."""
         durable = [
-            TopicPartition(each.topic, each.partition, each.offset)
+            offsets.as_committed(each, self._logs.get((each.topic, each.partition), Log()))
             for each in self._sink.take_durable()
         ]
         if durable:

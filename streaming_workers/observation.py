@@ -2,10 +2,16 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import structlog
 
 from streamflow import monitoring
 from streamflow.flow import Batch, Output
+from streamflow.records import Gap
+
+log = structlog.get_logger()
 
 
 class Observation(NamedTuple):
@@ -14,6 +20,7 @@ class Observation(NamedTuple):
     Attributes:
         began: when it was in hand, by the monotonic clock.
         appended: the broker's time stamp of its last record, in milliseconds; None without records.
+        gaps: what it passed that was lost.
     """
 
     began: float
@@ -21,6 +28,7 @@ class Observation(NamedTuple):
     records_in: Counter[str]
     records_out: Counter[str]
     rejected: Counter[str]
+    gaps: Sequence[Gap]
 
     @classmethod
     def of(cls, batch: Batch, output: Output) -> "Observation":
@@ -37,6 +45,7 @@ class Observation(NamedTuple):
             Counter(record.topic() or "" for record in batch.records),
             records_out,
             Counter(code.value for _, code in output.rejected),
+            output.gaps,
         )
 
     def publish(self) -> None:
@@ -50,3 +59,20 @@ class Observation(NamedTuple):
             monitoring.RECORDS_OUT.labels(to).inc(count)
         for code, count in self.rejected.items():
             monitoring.RECORDS_REJECTED.labels(code).inc(count)
+        report_gaps(self.gaps)
+
+
+def report_gaps(gaps: Sequence[Gap]) -> None:
+    """Says once what was lost: call it when the positions behind it are durable."""
+    for topic, partition, first, end, cause in gaps:
+        monitoring.RECORDS_LOST.labels(topic, cause).inc(end - first)
+        log.error(
+            "records lost",
+            topic=topic,
+            partition=partition,
+            first_offset=first,
+            end_offset=end,
+            records_at_most=end - first,
+            cause=cause,
+            advice="raise the topic's retention, or keep the worker running; see `streamflow audit`",
+        )

@@ -17,9 +17,11 @@ from confluent_kafka import KafkaException
 
 from streamflow import monitoring
 from streamflow.calls import call
-from streamflow.errors import CircuitOpen, Fenced, StreamFlowError, Unavailable
+from streamflow.errors import CircuitOpen, Fenced, OffsetsReused, StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.topic_ids import TopicWatch, topic_ids
+from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.backoff import backoff
 from streaming_workers.breaker import Breaker
@@ -68,6 +70,7 @@ class Worker:
         self._ping = ping
         self._dependencies = monitoring.CachedProbe(self._probe_dependencies)
         self._admin = clients.admin(settings)
+        self._topics = TopicWatch(self._admin)
         self._reporter = Reporter.of(settings, job.name)
 
     def run(self, health_port: int = 0) -> None:
@@ -125,6 +128,9 @@ class Worker:
             except CircuitOpen as error:
                 self._joined = False
                 self._wait_for_another(error)
+            except OffsetsReused as error:
+                self._joined = False
+                self._wait_until_accepted(error)
             except (Unavailable, Fenced) as error:
                 self._joined = False
                 self._trouble = str(error)
@@ -148,6 +154,7 @@ class Worker:
             self._job,
             lambda consumer: self._make_sink(consumer, breaker),
             self._tell,
+            self._topics,
         )
         try:
             while not self._stop.is_set():
@@ -193,6 +200,37 @@ class Worker:
                 elif self._committed() not in (None, stuck_at):
                     log.info("going on", why="another worker got past")
                     return
+
+    def _wait_until_accepted(self, error: OffsetsReused) -> None:
+        """Stays alive, not ready and out of the group until a person has decided: what accepts a
+        recreated topic commits new offsets for every group."""
+        self._trouble = str(error)
+        log.error("offsets reused", why=self._trouble)
+        stuck_at = self._stands_at(error.topic)
+        while not self._stop.wait(_ASK_EVERY):
+            self._watchdog.turned()
+            found = self._stands_at(error.topic)
+            if stuck_at is None:
+                stuck_at = found
+            elif found and found != stuck_at and self._is_of_current_topic(found, error.topic):
+                log.info("going on", why=f"topic {error.topic} was accepted")
+                return
+
+    def _stands_at(self, topic: str) -> dict[Partition, Position] | None:
+        """What the group has committed in a topic; None where Kafka does not answer."""
+        try:
+            with call("reading committed offsets", _ASK_LIMIT):
+                partitions = offsets.partitions_of(self._admin, [topic])
+                return offsets.committed(self._settings, self._job.group, partitions)
+        except StreamFlowError:
+            return None
+
+    def _is_of_current_topic(self, found: Mapping[Partition, Position], topic: str) -> bool:
+        try:
+            current = topic_ids(self._admin, [topic])[topic]
+        except StreamFlowError:
+            return False
+        return all(position.log.topic_id in ("", current) for position in found.values())
 
     def _committed(self) -> dict[Partition, int] | None:
         try:

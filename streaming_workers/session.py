@@ -11,12 +11,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streamflow import monitoring
 from streamflow.calls import SLACK, call
-from streamflow.errors import ConfigurationError, Fenced, StreamFlowError, Unavailable
+from streamflow.errors import Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition, Sink
-from streamflow.kafka import clients
+from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.scan import Scanner
+from streamflow.kafka.topic_ids import TopicMissing, TopicWatch
 from streamflow.kafka.unreadable import is_unreadable, pass_over
-from streamflow.records import Position, Record
+from streamflow.records import Gap, Log, Position, Record
 from streamflow.settings import Settings
 from streaming_workers.job import Job
 from streaming_workers.observation import Observation
@@ -24,6 +25,7 @@ from streaming_workers.observation import Observation
 log = structlog.get_logger()
 
 _LAG_EVERY = 1.0  # seconds
+_TOPICS_EVERY = 5.0  # seconds; without records it is enough to notice it soon
 _MARKER = 1  # offset that the end of a transaction takes
 _TIMEOUT = 10.0  # seconds; of one request
 
@@ -36,6 +38,7 @@ class Session:
         job: whose topics are read, and who minds the partitions.
         make_sink: makes the sink that outputs are committed to.
         on_durable: is told of each batch once it is durable.
+        topics: notices recreated topics; the process's own, so that it knows them from before.
     """
 
     def __init__(
@@ -44,11 +47,16 @@ class Session:
         job: Job,
         make_sink: Callable[[Consumer], Sink],
         on_durable: Callable[[Observation], None],
+        topics: TopicWatch | None = None,
     ) -> None:
         self._settings = settings
         self._job = job
         self._on_durable = on_durable
+        self._topics = topics or TopicWatch(clients.admin(settings))
+        self._topics_checked = time.monotonic()
         self._read_to: dict[Partition, int] = {}
+        self._logs: dict[Partition, Log] = {}
+        self._gaps: dict[Partition, Gap] = {}
         self._ends: dict[Partition, int] = {}
         self._given_away: set[Partition] = set()
         self._failure: StreamFlowError | None = None
@@ -87,6 +95,7 @@ class Session:
 
         Raises:
             Unavailable: the broker, or a dependency while partitions were taken over.
+            OffsetsReused: a topic was recreated, or a log truncated.
         """
         self._moved = False
         self._given_away.clear()
@@ -96,7 +105,28 @@ class Session:
             raise self._failure
         self._tell_lag()
         records = self._sound(messages)
-        return Batch(records, self._moved_positions(records), time.monotonic())
+        moved = self._moved_positions(records)
+        gaps, self._gaps = list(self._gaps.values()), {}
+        if moved:
+            self._topics.ask()
+        elif time.monotonic() - self._topics_checked > _TOPICS_EVERY:
+            self._look_at_topics()
+        return Batch(records, moved, time.monotonic(), gaps)
+
+    def _look_at_topics(self) -> None:
+        """Without records in hand a broker that does not answer is no reason to leave the group."""
+        try:
+            self._check_topics()
+        except TopicMissing:
+            raise
+        except Unavailable as error:
+            self._topics_checked = time.monotonic()
+            log.debug("topics not checked", why=str(error))
+
+    def _check_topics(self) -> None:
+        self._topics.ask()
+        self._topics.check()
+        self._topics_checked = time.monotonic()
 
     def _moved_positions(self, records: Sequence[Record]) -> list[Position]:
         """Where each partition now stands, for those that moved.
@@ -116,11 +146,39 @@ class Session:
             reached[partition] = max(end, since)
         self._ends = {}
         moved: list[Position] = []
+        left: list[Position] = []
         for partition, offset in reached.items():
-            if offset > self._read_to.get(partition, offset):
+            stood_at = self._read_to.get(partition, offset)
+            if offset > stood_at:
                 self._read_to[partition] = offset
                 moved.append(Position(*partition, offset))
-        return moved
+                left.append(Position(*partition, stood_at, log=self._logs[partition]))
+        self._note_epochs(moved)
+        self._require_whole_logs(left)
+        read = {(each.topic, each.partition) for each in moved}
+        return moved + [
+            Position(*partition, gap.end)
+            for partition, gap in self._gaps.items()
+            if partition not in read
+        ]
+
+    def _note_epochs(self, moved: Sequence[Position]) -> None:
+        with clients.kafka_errors():
+            found = self._consumer.position(
+                [TopicPartition(each.topic, each.partition) for each in moved]
+            )
+        self._logs = offsets.with_epochs(self._logs, found)
+
+    def _require_whole_logs(self, left: Sequence[Position]) -> None:
+        """Where the leader has changed since the position that was left, makes sure that its log had
+        reached that position. The client does not, of a position behind which it has read nothing.
+        """
+        changed = {
+            (each.topic, each.partition): each
+            for each in left
+            if self._logs[each.topic, each.partition].leader_epoch != each.log.leader_epoch
+        }
+        continuity.require_whole_logs(self._settings, self._job.group, changed)
 
     def _require_empty(self, partition: Partition, since: int, end: int) -> None:
         """Makes sure that what an end-of-partition event jumps over are no records: more than one
@@ -204,38 +262,32 @@ class Session:
         ]
 
     def _judge(self, error: KafkaError, message: Message) -> None:
+        partition = (message.topic() or "", message.partition() or 0)
         if error.code() == KafkaError._PARTITION_EOF:
-            partition = (message.topic() or "", message.partition() or 0)
             self._ends[partition] = message.offset() or 0
             return
-        where = f"{message.topic()}[{message.partition()}]"
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            self._out_of_range(message)
-            return
+        if (cause := continuity.reused(error, *partition)) is not None:
+            # A recreated topic may look truncated: say which it is.
+            self._look_at_topics()
+            raise cause
+        where = f"{partition[0]}[{partition[1]}]"
+        if continuity.is_out_of_range(error):
+            # No seek: librdkafka refuses it for a partition that it does not fetch
+            # (librdkafka#2961). The next session compares the position with the log.
+            raise Unavailable(f"{where} has no record at offset {message.offset()} (any more)")
         raise clients.translated(KafkaException(error)) from Unavailable(where)
 
-    def _out_of_range(self, message: Message) -> None:
-        topic, partition = message.topic() or "", message.partition() or 0
-        where = TopicPartition(topic, partition)
-        with clients.kafka_errors(), call("get_watermark_offsets", _TIMEOUT + SLACK):
-            low, high = self._consumer.get_watermark_offsets(where, timeout=_TIMEOUT)
-            if (message.offset() or 0) > high:
-                raise ConfigurationError(
-                    f"{topic}[{partition}] ends at {high}, but group {self._job.group} had read "
-                    "further: the topic was made anew; reset the group, or give it a new name"
-                )
-            log.error(
-                "records lost to retention",
-                topic=topic,
-                partition=partition,
-                going_on_from=low,
-                advice="raise the topic's retention, or keep the worker running",
-            )
-            where.offset = low
-            self._consumer.seek(where)
-
     def commit(self, batch: Batch, output: Output) -> None:
-        """Hands an output to the sink. Raises as `Sink.commit` does."""
+        """Hands an output to the sink, unless a record in it may be of a recreated topic.
+
+        Raises:
+            OffsetsReused: a topic was recreated since its partitions were taken over.
+            StreamFlowError: as `Sink.commit` does.
+        """
+        self._topics.check()
+        self._topics_checked = time.monotonic()
+        output.gaps = batch.gaps
+        output.logs = self._logs
         self._sink.commit(output)
         self._handed_over.append(Observation.of(batch, output))
         self._tell_durable()
@@ -254,7 +306,7 @@ class Session:
         """Commits positions that are kept elsewhere, for lag displays only: a failure costs nothing
         but a stale display until the next one."""
         durable = [
-            TopicPartition(each.topic, each.partition, each.offset)
+            offsets.as_committed(each, self._logs[each.topic, each.partition])
             for each in self._sink.take_durable()
             if (each.topic, each.partition) in self._read_to
         ]
@@ -281,16 +333,32 @@ class Session:
             # Records of this call could be of either assignment.
             self._failure = Unavailable("partitions were given away and came back at once")
         try:
-            starts = self._job.assign(self._sink.resume(wanted)) if wanted else {}
+            starts = self._take_over(wanted) if wanted else {}
         except StreamFlowError as error:
             self._failure = error
             starts = {}
         consumer.incremental_assign(
-            [TopicPartition(*partition, offset) for partition, offset in starts.items()]
+            [
+                continuity.as_start(Position(*partition, offset, log=self._logs[partition]))
+                for partition, offset in starts.items()
+            ]
         )
         self._read_to.update(starts)
-        self.joined = True
+        self.joined = self._failure is None
         log.info("assigned", partitions=_names(wanted))
+
+    def _take_over(self, wanted: Sequence[Partition]) -> dict[Partition, int]:
+        """Where to read each partition from; what is gone is a gap, which the next batch passes."""
+        positions, gaps, logs = continuity.take_over(
+            self._settings,
+            self._job.group,
+            self._consumer,
+            self._topics,
+            self._sink.resume(wanted),
+        )
+        self._gaps.update(gaps)
+        self._logs.update(logs)
+        return self._job.assign(positions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._moved = True
@@ -314,6 +382,8 @@ class Session:
         for partition in partitions:
             self._read_to.pop(partition, None)
             self._ends.pop(partition, None)
+            self._gaps.pop(partition, None)
+            self._logs.pop(partition, None)
             with suppress(KeyError):
                 monitoring.LAG.remove(*partition)
 

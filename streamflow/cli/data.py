@@ -121,6 +121,15 @@ def topics(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    accept_recreated: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOPIC",
+            help="Set aside what is stored of a topic that was recreated or truncated, and let the "
+            "workers begin with what it holds now.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Shows the declared topics, whose they are and how the broker's differ; exits 1 when they do.
 
@@ -128,6 +137,11 @@ def topics(
 
     Example: streamflow topics --apply
     """
+    if accept_recreated is not None:
+        from streamflow.cli.recreated import accept
+
+        accept(accept_recreated, yes=yes)
+        return
     from streamflow.cli.tables import make_console, plain_table
     from streamflow.kafka.ownership import Owner
     from streamflow.kafka.topics import (

@@ -1,6 +1,6 @@
 """Where topics begin and end, how far a group has got, and the lag between the two."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
 import tenacity
@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, translated
-from streamflow.records import Position
+from streamflow.kafka.position_metadata import LostRange, PositionMetadata
+from streamflow.records import Gap, Log, Position
 from streamflow.settings import GROUPS, Settings
 from streamflow.stream import Stream, reads
 from streamflow.windows import Progress
@@ -158,7 +159,6 @@ class GroupOffsets:
             settings, group, **{"isolation.level": "read_uncommitted"}
         )
 
-    @_persistently
     def read(self, partitions: Iterable[Partition]) -> dict[Partition, Position]:
         """The committed positions, as the group's workers wrote them; nothing for a partition, or a
         group, that never had one.
@@ -166,19 +166,32 @@ class GroupOffsets:
         Raises:
             Unavailable: the broker does not answer.
         """
+        return {
+            (each.topic, each.partition): committed_position(each)
+            for each in self._committed(partitions)
+        }
+
+    def gaps(self, partitions: Iterable[Partition]) -> list[Gap]:
+        """What the group's workers had to pass unread, as they kept it beside their positions.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        return [
+            Gap(each.topic, each.partition, *lost)
+            for each in self._committed(partitions)
+            for lost in PositionMetadata.parse(each.metadata).lost
+        ]
+
+    @_persistently
+    def _committed(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         wanted = [TopicPartition(*partition) for partition in partitions]
         with kafka_errors():
             found = self._consumer.committed(wanted, timeout=_TIMEOUT) if wanted else []
         for each in found:
             if each.error is not None:
                 raise translated(KafkaException(each.error))
-        return {
-            (each.topic, each.partition): Position(
-                each.topic, each.partition, each.offset, each.metadata or ""
-            )
-            for each in found
-            if each.offset >= 0
-        }
+        return [each for each in found if each.offset >= 0]
 
     def close(self) -> None:
         """Closes the connection."""
@@ -191,6 +204,56 @@ def committed(
     """As `GroupOffsets.read`, once."""
     with closing(GroupOffsets(settings, group)) as reader:
         return reader.read(partitions)
+
+
+def committed_position(committed: TopicPartition) -> Position:
+    """A committed offset as the job that wrote it knows it: with its own text only."""
+    metadata = PositionMetadata.parse(committed.metadata)
+    return Position(
+        committed.topic,
+        committed.partition,
+        committed.offset,
+        metadata.text,
+        Log(metadata.topic_id, _known_epoch(committed)),
+    )
+
+
+def as_committed(position: Position, log: Log, lost: tuple[LostRange, ...] = ()) -> TopicPartition:
+    """A position as it is committed: which log it counts in and what was lost go with it."""
+    topic, partition, offset, text, _ = position
+    metadata = PositionMetadata(text, log.topic_id, lost).encode()
+    if log.leader_epoch is None:
+        return TopicPartition(topic, partition, offset, metadata)
+    return TopicPartition(topic, partition, offset, metadata, log.leader_epoch)
+
+
+def with_epochs(
+    logs: Mapping[Partition, Log], read: Sequence[TopicPartition]
+) -> dict[Partition, Log]:
+    """Logs with the leader epoch of what was read last of them. It never goes back: what is read again
+    lies before the position that the epoch is kept with.
+
+    Args:
+        logs: of all partitions that are read.
+        read: a consumer's own positions. Their epoch is also that of a transaction marker behind the
+            last record; with the record's epoch a broker may call a position behind it too far.
+    """
+    epochs = {
+        (each.topic, each.partition): epoch
+        for each in read
+        if (epoch := _known_epoch(each)) is not None
+    }
+    return {
+        partition: log._replace(leader_epoch=max(epochs[partition], log.leader_epoch or 0))
+        if partition in epochs
+        else log
+        for partition, log in logs.items()
+    }
+
+
+def _known_epoch(where: TopicPartition) -> int | None:
+    epoch = where.leader_epoch
+    return None if epoch is None or epoch < 0 else epoch
 
 
 def read_position(position: Position) -> int:

@@ -9,7 +9,9 @@ from streamflow.calls import SLACK, call
 from streamflow.errors import Unavailable
 from streamflow.flow import Limit, Output, Partition
 from streamflow.kafka.clients import kafka_errors, producer, translated
-from streamflow.records import OutRecord, Position
+from streamflow.kafka.offsets import as_committed, committed_position
+from streamflow.kafka.position_metadata import LostRange, PositionMetadata
+from streamflow.records import Log, OutRecord, Position
 from streamflow.settings import Settings
 
 # Seconds. A broker that was killed is up again within these, or the session starts anew.
@@ -70,6 +72,7 @@ class KafkaSink:
         self._sign = sign
         self._limit = limit
         self._producer = transactional_producer(settings, transactional_id)
+        self._lost: dict[Partition, tuple[LostRange, ...]] = {}
 
     def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
         """What the group has committed. Waits for transactions whose outcome is still open.
@@ -82,12 +85,14 @@ class KafkaSink:
                 [TopicPartition(*partition) for partition in partitions],
                 timeout=_COMMITTED_TIMEOUT,
             )
+        self._lost.update(
+            {
+                (each.topic, each.partition): PositionMetadata.parse(each.metadata).lost
+                for each in found
+            }
+        )
         return {
-            (each.topic, each.partition): Position(
-                each.topic, each.partition, each.offset, each.metadata or ""
-            )
-            if each.offset >= 0
-            else None
+            (each.topic, each.partition): committed_position(each) if each.offset >= 0 else None
             for each in found
         }
 
@@ -96,7 +101,8 @@ class KafkaSink:
 
         1. begin;
         2. produce the records (asynchronously: errors show at the commit);
-        3. add the positions, with the group's generation, so that a zombie is refused;
+        3. add the positions, with what they pass unread beside them, and with the group's
+           generation, so that a zombie is refused;
         4. flush and commit.
 
         If the outcome of 4 is unknown, this sink is of no more use: the caller closes it, and the
@@ -109,6 +115,9 @@ class KafkaSink:
         """
         if self._limit is not None:
             self._limit.check(output.batch, [index for index, _ in output.rejected])
+        for topic, partition, first, end, cause in output.gaps:
+            known = self._lost.get((topic, partition), ())
+            self._lost[topic, partition] = (*known, LostRange(first, end, cause))
         try:
             self._producer.begin_transaction()
             self._produce(output.records)
@@ -116,8 +125,10 @@ class KafkaSink:
                 with call("send_offsets_to_transaction", _SEND_OFFSETS_TIMEOUT + SLACK):
                     self._producer.send_offsets_to_transaction(
                         [
-                            TopicPartition(
-                                each.topic, each.partition, each.offset, metadata=each.metadata
+                            as_committed(
+                                each,
+                                output.logs.get((each.topic, each.partition), Log()),
+                                self._lost.get((each.topic, each.partition), ()),
                             )
                             for each in output.positions
                         ],

@@ -18,7 +18,7 @@ from streamflow.calls import call
 from streamflow.errors import Fenced
 from streamflow.flow import Limit, Output, Partition
 from streamflow.monitoring import DUPLICATES, RECORDS_REJECTED
-from streamflow.postgres import claims, positions, replays, storing
+from streamflow.postgres import claims, gaps, positions, replays, storing
 from streamflow.postgres.claims import Resolved
 from streamflow.postgres.connections import (
     Connection,
@@ -117,11 +117,10 @@ class PostgresSink:
         self.flush()
         with self._starting_anew_on_error(), translated():
             found = positions.read(self._connected(), self._group, partitions)
-        self._left_at.update(found)
-        return {
-            partition: Position(*partition, offset) if offset else None
-            for partition, offset in found.items()
-        }
+        self._left_at.update(
+            {partition: position.offset if position else 0 for partition, position in found.items()}
+        )
+        return found
 
     def commit(self, output: Output) -> None:
         """Hands a batch to the database, once the one before is kept.
@@ -133,7 +132,7 @@ class PostgresSink:
         3. compare them with where this process had left them: Fenced if another has moved them;
         4. store the rows, and see that not too many are refused;
         5. produce the dead letters, and wait until the broker has them;
-        6. move the positions;
+        6. move the positions, and write down what they pass unread;
         7. commit.
 
         The partitions for new days are made before, on their own. If rows are there already, or
@@ -240,7 +239,8 @@ class PostgresSink:
             letters = [self._refuse(record, reason) for record, reason in refused]
             if output.records or letters:
                 self._deliver([*output.records, *letters])
-            positions.move(connection, self._group, output.positions, output.counts)
+            positions.move(connection, self._group, output.positions, output.counts, output.logs)
+            gaps.keep(connection, self._group, output.gaps)
         return stored, resolved
 
     def _check(self, output: Output, refused: Sequence[tuple[Record, Rejection]]) -> None:

@@ -5,19 +5,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from streamflow.errors import Fenced
 from streamflow.flow import Count, Partition
 from streamflow.postgres.connections import Connection
-from streamflow.records import Position
+from streamflow.records import Log, Position
 
 
 def read(
     connection: Connection, group: str, partitions: Sequence[Partition]
-) -> dict[Partition, int]:
-    """The next offset of each partition; 0 where nothing was kept yet."""
-    found = connection.execute(
-        "SELECT topic, partition, next_offset FROM loader_positions WHERE group_name = %s",
+) -> dict[Partition, Position | None]:
+    """Where each partition is to be read from; None where nothing was kept yet of its topic.
+
+    A partition of which nothing was kept, in a topic of which something was, begins at 0 in the same
+    topic: its id tells when that was recreated.
+    """
+    rows = connection.execute(
+        "SELECT topic, partition, next_offset, topic_id, leader_epoch FROM loader_positions"
+        " WHERE group_name = %s",
         [group],
     )
-    known = {(topic, partition): offset for topic, partition, offset in found}
-    return {partition: known.get(partition, 0) for partition in partitions}
+    known: dict[Partition, Position] = {}
+    ids: dict[str, str] = {}
+    for topic, partition, offset, topic_id, epoch in rows:
+        if offset or topic_id:
+            log = Log(topic_id or "", epoch)
+            known[topic, partition] = Position(topic, partition, offset, log=log)
+        if topic_id:
+            ids[topic] = topic_id
+    return {
+        (topic, partition): known.get(
+            (topic, partition),
+            Position(topic, partition, 0, log=Log(ids[topic])) if topic in ids else None,
+        )
+        for topic, partition in partitions
+    }
 
 
 def lock(
@@ -67,15 +85,29 @@ def move(
     group: str,
     positions: Sequence[Position],
     counts: Mapping[Partition, Count],
+    logs: Mapping[Partition, Log],
 ) -> None:
-    """Moves the positions, and counts what was read."""
-    nothing = Count(0, 0)
-    found = [counts.get((each.topic, each.partition), nothing) for each in positions]
+    """Moves the positions, and counts what was read.
+
+    Args:
+        connection: in the transaction that loads the rows.
+        group: of the loader.
+        positions: the next offsets.
+        counts: of the records before them.
+        logs: which logs the offsets count in.
+    """
+    nothing, unknown = Count(0, 0), Log()
+    partitions = [(each.topic, each.partition) for each in positions]
+    found = [counts.get(each, nothing) for each in partitions]
+    kept_in = [logs.get(each, unknown) for each in partitions]
     connection.execute(
         "UPDATE loader_positions AS kept SET next_offset = moved.next_offset,"
         " records = kept.records + moved.records, rejected = kept.rejected + moved.rejected,"
+        " topic_id = coalesce(nullif(moved.topic_id, ''), kept.topic_id),"
+        " leader_epoch = moved.leader_epoch,"
         " updated_at = now() FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[],"
-        " %s::bigint[]) AS moved (topic, partition, next_offset, records, rejected)"
+        " %s::bigint[], %s::text[], %s::int[]) AS moved (topic, partition, next_offset, records,"
+        " rejected, topic_id, leader_epoch)"
         " WHERE kept.group_name = %s AND kept.topic = moved.topic"
         " AND kept.partition = moved.partition",
         [
@@ -84,6 +116,8 @@ def move(
             [each.offset for each in positions],
             [count.records for count in found],
             [count.rejected for count in found],
+            [log.topic_id for log in kept_in],
+            [log.leader_epoch for log in kept_in],
             group,
         ],
     )

@@ -10,7 +10,6 @@ from confluent_kafka.admin import NewTopic
 
 from faults import wait_until
 from pipeline import (
-    WorkerProcess,
     audit,
     codes,
     count,
@@ -130,9 +129,10 @@ def test_what_was_proved_stays_proved_when_retention_removes_it(
         assert audit(stack_settings).closed
 
 
-def test_a_topic_that_was_made_anew_stops_the_loader_and_the_audit(
+def test_the_audit_notices_that_a_topic_was_recreated(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
+    """What the workers do about it is in test_gaps."""
     produce(stack_settings, "user-events", events(300)[0])
     with workers(stack_settings, tmp_path):
         assert audit(stack_settings).closed
@@ -142,13 +142,7 @@ def test_a_topic_that_was_made_anew_stops_the_loader_and_the_audit(
     def made() -> bool:
         return client.create_topics([NewTopic(topic, 3, 1)])[topic].exception(20) is None
 
-    wait_until(made, 30, "the topic to be made anew")
-    loader = WorkerProcess(stack_settings, "loader", tmp_path / "anew.log")
-    try:
-        assert loader.process.wait(60) == 1
-    finally:
-        loader.kill()
-    assert loader.said("the topic was made anew; reset the group, or give it a new name")
+    wait_until(made, 30, "the topic to be recreated")
     report = audit(stack_settings, patience=0)
     assert report.problems[0].kind is ProblemKind.TOPIC_RECREATED
     assert report.problems[0].topic == topic

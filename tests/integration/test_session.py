@@ -78,7 +78,7 @@ def read_all(session: Session, settings: Settings) -> dict[Partition, int]:
             partition = (record.topic() or "", record.partition() or 0)
             assert record.offset() == handed_over[partition]
             handed_over[partition] += 1
-        for topic, number, offset, _ in batch.positions:
+        for topic, number, offset, *_ in batch.positions:
             assert 0 <= offset <= handed_over[topic, number]
     return handed_over
 

@@ -22,9 +22,10 @@ EVENTS = st.lists(
     ),
     max_size=60,
 )
-# After each batch: go on, lose the process before the commit, after it, or go idle.
+# After each batch: go on, lose the process before the commit, after it, or go idle; or the process
+# is lost and records are removed, from where it would go on.
 STEPS = st.lists(
-    st.tuples(st.integers(1, 12), st.sampled_from(["go on", "crash", "restart", "idle"])),
+    st.tuples(st.integers(1, 12), st.sampled_from(["go on", "crash", "restart", "idle", "remove"])),
     max_size=80,
 )
 
@@ -54,6 +55,13 @@ def test_each_event_is_counted_exactly_once(
 ) -> None:
     committed: Progress | None = None
     emitted: list[WindowCount] = []
+    lost: list[tuple[int, str, int]] = []
+    first = 0  # what lies before is removed
+
+    def is_emitted(offset: int, progress: Progress) -> bool:
+        time, _, clock = events[offset]
+        late = progress.closed_through is not None and time < progress.closed_through
+        return offset < progress.position and (late or clock < -progress.ahead)
 
     def start() -> tuple[PartitionWindows, int]:
         spec = TumblingWindow(
@@ -62,9 +70,10 @@ def test_each_event_is_counted_exactly_once(
             ahead=aheads.pop() if aheads else SPEC.ahead,
         )
         if committed is None:
-            return PartitionWindows(spec), 0
-        metadata = Progress.parse(committed.resume, committed.metadata())
-        return PartitionWindows(spec, metadata), committed.resume
+            return PartitionWindows(spec), first
+        resume = max(committed.resume, first)
+        metadata = Progress.parse(resume, committed.metadata())
+        return PartitionWindows(spec, metadata), resume
 
     windows, offset = start()
     for size, step in [*steps, (len(events), "go on"), (len(events), "go on"), (1, "idle")]:
@@ -76,7 +85,12 @@ def test_each_event_is_counted_exactly_once(
         if step == "idle":
             windows.close_idle()
         results = windows.take()
-        if step == "crash":
+        if step == "remove":
+            stood_at = max(committed.resume, first) if committed else first
+            first = max(first, min(stood_at + size, len(events)))
+            known = committed or Progress(0, 0, None, 0)
+            lost += [events[at] for at in range(stood_at, first) if not is_emitted(at, known)]
+        if step in ("crash", "remove"):
             windows, offset = start()
             continue
         emitted += results
@@ -84,7 +98,7 @@ def test_each_event_is_counted_exactly_once(
         if step == "restart":
             windows, offset = start()
     assert offset == len(events)
-    assert total(emitted) == expected(events)
+    assert total(emitted) + expected(lost) == expected(events)
 
 
 def test_late_events_become_corrections() -> None:

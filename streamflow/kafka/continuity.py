@@ -1,0 +1,231 @@
+"""Whether a log still goes on where a position says (KIP-320), and what is lost if not.
+
+Records that retention has removed are a gap: it is reported, kept and passed. Offsets that mean other
+records now, because the log was truncated, are not passed: `OffsetsReused`.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from streamflow.errors import OffsetsReused, Unavailable
+from streamflow.flow import Partition
+from streamflow.kafka.clients import assigned_consumer, kafka_errors
+from streamflow.kafka.offsets import read_position
+from streamflow.kafka.topic_ids import TopicWatch
+from streamflow.records import Gap, Log, Position
+from streamflow.settings import Settings
+
+_TIMEOUT: Final = 10.0  # seconds
+_TURN: Final = 0.2  # seconds
+_END_OF_LOG: Final = re.compile(r"broker end offset is (\d+)")
+
+# A sign of life of each partition is enough.
+_LITTLE: Final = {"queued.max.messages.kbytes": 1, "fetch.message.max.bytes": 1000}
+
+Positions = Mapping[Partition, Position | None]
+
+
+class TakenOver(NamedTuple):
+    """Where to go on with partitions.
+
+    Attributes:
+        positions: at the first record that is left; None where nothing was read or removed yet.
+        gaps: what lies between the kept positions and these, at most one for each partition.
+        logs: which log each position counts in.
+    """
+
+    positions: dict[Partition, Position | None]
+    gaps: dict[Partition, Gap]
+    logs: dict[Partition, Log]
+
+
+def take_over(
+    settings: Settings, group: str, consumer: Consumer, topics: TopicWatch, positions: Positions
+) -> TakenOver:
+    """Compares the kept positions of a group with the topics and logs that are there now.
+
+    Raises:
+        OffsetsReused: a topic was recreated, or a log truncated.
+        Unavailable: the broker does not answer, or a topic does not exist.
+    """
+    topics.take_over(positions)
+    found, gaps = past_gaps(positions, log_bounds(consumer, list(positions)))
+    require_whole_logs(settings, group, found)
+    logs = {
+        partition: Log(
+            topics.ids[partition[0]], None if position is None else position.log.leader_epoch
+        )
+        for partition, position in found.items()
+    }
+    return TakenOver(found, {(gap.topic, gap.partition): gap for gap in gaps}, logs)
+
+
+def past_gaps(
+    positions: Positions, bounds: Mapping[Partition, tuple[int, int]]
+) -> tuple[dict[Partition, Position | None], list[Gap]]:
+    """Moves positions whose records are gone to the first that is left.
+
+    A group without a position has read nothing: what was removed before is a gap as well.
+
+    Args:
+        positions: where a group stands.
+        bounds: first offset and high watermark of each partition.
+
+    Returns:
+        Where to go on, and what is lost.
+
+    Raises:
+        OffsetsReused: a log ends before the position, so it was cut back.
+    """
+    moved: dict[Partition, Position | None] = {}
+    gaps: list[Gap] = []
+    for partition, position in positions.items():
+        first, end = bounds[partition]
+        stands_at = position.offset if position else 0
+        moved[partition] = position
+        if position is not None and read_position(position) > end:
+            raise truncated(*partition, end)
+        if stands_at < first:
+            gaps.append(Gap(*partition, stands_at, first, "retention"))
+            moved[partition] = known = (position or Position(*partition, 0))._replace(offset=first)
+            if position is not None and read_position(position) < first:
+                # The epoch of a record that is gone says nothing about the first that is left.
+                moved[partition] = known._replace(log=Log(known.log.topic_id))
+    return moved, gaps
+
+
+def log_bounds(
+    consumer: Consumer, partitions: Sequence[Partition]
+) -> dict[Partition, tuple[int, int]]:
+    """First offset and high watermark of partitions, asked from their leaders now.
+
+    By a consumer: after a change of leaders an AdminClient asks with the old leader's epoch for as
+    long as its cache is not refreshed.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    with kafka_errors():
+        return {
+            partition: consumer.get_watermark_offsets(TopicPartition(*partition), timeout=_TIMEOUT)
+            for partition in partitions
+        }
+
+
+def require_whole_logs(settings: Settings, group: str, positions: Positions) -> None:
+    """Lets the brokers compare positions with their logs, by leader epoch.
+
+    The client does so by itself when the leader changes under it, but not for where it is told to
+    begin when it knows the leader already, as a member of a group does.
+
+    Raises:
+        OffsetsReused: a log was truncated before one of them.
+        Unavailable: the broker does not answer.
+    """
+    known = [
+        position
+        for position in positions.values()
+        if position is not None and position.log.leader_epoch is not None
+    ]
+    for partition, end in _ends_by_epoch(settings, group, known).items():
+        raise truncated(*partition, end)
+
+
+def ends_of_truncated(
+    settings: Settings, group: str, positions: Iterable[Position]
+) -> dict[Partition, int]:
+    """Where the logs that were truncated before these positions ended then: offsets from there on
+    mean other records now. Positions without a leader epoch are only compared with the ends.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    wanted = {(each.topic, each.partition): each for each in positions}
+    with closing(assigned_consumer(settings, group)) as consumer:
+        bounds = log_bounds(consumer, list(wanted))
+    found = {
+        partition: end
+        for partition, (_, end) in bounds.items()
+        if end < read_position(wanted[partition])
+    }
+    rest = [
+        position
+        for partition, position in wanted.items()
+        if partition not in found and position.log.leader_epoch is not None
+    ]
+    return found | _ends_by_epoch(settings, group, rest)
+
+
+def _ends_by_epoch(
+    settings: Settings, group: str, positions: Sequence[Position]
+) -> dict[Partition, int]:
+    """As `ends_of_truncated`, of positions with a leader epoch.
+
+    By a consumer that has asked nothing before: librdkafka validates a position when it learns of
+    another leader epoch than it knew, and at `assign` that is the first it learns of any.
+    """
+    waiting = {
+        (each.topic, each.partition): each._replace(offset=read_position(each))
+        for each in positions
+    }
+    found: dict[Partition, int] = {}
+    if not waiting:
+        return found
+    deadline = time.monotonic() + _TIMEOUT
+    with closing(assigned_consumer(settings, group, **_LITTLE)) as consumer, kafka_errors():
+        consumer.assign([as_start(position) for position in waiting.values()])
+        while waiting:
+            for message in consumer.consume(len(waiting), _TURN):
+                partition = message.topic() or "", message.partition() or 0
+                error = message.error()
+                cut = None if error is None else _end_of_truncated(error)
+                if cut is not None:
+                    found[partition] = cut
+                # A record or the end: the position is sound. So is one that retention has passed.
+                waiting.pop(partition, None)
+            if time.monotonic() > deadline:
+                raise Unavailable("Kafka does not answer whether logs were truncated")
+    return found
+
+
+def as_start(position: Position) -> TopicPartition:
+    """Where to read from, with the epoch that lets the client notice a truncated log."""
+    topic, partition, offset, _, log = position
+    if log.leader_epoch is None:
+        return TopicPartition(topic, partition, offset)
+    return TopicPartition(topic, partition, offset, leader_epoch=log.leader_epoch)
+
+
+def is_out_of_range(error: KafkaError) -> bool:
+    """Whether a consumer's error says that there is no record at its position."""
+    return error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+
+
+def reused(error: KafkaError, topic: str, partition: int) -> OffsetsReused | None:
+    """A consumer's error as one of ours, if it says that the log was truncated.
+
+    Under ``auto.offset.reset=error`` librdkafka says so in words only: the code is the one of every
+    position that does not exist.
+    """
+    end = _end_of_truncated(error)
+    return None if end is None else truncated(topic, partition, end)
+
+
+def _end_of_truncated(error: KafkaError) -> int | None:
+    found = _END_OF_LOG.search(error.str()) if is_out_of_range(error) else None
+    return None if found is None else int(found[1])
+
+
+def truncated(topic: str, partition: int, end: int) -> OffsetsReused:
+    """The error of a log that has lost its end."""
+    return OffsetsReused(
+        f"the broker has lost records of {topic}[{partition}] from offset {end} on, so these offsets "
+        "mean other records now: set aside what is stored of the old ones with `streamflow topics "
+        f"--accept-recreated {topic}`",
+        topic,
+    )

@@ -1,0 +1,127 @@
+"""Ids of topics (KIP-516): a topic that was deleted and recreated has its old name and a new id."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from streamflow.errors import OffsetsReused, Unavailable
+from streamflow.flow import Partition
+from streamflow.kafka.clients import kafka_errors
+from streamflow.records import Position
+
+_TIMEOUT: Final = 10.0  # seconds
+_NONE: Final = "A" * 22  # of a broker before Kafka 2.8
+
+
+class TopicMissing(Unavailable):
+    """The broker answers, and has no such topic: wait until somebody has restored or created it."""
+
+
+def topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str, str]:
+    """The id of each topic, as Kafka's own tools print it; empty where the broker knows none.
+
+    Raises:
+        Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
+    """
+    return request_topic_ids(client, topics)()
+
+
+def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[[], dict[str, str]]:
+    """Asks without waiting; what is returned waits for the answer and raises as `topic_ids` does.
+
+    The answer is of a moment after this call, so a record that was fetched before belongs to the
+    topic with that id or to one before it.
+    """
+    if not topics:
+        return dict
+    with kafka_errors():
+        futures = client.describe_topics(
+            TopicCollection(sorted(topics)),
+            request_timeout=_TIMEOUT,
+        )
+
+    def answer() -> dict[str, str]:
+        found = {}
+        with kafka_errors():
+            for topic, future in futures.items():
+                try:
+                    found[topic] = _text(future.result(_TIMEOUT).topic_id)
+                except KafkaException as error:
+                    if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        raise TopicMissing(
+                            f"topic {topic} does not exist (any more): restore it, or create it with "
+                            "`streamflow topics --apply`"
+                        ) from error
+                    raise
+        return found
+
+    return answer
+
+
+def _text(topic_id: object) -> str:
+    # The client prints plain Base64, Kafka's own tools the kind for URLs.
+    text = str(topic_id).replace("+", "-").replace("/", "_")
+    return "" if text == _NONE else text
+
+
+class TopicWatch:
+    """Notices that a topic is not the one that it was. Lives as long as the process: Kafka deletes
+    the offsets that a group has committed in a topic together with the topic, so for a worker without
+    a database it is what this process has seen that tells.
+
+    One cluster member answers `ask`, and its metadata may be behind that of the leader that a record
+    was fetched from: by milliseconds, in a cluster of several brokers.
+    """
+
+    def __init__(self, client: AdminClient) -> None:
+        self._client = client
+        self._known: dict[str, str] = {}
+        self._answer: Callable[[], dict[str, str]] | None = None
+
+    @property
+    def ids(self) -> Mapping[str, str]:
+        """The id of each topic that was taken over."""
+        return self._known
+
+    def take_over(self, positions: Mapping[Partition, Position | None]) -> None:
+        """Compares the topics with the ones that positions were kept in.
+
+        Raises:
+            OffsetsReused: a topic was recreated since.
+            Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
+        """
+        current = topic_ids(self._client, {topic for topic, _ in positions})
+        for (topic, _), position in positions.items():
+            before = (position.log.topic_id if position else "") or self._known.get(topic, "")
+            _require_same(topic, before, current[topic])
+        self._known.update(current)
+        self._answer = None
+
+    def ask(self) -> None:
+        """Asks for the topics' ids without waiting: call it with records in hand. An answer that
+        nobody has waited for is of a time before these records, so it is dropped."""
+        self._answer = request_topic_ids(self._client, self._known)
+
+    def check(self) -> None:
+        """Waits for the answer: every record that was in hand at `ask` is of the topic taken over.
+
+        Raises:
+            OffsetsReused: a topic was recreated.
+            Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
+        """
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            for topic, now in answer().items():
+                _require_same(topic, self._known[topic], now)
+
+
+def _require_same(topic: str, before: str, now: str) -> None:
+    if before and now and before != now:
+        raise OffsetsReused(
+            f"topic {topic} was deleted and recreated (id {now}, was {before}), so its offsets mean "
+            "other records now: set aside what is stored of the old one with "
+            f"`streamflow topics --accept-recreated {topic}`",
+            topic,
+        )

@@ -1,0 +1,211 @@
+"""Setting aside what is stored of offsets that mean other records now.
+
+An event's identity is (topic, partition, offset), so the records of a recreated topic, or of a log
+that was truncated and grew again, would be taken for duplicates of the old ones. The old rows keep
+their identity under another topic name, which no topic can have: ``user-events@SceY-kIZ…``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from psycopg import sql
+
+from streamflow.flow import Partition
+from streamflow.postgres import gaps
+from streamflow.postgres.connections import Connection
+from streamflow.records import Gap, GapCause
+from streamflow.stream import Stream
+
+_OWN: Final = ("topic", "partition", "offset")
+_ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
+_RECORD: Final = ("record_topic", "record_partition", "record_offset")
+_SOURCE: Final = ("source_topic", "source_partition", "source_offset")
+
+# Wherever a position of a topic is kept, besides the streams' own tables.
+_POSITIONS: Final = (
+    ("window_counts", ("origin_topic", "partition", "first_offset")),
+    ("window_counts", _RECORD),
+    ("notifications", _ORIGIN),
+    ("notifications", _RECORD),
+    ("dead_letters", _SOURCE),
+    ("dead_letters", _ORIGIN),
+    ("dead_letters", _RECORD),
+    ("replayed_events", _ORIGIN),
+    ("replayed_events", _OWN),
+    ("duplicates", _OWN),
+    ("duplicates", _ORIGIN),
+    ("refused_events", _OWN),
+    ("replay_records", _SOURCE),
+    ("replay_records", _OWN),
+    ("replay_plan_letters", _SOURCE),
+    ("gaps", ("topic", "partition", "first_offset")),
+)
+
+# How far the old log is known to have reached.
+_KNOWN_END: Final = """
+    SELECT greatest(
+        (SELECT max(origin_offset) + 1 FROM notifications
+         WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s),
+        (SELECT max(last_offset) + 1 FROM window_counts
+         WHERE origin_topic = %(topic)s AND partition = %(partition)s),
+        (SELECT max(source_offset) + 1 FROM dead_letters
+         WHERE source_topic = %(topic)s AND source_partition = %(partition)s),
+        (SELECT proved_through FROM audit_ledger
+         WHERE topic = %(topic)s AND partition = %(partition)s),
+        0)
+"""
+
+
+class Reuse(NamedTuple):
+    """Offsets of a topic that mean other records now.
+
+    Attributes:
+        topic: its name.
+        aside: the name that the old rows get.
+        topic_id: of the topic that is there now.
+        cause: recreated or truncated.
+        since: by partition, the first offset that means another record; for a recreated topic of the
+            partitions that it has now, and all offsets of others are meant, too.
+    """
+
+    topic: str
+    aside: str
+    topic_id: str
+    cause: GapCause
+    since: Mapping[int, int]
+
+
+def kept_ids(connection: Connection, group: str, topic: str) -> set[str]:
+    """The ids of the topic that the loader's positions were kept with; empty where none was."""
+    rows = connection.execute(
+        "SELECT DISTINCT topic_id FROM loader_positions"
+        " WHERE group_name = %s AND topic = %s AND topic_id IS NOT NULL",
+        [group, topic],
+    )
+    return {topic_id for (topic_id,) in rows}
+
+
+def affected_rows(
+    connection: Connection, streams: Sequence[Stream], reuse: Reuse
+) -> dict[str, int]:
+    """How many rows `set_aside` would change, by table."""
+    found: dict[str, int] = {}
+    for table, columns in _positions(streams):
+        query = sql.SQL("SELECT count(*) FROM {} AS kept WHERE {}").format(
+            sql.Identifier(table), _meant(columns, reuse)
+        )
+        row = connection.execute(query, _parameters(reuse)).fetchone()
+        found[table] = max(found.get(table, 0), row[0] if row else 0)
+    return {table: count for table, count in found.items() if count}
+
+
+def set_aside(
+    connection: Connection,
+    streams: Sequence[Stream],
+    reuse: Reuse,
+    group: str,
+    read_to: Mapping[str, Mapping[Partition, int]],
+) -> None:
+    """Renames the old rows, keeps what was not read of the old records as gaps, and lets the loader
+    begin where the new ones do.
+
+    Args:
+        connection: in a transaction: all of it, or nothing.
+        streams: whose tables hold events.
+        reuse: what is set aside.
+        group: of the loader.
+        read_to: how far each group, the loader's too, had read the old records, as far as is known.
+    """
+    # A loader that still has a batch in hand waits here, and is fenced then.
+    connection.execute(
+        "SELECT FROM loader_positions WHERE group_name = %s AND topic = %s"
+        " ORDER BY topic, partition FOR UPDATE",
+        [group, reuse.topic],
+    )
+    unread = {reader: _unread(connection, reuse, found) for reader, found in read_to.items()}
+    for table, columns in _positions(streams):
+        connection.execute(
+            sql.SQL("UPDATE {} AS kept SET {} = %(aside)s WHERE {}").format(
+                sql.Identifier(table), sql.Identifier(columns[0]), _meant(columns, reuse)
+            ),
+            _parameters(reuse),
+        )
+    for reader, lost in unread.items():
+        gaps.keep(connection, reader, lost)
+    if reuse.cause == "recreated":
+        _begin_again(connection, reuse, group)
+    else:
+        _step_back(connection, reuse, group)
+
+
+def _unread(connection: Connection, reuse: Reuse, read_to: Mapping[Partition, int]) -> list[Gap]:
+    """What a group had not read of the old records. Nobody can ask any more where they ended, so
+    there is a gap for each partition, of one offset where no more is known."""
+    found = []
+    for (topic, partition), position in sorted(read_to.items()):
+        since = reuse.since.get(partition)
+        if topic != reuse.topic or (since is None and reuse.cause == "truncated"):
+            continue
+        row = connection.execute(_KNOWN_END, {"topic": topic, "partition": partition}).fetchone()
+        first = max(position, since or 0)
+        end = max(row[0] if row else 0, first + 1)
+        found.append(Gap(reuse.aside, partition, first, end, reuse.cause))
+    return found
+
+
+def _begin_again(connection: Connection, reuse: Reuse, group: str) -> None:
+    for table in ("loader_positions", "audit_ledger"):
+        connection.execute(
+            sql.SQL("UPDATE {} SET topic = %s WHERE topic = %s").format(sql.Identifier(table)),
+            [reuse.aside, reuse.topic],
+        )
+    connection.execute(
+        "INSERT INTO loader_positions (group_name, topic, partition, topic_id)"
+        " SELECT %s, %s, unnest(%s::int[]), %s",
+        [group, reuse.topic, sorted(reuse.since), reuse.topic_id],
+    )
+
+
+def _step_back(connection: Connection, reuse: Reuse, group: str) -> None:
+    parameters = _parameters(reuse) | {"group": group, "topic_id": reuse.topic_id}
+    connection.execute(
+        "UPDATE loader_positions AS kept SET next_offset = cut.since, leader_epoch = NULL,"
+        " topic_id = %(topic_id)s"
+        " FROM unnest(%(partitions)s::int[], %(since)s::bigint[]) AS cut (partition, since)"
+        " WHERE group_name = %(group)s AND kept.topic = %(topic)s"
+        " AND kept.partition = cut.partition AND kept.next_offset > cut.since",
+        parameters,
+    )
+    connection.execute(
+        "UPDATE audit_ledger AS kept SET proved_through = cut.since"
+        " FROM unnest(%(partitions)s::int[], %(since)s::bigint[]) AS cut (partition, since)"
+        " WHERE kept.topic = %(topic)s AND kept.partition = cut.partition"
+        " AND kept.proved_through > cut.since",
+        parameters,
+    )
+
+
+def _positions(streams: Sequence[Stream]) -> list[tuple[str, tuple[str, str, str]]]:
+    return [*((stream.table, _ORIGIN) for stream in streams), *_POSITIONS]
+
+
+def _meant(columns: tuple[str, str, str], reuse: Reuse) -> sql.Composable:
+    """Whether a row's position is one of those that mean other records now."""
+    topic, partition, offset = (sql.Identifier("kept", name) for name in columns)
+    same = sql.SQL("{} = %(topic)s").format(topic)
+    if reuse.cause == "recreated":
+        return same
+    return sql.SQL(
+        "{same} AND EXISTS (SELECT FROM unnest(%(partitions)s::int[], %(since)s::bigint[])"
+        " AS cut (partition, since) WHERE cut.partition = {partition} AND cut.since <= {offset})"
+    ).format(same=same, partition=partition, offset=offset)
+
+
+def _parameters(reuse: Reuse) -> dict[str, object]:
+    partitions = sorted(reuse.since)
+    return {
+        "topic": reuse.topic,
+        "aside": reuse.aside,
+        "partitions": partitions,
+        "since": [reuse.since[partition] for partition in partitions],
+    }

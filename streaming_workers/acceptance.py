@@ -1,0 +1,251 @@
+"""Accepting a topic that was recreated, or whose log was truncated: a person's decision, carried out.
+
+The workers have stopped by themselves and left their groups; they go on when this is done. It can be
+killed at any moment and repeated: what was done is found done.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from streamflow.errors import Unavailable, UsageError
+from streamflow.flow import Partition
+from streamflow.kafka import clients, continuity, offsets
+from streamflow.kafka.groups import member_counts
+from streamflow.kafka.scan import Scanner
+from streamflow.kafka.topic_ids import topic_ids
+from streamflow.postgres import positions, recreated
+from streamflow.postgres.connections import session
+from streamflow.postgres.gaps import import_gaps
+from streamflow.postgres.recreated import Reuse
+from streamflow.records import Log, Position
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+from streamflow.windows import Progress
+from streaming_workers.drain import drain
+
+_LEAVE: Final = 30.0  # seconds that workers may take to notice, and to leave their group
+_POLL: Final = 0.5  # seconds
+_APPEND_TIME: Final = 2  # kind of time stamp: the broker's
+
+Positions = Mapping[Partition, Position]
+
+
+class Finding(NamedTuple):
+    """What there is to accept.
+
+    Attributes:
+        reuse: offsets whose old rows are to be set aside; None where none are (any more).
+        rows: how many, by table.
+        read_to: how far each group had read, as far as is known.
+    """
+
+    reuse: Reuse | None
+    rows: Mapping[str, int]
+    read_to: Mapping[str, Mapping[Partition, int]]
+
+
+class Acceptance:
+    """Looks at a topic, and carries out that what it holds now is accepted.
+
+    Args:
+        settings: where broker and database are.
+        streams: all streams.
+        topic: its name, as on the broker.
+
+    Raises:
+        UsageError: no stream has that topic.
+    """
+
+    def __init__(self, settings: Settings, streams: Sequence[Stream], topic: str) -> None:
+        if not any(topic in stream.topic_names for stream in streams):
+            raise UsageError(f"no stream has a topic {topic}: see `streamflow topics`")
+        self._settings, self._streams, self._topic = settings, streams, topic
+        self._admin: AdminClient = clients.admin(settings)
+        self._loaders = settings.group("loader")
+        sources = {stream.topic for stream in streams}
+        self._readers = (
+            [settings.group("validator"), settings.group("analytics")] if topic in sources else []
+        )
+        self._derived = sorted(
+            {name for stream in streams if stream.topic == topic for name in stream.topic_names[1:]}
+        )
+
+    def look(self) -> Finding:
+        """What there is to accept.
+
+        Raises:
+            Unavailable: broker or database does not answer, or the topic does not exist.
+        """
+        topic_id = topic_ids(self._admin, [self._topic])[self._topic]
+        partitions = offsets.partitions_of(self._admin, [self._topic])
+        with session(self._settings, "recreated") as connection:
+            before = recreated.kept_ids(connection, self._loaders, self._topic) - {topic_id}
+            loaded = positions.read(connection, self._loaders, partitions)
+            read = {group: self._committed(group, partitions) for group in self._readers}
+            read[self._loaders] = {
+                partition: position for partition, position in loaded.items() if position
+            }
+            reuse: Reuse | None = None
+            if before:
+                since = {partition: 0 for _, partition in partitions}
+                aside = f"{self._topic}@{'+'.join(sorted(before))}"
+                reuse = Reuse(self._topic, aside, topic_id, "recreated", since)
+            elif since := self._truncated(read, topic_id):
+                aside = f"{self._topic}@{topic_id}~{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+                reuse = Reuse(self._topic, aside, topic_id, "truncated", since)
+            rows = recreated.affected_rows(connection, self._streams, reuse) if reuse else {}
+        read_to = {
+            group: {partition: offsets.read_position(each) for partition, each in found.items()}
+            for group, found in read.items()
+        }
+        return Finding(reuse, rows, read_to)
+
+    def _committed(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, Position]:
+        return offsets.committed(self._settings, group, partitions)
+
+    def _truncated(self, read: Mapping[str, Positions], topic_id: str) -> dict[int, int]:
+        """By partition, where a log ended that was truncated before the position of a group."""
+        since: dict[int, int] = {}
+        for group, found in read.items():
+            kept = [each for each in found.values() if each.log.topic_id in ("", topic_id)]
+            ends = continuity.ends_of_truncated(self._settings, group, kept)
+            for (_, partition), end in ends.items():
+                since[partition] = min(end, since.get(partition, end))
+        return since
+
+    def apply(self, finding: Finding) -> None:
+        """Sets the old rows aside and lets all groups begin where the new records do.
+
+        1. wait until the workers have left their groups;
+        2. load what validator and analytics had made of the old records;
+        3. in one database transaction: rename the old rows, keep what was never read as gaps, move
+           the loader's positions, and before it commits, the offsets of validator and analytics;
+        4. move the loader's offsets in Kafka, which are for displays, and wake the waiting loaders.
+
+        Raises:
+            Unavailable: broker or database does not answer, or a group still has members.
+        """
+        reuse = finding.reuse
+        partitions = offsets.partitions_of(self._admin, [self._topic])
+        topic_id = topic_ids(self._admin, [self._topic])[self._topic]
+        self._wait_until_empty(self._loaders)
+        moves = {group: self._moves(group, partitions, reuse, topic_id) for group in self._readers}
+        for group, moved in moves.items():
+            if moved:
+                self._wait_until_empty(group)
+        if reuse is not None:
+            self._load_derived(reuse)
+            with session(self._settings, "recreated") as connection, connection.transaction():
+                import_gaps(connection, self._settings, self._streams)
+                recreated.set_aside(
+                    connection, self._streams, reuse, self._loaders, finding.read_to
+                )
+                self._commit(moves)
+        else:
+            self._commit(moves)
+        with session(self._settings, "recreated") as connection:
+            loaded = positions.read(connection, self._loaders, partitions)
+        starts = [
+            offsets.as_committed(position or Position(*partition, 0), Log(topic_id))
+            for partition, position in loaded.items()
+        ]
+        self._commit({self._loaders: starts})
+
+    def _moves(
+        self,
+        group: str,
+        partitions: Sequence[Partition],
+        reuse: Reuse | None,
+        topic_id: str,
+    ) -> list[TopicPartition]:
+        """What is to be committed for a group that has no database."""
+        found = self._committed(group, partitions)
+        if any(each.log.topic_id not in ("", topic_id) for each in found.values()) or not found:
+            return [
+                offsets.as_committed(Position(*partition, 0), Log(topic_id))
+                for partition in partitions
+            ]
+        if reuse is None or reuse.cause == "recreated":
+            # It began by itself: Kafka deletes a group's offsets together with the topic.
+            return []
+        return [
+            _stepped_back(position, reuse.since[partition])
+            for (_, partition), position in found.items()
+            if partition in reuse.since and offsets.read_position(position) > reuse.since[partition]
+        ]
+
+    def _wait_until_empty(self, group: str) -> None:
+        deadline = time.monotonic() + _LEAVE
+        while members := member_counts(self._admin, [group]).get(group, 0):
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"group {group} still has {members} members, so its offsets cannot be moved: stop "
+                    "them, then run this again"
+                )
+            time.sleep(_POLL)
+
+    def _load_derived(self, reuse: Reuse) -> None:
+        """Loads what the workers have derived from the old records, so that it is set aside as well:
+        in the derived topics all that was appended before the first of the new records."""
+        if not self._derived:
+            return
+        partitions = offsets.partitions_of(self._admin, self._derived)
+        until = self._first_append_time(reuse)
+        with closing(clients.assigned_consumer(self._settings, self._loaders)) as consumer:
+            ends = {} if until is None else _offsets_at(consumer, partitions, until)
+        drain(self._settings, self._streams, self._derived, ends=ends)
+
+    def _first_append_time(self, reuse: Reuse) -> int | None:
+        """When the broker took the first of the new records, in milliseconds; None without any, and
+        where only their producers' clocks are known."""
+        logs = {(reuse.topic, partition): since for partition, since in reuse.since.items()}
+        found: list[int] = []
+        with closing(Scanner(self._settings)) as scanner:
+            for partition, (first, end) in offsets.bounds(self._admin, list(logs)).items():
+                record = next(scanner.records(partition, max(first, logs[partition]), end), None)
+                if record is not None and record.timestamp()[0] == _APPEND_TIME:
+                    found.append(record.timestamp()[1])
+        return min(found, default=None)
+
+    def _commit(self, moves: Mapping[str, list[TopicPartition]]) -> None:
+        for group, moved in moves.items():
+            if moved:
+                with (
+                    closing(clients.assigned_consumer(self._settings, group)) as consumer,
+                    clients.kafka_errors(),
+                ):
+                    for each in consumer.commit(offsets=moved, asynchronous=False) or ():
+                        if each.error is not None:
+                            raise Unavailable(
+                                f"group {group}: its offset cannot be moved ({each.error.str()}): run "
+                                "this again"
+                            )
+
+
+def _stepped_back(position: Position, since: int) -> TopicPartition:
+    """A position before the truncated part: windows that are open go on with what they have."""
+    progress = Progress.parse(position.offset, position.metadata)
+    resume = min(position.offset, since)
+    text = ""
+    if progress is not None:
+        text = progress._replace(resume=resume, position=since).metadata()
+    moved = Position(position.topic, position.partition, resume, text)
+    return offsets.as_committed(moved, Log(position.log.topic_id))
+
+
+def _offsets_at(
+    consumer: Consumer, partitions: Sequence[Partition], milliseconds: int
+) -> dict[Partition, int]:
+    """The first offset of each partition that was appended at that time or later."""
+    with clients.kafka_errors():
+        found = consumer.offsets_for_times(
+            [TopicPartition(*partition, milliseconds) for partition in partitions], timeout=10
+        )
+    # None later: the end, which is what a drain goes to anyway.
+    return {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
