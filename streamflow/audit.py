@@ -19,16 +19,17 @@ from streamflow.audit_merge import merge
 from streamflow.audit_progress import Reached, look_up
 from streamflow.audit_report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.flow import Partition
-from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin
 from streamflow.kafka.scan import Scanner
+from streamflow.kafka.topic_ids import present_topic_ids
 from streamflow.postgres import completeness, gap_ledger
 from streamflow.postgres.accounting import accounted_offsets
 from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.gap_ledger import AUDIT, Gap
+from streamflow.postgres.gap_ledger import AUDIT, KnownGap
+from streamflow.postgres.gaps import import_gaps, keep
 from streamflow.postgres.reconciliation import Reconciliation, reconcile
 from streamflow.problems import ProblemKind
-from streamflow.records import Record
+from streamflow.records import Gap, Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -70,7 +71,7 @@ def run_audit(
     return found
 
 
-def acknowledge(settings: Settings, streams: Sequence[Stream], who: str) -> list[Gap]:
+def acknowledge(settings: Settings, streams: Sequence[Stream], who: str) -> list[KnownGap]:
     """Marks the gaps that audits and readers have noted in the streams' topics as known to a person:
     what is lost by them stays in the report, and is no problem any more. Returns the new ones.
 
@@ -104,7 +105,7 @@ class _Audit:
         self._validator = settings.group("validator")
         self._analytics = settings.group("analytics")
         self._loader = settings.group("loader")
-        self._gaps: list[Gap] = []
+        self._gaps: list[KnownGap] = []
 
     def run(self, deadline: float, most: int | None) -> AuditReport:
         """Measures, compares, and remembers what is proved."""
@@ -112,18 +113,22 @@ class _Audit:
         topics = _topics(self._streams)
         reached = look_up(self._settings, self._connection, client, self._streams, deadline)
         proofs = self._proofs()
-        ids = offsets.topic_ids(client, topics)
+        ids = present_topic_ids(client, topics)
         report = AuditReport(partitions=[], pending=reached.pending)
         report.topics = [
             *wording.missing(topics, {topic for topic, _ in reached.bounds}),
-            *wording.recreated(topics, ids, _known_ids(proofs)),
+            *wording.recreated(topics, ids, self._known_ids(proofs)),
         ]
         recreated = {
             each.topic for each in report.topics if each.kind is ProblemKind.TOPIC_RECREATED
         }
-        # Gaps that validator and analytics keep in the metadata of their committed offsets get into
-        # the table here: `import_gaps(self._connection, self._settings, self._streams)`.
+        import_gaps(self._connection, self._settings, self._streams)
         self._gaps = gap_ledger.known_gaps(self._connection, topics)
+        aside = [gap for gap in self._gaps if gap.topic not in topics]
+        report.topics += [
+            wording.gap_problem(gap, loaded=False) for gap in aside if not gap.acknowledged
+        ]
+        report.lost_aside = sum(gap.end - gap.first for gap in aside if gap.acknowledged)
         total = sum(end - first for first, end in reached.bounds.values())
         since_proved = most is not None and total > most
         with closing(Scanner(self._settings)) as scanner:
@@ -144,6 +149,16 @@ class _Audit:
         )
         return {(topic, partition): Proof(*rest) for topic, partition, *rest in rows}
 
+    def _known_ids(self, proofs: Mapping[Partition, Proof]) -> set[tuple[str, str]]:
+        """Topics with the ids that they had for earlier audits, and for the loader."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT topic, topic_id FROM loader_positions"
+            " WHERE group_name = %s AND topic_id IS NOT NULL",
+            [self._loader],
+        )
+        audited = ((topic, proof.topic_id) for (topic, _), proof in proofs.items())
+        return {(topic, id_) for topic, id_ in (*rows, *audited) if id_}
+
     def _ledger(
         self, partition: Partition, proof: Proof, reached: Reached, *, since_proved: bool
     ) -> PartitionAudit:
@@ -160,7 +175,9 @@ class _Audit:
         ledger.judged = judged
         known = gap_ledger.ranges(self._gaps, partition, [self._loader, AUDIT])
         for low, high in gap_ledger.uncovered(proof.through, first, known):
-            self._note(Gap(AUDIT, topic, number, low, high, "retention"))
+            gap = Gap(topic, number, low, high, "retention")
+            keep(self._connection, AUDIT, [gap])
+            self._gaps.append(KnownGap(AUDIT, *gap))
         if end < proof.through:
             excused = gap_ledger.ranges(
                 [each for each in self._gaps if each.acknowledged and each.cause != "retention"],
@@ -169,17 +186,12 @@ class _Audit:
             )
             if gap_ledger.uncovered(end, proof.through, excused):
                 ledger.note(wording.truncated(ledger, proof.through))
-        for gap in self._gaps:
-            if (gap.topic, gap.partition) == partition and not gap.acknowledged:
-                ledger.note(
-                    wording.gap_problem(gap, loaded=gap.end <= reached.loaded.get(partition, 0))
-                )
+        for noted in self._gaps:
+            if (noted.topic, noted.partition) == partition and not noted.acknowledged:
+                loaded = noted.end <= reached.loaded.get(partition, 0)
+                ledger.note(wording.gap_problem(noted, loaded=loaded))
         ledger.lost = sum(high - low for low, high in self._lost(partition))
         return ledger
-
-    def _note(self, gap: Gap) -> None:
-        gap_ledger.note_gap(self._connection, gap)
-        self._gaps.append(gap)
 
     def _merge(self, ledger: PartitionAudit, scanner: Scanner) -> None:
         stream = self._by_topic.get(ledger.topic)
@@ -250,10 +262,8 @@ class _Audit:
         acknowledged."""
         known = gap_ledger.ranges(self._gaps, (ledger.topic, ledger.partition), [group])
         for low, high in gap_ledger.uncovered(missing.first, min(missing.end, first), known):
-            gap_ledger.note_gap(
-                self._connection,
-                Gap(group, ledger.topic, ledger.partition, low, high, "retention"),
-            )
+            gap = Gap(ledger.topic, ledger.partition, low, high, "retention")
+            keep(self._connection, group, [gap])
 
     def _reconcile(self, reached: Reached) -> dict[str, Reconciliation]:
         found: dict[str, Reconciliation] = {}
@@ -277,9 +287,8 @@ class _Audit:
             if each.offset is None or each.end_offset is None or each.offset >= first:
                 continue
             for low, high in gap_ledger.uncovered(each.offset, min(each.end_offset, first), known):
-                gap_ledger.note_gap(
-                    self._connection, Gap(self._analytics, *partition, low, high, "retention")
-                )
+                gap = Gap(*partition, low, high, "retention")
+                keep(self._connection, self._analytics, [gap])
 
     def _remember(
         self, report: AuditReport, ids: Mapping[str, str], recreated: set[str], *, added: bool
@@ -321,10 +330,6 @@ def _offset_and_time(record: Record) -> tuple[int, int | None]:
 
 def _topics(streams: Sequence[Stream]) -> list[str]:
     return list(dict.fromkeys(topic for stream in streams for topic in stream.topic_names))
-
-
-def _known_ids(proofs: Mapping[Partition, Proof]) -> dict[str, str]:
-    return {topic: proof.topic_id for (topic, _), proof in proofs.items() if proof.topic_id}
 
 
 def _overdue(windows: Mapping[str, Reconciliation], reached: Reached) -> list[Pending]:

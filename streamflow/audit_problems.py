@@ -5,7 +5,7 @@ from typing import Final
 
 from streamflow.audit_report import PartitionAudit
 from streamflow.postgres.completeness import Group
-from streamflow.postgres.gap_ledger import AUDIT, Gap
+from streamflow.postgres.gap_ledger import AUDIT, KnownGap
 from streamflow.problems import Problem, ProblemKind
 
 _GAP_KINDS: Final = {
@@ -29,19 +29,19 @@ def missing(topics: Sequence[str], present: Collection[str]) -> list[Problem]:
 
 
 def recreated(
-    topics: Sequence[str], ids: Mapping[str, str], known: Mapping[str, str]
+    topics: Sequence[str], ids: Mapping[str, str], known: Collection[tuple[str, str]]
 ) -> list[Problem]:
-    """Topics whose id is not the one that an earlier audit had remembered."""
+    """Topics whose id is not the one that was known of them."""
+    others = {topic for topic, id_ in known if ids.get(topic, id_) != id_}
     return [
         Problem(
             kind=ProblemKind.TOPIC_RECREATED,
             topic=topic,
-            detail="was deleted and created again since it was last audited: its records are other "
-            "ones. If that was meant, run "
+            detail="was deleted and created again: its records are other ones. If that was meant, run "
             f"`streamflow topics --accept-recreated {topic}`",
         )
         for topic in topics
-        if topic in ids and known.get(topic, ids[topic]) != ids[topic]
+        if topic in others
     ]
 
 
@@ -59,7 +59,7 @@ def truncated(ledger: PartitionAudit, proved: int) -> Problem:
     )
 
 
-def gap_problem(gap: Gap, *, loaded: bool) -> Problem:
+def gap_problem(gap: KnownGap, *, loaded: bool) -> Problem:
     """A gap that nobody has acknowledged; `loaded`: the loader had passed it."""
     if gap.reader == AUDIT:
         detail = "removed by retention before an audit saw them"

@@ -138,6 +138,7 @@ class AuditReport:
         windows: window totals against events, by name of the source partition.
         pending: what workers still have to do; while there is anything, the ledger cannot close.
         topics: problems of whole topics.
+        lost_aside: offsets in acknowledged gaps of topics that were set aside.
         seconds: that it took.
     """
 
@@ -145,6 +146,7 @@ class AuditReport:
     windows: dict[str, Reconciliation] = field(default_factory=dict)
     pending: list[Pending] = field(default_factory=list)
     topics: list[Problem] = field(default_factory=list)
+    lost_aside: int = 0
     seconds: float = 0.0
 
     @property
@@ -194,7 +196,7 @@ class AuditReport:
     @property
     def lost(self) -> int:
         """Offsets in gaps that a person has acknowledged."""
-        return sum(each.lost for each in self.partitions)
+        return self.lost_aside + sum(each.lost for each in self.partitions)
 
     @property
     def in_open_windows(self) -> int:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from streamflow.calls import SLACK, call
 from streamflow.errors import OffsetsReused, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.clients import assigned_consumer, kafka_errors
@@ -22,6 +23,7 @@ from streamflow.settings import Settings
 
 _TIMEOUT: Final = 10.0  # seconds
 _TURN: Final = 0.2  # seconds
+_CLOSING: Final = 5.0  # seconds that leaving may take
 _END_OF_LOG: Final = re.compile(r"broker end offset is (\d+)")
 
 # A sign of life of each partition is enough.
@@ -110,7 +112,7 @@ def log_bounds(
     Raises:
         Unavailable: the broker does not answer.
     """
-    with kafka_errors():
+    with kafka_errors(), call("get_watermark_offsets", len(partitions) * _TIMEOUT + SLACK):
         return {
             partition: consumer.get_watermark_offsets(TopicPartition(*partition), timeout=_TIMEOUT)
             for partition in partitions
@@ -177,7 +179,11 @@ def _ends_by_epoch(
     if not waiting:
         return found
     deadline = time.monotonic() + _TIMEOUT
-    with closing(assigned_consumer(settings, group, **_LITTLE)) as consumer, kafka_errors():
+    with (
+        call("validating leader epochs", _TIMEOUT + _CLOSING + SLACK),
+        closing(assigned_consumer(settings, group, **_LITTLE)) as consumer,
+        kafka_errors(),
+    ):
         consumer.assign([as_start(position) for position in waiting.values()])
         while waiting:
             for message in consumer.consume(len(waiting), _TURN):

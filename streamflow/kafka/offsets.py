@@ -6,9 +6,7 @@ from contextlib import closing
 import tenacity
 from confluent_kafka import (
     IsolationLevel,
-    KafkaError,
     KafkaException,
-    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
@@ -91,35 +89,6 @@ def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[
     spec = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
     found = _listed(client, partitions, spec) if partitions else {}
     return {partition: each.timestamp for partition, each in found.items() if each.timestamp >= 0}
-
-
-def topic_ids(client: AdminClient, topics: Sequence[str]) -> dict[str, str]:
-    """The ids of topics (KIP-516), which another topic of the same name does not have; nothing for
-    a topic that does not exist.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
-    if not topics:
-        return {}
-    found: dict[str, str] = {}
-    futures = client.describe_topics(TopicCollection(list(topics)), request_timeout=_TIMEOUT)
-    for topic, future in futures.items():
-        try:
-            with kafka_errors():
-                found[topic] = str(future.result(_TIMEOUT).topic_id)
-        except Unavailable as error:
-            if not _is_missing(error):
-                raise
-    return found
-
-
-def _is_missing(error: Unavailable) -> bool:
-    cause = error.__cause__
-    return (
-        isinstance(cause, KafkaException)
-        and cause.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
-    )
 
 
 def _offsets(

@@ -1,6 +1,7 @@
 """Ids of topics (KIP-516): a topic that was deleted and recreated has its old name and a new id."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -26,6 +27,19 @@ def topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str, str]:
         Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
     """
     return request_topic_ids(client, topics)()
+
+
+def present_topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str, str]:
+    """As `topic_ids`, without the topics that do not exist.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    found: dict[str, str] = {}
+    for topic in topics:
+        with suppress(TopicMissing):
+            found |= topic_ids(client, [topic])
+    return found
 
 
 def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[[], dict[str, str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import tenacity
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -25,6 +25,7 @@ from streamflow.kafka.ownership import (
     owner_of,
     refusal,
 )
+from streamflow.kafka.topic_ids import topic_ids
 from streamflow.settings import Settings
 from streamflow.stream import Stream, TopicSpec
 
@@ -243,9 +244,7 @@ def _described(client: AdminClient, names: Sequence[str]) -> dict[str, BrokerTop
     reraise=True,
 )
 def _ids(client: AdminClient, names: Sequence[str]) -> dict[str, str]:
-    with kafka_errors():
-        futures = client.describe_topics(TopicCollection(list(names)), request_timeout=_TIMEOUT)
-        return {name: str(future.result(_TIMEOUT).topic_id) for name, future in futures.items()}
+    return topic_ids(client, names)
 
 
 def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> list[str]:

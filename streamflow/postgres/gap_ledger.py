@@ -1,4 +1,4 @@
-"""The gaps that readers and audits have noted, and which of them a person has acknowledged (G5).
+"""The gaps that are written down, and which of them a person has acknowledged (G5).
 
 A gap is a range of offsets that a consumer group could not read, because their records were gone
 first. The audit notes gaps of its own: records that were removed before it had proved anything.
@@ -14,8 +14,8 @@ AUDIT: Final = "audit"  # as a reader, beside the names of consumer groups
 Range = tuple[int, int]
 
 
-class Gap(NamedTuple):
-    """A range of offsets that a reader could not read.
+class KnownGap(NamedTuple):
+    """A range of offsets that a reader could not read, as the table has it.
 
     Attributes:
         reader: a consumer group, or `AUDIT`.
@@ -33,48 +33,34 @@ class Gap(NamedTuple):
     acknowledged: bool = False
 
 
-def known_gaps(connection: Connection, topics: Sequence[str]) -> list[Gap]:
-    """All gaps in these topics, by partition and offset."""
+def known_gaps(connection: Connection, topics: Sequence[str]) -> list[KnownGap]:
+    """All gaps in these topics, and in what was set aside of them, by partition and offset."""
     rows = connection.execute(
         """
         SELECT reader, topic, partition, first_offset, end_offset, cause,
                acknowledged_at IS NOT NULL
-        FROM gaps WHERE topic = ANY(%s) ORDER BY topic, partition, first_offset, reader
+        FROM gaps WHERE split_part(topic, '@', 1) = ANY(%s)
+        ORDER BY topic, partition, first_offset, reader
         """,
         [list(topics)],
     )
-    return [Gap(*row) for row in rows]
+    return [KnownGap(*row) for row in rows]
 
 
-def note_gap(connection: Connection, gap: Gap) -> None:
-    """Writes a gap down. One that is known and grows is to be acknowledged again."""
-    connection.execute(
-        """
-        INSERT INTO gaps AS known (reader, topic, partition, first_offset, end_offset, cause)
-        VALUES (%s, %s, %s, %s, %s, %s)
-        ON CONFLICT (reader, topic, partition, first_offset) DO UPDATE
-        SET end_offset = excluded.end_offset, noticed_at = now(),
-            acknowledged_at = NULL, acknowledged_by = NULL
-        WHERE known.end_offset < excluded.end_offset
-        """,
-        gap[:-1],
-    )
-
-
-def acknowledge_gaps(connection: Connection, topics: Sequence[str], who: str) -> list[Gap]:
+def acknowledge_gaps(connection: Connection, topics: Sequence[str], who: str) -> list[KnownGap]:
     """Marks the gaps that are known now as known to a person; returns those that were not."""
     rows = connection.execute(
         """
         UPDATE gaps SET acknowledged_at = now(), acknowledged_by = %s
-        WHERE topic = ANY(%s) AND acknowledged_at IS NULL
+        WHERE split_part(topic, '@', 1) = ANY(%s) AND acknowledged_at IS NULL
         RETURNING reader, topic, partition, first_offset, end_offset, cause, true
         """,
         [who, list(topics)],
     )
-    return sorted(Gap(*row) for row in rows)
+    return sorted(KnownGap(*row) for row in rows)
 
 
-def ranges(gaps: Iterable[Gap], partition: Partition, readers: Sequence[str]) -> list[Range]:
+def ranges(gaps: Iterable[KnownGap], partition: Partition, readers: Sequence[str]) -> list[Range]:
     """The offsets of a partition that gaps of these readers cover, ascending and disjoint."""
     found = sorted(
         (gap.first, gap.end)

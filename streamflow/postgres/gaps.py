@@ -15,23 +15,29 @@ _WITHOUT_DATABASE: Final = ("validator", "analytics")
 
 
 def keep(connection: Connection, reader: str, gaps: Iterable[Gap]) -> int:
-    """Writes gaps down; one that is known already stays as it is, acknowledged or not.
+    """Writes gaps down. One that is known stays as it is, acknowledged or not; one that has grown is to
+    be acknowledged again.
 
     Args:
         connection: where to; the loader's are kept in the transaction that moves the position.
-        reader: the consumer group that could not read them.
+        reader: who could not read them: a consumer group, or `gap_ledger.AUDIT`.
         gaps: to be kept.
 
     Returns:
-        How many were not known before.
+        How many were not known before, or have grown.
     """
     found = list(gaps)
     if not found:
         return 0
     return connection.execute(
-        "INSERT INTO gaps (reader, topic, partition, first_offset, end_offset, cause)"
-        " SELECT %s, * FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::text[])"
-        " ON CONFLICT DO NOTHING",
+        """
+        INSERT INTO gaps AS known (reader, topic, partition, first_offset, end_offset, cause)
+        SELECT %s, * FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::text[])
+        ON CONFLICT (reader, topic, partition, first_offset) DO UPDATE
+        SET end_offset = excluded.end_offset, noticed_at = now(),
+            acknowledged_at = NULL, acknowledged_by = NULL
+        WHERE known.end_offset < excluded.end_offset
+        """,
         [reader, *(list(column) for column in zip(*found, strict=True))],
     ).rowcount
 

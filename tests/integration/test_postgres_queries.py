@@ -21,15 +21,15 @@ from streamflow.postgres.accounting import Outcome, accounted_offsets
 from streamflow.postgres.completeness import Group, Unpaired, orphans, unpaired
 from streamflow.postgres.connections import session
 from streamflow.postgres.gap_ledger import (
-    Gap,
+    KnownGap,
     Range,
     acknowledge_gaps,
     known_gaps,
-    note_gap,
 )
+from streamflow.postgres.gaps import keep
 from streamflow.postgres.queries import loaded, row_counts
 from streamflow.postgres.reconciliation import Reconciliation, reconcile
-from streamflow.records import ORIGIN_HEADER, Headers
+from streamflow.records import ORIGIN_HEADER, Gap, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.windows import Progress
@@ -254,6 +254,7 @@ def test_the_notification_of_a_replay_is_due_where_the_replay_lies(
     load: Load, database: Settings
 ) -> None:
     load.load([FakeRecord(0, b"{}"), dead_letter(0, "user-events/0/0")])
+    load.sent("user-events/0/0", "user-events/0/7", "user-events/0/8")
     load.load([replay(7, "user-events/0/0"), replay(8, "user-events/0/0")])
 
     assert alone(database) == [("event", 7)]
@@ -290,13 +291,13 @@ def test_notifications_of_nothing_are_found(load: Load, database: Settings) -> N
 
 def test_a_gap_that_grows_is_to_be_acknowledged_again(database: Settings) -> None:
     with session(database, "test") as connection:
-        gap = Gap("g", "t", 0, 5, 9, "retention")
-        note_gap(connection, gap)
+        gap = KnownGap("g", "t", 0, 5, 9, "retention")
+        keep(connection, "g", [Gap("t", 0, 5, 9, "retention")])
         assert known_gaps(connection, ["t"]) == [gap]
         assert acknowledge_gaps(connection, ["t"], "ann") == [gap._replace(acknowledged=True)]
         assert acknowledge_gaps(connection, ["t"], "ann") == []
-        note_gap(connection, gap._replace(end=7))
+        keep(connection, "g", [Gap("t", 0, 5, 7, "retention")])
         assert known_gaps(connection, ["t"]) == [gap._replace(acknowledged=True)]
-        note_gap(connection, gap._replace(end=12))
+        keep(connection, "g", [Gap("t", 0, 5, 12, "retention")])
         assert known_gaps(connection, ["t"]) == [gap._replace(end=12)]
         assert known_gaps(connection, ["other"]) == []

@@ -17,7 +17,7 @@ from streamflow.audit_report import (
     Verdict,
 )
 from streamflow.postgres.completeness import Group, outside
-from streamflow.postgres.gap_ledger import AUDIT, Gap, ranges, uncovered
+from streamflow.postgres.gap_ledger import AUDIT, KnownGap, ranges, uncovered
 from streamflow.problems import Problem, ProblemKind
 from streamflow.settings import GROUPS
 from streamflow.stream import reads
@@ -163,8 +163,8 @@ def test_who_reads_what() -> None:
     assert reads("analytics", [quiet]) == []
 
 
-def gap(first: int, end: int, reader: str = AUDIT) -> Gap:
-    return Gap(reader, "t", 1, first, end, "retention")
+def gap(first: int, end: int, reader: str = AUDIT) -> KnownGap:
+    return KnownGap(reader, "t", 1, first, end, "retention")
 
 
 def test_gaps_are_merged_by_reader() -> None:
