@@ -11,7 +11,6 @@ from pydantic import SecretStr, ValidationError
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import common_config
 from streamflow.settings import Settings, load_settings
-from streamflow_dagster.origins import Hosts
 from streamflow_dagster.settings import load_orchestration_settings
 
 
@@ -190,9 +189,10 @@ def test_dagster_s_hosts_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMFLOW_HOST", "0.0.0.0")  # noqa: S104 (as in a container)
     found = load_orchestration_settings()
     assert found.dagster_hosts == ("dagster.example.com", "10.0.0.5:3000")
-    assert Hosts.of(found) == Hosts(
-        frozenset({"dagster-webserver"}), frozenset({"dagster.example.com", "10.0.0.5:3000"})
-    )
+    hosts = found.webserver_hosts
+    assert hosts.serve("dagster-webserver:3000")
+    assert hosts.serve("dagster.example.com")
+    assert not hosts.serve("dashboard:3000")
     for wrong in ("https://dagster.example.com", "*"):
         monkeypatch.setenv("STREAMFLOW_DAGSTER_HOSTS", wrong)
         with pytest.raises(ConfigurationError, match="STREAMFLOW_DAGSTER_HOSTS"):
