@@ -137,7 +137,9 @@ class BridgeServer:
             return
         probes = {"/health": self._feed.health, "/ready": self._feed.ready}
         kind = "text/plain; charset=utf-8"
-        why_not = host_refusal(Asked.of(scope).header("host"), self._settings.probed_hosts)
+        # As on the health port, a check of HTTP/1.0 may leave it out.
+        host = Asked.of(scope).header("host")
+        why_not = host_refusal(host, self._settings.probed_hosts) if host else None
         if why_not is not None:
             status, body = 403, f"{why_not}\n".encode()
         elif scope["path"] == "/metrics":
