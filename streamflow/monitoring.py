@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
 from streamflow.errors import ConfigurationError
+from streamflow.origins import host_refusal
 from streamflow.settings import Settings
 
 # The catalogue of metrics. Times in seconds; lag in offsets.
@@ -103,8 +104,11 @@ class CachedProbe:
 class HealthServer:
     """Serves ``/health``, ``/ready`` and ``/metrics`` from a thread of its own.
 
+    A request under a name that is not the worker's is answered with 403: a page that has pointed its
+    own name at this machine could read the answer.
+
     Args:
-        host: address to bind to.
+        settings: the address to bind to, and the names under which it is reached.
         port: 0 takes any free one.
         health: whether the process works at all; 503 tells an orchestrator to restart it.
         ready: whether it can do its job now; 503 with the reason while it cannot.
@@ -113,12 +117,18 @@ class HealthServer:
         ConfigurationError: the port is taken.
     """
 
-    def __init__(self, host: str, port: int, health: Probe, ready: Probe) -> None:
+    def __init__(self, settings: Settings, port: int, health: Probe, ready: Probe) -> None:
+        hosts = settings.probed_hosts
         probes = {"/health": health, "/ready": ready}
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                # Browsers always send it; some load balancers' checks, of HTTP/1.0, do not.
+                given = self.headers.get_all("Host", [])
+                why = host_refusal(", ".join(given), hosts) if given else None
+                if why is not None:
+                    self._answer(403, "text/plain", f"{why}\n".encode())
+                elif self.path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
                 elif self.path in probes:
                     good, why = probes[self.path]()
@@ -137,7 +147,7 @@ class HealthServer:
                 """Probes come every second: they are no events that matter."""
 
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = ThreadingHTTPServer((settings.host, port), Handler)
         except OSError as error:
             raise ConfigurationError(
                 f"port {port} for health and metrics cannot be used ({error.strerror}): choose "

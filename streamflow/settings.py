@@ -5,11 +5,14 @@ that a running ``streamflow up`` left in the state directory, defaults.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
+    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -26,6 +29,7 @@ from pydantic_settings import (
 
 from streamflow.database_url import normalized
 from streamflow.errors import ConfigurationError
+from streamflow.origins import Hosts
 
 DEFAULT_PORTS = {
     "kafka": 9092,
@@ -59,6 +63,24 @@ GROUPS = {
 BROKERS = ("kafka", "kafka-2", "kafka-3")
 
 COORDINATES_FILE = "stack.json"
+
+
+def _split_names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _require_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any("/" in name or "*" in name for name in value):
+        raise ValueError("holds names as web.example.com or web.example.com:8443, comma-separated")
+    return value
+
+
+# Under which a server is reached: comma-separated, some with a port.
+HostNames = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(_split_names), AfterValidator(_require_names)
+]
 
 
 class CoordinatesSource(PydanticBaseSettingsSource):
@@ -154,6 +176,11 @@ class Settings(BaseSettings):
     bridge_queue: int = Field(50_000, ge=1, alias="STREAMFLOW_BRIDGE_QUEUE")
     bridge_history: int = Field(1_000, ge=0, alias="STREAMFLOW_BRIDGE_HISTORY")
 
+    # Names under which health ports and the bridge's /health, /ready and /metrics are reached.
+    health_hosts: HostNames = Field(
+        (), validation_alias=AliasChoices("STREAMFLOW_HEALTH_HOSTS", "health_hosts")
+    )
+
     # A loop or a call of a worker that takes longer is hung, and its process ends.
     stall_seconds: float = Field(30.0, ge=5, alias="STREAMFLOW_STALL_SECONDS")
 
@@ -236,6 +263,15 @@ class Settings(BaseSettings):
     def bridge(self) -> int:
         """The port on which the Socket.IO bridge listens."""
         return self.bridge_port or self.port("bridge")
+
+    @property
+    def probed_hosts(self) -> Hosts:
+        """Under which names probes and Prometheus reach a worker. Pods and containers are known by
+        their address, or by a name without a dot."""
+        hosts = Hosts.of(
+            "this worker", "STREAMFLOW_HEALTH_HOSTS", own=(self.host,), listed=self.health_hosts
+        )
+        return replace(hosts, dotless=True)
 
     def group(self, worker: str) -> str:
         """The consumer group of a worker."""

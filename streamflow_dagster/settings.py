@@ -1,12 +1,13 @@
 """Settings of the orchestration: those of everybody, and the thresholds of checks and sensors."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Final
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
+from pydantic import AliasChoices, Field, SecretStr
 
-from streamflow.settings import Settings, load_settings_of
+from streamflow.origins import Hosts
+from streamflow.settings import HostNames, Settings, load_settings_of
 
 HOUR_FORMAT: Final = "%Y-%m-%d-%H:%M"
 
@@ -15,7 +16,7 @@ class OrchestrationSettings(Settings):
     """Everything that can be configured, with what only Dagster needs."""
 
     # Names, some with a port, under which the webserver is reached besides its own address.
-    dagster_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    dagster_hosts: HostNames = Field(
         (), validation_alias=AliasChoices("STREAMFLOW_DAGSTER_HOSTS", "dagster_hosts")
     )
     sensor_seconds: int = Field(30, ge=1, alias="STREAMFLOW_SENSOR_SECONDS")
@@ -49,19 +50,15 @@ class OrchestrationSettings(Settings):
     )
     events_retention_days: int | None = Field(None, ge=1, alias="STREAMFLOW_EVENTS_RETENTION_DAYS")
 
-    @field_validator("dagster_hosts", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-
-    @field_validator("dagster_hosts")
-    @classmethod
-    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any("/" in each or "*" in each for each in value):
-            raise ValueError("holds names as dagster.example.com or dagster.example.com:8443")
-        return value
+    @property
+    def webserver_hosts(self) -> Hosts:
+        """Under which names the webserver is reached; workers report to ``STREAMFLOW_DAGSTER_URL``."""
+        return Hosts.of(
+            "Dagster",
+            "STREAMFLOW_DAGSTER_HOSTS",
+            own=(self.host, urlsplit(self.dagster_url or "").hostname or ""),
+            listed=self.dagster_hosts,
+        )
 
 
 def load_orchestration_settings() -> OrchestrationSettings:

@@ -1,18 +1,41 @@
 """Dagster's webserver with `OriginGuard` before it: ``python -m streamflow_dagster.webserver``.
 
+It has no sign-in, and runs a mutation for whoever asks, by GET as well.
+
 Takes the options of ``dagster-webserver``. A process that somebody else starts, as ``dagster dev``
 does, gets the guard when it builds the storage that our ``dagster.yaml`` names.
 """
 
 import sys
-from typing import Any
+from typing import Any, Final
+from urllib.parse import parse_qs
 
 from dagster_webserver import app, cli
 from dagster_webserver.webserver import DagsterWebserver
 
 from streamflow.errors import StreamFlowError
-from streamflow_dagster.origins import Hosts, OriginGuard
+from streamflow.origins import Asked, OriginGuard
 from streamflow_dagster.settings import load_orchestration_settings
+
+_READS: Final = frozenset({"GET", "HEAD"})
+# What a form of another page cannot send without asking first (https://fetch.spec.whatwg.org/,
+# "CORS-safelisted request-header").
+_DOCUMENTS: Final = frozenset({"application/json", "application/graphql"})
+
+
+def mutation_refusal(asked: Asked) -> str | None:
+    """Why a request is refused, as one sentence: any page can send a GET or a form without being
+    asked, so neither may run a mutation."""
+    if asked.method in _READS:
+        if asked.path.rstrip("/").endswith("/graphql") and "query" in parse_qs(
+            asked.query, keep_blank_values=True
+        ):
+            return "GraphQL is answered to a POST of application/json only, not to a GET"
+        return None
+    kind = asked.header("content-type").partition(";")[0].strip().lower()
+    if kind not in _DOCUMENTS:
+        return "a POST needs the content type application/json"
+    return None
 
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):
@@ -20,8 +43,8 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 
     def create_asgi_app(self, **options: Any) -> Any:
         """The application, the guard before it."""
-        hosts = Hosts.of(load_orchestration_settings())
-        return OriginGuard(super().create_asgi_app(**options), hosts)
+        hosts = load_orchestration_settings().webserver_hosts
+        return OriginGuard(super().create_asgi_app(**options), hosts, mutation_refusal)
 
 
 def install_guard() -> None:

@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamflow.errors import ConfigurationError
 from streamflow.monitoring import HealthServer, configure_logging
+from streamflow.origins import Asked, host_refusal
 from streamflow.records import Record
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
@@ -83,7 +84,7 @@ class BridgeServer:
             ConfigurationError: a port is taken, or nothing that waiting would mend.
         """
         listener = _listen(self._settings.host, self._settings.bridge)
-        health = HealthServer(self._settings.host, health_port, self._feed.health, self._feed.ready)
+        health = HealthServer(self._settings, health_port, self._feed.health, self._feed.ready)
         with contextlib.closing(listener), health:
             if self._settings.bridge_token is None and not _is_loopback(self._settings.host):
                 log.warning(
@@ -136,7 +137,12 @@ class BridgeServer:
             return
         probes = {"/health": self._feed.health, "/ready": self._feed.ready}
         kind = "text/plain; charset=utf-8"
-        if scope["path"] == "/metrics":
+        # As on the health port, a check of HTTP/1.0 may leave it out.
+        host = Asked.of(scope).header("host")
+        why_not = host_refusal(host, self._settings.probed_hosts) if host else None
+        if why_not is not None:
+            status, body = 403, f"{why_not}\n".encode()
+        elif scope["path"] == "/metrics":
             status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
         elif scope["path"] in probes:
             # Asks the broker, which may take its time.

@@ -82,7 +82,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         server = monitoring.HealthServer(
-            self._settings.host, health_port, self._watchdog.health, self._ready
+            self._settings, health_port, self._watchdog.health, self._ready
         )
         with server, self._watchdog, self._reporter:
             log.info("worker started", health_port=server.port)

@@ -8,15 +8,18 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 import streamlit as st
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from streamflow.monitoring import configure_logging
+from streamflow.origins import OriginGuard
 from streamflow.settings import load_settings
 
 # Imported before the first session, so that what they import is frozen with the rest.
 from streamlit_app import shell
+from streamlit_app.configuration import load_dashboard_settings
 from streamlit_app.serving import serving
 
 
@@ -38,4 +41,10 @@ async def readyz(_request: Request) -> JSONResponse:
     return JSONResponse(content, status_code=200 if ready else 503)
 
 
-app = st.App(shell.SCRIPT, lifespan=lifespan, routes=[Route("/readyz", readyz)])
+# On loopback everybody is operator, so a page of somebody else must not open a session there.
+app = st.App(
+    shell.SCRIPT,
+    lifespan=lifespan,
+    routes=[Route("/readyz", readyz)],
+    middleware=[Middleware(OriginGuard, hosts=load_dashboard_settings().hosts)],
+)

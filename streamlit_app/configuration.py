@@ -3,10 +3,11 @@
 import ipaddress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from streamflow.settings import Settings, load_settings_of
+from streamflow.origins import Hosts
+from streamflow.settings import HostNames, Settings, load_settings_of
 
 Role = Literal["viewer", "operator"]
 
@@ -27,6 +28,10 @@ class DashboardSettings(Settings):
     sign_in: Literal["none", "token", "oidc"] = Field("none", alias="STREAMFLOW_DASHBOARD_SIGN_IN")
     operator_token: SecretStr | None = Field(None, alias="STREAMFLOW_DASHBOARD_OPERATOR_TOKEN")
     viewer_token: SecretStr | None = Field(None, alias="STREAMFLOW_DASHBOARD_VIEWER_TOKEN")
+    # Names, some with a port, under which a proxy or ingress serves it.
+    dashboard_hosts: HostNames = Field(
+        (), validation_alias=AliasChoices("STREAMFLOW_DASHBOARD_HOSTS", "dashboard_hosts")
+    )
     operators: Annotated[tuple[str, ...], NoDecode] = Field(
         (), alias="STREAMFLOW_DASHBOARD_OPERATORS"
     )
@@ -81,6 +86,16 @@ class DashboardSettings(Settings):
         if self.role is not None:
             return self.role
         return "operator" if is_loopback(self.host) else "viewer"
+
+    @property
+    def hosts(self) -> Hosts:
+        """Under which names browsers reach it."""
+        return Hosts.of(
+            "the dashboard",
+            "STREAMFLOW_DASHBOARD_HOSTS",
+            own=(self.host,),
+            listed=self.dashboard_hosts,
+        )
 
     @property
     def probes(self) -> bool:

@@ -78,11 +78,12 @@ def chromium() -> str:
 
 
 @contextlib.contextmanager
-def open_browser() -> Iterator[Browser]:
+def open_browser(*arguments: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Everything is on this machine, and a container has no user namespaces for the sandbox.
         browser = playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=chromium(),
+            args=["--no-sandbox", "--disable-dev-shm-usage", *arguments],
         )
         expect.set_options(timeout=PATIENCE)
         yield browser

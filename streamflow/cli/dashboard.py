@@ -41,7 +41,14 @@ def dashboard(
         "--server.port",
         str(port or settings.port("dashboard")),
     )
+    # Where a proxy has changed Host, Streamlit compares a WebSocket's origin with these.
+    origins = [
+        argument
+        for name in settings.dashboard_hosts
+        for scheme in ("https", "http")
+        for argument in ("--server.corsAllowedOrigins", f"{scheme}://{name}")
+    ]
     # Once Streamlit has ended in order it raises the signal again, for whoever was there before it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    streamlit(["run", str(program), *address], standalone_mode=False)
+    streamlit(["run", str(program), *address, *origins], standalone_mode=False)

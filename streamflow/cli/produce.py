@@ -167,9 +167,7 @@ def _simulate(
         return (True, "ready")
 
     server = (
-        nullcontext()
-        if health_port is None
-        else HealthServer(settings.host, health_port, good, good)
+        nullcontext() if health_port is None else HealthServer(settings, health_port, good, good)
     )
     produced = RECORDS_OUT.labels(stream.topic)
 

@@ -27,7 +27,6 @@ from pipeline import environment
 from services import BrokerService, DatabaseService
 from streamflow.settings import Settings
 from streamflow.stack.orchestration import Home, InstanceProbe
-from streamflow_dagster.origins import Asked, Hosts, refusal
 from streaming_workers.reporting import Reporter
 from streamlit_app.sources.dagster import Dagster
 
@@ -350,12 +349,3 @@ def test_everything_starts_it_with_the_check_before_it(tmp_path: Path) -> None:
     assert MODULE in web.launch().command
     service = services({"POSTGRES_PASSWORD": "x"})["dagster-webserver"]
     assert service["command"][:3] == ["python", "-m", MODULE]
-
-
-def test_a_container_is_reached_where_workers_report() -> None:
-    hosts = Hosts(frozenset({"dagster-webserver"}))
-    asked = Asked("GET", "/server_info", "", {"host": ("dagster-webserver:3000",)})
-    assert refusal(asked, hosts) is None
-    assert refusal(asked, Hosts()) is not None
-    twice = Asked("GET", "/", "", {"host": ("127.0.0.1:3000", "evil.example")})
-    assert refusal(twice, Hosts()) is not None

@@ -25,10 +25,11 @@ WORKER = """
 import sys, threading
 from pathlib import Path
 from streamflow.monitoring import HealthServer
+from streamflow.settings import Settings
 well = Path(sys.argv[2]).exists
 def health():
     return (well(), "hangs in send_offsets_to_transaction for 9 s (limit 8 s)")
-with HealthServer("127.0.0.1", int(sys.argv[1]), health, health):
+with HealthServer(Settings(), int(sys.argv[1]), health, health):
     threading.Event().wait()
 """
 

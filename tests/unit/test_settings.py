@@ -2,6 +2,7 @@
 
 import json
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from pydantic import SecretStr, ValidationError
 
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import common_config
+from streamflow.origins import Hosts
 from streamflow.settings import Settings, load_settings
-from streamflow_dagster.origins import Hosts
 from streamflow_dagster.settings import load_orchestration_settings
+from streamlit_app.configuration import load_dashboard_settings
 
 
 @pytest.fixture(autouse=True)
@@ -190,13 +192,38 @@ def test_dagster_s_hosts_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMFLOW_HOST", "0.0.0.0")  # noqa: S104 (as in a container)
     found = load_orchestration_settings()
     assert found.dagster_hosts == ("dagster.example.com", "10.0.0.5:3000")
-    assert Hosts.of(found) == Hosts(
-        frozenset({"dagster-webserver"}), frozenset({"dagster.example.com", "10.0.0.5:3000"})
-    )
+    hosts = found.webserver_hosts
+    assert hosts.serve("dagster-webserver:3000")
+    assert hosts.serve("dagster.example.com")
+    assert not hosts.serve("dashboard:3000")
     for wrong in ("https://dagster.example.com", "*"):
         monkeypatch.setenv("STREAMFLOW_DAGSTER_HOSTS", wrong)
         with pytest.raises(ConfigurationError, match="STREAMFLOW_DAGSTER_HOSTS"):
             load_orchestration_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "hosts"),
+    [
+        ("STREAMFLOW_DASHBOARD_HOSTS", lambda: load_dashboard_settings().hosts),
+        ("STREAMFLOW_HEALTH_HOSTS", lambda: load_settings().probed_hosts),
+    ],
+)
+def test_hosts_are_names(
+    variable: str, hosts: Callable[[], Hosts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_HOST", "Node1.example.com")
+    monkeypatch.setenv(variable, "a.example.com, b.example.com:8443,")
+    served = hosts()
+    assert served.setting == variable
+    names = ("node1.example.com:1", "a.example.com", "a.example.com:1", "b.example.com:8443")
+    assert all(map(served.serve, names))
+    assert not served.serve("b.example.com:1")
+    monkeypatch.setenv(variable, "")
+    assert not hosts().serve("a.example.com")
+    monkeypatch.setenv(variable, "https://a.example.com")
+    with pytest.raises(ConfigurationError, match=variable):
+        hosts()
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,18 @@
-"""Which requests reach Dagster's webserver: those of its own pages, and of programs, not of others' pages.
+"""Which requests a web server answers: those of its own pages and of programs, not of other pages.
 
-The webserver has no sign-in, and runs a mutation for whoever asks, by GET as well. Any page that a
-browser on this machine opens could ask, on 127.0.0.1 too: by its own requests (CSRF), or under a name
-of its own that it has made to mean 127.0.0.1 (DNS rebinding). What a browser says about a request
-tells them apart: ``Host``, ``Origin`` and ``Sec-Fetch-Site`` (https://www.w3.org/TR/fetch-metadata/)
-cannot be forged by a page, and programs send only the first.
+Any page that a browser on this machine opens can send requests to 127.0.0.1: from its own origin
+(CSRF; a WebSocket is not even held to CORS), or under a name of its own that it has pointed at
+127.0.0.1 (DNS rebinding). What the browser says about a request tells them apart: a page cannot
+forge ``Host``, ``Origin`` and ``Sec-Fetch-Site`` (https://www.w3.org/TR/fetch-metadata/), and
+programs send only the first.
 """
 
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
 
-from streamflow_dagster.settings import OrchestrationSettings
-
-SETTING: Final = "STREAMFLOW_DAGSTER_HOSTS"
-
-_READS: Final = frozenset({"GET", "HEAD"})
-# What a form of another page cannot send without asking first (https://fetch.spec.whatwg.org/,
-# "CORS-safelisted request-header").
-_DOCUMENTS: Final = frozenset({"application/json", "application/graphql"})
 _NETLOC: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>\d{1,5}))?")
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
@@ -57,40 +48,61 @@ class Asked:
         return cls(method, scope["path"], scope["query_string"].decode("latin-1"), headers)
 
     def header(self, name: str) -> str:
-        """The only value of a header; empty where there is none."""
+        """The value of a header, several joined by commas; empty where there is none."""
         return ", ".join(self.headers.get(name, ()))
 
 
-@dataclass(frozen=True)
+Rule = Callable[[Asked], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hosts:
-    """Under which names the webserver is reached, besides those of loopback.
+    """Under which names a server is reached, besides addresses and ``localhost``.
 
     Attributes:
-        own: known from other settings.
-        listed: as ``STREAMFLOW_DAGSTER_HOSTS`` has them, some with a port. Pages of these may ask
-            even where a proxy has put another name into ``Host``.
+        service: what is served, for messages.
+        setting: the variable that holds `listed`, for messages.
+        own: names known from other settings.
+        listed: names, some with a port. Pages of these may send requests even where a proxy has put
+            another name into ``Host``.
+        dotless: whether names without a dot are served, too. The public DNS has none: only who
+            controls the local one could rebind them.
     """
 
+    service: str
+    setting: str
     own: frozenset[str] = frozenset()
     listed: frozenset[str] = frozenset()
+    dotless: bool = False
 
     @classmethod
-    def of(cls, settings: OrchestrationSettings) -> "Hosts":
-        """From settings."""
-        own = {settings.host, urlsplit(settings.dagster_url or "").hostname or ""}
+    def of(
+        cls, service: str, setting: str, *, own: Iterable[str], listed: Iterable[str]
+    ) -> "Hosts":
+        """From settings: an empty name is none."""
         return cls(
-            # Addresses to bind, and no names.
-            frozenset(each.lower() for each in own - {"", "0.0.0.0", "::"}),  # noqa: S104
-            frozenset(each.lower() for each in settings.dagster_hosts),
+            service=service,
+            setting=setting,
+            own=frozenset(name.lower() for name in own if name),
+            listed=frozenset(name.lower() for name in listed),
         )
 
     def serve(self, host: str) -> bool:
-        """Whether a request with this ``Host`` is one to us."""
+        """Whether a request with this ``Host``, in lower case, is meant for this server.
+
+        An IP address always is: a page cannot rebind it, only a name.
+        """
         found = _NETLOC.fullmatch(host)
         if found is None:
             return False
         name = found["name"].strip("[]").removesuffix(".")
-        return _is_loopback(name) or name in self.own | self.listed or host in self.listed
+        return (
+            _is_address(name)
+            or name == "localhost"
+            or name in self.own | self.listed
+            or host in self.listed
+            or (self.dotless and "." not in name)
+        )
 
     def own_page(self, origin: str, host: str) -> bool:
         """Whether an ``Origin`` is that of the request itself, or listed."""
@@ -102,39 +114,42 @@ class Hosts:
         return place == host.removesuffix(default) or place in self.listed
 
 
+def host_refusal(host: str, hosts: Hosts) -> str | None:
+    """Why a request with this ``Host`` is refused, as one sentence; None where it is not.
+
+    All that a server needs which only answers GET and changes nothing: another origin's page cannot
+    read the answer.
+    """
+    if hosts.serve(host.lower()):
+        return None
+    return (
+        f"{hosts.service} is not served under the name {_shown(host)}: use its address, or add the "
+        f"name to {hosts.setting}"
+    )
+
+
 def refusal(asked: Asked, hosts: Hosts) -> str | None:
     """Why a request is refused, as one sentence; None where it is not.
 
-    1. Under a name that is not ours somebody has made it mean this machine.
-    2. A page may ask only where it came from: other ports of this machine are other pages.
-    3. Without an ``Origin`` the browser still says where a request is from; following a link is fine.
-    4. A mutation must not be run by what any page can send without being asked: a GET, or a form.
+    1. A name that is not ours may have been pointed at this machine.
+    2. A page may only send requests where it came from: another port is another origin.
+    3. Without an ``Origin`` the browser still says from which site a request is; to follow a link is
+       fine.
     """
     host = asked.header("host").lower()
-    if not hosts.serve(host):
-        return (
-            f"Dagster is not served under the name {_shown(host)}: use its own address, or add the "
-            f"name to {SETTING}"
-        )
+    why = host_refusal(host, hosts)
+    if why is not None:
+        return why
     origin = asked.header("origin").lower()
     if origin and not hosts.own_page(origin, host):
         return (
-            f"a page of {_shown(origin)} may not use this Dagster: if the page is Dagster's own, "
-            f"add its host to {SETTING}"
+            f"a page of {_shown(origin)} may not use {hosts.service}: if the page is its own, add "
+            f"the page's host to {hosts.setting}"
         )
     if asked.header("sec-fetch-site") not in ("", "same-origin", "none") and not (
         _follows_link(asked) or origin
     ):
-        return f"another site's page may not use this Dagster, only link to it (see {SETTING})"
-    if asked.method in _READS:
-        if asked.path.rstrip("/").endswith("/graphql") and "query" in parse_qs(
-            asked.query, keep_blank_values=True
-        ):
-            return "GraphQL is answered to a POST of application/json only, not to a GET"
-        return None
-    kind = asked.header("content-type").partition(";")[0].strip().lower()
-    if kind not in _DOCUMENTS:
-        return "a POST needs the content type application/json"
+        return f"another site's page may not use {hosts.service}, only link to it (see {hosts.setting})"
     return None
 
 
@@ -147,11 +162,12 @@ def _follows_link(asked: Asked) -> bool:
     )
 
 
-def _is_loopback(name: str) -> bool:
+def _is_address(name: str) -> bool:
     try:
-        return ipaddress.ip_address(name).is_loopback
+        ipaddress.ip_address(name)
     except ValueError:
-        return name == "localhost"
+        return False
+    return True
 
 
 def _shown(text: str) -> str:
@@ -159,25 +175,31 @@ def _shown(text: str) -> str:
     return text[:100] if re.fullmatch(r"[\w.:/\[\]-]+", text[:100]) else "that it gives"
 
 
+def accept(_asked: Asked) -> str | None:
+    """The rule that refuses nothing."""
+    return None
+
+
 class OriginGuard:
-    """Answers what is refused with 403 and the reason; passes on the rest.
+    """ASGI middleware that answers 403 and the reason to what is refused, and passes on the rest.
 
     Args:
         app: what stands behind it.
         hosts: under which it is reached.
+        also: a further rule, for what `refusal` lets pass.
     """
 
-    def __init__(self, app: App, hosts: Hosts) -> None:
+    def __init__(self, app: App, hosts: Hosts, also: Rule = accept) -> None:
         self._app = app
         self._hosts = hosts
+        self._also = also
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI calls it."""
-        why = (
-            refusal(Asked.of(scope), self._hosts)
-            if scope["type"] in ("http", "websocket")
-            else None
-        )
+        why = None
+        if scope["type"] in ("http", "websocket"):
+            asked = Asked.of(scope)
+            why = refusal(asked, self._hosts) or self._also(asked)
         if why is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
