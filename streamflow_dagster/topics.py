@@ -9,6 +9,7 @@ import dagster as dg
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.kafka.scan import Scanner
 from streamflow.kafka.topics import Drift, drifts, provision_topics
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import (
     OWNERS,
     PRODUCERS,
@@ -20,7 +21,6 @@ from streamflow_dagster.catalog import (
 )
 from streamflow_dagster.failures import retrying, told
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.settings import OrchestrationSettings
 from streamflow_dagster.standing import standing
 
 # Workers report every half minute, and every five minutes when nothing comes.
