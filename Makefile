@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev browser up down status check format test
+.PHONY: help setup setup-dev browser up down status check format docs-settings test
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -60,6 +60,9 @@ check: setup-dev
 format: setup-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs-settings: setup-dev
+	$(BIN)/python -m streamflow.settings.reference
 
 # Tests of the dashboard look at it with a real browser: the distribution's Chromium, or $$CHROMIUM.
 CHROMIUMS := chromium chromium-browser google-chrome google-chrome-stable

@@ -6,7 +6,7 @@ import requests
 import tenacity
 
 from streamflow.errors import Unavailable
-from streamflow_dagster.settings import OrchestrationSettings
+from streamflow.settings.orchestration import OrchestrationSettings
 
 _TIMEOUT: Final = 2.0  # seconds
 _TRIES: Final = 3

@@ -8,10 +8,10 @@ from streamflow.kafka.groups import member_counts
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.lag import loader_lags
 from streamflow.postgres.queries import loaded
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import Catalog
 from streamflow_dagster.decisions import Seen, look_at
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.settings import OrchestrationSettings
 
 STATEMENT_SECONDS = 5
 

@@ -12,8 +12,8 @@ from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import GroupOffsets
 from streamflow.postgres.connections import Connection, session
 from streamflow.registry import load_streams
+from streamflow.settings.orchestration import OrchestrationSettings, load_orchestration_settings
 from streamflow.stream import Stream
-from streamflow_dagster.settings import OrchestrationSettings, load_orchestration_settings
 
 _KNOCK_SECONDS = 0.5
 _STATEMENT_SECONDS = 300

@@ -18,11 +18,11 @@ from streamflow.postgres.rollups import (
     roll_hours,
 )
 from streamflow.postgres.tables import DEAD_LETTERS
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import OWNERS, ROLLUPS, Catalog, schema_metadata, table_key
 from streamflow_dagster.failures import retrying, told
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.settings import OrchestrationSettings
 
 HOURLY: Final = dg.AssetKey([ROLLUPS, "hourly_events"])
 ACTIVE_USERS: Final = dg.AssetKey([ROLLUPS, "daily_active_users"])

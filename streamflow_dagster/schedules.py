@@ -7,9 +7,9 @@ import dagster as dg
 
 from streamflow.errors import StreamFlowError
 from streamflow.postgres.rollups import stale_hours
+from streamflow.settings.orchestration import HOUR_FORMAT, OrchestrationSettings
 from streamflow_dagster.jobs import DAILY, HOURS, QUALITY, RETENTION
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.settings import HOUR_FORMAT, OrchestrationSettings
 
 QUALITY_SCHEDULE: Final = "data_quality_schedule"
 HOURS_SCHEDULE: Final = "hourly_rollup_schedule"

@@ -9,6 +9,7 @@ import dagster as dg
 
 from streamflow.errors import StreamFlowError
 from streamflow.postgres.connections import Connection
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import reads
 from streamflow_dagster import observing
 from streamflow_dagster.alerts import tell
@@ -28,7 +29,6 @@ from streamflow_dagster.decisions import (
 )
 from streamflow_dagster.jobs import DRAIN, TRIAGE
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.settings import OrchestrationSettings
 
 LAG: Final = "lag_sensor"
 LETTERS: Final = "dead_letter_sensor"

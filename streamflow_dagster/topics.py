@@ -11,6 +11,7 @@ from streamflow.kafka.ownership import Drift, Owner, refusal
 from streamflow.kafka.scan import Scanner
 from streamflow.kafka.topics import drifts, owners, provision_topics
 from streamflow.postgres.owned_topics import TopicsTable
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import (
     OWNERS,
     PRODUCERS,
@@ -22,7 +23,6 @@ from streamflow_dagster.catalog import (
 )
 from streamflow_dagster.failures import retrying, told
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.settings import OrchestrationSettings
 from streamflow_dagster.standing import standing
 
 # Workers report every half minute, and every five minutes when nothing comes.

@@ -15,7 +15,7 @@ from dagster_webserver.webserver import DagsterWebserver
 
 from streamflow.errors import StreamFlowError
 from streamflow.origins import Asked, OriginGuard
-from streamflow_dagster.settings import load_orchestration_settings
+from streamflow.settings.orchestration import load_orchestration_settings
 
 _READS: Final = frozenset({"GET", "HEAD"})
 # What a form of another page cannot send without asking first (https://fetch.spec.whatwg.org/,

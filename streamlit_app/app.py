@@ -16,10 +16,10 @@ from starlette.routing import Route
 from streamflow.monitoring import configure_logging
 from streamflow.origins import OriginGuard
 from streamflow.settings import load_settings
+from streamflow.settings.dashboard import load_dashboard_settings
 
 # Imported before the first session, so that what they import is frozen with the rest.
 from streamlit_app import shell
-from streamlit_app.configuration import load_dashboard_settings
 from streamlit_app.serving import serving
 
 

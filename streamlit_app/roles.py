@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamflow.errors import StreamFlowError
-from streamlit_app.configuration import DashboardSettings, Role
+from streamflow.settings.dashboard import DashboardSettings, Role
 
 
 class Forbidden(StreamFlowError):
@@ -45,12 +45,12 @@ def identify(
         token: that was typed in; only for sign-in by token.
         user: claims of the identity provider, once signed in; only for OIDC.
     """
-    if settings.sign_in == "none":
+    if settings.dashboard_sign_in == "none":
         return Identity("anonymous", settings.default_role)
-    if settings.sign_in == "token":
+    if settings.dashboard_sign_in == "token":
         for name, role, secret in (
-            ("operator (token)", "operator", settings.operator_token),
-            ("viewer (token)", "viewer", settings.viewer_token),
+            ("operator (token)", "operator", settings.dashboard_operator_token),
+            ("viewer (token)", "viewer", settings.dashboard_viewer_token),
         ):
             if secret is not None and token and _same(token, secret.get_secret_value()):
                 return Identity(name, "operator" if role == "operator" else "viewer")
@@ -60,7 +60,7 @@ def identify(
     email = str(user["email"])
     # An address that its provider has not verified could be anybody's.
     verified = user.get("email_verified", True) in (True, "true")
-    named = email.casefold() in {each.casefold() for each in settings.operators}
+    named = email.casefold() in {each.casefold() for each in settings.dashboard_operators}
     # The name goes into tables, where no address may lie (G7).
     name = str(user.get("name") or email).partition("@")[0]
     return Identity(name, "operator" if named and verified else "viewer")

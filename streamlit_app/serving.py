@@ -15,9 +15,9 @@ import structlog
 
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
+from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
 from streamflow.stream import Stream, reads
 from streamlit_app.alerts import Alert, AlertBook, Limits
-from streamlit_app.configuration import DashboardSettings, load_dashboard_settings
 from streamlit_app.demand import Demand
 from streamlit_app.memory import Memory
 from streamlit_app.poller import Job, Poller
@@ -118,11 +118,11 @@ def build(settings: DashboardSettings) -> Serving:
         lag_seconds=settings.alert_lag_seconds,
         rate_min=settings.alert_rate_min,
         dead_letter_ratio=settings.alert_dead_letter_ratio,
-        freshness=settings.alert_freshness,
+        freshness=settings.alert_freshness_seconds,
     )
     watch = Watch(streams, recorder, AlertBook(settings.alert_for), limits)
     memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", store, watch.book)
-    interval = settings.interval
+    interval = settings.dashboard_interval
     kafka = KafkaSource(settings, topics, _groups(settings, streams))
     postgres = PostgresSource(settings, streams)
     workers = WorkersSource(settings.workers)

@@ -94,7 +94,11 @@ def _strip() -> None:
     ]
     kafka = server.poller.reading("kafka")
     role = current_identity(server.settings)
-    who = soft(f"{role.name}, {role.role}" if server.settings.sign_in != "none" else f"{role.role}")
+    who = soft(
+        f"{role.name}, {role.role}"
+        if server.settings.dashboard_sign_in != "none"
+        else f"{role.role}"
+    )
     body = (
         "".join(parts)
         + f'<span class="sf-push">{who} · {stamp(int(now), kafka.measured_at)}</span>'

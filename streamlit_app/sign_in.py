@@ -4,8 +4,8 @@ import time
 
 import streamlit as st
 
+from streamflow.settings.dashboard import DashboardSettings
 from streamlit_app.components import show
-from streamlit_app.configuration import DashboardSettings
 from streamlit_app.markup import empty
 from streamlit_app.roles import Identity, identify
 
@@ -15,7 +15,7 @@ _PAUSE = 1.0  # seconds after a wrong token: guessing must take long
 
 def current_identity(settings: DashboardSettings) -> Identity:
     """Who this session is, judged anew each time."""
-    if settings.sign_in == "oidc":
+    if settings.dashboard_sign_in == "oidc":
         user = st.user.to_dict() if getattr(st.user, "is_logged_in", False) else None
         return identify(settings, user=user)
     return identify(settings, token=st.session_state.get(_TOKEN))
@@ -33,7 +33,7 @@ def require_sign_in(settings: DashboardSettings) -> Identity:
 def _ask(settings: DashboardSettings) -> None:
     _, middle, _ = st.columns([1, 2, 1])
     with middle, st.container(border=True, key="card-sign-in"):
-        if settings.sign_in == "oidc":
+        if settings.dashboard_sign_in == "oidc":
             show(empty("Sign in to see the pipeline", "Your identity provider asks who you are."))
             if not hasattr(st.user, "is_logged_in"):
                 st.error(
@@ -61,9 +61,9 @@ def _try(settings: DashboardSettings, token: str) -> None:
 
 def sign_out_control(settings: DashboardSettings) -> None:
     """A button to leave, where one has signed in."""
-    if settings.sign_in == "oidc":
+    if settings.dashboard_sign_in == "oidc":
         st.button("Sign out", on_click=st.logout, type="tertiary", icon=":material/logout:")
-    elif settings.sign_in == "token":
+    elif settings.dashboard_sign_in == "token":
         st.button("Sign out", on_click=_forget, type="tertiary", icon=":material/logout:")
 
 

@@ -13,9 +13,9 @@ import psycopg
 from pipeline import topics_of
 from services import BrokerService, DatabaseService
 from streamflow.settings import Settings
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.definitions import build
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.settings import OrchestrationSettings
 
 ASSET_JOB = "__ASSET_JOB"
 

@@ -28,7 +28,7 @@ def dashboard(
     from streamlit.web.cli import main as streamlit
 
     from streamflow.errors import ConfigurationError
-    from streamlit_app.configuration import load_dashboard_settings
+    from streamflow.settings.dashboard import load_dashboard_settings
 
     settings = load_dashboard_settings()
     spec = find_spec("streamlit_app")

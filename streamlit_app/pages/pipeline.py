@@ -284,13 +284,11 @@ def _configuration(server: Serving, *, changed: bool) -> Html | None:
         value = getattr(server.settings, name)
         if changed != (value != field.get_default(call_default_factory=True)):
             continue
-        choices = getattr(field.validation_alias, "choices", None)
-        alias = str(choices[0] if choices else field.alias or name)
         if isinstance(value, SecretStr):
             shown = mark(Tone.GOOD, "set")
         elif value in (None, (), {}, ""):
             shown = soft("not set")
         else:
             shown = code(", ".join(map(str, value)) if isinstance(value, tuple) else str(value))
-        rows.append((code(alias), shown))
+        rows.append((code(str(field.alias)), shown))
     return table(("setting", "value"), rows) if rows else None

@@ -17,8 +17,8 @@ from faults import free_ports
 from loads import execute, rows, value
 from orchestration import Orchestration, orchestrated
 from streamflow.settings import Settings
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.sensors import ASKED_BY
-from streamflow_dagster.settings import OrchestrationSettings
 from webhook import Webhook
 
 log = logging.getLogger(__name__)

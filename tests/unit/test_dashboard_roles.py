@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from streamflow.errors import ConfigurationError
-from streamlit_app.configuration import DashboardSettings, load_dashboard_settings
+from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
 from streamlit_app.replaying import PlanRequest, apply, plan
 from streamlit_app.roles import Forbidden, Identity, identify, require_operator
 from streamlit_app.sources.dagster import Dagster

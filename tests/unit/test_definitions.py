@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stack.process import Launch
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow_dagster import storage
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.definitions import build
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.settings import OrchestrationSettings
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,16 @@ from pydantic import SecretStr, ValidationError
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import common_config
 from streamflow.origins import Hosts
-from streamflow.settings import Settings, load_settings
-from streamflow_dagster.settings import load_orchestration_settings
-from streamlit_app.configuration import load_dashboard_settings
+from streamflow.settings import (
+    DashboardSettings,
+    OrchestrationSettings,
+    Settings,
+    load_dashboard_settings,
+    load_orchestration_settings,
+    load_settings,
+    reference,
+)
+from streamflow.settings.platform import known_names
 
 
 @pytest.fixture(autouse=True)
@@ -274,3 +281,56 @@ def test_a_wrong_database_url_is_named_and_not_told(name: str, url: str, says: s
     with pytest.raises(ValidationError) as raw:
         Settings(**{name: url})  # type: ignore[arg-type]
     assert "s3" not in str(raw.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            b"STREAMFLOW_PREFX = 'a'",
+            r"STREAMFLOW_PREFX is no setting; did you mean STREAMFLOW_PREFIX",
+        ),
+        (b"port_offset = 1", r"port_offset is no setting; write STREAMFLOW_PORT_OFFSET"),
+        (b"[kafka]\nservers = 'a'", r"kafka is no setting"),
+        (b"STREAMFLOW_HOST = 127.0.0.1", r"is not TOML: .*line 1.*texts in quotes"),
+        (b"STREAMFLOW_HOST\n", r"is not TOML: .*line 1"),
+        ("STREAMFLOW_HOST = 'h'".encode("utf-16"), r"is not UTF-8 from byte 0 on"),
+        ("STREAMFLOW_HOST = 'h'".encode("utf-16-le"), r"is not TOML"),
+        (b"STREAMFLOW_HOST = 'J\xf6'", r"is not UTF-8 from byte 20 on"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "streamflow.toml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+
+
+def test_one_file_serves_all_processes(tmp_path: Path) -> None:
+    (tmp_path / "streamflow.toml").write_bytes(
+        b"\xef\xbb\xbfSTREAMFLOW_ALERT_FOR = 3\nSTREAMFLOW_DRAIN_LAG = 4\nSTREAMFLOW_HOST = '::1'\n"
+    )
+    assert load_settings().host == "::1"
+    assert load_dashboard_settings().alert_for == 3
+    assert load_orchestration_settings().drain_lag == 4
+
+
+def test_a_tilde_is_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("STREAMFLOW_STATE_DIR", "~/state")
+    assert load_settings().state_dir == tmp_path / "state"
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    page = (Path(__file__).parents[2] / reference.PAGE).read_text()
+    assert reference.render(page) == page, "run `make docs-settings`"
+
+
+def test_every_setting_is_described_and_named_once() -> None:
+    fields = reference.all_fields()
+    assert all(field.description for field in fields.values())
+    assert known_names() == fields.keys()
+    shared = DashboardSettings.model_fields.keys() & OrchestrationSettings.model_fields.keys()
+    for name in shared - Settings.model_fields.keys():
+        one, other = DashboardSettings.model_fields[name], OrchestrationSettings.model_fields[name]
+        assert one.description == other.description

@@ -1,13 +1,14 @@
-"""The dashboard's own settings: environment variables, or the same names in ``streamflow.toml``."""
+"""The dashboard's own settings."""
 
 import ipaddress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from streamflow.origins import Hosts
-from streamflow.settings import HostNames, Settings, load_settings_of
+from streamflow.settings.fields import HostNames, Texts, group
+from streamflow.settings.platform import Settings, load_settings_of
 
 Role = Literal["viewer", "operator"]
 
@@ -20,44 +21,65 @@ _PARTS = {
     "producer": "producer",
 }
 
+_dashboard = group("Dashboard")
+_alerts = group("Alerts")
+
 
 class DashboardSettings(Settings):
     """Everything that can be configured, with what only the dashboard needs."""
 
-    role: Role | None = Field(None, alias="STREAMFLOW_DASHBOARD_ROLE")
-    sign_in: Literal["none", "token", "oidc"] = Field("none", alias="STREAMFLOW_DASHBOARD_SIGN_IN")
-    operator_token: SecretStr | None = Field(None, alias="STREAMFLOW_DASHBOARD_OPERATOR_TOKEN")
-    viewer_token: SecretStr | None = Field(None, alias="STREAMFLOW_DASHBOARD_VIEWER_TOKEN")
-    # Names, some with a port, under which a proxy or ingress serves it.
-    dashboard_hosts: HostNames = Field(
-        (), validation_alias=AliasChoices("STREAMFLOW_DASHBOARD_HOSTS", "dashboard_hosts")
+    dashboard_role: Role | None = _dashboard(
+        None,
+        "`viewer` or `operator`: what somebody may do who has not signed in",
+        shown="operator on loopback, else viewer",
     )
-    operators: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), alias="STREAMFLOW_DASHBOARD_OPERATORS"
+    dashboard_sign_in: Literal["none", "token", "oidc"] = _dashboard(
+        "none", "`none`, `token`, or `oidc` (Streamlit's `st.login`)"
     )
-    probe: bool | None = Field(None, alias="STREAMFLOW_DASHBOARD_PROBE")
-    worker_urls: Annotated[dict[str, str], NoDecode] = Field(
-        default_factory=dict, alias="STREAMFLOW_WORKER_URLS"
+    dashboard_operator_token: SecretStr | None = _dashboard(
+        None, "token of operators, for sign-in by token"
     )
-    dagster_public_url: str | None = Field(
-        None, pattern=r"^https?://", alias="STREAMFLOW_DAGSTER_PUBLIC_URL"
+    dashboard_viewer_token: SecretStr | None = _dashboard(
+        None, "token of viewers, for sign-in by token"
     )
-    interval: float = Field(1.0, ge=0.2, le=60, alias="STREAMFLOW_DASHBOARD_INTERVAL")
+    dashboard_operators: Texts = _dashboard(
+        (), "e-mail addresses of operators, for sign-in by OIDC, comma-separated"
+    )
+    dashboard_hosts: HostNames = _dashboard(
+        (),
+        "names under which a proxy or ingress serves it, some with a port, comma-separated",
+    )
+    dashboard_probe: bool | None = _dashboard(
+        None,
+        "whether the end-to-end probe writes to its own topic",
+        shown="on for operators",
+    )
+    dashboard_interval: float = _dashboard(1.0, "seconds between two measurements", ge=0.2, le=60)
+    worker_urls: Annotated[dict[str, str], NoDecode] = _dashboard(
+        {},
+        "where each worker is asked for its metrics, as `loader=http://host:port,…`",
+        shown="this machine's ports",
+    )
+    dagster_public_url: str | None = _dashboard(
+        None,
+        "where links to Dagster lead, if a browser reaches it elsewhere",
+        shown="as `STREAMFLOW_DAGSTER_URL`",
+        pattern=r"^https?://",
+    )
 
-    webhook_url: SecretStr | None = Field(None, alias="STREAMFLOW_WEBHOOK_URL")
-    alert_for: float = Field(15.0, ge=0, alias="STREAMFLOW_ALERT_FOR")
-    alert_lag_records: float = Field(100_000, gt=0, alias="STREAMFLOW_ALERT_LAG_RECORDS")
-    alert_lag_seconds: float = Field(60.0, gt=0, alias="STREAMFLOW_ALERT_LAG_SECONDS")
-    alert_rate_min: float = Field(0.0, ge=0, alias="STREAMFLOW_ALERT_RATE_MIN")
-    alert_dead_letter_ratio: float = Field(
-        0.05, gt=0, le=1, alias="STREAMFLOW_ALERT_DEAD_LETTER_RATIO"
+    webhook_url: SecretStr | None = _alerts(
+        None, "webhook that alerts and failed runs are posted to, as JSON with a `text`"
     )
-    alert_freshness: float = Field(300.0, gt=0, alias="STREAMFLOW_ALERT_FRESHNESS_SECONDS")
-
-    @field_validator("operators", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+    alert_for: float = _alerts(15.0, "seconds that a rule must hold before it fires", ge=0)
+    alert_lag_records: float = _alerts(100_000, "records that a group may be behind", gt=0)
+    alert_lag_seconds: float = _alerts(60.0, "seconds that a group may be behind", gt=0)
+    alert_rate_min: float = _alerts(0.0, "events a second that a stream must have; 0 is off", ge=0)
+    alert_dead_letter_ratio: float = _alerts(
+        0.05, "share of dead letters that is too large", gt=0, le=1
+    )
+    alert_freshness_seconds: float = _alerts(
+        300.0, "seconds that a record may wait for the loader", gt=0
+    )
 
     @field_validator("worker_urls", mode="before")
     @classmethod
@@ -72,7 +94,9 @@ class DashboardSettings(Settings):
 
     @model_validator(mode="after")
     def _token_is_there(self) -> Self:
-        if self.sign_in == "token" and self.operator_token is None and self.viewer_token is None:
+        if self.dashboard_sign_in == "token" and not (
+            self.dashboard_operator_token or self.dashboard_viewer_token
+        ):
             raise ValueError(
                 "STREAMFLOW_DASHBOARD_SIGN_IN=token needs STREAMFLOW_DASHBOARD_OPERATOR_TOKEN or "
                 "STREAMFLOW_DASHBOARD_VIEWER_TOKEN"
@@ -83,8 +107,8 @@ class DashboardSettings(Settings):
     def default_role(self) -> Role:
         """What somebody may do who has not signed in: everything on the own machine, unless it is
         configured otherwise; look only, beyond it."""
-        if self.role is not None:
-            return self.role
+        if self.dashboard_role is not None:
+            return self.dashboard_role
         return "operator" if is_loopback(self.host) else "viewer"
 
     @property
@@ -101,7 +125,9 @@ class DashboardSettings(Settings):
     def probes(self) -> bool:
         """Whether the end-to-end probe writes: unless configured, where looking is not all that one
         may do."""
-        return self.default_role == "operator" if self.probe is None else self.probe
+        if self.dashboard_probe is None:
+            return self.default_role == "operator"
+        return self.dashboard_probe
 
     @property
     def workers(self) -> dict[str, str]:

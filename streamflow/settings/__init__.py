@@ -1,0 +1,32 @@
+"""Settings: read once from the environment and ``streamflow.toml``, then passed on, frozen.
+
+Order of precedence: environment, ``streamflow.toml`` in the working directory, the coordinates
+that a running ``streamflow up`` left in the state directory, defaults. Each field says what it means
+and in which unit; ``docs/settings.md`` is made from the fields (`reference`).
+"""
+
+from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
+from streamflow.settings.orchestration import OrchestrationSettings, load_orchestration_settings
+from streamflow.settings.platform import (
+    BROKERS,
+    COORDINATES_FILE,
+    DEFAULT_PORTS,
+    GROUPS,
+    Settings,
+    load_settings,
+    load_settings_of,
+)
+
+__all__ = [
+    "BROKERS",
+    "COORDINATES_FILE",
+    "DEFAULT_PORTS",
+    "GROUPS",
+    "DashboardSettings",
+    "OrchestrationSettings",
+    "Settings",
+    "load_dashboard_settings",
+    "load_orchestration_settings",
+    "load_settings",
+    "load_settings_of",
+]

@@ -1,0 +1,51 @@
+"""What fields of settings are made of: their variable's name, their documentation, common types."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+PREFIX: Final = "STREAMFLOW_"
+
+
+def variable(field_name: str) -> str:
+    """The environment variable of a field, which is its name in ``streamflow.toml`` as well."""
+    return PREFIX + field_name.upper()
+
+
+def group(name: str) -> Callable[..., Any]:
+    """A function that declares fields of one section of ``docs/settings.md``.
+
+    It takes the default, what the setting means, and pydantic's constraints. `shown` is what the
+    documentation gives as the default where that is not a constant.
+    """
+
+    def declare(default: Any, description: str, *, shown: str | None = None, **more: Any) -> Any:
+        extra: dict[str, Any] = {"group": name} | ({} if shown is None else {"shown": shown})
+        return Field(default, description=description, json_schema_extra=extra, **more)
+
+    return declare
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in (each.strip() for each in value.split(",")) if part)
+
+
+# A variable holds one text: lists are written with commas.
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+# "~" is the user's folder, as in a shell.
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+def _require_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any("/" in name or "*" in name for name in value):
+        raise ValueError("holds names as web.example.com or web.example.com:8443, comma-separated")
+    return value
+
+
+# Under which a server is reached, some with a port.
+HostNames = Annotated[Texts, AfterValidator(_require_names)]

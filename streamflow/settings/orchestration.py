@@ -1,0 +1,90 @@
+"""Settings of the orchestration: the thresholds of checks and sensors."""
+
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from streamflow.origins import Hosts
+from streamflow.settings.fields import HostNames, group
+from streamflow.settings.platform import Settings, load_settings_of
+
+HOUR_FORMAT: Final = "%Y-%m-%d-%H:%M"
+
+_web = group("Dagster")
+_sensors = group("Dagster: sensors and drains")
+_checks = group("Dagster: checks")
+_tables = group("Dagster: rollups and retention")
+_alerts = group("Alerts")
+
+
+class OrchestrationSettings(Settings):
+    """Everything that can be configured, with what only Dagster needs."""
+
+    sensor_seconds: int = _sensors(30, "seconds between two looks of a sensor", ge=1)
+    drain_lag: int = _sensors(10_000, "offsets of lag that start a drain", ge=1)
+    drain_seconds: float = _sensors(600.0, "seconds that one drain may take", gt=0)
+    request_attempts: int = _sensors(
+        3, "failed runs in a row before a sensor asks only once an hour", ge=1
+    )
+    dagster_hosts: HostNames = _web(
+        (),
+        "names under which the webserver is reached besides its own, some with a port, "
+        "comma-separated",
+    )
+    webhook_url: SecretStr | None = _alerts(
+        None, "webhook that alerts and failed runs are posted to, as JSON with a `text`"
+    )
+
+    quality_cron: str = _checks("*/5 * * * *", "when the checks run, as cron writes it")
+    audit_patience: float = _checks(15.0, "seconds to let the workers catch up", ge=0)
+    audit_records: int = _checks(
+        2_000_000, "records above which only those are audited that came since the last proof", ge=0
+    )
+    fresh_load_seconds: int = _checks(
+        300, "seconds without a loaded row, while something waits, that are still fresh", ge=1
+    )
+    fresh_event_seconds: int = _checks(
+        900, "age in seconds of the latest event that is still fresh", ge=1
+    )
+    dead_letter_ratio: float = _checks(0.05, "share of dead letters that is allowed", ge=0, le=1)
+    dead_letter_minutes: int = _checks(15, "minutes that the share is taken over", ge=1)
+    dead_letter_records: int = _checks(100, "of fewer records, the share says nothing", ge=1)
+    volume_factor: float = _checks(
+        4.0, "times above or below the median of the hours before that is unusual", gt=1
+    )
+    volume_hours: int = _checks(6, "hours of history that are needed to say so", ge=1)
+    contract_rows: int = _checks(5_000, "rows that one check looks at", ge=1)
+    count_offsets: int = _checks(
+        2_000_000, "offsets up to which a topic's records are counted one by one", ge=0
+    )
+
+    burst_failures: int = _tables(5, "failed logins of one user that are a burst", ge=2)
+    burst_failures_overall: int = _tables(20, "failed logins of all users that are a burst", ge=2)
+    burst_minutes: int = _tables(5, "minutes within which they are", ge=1)
+    rollup_start: datetime = _tables(
+        datetime.fromisoformat("2026-01-01T00:00:00+00:00"), "first hour of the hourly rollup"
+    )
+    events_retention_days: int | None = _tables(
+        None, "age in days at which days of events are dropped", shown="never", ge=1
+    )
+
+    @property
+    def webserver_hosts(self) -> Hosts:
+        """Under which names the webserver is reached; workers report to ``STREAMFLOW_DAGSTER_URL``."""
+        return Hosts.of(
+            "Dagster",
+            "STREAMFLOW_DAGSTER_HOSTS",
+            own=(self.host, urlsplit(self.dagster_url or "").hostname or ""),
+            listed=self.dagster_hosts,
+        )
+
+
+def load_orchestration_settings() -> OrchestrationSettings:
+    """Reads the settings.
+
+    Raises:
+        ConfigurationError: a variable has a value that cannot be used.
+    """
+    return load_settings_of(OrchestrationSettings)

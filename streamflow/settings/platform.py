@@ -1,0 +1,318 @@
+"""The settings of every process: where things are, and how Kafka is spoken to."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from streamflow.database_url import normalized
+from streamflow.errors import ConfigurationError
+from streamflow.origins import Hosts
+from streamflow.settings.fields import HostNames, Texts, UserPath, group, variable
+from streamflow.settings.sources import COORDINATES_FILE, CoordinatesSource, FileSource
+
+__all__ = ["COORDINATES_FILE"]
+
+DEFAULT_PORTS = {
+    "kafka": 9092,
+    "controller": 9093,
+    # Of the second and third node of `streamflow up --brokers 3`.
+    "kafka-2": 9094,
+    "controller-2": 9095,
+    "kafka-3": 9096,
+    "controller-3": 9097,
+    "postgres": 5432,
+    "dagster": 3000,
+    "dagster-code": 4266,
+    "bridge": 3001,
+    "dashboard": 8501,
+    # Health and metrics endpoints of the supervised workers.
+    "producer": 9100,
+    "validator": 9101,
+    "analytics": 9102,
+    "loader": 9103,
+    "bridge-health": 9104,
+}
+
+GROUPS = {
+    "analytics": "analytics-group",
+    "validator": "notification-group",
+    "loader": "db-group",
+    "bridge": "websocket-bridge",
+}
+
+# The parts that are nodes of the embedded Kafka.
+BROKERS = ("kafka", "kafka-2", "kafka-3")
+
+
+_where = group("Where things are")
+_streams = group("Streams and privacy")
+_workers = group("Workers")
+_logs = group("Logs")
+_kafka = group("Kafka")
+_dagster = group("Dagster")
+_bridge = group("Bridge")
+_breaker = group("Circuit breaker")
+
+
+class Settings(BaseSettings):
+    """What every process needs. A field's variable is its name in capitals after ``STREAMFLOW_``."""
+
+    model_config = SettingsConfigDict(
+        alias_generator=variable,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        # Compose and Kubernetes pass on what nobody has set as an empty text.
+        env_ignore_empty=True,
+        # A wrong value may be a secret.
+        hide_input_in_errors=True,
+    )
+
+    kafka_bootstrap_servers: str | None = _where(
+        None,
+        "Kafka to use, as `host:port,…`; `streamflow up` starts none then",
+        shown="embedded, `127.0.0.1:9092`",
+        alias="KAFKA_BOOTSTRAP_SERVERS",
+    )
+    database_url: SecretStr | None = _where(
+        None,
+        "PostgreSQL to use, as `postgresql://user:password@host/database`; `streamflow up` starts "
+        "none then",
+        shown="embedded, port 5432",
+        alias="DATABASE_URL",
+    )
+    state_dir: UserPath = _where(
+        Path(".streamflow"), "folder for the broker's log, the database, logs and pid files"
+    )
+    host: str = _where("127.0.0.1", "address on which everything of ours listens")
+    port_offset: int = _where(
+        0, "added to every default port: several stacks on one machine", ge=0, le=50_000
+    )
+    brokers: int = _where(
+        1, "embedded brokers: 1, or 3 to try failover, as `streamflow up --brokers 3` does"
+    )
+    prefix: str = _where(
+        "",
+        "put before the name of every topic and group, to share a cluster",
+        pattern=r"^[A-Za-z0-9._-]*$",
+    )
+
+    streams: Texts = _streams(
+        ("streamflow.streams.user_events:USER_EVENTS",),
+        "the streams, as `module:NAME`, comma-separated",
+    )
+    repairs: Texts = _streams(
+        (), "modules with repairs of your own for `dlq replay`, comma-separated"
+    )
+    pii_key: SecretStr | None = _streams(
+        None,
+        "key of HMAC-SHA-256 for addresses; without it they are hashed with bare SHA-256, which can "
+        "be guessed",
+    )
+
+    signing_key: SecretStr | None = _streams(
+        None,
+        "key with which workers sign the records that they derive, at least 16 characters, the same for "
+        "all workers",
+        shown="in the database",
+        min_length=16,
+    )
+
+    stall_seconds: float = _workers(
+        30.0, "seconds after which a loop or call that hangs ends its worker", ge=5
+    )
+    health_hosts: HostNames = _workers(
+        (),
+        "names with a dot under which `/health`, `/ready` and `/metrics` are asked for, comma-separated",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = _logs("info", "least severe event")
+    log_format: Literal["console", "json"] = _logs("json", "`console` for the eye, or `json`")
+
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _kafka(
+        "PLAINTEXT", "`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`"
+    )
+    kafka_sasl_mechanism: str = _kafka("SCRAM-SHA-512", "SASL mechanism")
+    kafka_sasl_username: str | None = _kafka(None, "user, for SASL")
+    kafka_sasl_password: SecretStr | None = _kafka(None, "password, for SASL")
+    kafka_ssl_ca: UserPath | None = _kafka(None, "file with the certificates of authorities (PEM)")
+    kafka_ssl_certificate: UserPath | None = _kafka(
+        None, "file with the client's certificate (PEM)"
+    )
+    kafka_ssl_key: UserPath | None = _kafka(None, "file with the client's private key (PEM)")
+    kafka_group_protocol: Literal["consumer", "classic"] = _kafka(
+        "consumer", "`classic` for brokers before 4.0"
+    )
+    kafka_replication_factor: int = _kafka(
+        1, "replicas of each topic; 3 with three embedded brokers", ge=1
+    )
+    kafka_min_isr: int = _kafka(
+        1, "in-sync replicas that a write needs; 2 with three embedded brokers", ge=1
+    )
+
+    dagster_url: str | None = _dagster(
+        None,
+        "Dagster's webserver: workers report to it, the dashboard asks it",
+        shown="set by `streamflow up` for its own parts",
+        pattern=r"^https?://",
+    )
+    dagster_report_seconds: float = _dagster(
+        30.0, "seconds between two reports about one asset, at least 15", ge=15
+    )
+    dagster_database_url: SecretStr | None = _dagster(
+        None,
+        "PostgreSQL for Dagster's runs and events",
+        shown="a database or schema beside StreamFlow's",
+    )
+
+    bridge_port: int | None = _bridge(
+        None, "port on which it listens", shown="3001, shifted by the offset", ge=1, le=65_535
+    )
+    bridge_token: SecretStr | None = _bridge(
+        None,
+        "asked of clients as `auth.token` or `Authorization: Bearer …`; never taken from the query, "
+        "which proxies log",
+    )
+    bridge_origins: Texts = _bridge(
+        (),
+        "pages that may connect, comma-separated; `*` for all. Programs that are no browser send no "
+        "origin",
+        shown="the bridge's own",
+    )
+    bridge_queue: int = _bridge(50_000, "records that a client may be behind", ge=1)
+    bridge_history: int = _bridge(1_000, "records of each topic that are kept for `last`", ge=0)
+
+    breaker_window: int = _breaker(10_000, "records that the ratio is taken of", ge=1)
+    breaker_ratio: float = _breaker(
+        0.9, "share of rejected records among them that opens the breaker", gt=0, le=1
+    )
+    breaker_consecutive: int = _breaker(
+        5_000, "rejected records in a row that open the breaker", ge=1
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replicate(cls, values: Any) -> Any:
+        """Three embedded brokers hold three replicas of everything, and need two to go on."""
+        if isinstance(values, dict) and str(values.get("STREAMFLOW_BROKERS")) == "3":
+            replicated = {
+                "STREAMFLOW_KAFKA_REPLICATION_FACTOR": 3,
+                "STREAMFLOW_KAFKA_MIN_ISR": 2,
+            }
+            return replicated | values
+        return values
+
+    @field_validator("database_url", "dagster_database_url")
+    @classmethod
+    def _readable_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(normalized(value.get_secret_value()))
+
+    @field_validator("brokers")
+    @classmethod
+    def _one_or_three(cls, value: int) -> int:
+        if value not in (1, len(BROKERS)):
+            raise ValueError("is 1, or 3 to try failover: two cannot agree when one is gone")
+        return value
+
+    @model_validator(mode="after")
+    def _replicas_cover_isr(self) -> Self:
+        if self.kafka_min_isr > self.kafka_replication_factor:
+            raise ValueError(
+                "STREAMFLOW_KAFKA_MIN_ISR is larger than STREAMFLOW_KAFKA_REPLICATION_FACTOR: "
+                "no write could ever be acknowledged"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order of precedence."""
+        del dotenv_settings, file_secret_settings
+        return (
+            init_settings,
+            env_settings,
+            FileSource(settings_cls, known_names()),
+            CoordinatesSource(settings_cls),
+        )
+
+    def port(self, name: str) -> int:
+        """The port of a part, shifted by the offset of this stack."""
+        return DEFAULT_PORTS[name] + self.port_offset
+
+    @property
+    def bridge(self) -> int:
+        """The port on which the Socket.IO bridge listens."""
+        return self.bridge_port or self.port("bridge")
+
+    @property
+    def probed_hosts(self) -> Hosts:
+        """Under which names probes and Prometheus reach a worker. Pods and containers are known by
+        their address, or by a name without a dot."""
+        hosts = Hosts.of(
+            "this worker", "STREAMFLOW_HEALTH_HOSTS", own=(self.host,), listed=self.health_hosts
+        )
+        return replace(hosts, dotless=True)
+
+    def group(self, worker: str) -> str:
+        """The consumer group of a worker."""
+        return self.prefix + GROUPS[worker]
+
+    @property
+    def bootstrap(self) -> str:
+        """Kafka's bootstrap servers: the given ones, else where the embedded broker listens."""
+        return self.kafka_bootstrap_servers or ",".join(
+            f"{self.host}:{self.port(name)}" for name in BROKERS[: self.brokers]
+        )
+
+    @property
+    def database(self) -> str:
+        """The database's URL, with its password: never log it.
+
+        Raises:
+            ConfigurationError: no database is configured and no embedded stack is running here.
+        """
+        if self.database_url is None:
+            raise ConfigurationError(
+                "no database is known here: start the stack with `streamflow up` in this folder, "
+                "or set DATABASE_URL"
+            )
+        return self.database_url.get_secret_value()
+
+
+def known_names() -> frozenset[str]:
+    """The variables of all settings: ``streamflow.toml`` is one file for all processes."""
+    kinds: tuple[type[Settings], ...] = (Settings, *Settings.__subclasses__())
+    return frozenset(str(field.alias) for kind in kinds for field in kind.model_fields.values())
+
+
+SettingsKind = TypeVar("SettingsKind", bound=Settings)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the settings.
+
+    Raises:
+        ConfigurationError: a variable has a value that cannot be used; names it, not its value.
+    """
+    return load_settings_of(Settings, **overrides)
+
+
+def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind:
+    """Reads the settings of a part that has some of its own. Raises as `load_settings`."""
+    try:
+        return kind(**overrides)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(f"settings are wrong: {faults}") from None

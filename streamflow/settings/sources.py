@@ -1,0 +1,91 @@
+"""Where settings come from besides the environment: ``streamflow.toml``, and a running stack."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
+
+from streamflow.errors import ConfigurationError
+from streamflow.settings.fields import variable
+
+FILE: Final = "streamflow.toml"
+COORDINATES_FILE: Final = "stack.json"
+
+
+def read_file(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """What ``streamflow.toml`` sets; nothing where there is no such file.
+
+    Args:
+        path: of the file.
+        known: names of all settings.
+
+    Raises:
+        ConfigurationError: it is no TOML in UTF-8, or sets something that is no setting.
+    """
+    try:
+        # An editor's byte order mark is no part of the first name.
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is not UTF-8 from byte {error.start} on: save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is not TOML: {error}. Write one NAME = value a line, texts in quotes"
+        ) from None
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise ConfigurationError(f"{path}: {unknown[0]} is no setting{_hint(unknown[0], known)}")
+    return found
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    if variable(name) in known:
+        return f"; write {variable(name)}"
+    near = difflib.get_close_matches(name.upper(), known, 1)
+    return f"; did you mean {near[0]}?" if near else "; docs/settings.md lists all of them"
+
+
+class FileSource(InitSettingsSource):
+    """``streamflow.toml`` in the working directory."""
+
+    def __init__(self, settings_cls: type[BaseSettings], known: Collection[str]) -> None:
+        super().__init__(settings_cls, read_file(Path(FILE), known))
+
+
+class CoordinatesSource(PydanticBaseSettingsSource):
+    """Where the running stack of this folder listens, as ``streamflow up`` wrote it down."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked: `__call__` gives all fields at once."""
+        del field
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The fields that the file tells."""
+        state_dir = Path(self.current_state.get("STREAMFLOW_STATE_DIR") or ".streamflow")
+        try:
+            found = json.loads((state_dir.expanduser() / COORDINATES_FILE).read_text())
+        except (OSError, ValueError):
+            return {}
+        # A port offset chosen now means another stack than the one that left the file.
+        chosen = self.current_state.get("STREAMFLOW_PORT_OFFSET", found.get("port_offset"))
+        if str(chosen) != str(found.get("port_offset")):
+            return {}
+        values = {
+            "KAFKA_BOOTSTRAP_SERVERS": found.get("kafka_bootstrap_servers"),
+            "DATABASE_URL": found.get("database_url"),
+            "STREAMFLOW_PORT_OFFSET": found.get("port_offset"),
+            "STREAMFLOW_BROKERS": found.get("brokers"),
+        }
+        return {name: value for name, value in values.items() if value is not None}
