@@ -47,12 +47,12 @@ class Session:
         job: Job,
         make_sink: Callable[[Consumer], Sink],
         on_durable: Callable[[Observation], None],
-        topics: TopicWatch | None = None,
+        topics: TopicWatch,
     ) -> None:
         self._settings = settings
         self._job = job
         self._on_durable = on_durable
-        self._topics = topics or TopicWatch(clients.admin(settings))
+        self._topics = topics
         self._topics_checked = time.monotonic()
         self._read_to: dict[Partition, int] = {}
         self._logs: dict[Partition, Log] = {}

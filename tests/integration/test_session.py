@@ -11,7 +11,9 @@ from pipeline import WorkerProcess, events, produce, topic_bounds
 from streamflow.errors import Unavailable
 from streamflow.flow import Output, Partition
 from streamflow.kafka import clients
+from streamflow.kafka.clients import admin
 from streamflow.kafka.groups import assignments
+from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.kafka.transactions import transactional_producer
 from streamflow.records import Position
 from streamflow.registry import load_streams
@@ -62,8 +64,9 @@ class Patient(PlainJob):
 def session(stack_settings: Settings) -> Iterator[Session]:
     """With 600 records to read."""
     produce(stack_settings, "user-events", events(600)[0])
+    job, topics = Patient(stack_settings), TopicWatch(admin(stack_settings))
     with closing(
-        Session(stack_settings, Patient(stack_settings), lambda _consumer: Forgetful(), print)
+        Session(stack_settings, job, lambda _consumer: Forgetful(), print, topics)
     ) as opened:
         yield opened
 

@@ -55,7 +55,9 @@ def config_of(settings: Settings, topic: str) -> dict[str, tuple[Any, Any]]:
 def topic_id(settings: Settings, topic: str) -> str:
     client = admin(settings)
     described = client.describe_topics(TopicCollection([topic]))
-    return str(described[topic].result(15).topic_id)
+    # As Kafka's own tools write it: the kind of Base64 that is for URLs.
+    text = str(described[topic].result(15).topic_id)
+    return text.replace("+", "-").replace("/", "_")
 
 
 def make_topic(settings: Settings, topic: str, config: dict[str, str], partitions: int = 3) -> None:

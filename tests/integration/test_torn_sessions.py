@@ -13,6 +13,8 @@ from faults import wait_until
 from pipeline import topics_of
 from services import DatabaseService, ProxiedBrokerService
 from streamflow.flow import Output
+from streamflow.kafka.clients import admin
+from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.kafka.transactions import KafkaSink
 from streamflow.settings import Settings
 from streaming_workers.job import PlainJob
@@ -58,15 +60,17 @@ def settings(
         yield Settings(KAFKA_BOOTSTRAP_SERVERS=broker.proxied, **common)
 
 
-def tear(settings: Settings, broker: ProxiedBrokerService, number: int) -> float:
+def tear(
+    settings: Settings, broker: ProxiedBrokerService, topics: TopicWatch, number: int
+) -> float:
     """Loses the broker in the middle of a transaction; returns how long it took to let go."""
     sinks: list[KafkaSink] = []
 
     def make(consumer: object) -> KafkaSink:
-        sinks.append(KafkaSink(settings, consumer, f"{settings.prefix}torn"))  # type: ignore[arg-type]
+        sinks.append(KafkaSink(settings, consumer, f"{settings.prefix}torn", lambda record: record))  # type: ignore[arg-type]
         return sinks[-1]
 
-    session = Session(settings, Reader(settings, number), make, print)
+    session = Session(settings, Reader(settings, number), make, print, topics)
 
     def joined() -> bool:
         session.consume()
@@ -90,6 +94,7 @@ def test_torn_sessions_leave_no_thread_and_no_descriptor(
     settings: Settings, broker: ProxiedBrokerService
 ) -> None:
     process = psutil.Process()
+    topics = TopicWatch(admin(settings))
 
     def held() -> tuple[int, int]:
         return process.num_threads(), process.num_fds()
@@ -99,9 +104,9 @@ def test_torn_sessions_leave_no_thread_and_no_descriptor(
     gc.disable()
     try:
         for number in range(WARM_UP):
-            tear(settings, broker, number)
+            tear(settings, broker, topics, number)
         threads, descriptors = held()
-        seconds = [tear(settings, broker, WARM_UP + number) for number in range(ROUNDS)]
+        seconds = [tear(settings, broker, topics, WARM_UP + number) for number in range(ROUNDS)]
         # What one session needs is a handful; twenty that leak would be a hundred.
         wait_until(
             lambda: held()[0] <= threads + 3 and held()[1] <= descriptors + 5,
