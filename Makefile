@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev browser up down status check format docs-settings test
+.PHONY: help setup setup-dev browser up down status check format docs-settings test chaos
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -24,6 +24,7 @@ help:
 	@echo 'make setup   only create the environment in .venv'
 	@echo 'make check   formatting, lint, types, import contracts'
 	@echo 'make test    all tests'
+	@echo 'make chaos   the faults that take long: connections that break, a broker that is killed'
 
 setup: $(VENV)/.installed
 
@@ -80,3 +81,10 @@ browser:
 # Two processes, each with a broker and a database of its own: most tests wait more than they work.
 test: setup-dev browser
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+# About 25 minutes: every way in which a connection breaks, then rounds of kills and breaks under load,
+# compared by an oracle that knows nothing of the product.
+ROUNDS ?= 20
+chaos: setup-dev
+	$(BIN)/pytest -m chaos $(ARGS)
+	PYTHONPATH=tests $(BIN)/python tests/chaos/rounds.py --kills $(ROUNDS) --breaks $(ROUNDS)

@@ -35,6 +35,7 @@ log = structlog.get_logger()
 
 _PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _ASK_EVERY = 2.0  # seconds
+_TRY_AGAIN = 15.0  # seconds until a worker that waits for a person looks for itself
 _ASK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
 _SETTLED = 30.0  # seconds that a session must last for the backoff to start anew
 
@@ -203,11 +204,14 @@ class Worker:
 
     def _wait_until_accepted(self, error: OffsetsReused) -> None:
         """Stays alive, not ready and out of the group until a person has decided: what accepts a
-        recreated topic commits new offsets for every group."""
-        self._trouble = str(error)
-        log.error("offsets reused", why=self._trouble)
+        recreated topic commits new offsets for every group. A worker that was asleep meanwhile sees no
+        change any more, so now and then another session tries."""
+        if self._trouble != str(error):
+            self._trouble = str(error)
+            log.error("offsets reused", why=self._trouble)
         stuck_at = self._stands_at(error.topic)
-        while not self._stop.wait(_ASK_EVERY):
+        try_again_at = time.monotonic() + _TRY_AGAIN
+        while not self._stop.wait(_ASK_EVERY) and time.monotonic() < try_again_at:
             self._watchdog.turned()
             found = self._stands_at(error.topic)
             if stuck_at is None:

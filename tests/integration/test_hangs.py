@@ -24,7 +24,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 PREFIX = "hangs."
 WORKERS = ("validator", "analytics", "loader")
 LEFT_OUT = ("producer", "bridge", "dagster", "dashboard")
-FAULTS = ("cut", "reset", "half_close", "stall", "black_hole")
+FAULTS = (
+    "reset",
+    "black_hole",
+    pytest.param("cut", marks=pytest.mark.chaos),
+    pytest.param("half_close", marks=pytest.mark.chaos),
+    pytest.param("stall", marks=pytest.mark.chaos),
+)
 # The worker, its request, and whether the broker still gets that: the worker cannot know.
 MOMENTS = (
     ("validator", ADD_OFFSETS_TO_TXN, False),
