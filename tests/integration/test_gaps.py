@@ -247,7 +247,7 @@ def assert_waits_for_a_person(worker: WorkerProcess, settings: Settings) -> None
     code, why = readiness(worker)
     assert code == 503
     assert command in why
-    assert "last turn" in worker.get("/health")
+    assert "the loop turns" in worker.get("/health")
 
 
 def rows_by_topic(settings: Settings) -> dict[str, dict[str, int]]:
@@ -538,7 +538,7 @@ def test_workers_wait_for_a_topic_that_was_deleted(
                 60,
                 f"{worker.name} to say so",
             )
-            assert "last turn" in worker.get("/health")
+            assert "the loop turns" in worker.get("/health")
         assert all(worker.process.poll() is None for worker in running.values())
 
 
