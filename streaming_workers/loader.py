@@ -228,14 +228,15 @@ class Loader(PlainJob):
 def _made_of(headers: Headers, topic_ids: Mapping[str, str]) -> tuple[Origin | None, Origin | None]:
     """The event that a derived record was made of, and the record of it, where that claims to be a
     replay; under the names of the topics that they were in."""
-    origin = Origin.parse(last_header(headers, ORIGIN_HEADER))
-    source = Origin.parse(last_header(headers, SOURCE_HEADER))
-    topic_id = last_header(headers, TOPIC_ID_HEADER)
-    if topic_id is not None and origin is not None:
+    # What was added last counts.
+    told = dict(headers)
+    origin, topic_id = Origin.parse(told.get(ORIGIN_HEADER)), told.get(TOPIC_ID_HEADER)
+    if origin is not None:
         origin = in_its_topic(origin, topic_id, topic_ids)
-    if topic_id is not None and source is not None:
-        source = in_its_topic(source, topic_id, topic_ids)
-    return origin, source
+    if SOURCE_HEADER not in told:
+        return origin, None
+    source = Origin.parse(told[SOURCE_HEADER])
+    return origin, None if source is None else in_its_topic(source, topic_id, topic_ids)
 
 
 def _derived_from(record: Record, rejection: Rejection) -> Origin:
