@@ -24,7 +24,7 @@ from pipeline import (
     workers,
 )
 from services import BrokerService
-from streamflow.errors import Unavailable
+from streamflow.errors import OffsetsReused, Unavailable
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.kafka.topics import provision
@@ -463,7 +463,10 @@ def test_what_was_derived_from_a_recreated_topic_is_never_taken_for_that_of_the_
     with workers(stack_settings, folder(tmp_path, "third"), ["validator", "analytics"]) as running:
         written(stack_settings, 90, 90)
         assert [each.stop() for each in running.values()] == [0, 0]
-    acceptance = Acceptance(stack_settings, load_streams(stack_settings), topic)
+    streams = load_streams(stack_settings)
+    with pytest.raises(OffsetsReused, match="--accept-recreated"):
+        drain(stack_settings, streams, [streams[0].notifications_topic], patience=0.1)
+    acceptance = Acceptance(stack_settings, streams, topic)
     acceptance.apply(acceptance.look())
     with workers(stack_settings, folder(tmp_path, "fourth")):
         wait_for_old_and_new(
