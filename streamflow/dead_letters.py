@@ -19,8 +19,10 @@ from streamflow.records import (
     FAILED_AT_HEADER,
     GROUP_HEADER,
     ORIGIN_HEADER,
+    ORIGIN_TOPIC_ID_HEADER,
     OWN_HEADER_PREFIXES,
     REDACTED_HEADER,
+    TOPIC_ID_HEADER,
     TRUNCATED_HEADER,
     Headers,
     Origin,
@@ -114,6 +116,7 @@ def build(
     hasher: Hasher,
     now: datetime,
     origin: Origin | None = None,
+    topic_ids: tuple[str, str] = ("", ""),
 ) -> OutRecord:
     """The dead letter of a refused record.
 
@@ -131,6 +134,8 @@ def build(
         hasher: hashes the addresses.
         now: when it was refused.
         origin: of a derived record, the event that it was made of.
+        topic_ids: of the record's topic, and where `origin` is of another, of that; empty where
+            unknown.
     """
     position = position_of(record)
     came_with = headers_of(record)
@@ -157,6 +162,8 @@ def build(
         GROUP_HEADER: group,
         ORIGIN_HEADER: str(origin or claimed_origin(record) or position),
     }
+    names = TOPIC_ID_HEADER, ORIGIN_TOPIC_ID_HEADER
+    told |= {name: topic_id for name, topic_id in zip(names, topic_ids, strict=True) if topic_id}
     if kept.truncated is not None:
         told[TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
     headers = [*kept.headers, *((name, text.encode()) for name, text in told.items())]

@@ -25,12 +25,15 @@ class Batch:
         positions: where each partition that moved now stands; without records, past markers.
         now: the worker's monotonic clock, in seconds.
         gaps: what the positions pass that cannot be read any more.
+        topic_ids: which topics the records are of (KIP-516), and those that derived records among
+            them were made of; empty texts where the broker knows no ids.
     """
 
     records: Sequence[Record]
     positions: list[Position]
     now: float = 0.0
     gaps: Sequence[Gap] = ()
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 class Replayed(NamedTuple):

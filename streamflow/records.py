@@ -4,7 +4,8 @@ A *record* is bytes with a position in a topic, an *event* a validated model, a 
 table. Header names are the public interface of dead letters and replays.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
@@ -15,6 +16,11 @@ Headers = list[tuple[str, bytes | None]]
 ORIGIN_HEADER = "__streamflow.origin"
 # The record that a derived one was made of, where that claims to be a replay of its origin.
 SOURCE_HEADER = "__streamflow.source"
+# Id (KIP-516) of the topic that a derived record or a dead letter was made of: offsets of a topic that
+# was deleted and recreated mean other records.
+TOPIC_ID_HEADER = "__streamflow.topic_id"
+# Of the dead letter of a derived record: the id of its origin's topic, which is another topic.
+ORIGIN_TOPIC_ID_HEADER = "__streamflow.origin_topic_id"
 ATTEMPT_HEADER = "__streamflow.attempt"
 ERROR_CODE_HEADER = "__streamflow.error_code"
 REDACTED_HEADER = "__streamflow.redacted"
@@ -39,6 +45,7 @@ OWN_HEADER_PREFIXES = ("__streamflow.", "__connect.errors.")
 MAX_OFFSET = 2**63 - 1
 _LONGEST_ORIGIN = 300  # bytes; a topic's name has at most 249
 _LONGEST_ATTEMPT = 6  # digits
+_TOPIC_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
 class Record(Protocol):
@@ -204,6 +211,35 @@ def derived_headers(record: Record) -> Headers:
     if claimed is None:
         return [(ORIGIN_HEADER, own)]
     return [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, own)]
+
+
+def topic_id_headers(topic_ids: Mapping[str, str]) -> dict[str, Headers]:
+    """What a record that is made of one of a topic says of the topic's id, for each topic; nothing
+    where the broker knows no ids."""
+    return {
+        topic: [(TOPIC_ID_HEADER, topic_id.encode())] if topic_id else []
+        for topic, topic_id in topic_ids.items()
+    }
+
+
+def set_aside_name(topic: str, *topic_ids: str) -> str:
+    """The name under which rows of a topic that was recreated are kept. No topic can have it."""
+    return f"{topic}@{'+'.join(sorted(topic_ids))}"
+
+
+def in_its_topic(position: Origin, topic_id: bytes | None, current: Mapping[str, str]) -> Origin:
+    """A position under the name of the topic that it counts in: that of an earlier topic of the same
+    name is the one that its rows were set aside under.
+
+    Args:
+        position: that a derived record or a dead letter names.
+        topic_id: of the topic that its worker had read; None from an older release.
+        current: ids of the topics now. Of a topic that is not there nothing is known.
+    """
+    now = current.get(position.topic)
+    if not topic_id or not now or topic_id == now.encode() or not _TOPIC_ID.fullmatch(topic_id):
+        return position
+    return position._replace(topic=set_aside_name(position.topic, topic_id.decode()))
 
 
 def attempt_of(headers: Headers) -> int:

@@ -20,7 +20,8 @@ from streamflow.records import (
 )
 
 _SIZE: Final = 16  # bytes of a signature
-_FOUR: Final = Struct("<5q").pack
+_MOST: Final = 2  # headers that most records have: of their origin, and of its topic
+_SIX: Final = Struct("<7q").pack
 _LOG_APPEND_TIME: Final = 2  # the time stamp is the broker's own, not its producer's
 
 
@@ -102,13 +103,15 @@ def _framed(
 ) -> bytes:
     """How many parts there are, the size of each (-1 for none), and the parts: no two records have
     the same bytes."""
-    if len(headers) == 1 and key is not None and value is not None:
+    if len(headers) == _MOST and key is not None and value is not None:
         # Nearly every record: as below, in half the time.
-        name, content = headers[0]
-        if content is not None:
-            encoded = name.encode()
-            sizes = _FOUR(4, len(key), len(value), len(encoded), len(content))
-            return sizes + key + value + encoded + content
+        (name, content), (name_2, content_2) = headers
+        if content is not None and content_2 is not None:
+            first, second = name.encode(), name_2.encode()
+            sizes = _SIX(
+                6, len(key), len(value), len(first), len(content), len(second), len(content_2)
+            )
+            return b"".join((sizes, key, value, first, content, second, content_2))
     parts = [key, value]
     for name, content in headers:
         parts += (name.encode(), content)

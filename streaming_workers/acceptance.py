@@ -23,7 +23,7 @@ from streamflow.postgres import positions, recreated
 from streamflow.postgres.connections import session
 from streamflow.postgres.gaps import import_gaps
 from streamflow.postgres.recreated import Reuse
-from streamflow.records import Log, Position
+from streamflow.records import Log, Position, set_aside_name
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.windows import Progress
@@ -94,8 +94,8 @@ class Acceptance:
             reuse: Reuse | None = None
             if before:
                 since = {partition: 0 for _, partition in partitions}
-                aside = f"{self._topic}@{'+'.join(sorted(before))}"
-                reuse = Reuse(self._topic, aside, topic_id, "recreated", since)
+                aside = set_aside_name(self._topic, *before)
+                reuse = Reuse(self._topic, aside, topic_id, "recreated", since, min(before))
             elif since := self._truncated(read, topic_id):
                 aside = f"{self._topic}@{topic_id}~{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
                 reuse = Reuse(self._topic, aside, topic_id, "truncated", since)
@@ -191,15 +191,21 @@ class Acceptance:
             time.sleep(_POLL)
 
     def _load_derived(self, reuse: Reuse) -> None:
-        """Loads what the workers have derived from the old records, so that it is set aside as well:
-        in the derived topics all that was appended before the first of the new records."""
+        """Loads what the workers have derived from the old records, which tells how many they were:
+        in the derived topics all that was appended before the first of the new records.
+
+        Where that cannot be found out right, the id of the source topic in a derived record still
+        tells which one it was made of. That of a truncated topic has not changed: there, and in
+        records of older releases, the time alone decides.
+        """
         if not self._derived:
             return
         partitions = offsets.partitions_of(self._admin, self._derived)
         until = self._first_append_time(reuse)
         with closing(clients.assigned_consumer(self._settings, self._loaders)) as consumer:
             ends = {} if until is None else _offsets_at(consumer, partitions, until)
-        drain(self._settings, self._streams, self._derived, ends=ends)
+        accepting = {reuse.topic: reuse.topic_id_before or reuse.topic_id}
+        drain(self._settings, self._streams, self._derived, ends=ends, accepting=accepting)
 
     def _first_append_time(self, reuse: Reuse) -> int | None:
         """When the broker took the first of the new records, in milliseconds; None without any, and

@@ -11,7 +11,15 @@ from confluent_kafka import OFFSET_BEGINNING
 from streamflow.contract import PYDANTIC_UTC, format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output, Partition
-from streamflow.records import ORIGIN_HEADER, Origin, OutRecord, Position, Rejection
+from streamflow.records import (
+    ORIGIN_HEADER,
+    Headers,
+    Origin,
+    OutRecord,
+    Position,
+    Rejection,
+    topic_id_headers,
+)
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.windows import PartitionWindows, Progress, TumblingWindow, WindowCount
@@ -31,6 +39,7 @@ class Analytics:
     """
 
     name = "analytics"
+    sources: Sequence[str] = ()
     batch_size = 50_000
     # A larger batch makes fewer corrections out of a file of old events; nobody waits for a window
     # of ten seconds by the millisecond.
@@ -93,6 +102,7 @@ class Analytics:
                 if position.offset > windows.read_to:
                     self._seen[partition] = batch.now
                 windows.advance(position.offset)
+        ids = topic_id_headers(batch.topic_ids)
         records: list[OutRecord] = []
         positions: list[Position] = []
         for partition, windows in self._windows.items():
@@ -101,7 +111,8 @@ class Analytics:
                 windows.close_idle()
             results = windows.take()
             stream = self._streams[partition[0]][0]
-            records += [_record(stream, partition, result) for result in results]
+            topic_id = ids.get(partition[0], [])
+            records += [_record(stream, partition, result, topic_id) for result in results]
             progress = windows.progress()
             position = Position(*partition, progress.resume, progress.metadata())
             if windows.read_to and self._committed.get(partition) != position:
@@ -136,7 +147,9 @@ class Analytics:
         return rejected
 
 
-def _record(stream: Stream, partition: Partition, result: WindowCount) -> OutRecord:
+def _record(
+    stream: Stream, partition: Partition, result: WindowCount, topic_id: Headers
+) -> OutRecord:
     body = {
         "window_start": _format(result.start),
         "window_end": _format(result.end),
@@ -151,7 +164,7 @@ def _record(stream: Stream, partition: Partition, result: WindowCount) -> OutRec
         stream.analytics_topic,
         result.group.encode(),
         orjson.dumps(body),
-        [(ORIGIN_HEADER, Origin(*partition, result.first_offset).encode())],
+        [(ORIGIN_HEADER, Origin(*partition, result.first_offset).encode()), *topic_id],
     )
 
 

@@ -7,7 +7,7 @@ Where another loader is visibly at work, the drain looks on instead of racing it
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, cast
@@ -82,6 +82,7 @@ def drain(
     limit: float = LIMIT,
     patience: float = PATIENCE,
     ends: Mapping[Partition, int] | None = None,
+    accepting: Mapping[str, str] | None = None,
 ) -> Drained:
     """Loads what the topics hold now into their tables. Safe beside any number of loaders.
 
@@ -92,6 +93,8 @@ def drain(
         limit: seconds after which it stops, however much is left; `Drained.lag` tells.
         patience: seconds that another loader's positions must stand still before it is overtaken.
         ends: offsets at which to stop before the end of a partition.
+        accepting: ids of recreated topics whose old rows are about to be set aside: the ids that they
+            had. What was derived from them is loaded beside their old rows.
 
     Raises:
         Unavailable: broker or database does not answer. Nothing is lost; drain again.
@@ -99,7 +102,7 @@ def drain(
         OffsetsReused: a topic was recreated, or a log truncated.
         ConfigurationError: the database refuses.
     """
-    one = _Drain(settings, streams, limit, patience)
+    one = _Drain(settings, streams, limit, patience, accepting or {})
     try:
         return one.run(sorted(topics), ends or {})
     finally:
@@ -108,9 +111,16 @@ def drain(
 
 class _Drain:
     def __init__(
-        self, settings: Settings, streams: Sequence[Stream], limit: float, patience: float
+        self,
+        settings: Settings,
+        streams: Sequence[Stream],
+        limit: float,
+        patience: float,
+        accepting: Mapping[str, str],
     ) -> None:
         self._settings = settings
+        self._streams = streams
+        self._accepting = accepting
         self._patience = patience
         self._began = time.monotonic()
         self._deadline = self._began + limit
@@ -205,6 +215,7 @@ class _Drain:
         self._count()
 
     def _assign(self, bounds: Mapping[Partition, tuple[int, int]]) -> dict[Partition, int]:
+        self._compare_sources({topic for topic, _ in bounds})
         positions, self._gaps, self._logs = continuity.take_over(
             self._settings,
             self._loader.group,
@@ -219,6 +230,15 @@ class _Drain:
         with clients.kafka_errors():
             self._consumer.assign([continuity.as_start(start) for start in starts.values()])
         return {partition: start.offset for partition, start in starts.items()}
+
+    def _compare_sources(self, topics: Collection[str]) -> None:
+        """Takes note of the topics that records of these were made of."""
+        sources = {
+            each.topic for each in self._streams if not set(each.topic_names).isdisjoint(topics)
+        }
+        others = sorted(sources.difference(topics, self._accepting))
+        if others:
+            self._topics.take_over(self._sink.resume([(topic, 0) for topic in others]))
 
     def _pass_gaps(self) -> None:
         """Moves the positions past what is gone, and says so once that is kept."""
@@ -267,7 +287,8 @@ class _Drain:
             if offset > read_to[partition]
         ]
         read_to.update({(each.topic, each.partition): each.offset for each in positions})
-        return Batch(records, positions, time.monotonic())
+        ids = {**self._topics.ids, **self._accepting}
+        return Batch(records, positions, time.monotonic(), topic_ids=ids)
 
     def _hand_over(self, batch: Batch) -> None:
         self._topics.ask()

@@ -16,6 +16,7 @@ class Job(Protocol):
     group: str
     topics: list[str]
     assets: Mapping[str, str]  # what Dagster calls the topics or tables that it writes
+    sources: Sequence[str]  # topics whose ids it has to know, whoever reads their partitions
     batch_size: int
     linger: float  # seconds to fill a batch
     prefetch_kb: int  # what the client reads ahead, at most; more only costs memory
@@ -41,6 +42,7 @@ class PlainJob:
     """A job without state of its own: reads on from what was committed."""
 
     assets: Mapping[str, str] = {}
+    sources: Sequence[str] = ()
     batch_size = 10_000
     linger = 0.05
     prefetch_kb = 8_192

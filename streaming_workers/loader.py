@@ -4,7 +4,7 @@ Pure: batch in, `Output` out; `streamflow.postgres.loading.PostgresSink` keeps i
 a record says is to be done with it is decided once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
@@ -24,6 +24,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import (
     ORIGIN_HEADER,
     SOURCE_HEADER,
+    TOPIC_ID_HEADER,
     Headers,
     Origin,
     OutRecord,
@@ -31,6 +32,7 @@ from streamflow.records import (
     Rejection,
     claimed_origin,
     headers_of,
+    in_its_topic,
     last_header,
     position_of,
 )
@@ -76,6 +78,9 @@ class Loader(PlainJob):
         self.signer = signer
         self._hasher = hasher
         self._event_topics = {stream.topic for stream in streams}
+        self.sources = sorted(self._event_topics)
+        # Of the last batch. Within a session no topic gets another.
+        self._topic_ids: Mapping[str, str] = {}
         self._handlers: dict[str, _Handler] = {}
         self._dead_letter_topics: dict[str, str] = {}
         self.tables: dict[str, Table] = {table.name: table for table in SHARED}
@@ -90,6 +95,7 @@ class Loader(PlainJob):
         Raises:
             Unavailable: the signing key is not known yet, and its database does not answer.
         """
+        self._topic_ids = batch.topic_ids
         output = Output(positions=batch.positions, batch=batch.records)
         start = 0
         for topic, run in groupby(batch.records, _TOPIC):
@@ -108,6 +114,7 @@ class Loader(PlainJob):
                 f"the database refuses a dead letter ({rejection.message}): look for constraints and "
                 "triggers on dead_letters that are not StreamFlow's"
             )
+        is_event = topic in self._event_topics
         return dead_letters.build(
             record,
             rejection,
@@ -116,7 +123,11 @@ class Loader(PlainJob):
             topic=self._dead_letter_topics[topic],
             hasher=self._hasher,
             now=datetime.now(UTC),
-            origin=None if topic in self._event_topics else _derived_from(record, rejection),
+            origin=None if is_event else _derived_from(record, rejection),
+            topic_ids=(
+                self._topic_ids.get(topic, ""),
+                "" if is_event else _source_id(record, rejection),
+            ),
         )
 
     def _add(self, stream: Stream) -> None:
@@ -149,7 +160,7 @@ class Loader(PlainJob):
         def handle(start: int, run: Iterator[Record], output: Output) -> int:
             rows = output.rows.setdefault(table.name, [])
             sources = output.sources.setdefault(table.name, [])
-            signer = self.signer()
+            signer, topic_ids = self.signer(), self._topic_ids
             counts: dict[Partition, list[int]] = {}
             index = start - 1
             for index, record in enumerate(run, start):
@@ -163,7 +174,7 @@ class Loader(PlainJob):
                     replay = _replay(to_line, record, position, _FOREIGN)
                     output.claims.setdefault(table.name, []).append(replay)
                     continue
-                origin, source = _made_of(headers)
+                origin, source = _made_of(headers, topic_ids)
                 line = to_line(record, source or origin)
                 if isinstance(line, Rejection):
                     line = rejection_of(record, line)
@@ -194,7 +205,9 @@ class Loader(PlainJob):
             signed = headers is not None
             if headers is None:
                 headers = headers_of(record)
-            claim = claim_of(headers, signed=signed) if signed or signer.is_older(record) else None
+            claim = None
+            if signed or signer.is_older(record):
+                claim = claim_of(headers, self._topic_ids, signed=signed)
             if claim is None:
                 output.foreign[position.topic] += 1
                 rows.append(foreign_line(record, headers, hasher))
@@ -212,17 +225,35 @@ class Loader(PlainJob):
         return sum(records for records, _ in counts.values())
 
 
-def _made_of(headers: Headers) -> tuple[Origin | None, Origin | None]:
+def _made_of(headers: Headers, topic_ids: Mapping[str, str]) -> tuple[Origin | None, Origin | None]:
     """The event that a derived record was made of, and the record of it, where that claims to be a
-    replay."""
-    origin = Origin.parse(last_header(headers, ORIGIN_HEADER))
-    return origin, Origin.parse(last_header(headers, SOURCE_HEADER))
+    replay; under the names of the topics that they were in."""
+    # What was added last counts.
+    told = dict(headers)
+    origin, topic_id = Origin.parse(told.get(ORIGIN_HEADER)), told.get(TOPIC_ID_HEADER)
+    if origin is not None:
+        origin = in_its_topic(origin, topic_id, topic_ids)
+    if SOURCE_HEADER not in told:
+        return origin, None
+    source = Origin.parse(told[SOURCE_HEADER])
+    return origin, None if source is None else in_its_topic(source, topic_id, topic_ids)
 
 
 def _derived_from(record: Record, rejection: Rejection) -> Origin:
     """The event that a rejected derived record was made of, as far as that is certain."""
-    origin, source = _made_of([] if rejection.code is _FOREIGN.code else headers_of(record))
+    # Its topic's name as it was: the id goes with it.
+    origin, source = _made_of(_believed(record, rejection), {})
     return source or origin or position_of(record)
+
+
+def _source_id(record: Record, rejection: Rejection) -> str:
+    """Id of the topic of that event, as the record says it; empty where it does not."""
+    topic_id = last_header(_believed(record, rejection), TOPIC_ID_HEADER) or b""
+    return topic_id.decode("ascii", "replace")
+
+
+def _believed(record: Record, rejection: Rejection) -> Headers:
+    return [] if rejection.code is _FOREIGN.code else headers_of(record)
 
 
 def _replay(to_line: _ToLine, record: Record, sent: Origin, otherwise: bytes | Rejection) -> Replay:

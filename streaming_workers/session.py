@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from typing import cast
 
@@ -111,7 +111,7 @@ class Session:
             self._topics.ask()
         elif time.monotonic() - self._topics_checked > _TOPICS_EVERY:
             self._look_at_topics()
-        return Batch(records, moved, time.monotonic(), gaps)
+        return Batch(records, moved, time.monotonic(), gaps, self._topics.ids)
 
     def _look_at_topics(self) -> None:
         """Without records in hand a broker that does not answer is no reason to leave the group."""
@@ -349,6 +349,7 @@ class Session:
 
     def _take_over(self, wanted: Sequence[Partition]) -> dict[Partition, int]:
         """Where to read each partition from; what is gone is a gap, which the next batch passes."""
+        self._compare_sources({topic for topic, _ in wanted})
         positions, gaps, logs = continuity.take_over(
             self._settings,
             self._job.group,
@@ -359,6 +360,13 @@ class Session:
         self._gaps.update(gaps)
         self._logs.update(logs)
         return self._job.assign(positions)
+
+    def _compare_sources(self, taken: Collection[str]) -> None:
+        """Takes note of topics that others may read, and this job's records are made of."""
+        held = {topic for topic, _ in self._read_to}
+        others = sorted({*self._job.sources}.difference(taken, held))
+        if others:
+            self._topics.take_over(self._sink.resume([(topic, 0) for topic in others]))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._moved = True

@@ -11,7 +11,7 @@ from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output
 from streamflow.kafka.unreadable import rejection_of
 from streamflow.privacy import Hasher
-from streamflow.records import OutRecord, Rejection, derived_headers
+from streamflow.records import OutRecord, Rejection, derived_headers, topic_id_headers
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.job import PlainJob
@@ -65,9 +65,11 @@ class Validator(PlainJob):
             return None
         records: list[OutRecord] = []
         rejected: list[tuple[int, ErrorCode]] = []
-        add, ways = records.append, self._ways
+        add, ways, no_id = records.append, self._ways, ()
+        ids = topic_id_headers(batch.topic_ids)
         for index, record in enumerate(batch.records):
-            decode, notify, notifications, dead_letters_topic = ways[record.topic() or ""]
+            topic = record.topic() or ""
+            decode, notify, notifications, dead_letters_topic = ways[topic]
             event = decode(record.value())
             if isinstance(event, Rejection):
                 event = rejection_of(record, event)
@@ -81,6 +83,7 @@ class Validator(PlainJob):
                         topic=dead_letters_topic,
                         hasher=self._hasher,
                         now=self._clock(),
+                        topic_ids=(batch.topic_ids.get(topic, ""), ""),
                     )
                 )
             elif notify is not None:
@@ -96,7 +99,7 @@ class Validator(PlainJob):
                         notifications,
                         user.encode(),
                         orjson.dumps(body),
-                        derived_headers(record),
+                        [*derived_headers(record), *ids.get(topic, no_id)],
                     )
                 )
         return Output(

@@ -8,6 +8,7 @@ what is redacted changes nothing).
 import json
 import re
 from base64 import b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -28,12 +29,15 @@ from streamflow.records import (
     FAILED_AT_HEADER,
     GROUP_HEADER,
     ORIGIN_HEADER,
+    ORIGIN_TOPIC_ID_HEADER,
     REDACTED_HEADER,
+    TOPIC_ID_HEADER,
     TRUNCATED_HEADER,
     Headers,
     Origin,
     Record,
     attempt_of,
+    in_its_topic,
     last_header,
     position_of,
 )
@@ -59,7 +63,7 @@ class Claim(NamedTuple):
     otherwise: Replayed
 
 
-def claim_of(headers: Headers, *, signed: bool) -> Claim | None:
+def claim_of(headers: Headers, topic_ids: Mapping[str, str], *, signed: bool) -> Claim | None:
     """What a dead letter says of the record that failed; None where it names none in the right form.
 
     A worker tells on what the record itself had claimed, with one exception: the event that a derived
@@ -67,6 +71,7 @@ def claim_of(headers: Headers, *, signed: bool) -> Claim | None:
 
     Args:
         headers: of the dead letter.
+        topic_ids: of the topics now.
         signed: a worker of this release has written it.
     """
     source = _source(headers)
@@ -74,6 +79,10 @@ def claim_of(headers: Headers, *, signed: bool) -> Claim | None:
         return None
     origin = _sound(Origin.parse(last_header(headers, ORIGIN_HEADER))) or source
     is_derived = signed and origin.topic != source.topic
+    topic_id = last_header(headers, TOPIC_ID_HEADER)
+    origin_id = last_header(headers, ORIGIN_TOPIC_ID_HEADER) if is_derived else topic_id
+    source = in_its_topic(source, topic_id, topic_ids)
+    origin = in_its_topic(origin, origin_id, topic_ids)
     return Claim(
         source,
         Replayed(origin, attempt_of(headers)),

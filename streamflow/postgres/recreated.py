@@ -13,7 +13,7 @@ from psycopg import sql
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
-from streamflow.records import Gap, GapCause
+from streamflow.records import Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
 
 _OWN: Final = ("topic", "partition", "offset")
@@ -66,6 +66,7 @@ class Reuse(NamedTuple):
         cause: recreated or truncated.
         since: by partition, the first offset that means another record; for a recreated topic of the
             partitions that it has now, and all offsets of others are meant, too.
+        topic_id_before: that it had; empty where only the log was truncated.
     """
 
     topic: str
@@ -73,6 +74,7 @@ class Reuse(NamedTuple):
     topic_id: str
     cause: GapCause
     since: Mapping[int, int]
+    topic_id_before: str = ""
 
 
 def kept_ids(connection: Connection, group: str, topic: str) -> set[str]:
@@ -130,6 +132,14 @@ def set_aside(
             ),
             _parameters(reuse),
         )
+        if reuse.cause == "recreated":
+            # What was derived from the new records and loaded while the old name was still taken.
+            connection.execute(
+                sql.SQL("UPDATE {} SET {topic} = %s WHERE {topic} = %s").format(
+                    sql.Identifier(table), topic=sql.Identifier(columns[0])
+                ),
+                [reuse.topic, set_aside_name(reuse.topic, reuse.topic_id)],
+            )
     for reader, lost in unread.items():
         gaps.keep(connection, reader, lost)
     if reuse.cause == "recreated":

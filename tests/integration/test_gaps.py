@@ -24,7 +24,7 @@ from pipeline import (
     workers,
 )
 from services import BrokerService
-from streamflow.errors import Unavailable
+from streamflow.errors import OffsetsReused, Unavailable
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.kafka.topics import provision
@@ -33,6 +33,7 @@ from streamflow.postgres.gaps import import_gaps
 from streamflow.records import Gap
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streaming_workers.acceptance import Acceptance
 from streaming_workers.drain import drain
 
 pytestmark = pytest.mark.integration
@@ -370,6 +371,160 @@ def test_old_records_that_were_never_read_are_a_gap(
     assert rows_by_topic(stack_settings)["events"] == {f"{topic}@{before}": 10, topic: 20}
     gap = Gap(f"{topic}@{before}", 0, 10, 40, "recreated")
     assert gap in gaps_of(stack_settings, "loader")
+
+
+def emitted(settings: Settings) -> int:
+    """How many events the windows count that analytics has written."""
+    values = stored_values(settings, "analytics")
+    return sum(orjson.loads(each or b"")["count"] for each in values)
+
+
+def written(settings: Settings, notifications: int, counted: int) -> None:
+    """Waits until validator and analytics have written as much, whether or not it is loaded."""
+    wait_until(
+        lambda: len(stored_values(settings, "notifications")) == notifications, 60, "notifications"
+    )
+    wait_until(lambda: emitted(settings) == counted, 60, "window counts")
+
+
+def mismatched(settings: Settings) -> int:
+    """How many events have the notification of another event."""
+    return count(
+        settings,
+        "SELECT count(*) FROM notifications AS n"
+        " JOIN events AS e USING (origin_topic, origin_partition, origin_offset)"
+        " WHERE n.event_id <> e.id",
+    )
+
+
+def notified(settings: Settings, topic: str) -> int:
+    """How many events of that topic have their own notification."""
+    with psycopg.connect(settings.database) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM notifications AS n"
+            " JOIN events AS e USING (origin_topic, origin_partition, origin_offset)"
+            " WHERE n.event_id = e.id AND origin_topic = %s",
+            [topic],
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def old_and_new(settings: Settings, topic: str, before: str) -> dict[str, dict[str, int]]:
+    """As `rows_by_topic`, and the dead letters by the topic of what failed."""
+    with psycopg.connect(settings.database) as connection:
+        letters = dict(
+            connection.execute(
+                "SELECT source_topic, count(*) FROM dead_letters GROUP BY 1"
+            ).fetchall()
+        )
+    names = {topic: "new", f"{topic}@{before}": "old"}
+    found = {**rows_by_topic(settings), "letters": letters}
+    return {
+        kind: {names.get(name, name): rows for name, rows in each.items()}
+        for kind, each in found.items()
+    }
+
+
+def wait_for_old_and_new(
+    settings: Settings, topic: str, before: str, expected: dict[str, dict[str, int]]
+) -> None:
+    try:
+        wait_until(lambda: old_and_new(settings, topic, before) == expected, 60)
+    except AssertionError:
+        assert old_and_new(settings, topic, before) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loaded_before", ["nothing", "everything"])
+def test_what_was_derived_from_a_recreated_topic_is_never_taken_for_that_of_the_new_one(
+    loaded_before: str,
+    stack_settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loader was down, and by time nobody knows where in the derived topics the old records end:
+    acceptance may load too little or too much of them."""
+    if loaded_before == "nothing":
+        monkeypatch.setattr(Acceptance, "_load_derived", lambda *_: None)
+    else:
+        monkeypatch.setattr(Acceptance, "_first_append_time", lambda *_: None)
+    topic = f"{stack_settings.prefix}user-events"
+    before = topic_id(stack_settings)
+    produce_to_first(stack_settings, events(10)[0])
+    with workers(stack_settings, folder(tmp_path, "first")):
+        wait_for_rows(stack_settings, {topic: 10})
+    produce_to_first(stack_settings, [*events(30, seed=2)[0], b"{"])
+    with workers(stack_settings, folder(tmp_path, "second"), ["validator", "analytics"]) as running:
+        written(stack_settings, 40, 40)
+        assert [each.stop() for each in running.values()] == [0, 0]
+    recreate(stack_settings)
+    produce_to_first(stack_settings, [*events(50, seed=3)[0], b"{"])
+    with workers(stack_settings, folder(tmp_path, "third"), ["validator", "analytics"]) as running:
+        written(stack_settings, 90, 90)
+        assert [each.stop() for each in running.values()] == [0, 0]
+    streams = load_streams(stack_settings)
+    with pytest.raises(OffsetsReused, match="--accept-recreated"):
+        drain(stack_settings, streams, [streams[0].notifications_topic], patience=0.1)
+    acceptance = Acceptance(stack_settings, streams, topic)
+    acceptance.apply(acceptance.look())
+    with workers(stack_settings, folder(tmp_path, "fourth")):
+        wait_for_old_and_new(
+            stack_settings,
+            topic,
+            before,
+            {
+                "events": {"old": 10, "new": 50},
+                "notifications": {"old": 40, "new": 50},
+                "counted": {"old": 40, "new": 50},
+                "letters": {"old": 1, "new": 1},
+            },
+        )
+        assert mismatched(stack_settings) == 0
+        assert notified(stack_settings, topic) == 50
+        assert count(stack_settings, "SELECT count(*) FROM duplicates") == 0
+        assert_closed_once_acknowledged(stack_settings)
+
+
+def assert_closed_once_acknowledged(settings: Settings) -> None:
+    done = streamflow(settings, "audit")
+    assert done.returncode == 1, done.stdout
+    assert "the topic was created again" in " ".join(done.stdout.split())
+    acknowledged = streamflow(settings, "audit", "--acknowledge")
+    done = streamflow(settings, "audit")
+    assert done.returncode == 0, f"{acknowledged.stdout}\n{done.stdout}"
+
+
+@pytest.mark.slow
+def test_what_was_derived_from_a_topic_before_the_loader_first_ran(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """It knows of no other topic than the one that is there now."""
+    topic = f"{stack_settings.prefix}user-events"
+    before = topic_id(stack_settings)
+    produce_to_first(stack_settings, [*events(30, seed=2)[0], b"{"])
+    with workers(stack_settings, folder(tmp_path, "first"), ["validator", "analytics"]) as running:
+        written(stack_settings, 30, 30)
+        assert [each.stop() for each in running.values()] == [0, 0]
+    recreate(stack_settings)
+    produce_to_first(stack_settings, [*events(50, seed=3)[0], b"{"])
+    with workers(stack_settings, folder(tmp_path, "second")):
+        wait_for_old_and_new(
+            stack_settings,
+            topic,
+            before,
+            {
+                "events": {"new": 50},
+                "notifications": {"old": 30, "new": 50},
+                "counted": {"old": 30, "new": 50},
+                "letters": {"old": 1, "new": 1},
+            },
+        )
+        assert mismatched(stack_settings) == 0
+        assert notified(stack_settings, topic) == 50
+        assert count(stack_settings, "SELECT count(*) FROM duplicates") == 0
+        done = streamflow(stack_settings, "audit")
+        assert done.returncode == 0, done.stdout
 
 
 def test_workers_wait_for_a_topic_that_was_deleted(

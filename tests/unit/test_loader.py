@@ -1,6 +1,7 @@
 """What the loader makes of a batch."""
 
 import json
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -11,7 +12,9 @@ from streamflow.flow import Output, Replayed
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ORIGIN_HEADER,
+    ORIGIN_TOPIC_ID_HEADER,
     SOURCE_HEADER,
+    TOPIC_ID_HEADER,
     Headers,
     Origin,
     OutRecord,
@@ -21,7 +24,9 @@ from streamflow.records import (
 from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
+from streaming_workers.validator import Validator
 
 SIGNER = Signer(b"a secret of the workers")
 
@@ -229,6 +234,123 @@ def test_a_rejected_derived_record_keeps_the_event_that_it_was_made_of(strict: L
 
     [letter] = output.records
     assert last_header(letter.headers, ORIGIN_HEADER) == b"user-events/1/5"
+
+
+OLD, NEW = "oLd-kIZQk2x_pXMhE1N7wQ", "nEw-kIZQk2x_pXMhE1N7wQ"
+ASIDE = f"user-events@{OLD}".encode()
+IDS = {"user-events": NEW, "notifications": "n" * 22, "dead-letter-topic": "d" * 22}
+
+
+def process_of(loader: Loader, *records: FakeRecord) -> Output:
+    return loader.process(replace(batch(records), topic_ids=IDS))
+
+
+@pytest.mark.parametrize(
+    ("topic_id", "topic"),
+    [
+        (OLD.encode(), ASIDE),
+        (NEW.encode(), b"user-events"),
+        (None, b"user-events"),
+        (b"no id\x00", b"user-events"),
+    ],
+)
+def test_what_was_derived_from_a_topic_that_was_recreated_is_set_aside(
+    strict: Loader, topic_id: bytes | None, topic: bytes
+) -> None:
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5")]
+    if topic_id is not None:
+        headers.append((TOPIC_ID_HEADER, topic_id))
+    note, count = json.dumps(NOTE).encode(), json.dumps(COUNT).encode()
+    output = process_of(
+        strict,
+        signed(0, "notifications", note, headers),
+        signed(1, "notifications", note, [*headers, (SOURCE_HEADER, b"user-events/0/8")]),
+        signed(0, "analytics", count, headers),
+    )
+
+    [line] = output.rows["notifications"]
+    assert line.split(b"\t")[4:10] == [topic, b"1", b"5", b"notifications", b"0", b"0"]
+    [count] = output.rows["window_counts"]
+    assert count.split(b"\t")[8] == topic
+    # The replay's own position was set aside with the topic, so it is looked up there.
+    [claim] = output.claims["notifications"]
+    assert claim.sent == Origin(topic.decode(), 0, 8)
+    assert isinstance(claim.otherwise, bytes)
+    assert claim.otherwise.split(b"\t")[4:7] == [topic, b"0", b"8"]
+
+
+def test_where_no_id_is_known_nothing_is_set_aside(strict: Loader) -> None:
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5"), (TOPIC_ID_HEADER, OLD.encode())]
+    record = signed(0, "notifications", json.dumps(NOTE).encode(), headers)
+
+    output = process(strict, record)
+
+    [line] = output.rows["notifications"]
+    assert line.split(b"\t")[4] == b"user-events"
+
+
+def test_the_dead_letter_of_a_derived_record_tells_both_topics_ids(strict: Loader) -> None:
+    headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5"), (TOPIC_ID_HEADER, OLD.encode())]
+    output = process_of(strict, signed(3, "notifications", b"{", headers))
+
+    [letter] = output.records
+    told = dict(letter.headers)
+    assert told[ORIGIN_HEADER] == b"user-events/1/5"
+    assert told[TOPIC_ID_HEADER] == IDS["notifications"].encode()
+    assert told[ORIGIN_TOPIC_ID_HEADER] == OLD.encode()
+
+    made = SIGNER.sign(letter)
+    back = FakeRecord(0, made.value, topic=made.topic, key=made.key, headers=made.headers)
+    [line] = process_of(strict, back).rows["dead_letters"]
+    assert line.split(b"\t")[:6] == [b"notifications", b"0", b"3", ASIDE, b"1", b"5"]
+
+
+def test_the_dead_letter_of_an_event_of_a_topic_that_was_recreated_is_set_aside(
+    strict: Loader,
+) -> None:
+    record = FakeRecord(5, b"{", headers=[(ORIGIN_HEADER, b"user-events/0/2")])
+    event_ids = {"user-events": OLD}
+    old = Validator(Settings(), [USER_EVENTS], Hasher())
+    made = old.process(replace(batch([record]), topic_ids=event_ids))
+    assert made is not None
+    [letter] = [SIGNER.sign(each) for each in made.records]
+    back = FakeRecord(0, letter.value, topic=letter.topic, key=letter.key, headers=letter.headers)
+
+    [claim] = process_of(strict, back).claims["dead_letters"]
+
+    assert claim.sent == Origin(ASIDE.decode(), 0, 5)
+    line = claim.line(Replayed(Origin(ASIDE.decode(), 0, 2), 1))
+    assert isinstance(line, bytes)
+    assert line.split(b"\t")[:6] == [ASIDE, b"0", b"5", ASIDE, b"0", b"2"]
+
+
+def test_what_a_validator_derives_tells_the_id_of_its_topic() -> None:
+    validator = Validator(Settings(), [USER_EVENTS], Hasher())
+    records = [*events([0]), FakeRecord(1, b"{")]
+
+    told = validator.process(replace(batch(records), topic_ids={TOPIC: NEW}))
+    untold = validator.process(replace(batch(records), topic_ids={TOPIC: ""}))
+
+    assert told is not None
+    assert untold is not None
+    assert told.records[0].headers == [
+        (ORIGIN_HEADER, b"user-events/0/0"),
+        (TOPIC_ID_HEADER, NEW.encode()),
+    ]
+    assert last_header(told.records[1].headers, TOPIC_ID_HEADER) == NEW.encode()
+    assert [last_header(each.headers, TOPIC_ID_HEADER) for each in untold.records] == [None, None]
+
+
+def test_what_analytics_derives_tells_the_id_of_its_topic() -> None:
+    analytics = Analytics(Settings(), [USER_EVENTS])
+    analytics.assign({(TOPIC, 0): None})
+    far_ahead = FakeRecord(0, event(0, time="2199-01-01T00:00:00Z"))
+
+    output = analytics.process(replace(batch([far_ahead]), topic_ids={TOPIC: NEW}))
+
+    assert output is not None
+    [made] = output.records
+    assert made.headers == [(ORIGIN_HEADER, b"user-events/0/0"), (TOPIC_ID_HEADER, NEW.encode())]
 
 
 def test_a_foreign_dead_letter_is_one_under_its_own_position(strict: Loader) -> None:
