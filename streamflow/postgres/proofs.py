@@ -28,7 +28,8 @@ _KEEP: Final = """
         (topic, partition, proved_through, records, stored, dead_lettered, duplicates, lost,
          topic_id, counted_from_zero, proved_at)
     VALUES (%(topic)s, %(partition)s, %(through)s, %(records)s, %(stored)s, %(dead_lettered)s,
-            %(duplicate)s, %(lost)s, %(topic_id)s, true, %(at)s)
+            %(duplicate)s, %(lost)s, %(topic_id)s, true,
+            coalesce(%(at)s::timestamptz, now()))
     ON CONFLICT (topic, partition) DO UPDATE
     SET proved_through = excluded.proved_through, proved_at = excluded.proved_at,
         records = excluded.records,
