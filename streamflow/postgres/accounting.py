@@ -35,9 +35,12 @@ _EVENTS = """
                       WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
                           = (e.origin_topic, e.origin_partition, e.origin_offset))
   UNION ALL
-    SELECT "offset", 'stored', NULL FROM replayed_events
-    WHERE topic = %(topic)s AND partition = %(partition)s
-      AND "offset" >= %(first)s AND "offset" < %(end)s
+    SELECT r."offset", 'stored', NULL FROM replayed_events r
+    WHERE r.topic = %(topic)s AND r.partition = %(partition)s
+      AND r."offset" >= %(first)s AND r."offset" < %(end)s
+      AND EXISTS (SELECT FROM {table} e
+                  WHERE (e.origin_topic, e.origin_partition, e.origin_offset)
+                      = (r.origin_topic, r.origin_partition, r.origin_offset))
 """
 # A letter in a dead-letter topic that nobody wrote as one is a row under its own position: stored,
 # as the branch above says, and not refused a second time.

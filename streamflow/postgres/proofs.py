@@ -46,18 +46,17 @@ _KEEP_WINDOWS: Final = """
     SET windows_proved_through = greatest(windows_proved_through, %s), windows_proved_at = %s
     WHERE (topic, partition) = (%s, %s)
 """
-# An event that was stored from a replay counts by its row in replayed_events, which stays.
+# An event that was stored from a replay counts where the replay lies.
 _LOWER_FOR_DAY: Final = sql.SQL("""
     UPDATE audit_ledger AS kept SET stored = kept.stored - gone.events
     FROM (SELECT ledger.topic, ledger.partition, count(*) AS events
           FROM {table} AS e
+          LEFT JOIN replayed_events AS r USING (origin_topic, origin_partition, origin_offset)
           JOIN audit_ledger AS ledger
-            ON ledger.topic = e.origin_topic AND ledger.partition = e.origin_partition
-           AND e.origin_offset < ledger.proved_through
+            ON ledger.topic = coalesce(r.topic, e.origin_topic)
+           AND ledger.partition = coalesce(r.partition, e.origin_partition)
+           AND coalesce(r."offset", e.origin_offset) < ledger.proved_through
           WHERE e."timestamp" >= %s AND e."timestamp" < %s
-            AND NOT EXISTS (SELECT FROM replayed_events AS r
-                            WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
-                                = (e.origin_topic, e.origin_partition, e.origin_offset))
           GROUP BY 1, 2) AS gone
     WHERE (kept.topic, kept.partition) = (gone.topic, gone.partition)
 """)

@@ -59,7 +59,8 @@ def prove(connection: Connection, through: int) -> None:
 
 
 def load_two_days(load: Load) -> None:
-    """Offsets 0 to 9 of one day and 10 to 19 of the next; 20 replays a dead letter of the first day."""
+    """Offsets 0 to 9 of one day and 10 to 19 of the next; 20 replays a dead letter, as an event of
+    the second day."""
     days = ["2026-07-01T12:00:00Z"] * 10 + ["2026-07-02T12:00:00Z"] * 10
     load.load(
         [
@@ -69,7 +70,7 @@ def load_two_days(load: Load) -> None:
     )
     load.load([dead_letter(0, f"{TOPIC}/0/3", 3)])
     load.sent(f"{TOPIC}/0/3", f"{TOPIC}/0/20")
-    load.load([replay(20, f"{TOPIC}/0/3", 3, time=days[0])])
+    load.load([replay(20, f"{TOPIC}/0/3", 3, time=days[-1])])
 
 
 @pytest.mark.parametrize("own_partition", [True, False])
@@ -82,12 +83,20 @@ def test_a_day_that_is_dropped_is_not_missed(
     prove(connection, 15)
     assert proof(connection).stored == 14
     drop_day(connection, USER_EVENTS, Expired(date(2026, 7, 1), 10, own_partition, 0))
-    # Offsets from 15 on were not proved; the replay is known, though its event is gone.
     assert proof(connection).counts == stored(connection, 15) == Counter(stored=5, dead_lettered=1)
     prove(connection, 21)
     assert proof(connection).counts == Counter(stored=11, dead_lettered=1)
     drop_day(connection, USER_EVENTS, Expired(date(2026, 7, 2), 10, own_partition, 0))
-    assert proof(connection).counts == stored(connection, 21) == Counter(stored=1, dead_lettered=1)
+    assert proof(connection).counts == stored(connection, 21) == Counter(dead_lettered=1)
+
+
+def test_an_event_that_came_by_a_replay_is_missed_too(
+    database: Settings, load: Load, connection: Connection
+) -> None:
+    load_two_days(load)
+    prove(connection, 21)
+    execute(database, "DELETE FROM events WHERE origin_offset = 3")
+    assert proof(connection).counts - stored(connection, 21) == Counter(stored=1)
 
 
 def test_a_truncated_log_lowers_what_is_proved_and_hides_no_loss(
