@@ -7,10 +7,11 @@ behind, or it cannot be said how far it is, the answer is "not yet".
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from itertools import groupby
-from typing import NamedTuple
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
@@ -22,28 +23,17 @@ from streamflow.flow import Partition
 from streamflow.kafka.clients import admin
 from streamflow.kafka.scan import Scanner
 from streamflow.kafka.topic_ids import present_topic_ids
-from streamflow.postgres import completeness, gap_ledger
+from streamflow.postgres import completeness, gap_ledger, proofs
 from streamflow.postgres.accounting import accounted_offsets
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gap_ledger import AUDIT, KnownGap
 from streamflow.postgres.gaps import import_gaps, keep
+from streamflow.postgres.proofs import Earlier, Proof
 from streamflow.postgres.reconciliation import Reconciliation, reconcile
 from streamflow.problems import ProblemKind
 from streamflow.records import Gap, Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-
-
-class Proof(NamedTuple):
-    """What earlier audits remember of a partition.
-
-    Attributes:
-        through: the offset behind the last record that was proved.
-        topic_id: of the topic that this counts in; None where it was not known.
-    """
-
-    through: int = 0
-    topic_id: str | None = None
 
 
 def run_audit(
@@ -106,21 +96,29 @@ class _Audit:
         self._analytics = settings.group("analytics")
         self._loader = settings.group("loader")
         self._gaps: list[KnownGap] = []
+        self._began = datetime.now(UTC)
+        self._proofs: dict[Partition, Proof] = {}
+        self._earlier: dict[Partition, Earlier] = {}
 
     def run(self, deadline: float, most: int | None) -> AuditReport:
         """Measures, compares, and remembers what is proved."""
+        # What is noticed from now on may be of records that this audit does not look at.
+        [self._began] = self._connection.execute("SELECT clock_timestamp()").fetchone() or ()
         client = admin(self._settings)
         topics = _topics(self._streams)
         reached = look_up(self._settings, self._connection, client, self._streams, deadline)
-        proofs = self._proofs()
+        self._proofs = proofs.read_proofs(self._connection)
         ids = present_topic_ids(client, topics)
         report = AuditReport(partitions=[], pending=reached.pending)
         report.topics = [
             *wording.missing(topics, {topic for topic, _ in reached.bounds}),
-            *wording.recreated(topics, ids, self._known_ids(proofs)),
+            *wording.recreated(topics, ids, self._known_ids()),
         ]
         recreated = {
             each.topic for each in report.topics if each.kind is ProblemKind.TOPIC_RECREATED
+        }
+        self._proofs = {
+            each: proof for each, proof in self._proofs.items() if each[0] not in recreated
         }
         import_gaps(self._connection, self._settings, self._streams)
         self._gaps = gap_ledger.known_gaps(self._connection, topics)
@@ -133,30 +131,28 @@ class _Audit:
         since_proved = most is not None and total > most
         with closing(Scanner(self._settings)) as scanner:
             for partition in sorted(reached.bounds):
-                proof = Proof() if partition[0] in recreated else proofs.get(partition, Proof())
+                proof = self._proof(partition)
                 ledger = self._ledger(partition, proof, reached, since_proved=since_proved)
-                self._merge(ledger, scanner)
+                self._merge(ledger, proof, scanner)
                 self._compare_notifications(ledger, proof, reached)
                 report.partitions.append(ledger)
-        report.windows = self._reconcile(reached)
+        report.windows = self._reconcile(reached, report.partitions)
         report.pending = [*reached.pending, *_overdue(report.windows, reached)]
-        self._remember(report, ids, recreated, added=since_proved)
+        self._remember(report, ids, recreated)
+        self._remember_windows(report, reached, recreated)
         return report
 
-    def _proofs(self) -> dict[Partition, Proof]:
-        rows = self._connection.execute(
-            "SELECT topic, partition, proved_through, topic_id FROM audit_ledger"
-        )
-        return {(topic, partition): Proof(*rest) for topic, partition, *rest in rows}
+    def _proof(self, partition: Partition) -> Proof:
+        return self._proofs.get(partition, Proof())
 
-    def _known_ids(self, proofs: Mapping[Partition, Proof]) -> set[tuple[str, str]]:
+    def _known_ids(self) -> set[tuple[str, str]]:
         """Topics with the ids that they had for earlier audits, and for the loader."""
         rows = self._connection.execute(
             "SELECT DISTINCT topic, topic_id FROM loader_positions"
             " WHERE group_name = %s AND topic_id IS NOT NULL",
             [self._loader],
         )
-        audited = ((topic, proof.topic_id) for (topic, _), proof in proofs.items())
+        audited = ((topic, proof.topic_id) for (topic, _), proof in self._proofs.items())
         return {(topic, id_) for topic, id_ in (*rows, *audited) if id_}
 
     def _ledger(
@@ -189,13 +185,52 @@ class _Audit:
         for noted in self._gaps:
             if (noted.topic, noted.partition) == partition and not noted.acknowledged:
                 loaded = noted.end <= reached.loaded.get(partition, 0)
-                ledger.note(wording.gap_problem(noted, loaded=loaded))
+                derived = (
+                    noted.reader in (self._validator, self._analytics) and noted.first >= first
+                )
+                ledger.note(wording.gap_problem(noted, loaded=loaded, derived=derived))
         ledger.lost = sum(high - low for low, high in self._lost(partition))
         return ledger
 
-    def _merge(self, ledger: PartitionAudit, scanner: Scanner) -> None:
+    def _merge(self, ledger: PartitionAudit, proof: Proof, scanner: Scanner) -> None:
+        """Compares the records with the rows, and the rows of what was proved with their numbers."""
         stream = self._by_topic.get(ledger.topic)
         partition, start, end = (ledger.topic, ledger.partition), ledger.first, ledger.end
+        earlier = proofs.count_earlier(
+            self._connection,
+            partition,
+            proof,
+            (start, end),
+            event_table=None if stream is None else stream.table,
+        )
+        proved = min(max(start, proof.through), end)
+        self._merge_range(ledger, (start, proved), scanner)
+        if earlier is not None:
+            self._earlier[partition] = earlier
+            if earlier.proof.counted_from_zero:
+                found = earlier.proved + earlier.beyond + _counts(ledger)
+                for problem in wording.changed_rows(
+                    ledger,
+                    proof.through,
+                    self._stored_as(ledger.topic),
+                    earlier.proof.counts,
+                    found,
+                ):
+                    ledger.note(problem)
+        self._merge_range(ledger, (proved, end), scanner)
+
+    def _stored_as(self, topic: str) -> str:
+        if topic in self._by_topic:
+            return "events"
+        if topic in self._notification_topics:
+            return "notifications"
+        return "dead letters" if topic in self._dead_letter_topics else "window counts"
+
+    def _merge_range(
+        self, ledger: PartitionAudit, within: gap_ledger.Range, scanner: Scanner
+    ) -> None:
+        stream = self._by_topic.get(ledger.topic)
+        partition, (start, end) = (ledger.topic, ledger.partition), within
         outcomes = accounted_offsets(
             self._connection,
             *partition,
@@ -242,8 +277,12 @@ class _Audit:
                 rest = completeness.outside(at, lost)
                 if rest is not None:
                     ledger.note(wording.no_notification(ledger, rest))
-                    if rest.first < first:
-                        self._note_unrepairable(self._validator, ledger, rest, first)
+                    end = (
+                        rest.end
+                        if self._lost_derived(stream.notifications_topic, proof.at)
+                        else first
+                    )
+                    self._infer_gaps(self._validator, ledger, rest.ranges, (proof.through, end))
             else:
                 rest = completeness.outside(at, unread)
                 if rest is not None:
@@ -255,17 +294,49 @@ class _Audit:
         wanted = readers or [gap.reader for gap in acknowledged]
         return gap_ledger.ranges(acknowledged, partition, wanted)
 
-    def _note_unrepairable(
-        self, group: str, ledger: PartitionAudit, missing: completeness.Group, first: int
-    ) -> None:
-        """Notes a gap where what is missing can never be derived any more: so it can be
-        acknowledged."""
-        known = gap_ledger.ranges(self._gaps, (ledger.topic, ledger.partition), [group])
-        for low, high in gap_ledger.uncovered(missing.first, min(missing.end, first), known):
-            gap = Gap(ledger.topic, ledger.partition, low, high, "retention")
-            keep(self._connection, group, [gap])
+    def _lost_derived(self, topic: str, since: datetime | None) -> bool:
+        """Whether records of a derived topic were gone before they were loaded, as far as that can
+        explain what is missing since the source was proved last."""
+        return any(
+            gap.topic.partition("@")[0] == topic
+            and gap.reader in (self._loader, AUDIT)
+            and (since is None or gap.noticed_at is None or gap.noticed_at > since)
+            for gap in self._gaps
+        )
 
-    def _reconcile(self, reached: Reached) -> dict[str, Reconciliation]:
+    def _infer_gaps(
+        self,
+        group: str,
+        ledger: PartitionAudit,
+        missing: Sequence[gap_ledger.Range],
+        within: gap_ledger.Range,
+    ) -> None:
+        """Notes gaps of a group where what it should have made of a source's records is missing and
+        can never come any more; so that a person can acknowledge it.
+
+        Args:
+            group: of the validator or of analytics.
+            ledger: of the source partition.
+            missing: offsets of the records.
+            within: the offsets of which that can be said. It never can of what was proved: there, rows
+                have vanished.
+        """
+        partition = (ledger.topic, ledger.partition)
+        first_held = ledger.first
+        known = gap_ledger.ranges(self._gaps, partition, [group])
+        clipped = [(max(low, within[0]), min(high, within[1])) for low, high in missing]
+        for first, end in gap_ledger.union(clipped):
+            for low, high in gap_ledger.uncovered(first, end, known):
+                gap = Gap(*partition, low, high, "retention")
+                keep(self._connection, group, [gap])
+                noted = KnownGap(group, *gap)
+                self._gaps.append(noted)
+                ledger.note(wording.gap_problem(noted, loaded=True, derived=low >= first_held))
+
+    def _reconcile(
+        self, reached: Reached, ledgers: Sequence[PartitionAudit]
+    ) -> dict[str, Reconciliation]:
+        by_partition = {(each.topic, each.partition): each for each in ledgers}
         found: dict[str, Reconciliation] = {}
         for partition, progress in sorted(reached.progress.items()):
             stream = self._by_topic[partition[0]]
@@ -277,50 +348,53 @@ class _Audit:
             lost = self._lost(partition, self._analytics)
             compared = reconcile(self._connection, stream, partition[1], progress, lost)
             found[f"{partition[0]}[{partition[1]}]"] = compared
-            self._note_uncounted(partition, compared, reached.bounds[partition][0])
+            proof, first = self._proof(partition), reached.bounds[partition][0]
+            lost_counts = self._lost_derived(stream.analytics_topic, proof.windows_at)
+            end = progress.position if lost_counts else first
+            self._infer_gaps(
+                self._analytics,
+                by_partition[partition],
+                compared.uncounted,
+                (proof.windows_through, end),
+            )
         return found
 
-    def _note_uncounted(self, partition: Partition, compared: Reconciliation, first: int) -> None:
-        """Notes gaps for events that can never be counted any more."""
-        known = gap_ledger.ranges(self._gaps, partition, [self._analytics])
-        for each in compared.differences:
-            if each.offset is None or each.end_offset is None or each.offset >= first:
-                continue
-            for low, high in gap_ledger.uncovered(each.offset, min(each.end_offset, first), known):
-                gap = Gap(*partition, low, high, "retention")
-                keep(self._connection, self._analytics, [gap])
-
-    def _remember(
-        self, report: AuditReport, ids: Mapping[str, str], recreated: set[str], *, added: bool
-    ) -> None:
+    def _remember(self, report: AuditReport, ids: Mapping[str, str], recreated: set[str]) -> None:
         """Keeps what was proved, for when retention has removed the records.
 
         Args:
             report: of the audit.
             ids: of the topics.
             recreated: topics whose offsets mean other records than those that were proved.
-            added: it did not look at what was proved before, so its numbers come on top.
         """
         for each in report.partitions:
-            if each.proved and each.topic not in recreated:
-                self._connection.execute(
-                    """
-                    INSERT INTO audit_ledger
-                        (topic, partition, proved_through, records, stored, dead_lettered,
-                         duplicates, lost, topic_id)
-                    VALUES (%(topic)s, %(partition)s, %(end)s, %(records)s, %(stored)s,
-                            %(dead_lettered)s, %(duplicate)s, %(lost)s, %(topic_id)s)
-                    ON CONFLICT (topic, partition) DO UPDATE
-                    SET proved_through = excluded.proved_through, proved_at = now(),
-                        records = excluded.records + %(added)s * audit_ledger.records,
-                        stored = excluded.stored + %(added)s * audit_ledger.stored,
-                        dead_lettered = excluded.dead_lettered
-                            + %(added)s * audit_ledger.dead_lettered,
-                        duplicates = excluded.duplicates + %(added)s * audit_ledger.duplicates,
-                        lost = excluded.lost, topic_id = excluded.topic_id
-                    """,
-                    {**vars(each), "added": int(added), "topic_id": ids.get(each.topic)},
-                )
+            partition = (each.topic, each.partition)
+            earlier = self._earlier.get(partition)
+            if earlier is None or not each.proved or each.topic in recreated:
+                continue
+            counts = earlier.proved + earlier.unproved + _counts(each)
+            proof = Proof(
+                each.end,
+                ids.get(each.topic),
+                counts["stored"],
+                counts["dead_lettered"],
+                counts["duplicate"],
+                at=self._began,
+            )
+            proofs.keep_proof(self._connection, partition, earlier.proof, proof, each.lost)
+
+    def _remember_windows(self, report: AuditReport, reached: Reached, recreated: set[str]) -> None:
+        """Keeps how far the windows were compared: as far as none is open."""
+        for partition, progress in reached.progress.items():
+            compared = report.windows.get(f"{partition[0]}[{partition[1]}]")
+            if compared is not None and not compared.differing and partition[0] not in recreated:
+                proofs.keep_windows_proof(self._connection, partition, progress.resume, self._began)
+
+
+def _counts(ledger: PartitionAudit) -> proofs.Counts:
+    return Counter(
+        stored=ledger.stored, dead_lettered=ledger.dead_lettered, duplicate=ledger.duplicate
+    )
 
 
 def _offset_and_time(record: Record) -> tuple[int, int | None]:

@@ -6,6 +6,7 @@ from typing import Final
 from streamflow.audit_report import PartitionAudit
 from streamflow.postgres.completeness import Group
 from streamflow.postgres.gap_ledger import AUDIT, KnownGap
+from streamflow.postgres.proofs import Counts
 from streamflow.problems import Problem, ProblemKind
 
 _GAP_KINDS: Final = {
@@ -59,11 +60,19 @@ def truncated(ledger: PartitionAudit, proved: int) -> Problem:
     )
 
 
-def gap_problem(gap: KnownGap, *, loaded: bool) -> Problem:
-    """A gap that nobody has acknowledged; `loaded`: the loader had passed it."""
+def gap_problem(gap: KnownGap, *, loaded: bool, derived: bool = False) -> Problem:
+    """A gap that nobody has acknowledged.
+
+    Args:
+        gap: it.
+        loaded: the loader had passed it.
+        derived: its records were read, but what the reader made of them was lost.
+    """
     if gap.reader == AUDIT:
         detail = "removed by retention before an audit saw them"
         detail += "" if loaded else ", and before they were loaded"
+    elif derived:
+        detail = f"what group {gap.reader} made of them was gone before it was loaded"
     else:
         cause = {
             "retention": "retention had removed them",
@@ -106,3 +115,50 @@ def no_event(ledger: PartitionAudit, group: Group) -> Problem:
         count=group.number,
         detail=f"{group.number:,} notifications without an event, the first at offset {group.first}",
     )
+
+
+def changed_rows(
+    ledger: PartitionAudit, through: int, stored_as: str, expected: Counts, found: Counts
+) -> list[Problem]:
+    """Whether the database still has what was proved.
+
+    Args:
+        ledger: with the problems of the records in Kafka that were proved before; these are not named
+            twice.
+        through: how far the partition was proved.
+        stored_as: what the topic's records are when they are stored.
+        expected: how many rows were proved, by outcome.
+        found: how many rows there are.
+    """
+    names = {"stored": stored_as, "dead_lettered": "dead letters", "duplicate": "duplicates"}
+    known = ledger.missing + ledger.pending + ledger.twice
+    vanished = _without(expected - found, known)
+    added = _without(found - expected, ledger.twice)
+    gone = "that were proved are gone: restore them from a backup"
+    more = "more than were proved: find out who else writes to the table"
+    return [
+        Problem(
+            kind=kind,
+            topic=ledger.topic,
+            partition=ledger.partition,
+            offset=0,
+            end_offset=through,
+            count=rows.total(),
+            detail=" and ".join(f"{rows[each]:,} {names[each]}" for each in names if rows[each])
+            + f" {advice}",
+        )
+        for kind, rows, advice in (
+            (ProblemKind.ROWS_VANISHED, vanished, gone),
+            (ProblemKind.ROWS_ADDED, added, more),
+        )
+        if rows
+    ]
+
+
+def _without(rows: Counts, known: int) -> Counts:
+    """Takes so many rows out, of the most frequent outcome first."""
+    left = rows.copy()
+    for outcome, number in rows.most_common():
+        left[outcome] -= min(number, known)
+        known -= min(number, known)
+    return +left

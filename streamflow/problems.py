@@ -21,6 +21,8 @@ class ProblemKind(StrEnum):
     NO_NOTIFICATION = "no_notification"
     NO_EVENT = "no_event"
     WINDOW_DIFFERS = "window_differs"
+    ROWS_VANISHED = "rows_vanished"
+    ROWS_ADDED = "rows_added"
 
 
 # What is wrong with what a partition holds, rather than with what was made of it.
@@ -32,6 +34,8 @@ GAPS: Final = frozenset(
         ProblemKind.GAP_RECREATED,
         ProblemKind.GAP_TRUNCATED,
         ProblemKind.TRUNCATED,
+        ProblemKind.ROWS_VANISHED,
+        ProblemKind.ROWS_ADDED,
     }
 )
 

@@ -1,5 +1,6 @@
 """What became of each record of a partition, for the audit (G5)."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -34,9 +35,12 @@ _EVENTS = """
                       WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
                           = (e.origin_topic, e.origin_partition, e.origin_offset))
   UNION ALL
-    SELECT "offset", 'stored', NULL FROM replayed_events
-    WHERE topic = %(topic)s AND partition = %(partition)s
-      AND "offset" >= %(first)s AND "offset" < %(end)s
+    SELECT r."offset", 'stored', NULL FROM replayed_events r
+    WHERE r.topic = %(topic)s AND r.partition = %(partition)s
+      AND r."offset" >= %(first)s AND r."offset" < %(end)s
+      AND EXISTS (SELECT FROM {table} e
+                  WHERE (e.origin_topic, e.origin_partition, e.origin_offset)
+                      = (r.origin_topic, r.origin_partition, r.origin_offset))
 """
 # A letter in a dead-letter topic that nobody wrote as one is a row under its own position: stored,
 # as the branch above says, and not refused a second time.
@@ -76,14 +80,40 @@ def accounted_offsets(
         end: offset behind the last one.
         event_table: the stream's table if the topic is a stream's own, else None.
     """
-    kinds = (
-        sql.SQL(_SHARED)
-        if event_table is None
-        else sql.SQL(_EVENTS).format(table=sql.Identifier(event_table))
-    )
-    query = kinds + sql.SQL(_ALWAYS) + sql.SQL(' ORDER BY "offset"')
+    query = _outcomes(event_table) + sql.SQL(' ORDER BY "offset"')
     with connection.transaction(), connection.cursor("accounted_offsets") as cursor:
         cursor.itersize = 10_000
         yield from cursor.execute(
             query, {"topic": topic, "partition": partition, "first": first, "end": end}
         )
+
+
+def count_outcomes(
+    connection: Connection[Any],
+    topic: str,
+    partition: int,
+    first: int,
+    end: int,
+    *,
+    event_table: str | None,
+) -> Counter[str]:
+    """How many outcomes of each kind there are from `first` up to before `end`: as many as
+    `accounted_offsets` would name, counted in the indexes."""
+    if first >= end:
+        return Counter()
+    query = sql.SQL("SELECT outcome, count(*) FROM ({}) AS accounted GROUP BY outcome").format(
+        _outcomes(event_table)
+    )
+    rows = connection.execute(
+        query, {"topic": topic, "partition": partition, "first": first, "end": end}
+    )
+    return Counter(dict(rows.fetchall()))
+
+
+def _outcomes(event_table: str | None) -> sql.Composed:
+    kinds = (
+        sql.SQL(_SHARED)
+        if event_table is None
+        else sql.SQL(_EVENTS).format(table=sql.Identifier(event_table))
+    )
+    return kinds + sql.SQL(_ALWAYS)

@@ -75,6 +75,8 @@ SELECT min(origin_offset), max(origin_offset) + 1, count(*) FROM notifications
 WHERE origin_topic = %s AND origin_partition = %s AND origin_offset >= %s AND origin_offset < %s
 """
 
+_MOST_RANGES: Final = 1000
+
 
 class Unpaired(NamedTuple):
     """An event without its notification, or a notification without its event.
@@ -89,11 +91,13 @@ class Unpaired(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Some offsets: the first, the one behind the last, and how many there are."""
+    """Some offsets: the first, the one behind the last, and how many there are; and which, as ranges.
+    From the thousandth range on, what lies between them is taken in."""
 
     first: int
     end: int
     number: int
+    ranges: tuple[Range, ...] = ()
 
 
 def unpaired(
@@ -143,12 +147,14 @@ def orphans(connection: Connection, topic: str, partition: int, within: Range) -
 
 def outside(offsets: Iterable[int], ranges: Sequence[Range]) -> Group | None:
     """Those of some offsets, ascending, that lie in none of these ranges."""
-    found = None
+    found: list[Range] = []
+    number = 0
     for offset in offsets:
         if any(low <= offset < high for low, high in ranges):
             continue
-        if found is None:
-            found = Group(offset, offset + 1, 1)
+        number += 1
+        if found and (offset <= found[-1][1] or len(found) == _MOST_RANGES):
+            found[-1] = (found[-1][0], offset + 1)
         else:
-            found = Group(found.first, offset + 1, found.number + 1)
-    return found
+            found.append((offset, offset + 1))
+    return Group(found[0][0], found[-1][1], number, tuple(found)) if found else None

@@ -5,6 +5,7 @@ first. The audit notes gaps of its own: records that were removed before it had 
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from streamflow.flow import Partition
@@ -22,6 +23,7 @@ class KnownGap(NamedTuple):
         end: the offset behind the last one.
         cause: ``retention``, ``recreated`` or ``truncated``.
         acknowledged: a person knows of it.
+        noticed_at: when it was, or had grown; None: just now.
     """
 
     reader: str
@@ -31,6 +33,7 @@ class KnownGap(NamedTuple):
     end: int
     cause: str
     acknowledged: bool = False
+    noticed_at: datetime | None = None
 
 
 def known_gaps(connection: Connection, topics: Sequence[str]) -> list[KnownGap]:
@@ -38,7 +41,7 @@ def known_gaps(connection: Connection, topics: Sequence[str]) -> list[KnownGap]:
     rows = connection.execute(
         """
         SELECT reader, topic, partition, first_offset, end_offset, cause,
-               acknowledged_at IS NOT NULL
+               acknowledged_at IS NOT NULL, noticed_at
         FROM gaps WHERE split_part(topic, '@', 1) = ANY(%s)
         ORDER BY topic, partition, first_offset, reader
         """,
@@ -62,13 +65,19 @@ def acknowledge_gaps(connection: Connection, topics: Sequence[str], who: str) ->
 
 def ranges(gaps: Iterable[KnownGap], partition: Partition, readers: Sequence[str]) -> list[Range]:
     """The offsets of a partition that gaps of these readers cover, ascending and disjoint."""
-    found = sorted(
+    return union(
         (gap.first, gap.end)
         for gap in gaps
         if (gap.topic, gap.partition) == partition and gap.reader in readers
     )
+
+
+def union(found: Iterable[Range]) -> list[Range]:
+    """These ranges, those that are not empty, ascending and disjoint."""
     merged: list[Range] = []
-    for first, end in found:
+    for first, end in sorted(found):
+        if first >= end:
+            continue
         if merged and first <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:

@@ -94,6 +94,7 @@ class Reconciliation:
         overdue: whether the watermark has passed a window that is still open.
         differences: the cells that differ, by window and type; at most a thousand.
         differing: how many they are, named or not.
+        uncounted: offsets within which the events lie that are counted too few, by cell.
     """
 
     events: dict[str, int] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class Reconciliation:
     overdue: bool = False
     differences: list[Problem] = field(default_factory=list)
     differing: int = 0
+    uncounted: list[Range] = field(default_factory=list)
 
     def note(self, problem: Problem) -> None:
         """Counts a difference, and names it unless there are enough to look at."""
@@ -166,6 +168,8 @@ def reconcile(
             if 0 <= expected - counted <= in_gap:
                 found.lost += expected - counted
                 continue
+            if expected > counted:
+                found.uncounted.append((low, high + 1))
             found.note(
                 Problem(
                     kind=ProblemKind.WINDOW_DIFFERS,

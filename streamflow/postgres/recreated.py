@@ -12,7 +12,9 @@ from psycopg import sql
 
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
+from streamflow.postgres.accounting import count_outcomes
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.proofs import Counts, read_proofs
 from streamflow.records import Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
 
@@ -125,6 +127,9 @@ def set_aside(
         [group, reuse.topic],
     )
     unread = {reader: _unread(connection, reuse, found) for reader, found in read_to.items()}
+    if reuse.cause == "truncated":
+        connection.execute("SELECT FROM audit_ledger WHERE topic = %s FOR UPDATE", [reuse.topic])
+    before = _proved_rows(connection, streams, reuse)
     for table, columns in _positions(streams):
         connection.execute(
             sql.SQL("UPDATE {} AS kept SET {} = %(aside)s WHERE {}").format(
@@ -146,6 +151,7 @@ def set_aside(
         _begin_again(connection, reuse, group)
     else:
         _step_back(connection, reuse, group)
+        _lower_proofs(connection, reuse, before, _proved_rows(connection, streams, reuse))
 
 
 def _unread(connection: Connection, reuse: Reuse, read_to: Mapping[Partition, int]) -> list[Gap]:
@@ -187,12 +193,52 @@ def _step_back(connection: Connection, reuse: Reuse, group: str) -> None:
         parameters,
     )
     connection.execute(
-        "UPDATE audit_ledger AS kept SET proved_through = cut.since"
+        "UPDATE audit_ledger AS kept SET proved_through = cut.since,"
+        " windows_proved_through = least(kept.windows_proved_through, cut.since)"
         " FROM unnest(%(partitions)s::int[], %(since)s::bigint[]) AS cut (partition, since)"
         " WHERE kept.topic = %(topic)s AND kept.partition = cut.partition"
         " AND kept.proved_through > cut.since",
         parameters,
     )
+
+
+def _proved_rows(
+    connection: Connection, streams: Sequence[Stream], reuse: Reuse
+) -> dict[int, Counts]:
+    """The outcomes that the database has of what is proved, by partition that was truncated."""
+    if reuse.cause == "recreated":
+        return {}
+    table = next((stream.table for stream in streams if stream.topic == reuse.topic), None)
+    found = read_proofs(connection)
+    return {
+        number: count_outcomes(connection, topic, number, 0, proof.through, event_table=table)
+        for (topic, number), proof in found.items()
+        if topic == reuse.topic and number in reuse.since
+    }
+
+
+def _lower_proofs(
+    connection: Connection, reuse: Reuse, before: Mapping[int, Counts], after: Mapping[int, Counts]
+) -> None:
+    """Takes what was set aside out of the numbers of what is proved. Rows that had vanished before
+    are still missed, for nothing but a backup brings them back."""
+    known = read_proofs(connection)
+    for number, kept in after.items():
+        if kept == before[number]:
+            continue
+        counts = kept + (known[reuse.topic, number].counts - before[number])
+        connection.execute(
+            "UPDATE audit_ledger SET records = %s, stored = %s, dead_lettered = %s, duplicates = %s"
+            " WHERE topic = %s AND partition = %s",
+            [
+                counts.total(),
+                counts["stored"],
+                counts["dead_lettered"],
+                counts["duplicate"],
+                reuse.topic,
+                number,
+            ],
+        )
 
 
 def _positions(streams: Sequence[Stream]) -> list[tuple[str, tuple[str, str, str]]]:

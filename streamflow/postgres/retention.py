@@ -14,6 +14,7 @@ from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.partitions import partition_name
+from streamflow.postgres.proofs import lower_for_day
 from streamflow.stream import Stream
 
 _LOCK_SECONDS: Final = 5
@@ -77,16 +78,18 @@ def expired_days(
 
 
 def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
-    """Removes a day and writes that down, in one transaction.
+    """Removes a day and writes that down, in one transaction; what audits remember of its rows, too.
 
     Raises:
         Unavailable: the table is busy; nothing was removed.
     """
     start = datetime.combine(expired.day, datetime.min.time(), UTC)
+    end = start + timedelta(days=1)
     name = partition_name(stream.table, expired.day)
     try:
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+            lower_for_day(connection, stream.table, start, end)
             if expired.own_partition:
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
             else:
@@ -94,7 +97,7 @@ def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
                     sql.SQL('DELETE FROM {} WHERE "timestamp" >= %s AND "timestamp" < %s').format(
                         sql.Identifier(stream.table)
                     ),
-                    [start, start + timedelta(days=1)],
+                    [start, end],
                 )
             connection.execute(
                 "INSERT INTO dropped_days (table_name, day, rows) VALUES (%s, %s, %s)"

@@ -4,20 +4,36 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from faults import stalled, wait_until
 from loads import execute, rows, value
-from pipeline import WorkerProcess, count, event, events, produce, streamflow, topic_bounds, workers
+from pipeline import (
+    WorkerProcess,
+    count,
+    event,
+    events,
+    produce,
+    stored_values,
+    streamflow,
+    topic_bounds,
+    workers,
+)
+from streamflow.audit import run_audit
+from streamflow.audit_report import AuditReport
 from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import group_lags
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 
@@ -342,3 +358,123 @@ def test_a_notification_of_nobody_is_named(stack_settings: Settings, tmp_path: P
     [missed] = of_kind(report, "no_notification")
     assert (missed["partition"], missed["offset"], missed["count"]) == (0, 0, 1)
     assert kinds(report) == {"no_event", "no_notification"}
+
+
+@contextmanager
+def changed(settings: Settings, table: str, statement: str) -> Iterator[None]:
+    """The table is as this statement leaves it inside, and afterwards what it was."""
+    execute(settings, f"CREATE TABLE kept AS TABLE {table}")
+    execute(settings, statement)
+    try:
+        yield
+    finally:
+        execute(settings, f"TRUNCATE {table}")
+        execute(settings, f"INSERT INTO {table} SELECT * FROM kept")
+        execute(settings, "DROP TABLE kept")
+
+
+def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """Each table, once everything was proved and retention has emptied all topics."""
+
+    def run(most: int | None = None) -> AuditReport:
+        return run_audit(stack_settings, load_streams(stack_settings), patience=0, most=most)
+
+    values, codes = events(300, invalid=0.1)
+    valid = 300 - sum(codes.values())
+    produce(stack_settings, "user-events", values)
+    with workers(stack_settings, tmp_path):
+        wait_until(lambda: value(stack_settings, COUNTED) == valid, 60, "all counted")
+        closes(stack_settings)
+    for topic in ("user-events", "notifications", "analytics", "dead-letter-topic"):
+        remove_all_records(stack_settings, topic)
+    assert run().closed
+    bad = 300 - valid
+    for table, statement, number, what in (
+        ("notifications", "TRUNCATE notifications", valid, "notifications"),
+        ("dead_letters", "DELETE FROM dead_letters", bad, "dead letters"),
+        ("events", "TRUNCATE events", valid, "events"),
+        ("events", "DELETE FROM events WHERE (origin_partition, origin_offset) = (0, 5)", 1, ""),
+        ("window_counts", "TRUNCATE window_counts", None, "window counts"),
+        (
+            "window_counts",
+            "DELETE FROM window_counts WHERE ctid = (SELECT min(ctid) FROM window_counts)",
+            1,
+            "window counts",
+        ),
+    ):
+        for most in (None, 1):
+            with changed(stack_settings, table, statement):
+                report = run(most)
+            assert report.verdict == "open", statement
+            vanished = [each for each in report.problems if each.kind == "rows_vanished"]
+            if table == "dead_letters":  # of the source, and as records of their own topic
+                assert sum(each.count for each in vanished) == 2 * bad
+            elif number is not None:
+                assert sum(each.count for each in vanished) == number
+            assert f"{what} that were proved are gone" in str(vanished[0])
+    # None of this is a gap that somebody could acknowledge.
+    assert rows(stack_settings, "SELECT reader, topic, first_offset, end_offset FROM gaps") == []
+    more = (
+        'INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition,'
+        " origin_offset, table_name) SELECT origin_topic, 0, 5, origin_topic, 0, 5, 'events'"
+        " FROM events LIMIT 1"
+    )
+    with changed(stack_settings, "duplicates", more):
+        [added] = [each for each in run().problems if each.kind == "rows_added"]
+    assert "1 duplicates more than were proved" in str(added)
+    assert run().closed
+    ledger = (
+        "SELECT sum(records)::int, sum(stored)::int, sum(dead_lettered)::int FROM audit_ledger"
+        " WHERE topic LIKE '%.user-events'"
+    )
+    # What is remembered is of all records, not of those that Kafka still has.
+    assert rows(stack_settings, ledger) == [(300, valid, 300 - valid)]
+
+
+def test_what_is_missing_for_a_gap_in_a_derived_topic_can_be_acknowledged(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """Without the loader, retention removes notifications and window counts that it had not read."""
+
+    def derived() -> tuple[int, int]:
+        found = stored_values(stack_settings, "analytics")
+        counted = sum(orjson.loads(each or b"")["count"] for each in found)
+        return len(stored_values(stack_settings, "notifications")), counted
+
+    topic = stack_settings.prefix + "user-events"
+    produce(stack_settings, "user-events", events(300)[0])
+    with workers(stack_settings, tmp_path) as running:
+        wait_until(lambda: value(stack_settings, COUNTED) == 300, 60, "all counted")
+        closes(stack_settings)
+        assert running["loader"].stop() == 0
+        produce(stack_settings, "user-events", events(200, seed=2)[0])
+        wait_until(lambda: derived() == (500, 500), 60, "all derived")
+    remove_all_records(stack_settings, "notifications")
+    remove_all_records(stack_settings, "analytics")
+    second = tmp_path / "second"
+    second.mkdir()
+    with workers(stack_settings, second):
+        red = audit(stack_settings, wait=60)
+        assert kinds(red) == {"no_notification", "window_differs", "gap_retention"}
+        assert red["pending"] == []
+        group = stack_settings.group("validator")
+        shown = [each for each in of_kind(red, "gap_retention") if group in each["message"]]
+        assert sum(each["count"] for each in shown) == 200
+        assert "made of them was gone before it was loaded" in shown[0]["message"]
+        known = audit(stack_settings, "--acknowledge", wait=30)
+        assert (known["verdict"], known["problems"]) == ("closed", [])
+        assert sum(each["lost"] for each in known["partitions"] if each["topic"] == topic) == 200
+
+        # That gap excuses nothing of what comes after it.
+        produce(stack_settings, "user-events", events(30, seed=3)[0])
+        stored(stack_settings, 530)
+        wait_until(lambda: value(stack_settings, COUNTED) == 330, 60, "the others to be counted")
+        execute(
+            stack_settings,
+            "DELETE FROM notifications WHERE (origin_partition, origin_offset) ="
+            " (SELECT 0, max(origin_offset) FROM notifications WHERE origin_partition = 0)",
+        )
+        later = audit(stack_settings, wait=30)
+        assert kinds(later) == {"missing", "no_notification"}

@@ -1,6 +1,7 @@
 """The ledger's arithmetic."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamflow.audit_merge import merge
+from streamflow.audit_problems import changed_rows
 from streamflow.audit_report import (
     AuditReport,
     PartitionAudit,
@@ -189,5 +191,38 @@ def test_what_no_gap_covers_is_what_is_left(
 
 
 def test_offsets_outside_of_ranges_are_told_in_short() -> None:
-    assert outside([1, 5, 6, 9, 12], [(5, 7), (12, 20)]) == Group(1, 10, 2)
+    assert outside([1, 5, 6, 9, 12], [(5, 7), (12, 20)]) == Group(1, 10, 2, ((1, 2), (9, 10)))
     assert outside([5, 6], [(5, 7)]) is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "found", "said"),
+    [
+        (0, {"stored": 10, "dead_lettered": 2}, []),
+        (0, {"stored": 10}, [("rows_vanished", 2, "2 dead letters that were proved are gone")]),
+        (2, {"stored": 10}, []),
+        (3, {"stored": 5}, [("rows_vanished", 4, "2 notifications and 2 dead letters that")]),
+        (0, {"stored": 11, "dead_lettered": 2}, [("rows_added", 1, "1 notifications more than")]),
+        (
+            0,
+            {"stored": 9, "dead_lettered": 3},
+            [
+                ("rows_vanished", 1, "1 notifications that"),
+                ("rows_added", 1, "1 dead letters more"),
+            ],
+        ),
+    ],
+)
+def test_rows_are_compared_with_what_was_proved_and_no_loss_is_named_twice(
+    missing: int, found: dict[str, int], said: list[tuple[str, int, str]]
+) -> None:
+    partition = PartitionAudit(topic="t", partition=1, first=50, end=100, missing=missing)
+    proved = Counter(stored=10, dead_lettered=2)
+    problems = changed_rows(partition, 60, "notifications", proved, Counter(found))
+    assert [(each.kind, each.count) for each in problems] == [
+        (kind, number) for kind, number, _ in said
+    ]
+    assert all(
+        f"t[1] offsets 0 to 59: {text}" in str(each)
+        for each, (*_, text) in zip(problems, said, strict=True)
+    )

@@ -30,7 +30,17 @@ ALTER TABLE loader_positions ADD COLUMN topic_id text, ADD COLUMN leader_epoch i
 COMMENT ON COLUMN loader_positions.topic_id IS
     'Id (KIP-516) of the topic that next_offset counts in; leader_epoch (KIP-320) is that of the '
     'record before it.';
-ALTER TABLE audit_ledger ADD COLUMN topic_id text, ADD COLUMN lost bigint NOT NULL DEFAULT 0;
+ALTER TABLE audit_ledger
+    ADD COLUMN topic_id text,
+    ADD COLUMN lost bigint NOT NULL DEFAULT 0,
+    ADD COLUMN counted_from_zero boolean NOT NULL DEFAULT false,
+    ADD COLUMN windows_proved_through bigint NOT NULL DEFAULT 0,
+    ADD COLUMN windows_proved_at timestamptz;
+COMMENT ON COLUMN audit_ledger.counted_from_zero IS
+    'Whether stored, dead_lettered and duplicates are of all offsets before proved_through; older '
+    'releases kept those of the records that Kafka still held.';
+COMMENT ON COLUMN audit_ledger.windows_proved_through IS
+    'Events before this offset are counted in windows that an audit has compared with them.';
 
 CREATE TABLE topics (
     topic text PRIMARY KEY,
