@@ -335,6 +335,23 @@ def test_a_recreated_topic_is_noticed_and_accepted(
     assert (f"{topic}@{before}", 0, 10, "recreated", None) in kept
 
 
+@pytest.mark.slow
+def test_a_worker_that_slept_through_an_acceptance_goes_on(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    topic = f"{stack_settings.prefix}user-events"
+    produce_to_first(stack_settings, events(10)[0])
+    with workers(stack_settings, tmp_path) as running:
+        wait_for_rows(stack_settings, {topic: 10})
+        with stalled(running["validator"].process.pid):
+            recreate(stack_settings)
+            produce_to_first(stack_settings, events(20, seed=2)[0])
+            assert_waits_for_a_person(running["loader"], stack_settings)
+            accept(stack_settings)
+            wait_until(lambda: rows_by_topic(stack_settings)["events"].get(topic) == 20, 60)
+        wait_until(lambda: rows_by_topic(stack_settings)["notifications"].get(topic) == 20, 90)
+
+
 def accept_when_stopped(settings: Settings, running: dict[str, WorkerProcess]) -> str:
     assert [worker.stop() for worker in running.values()] == [0, 0, 0]
     return accept(settings)
