@@ -20,7 +20,7 @@ from streamflow.kafka.groups import member_counts
 from streamflow.kafka.scan import Scanner
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.postgres import positions, recreated
-from streamflow.postgres.connections import session
+from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gaps import import_gaps
 from streamflow.postgres.recreated import Reuse
 from streamflow.records import Log, Position, set_aside_name
@@ -143,6 +143,7 @@ class Acceptance:
             self._load_derived(reuse)
             with session(self._settings, "recreated") as connection, connection.transaction():
                 import_gaps(connection, self._settings, self._streams)
+                self._keep_underived(connection, reuse)
                 recreated.set_aside(
                     connection, self._streams, reuse, self._loaders, finding.read_to
                 )
@@ -156,6 +157,19 @@ class Acceptance:
             for partition, position in loaded.items()
         ]
         self._commit({self._loaders: starts})
+
+    def _keep_underived(self, connection: Connection, reuse: Reuse) -> None:
+        if reuse.cause != "recreated":
+            return
+        for stream in self._streams:
+            if stream.topic == reuse.topic:
+                recreated.keep_underived(
+                    connection,
+                    stream,
+                    reuse,
+                    self._settings.group("validator"),
+                    self._settings.group("analytics"),
+                )
 
     def _moves(
         self,

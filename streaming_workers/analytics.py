@@ -67,6 +67,8 @@ class Analytics:
         self._windows: dict[Partition, PartitionWindows] = {}
         self._seen: dict[Partition, float] = {}
         self._committed: dict[Partition, Position] = {}
+        # Whose committed offset tells nothing of windows: somebody has moved the group.
+        self._without_progress: set[Partition] = set()
 
     def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
         """Goes on with what an earlier worker left in the committed offsets' metadata."""
@@ -79,6 +81,10 @@ class Analytics:
             self._windows[partition] = PartitionWindows(spec, progress)
             self._seen.pop(partition, None)
             self._committed.pop(partition, None)
+            self._without_progress.discard(partition)
+            if position is not None and progress is None:
+                self._windows[partition].advance(position.offset)
+                self._without_progress.add(partition)
             starts[partition] = OFFSET_BEGINNING if position is None else position.offset
         return starts
 
@@ -115,7 +121,9 @@ class Analytics:
             records += [_record(stream, partition, result, topic_id) for result in results]
             progress = windows.progress()
             position = Position(*partition, progress.resume, progress.metadata())
-            if windows.read_to and self._committed.get(partition) != position:
+            known = windows.read_to or partition in self._without_progress
+            if known and self._committed.get(partition) != position:
+                self._without_progress.discard(partition)
                 self._committed[partition] = position
                 positions.append(position)
         if not positions and not batch.records:

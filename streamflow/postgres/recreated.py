@@ -154,6 +154,60 @@ def set_aside(
         _lower_proofs(connection, reuse, before, _proved_rows(connection, streams, reuse))
 
 
+# Events that were loaded and never notified, as ranges of neighbours.
+_UNNOTIFIED: Final = """
+SELECT origin_partition, min(origin_offset), max(origin_offset) + 1
+  FROM (SELECT origin_partition, origin_offset, origin_offset - row_number() OVER
+               (PARTITION BY origin_partition ORDER BY origin_offset) AS island
+          FROM {table} AS event
+         WHERE origin_topic = %(topic)s
+           AND NOT EXISTS (SELECT FROM notifications AS note
+                            WHERE note.origin_partition = event.origin_partition
+                              AND note.origin_offset = event.origin_offset
+                              AND note.origin_topic = event.origin_topic)) AS alone
+ GROUP BY origin_partition, island ORDER BY 1, 2
+"""
+# How many events of a partition no window counts, and where the partition ended.
+_UNCOUNTED: Final = """
+SELECT origin_partition, count(*) - coalesce((SELECT sum(count) FROM window_counts
+          WHERE origin_topic = %(topic)s AND partition = origin_partition), 0)::bigint,
+       max(origin_offset) + 1
+  FROM {table} AS event WHERE origin_topic = %(topic)s GROUP BY origin_partition ORDER BY 1
+"""
+
+
+def keep_underived(
+    connection: Connection, stream: Stream, reuse: Reuse, validator: str, analytics: str
+) -> None:
+    """Keeps as gaps what validator and analytics had not made of the old events: nobody will any more.
+    Kafka deletes a group's offsets together with the topic, so the tables are what tells.
+
+    Args:
+        connection: in the transaction that sets the old rows aside, before it does.
+        stream: whose own topic was recreated.
+        reuse: what is set aside.
+        validator: group of the validator.
+        analytics: group of the workers that count windows.
+    """
+    table = sql.Identifier(stream.table)
+    parameters = {"topic": reuse.topic}
+    if stream.notify is not None:
+        rows = connection.execute(sql.SQL(_UNNOTIFIED).format(table=table), parameters)
+        lost = [
+            Gap(reuse.aside, partition, first, end, reuse.cause) for partition, first, end in rows
+        ]
+        gaps.keep(connection, validator, lost)
+    if stream.windows is not None:
+        rows = connection.execute(sql.SQL(_UNCOUNTED).format(table=table), parameters)
+        # Which of them were not counted is not known, only how many.
+        lost = [
+            Gap(reuse.aside, partition, end - missing, end, reuse.cause)
+            for partition, missing, end in rows
+            if missing > 0
+        ]
+        gaps.keep(connection, analytics, lost)
+
+
 def _unread(connection: Connection, reuse: Reuse, read_to: Mapping[Partition, int]) -> list[Gap]:
     """What a group had not read of the old records. Nobody can ask any more where they ended, so
     there is a gap for each partition, of one offset where no more is known."""

@@ -336,6 +336,37 @@ def test_a_recreated_topic_is_noticed_and_accepted(
 
 
 @pytest.mark.slow
+def test_what_was_loaded_and_never_notified_or_counted_is_a_gap(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    topic = f"{stack_settings.prefix}user-events"
+    with ExitStack() as stack:
+        found = stack.enter_context(workers(stack_settings, folder(tmp_path, "first")))
+        produce_to_first(stack_settings, events(10)[0])
+        wait_until(lambda: rows_by_topic(stack_settings)["notifications"] == {topic: 10}, 60)
+        assert [found[name].stop() for name in ("validator", "analytics")] == [0, 0]
+        produce_to_first(stack_settings, events(20, seed=3)[0])
+        wait_until(lambda: rows_by_topic(stack_settings)["events"] == {topic: 30}, 60)
+        before = topic_id(stack_settings)
+        recreate(stack_settings)
+        # In one partition only: the others are idle from the beginning.
+        produce_to_first(stack_settings, events(5, seed=4)[0])
+        assert_waits_for_a_person(found["loader"], stack_settings)
+        accept(stack_settings)
+        stack.enter_context(workers(stack_settings, folder(tmp_path, "second")))
+        wait_until(lambda: rows_by_topic(stack_settings)["notifications"].get(topic) == 5, 90)
+        aside = f"{topic}@{before}"
+        assert Gap(aside, 0, 10, 30, "recreated") in gaps_of(stack_settings, "validator")
+        lost = [each for each in gaps_of(stack_settings, "analytics") if each.topic == aside]
+        counted = rows_by_topic(stack_settings)["counted"].get(aside, 0)
+        assert sum(each.end - each.first for each in lost) == 30 - counted
+        assert streamflow(stack_settings, "audit").returncode == 1
+        streamflow(stack_settings, "audit", "--acknowledge")
+        done = streamflow(stack_settings, "audit")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_a_worker_that_slept_through_an_acceptance_goes_on(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
