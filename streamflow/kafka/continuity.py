@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from streamflow.calls import SLACK, call
@@ -21,13 +22,17 @@ from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.records import Gap, Log, Position
 from streamflow.settings import Settings
 
+log = structlog.get_logger()
+
 _TIMEOUT: Final = 10.0  # seconds
 _TURN: Final = 0.2  # seconds
+_VALIDATION: Final = 5.0  # seconds
 _CLOSING: Final = 5.0  # seconds that leaving may take
 _END_OF_LOG: Final = re.compile(r"broker end offset is (\d+)")
 
-# A sign of life of each partition is enough.
-_LITTLE: Final = {"queued.max.messages.kbytes": 1, "fetch.message.max.bytes": 1000}
+# A sign of life of each partition is enough. The size of a fetch must not be small: a broker then
+# answers with a large batch of the first partition only, again and again.
+_LITTLE: Final = {"queued.max.messages.kbytes": 1}
 
 Positions = Mapping[Partition, Position | None]
 
@@ -134,8 +139,16 @@ def require_whole_logs(settings: Settings, group: str, positions: Positions) -> 
         for position in positions.values()
         if position is not None and position.log.leader_epoch is not None
     ]
-    for partition, end in _ends_by_epoch(settings, group, known).items():
+    ends, silent = _ends_by_epoch(settings, group, known)
+    for partition, end in ends.items():
         raise truncated(*partition, end)
+    if silent:
+        # Not reading on would be worse: the audit compares append times as well.
+        log.warning(
+            "leader epochs not validated",
+            partitions=", ".join(f"{topic}[{number}]" for topic, number in sorted(silent)),
+            seconds=_VALIDATION,
+        )
 
 
 def ends_of_truncated(
@@ -160,13 +173,16 @@ def ends_of_truncated(
         for partition, position in wanted.items()
         if partition not in found and position.log.leader_epoch is not None
     ]
-    return found | _ends_by_epoch(settings, group, rest)
+    ends, silent = _ends_by_epoch(settings, group, rest)
+    if silent:
+        raise Unavailable("Kafka does not answer whether logs were truncated")
+    return found | ends
 
 
 def _ends_by_epoch(
     settings: Settings, group: str, positions: Sequence[Position]
-) -> dict[Partition, int]:
-    """As `ends_of_truncated`, of positions with a leader epoch.
+) -> tuple[dict[Partition, int], set[Partition]]:
+    """As `ends_of_truncated`, of positions with a leader epoch; and those without an answer in time.
 
     By a consumer that has asked nothing before: librdkafka validates a position when it learns of
     another leader epoch than it knew, and at `assign` that is the first it learns of any.
@@ -177,15 +193,15 @@ def _ends_by_epoch(
     }
     found: dict[Partition, int] = {}
     if not waiting:
-        return found
-    deadline = time.monotonic() + _TIMEOUT
+        return found, set()
+    deadline = time.monotonic() + _VALIDATION
     with (
-        call("validating leader epochs", _TIMEOUT + _CLOSING + SLACK),
+        call("validating leader epochs", _VALIDATION + _CLOSING + SLACK),
         closing(assigned_consumer(settings, group, **_LITTLE)) as consumer,
         kafka_errors(),
     ):
         consumer.assign([as_start(position) for position in waiting.values()])
-        while waiting:
+        while waiting and time.monotonic() < deadline:
             for message in consumer.consume(len(waiting), _TURN):
                 partition = message.topic() or "", message.partition() or 0
                 error = message.error()
@@ -193,10 +209,10 @@ def _ends_by_epoch(
                 if cut is not None:
                     found[partition] = cut
                 # A record or the end: the position is sound. So is one that retention has passed.
-                waiting.pop(partition, None)
-            if time.monotonic() > deadline:
-                raise Unavailable("Kafka does not answer whether logs were truncated")
-    return found
+                if waiting.pop(partition, None) is not None:
+                    # Whoever has much to read leaves the others no room.
+                    consumer.pause([TopicPartition(*partition)])
+    return found, set(waiting)
 
 
 def as_start(position: Position) -> TopicPartition:

@@ -23,6 +23,7 @@ from oracle import Sender, Verdict, compare, wait_until_complete
 
 from folders import Folder, free_offset
 from services import ProxiedBrokerService
+from streamflow.errors import Unavailable
 from streamflow.kafka import clients, offsets
 from streamflow.settings import Settings
 
@@ -87,7 +88,10 @@ class Rig:
         return Round(fault, seconds, self.hangs() - hangs)
 
     def _has_read(self, worker: str, ends: dict[tuple[str, int], int]) -> bool:
-        found = offsets.committed(self._settings, self._settings.group(worker), list(ends))
+        try:
+            found = offsets.committed(self._settings, self._settings.group(worker), list(ends))
+        except Unavailable:  # its coordinator is still being elected
+            return False
         return all(
             each in found and offsets.read_position(found[each]) >= end
             for each, end in ends.items()

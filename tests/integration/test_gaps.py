@@ -2,6 +2,7 @@
 once with range and cause, kept, and passed."""
 
 import shutil
+import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -26,11 +27,12 @@ from pipeline import (
 from services import BrokerService
 from streamflow.errors import OffsetsReused, Unavailable
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.continuity import require_whole_logs
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.kafka.topics import provision
 from streamflow.postgres.connections import session
 from streamflow.postgres.gaps import import_gaps
-from streamflow.records import Gap
+from streamflow.records import Gap, Log, Position
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streaming_workers.acceptance import Acceptance
@@ -333,6 +335,17 @@ def test_a_recreated_topic_is_noticed_and_accepted(
             [stack_settings.group("loader")],
         ).fetchall()
     assert (f"{topic}@{before}", 0, 10, "recreated", None) in kept
+
+
+def test_large_batches_in_every_partition_do_not_hide_that_logs_are_whole(
+    stack_settings: Settings,
+) -> None:
+    topic = f"{stack_settings.prefix}user-events"
+    produce(stack_settings, "user-events", events(20_000)[0])
+    positions = {(topic, number): Position(topic, number, 1, log=Log("", 0)) for number in range(3)}
+    began = time.monotonic()
+    require_whole_logs(stack_settings, stack_settings.group("loader"), positions)
+    assert time.monotonic() - began < 8
 
 
 @pytest.mark.slow
