@@ -174,6 +174,9 @@ class _Audit:
             gap = Gap(topic, number, low, high, "retention")
             keep(self._connection, AUDIT, [gap])
             self._gaps.append(KnownGap(AUDIT, *gap))
+        if partition in reached.beyond:
+            loaded_to, ends_at = reached.loaded[partition], reached.beyond[partition]
+            ledger.note(wording.beyond(ledger, loaded_to, ends_at))
         if end < proof.through:
             excused = gap_ledger.ranges(
                 [each for each in self._gaps if each.acknowledged and each.cause != "retention"],

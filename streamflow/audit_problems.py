@@ -60,6 +60,20 @@ def truncated(ledger: PartitionAudit, proved: int) -> Problem:
     )
 
 
+def beyond(ledger: PartitionAudit, loaded: int, end: int) -> Problem:
+    """A loader's position behind the end of the log: what comes next would be skipped."""
+    return Problem(
+        kind=ProblemKind.TRUNCATED,
+        topic=ledger.topic,
+        partition=ledger.partition,
+        offset=end,
+        end_offset=loaded,
+        count=loaded - end,
+        detail=f"the log ends at offset {end}, but the loader's position is {loaded}: somebody has moved "
+        "it, or the broker has lost its end. Restart the loader: it says what to do",
+    )
+
+
 def gap_problem(gap: KnownGap, *, loaded: bool, derived: bool = False) -> Problem:
     """A gap that nobody has acknowledged.
 

@@ -42,6 +42,7 @@ class Reached:
         progress: what analytics has committed, where that can be read.
         overdue: partitions whose open windows should have been emitted.
         loaded: next offset of the loader.
+        beyond: partitions that end before the loader's next offset, and where.
         dead_letters_loaded: every dead letter of what was validated and loaded is loaded itself.
         notes: where the notifications ended before the validator was asked.
         pending: what is not done yet.
@@ -53,6 +54,7 @@ class Reached:
     progress: dict[Partition, Progress]
     overdue: set[Partition]
     loaded: dict[Partition, int]
+    beyond: dict[Partition, int]
     dead_letters_loaded: bool
     notes: dict[Partition, int]
     pending: list[Pending] = field(default_factory=list)
@@ -117,6 +119,8 @@ def look_up(
     }
     positions = _loaded(connection, settings, targets, deadline)
     behind = _behind("loader", positions, targets)
+    ends = offsets.high_watermarks(client, list(bounds))
+    beyond = {each: end for each, end in ends.items() if positions.get(each, 0) > end}
     # What the loader refused on its way there is in a dead-letter topic by now, but further on than
     # that topic's end was before.
     dead_letters = _bounds(client, {stream.dead_letter_topic for stream in streams})
@@ -133,6 +137,7 @@ def look_up(
         progress=analytics.progress,
         overdue=analytics.overdue,
         loaded=positions,
+        beyond=beyond,
         dead_letters_loaded=not dead_letters_behind,
         notes=notes,
         pending=pending + (behind or dead_letters_behind),

@@ -359,6 +359,15 @@ def test_a_notification_of_nobody_is_named(stack_settings: Settings, tmp_path: P
     assert (missed["partition"], missed["offset"], missed["count"]) == (0, 0, 1)
     assert kinds(report) == {"no_event", "no_notification"}
 
+    # What comes next would be skipped by a loader that reads on from there.
+    execute(
+        stack_settings,
+        "UPDATE loader_positions SET next_offset = next_offset + 20"
+        f" WHERE topic = '{stack_settings.prefix}user-events' AND partition = 0",
+    )
+    [beyond] = of_kind(audit(stack_settings), "truncated")
+    assert (beyond["partition"], beyond["count"]) == (0, 20)
+
 
 @contextmanager
 def changed(settings: Settings, table: str, statement: str) -> Iterator[None]:
