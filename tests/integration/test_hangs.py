@@ -26,8 +26,8 @@ WORKERS = ("validator", "analytics", "loader")
 LEFT_OUT = ("producer", "bridge", "dagster", "dashboard")
 FAULTS = (
     "reset",
-    "black_hole",
-    pytest.param("cut", marks=pytest.mark.chaos),
+    "cut",
+    pytest.param("black_hole", marks=pytest.mark.chaos),
     pytest.param("half_close", marks=pytest.mark.chaos),
     pytest.param("stall", marks=pytest.mark.chaos),
 )

@@ -198,7 +198,7 @@ def letter(headers: Headers | None, value: bytes | None = b"{") -> dict[str, str
     record = FakeRecord(
         9, value, topic="dead-letter-topic", partition=1, headers=headers, key=b"jo@example.com"
     )
-    claim = claim_of(headers or [], signed=True)
+    claim = claim_of(headers or [], {}, signed=True)
     line = (
         foreign_line(record, headers or [], Hasher())
         if claim is None
@@ -238,7 +238,7 @@ def test_what_a_dead_letter_says_of_its_identity(
 ) -> None:
     told: Headers = [("__streamflow.origin", origin), ("__streamflow.attempt", attempt)]
 
-    claim = claim_of([*HEADERS, *told], signed=signed)
+    claim = claim_of([*HEADERS, *told], {}, signed=signed)
 
     assert claim is not None
     assert claim.source == Origin("user-events", 2, 41)
