@@ -107,27 +107,23 @@ def gap_problem(gap: KnownGap, *, loaded: bool, derived: bool = False) -> Proble
 
 def no_notification(ledger: PartitionAudit, group: Group) -> Problem:
     """Events that should have a notification."""
-    return Problem(
-        kind=ProblemKind.NO_NOTIFICATION,
-        topic=ledger.topic,
-        partition=ledger.partition,
-        offset=group.first,
-        end_offset=group.end,
-        count=group.number,
-        detail=f"{group.number:,} events without a notification, the first at offset {group.first}",
-    )
+    return _of_group(ProblemKind.NO_NOTIFICATION, ledger, group, "events without a notification")
 
 
 def no_event(ledger: PartitionAudit, group: Group) -> Problem:
     """Notifications of what is no event."""
+    return _of_group(ProblemKind.NO_EVENT, ledger, group, "notifications without an event")
+
+
+def _of_group(kind: ProblemKind, ledger: PartitionAudit, group: Group, what: str) -> Problem:
     return Problem(
-        kind=ProblemKind.NO_EVENT,
+        kind=kind,
         topic=ledger.topic,
         partition=ledger.partition,
         offset=group.first,
         end_offset=group.end,
         count=group.number,
-        detail=f"{group.number:,} notifications without an event, the first at offset {group.first}",
+        detail=f"{group.number:,} {what}, the first at offset {group.first}",
     )
 
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streamflow.errors import Unavailable, UsageError
@@ -31,7 +31,6 @@ from streaming_workers.drain import drain
 
 _LEAVE: Final = 30.0  # seconds that workers may take to notice, and to leave their group
 _POLL: Final = 0.5  # seconds
-_APPEND_TIME: Final = 2  # kind of time stamp: the broker's
 
 Positions = Mapping[Partition, Position]
 
@@ -229,7 +228,7 @@ class Acceptance:
         with closing(Scanner(self._settings)) as scanner:
             for partition, (first, end) in offsets.bounds(self._admin, list(logs)).items():
                 record = next(scanner.records(partition, max(first, logs[partition]), end), None)
-                if record is not None and record.timestamp()[0] == _APPEND_TIME:
+                if record is not None and record.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME:
                     found.append(record.timestamp()[1])
         return min(found, default=None)
 

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -209,22 +209,22 @@ class Worker:
         if self._trouble != str(error):
             self._trouble = str(error)
             log.error("offsets reused", why=self._trouble)
-        stuck_at = self._stands_at(error.topic)
+        stuck_at = self._stands_at([error.topic])
         try_again_at = time.monotonic() + _TRY_AGAIN
         while not self._stop.wait(_ASK_EVERY) and time.monotonic() < try_again_at:
             self._watchdog.turned()
-            found = self._stands_at(error.topic)
+            found = self._stands_at([error.topic])
             if stuck_at is None:
                 stuck_at = found
             elif found and found != stuck_at and self._is_of_current_topic(found, error.topic):
                 log.info("going on", why=f"topic {error.topic} was accepted")
                 return
 
-    def _stands_at(self, topic: str) -> dict[Partition, Position] | None:
-        """What the group has committed in a topic; None where Kafka does not answer."""
+    def _stands_at(self, topics: Sequence[str]) -> dict[Partition, Position] | None:
+        """What the group has committed in topics; None where Kafka does not answer."""
         try:
             with call("reading committed offsets", _ASK_LIMIT):
-                partitions = offsets.partitions_of(self._admin, [topic])
+                partitions = offsets.partitions_of(self._admin, topics)
                 return offsets.committed(self._settings, self._job.group, partitions)
         except StreamFlowError:
             return None
@@ -237,10 +237,7 @@ class Worker:
         return all(position.log.topic_id in ("", current) for position in found.values())
 
     def _committed(self) -> dict[Partition, int] | None:
-        try:
-            with call("reading committed offsets", _ASK_LIMIT):
-                partitions = offsets.partitions_of(self._admin, self._job.topics)
-                found = offsets.committed(self._settings, self._job.group, partitions)
-        except StreamFlowError:
+        found = self._stands_at(self._job.topics)
+        if found is None:
             return None
         return {partition: position.offset for partition, position in found.items()}
