@@ -101,6 +101,8 @@ def _pinned(server: Serving, wanted: Filter) -> PinnedList | None:
 def _refresh(server: Serving) -> None:
     """For a button's `on_click`: the same filter now; what was ticked stays so where it is shown."""
     before: PinnedList = st.session_state[_PINNED]
+    if before.content is None:  # clicked twice: it is being loaded
+        return
     hasher = hasher_for(server.settings, server.streams)
     st.session_state[_PINNED] = PinnedList.make(before.filter, hasher, before.ticked)
 

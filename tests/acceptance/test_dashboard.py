@@ -324,12 +324,14 @@ def wait_listed(page: Page, number: int) -> None:
     expected = re.compile(rf"\b{number} (dead )?letters?\b")
 
     def listed() -> bool:
-        if not expected.search(letters.inner_text()):
+        try:
+            expect(letters).to_contain_text(expected, timeout=5_000)
+        except AssertionError:
             letters.get_by_role("button", name="Refresh").click()
-            page.wait_for_timeout(500)
-        return bool(expected.search(letters.inner_text()))
+            return False
+        return True
 
-    wait_until(listed, 30, f"{number} dead letters on the page")
+    wait_until(listed, 60, f"{number} dead letters on the page")
 
 
 def test_dead_letters_are_replayed_by_clicking(

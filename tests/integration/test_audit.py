@@ -343,6 +343,7 @@ def test_a_notification_of_nobody_is_named(stack_settings: Settings, tmp_path: P
     produce(stack_settings, "user-events", events(30)[0])
     notes = "SELECT count(*) FROM notifications"
     with workers(stack_settings, tmp_path):
+        stored(stack_settings, 30)
         wait_until(lambda: count(stack_settings, notes) == 30, 60, "all notifications")
         wait_until(lambda: value(stack_settings, COUNTED) == 30, 60, "all counted")
     # As a row without an origin: whoever wrote it, it tells of no event.
@@ -479,6 +480,8 @@ def test_what_is_missing_for_a_gap_in_a_derived_topic_can_be_acknowledged(
         # That gap excuses nothing of what comes after it.
         produce(stack_settings, "user-events", events(30, seed=3)[0])
         stored(stack_settings, 530)
+        notes = "SELECT count(*) FROM notifications"
+        wait_until(lambda: count(stack_settings, notes) == 330, 60, "their notifications")
         wait_until(lambda: value(stack_settings, COUNTED) == 330, 60, "the others to be counted")
         execute(
             stack_settings,
