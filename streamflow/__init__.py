@@ -13,9 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from streamflow.audit import run_audit
-    from streamflow.audit_report import AuditReport, Verdict
+    from streamflow.audit.ledger import run_audit
+    from streamflow.audit.problems import Problem, ProblemKind
+    from streamflow.audit.report import AuditReport, Verdict
     from streamflow.contract import Event, HashedAddress, NotNull, Timestamp
+    from streamflow.dead_letters.repairs import Repair, repair
     from streamflow.errors import (
         CircuitOpen,
         ConfigurationError,
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from streamflow.privacy import Hasher
-    from streamflow.problems import Problem, ProblemKind
     from streamflow.registry import load_streams
-    from streamflow.replay.repairs import Repair, repair
     from streamflow.settings import Settings, load_settings
     from streamflow.stream import Notification, Stream, Topics
     from streamflow.windows import TumblingWindow
@@ -65,8 +65,8 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "streamflow.audit": ("run_audit",),
-    "streamflow.audit_report": ("AuditReport", "Verdict"),
+    "streamflow.audit.ledger": ("run_audit",),
+    "streamflow.audit.report": ("AuditReport", "Verdict"),
     "streamflow.contract": ("Event", "HashedAddress", "NotNull", "Timestamp"),
     "streamflow.errors": (
         "CircuitOpen",
@@ -79,9 +79,9 @@ _MODULES: Final = {
         "UsageError",
     ),
     "streamflow.privacy": ("Hasher",),
-    "streamflow.problems": ("Problem", "ProblemKind"),
+    "streamflow.audit.problems": ("Problem", "ProblemKind"),
     "streamflow.registry": ("load_streams",),
-    "streamflow.replay.repairs": ("Repair", "repair"),
+    "streamflow.dead_letters.repairs": ("Repair", "repair"),
     "streamflow.settings": ("Settings", "load_settings"),
     "streamflow.stream": ("Notification", "Stream", "Topics"),
     "streamflow.windows": ("TumblingWindow",),

@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import confluent_kafka
 import psutil
 
-from streamflow.bench.figures import PATHS, PathName, Result, Run
-from streamflow.bench.leftovers import remove_leftovers
-from streamflow.bench.paths import Paths
-from streamflow.bench.sandbox import Sandbox
-from streamflow.bench.scaling import SCALABLE, Scaled, Scaling
-from streamflow.bench.sources import Sources
 from streamflow.contract import format_time
 from streamflow.postgres.connections import session
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
-from streamflow.stack.signals import StopSignals
+from streamflow_bench.figures import PATHS, PathName, Result, Run
+from streamflow_bench.leftovers import remove_leftovers
+from streamflow_bench.paths import Paths
+from streamflow_bench.sandbox import Sandbox
+from streamflow_bench.scaling import SCALABLE, Scaled, Scaling
+from streamflow_bench.sources import Sources
+from streamflow_stack.signals import StopSignals
 
 NEEDS_DATABASE = {PathName.LOADER, PathName.LATENCY}
 

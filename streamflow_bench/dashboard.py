@@ -1,7 +1,7 @@
 """What the dashboard costs, and how soon it tells: run it beside a stack into which nobody else
 produces (``streamflow up --without producer``), or somebody else's event changes the figure.
 
-    eval "$(streamflow env)"; python benchmarks/dashboard.py --url http://127.0.0.1:8501
+    eval "$(streamflow env)"; python streamflow_bench/dashboard.py --url http://127.0.0.1:8501
 
 It opens one and then ten sessions of the Live page in a headless Chromium, measures the server's CPU
 over 20 s each, and then produces one event at a time and waits until the figure on the page changes.
@@ -33,7 +33,8 @@ STORED = ".st-key-figure-stored [data-testid=stMetricValue]"
 def server_of(port: int) -> psutil.Process:
     """The process that listens on a port."""
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+        listens = connection.status == psutil.CONN_LISTEN
+        if listens and connection.laddr and connection.laddr.port == port:
             return psutil.Process(connection.pid)
     raise typer.BadParameter(f"nobody listens on port {port}")
 

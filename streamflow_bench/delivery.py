@@ -6,17 +6,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from streamflow.bench.figures import Detail
-from streamflow.bench.latency import Latencies, Pace, Sender, latencies, send_steadily
-from streamflow.bench.listener import CONNECTED, NOTE_BYTES, Note, read_notes
-from streamflow.bench.sandbox import Sandbox
-from streamflow.bench.sources import Keyed
-from streamflow.bench.watching import process, running
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.kafka import clients
 from streamflow.settings import Settings
-from streamflow.stack.parts import probe_http
-from streamflow.stack.process import Child, own_command
+from streamflow_bench.figures import Detail
+from streamflow_bench.latency import Latencies, Pace, Sender, latencies, send_steadily
+from streamflow_bench.listener import CONNECTED, NOTE_BYTES, Note, read_notes
+from streamflow_bench.sandbox import Sandbox
+from streamflow_bench.sources import Keyed
+from streamflow_bench.watching import process, running
+from streamflow_stack.parts import probe_http
+from streamflow_stack.process import Child, own_command
 
 _START_SECONDS: Final = 60.0
 # An event that has not come when nothing has come for so long is lost.
@@ -172,7 +172,7 @@ def bridged(
             file = sandbox.directory / f"client-{number}.notes"
             file.unlink(missing_ok=True)
             name = f"client-{number}"
-            command = own_command(str(file), module="streamflow.bench.listener")
+            command = own_command(str(file), module="streamflow_bench.listener")
             child = stack.enter_context(process(sandbox, settings, name, command))
             listener = Listener(child, file)
             _wait_until(listener.read, child)

@@ -11,13 +11,13 @@ from typing import Final, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from streamflow.bench.figures import Detail
-from streamflow.bench.limits import reader_of
-from streamflow.bench.sources import Keyed
 from streamflow.errors import Unavailable
 from streamflow.kafka import clients
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
+from streamflow_bench.figures import Detail
+from streamflow_bench.limits import reader_of
+from streamflow_bench.sources import Keyed
 
 _TICK: Final = 0.001  # seconds
 _TIMEOUT: Final = 60.0  # seconds

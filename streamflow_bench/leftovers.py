@@ -19,7 +19,10 @@ from typing import Final, NamedTuple, Self
 
 import psutil
 
-from streamflow.bench.removal import (
+from streamflow.contract import format_time
+from streamflow.errors import Unavailable
+from streamflow.settings import Settings
+from streamflow_bench.removal import (
     drop_schema,
     group_names,
     remove_groups,
@@ -27,9 +30,6 @@ from streamflow.bench.removal import (
     schema_names,
     topic_names,
 )
-from streamflow.contract import format_time
-from streamflow.errors import Unavailable
-from streamflow.settings import Settings
 
 DAY: Final = 86_400  # seconds
 _CLOCK: Final = 2.0  # seconds that the start of a process may seem to move with the clock

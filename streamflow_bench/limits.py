@@ -15,7 +15,6 @@ from typing import Any, Final
 from confluent_kafka import Consumer, Producer, TopicPartition
 from psycopg import sql
 
-from streamflow.bench.sources import Keyed
 from streamflow.errors import Unavailable
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.transactions import transactional_producer
@@ -26,6 +25,7 @@ from streamflow.postgres.tables import event_table
 from streamflow.records import OutRecord
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow_bench.sources import Keyed
 
 BARE_TABLE: Final = "bare_events"
 

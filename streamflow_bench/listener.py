@@ -7,7 +7,7 @@ about 3 µs an event on this project's 2-core machine, where a python-socketio c
 handler for each takes so much of the two cores that it delays what it measures. That browsers' and
 Node's own clients get the same events is shown by the tests.
 
-Run by the benchmark: ``python -m streamflow.bench.listener FILE``. The bridge's address and token are
+Run by the benchmark: ``python -m streamflow_bench.listener FILE``. The bridge's address and token are
 those of the settings.
 """
 

@@ -7,18 +7,18 @@ from typing import Final
 
 import psutil
 
-from streamflow.bench import delivery, latency, limits
-from streamflow.bench.delivery import Delivery
-from streamflow.bench.figures import MEGABYTE, Detail, PathName, Run
-from streamflow.bench.latency import Latencies, Pace
-from streamflow.bench.sandbox import Sandbox
-from streamflow.bench.sources import Sources
-from streamflow.bench.watching import Course, group_progress, loader_progress, running, watch
 from streamflow.kafka import clients, offsets
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.producer import group_of
+from streamflow_bench import delivery, latency, limits
+from streamflow_bench.delivery import Delivery
+from streamflow_bench.figures import MEGABYTE, Detail, PathName, Run
+from streamflow_bench.latency import Latencies, Pace
+from streamflow_bench.sandbox import Sandbox
+from streamflow_bench.sources import Sources
+from streamflow_bench.watching import Course, group_progress, loader_progress, running, watch
+from streaming_workers.producer.file import group_of
 
 RATE: Final = 5_000  # events a second, for latencies
 HIGH_RATE: Final = 12_000

@@ -16,14 +16,14 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from streamflow.bench.leftovers import FOLDER, SCHEMA, TOPIC, Maker
-from streamflow.bench.removal import drop_schema, remove_groups_once_empty, remove_topics
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.topics import provision
 from streamflow.postgres.connections import session
 from streamflow.postgres.schema import upgrade
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow_bench.leftovers import FOLDER, SCHEMA, TOPIC, Maker
+from streamflow_bench.removal import drop_schema, remove_groups_once_empty, remove_topics
 
 STREAM: Final = "streamflow.streams.user_events:USER_EVENTS"
 

@@ -14,26 +14,26 @@ from typing import Any, Final
 
 from confluent_kafka import Producer
 
-from streamflow.bench import delivery
-from streamflow.bench.figures import PathName, Spread, spread
-from streamflow.bench.limits import send_all
-from streamflow.bench.sandbox import Sandbox
-from streamflow.bench.sources import Sources
-from streamflow.bench.usage import CLIENTS, WORKERS, Meter
-from streamflow.bench.watching import (
-    Progress,
-    group_progress,
-    loader_progress,
-    looks,
-    running,
-)
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.groups import assignments
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
-from streamflow.stack.process import Child
+from streamflow_bench import delivery
+from streamflow_bench.figures import PathName, Spread, spread
+from streamflow_bench.limits import send_all
+from streamflow_bench.sandbox import Sandbox
+from streamflow_bench.sources import Sources
+from streamflow_bench.usage import CLIENTS, WORKERS, Meter
+from streamflow_bench.watching import (
+    Progress,
+    group_progress,
+    loader_progress,
+    looks,
+    running,
+)
+from streamflow_stack.process import Child
 
 # What there can be several of, and what the several are.
 SCALABLE: Final = {

@@ -8,7 +8,7 @@ import psutil
 from psycopg.conninfo import conninfo_to_dict
 
 from streamflow.settings import Settings
-from streamflow.stack.preflight import owner
+from streamflow_stack.preflight import owner
 
 WORKERS: Final = "workers"
 KAFKA: Final = "kafka"

@@ -7,14 +7,14 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from streamflow.bench.figures import Memory
-from streamflow.bench.sandbox import Sandbox
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.offsets import GroupOffsets, read_position
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
-from streamflow.stack.process import Child, Launch, own_command
+from streamflow_bench.figures import Memory
+from streamflow_bench.sandbox import Sandbox
+from streamflow_stack.process import Child, Launch, own_command
 
 _EVERY: Final = 0.02  # seconds between two looks
 _MEMORY_EVERY: Final = 0.1  # seconds

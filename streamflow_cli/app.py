@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from streamflow.cli import bench, dagster, dashboard, data, dlq, produce, stack
 from streamflow.errors import StreamFlowError, UsageError
+from streamflow_cli import bench, dagster, dashboard, data, dlq, produce, stack
 
 DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
 INTERRUPTED = 130

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamflow.bench.figures import MEMORY_BAR, Memory, PathName, Result, Spread
+from streamflow_bench.figures import MEMORY_BAR, Memory, PathName, Result, Spread
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from streamflow.bench.scaling import Scaled
+    from streamflow_bench.scaling import Scaled
 
 _TITLES = ("measured", "raw limit", "ratio", "bar", "met")
 
@@ -53,9 +53,9 @@ def bench(
     Example: streamflow bench --runs 3 --out bench.json
     Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
     """
-    from streamflow.bench.benchmark import Plan, run_benchmark
-    from streamflow.bench.scaling import SCALABLE
     from streamflow.settings import load_settings
+    from streamflow_bench.benchmark import Plan, run_benchmark
+    from streamflow_bench.scaling import SCALABLE
 
     if out is not None:
         _require_writable(out)
@@ -101,7 +101,7 @@ def _require_writable(path: Path) -> None:
 def _show(results: list[Result]) -> None:
     from rich.table import Column, Table
 
-    from streamflow.cli.tables import make_console
+    from streamflow_cli.tables import make_console
 
     table = Table(Column("path", no_wrap=True), *_TITLES)
     for each in results:
@@ -132,9 +132,9 @@ def _show(results: list[Result]) -> None:
 def _show_scaled(scaled: "list[Scaled]") -> None:
     from rich.table import Column, Table
 
-    from streamflow.bench.scaling import SCALABLE
-    from streamflow.bench.usage import PARTS
-    from streamflow.cli.tables import make_console
+    from streamflow_bench.scaling import SCALABLE
+    from streamflow_bench.usage import PARTS
+    from streamflow_cli.tables import make_console
 
     table = Table(
         *(Column(title, no_wrap=True) for title in ("path", "number", "with events", "events/s")),

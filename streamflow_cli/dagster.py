@@ -15,11 +15,11 @@ def dagster() -> None:
 
     Example: streamflow dagster
     """
-    from streamflow.cli.stack import ConsoleReport
-    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
-    from streamflow.stack.orchestration import home_of
-    from streamflow.stack.processes import run_in_order
+    from streamflow_cli.stack import ConsoleReport
+    from streamflow_cli.tables import make_console
+    from streamflow_stack.orchestration import home_of
+    from streamflow_stack.processes import run_in_order
 
     home = home_of(load_settings())
     home.write()

@@ -55,7 +55,7 @@ def worker(
     from streamflow.settings import load_settings
 
     if name is WorkerName.BRIDGE:
-        from streaming_workers.bridge_server import run_bridge
+        from streaming_workers.bridge.server import run_bridge
 
         run_bridge(load_settings(), health_port=health_port)
         return
@@ -138,11 +138,10 @@ def topics(
     Example: streamflow topics --apply
     """
     if accept_recreated is not None:
-        from streamflow.cli.recreated import accept
+        from streamflow_cli.recreated import accept
 
         accept(accept_recreated, yes=yes)
         return
-    from streamflow.cli.tables import make_console, plain_table
     from streamflow.kafka.ownership import Owner
     from streamflow.kafka.topics import (
         adopt,
@@ -155,6 +154,7 @@ def topics(
     from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.registry import load_streams
     from streamflow.settings import load_settings
+    from streamflow_cli.tables import make_console, plain_table
 
     settings = load_settings()
     streams = load_streams(settings)
@@ -247,11 +247,11 @@ def audit(
 
     Example: streamflow audit --json
     """
-    from streamflow.audit import acknowledge as acknowledge_gaps
-    from streamflow.audit import run_audit
-    from streamflow.cli.tables import audit_table
+    from streamflow.audit.ledger import acknowledge as acknowledge_gaps
+    from streamflow.audit.ledger import run_audit
     from streamflow.registry import load_streams
     from streamflow.settings import load_settings
+    from streamflow_cli.tables import audit_table
 
     settings = load_settings()
     streams = load_streams(settings)

@@ -65,11 +65,11 @@ def list_(
 
     Example: streamflow dlq list --code CLEAR_TEXT_PII --since 2h
     """
-    from streamflow.cli.letters import letters_table, summary_json
+    from streamflow.dead_letters.select import Status, count, summaries
+    from streamflow.dead_letters.selection_parser import make_selection
+    from streamflow.dead_letters.store import settle
     from streamflow.postgres.connections import session
-    from streamflow.postgres.letter_selection import Status, count, summaries
-    from streamflow.postgres.replay_store import settle
-    from streamflow.replay.choosing import make_selection
+    from streamflow_cli.letters import letters_table, summary_json
 
     settings, streams = _settings_and_streams()
     statuses = status or [Status.OPEN]
@@ -104,12 +104,12 @@ def show(
 
     Example: streamflow dlq show user-events/0/17
     """
-    from streamflow.cli.letters import letter_json, letter_view
+    from streamflow.dead_letters.select import full
+    from streamflow.dead_letters.selection_parser import parse_id
+    from streamflow.dead_letters.store import history, settle
     from streamflow.errors import UsageError
     from streamflow.postgres.connections import session
-    from streamflow.postgres.letter_selection import full
-    from streamflow.postgres.replay_store import history, settle
-    from streamflow.replay.choosing import parse_id
+    from streamflow_cli.letters import letter_json, letter_view
 
     wanted = parse_id(id_)
     with session(_settings_and_streams()[0], "dlq") as connection:
@@ -187,10 +187,10 @@ def replay(
     """
     from getpass import getuser
 
-    from streamflow.cli.letters import report_view
-    from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
-    from streamflow.replay.choosing import make_selection
-    from streamflow.replay.report import Options
+    from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
+    from streamflow.dead_letters.report import Options
+    from streamflow.dead_letters.selection_parser import make_selection
+    from streamflow_cli.letters import report_view
 
     if plan_id is not None:
         _require_plan_alone(context, apply_)

@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from streamflow.cli.tables import make_console, plain_table
 from streamflow.contract import format_time
-from streamflow.dead_letters import truncation_of
-from streamflow.postgres.letter_selection import Summary, decoded
-from streamflow.postgres.replay_store import Entry
+from streamflow.dead_letter_records import truncation_of
+from streamflow.dead_letters.report import Report
+from streamflow.dead_letters.select import Summary, decoded
+from streamflow.dead_letters.store import Entry
 from streamflow.records import Origin
-from streamflow.replay.report import Report
+from streamflow_cli.tables import make_console, plain_table
 
 _TITLES = ("id", "code", "status", "failed at")
 _MESSAGE_WIDTH = 30

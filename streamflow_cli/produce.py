@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streamflow.records import Rejection
     from streamflow.settings import Settings
     from streamflow.stream import Stream
-    from streaming_workers.producer import Pace, Sent
+    from streaming_workers.producer.file import Pace, Sent
 
 _SHOWN = 20  # invalid lines that are reported one by one
 
@@ -83,9 +83,9 @@ def produce(
     from streamflow.monitoring import configure_logging
     from streamflow.registry import hasher_for, load_streams
     from streamflow.settings import load_settings
-    from streaming_workers.garbage import settle
-    from streaming_workers.lines import LineReader
-    from streaming_workers.simulation import Simulation
+    from streaming_workers.producer.lines import LineReader
+    from streaming_workers.producer.simulation import Simulation
+    from streaming_workers.runtime.garbage import settle
 
     if resume and source in (None, "-"):
         raise UsageError("--resume needs a file: name one with --from FILE")
@@ -154,7 +154,7 @@ def _simulate(
     from contextlib import nullcontext
 
     from streamflow.monitoring import RECORDS_OUT, HealthServer
-    from streaming_workers.producer import simulate
+    from streaming_workers.producer.file import simulate
     from streaming_workers.reporting import Reporter, producer_asset, topic_asset
 
     assets = (
@@ -195,7 +195,7 @@ def _send_file(
     from rich.console import Console
     from rich.progress import Progress
 
-    from streaming_workers.producer import FileRun
+    from streaming_workers.producer.file import FileRun
 
     shown = 0
 

@@ -5,7 +5,7 @@ import typer
 
 def accept(topic: str, *, yes: bool) -> None:
     """Accepts what a topic holds now, once a person has agreed."""
-    from streamflow.postgres.recreated import Reuse
+    from streamflow.audit.recreated import Reuse
     from streamflow.registry import load_streams
     from streamflow.settings import load_settings
     from streaming_workers.acceptance import Acceptance

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from streamflow.settings import Settings
-    from streamflow.stack.lifecycle import Stack
+    from streamflow_stack.lifecycle import Stack
 
 PROGRESS_LINE_SECONDS = 3.0
 TABLES = ("events", "window_counts", "notifications", "dead_letters")
@@ -103,9 +103,9 @@ def up(
 
     Example: streamflow up --detach --without producer
     """
-    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
-    from streamflow.stack import detached, lifecycle
+    from streamflow_cli.tables import make_console
+    from streamflow_stack import detached, lifecycle
 
     console = make_console()
     names = without or []
@@ -135,9 +135,9 @@ def down(
 
     Example: streamflow down --purge
     """
-    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
-    from streamflow.stack import lifecycle
+    from streamflow_cli.tables import make_console
+    from streamflow_stack import lifecycle
 
     report = ConsoleReport(make_console())
     if not lifecycle.down(load_settings(), purge=purge, report=report):
@@ -151,9 +151,9 @@ def status(
 
     Example: streamflow status --json
     """
-    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
-    from streamflow.stack.status import is_all_up, read_status
+    from streamflow_cli.tables import make_console
+    from streamflow_stack.status import is_all_up, read_status
 
     settings = load_settings()
     found = read_status(settings)
@@ -187,9 +187,9 @@ def doctor() -> None:
     """
     from rich.text import Text
 
-    from streamflow.cli.tables import make_console
     from streamflow.settings import load_settings
-    from streamflow.stack.doctor import Mark, examine
+    from streamflow_cli.tables import make_console
+    from streamflow_stack.doctor import Mark, examine
 
     console = make_console()
     settings = load_settings()

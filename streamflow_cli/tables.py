@@ -5,7 +5,7 @@ import os
 from rich.console import Console
 from rich.table import Table
 
-from streamflow.audit_report import AuditReport, Verdict
+from streamflow.audit.report import AuditReport, Verdict
 
 _LOG_WIDTH = 160
 _SHOWN = 10

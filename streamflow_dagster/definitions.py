@@ -3,23 +3,23 @@
 import dagster as dg
 
 from streamflow_dagster.catalog import catalog_of
-from streamflow_dagster.content_checks import content_checks
-from streamflow_dagster.jobs import jobs
-from streamflow_dagster.ledger_checks import ledger_checks
-from streamflow_dagster.replay import replay_dead_letters
-from streamflow_dagster.resources import Platform
-from streamflow_dagster.retention import retention_asset
-from streamflow_dagster.rollups import rollup_assets
-from streamflow_dagster.schedules import schedules
-from streamflow_dagster.sensors import sensors
-from streamflow_dagster.tables import table_assets
-from streamflow_dagster.topics import (
+from streamflow_dagster.defs.content_checks import content_checks
+from streamflow_dagster.defs.jobs import jobs
+from streamflow_dagster.defs.ledger_checks import ledger_checks
+from streamflow_dagster.defs.replay import replay_dead_letters
+from streamflow_dagster.defs.retention import retention_asset
+from streamflow_dagster.defs.rollups import rollup_assets
+from streamflow_dagster.defs.schedules import schedules
+from streamflow_dagster.defs.sensors import sensors
+from streamflow_dagster.defs.tables import table_assets
+from streamflow_dagster.defs.topics import (
     producer_specs,
     topic_assets,
     topic_checks,
     unmanaged_topic_specs,
 )
-from streamflow_dagster.traffic_checks import traffic_checks
+from streamflow_dagster.defs.traffic_checks import traffic_checks
+from streamflow_dagster.resources import Platform
 
 
 def build(platform: Platform) -> dg.Definitions:

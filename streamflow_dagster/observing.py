@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.kafka.groups import member_counts
+from streamflow.lag.loader import loader_lags
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.lag import loader_lags
 from streamflow.postgres.queries import loaded
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import Catalog

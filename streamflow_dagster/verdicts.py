@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import dagster as dg
 
-from streamflow.audit_report import AuditReport
-from streamflow.postgres.quality import Rate
-from streamflow.problems import GAPS, ProblemKind
+from streamflow.audit.problems import GAPS, ProblemKind
+from streamflow.audit.report import AuditReport
+from streamflow_dagster.defs.quality_sql import Rate
 
 SHOWN: Final = 10
 

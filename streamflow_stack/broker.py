@@ -18,10 +18,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streamflow.errors import StackError
-from streamflow.stack import jars
-from streamflow.stack.embedded import java
-from streamflow.stack.part import READY, Health, Report
-from streamflow.stack.process import Launch
+from streamflow_stack import jars
+from streamflow_stack.embedded import java
+from streamflow_stack.part import READY, Health, Report
+from streamflow_stack.process import Launch
 
 LOOPBACK = "127.0.0.1"
 PROBE_SECONDS = 2.0

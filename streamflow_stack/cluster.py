@@ -7,9 +7,9 @@ from pathlib import Path
 
 from streamflow.errors import StackError
 from streamflow.settings import BROKERS, Settings
-from streamflow.stack.broker import Broker, Node, new_cluster_id
-from streamflow.stack.part import Part, Report, Stage
-from streamflow.stack.state import State, write_atomically
+from streamflow_stack.broker import Broker, Node, new_cluster_id
+from streamflow_stack.part import Part, Report, Stage
+from streamflow_stack.state import State, write_atomically
 
 _FILE = "cluster.json"
 

@@ -1,7 +1,7 @@
 """The embedded database: PostgreSQL 18 from a wheel, on TCP, with passwords.
 
 Its folder holds ``data`` (the cluster), ``credentials.json`` (mode 0600) and nothing else. As root
-it runs as a user without rights, see ``streamflow.stack.account``.
+it runs as a user without rights, see ``streamflow_stack.account``.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from psycopg import sql
 
 from streamflow.errors import ConfigurationError, StackError, Unavailable
 from streamflow.postgres.connections import Connection, open_connection
-from streamflow.stack.account import Account, database_account
-from streamflow.stack.embedded import postgres
-from streamflow.stack.part import READY, Health, Report
-from streamflow.stack.process import Launch, telling_line, wrap
+from streamflow_stack.account import Account, database_account
+from streamflow_stack.embedded import postgres
+from streamflow_stack.part import READY, Health, Report
+from streamflow_stack.process import Launch, telling_line, wrap
 
 LOOPBACK = "127.0.0.1"
 PROBE_SECONDS = 2

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from streamflow.errors import StackError
 from streamflow.settings import Settings
-from streamflow.stack.process import own_command
-from streamflow.stack.state import already_running, state_of
-from streamflow.stack.supervisor import Member
+from streamflow_stack.process import own_command
+from streamflow_stack.state import already_running, state_of
+from streamflow_stack.supervisor import Member
 
 LOG = "up.log"
 STOP_SECONDS = 40.0

@@ -21,12 +21,12 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 from streamflow.errors import StackError, StreamFlowError, Unavailable
 from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import bounds, partitions_of
-from streamflow.kafka.scan import Scanner
+from streamflow.kafka.reader import Scanner
 from streamflow.postgres.connections import session
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
-from streamflow.stack import jars
-from streamflow.stack.embedded import (
+from streamflow_stack import jars
+from streamflow_stack.embedded import (
     JAVA_PACKAGE,
     POSTGRES_PACKAGE,
     is_installed,
@@ -34,10 +34,10 @@ from streamflow.stack.embedded import (
     needed,
     postgres,
 )
-from streamflow.stack.parts import PROBE_SECONDS, plan
-from streamflow.stack.preflight import MINIMUM_FREE_BYTES, is_free, owner
-from streamflow.stack.state import State, state_of
-from streamflow.stack.status import read_status
+from streamflow_stack.parts import PROBE_SECONDS, plan
+from streamflow_stack.preflight import MINIMUM_FREE_BYTES, is_free, owner
+from streamflow_stack.state import State, state_of
+from streamflow_stack.status import read_status
 
 CLOCK_LIMIT_SECONDS = 2.0
 LOOK_BACK = 10  # offsets of each partition

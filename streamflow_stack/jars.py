@@ -1,7 +1,7 @@
 """Apache Kafka's jars: locked by coordinates and SHA-256, downloaded once into the user's cache.
 
 The lock, ``kafka-jars.json``, is what ``jgo`` resolved from Maven's metadata. To move to another
-version, change `KAFKA_VERSION` and run ``python -m streamflow.stack.jars``: it renews the lock.
+version, change `KAFKA_VERSION` and run ``python -m streamflow_stack.jars``: it renews the lock.
 """
 
 import contextlib

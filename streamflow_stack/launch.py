@@ -6,7 +6,7 @@ skipped elsewhere; there a leftover is found by its pid file at the next start.
 
 JSON holds ``parent`` (pid), ``death_signal``, and optionally ``uid``, ``gid`` and ``capability``:
 the one privilege that an unprivileged database needs to enter folders that only root may enter
-(``/root``, a ``mktemp -d``), see ``streamflow.stack.account``.
+(``/root``, a ``mktemp -d``), see ``streamflow_stack.account``.
 """
 
 import ctypes

@@ -9,16 +9,16 @@ from pydantic import SecretStr
 
 from streamflow.errors import StackError
 from streamflow.settings import Settings
-from streamflow.stack.broker import LOOPBACK
-from streamflow.stack.cluster import nodes_of
-from streamflow.stack.embedded import check_packages, needed
-from streamflow.stack.part import Report, Stage
-from streamflow.stack.parts import DAGSTER, dagster_url, database_of, plan
-from streamflow.stack.preflight import check_disk, check_ports, explain_os_error
-from streamflow.stack.process import end_leftovers
-from streamflow.stack.signals import StopSignals
-from streamflow.stack.state import State, StateLock, state_of
-from streamflow.stack.supervisor import Member, Supervisor
+from streamflow_stack.broker import LOOPBACK
+from streamflow_stack.cluster import nodes_of
+from streamflow_stack.embedded import check_packages, needed
+from streamflow_stack.part import Report, Stage
+from streamflow_stack.parts import DAGSTER, dagster_url, database_of, plan
+from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
+from streamflow_stack.process import end_leftovers
+from streamflow_stack.signals import StopSignals
+from streamflow_stack.state import State, StateLock, state_of
+from streamflow_stack.supervisor import Member, Supervisor
 
 SERVICES_SECONDS = 120.0
 WORKERS_SECONDS = 90.0

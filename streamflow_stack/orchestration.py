@@ -30,9 +30,9 @@ from psycopg import sql
 from streamflow.errors import StackError, Unavailable, cause_of
 from streamflow.postgres.connections import open_connection
 from streamflow.settings import Settings
-from streamflow.stack.part import READY, Health, Part, Stage
-from streamflow.stack.process import Launch, own_command
-from streamflow.stack.state import State, state_of, write_atomically
+from streamflow_stack.part import READY, Health, Part, Stage
+from streamflow_stack.process import Launch, own_command
+from streamflow_stack.state import State, state_of, write_atomically
 
 DATABASE: Final = "dagster"
 URL_VARIABLE: Final = "STREAMFLOW_DAGSTER_DATABASE_URL"

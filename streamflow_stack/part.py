@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from streamflow.stack.process import Launch
+from streamflow_stack.process import Launch
 
 
 class Stage(IntEnum):

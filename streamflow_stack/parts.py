@@ -11,14 +11,14 @@ from http.client import HTTPException
 from streamflow.errors import UsageError, cause_of
 from streamflow.kafka.clients import admin
 from streamflow.settings import BROKERS, Settings
-from streamflow.stack.broker import probe_cluster
-from streamflow.stack.cluster import broker_parts
-from streamflow.stack.database import Database, probe_url
-from streamflow.stack.orchestration import DATABASE as DAGSTER_DATABASE
-from streamflow.stack.orchestration import STOP_SECONDS, URL_VARIABLE, InstanceProbe
-from streamflow.stack.part import READY, Health, Part, Patience, Report, Stage
-from streamflow.stack.process import Launch, own_command
-from streamflow.stack.state import State
+from streamflow_stack.broker import probe_cluster
+from streamflow_stack.cluster import broker_parts
+from streamflow_stack.database import Database, probe_url
+from streamflow_stack.orchestration import DATABASE as DAGSTER_DATABASE
+from streamflow_stack.orchestration import STOP_SECONDS, URL_VARIABLE, InstanceProbe
+from streamflow_stack.part import READY, Health, Part, Patience, Report, Stage
+from streamflow_stack.process import Launch, own_command
+from streamflow_stack.state import State
 
 PROBE_SECONDS = 2.0
 DETAIL_LIMIT = 300

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from streamflow.errors import StackError
-from streamflow.stack.account import Account
+from streamflow_stack.account import Account
 
 LOG_LIMIT_BYTES = 20_000_000
 LEFTOVER_SECONDS = 10.0
@@ -53,7 +53,7 @@ class Launch:
     stop_signal: signal.Signals = signal.SIGTERM
 
 
-def own_command(*arguments: str, module: str = "streamflow.cli.app") -> tuple[str, ...]:
+def own_command(*arguments: str, module: str = "streamflow_cli.app") -> tuple[str, ...]:
     """A command line of ours, or of a library's module. What lies in the current folder does not
     take the place of what it imports."""
     return (sys.executable, "-P", "-m", module, *arguments)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 import psutil
 
 from streamflow.errors import StackError
-from streamflow.stack.part import Part, Report, Stage
-from streamflow.stack.process import end_leftovers
-from streamflow.stack.signals import StopSignals
-from streamflow.stack.state import State, StateLock
-from streamflow.stack.supervisor import Supervisor
+from streamflow_stack.part import Part, Report, Stage
+from streamflow_stack.process import end_leftovers
+from streamflow_stack.signals import StopSignals
+from streamflow_stack.state import State, StateLock
+from streamflow_stack.supervisor import Supervisor
 
 FIRST_SECONDS = 120.0  # for those that the others need
 LAST_SECONDS = 3.0  # for what the processes had started themselves

@@ -5,9 +5,9 @@ from typing import Any
 
 from streamflow.settings import Settings
 from streamflow.snapshot import read_snapshot
-from streamflow.stack.parts import NAMES
-from streamflow.stack.state import state_of
-from streamflow.stack.supervisor import PartState
+from streamflow_stack.parts import NAMES
+from streamflow_stack.state import state_of
+from streamflow_stack.supervisor import PartState
 
 STALE_SECONDS = 30.0
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from streamflow.calls import HUNG_EXIT_CODE
 from streamflow.errors import StackError, StreamFlowError
-from streamflow.stack.part import Health, Part, Report, Stage
-from streamflow.stack.process import Child
-from streamflow.stack.signals import StopSignals
-from streamflow.stack.state import State, write_atomically
+from streamflow_stack.part import Health, Part, Report, Stage
+from streamflow_stack.process import Child
+from streamflow_stack.signals import StopSignals
+from streamflow_stack.state import State, write_atomically
 
 TICK_SECONDS = 0.2
 PROBE_PAUSE_SECONDS = 1.0

@@ -13,16 +13,17 @@ from typing import Final, NamedTuple
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from streamflow.audit import recreated
+from streamflow.audit.recreated import Reuse
 from streamflow.errors import Unavailable, UsageError
 from streamflow.flow import Partition
 from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.groups import member_counts
-from streamflow.kafka.scan import Scanner
+from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import topic_ids
-from streamflow.postgres import positions, recreated
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gaps import import_gaps
-from streamflow.postgres.recreated import Reuse
+from streamflow.postgres.sink import positions
 from streamflow.records import Log, Position, set_aside_name
 from streamflow.settings import Settings
 from streamflow.stream import Stream

@@ -20,18 +20,18 @@ from streamflow.flow import Batch, Output, Partition
 from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.kafka.unreadable import is_unreadable, pass_over
+from streamflow.lag.loader import loader_lags
 from streamflow.postgres.connections import session
-from streamflow.postgres.lag import loader_lags
 from streamflow.postgres.queries import loaded
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.records import Gap, Log, Position, Record
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.breaker import Breaker
 from streaming_workers.launch import loader_sink
 from streaming_workers.loader import Loader
-from streaming_workers.observation import report_gaps
+from streaming_workers.runtime.breaker import Breaker
+from streaming_workers.runtime.observation import report_gaps
 
 log = structlog.get_logger()
 

@@ -11,16 +11,16 @@ from streamflow.kafka import clients
 from streamflow.kafka.transactions import KafkaSink, confirm
 from streamflow.monitoring import configure_logging
 from streamflow.postgres.connections import ping
-from streamflow.postgres.loading import PostgresSink
 from streamflow.postgres.signing_key import SigningKey
+from streamflow.postgres.sink.sink import PostgresSink
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
-from streaming_workers.garbage import settle
-from streaming_workers.job import Job
 from streaming_workers.loader import Loader
-from streaming_workers.runtime import Worker
+from streaming_workers.runtime.garbage import settle
+from streaming_workers.runtime.job import Job
+from streaming_workers.runtime.runtime import Worker
 from streaming_workers.validator import Validator
 
 log = structlog.get_logger()

@@ -1,6 +1,6 @@
 """The loader: every record of every topic becomes a row of PostgreSQL, exactly once (G1).
 
-Pure: batch in, `Output` out; `streamflow.postgres.loading.PostgresSink` keeps it. What the topic of
+Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` keeps it. What the topic of
 a record says is to be done with it is decided once.
 """
 
@@ -11,14 +11,14 @@ from itertools import groupby
 from operator import methodcaller
 from typing import Final
 
-from streamflow import dead_letters
+from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Batch, Count, Output, Partition, Replay, Replayed
 from streamflow.kafka.unreadable import rejection_of
-from streamflow.postgres.derived import notification_line, window_count_line
-from streamflow.postgres.letters import claim_of, dead_letter_line, foreign_line
-from streamflow.postgres.rows import TIME_AND_POSITION, DayTexts, EventRows, tail
+from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line, foreign_line
+from streamflow.postgres.rows.derived import notification_line, window_count_line
+from streamflow.postgres.rows.events import TIME_AND_POSITION, DayTexts, EventRows, tail
 from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, SHARED, WINDOW_COUNTS, Table
 from streamflow.privacy import Hasher
 from streamflow.records import (
@@ -39,8 +39,8 @@ from streamflow.records import (
 from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.stream import Stream
-from streaming_workers.job import PlainJob
 from streaming_workers.reporting import table_asset
+from streaming_workers.runtime.job import PlainJob
 
 STAGE: Final = "loader"
 

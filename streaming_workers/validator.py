@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from streamflow import dead_letters
+from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output
@@ -14,8 +14,8 @@ from streamflow.privacy import Hasher
 from streamflow.records import OutRecord, Rejection, derived_headers, topic_id_headers
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.job import PlainJob
 from streaming_workers.reporting import topic_asset
+from streaming_workers.runtime.job import PlainJob
 
 STAGE = "validator"
 

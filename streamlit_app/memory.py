@@ -13,8 +13,8 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from streamflow.errors import Unavailable
-from streamlit_app.alerts import Alert, AlertBook
-from streamlit_app.series import Kept, Store
+from streamlit_app.alerting.alerts import Alert, AlertBook
+from streamlit_app.measure.series import Kept, Store
 
 log = structlog.get_logger()
 

@@ -17,21 +17,21 @@ from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
 from streamflow.stream import Stream, reads
-from streamlit_app.alerts import Alert, AlertBook, Limits
-from streamlit_app.demand import Demand
+from streamlit_app.alerting.alerts import Alert, AlertBook, Limits
+from streamlit_app.alerting.watch import Watch
+from streamlit_app.alerting.webhook import Webhook
+from streamlit_app.measure.dagster import Dagster
+from streamlit_app.measure.demand import Demand
+from streamlit_app.measure.kafka import KafkaSource
+from streamlit_app.measure.poller import Job, Poller
+from streamlit_app.measure.postgres import PostgresSource
+from streamlit_app.measure.probe import Probe
+from streamlit_app.measure.recording import Recorder
+from streamlit_app.measure.series import Store
+from streamlit_app.measure.stack import StackSource
+from streamlit_app.measure.workers import WorkersSource
 from streamlit_app.memory import Memory
-from streamlit_app.poller import Job, Poller
-from streamlit_app.probe import Probe
-from streamlit_app.reading import Search, Tail
-from streamlit_app.recording import Recorder
-from streamlit_app.series import Store
-from streamlit_app.sources.dagster import Dagster
-from streamlit_app.sources.kafka import KafkaSource
-from streamlit_app.sources.postgres import PostgresSource
-from streamlit_app.sources.stack import StackSource
-from streamlit_app.sources.workers import WorkersSource
-from streamlit_app.watch import Watch
-from streamlit_app.webhook import Webhook
+from streamlit_app.records.tail import Search, Tail
 
 log = structlog.get_logger()
 

@@ -6,9 +6,7 @@ from typing import Final
 
 import streamlit as st
 
-from streamlit_app import units
-from streamlit_app.components import show, stamp
-from streamlit_app.markup import Html, Tone, banner, mark, soft
+from streamlit_app.access.sign_in import current_identity, require_sign_in, sign_out_control
 from streamlit_app.pages import (
     alerts,
     dead_letters,
@@ -19,8 +17,10 @@ from streamlit_app.pages import (
     windows,
 )
 from streamlit_app.serving import Serving, serving
-from streamlit_app.sign_in import current_identity, require_sign_in, sign_out_control
-from streamlit_app.style import CSS, LOGO
+from streamlit_app.ui import units
+from streamlit_app.ui.components import show, stamp
+from streamlit_app.ui.markup import Html, Tone, banner, mark, soft
+from streamlit_app.ui.style import CSS, LOGO
 
 # In a folder of its own: beside a folder named "pages", Streamlit would serve each file of that as a
 # page by itself, past this frame and its sign-in.

@@ -32,7 +32,7 @@ class DashboardProcess:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streamflow.cli.app", "dashboard", "--port", str(port)],
+                [sys.executable, "-m", "streamflow_cli.app", "dashboard", "--port", str(port)],
                 env=environment(settings, **changes),
                 stdout=output,
                 stderr=output,

@@ -8,14 +8,14 @@ from typing import Any
 import psycopg
 
 from streamflow.flow import Batch, Partition
-from streamflow.postgres.loading import PostgresSink
+from streamflow.postgres.sink.sink import PostgresSink
 from streamflow.privacy import Hasher
 from streamflow.records import ORIGIN_HEADER, Headers, Origin, OutRecord, Position
 from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.streams.user_events import USER_EVENTS
-from streaming_workers.breaker import Breaker
 from streaming_workers.loader import Loader
+from streaming_workers.runtime.breaker import Breaker
 
 TOPIC = USER_EVENTS.topic
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

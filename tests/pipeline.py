@@ -17,8 +17,8 @@ from confluent_kafka import KafkaError, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from faults import wait_until
-from streamflow.audit import run_audit
-from streamflow.audit_report import AuditReport
+from streamflow.audit.ledger import run_audit
+from streamflow.audit.report import AuditReport
 from streamflow.errors import ErrorCode
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topics import declared_topics, provision
@@ -108,7 +108,7 @@ def streamflow(
 ) -> "subprocess.CompletedProcess[str]":
     """The command line, as a user runs it against these settings."""
     done = subprocess.run(
-        [sys.executable, "-m", "streamflow.cli.app", *arguments],
+        [sys.executable, "-m", "streamflow_cli.app", *arguments],
         env=environment(settings, **changes) | {"COLUMNS": "160"},
         input=text,
         capture_output=True,
@@ -167,7 +167,7 @@ class WorkerProcess:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streamflow.cli.app", "worker", name, *arguments],
+                [sys.executable, "-m", "streamflow_cli.app", "worker", name, *arguments],
                 env=environment(settings, **changes),
                 stdout=output,
                 stderr=output,

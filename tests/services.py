@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from faults import Proxy, free_ports, wait_until
-from streamflow.stack.broker import Broker, Node
-from streamflow.stack.database import Database
-from streamflow.stack.part import Health
-from streamflow.stack.process import Child
+from streamflow_stack.broker import Broker, Node
+from streamflow_stack.database import Database
+from streamflow_stack.part import Health
+from streamflow_stack.process import Child
 
 START_SECONDS = 90.0
 

@@ -5,9 +5,9 @@ from typing import Final, Literal, NamedTuple
 
 from psycopg import sql
 
+from streamflow.audit.gap_ledger import Range
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.gap_ledger import Range
 from streamflow.stream import Stream
 
 # Events and notifications of one source partition, side by side by their identity: a merge join of

@@ -15,22 +15,21 @@ from itertools import groupby
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
-from streamflow import audit_problems as wording
-from streamflow.audit_merge import merge
-from streamflow.audit_progress import Reached, look_up
-from streamflow.audit_report import AuditReport, PartitionAudit, Pending, PendingKind
+from streamflow.audit import completeness, gap_ledger, proofs, wording
+from streamflow.audit.gap_ledger import AUDIT, KnownGap
+from streamflow.audit.merge import merge
+from streamflow.audit.outcomes import accounted_offsets
+from streamflow.audit.problems import ProblemKind
+from streamflow.audit.progress import Reached, look_up
+from streamflow.audit.proofs import Earlier, Proof
+from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
+from streamflow.audit.windows import Reconciliation, reconcile
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin
-from streamflow.kafka.scan import Scanner
+from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import present_topic_ids
-from streamflow.postgres import completeness, gap_ledger, proofs
-from streamflow.postgres.accounting import accounted_offsets
 from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.gap_ledger import AUDIT, KnownGap
 from streamflow.postgres.gaps import import_gaps, keep
-from streamflow.postgres.proofs import Earlier, Proof
-from streamflow.postgres.reconciliation import Reconciliation, reconcile
-from streamflow.problems import ProblemKind
 from streamflow.records import Gap, Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from itertools import groupby
 
-from streamflow.audit_report import PartitionAudit
-from streamflow.problems import Problem, ProblemKind
+from streamflow.audit.problems import Problem, ProblemKind
+from streamflow.audit.report import PartitionAudit
 
 
 def merge(

@@ -12,7 +12,7 @@ from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
-from streamflow.audit_report import Pending, PendingKind
+from streamflow.audit.report import Pending, PendingKind
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.postgres.connections import Connection

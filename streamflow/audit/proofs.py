@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from psycopg import sql
 
+from streamflow.audit.outcomes import count_outcomes
 from streamflow.flow import Partition
-from streamflow.postgres.accounting import count_outcomes
 from streamflow.postgres.connections import Connection
 
 Counts = Counter[str]  # rows, by outcome

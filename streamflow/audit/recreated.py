@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 
 from psycopg import sql
 
+from streamflow.audit.outcomes import count_outcomes
+from streamflow.audit.proofs import Counts, read_proofs
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
-from streamflow.postgres.accounting import count_outcomes
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.proofs import Counts, read_proofs
 from streamflow.records import Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
 

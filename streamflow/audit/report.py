@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from streamflow.audit.problems import Problem
+from streamflow.audit.windows import Reconciliation
 from streamflow.flow import Partition
-from streamflow.postgres.reconciliation import Reconciliation
-from streamflow.problems import Problem
 
 _MOST_NAMED: Final = 1000  # problems of a partition that are named; all are counted
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from streamflow.postgres.gap_ledger import Range
-from streamflow.problems import Problem, ProblemKind
+from streamflow.audit.gap_ledger import Range
+from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.stream import Stream
 from streamflow.windows import Progress
 

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from streamflow.audit_report import PartitionAudit
-from streamflow.postgres.completeness import Group
-from streamflow.postgres.gap_ledger import AUDIT, KnownGap
-from streamflow.postgres.proofs import Counts
-from streamflow.problems import Problem, ProblemKind
+from streamflow.audit.completeness import Group
+from streamflow.audit.gap_ledger import AUDIT, KnownGap
+from streamflow.audit.problems import Problem, ProblemKind
+from streamflow.audit.proofs import Counts
+from streamflow.audit.report import PartitionAudit
 
 _GAP_KINDS: Final = {
     "retention": ProblemKind.GAP_RETENTION,

@@ -9,15 +9,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from streamflow.errors import StreamFlowError, UsageError
-from streamflow.kafka.publishing import Publisher
-from streamflow.postgres import letter_selection, plan_store, replay_store
-from streamflow.postgres.connections import Connection, connect, translated
-from streamflow.postgres.letter_selection import Selection, Status
-from streamflow.postgres.plan_store import Plan, PlannedLetter
-from streamflow.postgres.replay_store import Claim, Outcome, Running
-from streamflow.records import Origin
-from streamflow.replay.planning import (
+from streamflow.dead_letters import plan_store
+from streamflow.dead_letters import select as letter_selection
+from streamflow.dead_letters import store as replay_store
+from streamflow.dead_letters.plan import (
     SAMPLES,
     Planner,
     Verdict,
@@ -26,8 +21,15 @@ from streamflow.replay.planning import (
     plan,
     redacted,
 )
-from streamflow.replay.recovery import give_up, recover, recover_before_plan
-from streamflow.replay.report import Options, Report, Sample
+from streamflow.dead_letters.plan_store import Plan, PlannedLetter
+from streamflow.dead_letters.recover import give_up, recover, recover_before_plan
+from streamflow.dead_letters.report import Options, Report, Sample
+from streamflow.dead_letters.select import Selection, Status
+from streamflow.dead_letters.store import Claim, Outcome, Running
+from streamflow.errors import StreamFlowError, UsageError
+from streamflow.kafka.publishing import Publisher
+from streamflow.postgres.connections import Connection, connect, translated
+from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 

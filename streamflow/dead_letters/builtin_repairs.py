@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from streamflow.dead_letters.repairs import Document, repair
 from streamflow.postgres.tables import event_columns
 from streamflow.privacy import Hasher, is_hashed
-from streamflow.replay.repairs import Document, repair
 from streamflow.stream import Stream
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,40}")

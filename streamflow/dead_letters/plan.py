@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from streamflow.dead_letters import plan_store
+from streamflow.dead_letters import select as letter_selection
+from streamflow.dead_letters.plan_store import PlannedLetter
+from streamflow.dead_letters.repairs import Repair, choose
+from streamflow.dead_letters.report import Options, Report, Sample
+from streamflow.dead_letters.select import Letter, Selection, Status
+from streamflow.dead_letters.store import Outcome
 from streamflow.errors import ErrorCode, UsageError
-from streamflow.postgres import letter_selection, plan_store
 from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.derived import notification_line, window_count_line
-from streamflow.postgres.letter_selection import Letter, Selection, Status
-from streamflow.postgres.plan_store import PlannedLetter
-from streamflow.postgres.replay_store import Outcome
+from streamflow.postgres.rows.derived import notification_line, window_count_line
 from streamflow.privacy import Hasher
 from streamflow.records import ATTEMPT_HEADER, ORIGIN_HEADER, Headers, OutRecord, Rejection
 from streamflow.registry import hasher_for
-from streamflow.replay.repairs import Repair, choose
-from streamflow.replay.report import Options, Report, Sample
 from streamflow.settings import Settings
 from streamflow.stream import MAX_RECORD_BYTES, Stream
 

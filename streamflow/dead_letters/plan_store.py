@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from psycopg.types.json import Jsonb
 
+from streamflow.dead_letters.select import PAGE, arrays, within_page
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.letter_selection import PAGE, arrays, within_page
 from streamflow.records import Origin
 
 KEPT: Final = timedelta(days=7)  # how long a plan can be applied

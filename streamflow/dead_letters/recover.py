@@ -4,11 +4,11 @@ import time
 from contextlib import suppress
 from typing import Final
 
+from streamflow.dead_letters import store as replay_store
+from streamflow.dead_letters.store import Running
 from streamflow.errors import StreamFlowError
 from streamflow.kafka.publishing import Publisher, present
-from streamflow.postgres import replay_store
 from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.replay_store import Running
 from streamflow.settings import Settings
 
 KILLED: Final = "its process ended before it did"

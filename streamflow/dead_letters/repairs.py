@@ -2,7 +2,7 @@
 
 A team adds its own in any module that ``STREAMFLOW_REPAIRS`` names (several with commas)::
 
-    from streamflow.replay.repairs import repair
+    from streamflow.dead_letters.repairs import repair
 
     @repair("upper_type", "Writes the type in capitals.")
     def upper_type(document, stream, hasher):
@@ -22,7 +22,7 @@ from streamflow.stream import Stream
 Document = dict[str, Any]
 RepairFunction = Callable[[Document, Stream, Hasher], Document]
 
-_BUILT_IN = "streamflow.replay.builtin_repairs"
+_BUILT_IN = "streamflow.dead_letters.builtin_repairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def known_repairs(settings: Settings) -> dict[str, Repair]:
         if not repairs:
             raise ConfigurationError(
                 f"module {module} of STREAMFLOW_REPAIRS has no repair: decorate a function with "
-                "@repair(name, help) of streamflow.replay.repairs"
+                "@repair(name, help) of streamflow.dead_letters.repairs"
             )
         for each in repairs:
             if found.setdefault(each.name, each) is not each:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from streamflow.dead_letters.store import Outcome
 from streamflow.errors import UsageError
-from streamflow.postgres.replay_store import Outcome
 
 PASSED = frozenset({Outcome.PASSES, Outcome.STORED, Outcome.DUPLICATE})
 FAILED = frozenset({Outcome.FAILS, Outcome.REJECTED})

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from psycopg import sql
 
-from streamflow.dead_letters import Truncated, truncation_of
+from streamflow.dead_letter_records import Truncated, truncation_of
 from streamflow.postgres.connections import Connection
 from streamflow.records import OWN_HEADER_PREFIXES, Headers, Origin
 

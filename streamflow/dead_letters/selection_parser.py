@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from streamflow.dead_letters.select import Selection, Status
 from streamflow.errors import UsageError
-from streamflow.postgres.letter_selection import Selection, Status
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
 

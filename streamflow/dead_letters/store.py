@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from psycopg.types.json import Jsonb
 
+from streamflow.dead_letters.plan_store import Plan
+from streamflow.dead_letters.select import Status
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.letter_selection import Status
-from streamflow.postgres.plan_store import Plan
 from streamflow.records import Origin
 
 _LOCKS: Final = 0x5F11  # the first half of the advisory locks' keys

@@ -10,7 +10,7 @@ from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin, translated
-from streamflow.kafka.scan import Scanner
+from streamflow.kafka.reader import Scanner
 from streamflow.kafka.transactions import persist, transactional_producer
 from streamflow.records import Origin, OutRecord
 from streamflow.settings import Settings

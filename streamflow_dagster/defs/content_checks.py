@@ -13,13 +13,13 @@ import dagster as dg
 import orjson
 
 from streamflow.contract import format_time
-from streamflow.postgres import quality
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
+from streamflow_dagster.defs import quality_sql as quality
 from streamflow_dagster.failures import told
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.standing import standing

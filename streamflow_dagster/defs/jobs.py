@@ -5,8 +5,8 @@ from typing import Any, Final
 import dagster as dg
 
 from streamflow_dagster.catalog import Catalog
-from streamflow_dagster.retention import KEY as EVENTS_RETENTION
-from streamflow_dagster.rollups import ACTIVE_USERS, BURSTS, CAUSES, HOURLY
+from streamflow_dagster.defs.retention import KEY as EVENTS_RETENTION
+from streamflow_dagster.defs.rollups import ACTIVE_USERS, BURSTS, CAUSES, HOURLY
 
 # Dagster does not export the type of a job that is a selection.
 Job = Any

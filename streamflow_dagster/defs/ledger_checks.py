@@ -5,8 +5,8 @@ from typing import Final
 
 import dagster as dg
 
-from streamflow.audit import run_audit
-from streamflow.audit_report import AuditReport
+from streamflow.audit.ledger import run_audit
+from streamflow.audit.report import AuditReport
 from streamflow.postgres.tables import WINDOW_COUNTS
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.failures import told

@@ -6,11 +6,11 @@ from typing import Any, Final
 import dagster as dg
 from pydantic import Field
 
+from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
+from streamflow.dead_letters.report import Options, Report
+from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import UsageError
 from streamflow.registry import hasher_for, load_streams
-from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
-from streamflow.replay.choosing import make_selection
-from streamflow.replay.report import Options, Report
 from streamflow.settings import load_settings
 
 DEAD_LETTERS: Final = dg.AssetKey(["postgres", "dead_letters"])

@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import dagster as dg
 
-from streamflow.audit import run_audit
+from streamflow.audit.ledger import run_audit
 from streamflow.kafka.offsets import bounds, partitions_of
-from streamflow.postgres.retention import Expired, cutoff, drop_day, expired_days
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import OPERATIONS, OWNERS, Catalog, table_key
+from streamflow_dagster.defs.retention_sql import Expired, cutoff, drop_day, expired_days
 from streamflow_dagster.failures import told
 from streamflow_dagster.resources import Platform
 

@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 
 from psycopg import errors, sql
 
+from streamflow.audit.proofs import lower_for_day
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.partitions import partition_name
-from streamflow.postgres.proofs import lower_for_day
 from streamflow.stream import Stream
 
 _LOCK_SECONDS: Final = 5

@@ -7,7 +7,11 @@ from typing import Any, Final
 
 import dagster as dg
 
-from streamflow.postgres.rollups import (
+from streamflow.postgres.tables import DEAD_LETTERS
+from streamflow.settings.orchestration import OrchestrationSettings
+from streamflow.stream import Stream
+from streamflow_dagster.catalog import OWNERS, ROLLUPS, Catalog, schema_metadata, table_key
+from streamflow_dagster.defs.rollups_sql import (
     FAILED,
     Bursts,
     Computed,
@@ -17,10 +21,6 @@ from streamflow.postgres.rollups import (
     roll_causes,
     roll_hours,
 )
-from streamflow.postgres.tables import DEAD_LETTERS
-from streamflow.settings.orchestration import OrchestrationSettings
-from streamflow.stream import Stream
-from streamflow_dagster.catalog import OWNERS, ROLLUPS, Catalog, schema_metadata, table_key
 from streamflow_dagster.failures import retrying, told
 from streamflow_dagster.resources import Platform
 

@@ -6,9 +6,9 @@ from typing import Final
 import dagster as dg
 
 from streamflow.errors import StreamFlowError
-from streamflow.postgres.rollups import stale_hours
 from streamflow.settings.orchestration import HOUR_FORMAT, OrchestrationSettings
-from streamflow_dagster.jobs import DAILY, HOURS, QUALITY, RETENTION
+from streamflow_dagster.defs.jobs import DAILY, HOURS, QUALITY, RETENTION
+from streamflow_dagster.defs.rollups_sql import stale_hours
 from streamflow_dagster.resources import Platform
 
 QUALITY_SCHEDULE: Final = "data_quality_schedule"

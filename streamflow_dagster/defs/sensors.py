@@ -27,7 +27,7 @@ from streamflow_dagster.decisions import (
     reason_to_wait,
     tables_to_drain,
 )
-from streamflow_dagster.jobs import DRAIN, TRIAGE
+from streamflow_dagster.defs.jobs import DRAIN, TRIAGE
 from streamflow_dagster.resources import Platform
 
 LAG: Final = "lag_sensor"

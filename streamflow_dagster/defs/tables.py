@@ -7,9 +7,9 @@ import structlog
 
 from streamflow.registry import load_streams
 from streamflow_dagster.catalog import OWNERS, TABLES, Catalog, TableEntry, schema_metadata
+from streamflow_dagster.defs.topics import FRESHNESS
 from streamflow_dagster.failures import retrying, told
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.topics import FRESHNESS
 from streaming_workers.drain import Drained, drain
 
 POOL = "drain"

@@ -8,7 +8,7 @@ import dagster as dg
 
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.kafka.ownership import Drift, Owner, refusal
-from streamflow.kafka.scan import Scanner
+from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topics import drifts, owners, provision_topics
 from streamflow.postgres.owned_topics import TopicsTable
 from streamflow.settings.orchestration import OrchestrationSettings

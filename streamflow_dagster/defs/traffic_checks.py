@@ -6,13 +6,13 @@ from typing import Final
 
 import dagster as dg
 
-from streamflow.postgres import quality
+from streamflow.lag.loader import loader_lags
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.lag import loader_lags
 from streamflow.postgres.tables import DEAD_LETTERS
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
+from streamflow_dagster.defs import quality_sql as quality
 from streamflow_dagster.failures import told
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.standing import standing

@@ -25,8 +25,8 @@ from streamflow.privacy import Hasher
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.frames import DROPPED_EVENT, Encoder, Frame, event_text
-from streaming_workers.subscriptions import (
+from streaming_workers.bridge.frames import DROPPED_EVENT, Encoder, Frame, event_text
+from streaming_workers.bridge.subscriptions import (
     Audience,
     BoundedQueue,
     Client,

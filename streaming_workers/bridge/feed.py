@@ -23,8 +23,8 @@ from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.monitoring import SESSIONS, CachedProbe
 from streamflow.records import Record
 from streamflow.settings import Settings
-from streaming_workers.backoff import backoff
-from streaming_workers.watchdog import Watchdog
+from streaming_workers.runtime.backoff import backoff
+from streaming_workers.runtime.watchdog import Watchdog
 
 log = structlog.get_logger()
 

@@ -24,9 +24,9 @@ from streamflow.origins import Asked, host_refusal
 from streamflow.records import Record
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
-from streaming_workers.bridge import Bridge
-from streaming_workers.feed import Feed
-from streaming_workers.garbage import settle
+from streaming_workers.bridge.bridge import Bridge
+from streaming_workers.bridge.feed import Feed
+from streaming_workers.runtime.garbage import settle
 
 log = structlog.get_logger()
 

@@ -23,13 +23,13 @@ from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import TopicWatch, topic_ids
 from streamflow.records import Position
 from streamflow.settings import Settings
-from streaming_workers.backoff import backoff
-from streaming_workers.breaker import Breaker
-from streaming_workers.job import Job, SinkFactory
-from streaming_workers.observation import Observation
 from streaming_workers.reporting import Reporter
-from streaming_workers.session import Session
-from streaming_workers.watchdog import Watchdog
+from streaming_workers.runtime.backoff import backoff
+from streaming_workers.runtime.breaker import Breaker
+from streaming_workers.runtime.job import Job, SinkFactory
+from streaming_workers.runtime.observation import Observation
+from streaming_workers.runtime.session import Session
+from streaming_workers.runtime.watchdog import Watchdog
 
 log = structlog.get_logger()
 

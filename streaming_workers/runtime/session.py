@@ -14,13 +14,13 @@ from streamflow.calls import SLACK, call
 from streamflow.errors import Fenced, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition, Sink
 from streamflow.kafka import clients, continuity, offsets
-from streamflow.kafka.scan import Scanner
+from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import TopicMissing, TopicWatch
 from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.records import Gap, Log, Position, Record
 from streamflow.settings import Settings
-from streaming_workers.job import Job
-from streaming_workers.observation import Observation
+from streaming_workers.runtime.job import Job
+from streaming_workers.runtime.observation import Observation
 
 log = structlog.get_logger()
 

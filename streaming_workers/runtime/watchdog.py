@@ -157,7 +157,7 @@ class Watchdog:
 
 def _place(thread: int) -> str:
     """The function that a thread is in."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 (documented, for debuggers)
+    frame = sys._current_frames().get(thread)
     if frame is None:
         return "its loop"
     code = frame.f_code

@@ -5,9 +5,9 @@ import time
 import streamlit as st
 
 from streamflow.settings.dashboard import DashboardSettings
-from streamlit_app.components import show
-from streamlit_app.markup import empty
-from streamlit_app.roles import Identity, identify
+from streamlit_app.access.roles import Identity, identify
+from streamlit_app.ui.components import show
+from streamlit_app.ui.markup import empty
 
 _TOKEN = "signed_in_with"  # noqa: S105 (the name of a session's variable)
 _PAUSE = 1.0  # seconds after a wrong token: guessing must take long

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from streamlit_app import units
+from streamlit_app.ui import units
 
 
 class State(StrEnum):

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any, Final
 
+from streamflow.lag.verdicts import Verdict
 from streamflow.stream import Stream
-from streamlit_app.alerts import Alert, AlertBook, Facts, Limits, conditions
-from streamlit_app.lag import Verdict
-from streamlit_app.readings import Reading
-from streamlit_app.recording import Recorder
-from streamlit_app.sources.workers import WorkerState
+from streamlit_app.alerting.alerts import Alert, AlertBook, Facts, Limits, conditions
+from streamlit_app.measure.readings import Reading
+from streamlit_app.measure.recording import Recorder
+from streamlit_app.measure.workers import WorkerState
 
 _RATIO_SPAN: Final = 300.0  # seconds that the share of refused records is taken over
 _RATIO_RECORDS: Final = 100  # records; a share of fewer says nothing

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from streamlit_app.alerts import Alert, State
+from streamlit_app.alerting.alerts import Alert, State
 
 log = structlog.get_logger()
 

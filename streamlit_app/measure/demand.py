@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from streamflow.errors import StreamFlowError
-from streamlit_app.readings import Reading
+from streamlit_app.measure.readings import Reading
 
 T = TypeVar("T")
 

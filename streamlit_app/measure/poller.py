@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from streamflow.errors import StreamFlowError
-from streamlit_app.readings import Reading
+from streamlit_app.measure.readings import Reading
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from streamflow.flow import Partition
-from streamlit_app.lag import (
+from streamflow.lag.verdicts import (
     EndHistory,
     LagTime,
     Observation,
@@ -16,11 +16,11 @@ from streamlit_app.lag import (
     judge_partition,
     trend,
 )
-from streamlit_app.probe import ProbeSample
-from streamlit_app.readings import Reading
-from streamlit_app.series import Store
-from streamlit_app.sources.kafka import Group, KafkaSample
-from streamlit_app.sources.postgres import PostgresSample
+from streamlit_app.measure.kafka import Group, KafkaSample
+from streamlit_app.measure.postgres import PostgresSample
+from streamlit_app.measure.probe import ProbeSample
+from streamlit_app.measure.readings import Reading
+from streamlit_app.measure.series import Store
 
 WINDOW: Final = 30.0  # seconds that a verdict looks back
 SHORTEST: Final = 10.0  # seconds that it must know of to find fault

@@ -4,11 +4,11 @@ import time
 
 import streamlit as st
 
-from streamlit_app import units
-from streamlit_app.alerts import Alert, Severity, State
-from streamlit_app.components import show
-from streamlit_app.markup import Html, Tone, chip, code, empty, mark, soft, table
+from streamlit_app.alerting.alerts import Alert, Severity, State
 from streamlit_app.serving import Serving, serving
+from streamlit_app.ui import units
+from streamlit_app.ui.components import show
+from streamlit_app.ui.markup import Html, Tone, chip, code, empty, mark, soft, table
 
 
 def render() -> None:

@@ -6,20 +6,18 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
+from streamflow.dead_letters.select import Status
+from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
-from streamflow.postgres.letter_selection import Status
 from streamflow.records import Origin
 from streamflow.registry import hasher_for
-from streamflow.replay.choosing import parse_id
-from streamlit_app import charts, units
-from streamlit_app.components import show, span_control, trouble
-from streamlit_app.demand import Question
-from streamlit_app.markup import Html, Tone, banner, code, empty, mark, soft, table
-from streamlit_app.masking import as_text
+from streamlit_app.measure.demand import Question
+from streamlit_app.measure.readings import Reading
+from streamlit_app.pages.event_trace import render_way
 from streamlit_app.pages.replay_form import render_history, render_replay_form
-from streamlit_app.pages.way import render_way
-from streamlit_app.pinned import Filter, PinnedList
-from streamlit_app.queries import (
+from streamlit_app.records.masking import as_text
+from streamlit_app.records.pinned import Filter, PinnedList
+from streamlit_app.records.queries import (
     MOST_COUNTED,
     MOST_SHOWN,
     DeadLetter,
@@ -27,8 +25,10 @@ from streamlit_app.queries import (
     dead_letter,
     letters_over_time,
 )
-from streamlit_app.readings import Reading
 from streamlit_app.serving import Serving, serving
+from streamlit_app.ui import charts, units
+from streamlit_app.ui.components import show, span_control, trouble
+from streamlit_app.ui.markup import Html, Tone, banner, code, empty, mark, soft, table
 
 _PINNED: Final = "pinned_list"
 _FIRST_TICKED: Final = "first_ticked"

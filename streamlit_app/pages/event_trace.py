@@ -6,12 +6,12 @@ from typing import Any
 import streamlit as st
 
 from streamflow.records import Origin
-from streamlit_app import units
-from streamlit_app.components import show
-from streamlit_app.demand import Question
-from streamlit_app.markup import Html, Tone, banner, code, soft, text, way
-from streamlit_app.queries import Trace, trace
+from streamlit_app.measure.demand import Question
+from streamlit_app.records.queries import Trace, trace
 from streamlit_app.serving import Serving, serving
+from streamlit_app.ui import units
+from streamlit_app.ui.components import show
+from streamlit_app.ui.markup import Html, Tone, banner, code, soft, text, way
 
 
 def render_way(server: Serving, origin: Origin) -> None:

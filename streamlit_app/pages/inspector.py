@@ -12,15 +12,15 @@ import streamlit as st
 
 from streamflow.errors import UsageError
 from streamflow.records import ORIGIN_HEADER, Origin
-from streamlit_app import units
-from streamlit_app.components import show
-from streamlit_app.errand import Errand, errand
-from streamlit_app.filters import Filter
-from streamlit_app.markup import Html, Tone, banner, empty, mark, soft, table
-from streamlit_app.masking import SeenRecord
-from streamlit_app.pages.way import render_way
-from streamlit_app.reading import KEPT, SearchResult, Start
+from streamlit_app.pages.event_trace import render_way
+from streamlit_app.records.filters import Filter
+from streamlit_app.records.masking import SeenRecord
+from streamlit_app.records.tail import KEPT, SearchResult, Start
 from streamlit_app.serving import Serving, serving
+from streamlit_app.ui import units
+from streamlit_app.ui.components import show
+from streamlit_app.ui.errand import Errand, errand
+from streamlit_app.ui.markup import Html, Tone, banner, empty, mark, soft, table
 
 _SHOWN: Final = 100  # rows of the live tail
 _PREVIEW: Final = 160  # characters of a value in a row

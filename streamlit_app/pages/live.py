@@ -6,10 +6,16 @@ from typing import Any
 
 import streamlit as st
 
-from streamlit_app import charts, units
-from streamlit_app.components import metric, show, span_control, trouble
-from streamlit_app.lag import MEANINGS
-from streamlit_app.markup import (
+from streamflow.lag.verdicts import MEANINGS
+from streamlit_app.measure.postgres import PostgresSample
+from streamlit_app.measure.readings import Figure, Reading
+from streamlit_app.measure.recording import WINDOW, GroupLag
+from streamlit_app.measure.series import Points
+from streamlit_app.measure.workers import WorkerState
+from streamlit_app.serving import Serving, serving
+from streamlit_app.ui import charts, units
+from streamlit_app.ui.components import metric, show, span_control, trouble
+from streamlit_app.ui.markup import (
     VERDICT_TONES,
     Html,
     Tone,
@@ -21,12 +27,6 @@ from streamlit_app.markup import (
     table,
     text,
 )
-from streamlit_app.readings import Figure, Reading
-from streamlit_app.recording import WINDOW, GroupLag
-from streamlit_app.series import Points
-from streamlit_app.serving import Serving, serving
-from streamlit_app.sources.postgres import PostgresSample
-from streamlit_app.sources.workers import WorkerState
 
 _SPARK = 60.0  # seconds of a sparkline
 

@@ -11,16 +11,26 @@ from pydantic import SecretStr
 
 from streamflow.kafka.ownership import Drift
 from streamflow.kafka.topics import declared_topics, drifts, unmanaged_topics
+from streamflow.lag.verdicts import Verdict
 from streamflow.stream import Stream
-from streamlit_app import units
-from streamlit_app.components import show, stamp
-from streamlit_app.demand import Question
-from streamlit_app.lag import Verdict
-from streamlit_app.markup import VERDICT_TONES, Html, Tone, banner, code, empty, mark, soft, table
-from streamlit_app.picture import Box, Edge, draw, svg
-from streamlit_app.readings import Reading
+from streamlit_app.measure.demand import Question
+from streamlit_app.measure.readings import Reading
+from streamlit_app.measure.workers import WorkerState
 from streamlit_app.serving import Serving, serving
-from streamlit_app.sources.workers import WorkerState
+from streamlit_app.ui import units
+from streamlit_app.ui.components import show, stamp
+from streamlit_app.ui.markup import (
+    VERDICT_TONES,
+    Html,
+    Tone,
+    banner,
+    code,
+    empty,
+    mark,
+    soft,
+    table,
+)
+from streamlit_app.ui.picture import Box, Edge, draw, svg
 
 _SIZE: Final = (1190, 392)
 _COLUMNS: Final = (4, 258, 512, 766, 1020)

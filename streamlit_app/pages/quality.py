@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import streamlit as st
 
-from streamlit_app import units
-from streamlit_app.components import metric, show
-from streamlit_app.demand import Question
-from streamlit_app.markup import SIGNS, Html, Tone, banner, chip, code, empty, link, soft, table
-from streamlit_app.readings import Figure, Reading
+from streamlit_app.measure.dagster import Check, Execution
+from streamlit_app.measure.demand import Question
+from streamlit_app.measure.readings import Figure, Reading
 from streamlit_app.serving import Serving, serving
-from streamlit_app.sources.dagster import Check, Execution
+from streamlit_app.ui import units
+from streamlit_app.ui.components import metric, show
+from streamlit_app.ui.markup import SIGNS, Html, Tone, banner, chip, code, empty, link, soft, table
 
 _INTERVAL: Final = 10.0  # seconds; checks run every few minutes
 _PATIENCE: Final = 3.0  # seconds

@@ -7,11 +7,18 @@ from typing import Any, Final
 
 import streamlit as st
 
-from streamlit_app import units
-from streamlit_app.components import show
-from streamlit_app.demand import Question
-from streamlit_app.errand import Errand, errand
-from streamlit_app.markup import (
+from streamlit_app.access.replaying import PlanRequest, apply, plan, scope
+from streamlit_app.access.sign_in import current_identity
+from streamlit_app.measure.dagster import FINISHED, Run
+from streamlit_app.measure.demand import Question
+from streamlit_app.measure.readings import Reading
+from streamlit_app.records.pinned import PinnedList
+from streamlit_app.records.queries import replays
+from streamlit_app.serving import Serving, serving
+from streamlit_app.ui import units
+from streamlit_app.ui.components import show
+from streamlit_app.ui.errand import Errand, errand
+from streamlit_app.ui.markup import (
     Html,
     Tone,
     banner,
@@ -24,13 +31,6 @@ from streamlit_app.markup import (
     table,
     text,
 )
-from streamlit_app.pinned import PinnedList
-from streamlit_app.queries import replays
-from streamlit_app.readings import Reading
-from streamlit_app.replaying import PlanRequest, apply, plan, scope
-from streamlit_app.serving import Serving, serving
-from streamlit_app.sign_in import current_identity
-from streamlit_app.sources.dagster import FINISHED, Run
 
 _REPAIRS: Final = {
     "hash_address": "hash clear-text addresses",

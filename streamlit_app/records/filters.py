@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from streamflow.errors import UsageError
-from streamlit_app.masking import SeenRecord
+from streamlit_app.records.masking import SeenRecord
 
 Test = Callable[[SeenRecord], bool]
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from streamflow.postgres.letter_selection import Selection, Summary
+from streamflow.dead_letters.select import Selection, Summary
+from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.privacy import Hasher
-from streamflow.replay.choosing import make_selection
 from streamflow.settings import Settings
-from streamlit_app.demand import Demand, Question
-from streamlit_app.queries import DeadLetters, dead_letters
-from streamlit_app.readings import Reading
-from streamlit_app.replaying import PlanRequest
+from streamlit_app.access.replaying import PlanRequest
+from streamlit_app.measure.demand import Demand, Question
+from streamlit_app.measure.readings import Reading
+from streamlit_app.records.queries import DeadLetters, dead_letters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

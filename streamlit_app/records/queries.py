@@ -9,9 +9,8 @@ from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
 
-from streamflow.dead_letters import Truncated, truncation_of
-from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.letter_selection import (
+from streamflow.dead_letter_records import Truncated, truncation_of
+from streamflow.dead_letters.select import (
     Selection,
     Status,
     Summary,
@@ -20,11 +19,12 @@ from streamflow.postgres.letter_selection import (
     full,
     summaries,
 )
+from streamflow.postgres.connections import Connection, session
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streamlit_app.masking import as_text
-from streamlit_app.series import MAX_POINTS
+from streamlit_app.measure.series import MAX_POINTS
+from streamlit_app.records.masking import as_text
 
 _TIMEOUT: Final = 5  # seconds
 MOST_LETTERS: Final = 500

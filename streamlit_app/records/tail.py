@@ -20,8 +20,8 @@ from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, tra
 from streamflow.privacy import Hasher
 from streamflow.records import Record
 from streamflow.settings import Settings
-from streamlit_app.filters import Filter, Test
-from streamlit_app.masking import SeenRecord, mask
+from streamlit_app.records.filters import Filter, Test
+from streamlit_app.records.masking import SeenRecord, mask
 
 KEPT: Final = 500  # records of a topic in the tail
 MOST_A_TURN: Final = 400  # records of a topic that the tail takes a second

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from streamlit_app.series import MAX_POINTS, Points
+from streamlit_app.measure.series import MAX_POINTS, Points
 
 MAX_CHART_POINTS: Final = 1_500
 

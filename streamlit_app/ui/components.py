@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import streamlit as st
 
-from streamlit_app import units
-from streamlit_app.markup import Html, Tone, banner, empty
-from streamlit_app.readings import Figure, Reading
+from streamlit_app.measure.readings import Figure, Reading
+from streamlit_app.ui import units
+from streamlit_app.ui.markup import Html, Tone, banner, empty
 
 SPANS: Final = {
     "5 min": 300.0,

@@ -5,7 +5,7 @@ from enum import StrEnum
 from html import escape
 from typing import Final
 
-from streamlit_app.lag import Verdict
+from streamflow.lag.verdicts import Verdict
 
 
 class Tone(StrEnum):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from streamlit_app.markup import SIGNS, Tone
+from streamlit_app.ui.markup import SIGNS, Tone
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def test_one_path_can_be_measured_several_times(stack_settings: Settings) -> Non
 def interrupted(stack_settings: Settings, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     with (tmp_path / "bench.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "streamflow.cli.app", "bench", "--events", "200000"],
+            [sys.executable, "-m", "streamflow_cli.app", "bench", "--events", "200000"],
             env=environment(stack_settings),
             stdout=log,
             stderr=log,

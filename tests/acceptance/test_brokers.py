@@ -42,7 +42,7 @@ def test_a_broker_dies_and_no_event_is_lost(folder: Folder) -> None:
 
     producing = subprocess.Popen(
         [
-            *(sys.executable, "-m", "streamflow.cli.app", "produce", "--json"),
+            *(sys.executable, "-m", "streamflow_cli.app", "produce", "--json"),
             *("--count", "100000", "--rate", "10000", "--invalid-ratio", "0.01"),
         ],
         cwd=folder.path,

@@ -20,7 +20,7 @@ from loads import value
 from orchestration import stack_of_a_module
 from services import BrokerService, DatabaseService
 from streamflow.settings import DEFAULT_PORTS, Settings
-from streamflow.stack.orchestration import InstanceProbe, home_of, with_schema
+from streamflow_stack.orchestration import InstanceProbe, home_of, with_schema
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -67,7 +67,7 @@ class Dagster:
     def start(self) -> None:
         with (self.folder / "dagster.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streamflow.cli.app", "dagster"],
+                [sys.executable, "-m", "streamflow_cli.app", "dagster"],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=log,
@@ -311,7 +311,7 @@ def test_a_schema_keeps_the_urls_other_options(settings: Settings) -> None:
 def test_a_database_that_is_gone_is_one_line(tmp_path: Path) -> None:
     [port] = free_ports(1)
     done = subprocess.run(
-        [sys.executable, "-m", "streamflow.cli.app", "dagster"],
+        [sys.executable, "-m", "streamflow_cli.app", "dagster"],
         env={
             **os.environ,
             "DATABASE_URL": f"postgresql://u:secret@127.0.0.1:{port}/x",

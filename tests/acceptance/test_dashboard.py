@@ -32,7 +32,7 @@ from streamflow.kafka.topics import provision
 from streamflow.privacy import Hasher
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
-from streamlit_app.sources.dagster import Dagster
+from streamlit_app.measure.dagster import Dagster
 from webhook import Webhook
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]

@@ -145,7 +145,7 @@ def test_standard_input(stack_settings: Settings) -> None:
 def running(settings: Settings, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
     """A run in the background; killed if the test leaves it."""
     with subprocess.Popen(
-        [sys.executable, "-m", "streamflow.cli.app", "produce", *arguments],
+        [sys.executable, "-m", "streamflow_cli.app", "produce", *arguments],
         env=environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -173,7 +173,7 @@ def test_ctrl_c_ends_all_in_order(folder: Folder) -> None:
     log = folder.path / "output"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "streamflow.cli.app", "up", *SERVICES_ONLY],
+            [sys.executable, "-m", "streamflow_cli.app", "up", *SERVICES_ONLY],
             cwd=folder.path,
             env=folder.environment,
             stdout=output,
@@ -189,7 +189,7 @@ def test_ctrl_c_ends_all_in_order(folder: Folder) -> None:
 
 def test_ctrl_c_while_starting_leaves_nothing(folder: Folder) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamflow.cli.app", "up", *SERVICES_ONLY],
+        [sys.executable, "-m", "streamflow_cli.app", "up", *SERVICES_ONLY],
         cwd=folder.path,
         env=folder.environment,
         stdout=subprocess.DEVNULL,
@@ -221,7 +221,7 @@ def test_a_full_disk_is_said_before_the_start(folder: Folder) -> None:
         "import shutil, sys, collections; "
         "usage = collections.namedtuple('usage', 'total used free'); "
         "shutil.disk_usage = lambda _: usage(10, 10, 0); "
-        "from streamflow.cli.app import main; sys.argv[1:] = ['up']; main()"
+        "from streamflow_cli.app import main; sys.argv[1:] = ['up']; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -29,8 +29,8 @@ from pipeline import (
     topic_bounds,
     workers,
 )
-from streamflow.audit import run_audit
-from streamflow.audit_report import AuditReport
+from streamflow.audit.ledger import run_audit
+from streamflow.audit.report import AuditReport
 from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import group_lags
 from streamflow.registry import load_streams

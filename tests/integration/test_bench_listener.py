@@ -11,8 +11,8 @@ import pytest
 from faults import free_ports, wait_until
 from listeners import bridge_process
 from pipeline import environment, event, produce
-from streamflow.bench.listener import CONNECTED, Note, read_notes
 from streamflow.settings import Settings
+from streamflow_bench.listener import CONNECTED, Note, read_notes
 
 pytestmark = pytest.mark.integration
 
@@ -24,7 +24,7 @@ def listener(
     settings: Settings, port: int, file: Path, **changes: str
 ) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamflow.bench.listener", str(file)],
+        [sys.executable, "-m", "streamflow_bench.listener", str(file)],
         env=environment(settings, STREAMFLOW_BRIDGE_PORT=str(port), **changes),
         stderr=subprocess.PIPE,
         text=True,

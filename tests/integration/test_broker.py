@@ -17,8 +17,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from faults import assert_on_loopback_only, is_running, kill, stalled, wait_until
 from services import BrokerService, Quiet
 from streamflow.errors import StackError
-from streamflow.stack import jars
-from streamflow.stack.process import Child, end_leftovers
+from streamflow_stack import jars
+from streamflow_stack.process import Child, end_leftovers
 
 pytestmark = pytest.mark.integration
 

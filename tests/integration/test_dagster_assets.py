@@ -14,7 +14,7 @@ from orchestration import Orchestration, metadata_of, orchestrated
 from streamflow.kafka.clients import admin
 from streamflow.settings import Settings
 from streamflow_dagster.catalog import SHARED_COLUMNS, catalog_of
-from streamflow_dagster.content_checks import column_drifts
+from streamflow_dagster.defs.content_checks import column_drifts
 
 pytestmark = pytest.mark.integration
 
@@ -215,7 +215,7 @@ def test_bursts_are_what_their_definition_says(one: Orchestration) -> None:
 
 
 def test_the_declared_columns_are_those_of_the_database(one: Orchestration) -> None:
-    from streamflow.postgres.quality import actual_columns
+    from streamflow_dagster.defs.quality_sql import actual_columns
 
     catalog = catalog_of(one.settings, one.platform.streams(one.settings))
     with one.platform.database(one.settings) as connection:

@@ -10,7 +10,7 @@ import pipeline
 from loads import rows, value
 from orchestration import Orchestration, broken, orchestrated, stack_of_a_module
 from services import BrokerService, DatabaseService
-from streamflow.audit import run_audit
+from streamflow.audit.ledger import run_audit
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 

@@ -26,9 +26,9 @@ from orchestration import stack_of_a_module
 from pipeline import environment
 from services import BrokerService, DatabaseService
 from streamflow.settings import Settings
-from streamflow.stack.orchestration import Home, InstanceProbe
+from streamflow_stack.orchestration import Home, InstanceProbe
 from streaming_workers.reporting import Reporter
-from streamlit_app.sources.dagster import Dagster
+from streamlit_app.measure.dagster import Dagster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

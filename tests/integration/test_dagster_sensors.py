@@ -18,7 +18,7 @@ from loads import execute, rows, value
 from orchestration import Orchestration, orchestrated
 from streamflow.settings import Settings
 from streamflow.settings.orchestration import OrchestrationSettings
-from streamflow_dagster.sensors import ASKED_BY
+from streamflow_dagster.defs.sensors import ASKED_BY
 from webhook import Webhook
 
 log = logging.getLogger(__name__)

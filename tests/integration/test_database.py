@@ -17,7 +17,7 @@ from services import DatabaseService
 from streamflow.errors import ConfigurationError, StackError
 from streamflow.postgres.connections import connect
 from streamflow.settings import Settings
-from streamflow.stack.process import Child
+from streamflow_stack.process import Child
 
 pytestmark = pytest.mark.integration
 

@@ -26,7 +26,7 @@ from streamflow.kafka.clients import admin
 from streamflow.kafka.topics import declared_topics
 from streamflow.registry import load_streams
 from streamflow.settings import GROUPS, Settings
-from streamflow.stack import jars
+from streamflow_stack import jars
 
 pytestmark = pytest.mark.integration
 
@@ -205,7 +205,7 @@ def test_the_image_says_what_up_and_doctor_need(
     _link_what_the_image_has(libraries)
     code = (
         f"import sys; sys.path += [{str(libraries)!r}, {str(ROOT)!r}]; "
-        "from streamflow.cli.app import main; main()"
+        "from streamflow_cli.app import main; main()"
     )
 
     def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -19,8 +19,8 @@ from pipeline import (
     topic_bounds,
     workers,
 )
+from streamflow.audit.problems import ProblemKind
 from streamflow.kafka.clients import admin
-from streamflow.problems import ProblemKind
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -29,11 +29,11 @@ DIE = "lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
 
 # What is replaced in the worker's process, by a sudden end.
 AFTER_ROWS = f"""
-from streaming_workers.session import Session
+from streaming_workers.runtime.session import Session
 Session._tell_kafka = lambda self: self._sink.take_durable() and ({DIE})()
 """
 BEFORE_ROWS = f"""
-from streamflow.postgres import positions
+from streamflow.postgres.sink import positions
 positions.move = {DIE}
 """
 IN_TRANSACTION = f"""
@@ -46,7 +46,7 @@ transactions.KafkaSink._produce = produce_and_wait
 transactions.persist = {DIE}
 """
 AFTER_TRANSACTION = f"""
-from streaming_workers.session import Session
+from streaming_workers.runtime.session import Session
 commit = Session.commit
 def die(self, batch, output):
     commit(self, batch, output)

@@ -16,7 +16,7 @@ from faults import wait_until
 from listeners import PATIENCE, BridgeProcess, bridge_process
 from pipeline import event, produce
 from streamflow.settings import Settings
-from streamflow.stack import jars
+from streamflow_stack import jars
 
 NODE, NPM = shutil.which("node"), shutil.which("npm")
 PROGRAMS = Path(__file__).parents[1] / "node"

@@ -14,8 +14,8 @@ from pipeline import audit, event, streamflow, workers
 from streamflow.kafka import clients
 from streamflow.records import Origin, Record
 from streamflow.settings import Settings
-from streaming_workers.feed import Feed
-from streamlit_app.queries import MOST_SHOWN, dead_letter
+from streaming_workers.bridge.feed import Feed
+from streamlit_app.records.queries import MOST_SHOWN, dead_letter
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -18,18 +18,18 @@ from loads import (
     replay,
     window_count,
 )
-from streamflow.postgres.accounting import Outcome, accounted_offsets
-from streamflow.postgres.completeness import Group, Unpaired, orphans, unpaired
-from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.gap_ledger import (
+from streamflow.audit.completeness import Group, Unpaired, orphans, unpaired
+from streamflow.audit.gap_ledger import (
     KnownGap,
     Range,
     acknowledge_gaps,
     known_gaps,
 )
+from streamflow.audit.outcomes import Outcome, accounted_offsets
+from streamflow.audit.windows import Reconciliation, reconcile
+from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gaps import keep
 from streamflow.postgres.queries import loaded, row_counts
-from streamflow.postgres.reconciliation import Reconciliation, reconcile
 from streamflow.records import ORIGIN_HEADER, Gap, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS

@@ -7,13 +7,13 @@ from datetime import date
 import pytest
 
 from loads import TOPIC, FakeRecord, Load, dead_letter, event, execute, replay, rows, value
+from streamflow.audit.proofs import Counts, Proof, count_earlier, keep_proof, read_proofs
+from streamflow.audit.recreated import Reuse, set_aside
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.partitions import DayPartitions
-from streamflow.postgres.proofs import Counts, Proof, count_earlier, keep_proof, read_proofs
-from streamflow.postgres.recreated import Reuse, set_aside
-from streamflow.postgres.retention import Expired, drop_day
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow_dagster.defs.retention_sql import Expired, drop_day
 
 pytestmark = pytest.mark.integration
 

@@ -25,8 +25,8 @@ from streamflow.errors import CircuitOpen
 from streamflow.records import last_header
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
-from streaming_workers.breaker import Breaker
 from streaming_workers.drain import drain
+from streaming_workers.runtime.breaker import Breaker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

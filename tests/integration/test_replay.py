@@ -22,8 +22,11 @@ from faults import stalled, wait_until
 from loads import execute, rows, value
 from pipeline import INVALID, WorkerProcess, audit, environment, event, produce, workers
 from services import BrokerService, DatabaseService
-from streamflow.cli.app import main
 from streamflow.contract import Event, Timestamp
+from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
+from streamflow.dead_letters.plan import plan
+from streamflow.dead_letters.report import Options, Report
+from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import Fenced, Unavailable, UsageError
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.publishing import Publisher
@@ -31,13 +34,10 @@ from streamflow.kafka.topics import provision
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamflow.registry import hasher_for, load_streams
-from streamflow.replay.applying import apply, plan_after_recovery, plan_and_apply
-from streamflow.replay.choosing import make_selection
-from streamflow.replay.planning import plan
-from streamflow.replay.report import Options, Report
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streamflow_dagster.replay import replay_dead_letters
+from streamflow_cli.app import main
+from streamflow_dagster.defs.replay import replay_dead_letters
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -290,7 +290,7 @@ def test_a_plan_survives_its_process_and_a_killed_apply(stack: Stack, mark: str)
     stack.bury(mark, 40)
     made = subprocess.run(
         [
-            *(sys.executable, "-m", "streamflow.cli.app", "dlq", "replay", "--text", mark),
+            *(sys.executable, "-m", "streamflow_cli.app", "dlq", "replay", "--text", mark),
             *("--repair", "add_zone", "--rate", "20", "--canary", "0", "--json"),
         ],
         env=environment(stack.settings),
@@ -436,7 +436,7 @@ def test_windows_count_what_a_replay_brought(stack: Stack, mark: str) -> None:
 
 def command(stack: Stack, *arguments: str, **changes: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "streamflow.cli.app", "dlq", "replay", *arguments],
+        [sys.executable, "-m", "streamflow_cli.app", "dlq", "replay", *arguments],
         env=environment(stack.settings, **changes),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -485,7 +485,7 @@ def test_killed_between_any_two_steps(stack: Stack, mark: str, where: str) -> No
     stack.bury(mark, 7)
     program = (
         "import os, signal, sys\n"
-        "from streamflow.cli.app import main\n"
+        "from streamflow_cli.app import main\n"
         "from streamflow.kafka.publishing import Publisher\n"
         "from streamflow.postgres import replay_store\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"

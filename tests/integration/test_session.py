@@ -18,8 +18,8 @@ from streamflow.kafka.transactions import transactional_producer
 from streamflow.records import Position
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
-from streaming_workers.job import PlainJob
-from streaming_workers.session import Session
+from streaming_workers.runtime.job import PlainJob
+from streaming_workers.runtime.session import Session
 
 pytestmark = pytest.mark.integration
 

@@ -11,12 +11,12 @@ import pytest
 from faults import free_ports, stalled, wait_until
 from services import Quiet
 from streamflow.settings import Settings
-from streamflow.stack.part import Part, Patience, Stage
-from streamflow.stack.parts import probe_worker
-from streamflow.stack.process import Launch
-from streamflow.stack.signals import StopSignals
-from streamflow.stack.state import state_of
-from streamflow.stack.supervisor import Member, Supervisor
+from streamflow_stack.part import Part, Patience, Stage
+from streamflow_stack.parts import probe_worker
+from streamflow_stack.process import Launch
+from streamflow_stack.signals import StopSignals
+from streamflow_stack.state import state_of
+from streamflow_stack.supervisor import Member, Supervisor
 
 pytestmark = pytest.mark.integration
 

@@ -17,8 +17,8 @@ from streamflow.kafka.clients import admin
 from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.kafka.transactions import KafkaSink
 from streamflow.settings import Settings
-from streaming_workers.job import PlainJob
-from streaming_workers.session import Session
+from streaming_workers.runtime.job import PlainJob
+from streaming_workers.runtime.session import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

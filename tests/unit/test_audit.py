@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow.audit_merge import merge
-from streamflow.audit_problems import changed_rows
-from streamflow.audit_report import (
+from streamflow.audit.completeness import Group, outside
+from streamflow.audit.gap_ledger import AUDIT, KnownGap, ranges, uncovered
+from streamflow.audit.merge import merge
+from streamflow.audit.problems import Problem, ProblemKind
+from streamflow.audit.report import (
     AuditReport,
     PartitionAudit,
     Pending,
     PendingKind,
     Verdict,
 )
-from streamflow.postgres.completeness import Group, outside
-from streamflow.postgres.gap_ledger import AUDIT, KnownGap, ranges, uncovered
-from streamflow.problems import Problem, ProblemKind
+from streamflow.audit.wording import changed_rows
 from streamflow.settings import GROUPS
 from streamflow.stream import reads
 from streamflow.streams.user_events import USER_EVENTS

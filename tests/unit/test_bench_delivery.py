@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
-from streamflow.bench.delivery import judge
-from streamflow.bench.latency import Pace
-from streamflow.bench.listener import CONNECTED, NOTE_BYTES, Note, read_notes
 from streamflow.errors import Unavailable
+from streamflow_bench.delivery import judge
+from streamflow_bench.latency import Pace
+from streamflow_bench.listener import CONNECTED, NOTE_BYTES, Note, read_notes
 
 # Sent as numbers 2, 3 and 4.
 SENT = [10.0, 11.0, 12.0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamflow.bench.figures import PATHS, Bar, Memory, PathName, Result, Run, spread
+from streamflow_bench.figures import PATHS, Bar, Memory, PathName, Result, Run, spread
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from streamflow.bench.leftovers import DAY, FOLDER, SCHEMA, TOPIC, Maker
+from streamflow_bench.leftovers import DAY, FOLDER, SCHEMA, TOPIC, Maker
 
 ELSEWHERE = "00000000"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from faults import wait_until
-from streamflow.bench.watching import looks, watch
 from streamflow.errors import StreamFlowError, Unavailable
-from streamflow.stack.process import Child, Launch
+from streamflow_bench.watching import looks, watch
+from streamflow_stack.process import Child, Launch
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 import webhook
 from faults import wait_until
-from streamlit_app.alerts import (
+from streamlit_app.alerting.alerts import (
     Alert,
     AlertBook,
     Condition,
@@ -14,13 +14,13 @@ from streamlit_app.alerts import (
     State,
     conditions,
 )
-from streamlit_app.readings import Reading
-from streamlit_app.recording import Recorder
-from streamlit_app.series import Store
-from streamlit_app.sources.stack import PartStatus
-from streamlit_app.sources.workers import WorkerState
-from streamlit_app.watch import Watch
-from streamlit_app.webhook import Webhook
+from streamlit_app.alerting.watch import Watch
+from streamlit_app.alerting.webhook import Webhook
+from streamlit_app.measure.readings import Reading
+from streamlit_app.measure.recording import Recorder
+from streamlit_app.measure.series import Store
+from streamlit_app.measure.stack import PartStatus
+from streamlit_app.measure.workers import WorkerState
 
 LIMITS = Limits(
     lag_records=1000, lag_seconds=60, rate_min=1.0, dead_letter_ratio=0.05, freshness=300
@@ -111,7 +111,7 @@ def test_a_webhook_is_told_once_and_tried_again() -> None:
 
 
 def test_a_webhook_that_fails_says_so_and_keeps_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamlit_app.webhook._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("streamlit_app.alerting.webhook._FIRST_PAUSE", 0.01)
     with webhook.Webhook(status=500) as receiver:
         sender = Webhook(f"{receiver.url}/hook/secret")
         sender.start()

@@ -1,7 +1,7 @@
 """What a button asks for is done once, and what came of it is kept."""
 
 from streamflow.errors import UsageError
-from streamlit_app.errand import Errand
+from streamlit_app.ui.errand import Errand
 
 
 def test_it_is_done_once_for_each_time_it_was_asked_for() -> None:

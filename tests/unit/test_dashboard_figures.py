@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from streamlit_app import units
-from streamlit_app.lag import (
+from streamflow.lag.verdicts import (
     EndHistory,
     LagTime,
     Observation,
@@ -14,8 +13,9 @@ from streamlit_app.lag import (
     judge_partition,
     trend,
 )
-from streamlit_app.readings import Figure, Reading
-from streamlit_app.series import MAX_POINTS, Store
+from streamlit_app.measure.readings import Figure, Reading
+from streamlit_app.measure.series import MAX_POINTS, Store
+from streamlit_app.ui import units
 
 
 def test_a_figure_is_current_for_three_intervals() -> None:

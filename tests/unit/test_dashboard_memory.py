@@ -7,9 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from streamflow.errors import Unavailable
-from streamlit_app.alerts import AlertBook, Condition, Severity, State
+from streamlit_app.alerting.alerts import AlertBook, Condition, Severity, State
+from streamlit_app.measure.series import Store
 from streamlit_app.memory import Memory
-from streamlit_app.series import Store
 
 DOWN = Condition("part down", "kafka", Severity.CRITICAL, "kafka is down: no answer", "look")
 LATE = Condition("lag seconds", "db-group", Severity.WARNING, "db-group is 2 min behind", "wait")

@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from streamflow.postgres.letter_selection import Selection, Status, Summary
+from streamflow.dead_letters.select import Selection, Status, Summary
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
-from streamlit_app.pinned import Filter, PinnedList
-from streamlit_app.queries import DeadLetters
-from streamlit_app.replaying import scope
+from streamlit_app.access.replaying import scope
+from streamlit_app.records.pinned import Filter, PinnedList
+from streamlit_app.records.queries import DeadLetters
 
 ABOVE = "the filter above"
 NEWEST = "of which the newest 200 are shown"

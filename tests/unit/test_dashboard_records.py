@@ -5,9 +5,9 @@ import pytest
 from loads import FakeRecord
 from streamflow.errors import UsageError
 from streamflow.privacy import Hasher
-from streamlit_app.filters import Filter
-from streamlit_app.markup import Html, Tone, banner, chip, link, table, way
-from streamlit_app.masking import LONGEST, SeenRecord, mask
+from streamlit_app.records.filters import Filter
+from streamlit_app.records.masking import LONGEST, SeenRecord, mask
+from streamlit_app.ui.markup import Html, Tone, banner, chip, link, table, way
 
 HASHER = Hasher(private_fields=("user_email",))
 VALUE = (

@@ -6,9 +6,9 @@ import pytest
 
 from streamflow.errors import ConfigurationError
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
-from streamlit_app.replaying import PlanRequest, apply, plan
-from streamlit_app.roles import Forbidden, Identity, identify, require_operator
-from streamlit_app.sources.dagster import Dagster
+from streamlit_app.access.replaying import PlanRequest, apply, plan
+from streamlit_app.access.roles import Forbidden, Identity, identify, require_operator
+from streamlit_app.measure.dagster import Dagster
 
 
 def settings(**values: Any) -> DashboardSettings:

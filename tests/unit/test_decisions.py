@@ -4,10 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from streamflow.audit_report import AuditReport, PartitionAudit, Pending, PendingKind
-from streamflow.postgres.quality import Rate
-from streamflow.postgres.reconciliation import Reconciliation
-from streamflow.problems import GAPS, Problem, ProblemKind
+from streamflow.audit.problems import GAPS, Problem, ProblemKind
+from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
+from streamflow.audit.windows import Reconciliation
 from streamflow_dagster.decisions import (
     GIVING_UP,
     Asked,
@@ -22,6 +21,7 @@ from streamflow_dagster.decisions import (
     reason_to_wait,
     tables_to_drain,
 )
+from streamflow_dagster.defs.quality_sql import Rate
 from streamflow_dagster.verdicts import (
     Verdict,
     judge_duplicates,

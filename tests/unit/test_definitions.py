@@ -11,12 +11,12 @@ import pytest
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from streamflow.settings.orchestration import OrchestrationSettings
-from streamflow.stack.process import Launch
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow_dagster import storage
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.definitions import build
 from streamflow_dagster.resources import Platform
+from streamflow_stack.process import Launch
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,7 +121,7 @@ def test_without_a_database_an_instance_keeps_files(
 
 
 def test_no_secret_is_in_a_command_line() -> None:
-    from streamflow.stack.orchestration import Home
+    from streamflow_stack.orchestration import Home
 
     settings = OrchestrationSettings()
     for part in Home(settings, "postgresql://u:secret@db/x").parts():

@@ -12,7 +12,7 @@ from loads import TOPIC, FakeRecord
 from pipeline import INVALID, event
 from streamflow.privacy import Hasher
 from streamflow.streams.user_events import USER_EVENTS
-from streaming_workers.frames import Encoder, Frame, append_time
+from streaming_workers.bridge.frames import Encoder, Frame, append_time
 
 HASHER = Hasher(b"key", USER_EVENTS.private_fields)
 ENCODER = Encoder({TOPIC: USER_EVENTS}, HASHER)

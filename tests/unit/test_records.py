@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loads import FakeRecord
-from streamflow import dead_letters
+from streamflow import dead_letter_records as dead_letters
 from streamflow.errors import ErrorCode
 from streamflow.privacy import Hasher
 from streamflow.records import (

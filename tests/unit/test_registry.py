@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from streamflow.dead_letters.repairs import known_repairs
 from streamflow.registry import import_named, load_streams
-from streamflow.replay.repairs import known_repairs
 from streamflow.settings import Settings, load_settings
-from streamflow.stack import orchestration, parts
-from streamflow.stack.process import own_command
-from streamflow.stack.state import State
+from streamflow_stack import orchestration, parts
+from streamflow_stack.process import own_command
+from streamflow_stack.state import State
 
 OWN = """
 from dataclasses import replace
-from streamflow.replay.repairs import repair
+from streamflow.dead_letters.repairs import repair
 from streamflow.streams.user_events import USER_EVENTS
 
 ORDERS = replace(USER_EVENTS, name="orders")

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
+from streamflow.dead_letters.builtin_repairs import add_zone, coerce_numbers, hash_address
+from streamflow.dead_letters.plan import Planner, Verdict
+from streamflow.dead_letters.repairs import Document, Repair, choose, known_repairs, repair
+from streamflow.dead_letters.select import Letter, Status
+from streamflow.dead_letters.store import Outcome
 from streamflow.errors import ConfigurationError, UsageError
-from streamflow.postgres.letter_selection import Letter, Status
-from streamflow.postgres.replay_store import Outcome
 from streamflow.privacy import Hasher
 from streamflow.records import Headers, Origin
-from streamflow.replay.builtin_repairs import add_zone, coerce_numbers, hash_address
-from streamflow.replay.planning import Planner, Verdict
-from streamflow.replay.repairs import Document, Repair, choose, known_repairs, repair
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
@@ -75,7 +75,7 @@ def test_unknown_repairs_are_named_with_the_known_ones() -> None:
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = "repairs_of_a_team"
     (tmp_path / f"{name}.py").write_text(
-        "from streamflow.replay.repairs import repair\n"
+        "from streamflow.dead_letters.repairs import repair\n"
         "@repair('upper_type', 'Writes the type in capitals.')\n"
         "def upper_type(document, stream, hasher):\n"
         "    return {**document, 'type': document['type'].upper()}\n"

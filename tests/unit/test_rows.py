@@ -13,8 +13,8 @@ from loads import FakeRecord, event
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError
 from streamflow.flow import Replayed
-from streamflow.postgres.letters import claim_of, dead_letter_line, foreign_line
-from streamflow.postgres.rows import EventRows, appended_text, line_of, text_of
+from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line, foreign_line
+from streamflow.postgres.rows.events import EventRows, appended_text, line_of, text_of
 from streamflow.postgres.tables import DEAD_LETTERS, Column, event_columns, event_table
 from streamflow.privacy import Hasher
 from streamflow.records import Headers, Origin

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from streamflow.errors import UsageError
-from streaming_workers.subscriptions import (
+from streaming_workers.bridge.subscriptions import (
     Audience,
     BoundedQueue,
     Client,

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from streamflow.audit_report import AuditReport, PartitionAudit
-from streamflow.cli.letters import letters_table, report_view
-from streamflow.cli.tables import audit_table
-from streamflow.postgres.letter_selection import Summary
-from streamflow.postgres.reconciliation import Reconciliation
-from streamflow.postgres.replay_store import Outcome
+from streamflow.audit.report import AuditReport, PartitionAudit
+from streamflow.audit.windows import Reconciliation
+from streamflow.dead_letters.report import Report
+from streamflow.dead_letters.select import Summary
+from streamflow.dead_letters.store import Outcome
 from streamflow.records import Origin
-from streamflow.replay.report import Report
+from streamflow_cli.letters import letters_table, report_view
+from streamflow_cli.tables import audit_table
 
 Printed = Callable[[int, Callable[[], None]], list[str]]
 

@@ -8,7 +8,7 @@ import structlog
 
 from faults import wait_until
 from streamflow.calls import HUNG_EXIT_CODE, Activity, Calls
-from streaming_workers.watchdog import Judge, Stall, Watchdog
+from streaming_workers.runtime.watchdog import Judge, Stall, Watchdog
 
 LOOP, OTHER = 1, 2
 

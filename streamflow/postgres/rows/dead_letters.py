@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from streamflow import dead_letters
+from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import EARLIEST, LATEST
 from streamflow.errors import ErrorCode
 from streamflow.flow import Replayed
-from streamflow.postgres.rows import appended_text, line_of
+from streamflow.postgres.rows.events import appended_text, line_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ERROR_CODE_HEADER,

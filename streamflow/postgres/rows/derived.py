@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, cast
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from streamflow.contract import Contract, Event
-from streamflow.postgres.rows import appended_text, line_of, text_of
+from streamflow.postgres.rows.events import appended_text, line_of, text_of
 from streamflow.records import (
     MAX_OFFSET,
     Origin,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from streamflow.errors import ErrorCode
 from streamflow.flow import Count, Output, Partition, Replay, Replayed
-from streamflow.postgres.replays import ReplayedRow
+from streamflow.postgres.sink.replayed import ReplayedRow
 from streamflow.records import Origin, Record, Rejection, position_of
 
 

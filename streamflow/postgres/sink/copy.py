@@ -16,7 +16,7 @@ from psycopg.generators import copy_to
 
 from streamflow.flow import Output
 from streamflow.postgres.connections import Connection, is_refusal
-from streamflow.postgres.refusals import find_refused, rejection
+from streamflow.postgres.sink.refusals import find_refused, rejection
 from streamflow.postgres.tables import Table
 from streamflow.records import Record, Rejection, position_of
 

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from streamflow.flow import Replayed
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.storing import (
+from streamflow.postgres.sink.copy import (
     Stored,
     copy,
     create_incoming,

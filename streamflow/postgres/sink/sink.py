@@ -18,8 +18,7 @@ from streamflow.calls import call
 from streamflow.errors import Fenced
 from streamflow.flow import Limit, Output, Partition
 from streamflow.monitoring import DUPLICATES, RECORDS_REJECTED
-from streamflow.postgres import claims, gaps, positions, replays, storing
-from streamflow.postgres.claims import Resolved
+from streamflow.postgres import gaps
 from streamflow.postgres.connections import (
     Connection,
     connect,
@@ -28,7 +27,11 @@ from streamflow.postgres.connections import (
     translated,
 )
 from streamflow.postgres.partitions import DayPartitions
-from streamflow.postgres.storing import Stored
+from streamflow.postgres.sink import claims, positions
+from streamflow.postgres.sink import copy as storing
+from streamflow.postgres.sink import replayed as replays
+from streamflow.postgres.sink.claims import Resolved
+from streamflow.postgres.sink.copy import Stored
 from streamflow.postgres.tables import Table
 from streamflow.records import OutRecord, Position, Record, Rejection, position_of
 from streamflow.settings import Settings
