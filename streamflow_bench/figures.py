@@ -27,7 +27,7 @@ class PathName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """What design.md, section 6, asks of a path on two cores.
+    """What is asked of a path on two cores.
 
     Attributes:
         at_least: the smallest figure that is enough.
@@ -68,7 +68,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """A path of design.md, section 6.
+    """A path from one place of the pipeline to another.
 
     Attributes:
         text: what is measured.
