@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from streamflow.flow import Partition
+from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
+from streamflow.records import Gap
 
 AUDIT: Final = "audit"  # as a reader, beside the names of consumer groups
 Range = tuple[int, int]
@@ -34,6 +36,68 @@ class KnownGap(NamedTuple):
     cause: str
     acknowledged: bool = False
     noticed_at: datetime | None = None
+
+
+class GapLedger:
+    """The gaps that one audit knows, in the streams' topics and in what was set aside of them.
+
+    Args:
+        connection: to the database, where those that are noted are kept.
+        topics: of the streams.
+    """
+
+    def __init__(self, connection: Connection, topics: Sequence[str]) -> None:
+        self._connection = connection
+        self._gaps = known_gaps(connection, topics)
+        self.aside = [gap for gap in self._gaps if gap.topic not in topics]
+
+    def of(self, partition: Partition) -> list[KnownGap]:
+        """Those of a partition that nobody has acknowledged."""
+        return [
+            gap
+            for gap in self._gaps
+            if (gap.topic, gap.partition) == partition and not gap.acknowledged
+        ]
+
+    def covered(self, partition: Partition, *readers: str) -> list[Range]:
+        """The offsets that these readers could not read."""
+        return ranges(self._gaps, partition, readers)
+
+    def acknowledged(self, partition: Partition, *readers: str) -> list[Range]:
+        """The offsets that these readers, or any, could not read, as far as a person knows of it."""
+        known = [gap for gap in self._gaps if gap.acknowledged]
+        return ranges(known, partition, readers or [gap.reader for gap in known])
+
+    def excused(self, partition: Partition, *readers: str) -> list[Range]:
+        """The acknowledged ones of these readers that were no retention's."""
+        known = [gap for gap in self._gaps if gap.acknowledged and gap.cause != "retention"]
+        return ranges(known, partition, readers)
+
+    def explains(self, topic: str, readers: Sequence[str], since: datetime | None) -> bool:
+        """Whether records of a derived topic were gone before these readers had read them, as far as
+        that was noticed after `since`."""
+        return any(
+            gap.topic.partition("@")[0] == topic
+            and gap.reader in readers
+            and (since is None or gap.noticed_at is None or gap.noticed_at > since)
+            for gap in self._gaps
+        )
+
+    def note(
+        self, reader: str, partition: Partition, found: Iterable[Range], *known_to: str
+    ) -> list[KnownGap]:
+        """Keeps ranges that retention has taken from a reader, but for what it, or one of `known_to`,
+        has noted already. Returns what is new."""
+        known = self.covered(partition, reader, *known_to)
+        added = [
+            Gap(*partition, low, high, "retention")
+            for first, end in union(found)
+            for low, high in uncovered(first, end, known)
+        ]
+        gaps.keep(self._connection, reader, added)
+        noted = [KnownGap(reader, *gap) for gap in added]
+        self._gaps += noted
+        return noted
 
 
 def known_gaps(connection: Connection, topics: Sequence[str]) -> list[KnownGap]:

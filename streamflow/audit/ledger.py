@@ -16,7 +16,7 @@ from itertools import groupby
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.audit import completeness, gap_ledger, proofs, wording
-from streamflow.audit.gap_ledger import AUDIT, KnownGap
+from streamflow.audit.gap_ledger import AUDIT, GapLedger, KnownGap
 from streamflow.audit.merge import merge
 from streamflow.audit.outcomes import accounted_offsets
 from streamflow.audit.problems import ProblemKind
@@ -29,8 +29,8 @@ from streamflow.kafka.clients import admin
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import present_topic_ids
 from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.gaps import import_gaps, keep
-from streamflow.records import Gap, Record
+from streamflow.postgres.gaps import import_gaps
+from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -94,7 +94,7 @@ class _Audit:
         self._validator = settings.group("validator")
         self._analytics = settings.group("analytics")
         self._loader = settings.group("loader")
-        self._gaps: list[KnownGap] = []
+        self._gaps = GapLedger(connection, _topics(streams))
         self._began = datetime.now(UTC)
         self._proofs: dict[Partition, Proof] = {}
         self._earlier: dict[Partition, Earlier] = {}
@@ -120,12 +120,13 @@ class _Audit:
             each: proof for each, proof in self._proofs.items() if each[0] not in recreated
         }
         import_gaps(self._connection, self._settings, self._streams)
-        self._gaps = gap_ledger.known_gaps(self._connection, topics)
-        aside = [gap for gap in self._gaps if gap.topic not in topics]
+        self._gaps = GapLedger(self._connection, topics)
         report.topics += [
-            wording.gap_problem(gap, loaded=False) for gap in aside if not gap.acknowledged
+            wording.gap_problem(gap, loaded=False)
+            for gap in self._gaps.aside
+            if not gap.acknowledged
         ]
-        report.lost_aside = sum(gap.end - gap.first for gap in aside if gap.acknowledged)
+        report.lost_aside = sum(gap.end - gap.first for gap in self._gaps.aside if gap.acknowledged)
         total = sum(end - first for first, end in reached.bounds.values())
         since_proved = most is not None and total > most
         with closing(Scanner(self._settings)) as scanner:
@@ -168,30 +169,19 @@ class _Audit:
         if topic not in self._dead_letter_topics and not reached.dead_letters_loaded:
             judged = 0
         ledger.judged = judged
-        known = gap_ledger.ranges(self._gaps, partition, [self._loader, AUDIT])
-        for low, high in gap_ledger.uncovered(proof.through, first, known):
-            gap = Gap(topic, number, low, high, "retention")
-            keep(self._connection, AUDIT, [gap])
-            self._gaps.append(KnownGap(AUDIT, *gap))
+        self._gaps.note(AUDIT, partition, [(proof.through, first)], self._loader)
         if partition in reached.beyond:
             loaded_to, ends_at = reached.loaded[partition], reached.beyond[partition]
             ledger.note(wording.beyond(ledger, loaded_to, ends_at))
         if end < proof.through:
-            excused = gap_ledger.ranges(
-                [each for each in self._gaps if each.acknowledged and each.cause != "retention"],
-                partition,
-                [self._loader, AUDIT],
-            )
+            excused = self._gaps.excused(partition, self._loader, AUDIT)
             if gap_ledger.uncovered(end, proof.through, excused):
                 ledger.note(wording.truncated(ledger, proof.through))
-        for noted in self._gaps:
-            if (noted.topic, noted.partition) == partition and not noted.acknowledged:
-                loaded = noted.end <= reached.loaded.get(partition, 0)
-                derived = (
-                    noted.reader in (self._validator, self._analytics) and noted.first >= first
-                )
-                ledger.note(wording.gap_problem(noted, loaded=loaded, derived=derived))
-        ledger.lost = sum(high - low for low, high in self._lost(partition))
+        for noted in self._gaps.of(partition):
+            loaded = noted.end <= reached.loaded.get(partition, 0)
+            derived = noted.reader in (self._validator, self._analytics) and noted.first >= first
+            ledger.note(wording.gap_problem(noted, loaded=loaded, derived=derived))
+        ledger.lost = sum(high - low for low, high in self._gaps.acknowledged(partition))
         return ledger
 
     def _merge(self, ledger: PartitionAudit, proof: Proof, scanner: Scanner) -> None:
@@ -268,8 +258,8 @@ class _Audit:
             ledger.compared = False
             return
         start = min(proof.through, ledger.first)
-        lost = self._lost(partition, self._validator)
-        unread = gap_ledger.ranges(self._gaps, partition, [self._loader, AUDIT])
+        lost = self._gaps.acknowledged(partition, self._validator)
+        unread = self._gaps.covered(partition, self._loader, AUDIT)
         found = completeness.unpaired(
             self._connection, stream, ledger.partition, (start, through), reached.notes
         )
@@ -279,34 +269,19 @@ class _Audit:
                 rest = completeness.outside(at, lost)
                 if rest is not None:
                     ledger.note(wording.no_notification(ledger, rest))
-                    end = (
-                        rest.end
-                        if self._lost_derived(stream.notifications_topic, proof.at)
-                        else first
-                    )
-                    self._infer_gaps(self._validator, ledger, rest.ranges, (proof.through, end))
+                    gone = self._explained(stream.notifications_topic, proof.at)
+                    within = (proof.through, rest.end if gone else first)
+                    self._note_underived(self._validator, ledger, rest.ranges, within)
             else:
                 rest = completeness.outside(at, unread)
                 if rest is not None:
                     ledger.note(wording.no_event(ledger, rest))
 
-    def _lost(self, partition: Partition, *readers: str) -> list[gap_ledger.Range]:
-        """The offsets that gaps of these readers cover, or of any; as far as a person knows it."""
-        acknowledged = [gap for gap in self._gaps if gap.acknowledged]
-        wanted = readers or [gap.reader for gap in acknowledged]
-        return gap_ledger.ranges(acknowledged, partition, wanted)
+    def _explained(self, topic: str, since: datetime | None) -> bool:
+        """Whether what is missing since then was lost with records of a derived topic."""
+        return self._gaps.explains(topic, (self._loader, AUDIT), since)
 
-    def _lost_derived(self, topic: str, since: datetime | None) -> bool:
-        """Whether records of a derived topic were gone before they were loaded, as far as that can
-        explain what is missing since the source was proved last."""
-        return any(
-            gap.topic.partition("@")[0] == topic
-            and gap.reader in (self._loader, AUDIT)
-            and (since is None or gap.noticed_at is None or gap.noticed_at > since)
-            for gap in self._gaps
-        )
-
-    def _infer_gaps(
+    def _note_underived(
         self,
         group: str,
         ledger: PartitionAudit,
@@ -323,17 +298,10 @@ class _Audit:
             within: the offsets of which that can be said. It never can of what was proved: there, rows
                 have vanished.
         """
-        partition = (ledger.topic, ledger.partition)
-        first_held = ledger.first
-        known = gap_ledger.ranges(self._gaps, partition, [group])
         clipped = [(max(low, within[0]), min(high, within[1])) for low, high in missing]
-        for first, end in gap_ledger.union(clipped):
-            for low, high in gap_ledger.uncovered(first, end, known):
-                gap = Gap(*partition, low, high, "retention")
-                keep(self._connection, group, [gap])
-                noted = KnownGap(group, *gap)
-                self._gaps.append(noted)
-                ledger.note(wording.gap_problem(noted, loaded=True, derived=low >= first_held))
+        for noted in self._gaps.note(group, (ledger.topic, ledger.partition), clipped):
+            derived = noted.first >= ledger.first
+            ledger.note(wording.gap_problem(noted, loaded=True, derived=derived))
 
     def _reconcile(
         self, reached: Reached, ledgers: Sequence[PartitionAudit]
@@ -347,13 +315,13 @@ class _Audit:
             ):
                 # What differs may only be on its way.
                 continue
-            lost = self._lost(partition, self._analytics)
+            lost = self._gaps.acknowledged(partition, self._analytics)
             compared = reconcile(self._connection, stream, partition[1], progress, lost)
             found[f"{partition[0]}[{partition[1]}]"] = compared
             proof, first = self._proof(partition), reached.bounds[partition][0]
-            lost_counts = self._lost_derived(stream.analytics_topic, proof.windows_at)
+            lost_counts = self._explained(stream.analytics_topic, proof.windows_at)
             end = progress.position if lost_counts else first
-            self._infer_gaps(
+            self._note_underived(
                 self._analytics,
                 by_partition[partition],
                 compared.uncounted,
