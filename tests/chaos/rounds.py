@@ -5,7 +5,7 @@
 A broker of its own is killed (SIGKILL) and started again, or a proxy before it breaks all connections,
 while events are produced and the three workers run under `streamflow up`. A round's time is that from
 the broker's being up until every group has read past the end seen then. Exits 1 where something was
-lost or doubled, the audit does not close, or a round was never mended.
+lost or doubled, an audit does not close, or a round was never mended.
 """
 
 import argparse
@@ -39,11 +39,13 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: what was done, how many seconds it took to mend, how many workers had hung."""
+    """One round: what was done, how many seconds it took to mend, how many workers had hung, and what
+    the audit said of everything produced by then."""
 
     fault: str
     seconds: float | None
     hangs: int
+    audit: str
 
 
 class Rig:
@@ -85,7 +87,7 @@ class Rig:
                 seconds = time.monotonic() - up
                 break
             time.sleep(POLL_SECONDS)
-        return Round(fault, seconds, self.hangs() - hangs)
+        return Round(fault, seconds, self.hangs() - hangs, self.audit())
 
     def _has_read(self, worker: str, ends: dict[tuple[str, int], int]) -> bool:
         try:
@@ -113,14 +115,16 @@ class Rig:
             found = json.loads(done.stdout)
         except ValueError:
             return f"fails ({done.returncode}): {done.stderr.strip()[-300:]}"
-        return "closed" if found["closed"] else f"open: {found['problems'][:3]}"
+        if found["closed"]:
+            return "closed"
+        return f"{found['verdict']}: {found['problems'][:3] or found['pending'][:3]}"
 
 
 def show(rounds: list[Round], verdict: Verdict, sender: Sender, audit: str) -> bool:
     """Prints the tables; returns whether all is well."""
-    say(f"\n{'round':>5}  {'fault':<11}{'recovery s':>11}{'hangs':>7}")
+    say(f"\n{'round':>5}  {'fault':<11}{'recovery s':>11}{'hangs':>7}  audit")
     for number, each in enumerate(rounds, 1):
-        say(f"{number:>5}  {each.fault:<11}{shown(each.seconds):>11}{each.hangs:>7}")
+        say(f"{number:>5}  {each.fault:<11}{shown(each.seconds):>11}{each.hangs:>7}  {each.audit}")
     for name in dict.fromkeys(("kill" if each.fault == "kill" else "break") for each in rounds):
         times = [each.seconds for each in rounds if (each.fault == "kill") == (name == "kill")]
         mended = [each for each in times if each is not None]
@@ -136,7 +140,7 @@ def show(rounds: list[Round], verdict: Verdict, sender: Sender, audit: str) -> b
             + (f", never acknowledged {unknown}" if unknown else "")
         )
     say(f"audit: {audit}")
-    mended = all(each.seconds is not None for each in rounds)
+    mended = all(each.seconds is not None and each.audit == "closed" for each in rounds)
     return mended and verdict.exact and audit == "closed"
 
 
@@ -173,7 +177,8 @@ def main() -> int:
                 rounds.append(rig.play(fault))
                 done = rounds[-1]
                 say(
-                    f"{len(rounds)}/{len(plan)} {fault}: {shown(done.seconds)} s, {done.hangs} hangs"
+                    f"{len(rounds)}/{len(plan)} {fault}: {shown(done.seconds)} s, {done.hangs} hangs, "
+                    f"audit {done.audit}"
                 )
         wait_until_complete(sender, rig.database_url)
         audit = rig.audit()
