@@ -5,9 +5,10 @@ killed at any moment and repeated: what was done is found done.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, NamedTuple
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, TopicPartition
@@ -134,11 +135,13 @@ class Acceptance:
         reuse = finding.reuse
         partitions = offsets.partitions_of(self._admin, [self._topic])
         topic_id = topic_ids(self._admin, [self._topic])[self._topic]
-        self._wait_until_empty(self._loaders)
-        moves = {group: self._moves(group, partitions, reuse, topic_id) for group in self._readers}
-        for group, moved in moves.items():
-            if moved:
-                self._wait_until_empty(group)
+        self._wait_until_empty(self._loaders, lambda: True)
+        moves: dict[str, list[TopicPartition]] = {}
+        for group in self._readers:
+            find_moves = partial(self._moves, group, partitions, reuse, topic_id)
+            # A worker that was started since begins by itself, and commits that sooner or later.
+            self._wait_until_empty(group, find_moves)
+            moves[group] = find_moves()
         if reuse is not None:
             self._load_derived(reuse)
             with session(self._settings, "recreated") as connection, connection.transaction():
@@ -194,9 +197,10 @@ class Acceptance:
             if partition in reuse.since and offsets.read_position(position) > reuse.since[partition]
         ]
 
-    def _wait_until_empty(self, group: str) -> None:
+    def _wait_until_empty(self, group: str, needed: Callable[[], object]) -> None:
+        """Waits until a group has no members, as long as that is needed."""
         deadline = time.monotonic() + _LEAVE
-        while members := member_counts(self._admin, [group]).get(group, 0):
+        while (members := member_counts(self._admin, [group]).get(group, 0)) and needed():
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"group {group} still has {members} members, so its offsets cannot be moved: stop "

@@ -2,6 +2,8 @@
 once with range and cause, kept, and passed."""
 
 import shutil
+import subprocess
+import sys
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from faults import stalled, wait_until
 from pipeline import (
     WorkerProcess,
     count,
+    environment,
     events,
     produce,
     stored_values,
@@ -335,6 +338,37 @@ def test_a_recreated_topic_is_noticed_and_accepted(
             [stack_settings.group("loader")],
         ).fetchall()
     assert (f"{topic}@{before}", 0, 10, "recreated", None) in kept
+
+
+def test_workers_that_begin_by_themselves_are_not_waited_for(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """Accepted when validator and analytics have joined, but have committed nothing yet."""
+    topic = f"{stack_settings.prefix}user-events"
+    produce_to_first(stack_settings, events(10)[0])
+    with workers(stack_settings, folder(tmp_path, "first")) as first:
+        wait_for_rows(stack_settings, {topic: 10})
+        assert [first[name].stop() for name in WORKERS] == [0, 0, 0]
+    before = topic_id(stack_settings)
+    recreate(stack_settings)
+    with workers(stack_settings, folder(tmp_path, "second")) as second:
+        assert_waits_for_a_person(second["loader"], stack_settings)
+        for name in ("validator", "analytics"):
+            second[name].wait_assigned()
+        command = ("topics", "--accept-recreated", topic, "--yes")
+        with subprocess.Popen(
+            [sys.executable, "-m", "streamflow", *command],
+            env=environment(stack_settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as accepting:
+            assert accepting.stdout is not None
+            assert "was deleted and recreated" in accepting.stdout.readline()
+            produce_to_first(stack_settings, events(20, seed=2)[0])
+            said, _ = accepting.communicate(timeout=60)
+        assert accepting.returncode == 0, said
+        wait_for_rows(stack_settings, {f"{topic}@{before}": 10, topic: 20})
 
 
 def test_large_batches_in_every_partition_do_not_hide_that_logs_are_whole(
