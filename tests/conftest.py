@@ -21,6 +21,18 @@ TEMPLATE = "streamflow_template"
 SettingsFactory = Callable[..., Settings]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long first: xdist hands files out in this order, and short ones at the end keep
+    all processes busy until then."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    units = Path(__file__).parent / "unit"
+
+    def rank(item: pytest.Item) -> int:
+        return 0 if item.path in slow else 2 if item.path.is_relative_to(units) else 1
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _clean_environment() -> Iterator[None]:
     """What the developer has set for a stack of their own must not reach the tests."""

@@ -128,8 +128,8 @@ def topics_of(settings: Settings) -> Iterator[None]:
     yield
     names = [spec.name for spec in declared_topics(settings, streams)]
     for future in clients.admin(settings).delete_topics(names).values():
-        # Waited for, not judged: a test may have deleted one itself.
-        future.exception(30)
+        # Waited for, not judged: a test may have deleted one itself. The request ends after 60 s.
+        future.exception(70)
 
 
 def topic_bounds(settings: Settings, topic: str) -> dict[tuple[str, int], tuple[int, int]]:

@@ -144,7 +144,9 @@ def test_a_database_url_that_is_wrong_is_named_and_not_told(
     assert "den" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", [("init",), ("doctor",), ("dlq", "list"), ("status",)])
+@pytest.mark.parametrize(
+    "command", [("init", "--wait", "1"), ("doctor",), ("dlq", "list"), ("status",)]
+)
 @pytest.mark.parametrize("parameter", ["hidden=1", "port=hidden"])
 def test_what_libpq_refuses_in_a_database_url_is_not_told(
     parameter: str, command: tuple[str, ...], settings_without_topics: Settings
