@@ -227,6 +227,10 @@ _BROKER_DEFAULTS = {
     "auto.create.topics.enable": "false",
     # One machine: few coordinator partitions start faster and lose nothing.
     "offsets.topic.num.partitions": 5,
+    # Only closed segments are compacted. After a crash the broker begins to load the groups under the
+    # former leader epoch, and once more under the next: where the first load is still going on then,
+    # it is taken for the second, and groups are lost. What is small is loaded in time.
+    "offsets.topic.segment.bytes": 256 * 1024,
     "transaction.state.log.num.partitions": 5,
     "share.coordinator.state.topic.num.partitions": 1,
     "group.initial.rebalance.delay.ms": 0,

@@ -194,6 +194,28 @@ def test_transactions_and_consumer_groups_work(broker: BrokerService) -> None:
     assert found.value() == b"x"
 
 
+def test_what_is_loaded_of_groups_after_a_crash_stays_small(
+    own_broker: BrokerService, tmp_path: Path
+) -> None:
+    """Compaction takes closed segments only, so these must be small."""
+    _create_topic(own_broker.bootstrap, "t")
+    consumer = Consumer({"bootstrap.servers": own_broker.bootstrap, "group.id": "g"})
+    for offset in range(4_000):
+        consumer.commit(
+            offsets=[TopicPartition("t", 0, offset, metadata="x" * 100)], asynchronous=False
+        )
+    consumer.close()
+    own_broker.restart()
+    segments = sorted(tmp_path.glob("**/__consumer_offsets-*/*.log"))
+    sizes = [segment.stat().st_size for segment in segments]
+    assert max(sizes) <= 256 * 1024
+    assert len(sizes) > 5 + 1  # each of the five partitions has one that is open
+    reader = Consumer({"bootstrap.servers": own_broker.bootstrap, "group.id": "g"})
+    [committed] = reader.committed([TopicPartition("t", 0)], 30)
+    assert committed.offset == 3_999
+    reader.close()
+
+
 def test_killed_broker_is_refused_then_found_again(own_broker: BrokerService) -> None:
     kill(own_broker.pid)
     assert not own_broker.probe().ready
