@@ -230,7 +230,7 @@ _BROKER_DEFAULTS = {
     # Only closed segments are compacted. After a crash the broker begins to load the groups under the
     # former leader epoch, and once more under the next: where the first load is still going on then,
     # it is taken for the second, and groups are lost. What is small is loaded in time.
-    "offsets.topic.segment.bytes": 256 * 1024,
+    "offsets.topic.segment.bytes": 1024 * 1024,  # the least that Kafka takes (KIP-1030)
     "transaction.state.log.num.partitions": 5,
     "share.coordinator.state.topic.num.partitions": 1,
     "group.initial.rebalance.delay.ms": 0,

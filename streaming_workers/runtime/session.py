@@ -25,6 +25,7 @@ from streaming_workers.runtime.observation import Observation
 log = structlog.get_logger()
 
 _LAG_EVERY = 1.0  # seconds
+_DISPLAY_EVERY = 1.0  # seconds
 _TOPICS_EVERY = 5.0  # seconds; without records it is enough to notice it soon
 _MARKER = 1  # offset that the end of a transaction takes
 _TIMEOUT = 10.0  # seconds; of one request
@@ -63,6 +64,8 @@ class Session:
         self._moved = False
         self._handed_over: deque[Observation] = deque()
         self._lag_told = float("-inf")
+        self._to_display: dict[Partition, Position] = {}
+        self._displayed = float("-inf")
         self.joined = False
         self._consumer = clients.consumer(
             settings, job.group, **{"queued.max.messages.kbytes": job.prefetch_kb}
@@ -295,6 +298,7 @@ class Session:
     def flush(self) -> None:
         """Returns when everything handed over is durable. Raises as `Sink.commit` does."""
         self._sink.flush()
+        self._displayed = float("-inf")
         self._tell_durable()
 
     def _tell_durable(self) -> None:
@@ -304,12 +308,19 @@ class Session:
 
     def _tell_kafka(self) -> None:
         """Commits positions that are kept elsewhere, for lag displays only: a failure costs nothing
-        but a stale display until the next one."""
+        but a stale display until the next one. Not after each batch: the broker keeps every commit,
+        and reads them all when it starts."""
+        for each in self._sink.take_durable():
+            self._to_display[each.topic, each.partition] = each
+        if time.monotonic() - self._displayed < _DISPLAY_EVERY:
+            return
+        self._displayed = time.monotonic()
         durable = [
-            offsets.as_committed(each, self._logs[each.topic, each.partition])
-            for each in self._sink.take_durable()
-            if (each.topic, each.partition) in self._read_to
+            offsets.as_committed(each, self._logs[partition])
+            for partition, each in self._to_display.items()
+            if partition in self._read_to
         ]
+        self._to_display.clear()
         if durable:
             with suppress(KafkaException):
                 self._consumer.commit(offsets=durable, asynchronous=True)
