@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
@@ -23,6 +24,12 @@ _COMMITTED_TIMEOUT = 20.0  # longer than the time-out of a transaction whose out
 _COMMIT_PATIENCE = 15.0  # in which a commit is repeated
 _ACKNOWLEDGED_TIMEOUT = 30.0  # of dead letters
 _TRANSACTION_TIMEOUT = 15.0
+
+
+# Whatever hangs in one of these holds nothing of the consumer.
+TRANSACTION_CALLS: Final = frozenset(
+    {"send_offsets_to_transaction", "commit_transaction", "abort_transaction"}
+)
 
 
 def transactional_producer(settings: Settings, transactional_id: str) -> Producer:

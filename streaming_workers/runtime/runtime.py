@@ -21,6 +21,7 @@ from streamflow.errors import CircuitOpen, Fenced, OffsetsReused, StreamFlowErro
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import TopicWatch, topic_ids
+from streamflow.kafka.transactions import TRANSACTION_CALLS
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.reporting import Reporter
@@ -66,6 +67,8 @@ class Worker:
         self._accept_rejects = accept_rejects
         self._stop = threading.Event()
         self._watchdog = Watchdog(settings.stall_seconds, job.name)
+        self._watchdog.leave = self._leave_group
+        self._session: Session | None = None
         self._joined = False
         self._trouble = "starting"
         self._ping = ping
@@ -157,6 +160,7 @@ class Worker:
             self._tell,
             self._topics,
         )
+        self._session = session
         try:
             while not self._stop.is_set():
                 self._watchdog.turned()
@@ -173,7 +177,14 @@ class Worker:
                 session.commit(batch, output)
             session.flush()
         finally:
+            self._session = None
             session.close()
+
+    def _leave_group(self, hanging: str) -> None:
+        """Before the watchdog ends the process. While a call of the consumer itself hangs, it must not
+        be closed by another thread."""
+        if self._session is not None and hanging in TRANSACTION_CALLS:
+            self._session.abandon()
 
     def _tell(self, durable: Observation) -> None:
         durable.publish()

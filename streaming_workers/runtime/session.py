@@ -66,6 +66,7 @@ class Session:
         self._lag_told = float("-inf")
         self._to_display: dict[Partition, Position] = {}
         self._displayed = float("-inf")
+        self._abandoned = False
         self.joined = False
         self._consumer = clients.consumer(
             settings, job.group, **{"queued.max.messages.kbytes": job.prefetch_kb}
@@ -335,6 +336,13 @@ class Session:
             self._consumer.close()
         self._failure = None
 
+    def abandon(self) -> None:
+        """Leaves the group while another thread hangs in the sink, so that its partitions go to others
+        at once and not when the membership times out. For a process that is about to end."""
+        self._abandoned = True
+        with suppress(KafkaException, RuntimeError):
+            self._consumer.close()
+
     # Called within `consume`. An exception must not cross librdkafka's C code, so it is kept.
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -380,6 +388,9 @@ class Session:
             self._topics.take_over(self._sink.resume([(topic, 0) for topic in others]))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._abandoned:
+            consumer.incremental_unassign(partitions)
+            return
         self._moved = True
         leaving = [(each.topic, each.partition) for each in partitions]
         try:

@@ -25,6 +25,7 @@ _TICK: Final = 0.25  # seconds
 # A pause between two ticks that tells of a stopped process or machine (SIGSTOP), in seconds.
 _PAUSED: Final = 2.0
 _LAST_LINE: Final = 2.0  # seconds to write the last line of the log
+_LEAVING: Final = 2.0  # seconds to leave the consumer group
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,10 @@ class Watchdog:
         worker: who hangs, for the log.
         calls: what is watched.
         end: ends the process at once.
+
+    Attributes:
+        leave: called in a thread of its own before the process ends, with the call that hangs; it has
+            two seconds.
     """
 
     def __init__(
@@ -105,6 +110,7 @@ class Watchdog:
         self._worker = worker
         self._calls = calls
         self._end = end
+        self.leave: Callable[[str], object] = lambda _call: None
         self._judge = Judge(limit, _place)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -140,7 +146,7 @@ class Watchdog:
 
     def _give_up(self, stall: Stall) -> None:
         # The log may be what hangs, for instance a pipe that nobody reads.
-        timer = threading.Timer(_LAST_LINE, self._end, (HUNG_EXIT_CODE,))
+        timer = threading.Timer(_LAST_LINE + _LEAVING, self._end, (HUNG_EXIT_CODE,))
         timer.daemon = True
         timer.start()
         log.error(
@@ -152,6 +158,9 @@ class Watchdog:
             exit_code=HUNG_EXIT_CODE,
             advice="nothing is lost: what is not committed is read again after a restart",
         )
+        leaving = threading.Thread(target=self.leave, args=(stall.call,), daemon=True)
+        leaving.start()
+        leaving.join(_LEAVING)
         self._end(HUNG_EXIT_CODE)
 
 

@@ -124,6 +124,23 @@ def test_it_ends_the_process_with_one_line_that_names_the_call() -> None:
     assert line["seconds"] > 2
 
 
+def test_before_the_end_it_leaves_which_may_hang_as_well() -> None:
+    calls, hanging, ended = Calls(), threading.Event(), []
+    left: list[str] = []
+
+    def leave(call: str) -> None:
+        left.append(call)
+        hanging.wait(10)
+
+    watchdog = Watchdog(0.2, "validator", calls, ended.append)
+    watchdog.leave = leave
+    with watchdog, calls.call("stuck"):
+        wait_until(lambda: ended, 10)
+    hanging.set()
+    assert left == ["stuck"]
+    assert ended[0] == HUNG_EXIT_CODE
+
+
 def test_a_stall_that_passes_ends_nothing() -> None:
     calls, ended = Calls(), []
     with Watchdog(0.2, "validator", calls, ended.append) as watchdog:
