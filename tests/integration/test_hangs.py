@@ -26,7 +26,7 @@ WORKERS = ("validator", "analytics", "loader")
 LEFT_OUT = ("producer", "bridge", "dagster", "dashboard")
 FAULTS = (
     "reset",
-    "cut",
+    pytest.param("cut", marks=pytest.mark.chaos),
     pytest.param("black_hole", marks=pytest.mark.chaos),
     pytest.param("half_close", marks=pytest.mark.chaos),
     pytest.param("stall", marks=pytest.mark.chaos),
