@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streamflow.errors import StackError
-from streamflow_stack import jars
+from streamflow_stack import jars, offsets_topic
 from streamflow_stack.embedded import java
 from streamflow_stack.part import READY, Health, Report
 from streamflow_stack.process import Launch
@@ -84,6 +84,7 @@ class Broker:
     nodes: Sequence[Node] = ()
     cluster_id: str | None = None
     _admin: AdminClient | None = field(default=None, init=False, repr=False)
+    _groups_kept_small: bool = field(default=False, init=False, repr=False)
     _guard: Lock = field(default_factory=Lock, init=False, repr=False)
 
     @property
@@ -148,7 +149,16 @@ class Broker:
                         "log_level": 0,
                     }
                 )
-        return probe_cluster(self._admin, self.node.number)
+        health = probe_cluster(self._admin, self.node.number)
+        if health.ready and not self._groups_kept_small and len(self.nodes) <= 1:
+            try:
+                offsets_topic.keep_small(
+                    self._admin, self._admin.list_topics(timeout=PROBE_SECONDS).topics
+                )
+            except (KafkaException, TimeoutError) as error:
+                return Health(answered=True, ready=False, detail=f"{offsets_topic.TOPIC}: {error}")
+            self._groups_kept_small = True
+        return health
 
     def _format(self, class_path: str, cluster_id: str) -> None:
         command = (
@@ -226,11 +236,7 @@ _BROKER_DEFAULTS = {
     # A mistyped name must be an error, not a new topic.
     "auto.create.topics.enable": "false",
     # One machine: few coordinator partitions start faster and lose nothing.
-    "offsets.topic.num.partitions": 5,
-    # Only closed segments are compacted. After a crash the broker begins to load the groups under the
-    # former leader epoch, and once more under the next: where the first load is still going on then,
-    # it is taken for the second, and groups are lost. What is small is loaded in time.
-    "offsets.topic.segment.bytes": 1024 * 1024,  # the least that Kafka takes (KIP-1030)
+    "offsets.topic.num.partitions": offsets_topic.PARTITIONS,
     "transaction.state.log.num.partitions": 5,
     "share.coordinator.state.topic.num.partitions": 1,
     "group.initial.rebalance.delay.ms": 0,
@@ -250,6 +256,8 @@ _ALONE = {
     # in one process nobody else has to notice a silence early, so that wait (9 s) can be short.
     "broker.session.timeout.ms": 2_000,
     "broker.heartbeat.interval.ms": 500,
+    # See `offsets_topic`.
+    "log.cleaner.backoff.ms": 5_000,
 }
 
 _TOGETHER = {
