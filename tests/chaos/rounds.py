@@ -10,6 +10,7 @@ lost or doubled, an audit does not close, or a round was never mended.
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -161,6 +162,8 @@ def main() -> int:
     parser.add_argument("--faults", default=",".join(FAULTS), help="for the breaks, in turn")
     parser.add_argument("--directory", type=Path, help="kept afterwards; else a temporary one")
     options = parser.parse_args()
+    # Ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     faults = options.faults.split(",")
     plan = ["kill"] * options.kills
     plan += [faults[number % len(faults)] for number in range(options.breaks)]
