@@ -11,7 +11,7 @@ _TRIES = 3
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def as_dagster_failure() -> Iterator[None]:
     """Fails a step with the error's own words. Only an outage is worth another attempt."""
     try:
         yield

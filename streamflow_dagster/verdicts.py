@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from streamflow.alerting.rules import Thresholds
 from streamflow.audit.problems import GAPS, ProblemKind
 from streamflow.audit.report import AuditReport
 from streamflow_dagster.defs.quality_sql import Rate
@@ -16,7 +17,7 @@ SHOWN: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class CheckResult:
     """Whether all is well, in words and numbers.
 
     Attributes:
@@ -29,7 +30,7 @@ class Verdict:
     severe: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def result(self, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:
+    def as_dagster(self, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:
         """As Dagster takes it."""
         severity = dg.AssetCheckSeverity.ERROR if self.severe else dg.AssetCheckSeverity.WARN
         return dg.AssetCheckResult(
@@ -55,9 +56,9 @@ def _also_late(report: AuditReport) -> str:
     return "" if report.caught_up else f" (and not yet: {report.waits_for})"
 
 
-def _not_yet(report: AuditReport, metadata: Mapping[str, Any]) -> Verdict:
+def _not_yet(report: AuditReport, metadata: Mapping[str, Any]) -> CheckResult:
     """Nothing wrong was found, but it is too early to say that nothing is."""
-    return Verdict(
+    return CheckResult(
         passed=False,
         severe=False,
         says=f"not yet: {report.waits_for}",
@@ -65,7 +66,7 @@ def _not_yet(report: AuditReport, metadata: Mapping[str, Any]) -> Verdict:
     )
 
 
-def judge_gaps(report: AuditReport, topics: Sequence[str]) -> Verdict:
+def judge_gaps(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether every record of these topics is accounted for, and none was removed before."""
     own = report.of(topics)
     missing = sum(each.missing for each in own)
@@ -81,19 +82,19 @@ def judge_gaps(report: AuditReport, topics: Sequence[str]) -> Verdict:
     if not problems:
         if not report.caught_up:
             return _not_yet(report, metadata)
-        return Verdict(passed=True, says=f"no gap in {records:,} records", metadata=metadata)
+        return CheckResult(passed=True, says=f"no gap in {records:,} records", metadata=metadata)
     where = ", ".join(dict.fromkeys(each.place for each in problems))
     what = (
         f"{missing:,} of {records:,} records are not accounted for, in {where}"
         if missing
         else f"gaps in {where}"
     )
-    return Verdict(
+    return CheckResult(
         passed=False, says=f"{what}: first {problems[0]}{_also_late(report)}", metadata=metadata
     )
 
 
-def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> Verdict:
+def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether no record of these topics is accounted for twice."""
     own = report.of(topics)
     twice = sum(each.twice for each in own)
@@ -110,17 +111,19 @@ def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> Verdict:
     if not twice:
         if not report.caught_up:
             return _not_yet(report, metadata)
-        return Verdict(passed=True, says=f"no duplicate in {records:,} records", metadata=metadata)
+        return CheckResult(
+            passed=True, says=f"no duplicate in {records:,} records", metadata=metadata
+        )
     where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
     first = problems[0] if problems else "unknown"
-    return Verdict(
+    return CheckResult(
         passed=False,
         says=f"{twice:,} of {records:,} records are accounted for twice, in {where}: first {first}",
         metadata=metadata,
     )
 
 
-def judge_ledger(report: AuditReport) -> Verdict:
+def judge_ledger(report: AuditReport) -> CheckResult:
     """Whether the ledger closes: the audit of G5."""
     problems = report.problems
     records = sum(each.records for each in report.partitions)
@@ -137,10 +140,10 @@ def judge_ledger(report: AuditReport) -> Verdict:
     }
     if report.closed:
         says = f"the ledger closes: {records:,} records, each accounted for exactly once"
-        return Verdict(passed=True, says=says, metadata=metadata)
+        return CheckResult(passed=True, says=says, metadata=metadata)
     if not problems:
         return _not_yet(report, metadata)
-    return Verdict(
+    return CheckResult(
         passed=False,
         says=f"the ledger does not close, {report.problem_count:,} problems{_also_late(report)}: first "
         f"{problems[0]}; see `streamflow audit`",
@@ -148,7 +151,7 @@ def judge_ledger(report: AuditReport) -> Verdict:
     )
 
 
-def judge_windows(report: AuditReport) -> Verdict:
+def judge_windows(report: AuditReport) -> CheckResult:
     """Whether window totals equal events, by window and type."""
     differing = [each for each in report.windows.values() if each.differing]
     cells = sum(each.cells for each in report.windows.values())
@@ -164,8 +167,8 @@ def judge_windows(report: AuditReport) -> Verdict:
         if not report.caught_up:
             return _not_yet(report, metadata)
         says = f"{cells:,} cells of windows equal their events"
-        return Verdict(passed=True, says=says, metadata=metadata)
-    return Verdict(
+        return CheckResult(passed=True, says=says, metadata=metadata)
+    return CheckResult(
         passed=False,
         says=f"windows differ from events in {len(differing)} partitions{_also_late(report)}: first "
         f"{differing[0].differences[0]}",
@@ -173,9 +176,9 @@ def judge_windows(report: AuditReport) -> Verdict:
     )
 
 
-def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> Verdict:
+def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> CheckResult:
     """Whether no address stands in clear text. `found` names rows and columns, never contents."""
-    return Verdict(
+    return CheckResult(
         passed=not found,
         says=f"no clear-text address in {table}"
         if not found
@@ -187,10 +190,10 @@ def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> Verdic
 
 def judge_contract(
     table: str, drifted: Sequence[str], broken: Sequence[str], looked_at: int, rows: int
-) -> Verdict:
+) -> CheckResult:
     """Whether columns and rows are what the contract says."""
     problems = [*drifted, *broken]
-    return Verdict(
+    return CheckResult(
         passed=not problems,
         says=f"columns of {table} keep the contract, {looked_at:,} of {rows:,} new rows looked at"
         if not problems
@@ -206,10 +209,10 @@ def judge_contract(
     )
 
 
-def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timedelta) -> Verdict:
+def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timedelta) -> CheckResult:
     """Whether loading goes on. Nothing to load is no delay."""
     if last is None:
-        return Verdict(
+        return CheckResult(
             passed=lag == 0,
             severe=False,
             says="nothing has been loaded yet" + (f", {lag:,} offsets wait" if lag else ""),
@@ -217,7 +220,7 @@ def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timede
         )
     age = now - last
     passed = age <= limit or lag == 0
-    return Verdict(
+    return CheckResult(
         passed=passed,
         severe=False,
         says=f"last loaded {_span(age)} ago, {lag:,} offsets wait"
@@ -226,12 +229,12 @@ def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timede
     )
 
 
-def judge_event_age(last: datetime | None, now: datetime, limit: timedelta) -> Verdict:
+def judge_event_age(last: datetime | None, now: datetime, limit: timedelta) -> CheckResult:
     """Whether events of lately are there."""
     if last is None:
-        return Verdict(passed=False, severe=False, says="there is no event yet")
+        return CheckResult(passed=False, severe=False, says="there is no event yet")
     age = now - last
-    return Verdict(
+    return CheckResult(
         passed=age <= limit,
         severe=False,
         says=f"the latest event happened {_span(age)} ago"
@@ -240,13 +243,14 @@ def judge_event_age(last: datetime | None, now: datetime, limit: timedelta) -> V
     )
 
 
-def judge_rate(rate: Rate, minutes: int, limit: float, fewest: int) -> Verdict:
-    """Whether dead letters are few. Of a handful of records, no ratio is taken."""
+def judge_rate(rate: Rate, thresholds: Thresholds) -> CheckResult:
+    """Whether dead letters are few. The share among a handful of records says nothing."""
+    limit, minutes = thresholds.dead_letter_ratio, thresholds.dead_letter_minutes
     records = rate.rows + rate.letters
     ratio = rate.letters / records if records else 0.0
-    passed = ratio <= limit or records < fewest
+    passed = ratio <= limit or records < thresholds.dead_letter_records
     codes = ", ".join(f"{number:,} {code}" for code, number in rate.codes[:SHOWN])
-    return Verdict(
+    return CheckResult(
         passed=passed,
         severe=False,
         says=f"{rate.letters:,} of {records:,} records of the last {minutes} minutes are dead letters "
@@ -262,10 +266,10 @@ def judge_rate(rate: Rate, minutes: int, limit: float, fewest: int) -> Verdict:
 
 def judge_volume(
     hours: Sequence[tuple[datetime, int]], factor: float, fewest_hours: int
-) -> Verdict:
+) -> CheckResult:
     """Whether the last whole hour brought about as many events as those before it."""
     if len(hours) <= fewest_hours:
-        return Verdict(
+        return CheckResult(
             passed=True,
             severe=False,
             says=f"unknown yet: {len(hours)} hours of history, {fewest_hours + 1} are needed",
@@ -276,7 +280,7 @@ def judge_volume(
     low, high = usual / factor, usual * factor
     # Where there is usually nothing, anything is usual.
     passed = usual == 0 or low <= last <= high
-    return Verdict(
+    return CheckResult(
         passed=passed,
         severe=False,
         says=f"{last:,} events in the hour from {hour:%Y-%m-%d %H:%M} UTC; usual are {low:,.0f} to "

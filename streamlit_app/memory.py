@@ -12,8 +12,8 @@ from typing import Final
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from streamflow.alerting.book import Alert, AlertBook
 from streamflow.errors import Unavailable
-from streamlit_app.alerting.alerts import Alert, AlertBook
 from streamlit_app.measure.series import Kept, Store
 
 log = structlog.get_logger()

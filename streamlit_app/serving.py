@@ -13,16 +13,16 @@ from typing import Any, Final
 
 import structlog
 
+from streamflow.alerting.book import Alert, AlertBook
+from streamflow.alerting.rules import Thresholds
+from streamflow.lag.measure import LagReader
 from streamflow.registry import hasher_for, load_streams
-from streamflow.settings import Settings
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
-from streamflow.stream import Stream, reads
-from streamlit_app.alerting.alerts import Alert, AlertBook, Limits
+from streamflow.stream import Stream
 from streamlit_app.alerting.watch import Watch
 from streamlit_app.alerting.webhook import Webhook
 from streamlit_app.measure.dagster import Dagster
 from streamlit_app.measure.demand import Demand
-from streamlit_app.measure.kafka import KafkaSource
 from streamlit_app.measure.poller import Job, Poller
 from streamlit_app.measure.postgres import PostgresSource
 from streamlit_app.measure.probe import Probe
@@ -35,7 +35,7 @@ from streamlit_app.records.tail import Search, Tail
 
 log = structlog.get_logger()
 
-_WORKERS: Final = ("validator", "analytics", "loader", "bridge")
+_REFRESH: Final = 5.0  # seconds between two reads of topics and group members
 _KEPT_EVERY: Final = 30.0  # seconds; what a crash may cost of the charts
 
 # The web server's pool: at most 40, which end when they have been idle and others come to work.
@@ -111,19 +111,11 @@ def build(settings: DashboardSettings) -> Serving:
     topics = _topics(streams)
     store = Store()
     recorder = Recorder(store)
-    webhook_url = settings.webhook_url
-    webhook = Webhook(None if webhook_url is None else webhook_url.get_secret_value())
-    limits = Limits(
-        lag_records=settings.alert_lag_records,
-        lag_seconds=settings.alert_lag_seconds,
-        rate_min=settings.alert_rate_min,
-        dead_letter_ratio=settings.alert_dead_letter_ratio,
-        freshness=settings.alert_freshness_seconds,
-    )
-    watch = Watch(streams, recorder, AlertBook(settings.alert_for), limits)
+    webhook = Webhook(settings.webhook_url)
+    watch = Watch(streams, recorder, AlertBook(settings.alert_for), Thresholds.of(settings))
     memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", store, watch.book)
     interval = settings.dashboard_interval
-    kafka = KafkaSource(settings, topics, _groups(settings, streams))
+    kafka = LagReader(settings, streams, refresh=_REFRESH)
     postgres = PostgresSource(settings, streams)
     workers = WorkersSource(settings.workers)
     stack = StackSource(settings.state_dir)
@@ -163,11 +155,6 @@ def build(settings: DashboardSettings) -> Serving:
         dagster=Dagster(settings.dagster, settings.dagster_for_people),
         memory=memory,
     )
-
-
-def _groups(settings: Settings, streams: Sequence[Stream]) -> dict[str, Sequence[str]]:
-    """Which topics each consumer group reads."""
-    return {settings.group(worker): reads(worker, streams) for worker in _WORKERS}
 
 
 def _topics(streams: Sequence[Stream]) -> list[str]:

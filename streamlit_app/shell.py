@@ -6,6 +6,7 @@ from typing import Final
 
 import streamlit as st
 
+from streamflow import units
 from streamlit_app.access.sign_in import current_identity, require_sign_in, sign_out_control
 from streamlit_app.pages import (
     alerts,
@@ -17,7 +18,6 @@ from streamlit_app.pages import (
     windows,
 )
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show, stamp
 from streamlit_app.ui.markup import Html, Tone, banner, mark, soft
 from streamlit_app.ui.style import CSS, LOGO

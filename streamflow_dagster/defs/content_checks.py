@@ -20,10 +20,10 @@ from streamflow.records import Rejection
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.defs import quality_sql as quality
-from streamflow_dagster.failures import told
+from streamflow_dagster.failures import as_dagster_failure
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.standing import standing
-from streamflow_dagster.verdicts import Verdict, judge_clear_text, judge_contract
+from streamflow_dagster.runless import report_runless
+from streamflow_dagster.verdicts import CheckResult, judge_clear_text, judge_contract
 
 CLEAR_TEXT: Final = "no_clear_text_address"
 CONTRACT: Final = "columns_keep_contract"
@@ -56,11 +56,11 @@ def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
         settings = platform.settings()
         names = {name for stream in catalog.streams for name in stream.private_fields}
         hasher = Hasher(private_fields=names)
-        with told(), platform.database(settings) as connection:
-            yield from standing(
+        with as_dagster_failure(), platform.database(settings) as connection:
+            yield from report_runless(
                 context,
                 (
-                    _look_for_addresses(connection, entry, hasher).result(entry.key, CLEAR_TEXT)
+                    _look_for_addresses(connection, entry, hasher).as_dagster(entry.key, CLEAR_TEXT)
                     for entry in _selected(catalog, context, CLEAR_TEXT)
                 ),
             )
@@ -68,7 +68,7 @@ def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
     return check
 
 
-def _look_for_addresses(connection: Connection, entry: TableEntry, hasher: Hasher) -> Verdict:
+def _look_for_addresses(connection: Connection, entry: TableEntry, hasher: Hasher) -> CheckResult:
     table = entry.table.name
     columns = {
         name: kind.removesuffix(" not null")
@@ -137,11 +137,13 @@ def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> Iterator[dg.AssetCheckResult]:
         settings = platform.settings()
-        with told(), platform.database(settings) as connection:
-            yield from standing(
+        with as_dagster_failure(), platform.database(settings) as connection:
+            yield from report_runless(
                 context,
                 (
-                    _compare(connection, entry, settings.contract_rows).result(entry.key, CONTRACT)
+                    _compare(connection, entry, settings.contract_rows).as_dagster(
+                        entry.key, CONTRACT
+                    )
                     for entry in _selected(catalog, context, CONTRACT)
                 ),
             )
@@ -149,7 +151,7 @@ def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
     return check
 
 
-def _compare(connection: Connection, entry: TableEntry, most: int) -> Verdict:
+def _compare(connection: Connection, entry: TableEntry, most: int) -> CheckResult:
     table = entry.table.name
     actual = quality.actual_columns(connection, table)
     drifted = column_drifts(entry, actual)

@@ -1,22 +1,18 @@
-"""What Dagster says, by its GraphQL interface: checks and their history, replay runs. And how a replay
-is launched there."""
+"""Dagster by its GraphQL interface: checks and their history, replay runs, and launching them."""
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any, Final
 
-from streamflow.errors import Unavailable, UsageError, cause_of
+from streamflow import http
+from streamflow.errors import Unavailable, UsageError
 
 _TIMEOUT: Final = 8.0  # seconds
 _LAUNCH_TIMEOUT: Final = 60.0  # seconds; a process is started before it answers
 REPOSITORY: Final = "__repository__"
 REPLAY_JOB: Final = "replay_dead_letters"
-# Executions of a check. Each is told twice, by its run and outside of it, so that it stands while
-# workers report new rows (`streamflow_dagster.standing`).
+# Executions of a check. Each is reported twice, by its run and outside of it, so that it stays valid
+# while workers report new rows (`streamflow_dagster.runless`).
 _HISTORY: Final = 40
 
 FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -176,26 +172,21 @@ class Dagster:
     def _ask(
         self, query: str, variables: dict[str, Any], *, timeout: float = _TIMEOUT
     ) -> dict[str, Any]:
-        request = urllib.request.Request(  # noqa: S310 (configured)
-            f"{self.url}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
-        )
+        body = {"query": query, "variables": variables}
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (as above)
-                body = json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read(500).decode("utf-8", "replace")
-            raise Unavailable(f"Dagster at {self.url} answers {error.code}: {text}") from error
-        except (OSError, HTTPException, ValueError) as error:
+            response = http.request("POST", f"{self.url}/graphql", timeout=timeout, json=body)
+            answer = response.json() if response.ok else {}
+        except (Unavailable, ValueError) as error:
             raise Unavailable(
-                f"Dagster does not answer at {self.url} ({cause_of(error)}): start it with `streamflow up`, "
+                f"Dagster does not answer at {self.url} ({error}): start it with `streamflow up`, "
                 "or set STREAMFLOW_DAGSTER_URL"
             ) from error
-        if body.get("errors"):
-            raise Unavailable(f"Dagster at {self.url}: {body['errors'][0]['message']}")
-        data: dict[str, Any] = body["data"]
+        if not response.ok:
+            words = http.first_words(response)
+            raise Unavailable(f"Dagster at {self.url} answers {response.status_code}: {words}")
+        if answer.get("errors"):
+            raise Unavailable(f"Dagster at {self.url}: {answer['errors'][0]['message']}")
+        data: dict[str, Any] = answer["data"]
         return data
 
 

@@ -67,6 +67,11 @@ class PostgresSample:
     connections: int
     version: str
 
+    def position(self, partition: Partition) -> int | None:
+        """The loader's position; None where it has read nothing yet."""
+        loaded = self.loaded.get(partition)
+        return None if loaded is None else loaded.next_offset
+
     def records(self, topic: str) -> int:
         """Records of a topic that were read."""
         return sum(each.records for (name, _), each in self.loaded.items() if name == topic)

@@ -6,6 +6,7 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
+from streamflow import units
 from streamflow.dead_letters.select import Status
 from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
@@ -26,7 +27,7 @@ from streamlit_app.records.queries import (
     letters_over_time,
 )
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import charts, units
+from streamlit_app.ui import charts
 from streamlit_app.ui.components import show, span_control, trouble
 from streamlit_app.ui.markup import Html, Tone, banner, code, empty, mark, soft, table
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import streamlit as st
 
+from streamflow import units
 from streamflow.records import Origin
 from streamlit_app.measure.demand import Question
 from streamlit_app.records.queries import Trace, trace
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show
 from streamlit_app.ui.markup import Html, Tone, banner, code, soft, text, way
 

@@ -10,6 +10,7 @@ import orjson
 import pandas as pd
 import streamlit as st
 
+from streamflow import units
 from streamflow.errors import UsageError
 from streamflow.records import ORIGIN_HEADER, Origin
 from streamlit_app.pages.event_trace import render_way
@@ -17,7 +18,6 @@ from streamlit_app.records.filters import Filter
 from streamlit_app.records.masking import SeenRecord
 from streamlit_app.records.tail import KEPT, SearchResult, Start
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show
 from streamlit_app.ui.errand import Errand, errand
 from streamlit_app.ui.markup import Html, Tone, banner, empty, mark, soft, table

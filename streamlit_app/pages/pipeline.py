@@ -9,15 +9,15 @@ from typing import Final
 import streamlit as st
 from pydantic import SecretStr
 
+from streamflow import units
 from streamflow.kafka.ownership import Drift
 from streamflow.kafka.topics import declared_topics, drifts, unmanaged_topics
-from streamflow.lag.verdicts import Verdict
+from streamflow.lag.verdicts import LagVerdict
 from streamflow.stream import Stream
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Reading
 from streamlit_app.measure.workers import WorkerState
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show, stamp
 from streamlit_app.ui.markup import (
     VERDICT_TONES,
@@ -217,7 +217,7 @@ def _edges(server: Serving, stream: Stream, boxes: Mapping[str, Box], now: float
     return [each for each in found if each.start in boxes]
 
 
-_FINE: Final = (Verdict.OK, Verdict.UNKNOWN)
+_FINE: Final = (LagVerdict.OK, LagVerdict.UNKNOWN)
 
 
 def _drift_question(server: Serving) -> Question[list[Drift]]:

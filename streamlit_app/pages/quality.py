@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import streamlit as st
 
+from streamflow import units
 from streamlit_app.measure.dagster import Check, Execution
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Figure, Reading
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import metric, show
 from streamlit_app.ui.markup import SIGNS, Html, Tone, banner, chip, code, empty, link, soft, table
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from streamflow import units
 from streamlit_app.access.replaying import PlanRequest, apply, plan, scope
 from streamlit_app.access.sign_in import current_identity
 from streamlit_app.measure.dagster import FINISHED, Run
@@ -15,7 +16,6 @@ from streamlit_app.measure.readings import Reading
 from streamlit_app.records.pinned import PinnedList
 from streamlit_app.records.queries import replays
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show
 from streamlit_app.ui.errand import Errand, errand
 from streamlit_app.ui.markup import (

@@ -7,12 +7,13 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
+from streamflow import units
 from streamflow.stream import Stream
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Reading
 from streamlit_app.records.queries import WindowCell, Windows, windows
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import charts, units
+from streamlit_app.ui import charts
 from streamlit_app.ui.components import show, span_control, trouble
 from streamlit_app.ui.markup import Html, Tone, code, empty, mark, soft, table
 

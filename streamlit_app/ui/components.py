@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import streamlit as st
 
+from streamflow import units
 from streamlit_app.measure.readings import Figure, Reading
-from streamlit_app.ui import units
 from streamlit_app.ui.markup import Html, Tone, banner, empty
 
 SPANS: Final = {

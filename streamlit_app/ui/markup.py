@@ -5,7 +5,7 @@ from enum import StrEnum
 from html import escape
 from typing import Final
 
-from streamflow.lag.verdicts import Verdict
+from streamflow.lag.verdicts import LagVerdict
 
 
 class Tone(StrEnum):
@@ -20,13 +20,13 @@ class Tone(StrEnum):
 SIGNS: Final = {Tone.GOOD: "✓", Tone.WARN: "▲", Tone.BAD: "✕", Tone.IDLE: "○"}
 
 VERDICT_TONES: Final = {
-    Verdict.UNKNOWN: Tone.IDLE,
-    Verdict.OK: Tone.GOOD,
-    Verdict.WARN: Tone.WARN,
-    Verdict.STALL: Tone.BAD,
-    Verdict.STOP: Tone.BAD,
-    Verdict.REWIND: Tone.BAD,
-    Verdict.ERR: Tone.BAD,
+    LagVerdict.UNKNOWN: Tone.IDLE,
+    LagVerdict.OK: Tone.GOOD,
+    LagVerdict.WARN: Tone.WARN,
+    LagVerdict.STALL: Tone.BAD,
+    LagVerdict.STOP: Tone.BAD,
+    LagVerdict.REWIND: Tone.BAD,
+    LagVerdict.ERR: Tone.BAD,
 }
 
 
