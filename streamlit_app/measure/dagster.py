@@ -48,7 +48,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReplayRun:
     """A run of the replay job.
 
     Attributes:
@@ -84,7 +84,7 @@ class Dagster:
         self._public_url = (public_url or url).rstrip("/")
 
     def run_url(self, run_id: str) -> str:
-        """Where people see a run."""
+        """A run's page, for a browser."""
         return f"{self._public_url}/runs/{run_id}"
 
     def checks(self) -> Sequence[Check]:
@@ -128,7 +128,7 @@ class Dagster:
         found = self._ask(f"query History({names}) {{ {parts} }} {_EXECUTION}", values)
         return [found[f"e{number}"] for number in range(len(checks))]
 
-    def run(self, run_id: str) -> Run | None:
+    def run(self, run_id: str) -> ReplayRun | None:
         """A run of the replay job; None where Dagster does not know it.
 
         Raises:
@@ -142,7 +142,7 @@ class Dagster:
 
         Raises:
             Unavailable: Dagster does not answer.
-            UsageError: Dagster refuses; says why.
+            UsageError: Dagster rejects the run configuration.
         """
         location = self._location(job)
         found = self._ask(
@@ -160,7 +160,9 @@ class Dagster:
         if found["__typename"] == "LaunchRunSuccess":
             return str(found["run"]["runId"])
         reasons = [each["message"] for each in found.get("errors", ())]
-        raise UsageError("Dagster refuses: " + ("; ".join(reasons) or found.get("message", "?")))
+        raise UsageError(
+            "Dagster rejects the run: " + ("; ".join(reasons) or found.get("message", "?"))
+        )
 
     def _location(self, job: str) -> str:
         found = self._ask(_LOCATIONS, {})["repositoriesOrError"]
@@ -190,20 +192,22 @@ class Dagster:
         return data
 
 
-def _run(found: dict[str, Any]) -> Run:
+def _run(found: dict[str, Any]) -> ReplayRun:
     observed = [
         event
         for event in (found["eventConnection"] or {}).get("events", ())
         if event["__typename"] == "ObservationEvent"
     ]
-    told: dict[str, Any] = observed[-1] if observed else {"description": "", "metadataEntries": ()}
-    return Run(
+    observation: dict[str, Any] = (
+        observed[-1] if observed else {"description": "", "metadataEntries": ()}
+    )
+    return ReplayRun(
         found["runId"],
         found["status"],
         found["startTime"],
         found["endTime"],
-        told["description"] or "",
-        tuple((entry["label"], _text(entry)) for entry in told["metadataEntries"]),
+        observation["description"] or "",
+        tuple((entry["label"], _text(entry)) for entry in observation["metadataEntries"]),
     )
 
 

@@ -66,7 +66,7 @@ class Recorder:
             return None if counter is None else counter.rate
 
     def take_kafka(self, reading: Reading[LagSample], now: float) -> None:
-        """After every look at the broker."""
+        """Takes every reading of the broker."""
         if reading.error is not None or reading.sample is None:
             return
         sample = reading.sample
@@ -80,7 +80,7 @@ class Recorder:
                 self._store.add(f"lag/{name}/{topic}[{number}]", now, lag.records)
 
     def take_postgres(self, reading: Reading[PostgresSample], now: float) -> None:
-        """After every look at the database."""
+        """Takes every reading of the database."""
         if reading.error is not None or reading.sample is None:
             return
         sample = reading.sample
@@ -92,10 +92,10 @@ class Recorder:
                 if pair is not None:
                     self._store.add(f"latency/{stream}/{name}/p50", now, pair[0])
                     self._store.add(f"latency/{stream}/{name}/p99", now, pair[1])
-        self._store.add("letters", now, sum(sample.letters.values()))
+        self._store.add("letters", now, sum(sample.dead_letters.values()))
 
     def take_probe(self, reading: Reading[ProbeSample], now: float) -> None:
-        """After every probe."""
+        """Takes every probe."""
         if reading.error is None and reading.sample is not None:
             self._store.add("probe", now, reading.sample.round_trip)
 

@@ -14,7 +14,7 @@ from streamflow.records import Origin
 from streamflow.registry import hasher_for
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Reading
-from streamlit_app.pages.event_trace import render_way
+from streamlit_app.pages.event_trace import render_trace
 from streamlit_app.pages.replay_form import render_history, render_replay_form
 from streamlit_app.records.masking import as_text
 from streamlit_app.records.pinned import Filter, PinnedList
@@ -297,7 +297,7 @@ def _first_ticked(server: Serving, pinned: PinnedList | None) -> None:
         st.caption(f"{letter.truncated}. What was cut cannot be replayed.")
     with st.expander(f"Headers ({len(letter.headers)})"):
         show(table(("name", "value"), letter.headers))
-    render_way(server, letter.origin)
+    render_trace(server, letter.origin)
 
 
 def _letter_question(server: Serving, id_: Origin) -> Question[DeadLetter | None]:

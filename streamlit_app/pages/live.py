@@ -160,7 +160,7 @@ def _probe(server: Serving) -> None:
 def _letters_note(postgres: Reading[PostgresSample]) -> str:
     if postgres.sample is None:
         return ""
-    letters = postgres.sample.letters
+    letters = postgres.sample.dead_letters
     total = f"{units.count(sum(letters.values()))} in all"
     worst = max(letters.items(), key=lambda pair: pair[1], default=None)
     return f"{total} · most {worst[0]}" if worst else "none so far"

@@ -112,7 +112,7 @@ def _totals_table(server: Serving, sample: PostgresSample | None) -> Html:
                 code(topic),
                 Html(f'<span data-total="{topic}">{units.count(sample.records(topic))}</span>'),
                 units.count(sample.stored(topic)),
-                units.count(sample.refused.get(topic, 0)),
+                units.count(sample.rejected_from.get(topic, 0)),
                 units.count(sample.duplicates.get(topic, 0)),
                 units.count(waiting),
             )
@@ -125,12 +125,12 @@ def _totals_table(server: Serving, sample: PostgresSample | None) -> Html:
 
 
 def _codes_table(sample: PostgresSample | None) -> Html:
-    if sample is None or not sample.letters:
+    if sample is None or not sample.dead_letters:
         return empty("No dead letters", "Every record so far was valid.")
-    total = sum(sample.letters.values())
+    total = sum(sample.dead_letters.values())
     rows = [
         (code(name), units.count(number), units.percent(number / total))
-        for name, number in sorted(sample.letters.items(), key=lambda pair: -pair[1])
+        for name, number in sorted(sample.dead_letters.items(), key=lambda pair: -pair[1])
     ]
     return table(("code", "dead letters", "share"), rows, (1, 2))
 

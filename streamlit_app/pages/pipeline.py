@@ -52,7 +52,7 @@ def render() -> None:
     _topics()
     with st.container(border=True, key="card-configuration"):
         st.subheader("Configuration", anchor=False)
-        st.caption("As this server reads it. Secrets are only told to be set.")
+        st.caption("As this server reads it. Of secrets, only that they are set.")
         changed = _configuration(server, changed=True)
         show(changed or empty("Everything is as it comes", "See the README for what can be set."))
         with st.expander("All settings"):
@@ -261,8 +261,10 @@ def _specification(server: Serving, found: Sequence[Drift] | None) -> Html:
         if found is None:
             state = mark(Tone.IDLE, "asking")
         elif own:
-            told = "; ".join(f"{d.what}: {d.found or 'missing'}, not {d.declared}" for d in own)
-            state = mark(Tone.WARN, told, "streamflow topics --apply")
+            differences = "; ".join(
+                f"{d.what}: {d.found or 'missing'}, not {d.declared}" for d in own
+            )
+            state = mark(Tone.WARN, differences, "streamflow topics --apply")
         else:
             state = mark(Tone.GOOD, "as declared")
         hours = int(spec.config["retention.ms"]) / 3_600_000

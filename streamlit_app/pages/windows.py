@@ -78,7 +78,7 @@ def _question(
 
 @st.fragment(run_every=2)
 def _counts(name: str, span: float, end: datetime | None, before: int | None) -> None:
-    """Chart and totals. No I/O: what is asked for is fetched in the background."""
+    """Chart and totals. No I/O: fetched in the background."""
     server = serving()
     stream = next(each for each in server.streams if each.name == name)
     reading: Reading[Windows] = server.demand.look(_question(server, stream, span, end))
