@@ -1,4 +1,4 @@
-"""What a check concludes from what it measured: pure, so that every red case is a line of a test."""
+"""What checks conclude from what they measured. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from streamflow import units
 from streamflow.alerting.rules import Thresholds
 from streamflow.audit.problems import GAPS, ProblemKind
 from streamflow.audit.report import AuditReport
@@ -18,10 +19,10 @@ SHOWN: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """Whether all is well, in words and numbers.
+    """Outcome of a check, in words and numbers.
 
     Attributes:
-        says: what, where, how many; with a sample when it is not well.
+        says: what, where, how many; with a sample when it failed.
         severe: later assets would be wrong.
     """
 
@@ -31,7 +32,7 @@ class CheckResult:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dagster(self, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:
-        """As Dagster takes it."""
+        """For Dagster."""
         severity = dg.AssetCheckSeverity.ERROR if self.severe else dg.AssetCheckSeverity.WARN
         return dg.AssetCheckResult(
             passed=self.passed,
@@ -56,8 +57,14 @@ def _also_late(report: AuditReport) -> str:
     return "" if report.caught_up else f" (and not yet: {report.waits_for})"
 
 
-def _not_yet(report: AuditReport, metadata: Mapping[str, Any]) -> CheckResult:
-    """Nothing wrong was found, but it is too early to say that nothing is."""
+def _judge_audit(
+    report: AuditReport, metadata: Mapping[str, Any], *, wrong: str | None, closed: str
+) -> CheckResult:
+    """Wrong as soon as something is; closed only once everything was audited."""
+    if wrong is not None:
+        return CheckResult(passed=False, says=wrong, metadata=metadata)
+    if report.caught_up:
+        return CheckResult(passed=True, says=closed, metadata=metadata)
     return CheckResult(
         passed=False,
         severe=False,
@@ -69,115 +76,103 @@ def _not_yet(report: AuditReport, metadata: Mapping[str, Any]) -> CheckResult:
 def judge_gaps(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether every record of these topics is accounted for, and none was removed before."""
     own = report.of(topics)
-    missing = sum(each.missing for each in own)
-    records = sum(each.records for each in own)
-    problems = [each for each in report.topics if each.topic in topics]
+    missing = sum(partition.missing for partition in own)
+    records = sum(partition.records for partition in own)
+    problems = [problem for problem in report.topics if problem.topic in topics]
     problems += [
         problem
-        for each in own
-        for problem in each.problems
+        for partition in own
+        for problem in partition.problems
         if problem.kind in GAPS or problem.kind is ProblemKind.MISSING
     ]
+    wrong = None
+    if problems:
+        where = ", ".join(dict.fromkeys(problem.place for problem in problems))
+        what = (
+            f"{missing:,} of {records:,} records are not accounted for, in {where}"
+            if missing
+            else f"gaps in {where}"
+        )
+        wrong = f"{what}: first {problems[0]}{_also_late(report)}"
     metadata = {"missing": missing, "records": records, **sample_of([*map(str, problems)])}
-    if not problems:
-        if not report.caught_up:
-            return _not_yet(report, metadata)
-        return CheckResult(passed=True, says=f"no gap in {records:,} records", metadata=metadata)
-    where = ", ".join(dict.fromkeys(each.place for each in problems))
-    what = (
-        f"{missing:,} of {records:,} records are not accounted for, in {where}"
-        if missing
-        else f"gaps in {where}"
-    )
-    return CheckResult(
-        passed=False, says=f"{what}: first {problems[0]}{_also_late(report)}", metadata=metadata
-    )
+    return _judge_audit(report, metadata, wrong=wrong, closed=f"no gap in {records:,} records")
 
 
 def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether no record of these topics is accounted for twice."""
     own = report.of(topics)
-    twice = sum(each.twice for each in own)
+    twice = sum(partition.twice for partition in own)
+    records = sum(partition.records for partition in own)
     problems = [
-        problem for each in own for problem in each.problems if problem.kind is ProblemKind.TWICE
+        problem
+        for partition in own
+        for problem in partition.problems
+        if problem.kind is ProblemKind.TWICE
     ]
-    records = sum(each.records for each in own)
+    wrong = None
+    if twice:
+        where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
+        first = problems[0] if problems else "unknown"
+        wrong = (
+            f"{twice:,} of {records:,} records are accounted for twice, in {where}: first {first}"
+        )
     metadata = {
         "twice": twice,
-        "duplicates_avoided": sum(each.duplicate for each in own),
+        "duplicates_avoided": sum(partition.duplicate for partition in own),
         "records": records,
         **sample_of([*map(str, problems)]),
     }
-    if not twice:
-        if not report.caught_up:
-            return _not_yet(report, metadata)
-        return CheckResult(
-            passed=True, says=f"no duplicate in {records:,} records", metadata=metadata
-        )
-    where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
-    first = problems[0] if problems else "unknown"
-    return CheckResult(
-        passed=False,
-        says=f"{twice:,} of {records:,} records are accounted for twice, in {where}: first {first}",
-        metadata=metadata,
+    return _judge_audit(
+        report, metadata, wrong=wrong, closed=f"no duplicate in {records:,} records"
     )
 
 
 def judge_ledger(report: AuditReport) -> CheckResult:
     """Whether the ledger closes: the audit of G5."""
     problems = report.problems
-    records = sum(each.records for each in report.partitions)
+    records = sum(partition.records for partition in report.partitions)
     metadata = {
         "problems": report.problem_count,
         "records": records,
-        "stored": sum(each.stored for each in report.partitions),
-        "dead_lettered": sum(each.dead_lettered for each in report.partitions),
-        "duplicates": sum(each.duplicate for each in report.partitions),
+        "stored": sum(partition.stored for partition in report.partitions),
+        "dead_lettered": sum(partition.dead_lettered for partition in report.partitions),
+        "duplicates": sum(partition.duplicate for partition in report.partitions),
         "lost": report.lost,
         "in_open_windows": report.in_open_windows,
         "seconds": round(report.seconds, 3),
         **sample_of([*map(str, problems[:SHOWN])]),
     }
-    if report.closed:
-        says = f"the ledger closes: {records:,} records, each accounted for exactly once"
-        return CheckResult(passed=True, says=says, metadata=metadata)
-    if not problems:
-        return _not_yet(report, metadata)
-    return CheckResult(
-        passed=False,
-        says=f"the ledger does not close, {report.problem_count:,} problems{_also_late(report)}: first "
-        f"{problems[0]}; see `streamflow audit`",
-        metadata=metadata,
-    )
+    wrong = None
+    if problems:
+        count = f"{report.problem_count:,} problems{_also_late(report)}"
+        wrong = f"the ledger does not close, {count}: first {problems[0]}; see `streamflow audit`"
+    closed = f"the ledger closes: {records:,} records, each accounted for exactly once"
+    return _judge_audit(report, metadata, wrong=wrong, closed=closed)
 
 
 def judge_windows(report: AuditReport) -> CheckResult:
     """Whether window totals equal events, by window and type."""
-    differing = [each for each in report.windows.values() if each.differing]
-    cells = sum(each.cells for each in report.windows.values())
+    windows = report.windows.values()
+    differing = [window for window in windows if window.differing]
+    cells = sum(window.cells for window in windows)
     metadata = {
         "cells": cells,
         "partitions_differing": len(differing),
-        "events": sum(sum(each.events.values()) for each in report.windows.values()),
-        "counted": sum(sum(each.counted.values()) for each in report.windows.values()),
+        "events": sum(sum(window.events.values()) for window in windows),
+        "counted": sum(sum(window.counted.values()) for window in windows),
         "in_open_windows": report.in_open_windows,
-        **sample_of([str(each.differences[0]) for each in differing]),
+        **sample_of([str(window.differences[0]) for window in differing]),
     }
-    if not differing:
-        if not report.caught_up:
-            return _not_yet(report, metadata)
-        says = f"{cells:,} cells of windows equal their events"
-        return CheckResult(passed=True, says=says, metadata=metadata)
-    return CheckResult(
-        passed=False,
-        says=f"windows differ from events in {len(differing)} partitions{_also_late(report)}: first "
-        f"{differing[0].differences[0]}",
-        metadata=metadata,
-    )
+    wrong = None
+    if differing:
+        count = f"{len(differing)} partitions{_also_late(report)}"
+        wrong = f"windows differ from events in {count}: first {differing[0].differences[0]}"
+    closed = f"{cells:,} cells of windows equal their events"
+    return _judge_audit(report, metadata, wrong=wrong, closed=closed)
 
 
 def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> CheckResult:
-    """Whether no address stands in clear text. `found` names rows and columns, never contents."""
+    """Whether there is no address in clear text. `found` names rows and columns, never contents."""
     return CheckResult(
         passed=not found,
         says=f"no clear-text address in {table}"
@@ -195,7 +190,7 @@ def judge_contract(
     problems = [*drifted, *broken]
     return CheckResult(
         passed=not problems,
-        says=f"columns of {table} keep the contract, {looked_at:,} of {rows:,} new rows looked at"
+        says=f"columns of {table} keep the contract, {looked_at:,} of {rows:,} new rows were checked"
         if not problems
         else f"{table} breaks the contract in {len(drifted)} columns and {len(broken):,} of "
         f"{looked_at:,} rows: first {problems[0]}",
@@ -223,22 +218,30 @@ def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timede
     return CheckResult(
         passed=passed,
         severe=False,
-        says=f"last loaded {_span(age)} ago, {lag:,} offsets wait"
-        + ("" if passed else f"; at most {_span(limit)} is allowed: is the loader running?"),
+        says=f"last loaded {units.duration(age.total_seconds())} ago, {lag:,} offsets wait"
+        + (
+            ""
+            if passed
+            else f"; at most {units.duration(limit.total_seconds())} is allowed: is the loader running?"
+        ),
         metadata={"age_seconds": round(age.total_seconds(), 1), "remaining_lag": lag},
     )
 
 
 def judge_event_age(last: datetime | None, now: datetime, limit: timedelta) -> CheckResult:
-    """Whether events of lately are there."""
+    """Whether there are recent events."""
     if last is None:
         return CheckResult(passed=False, severe=False, says="there is no event yet")
     age = now - last
     return CheckResult(
         passed=age <= limit,
         severe=False,
-        says=f"the latest event happened {_span(age)} ago"
-        + ("" if age <= limit else f"; at most {_span(limit)} is usual: do producers send?"),
+        says=f"the latest event happened {units.duration(age.total_seconds())} ago"
+        + (
+            ""
+            if age <= limit
+            else f"; at most {units.duration(limit.total_seconds())} is usual: do producers send?"
+        ),
         metadata={"age_seconds": round(age.total_seconds(), 1)},
     )
 
@@ -287,11 +290,3 @@ def judge_volume(
         f"{high:,.0f} (median {usual:,.0f} of {len(before)} hours)",
         metadata={"events": last, "usual": float(usual), "hours": len(hours)},
     )
-
-
-def _span(age: timedelta) -> str:
-    seconds = age.total_seconds()
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -1,7 +1,7 @@
-"""Checks of what stands in the tables: no clear-text address, and the contract of each column.
+"""Checks of what is in the tables: no clear-text address, and the contract of each column.
 
-Both look at rows loaded since they last found all well, so that they cost what is new; what was found
-bad is found again until it is mended.
+Both check the rows that were loaded since they last passed, so that they cost only what is new; what
+failed fails again until it is fixed.
 """
 
 import json
@@ -43,8 +43,8 @@ def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
             CLEAR_TEXT,
             asset=entry.key,
             blocking=True,
-            description="No e-mail address stands in clear text (G7). Looks at rows loaded since the "
-            "last look that found none.",
+            description="No e-mail address is in clear text (G7). Checks the rows loaded since it last "
+            "passed.",
         )
         for entry in catalog.tables
     ]
@@ -126,8 +126,8 @@ def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
             asset=entry.key,
             blocking=True,
             description="The table has the declared columns; rows of events keep the stream's "
-            "contract. Looks at up to STREAMFLOW_CONTRACT_ROWS of the rows loaded since the last "
-            "look that found none broken.",
+            "contract. Checks up to STREAMFLOW_CONTRACT_ROWS of the rows loaded since it last "
+            "passed.",
         )
         for entry in catalog.tables
     ]
@@ -189,15 +189,15 @@ def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
 
 
 def rejection_of(stream: Stream, row: dict[str, Any]) -> Rejection | None:
-    """Why a stored row is no event any more; None where it is one."""
+    """Why a stored row is no longer a valid event; None where it is one."""
     own = {*ORIGIN_COLUMNS, *TIME_COLUMNS}
     document = {
         name: format_time(value) if name == "timestamp" else value
         for name, value in row.items()
         if name not in own and value is not None
     }
-    found = stream.decoder.decode(orjson.dumps(document, default=str))
-    return found if isinstance(found, Rejection) else None
+    decoded = stream.decoder.decode(orjson.dumps(document, default=str))
+    return decoded if isinstance(decoded, Rejection) else None
 
 
 def _selected(

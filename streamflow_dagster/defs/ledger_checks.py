@@ -25,7 +25,7 @@ NO_DUPLICATES: Final = "no_duplicates"
 LEDGER: Final = "ledger_closes"
 WINDOWS: Final = "windows_equal_events"
 
-_TELLS: Final = {
+_DESCRIPTIONS: Final = {
     NO_GAPS: "Each record of each partition is stored, dead-lettered or known as a duplicate.",
     NO_DUPLICATES: "No record is accounted for twice.",
     LEDGER: "The audit (G5): what Kafka holds and what PostgreSQL holds add up, in all topics, and every "
@@ -37,7 +37,7 @@ _TELLS: Final = {
 def ledger_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     """Gaps and duplicates of every table, the ledger, and the windows."""
     specs = [
-        dg.AssetCheckSpec(name, asset=entry.key, blocking=True, description=_TELLS[name])
+        dg.AssetCheckSpec(name, asset=entry.key, blocking=True, description=_DESCRIPTIONS[name])
         for entry in catalog.tables
         for name in _names(entry)
     ]

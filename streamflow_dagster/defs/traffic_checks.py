@@ -1,4 +1,4 @@
-"""Checks of what flows: how fresh, how much, and how much of it is dead letters. They warn."""
+"""Checks of traffic: freshness, volume, and the share of dead letters. They warn."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -30,9 +30,9 @@ EVENT_AGE: Final = "fresh_by_event_time"
 VOLUME: Final = "volume_as_usual"
 RATE: Final = "few_dead_letters"
 
-_TELLS: Final = {
-    LOAD_AGE: "Rows were loaded lately, or there is nothing to load (STREAMFLOW_ALERT_FRESHNESS_SECONDS).",
-    EVENT_AGE: "The latest event happened lately (STREAMFLOW_FRESH_EVENT_SECONDS).",
+_DESCRIPTIONS: Final = {
+    LOAD_AGE: "Rows were loaded recently, or there is nothing to load (STREAMFLOW_ALERT_FRESHNESS_SECONDS).",
+    EVENT_AGE: "The latest event is recent (STREAMFLOW_FRESH_EVENT_SECONDS).",
     VOLUME: "The last whole hour brought about as many events as the day before it "
     "(STREAMFLOW_VOLUME_FACTOR, STREAMFLOW_VOLUME_HOURS).",
     RATE: "The share of dead letters is below its limit (STREAMFLOW_ALERT_DEAD_LETTER_RATIO).",
@@ -47,7 +47,7 @@ _Judge = Callable[[], CheckResult]
 def traffic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     """Freshness, volume and rate."""
     specs = [
-        dg.AssetCheckSpec(name, asset=entry.key, description=_TELLS[name])
+        dg.AssetCheckSpec(name, asset=entry.key, description=_DESCRIPTIONS[name])
         for entry in catalog.tables
         for name in _names(entry)
     ]

@@ -120,7 +120,7 @@ def test_what_may_only_be_late_is_no_error(one: Orchestration) -> None:
     )
     lag = red(one, "postgres/events", "fresh_by_load_time") if _aged(one) else None
     assert lag is not None
-    assert "1 offsets wait; at most 1 s is allowed: is the loader running?" in (
+    assert "1 offsets wait; at most 1.0 s is allowed: is the loader running?" in (
         lag.description or ""
     )
     assert lag.severity == WARN
@@ -277,7 +277,7 @@ def test_old_events_and_many_dead_letters_warn(one: Orchestration) -> None:
         20,
     )
     age = red(one, "postgres/events", "fresh_by_event_time")
-    assert "at most 1 s is usual: do producers send?" in (age.description or "")
+    assert "at most 1.0 s is usual: do producers send?" in (age.description or "")
     rate = red(one, "postgres/dead_letters", "few_dead_letters")
     assert "6 of 40" in (rate.description or "")
     assert "1.0% are allowed: 1 CLEAR_TEXT_PII" in (rate.description or "")

@@ -102,7 +102,7 @@ def clock(stack_settings: Settings, tmp_path: Path) -> Iterator[Watch]:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that fail here fail at once: what is tried again within a run has no say."""
-    monkeypatch.setattr("streamflow_dagster.failures._TRIES", 0)
+    monkeypatch.setattr("streamflow_dagster.failures._RETRIES", 0)
 
 
 def test_a_lag_without_a_loader_is_drained_once(one: Watch) -> None:

@@ -260,7 +260,7 @@ def test_events_have_an_age() -> None:
     assert judge_event_age(NOW, NOW, limit).passed
     old = judge_event_age(NOW - timedelta(days=3), NOW, limit)
     assert (old.passed, old.severe) == (False, False)
-    assert "3.0 days ago; at most 15.0 minutes is usual" in old.says
+    assert "3 days ago; at most 15 min is usual" in old.says
     assert judge_event_age(None, NOW, limit).says == "there is no event yet"
 
 
