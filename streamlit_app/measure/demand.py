@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from streamflow.errors import StreamFlowError
+from streamlit_app.measure.poller import attempt
 from streamlit_app.measure.readings import Reading
 
 T = TypeVar("T")
@@ -144,19 +144,10 @@ class Demand:
 
     def _fetch(self, subscription: _Subscription) -> None:
         began = time.monotonic()
-        before = subscription.reading
-        try:
-            sample = subscription.fetch()
-        except (StreamFlowError, OSError) as error:
-            reading = before.failed(str(error), time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001 (the edge of a thread: it is shown, and tried again)
-            reading = before.failed(f"{type(error).__name__}: {error}", time.monotonic() - began)
-        else:
-            reading = before.succeeded(sample, time.time(), time.monotonic() - began)
-        took = time.monotonic() - began
+        reading, _ = attempt(subscription.reading, subscription.fetch)
         with self._guard:
             subscription.reading = reading
             # A source is busy with this for at most a fifth of the time.
-            subscription.due_at = began + max(reading.interval, 5 * took)
+            subscription.due_at = began + max(reading.interval, 5 * reading.seconds)
             subscription.running = False
         self._wake.set()

@@ -44,6 +44,18 @@ class PollJob(Generic[T]):
     close: Callable[[], object] | None = None
 
 
+def attempt(before: Reading[T], measure: Callable[[], T]) -> tuple[Reading[T], Exception | None]:
+    """The reading after another measurement, and what that raised: the edge of a thread."""
+    began = time.monotonic()
+    try:
+        sample = measure()
+    except (StreamFlowError, OSError) as error:
+        return before.failed(str(error), time.monotonic() - began), error
+    except Exception as error:  # noqa: BLE001 (it is shown, logged, and tried again)
+        return before.failed(f"{type(error).__name__}: {error}", time.monotonic() - began), error
+    return before.succeeded(sample, time.time(), time.monotonic() - began), None
+
+
 class Poller:
     """Runs jobs, each in a thread of its own, and keeps their last readings."""
 
@@ -87,22 +99,17 @@ class Poller:
         failing = False
         due = time.monotonic()
         while not self._ended.is_set():
-            began = time.monotonic()
-            before = self._readings[job.name]
-            try:
-                sample = job.measure()
-            except (StreamFlowError, OSError) as error:
-                reading = before.failed(str(error), time.monotonic() - began)
-                if not failing:
-                    log.warning("source_failed", source=job.source, reason=str(error))
-            except Exception as error:
-                reading = before.failed(f"{type(error).__name__}", time.monotonic() - began)
-                if not failing:
-                    log.exception("source_broken", source=job.source)
-            else:
-                reading = before.succeeded(sample, time.time(), time.monotonic() - began)
-                if failing:
-                    log.info("source_back", source=job.source)
+            reading, error = attempt(self._readings[job.name], job.measure)
+            if error is None and failing:
+                log.info("source_back", source=job.source)
+            elif error is not None and not failing:
+                expected = isinstance(error, (StreamFlowError, OSError))
+                log.warning(
+                    "source_failed",
+                    source=job.source,
+                    reason=reading.error,
+                    exc_info=None if expected else error,
+                )
             failing = reading.error is not None
             self._readings[job.name] = reading
             if job.then is not None:
