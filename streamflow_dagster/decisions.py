@@ -16,6 +16,7 @@ from streamflow.alerting.book import Alert, AlertBook, AlertState
 from streamflow.alerting.rules import GROUP, PART_DOWN, Facts, Thresholds, conditions
 from streamflow.lag.history import GroupLag, LagHistory, WorkerHealth
 from streamflow.lag.measure import LagSample
+from streamflow.lag.verdicts import LagVerdict
 
 # After its last attempt, a sensor requests one run an hour: what stays broken for long must neither be
 # given up nor fill the list of runs.
@@ -127,15 +128,14 @@ class WorkerWatch:
 
     def health(self, worker: str) -> WorkerHealth | None:
         """How a worker is; None while that is in doubt."""
-        name = self._groups[worker].group.name
-        for subject, rule, health in (
-            (worker, PART_DOWN, WorkerHealth.GONE),
-            (name, GROUP, WorkerHealth.STALLED),
-        ):
-            alert = self._book.active.get(f"{rule}/{subject}")
-            if alert is not None:
-                return health if alert.state is AlertState.FIRING else None
-        return WorkerHealth.UP
+        lag = self._groups[worker]
+        down = self._book.active.get(f"{PART_DOWN}/{worker}")
+        if down is not None:
+            return WorkerHealth.GONE if down.state is AlertState.FIRING else None
+        trouble = self._book.active.get(f"{GROUP}/{lag.group.name}")
+        if trouble is None or lag.verdict in (LagVerdict.OK, LagVerdict.REWIND):
+            return WorkerHealth.UP
+        return WorkerHealth.STALLED if trouble.state is AlertState.FIRING else None
 
     def worker_of(self, subject: str) -> str:
         """The worker that an alert is about, by its name or its group's."""

@@ -99,7 +99,14 @@ class LagHistory:
         """Takes a sample; returns the lag of each group, by its name."""
         for partition, (_, end) in sample.bounds.items():
             self._ends.setdefault(partition, EndHistory()).add(now, end)
-        return {name: self._judge(group, sample, now) for name, group in sample.groups.items()}
+        lags = {name: self._judge(group, sample, now) for name, group in sample.groups.items()}
+        # Partitions and groups that are no longer measured.
+        self._samples = {
+            place: window
+            for place, window in self._samples.items()
+            if now - window[-1].time <= self._window
+        }
+        return lags
 
     def _judge(self, group: ConsumerGroup, sample: LagSample, now: float) -> GroupLag:
         lags = sample.lags(group.name)

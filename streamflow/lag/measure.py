@@ -3,6 +3,7 @@
 Lag is counted in offsets, transaction markers included, as Kafka's own tools count it.
 """
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -94,7 +95,7 @@ class LagSample:
 
 
 class LagReader:
-    """Measures lag; keeps its clients between measurements.
+    """Measures lag; keeps its clients between measurements. Thread-safe.
 
     Args:
         settings: where the broker is.
@@ -119,6 +120,7 @@ class LagReader:
             for worker in workers
         }
         self._refresh = refresh
+        self._guard = threading.RLock()
         self._client: AdminClient | None = None
         self._readers: dict[str, offsets.GroupOffsets] = {}
         self._partitions: list[Partition] = []
@@ -136,20 +138,22 @@ class LagReader:
         Raises:
             Unavailable: the broker does not answer.
         """
-        try:
-            return self._measure(loader_positions)
-        except StreamFlowError:
-            # New clients find a broker that is back sooner than old ones that back off.
-            self.close()
-            raise
+        with self._guard:
+            try:
+                return self._measure(loader_positions)
+            except StreamFlowError:
+                # New clients find a broker that is back sooner than old ones that back off.
+                self.close()
+                raise
 
     def close(self) -> None:
         """Closes the connections; the next measurement opens them again."""
-        for reader in self._readers.values():
-            reader.close()
-        self._readers.clear()
-        self._client = None
-        self._described_at = float("-inf")
+        with self._guard:
+            for reader in self._readers.values():
+                reader.close()
+            self._readers.clear()
+            self._client = None
+            self._described_at = float("-inf")
 
     def _measure(self, loader_positions: Mapping[Partition, int] | None) -> LagSample:
         if self._client is None:

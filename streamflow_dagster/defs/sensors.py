@@ -161,6 +161,8 @@ def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
             worker = watch.worker_of(alert.condition.subject)
             body = body_of(alert, worker=worker)
             _notify(context, settings, body)
+            if worker not in works_on:  # a group of earlier settings
+                continue
             state = str(watch.health(worker) or "unknown")
             events.append(
                 dg.AssetObservation(

@@ -126,6 +126,11 @@ def test_a_worker_that_does_not_move_is_stalled_only_with_work_to_do() -> None:
     assert states((1, 5, 900), (1, 6, 900), (1, 7, 900)) == ([UP] * 3, [])
 
 
+def test_a_position_that_went_back_alerts_but_is_no_stall() -> None:
+    known, alerts = states((1, 50, 9), (1, 20, 39), (1, 30, 29))
+    assert (known, alerts) == ([UP] * 3, ["group firing"])
+
+
 def test_sensors_alert_at_the_same_thresholds_as_the_dashboard() -> None:
     limit = int(THRESHOLDS.lag_records)
     assert states((1, 5, limit), (1, 6, limit))[1] == []

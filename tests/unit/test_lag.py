@@ -70,6 +70,14 @@ def test_a_history_that_was_kept_goes_on_where_it_was() -> None:
         assert lag.trend is not None
 
 
+def test_a_history_forgets_what_is_no_longer_measured() -> None:
+    history = LagHistory(window=30)
+    history.add(sample(1, 2), 0.0)
+    history.add(sample(1), 31.0)
+    assert history.dump() == LagHistory.load(history.dump()).dump()
+    assert '"t", 1' not in history.dump()
+
+
 def test_a_history_stays_small_however_often_it_is_asked() -> None:
     history = LagHistory(window=30)
     for tick in range(10_000):
