@@ -24,7 +24,7 @@ from streamflow.lag.verdicts import (
 
 WINDOW: Final = 30.0  # seconds that a verdict looks back
 SHORTEST: Final = 10.0  # seconds that a window must cover before it may find fault
-_RESOLUTION: Final = 0.5  # seconds; of samples closer together, the last one stays
+_MOST_SAMPLES: Final = 60  # in a window: of samples closer together, the last one stays
 
 
 class WorkerHealth(StrEnum):
@@ -116,7 +116,7 @@ class LagHistory:
             end = sample.bounds[partition][1]
             owned = partition in group.owned
             window = self._samples.setdefault((group.name, partition), deque())
-            if len(window) > 1 and now - window[-2].time < _RESOLUTION:
+            if len(window) > 1 and now - window[-2].time < self._window / _MOST_SAMPLES:
                 window.pop()
             window.append(PartitionSample(now, position, end, owned))
             while now - window[0].time > self._window:
