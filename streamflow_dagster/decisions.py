@@ -1,31 +1,34 @@
-"""What sensors conclude from what they saw: pure, so that they are tested without Dagster.
+"""What sensors decide: pure, so that they are tested without Dagster.
 
-A sensor that asks for a run must neither ask twice for the same nor forget one that failed. So it
-does not rely on run keys (a used one never launches again): what became of the runs that it had asked
-for tells whether one is on its way, has failed, or is done.
+A sensor that requests a run must neither request the same twice nor forget one that failed. So it does
+not rely on run keys (a used one never launches again): the runs that it requested before show whether
+one is on its way, has failed, or is done.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Final, NamedTuple
 
-# After its last attempt, a sensor asks once an hour: what is broken for long shall not stay so for
-# ever, nor fill the list of runs.
+from pydantic import TypeAdapter
+
+from streamflow.alerting.book import Alert, AlertBook, AlertState
+from streamflow.alerting.rules import GROUP, PART_DOWN, Facts, Thresholds, conditions
+from streamflow.lag.history import GroupLag, LagHistory, WorkerHealth
+from streamflow.lag.measure import LagSample
+from streamflow.lag.verdicts import LagVerdict
+
+# After its last attempt, a sensor requests one run an hour: what stays broken for long must neither be
+# given up nor fill the list of runs.
 GIVING_UP: Final = timedelta(hours=1)
-# A worker joins, leaves and changes partitions in between: one look is no proof.
-PROOF: Final = 2
+
+_ALERTS: Final = TypeAdapter(list[Alert])
 
 
-class Asked(NamedTuple):
-    """A run that a sensor had asked for.
+class RequestedRun(NamedTuple):
+    """A run that a sensor requested.
 
     Attributes:
-        run_id: names it.
-        finished: it has ended.
-        succeeded: and well.
         at: of its last change.
     """
 
@@ -36,118 +39,142 @@ class Asked(NamedTuple):
 
 
 def reason_to_wait(
-    asked: Sequence[Asked], now: datetime, *, attempts: int, pause: timedelta, lost: timedelta
+    requested: Sequence[RequestedRun],
+    now: datetime,
+    *,
+    attempts: int,
+    pause: timedelta,
+    lost: timedelta,
 ) -> str | None:
-    """Why no run may be asked for now; None when one may.
+    """Why no run may be requested now; None when one may.
 
     Args:
-        asked: runs that were asked for before, the latest first.
+        requested: runs that were requested before, the latest first.
         now: the time.
         attempts: how many failures in a row are followed by another attempt at once.
         pause: to the second attempt; doubled with each further one.
         lost: a run that has not changed for so long does not count as on its way.
     """
-    for run in asked:
+    for run in requested:
         if not run.finished and now - run.at < lost:
             return f"run {run.run_id} is on its way"
-    failures = failures_in_a_row(asked)
+    failures = failures_in_a_row(requested)
     if not failures:
         return None
-    since = now - asked[0].at
+    since = now - requested[0].at
     if failures >= attempts:
         wait = GIVING_UP
-        says = f"{failures} runs failed in a row, the last is {asked[0].run_id}: see why"
+        says = f"{failures} runs failed in a row, the last is {requested[0].run_id}: see why"
     else:
         wait = pause * 2 ** (failures - 1)
-        says = f"run {asked[0].run_id} failed"
+        says = f"run {requested[0].run_id} failed"
     if since >= wait:
         return None
-    return f"{says}; asked again in {(wait - since).total_seconds():.0f} s"
+    return f"{says}; requested again in {(wait - since).total_seconds():.0f} s"
 
 
-def failures_in_a_row(asked: Iterable[Asked]) -> int:
-    """How many of the latest runs failed, back to the last that did not. A run that was lost counts."""
+def failures_in_a_row(requested: Iterable[RequestedRun]) -> int:
+    """How many of the latest runs failed in a row. A lost run counts as failed."""
     failures = 0
-    for run in asked:
+    for run in requested:
         if run.succeeded:
             break
         failures += 1
     return failures
 
 
-class WorkerState(StrEnum):
-    """How a worker is, as seen from outside."""
+class WorkerWatch:
+    """How the workers are, from one look of a sensor to the next; kept in the sensor's cursor.
 
-    UP = "up"
-    GONE = "gone"
-    STALLED = "stalled"
+    A worker joins, leaves and gets other partitions in between, so a condition must hold for a while
+    before it counts: that is the `AlertBook`'s work.
 
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen of a worker.
-
-    Attributes:
-        state: as it was told to everybody; changes only with proof.
-        position: sum of its positions.
-        doubt: looks in a row that contradict `state`, and what they say.
-        looks: how many those are.
+    Args:
+        hold: seconds that a condition must hold.
+        window: seconds that verdicts look back.
     """
 
-    state: WorkerState | None
-    position: int
-    doubt: WorkerState | None = None
-    looks: int = 0
+    def __init__(self, hold: float, window: float) -> None:
+        self._window = window
+        self._history = LagHistory(window)
+        self._book = AlertBook(hold)
+        self._groups: dict[str, GroupLag] = {}
 
+    def load(self, cursor: str | None) -> None:
+        """Takes what `dump` gave; begins afresh with a cursor of another release."""
+        try:
+            content = json.loads(cursor or "")
+            alerts = _ALERTS.validate_python(content["alerts"])
+            self._history = LagHistory.load(content["samples"], self._window)
+        except (ValueError, TypeError, KeyError, IndexError):
+            return
+        self._book.restore(alerts)
 
-def look_at(before: Seen | None, *, members: int, position: int, lag: int) -> Seen:
-    """What is known of a worker after another look."""
-    if members == 0:
-        now = WorkerState.GONE
-    elif before is not None and lag > 0 and position == before.position:
-        now = WorkerState.STALLED
-    else:
-        now = WorkerState.UP
-    told = before.state if before is not None else None
-    if now is told:
-        return Seen(told, position)
-    looks = before.looks + 1 if before is not None and before.doubt is now else 1
-    # Nobody waits to hear that all is well at first.
-    if looks >= PROOF or (told is None and now is WorkerState.UP):
-        return Seen(now, position)
-    return Seen(told, position, now, looks)
+    def dump(self) -> str:
+        """As a cursor."""
+        alerts = _ALERTS.dump_python(list(self._book.active.values()), mode="json")
+        return json.dumps({"alerts": alerts, "samples": self._history.dump()})
+
+    def update(self, sample: LagSample, thresholds: Thresholds, now: float) -> list[Alert]:
+        """Takes a sample; returns the alerts that began to fire or were resolved by that."""
+        self._groups = {lag.group.worker: lag for lag in self._history.add(sample, now).values()}
+        down = {
+            worker: f"{lag.group.name} has no member"
+            for worker, lag in self._groups.items()
+            if lag.health is WorkerHealth.GONE
+        }
+        groups = {lag.group.name: lag for lag in self._groups.values()}
+        return self._book.update(conditions(Facts(groups=groups, down=down), thresholds), now)
+
+    def health(self, worker: str) -> WorkerHealth | None:
+        """How a worker is; None while that is in doubt."""
+        lag = self._groups[worker]
+        down = self._book.active.get(f"{PART_DOWN}/{worker}")
+        if down is not None:
+            return WorkerHealth.GONE if down.state is AlertState.FIRING else None
+        trouble = self._book.active.get(f"{GROUP}/{lag.group.name}")
+        if trouble is None or lag.verdict in (LagVerdict.OK, LagVerdict.REWIND):
+            return WorkerHealth.UP
+        return WorkerHealth.STALLED if trouble.state is AlertState.FIRING else None
+
+    def worker_of(self, subject: str) -> str:
+        """The worker that an alert is about, by its name or its group's."""
+        by_group = {lag.group.name: worker for worker, lag in self._groups.items()}
+        return by_group.get(subject, subject)
 
 
 def tables_to_drain(
-    lags: Mapping[str, int], *, worker: WorkerState | None, threshold: int
+    lags: Mapping[str, int], *, worker: WorkerHealth | None, threshold: int
 ) -> tuple[list[str], str]:
-    """Which tables are to be drained, and why, or why none.
+    """Which tables to drain, and why, or why none.
 
     Args:
         lags: offsets that wait, by table.
-        worker: how the loader is.
-        threshold: a lag beyond this is drained although the loader is there.
+        worker: how the loader is; None while that is in doubt.
+        threshold: a lag beyond this is drained although the loader is up.
     """
     waiting = sorted(table for table, lag in lags.items() if lag > 0)
-    if worker in (WorkerState.GONE, WorkerState.STALLED) and waiting:
+    if worker in (WorkerHealth.GONE, WorkerHealth.STALLED) and waiting:
         total = sum(lags[table] for table in waiting)
         return waiting, f"the loader is {worker} and {total:,} offsets wait"
     beyond = [table for table in waiting if lags[table] > threshold]
     if beyond:
-        told = ", ".join(f"{table}: {lags[table]:,}" for table in beyond)
-        return beyond, f"lag is above {threshold:,} ({told})"
+        named = ", ".join(f"{table}: {lags[table]:,}" for table in beyond)
+        return beyond, f"lag is above {threshold:,} ({named})"
     total = sum(lags.values())
     return [], f"{total:,} offsets wait, the loader is {worker or 'not judged yet'}"
 
 
-class LettersSeen(NamedTuple):
-    """How far dead letters were seen: next offset, by ``topic/partition``."""
+class DeadLettersSeen(NamedTuple):
+    """Up to which offset dead letters were seen, by ``topic/partition``."""
 
     positions: dict[str, int]
 
 
-def new_letters(before: LettersSeen | None, now: LettersSeen) -> dict[str, tuple[int, int]]:
-    """The offsets that came since, first and the one after the last, by ``topic/partition``."""
+def new_dead_letters(
+    before: DeadLettersSeen | None, now: DeadLettersSeen
+) -> dict[str, tuple[int, int]]:
+    """The offsets appended since, first and next, by ``topic/partition``."""
     known = before.positions if before is not None else {}
     return {
         place: (known.get(place, 0), end)
@@ -156,34 +183,10 @@ def new_letters(before: LettersSeen | None, now: LettersSeen) -> dict[str, tuple
     }
 
 
-def dump_seen(seen: Mapping[str, Seen]) -> str:
-    """As a cursor."""
-    return json.dumps(
-        {name: [each.state, each.position, each.doubt, each.looks] for name, each in seen.items()}
-    )
-
-
-def load_seen(cursor: str | None) -> dict[str, Seen]:
-    """From a cursor; nothing where it is of another release."""
-    try:
-        found = json.loads(cursor or "{}")
-        return {
-            name: Seen(
-                WorkerState(state) if state else None,
-                int(position),
-                WorkerState(doubt) if doubt else None,
-                int(looks),
-            )
-            for name, (state, position, doubt, looks) in found.items()
-        }
-    except (ValueError, TypeError, AttributeError):
-        return {}
-
-
-def load_letters(cursor: str | None) -> LettersSeen | None:
+def load_dead_letters_seen(cursor: str | None) -> DeadLettersSeen | None:
     """From a cursor; None for none, or one of another release."""
     try:
-        found = json.loads(cursor or "null")
-        return LettersSeen({str(place): int(end) for place, end in found.items()})
+        positions = json.loads(cursor or "null")
+        return DeadLettersSeen({str(place): int(end) for place, end in positions.items()})
     except (ValueError, TypeError, AttributeError):
         return None

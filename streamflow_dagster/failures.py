@@ -1,4 +1,4 @@
-"""StreamFlow's errors as Dagster shows them: one sentence that says what to do."""
+"""StreamFlow's errors as failures of Dagster's steps, and the retries of steps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ import dagster as dg
 
 from streamflow.errors import StreamFlowError, Unavailable
 
-_TRIES = 3
+_RETRIES = 3
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Fails a step with the error's own words. Only an outage is worth another attempt."""
+def as_dagster_failure() -> Iterator[None]:
+    """Fails a step with the error's message. Only an outage is retried."""
     try:
         yield
     except StreamFlowError as error:
@@ -24,9 +24,9 @@ def told() -> Iterator[None]:
 
 
 def retrying() -> dg.RetryPolicy:
-    """How often, and how far apart, a step is tried again."""
+    """The retry policy of every step."""
     return dg.RetryPolicy(
-        max_retries=_TRIES,
+        max_retries=_RETRIES,
         delay=2,
         backoff=dg.Backoff.EXPONENTIAL,
         jitter=dg.Jitter.PLUS_MINUS,

@@ -9,19 +9,21 @@ from confluent_kafka.admin import AdminClient
 
 from streamflow.errors import Unavailable
 from streamflow.kafka.clients import admin
-from streamflow.kafka.offsets import GroupOffsets
+from streamflow.lag.measure import LagReader
 from streamflow.postgres.connections import Connection, session
 from streamflow.registry import load_streams
 from streamflow.settings.orchestration import OrchestrationSettings, load_orchestration_settings
 from streamflow.stream import Stream
 
-_KNOCK_SECONDS = 0.5
+_CONNECT_SECONDS = 0.5
 _STATEMENT_SECONDS = 300
+# The bridge joins no group, and no asset is its work.
+_WORKERS = ("validator", "analytics", "loader")
 
 
 class Platform:
-    """Where everything is. Settings are read each time they are asked for: the stack may start, end
-    and move while the code stays loaded.
+    """Settings, streams and connections. Settings are read each time: the stack may start, end and move
+    while the code stays loaded.
 
     Args:
         load: reads the settings.
@@ -32,7 +34,7 @@ class Platform:
     ) -> None:
         self._load = load
         self._admin: tuple[str, AdminClient] | None = None
-        self._groups: dict[tuple[str, str], GroupOffsets] = {}
+        self._lag: tuple[str, LagReader] | None = None
 
     def settings(self) -> OrchestrationSettings:
         """The settings as they are now."""
@@ -48,14 +50,14 @@ class Platform:
             self._admin = (settings.bootstrap, admin(settings))
         return self._admin[1]
 
-    def group_offsets(self, settings: OrchestrationSettings, group: str) -> GroupOffsets:
-        """What a group has committed; as `admin`, the same reader as long as the broker is."""
-        key = (settings.bootstrap, group)
-        if key not in self._groups:
-            for other in [each for each in self._groups if each[0] != settings.bootstrap]:
-                self._groups.pop(other).close()
-            self._groups[key] = GroupOffsets(settings, group)
-        return self._groups[key]
+    def lag(self, settings: OrchestrationSettings) -> LagReader:
+        """Measures lag; as `admin`, the same reader as long as the broker is."""
+        if self._lag is None or self._lag[0] != settings.bootstrap:
+            if self._lag is not None:
+                self._lag[1].close()
+            reader = LagReader(settings, self.streams(settings), _WORKERS)
+            self._lag = (settings.bootstrap, reader)
+        return self._lag[1]
 
     @contextmanager
     def database(
@@ -69,18 +71,20 @@ class Platform:
         with session(settings, "dagster", statement_timeout=statement_seconds) as connection:
             yield connection
 
-    def knock(self, settings: OrchestrationSettings) -> None:
-        """Finds out within a second that nobody is there, where clients would wait for long.
+    def require_reachable(self, settings: OrchestrationSettings) -> None:
+        """Fails within a second where clients would wait for long.
 
         Raises:
             Unavailable: broker or database does not listen.
-            ConfigurationError: no database is known.
+            ConfigurationError: no database is configured.
         """
-        brokers = [_host_and_port(f"//{each}", 9092) for each in settings.bootstrap.split(",")]
-        if not any(_listens(*each) for each in brokers):
+        brokers = [
+            _host_and_port(f"//{address}", 9092) for address in settings.bootstrap.split(",")
+        ]
+        if not any(_listens(*broker) for broker in brokers):
             raise Unavailable(f"Kafka at {settings.bootstrap} does not answer: is the stack up?")
         host, port = _host_and_port(settings.database, 5432)
-        # A socket's folder instead of a host is the client library's own matter.
+        # A socket directory instead of a host is left to the client library.
         if host and not _listens(host, port):
             raise Unavailable(f"the database at {host}:{port} does not answer: is the stack up?")
 
@@ -92,7 +96,7 @@ def _host_and_port(url: str, default: int) -> tuple[str, int]:
 
 def _listens(host: str, port: int) -> bool:
     try:
-        with socket.create_connection((host, port), _KNOCK_SECONDS):
+        with socket.create_connection((host, port), _CONNECT_SECONDS):
             return True
     except OSError:
         return False

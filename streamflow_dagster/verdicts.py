@@ -1,4 +1,4 @@
-"""What a check concludes from what it measured: pure, so that every red case is a line of a test."""
+"""What checks conclude from what they measured. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import dagster as dg
 
+from streamflow import units
+from streamflow.alerting.rules import Thresholds
 from streamflow.audit.problems import GAPS, ProblemKind
 from streamflow.audit.report import AuditReport
 from streamflow_dagster.defs.quality_sql import Rate
@@ -16,11 +18,11 @@ SHOWN: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Whether all is well, in words and numbers.
+class CheckResult:
+    """Outcome of a check, in words and numbers.
 
     Attributes:
-        says: what, where, how many; with a sample when it is not well.
+        says: what, where, how many; with a sample when it failed.
         severe: later assets would be wrong.
     """
 
@@ -29,8 +31,8 @@ class Verdict:
     severe: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def result(self, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:
-        """As Dagster takes it."""
+    def as_dagster(self, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:
+        """For Dagster."""
         severity = dg.AssetCheckSeverity.ERROR if self.severe else dg.AssetCheckSeverity.WARN
         return dg.AssetCheckResult(
             passed=self.passed,
@@ -55,9 +57,15 @@ def _also_late(report: AuditReport) -> str:
     return "" if report.caught_up else f" (and not yet: {report.waits_for})"
 
 
-def _not_yet(report: AuditReport, metadata: Mapping[str, Any]) -> Verdict:
-    """Nothing wrong was found, but it is too early to say that nothing is."""
-    return Verdict(
+def _judge_audit(
+    report: AuditReport, metadata: Mapping[str, Any], *, wrong: str | None, closed: str
+) -> CheckResult:
+    """Wrong as soon as something is; closed only once everything was audited."""
+    if wrong is not None:
+        return CheckResult(passed=False, says=wrong, metadata=metadata)
+    if report.caught_up:
+        return CheckResult(passed=True, says=closed, metadata=metadata)
+    return CheckResult(
         passed=False,
         severe=False,
         says=f"not yet: {report.waits_for}",
@@ -65,117 +73,107 @@ def _not_yet(report: AuditReport, metadata: Mapping[str, Any]) -> Verdict:
     )
 
 
-def judge_gaps(report: AuditReport, topics: Sequence[str]) -> Verdict:
+def judge_gaps(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether every record of these topics is accounted for, and none was removed before."""
     own = report.of(topics)
-    missing = sum(each.missing for each in own)
-    records = sum(each.records for each in own)
-    problems = [each for each in report.topics if each.topic in topics]
+    missing = sum(partition.missing for partition in own)
+    records = sum(partition.records for partition in own)
+    problems = [problem for problem in report.topics if problem.topic in topics]
     problems += [
         problem
-        for each in own
-        for problem in each.problems
+        for partition in own
+        for problem in partition.problems
         if problem.kind in GAPS or problem.kind is ProblemKind.MISSING
     ]
+    wrong = None
+    if problems:
+        where = ", ".join(dict.fromkeys(problem.place for problem in problems))
+        what = (
+            f"{missing:,} of {records:,} records are not accounted for, in {where}"
+            if missing
+            else f"gaps in {where}"
+        )
+        wrong = f"{what}: first {problems[0]}{_also_late(report)}"
     metadata = {"missing": missing, "records": records, **sample_of([*map(str, problems)])}
-    if not problems:
-        if not report.caught_up:
-            return _not_yet(report, metadata)
-        return Verdict(passed=True, says=f"no gap in {records:,} records", metadata=metadata)
-    where = ", ".join(dict.fromkeys(each.place for each in problems))
-    what = (
-        f"{missing:,} of {records:,} records are not accounted for, in {where}"
-        if missing
-        else f"gaps in {where}"
-    )
-    return Verdict(
-        passed=False, says=f"{what}: first {problems[0]}{_also_late(report)}", metadata=metadata
-    )
+    return _judge_audit(report, metadata, wrong=wrong, closed=f"no gap in {records:,} records")
 
 
-def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> Verdict:
+def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether no record of these topics is accounted for twice."""
     own = report.of(topics)
-    twice = sum(each.twice for each in own)
+    twice = sum(partition.twice for partition in own)
+    records = sum(partition.records for partition in own)
     problems = [
-        problem for each in own for problem in each.problems if problem.kind is ProblemKind.TWICE
+        problem
+        for partition in own
+        for problem in partition.problems
+        if problem.kind is ProblemKind.TWICE
     ]
-    records = sum(each.records for each in own)
+    wrong = None
+    if twice:
+        where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
+        first = problems[0] if problems else "unknown"
+        wrong = (
+            f"{twice:,} of {records:,} records are accounted for twice, in {where}: first {first}"
+        )
     metadata = {
         "twice": twice,
-        "duplicates_avoided": sum(each.duplicate for each in own),
+        "duplicates_avoided": sum(partition.duplicate for partition in own),
         "records": records,
         **sample_of([*map(str, problems)]),
     }
-    if not twice:
-        if not report.caught_up:
-            return _not_yet(report, metadata)
-        return Verdict(passed=True, says=f"no duplicate in {records:,} records", metadata=metadata)
-    where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
-    first = problems[0] if problems else "unknown"
-    return Verdict(
-        passed=False,
-        says=f"{twice:,} of {records:,} records are accounted for twice, in {where}: first {first}",
-        metadata=metadata,
+    return _judge_audit(
+        report, metadata, wrong=wrong, closed=f"no duplicate in {records:,} records"
     )
 
 
-def judge_ledger(report: AuditReport) -> Verdict:
+def judge_ledger(report: AuditReport) -> CheckResult:
     """Whether the ledger closes: the audit of G5."""
     problems = report.problems
-    records = sum(each.records for each in report.partitions)
+    records = sum(partition.records for partition in report.partitions)
     metadata = {
         "problems": report.problem_count,
         "records": records,
-        "stored": sum(each.stored for each in report.partitions),
-        "dead_lettered": sum(each.dead_lettered for each in report.partitions),
-        "duplicates": sum(each.duplicate for each in report.partitions),
+        "stored": sum(partition.stored for partition in report.partitions),
+        "dead_lettered": sum(partition.dead_lettered for partition in report.partitions),
+        "duplicates": sum(partition.duplicate for partition in report.partitions),
         "lost": report.lost,
         "in_open_windows": report.in_open_windows,
         "seconds": round(report.seconds, 3),
         **sample_of([*map(str, problems[:SHOWN])]),
     }
-    if report.closed:
-        says = f"the ledger closes: {records:,} records, each accounted for exactly once"
-        return Verdict(passed=True, says=says, metadata=metadata)
-    if not problems:
-        return _not_yet(report, metadata)
-    return Verdict(
-        passed=False,
-        says=f"the ledger does not close, {report.problem_count:,} problems{_also_late(report)}: first "
-        f"{problems[0]}; see `streamflow audit`",
-        metadata=metadata,
-    )
+    wrong = None
+    if problems:
+        count = f"{report.problem_count:,} problems{_also_late(report)}"
+        wrong = f"the ledger does not close, {count}: first {problems[0]}; see `streamflow audit`"
+    closed = f"the ledger closes: {records:,} records, each accounted for exactly once"
+    return _judge_audit(report, metadata, wrong=wrong, closed=closed)
 
 
-def judge_windows(report: AuditReport) -> Verdict:
+def judge_windows(report: AuditReport) -> CheckResult:
     """Whether window totals equal events, by window and type."""
-    differing = [each for each in report.windows.values() if each.differing]
-    cells = sum(each.cells for each in report.windows.values())
+    windows = report.windows.values()
+    differing = [window for window in windows if window.differing]
+    cells = sum(window.cells for window in windows)
     metadata = {
         "cells": cells,
         "partitions_differing": len(differing),
-        "events": sum(sum(each.events.values()) for each in report.windows.values()),
-        "counted": sum(sum(each.counted.values()) for each in report.windows.values()),
+        "events": sum(sum(window.events.values()) for window in windows),
+        "counted": sum(sum(window.counted.values()) for window in windows),
         "in_open_windows": report.in_open_windows,
-        **sample_of([str(each.differences[0]) for each in differing]),
+        **sample_of([str(window.differences[0]) for window in differing]),
     }
-    if not differing:
-        if not report.caught_up:
-            return _not_yet(report, metadata)
-        says = f"{cells:,} cells of windows equal their events"
-        return Verdict(passed=True, says=says, metadata=metadata)
-    return Verdict(
-        passed=False,
-        says=f"windows differ from events in {len(differing)} partitions{_also_late(report)}: first "
-        f"{differing[0].differences[0]}",
-        metadata=metadata,
-    )
+    wrong = None
+    if differing:
+        count = f"{len(differing)} partitions{_also_late(report)}"
+        wrong = f"windows differ from events in {count}: first {differing[0].differences[0]}"
+    closed = f"{cells:,} cells of windows equal their events"
+    return _judge_audit(report, metadata, wrong=wrong, closed=closed)
 
 
-def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> Verdict:
-    """Whether no address stands in clear text. `found` names rows and columns, never contents."""
-    return Verdict(
+def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> CheckResult:
+    """Whether there is no address in clear text. `found` names rows and columns, never contents."""
+    return CheckResult(
         passed=not found,
         says=f"no clear-text address in {table}"
         if not found
@@ -187,12 +185,12 @@ def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> Verdic
 
 def judge_contract(
     table: str, drifted: Sequence[str], broken: Sequence[str], looked_at: int, rows: int
-) -> Verdict:
+) -> CheckResult:
     """Whether columns and rows are what the contract says."""
     problems = [*drifted, *broken]
-    return Verdict(
+    return CheckResult(
         passed=not problems,
-        says=f"columns of {table} keep the contract, {looked_at:,} of {rows:,} new rows looked at"
+        says=f"columns of {table} keep the contract, {looked_at:,} of {rows:,} new rows were checked"
         if not problems
         else f"{table} breaks the contract in {len(drifted)} columns and {len(broken):,} of "
         f"{looked_at:,} rows: first {problems[0]}",
@@ -206,10 +204,10 @@ def judge_contract(
     )
 
 
-def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timedelta) -> Verdict:
+def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timedelta) -> CheckResult:
     """Whether loading goes on. Nothing to load is no delay."""
     if last is None:
-        return Verdict(
+        return CheckResult(
             passed=lag == 0,
             severe=False,
             says="nothing has been loaded yet" + (f", {lag:,} offsets wait" if lag else ""),
@@ -217,36 +215,45 @@ def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timede
         )
     age = now - last
     passed = age <= limit or lag == 0
-    return Verdict(
+    return CheckResult(
         passed=passed,
         severe=False,
-        says=f"last loaded {_span(age)} ago, {lag:,} offsets wait"
-        + ("" if passed else f"; at most {_span(limit)} is allowed: is the loader running?"),
+        says=f"last loaded {units.duration(age.total_seconds())} ago, {lag:,} offsets wait"
+        + (
+            ""
+            if passed
+            else f"; at most {units.duration(limit.total_seconds())} is allowed: is the loader running?"
+        ),
         metadata={"age_seconds": round(age.total_seconds(), 1), "remaining_lag": lag},
     )
 
 
-def judge_event_age(last: datetime | None, now: datetime, limit: timedelta) -> Verdict:
-    """Whether events of lately are there."""
+def judge_event_age(last: datetime | None, now: datetime, limit: timedelta) -> CheckResult:
+    """Whether there are recent events."""
     if last is None:
-        return Verdict(passed=False, severe=False, says="there is no event yet")
+        return CheckResult(passed=False, severe=False, says="there is no event yet")
     age = now - last
-    return Verdict(
+    return CheckResult(
         passed=age <= limit,
         severe=False,
-        says=f"the latest event happened {_span(age)} ago"
-        + ("" if age <= limit else f"; at most {_span(limit)} is usual: do producers send?"),
+        says=f"the latest event happened {units.duration(age.total_seconds())} ago"
+        + (
+            ""
+            if age <= limit
+            else f"; at most {units.duration(limit.total_seconds())} is usual: do producers send?"
+        ),
         metadata={"age_seconds": round(age.total_seconds(), 1)},
     )
 
 
-def judge_rate(rate: Rate, minutes: int, limit: float, fewest: int) -> Verdict:
-    """Whether dead letters are few. Of a handful of records, no ratio is taken."""
+def judge_rate(rate: Rate, thresholds: Thresholds) -> CheckResult:
+    """Whether dead letters are few. The share among a handful of records says nothing."""
+    limit, minutes = thresholds.dead_letter_ratio, thresholds.dead_letter_minutes
     records = rate.rows + rate.letters
     ratio = rate.letters / records if records else 0.0
-    passed = ratio <= limit or records < fewest
+    passed = ratio <= limit or records < thresholds.dead_letter_records
     codes = ", ".join(f"{number:,} {code}" for code, number in rate.codes[:SHOWN])
-    return Verdict(
+    return CheckResult(
         passed=passed,
         severe=False,
         says=f"{rate.letters:,} of {records:,} records of the last {minutes} minutes are dead letters "
@@ -262,10 +269,10 @@ def judge_rate(rate: Rate, minutes: int, limit: float, fewest: int) -> Verdict:
 
 def judge_volume(
     hours: Sequence[tuple[datetime, int]], factor: float, fewest_hours: int
-) -> Verdict:
+) -> CheckResult:
     """Whether the last whole hour brought about as many events as those before it."""
     if len(hours) <= fewest_hours:
-        return Verdict(
+        return CheckResult(
             passed=True,
             severe=False,
             says=f"unknown yet: {len(hours)} hours of history, {fewest_hours + 1} are needed",
@@ -276,18 +283,10 @@ def judge_volume(
     low, high = usual / factor, usual * factor
     # Where there is usually nothing, anything is usual.
     passed = usual == 0 or low <= last <= high
-    return Verdict(
+    return CheckResult(
         passed=passed,
         severe=False,
         says=f"{last:,} events in the hour from {hour:%Y-%m-%d %H:%M} UTC; usual are {low:,.0f} to "
         f"{high:,.0f} (median {usual:,.0f} of {len(before)} hours)",
         metadata={"events": last, "usual": float(usual), "hours": len(hours)},
     )
-
-
-def _span(age: timedelta) -> str:
-    seconds = age.total_seconds()
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -20,7 +20,7 @@ from streamflow.flow import Batch, Output, Partition
 from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.kafka.unreadable import is_unreadable, pass_over
-from streamflow.lag.loader import loader_lags
+from streamflow.lag.measure import loader_lags
 from streamflow.postgres.connections import session
 from streamflow.postgres.queries import loaded
 from streamflow.postgres.signing_key import SigningKey

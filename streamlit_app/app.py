@@ -35,13 +35,13 @@ async def lifespan(_app: st.App) -> AsyncIterator[None]:
 
 
 async def readyz(_request: Request) -> JSONResponse:
-    """200 while the poller works, with how each source is; a broker that is down is a thing to show
-    and no reason to be restarted."""
+    """200 while the poller works, with how each source is; a broker that is down
+    is shown, and no reason to restart the dashboard."""
     ready, content = serving().state()
     return JSONResponse(content, status_code=200 if ready else 503)
 
 
-# On loopback everybody is operator, so a page of somebody else must not open a session there.
+# On loopback every user is operator, so no foreign page may open a session there.
 app = st.App(
     shell.SCRIPT,
     lifespan=lifespan,

@@ -1,6 +1,6 @@
-"""What the dashboard remembers over a restart: series and alerts, in one file of the state directory.
+"""What outlives a restart of the dashboard: series and alerts, in one file of the state directory.
 
-Without it a new release would begin with empty charts, and tell the webhook again of what it had told.
+Without it a new release would begin with empty charts, and send alerts again.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from typing import Final
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from streamflow.alerting.book import Alert, AlertBook
 from streamflow.errors import Unavailable
-from streamlit_app.alerting.alerts import Alert, AlertBook
 from streamlit_app.measure.series import Kept, Store
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ class Memory:
         self._book = book
 
     def recall(self) -> None:
-        """Brings back what was kept. A file that cannot be used is as good as none, and says so."""
+        """Restores what was kept. A file that cannot be used is ignored, and the log says so."""
         if not self._path.exists():
             return
         try:

@@ -1,7 +1,7 @@
-"""What one server process has, whatever number of sessions it serves: poller, series, alerts, tail.
+"""The running server: poller, series, alerts and tail, shared by all sessions.
 
-Streamlit runs a page's script anew for every session and hands it nothing, so this is found at one
-place: `serving`. It is made before the first session and ended after the last.
+Streamlit reruns a page's script for every session and hands it nothing, so pages call `serving()`. It
+is opened before the first session and closed after the last.
 """
 
 import gc
@@ -13,17 +13,17 @@ from typing import Any, Final
 
 import structlog
 
+from streamflow.alerting.book import Alert, AlertBook
+from streamflow.alerting.rules import Thresholds
+from streamflow.lag.measure import LagReader
 from streamflow.registry import hasher_for, load_streams
-from streamflow.settings import Settings
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
-from streamflow.stream import Stream, reads
-from streamlit_app.alerting.alerts import Alert, AlertBook, Limits
+from streamflow.stream import Stream
 from streamlit_app.alerting.watch import Watch
 from streamlit_app.alerting.webhook import Webhook
 from streamlit_app.measure.dagster import Dagster
 from streamlit_app.measure.demand import Demand
-from streamlit_app.measure.kafka import KafkaSource
-from streamlit_app.measure.poller import Job, Poller
+from streamlit_app.measure.poller import Poller, PollJob
 from streamlit_app.measure.postgres import PostgresSource
 from streamlit_app.measure.probe import Probe
 from streamlit_app.measure.recording import Recorder
@@ -35,10 +35,10 @@ from streamlit_app.records.tail import Search, Tail
 
 log = structlog.get_logger()
 
-_WORKERS: Final = ("validator", "analytics", "loader", "bridge")
+_REFRESH: Final = 5.0  # seconds between two reads of topics and group members
 _KEPT_EVERY: Final = 30.0  # seconds; what a crash may cost of the charts
 
-# The web server's pool: at most 40, which end when they have been idle and others come to work.
+# Of the web server's thread pool, which grows to 40 and shrinks when idle.
 _POOLED: Final = "AnyIO worker thread"
 
 
@@ -66,7 +66,7 @@ class Serving:
     started_at: float = field(default_factory=time.time)
 
     def start(self) -> None:
-        """Begins to measure, where it had ended."""
+        """Restores what was kept, and begins to measure."""
         self.memory.recall()
         self.webhook.start()
         self.poller.start()
@@ -81,7 +81,7 @@ class Serving:
         self.webhook.stop()
 
     def state(self) -> tuple[bool, dict[str, Any]]:
-        """Whether it does its work, and how each source is, for ``/readyz``."""
+        """Readiness, and the state of each source, for ``/readyz``."""
         now = time.time()
         ready = self.poller.running and self.demand.running
         return ready, {
@@ -96,7 +96,7 @@ class Serving:
                 for name, reading in self.poller.readings().items()
             },
             "threads": sum(each.name != _POOLED for each in threading.enumerate()),
-            "looked_at": self.demand.wishes,
+            "looked_at": self.demand.subscriptions,
         }
 
 
@@ -111,32 +111,26 @@ def build(settings: DashboardSettings) -> Serving:
     topics = _topics(streams)
     store = Store()
     recorder = Recorder(store)
-    webhook_url = settings.webhook_url
-    webhook = Webhook(None if webhook_url is None else webhook_url.get_secret_value())
-    limits = Limits(
-        lag_records=settings.alert_lag_records,
-        lag_seconds=settings.alert_lag_seconds,
-        rate_min=settings.alert_rate_min,
-        dead_letter_ratio=settings.alert_dead_letter_ratio,
-        freshness=settings.alert_freshness_seconds,
-    )
-    watch = Watch(streams, recorder, AlertBook(settings.alert_for), limits)
+    webhook = Webhook(settings.webhook_url)
+    watch = Watch(streams, recorder, AlertBook(settings.alert_for), Thresholds.of(settings))
     memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", store, watch.book)
     interval = settings.dashboard_interval
-    kafka = KafkaSource(settings, topics, _groups(settings, streams))
+    kafka = LagReader(settings, streams, refresh=_REFRESH)
     postgres = PostgresSource(settings, streams)
     workers = WorkersSource(settings.workers)
     stack = StackSource(settings.state_dir)
-    jobs: list[Job[Any]] = [
-        Job("kafka", kafka.name, interval, kafka, recorder.take_kafka, kafka.close),
-        Job("postgres", postgres.name, interval, postgres, recorder.take_postgres, postgres.close),
-        Job("workers", "the workers' /metrics", 2 * interval, workers),
-        Job("stack", "the supervisor's status.json", interval, stack),
-        Job("memory", memory.name, _KEPT_EVERY, memory, close=memory),
+    jobs: list[PollJob[Any]] = [
+        PollJob("kafka", kafka.name, interval, kafka, recorder.take_kafka, kafka.close),
+        PollJob(
+            "postgres", postgres.name, interval, postgres, recorder.take_postgres, postgres.close
+        ),
+        PollJob("workers", "the workers' /metrics", 2 * interval, workers),
+        PollJob("stack", "the supervisor's status.json", interval, stack),
+        PollJob("memory", memory.name, _KEPT_EVERY, memory, close=memory),
     ]
     if settings.probes:
         probe = Probe(settings)
-        jobs.append(Job("probe", probe.name, interval, probe, recorder.take_probe, probe.close))
+        jobs.append(PollJob("probe", probe.name, interval, probe, recorder.take_probe, probe.close))
     poller: Poller
 
     def evaluate() -> list[Alert]:
@@ -146,7 +140,7 @@ def build(settings: DashboardSettings) -> Serving:
             webhook.send(alert)
         return watch.book.firing()
 
-    jobs.append(Job("alerts", "the alert rules", interval, evaluate))
+    jobs.append(PollJob("alerts", "the alert rules", interval, evaluate))
     poller = Poller(jobs)
     return Serving(
         settings=settings,
@@ -165,11 +159,6 @@ def build(settings: DashboardSettings) -> Serving:
     )
 
 
-def _groups(settings: Settings, streams: Sequence[Stream]) -> dict[str, Sequence[str]]:
-    """Which topics each consumer group reads."""
-    return {settings.group(worker): reads(worker, streams) for worker in _WORKERS}
-
-
 def _topics(streams: Sequence[Stream]) -> list[str]:
     by_kind = [
         [stream.topic for stream in streams],
@@ -181,41 +170,41 @@ def _topics(streams: Sequence[Stream]) -> list[str]:
 
 
 class _Holder:
-    """The one `Serving` of this process."""
+    """Holds the one `Serving` of this process."""
 
     def __init__(self) -> None:
-        self._found: Serving | None = None
+        self._serving: Serving | None = None
 
     def open(self) -> Serving:
-        """Makes and starts it.
+        """Builds and starts it.
 
         Raises:
             ConfigurationError: a stream or a setting is wrong.
         """
         serving = build(load_dashboard_settings())
         serving.start()
-        # Streamlit collects garbage after every run of a script. What was imported lives for ever:
+        # Streamlit collects garbage after every run of a script. Imported modules never become garbage:
         # frozen, it is not walked each time (ten sessions: 12 % of a core instead of 94 %).
         gc.collect()
         gc.freeze()
-        self._found = serving
+        self._serving = serving
         return serving
 
     def close(self) -> None:
         """Ends it."""
-        if self._found is not None:
-            self._found.stop()
-            self._found = None
+        if self._serving is not None:
+            self._serving.stop()
+            self._serving = None
 
     def __call__(self) -> Serving:
-        """It, for a session.
+        """The running server.
 
         Raises:
             RuntimeError: the script was started without the server around it.
         """
-        if self._found is None:
+        if self._serving is None:
             raise RuntimeError("start the dashboard with `streamflow dashboard`")
-        return self._found
+        return self._serving
 
 
 serving = _Holder()

@@ -1,4 +1,4 @@
-"""The frame around every page: navigation, the strip that tells how everything is, alerts."""
+"""The frame around every page: navigation, status strip, alerts."""
 
 import time
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Final
 
 import streamlit as st
 
+from streamflow import units
 from streamlit_app.access.sign_in import current_identity, require_sign_in, sign_out_control
 from streamlit_app.pages import (
     alerts,
@@ -17,7 +18,6 @@ from streamlit_app.pages import (
     windows,
 )
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show, stamp
 from streamlit_app.ui.markup import Html, Tone, banner, mark, soft
 from streamlit_app.ui.style import CSS, LOGO
@@ -38,7 +38,7 @@ def run() -> None:
     st.logo(LOGO, size="large")
     server = serving()
     signed_in = current_identity(server.settings).role is not None
-    # Also before somebody has signed in, so that the page that was asked for is not forgotten.
+    # Also before sign-in, so that the requested page is kept.
     page = st.navigation(
         [
             st.Page(live.render, title="Live", icon=":material/monitoring:", default=True),
@@ -83,7 +83,7 @@ def run() -> None:
 
 @st.fragment(run_every=1)
 def _strip() -> None:
-    """How everything is, on every page. No I/O: it reads what the poller has."""
+    """The status strip. No I/O: it reads what the poller has."""
     server = serving()
     now = time.time()
     parts = [

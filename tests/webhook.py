@@ -1,4 +1,4 @@
-"""A webhook on 127.0.0.1 that keeps what it is told."""
+"""A webhook on 127.0.0.1 that keeps what is posted to it."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ from typing import Any, Self
 class Webhook:
     """Answers with `status`, at first with `first`; `bodies` holds what was posted, by path."""
 
-    def __init__(self, status: int = 200, first: Iterable[int] = ()) -> None:
+    def __init__(self, status: int = 200, first: Iterable[int] = (), location: str = "") -> None:
         self.status = status
         statuses = iter(first)
         self.bodies: list[tuple[str, Any]] = []
@@ -22,6 +22,8 @@ class Webhook:
                 webhook.bodies.append((self.path, json.loads(body)))
                 self.send_response(next(statuses, webhook.status))
                 self.send_header("Content-Length", "2")
+                if location:
+                    self.send_header("Location", location)
                 self.end_headers()
                 self.wfile.write(b"{}")
 

@@ -15,8 +15,8 @@ from confluent_kafka.admin import AdminClient
 from streamflow.audit.report import Pending, PendingKind
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
+from streamflow.lag.measure import loader_positions, offsets_behind
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.queries import loaded
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
@@ -219,8 +219,7 @@ def _loaded(
     """The loader's positions, once it has reached these targets or time is up."""
 
     def read() -> dict[Partition, int]:
-        found = loaded(connection, settings.group("loader"))
-        return {partition: each.next_offset for partition, each in found.items()}
+        return loader_positions(connection, settings.group("loader"))
 
     _wait_until(deadline, lambda: not _behind("loader", read(), targets))
     return read()
@@ -236,10 +235,7 @@ def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> 
 
     def pending(kind: PendingKind, partitions: Iterator[Partition]) -> list[Pending]:
         found = tuple(partitions)
-        records = sum(
-            bounds[each][1] - (bounds[each][0] if late[each] is None else late[each] or 0)
-            for each in found
-        )
+        records = sum(offsets_behind(late[partition], bounds[partition]) for partition in found)
         return [Pending(kind=kind, worker=worker, records=records, partitions=found)] * bool(found)
 
     return pending(

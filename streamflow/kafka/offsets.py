@@ -1,4 +1,4 @@
-"""Where topics begin and end, how far a group has got, and the lag between the two."""
+"""Where topics begin and end, and what a group has committed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -11,13 +11,12 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
-from streamflow.errors import StreamFlowError, Unavailable
+from streamflow.errors import Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, translated
+from streamflow.kafka.clients import assigned_consumer, kafka_errors, translated
 from streamflow.kafka.position_metadata import LostRange, PositionMetadata
 from streamflow.records import Gap, Log, Position
-from streamflow.settings import GROUPS, Settings
-from streamflow.stream import Stream, reads
+from streamflow.settings import Settings
 from streamflow.windows import Progress
 
 _TIMEOUT = 10.0  # seconds
@@ -230,32 +229,3 @@ def read_position(position: Position) -> int:
     oldest open window's first event, and keeps its real position beside it."""
     progress = Progress.parse(position.offset, position.metadata)
     return position.offset if progress is None else progress.position
-
-
-def group_lags(settings: Settings, streams: Sequence[Stream]) -> dict[str, int | None]:
-    """Offsets between each group's read position and the end of its topics.
-
-    None where unknown, or where nothing was ever committed; 0 where it reads no topic.
-    Counted in offsets, transaction markers included.
-    """
-    client = admin(settings)
-    lags: dict[str, int | None] = {}
-    for worker in ("validator", "analytics", "loader", "bridge"):
-        names = reads(worker, streams)
-        if not names:
-            lags[GROUPS[worker]] = 0
-            continue
-        try:
-            positions = committed(settings, settings.group(worker), partitions_of(client, names))
-            ends = bounds(client, list(positions))
-        except StreamFlowError:
-            positions, ends = {}, {}
-        lags[GROUPS[worker]] = (
-            sum(
-                max(0, ends[partition][1] - read_position(position))
-                for partition, position in positions.items()
-            )
-            if positions
-            else None
-        )
-    return lags

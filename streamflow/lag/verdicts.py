@@ -1,4 +1,4 @@
-"""How far behind a group is, in seconds, and what to call it. Pure.
+"""How far behind a group is, in seconds, and what that means. Pure.
 
 Lag in seconds is the time since the record at the group's position was the end of its partition,
 interpolated between the ends that were seen. Verdicts are Burrow's: no thresholds, only what happened
@@ -25,22 +25,22 @@ class LagTime(NamedTuple):
 
 
 class EndHistory:
-    """When a partition ended where."""
+    """Where a partition ended, and when."""
 
     def __init__(self) -> None:
         self._ends: deque[tuple[float, int]] = deque()
 
     def add(self, time: float, end: int) -> None:
-        """Notes where the partition ended at a time. An end before the last one is of a new topic."""
+        """Records an end offset. One before the last belongs to a recreated topic."""
         if self._ends and end < self._ends[-1][1]:
             self._ends.clear()
         if len(self._ends) > 1 and self._ends[-1][1] == self._ends[-2][1] == end:
-            # While nothing comes, only how long it lasts is of interest.
+            # While nothing is appended, the last point moves on.
             self._ends[-1] = (time, end)
             return
         self._ends.append((time, end))
         if len(self._ends) > _MOST_ENDS:
-            # The older half by every second point: it is interpolated anyway.
+            # Thins out the older half: lag is interpolated anyway.
             old = [self._ends.popleft() for _ in range(_MOST_ENDS // 2)]
             self._ends.extendleft(reversed(old[::2]))
 
@@ -62,8 +62,8 @@ class EndHistory:
         return None
 
 
-class Verdict(StrEnum):
-    """What is the matter with a group or a partition, the worst last."""
+class LagVerdict(StrEnum):
+    """What a lag means for a partition or a group, the worst last."""
 
     UNKNOWN = "UNKNOWN"
     OK = "OK"
@@ -75,25 +75,25 @@ class Verdict(StrEnum):
 
 
 MEANINGS: Final = {
-    Verdict.UNKNOWN: "not measured yet, or nothing was ever committed",
-    Verdict.OK: "keeps up, or catches up",
-    Verdict.WARN: "moves, but its lag grows without a break",
-    Verdict.STALL: "a member owns the partition, and does not move though there is something to read",
-    Verdict.STOP: "nobody reads the partition though there is something to read",
-    Verdict.REWIND: "its position went backwards: an offset reset, or a lost commit",
-    Verdict.ERR: "partitions of the group are in different kinds of trouble",
+    LagVerdict.UNKNOWN: "not measured yet, or nothing was ever committed",
+    LagVerdict.OK: "keeps up, or catches up",
+    LagVerdict.WARN: "moves, but its lag grows without a break",
+    LagVerdict.STALL: "a member owns the partition, and does not move though there is something to read",
+    LagVerdict.STOP: "no member owns the partition though there is something to read",
+    LagVerdict.REWIND: "its position went backwards: an offset reset, or a lost commit",
+    LagVerdict.ERR: "partitions of the group are in different kinds of trouble",
 }
-_BAD: Final = (Verdict.STALL, Verdict.STOP, Verdict.REWIND)
+TROUBLE: Final = (LagVerdict.STALL, LagVerdict.STOP, LagVerdict.REWIND, LagVerdict.ERR)
 
 
-class Observation(NamedTuple):
+class PartitionSample(NamedTuple):
     """A group's partition at one moment.
 
     Attributes:
         time: seconds.
         position: what the group would read next.
         end: of the partition.
-        owned: whether a member of the group has the partition.
+        owned: whether it is assigned to a member of the group.
     """
 
     time: float
@@ -103,7 +103,7 @@ class Observation(NamedTuple):
 
     @property
     def lag(self) -> int:
-        """Offsets between the two."""
+        """In offsets."""
         return max(0, self.end - self.position)
 
 
@@ -118,8 +118,8 @@ def trend(window: Sequence[tuple[float, float]], *, shortest: float) -> float | 
     return linear_regression(times, lags).slope
 
 
-def judge_partition(window: Sequence[Observation], *, shortest: float) -> Verdict:
-    """Burrow's rules on the observations of a sliding window, the oldest first.
+def judge_partition(window: Sequence[PartitionSample], *, shortest: float) -> LagVerdict:
+    """Burrow's rules on the samples of a sliding window.
 
     1. A position that went backwards: REWIND.
     2. A lag of 0 anywhere in the window: OK.
@@ -128,33 +128,33 @@ def judge_partition(window: Sequence[Observation], *, shortest: float) -> Verdic
     5. Everything else: OK.
 
     Args:
-        window: observations, ascending by time.
+        window: samples, the oldest first.
         shortest: seconds that the window must cover before rules 3 and 4 apply.
     """
     if not window:
-        return Verdict.UNKNOWN
+        return LagVerdict.UNKNOWN
     pairs = list(pairwise(window))
     if any(after.position < before.position for before, after in pairs):
-        return Verdict.REWIND
-    if any(each.lag == 0 for each in window):
-        return Verdict.OK
+        return LagVerdict.REWIND
+    if any(sample.lag == 0 for sample in window):
+        return LagVerdict.OK
     first, last = window[0], window[-1]
     if last.time - first.time < shortest:
-        return Verdict.OK
+        return LagVerdict.OK
     if last.position == first.position:
-        return Verdict.STALL if last.owned else Verdict.STOP
+        return LagVerdict.STALL if last.owned else LagVerdict.STOP
     never_shrank = all(after.lag >= before.lag for before, after in pairs)
-    return Verdict.WARN if never_shrank and last.lag > first.lag else Verdict.OK
+    return LagVerdict.WARN if never_shrank and last.lag > first.lag else LagVerdict.OK
 
 
-def judge_group(partitions: Iterable[Verdict]) -> Verdict:
+def judge_group(partitions: Iterable[LagVerdict]) -> LagVerdict:
     """The verdict on a group: the one kind of trouble its partitions have, or ERR for several."""
-    found = set(partitions)
-    bad = [verdict for verdict in _BAD if verdict in found]
-    if len(bad) > 1:
-        return Verdict.ERR
-    if bad:
-        return bad[0]
-    if Verdict.WARN in found:
-        return Verdict.WARN
-    return Verdict.OK if Verdict.OK in found else Verdict.UNKNOWN
+    verdicts = set(partitions)
+    trouble = [verdict for verdict in TROUBLE if verdict in verdicts]
+    if len(trouble) > 1:
+        return LagVerdict.ERR
+    if trouble:
+        return trouble[0]
+    if LagVerdict.WARN in verdicts:
+        return LagVerdict.WARN
+    return LagVerdict.OK if LagVerdict.OK in verdicts else LagVerdict.UNKNOWN

@@ -7,8 +7,9 @@ from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from streamflow.origins import Hosts
+from streamflow.settings.alerting import AlertSettings
 from streamflow.settings.fields import HostNames, Texts, group
-from streamflow.settings.platform import Settings, load_settings_of
+from streamflow.settings.platform import load_settings_of
 
 Role = Literal["viewer", "operator"]
 
@@ -22,10 +23,9 @@ _PARTS = {
 }
 
 _dashboard = group("Dashboard")
-_alerts = group("Alerts")
 
 
-class DashboardSettings(Settings):
+class DashboardSettings(AlertSettings):
     """Everything that can be configured, with what only the dashboard needs."""
 
     dashboard_role: Role | None = _dashboard(
@@ -65,20 +65,6 @@ class DashboardSettings(Settings):
         "where links to Dagster lead, if a browser reaches it elsewhere",
         shown="as `STREAMFLOW_DAGSTER_URL`",
         pattern=r"^https?://",
-    )
-
-    webhook_url: SecretStr | None = _alerts(
-        None, "webhook that alerts and failed runs are posted to, as JSON with a `text`"
-    )
-    alert_for: float = _alerts(15.0, "seconds that a rule must hold before it fires", ge=0)
-    alert_lag_records: float = _alerts(100_000, "records that a group may be behind", gt=0)
-    alert_lag_seconds: float = _alerts(60.0, "seconds that a group may be behind", gt=0)
-    alert_rate_min: float = _alerts(0.0, "events a second that a stream must have; 0 is off", ge=0)
-    alert_dead_letter_ratio: float = _alerts(
-        0.05, "share of dead letters that is too large", gt=0, le=1
-    )
-    alert_freshness_seconds: float = _alerts(
-        300.0, "seconds that a record may wait for the loader", gt=0
     )
 
     @field_validator("worker_urls", mode="before")

@@ -4,11 +4,10 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from streamflow.origins import Hosts
+from streamflow.settings.alerting import AlertSettings
 from streamflow.settings.fields import HostNames, group
-from streamflow.settings.platform import Settings, load_settings_of
+from streamflow.settings.platform import load_settings_of
 
 HOUR_FORMAT: Final = "%Y-%m-%d-%H:%M"
 
@@ -16,10 +15,9 @@ _web = group("Dagster")
 _sensors = group("Dagster: sensors and drains")
 _checks = group("Dagster: checks")
 _tables = group("Dagster: rollups and retention")
-_alerts = group("Alerts")
 
 
-class OrchestrationSettings(Settings):
+class OrchestrationSettings(AlertSettings):
     """Everything that can be configured, with what only Dagster needs."""
 
     sensor_seconds: int = _sensors(30, "seconds between two looks of a sensor", ge=1)
@@ -33,24 +31,15 @@ class OrchestrationSettings(Settings):
         "names under which the webserver is reached besides its own, some with a port, "
         "comma-separated",
     )
-    webhook_url: SecretStr | None = _alerts(
-        None, "webhook that alerts and failed runs are posted to, as JSON with a `text`"
-    )
 
     quality_cron: str = _checks("*/5 * * * *", "when the checks run, as cron writes it")
     audit_patience: float = _checks(15.0, "seconds to let the workers catch up", ge=0)
     audit_records: int = _checks(
         2_000_000, "records above which only those are audited that came since the last proof", ge=0
     )
-    fresh_load_seconds: int = _checks(
-        300, "seconds without a loaded row, while something waits, that are still fresh", ge=1
-    )
     fresh_event_seconds: int = _checks(
         900, "age in seconds of the latest event that is still fresh", ge=1
     )
-    dead_letter_ratio: float = _checks(0.05, "share of dead letters that is allowed", ge=0, le=1)
-    dead_letter_minutes: int = _checks(15, "minutes that the share is taken over", ge=1)
-    dead_letter_records: int = _checks(100, "of fewer records, the share says nothing", ge=1)
     volume_factor: float = _checks(
         4.0, "times above or below the median of the hours before that is unusual", gt=1
     )

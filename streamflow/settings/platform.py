@@ -290,7 +290,9 @@ class Settings(BaseSettings):
 
 def known_names() -> frozenset[str]:
     """The variables of all settings: ``streamflow.toml`` is one file for all processes."""
-    kinds: tuple[type[Settings], ...] = (Settings, *Settings.__subclasses__())
+    kinds = [Settings]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
     return frozenset(str(field.alias) for kind in kinds for field in kind.model_fields.values())
 
 

@@ -1,7 +1,7 @@
-"""Checks of what stands in the tables: no clear-text address, and the contract of each column.
+"""Checks of what is in the tables: no clear-text address, and the contract of each column.
 
-Both look at rows loaded since they last found all well, so that they cost what is new; what was found
-bad is found again until it is mended.
+Both check the rows that were loaded since they last passed, so that they cost only what is new; what
+failed fails again until it is fixed.
 """
 
 import json
@@ -20,10 +20,10 @@ from streamflow.records import Rejection
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.defs import quality_sql as quality
-from streamflow_dagster.failures import told
+from streamflow_dagster.failures import as_dagster_failure
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.standing import standing
-from streamflow_dagster.verdicts import Verdict, judge_clear_text, judge_contract
+from streamflow_dagster.runless import report_runless
+from streamflow_dagster.verdicts import CheckResult, judge_clear_text, judge_contract
 
 CLEAR_TEXT: Final = "no_clear_text_address"
 CONTRACT: Final = "columns_keep_contract"
@@ -43,8 +43,8 @@ def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
             CLEAR_TEXT,
             asset=entry.key,
             blocking=True,
-            description="No e-mail address stands in clear text (G7). Looks at rows loaded since the "
-            "last look that found none.",
+            description="No e-mail address is in clear text (G7). Checks the rows loaded since it last "
+            "passed.",
         )
         for entry in catalog.tables
     ]
@@ -56,11 +56,11 @@ def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
         settings = platform.settings()
         names = {name for stream in catalog.streams for name in stream.private_fields}
         hasher = Hasher(private_fields=names)
-        with told(), platform.database(settings) as connection:
-            yield from standing(
+        with as_dagster_failure(), platform.database(settings) as connection:
+            yield from report_runless(
                 context,
                 (
-                    _look_for_addresses(connection, entry, hasher).result(entry.key, CLEAR_TEXT)
+                    _look_for_addresses(connection, entry, hasher).as_dagster(entry.key, CLEAR_TEXT)
                     for entry in _selected(catalog, context, CLEAR_TEXT)
                 ),
             )
@@ -68,7 +68,7 @@ def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
     return check
 
 
-def _look_for_addresses(connection: Connection, entry: TableEntry, hasher: Hasher) -> Verdict:
+def _look_for_addresses(connection: Connection, entry: TableEntry, hasher: Hasher) -> CheckResult:
     table = entry.table.name
     columns = {
         name: kind.removesuffix(" not null")
@@ -126,8 +126,8 @@ def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
             asset=entry.key,
             blocking=True,
             description="The table has the declared columns; rows of events keep the stream's "
-            "contract. Looks at up to STREAMFLOW_CONTRACT_ROWS of the rows loaded since the last "
-            "look that found none broken.",
+            "contract. Checks up to STREAMFLOW_CONTRACT_ROWS of the rows loaded since it last "
+            "passed.",
         )
         for entry in catalog.tables
     ]
@@ -137,11 +137,13 @@ def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> Iterator[dg.AssetCheckResult]:
         settings = platform.settings()
-        with told(), platform.database(settings) as connection:
-            yield from standing(
+        with as_dagster_failure(), platform.database(settings) as connection:
+            yield from report_runless(
                 context,
                 (
-                    _compare(connection, entry, settings.contract_rows).result(entry.key, CONTRACT)
+                    _compare(connection, entry, settings.contract_rows).as_dagster(
+                        entry.key, CONTRACT
+                    )
                     for entry in _selected(catalog, context, CONTRACT)
                 ),
             )
@@ -149,7 +151,7 @@ def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
     return check
 
 
-def _compare(connection: Connection, entry: TableEntry, most: int) -> Verdict:
+def _compare(connection: Connection, entry: TableEntry, most: int) -> CheckResult:
     table = entry.table.name
     actual = quality.actual_columns(connection, table)
     drifted = column_drifts(entry, actual)
@@ -187,15 +189,15 @@ def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
 
 
 def rejection_of(stream: Stream, row: dict[str, Any]) -> Rejection | None:
-    """Why a stored row is no event any more; None where it is one."""
+    """Why a stored row is no longer a valid event; None where it is one."""
     own = {*ORIGIN_COLUMNS, *TIME_COLUMNS}
     document = {
         name: format_time(value) if name == "timestamp" else value
         for name, value in row.items()
         if name not in own and value is not None
     }
-    found = stream.decoder.decode(orjson.dumps(document, default=str))
-    return found if isinstance(found, Rejection) else None
+    decoded = stream.decoder.decode(orjson.dumps(document, default=str))
+    return decoded if isinstance(decoded, Rejection) else None
 
 
 def _selected(

@@ -9,11 +9,11 @@ from streamflow.audit.ledger import run_audit
 from streamflow.audit.report import AuditReport
 from streamflow.postgres.tables import WINDOW_COUNTS
 from streamflow_dagster.catalog import Catalog, TableEntry
-from streamflow_dagster.failures import told
+from streamflow_dagster.failures import as_dagster_failure
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.standing import standing
+from streamflow_dagster.runless import report_runless
 from streamflow_dagster.verdicts import (
-    Verdict,
+    CheckResult,
     judge_duplicates,
     judge_gaps,
     judge_ledger,
@@ -25,7 +25,7 @@ NO_DUPLICATES: Final = "no_duplicates"
 LEDGER: Final = "ledger_closes"
 WINDOWS: Final = "windows_equal_events"
 
-_TELLS: Final = {
+_DESCRIPTIONS: Final = {
     NO_GAPS: "Each record of each partition is stored, dead-lettered or known as a duplicate.",
     NO_DUPLICATES: "No record is accounted for twice.",
     LEDGER: "The audit (G5): what Kafka holds and what PostgreSQL holds add up, in all topics, and every "
@@ -37,7 +37,7 @@ _TELLS: Final = {
 def ledger_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     """Gaps and duplicates of every table, the ledger, and the windows."""
     specs = [
-        dg.AssetCheckSpec(name, asset=entry.key, blocking=True, description=_TELLS[name])
+        dg.AssetCheckSpec(name, asset=entry.key, blocking=True, description=_DESCRIPTIONS[name])
         for entry in catalog.tables
         for name in _names(entry)
     ]
@@ -47,17 +47,17 @@ def ledger_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
         context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> Iterator[dg.AssetCheckResult]:
         settings = platform.settings()
-        with told():
+        with as_dagster_failure():
             report = run_audit(
                 settings,
                 platform.streams(settings),
                 patience=settings.audit_patience,
                 most=settings.audit_records,
             )
-        yield from standing(
+        yield from report_runless(
             context,
             [
-                _judge(name, report, entry).result(entry.key, name)
+                _judge(name, report, entry).as_dagster(entry.key, name)
                 for entry in catalog.tables
                 for name in _names(entry)
                 if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys
@@ -74,7 +74,7 @@ def _names(entry: TableEntry) -> tuple[str, ...]:
     return (*names, WINDOWS) if entry.table == WINDOW_COUNTS else names
 
 
-def _judge(name: str, report: AuditReport, entry: TableEntry) -> Verdict:
+def _judge(name: str, report: AuditReport, entry: TableEntry) -> CheckResult:
     if name == NO_GAPS:
         return judge_gaps(report, entry.topics)
     if name == NO_DUPLICATES:

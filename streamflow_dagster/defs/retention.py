@@ -11,7 +11,7 @@ from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import OPERATIONS, OWNERS, Catalog, table_key
 from streamflow_dagster.defs.retention_sql import Expired, cutoff, drop_day, expired_days
-from streamflow_dagster.failures import told
+from streamflow_dagster.failures import as_dagster_failure
 from streamflow_dagster.resources import Platform
 
 KEY: Final = dg.AssetKey([OPERATIONS, "events_retention"])
@@ -43,7 +43,7 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
         dropped: list[str] = []
         kept: list[str] = []
         rows = 0
-        with told():
+        with as_dagster_failure():
             for stream in platform.streams(settings):
                 expired = _expired(platform, settings, stream, days)
                 ready = [each for each in expired if not each.held]

@@ -21,7 +21,7 @@ from streamflow_dagster.defs.rollups_sql import (
     roll_causes,
     roll_hours,
 )
-from streamflow_dagster.failures import retrying, told
+from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
 
 HOURLY: Final = dg.AssetKey([ROLLUPS, "hourly_events"])
@@ -121,7 +121,7 @@ def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.
     ) -> dg.MaterializeResult[Any]:
         start, end = context.partition_time_window
         now = platform.settings()
-        with told(), platform.database(now) as connection:
+        with as_dagster_failure(), platform.database(now) as connection:
             rows = sum(
                 roll_hours(connection, stream, start, end).rows for stream in platform.streams(now)
             )
@@ -140,7 +140,7 @@ def _active_users(streams: list[Stream]) -> dg.AssetsDefinition:
     )
     def daily_active_users(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
-        with told(), platform.database(settings) as connection:
+        with as_dagster_failure(), platform.database(settings) as connection:
             done = [
                 roll_active_users(connection, stream)
                 for stream in platform.streams(settings)
@@ -177,7 +177,7 @@ def _bursts(streams: list[Stream]) -> dg.AssetsDefinition:
             settings.burst_failures_overall,
             timedelta(minutes=settings.burst_minutes),
         )
-        with told(), platform.database(settings) as connection:
+        with as_dagster_failure(), platform.database(settings) as connection:
             done = [
                 roll_bursts(connection, stream, wanted)
                 for stream in platform.streams(settings)
@@ -206,7 +206,7 @@ def _causes() -> dg.AssetsDefinition:
     )
     def dead_letters_by_cause(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
-        with told(), platform.database(settings) as connection:
+        with as_dagster_failure(), platform.database(settings) as connection:
             done = roll_causes(connection)
             causes = connection.execute(
                 "SELECT topic, error_code, stage, sum(letters)::bigint, sum(open)::bigint"

@@ -71,7 +71,7 @@ def _hours(settings: OrchestrationSettings) -> dg.ScheduleDefinition:
     ) -> list[dg.RunRequest] | dg.SkipReason:
         try:
             now = platform.settings()
-            platform.knock(now)
+            platform.require_reachable(now)
             with platform.database(now, statement_seconds=45) as connection:
                 hours = {
                     hour

@@ -1,29 +1,30 @@
-"""Sensors: thin shells that look (`observing`), decide (`decisions`) and ask."""
+"""Sensors: thin shells that measure (`observing`), decide (`decisions`) and request runs."""
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import dagster as dg
 
+from streamflow.alerting.book import Alert, AlertState
+from streamflow.alerting.rules import RUN_FAILED, Condition, Severity, Thresholds
+from streamflow.alerting.webhook import body_of, send
 from streamflow.errors import StreamFlowError
+from streamflow.lag.history import WINDOW
+from streamflow.lag.measure import LagSample
 from streamflow.postgres.connections import Connection
 from streamflow.settings.orchestration import OrchestrationSettings
-from streamflow.stream import reads
 from streamflow_dagster import observing
-from streamflow_dagster.alerts import tell
 from streamflow_dagster.catalog import Catalog, table_key, topic_key
 from streamflow_dagster.decisions import (
-    Asked,
-    LettersSeen,
-    Seen,
-    WorkerState,
-    dump_seen,
+    DeadLettersSeen,
+    RequestedRun,
+    WorkerWatch,
     failures_in_a_row,
-    load_letters,
-    load_seen,
-    new_letters,
+    load_dead_letters_seen,
+    new_dead_letters,
     reason_to_wait,
     tables_to_drain,
 )
@@ -31,24 +32,26 @@ from streamflow_dagster.defs.jobs import DRAIN, TRIAGE
 from streamflow_dagster.resources import Platform
 
 LAG: Final = "lag_sensor"
-LETTERS: Final = "dead_letter_sensor"
+DEAD_LETTERS: Final = "dead_letter_sensor"
 HEARTBEAT: Final = "worker_heartbeat_sensor"
 FAILURE: Final = "run_failure_sensor"
 
-# Which runs are whose: by this tag a sensor finds those that it had asked for.
+# Which sensor requested a run: by this tag it finds its own.
 ASKED_BY: Final = "streamflow/asked_by"
 REASON: Final = "streamflow/reason"
 
 _T = TypeVar("_T")
 _REMEMBERED: Final = 20  # runs
 _LOADER: Final = "loader"
+_ATTEMPTS: Final = 3  # to reach the webhook: a tick must not take long
+_LOOKS: Final = 3  # samples that a window holds, however far apart
 
 
 def sensors(catalog: Catalog, settings: OrchestrationSettings) -> list[dg.SensorDefinition]:
     """All sensors, running by default."""
     return [
         _lag(catalog, settings.sensor_seconds),
-        _letters(catalog, settings.sensor_seconds),
+        _dead_letters(catalog, settings.sensor_seconds),
         _heartbeat(catalog, settings.sensor_seconds),
         _failure(settings.sensor_seconds),
     ]
@@ -66,72 +69,65 @@ def _lag(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SensorResult:
-        before = load_seen(context.cursor).get(_LOADER)
-
-        def look(
-            settings: OrchestrationSettings, connection: Connection
-        ) -> tuple[OrchestrationSettings, dict[str, int], Seen]:
-            lags = observing.table_lags(platform, settings, connection, catalog)
-            waiting = sum(lags.values())
-            seen = observing.loader_seen(platform, settings, connection, before, waiting)
-            return settings, lags, seen
-
-        found = _looked(platform, look)
-        if isinstance(found, str):
-            return dg.SensorResult(skip_reason=found, cursor=context.cursor)
-        settings, lags, seen = found
-        cursor = dump_seen({_LOADER: seen})
-        tables, reason = tables_to_drain(lags, worker=seen.state, threshold=settings.drain_lag)
+        measured = _measured(platform, _lag_sample(platform))
+        if isinstance(measured, str):
+            return dg.SensorResult(skip_reason=measured, cursor=context.cursor)
+        settings, sample = measured
+        watch = _watch(settings, context.cursor)
+        watch.update(sample, Thresholds.of(settings), time.time())
+        lags = observing.table_lags(catalog, sample, settings.group(_LOADER))
+        tables, reason = tables_to_drain(
+            lags, worker=watch.health(_LOADER), threshold=settings.drain_lag
+        )
         wait = _wait(context.instance, LAG, settings) if tables else None
         if wait or not tables:
-            return dg.SensorResult(skip_reason=wait or reason, cursor=cursor)
+            return dg.SensorResult(skip_reason=wait or reason, cursor=watch.dump())
         request = dg.RunRequest(
             asset_selection=[table_key(name) for name in tables],
             tags={ASKED_BY: LAG, REASON: reason},
         )
-        return dg.SensorResult(run_requests=[request], cursor=cursor)
+        return dg.SensorResult(run_requests=[request], cursor=watch.dump())
 
     return sensor
 
 
-def _letters(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
+def _dead_letters(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     topics = sorted({stream.dead_letter_topic for stream in catalog.streams})
 
     @dg.sensor(
-        name=LETTERS,
+        name=DEAD_LETTERS,
         job_name=TRIAGE,
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Has dead letters counted by cause when new ones were loaded.",
+        description="Counts dead letters by cause when new ones were loaded.",
     )
     def sensor(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SensorResult:
-        before = load_letters(context.cursor)
+        before = load_dead_letters_seen(context.cursor)
 
-        def look(
+        def measure(
             settings: OrchestrationSettings, connection: Connection
-        ) -> tuple[OrchestrationSettings, LettersSeen, dict[str, int]]:
-            now = LettersSeen(observing.letters_loaded(connection, settings, topics))
-            return settings, now, observing.letter_codes(connection, new_letters(before, now))
+        ) -> tuple[DeadLettersSeen, dict[str, int]]:
+            now = DeadLettersSeen(observing.dead_letters_loaded(connection, settings, topics))
+            return now, observing.dead_letter_codes(connection, new_dead_letters(before, now))
 
-        found = _looked(platform, look)
-        if isinstance(found, str):
-            return dg.SensorResult(skip_reason=found, cursor=context.cursor)
-        settings, now, codes = found
-        failed = failures_in_a_row(_asked(context.instance, LETTERS))
+        measured = _measured(platform, measure)
+        if isinstance(measured, str):
+            return dg.SensorResult(skip_reason=measured, cursor=context.cursor)
+        settings, (now, codes) = measured
+        failed = failures_in_a_row(_requested(context.instance, DEAD_LETTERS))
         if not codes and not failed:
             return dg.SensorResult(
                 skip_reason="no new dead letters", cursor=json.dumps(now.positions)
             )
-        wait = _wait(context.instance, LETTERS, settings)
+        wait = _wait(context.instance, DEAD_LETTERS, settings)
         if wait:
-            # The cursor stays: what has arrived is asked for with the next request.
+            # The cursor stays: what has arrived is part of the next request.
             return dg.SensorResult(skip_reason=wait, cursor=context.cursor)
-        told = ", ".join(f"{number:,} {code}" for code, number in codes.items())
-        request = dg.RunRequest(
-            tags={ASKED_BY: LETTERS, REASON: f"new dead letters: {told}" if told else "again"}
-        )
+        counted = ", ".join(f"{number:,} {code}" for code, number in codes.items())
+        reason = f"new dead letters: {counted}" if counted else "again"
+        request = dg.RunRequest(tags={ASKED_BY: DEAD_LETTERS, REASON: reason})
         return dg.SensorResult(run_requests=[request], cursor=json.dumps(now.positions))
 
     return sensor
@@ -139,7 +135,6 @@ def _letters(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
 
 def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     first = catalog.streams[0]
-    topics = {worker: reads(worker, catalog.streams) for worker in ("validator", "analytics")}
     works_on = {
         "validator": topic_key(first.topics.notifications),
         "analytics": topic_key(first.topics.analytics),
@@ -150,52 +145,39 @@ def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
         name=HEARTBEAT,
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells when a worker is gone, stalled or back: as an observation of the asset it "
-        "works on, and to the webhook.",
+        description="Alerts when a worker is gone, stalled or behind, and when it is back: as an "
+        "observation of the asset it works on, and to the webhook.",
     )
     def sensor(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SensorResult:
-        before = load_seen(context.cursor)
-
-        def look(
-            settings: OrchestrationSettings, connection: Connection
-        ) -> tuple[OrchestrationSettings, dict[str, Seen]]:
-            lag = sum(observing.table_lags(platform, settings, connection, catalog).values())
-            seen = observing.consumers_seen(platform, settings, topics, before)
-            known = before.get(_LOADER)
-            seen[_LOADER] = observing.loader_seen(platform, settings, connection, known, lag)
-            return settings, seen
-
-        found = _looked(platform, look)
-        if isinstance(found, str):
-            return dg.SensorResult(skip_reason=found, cursor=context.cursor)
-        settings, seen = found
-        changed = {name: each for name, each in seen.items() if _is_news(before.get(name), each)}
-        for name, each in changed.items():
-            _tell(context, settings, f"StreamFlow: the {name} is {each.state}", worker=name)
-        return dg.SensorResult(
-            cursor=dump_seen(seen),
-            asset_events=[
+        measured = _measured(platform, _lag_sample(platform))
+        if isinstance(measured, str):
+            return dg.SensorResult(skip_reason=measured, cursor=context.cursor)
+        settings, sample = measured
+        watch = _watch(settings, context.cursor)
+        events = []
+        for alert in watch.update(sample, Thresholds.of(settings), time.time()):
+            worker = watch.worker_of(alert.condition.subject)
+            body = body_of(alert, worker=worker)
+            _notify(context, settings, body)
+            if worker not in works_on:  # a group of earlier settings
+                continue
+            state = str(watch.health(worker) or "unknown")
+            events.append(
                 dg.AssetObservation(
-                    works_on[name],
-                    description=f"the {name} is {each.state}",
-                    metadata={"worker": name, "state": str(each.state)},
+                    works_on[worker],
+                    description=body["text"],
+                    metadata={"worker": worker, "state": state, "alert": alert.condition.key},
                 )
-                for name, each in changed.items()
-            ],
-            skip_reason=", ".join(f"{name} {each.state or '?'}" for name, each in seen.items()),
+            )
+        return dg.SensorResult(
+            cursor=watch.dump(),
+            asset_events=events,
+            skip_reason=", ".join(f"{name} {watch.health(name) or '?'}" for name in works_on),
         )
 
     return sensor
-
-
-def _is_news(before: Seen | None, now: Seen) -> bool:
-    told = before.state if before is not None else None
-    if now.state is told or now.state is None:
-        return False
-    # That all is well at first is no news.
-    return not (told is None and now.state is WorkerState.UP)
 
 
 def _failure(seconds: int) -> dg.SensorDefinition:
@@ -203,8 +185,8 @@ def _failure(seconds: int) -> dg.SensorDefinition:
         name=FAILURE,
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the webhook of STREAMFLOW_WEBHOOK_URL of each run that fails, so of each "
-        "failed blocking check, too.",
+        description="Sends each failed run, and so each failed blocking check, to the webhook of "
+        "STREAMFLOW_WEBHOOK_URL.",
     )
     def sensor(
         context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Platform]
@@ -218,15 +200,25 @@ def _failure(seconds: int) -> dg.SensorDefinition:
             for event in context.get_step_failure_events()
         ]
         reasons = "; ".join(f"{step}: {' '.join(why.split())}" for step, why in causes)
-        told = _tell(
-            context,
-            platform.settings(),
-            f"StreamFlow: run of {run.job_name} failed. {reasons or context.failure_event.message}",
+        condition = Condition(
+            RUN_FAILED,
+            run.job_name,
+            Severity.CRITICAL,
+            f"run of {run.job_name} failed. {reasons or context.failure_event.message}",
+            "open the run in Dagster",
+        )
+        # An event, not a state: no "resolved" follows.
+        now = time.time()
+        alert = Alert(condition, AlertState.FIRING, now, fired_at=now)
+        body = body_of(
+            alert,
             job=run.job_name,
             run_id=run.run_id,
             failed_checks=_failed_checks(context.instance, run.run_id),
         )
-        return None if told else dg.SkipReason("no webhook is set, or it did not take it")
+        if _notify(context, platform.settings(), body):
+            return None
+        return dg.SkipReason("no webhook is configured, or it did not take the alert")
 
     return sensor
 
@@ -236,51 +228,65 @@ def _failed_checks(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, 
         run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ).records
     events = [record.event_log_entry.dagster_event for record in records]
-    found = [event.asset_check_evaluation_data for event in events if event is not None]
+    evaluations = [event.asset_check_evaluation_data for event in events if event is not None]
     return [
         {
-            "asset": each.asset_key.to_user_string(),
-            "check": each.check_name,
-            "says": each.description or "",
+            "asset": evaluation.asset_key.to_user_string(),
+            "check": evaluation.check_name,
+            "says": evaluation.description or "",
         }
-        for each in found
-        if not each.passed
+        for evaluation in evaluations
+        if not evaluation.passed
     ]
 
 
-def _tell(
+def _notify(
     context: dg.SensorEvaluationContext | dg.RunFailureSensorContext,
     settings: OrchestrationSettings,
-    text: str,
-    **details: object,
+    body: dict[str, Any],
 ) -> bool:
-    """Tells the webhook; a deaf one is a line in the sensor's log."""
+    """Sends a body to the webhook, if there is one. A failure is a line in the sensor's log."""
+    if settings.webhook_url is None:
+        return False
     try:
-        return tell(settings, text, **details)
+        send(settings.webhook_url, body, attempts=_ATTEMPTS)
     except StreamFlowError as error:
         context.log.warning(str(error))
         return False
+    return True
 
 
-def _looked(
-    platform: Platform, look: Callable[[OrchestrationSettings, Connection], _T]
-) -> _T | str:
-    """What was seen; or in words why there is nothing to look at."""
+def _watch(settings: OrchestrationSettings, cursor: str | None) -> WorkerWatch:
+    watch = WorkerWatch(settings.alert_for, max(WINDOW, _LOOKS * settings.sensor_seconds))
+    watch.load(cursor)
+    return watch
+
+
+def _lag_sample(
+    platform: Platform,
+) -> Callable[[OrchestrationSettings, Connection], LagSample]:
+    return lambda settings, connection: observing.measure_lag(platform, settings, connection)
+
+
+def _measured(
+    platform: Platform, measure: Callable[[OrchestrationSettings, Connection], _T]
+) -> tuple[OrchestrationSettings, _T] | str:
+    """The settings and what was measured; or why it could not be."""
     try:
         settings = platform.settings()
-        platform.knock(settings)
+        platform.require_reachable(settings)
         seconds = observing.STATEMENT_SECONDS
         with platform.database(settings, statement_seconds=seconds) as connection:
-            return look(settings, connection)
+            return settings, measure(settings, connection)
     except StreamFlowError as error:
         return str(error)
 
 
-def _asked(instance: dg.DagsterInstance, sensor: str) -> list[Asked]:
-    """The runs that a sensor had asked for, the latest first."""
+def _requested(instance: dg.DagsterInstance, sensor: str) -> list[RequestedRun]:
+    """The runs that a sensor requested, the latest first."""
     records = instance.get_run_records(dg.RunsFilter(tags={ASKED_BY: sensor}), limit=_REMEMBERED)
     return [
-        Asked(
+        RequestedRun(
             record.dagster_run.run_id,
             record.dagster_run.is_finished,
             record.dagster_run.is_success,
@@ -292,7 +298,7 @@ def _asked(instance: dg.DagsterInstance, sensor: str) -> list[Asked]:
 
 def _wait(instance: dg.DagsterInstance, sensor: str, settings: OrchestrationSettings) -> str | None:
     return reason_to_wait(
-        _asked(instance, sensor),
+        _requested(instance, sensor),
         datetime.now(UTC),
         attempts=settings.request_attempts,
         pause=timedelta(seconds=settings.sensor_seconds),

@@ -8,7 +8,7 @@ import structlog
 from streamflow.registry import load_streams
 from streamflow_dagster.catalog import OWNERS, TABLES, Catalog, TableEntry, schema_metadata
 from streamflow_dagster.defs.topics import FRESHNESS
-from streamflow_dagster.failures import retrying, told
+from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
 from streaming_workers.drain import Drained, drain
 
@@ -39,7 +39,10 @@ def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
     )
     def table(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
-        with told(), structlog.contextvars.bound_contextvars(asset=entry.key.to_user_string()):
+        with (
+            as_dagster_failure(),
+            structlog.contextvars.bound_contextvars(asset=entry.key.to_user_string()),
+        ):
             done = drain(
                 settings, load_streams(settings), entry.topics, limit=settings.drain_seconds
             )

@@ -21,9 +21,9 @@ from streamflow_dagster.catalog import (
     producer_key,
     schema_metadata,
 )
-from streamflow_dagster.failures import retrying, told
+from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.standing import standing
+from streamflow_dagster.runless import report_runless
 
 # Workers report every half minute, and every five minutes when nothing comes.
 FRESHNESS = dg.FreshnessPolicy.time_window(
@@ -87,7 +87,7 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
-        with told():
+        with as_dagster_failure():
             mended = provision_topics(settings, [entry.spec], TopicsTable(settings))
         for drift in mended:
             context.log.info(_say(drift))
@@ -110,7 +110,7 @@ def _measured(
     topic too long for that, their number stays unknown."""
     name = entry.spec.name
     client = platform.admin(settings)
-    with told():
+    with as_dagster_failure():
         found = bounds(client, partitions_of(client, [name]))
     held = sum(end - first for first, end in found.values())
     metadata: dict[str, Any] = {
@@ -135,7 +135,7 @@ def _measured(
     scanner = Scanner(settings)
     records = size = 0
     try:
-        with told():
+        with as_dagster_failure():
             for partition, (first, end) in found.items():
                 for message in scanner.records(partition, first, end):
                     records += 1
@@ -165,10 +165,10 @@ def topic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
         wanted = {each.asset_key for each in context.selected_asset_check_keys}
         entries = [entry for entry in catalog.topics if entry.key in wanted]
         settings, declared = platform.settings(), [entry.spec for entry in entries]
-        with told():
+        with as_dagster_failure():
             found = drifts(settings, declared)
             whose = owners(settings, declared, TopicsTable(settings)) if found else {}
-        yield from standing(
+        yield from report_runless(
             context, (_result(entry, found, whose.get(entry.spec.name)) for entry in entries)
         )
 

@@ -1,4 +1,4 @@
-"""Checks of what flows: how fresh, how much, and how much of it is dead letters. They warn."""
+"""Checks of traffic: freshness, volume, and the share of dead letters. They warn."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -6,18 +6,19 @@ from typing import Final
 
 import dagster as dg
 
-from streamflow.lag.loader import loader_lags
+from streamflow.alerting.rules import Thresholds
+from streamflow.lag.measure import loader_lags
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import DEAD_LETTERS
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.defs import quality_sql as quality
-from streamflow_dagster.failures import told
+from streamflow_dagster.failures import as_dagster_failure
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.standing import standing
+from streamflow_dagster.runless import report_runless
 from streamflow_dagster.verdicts import (
-    Verdict,
+    CheckResult,
     judge_event_age,
     judge_load_age,
     judge_rate,
@@ -29,24 +30,24 @@ EVENT_AGE: Final = "fresh_by_event_time"
 VOLUME: Final = "volume_as_usual"
 RATE: Final = "few_dead_letters"
 
-_TELLS: Final = {
-    LOAD_AGE: "Rows were loaded lately, or there is nothing to load (STREAMFLOW_FRESH_LOAD_SECONDS).",
-    EVENT_AGE: "The latest event happened lately (STREAMFLOW_FRESH_EVENT_SECONDS).",
+_DESCRIPTIONS: Final = {
+    LOAD_AGE: "Rows were loaded recently, or there is nothing to load (STREAMFLOW_ALERT_FRESHNESS_SECONDS).",
+    EVENT_AGE: "The latest event is recent (STREAMFLOW_FRESH_EVENT_SECONDS).",
     VOLUME: "The last whole hour brought about as many events as the day before it "
     "(STREAMFLOW_VOLUME_FACTOR, STREAMFLOW_VOLUME_HOURS).",
-    RATE: "The share of dead letters is below its limit (STREAMFLOW_DEAD_LETTER_RATIO).",
+    RATE: "The share of dead letters is below its limit (STREAMFLOW_ALERT_DEAD_LETTER_RATIO).",
 }
 _HISTORY: Final = 25  # hours
 _AHEAD: Final = timedelta(minutes=5)
 
 # Takes what a check needs; `_judge` picks by name.
-_Judge = Callable[[], Verdict]
+_Judge = Callable[[], CheckResult]
 
 
 def traffic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     """Freshness, volume and rate."""
     specs = [
-        dg.AssetCheckSpec(name, asset=entry.key, description=_TELLS[name])
+        dg.AssetCheckSpec(name, asset=entry.key, description=_DESCRIPTIONS[name])
         for entry in catalog.tables
         for name in _names(entry)
     ]
@@ -56,13 +57,13 @@ def traffic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
         context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> Iterator[dg.AssetCheckResult]:
         settings = platform.settings()
-        with told(), platform.database(settings) as connection:
+        with as_dagster_failure(), platform.database(settings) as connection:
             for entry in catalog.tables:
                 judges = _judges(platform, settings, connection, entry, catalog)
-                yield from standing(
+                yield from report_runless(
                     context,
                     [
-                        judges[name]().result(entry.key, name)
+                        judges[name]().as_dagster(entry.key, name)
                         for name in _names(entry)
                         if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys
                     ],
@@ -85,34 +86,34 @@ def _judges(
     entry: TableEntry,
     catalog: Catalog,
 ) -> dict[str, _Judge]:
-    def load_age() -> Verdict:
+    def load_age() -> CheckResult:
         group = settings.group("loader")
         lags = loader_lags(platform.admin(settings), connection, group, entry.topics)
         return judge_load_age(
             quality.last_loaded(connection, group, entry.topics),
             quality.database_time(connection),
             sum(lags.values()),
-            timedelta(seconds=settings.fresh_load_seconds),
+            timedelta(seconds=settings.alert_freshness_seconds),
         )
 
-    def event_age() -> Verdict:
+    def event_age() -> CheckResult:
         return judge_event_age(
             quality.last_event(connection, _stream(entry), _AHEAD),
             quality.database_time(connection),
             timedelta(seconds=settings.fresh_event_seconds),
         )
 
-    def volume() -> Verdict:
+    def volume() -> CheckResult:
         now = quality.database_time(connection)
         whole = now.replace(minute=0, second=0, microsecond=0)
         hours = quality.counted_by_hour(connection, _stream(entry), whole, _HISTORY)
         return judge_volume(hours, settings.volume_factor, settings.volume_hours)
 
-    def rate() -> Verdict:
+    def rate() -> CheckResult:
         tables = [each.table for each in catalog.streams]
-        minutes = settings.dead_letter_minutes
-        found = quality.letter_rate(connection, tables, minutes)
-        return judge_rate(found, minutes, settings.dead_letter_ratio, settings.dead_letter_records)
+        thresholds = Thresholds.of(settings)
+        rate = quality.letter_rate(connection, tables, thresholds.dead_letter_minutes)
+        return judge_rate(rate, thresholds)
 
     return {LOAD_AGE: load_age, EVENT_AGE: event_age, VOLUME: volume, RATE: rate}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import structlog
 
+from streamflow import units
 from streamflow.dead_letters.select import Status
 from streamlit_app.access.roles import Identity, require_operator
 from streamlit_app.measure.dagster import REPLAY_JOB, Dagster
 from streamlit_app.records.queries import MOST_COUNTED
-from streamlit_app.ui import units
 
 log = structlog.get_logger()
 

@@ -1,5 +1,5 @@
-"""Who may do what. A viewer looks; an operator may also replay. Every action asks `require` where it
-happens, whatever the page shows."""
+"""Roles: a viewer looks, an operator may also replay. Every action calls `require_operator` itself,
+whatever the page shows."""
 
 import hmac
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ class Forbidden(StreamFlowError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody at the settings.
+    """The user of a session.
 
     Attributes:
         name: for the audit trail.
-        role: None for somebody who must sign in before seeing anything.
+        role: None for a user who must sign in first.
     """
 
     name: str
@@ -38,11 +38,11 @@ def identify(
     token: str | None = None,
     user: Mapping[str, Any] | None = None,
 ) -> Identity:
-    """Who somebody is, by what they signed in with.
+    """The user, by token or by claims of the identity provider.
 
     Args:
-        settings: how one signs in, and where the dashboard listens.
-        token: that was typed in; only for sign-in by token.
+        settings: how users sign in, and where the dashboard listens.
+        token: as entered; only for sign-in by token.
         user: claims of the identity provider, once signed in; only for OIDC.
     """
     if settings.dashboard_sign_in == "none":
@@ -58,7 +58,7 @@ def identify(
     if user is None or not user.get("email"):
         return Identity("anonymous", None)
     email = str(user["email"])
-    # An address that its provider has not verified could be anybody's.
+    # An address that the provider has not verified may belong to another user.
     verified = user.get("email_verified", True) in (True, "true")
     named = email.casefold() in {each.casefold() for each in settings.dashboard_operators}
     # The name goes into tables, where no address may lie (G7).
@@ -67,7 +67,7 @@ def identify(
 
 
 def require_operator(identity: Identity) -> None:
-    """Refuses an action to everybody who may only look.
+    """Rejects an action of a user who is no operator.
 
     Raises:
         Forbidden: the role is not operator.

@@ -1,4 +1,4 @@
-"""Who is at this session, and the form by which to sign in."""
+"""The user of this session, and the sign-in form."""
 
 import time
 
@@ -14,7 +14,7 @@ _PAUSE = 1.0  # seconds after a wrong token: guessing must take long
 
 
 def current_identity(settings: DashboardSettings) -> Identity:
-    """Who this session is, judged anew each time."""
+    """The user of this session, determined at each call."""
     if settings.dashboard_sign_in == "oidc":
         user = st.user.to_dict() if getattr(st.user, "is_logged_in", False) else None
         return identify(settings, user=user)
@@ -22,7 +22,7 @@ def current_identity(settings: DashboardSettings) -> Identity:
 
 
 def require_sign_in(settings: DashboardSettings) -> Identity:
-    """Who this session is; shows the form, and nothing else, to somebody who must sign in first."""
+    """The user of this session; shows only the sign-in form where there must be one first."""
     identity = current_identity(settings)
     if identity.role is None:
         _ask(settings)
@@ -53,14 +53,14 @@ def _ask(settings: DashboardSettings) -> None:
 def _try(settings: DashboardSettings, token: str) -> None:
     if identify(settings, token=token).role is None:
         time.sleep(_PAUSE)
-        st.error("This token is not known here.")
+        st.error("This token is not valid.")
         return
     st.session_state[_TOKEN] = token
     st.rerun()
 
 
 def sign_out_control(settings: DashboardSettings) -> None:
-    """A button to leave, where one has signed in."""
+    """The sign-out button, where users sign in."""
     if settings.dashboard_sign_in == "oidc":
         st.button("Sign out", on_click=st.logout, type="tertiary", icon=":material/logout:")
     elif settings.dashboard_sign_in == "token":

@@ -1,31 +1,28 @@
-"""Alerts leave the house: one POST per change, from a thread of its own, tried again with backoff."""
+"""Sends the dashboard's alerts to the webhook, from a thread of its own."""
 
-import json
 import queue
 import threading
 import time
-import urllib.request
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from http.client import HTTPException
 from typing import Any, Final
 
 import structlog
+from pydantic import SecretStr
 
-from streamlit_app.alerting.alerts import Alert, State
+from streamflow.alerting.book import Alert
+from streamflow.alerting.webhook import body_of, send
+from streamflow.errors import Unavailable
 
 log = structlog.get_logger()
 
-_TIMEOUT: Final = 5.0  # seconds
-_ATTEMPTS: Final = 5
-_FIRST_PAUSE: Final = 0.5  # seconds
+_ATTEMPTS: Final = 6
 _WAITING: Final = 1_000  # alerts
 _KEPT: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class SentAlert:
     """What became of a message."""
 
     at: float
@@ -35,17 +32,17 @@ class Delivery:
 
 
 class Webhook:
-    """Sends alerts to a URL, whose body every chat's incoming webhook understands: it has ``text``.
+    """Queues alerts and sends them one after the other.
 
     Args:
-        url: where to; None sends nothing. It may hold a secret: it is never shown or logged.
+        url: where to; None sends nothing.
     """
 
-    def __init__(self, url: str | None) -> None:
+    def __init__(self, url: SecretStr | None) -> None:
         self._url = url
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING)
         self._ended = threading.Event()
-        self.deliveries: deque[Delivery] = deque(maxlen=_KEPT)
+        self.sent: deque[SentAlert] = deque(maxlen=_KEPT)
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
 
     @property
@@ -54,7 +51,7 @@ class Webhook:
         return self._url is not None
 
     def start(self) -> None:
-        """Begins."""
+        """Begins to send."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -64,7 +61,7 @@ class Webhook:
         self._thread.join(2)
 
     def send(self, alert: Alert) -> None:
-        """Hands an alert over; returns at once."""
+        """Queues an alert; returns at once."""
         if self._url is None:
             return
         try:
@@ -75,44 +72,15 @@ class Webhook:
     def _run(self) -> None:
         while not self._ended.is_set():
             body = self._waiting.get()
-            if body is not None:
-                self._deliver(body)
-
-    def _deliver(self, body: dict[str, Any]) -> None:
-        detail = ""
-        for attempt in range(_ATTEMPTS):
+            if body is None or self._url is None:
+                continue
             try:
-                detail = f"answered {_post(self._url or '', body)}"
-            except (OSError, HTTPException, ValueError) as error:
-                # The text of an error may hold the URL, and the URL a secret.
-                detail = type(error).__name__
-                if self._ended.wait(_FIRST_PAUSE * 2**attempt):
-                    break
+                send(self._url, body, attempts=_ATTEMPTS, stop=self._ended)
+            except Unavailable as error:
+                log.error("webhook_failed", reason=str(error))  # noqa: TRY400 (no traceback needed)
+                detail = str(error)
             else:
-                self.deliveries.append(Delivery(time.time(), body["text"], True, detail))
-                return
-        log.error("webhook_failed", reason=detail)
-        self.deliveries.append(Delivery(time.time(), body["text"], False, detail))
-
-
-def body_of(alert: Alert) -> dict[str, Any]:
-    """The JSON body of an alert."""
-    condition = alert.condition
-    mark = {State.FIRING: "FIRING", State.RESOLVED: "RESOLVED"}.get(alert.state, "PENDING")
-    return {
-        "text": f"[StreamFlow] {mark}: {condition.text}",
-        "state": str(alert.state),
-        "rule": condition.rule,
-        "subject": condition.subject,
-        "severity": str(condition.severity),
-        "action": condition.action,
-        "since": datetime.fromtimestamp(alert.since, UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _post(url: str, body: dict[str, Any]) -> int:
-    request = urllib.request.Request(  # noqa: S310 (configured)
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310 (as above)
-        return int(answer.status)
+                detail = ""
+            self.sent.append(
+                SentAlert(time.time(), body["text"], not detail, detail or "delivered")
+            )

@@ -1,22 +1,18 @@
-"""What Dagster says, by its GraphQL interface: checks and their history, replay runs. And how a replay
-is launched there."""
+"""Dagster by its GraphQL interface: checks and their history, replay runs, and launching them."""
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any, Final
 
-from streamflow.errors import Unavailable, UsageError, cause_of
+from streamflow import http
+from streamflow.errors import Unavailable, UsageError
 
 _TIMEOUT: Final = 8.0  # seconds
 _LAUNCH_TIMEOUT: Final = 60.0  # seconds; a process is started before it answers
 REPOSITORY: Final = "__repository__"
 REPLAY_JOB: Final = "replay_dead_letters"
-# Executions of a check. Each is told twice, by its run and outside of it, so that it stands while
-# workers report new rows (`streamflow_dagster.standing`).
+# Executions of a check. Each is reported twice, by its run and outside of it, so that it stays valid
+# while workers report new rows (`streamflow_dagster.runless`).
 _HISTORY: Final = 40
 
 FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -52,7 +48,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReplayRun:
     """A run of the replay job.
 
     Attributes:
@@ -88,7 +84,7 @@ class Dagster:
         self._public_url = (public_url or url).rstrip("/")
 
     def run_url(self, run_id: str) -> str:
-        """Where people see a run."""
+        """A run's page, for a browser."""
         return f"{self._public_url}/runs/{run_id}"
 
     def checks(self) -> Sequence[Check]:
@@ -132,7 +128,7 @@ class Dagster:
         found = self._ask(f"query History({names}) {{ {parts} }} {_EXECUTION}", values)
         return [found[f"e{number}"] for number in range(len(checks))]
 
-    def run(self, run_id: str) -> Run | None:
+    def run(self, run_id: str) -> ReplayRun | None:
         """A run of the replay job; None where Dagster does not know it.
 
         Raises:
@@ -146,7 +142,7 @@ class Dagster:
 
         Raises:
             Unavailable: Dagster does not answer.
-            UsageError: Dagster refuses; says why.
+            UsageError: Dagster rejects the run configuration.
         """
         location = self._location(job)
         found = self._ask(
@@ -164,7 +160,9 @@ class Dagster:
         if found["__typename"] == "LaunchRunSuccess":
             return str(found["run"]["runId"])
         reasons = [each["message"] for each in found.get("errors", ())]
-        raise UsageError("Dagster refuses: " + ("; ".join(reasons) or found.get("message", "?")))
+        raise UsageError(
+            "Dagster rejects the run: " + ("; ".join(reasons) or found.get("message", "?"))
+        )
 
     def _location(self, job: str) -> str:
         found = self._ask(_LOCATIONS, {})["repositoriesOrError"]
@@ -176,43 +174,40 @@ class Dagster:
     def _ask(
         self, query: str, variables: dict[str, Any], *, timeout: float = _TIMEOUT
     ) -> dict[str, Any]:
-        request = urllib.request.Request(  # noqa: S310 (configured)
-            f"{self.url}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
-        )
+        body = {"query": query, "variables": variables}
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (as above)
-                body = json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read(500).decode("utf-8", "replace")
-            raise Unavailable(f"Dagster at {self.url} answers {error.code}: {text}") from error
-        except (OSError, HTTPException, ValueError) as error:
+            response = http.request("POST", f"{self.url}/graphql", timeout=timeout, json=body)
+            answer = response.json() if response.ok else {}
+        except (Unavailable, ValueError) as error:
             raise Unavailable(
-                f"Dagster does not answer at {self.url} ({cause_of(error)}): start it with `streamflow up`, "
+                f"Dagster does not answer at {self.url} ({error}): start it with `streamflow up`, "
                 "or set STREAMFLOW_DAGSTER_URL"
             ) from error
-        if body.get("errors"):
-            raise Unavailable(f"Dagster at {self.url}: {body['errors'][0]['message']}")
-        data: dict[str, Any] = body["data"]
+        if not response.ok:
+            words = http.first_words(response)
+            raise Unavailable(f"Dagster at {self.url} answers {response.status_code}: {words}")
+        if answer.get("errors"):
+            raise Unavailable(f"Dagster at {self.url}: {answer['errors'][0]['message']}")
+        data: dict[str, Any] = answer["data"]
         return data
 
 
-def _run(found: dict[str, Any]) -> Run:
+def _run(found: dict[str, Any]) -> ReplayRun:
     observed = [
         event
         for event in (found["eventConnection"] or {}).get("events", ())
         if event["__typename"] == "ObservationEvent"
     ]
-    told: dict[str, Any] = observed[-1] if observed else {"description": "", "metadataEntries": ()}
-    return Run(
+    observation: dict[str, Any] = (
+        observed[-1] if observed else {"description": "", "metadataEntries": ()}
+    )
+    return ReplayRun(
         found["runId"],
         found["status"],
         found["startTime"],
         found["endTime"],
-        told["description"] or "",
-        tuple((entry["label"], _text(entry)) for entry in told["metadataEntries"]),
+        observation["description"] or "",
+        tuple((entry["label"], _text(entry)) for entry in observation["metadataEntries"]),
     )
 
 

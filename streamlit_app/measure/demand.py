@@ -1,5 +1,4 @@
-"""Measured while somebody looks: what pages ask for is fetched in the background, once for all
-sessions, and no longer than it is asked for."""
+"""Measured on demand: fetched in the background while a page shows it, once for all sessions."""
 
 import threading
 import time
@@ -8,24 +7,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from streamflow.errors import StreamFlowError
+from streamlit_app.measure.poller import attempt
 from streamlit_app.measure.readings import Reading
 
 T = TypeVar("T")
 
 _THREADS: Final = 3
-_FORGOTTEN: Final = 20.0  # seconds without anybody asking
-_MOST: Final = 200  # readings that are kept
+_FORGOTTEN: Final = 20.0  # seconds after the last `look`
+_MOST: Final = 200  # subscriptions
 _TURN: Final = 0.1  # seconds
-_GLANCE: Final = 0.02  # seconds
+_POLL: Final = 0.02  # seconds
 
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """Something to be looked at.
+    """Something that a page shows.
 
     Attributes:
-        key: what it is; everybody who asks with the same one shares the answer.
+        key: what it is; sessions with the same one share the answer.
         source: what measures, in words.
         interval: seconds between two fetches.
         fetch: measures; may raise StreamFlowError or OSError.
@@ -38,8 +37,8 @@ class Question(Generic[T]):
 
 
 @dataclass(slots=True)
-class _Wish:
-    """What somebody wants to see."""
+class _Subscription:
+    """A question that at least one page shows."""
 
     fetch: Callable[[], Any]
     reading: Reading[Any]
@@ -49,10 +48,10 @@ class _Wish:
 
 
 class Demand:
-    """Fetches what is asked for. `start` before use, `stop` at the end."""
+    """Answers questions. `start` before use, `stop` at the end."""
 
     def __init__(self) -> None:
-        self._wishes: dict[Hashable, _Wish] = {}
+        self._subscriptions: dict[Hashable, _Subscription] = {}
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._wake = threading.Event()
@@ -75,21 +74,23 @@ class Demand:
         return self._thread.is_alive()
 
     @property
-    def wishes(self) -> int:
-        """How many are being looked at."""
-        return len(self._wishes)
+    def subscriptions(self) -> int:
+        """How many questions are being answered."""
+        return len(self._subscriptions)
 
     def look(self, question: Question[T]) -> Reading[T]:
-        """The last answer, at once. It goes on being fetched while it is looked at."""
+        """The last answer, at once. It is fetched again and again while pages keep calling this."""
         now = time.monotonic()
         with self._guard:
-            wish = self._wishes.get(question.key)
-            if wish is None:
+            subscription = self._subscriptions.get(question.key)
+            if subscription is None:
                 first: Reading[T] = Reading(question.source, question.interval)
-                wish = self._wishes[question.key] = _Wish(question.fetch, first, now, now)
+                subscription = self._subscriptions[question.key] = _Subscription(
+                    question.fetch, first, now, now
+                )
                 self._wake.set()
-            wish.asked_at = now
-            return wish.reading
+            subscription.asked_at = now
+            return subscription.reading
 
     def wait(self, question: Question[T], patience: float) -> Reading[T]:
         """As `look`, but waits up to `patience` seconds for the first answer: for a page that is
@@ -100,20 +101,20 @@ class Demand:
             first = reading.measured_at is None and reading.error is None
             if not first or time.monotonic() > deadline:
                 return reading
-            time.sleep(_GLANCE)
+            time.sleep(_POLL)
 
     def refresh(self, key: Hashable) -> None:
-        """Fetches something anew at once: something was changed."""
+        """Fetches again at once, after a change."""
         with self._guard:
-            wish = self._wishes.get(key)
-            if wish is not None:
-                wish.due_at = 0.0
+            subscription = self._subscriptions.get(key)
+            if subscription is not None:
+                subscription.due_at = 0.0
         self._wake.set()
 
     def forget(self, key: Hashable) -> None:
-        """Ends fetching something: whoever asked keeps the answer."""
+        """Stops fetching; answers that were handed out stay valid."""
         with self._guard:
-            self._wishes.pop(key, None)
+            self._subscriptions.pop(key, None)
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -121,38 +122,32 @@ class Demand:
             with self._guard:
                 for key in [
                     key
-                    for key, wish in self._wishes.items()
-                    if now - wish.asked_at > max(_FORGOTTEN, 2 * wish.reading.interval)
-                    and not wish.running
+                    for key, subscription in self._subscriptions.items()
+                    if now - subscription.asked_at
+                    > max(_FORGOTTEN, 2 * subscription.reading.interval)
+                    and not subscription.running
                 ]:
-                    del self._wishes[key]
-                while len(self._wishes) > _MOST:
-                    oldest = min(self._wishes, key=lambda key: self._wishes[key].asked_at)
-                    del self._wishes[oldest]
-                due = [w for w in self._wishes.values() if not w.running and now >= w.due_at]
-                for wish in due:
-                    wish.running = True
-            for wish in due:
-                self._pool.submit(self._fetch, wish)
-            # Without wishes it sleeps until somebody looks.
-            self._wake.wait(_TURN if self._wishes else None)
+                    del self._subscriptions[key]
+                while len(self._subscriptions) > _MOST:
+                    oldest = min(
+                        self._subscriptions, key=lambda key: self._subscriptions[key].asked_at
+                    )
+                    del self._subscriptions[oldest]
+                due = [s for s in self._subscriptions.values() if not s.running and now >= s.due_at]
+                for subscription in due:
+                    subscription.running = True
+            for subscription in due:
+                self._pool.submit(self._fetch, subscription)
+            # Without subscriptions it sleeps until there is one.
+            self._wake.wait(_TURN if self._subscriptions else None)
             self._wake.clear()
 
-    def _fetch(self, wish: _Wish) -> None:
+    def _fetch(self, subscription: _Subscription) -> None:
         began = time.monotonic()
-        before = wish.reading
-        try:
-            sample = wish.fetch()
-        except (StreamFlowError, OSError) as error:
-            reading = before.failed(str(error), time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001 (the edge of a thread: it is shown, and tried again)
-            reading = before.failed(f"{type(error).__name__}: {error}", time.monotonic() - began)
-        else:
-            reading = before.succeeded(sample, time.time(), time.monotonic() - began)
-        took = time.monotonic() - began
+        reading, _ = attempt(subscription.reading, subscription.fetch)
         with self._guard:
-            wish.reading = reading
-            # Nothing that is only looked at may take more than a fifth of anybody's time.
-            wish.due_at = began + max(reading.interval, 5 * took)
-            wish.running = False
+            subscription.reading = reading
+            # A source is busy with this for at most a fifth of the time.
+            subscription.due_at = began + max(reading.interval, 5 * reading.seconds)
+            subscription.running = False
         self._wake.set()

@@ -1,7 +1,7 @@
-"""The one poller of a server: a thread per source measures, whatever number of sessions look.
+"""The one poller of a server: a thread per source, however many sessions there are.
 
-Sessions only read what is here: the last `Reading` of each source, and the series. A source that hangs
-holds up no other; its reading grows old and says so.
+Sessions only read the last `Reading` of each source, and the series. A source that hangs holds up no
+other; its reading grows stale and says so.
 """
 
 import contextlib
@@ -20,21 +20,20 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 3.0  # seconds to wait for a thread at the end
-_BREATH: Final = 0.05  # seconds between two looks, at least
+_PATIENCE: Final = 3.0  # seconds to wait for a thread to end
+_SHORTEST_PAUSE: Final = 0.05  # seconds
 
 
 @dataclass(frozen=True)
-class Job(Generic[T]):
+class PollJob(Generic[T]):
     """Something to be measured again and again.
 
     Attributes:
-        name: for sessions to find its reading.
         source: what measures, in words.
         interval: seconds between two measurements.
-        measure: does it; may raise StreamFlowError or OSError.
+        measure: may raise StreamFlowError or OSError.
         then: takes every reading, also a failed one.
-        close: done at the end, such as giving up what `measure` holds; called in the same thread.
+        close: called at the end, in the same thread.
     """
 
     name: str
@@ -45,10 +44,22 @@ class Job(Generic[T]):
     close: Callable[[], object] | None = None
 
 
+def attempt(before: Reading[T], measure: Callable[[], T]) -> tuple[Reading[T], Exception | None]:
+    """The reading after another measurement, and what that raised: the edge of a thread."""
+    began = time.monotonic()
+    try:
+        sample = measure()
+    except (StreamFlowError, OSError) as error:
+        return before.failed(str(error), time.monotonic() - began), error
+    except Exception as error:  # noqa: BLE001 (it is shown, logged, and tried again)
+        return before.failed(f"{type(error).__name__}: {error}", time.monotonic() - began), error
+    return before.succeeded(sample, time.time(), time.monotonic() - began), None
+
+
 class Poller:
     """Runs jobs, each in a thread of its own, and keeps their last readings."""
 
-    def __init__(self, jobs: list[Job[Any]]) -> None:
+    def __init__(self, jobs: list[PollJob[Any]]) -> None:
         self._jobs = jobs
         self._readings: dict[str, Reading[Any]] = {
             job.name: Reading(job.source, job.interval) for job in jobs
@@ -81,37 +92,31 @@ class Poller:
         return self._readings[name]
 
     def readings(self) -> dict[str, Reading[Any]]:
-        """The last reading of every job."""
+        """The last reading of every job, by its name."""
         return dict(self._readings)
 
-    def _run(self, job: Job[Any]) -> None:
+    def _run(self, job: PollJob[Any]) -> None:
         failing = False
         due = time.monotonic()
         while not self._ended.is_set():
-            began = time.monotonic()
-            before = self._readings[job.name]
-            try:
-                sample = job.measure()
-            except (StreamFlowError, OSError) as error:
-                reading = before.failed(str(error), time.monotonic() - began)
-                if not failing:
-                    log.warning("source_failed", source=job.source, reason=str(error))
-            except Exception as error:
-                reading = before.failed(f"{type(error).__name__}", time.monotonic() - began)
-                if not failing:
-                    log.exception("source_broken", source=job.source)
-            else:
-                reading = before.succeeded(sample, time.time(), time.monotonic() - began)
-                if failing:
-                    log.info("source_back", source=job.source)
+            reading, error = attempt(self._readings[job.name], job.measure)
+            if error is None and failing:
+                log.info("source_back", source=job.source)
+            elif error is not None and not failing:
+                expected = isinstance(error, (StreamFlowError, OSError))
+                log.warning(
+                    "source_failed",
+                    source=job.source,
+                    reason=reading.error,
+                    exc_info=None if expected else error,
+                )
             failing = reading.error is not None
             self._readings[job.name] = reading
             if job.then is not None:
                 job.then(reading, time.time())
-            # By the clock, so that no second is left out because each look comes a little later;
-            # looks that were missed are not made up for.
+            # By the clock, so that delays do not add up; missed measurements are not made up for.
             now = time.monotonic()
-            due = max(due + job.interval, now + _BREATH)
+            due = max(due + job.interval, now + _SHORTEST_PAUSE)
             self._ended.wait(due - now)
         if job.close is not None:
             with contextlib.suppress(Exception):

@@ -1,5 +1,5 @@
-"""What the database says: rows, latency of the newest ones, dead letters. Cheap however many rows
-there are: each query reads a position table, an index, or the end of the newest day."""
+"""Measures the database: rows, latency of the newest ones, dead letters. Cheap however many rows there
+are: each query reads a position table, an index, or the end of the newest day."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from streamflow.stream import Stream
 _TIMEOUT: Final = 5  # seconds; of a statement
 _SAMPLE: Final = 5_000  # rows
 _LOOK_BACK: Final = 3  # seconds of loading that the latency is taken of
-_SELDOM: Final = 5.0  # seconds between two looks at what changes seldom
+_SELDOM: Final = 5.0  # seconds between two queries of what rarely changes
 _SHARE: Final = 20  # a query that took so long is asked again after that many times as long
 
 
@@ -27,7 +27,7 @@ class Latency(NamedTuple):
     """Latencies of the rows just loaded, in seconds.
 
     Attributes:
-        rows: how many rows were looked at.
+        rows: how many rows were sampled.
         event: p50 and p99 from event time to load time.
         append: p50 and p99 from the broker's time to load time; None without broker times.
         newest: the newest event time among them.
@@ -47,9 +47,9 @@ class PostgresSample:
         loaded: how far the loader is, by partition.
         loaded_at: when the loader last moved.
         latency: of the stream's rows loaded just now, by stream; absent where none was.
-        letters: dead letters by code.
+        dead_letters: dead letters by code.
         statuses: dead letters by status.
-        refused: dead letters by the topic of the record that failed.
+        rejected_from: dead letters by the topic of the record that failed.
         duplicates: recognised duplicates by topic.
         size: of the database, in bytes.
         connections: open now.
@@ -59,24 +59,29 @@ class PostgresSample:
     loaded: Mapping[Partition, Loaded]
     loaded_at: datetime | None
     latency: Mapping[str, Latency]
-    letters: Mapping[str, int]
+    dead_letters: Mapping[str, int]
     statuses: Mapping[str, int]
-    refused: Mapping[str, int]
+    rejected_from: Mapping[str, int]
     duplicates: Mapping[str, int]
     size: int
     connections: int
     version: str
 
+    def position(self, partition: Partition) -> int | None:
+        """The loader's position; None where it has read nothing yet."""
+        loaded = self.loaded.get(partition)
+        return None if loaded is None else loaded.next_offset
+
     def records(self, topic: str) -> int:
-        """Records of a topic that were read."""
+        """Records of a topic that the loader has read."""
         return sum(each.records for (name, _), each in self.loaded.items() if name == topic)
 
     def rejected(self, topic: str) -> int:
-        """Records of a topic that became no row of its table."""
+        """Those of them that were not stored in its table."""
         return sum(each.rejected for (name, _), each in self.loaded.items() if name == topic)
 
     def stored(self, topic: str) -> int:
-        """Rows that a topic's records became."""
+        """Rows that were stored of a topic's records."""
         return self.records(topic) - self.rejected(topic) - self.duplicates.get(topic, 0)
 
 
@@ -111,7 +116,7 @@ class PostgresSource:
 
     Args:
         settings: where it is.
-        streams: whose tables are looked at.
+        streams: whose tables are measured.
     """
 
     name = "PostgreSQL"
@@ -155,7 +160,7 @@ class PostgresSource:
         if now >= self._ask_counts_at:
             self._counts = _nested(connection.execute(_COUNTS).fetchall())
             took = time.monotonic() - now
-            # Few letters are counted with every sample; many of them seldom.
+            # Few dead letters are counted with every sample; many of them rarely.
             self._ask_counts_at = now + took * _SHARE
         if now >= self._ask_server_at:
             self._server = connection.execute(_SERVER).fetchone() or self._server
@@ -165,9 +170,9 @@ class PostgresSource:
             loaded=loaded(connection, group),
             loaded_at=row[0] if row else None,
             latency=self._latencies(connection),
-            letters=self._counts.get("letters", {}),
+            dead_letters=self._counts.get("letters", {}),
             statuses=self._counts.get("statuses", {}),
-            refused=self._counts.get("refused", {}),
+            rejected_from=self._counts.get("refused", {}),
             duplicates=self._counts.get("duplicates", {}),
             size=size,
             connections=connections,
@@ -191,7 +196,7 @@ class PostgresSource:
 
 
 def open_reader(settings: Settings, name: str) -> Connection:
-    """A connection that can change nothing, and waits for nothing long.
+    """A read-only connection whose statements time out soon.
 
     Raises:
         Unavailable: the database does not answer.

@@ -1,6 +1,6 @@
 """The end-to-end probe: a record a second on a topic of its own, sent and received by this process.
 
-It tells what no worker's metric can: that the broker takes a record now, and hands it out again.
+It shows what no worker's metric can: that the broker takes a record now, and delivers it.
 """
 
 import contextlib
@@ -64,10 +64,10 @@ class Probe:
         self._sent = self._lost = 0
 
     def __call__(self) -> ProbeSample:
-        """Sends one, and waits a moment for it.
+        """Sends a record, and waits a moment for it.
 
         Raises:
-            Unavailable: the broker did not take it, or has not given it back yet.
+            Unavailable: the broker did not take it, or has not delivered it yet.
         """
         with kafka_errors():
             self._open()
@@ -75,9 +75,9 @@ class Probe:
         self._send(key)
         self._receive(key)
         now = time.monotonic()
-        overdue = [each for each, sent in self._waiting.items() if now - sent > _LOST_AFTER]
-        for each in overdue:
-            del self._waiting[each]
+        overdue = [probe for probe, sent in self._waiting.items() if now - sent > _LOST_AFTER]
+        for probe in overdue:
+            del self._waiting[probe]
             self._lost += 1
         if key in self._waiting:
             raise Unavailable(

@@ -1,4 +1,4 @@
-"""Measured values: nothing is shown without when it was measured, by what, and why it is missing.
+"""Measured values, each with its time, its source and why it is missing.
 
 A `Reading` is the last sample of one source; a `Figure` is one value out of it. Pure.
 """
@@ -72,7 +72,7 @@ class Reading(Generic[T]):
         return Figure(value, self.measured_at, self.source, self.interval, self.error)
 
     def is_current(self, now: float) -> bool:
-        """Whether the sample tells the present."""
+        """Whether the sample is from the last three intervals and no attempt failed since."""
         return (
             self.error is None
             and self.measured_at is not None
@@ -80,7 +80,7 @@ class Reading(Generic[T]):
         )
 
     def current(self, now: float) -> T | None:
-        """The sample, if it tells the present."""
+        """The sample, if it is current."""
         return self.sample if self.is_current(now) else None
 
     def succeeded(self, sample: T, at: float, seconds: float) -> "Reading[T]":

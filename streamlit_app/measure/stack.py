@@ -1,4 +1,4 @@
-"""What the supervisor says of the parts: state and restarts, from its file."""
+"""State and restarts of the stack's parts, from the supervisor's file."""
 
 import time
 from collections.abc import Sequence

@@ -1,22 +1,19 @@
-"""What the workers say of themselves: readiness, and their metrics over the last seconds."""
+"""The workers' own readiness, and their metrics over the last seconds."""
 
 import math
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamflow.errors import cause_of
+from streamflow import http
+from streamflow.errors import Unavailable
 
 _TIMEOUT: Final = 1.5  # seconds
 _SPAN: Final = 10.0  # seconds that rates and percentiles are taken over
-_LONGEST_REASON: Final = 300  # characters
 
 # Counters by (name, label), and the cumulative counts of the end-to-end histogram by upper bound.
 _Counters = dict[tuple[str, str], float]
@@ -28,13 +25,13 @@ class WorkerState:
     """A worker at one moment.
 
     Attributes:
-        url: where it was asked.
-        answers: whether it did.
-        ready: whether it says that it does its work.
-        reason: why not.
+        url: of its health port.
+        answers: whether it does.
+        ready: whether it says so.
+        reason: why it is not ready, or does not answer.
         rate_in: records consumed per second; None before two samples.
         rate_out: records produced, or rows loaded, per second, by destination.
-        rejected: records refused since it started, by code.
+        rejected: records rejected since it started, by code.
         latency: p50 and p99 in seconds from the broker's time to the end of processing, as upper
             bounds of the histogram's buckets; None where nothing came.
         memory: resident bytes.
@@ -87,19 +84,17 @@ class _Worker:
 
     def ask(self) -> WorkerState:
         try:
-            ready, reason = _probe(f"{self._url}/ready")
-            with urllib.request.urlopen(f"{self._url}/metrics", timeout=_TIMEOUT) as answer:  # noqa: S310 (configured)
-                text = answer.read().decode()
-        except (OSError, HTTPException) as error:
+            readiness = http.request("GET", f"{self._url}/ready", timeout=_TIMEOUT)
+            counters, buckets = _metrics(f"{self._url}/metrics")
+        except Unavailable as error:
             self._seen.clear()
             return WorkerState(
                 name=self._name,
                 url=self._url,
                 answers=False,
                 ready=False,
-                reason=f"does not answer: {cause_of(error)}",
+                reason=f"does not answer: {error}",
             )
-        counters, buckets = _parse(text)
         now = time.monotonic()
         started = counters.get(("process_start_time_seconds", ""))
         if self._seen and self._seen[-1][1].get(("process_start_time_seconds", "")) != started:
@@ -113,8 +108,8 @@ class _Worker:
             name=self._name,
             url=self._url,
             answers=True,
-            ready=ready,
-            reason=reason,
+            ready=readiness.ok,
+            reason="" if readiness.ok else http.first_words(readiness),
             rate_in=_rate(counters, earlier, "streamflow_records_in_total", span),
             rate_out={
                 label: (value - earlier.get((name, label), 0.0)) / span
@@ -131,20 +126,13 @@ class _Worker:
         )
 
 
-def _probe(url: str) -> tuple[bool, str]:
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT):  # noqa: S310 (configured)
-            return True, ""
-    except urllib.error.HTTPError as error:
-        with error:
-            body = error.read(4096).decode("utf-8", "replace")
-            return False, " ".join(body.split())[:_LONGEST_REASON]
-
-
-def _parse(text: str) -> tuple[_Counters, _Buckets]:
+def _metrics(url: str) -> tuple[_Counters, _Buckets]:
+    answer = http.request("GET", url, timeout=_TIMEOUT)
+    if not answer.ok:
+        raise Unavailable(f"{url} has status {answer.status_code}")
     counters: _Counters = {}
     buckets: _Buckets = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
             if sample.name == "streamflow_end_to_end_seconds_bucket":
                 buckets[float(sample.labels["le"])] = sample.value

@@ -1,12 +1,13 @@
-"""Alerts: what fires, what fired, by which rules, and whether somebody was told."""
+"""Alerts: what fires, what was resolved, the rules, and what was sent to the webhook."""
 
 import time
 
 import streamlit as st
 
-from streamlit_app.alerting.alerts import Alert, Severity, State
+from streamflow import units
+from streamflow.alerting.book import Alert, AlertState
+from streamflow.alerting.rules import Severity
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show
 from streamlit_app.ui.markup import Html, Tone, chip, code, empty, mark, soft, table
 
@@ -29,13 +30,13 @@ def _now() -> None:
     with st.container(border=True, key="card-active"):
         st.subheader("Now", anchor=False)
         active = sorted(
-            book.active.values(), key=lambda each: (each.state is State.PENDING, each.since)
+            book.active.values(), key=lambda each: (each.state is AlertState.PENDING, each.since)
         )
         if not active:
             show(
                 Html(
                     f'<div class="sf sf-empty"><b>{mark(Tone.GOOD, "Nothing is wrong")}</b>'
-                    "The rules below are judged every second.</div>"
+                    "The rules below are evaluated every second.</div>"
                 )
             )
         else:
@@ -75,12 +76,12 @@ def _now() -> None:
                 )
             )
     with right, st.container(border=True, key="card-webhook", height="stretch"):
-        st.subheader("Told by webhook", anchor=False)
+        st.subheader("Sent to the webhook", anchor=False)
         _deliveries(server)
 
 
 def _state(alert: Alert) -> Html:
-    if alert.state is State.PENDING:
+    if alert.state is AlertState.PENDING:
         return chip(Tone.IDLE, "pending", "holds, but not for long enough yet")
     severe = alert.condition.severity is Severity.CRITICAL
     return chip(Tone.BAD if severe else Tone.WARN, "firing")
@@ -88,10 +89,10 @@ def _state(alert: Alert) -> Html:
 
 def _deliveries(server: Serving) -> None:
     if not server.webhook.configured:
-        show(empty("No webhook is configured", "Set STREAMFLOW_WEBHOOK_URL to be told of changes."))
+        show(empty("No webhook is configured", "Set STREAMFLOW_WEBHOOK_URL to send alerts there."))
         return
     now = time.time()
-    sent = list(server.webhook.deliveries)[::-1][:20]
+    sent = list(server.webhook.sent)[::-1][:20]
     if not sent:
         show(
             empty(
@@ -115,7 +116,7 @@ def _deliveries(server: Serving) -> None:
 
 
 def _rules(server: Serving) -> None:
-    limits = server.watch.limits
+    thresholds = server.watch.thresholds
     hold = units.duration(server.watch.book.hold)
     rows = (
         ("part down", "broker, database, worker or supervised part does not do its work", "—", ""),
@@ -123,31 +124,31 @@ def _rules(server: Serving) -> None:
         (
             "lag records",
             "a group is further behind than",
-            units.count(limits.lag_records),
+            units.count(thresholds.lag_records),
             "STREAMFLOW_ALERT_LAG_RECORDS",
         ),
         (
             "lag seconds",
             "a group is longer behind than",
-            units.duration(limits.lag_seconds),
+            units.duration(thresholds.lag_seconds),
             "STREAMFLOW_ALERT_LAG_SECONDS",
         ),
         (
             "rate",
             "a stream gets less than",
-            units.rate(limits.rate_min) if limits.rate_min else "off",
+            units.rate(thresholds.rate_min) if thresholds.rate_min else "off",
             "STREAMFLOW_ALERT_RATE_MIN",
         ),
         (
             "dead letters",
-            "share of records refused in 5 min is above",
-            units.percent(limits.dead_letter_ratio),
+            f"share of records rejected in {thresholds.dead_letter_minutes} min is above",
+            units.percent(thresholds.dead_letter_ratio),
             "STREAMFLOW_ALERT_DEAD_LETTER_RATIO",
         ),
         (
             "freshness",
             "records wait and nothing is loaded for longer than",
-            units.duration(limits.freshness),
+            units.duration(thresholds.freshness),
             "STREAMFLOW_ALERT_FRESHNESS_SECONDS",
         ),
     )

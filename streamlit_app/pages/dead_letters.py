@@ -6,6 +6,7 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
+from streamflow import units
 from streamflow.dead_letters.select import Status
 from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
@@ -13,7 +14,7 @@ from streamflow.records import Origin
 from streamflow.registry import hasher_for
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Reading
-from streamlit_app.pages.event_trace import render_way
+from streamlit_app.pages.event_trace import render_trace
 from streamlit_app.pages.replay_form import render_history, render_replay_form
 from streamlit_app.records.masking import as_text
 from streamlit_app.records.pinned import Filter, PinnedList
@@ -26,7 +27,7 @@ from streamlit_app.records.queries import (
     letters_over_time,
 )
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import charts, units
+from streamlit_app.ui import charts
 from streamlit_app.ui.components import show, span_control, trouble
 from streamlit_app.ui.markup import Html, Tone, banner, code, empty, mark, soft, table
 
@@ -296,7 +297,7 @@ def _first_ticked(server: Serving, pinned: PinnedList | None) -> None:
         st.caption(f"{letter.truncated}. What was cut cannot be replayed.")
     with st.expander(f"Headers ({len(letter.headers)})"):
         show(table(("name", "value"), letter.headers))
-    render_way(server, letter.origin)
+    render_trace(server, letter.origin)
 
 
 def _letter_question(server: Serving, id_: Origin) -> Question[DeadLetter | None]:

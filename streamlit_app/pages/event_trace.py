@@ -1,23 +1,23 @@
-"""The way of one event through the pipeline: topic, notification or dead letter, row, window."""
+"""One event through the pipeline: topic, notification or dead letter, row, window."""
 
 from functools import partial
 from typing import Any
 
 import streamlit as st
 
+from streamflow import units
 from streamflow.records import Origin
 from streamlit_app.measure.demand import Question
 from streamlit_app.records.queries import Trace, trace
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show
-from streamlit_app.ui.markup import Html, Tone, banner, code, soft, text, way
+from streamlit_app.ui.markup import Html, Tone, banner, code, soft, text, timeline
 
 
-def render_way(server: Serving, origin: Origin) -> None:
-    """Shows it, and goes on looking while it is on the screen."""
+def render_trace(server: Serving, origin: Origin) -> None:
+    """Shows it, updated while it is on the screen."""
     server.demand.wait(_question(server, origin), 1.5)
-    _way(origin)
+    _trace(origin)
 
 
 def _question(server: Serving, origin: Origin) -> Question[Trace]:
@@ -26,15 +26,15 @@ def _question(server: Serving, origin: Origin) -> Question[Trace]:
 
 
 @st.fragment(run_every=2)
-def _way(origin: Origin) -> None:
-    """No I/O: what was asked for is fetched in the background."""
+def _trace(origin: Origin) -> None:
+    """No I/O: fetched in the background."""
     reading = serving().demand.look(_question(serving(), origin))
     if reading.error is not None:
         show(banner(Tone.BAD, "The database does not answer", reading.error))
     if reading.sample is None:
-        show(soft("looking …"))
+        show(soft("loading …"))
         return
-    show(way(_steps(reading.sample)))
+    show(timeline(_steps(reading.sample)))
 
 
 def _steps(found: Trace) -> list[tuple[Tone, str, object]]:
@@ -46,7 +46,7 @@ def _steps(found: Trace) -> list[tuple[Tone, str, object]]:
             Html(f"{code(str(origin))} {soft('its identity from here on')}"),
         )
     ]
-    steps += [_letter_step(letter) for letter in found.letters]
+    steps += [_dead_letter_step(letter) for letter in found.letters]
     if found.replay is not None:
         at = f"{found.replay['topic']}/{found.replay['partition']}/{found.replay['offset']}"
         attempt = f"attempt {found.replay['attempt']}, sent again as"
@@ -58,22 +58,22 @@ def _steps(found: Trace) -> list[tuple[Tone, str, object]]:
         if found.windows:
             steps += [_window_step(window) for window in found.windows]
         else:
-            steps.append((Tone.IDLE, "Window", soft("not closed yet: it waits for stragglers")))
+            steps.append((Tone.IDLE, "Window", soft("not closed yet: it waits for late events")))
     elif not found.letters:
         steps.append((Tone.IDLE, "Row", soft("not loaded yet")))
     if found.duplicates:
-        many = f"{len(found.duplicates)} more record(s) told the same event; none was stored twice"
+        many = f"{len(found.duplicates)} more record(s) of the same event; none was stored twice"
         steps.append((Tone.IDLE, "Duplicates", soft(many)))
     return steps
 
 
-def _letter_step(letter: dict[str, Any]) -> tuple[Tone, str, object]:
+def _dead_letter_step(letter: dict[str, Any]) -> tuple[Tone, str, object]:
     detail = Html(
         f"{code(letter['error_code'])} {text(letter['message'])}<br>"
         f"{soft(letter['status'] + ', attempt ' + str(letter['attempt']))}"
     )
     done = letter["status"] in ("replayed", "superseded")
-    return (Tone.WARN if done else Tone.BAD), f"Refused by the {letter['stage']}", detail
+    return (Tone.WARN if done else Tone.BAD), f"Rejected by the {letter['stage']}", detail
 
 
 def _row_detail(row: dict[str, Any]) -> Html:
@@ -86,11 +86,11 @@ def _row_detail(row: dict[str, Any]) -> Html:
 def _window_step(window: dict[str, Any]) -> tuple[Tone, str, object]:
     title = "Correction of a window" if window["late"] else "Window"
     tone = Tone.WARN if window["late"] else Tone.GOOD
-    told = f"{window['count']:,} of {window['event_type']} in partition {window['partition']}"
+    counts = f"{window['count']:,} of {window['event_type']} in partition {window['partition']}"
     return (
         tone,
         title,
         Html(
-            f"{text(told)}<br>{soft(window['window_start'] + ' to ' + window['window_end'][11:19])}"
+            f"{text(counts)}<br>{soft(window['window_start'] + ' to ' + window['window_end'][11:19])}"
         ),
     )

@@ -1,4 +1,4 @@
-"""Inspector: the records of a topic, live or searched, and one of them in full with its way."""
+"""Inspector: the records of a topic, live or searched, and one of them in full with its trace."""
 
 import time
 from collections.abc import Callable
@@ -10,17 +10,17 @@ import orjson
 import pandas as pd
 import streamlit as st
 
+from streamflow import units
 from streamflow.errors import UsageError
 from streamflow.records import ORIGIN_HEADER, Origin
-from streamlit_app.pages.event_trace import render_way
+from streamlit_app.pages.event_trace import render_trace
 from streamlit_app.records.filters import Filter
 from streamlit_app.records.masking import SeenRecord
 from streamlit_app.records.tail import KEPT, SearchResult, Start
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show
-from streamlit_app.ui.errand import Errand, errand
 from streamlit_app.ui.markup import Html, Tone, banner, empty, mark, soft, table
+from streamlit_app.ui.pending_action import PendingAction, pending_action
 
 _SHOWN: Final = 100  # rows of the live tail
 _PREVIEW: Final = 160  # characters of a value in a row
@@ -106,7 +106,7 @@ def _tail(topic: str, wanted: Filter) -> None:
     """The live tail. No I/O: another thread reads."""
     server = serving()
     if st.session_state.pop(_CHOSEN, False):
-        # A choice draws this fragment anew; the record beside it is outside.
+        # A choice reruns only this fragment; the record beside it is outside.
         st.rerun(scope="app")
     view = server.tail.watch(topic)
     paused = bool(st.session_state.get(_PAUSED))
@@ -200,7 +200,7 @@ def _preview(record: SeenRecord) -> str:
 
 
 def _search_form(server: Serving, topic: str, wanted: Filter) -> None:
-    """Where to begin, and the button. The search is I/O, so it runs only when asked for."""
+    """Where to begin, and the button. The search is I/O, so it runs only when the button is pressed."""
     first, second, third = st.columns([1.3, 1.6, 1.6], vertical_alignment="bottom")
     begin = first.selectbox("From", [_FROM_END, _FROM_OFFSET, _FROM_TIME], key="from")
     start: Callable[[], Start]
@@ -217,7 +217,7 @@ def _search_form(server: Serving, topic: str, wanted: Filter) -> None:
             "How many", min_value=100, max_value=1_000_000, value=100_000, step=1000, key="last"
         )
         start = partial(Start, last=int(last or 100_000))
-    task: Errand[tuple[str, SearchResult]] = errand(_RESULT)
+    task: PendingAction[tuple[str, SearchResult]] = pending_action(_RESULT)
     third.button(
         "Search",
         type="primary",
@@ -244,29 +244,29 @@ def _start_at(text: str) -> Start:
 
 def _found(topic: str) -> None:
     with st.container(border=True, key="card-found"):
-        task: Errand[tuple[str, SearchResult]] = errand(_RESULT)
+        task: PendingAction[tuple[str, SearchResult]] = pending_action(_RESULT)
         if task.result is None or task.result[0] != topic:
             show(
                 empty(
-                    "Search in what the topic holds",
+                    "Search the topic",
                     "Set a filter, choose where to begin, and press Search. It reads at most "
-                    "100,000 records, 256 MB or 10 s, and tells how far it got.",
+                    "100,000 records, 256 MB or 10 s, and says how far it got.",
                 )
             )
             return
         result = task.result[1]
         many = "matches" if result.matches != 1 else "match"
-        told = (
+        summary = (
             f"{units.count(result.matches)} {many} · scanned {units.count(result.scanned)} records "
             f"({units.size(result.scanned_bytes)}) in {units.duration(result.seconds)}"
         )
         if result.matches > len(result.records):
-            told += f" · the newest {len(result.records)} are shown"
+            summary += f" · the newest {len(result.records)} are shown"
         data = (
             f'data-matches="{result.matches}" data-at="{result.finished_at}" '
             f'data-seconds="{result.seconds:.3f}"'
         )
-        show(Html(f'<span class="sf" {data}>{told}</span>'))
+        show(Html(f'<span class="sf" {data}>{summary}</span>'))
         if result.stopped_by is not None:
             show(
                 banner(
@@ -289,7 +289,7 @@ def _record(server: Serving) -> None:
             show(
                 empty(
                     "No record chosen",
-                    "Tick a row to see it in full, with its headers and its way through the pipeline.",
+                    "Tick a row to see it in full, with its headers and its trace through the pipeline.",
                 )
             )
             return
@@ -318,8 +318,8 @@ def _record(server: Serving) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-        st.subheader("Its way through the pipeline", anchor=False)
-        render_way(server, _origin(record))
+        st.subheader("Through the pipeline", anchor=False)
+        render_trace(server, _origin(record))
 
 
 def _origin(record: SeenRecord) -> Origin:

@@ -1,31 +1,21 @@
-"""Live: is data flowing, how fast, how late, what is broken."""
+"""Live: is data flowing, how fast, how late, what is broken. Figures and charts."""
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import streamlit as st
 
-from streamflow.lag.verdicts import MEANINGS
+from streamflow import units
+from streamflow.lag.history import GroupLag
 from streamlit_app.measure.postgres import PostgresSample
 from streamlit_app.measure.readings import Figure, Reading
-from streamlit_app.measure.recording import WINDOW, GroupLag
 from streamlit_app.measure.series import Points
-from streamlit_app.measure.workers import WorkerState
+from streamlit_app.pages.live_tables import render_tables
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import charts, units
-from streamlit_app.ui.components import metric, show, span_control, trouble
+from streamlit_app.ui import charts
+from streamlit_app.ui.components import metric, show, span_control
 from streamlit_app.ui.markup import (
-    VERDICT_TONES,
-    Html,
-    Tone,
-    chip,
-    code,
     empty,
-    mark,
-    soft,
-    table,
-    text,
 )
 
 _SPARK = 60.0  # seconds of a sparkline
@@ -40,7 +30,7 @@ def render() -> None:
     _figures()
     _throughput(span)
     _lag_and_latency(span)
-    _tables()
+    render_tables()
 
 
 def _spark(server: Serving, name: str) -> list[float]:
@@ -170,7 +160,7 @@ def _probe(server: Serving) -> None:
 def _letters_note(postgres: Reading[PostgresSample]) -> str:
     if postgres.sample is None:
         return ""
-    letters = postgres.sample.letters
+    letters = postgres.sample.dead_letters
     total = f"{units.count(sum(letters.values()))} in all"
     worst = max(letters.items(), key=lambda pair: pair[1], default=None)
     return f"{total} · most {worst[0]}" if worst else "none so far"
@@ -258,171 +248,3 @@ def _lag_series(
         names = {name: f"{kind}/{name}" for name, each in groups.items() if each.partitions}
     most = charts.points_for(len(names))
     return {title: server.store.recent(name, now, span, most) for title, name in names.items()}
-
-
-@st.fragment(run_every=1)
-def _tables() -> None:
-    """Groups, totals and parts. No I/O."""
-    server = serving()
-    now = time.time()
-    left, right = st.columns(2)
-    with left, st.container(border=True, key="card-groups", height="stretch"):
-        st.subheader("Consumer groups", anchor=False)
-        if not trouble(server.poller.reading("kafka"), now, "Kafka") or server.recorder.groups:
-            show(_groups_table(server.recorder.groups))
-    with right, st.container(border=True, key="card-parts", height="stretch"):
-        st.subheader("Parts", anchor=False)
-        show(_parts_table(server, now))
-    left, right = st.columns([3, 2])
-    with left, st.container(border=True, key="card-totals", height="stretch"):
-        st.subheader("Ledger so far", anchor=False)
-        st.caption(
-            "Records since the topics began, as the loader accounts for them; `streamflow audit` "
-            "proves them one by one."
-        )
-        postgres = server.poller.reading("postgres")
-        if not trouble(postgres, now, "PostgreSQL") or postgres.sample is not None:
-            show(_totals_table(server, postgres.sample))
-    with right, st.container(border=True, key="card-codes", height="stretch"):
-        st.subheader("Dead letters by code", anchor=False)
-        postgres = server.poller.reading("postgres")
-        show(_codes_table(postgres.sample))
-
-
-def _groups_table(groups: Mapping[str, GroupLag]) -> Html:
-    rows = []
-    for name, each in groups.items():
-        seconds = "—"
-        if each.time is not None:
-            seconds = ("" if each.time.exact else "over ") + units.duration(each.time.seconds)
-        verdict = chip(VERDICT_TONES[each.verdict], str(each.verdict), MEANINGS[each.verdict])
-        members = f"{each.group.members} · {each.group.state}"
-        rows.append(
-            (
-                code(name),
-                verdict,
-                units.count(each.records),
-                seconds,
-                _trend(each.trend),
-                soft(members),
-            )
-        )
-    return table(
-        ("group", "verdict", "lag, records", "lag, time", "trend", "members"), rows, (2, 3, 4)
-    )
-
-
-def _trend(growth: float | None) -> Html:
-    if growth is None:
-        return soft(units.UNKNOWN)
-    if round(growth, 1) == 0:
-        return soft("steady")
-    sign, words = ("▲", "grows by") if growth > 0 else ("▼", "shrinks by")
-    return Html(
-        f'<span title="{words} so many offsets a second, over the last {WINDOW:.0f} s">'
-        f"{sign} {text(units.rate(abs(growth)))}</span>"
-    )
-
-
-def _totals_table(server: Serving, sample: PostgresSample | None) -> Html:
-    if sample is None:
-        return empty("No figures yet", "They appear once the database answers.")
-    bounds = server.poller.reading("kafka").sample
-    rows = []
-    for topic in server.topics:
-        waiting = None
-        if bounds is not None:
-            waiting = sum(
-                max(0, end - (found.next_offset if found else first))
-                for partition, (first, end) in bounds.bounds.items()
-                if partition[0] == topic
-                for found in [sample.loaded.get(partition)]
-            )
-        rows.append(
-            (
-                code(topic),
-                Html(f'<span data-total="{topic}">{units.count(sample.records(topic))}</span>'),
-                units.count(sample.stored(topic)),
-                units.count(sample.refused.get(topic, 0)),
-                units.count(sample.duplicates.get(topic, 0)),
-                units.count(waiting),
-            )
-        )
-    return table(
-        ("topic", "records", "stored", "dead-lettered", "duplicates", "waiting"),
-        rows,
-        (1, 2, 3, 4, 5),
-    )
-
-
-def _codes_table(sample: PostgresSample | None) -> Html:
-    if sample is None or not sample.letters:
-        return empty("No dead letters", "Every record so far kept its contract.")
-    total = sum(sample.letters.values())
-    rows = [
-        (code(name), units.count(number), units.percent(number / total))
-        for name, number in sorted(sample.letters.items(), key=lambda pair: -pair[1])
-    ]
-    return table(("code", "letters", "share"), rows, (1, 2))
-
-
-def _parts_table(server: Serving, now: float) -> Html:
-    stack, workers = server.poller.reading("stack"), server.poller.reading("workers")
-    parts = {part.name: part for part in stack.sample or ()} if stack.is_current(now) else {}
-    states: Mapping[str, WorkerState] = workers.sample or {}
-    rows: list[tuple[object, ...]] = []
-    for name, title in (("kafka", "Kafka"), ("postgres", "PostgreSQL")):
-        reading = server.poller.reading(name)
-        why = reading.trouble(now)
-        state = mark(Tone.GOOD, "up") if why is None else mark(Tone.BAD, "no answer", why)
-        restarts = str(parts[name].restarts) if name in parts else "—"
-        rows.append((title, state, restarts, soft(_service_note(name, reading))))
-    for name in dict.fromkeys([*states, *parts]):
-        if name in ("kafka", "postgres"):
-            continue
-        found, part = states.get(name), parts.get(name)
-        if part is None and (found is None or not found.answers):
-            continue
-        restarts = str(part.restarts) if part else "—"
-        note = _worker_note(found, now) or (part.detail if part else "")
-        rows.append((name, _part_state(found, part), restarts, soft(note)))
-    return table(("part", "state", "restarts", "now"), rows, (2,))
-
-
-def _part_state(found: WorkerState | None, part: Any) -> Html:
-    if found is not None and found.answers:
-        if found.ready:
-            return mark(Tone.GOOD, "ready")
-        return mark(Tone.WARN, "not ready", found.reason)
-    if part is not None:
-        tone = Tone.GOOD if part.state == "up" else Tone.BAD
-        return mark(tone, part.state, part.detail)
-    return mark(Tone.BAD, "no answer", found.reason if found else "")
-
-
-def _service_note(name: str, reading: Reading[Any]) -> str:
-    if reading.sample is None:
-        return ""
-    took = f"asked in {units.duration(reading.seconds)}"
-    if name == "kafka":
-        brokers = reading.sample.brokers
-        return f"{brokers} broker{'s' if brokers != 1 else ''} · {took}"
-    sample: PostgresSample = reading.sample
-    return f"{sample.version} · {units.size(sample.size)} · {sample.connections} connections"
-
-
-def _worker_note(found: WorkerState | None, now: float) -> str:
-    if found is None or not found.answers:
-        return ""
-    notes = [] if found.ready else [found.reason]
-    if found.rate_in is not None and found.name != "producer":
-        notes.append(f"in {units.rate(found.rate_in)}")
-    if found.rate_out:
-        notes.append(f"out {units.rate(sum(found.rate_out.values()))}")
-    if found.latency is not None:
-        notes.append(f"p99 under {units.duration(found.latency[1])}")
-    if found.memory is not None:
-        notes.append(units.size(found.memory))
-    if found.started_at is not None:
-        notes.append(f"up {units.duration(now - found.started_at)}")
-    return " · ".join(notes)

@@ -9,15 +9,15 @@ from typing import Final
 import streamlit as st
 from pydantic import SecretStr
 
+from streamflow import units
 from streamflow.kafka.ownership import Drift
 from streamflow.kafka.topics import declared_topics, drifts, unmanaged_topics
-from streamflow.lag.verdicts import Verdict
+from streamflow.lag.verdicts import LagVerdict
 from streamflow.stream import Stream
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Reading
 from streamlit_app.measure.workers import WorkerState
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show, stamp
 from streamlit_app.ui.markup import (
     VERDICT_TONES,
@@ -52,7 +52,7 @@ def render() -> None:
     _topics()
     with st.container(border=True, key="card-configuration"):
         st.subheader("Configuration", anchor=False)
-        st.caption("As this server reads it. Secrets are only told to be set.")
+        st.caption("As this server reads it. Of secrets, only that they are set.")
         changed = _configuration(server, changed=True)
         show(changed or empty("Everything is as it comes", "See the README for what can be set."))
         with st.expander("All settings"):
@@ -217,7 +217,7 @@ def _edges(server: Serving, stream: Stream, boxes: Mapping[str, Box], now: float
     return [each for each in found if each.start in boxes]
 
 
-_FINE: Final = (Verdict.OK, Verdict.UNKNOWN)
+_FINE: Final = (LagVerdict.OK, LagVerdict.UNKNOWN)
 
 
 def _drift_question(server: Serving) -> Question[list[Drift]]:
@@ -261,8 +261,10 @@ def _specification(server: Serving, found: Sequence[Drift] | None) -> Html:
         if found is None:
             state = mark(Tone.IDLE, "asking")
         elif own:
-            told = "; ".join(f"{d.what}: {d.found or 'missing'}, not {d.declared}" for d in own)
-            state = mark(Tone.WARN, told, "streamflow topics --apply")
+            differences = "; ".join(
+                f"{d.what}: {d.found or 'missing'}, not {d.declared}" for d in own
+            )
+            state = mark(Tone.WARN, differences, "streamflow topics --apply")
         else:
             state = mark(Tone.GOOD, "as declared")
         hours = int(spec.config["retention.ms"]) / 3_600_000

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import streamlit as st
 
+from streamflow import units
 from streamlit_app.measure.dagster import Check, Execution
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Figure, Reading
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import metric, show
 from streamlit_app.ui.markup import SIGNS, Html, Tone, banner, chip, code, empty, link, soft, table
 
@@ -32,7 +32,7 @@ def _question(server: Serving) -> Question[Sequence[Check]]:
 
 @st.fragment(run_every=5)
 def _checks() -> None:
-    """No I/O: fetched in the background while somebody looks."""
+    """No I/O: fetched in the background."""
     server = serving()
     reading: Reading[Sequence[Check]] = server.demand.look(_question(server))
     if reading.error is not None:
@@ -43,7 +43,7 @@ def _checks() -> None:
         return
     checks = reading.sample
     if not checks:
-        show(empty("Dagster knows no check", "Load streamflow_dagster: its checks appear here."))
+        show(empty("Dagster has no checks", "Load streamflow_dagster: its checks appear here."))
         return
     _summary(checks, reading)
     ran = [check for check in checks if check.executions]
@@ -111,7 +111,7 @@ def _table(server: Serving, checks: Sequence[Check]) -> Html:
 
 
 def _run_link(server: Serving, execution: Execution, words: str) -> Html | str:
-    """Empty where somebody reported a result without a run."""
+    """Empty for a result that was reported without a run."""
     return link(server.dagster.run_url(execution.run_id), words) if execution.run_id else ""
 
 
@@ -130,7 +130,7 @@ def _strokes(executions: Sequence[Execution]) -> Html:
 
 
 def _one(server: Serving, checks: Sequence[Check]) -> None:
-    """A check in full: every execution that Dagster remembers."""
+    """A check in full, with every execution that Dagster keeps."""
     names = {f"{check.asset} · {check.name}": check for check in checks}
     chosen = st.selectbox("In full", list(names), key="check", bind="query-params")
     check = names.get(chosen or "")

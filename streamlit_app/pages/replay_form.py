@@ -7,17 +7,16 @@ from typing import Any, Final
 
 import streamlit as st
 
+from streamflow import units
 from streamlit_app.access.replaying import PlanRequest, apply, plan, scope
 from streamlit_app.access.sign_in import current_identity
-from streamlit_app.measure.dagster import FINISHED, Run
+from streamlit_app.measure.dagster import FINISHED, ReplayRun
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Reading
 from streamlit_app.records.pinned import PinnedList
 from streamlit_app.records.queries import replays
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import units
 from streamlit_app.ui.components import show
-from streamlit_app.ui.errand import Errand, errand
 from streamlit_app.ui.markup import (
     Html,
     Tone,
@@ -31,6 +30,7 @@ from streamlit_app.ui.markup import (
     table,
     text,
 )
+from streamlit_app.ui.pending_action import PendingAction, pending_action
 
 _REPAIRS: Final = {
     "hash_address": "hash clear-text addresses",
@@ -56,7 +56,7 @@ class _Started:
     run_id: str
     request: PlanRequest | None = None
     plan_id: int | None = None
-    ended: Run | None = None
+    ended: ReplayRun | None = None
 
 
 def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
@@ -77,8 +77,8 @@ def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
     about = scope(pinned.ticked_statuses(), pinned.content.counts, len(pinned.rows))
     st.caption(f"**{about.text}**, with today's contract. A plan changes nothing.")
     request = _request(pinned)
-    planning: Errand[_Started] = errand("replay_plan")
-    applying: Errand[_Started] = errand("replay_apply")
+    planning: PendingAction[_Started] = pending_action("replay_plan")
+    applying: PendingAction[_Started] = pending_action("replay_apply")
     first, second = st.columns(2)
     first.button(
         "Plan (dry run)",
@@ -129,7 +129,7 @@ def _request(pinned: PinnedList) -> PlanRequest:
 
 
 def _replay_button(
-    planning: Errand[_Started], applying: Errand[_Started], request: PlanRequest
+    planning: PendingAction[_Started], applying: PendingAction[_Started], request: PlanRequest
 ) -> None:
     """There is one only for a finished plan of what the page says now, and once."""
     planned = planning.result
@@ -169,7 +169,7 @@ def _watch(started: _Started) -> None:
     server = serving()
     ask = partial(server.dagster.run, started.run_id)
     question = Question(("replay run", started.run_id), "Dagster", 1.0, ask)
-    reading: Reading[Run | None] = server.demand.look(question)
+    reading: Reading[ReplayRun | None] = server.demand.look(question)
     run = reading.sample
     _show_run(started, run)
     if reading.error is not None:
@@ -180,7 +180,7 @@ def _watch(started: _Started) -> None:
         st.rerun()
 
 
-def _show_run(started: _Started, run: Run | None) -> None:
+def _show_run(started: _Started, run: ReplayRun | None) -> None:
     what = "makes a plan" if started.plan_id is None else f"applies plan {started.plan_id}"
     where = link(serving().dagster.run_url(started.run_id), f"run {started.run_id[:8]} in Dagster")
     if run is None:
@@ -214,12 +214,12 @@ def _outcome(figures: Sequence[tuple[str, str]]) -> None:
             st.markdown(value)
 
 
-def _run_mark(run: Run) -> Html:
+def _run_mark(run: ReplayRun) -> Html:
     tones = {"SUCCESS": Tone.GOOD, "FAILURE": Tone.BAD, "CANCELED": Tone.WARN}
     return chip(tones.get(run.status, Tone.IDLE), run.status.lower().replace("_", " "))
 
 
-def _took(run: Run) -> str:
+def _took(run: ReplayRun) -> str:
     if run.started_at is None or run.ended_at is None:
         return ""
     return f"in {units.duration(run.ended_at - run.started_at)}"

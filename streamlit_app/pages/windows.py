@@ -7,12 +7,13 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
+from streamflow import units
 from streamflow.stream import Stream
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Reading
 from streamlit_app.records.queries import WindowCell, Windows, windows
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import charts, units
+from streamlit_app.ui import charts
 from streamlit_app.ui.components import show, span_control, trouble
 from streamlit_app.ui.markup import Html, Tone, code, empty, mark, soft, table
 
@@ -77,7 +78,7 @@ def _question(
 
 @st.fragment(run_every=2)
 def _counts(name: str, span: float, end: datetime | None, before: int | None) -> None:
-    """Chart and totals. No I/O: what is asked for is fetched in the background."""
+    """Chart and totals. No I/O: fetched in the background."""
     server = serving()
     stream = next(each for each in server.streams if each.name == name)
     reading: Reading[Windows] = server.demand.look(_question(server, stream, span, end))

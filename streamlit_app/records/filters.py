@@ -24,7 +24,7 @@ _MISSING: Final = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What somebody looks for; empty parts match everything.
+    """What to search for; empty parts match everything.
 
     Attributes:
         text: in the value, whatever its case.
@@ -42,7 +42,7 @@ class Filter:
     header: str = ""
 
     def compiled(self) -> Test:
-        """One function that tells whether a record matches.
+        """One predicate for all parts.
 
         Raises:
             UsageError: the path cannot be understood.
@@ -87,8 +87,8 @@ def _path_test(expression: str) -> Test:
     match = _PATH.fullmatch(expression)
     if match is None:
         raise UsageError(
-            f"{expression!r} is no path: write it as type = USER_LOGIN, items[0].price > 3, "
-            "user ~ ann, or only as a path that must be there"
+            f"{expression!r} is not a path: write it as type = USER_LOGIN, items[0].price > 3, "
+            "user ~ ann, or only a path that must be there"
         )
     steps = _steps(match["path"])
     compare = _comparison(match["operator"], match["value"])

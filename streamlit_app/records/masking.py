@@ -1,4 +1,4 @@
-"""Records as people may see them: addresses are hashed before anything is kept or searched (G7).
+"""Masked records: addresses are hashed before anything is kept or searched (G7).
 
 Masking first means that a filter cannot find what may not be seen.
 """
@@ -21,7 +21,7 @@ class SeenRecord:
         appended: the broker's time stamp; None where it has none.
         size: of the value as it is in the topic, in bytes; None for no value at all.
         value: as text; longer ones are cut.
-        binary: whether the value is no UTF-8: then `value` shows its bytes with escapes.
+        binary: the value is not UTF-8; `value` shows its bytes with escapes.
     """
 
     topic: str
@@ -46,7 +46,7 @@ class SeenRecord:
 
 
 def mask(record: Record, hasher: Hasher) -> SeenRecord:
-    """A record as people may see it."""
+    """A record with addresses hashed."""
     value = record.value()
     # Hashes are longer than addresses, so the cut comes last; a little more is masked than is kept.
     masked = b"" if value is None else hasher.redact(value[: 2 * LONGEST])[:LONGEST]
@@ -70,7 +70,7 @@ def mask(record: Record, hasher: Hasher) -> SeenRecord:
 
 
 def as_text(data: bytes) -> tuple[str, bool]:
-    """Bytes as text, and whether they are none: then each odd byte is an escape."""
+    """Bytes as text, and whether they are not UTF-8: invalid bytes are escaped."""
     try:
         return data.decode(), False
     except UnicodeDecodeError:

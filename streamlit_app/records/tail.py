@@ -1,7 +1,6 @@
-"""Reading topics for people: the live tail, and searches with limits.
+"""Reads topics for the inspector: the live tail, and searches with limits.
 
-Every record is masked before it is kept or compared. Nothing here belongs to a consumer group's
-bookkeeping, so no worker is disturbed.
+Every record is masked before it is kept or compared. No offset is committed, so no worker is disturbed.
 """
 
 import threading
@@ -27,7 +26,7 @@ KEPT: Final = 500  # records of a topic in the tail
 MOST_A_TURN: Final = 400  # records of a topic that the tail takes a second
 
 _TURN: Final = 0.5  # seconds
-_FORGOTTEN: Final = 10.0  # seconds without anybody looking
+_FORGOTTEN: Final = 10.0  # seconds after the last `watch`
 _TIMEOUT: Final = 5.0  # seconds
 _BATCH: Final = 5_000
 _SEARCHES: Final = threading.BoundedSemaphore(2)
@@ -39,8 +38,7 @@ class TailView:
 
     Attributes:
         records: the newest first.
-        skipped: how many offsets were left out since it is being watched, because more came than
-            anybody can read.
+        skipped: offsets left out since it is watched, because more came than a person can read.
         error: why nothing comes.
         sequence: grows with every record.
     """
@@ -61,7 +59,7 @@ class _Watched:
 
 
 class Tail:
-    """Follows the topics that somebody looks at: one thread, and one consumer a topic."""
+    """Follows the topics that sessions watch: one thread, and one consumer a topic."""
 
     def __init__(self, settings: Settings, hasher: Hasher) -> None:
         self._settings = settings
@@ -74,7 +72,7 @@ class Tail:
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
 
     def start(self) -> None:
-        """Begins; reads nothing until somebody looks."""
+        """Begins; reads nothing until a topic is watched."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -84,7 +82,7 @@ class Tail:
         self._thread.join(3)
 
     def watch(self, topic: str) -> TailView:
-        """What came last in a topic; it is followed for some seconds more."""
+        """The end of a topic, which is followed for some seconds more."""
         with self._guard:
             watched = self._watched.get(topic)
             if watched is None:
@@ -105,7 +103,7 @@ class Tail:
                     self._read(topic)
                 except Exception as error:  # noqa: BLE001 (the edge of a thread: shown, and tried again)
                     self._fail(topic, str(error))
-            # Nobody looks: sleep until somebody does.
+            # Sleeps while no topic is watched.
             self._wake.wait(_TURN if topics else None)
             self._wake.clear()
         for each in self._consumers.values():
@@ -220,7 +218,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where a search begins: the last so many records, an offset in every partition, or a time."""
+    """Where a search begins: at the last records, an offset in every partition, or a time."""
 
     last: int | None = None
     offset: int | None = None
@@ -250,7 +248,7 @@ class Search:
         """
         test = wanted.compiled()
         if not _SEARCHES.acquire(timeout=1):
-            raise UsageError("two searches run already: try again in some seconds")
+            raise UsageError("two searches are running: try again in some seconds")
         began = time.monotonic()
         try:
             client = admin(self._settings)

@@ -29,7 +29,7 @@ _TIME: Final = {
 
 
 def points_for(series: int) -> int:
-    """How many points each of so many series may have."""
+    """How many points each series of a chart may have."""
     return max(20, min(MAX_POINTS, MAX_CHART_POINTS // max(1, series)))
 
 
@@ -65,7 +65,7 @@ def lines(
     """Lines over time, as areas where asked; each with its name below.
 
     Args:
-        key: of the chart, so that it is changed and not made anew.
+        key: of the chart, so that it is updated and not recreated.
         series: by name.
         span: seconds that are shown.
         unit: of the values, on the axis.

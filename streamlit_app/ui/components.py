@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import streamlit as st
 
+from streamflow import units
 from streamlit_app.measure.readings import Figure, Reading
-from streamlit_app.ui import units
 from streamlit_app.ui.markup import Html, Tone, banner, empty
 
 SPANS: Final = {
@@ -76,12 +76,12 @@ def _why(figure: Figure, form: Callable[[float | None], str], now: float) -> str
 
 
 def trouble(reading: Reading[Any], now: float, subject: str) -> bool:
-    """Says why a source's figures are not current; True when it had to."""
+    """Shows why a source's figures are not current; False where they are."""
     why = reading.trouble(now)
     if why is None:
         return False
     if reading.measured_at is None and reading.error is None:
-        show(empty(f"Asking {subject} …", "The first answer is on its way."))
+        show(empty(f"Asking {subject} …", "Waiting for the first answer."))
         return True
     known = (
         f" What follows was measured {units.ago(now - reading.measured_at)}."
@@ -107,7 +107,7 @@ def span_control(key: str = "span", default: str = "15 min") -> float:
 
 
 def stamp(sequence: int, measured_at: float | None) -> Html:
-    """When the figures beside it were measured; for people, and for tests."""
+    """When the figures beside it were measured, readable for tests, too."""
     return Html(
         f'<span class="sf-stamp" data-sequence="{sequence}" data-measured="{measured_at or 0:.3f}">'
         f"as of {units.clock(measured_at)} UTC</span>"

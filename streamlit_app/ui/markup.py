@@ -5,7 +5,7 @@ from enum import StrEnum
 from html import escape
 from typing import Final
 
-from streamflow.lag.verdicts import Verdict
+from streamflow.lag.verdicts import LagVerdict
 
 
 class Tone(StrEnum):
@@ -20,13 +20,13 @@ class Tone(StrEnum):
 SIGNS: Final = {Tone.GOOD: "✓", Tone.WARN: "▲", Tone.BAD: "✕", Tone.IDLE: "○"}
 
 VERDICT_TONES: Final = {
-    Verdict.UNKNOWN: Tone.IDLE,
-    Verdict.OK: Tone.GOOD,
-    Verdict.WARN: Tone.WARN,
-    Verdict.STALL: Tone.BAD,
-    Verdict.STOP: Tone.BAD,
-    Verdict.REWIND: Tone.BAD,
-    Verdict.ERR: Tone.BAD,
+    LagVerdict.UNKNOWN: Tone.IDLE,
+    LagVerdict.OK: Tone.GOOD,
+    LagVerdict.WARN: Tone.WARN,
+    LagVerdict.STALL: Tone.BAD,
+    LagVerdict.STOP: Tone.BAD,
+    LagVerdict.REWIND: Tone.BAD,
+    LagVerdict.ERR: Tone.BAD,
 }
 
 
@@ -80,7 +80,7 @@ def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()
 ) -> Html:
     """A table; the columns in `numbers` stand at the right. On a phone each row of more than two cells
-    becomes a paragraph, in which a cell tells its column."""
+    becomes a paragraph, in which each cell names its column."""
     kinds = ["sf-num" if index in numbers else "" for index in range(len(columns))]
     head = "".join(
         f'<th class="{kind}">{escape(name)}</th>' for kind, name in zip(kinds, columns, strict=True)
@@ -102,7 +102,7 @@ def table(
 
 
 def banner(tone: Tone, title: str, detail: str) -> Html:
-    """Something that everybody should read."""
+    """A message in a coloured frame."""
     return Html(
         f'<div class="sf sf-banner sf-{tone}" role="alert"><div aria-hidden="true">{SIGNS[tone]}'
         f"</div><div><b>{escape(title)}</b><span>{escape(detail)}</span></div></div>"
@@ -114,8 +114,8 @@ def empty(title: str, next_step: str) -> Html:
     return Html(f'<div class="sf sf-empty"><b>{escape(title)}</b>{escape(next_step)}</div>')
 
 
-def way(steps: Iterable[tuple[Tone, str, object]]) -> Html:
-    """Steps below each other: how far something got."""
+def timeline(steps: Iterable[tuple[Tone, str, object]]) -> Html:
+    """Steps below each other."""
     items = "".join(
         f'<li><span class="sf-dot sf-{tone}" aria-hidden="true">{SIGNS[tone]}</span>'
         f"<b>{escape(title)}</b><div>{text(detail)}</div></li>"

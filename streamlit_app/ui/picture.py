@@ -13,7 +13,7 @@ from streamlit_app.ui.markup import SIGNS, Tone
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A part of the flow, and where it stands (in units of the picture).
+    """A part of the flow, and its place (in units of the picture).
 
     Attributes:
         kind: topic, worker or store.
@@ -35,7 +35,7 @@ class Edge:
     Attributes:
         label: on it; empty for none.
         flows: whether anything does now.
-        bend: where the label stands along the way, 0 to 1.
+        bend: where the label is along the line, 0 to 1.
     """
 
     start: str

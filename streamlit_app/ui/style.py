@@ -2,7 +2,7 @@
 
 from typing import Final
 
-# `light-dark()` follows the colour scheme that Streamlit sets, also when somebody switches it.
+# `light-dark()` follows the colour scheme that Streamlit sets, also when the user switches it.
 CSS: Final = """
 <style>
 :root {
@@ -25,7 +25,7 @@ CSS: Final = """
 [data-testid="stMetricDelta"] { font-size: .82rem; }
 .stMainBlockContainer h1 { padding: 0 0 .15rem; }
 .stMainBlockContainer h3 { padding: .1rem 0 0; }
-/* What is drawn anew every second must not fade while it is. */
+/* Fragments that are redrawn every second must not fade meanwhile. */
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
 .sf { color: var(--sf-text); font-variant-numeric: tabular-nums; }
 .sf-strip { display: flex; flex-wrap: wrap; gap: .35rem .9rem; align-items: center;

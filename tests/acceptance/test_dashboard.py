@@ -251,7 +251,7 @@ def test_dead_letters_show_no_address_and_what_to_do(stage: Stage, browser: Brow
     tick(page, "card-letters", 0)
     letter = page.locator(".st-key-card-letter")
     expect(letter).to_contain_text("addresses replaced by their hashes")
-    expect(letter).to_contain_text("Refused by the validator")
+    expect(letter).to_contain_text("Rejected by the validator")
     assert "ann@example.com" not in page.content()
     expect(page.locator(".st-key-card-replay")).to_contain_text("Plans the 1 selected dead letter")
     page.get_by_role("button", name="Plan (dry run)").click()
@@ -563,7 +563,7 @@ def test_sign_in_and_roles(stage: Stage, browser: Browser) -> None:
             field = page.get_by_label("Token")
             field.fill("guess")
             field.press("Enter")
-            expect(page.get_by_text("This token is not known here.")).to_be_visible()
+            expect(page.get_by_text("This token is not valid.")).to_be_visible()
             assert page.locator(".sf-strip").count() == 0
             field.fill(token)
             field.press("Enter")

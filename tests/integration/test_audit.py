@@ -32,7 +32,7 @@ from pipeline import (
 from streamflow.audit.ledger import run_audit
 from streamflow.audit.report import AuditReport
 from streamflow.kafka.clients import admin
-from streamflow.kafka.offsets import group_lags
+from streamflow.lag.measure import group_lags
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS

@@ -31,8 +31,8 @@ from services import BrokerService
 from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.kafka.clients import producer
-from streamflow.kafka.offsets import group_lags
 from streamflow.kafka.topics import provision
+from streamflow.lag.measure import group_lags
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 

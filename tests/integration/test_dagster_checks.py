@@ -120,7 +120,7 @@ def test_what_may_only_be_late_is_no_error(one: Orchestration) -> None:
     )
     lag = red(one, "postgres/events", "fresh_by_load_time") if _aged(one) else None
     assert lag is not None
-    assert "1 offsets wait; at most 1 s is allowed: is the loader running?" in (
+    assert "1 offsets wait; at most 1.0 s is allowed: is the loader running?" in (
         lag.description or ""
     )
     assert lag.severity == WARN
@@ -134,7 +134,7 @@ def test_what_may_only_be_late_is_no_error(one: Orchestration) -> None:
 
 def _aged(one: Orchestration) -> bool:
     """Whether the last load is more than a second ago, with a limit of one second."""
-    one.change(fresh_load_seconds=1)
+    one.change(alert_freshness_seconds=1)
     age = "SELECT extract(epoch FROM now() - max(updated_at)) FROM loader_positions"
     return bool(pipeline.wait_until(lambda: value(one.settings, age) > 1.2, 10))
 
@@ -268,7 +268,7 @@ def test_a_changed_column_is_named(
 
 
 def test_old_events_and_many_dead_letters_warn(one: Orchestration) -> None:
-    one.change(fresh_event_seconds=1, dead_letter_records=10, dead_letter_ratio=0.01)
+    one.change(fresh_event_seconds=1, alert_dead_letter_records=10, alert_dead_letter_ratio=0.01)
     pipeline.wait_until(
         lambda: (
             value(one.settings, 'SELECT now() - max("timestamp") FROM events')
@@ -277,7 +277,7 @@ def test_old_events_and_many_dead_letters_warn(one: Orchestration) -> None:
         20,
     )
     age = red(one, "postgres/events", "fresh_by_event_time")
-    assert "at most 1 s is usual: do producers send?" in (age.description or "")
+    assert "at most 1.0 s is usual: do producers send?" in (age.description or "")
     rate = red(one, "postgres/dead_letters", "few_dead_letters")
     assert "6 of 40" in (rate.description or "")
     assert "1.0% are allowed: 1 CLEAR_TEXT_PII" in (rate.description or "")

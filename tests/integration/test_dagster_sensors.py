@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 pytestmark = pytest.mark.integration
 
+# Seconds: two looks are always further apart, so that what the second one finds again fires.
+_TWO_LOOKS = 0.001
+
 
 class Watch(Orchestration):
     """Evaluates sensors as the daemon does: with the cursor of the last look, launching what is asked
@@ -79,7 +82,10 @@ class Watch(Orchestration):
 @pytest.fixture
 def one(stack_settings: Settings) -> Iterator[Watch]:
     with dg.DagsterInstance.ephemeral() as instance:
-        made = Watch(instance, orchestrated(stack_settings, STREAMFLOW_DRAIN_LAG=100))
+        made = Watch(
+            instance,
+            orchestrated(stack_settings, STREAMFLOW_DRAIN_LAG=100, STREAMFLOW_ALERT_FOR=_TWO_LOOKS),
+        )
         # The first question about any group makes the broker prepare for groups.
         pipeline.wait_until(lambda: "wait" in made.said("lag_sensor"), 30)
         made.cursors.clear()
@@ -96,7 +102,7 @@ def clock(stack_settings: Settings, tmp_path: Path) -> Iterator[Watch]:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that fail here fail at once: what is tried again within a run has no say."""
-    monkeypatch.setattr("streamflow_dagster.failures._TRIES", 0)
+    monkeypatch.setattr("streamflow_dagster.failures._RETRIES", 0)
 
 
 def test_a_lag_without_a_loader_is_drained_once(one: Watch) -> None:
@@ -113,7 +119,7 @@ def test_a_lag_without_a_loader_is_drained_once(one: Watch) -> None:
     run = one.instance.create_run_for_job(job, tags=with_tag)
     assert one.said("lag_sensor") == f"run {run.run_id} is on its way"
     one.instance.report_run_failed(run)
-    assert one.said("lag_sensor").startswith(f"run {run.run_id} failed; asked again in ")
+    assert one.said("lag_sensor").startswith(f"run {run.run_id} failed; requested again in ")
 
     one.change(sensor_seconds=1)
     assert one.launch("drain_tables", one.asked("lag_sensor")).success
@@ -190,9 +196,12 @@ def test_workers_that_go_and_come_are_told(one: Watch, tmp_path: Path) -> None:
         assert isinstance(observation, dg.AssetObservation)
         assert observation.asset_key == dg.AssetKey(["postgres", "events"])
         assert observation.metadata["state"].value == "gone"
-        assert webhook.bodies == [
-            ("/secret", {"text": "StreamFlow: the loader is gone", "worker": "loader"})
-        ]
+        [(path, body)] = webhook.bodies
+        group = one.settings.group("loader")
+        assert path == "/secret"
+        assert body["text"] == f"[StreamFlow] FIRING: loader is down: {group} has no member"
+        assert (body["key"], body["state"]) == ("part down/loader", "firing")
+        assert (body["worker"], body["severity"]) == ("loader", "critical")
 
 
 def test_a_failed_run_goes_to_the_webhook_with_its_checks(one: Watch) -> None:
@@ -206,7 +215,8 @@ def test_a_failed_run_goes_to_the_webhook_with_its_checks(one: Watch) -> None:
         assert run_failure is None
     assert body["job"] == "data_quality"
     assert body["run_id"] == failed.run_id
-    assert body["text"].startswith("StreamFlow: run of data_quality failed. contract: ")
+    assert body["key"] == "run failed/data_quality"
+    assert body["text"].startswith("[StreamFlow] FIRING: run of data_quality failed. contract: ")
     assert {
         "asset": "postgres/notifications",
         "check": "columns_keep_contract",
@@ -225,7 +235,7 @@ def test_a_deaf_webhook_is_said_without_its_address(
         assert _failure_of(one, failed) is not None
         assert len(webhook.bodies) == 3
     said = capsys.readouterr()
-    assert "the webhook does not take it (500, HTTPError)" in said.err + said.out
+    assert "the webhook did not take the alert (status 500)" in said.err + said.out
     assert "/secret" not in said.err + said.out
 
 

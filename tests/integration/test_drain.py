@@ -9,7 +9,7 @@ from faults import wait_until
 from pipeline import audit, count, events, produce, workers
 from streamflow.errors import CircuitOpen
 from streamflow.kafka.clients import admin
-from streamflow.kafka.offsets import group_lags
+from streamflow.lag.measure import group_lags
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streaming_workers.drain import Drained, drain

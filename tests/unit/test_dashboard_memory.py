@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from streamflow.alerting.book import AlertBook, AlertState
+from streamflow.alerting.rules import Condition, Severity
 from streamflow.errors import Unavailable
-from streamlit_app.alerting.alerts import AlertBook, Condition, Severity, State
 from streamlit_app.measure.series import Store
 from streamlit_app.memory import Memory
 
@@ -29,7 +30,7 @@ def filled() -> tuple[Store, AlertBook]:
 def test_series_and_alerts_are_there_again(tmp_path: Path) -> None:
     path = tmp_path / "state" / "dashboard.sqlite"
     store, book = filled()
-    assert [alert.state for alert in book.all()] == [State.RESOLVED, State.FIRING]
+    assert [alert.state for alert in book.all()] == [AlertState.RESOLVED, AlertState.FIRING]
     assert Memory(path, store, book)() == 2
 
     again, other = Store(), AlertBook(hold=5)

@@ -7,7 +7,7 @@ from streamflow.errors import UsageError
 from streamflow.privacy import Hasher
 from streamlit_app.records.filters import Filter
 from streamlit_app.records.masking import LONGEST, SeenRecord, mask
-from streamlit_app.ui.markup import Html, Tone, banner, chip, link, table, way
+from streamlit_app.ui.markup import Html, Tone, banner, chip, link, table, timeline
 
 HASHER = Hasher(private_fields=("user_email",))
 VALUE = (
@@ -104,7 +104,7 @@ def test_no_value_can_write_into_a_page() -> None:
         table((evil,), [(evil,)])
         + banner(Tone.BAD, evil, evil)
         + chip(Tone.BAD, evil, evil)
-        + way([(Tone.BAD, evil, evil)])
+        + timeline([(Tone.BAD, evil, evil)])
         + link("javascript:alert(1)", evil)
     )
     assert "<img" not in shown

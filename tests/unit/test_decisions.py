@@ -1,29 +1,27 @@
-"""What sensors and checks conclude, from made-up sights."""
+"""What sensors and checks decide, from made-up measurements."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lags import THRESHOLDS, sample
 from streamflow.audit.problems import GAPS, Problem, ProblemKind
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.windows import Reconciliation
+from streamflow.lag.history import WorkerHealth
 from streamflow_dagster.decisions import (
     GIVING_UP,
-    Asked,
-    LettersSeen,
-    Seen,
-    WorkerState,
-    dump_seen,
-    load_letters,
-    load_seen,
-    look_at,
-    new_letters,
+    DeadLettersSeen,
+    RequestedRun,
+    WorkerWatch,
+    load_dead_letters_seen,
+    new_dead_letters,
     reason_to_wait,
     tables_to_drain,
 )
 from streamflow_dagster.defs.quality_sql import Rate
 from streamflow_dagster.verdicts import (
-    Verdict,
+    CheckResult,
     judge_duplicates,
     judge_event_age,
     judge_gaps,
@@ -35,16 +33,16 @@ from streamflow_dagster.verdicts import (
 )
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
-UP, GONE, STALLED = WorkerState.UP, WorkerState.GONE, WorkerState.STALLED
+UP, GONE, STALLED = WorkerHealth
 
 
-def run(state: str, seconds_ago: float) -> Asked:
-    return Asked(
+def run(state: str, seconds_ago: float) -> RequestedRun:
+    return RequestedRun(
         f"run-{state}", state != "running", state == "done", NOW - timedelta(seconds=seconds_ago)
     )
 
 
-def wait(*asked: Asked) -> str | None:
+def wait(*asked: RequestedRun) -> str | None:
     return reason_to_wait(
         asked,
         NOW,
@@ -67,7 +65,7 @@ def wait(*asked: Asked) -> str | None:
         [run("running", 1300), run("done", 2000)],
     ],
 )
-def test_a_run_may_be_asked_for(asked: list[Asked]) -> None:
+def test_a_run_may_be_asked_for(asked: list[RequestedRun]) -> None:
     assert wait(*asked) is None
 
 
@@ -76,50 +74,89 @@ def test_a_run_may_be_asked_for(asked: list[Asked]) -> None:
     [
         ([run("running", 5)], "run run-running is on its way"),
         ([run("failed", 5), run("running", 100)], "run run-running is on its way"),
-        ([run("failed", 10)], "run run-failed failed; asked again in 20 s"),
-        ([run("failed", 10), run("failed", 50)], "run run-failed failed; asked again in 50 s"),
+        ([run("failed", 10)], "run run-failed failed; requested again in 20 s"),
+        ([run("failed", 10), run("failed", 50)], "run run-failed failed; requested again in 50 s"),
         ([run("failed", 100)] * 3, "3 runs failed in a row, the last is run-failed: see why"),
     ],
 )
-def test_a_run_is_not_asked_for_twice(asked: list[Asked], why: str) -> None:
+def test_a_run_is_not_asked_for_twice(asked: list[RequestedRun], why: str) -> None:
     assert (wait(*asked) or "").startswith(why)
 
 
-def states(*looks: tuple[int, int, int]) -> list[WorkerState | None]:
-    seen: Seen | None = None
-    found = []
-    for members, position, lag in looks:
-        seen = look_at(seen, members=members, position=position, lag=lag)
-        seen = load_seen(dump_seen({"loader": seen}))["loader"]
-        found.append(seen.state)
-    return found
+def states(
+    *looks: tuple[int, int, int], every: float = 30.0
+) -> tuple[list[WorkerHealth | None], list[str]]:
+    """What a sensor knows after each look, and the alerts that it sends. A look is the members, the
+    position and the lag of the loader."""
+    cursor: str | None = None
+    known, alerts = [], []
+    for number, (members, position, lag) in enumerate(looks):
+        watch = WorkerWatch(hold=15, window=90)
+        watch.load(cursor)
+        seen = sample(position, members=members, end=position + lag)
+        changed = watch.update(seen, THRESHOLDS, NOW.timestamp() + number * every)
+        alerts += [f"{alert.condition.rule} {alert.state}" for alert in changed]
+        known.append(watch.health("loader"))
+        cursor = watch.dump()
+    return known, alerts
 
 
 def test_a_worker_is_gone_after_two_looks_and_back_after_two() -> None:
     looks = [(1, 5, 0), (0, 5, 0), (0, 5, 0), (1, 5, 0), (1, 6, 0)]
-    assert states(*looks) == [UP, UP, GONE, GONE, UP]
+    known, alerts = states(*looks)
+    assert known == [UP, None, GONE, GONE, UP]
+    assert alerts == ["part down firing", "part down resolved"]
 
 
 def test_a_rebalance_is_no_end() -> None:
-    assert states((1, 5, 0), (0, 5, 9), (1, 9, 0), (0, 9, 0), (1, 9, 0)) == [UP] * 5
+    looks = [(1, 5, 0), (0, 5, 9), (1, 9, 0), (0, 9, 0), (1, 9, 0)]
+    known, alerts = states(*looks)
+    assert GONE not in known
+    assert (known[-1], alerts) == (UP, [])
 
 
 def test_a_worker_that_never_was_there_is_gone() -> None:
-    assert states((0, 0, 9), (0, 0, 9)) == [None, GONE]
+    assert states((0, 0, 9), (0, 0, 9)) == ([None, GONE], ["part down firing"])
 
 
 def test_a_worker_that_does_not_move_is_stalled_only_with_work_to_do() -> None:
-    assert states((1, 5, 3), (1, 5, 3), (1, 5, 9), (1, 9, 9)) == [UP, UP, STALLED, STALLED]
-    assert states((1, 5, 0), (1, 5, 0), (1, 5, 0)) == [UP] * 3
-    assert states((1, 5, 900), (1, 6, 900), (1, 7, 900)) == [UP] * 3
+    stuck = states((1, 5, 3), (1, 5, 3), (1, 5, 9), (1, 9, 9))
+    assert stuck == ([UP, None, STALLED, STALLED], ["group firing"])
+    assert states((1, 5, 0), (1, 5, 0), (1, 5, 0)) == ([UP] * 3, [])
+    assert states((1, 5, 900), (1, 6, 900), (1, 7, 900)) == ([UP] * 3, [])
+
+
+def test_a_position_that_went_back_alerts_but_is_no_stall() -> None:
+    known, alerts = states((1, 50, 9), (1, 20, 39), (1, 30, 29))
+    assert (known, alerts) == ([UP] * 3, ["group firing"])
+
+
+def test_sensors_alert_at_the_same_thresholds_as_the_dashboard() -> None:
+    limit = int(THRESHOLDS.lag_records)
+    assert states((1, 5, limit), (1, 6, limit))[1] == []
+    known, alerts = states((1, 5, limit + 1), (1, 6, limit + 1))
+    assert (known, alerts) == ([UP, UP], ["lag records firing"])
 
 
 @pytest.mark.parametrize(
-    "cursor", [None, "", "null", "[]", "{", '{"loader": [1]}', '{"a": 1}', "7"]
+    "cursor",
+    [
+        None,
+        "",
+        "null",
+        "[]",
+        "{",
+        '{"loader": [1]}',
+        '{"a": 1}',
+        "7",
+        '{"alerts": [], "samples": "[1]"}',
+    ],
 )
 def test_a_foreign_cursor_is_a_fresh_start(cursor: str | None) -> None:
-    assert load_seen(cursor) == {}
-    assert load_letters(cursor) is None or cursor == '{"a": 1}'
+    watch = WorkerWatch(hold=15, window=90)
+    watch.load(cursor)
+    assert watch.dump() == WorkerWatch(hold=15, window=90).dump()
+    assert load_dead_letters_seen(cursor) is None or cursor == '{"a": 1}'
 
 
 @pytest.mark.parametrize(
@@ -134,18 +171,18 @@ def test_a_foreign_cursor_is_a_fresh_start(cursor: str | None) -> None:
     ],
 )
 def test_what_is_drained(
-    lags: dict[str, int], worker: WorkerState | None, tables: list[str], why: str
+    lags: dict[str, int], worker: WorkerHealth | None, tables: list[str], why: str
 ) -> None:
     found = tables_to_drain(lags, worker=worker, threshold=100)
     assert found[0] == tables
     assert found[1].startswith(why)
 
 
-def test_letters_are_new_once() -> None:
-    first = LettersSeen({"dead/0": 5, "dead/1": 0})
-    assert new_letters(None, first) == {"dead/0": (0, 5)}
-    assert new_letters(first, first) == {}
-    assert new_letters(first, LettersSeen({"dead/0": 7, "dead/2": 1})) == {
+def test_dead_letters_are_new_once() -> None:
+    first = DeadLettersSeen({"dead/0": 5, "dead/1": 0})
+    assert new_dead_letters(None, first) == {"dead/0": (0, 5)}
+    assert new_dead_letters(first, first) == {}
+    assert new_dead_letters(first, DeadLettersSeen({"dead/0": 7, "dead/2": 1})) == {
         "dead/0": (5, 7),
         "dead/2": (0, 1),
     }
@@ -174,7 +211,7 @@ def report(*problems: Problem, caught_up: bool = True) -> AuditReport:
     )
 
 
-def verdicts(found: AuditReport) -> list[Verdict]:
+def verdicts(found: AuditReport) -> list[CheckResult]:
     return [
         judge_gaps(found, ["t"]),
         judge_duplicates(found, ["t"]),
@@ -228,7 +265,7 @@ def test_events_have_an_age() -> None:
     assert judge_event_age(NOW, NOW, limit).passed
     old = judge_event_age(NOW - timedelta(days=3), NOW, limit)
     assert (old.passed, old.severe) == (False, False)
-    assert "3.0 days ago; at most 15.0 minutes is usual" in old.says
+    assert "3 days ago; at most 15 min is usual" in old.says
     assert judge_event_age(None, NOW, limit).says == "there is no event yet"
 
 
@@ -237,7 +274,7 @@ def test_events_have_an_age() -> None:
 )
 def test_a_rate_needs_records(rows: int, letters: int, passed: bool) -> None:
     rate = Rate(rows, letters, [("INVALID_JSON", letters)], ["t[0] offset 1: INVALID_JSON"])
-    found = judge_rate(rate, 15, 0.05, 100)
+    found = judge_rate(rate, THRESHOLDS)
     assert found.passed is passed
     assert ("sample" in found.metadata) is not passed
 

@@ -1,11 +1,11 @@
 """What a button asks for is done once, and what came of it is kept."""
 
 from streamflow.errors import UsageError
-from streamlit_app.ui.errand import Errand
+from streamlit_app.ui.pending_action import PendingAction
 
 
 def test_it_is_done_once_for_each_time_it_was_asked_for() -> None:
-    task: Errand[int] = Errand()
+    task: PendingAction[int] = PendingAction()
     assert task.asked is None
     task.ask("plan")
     assert task.asked == "plan"
@@ -17,7 +17,7 @@ def test_a_failure_is_kept_to_be_shown_and_takes_the_place_of_an_older_result() 
     def fail() -> int:
         raise UsageError("write the time as 2026-03-01 12:00")
 
-    task: Errand[int] = Errand(result=7)
+    task: PendingAction[int] = PendingAction(result=7)
     task.ask("search")
     task.do(fail)
     assert (task.asked, task.result) == (None, None)

@@ -1,8 +1,8 @@
-"""Results of checks that stand until the next ones, though workers report new rows all the time.
+"""Results of checks that stay valid though workers report new rows all the time.
 
-Dagster shows a check as not evaluated once its asset was materialized after it. Tables that are loaded
-without end would never show any result. A result that is also reported outside of its run counts for
-what was reported outside of runs, which the workers' reports are.
+Dagster shows a check as not evaluated once its asset was materialized after it, so tables that are
+loaded continuously would never show a result. A result that is also reported outside of its run (as
+the workers' materializations are) counts for these.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,14 +10,14 @@ from typing import Final
 
 import dagster as dg
 
-# In the metadata of what is reported outside of its run: which run it was.
+# Metadata of a result that is reported outside of its run: which run it was.
 RUN: Final = "run"
 
 
-def standing(
+def report_runless(
     context: dg.AssetCheckExecutionContext, results: Iterable[dg.AssetCheckResult]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Passes results on, and reports each."""
+    """Yields the results, and reports each outside of the run."""
     for result in results:
         yield result
         context.instance.report_runless_asset_event(
