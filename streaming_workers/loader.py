@@ -14,7 +14,7 @@ from typing import Final
 from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.errors import ConfigurationError, ErrorCode
-from streamflow.flow import Batch, Count, Output, Partition, Replay, Replayed
+from streamflow.flow import Batch, Count, Output, Partition, ReplayClaim, Replayed
 from streamflow.kafka.unreadable import rejection_of
 from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line, foreign_line
 from streamflow.postgres.rows.derived import notification_line, window_count_line
@@ -158,8 +158,7 @@ class Loader(PlainJob):
         cannot be a row; what has no signature is one only if a replay has sent it."""
 
         def handle(start: int, run: Iterator[Record], output: Output) -> int:
-            rows = output.rows.setdefault(table.name, [])
-            sources = output.sources.setdefault(table.name, [])
+            rows = output.tables[table.name]
             signer, topic_ids = self.signer(), self._topic_ids
             counts: dict[Partition, list[int]] = {}
             index = start - 1
@@ -171,8 +170,7 @@ class Loader(PlainJob):
                 if headers is None and signer.is_older(record):
                     headers = headers_of(record)
                 if headers is None:
-                    replay = _replay(to_line, record, position, _FOREIGN)
-                    output.claims.setdefault(table.name, []).append(replay)
+                    rows.claims.append(_claim(to_line, record, position, _FOREIGN))
                     continue
                 origin, source = _made_of(headers, topic_ids)
                 line = to_line(record, source or origin)
@@ -182,11 +180,9 @@ class Loader(PlainJob):
                     output.rejected.append((index, line.code))
                     output.records.append(self.refuse(record, line))
                 elif source is not None and source != origin:
-                    replay = _replay(to_line, record, source, line)
-                    output.claims.setdefault(table.name, []).append(replay)
+                    rows.claims.append(_claim(to_line, record, source, line))
                 else:
-                    rows.append(line)
-                    sources.append(record)
+                    rows.add(line, record)
             _add_counts(output, counts)
             return index + 1 - start
 
@@ -194,8 +190,7 @@ class Loader(PlainJob):
 
     def _dead_letters(self, _start: int, run: Iterator[Record], output: Output) -> int:
         """Handles the records of a dead-letter topic: each is a row."""
-        rows = output.rows.setdefault(DEAD_LETTERS.name, [])
-        sources = output.sources.setdefault(DEAD_LETTERS.name, [])
+        rows = output.tables[DEAD_LETTERS.name]
         signer, hasher = self.signer(), self._hasher
         counts: dict[Partition, list[int]] = {}
         for record in run:
@@ -210,17 +205,14 @@ class Loader(PlainJob):
                 claim = claim_of(headers, self._topic_ids, signed=signed)
             if claim is None:
                 output.foreign[position.topic] += 1
-                rows.append(foreign_line(record, headers, hasher))
-                sources.append(record)
+                rows.add(foreign_line(record, headers, hasher), record)
                 continue
             to_line = partial(dead_letter_line, record, headers, hasher, claim.source)
             line = to_line(claim.otherwise)
             if claim.identity == claim.otherwise:
-                rows.append(line)
-                sources.append(record)
+                rows.add(line, record)
             else:
-                replay = Replay(record, claim.source, to_line, line)
-                output.claims.setdefault(DEAD_LETTERS.name, []).append(replay)
+                rows.claims.append(ReplayClaim(record, claim.source, to_line, line))
         _add_counts(output, counts)
         return sum(records for records, _ in counts.values())
 
@@ -256,8 +248,10 @@ def _believed(record: Record, rejection: Rejection) -> Headers:
     return [] if rejection.code is _FOREIGN.code else headers_of(record)
 
 
-def _replay(to_line: _ToLine, record: Record, sent: Origin, otherwise: bytes | Rejection) -> Replay:
-    return Replay(record, sent, lambda identity: to_line(record, identity.origin), otherwise)
+def _claim(
+    to_line: _ToLine, record: Record, sent: Origin, otherwise: bytes | Rejection
+) -> ReplayClaim:
+    return ReplayClaim(record, sent, lambda identity: to_line(record, identity.origin), otherwise)
 
 
 class _Events:
@@ -276,9 +270,9 @@ class _Events:
     def __call__(self, start: int, run: Iterator[Record], output: Output) -> int:
         decode, plans, topic = self._decode, self.rows.plans, self._topic
         utc, utc_offset, minutes, seconds = PYDANTIC_UTC, UTC, MINUTES, SECONDS
-        rows = output.rows.setdefault(self.table, [])
-        sources = output.sources.setdefault(self.table, [])
-        add_row, add_source = rows.append, sources.append
+        rows = output.tables[self.table]
+        rows.holds_events = True
+        add_line, add_source = rows.lines.append, rows.sources.append
         days = DayTexts()
         counts: dict[Partition, list[int]] = {}
         count = [0, 0]
@@ -324,14 +318,15 @@ class _Events:
                 headers = None
             if headers and claimed_origin(record) is not None:
                 replayed = partial(self._replayed_line, event, record.timestamp())
-                replay = Replay(record, position_of(record), replayed, text.encode())
-                output.replays.setdefault(self.table, []).append(replay)
+                rows.claims.append(
+                    ReplayClaim(record, position_of(record), replayed, text.encode())
+                )
                 continue
-            add_row(text.encode())
+            add_line(text.encode())
             add_source(record)
         count[0] += index + 1 - since
         _add_counts(output, counts)
-        output.days.setdefault(self.table, set()).update(days.days())
+        rows.days |= days.days()
         return index + 1 - start
 
     def _replayed_line(self, event: Event, appended: tuple[int, int], identity: Replayed) -> bytes:

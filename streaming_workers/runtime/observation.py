@@ -34,10 +34,10 @@ class Observation(NamedTuple):
     def of(cls, batch: Batch, output: Output) -> "Observation":
         """Counts a batch and what became of it."""
         records_out = Counter(record.topic for record in output.records)
-        for table, rows in output.rows.items():
-            records_out[table] += len(rows)
-        for table, replays in output.replays.items():
-            records_out[table] += len(replays)
+        for table, rows in output.tables.items():
+            records_out[table] += len(rows.lines)
+            if rows.holds_events:
+                records_out[table] += len(rows.claims)
         kind, appended = batch.records[-1].timestamp() if batch.records else (0, 0)
         return cls(
             batch.now,

@@ -68,10 +68,10 @@ def store_plainly(connection: Connection, tables: dict[str, Table], output: Outp
         psycopg.Error: a row is refused, or there already; the transaction is void.
     """
     rows = 0
-    for name, lines in output.rows.items():
-        if lines:
-            copy(connection, tables[name], sql.Identifier(name), lines)
-            rows += len(lines)
+    for name, batch in output.tables.items():
+        if batch.lines:
+            copy(connection, tables[name], sql.Identifier(name), batch.lines)
+            rows += len(batch.lines)
     return Stored(rows, 0, [])
 
 
@@ -84,13 +84,13 @@ def store_carefully(connection: Connection, tables: dict[str, Table], output: Ou
     """
     rows = duplicates = 0
     refused: list[tuple[Record, Rejection]] = []
-    for name, lines in output.rows.items():
-        if not lines:
+    for name, batch in output.tables.items():
+        if not batch.lines:
             continue
         table = tables[name]
         create_incoming(connection, table)
         merger = _Merger(connection, table)
-        items = list(map(Row, lines, output.sources[name]))
+        items = list(map(Row, batch.lines, batch.sources))
         refused += store_sound(connection, table, items, merger)
         rows, duplicates = rows + merger.rows, duplicates + merger.duplicates
         connection.execute("DROP TABLE incoming")

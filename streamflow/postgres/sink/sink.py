@@ -2,11 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from threading import Lock
 from typing import Final
 
@@ -181,7 +180,7 @@ class PostgresSink:
     def _keep(self, output: Output) -> None:
         started = time.monotonic()
         with self._starting_anew_on_error(), translated():
-            self._prepare_days(output.days)
+            self._prepare_days(output)
             (stored, resolved), careful = self._store(output)
         if self._limit is not None:
             self._limit.kept()
@@ -278,21 +277,20 @@ class PostgresSink:
         replayed = replays.replayed_origins(connection, ranges) if ranges else set()
         if not replayed:
             return output
-        rows, sources = dict(output.rows), dict(output.sources)
-        for name in output.days:
-            kept = [
-                (line, record)
-                for line, record in zip(rows[name], sources[name], strict=True)
-                if position_of(record) not in replayed
-            ]
-            rows[name] = [line for line, _ in kept]
-            sources[name] = [record for _, record in kept]
-        return replace(output, rows=rows, sources=sources)
+        tables = output.tables.copy()
+        for table, rows in output.tables.items():
+            if rows.holds_events:
+                tables[table] = kept = replace(rows, lines=[], sources=[])
+                for line, record in zip(rows.lines, rows.sources, strict=True):
+                    if position_of(record) not in replayed:
+                        kept.add(line, record)
+        return replace(output, tables=tables)
 
-    def _prepare_days(self, days: Mapping[str, Iterable[date]]) -> None:
-        for name, found in days.items():
-            partitions = self._partitions.setdefault(name, DayPartitions(name))
-            partitions.prepare(self._connected(), found)
+    def _prepare_days(self, output: Output) -> None:
+        for table, rows in output.tables.items():
+            if rows.holds_events:
+                partitions = self._partitions.setdefault(table, DayPartitions(table))
+                partitions.prepare(self._connected(), rows.days)
 
     @contextmanager
     def _starting_anew_on_error(self) -> Iterator[None]:
