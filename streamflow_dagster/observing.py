@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
-from streamflow.kafka.groups import member_counts
+from streamflow.kafka.offsets import member_counts
 from streamflow.lag.loader import loader_lags
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.queries import loaded
+from streamflow.postgres.sink.positions import loaded
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import Catalog
 from streamflow_dagster.decisions import Seen, look_at

@@ -18,7 +18,7 @@ from streamflow.audit.recreated import Reuse
 from streamflow.errors import Unavailable, UsageError
 from streamflow.flow import Partition
 from streamflow.kafka import clients, continuity, offsets
-from streamflow.kafka.groups import member_counts
+from streamflow.kafka.offsets import member_counts
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.postgres.connections import Connection, session

@@ -268,7 +268,7 @@ class _Events:
         self._decode = stream.decoder.decode
 
     def __call__(self, start: int, run: Iterator[Record], output: Output) -> int:
-        decode, plans, topic = self._decode, self.rows.plans, self._topic
+        decode, templates, topic = self._decode, self.rows.templates, self._topic
         utc, utc_offset, minutes, seconds = PYDANTIC_UTC, UTC, MINUTES, SECONDS
         rows = output.tables[self.table]
         rows.holds_events = True
@@ -295,11 +295,11 @@ class _Events:
                 count[1] += 1
                 output.rejected.append((index, rejection_of(record, event).code))
                 continue
-            plan = plans[type(event)]
-            values = plan.get(event)
-            text = plan.template % values
-            if b"\\" in (value or b"") or "None" in text or plan.slow:
-                text = plan.slowly(values)
+            template = templates[type(event)]
+            values = template.get(event)
+            text = template.template % values
+            if b"\\" in (value or b"") or "None" in text or template.needs_escaping:
+                text = template.escaped(values)
             moment = event.timestamp
             if moment.tzinfo is not utc:
                 moment = moment.astimezone(utc_offset)

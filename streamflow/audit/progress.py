@@ -16,7 +16,7 @@ from streamflow.audit.report import Pending, PendingKind
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.queries import loaded
+from streamflow.postgres.sink.positions import loaded
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads

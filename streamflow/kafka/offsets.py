@@ -1,4 +1,4 @@
-"""Where topics begin and end, how far a group has got, and the lag between the two."""
+"""Where topics begin and end, how far a group has got, the lag between the two, and its members."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -21,6 +21,7 @@ from streamflow.stream import Stream, reads
 from streamflow.windows import Progress
 
 _TIMEOUT = 10.0  # seconds
+_DESCRIBE_TIMEOUT = 5.0  # seconds
 
 # A partition or a group that changes its leader says no at once, but not for long.
 _persistently = tenacity.retry(
@@ -259,3 +260,33 @@ def group_lags(settings: Settings, streams: Sequence[Stream]) -> dict[str, int |
             else None
         )
     return lags
+
+
+def member_counts(client: AdminClient, groups: Sequence[str]) -> dict[str, int]:
+    """How many members each group has; none for a group that does not exist.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    with kafka_errors():
+        futures = client.describe_consumer_groups(list(groups), request_timeout=_DESCRIBE_TIMEOUT)
+        return {
+            name: len(future.result(_DESCRIBE_TIMEOUT).members) for name, future in futures.items()
+        }
+
+
+def assignments(client: AdminClient, group: str) -> list[frozenset[Partition]]:
+    """What each member of a group has, in no order.
+
+    Raises:
+        Unavailable: the broker does not answer, or there is no such group.
+    """
+    with kafka_errors():
+        [future] = client.describe_consumer_groups(
+            [group], request_timeout=_DESCRIBE_TIMEOUT
+        ).values()
+        members = future.result(_DESCRIBE_TIMEOUT).members
+    return [
+        frozenset((each.topic, each.partition) for each in member.assignment.topic_partitions)
+        for member in members
+    ]

@@ -7,7 +7,7 @@ from confluent_kafka.admin import AdminClient
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.queries import loaded
+from streamflow.postgres.sink.positions import loaded
 
 
 def loader_lags(

@@ -26,7 +26,7 @@ from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streaming_workers.bridge.bridge import Bridge
 from streaming_workers.bridge.feed import Feed
-from streaming_workers.runtime.garbage import settle
+from streaming_workers.runtime.process import freeze_gc
 
 log = structlog.get_logger()
 
@@ -165,7 +165,7 @@ def run_bridge(settings: Settings, *, health_port: int) -> None:
     structlog.contextvars.bind_contextvars(worker="bridge")
     streams = load_streams(settings)
     bridge = Bridge(settings, streams, hasher_for(settings, streams))
-    settle()
+    freeze_gc()
     BridgeServer(settings, bridge).run(health_port)
 
 

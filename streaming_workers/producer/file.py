@@ -19,7 +19,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from streamflow.contract import Event
 from streamflow.errors import UsageError
 from streamflow.kafka import clients, offsets
-from streamflow.records import Rejection
+from streamflow.kafka.producing import produce
+from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.producer.lines import LineReader
@@ -61,10 +62,7 @@ class Progress(NamedTuple):
 
 
 class Sender:
-    """Produces and counts what the broker did not take.
-
-    A full queue is waited for: librdkafka tries again for as long as its delivery time-out says.
-    """
+    """Produces, and keeps the error of what the broker did not take."""
 
     def __init__(self, client: Producer) -> None:
         self.client = client
@@ -76,13 +74,7 @@ class Sender:
         Raises:
             Unavailable: an earlier record was not delivered.
         """
-        while True:
-            try:
-                self.client.produce(topic, value, key, on_delivery=self._delivered)
-            except BufferError:
-                self.client.poll(0.1)
-            else:
-                return
+        produce(self.client, OutRecord(topic, key, value, []), on_delivery=self._delivered)
 
     def check(self) -> None:
         """Raises what went wrong with an earlier record."""
@@ -276,7 +268,8 @@ class _Transfer:
         Returns:
             How many lines are done, and why not all.
         """
-        read, produce, topic = self._run.reader.read, self._client.produce, self._run.stream.topic
+        read, client, topic = self._run.reader.read, self._client, self._run.stream.topic
+        queue = client.produce
         for number, line in enumerate(lines, first):
             text = line.strip(b"\r\n")
             if not text or text.isspace():
@@ -290,9 +283,10 @@ class _Transfer:
             if pace is not None:
                 stop.wait(pace(found.event))
             try:
-                produce(topic, found.value, found.key)
+                queue(topic, found.value, found.key)
             except BufferError:
-                self._send_later(topic, found.key, found.value)
+                # Another attempt, with patience.
+                produce(client, OutRecord(topic, found.key, found.value, []))
             sent.records += 1
         return len(lines), None
 
@@ -309,20 +303,11 @@ class _Transfer:
         if run.on_invalid == "skip":
             sent.skipped += 1
         else:
-            self._send_later(run.stream.topic, None, run.reader.redacted(text))
+            redacted = run.reader.redacted(text)
+            produce(self._client, OutRecord(run.stream.topic, None, redacted, []))
             sent.records += 1
             sent.invalid[rejection.code.value] = sent.invalid.get(rejection.code.value, 0) + 1
         return None
-
-    def _send_later(self, topic: str, key: bytes | None, value: bytes) -> None:
-        """Hands a record over as soon as there is room."""
-        while True:
-            try:
-                self._client.produce(topic, value, key)
-            except BufferError:
-                self._client.poll(0.1)
-            else:
-                return
 
     def _commit(self, lines: int, size: int, digest: str) -> None:
         """The records and how far they go, in one transaction."""

@@ -30,7 +30,7 @@ DIE = "lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
 # What is replaced in the worker's process, by a sudden end.
 AFTER_ROWS = f"""
 from streaming_workers.runtime.session import Session
-Session._tell_kafka = lambda self: self._sink.take_durable() and ({DIE})()
+Session._commit_for_display = lambda self: self._sink.take_durable() and ({DIE})()
 """
 BEFORE_ROWS = f"""
 from streamflow.postgres.sink import positions
@@ -38,12 +38,12 @@ positions.move = {DIE}
 """
 IN_TRANSACTION = f"""
 from streamflow.kafka import transactions
-produce = transactions.KafkaSink._produce
-def produce_and_wait(self, records):
-    produce(self, records)
-    self._producer.flush(10)
-transactions.KafkaSink._produce = produce_and_wait
-transactions.persist = {DIE}
+produce_all = transactions.produce_all
+def produce_and_wait(client, records):
+    produce_all(client, records)
+    client.flush(10)
+transactions.produce_all = produce_and_wait
+transactions.retry_while_retriable = {DIE}
 """
 AFTER_TRANSACTION = f"""
 from streaming_workers.runtime.session import Session

@@ -87,7 +87,7 @@ def test_a_row_per_event_in_order(loader: Loader) -> None:
     }
 
 
-def test_the_fast_line_is_the_careful_line(loader: Loader) -> None:
+def test_the_fast_line_is_the_escaped_line(loader: Loader) -> None:
     values = [
         event(1),
         event(2, user="None"),
