@@ -1,4 +1,4 @@
-"""What a worker makes of a batch, and where it goes: the two interfaces between them.
+"""What a worker makes of a batch, and the sink that keeps it.
 
 A worker decides in a pure function, batch in, `Output` out. A sink makes an output durable together
 with the positions it came from: in one Kafka transaction or in one PostgreSQL transaction.
@@ -22,11 +22,11 @@ class Batch:
 
     Attributes:
         records: in the order of their offsets within each partition, partitions interleaved.
-        positions: where each partition that moved now stands; without records, past markers.
+        positions: the new position of each partition that moved; without records, past markers.
         now: the worker's monotonic clock, in seconds.
         gaps: what the positions pass that cannot be read any more.
-        topic_ids: which topics the records are of (KIP-516), and those that derived records among
-            them were made of; empty texts where the broker knows no ids.
+        topic_ids: of the topics of the records (KIP-516), and of those that derived records among
+            them come from; empty texts where the broker knows no ids.
     """
 
     records: Sequence[Record]
@@ -37,7 +37,7 @@ class Batch:
 
 
 class Replayed(NamedTuple):
-    """What our own replay records say of a record that we sent.
+    """What the replay records say of a record that a replay has sent.
 
     Attributes:
         origin: the event that it is.
@@ -167,9 +167,9 @@ class Sink(Protocol):
         ...
 
     def take_durable(self) -> list[Position]:
-        """Positions that became durable elsewhere since the last call, for Kafka to be told of."""
+        """Positions that became durable elsewhere since the last call, to be committed for display."""
         ...
 
     def close(self) -> None:
-        """Gives up what is not durable, and all connections."""
+        """Drops what is not durable, and closes all connections."""
         ...

@@ -123,7 +123,7 @@ class Acceptance:
         """Sets the old rows aside and lets all groups begin where the new records do.
 
         1. wait until the workers have left their groups;
-        2. load what validator and analytics had made of the old records;
+        2. load what validator and analytics had derived from the old records;
         3. in one database transaction: rename the old rows, keep what was never read as gaps, move
            the loader's positions, and before it commits, the offsets of validator and analytics;
         4. move the loader's offsets in Kafka, which are for displays, and wake the waiting loaders.

@@ -1,7 +1,7 @@
 """Drain: topics loaded up to where they end now, with the loader's own code, instead of its worker or
 beside it (G1).
 
-It joins no group and takes no partition from anybody. What keeps two loaders apart is in the sink:
+It joins no group and takes no partition from a member. What keeps two loaders apart is in the sink:
 a batch whose partitions another has moved is dropped (`Fenced`), and the positions are read again.
 Where another loader is visibly at work, the drain looks on instead of racing it.
 """
@@ -90,7 +90,7 @@ def drain(
         settings: where broker and database are.
         streams: all streams, since a record of one topic can become a dead letter in another.
         topics: names as on the broker.
-        limit: seconds after which it stops, however much is left; `Drained.lag` tells.
+        limit: seconds after which it stops, however much is left (`Drained.lag`).
         patience: seconds that another loader's positions must stand still before it is overtaken.
         ends: offsets at which to stop before the end of a partition.
         accepting: ids of recreated topics whose old rows are about to be set aside: the ids that they
@@ -154,7 +154,7 @@ class _Drain:
                 self._load({partition: bounds[partition] for partition in behind})
             except Fenced as error:
                 self._fenced += 1
-                # A new one: a consumer that is assigned anew may keep what it had of the old.
+                # A new one: a consumer that is assigned again may keep what it had of the old.
                 self._reader.close()
                 self._reader = Reader(self._settings, self._loader.group)
                 log.info("another loader was faster", why=str(error))
@@ -166,7 +166,7 @@ class _Drain:
         return done
 
     def _watch(self, bounds: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
-        """The partitions that are behind, once nobody else is moving them."""
+        """The partitions that are behind, once no other loader is moving them."""
         known: dict[Partition, int] = {}
         still_since = time.monotonic()
         with session(self._settings, "drain", statement_timeout=10) as connection:
@@ -225,7 +225,7 @@ class _Drain:
         return {partition: start.offset for partition, start in starts.items()}
 
     def _compare_sources(self, topics: Collection[str]) -> None:
-        """Takes note of the topics that records of these were made of."""
+        """Notes the ids of the topics that records of these were derived from."""
         sources = {
             each.topic for each in self._streams if not set(each.topic_names).isdisjoint(topics)
         }
@@ -248,7 +248,7 @@ class _Drain:
         read_to: dict[Partition, int],
         bounds: Mapping[Partition, tuple[int, int]],
     ) -> Batch:
-        """The records before the ends, and where each partition now stands: behind the last record,
+        """The records before the ends, and the new positions: behind the last record,
         or behind the transaction markers that end it."""
         positions = []
         for partition, (_, end) in bounds.items():

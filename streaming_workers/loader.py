@@ -1,7 +1,7 @@
 """The loader: every record of every topic becomes a row of PostgreSQL, exactly once (G1).
 
-Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` keeps it. What the topic of
-a record says is to be done with it is decided once.
+Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` keeps it. Each topic has its
+handler.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ _TOPIC = methodcaller("topic")
 
 # Takes the index of the first record and records of one topic; returns how many there were.
 _Handler = Callable[[int, Iterator[Record], Output], int]
-# The row of a derived record, given the event that it was made of.
+# The row of a derived record, given the event that it was derived from.
 _ToLine = Callable[[Record, Origin | None], bytes | Rejection]
 
 
@@ -90,7 +90,7 @@ class Loader(PlainJob):
         self.assets = {table: table_asset(table) for table in self.tables}
 
     def process(self, batch: Batch) -> Output:
-        """The rows of a batch, and the dead letters of what can be none.
+        """The rows of a batch, and the dead letters of what cannot be a row.
 
         Raises:
             Unavailable: the signing key is not known yet, and its database does not answer.
@@ -154,8 +154,8 @@ class Loader(PlainJob):
         return self._derived(WINDOW_COUNTS, to_line)
 
     def _derived(self, table: Table, to_line: _ToLine) -> _Handler:
-        """Handles the records of a topic that only workers write to. Nobody else dead-letters what
-        cannot be a row; what has no signature is one only if a replay has sent it."""
+        """Handles the records of a topic that only workers write to. What cannot be a row is
+        dead-lettered here; what has no signature is a row only if a replay has sent it."""
 
         def handle(start: int, run: Iterator[Record], output: Output) -> int:
             rows = output.tables[table.name]
@@ -172,7 +172,7 @@ class Loader(PlainJob):
                 if headers is None:
                     rows.claims.append(_claim(to_line, record, position, _FOREIGN))
                     continue
-                origin, source = _made_of(headers, topic_ids)
+                origin, source = _derivation(headers, topic_ids)
                 line = to_line(record, source or origin)
                 if isinstance(line, Rejection):
                     line = rejection_of(record, line)
@@ -217,24 +217,26 @@ class Loader(PlainJob):
         return sum(records for records, _ in counts.values())
 
 
-def _made_of(headers: Headers, topic_ids: Mapping[str, str]) -> tuple[Origin | None, Origin | None]:
-    """The event that a derived record was made of, and the record of it, where that claims to be a
+def _derivation(
+    headers: Headers, topic_ids: Mapping[str, str]
+) -> tuple[Origin | None, Origin | None]:
+    """The event that a derived record comes from, and the record of it, where that claims to be a
     replay; under the names of the topics that they were in."""
     # What was added last counts.
-    told = dict(headers)
-    origin, topic_id = Origin.parse(told.get(ORIGIN_HEADER)), told.get(TOPIC_ID_HEADER)
+    last = dict(headers)
+    origin, topic_id = Origin.parse(last.get(ORIGIN_HEADER)), last.get(TOPIC_ID_HEADER)
     if origin is not None:
         origin = in_its_topic(origin, topic_id, topic_ids)
-    if SOURCE_HEADER not in told:
+    if SOURCE_HEADER not in last:
         return origin, None
-    source = Origin.parse(told[SOURCE_HEADER])
+    source = Origin.parse(last[SOURCE_HEADER])
     return origin, None if source is None else in_its_topic(source, topic_id, topic_ids)
 
 
 def _derived_from(record: Record, rejection: Rejection) -> Origin:
-    """The event that a rejected derived record was made of, as far as that is certain."""
+    """The event that a rejected derived record comes from, as far as that is certain."""
     # Its topic's name as it was: the id goes with it.
-    origin, source = _made_of(_believed(record, rejection), {})
+    origin, source = _derivation(_believed(record, rejection), {})
     return source or origin or position_of(record)
 
 

@@ -127,8 +127,8 @@ def log_bounds(
 def require_whole_logs(settings: Settings, group: str, positions: Positions) -> None:
     """Lets the brokers compare positions with their logs, by leader epoch.
 
-    The client does so by itself when the leader changes under it, but not for where it is told to
-    begin when it knows the leader already, as a member of a group does.
+    The client does so by itself when the leader changes under it, but not for the offset at
+    which it begins where it knows the leader already, as a member of a group does.
 
     Raises:
         OffsetsReused: a log was truncated before one of them.
@@ -210,7 +210,7 @@ def _ends_by_epoch(
                     found[partition] = cut
                 # A record or the end: the position is sound. So is one that retention has passed.
                 if waiting.pop(partition, None) is not None:
-                    # Whoever has much to read leaves the others no room.
+                    # A partition with much to read leaves the others no room.
                     consumer.pause([TopicPartition(*partition)])
     return found, set(waiting)
 
@@ -224,7 +224,7 @@ def as_start(position: Position) -> TopicPartition:
 
 
 def is_out_of_range(error: KafkaError) -> bool:
-    """Whether a consumer's error says that there is no record at its position."""
+    """Whether a consumer's error says that its position does not exist."""
     return error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 

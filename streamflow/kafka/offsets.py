@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
-import tenacity
 from confluent_kafka import (
     IsolationLevel,
     KafkaException,
@@ -11,9 +10,15 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
-from streamflow.errors import StreamFlowError, Unavailable
+from streamflow.errors import StreamFlowError
 from streamflow.flow import Partition
-from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, translated
+from streamflow.kafka.clients import (
+    admin,
+    assigned_consumer,
+    kafka_errors,
+    retry_while_unavailable,
+    translated,
+)
 from streamflow.kafka.position_metadata import LostRange, PositionMetadata
 from streamflow.records import Gap, Log, Position
 from streamflow.settings import GROUPS, Settings
@@ -22,14 +27,6 @@ from streamflow.windows import Progress
 
 _TIMEOUT = 10.0  # seconds
 _DESCRIBE_TIMEOUT = 5.0  # seconds
-
-# A partition or a group that changes its leader says no at once, but not for long.
-_persistently = tenacity.retry(
-    retry=tenacity.retry_if_exception_type(Unavailable),
-    wait=tenacity.wait_exponential(0.05, max=1),
-    stop=tenacity.stop_after_delay(8),
-    reraise=True,
-)
 
 
 def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
@@ -48,7 +45,7 @@ def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]
     ]
 
 
-@_persistently
+@retry_while_unavailable
 def bounds(
     client: AdminClient, partitions: Sequence[Partition]
 ) -> dict[Partition, tuple[int, int]]:
@@ -64,7 +61,7 @@ def bounds(
     return {partition: (first[partition], last[partition]) for partition in partitions}
 
 
-@_persistently
+@retry_while_unavailable
 def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
     """Where partitions end, records of open transactions included. The markers of a committed
     transaction reach its partitions one after the other: a last stable offset may lie before what a
@@ -79,7 +76,7 @@ def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dic
     return {partition: each.offset for partition, each in found.items()}
 
 
-@_persistently
+@retry_while_unavailable
 def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
     """The largest time stamp of a partition's records, in milliseconds since the epoch: where the
     broker stamps them, that of the latest. Nothing for a partition without records.
@@ -153,7 +150,7 @@ class GroupOffsets:
             for lost in PositionMetadata.parse(each.metadata).lost
         ]
 
-    @_persistently
+    @retry_while_unavailable
     def _committed(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         wanted = [TopicPartition(*partition) for partition in partitions]
         with kafka_errors():

@@ -20,7 +20,7 @@ class Owner(StrEnum):
 
 
 class Drift(NamedTuple):
-    """One way in which a topic differs from its specification."""
+    """One difference between a topic and its specification."""
 
     topic: str
     what: str
@@ -78,7 +78,7 @@ def owner_of(name: str, topic: BrokerTopic, ids: Mapping[str, str]) -> Owner:
 
 
 def refusal(spec: TopicSpec, drifts: Sequence[Drift], known: Collection[str]) -> str:
-    """Why a topic of somebody else is not altered, and the ways out, in one sentence.
+    """Why a topic of another owner is not altered, and what to do, in one sentence.
 
     Args:
         spec: what is declared.

@@ -17,7 +17,7 @@ from streamflow.kafka.producing import produce, produce_all
 from streamflow.records import Log, Origin, OutRecord, Position
 from streamflow.settings import Settings
 
-# Seconds. A broker that was killed is up again within these, or the session starts anew.
+# Seconds. A broker that was killed is up again within these, or the session ends.
 _TIMEOUT = 10.0  # of one call to the coordinator
 # It takes milliseconds. When the connection breaks meanwhile it may never return, whatever time-out
 # it is given (librdkafka#5456): the watchdog's limit is its real end.
@@ -108,8 +108,8 @@ class KafkaSink:
            generation, so that a zombie is refused;
         4. flush and commit.
 
-        If the outcome of 4 is unknown, this sink is of no more use: the caller closes it, and the
-        next one's start with the same transactional id settles the outcome either way.
+        If the outcome of 4 is unknown, this sink cannot be used any more: the caller closes it, and the
+        next one with the same transactional id settles the outcome at its start.
 
         Raises:
             Unavailable: nothing was committed, or the outcome is unknown.
@@ -162,7 +162,7 @@ class KafkaSink:
             raise Unavailable(f"Kafka: a transaction could not be aborted: {failed}") from error
 
     def flush(self) -> None:
-        """Nothing to wait for: a commit has happened when it returns."""
+        """Nothing to wait for: a commit is durable when it returns."""
 
     @property
     def in_flight(self) -> int:
@@ -177,8 +177,8 @@ class KafkaSink:
         """Drops what is not committed; the broker aborts an open transaction.
 
         Not with ``Producer.close``: that aborts an open transaction first, and waits for it without
-        an end while the coordinator is away. To let go of the producer destroys it, with its threads
-        and connections, in milliseconds.
+        end while the coordinator is away. Dropping the last reference destroys the producer, with its
+        threads and connections, in milliseconds.
         """
         with call("closing the producer", _TIMEOUT):
             self._producer.purge()
@@ -208,7 +208,7 @@ class Publisher:
 
     Args:
         settings: where the broker is.
-        transactional_id: of this sender and of whoever takes over from it.
+        transactional_id: of this sender and of its successor.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -269,7 +269,6 @@ class Publisher:
         return known
 
     def close(self) -> None:
-        """Drops what is not committed; the broker aborts an open transaction. As `KafkaSink.close`,
-        by letting go of the producer."""
+        """Drops what is not committed, as `KafkaSink.close` does."""
         self._producer.purge()
         del self._producer

@@ -36,7 +36,7 @@ _BACKLOG = 512
 
 
 class _WebServer(uvicorn.Server):
-    """One whose signals are somebody else's: its own way ends with the signal's exit code."""
+    """A server that leaves signals to us: its own handling ends with the signal's exit code."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,7 +45,7 @@ class _WebServer(uvicorn.Server):
 
 
 class BridgeServer:
-    """Runs a bridge until it is told to stop.
+    """Runs a bridge until it is stopped.
 
     Args:
         settings: everything configured.

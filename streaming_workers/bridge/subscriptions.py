@@ -1,7 +1,7 @@
 """Who gets which records, and what becomes of one who is too slow. Pure.
 
 A client's queue is bounded in records and in bytes. When it is full the oldest leave first, so a
-slow client sees the newest and is told how many it missed; since clients share the frames, many
+slow client sees the newest and learns how many it missed; since clients share the frames, many
 stalled ones cost hardly more memory than one.
 """
 
@@ -219,7 +219,7 @@ class Audience(Generic[T]):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether anybody has something in the queue."""
+        """Whether a client has something in its queue."""
         return any(len(client.queue) for client in self._clients)
 
     def join(self, client: Client[T], last: int) -> None:
@@ -232,7 +232,7 @@ class Audience(Generic[T]):
         self._clients.discard(client)
 
     def remember(self, subjects: Iterable[T]) -> None:
-        """Keeps records that nobody waits for: those from before the start."""
+        """Keeps records from before the start, for the history only."""
         for each in subjects:
             self._history[each.topic].append(each)
 

@@ -129,8 +129,8 @@ def simulate(
 
 
 def group_of(settings: Settings, path: Path) -> str:
-    """The consumer group whose offset in partition 0 of the topic tells how many lines of a file
-    were sent."""
+    """The consumer group whose offset in partition 0 of the topic is the number of lines of a file
+    that were sent."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return f"{settings.prefix}produce-{name}"
 
@@ -144,7 +144,7 @@ class FileRun:
         reader: turns lines into records.
         path: of the file; its absolute form is what `resume` finds it by.
         on_invalid: what becomes of a line that breaks the contract.
-        report: is told line number and reason of each such line.
+        report: takes line number and reason of each such line.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class _Transfer:
         """Produces the records of lines, of which `first` is the first one's number.
 
         The loop is on the path of every event: nothing is looked up or called in it that could be
-        outside. Nobody need be told of a delivery: the commit fails without it.
+        outside. No delivery report is needed: the commit fails without it.
 
         Returns:
             How many lines are done, and why not all.

@@ -34,7 +34,7 @@ class Session:
 
     Args:
         settings: where the broker is.
-        job: whose topics are read, and who minds the partitions.
+        job: whose topics are read; it keeps the state of the partitions.
         make_sink: makes the sink that outputs are committed to.
         on_durable: takes the metrics of each batch once it is durable.
         topics: notices recreated topics; the process's own, so that it knows them from before.
@@ -129,9 +129,9 @@ class Session:
     def _moved_positions(
         self, records: Sequence[Record], ends: Mapping[Partition, int]
     ) -> list[Position]:
-        """Where each partition now stands, for those that moved.
+        """The new position of each partition that moved.
 
-        Behind the last record there may be transaction markers: the end-of-partition event tells
+        Behind the last record there may be transaction markers: the end-of-partition event says
         that they are passed, so that a worker that has read everything shows no lag.
         """
         reached = cast(
@@ -317,7 +317,7 @@ class Session:
         return self._job.assign(positions)
 
     def _compare_sources(self, taken: Collection[str]) -> None:
-        """Takes note of topics that others may read, and this job's records are made of."""
+        """Notes the ids of topics that this job's records are derived from and others may read."""
         held = {topic for topic, _ in self._read_to}
         others = sorted({*self._job.sources}.difference(taken, held))
         if others:

@@ -21,6 +21,7 @@ from pipeline import (
 )
 from streamflow.audit.problems import ProblemKind
 from streamflow.kafka.clients import admin
+from streamflow.kafka.offsets import partitions_of
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -144,6 +145,8 @@ def test_the_audit_notices_that_a_topic_was_recreated(
         return client.create_topics([NewTopic(topic, 3, 1)])[topic].exception(20) is None
 
     wait_until(made, 30, "the topic to be recreated")
+    # The controller has answered; the broker's metadata may be behind it.
+    wait_until(lambda: partitions_of(client, [topic]), 30, "the topic to be listed")
     report = audit(stack_settings, patience=0)
     assert report.problems[0].kind is ProblemKind.TOPIC_RECREATED
     assert report.problems[0].topic == topic

@@ -219,7 +219,7 @@ def test_a_loader_whose_position_was_moved_is_fenced(
     heir.load(events(range(3, 6)))
 
     zombie.hand_over(events(range(3, 9)))
-    with pytest.raises(Fenced, match="user-events/0 stands at offset 6"):
+    with pytest.raises(Fenced, match="user-events/0 is at offset 6"):
         zombie.sink.flush()
 
     assert value(database, "SELECT count(*) FROM events") == 6

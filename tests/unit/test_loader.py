@@ -233,7 +233,7 @@ def test_a_foreign_derived_record_is_a_row_only_if_a_replay_has_sent_it(
     assert last_header(made.headers, ORIGIN_HEADER) == f"{topic}/0/4".encode()
 
 
-def test_a_rejected_derived_record_keeps_the_event_that_it_was_made_of(strict: Loader) -> None:
+def test_a_rejected_derived_record_keeps_the_event_that_it_comes_from(strict: Loader) -> None:
     headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5")]
     output = process(strict, signed(0, "notifications", b"{", headers))
 

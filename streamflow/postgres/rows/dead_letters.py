@@ -1,6 +1,6 @@
 """Rows of dead letters. Pure.
 
-Every record of a dead-letter topic becomes a row, whoever wrote it. One that no worker has signed is
+Every record of a dead-letter topic becomes a row. One that no worker has signed is
 the row of a foreign record, under its own position. Every address in it is redacted (again: redacting
 what is redacted changes nothing).
 """
@@ -66,7 +66,7 @@ class DeadLetterClaim(NamedTuple):
 def claim_of(
     headers: Headers, topic_ids: Mapping[str, str], *, signed: bool
 ) -> DeadLetterClaim | None:
-    """What a dead letter says of the record that failed; None where it names none in the right form.
+    """What a dead letter says of the record that failed; None where it names none that is well formed.
 
     A worker passes on what the record itself claimed, with one exception: it knows which event a
     derived record was made of.

@@ -1,4 +1,4 @@
-"""What becomes of records that claim to be replays, once the database has said which are. Pure."""
+"""What becomes of records that claim to be replays, once the database has proved which are. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -46,7 +46,7 @@ def positions_of(output: Output) -> set[Origin]:
 
 
 def resolve(output: Output, sent: dict[Origin, Replayed]) -> Resolved:
-    """Takes each claim for what it is.
+    """Turns each claim into a row or a rejection.
 
     Args:
         output: of a batch.

@@ -105,7 +105,7 @@ def lock(
         connection: in a transaction.
         group: of the loader.
         expected: where this process left each partition that it is about to move.
-        others: partitions whose loading must wait meanwhile, wherever they stand.
+        others: partitions whose loading must wait meanwhile, at any offset.
 
     Raises:
         Fenced: another loader has moved one of them.
@@ -117,7 +117,7 @@ def lock(
         left_at = expected.get((topic, partition), offset)
         if offset != left_at:
             raise Fenced(
-                f"{topic}/{partition} stands at offset {offset}, this loader had left it at "
+                f"{topic}/{partition} is at offset {offset}, this loader had left it at "
                 f"{left_at}: another loader has taken over; the batch is dropped, it is loaded there"
             )
 

@@ -45,16 +45,16 @@ SELECT {columns}
   JOIN fresh ON record_topic = topic AND record_partition = partition
             AND record_offset = "offset"
 """
-# The position is written down before Kafka commits the record, so before anybody can read it. One
+# The position is written down before Kafka commits the record, so before it can be read. One
 # offset can be that of two records where the topic was recreated.
 _SENT: Final = """
 SELECT DISTINCT ON (sent.topic, sent.partition, sent."offset")
        sent.topic, sent.partition, sent."offset",
-       letter.origin_topic, letter.origin_partition, letter.origin_offset, sent.attempt
+       failed.origin_topic, failed.origin_partition, failed.origin_offset, sent.attempt
   FROM unnest(%s::text[], %s::int[], %s::bigint[]) AS claimed (topic, partition, at)
   JOIN replay_records AS sent
     ON sent.partition = claimed.partition AND sent."offset" = at AND sent.topic = claimed.topic
-  JOIN dead_letters AS letter USING (source_topic, source_partition, source_offset)
+  JOIN dead_letters AS failed USING (source_topic, source_partition, source_offset)
  WHERE sent.outcome IN ('prepared', 'sent', 'stored', 'duplicate', 'rejected')
  ORDER BY sent.topic, sent.partition, sent."offset", sent.replay_id DESC
 """
