@@ -188,8 +188,8 @@ def headers_of(record: Record) -> Headers:
 
 def last_header(headers: Sequence[tuple[str, bytes | None]], name: str) -> bytes | None:
     """The value of the last header of that name: what was added last counts."""
-    for found, value in reversed(headers):
-        if found == name:
+    for header, value in reversed(headers):
+        if header == name:
             return value
     return None
 

@@ -172,8 +172,10 @@ class _Drain:
         with session(self._settings, "drain", statement_timeout=10) as connection:
             while True:
                 now = time.monotonic()
-                found = loaded(connection, self._loader.group)
-                positions = {each: found[each].next_offset for each in bounds if each in found}
+                by_partition = loaded(connection, self._loader.group)
+                positions = {
+                    each: by_partition[each].next_offset for each in bounds if each in by_partition
+                }
                 behind = [
                     each
                     for each, (first, end) in bounds.items()
@@ -305,8 +307,8 @@ class _Drain:
 
     def _read_by_all(self, bounds: Mapping[Partition, tuple[int, int]]) -> int:
         with session(self._settings, "drain", statement_timeout=10) as connection:
-            found = loaded(connection, self._loader.group)
-        return sum(found[each].records for each in bounds if each in found)
+            by_partition = loaded(connection, self._loader.group)
+        return sum(by_partition[each].records for each in bounds if each in by_partition)
 
     def _summary(self, bounds: Mapping[Partition, tuple[int, int]], before: int) -> Drained:
         counters = self._sink.counters

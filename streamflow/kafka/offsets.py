@@ -72,8 +72,8 @@ def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dic
     """
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     isolation = IsolationLevel.READ_UNCOMMITTED
-    found = _listed(client, partitions, latest, isolation) if partitions else {}
-    return {partition: each.offset for partition, each in found.items()}
+    listed = _listed(client, partitions, latest, isolation) if partitions else {}
+    return {partition: each.offset for partition, each in listed.items()}
 
 
 @retry_while_unavailable
@@ -85,8 +85,8 @@ def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[
         Unavailable: the broker does not answer.
     """
     spec = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
-    found = _listed(client, partitions, spec) if partitions else {}
-    return {partition: each.timestamp for partition, each in found.items() if each.timestamp >= 0}
+    listed = _listed(client, partitions, spec) if partitions else {}
+    return {partition: each.timestamp for partition, each in listed.items() if each.timestamp >= 0}
 
 
 def _offsets(
@@ -154,11 +154,11 @@ class GroupOffsets:
     def _committed(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         wanted = [TopicPartition(*partition) for partition in partitions]
         with kafka_errors():
-            found = self._consumer.committed(wanted, timeout=_TIMEOUT) if wanted else []
-        for each in found:
+            committed = self._consumer.committed(wanted, timeout=_TIMEOUT) if wanted else []
+        for each in committed:
             if each.error is not None:
                 raise translated(KafkaException(each.error))
-        return [each for each in found if each.offset >= 0]
+        return [each for each in committed if each.offset >= 0]
 
     def close(self) -> None:
         """Closes the connection."""

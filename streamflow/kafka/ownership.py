@@ -53,11 +53,11 @@ class OwnedTopics(Protocol):
         ...
 
 
-def compare(specs: Sequence[TopicSpec], found: Mapping[str, BrokerTopic]) -> list[Drift]:
+def compare(specs: Sequence[TopicSpec], existing: Mapping[str, BrokerTopic]) -> list[Drift]:
     """How topics differ from their specifications; one that is missing differs in ``topic``."""
     drifts = []
     for spec in specs:
-        topic = found.get(spec.name)
+        topic = existing.get(spec.name)
         if topic is None:
             drifts.append(Drift(spec.name, "topic", "exists", None))
             continue

@@ -35,11 +35,11 @@ def present_topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str,
     Raises:
         Unavailable: the broker does not answer.
     """
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for topic in topics:
         with suppress(TopicMissing):
-            found |= topic_ids(client, [topic])
-    return found
+            ids |= topic_ids(client, [topic])
+    return ids
 
 
 def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[[], dict[str, str]]:
@@ -57,11 +57,11 @@ def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[
         )
 
     def answer() -> dict[str, str]:
-        found = {}
+        ids = {}
         with kafka_errors():
             for topic, future in futures.items():
                 try:
-                    found[topic] = _text(future.result(_TIMEOUT).topic_id)
+                    ids[topic] = _text(future.result(_TIMEOUT).topic_id)
                 except KafkaException as error:
                     if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise TopicMissing(
@@ -69,7 +69,7 @@ def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[
                             "`streamflow topics --apply`"
                         ) from error
                     raise
-        return found
+        return ids
 
     return answer
 

@@ -77,12 +77,12 @@ def owners(settings: Settings, specs: Sequence[TopicSpec], owned: OwnedTopics) -
     Raises:
         Unavailable: the broker does not answer.
     """
-    found = _described(admin(settings), [spec.name for spec in specs])
+    existing = _described(admin(settings), [spec.name for spec in specs])
     try:
         ids = owned.ids()
     except StreamFlowError:
-        return dict.fromkeys(found, Owner.UNKNOWN)
-    return {name: owner_of(name, topic, ids) for name, topic in found.items()}
+        return dict.fromkeys(existing, Owner.UNKNOWN)
+    return {name: owner_of(name, topic, ids) for name, topic in existing.items()}
 
 
 def provision(
@@ -148,13 +148,13 @@ def provision_topics(
     specs = {spec.name: spec for spec in wanted}
     client = admin(settings)
     existing = _described(client, list(specs))
-    found = compare(list(specs.values()), existing)
-    ids = owned.ids() if owned is not None and found else {}
+    differences = compare(list(specs.values()), existing)
+    ids = owned.ids() if owned is not None and differences else {}
     for name, topic in existing.items():
-        differing = [each for each in found if each.topic == name]
+        differing = [each for each in differences if each.topic == name]
         if differing and owner_of(name, topic, ids) is not Owner.OURS:
             raise ConfigurationError(refusal(specs[name], differing, ids))
-    for drift in found:
+    for drift in differences:
         if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared):
             raise ConfigurationError(
                 f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: "
@@ -162,15 +162,15 @@ def provision_topics(
             )
     with kafka_errors():
         created = _create(
-            client, settings, [specs[each.topic] for each in found if each.what == "topic"]
+            client, settings, [specs[each.topic] for each in differences if each.what == "topic"]
         )
         if owned is not None and created:
             owned.add(retry_while_unavailable(topic_ids)(client, created), adopted=False)
-        _add_partitions(client, [each for each in found if each.what == "partitions"])
-        _alter(client, [each for each in found if each.what not in ("topic", "partitions")])
-    if found:
+        _add_partitions(client, [each for each in differences if each.what == "partitions"])
+        _alter(client, [each for each in differences if each.what not in ("topic", "partitions")])
+    if differences:
         _wait_until_shown(client, list(specs.values()))
-    return found
+    return differences
 
 
 @tenacity.retry(
@@ -267,16 +267,16 @@ def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> 
     return created
 
 
-def _add_partitions(client: AdminClient, found: list[Drift]) -> None:
-    if found:
-        wanted = [NewPartitions(drift.topic, int(drift.declared)) for drift in found]
+def _add_partitions(client: AdminClient, differences: list[Drift]) -> None:
+    if differences:
+        wanted = [NewPartitions(drift.topic, int(drift.declared)) for drift in differences]
         for future in client.create_partitions(wanted).values():
             future.result(_TIMEOUT)
 
 
-def _alter(client: AdminClient, found: list[Drift]) -> None:
+def _alter(client: AdminClient, differences: list[Drift]) -> None:
     resources: dict[str, list[ConfigEntry]] = {}
-    for drift in found:
+    for drift in differences:
         resources.setdefault(drift.topic, []).append(
             ConfigEntry(drift.what, drift.declared, incremental_operation=AlterConfigOpType.SET)
         )

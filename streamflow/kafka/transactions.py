@@ -84,19 +84,19 @@ class KafkaSink:
             Unavailable: the coordinator does not answer.
         """
         with kafka_errors(), call("consumer.committed", _COMMITTED_TIMEOUT + SLACK):
-            found = self._consumer.committed(
+            committed = self._consumer.committed(
                 [TopicPartition(*partition) for partition in partitions],
                 timeout=_COMMITTED_TIMEOUT,
             )
         self._lost.update(
             {
                 (each.topic, each.partition): PositionMetadata.parse(each.metadata).lost
-                for each in found
+                for each in committed
             }
         )
         return {
             (each.topic, each.partition): committed_position(each) if each.offset >= 0 else None
-            for each in found
+            for each in committed
         }
 
     def commit(self, output: Output) -> None:

@@ -152,12 +152,12 @@ class Bridge:
             count = parse_count(request, self._settings.bridge_history)
         except UsageError as error:
             return await self._refuse(sid, error)
-        found: list[Frame] = []
+        frames: list[Frame] = []
         if sid in self._clients:
             client = self._clients[sid].client
-            found = self._audience.recall(client.subscription, count)
-            client.offer(found)
-        return {"ok": True, "count": len(found)}
+            frames = self._audience.recall(client.subscription, count)
+            client.offer(frames)
+        return {"ok": True, "count": len(frames)}
 
     async def _refuse(self, sid: str, error: UsageError) -> dict[str, Any]:
         """Reports an error twice: not every client asks for an acknowledgement."""

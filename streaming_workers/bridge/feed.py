@@ -146,8 +146,8 @@ class Feed:
         A partition that appears while others are read is new, so it is read from its beginning.
         """
         partitions = offsets.partitions_of(self._admin, self._topics)
-        found = {topic for topic, _ in partitions}
-        missing = [topic for topic in self._topics if topic not in found]
+        existing = {topic for topic, _ in partitions}
+        missing = [topic for topic in self._topics if topic not in existing]
         if missing:
             raise Unavailable(
                 f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"

@@ -114,10 +114,10 @@ def parse_count(value: object, most: int) -> int:
 
 
 def _texts(request: dict[Any, Any], *names: str) -> frozenset[str] | None:
-    found = next((request[name] for name in names if request.get(name) is not None), None)
-    if found is None:
+    value = next((request[name] for name in names if request.get(name) is not None), None)
+    if value is None:
         return None
-    values = [found] if isinstance(found, str) else found
+    values = [value] if isinstance(value, str) else value
     if (
         not isinstance(values, list)
         or len(values) > _MOST_VALUES
@@ -244,9 +244,9 @@ class Audience(Generic[T]):
 
     def recall(self, subscription: Subscription, last: int) -> list[T]:
         """The last records of each topic that a subscription accepts, oldest first."""
-        found: list[T] = []
+        frames: list[T] = []
         for topic in subscription.topics if last else ():
             accepted = [each for each in self._history[topic] if subscription.accepts(each)]
             accepted.sort(key=lambda each: each.appended)
-            found.extend(accepted[-last:])
-        return sorted(found, key=lambda each: each.appended)
+            frames.extend(accepted[-last:])
+        return sorted(frames, key=lambda each: each.appended)

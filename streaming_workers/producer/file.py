@@ -53,7 +53,7 @@ class Sent:
     finished: bool = False
 
 
-class Progress(NamedTuple):
+class FileProgress(NamedTuple):
     """How far a file was sent: lines, bytes, and the SHA-256 of those bytes."""
 
     lines: int
@@ -61,7 +61,7 @@ class Progress(NamedTuple):
     digest: str
 
 
-class Sender:
+class CheckedProducer:
     """Produces, and keeps the error of what the broker did not take."""
 
     def __init__(self, client: Producer) -> None:
@@ -108,21 +108,21 @@ def simulate(
         Unavailable: the broker did not take a record in time.
     """
     sent = Sent()
-    sender = Sender(clients.producer(settings))
+    checked = CheckedProducer(clients.producer(settings))
     began = time.monotonic()
     for record in source:
         if stop.is_set() or (count is not None and sent.records >= count):
             break
-        sender.send(stream.topic, record.key, record.value)
+        checked.send(stream.topic, record.key, record.value)
         sent.records += 1
         if record.code is not None:
             sent.invalid[record.code.value] = sent.invalid.get(record.code.value, 0) + 1
         on_record()
         ahead = began + sent.records / rate - time.monotonic()
         if ahead > 0.01:  # noqa: PLR2004 (finer than the clock's own grain is no use)
-            sender.check()
+            checked.check()
             stop.wait(ahead)
-    sender.finish()
+    checked.finish()
     sent.line = sent.records
     sent.finished = True
     return sent
@@ -164,14 +164,14 @@ class FileRun:
         self.report = report
         self._group = group_of(settings, path)
 
-    def earlier(self) -> Progress:
+    def earlier(self) -> FileProgress:
         """How far an earlier run had got; nothing where there was none."""
         partition = (self.stream.topic, 0)
-        found = offsets.committed(self._settings, self._group, [partition]).get(partition)
-        if found is None or found.offset == 0:
-            return Progress(0, 0, hashlib.sha256().hexdigest())
-        size, _, digest = found.metadata.partition(";")
-        return Progress(found.offset, int(size), digest)
+        committed = offsets.committed(self._settings, self._group, [partition]).get(partition)
+        if committed is None or committed.offset == 0:
+            return FileProgress(0, 0, hashlib.sha256().hexdigest())
+        size, _, digest = committed.metadata.partition(";")
+        return FileProgress(committed.offset, int(size), digest)
 
     def run(
         self,
@@ -195,7 +195,7 @@ class FileRun:
         )
         with clients.kafka_errors():
             client.init_transactions(_TIMEOUT)
-        start = self.earlier() if resume else Progress(0, 0, "")
+        start = self.earlier() if resume else FileProgress(0, 0, "")
         with self._path.open("rb") as file:
             digest = self._skip(file, start)
             group = clients.assigned_consumer(self._settings, self._group)
@@ -204,7 +204,7 @@ class FileRun:
                     file, start, digest, stop, pace, on_bytes
                 )
 
-    def _skip(self, file: IO[bytes], start: Progress) -> "hashlib._Hash":
+    def _skip(self, file: IO[bytes], start: FileProgress) -> "hashlib._Hash":
         digest = hashlib.sha256()
         left = start.bytes
         while left:
@@ -232,7 +232,7 @@ class _Transfer:
     def send(
         self,
         file: IO[bytes],
-        start: Progress,
+        start: FileProgress,
         digest: "hashlib._Hash",
         stop: threading.Event,
         pace: Pace | None,
@@ -274,19 +274,19 @@ class _Transfer:
             text = line.strip(b"\r\n")
             if not text or text.isspace():
                 continue
-            found = read(text)
-            if isinstance(found, Rejection):
-                refusal = self._refuse(text, number, found, sent)
+            accepted = read(text)
+            if isinstance(accepted, Rejection):
+                refusal = self._refuse(text, number, accepted, sent)
                 if refusal is not None:
                     return number - first, refusal
                 continue
             if pace is not None:
-                stop.wait(pace(found.event))
+                stop.wait(pace(accepted.event))
             try:
-                queue(topic, found.value, found.key)
+                queue(topic, accepted.value, accepted.key)
             except BufferError:
                 # Another attempt, with patience.
-                produce(client, OutRecord(topic, found.key, found.value, []))
+                produce(client, OutRecord(topic, accepted.key, accepted.value, []))
             sent.records += 1
         return len(lines), None
 

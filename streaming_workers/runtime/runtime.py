@@ -203,10 +203,14 @@ class Worker:
         try_again_at = time.monotonic() + _TRY_AGAIN
         while not self._stop.wait(_ASK_EVERY) and time.monotonic() < try_again_at:
             self._watchdog.turned()
-            found = self._stands_at([error.topic])
+            committed = self._stands_at([error.topic])
             if stuck_at is None:
-                stuck_at = found
-            elif found and found != stuck_at and self._is_of_current_topic(found, error.topic):
+                stuck_at = committed
+            elif (
+                committed
+                and committed != stuck_at
+                and self._is_of_current_topic(committed, error.topic)
+            ):
                 log.info("going on", why=f"topic {error.topic} was accepted")
                 return
 
@@ -219,15 +223,15 @@ class Worker:
         except StreamFlowError:
             return None
 
-    def _is_of_current_topic(self, found: Mapping[Partition, Position], topic: str) -> bool:
+    def _is_of_current_topic(self, committed: Mapping[Partition, Position], topic: str) -> bool:
         try:
             current = topic_ids(self._admin, [topic])[topic]
         except StreamFlowError:
             return False
-        return all(position.log.topic_id in ("", current) for position in found.values())
+        return all(position.log.topic_id in ("", current) for position in committed.values())
 
     def _committed(self) -> dict[Partition, int] | None:
-        found = self._stands_at(self._job.topics)
-        if found is None:
+        committed = self._stands_at(self._job.topics)
+        if committed is None:
             return None
-        return {partition: position.offset for partition, position in found.items()}
+        return {partition: position.offset for partition, position in committed.items()}

@@ -163,10 +163,10 @@ class Session:
 
     def _note_epochs(self, moved: Sequence[Position]) -> None:
         with clients.kafka_errors():
-            found = self._consumer.position(
+            read = self._consumer.position(
                 [TopicPartition(each.topic, each.partition) for each in moved]
             )
-        self._logs = offsets.with_epochs(self._logs, found)
+        self._logs = offsets.with_epochs(self._logs, read)
 
     def _require_whole_logs(self, left: Sequence[Position]) -> None:
         """Where the leader has changed since the position that was left, makes sure that its log had

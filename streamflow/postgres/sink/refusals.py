@@ -104,8 +104,8 @@ def find_refused(
         with cursor.copy(into) as stream:
             for line in lines:
                 stream.write(line)
-        found = cursor.execute("SELECT * FROM pg_temp.try_each()").fetchall()
-    return {number - 1: rejection(_Found(*diagnosis)) for number, *diagnosis in found}
+        refused = cursor.execute("SELECT * FROM pg_temp.try_each()").fetchall()
+    return {number - 1: rejection(_Found(*diagnosis)) for number, *diagnosis in refused}
 
 
 def rejection(diagnosis: Diagnosis) -> Rejection:

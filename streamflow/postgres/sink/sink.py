@@ -116,11 +116,11 @@ class PostgresSink:
         """
         self.flush()
         with self._reset_on_error(), translated():
-            found = positions.read(self._connected(), self._group, partitions)
+            kept = positions.read(self._connected(), self._group, partitions)
         self._left_at.update(
-            {partition: position.offset if position else 0 for partition, position in found.items()}
+            {partition: position.offset if position else 0 for partition, position in kept.items()}
         )
-        return found
+        return kept
 
     def commit(self, output: Output) -> None:
         """Hands a batch to the database, once the one before is kept.
