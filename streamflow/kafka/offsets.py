@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
 from confluent_kafka import (
+    Consumer,
     IsolationLevel,
     KafkaException,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
-from streamflow.errors import StreamFlowError
+from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.clients import (
     admin,
@@ -29,7 +30,7 @@ _TIMEOUT = 10.0  # seconds
 _DESCRIBE_TIMEOUT = 5.0  # seconds
 
 
-def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
+def partitions_of(client: AdminClient | Consumer, topics: Iterable[str]) -> list[Partition]:
     """The partitions of topics; a topic that does not exist has none.
 
     Raises:
@@ -43,6 +44,21 @@ def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]
         if topic in known
         for partition in sorted(known[topic].partitions)
     ]
+
+
+def require_partitions(client: AdminClient | Consumer, topics: Sequence[str]) -> list[Partition]:
+    """The partitions of topics, all of which must exist.
+
+    Raises:
+        Unavailable: one does not, or the broker does not answer.
+    """
+    partitions = partitions_of(client, topics)
+    missing = sorted(set(topics).difference(topic for topic, _ in partitions))
+    if missing:
+        raise Unavailable(
+            f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
+        )
+    return partitions
 
 
 @retry_while_unavailable

@@ -145,13 +145,7 @@ class Feed:
 
         A partition that appears while others are read is new, so it is read from its beginning.
         """
-        partitions = offsets.partitions_of(self._admin, self._topics)
-        existing = {topic for topic, _ in partitions}
-        missing = [topic for topic in self._topics if topic not in existing]
-        if missing:
-            raise Unavailable(
-                f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
-            )
+        partitions = offsets.require_partitions(self._admin, self._topics)
         new = [each for each in partitions if each not in known]
         live: dict[Partition, int] = {}
         starts: list[TopicPartition] = []

@@ -66,7 +66,8 @@ class Session:
             settings, job.group, **{"queued.max.messages.kbytes": job.prefetch_kb}
         )
         try:
-            self._require_topics()
+            with call("list_topics", _TIMEOUT + SLACK):
+                offsets.require_partitions(self._consumer, self._job.topics)
             self._sink = make_sink(self._consumer)
             self._consumer.subscribe(
                 job.topics,
@@ -78,15 +79,6 @@ class Session:
             with call("consumer.close", _TIMEOUT):
                 self._consumer.close()
             raise
-
-    def _require_topics(self) -> None:
-        with clients.kafka_errors(), call("list_topics", _TIMEOUT + SLACK):
-            known = self._consumer.list_topics(timeout=_TIMEOUT).topics
-        missing = [topic for topic in self._job.topics if topic not in known]
-        if missing:
-            raise Unavailable(
-                f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
-            )
 
     def consume(self) -> Batch:
         """The next batch; an empty one when nothing has come.

@@ -13,7 +13,7 @@ from typing import Final
 
 from confluent_kafka import TopicPartition
 
-from streamflow.errors import Unavailable, UsageError
+from streamflow.errors import UsageError
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin, kafka_errors
@@ -144,10 +144,7 @@ class Tail:
 
     def _open(self, topic: str) -> Reader:
         client = admin(self._settings)
-        with kafka_errors():
-            partitions = offsets.partitions_of(client, [topic])
-        if not partitions:
-            raise Unavailable(f"the topic {topic} does not exist: run `streamflow topics --apply`")
+        partitions = offsets.require_partitions(client, [topic])
         reader = Reader(
             self._settings,
             self._settings.prefix + "streamflow-tail",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from streamflow.errors import ErrorCode
 from streamflow.flow import Count, Output, Partition, Replayed
-from streamflow.postgres.sink.replayed import ReplayedRow
+from streamflow.postgres.sink.copy import Row
 from streamflow.records import Origin, Record, Rejection, position_of
 
 
@@ -21,7 +21,7 @@ class Resolved:
     """
 
     output: Output
-    replays: dict[str, list[ReplayedRow]] = field(default_factory=dict)
+    replays: dict[str, list[Row]] = field(default_factory=dict)
     rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
     origins: set[Partition] = field(default_factory=set)
 
@@ -64,7 +64,7 @@ def resolve(output: Output, sent: dict[Origin, Replayed]) -> Resolved:
             if isinstance(line, Rejection):
                 resolved.rejected.append((claim.record, line))
             elif identity is not None and rows.holds_events:
-                row = ReplayedRow(line, claim.record, identity.attempt)
+                row = Row(line, claim.record, identity.attempt)
                 resolved.replays.setdefault(table, []).append(row)
                 resolved.origins.add(identity.origin[:2])
             else:

@@ -6,7 +6,7 @@ refuses rows, it is first asked which. (Replayed events always take it: `replaye
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -16,7 +16,7 @@ from psycopg.generators import copy_to
 
 from streamflow.flow import Output
 from streamflow.postgres.connections import Connection, is_refusal
-from streamflow.postgres.sink.refusals import find_refused, rejection
+from streamflow.postgres.sink.refusals import find_refused, rejection_of
 from streamflow.postgres.tables import REFUSED_EVENTS, Table
 from streamflow.records import Record, Rejection, position_of
 
@@ -49,25 +49,6 @@ INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING
 """
 
 
-class HasRecord(Protocol):
-    """Something to be stored, with the record behind it."""
-
-    @property
-    def line(self) -> bytes:
-        """COPY text of its table."""
-
-    @property
-    def record(self) -> Record:
-        """The record that it was made from."""
-
-    @property
-    def incoming(self) -> bytes:
-        """COPY text of the temporary table."""
-
-
-_T = TypeVar("_T", bound=HasRecord)
-
-
 class Stored(NamedTuple):
     """What became of a batch's rows."""
 
@@ -85,15 +66,24 @@ class Stored(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of COPY text and the record behind it."""
+    """A line of COPY text and the record behind it.
+
+    Attributes:
+        line: of a replayed event, with the origin as its identity.
+        attempt: how often the event had been replayed by then; None where it is no replay.
+    """
 
     line: bytes
     record: Record
+    attempt: int | None = None
 
     @property
     def incoming(self) -> bytes:
-        """The same line."""
-        return self.line
+        """COPY text of the temporary table: of a replay with its own position, and the attempt."""
+        if self.attempt is None:
+            return self.line
+        topic, partition, offset = position_of(self.record)
+        return self.line[:-1] + f"\t{topic}\t{partition}\t{offset}\t{self.attempt}\n".encode()
 
 
 def copy_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
@@ -153,11 +143,11 @@ class Merge(NamedTuple):
     note_duplicates: sql.Composed
 
 
-def merge_items(connection: Connection, table: Table, items: Sequence[_T], merge: Merge) -> Stored:
+def merge_items(connection: Connection, table: Table, items: Sequence[Row], merge: Merge) -> Stored:
     """Stores what is new and sound of some rows."""
     rows = duplicates = 0
 
-    def store(part: Sequence[_T]) -> None:
+    def store(part: Sequence[Row]) -> None:
         nonlocal rows, duplicates
         lines = [item.incoming for item in part]
         copy(connection, sql.Identifier("incoming"), merge.columns, lines)
@@ -226,11 +216,11 @@ def note_duplicates(
 def _store_sound(
     connection: Connection,
     table: Table,
-    items: Sequence[_T],
-    store: Callable[[Sequence[_T]], None],
+    items: Sequence[Row],
+    store: Callable[[Sequence[Row]], None],
 ) -> list[tuple[Record, Rejection]]:
     """Stores all but the items that the database refuses, which it notes and returns."""
-    refused: list[tuple[_T, Rejection]] = []
+    refused: list[tuple[Row, Rejection]] = []
     try:
         with connection.transaction():
             store(items)
@@ -248,8 +238,8 @@ def _store_sound(
 
 
 def _refused_of(
-    connection: Connection, items: Sequence[_T], store: Callable[[Sequence[_T]], None]
-) -> list[tuple[_T, Rejection]]:
+    connection: Connection, items: Sequence[Row], store: Callable[[Sequence[Row]], None]
+) -> list[tuple[Row, Rejection]]:
     """Stores all but what the database refuses, in halves and halves of halves."""
     if not items:
         return []
@@ -260,7 +250,7 @@ def _refused_of(
         if not is_refusal(error):
             raise
         if len(items) == 1:
-            return [(items[0], rejection(error.diag))]
+            return [(items[0], rejection_of(error.diag))]
         middle = len(items) // 2
         return [
             *_refused_of(connection, items[:middle], store),
@@ -269,7 +259,7 @@ def _refused_of(
     return []
 
 
-def _note_refused(connection: Connection, table: Table, items: Sequence[HasRecord]) -> None:
+def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) -> None:
     """Notes what the windows count of events that are in no table."""
     wanted = (table.event_type, table.event_time, "appended_at")
     indexes = [table.columns.index(name) for name in wanted if name is not None]

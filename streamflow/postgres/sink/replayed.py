@@ -5,15 +5,15 @@ is part of the table's key. So the one that can write its origin into ``replayed
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from psycopg import sql
 
 from streamflow.flow import Replayed
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.sink.copy import Merge, Stored, merge_items, names, note_duplicates
+from streamflow.postgres.sink.copy import Merge, Row, Stored, merge_items, names, note_duplicates
 from streamflow.postgres.tables import Table
-from streamflow.records import Origin, Record, position_of
+from streamflow.records import Origin
 
 _RECORD: Final = ("record_topic", "record_partition", "record_offset")
 
@@ -68,27 +68,7 @@ SELECT origin_topic, origin_partition, origin_offset
 """
 
 
-class ReplayedRow(NamedTuple):
-    """The row of an event that a replay has sent.
-
-    Attributes:
-        line: COPY text, with the origin as identity.
-        record: that was sent.
-        attempt: how often the event had been replayed by then.
-    """
-
-    line: bytes
-    record: Record
-    attempt: int
-
-    @property
-    def incoming(self) -> bytes:
-        """The line with the record's own position, and the attempt."""
-        topic, partition, offset = position_of(self.record)
-        return self.line[:-1] + f"\t{topic}\t{partition}\t{offset}\t{self.attempt}\n".encode()
-
-
-def merge_replayed(connection: Connection, table: Table, rows: Sequence[ReplayedRow]) -> Stored:
+def merge_replayed(connection: Connection, table: Table, rows: Sequence[Row]) -> Stored:
     """Stores each replayed event unless its origin is stored already, under any time stamp."""
     own_table = sql.Identifier(table.name)
     merge = Merge(

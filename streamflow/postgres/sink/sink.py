@@ -41,7 +41,7 @@ _ATTEMPTS: Final = 6  # of a transaction that lost against another
 _BATCH_LIMIT: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoadCounters:
     """What a sink has done since it was made.
 
@@ -188,16 +188,13 @@ class PostgresSink:
             self._durable.update(moved)
         DUPLICATES.inc(stored.duplicates)
         _report(resolved)
-        before = self.counters
-        self.counters = replace(
-            before,
-            batches=before.batches + 1,
-            rows=before.rows + stored.rows,
-            duplicates=before.duplicates + stored.duplicates,
-            refused=before.refused + len(stored.refused),
-            slow=before.slow + slow,
-            seconds=before.seconds + time.monotonic() - started,
-        )
+        counters = self.counters
+        counters.batches += 1
+        counters.rows += stored.rows
+        counters.duplicates += stored.duplicates
+        counters.refused += len(stored.refused)
+        counters.slow += slow
+        counters.seconds += time.monotonic() - started
 
     def _store(self, output: Output) -> tuple[tuple[Stored, Resolved], bool]:
         try:
