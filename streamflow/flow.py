@@ -1,10 +1,10 @@
-"""What a worker makes of a batch, and where it goes: the two interfaces between them.
+"""What a worker makes of a batch, and the sink that keeps it.
 
 A worker decides in a pure function, batch in, `Output` out. A sink makes an output durable together
 with the positions it came from: in one Kafka transaction or in one PostgreSQL transaction.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -22,11 +22,11 @@ class Batch:
 
     Attributes:
         records: in the order of their offsets within each partition, partitions interleaved.
-        positions: where each partition that moved now stands; without records, past markers.
+        positions: the new position of each partition that moved; without records, past markers.
         now: the worker's monotonic clock, in seconds.
         gaps: what the positions pass that cannot be read any more.
-        topic_ids: which topics the records are of (KIP-516), and those that derived records among
-            them were made of; empty texts where the broker knows no ids.
+        topic_ids: of the topics of the records (KIP-516), and of those that derived records among
+            them come from; empty texts where the broker knows no ids.
     """
 
     records: Sequence[Record]
@@ -37,7 +37,7 @@ class Batch:
 
 
 class Replayed(NamedTuple):
-    """What our own replay records say of a record that we sent.
+    """What the replay records say of a record that a replay has sent.
 
     Attributes:
         origin: the event that it is.
@@ -48,16 +48,16 @@ class Replayed(NamedTuple):
     attempt: int
 
 
-class Replay(NamedTuple):
-    """A record that claims to be a replay, or to be made of one. Headers are untrusted, so whether it
-    is one is for the replay records in the database to say.
+class ReplayClaim(NamedTuple):
+    """A record that claims to be a replay, or to be derived from one. Headers are untrusted: only the
+    replay records in the database prove the claim.
 
     Attributes:
-        record: that makes the claim.
-        sent: position of the record that would have been sent by a replay: its own, or that of the
-            record that it was made of.
-        line: makes the COPY text of the row, or says why there is none, if it was.
-        otherwise: the COPY text if it was not, or why there is none.
+        record: makes the claim.
+        sent: position of the record that a replay would have sent: its own, or that of the record
+            that it was derived from.
+        line: the COPY text of the row, or why there is none, if the claim is proved.
+        otherwise: the COPY text, or why there is none, if it is not.
     """
 
     record: Record
@@ -73,35 +73,50 @@ class Count(NamedTuple):
     rejected: int
 
 
+@dataclass(slots=True)
+class TableRows:
+    """What a batch has for one table.
+
+    Attributes:
+        lines: the rows, as lines of COPY text.
+        sources: the record behind each line, in the same order.
+        claims: records that become rows once the database has settled whether they are replays.
+        holds_events: the table is that of a stream's own events.
+        days: the days (UTC) of the events in `lines` and `claims`.
+    """
+
+    lines: list[bytes] = field(default_factory=list)
+    sources: list[Record] = field(default_factory=list)
+    claims: list[ReplayClaim] = field(default_factory=list)
+    holds_events: bool = False
+    days: set[date] = field(default_factory=set)
+
+    def add(self, line: bytes, source: Record) -> None:
+        """Adds a row."""
+        self.lines.append(line)
+        self.sources.append(source)
+
+
 @dataclass(slots=True, kw_only=True)
 class Output:
     """What one batch became.
 
     Attributes:
-        positions: where to go on from, per partition that the batch moved.
+        positions: the next offset of each partition that the batch moved.
         records: to be produced.
-        rows: to be loaded, by table; a line of COPY text each.
-        sources: the record behind each row, by table, in the order of `rows`.
-        replays: events that claim to be replayed, by table.
-        claims: derived records and dead letters that are, or are made of, what claims to be
-            replayed, by table.
-        foreign: how many records of a topic are not ours, where each is a row all the same.
-        days: the days (UTC) of the events in `rows` and `replays`, by table.
-        counts: of the records read, per partition; kept beside the positions.
-        rejected: index in the batch, and cause, of each refused record.
+        tables: the rows to be loaded, by table.
+        foreign: by topic, how many records are not ours; each is a row all the same.
+        counts: of the records read, by partition; kept beside the positions.
+        rejected: index in the batch, and cause, of each rejected record.
         batch: the records that it was made of.
-        gaps: what the positions pass that was lost; filled in by whoever read the batch.
-        logs: which log the positions count in; filled in by whoever read the batch.
+        gaps: what the positions pass that was lost; set by the reader of the batch.
+        logs: which log the positions count in; set by the reader of the batch.
     """
 
     positions: list[Position]
     records: list[OutRecord] = field(default_factory=list)
-    rows: dict[str, list[bytes]] = field(default_factory=dict)
-    sources: dict[str, list[Record]] = field(default_factory=dict)
-    replays: dict[str, list[Replay]] = field(default_factory=dict)
-    claims: dict[str, list[Replay]] = field(default_factory=dict)
+    tables: defaultdict[str, TableRows] = field(default_factory=lambda: defaultdict(TableRows))
     foreign: Counter[str] = field(default_factory=Counter)
-    days: dict[str, set[date]] = field(default_factory=dict)
     counts: dict[Partition, Count] = field(default_factory=dict)
     rejected: list[tuple[int, ErrorCode]] = field(default_factory=list)
     batch: Sequence[Record] = ()
@@ -152,9 +167,9 @@ class Sink(Protocol):
         ...
 
     def take_durable(self) -> list[Position]:
-        """Positions that became durable elsewhere since the last call, for Kafka to be told of."""
+        """Positions that became durable elsewhere since the last call, to be committed for display."""
         ...
 
     def close(self) -> None:
-        """Gives up what is not durable, and all connections."""
+        """Drops what is not durable, and closes all connections."""
         ...

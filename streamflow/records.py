@@ -1,4 +1,4 @@
-"""What travels: records with their position, their origin, and what was refused.
+"""What travels: records with their position, their origin, and rejections.
 
 A *record* is bytes with a position in a topic, an *event* a validated model, a *row* a line of a
 table. Header names are the public interface of dead letters and replays.
@@ -14,9 +14,9 @@ Headers = list[tuple[str, bytes | None]]
 
 # Where a derived or replayed record first entered the log: "topic/partition/offset".
 ORIGIN_HEADER = "__streamflow.origin"
-# The record that a derived one was made of, where that claims to be a replay of its origin.
+# The record that a derived one comes from, where that claims to be a replay of its origin.
 SOURCE_HEADER = "__streamflow.source"
-# Id (KIP-516) of the topic that a derived record or a dead letter was made of: offsets of a topic that
+# Id (KIP-516) of the topic that a derived record or a dead letter comes from: offsets of a topic that
 # was deleted and recreated mean other records.
 TOPIC_ID_HEADER = "__streamflow.topic_id"
 # Of the dead letter of a derived record: the id of its origin's topic, which is another topic.
@@ -115,7 +115,7 @@ class OutRecord(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """Why a record was refused. `message` never holds a piece of the input."""
+    """Why a record was rejected. `message` never holds a piece of the input."""
 
     code: ErrorCode
     exception: str
@@ -188,8 +188,8 @@ def headers_of(record: Record) -> Headers:
 
 def last_header(headers: Sequence[tuple[str, bytes | None]], name: str) -> bytes | None:
     """The value of the last header of that name: what was added last counts."""
-    for found, value in reversed(headers):
-        if found == name:
+    for header, value in reversed(headers):
+        if header == name:
             return value
     return None
 
@@ -204,8 +204,8 @@ def claimed_origin(record: Record) -> Origin | None:
 
 
 def derived_headers(record: Record) -> Headers:
-    """What a record that is made of this one says of its identity: that of this one, and if it
-    claims another's, both."""
+    """The identity headers of a record that is derived from this one: the identity of this one, and the
+    one that it claims, if any."""
     own = f"{record.topic()}/{record.partition()}/{record.offset()}".encode()
     claimed = claimed_origin(record) if headers_of(record) else None
     if claimed is None:
@@ -214,8 +214,8 @@ def derived_headers(record: Record) -> Headers:
 
 
 def topic_id_headers(topic_ids: Mapping[str, str]) -> dict[str, Headers]:
-    """What a record that is made of one of a topic says of the topic's id, for each topic; nothing
-    where the broker knows no ids."""
+    """The topic id header of records that are derived from a topic, by topic; none where the broker
+    knows no ids."""
     return {
         topic: [(TOPIC_ID_HEADER, topic_id.encode())] if topic_id else []
         for topic, topic_id in topic_ids.items()

@@ -91,8 +91,8 @@ class Progress(NamedTuple):
 
     @classmethod
     def parse(cls, offset: int, metadata: str | None) -> "Progress | None":
-        """Reads a committed offset; None where the metadata is not ours (someone moved the group by
-        hand): then counting starts anew from that offset."""
+        """Reads a committed offset; None where the metadata is not ours (the group was moved by
+        hand): then counting starts again from that offset."""
         try:
             version, position, closed, ahead = (metadata or "").split(";")
             if version != _VERSION:

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from streamflow.errors import Unavailable
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.producing import produce
 from streamflow.kafka.transactions import transactional_producer
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.partitions import DayPartitions
@@ -56,12 +57,10 @@ def send_all(client: Producer, topic: str, records: Iterable[Keyed]) -> int:
     count = 0
     for key, value in records:
         count += 1
-        while True:
-            try:
-                client.produce(topic, value, key)
-                break
-            except BufferError:
-                client.poll(0.1)
+        try:
+            client.produce(topic, value, key)
+        except BufferError:
+            produce(client, OutRecord(topic, key, value, []))
     if client.flush(_TIMEOUT):
         raise Unavailable(f"Kafka did not acknowledge all records within {_TIMEOUT:g} s")
     return count

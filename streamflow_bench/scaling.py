@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
-from streamflow.kafka.groups import assignments
+from streamflow.kafka.offsets import assignments
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow_bench import delivery

@@ -85,7 +85,7 @@ def produce(
     from streamflow.settings import load_settings
     from streaming_workers.producer.lines import LineReader
     from streaming_workers.producer.simulation import Simulation
-    from streaming_workers.runtime.garbage import settle
+    from streaming_workers.runtime.process import freeze_gc
 
     if resume and source in (None, "-"):
         raise UsageError("--resume needs a file: name one with --from FILE")
@@ -104,7 +104,7 @@ def produce(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     _require_topic(settings, stream)
-    settle()
+    freeze_gc()
     began = time.monotonic()
     if path is None:
         simulation = Simulation(hasher, seed=seed, invalid_ratio=invalid_ratio)

@@ -223,7 +223,7 @@ def _lag_and_rows(
     """What broker and database say; null for what cannot be asked now."""
     from streamflow.errors import StreamFlowError
     from streamflow.lag.measure import group_lags
-    from streamflow.postgres.queries import row_counts
+    from streamflow.postgres.sink.positions import row_counts
     from streamflow.registry import load_streams
     from streamflow.settings import GROUPS
 

@@ -11,6 +11,7 @@ from streamflow.kafka.topics import declared_topics, unmanaged_topics
 from streamflow.postgres.tables import (
     DEAD_LETTERS,
     NOTIFICATIONS,
+    SHARED_COLUMNS,
     WINDOW_COUNTS,
     Table,
     column_type,
@@ -27,32 +28,6 @@ TABLES: Final = "postgres"
 ROLLUPS: Final = "rollups"
 OPERATIONS: Final = "operations"
 
-_TIME: Final = "timestamp with time zone"
-_RECORD: Final = {
-    "record_topic": "text", "record_partition": "integer", "record_offset": "bigint",
-    "appended_at": _TIME, "loaded_at": _TIME,
-}  # fmt: skip
-# The types of the shared tables, as migration 0001 made them; a test compares them with a database.
-SHARED_COLUMNS: Final[dict[str, dict[str, str]]] = {
-    WINDOW_COUNTS.name: {
-        "window_start": _TIME, "window_end": _TIME, "event_type": "text", "count": "bigint",
-        "partition": "integer", "late": "boolean", "first_offset": "bigint",
-        "last_offset": "bigint", "origin_topic": "text", **_RECORD,
-    },
-    NOTIFICATIONS.name: {
-        "message": "text", "time": _TIME, "event_id": "bigint", "user": "text",
-        "origin_topic": "text", "origin_partition": "integer", "origin_offset": "bigint", **_RECORD,
-    },
-    DEAD_LETTERS.name: {
-        "source_topic": "text", "source_partition": "integer", "source_offset": "bigint",
-        "origin_topic": "text", "origin_partition": "integer", "origin_offset": "bigint",
-        "record_topic": "text", "record_partition": "integer", "record_offset": "bigint",
-        "error_code": "text", "stage": "text", "group_name": "text", "exception": "text",
-        "message": "text", "attempt": "integer", "redacted": "boolean", "failed_at": _TIME,
-        "status": "text", "key": "bytea", "value": "bytea", "headers": "jsonb",
-        "appended_at": _TIME, "loaded_at": _TIME,
-    },
-}  # fmt: skip
 _SHARED_TELL: Final = {
     WINDOW_COUNTS.name: "Events counted in windows; a window's total is the sum of its rows.",
     NOTIFICATIONS.name: "What was told of each valid event.",

@@ -19,7 +19,7 @@ from streamflow.audit.recreated import Reuse
 from streamflow.errors import Unavailable, UsageError
 from streamflow.flow import Partition
 from streamflow.kafka import clients, continuity, offsets
-from streamflow.kafka.groups import member_counts
+from streamflow.kafka.offsets import member_counts
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.postgres.connections import Connection, session
@@ -102,8 +102,8 @@ class Acceptance:
                 reuse = Reuse(self._topic, aside, topic_id, "truncated", since)
             rows = recreated.affected_rows(connection, self._streams, reuse) if reuse else {}
         read_to = {
-            group: {partition: offsets.read_position(each) for partition, each in found.items()}
-            for group, found in read.items()
+            group: {partition: offsets.read_position(each) for partition, each in committed.items()}
+            for group, committed in read.items()
         }
         return Finding(reuse, rows, read_to)
 
@@ -113,8 +113,8 @@ class Acceptance:
     def _truncated(self, read: Mapping[str, Positions], topic_id: str) -> dict[int, int]:
         """By partition, where a log ended that was truncated before the position of a group."""
         since: dict[int, int] = {}
-        for group, found in read.items():
-            kept = [each for each in found.values() if each.log.topic_id in ("", topic_id)]
+        for group, committed in read.items():
+            kept = [each for each in committed.values() if each.log.topic_id in ("", topic_id)]
             ends = continuity.ends_of_truncated(self._settings, group, kept)
             for (_, partition), end in ends.items():
                 since[partition] = min(end, since.get(partition, end))
@@ -124,7 +124,7 @@ class Acceptance:
         """Sets the old rows aside and lets all groups begin where the new records do.
 
         1. wait until the workers have left their groups;
-        2. load what validator and analytics had made of the old records;
+        2. load what validator and analytics had derived from the old records;
         3. in one database transaction: rename the old rows, keep what was never read as gaps, move
            the loader's positions, and before it commits, the offsets of validator and analytics;
         4. move the loader's offsets in Kafka, which are for displays, and wake the waiting loaders.
@@ -182,8 +182,11 @@ class Acceptance:
         topic_id: str,
     ) -> list[TopicPartition]:
         """What is to be committed for a group that has no database."""
-        found = self._committed(group, partitions)
-        if any(each.log.topic_id not in ("", topic_id) for each in found.values()) or not found:
+        committed = self._committed(group, partitions)
+        if (
+            any(each.log.topic_id not in ("", topic_id) for each in committed.values())
+            or not committed
+        ):
             return [
                 offsets.as_committed(Position(*partition, 0), Log(topic_id))
                 for partition in partitions
@@ -193,7 +196,7 @@ class Acceptance:
             return []
         return [
             _stepped_back(position, reuse.since[partition])
-            for (_, partition), position in found.items()
+            for (_, partition), position in committed.items()
             if partition in reuse.since and offsets.read_position(position) > reuse.since[partition]
         ]
 
@@ -229,13 +232,13 @@ class Acceptance:
         """When the broker took the first of the new records, in milliseconds; None without any, and
         where only their producers' clocks are known."""
         logs = {(reuse.topic, partition): since for partition, since in reuse.since.items()}
-        found: list[int] = []
+        stamps: list[int] = []
         with closing(Scanner(self._settings)) as scanner:
             for partition, (first, end) in offsets.bounds(self._admin, list(logs)).items():
                 record = next(scanner.records(partition, max(first, logs[partition]), end), None)
                 if record is not None and record.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME:
-                    found.append(record.timestamp()[1])
-        return min(found, default=None)
+                    stamps.append(record.timestamp()[1])
+        return min(stamps, default=None)
 
     def _commit(self, moves: Mapping[str, list[TopicPartition]]) -> None:
         for group, moved in moves.items():
@@ -268,8 +271,8 @@ def _offsets_at(
 ) -> dict[Partition, int]:
     """The first offset of each partition that was appended at that time or later."""
     with clients.kafka_errors():
-        found = consumer.offsets_for_times(
+        answers = consumer.offsets_for_times(
             [TopicPartition(*partition, milliseconds) for partition in partitions], timeout=10
         )
     # None later: the end, which is what a drain goes to anyway.
-    return {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
+    return {(each.topic, each.partition): each.offset for each in answers if each.offset >= 0}

@@ -41,8 +41,8 @@ class Analytics:
     name = "analytics"
     sources: Sequence[str] = ()
     batch_size = 50_000
-    # A larger batch makes fewer corrections out of a file of old events; nobody waits for a window
-    # of ten seconds by the millisecond.
+    # A larger batch makes fewer corrections out of a file of old events; a window of ten
+    # seconds may be some milliseconds late.
     linger = 0.2
     # A batch of small events, and some more.
     prefetch_kb = 16_384
@@ -55,7 +55,7 @@ class Analytics:
             if stream.windows is not None
         }
         # Looked up once, not for every record.
-        self._ways = {
+        self._routes = {
             topic: (stream.decoder.decode, attrgetter(spec.group_by))
             for topic, (stream, spec) in self._streams.items()
         }
@@ -67,7 +67,7 @@ class Analytics:
         self._windows: dict[Partition, PartitionWindows] = {}
         self._seen: dict[Partition, float] = {}
         self._committed: dict[Partition, Position] = {}
-        # Whose committed offset tells nothing of windows: somebody has moved the group.
+        # Whose committed offset holds no progress of windows: the group was moved by hand.
         self._without_progress: set[Partition] = set()
 
     def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
@@ -136,11 +136,11 @@ class Analytics:
 
     def _count(self, batch: Batch) -> list[tuple[int, ErrorCode]]:
         rejected: list[tuple[int, ErrorCode]] = []
-        ways, windows = self._ways, self._windows
+        routes, windows = self._routes, self._windows
         epoch, millisecond = _EPOCH, _MILLISECOND
         for index, record in enumerate(batch.records):
             topic = record.topic() or ""
-            decode, group_of = ways[topic]
+            decode, group_of = routes[topic]
             event = decode(record.value())
             if isinstance(event, Rejection):
                 # The validator makes a dead letter of it.

@@ -1,7 +1,7 @@
 """Drain: topics loaded up to where they end now, with the loader's own code, instead of its worker or
 beside it (G1).
 
-It joins no group and takes no partition from anybody. What keeps two loaders apart is in the sink:
+It joins no group and takes no partition from a member. What keeps two loaders apart is in the sink:
 a batch whose partitions another has moved is dropped (`Fenced`), and the positions are read again.
 Where another loader is visibly at work, the drain looks on instead of racing it.
 """
@@ -10,28 +10,28 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
-from streamflow.errors import Fenced, StreamFlowError, Unavailable
+from streamflow.errors import Fenced, StreamFlowError
 from streamflow.flow import Batch, Output, Partition
 from streamflow.kafka import clients, continuity, offsets
+from streamflow.kafka.reader import Reader
 from streamflow.kafka.topic_ids import TopicWatch
-from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.lag.measure import loader_lags
 from streamflow.postgres.connections import session
-from streamflow.postgres.queries import loaded
 from streamflow.postgres.signing_key import SigningKey
-from streamflow.records import Gap, Log, Position, Record
+from streamflow.postgres.sink.positions import loaded
+from streamflow.records import Gap, Log, Position, Record, position_of
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.launch import loader_sink
 from streaming_workers.loader import Loader
+from streaming_workers.runtime.batch_metrics import report_gaps
 from streaming_workers.runtime.breaker import Breaker
-from streaming_workers.runtime.observation import report_gaps
 
 log = structlog.get_logger()
 
@@ -90,7 +90,7 @@ def drain(
         settings: where broker and database are.
         streams: all streams, since a record of one topic can become a dead letter in another.
         topics: names as on the broker.
-        limit: seconds after which it stops, however much is left; `Drained.lag` tells.
+        limit: seconds after which it stops, however much is left (`Drained.lag`).
         patience: seconds that another loader's positions must stand still before it is overtaken.
         ends: offsets at which to stop before the end of a partition.
         accepting: ids of recreated topics whose old rows are about to be set aside: the ids that they
@@ -131,7 +131,7 @@ class _Drain:
         self._topics = TopicWatch(self._admin)
         self._gaps: dict[Partition, Gap] = {}
         self._logs: dict[Partition, Log] = {}
-        self._consumer = clients.assigned_consumer(settings, self._loader.group)
+        self._reader = Reader(settings, self._loader.group)
         self._sink = loader_sink(
             settings, self._loader, clients.producer(settings), Breaker.of(settings)
         )
@@ -154,26 +154,28 @@ class _Drain:
                 self._load({partition: bounds[partition] for partition in behind})
             except Fenced as error:
                 self._fenced += 1
-                # A new one: a consumer that is assigned anew may keep what it had of the old.
-                self._consumer.close()
-                self._consumer = clients.assigned_consumer(self._settings, self._loader.group)
+                # A new one: a consumer that is assigned again may keep what it had of the old.
+                self._reader.close()
+                self._reader = Reader(self._settings, self._loader.group)
                 log.info("another loader was faster", why=str(error))
             finally:
                 self._pending = None
-        self._tell_kafka()
+        self._commit_for_display()
         done = self._summary(bounds, before)
         log.info("drained", topics=topics, records=done.records, rows=done.rows, lag=done.lag)
         return done
 
     def _watch(self, bounds: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
-        """The partitions that are behind, once nobody else is moving them."""
+        """The partitions that are behind, once no other loader is moving them."""
         known: dict[Partition, int] = {}
         still_since = time.monotonic()
         with session(self._settings, "drain", statement_timeout=10) as connection:
             while True:
                 now = time.monotonic()
-                found = loaded(connection, self._loader.group)
-                positions = {each: found[each].next_offset for each in bounds if each in found}
+                by_partition = loaded(connection, self._loader.group)
+                positions = {
+                    each: by_partition[each].next_offset for each in bounds if each in by_partition
+                }
                 behind = [
                     each
                     for each, (first, end) in bounds.items()
@@ -196,19 +198,13 @@ class _Drain:
         """
         read_to = self._assign(bounds)
         self._pass_gaps()
-        heard = time.monotonic()
         while any(read_to[each] < end for each, (_, end) in bounds.items()):
-            with clients.kafka_errors():
-                messages = self._consumer.consume(self._loader.batch_size, _TURN)
-            now = time.monotonic()
-            if messages:
-                heard = now
-            elif now - heard > _SILENCE:
-                raise Unavailable(f"Kafka sent nothing for {_SILENCE:g} s: see the broker's log")
-            batch = self._batch(messages, read_to, bounds)
+            records, _ = self._reader.read(self._loader.batch_size, _TURN)
+            self._reader.require_sound(_SILENCE)
+            batch = self._batch(records, read_to, bounds)
             if batch.positions:
                 self._hand_over(batch)
-            if now > self._deadline:
+            if time.monotonic() > self._deadline:
                 break
             self._pause(each for each, (_, end) in bounds.items() if read_to[each] >= end)
         self._sink.flush()
@@ -219,7 +215,7 @@ class _Drain:
         positions, self._gaps, self._logs = continuity.take_over(
             self._settings,
             self._loader.group,
-            self._consumer,
+            self._reader.consumer,
             self._topics,
             self._sink.resume(list(bounds)),
         )
@@ -227,12 +223,11 @@ class _Drain:
             partition: position or Position(*partition, bounds[partition][0])
             for partition, position in positions.items()
         }
-        with clients.kafka_errors():
-            self._consumer.assign([continuity.as_start(start) for start in starts.values()])
+        self._reader.assign([continuity.as_start(start) for start in starts.values()])
         return {partition: start.offset for partition, start in starts.items()}
 
     def _compare_sources(self, topics: Collection[str]) -> None:
-        """Takes note of the topics that records of these were made of."""
+        """Notes the ids of the topics that records of these were derived from."""
         sources = {
             each.topic for each in self._streams if not set(each.topic_names).isdisjoint(topics)
         }
@@ -251,44 +246,25 @@ class _Drain:
 
     def _batch(
         self,
-        messages: list[Message],
+        records: list[Record],
         read_to: dict[Partition, int],
         bounds: Mapping[Partition, tuple[int, int]],
     ) -> Batch:
-        """The sound records up to the end, and where each partition now stands: behind the last
-        record, or behind the transaction markers that end it."""
-        moved: dict[Partition, int] = {}
-        records: list[Record] = []
-        unreadable: set[Partition] = set()
-        for message in messages:
-            partition = (message.topic() or "", message.partition() or 0)
-            error, offset = message.error(), message.offset() or 0
-            _, end = bounds[partition]
-            if error is None and offset < end:
-                records.append(cast("Record", message))
-                moved[partition] = offset + 1
-            elif error is None or error.code() == KafkaError._PARTITION_EOF or offset >= end:
-                moved[partition] = max(min(offset, end), moved.get(partition, 0))
-            elif is_unreadable(error):
-                # The client may have reported it once more before it was moved on.
-                if partition not in unreadable:
-                    unreadable.add(partition)
-                    reached = moved.get(partition, read_to[partition])
-                    record = pass_over(self._consumer, message, error, reached)
-                    records.append(record)
-                    moved[partition] = (record.offset() or 0) + 1
-            else:
-                raise continuity.reused(error, *partition) or clients.translated(
-                    KafkaException(error)
-                )
-        positions = [
-            Position(*partition, offset)
-            for partition, offset in moved.items()
-            if offset > read_to[partition]
-        ]
-        read_to.update({(each.topic, each.partition): each.offset for each in positions})
+        """The records before the ends, and the new positions: behind the last record,
+        or behind the transaction markers that end it."""
+        positions = []
+        for partition, (_, end) in bounds.items():
+            offset = min(self._reader.read_to[partition], end)
+            if offset > read_to[partition]:
+                read_to[partition] = offset
+                positions.append(Position(*partition, offset))
+        wanted = []
+        for record in records:
+            topic, number, offset = position_of(record)
+            if offset < bounds[topic, number][1]:
+                wanted.append(record)
         ids = {**self._topics.ids, **self._accepting}
-        return Batch(records, positions, time.monotonic(), topic_ids=ids)
+        return Batch(wanted, positions, time.monotonic(), topic_ids=ids)
 
     def _hand_over(self, batch: Batch) -> None:
         self._topics.ask()
@@ -301,7 +277,7 @@ class _Drain:
 
     def _logs_of(self, batch: Batch) -> dict[Partition, Log]:
         with clients.kafka_errors():
-            read = self._consumer.position(
+            read = self._reader.consumer.position(
                 [TopicPartition(each.topic, each.partition) for each in batch.positions]
             )
         self._logs = offsets.with_epochs(self._logs, read)
@@ -316,9 +292,9 @@ class _Drain:
 
     def _pause(self, done: Iterable[Partition]) -> None:
         with clients.kafka_errors():
-            self._consumer.pause([TopicPartition(*partition) for partition in done])
+            self._reader.consumer.pause([TopicPartition(*partition) for partition in done])
 
-    def _tell_kafka(self) -> None:
+    def _commit_for_display(self) -> None:
         """Lets the group's committed offsets follow, for lag displays. Kafka refuses while the group
         has members: then they do it."""
         durable = [
@@ -327,12 +303,12 @@ class _Drain:
         ]
         if durable:
             with suppress(KafkaException):
-                self._consumer.commit(offsets=durable, asynchronous=False)
+                self._reader.consumer.commit(offsets=durable, asynchronous=False)
 
     def _read_by_all(self, bounds: Mapping[Partition, tuple[int, int]]) -> int:
         with session(self._settings, "drain", statement_timeout=10) as connection:
-            found = loaded(connection, self._loader.group)
-        return sum(found[each].records for each in bounds if each in found)
+            by_partition = loaded(connection, self._loader.group)
+        return sum(by_partition[each].records for each in bounds if each in by_partition)
 
     def _summary(self, bounds: Mapping[Partition, tuple[int, int]], before: int) -> Drained:
         counters = self._sink.counters
@@ -356,4 +332,4 @@ class _Drain:
         """Gives up what is not durable, and all connections."""
         self._sink.close()
         with suppress(KafkaException, RuntimeError, StreamFlowError):
-            self._consumer.close()
+            self._reader.close()

@@ -8,7 +8,8 @@ from confluent_kafka import Consumer, Producer
 
 from streamflow.flow import Limit
 from streamflow.kafka import clients
-from streamflow.kafka.transactions import KafkaSink, confirm
+from streamflow.kafka.producing import produce_and_flush
+from streamflow.kafka.transactions import KafkaSink
 from streamflow.monitoring import configure_logging
 from streamflow.postgres.connections import ping
 from streamflow.postgres.signing_key import SigningKey
@@ -18,8 +19,8 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
-from streaming_workers.runtime.garbage import settle
 from streaming_workers.runtime.job import Job
+from streaming_workers.runtime.process import freeze_gc
 from streaming_workers.runtime.runtime import Worker
 from streaming_workers.validator import Validator
 
@@ -88,7 +89,7 @@ def loader_sink(
         settings,
         loader.group,
         loader.tables,
-        lambda records: confirm(dead_letters, list(map(sign, records))),
+        lambda records: produce_and_flush(dead_letters, list(map(sign, records))),
         loader.refuse,
         limit,
     )
@@ -112,5 +113,5 @@ def run_worker(
     worker = make_worker(
         settings, load_streams(settings), name, instance=instance, accept_rejects=accept_rejects
     )
-    settle()
+    freeze_gc()
     worker.run(health_port)

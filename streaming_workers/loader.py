@@ -1,7 +1,7 @@
 """The loader: every record of every topic becomes a row of PostgreSQL, exactly once (G1).
 
-Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` keeps it. What the topic of
-a record says is to be done with it is decided once.
+Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` keeps it. Each topic has its
+handler.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from typing import Final
 from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.errors import ConfigurationError, ErrorCode
-from streamflow.flow import Batch, Count, Output, Partition, Replay, Replayed
+from streamflow.flow import Batch, Count, Output, Partition, ReplayClaim, Replayed
 from streamflow.kafka.unreadable import rejection_of
 from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line, foreign_line
 from streamflow.postgres.rows.derived import notification_line, window_count_line
@@ -51,7 +51,7 @@ _TOPIC = methodcaller("topic")
 
 # Takes the index of the first record and records of one topic; returns how many there were.
 _Handler = Callable[[int, Iterator[Record], Output], int]
-# The row of a derived record, given the event that it was made of.
+# The row of a derived record, given the event that it was derived from.
 _ToLine = Callable[[Record, Origin | None], bytes | Rejection]
 
 
@@ -90,7 +90,7 @@ class Loader(PlainJob):
         self.assets = {table: table_asset(table) for table in self.tables}
 
     def process(self, batch: Batch) -> Output:
-        """The rows of a batch, and the dead letters of what can be none.
+        """The rows of a batch, and the dead letters of what cannot be a row.
 
         Raises:
             Unavailable: the signing key is not known yet, and its database does not answer.
@@ -154,12 +154,11 @@ class Loader(PlainJob):
         return self._derived(WINDOW_COUNTS, to_line)
 
     def _derived(self, table: Table, to_line: _ToLine) -> _Handler:
-        """Handles the records of a topic that only workers write to. Nobody else dead-letters what
-        cannot be a row; what has no signature is one only if a replay has sent it."""
+        """Handles the records of a topic that only workers write to. What cannot be a row is
+        dead-lettered here; what has no signature is a row only if a replay has sent it."""
 
         def handle(start: int, run: Iterator[Record], output: Output) -> int:
-            rows = output.rows.setdefault(table.name, [])
-            sources = output.sources.setdefault(table.name, [])
+            rows = output.tables[table.name]
             signer, topic_ids = self.signer(), self._topic_ids
             counts: dict[Partition, list[int]] = {}
             index = start - 1
@@ -171,10 +170,9 @@ class Loader(PlainJob):
                 if headers is None and signer.is_older(record):
                     headers = headers_of(record)
                 if headers is None:
-                    replay = _replay(to_line, record, position, _FOREIGN)
-                    output.claims.setdefault(table.name, []).append(replay)
+                    rows.claims.append(_claim(to_line, record, position, _FOREIGN))
                     continue
-                origin, source = _made_of(headers, topic_ids)
+                origin, source = _derivation(headers, topic_ids)
                 line = to_line(record, source or origin)
                 if isinstance(line, Rejection):
                     line = rejection_of(record, line)
@@ -182,11 +180,9 @@ class Loader(PlainJob):
                     output.rejected.append((index, line.code))
                     output.records.append(self.refuse(record, line))
                 elif source is not None and source != origin:
-                    replay = _replay(to_line, record, source, line)
-                    output.claims.setdefault(table.name, []).append(replay)
+                    rows.claims.append(_claim(to_line, record, source, line))
                 else:
-                    rows.append(line)
-                    sources.append(record)
+                    rows.add(line, record)
             _add_counts(output, counts)
             return index + 1 - start
 
@@ -194,8 +190,7 @@ class Loader(PlainJob):
 
     def _dead_letters(self, _start: int, run: Iterator[Record], output: Output) -> int:
         """Handles the records of a dead-letter topic: each is a row."""
-        rows = output.rows.setdefault(DEAD_LETTERS.name, [])
-        sources = output.sources.setdefault(DEAD_LETTERS.name, [])
+        rows = output.tables[DEAD_LETTERS.name]
         signer, hasher = self.signer(), self._hasher
         counts: dict[Partition, list[int]] = {}
         for record in run:
@@ -210,39 +205,38 @@ class Loader(PlainJob):
                 claim = claim_of(headers, self._topic_ids, signed=signed)
             if claim is None:
                 output.foreign[position.topic] += 1
-                rows.append(foreign_line(record, headers, hasher))
-                sources.append(record)
+                rows.add(foreign_line(record, headers, hasher), record)
                 continue
             to_line = partial(dead_letter_line, record, headers, hasher, claim.source)
             line = to_line(claim.otherwise)
             if claim.identity == claim.otherwise:
-                rows.append(line)
-                sources.append(record)
+                rows.add(line, record)
             else:
-                replay = Replay(record, claim.source, to_line, line)
-                output.claims.setdefault(DEAD_LETTERS.name, []).append(replay)
+                rows.claims.append(ReplayClaim(record, claim.source, to_line, line))
         _add_counts(output, counts)
         return sum(records for records, _ in counts.values())
 
 
-def _made_of(headers: Headers, topic_ids: Mapping[str, str]) -> tuple[Origin | None, Origin | None]:
-    """The event that a derived record was made of, and the record of it, where that claims to be a
+def _derivation(
+    headers: Headers, topic_ids: Mapping[str, str]
+) -> tuple[Origin | None, Origin | None]:
+    """The event that a derived record comes from, and the record of it, where that claims to be a
     replay; under the names of the topics that they were in."""
     # What was added last counts.
-    told = dict(headers)
-    origin, topic_id = Origin.parse(told.get(ORIGIN_HEADER)), told.get(TOPIC_ID_HEADER)
+    last = dict(headers)
+    origin, topic_id = Origin.parse(last.get(ORIGIN_HEADER)), last.get(TOPIC_ID_HEADER)
     if origin is not None:
         origin = in_its_topic(origin, topic_id, topic_ids)
-    if SOURCE_HEADER not in told:
+    if SOURCE_HEADER not in last:
         return origin, None
-    source = Origin.parse(told[SOURCE_HEADER])
+    source = Origin.parse(last[SOURCE_HEADER])
     return origin, None if source is None else in_its_topic(source, topic_id, topic_ids)
 
 
 def _derived_from(record: Record, rejection: Rejection) -> Origin:
-    """The event that a rejected derived record was made of, as far as that is certain."""
+    """The event that a rejected derived record comes from, as far as that is certain."""
     # Its topic's name as it was: the id goes with it.
-    origin, source = _made_of(_believed(record, rejection), {})
+    origin, source = _derivation(_believed(record, rejection), {})
     return source or origin or position_of(record)
 
 
@@ -256,8 +250,10 @@ def _believed(record: Record, rejection: Rejection) -> Headers:
     return [] if rejection.code is _FOREIGN.code else headers_of(record)
 
 
-def _replay(to_line: _ToLine, record: Record, sent: Origin, otherwise: bytes | Rejection) -> Replay:
-    return Replay(record, sent, lambda identity: to_line(record, identity.origin), otherwise)
+def _claim(
+    to_line: _ToLine, record: Record, sent: Origin, otherwise: bytes | Rejection
+) -> ReplayClaim:
+    return ReplayClaim(record, sent, lambda identity: to_line(record, identity.origin), otherwise)
 
 
 class _Events:
@@ -274,11 +270,11 @@ class _Events:
         self._decode = stream.decoder.decode
 
     def __call__(self, start: int, run: Iterator[Record], output: Output) -> int:
-        decode, plans, topic = self._decode, self.rows.plans, self._topic
+        decode, templates, topic = self._decode, self.rows.templates, self._topic
         utc, utc_offset, minutes, seconds = PYDANTIC_UTC, UTC, MINUTES, SECONDS
-        rows = output.rows.setdefault(self.table, [])
-        sources = output.sources.setdefault(self.table, [])
-        add_row, add_source = rows.append, sources.append
+        rows = output.tables[self.table]
+        rows.holds_events = True
+        add_line, add_source = rows.lines.append, rows.sources.append
         days = DayTexts()
         counts: dict[Partition, list[int]] = {}
         count = [0, 0]
@@ -301,11 +297,11 @@ class _Events:
                 count[1] += 1
                 output.rejected.append((index, rejection_of(record, event).code))
                 continue
-            plan = plans[type(event)]
-            values = plan.get(event)
-            text = plan.template % values
-            if b"\\" in (value or b"") or "None" in text or plan.slow:
-                text = plan.slowly(values)
+            template = templates[type(event)]
+            values = template.get(event)
+            text = template.template % values
+            if b"\\" in (value or b"") or "None" in text or template.needs_escaping:
+                text = template.escaped(values)
             moment = event.timestamp
             if moment.tzinfo is not utc:
                 moment = moment.astimezone(utc_offset)
@@ -324,14 +320,15 @@ class _Events:
                 headers = None
             if headers and claimed_origin(record) is not None:
                 replayed = partial(self._replayed_line, event, record.timestamp())
-                replay = Replay(record, position_of(record), replayed, text.encode())
-                output.replays.setdefault(self.table, []).append(replay)
+                rows.claims.append(
+                    ReplayClaim(record, position_of(record), replayed, text.encode())
+                )
                 continue
-            add_row(text.encode())
+            add_line(text.encode())
             add_source(record)
         count[0] += index + 1 - since
         _add_counts(output, counts)
-        output.days.setdefault(self.table, set()).update(days.days())
+        rows.days |= days.days()
         return index + 1 - start
 
     def _replayed_line(self, event: Event, appended: tuple[int, int], identity: Replayed) -> bytes:

@@ -27,7 +27,7 @@ class Validator(PlainJob):
         settings: everything configured.
         streams: whose records are checked.
         hasher: hashes the addresses in dead letters.
-        clock: says when a record was refused.
+        clock: says when a record was rejected.
     """
 
     name = STAGE
@@ -47,7 +47,7 @@ class Validator(PlainJob):
             for topic in (stream.notifications_topic, stream.dead_letter_topic)
         }
         # Looked up once, not for every record.
-        self._ways = {
+        self._routes = {
             stream.topic: (
                 stream.decoder.decode,
                 stream.notify,
@@ -60,16 +60,16 @@ class Validator(PlainJob):
         self._clock = clock
 
     def process(self, batch: Batch) -> Output | None:
-        """One notification or one dead letter a record, each with its origin's identity."""
+        """One notification or one dead letter for each record, with its origin's identity."""
         if not batch.positions:
             return None
         records: list[OutRecord] = []
         rejected: list[tuple[int, ErrorCode]] = []
-        add, ways, no_id = records.append, self._ways, ()
+        add, routes, no_id = records.append, self._routes, ()
         ids = topic_id_headers(batch.topic_ids)
         for index, record in enumerate(batch.records):
             topic = record.topic() or ""
-            decode, notify, notifications, dead_letters_topic = ways[topic]
+            decode, notify, notifications, dead_letters_topic = routes[topic]
             event = decode(record.value())
             if isinstance(event, Rejection):
                 event = rejection_of(record, event)

@@ -21,7 +21,9 @@ from streamflow.audit.ledger import run_audit
 from streamflow.audit.report import AuditReport
 from streamflow.errors import ErrorCode
 from streamflow.kafka import clients, offsets
+from streamflow.kafka.producing import produce_all
 from streamflow.kafka.topics import declared_topics, provision
+from streamflow.records import OutRecord
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
@@ -78,13 +80,13 @@ def events(
 def produce(settings: Settings, topic: str, values: Sequence[bytes | None]) -> None:
     """Produces to a topic of these settings; returns when all are acknowledged."""
     client = clients.producer(settings)
-    for number, value in enumerate(values):
-        while True:
-            try:
-                client.produce(settings.prefix + topic, value, f"key-{number % 997}".encode())
-                break
-            except BufferError:
-                client.poll(0.1)
+    produce_all(
+        client,
+        (
+            OutRecord(settings.prefix + topic, f"key-{number % 997}".encode(), value, [])
+            for number, value in enumerate(values)
+        ),
+    )
     assert client.flush(60) == 0
 
 

@@ -27,7 +27,7 @@ from streamflow.dead_letters.report import Options, Report, Sample
 from streamflow.dead_letters.select import Selection, Status
 from streamflow.dead_letters.store import Claim, Outcome, Running
 from streamflow.errors import StreamFlowError, UsageError
-from streamflow.kafka.publishing import Publisher
+from streamflow.kafka.transactions import Publisher
 from streamflow.postgres.connections import Connection, connect, translated
 from streamflow.records import Origin
 from streamflow.settings import Settings

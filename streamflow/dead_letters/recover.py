@@ -7,7 +7,8 @@ from typing import Final
 from streamflow.dead_letters import store as replay_store
 from streamflow.dead_letters.store import Running
 from streamflow.errors import StreamFlowError
-from streamflow.kafka.publishing import Publisher, present
+from streamflow.kafka.reader import committed_among
+from streamflow.kafka.transactions import Publisher
 from streamflow.postgres.connections import Connection, session
 from streamflow.settings import Settings
 
@@ -62,7 +63,7 @@ def _end(settings: Settings, connection: Connection, replay: Running, note: str)
     positions = {each for each in unconfirmed if each is not None}
     if unconfirmed:
         Publisher(settings, replay.transactional_id).close()
-    committed = present(settings, positions) if positions else set()
+    committed = committed_among(settings, positions) if positions else set()
     replay_store.resolve(connection, replay.id, committed, note)
 
 

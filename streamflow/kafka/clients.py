@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import tenacity
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
@@ -42,7 +43,7 @@ _DENIED = frozenset(
 
 
 def translated(error: KafkaException) -> StreamFlowError:
-    """A Kafka error as one of ours: what the caller should do about it is in its type."""
+    """A Kafka error as one of ours: its type says what the caller should do."""
     cause = error.args[0]
     if not isinstance(cause, KafkaError):
         return Unavailable(f"Kafka: {cause}")
@@ -57,7 +58,7 @@ def translated(error: KafkaException) -> StreamFlowError:
 
 @contextmanager
 def kafka_errors() -> Iterator[None]:
-    """Raises Kafka's errors as ours.
+    """Raises Kafka's errors as StreamFlow's.
 
     Raises:
         Unavailable: the broker does not answer, or not now.
@@ -165,11 +166,11 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
 
 
 def assigned_consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
-    """A consumer that is given its partitions with `assign` and joins no group, so that it takes
-    none from anybody. The group's name is for the offsets that it reads or commits.
+    """A consumer that is given its partitions with `assign` and joins no group, so that no
+    member loses any. The group's name is for the offsets that it reads or commits.
 
-    It speaks the classic protocol, whichever the group's members speak: it is the one in which
-    somebody who is no member may commit.
+    It speaks the classic protocol, whichever the group's members speak: only there may a client commit
+    that is no member.
     """
     alone = {"group.protocol": "classic", "partition.assignment.strategy": "range"}
     return consumer(settings, group, **(alone | extra))
@@ -178,3 +179,13 @@ def assigned_consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
 def admin(settings: Settings) -> AdminClient:
     """An admin client."""
     return AdminClient(common_config(settings))
+
+
+# A partition or a group that changes its leader says no at once, but not for long; and a broker may
+# hear of a new topic a little later than the one that created it.
+retry_while_unavailable = tenacity.retry(
+    retry=tenacity.retry_if_exception_type(Unavailable),
+    wait=tenacity.wait_exponential(0.05, max=1),
+    stop=tenacity.stop_after_delay(8),
+    reraise=True,
+)

@@ -61,15 +61,15 @@ def take_over(
         Unavailable: the broker does not answer, or a topic does not exist.
     """
     topics.take_over(positions)
-    found, gaps = past_gaps(positions, log_bounds(consumer, list(positions)))
-    require_whole_logs(settings, group, found)
+    starts, gaps = past_gaps(positions, log_bounds(consumer, list(positions)))
+    require_whole_logs(settings, group, starts)
     logs = {
         partition: Log(
             topics.ids[partition[0]], None if position is None else position.log.leader_epoch
         )
-        for partition, position in found.items()
+        for partition, position in starts.items()
     }
-    return TakenOver(found, {(gap.topic, gap.partition): gap for gap in gaps}, logs)
+    return TakenOver(starts, {(gap.topic, gap.partition): gap for gap in gaps}, logs)
 
 
 def past_gaps(
@@ -127,8 +127,8 @@ def log_bounds(
 def require_whole_logs(settings: Settings, group: str, positions: Positions) -> None:
     """Lets the brokers compare positions with their logs, by leader epoch.
 
-    The client does so by itself when the leader changes under it, but not for where it is told to
-    begin when it knows the leader already, as a member of a group does.
+    The client does so by itself when the leader changes under it, but not for the offset at
+    which it begins where it knows the leader already, as a member of a group does.
 
     Raises:
         OffsetsReused: a log was truncated before one of them.
@@ -163,7 +163,7 @@ def ends_of_truncated(
     wanted = {(each.topic, each.partition): each for each in positions}
     with closing(assigned_consumer(settings, group)) as consumer:
         bounds = log_bounds(consumer, list(wanted))
-    found = {
+    cut_at = {
         partition: end
         for partition, (_, end) in bounds.items()
         if end < read_position(wanted[partition])
@@ -171,12 +171,12 @@ def ends_of_truncated(
     rest = [
         position
         for partition, position in wanted.items()
-        if partition not in found and position.log.leader_epoch is not None
+        if partition not in cut_at and position.log.leader_epoch is not None
     ]
     ends, silent = _ends_by_epoch(settings, group, rest)
     if silent:
         raise Unavailable("Kafka does not answer whether logs were truncated")
-    return found | ends
+    return cut_at | ends
 
 
 def _ends_by_epoch(
@@ -191,9 +191,9 @@ def _ends_by_epoch(
         (each.topic, each.partition): each._replace(offset=read_position(each))
         for each in positions
     }
-    found: dict[Partition, int] = {}
+    cut_at: dict[Partition, int] = {}
     if not waiting:
-        return found, set()
+        return cut_at, set()
     deadline = time.monotonic() + _VALIDATION
     with (
         call("validating leader epochs", _VALIDATION + _CLOSING + SLACK),
@@ -207,12 +207,12 @@ def _ends_by_epoch(
                 error = message.error()
                 cut = None if error is None else _end_of_truncated(error)
                 if cut is not None:
-                    found[partition] = cut
+                    cut_at[partition] = cut
                 # A record or the end: the position is sound. So is one that retention has passed.
                 if waiting.pop(partition, None) is not None:
-                    # Whoever has much to read leaves the others no room.
+                    # A partition with much to read leaves the others no room.
                     consumer.pause([TopicPartition(*partition)])
-    return found, set(waiting)
+    return cut_at, set(waiting)
 
 
 def as_start(position: Position) -> TopicPartition:
@@ -224,7 +224,7 @@ def as_start(position: Position) -> TopicPartition:
 
 
 def is_out_of_range(error: KafkaError) -> bool:
-    """Whether a consumer's error says that there is no record at its position."""
+    """Whether a consumer's error says that its position does not exist."""
     return error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 
@@ -239,8 +239,8 @@ def reused(error: KafkaError, topic: str, partition: int) -> OffsetsReused | Non
 
 
 def _end_of_truncated(error: KafkaError) -> int | None:
-    found = _END_OF_LOG.search(error.str()) if is_out_of_range(error) else None
-    return None if found is None else int(found[1])
+    match = _END_OF_LOG.search(error.str()) if is_out_of_range(error) else None
+    return None if match is None else int(match[1])
 
 
 def truncated(topic: str, partition: int, end: int) -> OffsetsReused:

@@ -1,10 +1,10 @@
-"""Where topics begin and end, and what a group has committed."""
+"""Where topics begin and end, what a group has committed, and its members."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
-import tenacity
 from confluent_kafka import (
+    Consumer,
     IsolationLevel,
     KafkaException,
     TopicPartition,
@@ -13,24 +13,22 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka.clients import assigned_consumer, kafka_errors, translated
+from streamflow.kafka.clients import (
+    assigned_consumer,
+    kafka_errors,
+    retry_while_unavailable,
+    translated,
+)
 from streamflow.kafka.position_metadata import LostRange, PositionMetadata
 from streamflow.records import Gap, Log, Position
 from streamflow.settings import Settings
 from streamflow.windows import Progress
 
 _TIMEOUT = 10.0  # seconds
-
-# A partition or a group that changes its leader says no at once, but not for long.
-_persistently = tenacity.retry(
-    retry=tenacity.retry_if_exception_type(Unavailable),
-    wait=tenacity.wait_exponential(0.05, max=1),
-    stop=tenacity.stop_after_delay(8),
-    reraise=True,
-)
+_DESCRIBE_TIMEOUT = 5.0  # seconds
 
 
-def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]:
+def partitions_of(client: AdminClient | Consumer, topics: Iterable[str]) -> list[Partition]:
     """The partitions of topics; a topic that does not exist has none.
 
     Raises:
@@ -46,7 +44,22 @@ def partitions_of(client: AdminClient, topics: Iterable[str]) -> list[Partition]
     ]
 
 
-@_persistently
+def require_partitions(client: AdminClient | Consumer, topics: Sequence[str]) -> list[Partition]:
+    """The partitions of topics, all of which must exist.
+
+    Raises:
+        Unavailable: one does not, or the broker does not answer.
+    """
+    partitions = partitions_of(client, topics)
+    missing = sorted(set(topics).difference(topic for topic, _ in partitions))
+    if missing:
+        raise Unavailable(
+            f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
+        )
+    return partitions
+
+
+@retry_while_unavailable
 def bounds(
     client: AdminClient, partitions: Sequence[Partition]
 ) -> dict[Partition, tuple[int, int]]:
@@ -62,7 +75,7 @@ def bounds(
     return {partition: (first[partition], last[partition]) for partition in partitions}
 
 
-@_persistently
+@retry_while_unavailable
 def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
     """Where partitions end, records of open transactions included. The markers of a committed
     transaction reach its partitions one after the other: a last stable offset may lie before what a
@@ -73,11 +86,11 @@ def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dic
     """
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     isolation = IsolationLevel.READ_UNCOMMITTED
-    found = _listed(client, partitions, latest, isolation) if partitions else {}
-    return {partition: each.offset for partition, each in found.items()}
+    listed = _listed(client, partitions, latest, isolation) if partitions else {}
+    return {partition: each.offset for partition, each in listed.items()}
 
 
-@_persistently
+@retry_while_unavailable
 def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
     """The largest time stamp of a partition's records, in milliseconds since the epoch: where the
     broker stamps them, that of the latest. Nothing for a partition without records.
@@ -86,8 +99,8 @@ def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[
         Unavailable: the broker does not answer.
     """
     spec = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
-    found = _listed(client, partitions, spec) if partitions else {}
-    return {partition: each.timestamp for partition, each in found.items() if each.timestamp >= 0}
+    listed = _listed(client, partitions, spec) if partitions else {}
+    return {partition: each.timestamp for partition, each in listed.items() if each.timestamp >= 0}
 
 
 def _offsets(
@@ -151,15 +164,15 @@ class GroupOffsets:
             for lost in PositionMetadata.parse(each.metadata).lost
         ]
 
-    @_persistently
+    @retry_while_unavailable
     def _committed(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         wanted = [TopicPartition(*partition) for partition in partitions]
         with kafka_errors():
-            found = self._consumer.committed(wanted, timeout=_TIMEOUT) if wanted else []
-        for each in found:
+            committed = self._consumer.committed(wanted, timeout=_TIMEOUT) if wanted else []
+        for each in committed:
             if each.error is not None:
                 raise translated(KafkaException(each.error))
-        return [each for each in found if each.offset >= 0]
+        return [each for each in committed if each.offset >= 0]
 
     def close(self) -> None:
         """Closes the connection."""
@@ -229,3 +242,33 @@ def read_position(position: Position) -> int:
     oldest open window's first event, and keeps its real position beside it."""
     progress = Progress.parse(position.offset, position.metadata)
     return position.offset if progress is None else progress.position
+
+
+def member_counts(client: AdminClient, groups: Sequence[str]) -> dict[str, int]:
+    """How many members each group has; none for a group that does not exist.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    with kafka_errors():
+        futures = client.describe_consumer_groups(list(groups), request_timeout=_DESCRIBE_TIMEOUT)
+        return {
+            name: len(future.result(_DESCRIBE_TIMEOUT).members) for name, future in futures.items()
+        }
+
+
+def assignments(client: AdminClient, group: str) -> list[frozenset[Partition]]:
+    """What each member of a group has, in no order.
+
+    Raises:
+        Unavailable: the broker does not answer, or there is no such group.
+    """
+    with kafka_errors():
+        [future] = client.describe_consumer_groups(
+            [group], request_timeout=_DESCRIBE_TIMEOUT
+        ).values()
+        members = future.result(_DESCRIBE_TIMEOUT).members
+    return [
+        frozenset((each.topic, each.partition) for each in member.assignment.topic_partitions)
+        for member in members
+    ]

@@ -20,7 +20,7 @@ class Owner(StrEnum):
 
 
 class Drift(NamedTuple):
-    """One way in which a topic differs from its specification."""
+    """One difference between a topic and its specification."""
 
     topic: str
     what: str
@@ -53,11 +53,11 @@ class OwnedTopics(Protocol):
         ...
 
 
-def compare(specs: Sequence[TopicSpec], found: Mapping[str, BrokerTopic]) -> list[Drift]:
+def compare(specs: Sequence[TopicSpec], existing: Mapping[str, BrokerTopic]) -> list[Drift]:
     """How topics differ from their specifications; one that is missing differs in ``topic``."""
     drifts = []
     for spec in specs:
-        topic = found.get(spec.name)
+        topic = existing.get(spec.name)
         if topic is None:
             drifts.append(Drift(spec.name, "topic", "exists", None))
             continue
@@ -78,7 +78,7 @@ def owner_of(name: str, topic: BrokerTopic, ids: Mapping[str, str]) -> Owner:
 
 
 def refusal(spec: TopicSpec, drifts: Sequence[Drift], known: Collection[str]) -> str:
-    """Why a topic of somebody else is not altered, and the ways out, in one sentence.
+    """Why a topic of another owner is not altered, and what to do, in one sentence.
 
     Args:
         spec: what is declared.

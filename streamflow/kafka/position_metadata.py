@@ -64,11 +64,11 @@ class PositionMetadata:
     @classmethod
     def parse(cls, metadata: str | None) -> "PositionMetadata":
         """Reads it back. What is not ours, and what an older release wrote, is all text."""
-        found = _OURS.fullmatch(metadata or "")
-        if found is None:
+        match = _OURS.fullmatch(metadata or "")
+        if match is None:
             return cls(metadata or "")
         lost = tuple(
             LostRange(int(first), int(end), cast("GapCause", cause))
-            for first, end, cause in re.findall(_GAP, found["lost"] or "")
+            for first, end, cause in re.findall(_GAP, match["lost"] or "")
         )
-        return cls(found["text"], found["id"] or "", lost)
+        return cls(match["text"], match["id"] or "", lost)

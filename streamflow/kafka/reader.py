@@ -1,86 +1,273 @@
-"""Reading what a partition holds, from one offset to another, outside any group's bookkeeping."""
+"""Reading partitions outside any group's bookkeeping: for the bridge, a drain, the audit and people.
+
+The workers' sessions read as members of a group, so rebalances decide what they hold and where it begins;
+what the events of the client mean (`interpret`) is the same for all.
+"""
 
 import time
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final, NamedTuple, cast
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streamflow.errors import Unavailable
+from streamflow.calls import call
+from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka.clients import assigned_consumer, kafka_errors, translated
-from streamflow.kafka.unreadable import UnreadableRecord, is_unreadable, pass_over
-from streamflow.records import Record
+from streamflow.kafka import continuity, offsets
+from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, translated
+from streamflow.kafka.unreadable import UnreadableRecord
+from streamflow.records import Origin, Record
 from streamflow.settings import Settings
 
-_BATCH = 20_000
-_TIMEOUT = 10.0  # seconds
-_TURN = 0.05  # seconds
+log = structlog.get_logger()
+
+_BATCH: Final = 20_000
+_TURN: Final = 0.05  # seconds
+_SILENCE: Final = 10.0  # seconds without anything from the broker
+_OPEN_TRANSACTION: Final = 90.0  # seconds that another producer's open transaction may hide records
+_POLL: Final = 0.2  # seconds
+# librdkafka reports these for a batch, and would fetch the same batch again.
+_UNREADABLE: Final = (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG)
 
 
-class Scanner:
-    """Reads committed records; close it."""
+class Fetched(NamedTuple):
+    """What one call of a consumer brought.
 
-    def __init__(self, settings: Settings) -> None:
-        # A group's name is required and never used: nothing is committed.
-        self._consumer: Consumer = assigned_consumer(settings, settings.prefix + "streamflow-scan")
+    Attributes:
+        records: in the order of their offsets within each partition.
+        ends: the offset at which each partition ended that came to its end: transaction markers
+            before it are passed.
+    """
 
-    def offsets(self, partition: Partition, start: int, end: int) -> Iterator[int]:
-        """The offsets of the records from `start` up to before `end`, ascending.
+    records: list[Record]
+    ends: dict[Partition, int]
 
-        Raises:
-            Unavailable: the broker does not answer.
-        """
-        return (message.offset() or 0 for message in self.records(partition, start, end))
 
-    def records(self, partition: Partition, start: int, end: int) -> Iterator[Record]:
-        """The records from `start` up to before `end`, by their offsets.
+def interpret(
+    consumer: Consumer, messages: list[Message], read_to: Mapping[Partition, int]
+) -> Fetched:
+    """What a consumer's events mean. A record that the client cannot read is passed over, as one
+    without content.
 
-        Raises:
-            Unavailable: the broker does not answer.
-        """
-        if start >= end:
-            return
-        with kafka_errors():
-            self._consumer.assign([TopicPartition(*partition, start)])
-        deadline = time.monotonic() + _TIMEOUT
-        position = start
-        while True:
-            # A short turn, and no more than can be there: `consume` waits until it has as many
-            # messages as it was asked for, or the time is over.
-            with kafka_errors():
-                messages = self._consumer.consume(min(_BATCH, end - position), _TURN)
-            if messages:
-                deadline = time.monotonic() + _TIMEOUT
-            elif time.monotonic() > deadline:
-                raise Unavailable(
-                    f"Kafka sent nothing of {partition[0]}[{partition[1]}] for {_TIMEOUT:g} s"
-                )
-            for message in messages:
-                if message.topic() and (message.topic(), message.partition()) != partition:
-                    continue
-                record = self._record(message, position)
-                offset = -1 if record is None else record.offset() or 0
-                if record is None or offset >= end:
-                    return
-                yield record
-                position = offset + 1
-                if position >= end:
-                    return
-                if isinstance(record, UnreadableRecord):
-                    break  # What follows is the same error once more.
+    Args:
+        consumer: that has brought them.
+        messages: its events.
+        read_to: the offset behind the last record of each partition that the consumer holds.
 
-    def _record(self, message: Message, position: int) -> Record | None:
-        """The record behind an event of the client; None at the end of the partition."""
+    Raises:
+        OffsetsReused: a log was truncated.
+        Unavailable: a position does not exist (any more), or the broker does not answer.
+    """
+    if all(message.error() is None for message in messages):
+        return Fetched(cast("list[Record]", messages), {})
+    records: list[Record] = []
+    ends: dict[Partition, int] = {}
+    reached = dict(read_to)
+    passed: set[Partition] = set()
+    for message in messages:
+        partition, offset = _place(message)
         error = message.error()
         if error is None:
-            return cast("Record", message)
-        if error.code() == KafkaError._PARTITION_EOF:
-            return None
-        if is_unreadable(error):
-            return pass_over(self._consumer, message, error, position)
-        raise translated(KafkaException(error))
+            records.append(cast("Record", message))
+            reached[partition] = offset + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
+            if partition in read_to:
+                ends[partition] = offset
+        elif error.code() not in _UNREADABLE:
+            raise _failure(error, partition, offset)
+        elif partition in read_to and partition not in passed:
+            # The client may report it again before the seek.
+            passed.add(partition)
+            at = max(offset, reached[partition])
+            records.append(_pass_over(consumer, partition, at, error))
+    return Fetched(records, ends)
+
+
+def _pass_over(
+    consumer: Consumer, partition: Partition, offset: int, error: KafkaError
+) -> UnreadableRecord:
+    with kafka_errors():
+        consumer.seek(TopicPartition(*partition, offset + 1))
+    log.error(
+        "record cannot be read",
+        topic=partition[0],
+        partition=partition[1],
+        offset=offset,
+        why=error.str(),
+    )
+    return UnreadableRecord(partition, offset, error.name())
+
+
+def _failure(error: KafkaError, partition: Partition, offset: int) -> StreamFlowError:
+    truncated = continuity.reused(error, *partition)
+    if truncated is not None:
+        return truncated
+    if continuity.is_out_of_range(error):
+        # No seek: librdkafka refuses it for a partition that it does not fetch (librdkafka#2961).
+        return Unavailable(f"{partition[0]}[{partition[1]}] has no record at {offset} (any more)")
+    return translated(KafkaException(error))
+
+
+def _place(message: Message) -> tuple[Partition, int]:
+    return (message.topic() or "", message.partition() or 0), message.offset() or 0
+
+
+class Reader:
+    """Reads the partitions that it is given, and joins no group; close it.
+
+    Args:
+        settings: where the broker is.
+        group: whose name the consumer has; committed to only by callers who mean it.
+        options: further properties of librdkafka.
+
+    Attributes:
+        consumer: the client.
+        read_to: the offset behind what was read, of each partition.
+        silent_for: seconds that calls have brought nothing, the last ones in a row.
+    """
+
+    def __init__(self, settings: Settings, group: str, **options: Any) -> None:
+        self.consumer: Consumer = assigned_consumer(settings, group, **options)
+        self.read_to: dict[Partition, int] = {}
+        self.silent_for = 0.0
+
+    def assign(self, starts: Sequence[TopicPartition]) -> None:
+        """Reads these partitions, and no others, from the given offsets."""
+        with kafka_errors():
+            self.consumer.assign(list(starts))
+        self.read_to = {(start.topic, start.partition): start.offset for start in starts}
+        self.silent_for = 0.0
+
+    def add(self, starts: Sequence[TopicPartition]) -> None:
+        """Reads these partitions, too."""
+        with kafka_errors():
+            self.consumer.incremental_assign(list(starts))
+        self.read_to |= {(start.topic, start.partition): start.offset for start in starts}
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Goes on reading a partition at another offset."""
+        with kafka_errors():
+            self.consumer.seek(TopicPartition(*partition, offset))
+        self.read_to[partition] = offset
+
+    def read(self, most: int, linger: float, *, idle: float = 0.0) -> Fetched:
+        """The next records.
+
+        Args:
+            most: of them.
+            linger: seconds to wait until there are as many.
+            idle: seconds to wait for the first one, before that.
+
+        Raises:
+            OffsetsReused: a log was truncated.
+            Unavailable: the broker does not answer.
+        """
+        began = time.monotonic()
+        with kafka_errors(), call("consumer.consume"):
+            messages = self.consumer.consume(1, idle) if idle else []
+            if messages or not idle:
+                messages += self.consumer.consume(most, linger)
+        self.silent_for = 0.0 if messages else self.silent_for + time.monotonic() - began
+        records, ends = interpret(self.consumer, messages, self.read_to)
+        reached = {(each.topic(), each.partition()): each.offset() for each in records}
+        for partition, offset in cast("dict[Partition, int]", reached).items():
+            if partition in self.read_to:
+                self.read_to[partition] = max(self.read_to[partition], offset + 1)
+        for partition, end in ends.items():
+            self.read_to[partition] = max(self.read_to[partition], end)
+        return Fetched(records, ends)
+
+    def require_sound(self, seconds: float) -> None:
+        """Raises Unavailable where the broker has been silent for longer."""
+        if self.silent_for > seconds:
+            silent = ", ".join(f"{topic}[{number}]" for topic, number in sorted(self.read_to))
+            raise Unavailable(f"Kafka sent nothing of {silent} for {seconds:g} s")
 
     def close(self) -> None:
         """Closes the connection."""
-        self._consumer.close()
+        self.consumer.close()
+
+
+class Scanner(Reader):
+    """Reads ranges of offsets to their end; close it.
+
+    Attributes:
+        unread: the end of each range that a scan has not reached yet.
+    """
+
+    def __init__(self, settings: Settings, name: str = "scan") -> None:
+        # The name of a group is required; nothing is committed to it.
+        super().__init__(settings, f"{settings.prefix}streamflow-{name}")
+        self.unread: dict[Partition, int] = {}
+
+    def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> Iterator[list[Record]]:
+        """The records from the first offset of each range up to before the second, in batches; an
+        empty one while nothing comes.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        self.unread = {partition: end for partition, (first, end) in ranges.items() if first < end}
+        self.assign([TopicPartition(*each, ranges[each][0]) for each in self.unread])
+        while self.unread:
+            # A short wait, and no more than can be there: `consume` waits until it has as many
+            # as it was asked for.
+            left = sum(end - self.read_to[each] for each, end in self.unread.items())
+            fetched = self.read(min(_BATCH, left), _TURN)
+            self.require_sound(_SILENCE)
+            batch = [record for record in fetched.records if _is_within(record, ranges)]
+            for partition, end in list(self.unread.items()):
+                if partition in fetched.ends or self.read_to[partition] >= end:
+                    del self.unread[partition]
+            yield batch
+
+    def records(self, partition: Partition, start: int, end: int) -> Iterator[Record]:
+        """The records from `start` up to before `end`, by their offsets. Raises as `scan` does."""
+        for batch in self.scan({partition: (start, end)}):
+            yield from batch
+
+    def offsets(self, partition: Partition, start: int, end: int) -> Iterator[int]:
+        """The offsets of `records`. Raises as `scan` does."""
+        return (record.offset() or 0 for record in self.records(partition, start, end))
+
+
+def _is_within(record: Record, ranges: Mapping[Partition, tuple[int, int]]) -> bool:
+    first, end = ranges.get((record.topic() or "", record.partition() or 0), (0, 0))
+    return first <= (record.offset() or 0) < end
+
+
+def committed_among(settings: Settings, positions: Collection[Origin]) -> set[Origin]:
+    """The positions at which Kafka holds a committed record. Settle their transaction first, or the
+    answer holds for this moment only.
+
+    Raises:
+        Unavailable: the broker does not answer, or another producer's open transaction hides them.
+    """
+    by_partition: dict[Partition, set[int]] = {}
+    for position in positions:
+        by_partition.setdefault(position[:2], set()).add(position.offset)
+    committed: set[Origin] = set()
+    with closing(Scanner(settings)) as scanner:
+        for partition, wanted in by_partition.items():
+            start = max(_first_once_visible(settings, partition, max(wanted)), min(wanted))
+            present = scanner.offsets(partition, start, max(wanted) + 1)
+            committed |= {Origin(*partition, offset) for offset in present if offset in wanted}
+    return committed
+
+
+def _first_once_visible(settings: Settings, partition: Partition, offset: int) -> int:
+    """Waits until readers of committed records get past an offset; returns the first offset."""
+    client = admin(settings)
+    deadline = time.monotonic() + _OPEN_TRANSACTION
+    while True:
+        first, end = offsets.bounds(client, [partition])[partition]
+        if end > offset:
+            return first
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"an open transaction hides {partition[0]}[{partition[1]}] from offset {end} on: try "
+                "again when its producer has ended"
+            )
+        time.sleep(_POLL)

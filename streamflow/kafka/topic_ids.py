@@ -17,7 +17,7 @@ _NONE: Final = "A" * 22  # of a broker before Kafka 2.8
 
 
 class TopicMissing(Unavailable):
-    """The broker answers, and has no such topic: wait until somebody has restored or created it."""
+    """The broker answers, and has no such topic: wait until it is restored or created."""
 
 
 def topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str, str]:
@@ -35,18 +35,18 @@ def present_topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str,
     Raises:
         Unavailable: the broker does not answer.
     """
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for topic in topics:
         with suppress(TopicMissing):
-            found |= topic_ids(client, [topic])
-    return found
+            ids |= topic_ids(client, [topic])
+    return ids
 
 
 def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[[], dict[str, str]]:
     """Asks without waiting; what is returned waits for the answer and raises as `topic_ids` does.
 
     The answer is of a moment after this call, so a record that was fetched before belongs to the
-    topic with that id or to one before it.
+    topic with that id or to an earlier one.
     """
     if not topics:
         return dict
@@ -57,11 +57,11 @@ def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[
         )
 
     def answer() -> dict[str, str]:
-        found = {}
+        ids = {}
         with kafka_errors():
             for topic, future in futures.items():
                 try:
-                    found[topic] = _text(future.result(_TIMEOUT).topic_id)
+                    ids[topic] = _text(future.result(_TIMEOUT).topic_id)
                 except KafkaException as error:
                     if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise TopicMissing(
@@ -69,7 +69,7 @@ def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[
                             "`streamflow topics --apply`"
                         ) from error
                     raise
-        return found
+        return ids
 
     return answer
 
@@ -83,7 +83,7 @@ def _text(topic_id: object) -> str:
 class TopicWatch:
     """Notices that a topic is not the one that it was. Lives as long as the process: Kafka deletes
     the offsets that a group has committed in a topic together with the topic, so for a worker without
-    a database it is what this process has seen that tells.
+    a database only what this process has seen shows it.
 
     One cluster member answers `ask`, and its metadata may be behind that of the leader that a record
     was fetched from: by milliseconds, in a cluster of several brokers.
@@ -114,8 +114,8 @@ class TopicWatch:
         self._answer = None
 
     def ask(self) -> None:
-        """Asks for the topics' ids without waiting: call it with records in hand. An answer that
-        nobody has waited for is of a time before these records, so it is dropped."""
+        """Asks for the topics' ids without waiting: call it with records in hand. An earlier
+        answer that was not waited for is older than these records, so it is dropped."""
         self._answer = request_topic_ids(self._client, self._known)
 
     def check(self) -> None:

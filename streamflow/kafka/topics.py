@@ -1,4 +1,4 @@
-"""Topics: what is declared, what the broker has, and making the second like the first."""
+"""Topics: what is declared, what the broker has, and bringing the broker to what is declared."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ from confluent_kafka.admin import (
 )
 
 from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
-from streamflow.kafka.clients import admin, kafka_errors
+from streamflow.kafka.clients import admin, kafka_errors, retry_while_unavailable
 from streamflow.kafka.ownership import (
     BrokerTopic,
     Drift,
@@ -58,7 +58,7 @@ def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[Topi
 
 
 def unmanaged_topics(streams: Iterable[Stream]) -> tuple[str, ...]:
-    """The topics that are declared to be somebody else's."""
+    """The topics that are declared as unmanaged."""
     return tuple(stream.topic for stream in streams if not stream.topics.managed)
 
 
@@ -72,17 +72,17 @@ def drifts(settings: Settings, specs: Sequence[TopicSpec]) -> list[Drift]:
 
 
 def owners(settings: Settings, specs: Sequence[TopicSpec], owned: OwnedTopics) -> dict[str, Owner]:
-    """Whose each topic is that exists; unknown where nobody can be asked now.
+    """Who owns each existing topic; unknown where `owned` does not answer now.
 
     Raises:
         Unavailable: the broker does not answer.
     """
-    found = _described(admin(settings), [spec.name for spec in specs])
+    existing = _described(admin(settings), [spec.name for spec in specs])
     try:
         ids = owned.ids()
     except StreamFlowError:
-        return dict.fromkeys(found, Owner.UNKNOWN)
-    return {name: owner_of(name, topic, ids) for name, topic in found.items()}
+        return dict.fromkeys(existing, Owner.UNKNOWN)
+    return {name: owner_of(name, topic, ids) for name, topic in existing.items()}
 
 
 def provision(
@@ -92,7 +92,7 @@ def provision(
     it mended.
 
     Partitions are only ever added: a key's events would change partition, and records in a removed
-    partition would be lost. A topic of somebody else is used if it is as declared. All is refused
+    partition would be lost. A topic of another owner is used if it is as declared. All is refused
     before anything is changed.
 
     Args:
@@ -139,22 +139,22 @@ def provision_topics(
 ) -> list[Drift]:
     """As `provision`, for some topics only.
 
-    1. Compare; where nothing differs, nobody is asked whose a topic is.
+    1. Compare; where nothing differs, `owned` is not asked.
     2. Refuse what may not be altered, before anything is.
     3. Create what is missing and note its id. A crash between the two leaves a topic that is as
-       declared, but not noted as ours: it is used, and adopting it is needed to alter it later.
+       declared, but not noted as ours: it is used, and must be adopted before it is altered.
     4. Add partitions and alter settings; wait until the broker shows it.
     """
     specs = {spec.name: spec for spec in wanted}
     client = admin(settings)
     existing = _described(client, list(specs))
-    found = compare(list(specs.values()), existing)
-    ids = owned.ids() if owned is not None and found else {}
+    differences = compare(list(specs.values()), existing)
+    ids = owned.ids() if owned is not None and differences else {}
     for name, topic in existing.items():
-        differing = [each for each in found if each.topic == name]
+        differing = [each for each in differences if each.topic == name]
         if differing and owner_of(name, topic, ids) is not Owner.OURS:
             raise ConfigurationError(refusal(specs[name], differing, ids))
-    for drift in found:
+    for drift in differences:
         if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared):
             raise ConfigurationError(
                 f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: "
@@ -162,15 +162,15 @@ def provision_topics(
             )
     with kafka_errors():
         created = _create(
-            client, settings, [specs[each.topic] for each in found if each.what == "topic"]
+            client, settings, [specs[each.topic] for each in differences if each.what == "topic"]
         )
         if owned is not None and created:
-            owned.add(_ids(client, created), adopted=False)
-        _add_partitions(client, [each for each in found if each.what == "partitions"])
-        _alter(client, [each for each in found if each.what not in ("topic", "partitions")])
-    if found:
+            owned.add(retry_while_unavailable(topic_ids)(client, created), adopted=False)
+        _add_partitions(client, [each for each in differences if each.what == "partitions"])
+        _alter(client, [each for each in differences if each.what not in ("topic", "partitions")])
+    if differences:
         _wait_until_shown(client, list(specs.values()))
-    return found
+    return differences
 
 
 @tenacity.retry(
@@ -181,14 +181,14 @@ def provision_topics(
 )
 def _wait_until_shown(client: AdminClient, specs: Sequence[TopicSpec]) -> bool | None:
     """Waits until the broker that is asked knows of a change: the controller, which answered, is
-    ahead of it. One that does not in time is no error of ours: who looks next sees what it says."""
+    ahead of it. If it does not in time, that is no error: the next look shows what it says."""
     return bool(compare(specs, _described(client, [spec.name for spec in specs])))
 
 
 def adopt(
     settings: Settings, streams: Iterable[Stream], names: Sequence[str], owned: OwnedTopics
 ) -> None:
-    """Makes topics of somebody else ours, so that `provision` may alter them. Alters nothing.
+    """Takes over topics of another owner, so that `provision` may alter them. Alters nothing.
 
     Raises:
         ConfigurationError: one is not declared, or declared as unmanaged, or does not exist.
@@ -225,7 +225,7 @@ def _described(client: AdminClient, names: Sequence[str]) -> dict[str, BrokerTop
             resource.name: future.result(_TIMEOUT)
             for resource, future in client.describe_configs(resources).items()
         }
-    ids = _ids(client, present)
+    ids = retry_while_unavailable(topic_ids)(client, present)
     return {
         name: BrokerTopic(
             ids[name],
@@ -236,19 +236,8 @@ def _described(client: AdminClient, names: Sequence[str]) -> dict[str, BrokerTop
     }
 
 
-# A broker may hear of a new topic a little later than the one that created it.
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type(Unavailable),
-    wait=tenacity.wait_exponential(0.05, max=1),
-    stop=tenacity.stop_after_delay(8),
-    reraise=True,
-)
-def _ids(client: AdminClient, names: Sequence[str]) -> dict[str, str]:
-    return topic_ids(client, names)
-
-
 def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> list[str]:
-    """Creates topics; returns which. One that somebody else has just created is not among them."""
+    """Creates topics; returns those that did not exist."""
     if not specs:
         return []
     wanted = [
@@ -278,16 +267,16 @@ def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> 
     return created
 
 
-def _add_partitions(client: AdminClient, found: list[Drift]) -> None:
-    if found:
-        wanted = [NewPartitions(drift.topic, int(drift.declared)) for drift in found]
+def _add_partitions(client: AdminClient, differences: list[Drift]) -> None:
+    if differences:
+        wanted = [NewPartitions(drift.topic, int(drift.declared)) for drift in differences]
         for future in client.create_partitions(wanted).values():
             future.result(_TIMEOUT)
 
 
-def _alter(client: AdminClient, found: list[Drift]) -> None:
+def _alter(client: AdminClient, differences: list[Drift]) -> None:
     resources: dict[str, list[ConfigEntry]] = {}
-    for drift in found:
+    for drift in differences:
         resources.setdefault(drift.topic, []).append(
             ConfigEntry(drift.what, drift.declared, incremental_operation=AlterConfigOpType.SET)
         )

@@ -1,10 +1,12 @@
-"""Consume, process, produce: a sink whose outputs and positions are one Kafka transaction (G2)."""
+"""Transactions of Kafka: a worker's outputs with its positions (G2), and batches of a sender who must
+know whether they were sent."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streamflow.calls import SLACK, call
 from streamflow.errors import Unavailable
@@ -12,17 +14,18 @@ from streamflow.flow import Limit, Output, Partition
 from streamflow.kafka.clients import kafka_errors, producer, translated
 from streamflow.kafka.offsets import as_committed, committed_position
 from streamflow.kafka.position_metadata import LostRange, PositionMetadata
-from streamflow.records import Log, OutRecord, Position
+from streamflow.kafka.producing import produce, produce_all
+from streamflow.records import Log, Origin, OutRecord, Position
 from streamflow.settings import Settings
 
-# Seconds. A broker that was killed is up again within these, or the session starts anew.
+# Seconds. A broker that was killed is up again within these, or the session ends.
 _TIMEOUT = 10.0  # of one call to the coordinator
 # It takes milliseconds. When the connection breaks meanwhile it may never return, whatever time-out
 # it is given (librdkafka#5456): the watchdog's limit is its real end.
 _SEND_OFFSETS_TIMEOUT = 5.0
 _COMMITTED_TIMEOUT = 20.0  # longer than the time-out of a transaction whose outcome is open
 _COMMIT_PATIENCE = 15.0  # in which a commit is repeated
-_ACKNOWLEDGED_TIMEOUT = 30.0  # of dead letters
+_PUBLISH_TIMEOUT = 30.0  # of one call of a publisher to the coordinator
 _TRANSACTION_TIMEOUT = 15.0
 
 
@@ -88,19 +91,19 @@ class KafkaSink:
             Unavailable: the coordinator does not answer.
         """
         with kafka_errors(), call("consumer.committed", _COMMITTED_TIMEOUT + SLACK):
-            found = self._consumer.committed(
+            committed = self._consumer.committed(
                 [TopicPartition(*partition) for partition in partitions],
                 timeout=_COMMITTED_TIMEOUT,
             )
         self._lost.update(
             {
                 (each.topic, each.partition): PositionMetadata.parse(each.metadata).lost
-                for each in found
+                for each in committed
             }
         )
         return {
             (each.topic, each.partition): committed_position(each) if each.offset >= 0 else None
-            for each in found
+            for each in committed
         }
 
     def commit(self, output: Output) -> None:
@@ -112,8 +115,8 @@ class KafkaSink:
            generation, so that a zombie is refused;
         4. flush and commit.
 
-        If the outcome of 4 is unknown, this sink is of no more use: the caller closes it, and the
-        next one's start with the same transactional id settles the outcome either way.
+        If the outcome of 4 is unknown, this sink cannot be used any more: the caller closes it, and the
+        next one with the same transactional id settles the outcome at its start.
 
         Raises:
             Unavailable: nothing was committed, or the outcome is unknown.
@@ -127,7 +130,9 @@ class KafkaSink:
             self._lost[topic, partition] = (*known, LostRange(first, end, cause))
         try:
             self._producer.begin_transaction()
-            self._produce(output.records)
+            with call("producer.produce"):
+                produce_all(self._producer, map(self._sign, output.records))
+                self._producer.poll(0)
             if output.positions:
                 with call("send_offsets_to_transaction", _SEND_OFFSETS_TIMEOUT + SLACK):
                     self._producer.send_offsets_to_transaction(
@@ -142,25 +147,12 @@ class KafkaSink:
                         self._consumer.consumer_group_metadata(),
                         _SEND_OFFSETS_TIMEOUT,
                     )
-            persist(self._commit)
+            retry_while_retriable(self._commit)
         except KafkaException as error:
             self._abort(error)
             raise translated(error) from error
         if self._limit is not None:
             self._limit.kept()
-
-    def _produce(self, records: list[OutRecord]) -> None:
-        produce, poll = self._producer.produce, self._producer.poll
-        # A full queue has room again when its records are delivered, or too old to be.
-        with call("producer.produce"):
-            for topic, key, value, headers, partition in map(self._sign, records):
-                while True:
-                    try:
-                        produce(topic, value, key, partition, headers=headers)  # type: ignore[arg-type]
-                        break
-                    except BufferError:
-                        poll(0.1)
-            poll(0)
 
     def _commit(self) -> None:
         with call("commit_transaction", _TIMEOUT + SLACK):
@@ -177,7 +169,7 @@ class KafkaSink:
             raise Unavailable(f"Kafka: a transaction could not be aborted: {failed}") from error
 
     def flush(self) -> None:
-        """Nothing to wait for: a commit has happened when it returns."""
+        """Nothing to wait for: a commit is durable when it returns."""
 
     @property
     def in_flight(self) -> int:
@@ -192,16 +184,16 @@ class KafkaSink:
         """Drops what is not committed; the broker aborts an open transaction.
 
         Not with ``Producer.close``: that aborts an open transaction first, and waits for it without
-        an end while the coordinator is away. To let go of the producer destroys it, with its threads
-        and connections, in milliseconds.
+        end while the coordinator is away. Dropping the last reference destroys the producer, with its
+        threads and connections, in milliseconds.
         """
         with call("closing the producer", _TIMEOUT):
             self._producer.purge()
             del self._producer
 
 
-def persist(commit: Callable[[], None]) -> None:
-    """Repeats a commit as long as librdkafka says that it may be repeated, for a limited time."""
+def retry_while_retriable(commit: Callable[[], None]) -> None:
+    """Repeats a commit while librdkafka says that it may be repeated, for a limited time."""
     deadline = time.monotonic() + _COMMIT_PATIENCE
     while True:
         try:
@@ -214,32 +206,76 @@ def persist(commit: Callable[[], None]) -> None:
             return
 
 
-def confirm(client: Producer, records: Sequence[OutRecord]) -> None:
-    """Produces records and returns when the broker has acknowledged each.
+class Publisher:
+    """Produces batches, each in a transaction, for a sender who must know even after a kill whether
+    they were sent; close it.
+
+    Opening one fences every other of the same id, and settles the transaction that it left open:
+    afterwards what it had sent is in the topic, or will never be.
+
+    Args:
+        settings: where the broker is.
+        transactional_id: of this sender and of its successor.
 
     Raises:
-        Unavailable: not all were acknowledged in time; sending them again may double them.
+        Unavailable: the broker does not answer.
     """
-    failures: list[KafkaError] = []
 
-    def delivered(error: KafkaError | None, _message: object) -> None:
-        if error is not None:
-            failures.append(error)
+    def __init__(self, settings: Settings, transactional_id: str) -> None:
+        self._producer = transactional_producer(settings, transactional_id)
 
-    with kafka_errors():
-        for topic, key, value, headers, partition in records:
-            client.produce(
-                topic,
-                value,
-                key,
-                partition,
-                headers=headers,  # type: ignore[arg-type]  # the stub's list is invariant
-                on_delivery=delivered,
-            )
-            client.poll(0)
-        with call("producer.flush", _ACKNOWLEDGED_TIMEOUT + SLACK):
-            left = client.flush(_ACKNOWLEDGED_TIMEOUT)
-        if left:
-            raise Unavailable("Kafka did not acknowledge dead letters in time")
-    if failures:
-        raise Unavailable(f"Kafka refused a dead letter: {failures[0].str()}")
+    def publish(
+        self, records: Sequence[OutRecord], before_commit: Callable[[list[Origin]], None]
+    ) -> None:
+        """Sends records in one transaction.
+
+        1. begin;
+        2. produce, and wait until the broker has given each its position;
+        3. `before_commit`, which writes the positions down elsewhere;
+        4. commit.
+
+        After an error in 4 the outcome may be unknown: a new publisher of the same id settles it,
+        and `reader.committed_among` tells from the positions.
+
+        Raises:
+            Unavailable: nothing was committed, or the outcome is unknown.
+            Fenced: another publisher has this id; nothing was committed.
+        """
+        try:
+            self._producer.begin_transaction()
+            try:
+                before_commit(self._produce(records))
+            except BaseException:
+                self._producer.abort_transaction(_PUBLISH_TIMEOUT)
+                raise
+            retry_while_retriable(lambda: self._producer.commit_transaction(_PUBLISH_TIMEOUT))
+        except KafkaException as error:
+            raise translated(error) from error
+
+    def _produce(self, records: Sequence[OutRecord]) -> list[Origin]:
+        positions: list[Origin | None] = [None] * len(records)
+        failures: list[KafkaError] = []
+
+        def note(index: int, error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                failures.append(error)
+            else:
+                positions[index] = Origin(
+                    message.topic() or "", message.partition() or 0, message.offset() or 0
+                )
+
+        for index, record in enumerate(records):
+            produce(self._producer, record, on_delivery=partial(note, index))
+            self._producer.poll(0)
+        left = self._producer.flush(_PUBLISH_TIMEOUT)
+        if failures:
+            raise KafkaException(failures[0])
+        known = [position for position in positions if position is not None]
+        if left or len(known) < len(records):
+            raise Unavailable("Kafka did not acknowledge all records in time")
+        return known
+
+    def close(self) -> None:
+        """Drops what is not committed, as `KafkaSink.close` does."""
+        self._producer.purge()
+        del self._producer

@@ -18,7 +18,7 @@ from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin, kafka_errors
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.queries import loaded
+from streamflow.postgres.sink.positions import loaded
 from streamflow.settings import GROUPS, Settings
 from streamflow.stream import Stream, reads
 

@@ -46,20 +46,19 @@ SET standard_conforming_strings = on
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection on which every wait for the server has an end of ours.
+    """A connection on which every wait for the server has a limit of ours.
 
     ``statement_timeout`` is the server's: it ends nothing where the server, or a pooler before it, is
-    the one that hangs. And TCP's own time-outs see nothing wrong as long as somebody acknowledges
-    packets.
+    the one that hangs. And TCP's own time-outs see nothing wrong while packets are acknowledged.
 
     Attributes:
-        answer_within: seconds for one wait; None for no end.
+        answer_within: seconds for one wait; None for no limit.
     """
 
     answer_within: float | None = None
 
     def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
-        """As psycopg's, with an end.
+        """As psycopg's, with a limit.
 
         Raises:
             psycopg.OperationalError: no answer came in time; the connection is closed.
@@ -68,7 +67,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         with call("PostgreSQL", None if limit is None else limit + SLACK):
             try:
                 return super().wait(gen, interval, timeout=limit)
-            except psycopg.errors._WaitTimeout:  # noqa: SLF001 (psycopg tells to convert it)
+            except psycopg.errors._WaitTimeout:  # noqa: SLF001 (psycopg asks callers to convert it)
                 if timeout is not None:
                     raise
                 self.pgconn.finish()
@@ -84,7 +83,7 @@ _CONFIGURATION: Final = ("28", "3D", "3F", "42")
 def connect(
     settings: Settings, name: str, *, statement_timeout: int = STATEMENT_TIMEOUT
 ) -> Connection:
-    """Opens a connection in autocommit mode: transactions are begun where they are meant.
+    """Opens a connection in autocommit mode: transactions begin explicitly.
 
     Args:
         settings: where to connect to.
@@ -93,7 +92,7 @@ def connect(
 
     Raises:
         Unavailable: the database does not answer.
-        ConfigurationError: it does, and refuses.
+        ConfigurationError: it refuses the connection.
     """
     with translated():
         connection = open_connection(settings.database, CONNECT_TIMEOUT, name, **_KEEPALIVES)
@@ -116,7 +115,7 @@ def open_connection(url: str, timeout: int, name: str, **options: Any) -> Connec
         options: further parameters of libpq.
 
     Raises:
-        ConfigurationError: the URL is none, or the database cannot hold every text.
+        ConfigurationError: the URL is invalid, or the database cannot hold every text.
         psycopg.Error: anything else; its text holds no password.
     """
     try:

@@ -26,8 +26,8 @@ def keep(connection: Connection, reader: str, gaps: Iterable[Gap]) -> int:
     Returns:
         How many were not known before, or have grown.
     """
-    found = list(gaps)
-    if not found:
+    rows = list(gaps)
+    if not rows:
         return 0
     return connection.execute(
         """
@@ -38,7 +38,7 @@ def keep(connection: Connection, reader: str, gaps: Iterable[Gap]) -> int:
             acknowledged_at = NULL, acknowledged_by = NULL
         WHERE known.end_offset < excluded.end_offset
         """,
-        [reader, *(list(column) for column in zip(*found, strict=True))],
+        [reader, *(list(column) for column in zip(*rows, strict=True))],
     ).rowcount
 
 

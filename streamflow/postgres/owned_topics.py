@@ -19,7 +19,7 @@ SET topic_id = excluded.topic_id, adopted = excluded.adopted, noted_at = now()
 
 
 class TopicsTable:
-    """`OwnedTopics` in PostgreSQL; each call connects anew.
+    """`OwnedTopics` in PostgreSQL; each call opens a connection.
 
     Args:
         settings: where the database is.
@@ -57,4 +57,4 @@ class TopicsTable:
             connection.transaction(),
             connection.cursor() as cursor,
         ):
-            cursor.executemany(_ADD, [(name, each, adopted) for name, each in ids.items()])
+            cursor.executemany(_ADD, [(name, topic_id, adopted) for name, topic_id in ids.items()])

@@ -1,8 +1,8 @@
-"""Day partitions: made when needed, never more than the catalogue can bear.
+"""Day partitions: created when needed, never more than the catalogue can bear.
 
 Any date that the contract allows has its place at once, in the default partition. A day gets a
 partition of its own before its first row is loaded; a day whose rows lie in the default partition
-already stays there. Time stamps are input: somebody who sends a different day in every record must
+already stays there. Time stamps are input: a producer that sends another day in every record must
 not fill the catalogue, because each query without a bound on time locks every partition. So days
 near the present always get theirs, the others only up to a limit.
 """
@@ -40,7 +40,7 @@ class DayPartitions:
     Args:
         table: the partitioned table.
         most_far: how many days that are not near the present may have partitions.
-        most_at_once: how many partitions are made in one go.
+        most_at_once: how many partitions are created in one go.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class DayPartitions:
         self._table = table
         self._most_far = most_far
         self._most_at_once = most_at_once
-        self._settled: set[date] | None = None
+        self._known: set[date] | None = None
 
     def prepare(
         self, connection: Connection, days: Iterable[date], today: date | None = None
     ) -> None:
-        """Makes the partitions for these days, today and tomorrow, in transactions of their own.
+        """Creates the partitions for these days, today and tomorrow, in transactions of their own.
 
-        What cannot be made now, because the limit is reached or the table is busy, is left to the
+        What cannot be created now, because the limit is reached or the table is busy, is left to the
         default partition.
 
         Args:
@@ -66,30 +66,30 @@ class DayPartitions:
         """
         today = today or datetime.now(UTC).date()
         wanted = {*days, today, today + timedelta(days=1)}
-        if self._settled is not None and wanted <= self._settled:
+        if self._known is not None and wanted <= self._known:
             return
         existing = self._existing(connection)
-        settled = (self._settled or set()) | existing
-        missing = sorted(wanted - settled, key=lambda day: abs(day - today))
+        known_days = (self._known or set()) | existing
+        missing = sorted(wanted - known_days, key=lambda day: abs(day - today))
         room = self._most_far - sum(not _is_near(day, today) for day in existing)
-        made = 0
+        created = 0
         for day in missing:
             near = _is_near(day, today)
-            if made >= self._most_at_once or not (near or room > 0):
+            if created >= self._most_at_once or not (near or room > 0):
                 continue
-            if self._make(connection, day):
-                made += 1
+            if self._create(connection, day):
+                created += 1
                 room -= not near
         # Days that got none have rows in the default partition from now on.
-        settled |= wanted
-        self._settled = settled if len(settled) < _MOST_REMEMBERED else existing
+        known_days |= wanted
+        self._known = known_days if len(known_days) < _MOST_REMEMBERED else existing
 
     def _existing(self, connection: Connection) -> set[date]:
         rows = connection.execute(
             "SELECT partition.relname FROM pg_inherits"
             " JOIN pg_class AS partition ON partition.oid = inhrelid"
             " WHERE inhparent = %s::regclass",
-            [_quoted(self._table)],
+            [quoted(self._table)],
         )
         return {day for (name,) in rows if (day := self._day_of(name)) is not None}
 
@@ -100,8 +100,8 @@ class DayPartitions:
         except ValueError:
             return None
 
-    def _make(self, connection: Connection, day: date) -> bool:
-        """Makes one; False where it must be left to the default partition."""
+    def _create(self, connection: Connection, day: date) -> bool:
+        """Creates one; False where it must be left to the default partition."""
         table, name = sql.Identifier(self._table), sql.Identifier(partition_name(self._table, day))
         low = f"{day.isoformat()} 00:00:00+00"
         high = f"{(day + timedelta(days=1)).isoformat()} 00:00:00+00"
@@ -110,22 +110,22 @@ class DayPartitions:
                 connection.execute(
                     f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT.total_seconds():.0f}s'"
                 )
-                # Another loader may want the same day now; it waits here and finds it made.
+                # Another loader may want the same day now; it waits here and finds it there.
                 connection.execute(
                     "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ADVISORY_KEY, self._table]
                 )
-                known = connection.execute(
-                    "SELECT to_regclass(%s)", [_quoted(partition_name(self._table, day))]
+                present = connection.execute(
+                    "SELECT to_regclass(%s)", [quoted(partition_name(self._table, day))]
                 ).fetchone()
-                if known is not None and known[0] is not None:
+                if present is not None and present[0] is not None:
                     return True
-                inhabited = connection.execute(
+                has_rows = connection.execute(
                     sql.SQL(
                         "SELECT EXISTS (SELECT FROM {} WHERE timestamp >= %s AND timestamp < %s)"
                     ).format(sql.Identifier(f"{self._table}_default")),
                     [low, high],
                 ).fetchone()
-                if inhabited is not None and inhabited[0]:
+                if has_rows is not None and has_rows[0]:
                     return False
                 # Attached, not created in place: that would lock the whole table against reads.
                 connection.execute(
@@ -143,5 +143,6 @@ def _is_near(day: date, today: date) -> bool:
     return -NEAR_PAST <= day - today <= NEAR_FUTURE
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as `to_regclass` takes it."""
     return '"' + name.replace('"', '""') + '"'

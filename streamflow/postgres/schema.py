@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection, connect, translated
-from streamflow.postgres.partitions import DayPartitions
+from streamflow.postgres.partitions import DayPartitions, quoted
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column, event_columns
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -39,7 +39,7 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
 
     Raises:
         ConfigurationError: a stream's table has a column that its contract has no longer, or with
-            another type; or a table is in the way that StreamFlow did not make.
+            another type; or a table is in the way that StreamFlow did not create.
         Unavailable: the database does not answer.
     """
     connection = connect(settings, "schema", statement_timeout=0)
@@ -162,7 +162,7 @@ def _require_own(
         ConfigurationError: it is no partitioned table with the loader's columns.
     """
     row = connection.execute(
-        "SELECT pg_get_partkeydef(to_regclass(%s))", [_quoted(stream.table)]
+        "SELECT pg_get_partkeydef(to_regclass(%s))", [quoted(stream.table)]
     ).fetchone()
     partitioned = row is not None and row[0] == 'RANGE ("timestamp")'
     missing = [name for name in (*ORIGIN_COLUMNS, *TIME_COLUMNS) if name not in existing]
@@ -175,16 +175,12 @@ def _require_own(
         )
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str, bool]]:
     """Type and nullability of a table's columns; empty when there is no such table."""
     rows = connection.execute(
         "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute"
         " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-        [_quoted(table)],
+        [quoted(table)],
     )
     return {name: (kind, nullable) for name, kind, nullable in rows}
 
@@ -192,7 +188,7 @@ def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str
 def _changes(
     stream: Stream, existing: dict[str, tuple[str, bool]]
 ) -> list[tuple[str, sql.Composed]]:
-    """What is to be done to a stream's table, told and as SQL.
+    """What is to be done to a stream's table, in words and as SQL.
 
     Raises:
         ConfigurationError: it would change or lose stored values.

@@ -50,7 +50,7 @@ class SigningKey:
             ) from error
         if row is None:
             raise ConfigurationError(
-                "the database holds no key to sign records with, somebody has deleted it from "
+                "the database holds no key to sign records with, it was deleted from "
                 "signing_key: set STREAMFLOW_SIGNING_KEY"
             )
         return Signer(*row)

@@ -1,4 +1,5 @@
-"""What the tables look like: those of the streams from their contracts, the shared ones as fixed.
+"""What the tables look like: those of the streams follow from their contracts, the shared ones are
+declared here, once. Their rows, COPY and the test of the schema derive from the declaration.
 
 Pure: nothing here talks to a database.
 """
@@ -7,7 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from streamflow.errors import ConfigurationError
 from streamflow.stream import Stream
@@ -27,10 +38,22 @@ _SCALARS: Final[dict[Any, str]] = {
     int: "bigint",
     str: "text",
     bool: "boolean",
+    bytes: "bytea",
     float: "double precision",
     datetime: "timestamp with time zone",
 }
+_ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
 _RECORD: Final = ("record_topic", "record_partition", "record_offset")
+
+
+class SqlType(str):
+    """The type of a column that does not follow from the one of its values."""
+
+    __slots__ = ()
+
+
+_Integer = Annotated[int, SqlType("integer")]
+_Json = Annotated[list[Any], SqlType("jsonb")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +67,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """What the sink must know of a table that rows are loaded into.
+    """How rows are loaded into a table.
 
     Attributes:
         columns: of a line of COPY text, in that order.
         position: the columns that hold the position of the record behind a row.
         identity: the columns that hold what the row is about: topic, partition, offset.
-        event_type: the column, if any, that tells what the event is counted by.
-        event_time: the column, if any, that tells the event time.
+        event_type: the column, if any, of what the event is counted by.
+        event_time: the column, if any, of the event time.
     """
 
     name: str
@@ -63,43 +86,109 @@ class Table:
 
     @property
     def holds_events(self) -> bool:
-        """Whether a row is about the record that told it, and not about another one."""
+        """Whether a row is about its own record, and not about another one."""
         return self.position == self.identity
+
+
+class WindowCountRow(NamedTuple):
+    """A row of ``window_counts``."""
+
+    window_start: datetime
+    window_end: datetime
+    event_type: str
+    count: int  # type: ignore[assignment]  # no row is searched for values
+    partition: _Integer
+    late: bool
+    first_offset: int
+    last_offset: int
+    origin_topic: str
+    record_topic: str
+    record_partition: _Integer
+    record_offset: int
+    appended_at: datetime | None
+
+
+class NotificationRow(NamedTuple):
+    """A row of ``notifications``."""
+
+    message: str
+    time: datetime
+    event_id: int
+    user: str
+    origin_topic: str
+    origin_partition: _Integer
+    origin_offset: int
+    record_topic: str
+    record_partition: _Integer
+    record_offset: int
+    appended_at: datetime | None
+
+
+class DeadLetterRow(NamedTuple):
+    """A row of ``dead_letters``: source is the record that failed, record the dead letter itself."""
+
+    source_topic: str
+    source_partition: _Integer
+    source_offset: int
+    origin_topic: str
+    origin_partition: _Integer
+    origin_offset: int
+    record_topic: str
+    record_partition: _Integer
+    record_offset: int
+    error_code: str
+    stage: str
+    group_name: str
+    exception: str
+    message: str
+    attempt: _Integer
+    redacted: bool
+    failed_at: datetime | None
+    key: bytes | None
+    value: bytes | None
+    headers: _Json
+    appended_at: datetime | None
+
+
+class RefusedEventRow(NamedTuple):
+    """A row of ``refused_events``: what the windows count of an event that is in no table."""
+
+    topic: str
+    partition: _Integer
+    offset: int
+    event_type: str | None
+    event_time: datetime | None
+    appended_at: datetime | None
 
 
 WINDOW_COUNTS: Final = Table(
     name="window_counts",
-    columns=(
-        "window_start", "window_end", "event_type", "count", "partition", "late", "first_offset",
-        "last_offset", "origin_topic", *_RECORD, "appended_at",
-    ),
+    columns=WindowCountRow._fields,
     position=_RECORD,
     identity=("origin_topic", "partition", "first_offset"),
     event_type="event_type",
     event_time="window_start",
-)  # fmt: skip
-
+)
 NOTIFICATIONS: Final = Table(
     name="notifications",
-    columns=(
-        "message", "time", "event_id", "user", "origin_topic", "origin_partition", "origin_offset",
-        *_RECORD, "appended_at",
-    ),
+    columns=NotificationRow._fields,
     position=_RECORD,
-    identity=("origin_topic", "origin_partition", "origin_offset"),
+    identity=_ORIGIN,
     event_time="time",
-)  # fmt: skip
-
+)
 DEAD_LETTERS: Final = Table(
     name="dead_letters",
-    columns=(
-        "source_topic", "source_partition", "source_offset", "origin_topic", "origin_partition",
-        "origin_offset", *_RECORD, "error_code", "stage", "group_name", "exception", "message",
-        "attempt", "redacted", "failed_at", "key", "value", "headers", "appended_at",
-    ),
+    columns=DeadLetterRow._fields,
     position=_RECORD,
     identity=("source_topic", "source_partition", "source_offset"),
-)  # fmt: skip
+)
+# Only the sink writes it, and only the audit reads it.
+REFUSED_EVENTS: Final = Table(
+    name="refused_events",
+    columns=RefusedEventRow._fields,
+    position=("topic", "partition", "offset"),
+    identity=("topic", "partition", "offset"),
+)
 
 SHARED: Final = (WINDOW_COUNTS, NOTIFICATIONS, DEAD_LETTERS)
 
@@ -145,8 +234,8 @@ def event_table(stream: Stream) -> Table:
             *(name for name in fields if name not in taken),
             "timestamp", "origin_offset", "origin_topic", "origin_partition", "appended_at",
         ),
-        position=("origin_topic", "origin_partition", "origin_offset"),
-        identity=("origin_topic", "origin_partition", "origin_offset"),
+        position=_ORIGIN,
+        identity=_ORIGIN,
         event_type=stream.windows.group_by if stream.windows is not None else "type",
         event_time="timestamp",
     )  # fmt: skip
@@ -167,12 +256,28 @@ def column_type(annotation: Any) -> tuple[str, bool]:
     """The PostgreSQL type that holds a field, and whether it may be null."""
     outer = get_origin(annotation)
     if outer is Annotated:
-        return column_type(get_args(annotation)[0])
+        kind, *notes = get_args(annotation)
+        declared = next((str(note) for note in notes if isinstance(note, SqlType)), None)
+        return (declared, False) if declared else column_type(kind)
     if outer is Literal:
-        kinds = {type(value) for value in get_args(annotation)}
-        return (_SCALARS.get(kinds.pop(), "jsonb") if len(kinds) == 1 else "jsonb"), False
+        types = {type(value) for value in get_args(annotation)}
+        return (_SCALARS.get(types.pop(), "jsonb") if len(types) == 1 else "jsonb"), False
     if outer in (Union, UnionType):
         members = get_args(annotation)
-        found = {column_type(member)[0] for member in members if member is not NoneType}
-        return (found.pop() if len(found) == 1 else "jsonb"), NoneType in members
+        kinds = {column_type(member)[0] for member in members if member is not NoneType}
+        return (kinds.pop() if len(kinds) == 1 else "jsonb"), NoneType in members
     return _SCALARS.get(annotation, "jsonb"), False
+
+
+def _types(row: type[tuple[Any, ...]], **filled: str) -> dict[str, str]:
+    hints = get_type_hints(row, include_extras=True)
+    return {name: column_type(hint)[0] for name, hint in hints.items()} | filled
+
+
+_LOADED_AT: Final = TIME_COLUMNS["loaded_at"]
+# Of each shared table; those that the database fills in come last.
+SHARED_COLUMNS: Final[dict[str, dict[str, str]]] = {
+    WINDOW_COUNTS.name: _types(WindowCountRow, loaded_at=_LOADED_AT),
+    NOTIFICATIONS.name: _types(NotificationRow, loaded_at=_LOADED_AT),
+    DEAD_LETTERS.name: _types(DeadLetterRow, status="text", loaded_at=_LOADED_AT),
+}

@@ -2,7 +2,7 @@
 
 The feed's thread hands batches to the event loop and waits until they are taken. There each client
 has a bounded queue and a task that empties it as fast as that client reads, so a slow one delays
-nobody.
+no other.
 """
 
 import asyncio
@@ -111,12 +111,12 @@ class Bridge:
         return [Frame(self._plain[each.topic() or ""], each, self._encoder) for each in records]
 
     async def _on_connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
-        wishes: dict[Any, Any] = auth if isinstance(auth, dict) else {}
-        self._require_token(environ, wishes.get("token"))
+        request: dict[Any, Any] = auth if isinstance(auth, dict) else {}
+        self._require_token(environ, request.get("token"))
         query = parse_qs(environ.get("QUERY_STRING", ""))
-        last = wishes["last"] if "last" in wishes else query.get("last", ["0"])[0]
+        last = request["last"] if "last" in request else query.get("last", ["0"])[0]
         try:
-            subscription = parse_subscription(wishes, self._plain.values())
+            subscription = parse_subscription(request, self._plain.values())
             count = parse_count(last, self._settings.bridge_history)
         except UsageError as error:
             raise Refused(str(error)) from None
@@ -152,15 +152,15 @@ class Bridge:
             count = parse_count(request, self._settings.bridge_history)
         except UsageError as error:
             return await self._refuse(sid, error)
-        found: list[Frame] = []
+        frames: list[Frame] = []
         if sid in self._clients:
             client = self._clients[sid].client
-            found = self._audience.recall(client.subscription, count)
-            client.offer(found)
-        return {"ok": True, "count": len(found)}
+            frames = self._audience.recall(client.subscription, count)
+            client.offer(frames)
+        return {"ok": True, "count": len(frames)}
 
     async def _refuse(self, sid: str, error: UsageError) -> dict[str, Any]:
-        """Tells the client twice: not everybody asks for an acknowledgement."""
+        """Reports an error twice: not every client asks for an acknowledgement."""
         await self.server.emit(ERROR_EVENT, {"message": str(error)}, to=sid)
         return {"ok": False, "error": str(error)}
 
@@ -193,7 +193,7 @@ class _Connection:
 
     def end(self) -> None:
         """The client has gone."""
-        # Found out while sending, it is this very task that tells so, and it ends by itself.
+        # Where the task itself has noticed it, while sending, it ends by itself.
         if self.task is not asyncio.current_task():
             self.task.cancel()
 
@@ -243,7 +243,7 @@ def _allowed_origins(settings: Settings) -> list[str] | str:
     """Pages of these origins may connect; other programs send none and need no permission.
 
     By default those of the bridge itself, by name: comparing with the Host header, as the library
-    does, would let in a page whose name somebody has pointed at this machine.
+    does, would let in any page whose name points at this machine.
     """
     chosen = settings.bridge_origins
     if "*" in chosen:

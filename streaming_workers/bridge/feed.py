@@ -10,20 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import cast
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from streamflow.calls import call
-from streamflow.errors import StreamFlowError, Unavailable
+from streamflow.errors import OffsetsReused, StreamFlowError, Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
-from streamflow.kafka.unreadable import is_unreadable, pass_over
+from streamflow.kafka.reader import Reader
 from streamflow.monitoring import SESSIONS, CachedProbe
-from streamflow.records import Record
+from streamflow.records import Record, position_of
 from streamflow.settings import Settings
-from streaming_workers.runtime.backoff import backoff
+from streaming_workers.runtime.process import repeat_sessions
 from streaming_workers.runtime.watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -34,7 +33,6 @@ _BATCH = 2_000
 _COMMIT_EVERY = 1.0  # seconds
 _LOOK_EVERY = 30.0  # seconds between looks for new partitions
 _LOOK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
-_SETTLED = 30.0  # seconds that a session must last for the backoff to start anew
 _TIMEOUT = 10.0  # seconds
 
 # Takes records from before the start and records from now on. Returns when they are taken: that is
@@ -77,25 +75,20 @@ class Feed:
             ConfigurationError: nothing that waiting would mend.
         """
         with self._watchdog:
-            self._run_sessions()
+            repeat_sessions(self._try_session, self._stop)
 
-    def _run_sessions(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            began = time.monotonic()
+    def _try_session(self) -> None:
+        self._watchdog.turned()
+        try:
+            self._run_session()
+        except Unavailable as error:
+            self._trouble = str(error)
+            log.warning("session ended", why=str(error))
             self._watchdog.turned()
-            try:
-                self._run_session()
-            except Unavailable as error:
-                self._trouble = str(error)
-                failures = 1 if time.monotonic() - began > _SETTLED else failures + 1
-                pause = backoff(failures)
-                log.warning("session ended", why=str(error), again_in_s=round(pause, 2))
-                self._watchdog.turned()
-                self._stop.wait(pause)
-            finally:
-                self._assigned = False
-                self._looking_back.clear()
+            raise
+        finally:
+            self._assigned = False
+            self._looking_back.clear()
 
     def stop(self) -> None:
         """Asks it to end; it does within half a second while Kafka answers."""
@@ -126,7 +119,7 @@ class Feed:
 
     def _run_session(self) -> None:
         SESSIONS.inc()
-        reader = clients.assigned_consumer(self._settings, self._group)
+        reader = Reader(self._settings, self._group)
         try:
             known: dict[Partition, int] = {}
             next_look = next_commit = 0.0
@@ -141,24 +134,18 @@ class Feed:
                 self._read(reader, known)
                 if now >= next_commit:
                     next_commit = now + _COMMIT_EVERY
-                    self._tell_kafka(reader)
+                    self._commit_for_display(reader)
         finally:
-            self._tell_kafka(reader)
+            self._commit_for_display(reader)
             with suppress(KafkaException, RuntimeError), call("consumer.close", _TIMEOUT):
                 reader.close()
 
-    def _assign_new(self, reader: Consumer, known: Mapping[Partition, int]) -> dict[Partition, int]:
+    def _assign_new(self, reader: Reader, known: Mapping[Partition, int]) -> dict[Partition, int]:
         """Assigns partitions that are not assigned yet; returns where the live part of each begins.
 
         A partition that appears while others are read is new, so it is read from its beginning.
         """
-        partitions = offsets.partitions_of(self._admin, self._topics)
-        found = {topic for topic, _ in partitions}
-        missing = [topic for topic in self._topics if topic not in found]
-        if missing:
-            raise Unavailable(
-                f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
-            )
+        partitions = offsets.require_partitions(self._admin, self._topics)
         new = [each for each in partitions if each not in known]
         live: dict[Partition, int] = {}
         starts: list[TopicPartition] = []
@@ -174,8 +161,7 @@ class Feed:
             if start < live[partition]:
                 self._looking_back.add(partition)
         if starts:
-            with clients.kafka_errors():
-                reader.incremental_assign(starts)
+            reader.add(starts)
             log.info("assigned", partitions=len(starts))
         return live
 
@@ -186,58 +172,35 @@ class Feed:
             "records are gone",
             partition=f"{partition[0]}[{partition[1]}]",
             position=position,
-            why="retention removed them, or the topic was made anew",
+            why="retention removed them, or the topic was recreated",
             going_on_from=low,
         )
         return low
 
-    def _read(self, reader: Consumer, live_from: Mapping[Partition, int]) -> None:
-        with clients.kafka_errors(), call("consumer.consume"):
-            messages = reader.consume(1, _IDLE)
-            if messages:
-                messages += reader.consume(_BATCH, _LINGER)
+    def _read(self, reader: Reader, live_from: Mapping[Partition, int]) -> None:
+        try:
+            records, ends = reader.read(_BATCH, _LINGER, idle=_IDLE)
+        except OffsetsReused as error:
+            # No reason to stop: the next session goes on with what is there.
+            raise Unavailable(str(error)) from error
         recalled: list[Record] = []
         live: list[Record] = []
-        read_to: dict[Partition, int] = {}
-        unreadable: set[Partition] = set()
-        for message in messages:
-            partition = (message.topic() or "", message.partition() or 0)
-            offset = message.offset() or 0
-            error = message.error()
-            if error is not None and is_unreadable(error):
-                # The client may have reported it once more before it was moved on.
-                if partition not in unreadable:
-                    unreadable.add(partition)
-                    reached = read_to.get(partition, self._read_to.get(partition, 0))
-                    record = pass_over(reader, message, error, reached)
-                    offset = record.offset() or 0
-                    (live if offset >= live_from[partition] else recalled).append(record)
-                    read_to[partition] = offset + 1
-                continue
-            if error is not None:
-                # The end of a partition tells that transaction markers before it are passed.
-                read_to[partition] = self._judge(error, partition, offset)
-                continue
-            (live if offset >= live_from[partition] else recalled).append(cast("Record", message))
-            read_to[partition] = offset + 1
+        moved = set(ends)
+        for record in records:
+            topic, partition, offset = position_of(record)
+            moved.add((topic, partition))
+            (live if offset >= live_from[topic, partition] else recalled).append(record)
         if live or recalled:
             with call("delivering to clients"):
                 self._deliver(recalled, live)
-        self._read_to |= read_to
-        for partition, position in read_to.items() if self._looking_back else ():
-            if position >= live_from[partition]:
-                self._looking_back.discard(partition)
+        self._read_to |= {partition: reader.read_to[partition] for partition in moved}
+        self._looking_back -= {
+            partition for partition in moved if self._read_to[partition] >= live_from[partition]
+        }
 
-    def _judge(self, error: KafkaError, partition: Partition, offset: int) -> int:
-        if error.code() == KafkaError._PARTITION_EOF:
-            return offset
-        raise clients.translated(KafkaException(error)) from Unavailable(
-            f"{partition[0]}[{partition[1]}]"
-        )
-
-    def _tell_kafka(self, reader: Consumer) -> None:
+    def _commit_for_display(self, reader: Reader) -> None:
         """A failure costs nothing but a stale display until the next one."""
         positions = [TopicPartition(*each, offset) for each, offset in self._read_to.items()]
         if positions:
             with suppress(KafkaException, StreamFlowError):
-                reader.commit(offsets=positions, asynchronous=True)
+                reader.consumer.commit(offsets=positions, asynchronous=True)

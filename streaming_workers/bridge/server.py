@@ -26,7 +26,7 @@ from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streaming_workers.bridge.bridge import Bridge
 from streaming_workers.bridge.feed import Feed
-from streaming_workers.runtime.garbage import settle
+from streaming_workers.runtime.process import freeze_gc
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ _BACKLOG = 512
 
 
 class _WebServer(uvicorn.Server):
-    """One whose signals are somebody else's: its own way ends with the signal's exit code."""
+    """A server that leaves signals to us: its own handling ends with the signal's exit code."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,7 +45,7 @@ class _WebServer(uvicorn.Server):
 
 
 class BridgeServer:
-    """Runs a bridge until it is told to stop.
+    """Runs a bridge until it is stopped.
 
     Args:
         settings: everything configured.
@@ -165,7 +165,7 @@ def run_bridge(settings: Settings, *, health_port: int) -> None:
     structlog.contextvars.bind_contextvars(worker="bridge")
     streams = load_streams(settings)
     bridge = Bridge(settings, streams, hasher_for(settings, streams))
-    settle()
+    freeze_gc()
     BridgeServer(settings, bridge).run(health_port)
 
 

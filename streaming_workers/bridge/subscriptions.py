@@ -1,7 +1,7 @@
 """Who gets which records, and what becomes of one who is too slow. Pure.
 
 A client's queue is bounded in records and in bytes. When it is full the oldest leave first, so a
-slow client sees the newest and is told how many it missed; since clients share the frames, many
+slow client sees the newest and learns how many it missed; since clients share the frames, many
 stalled ones cost hardly more memory than one.
 """
 
@@ -114,10 +114,10 @@ def parse_count(value: object, most: int) -> int:
 
 
 def _texts(request: dict[Any, Any], *names: str) -> frozenset[str] | None:
-    found = next((request[name] for name in names if request.get(name) is not None), None)
-    if found is None:
+    value = next((request[name] for name in names if request.get(name) is not None), None)
+    if value is None:
         return None
-    values = [found] if isinstance(found, str) else found
+    values = [value] if isinstance(value, str) else value
     if (
         not isinstance(values, list)
         or len(values) > _MOST_VALUES
@@ -219,7 +219,7 @@ class Audience(Generic[T]):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether anybody has something in the queue."""
+        """Whether a client has something in its queue."""
         return any(len(client.queue) for client in self._clients)
 
     def join(self, client: Client[T], last: int) -> None:
@@ -232,7 +232,7 @@ class Audience(Generic[T]):
         self._clients.discard(client)
 
     def remember(self, subjects: Iterable[T]) -> None:
-        """Keeps records that nobody waits for: those from before the start."""
+        """Keeps records from before the start, for the history only."""
         for each in subjects:
             self._history[each.topic].append(each)
 
@@ -244,9 +244,9 @@ class Audience(Generic[T]):
 
     def recall(self, subscription: Subscription, last: int) -> list[T]:
         """The last records of each topic that a subscription accepts, oldest first."""
-        found: list[T] = []
+        frames: list[T] = []
         for topic in subscription.topics if last else ():
             accepted = [each for each in self._history[topic] if subscription.accepts(each)]
             accepted.sort(key=lambda each: each.appended)
-            found.extend(accepted[-last:])
-        return sorted(found, key=lambda each: each.appended)
+            frames.extend(accepted[-last:])
+        return sorted(frames, key=lambda each: each.appended)

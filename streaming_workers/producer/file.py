@@ -19,7 +19,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from streamflow.contract import Event
 from streamflow.errors import UsageError
 from streamflow.kafka import clients, offsets
-from streamflow.records import Rejection
+from streamflow.kafka.producing import produce
+from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.producer.lines import LineReader
@@ -52,7 +53,7 @@ class Sent:
     finished: bool = False
 
 
-class Progress(NamedTuple):
+class FileProgress(NamedTuple):
     """How far a file was sent: lines, bytes, and the SHA-256 of those bytes."""
 
     lines: int
@@ -60,11 +61,8 @@ class Progress(NamedTuple):
     digest: str
 
 
-class Sender:
-    """Produces and counts what the broker did not take.
-
-    A full queue is waited for: librdkafka tries again for as long as its delivery time-out says.
-    """
+class CheckedProducer:
+    """Produces, and keeps the error of what the broker did not take."""
 
     def __init__(self, client: Producer) -> None:
         self.client = client
@@ -76,13 +74,7 @@ class Sender:
         Raises:
             Unavailable: an earlier record was not delivered.
         """
-        while True:
-            try:
-                self.client.produce(topic, value, key, on_delivery=self._delivered)
-            except BufferError:
-                self.client.poll(0.1)
-            else:
-                return
+        produce(self.client, OutRecord(topic, key, value, []), on_delivery=self._delivered)
 
     def check(self) -> None:
         """Raises what went wrong with an earlier record."""
@@ -116,29 +108,29 @@ def simulate(
         Unavailable: the broker did not take a record in time.
     """
     sent = Sent()
-    sender = Sender(clients.producer(settings))
+    checked = CheckedProducer(clients.producer(settings))
     began = time.monotonic()
     for record in source:
         if stop.is_set() or (count is not None and sent.records >= count):
             break
-        sender.send(stream.topic, record.key, record.value)
+        checked.send(stream.topic, record.key, record.value)
         sent.records += 1
         if record.code is not None:
             sent.invalid[record.code.value] = sent.invalid.get(record.code.value, 0) + 1
         on_record()
         ahead = began + sent.records / rate - time.monotonic()
         if ahead > 0.01:  # noqa: PLR2004 (finer than the clock's own grain is no use)
-            sender.check()
+            checked.check()
             stop.wait(ahead)
-    sender.finish()
+    checked.finish()
     sent.line = sent.records
     sent.finished = True
     return sent
 
 
 def group_of(settings: Settings, path: Path) -> str:
-    """The consumer group whose offset in partition 0 of the topic tells how many lines of a file
-    were sent."""
+    """The consumer group whose offset in partition 0 of the topic is the number of lines of a file
+    that were sent."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return f"{settings.prefix}produce-{name}"
 
@@ -152,7 +144,7 @@ class FileRun:
         reader: turns lines into records.
         path: of the file; its absolute form is what `resume` finds it by.
         on_invalid: what becomes of a line that breaks the contract.
-        report: is told line number and reason of each such line.
+        report: takes line number and reason of each such line.
     """
 
     def __init__(
@@ -172,14 +164,14 @@ class FileRun:
         self.report = report
         self._group = group_of(settings, path)
 
-    def earlier(self) -> Progress:
+    def earlier(self) -> FileProgress:
         """How far an earlier run had got; nothing where there was none."""
         partition = (self.stream.topic, 0)
-        found = offsets.committed(self._settings, self._group, [partition]).get(partition)
-        if found is None or found.offset == 0:
-            return Progress(0, 0, hashlib.sha256().hexdigest())
-        size, _, digest = found.metadata.partition(";")
-        return Progress(found.offset, int(size), digest)
+        committed = offsets.committed(self._settings, self._group, [partition]).get(partition)
+        if committed is None or committed.offset == 0:
+            return FileProgress(0, 0, hashlib.sha256().hexdigest())
+        size, _, digest = committed.metadata.partition(";")
+        return FileProgress(committed.offset, int(size), digest)
 
     def run(
         self,
@@ -203,7 +195,7 @@ class FileRun:
         )
         with clients.kafka_errors():
             client.init_transactions(_TIMEOUT)
-        start = self.earlier() if resume else Progress(0, 0, "")
+        start = self.earlier() if resume else FileProgress(0, 0, "")
         with self._path.open("rb") as file:
             digest = self._skip(file, start)
             group = clients.assigned_consumer(self._settings, self._group)
@@ -212,7 +204,7 @@ class FileRun:
                     file, start, digest, stop, pace, on_bytes
                 )
 
-    def _skip(self, file: IO[bytes], start: Progress) -> "hashlib._Hash":
+    def _skip(self, file: IO[bytes], start: FileProgress) -> "hashlib._Hash":
         digest = hashlib.sha256()
         left = start.bytes
         while left:
@@ -240,7 +232,7 @@ class _Transfer:
     def send(
         self,
         file: IO[bytes],
-        start: Progress,
+        start: FileProgress,
         digest: "hashlib._Hash",
         stop: threading.Event,
         pace: Pace | None,
@@ -271,28 +263,30 @@ class _Transfer:
         """Produces the records of lines, of which `first` is the first one's number.
 
         The loop is on the path of every event: nothing is looked up or called in it that could be
-        outside. Nobody need be told of a delivery: the commit fails without it.
+        outside. No delivery report is needed: the commit fails without it.
 
         Returns:
             How many lines are done, and why not all.
         """
-        read, produce, topic = self._run.reader.read, self._client.produce, self._run.stream.topic
+        read, client, topic = self._run.reader.read, self._client, self._run.stream.topic
+        queue = client.produce
         for number, line in enumerate(lines, first):
             text = line.strip(b"\r\n")
             if not text or text.isspace():
                 continue
-            found = read(text)
-            if isinstance(found, Rejection):
-                refusal = self._refuse(text, number, found, sent)
+            accepted = read(text)
+            if isinstance(accepted, Rejection):
+                refusal = self._refuse(text, number, accepted, sent)
                 if refusal is not None:
                     return number - first, refusal
                 continue
             if pace is not None:
-                stop.wait(pace(found.event))
+                stop.wait(pace(accepted.event))
             try:
-                produce(topic, found.value, found.key)
+                queue(topic, accepted.value, accepted.key)
             except BufferError:
-                self._send_later(topic, found.key, found.value)
+                # Another attempt, with patience.
+                produce(client, OutRecord(topic, accepted.key, accepted.value, []))
             sent.records += 1
         return len(lines), None
 
@@ -309,20 +303,11 @@ class _Transfer:
         if run.on_invalid == "skip":
             sent.skipped += 1
         else:
-            self._send_later(run.stream.topic, None, run.reader.redacted(text))
+            redacted = run.reader.redacted(text)
+            produce(self._client, OutRecord(run.stream.topic, None, redacted, []))
             sent.records += 1
             sent.invalid[rejection.code.value] = sent.invalid.get(rejection.code.value, 0) + 1
         return None
-
-    def _send_later(self, topic: str, key: bytes | None, value: bytes) -> None:
-        """Hands a record over as soon as there is room."""
-        while True:
-            try:
-                self._client.produce(topic, value, key)
-            except BufferError:
-                self._client.poll(0.1)
-            else:
-                return
 
     def _commit(self, lines: int, size: int, digest: str) -> None:
         """The records and how far they go, in one transaction."""

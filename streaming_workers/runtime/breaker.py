@@ -49,7 +49,7 @@ class Breaker:
         if rejected or self._topics:
             batch = _by_topic(records, rejected)
             self._next = self._topics | {
-                topic: self._checked(topic, *found) for topic, found in batch.items()
+                topic: self._checked(topic, *counted) for topic, counted in batch.items()
             }
 
     def kept(self) -> None:
@@ -100,15 +100,15 @@ def _by_topic(
     counts: Counter[str] = Counter(map(_TOPIC, records))
     if len(counts) == 1:
         return dict.fromkeys(counts, (len(records), rejected))
-    found: dict[str, list[int]] = {topic: [] for topic in counts}
+    indexes: dict[str, list[int]] = {topic: [] for topic in counts}
     refused = set(rejected)
     seen: Counter[str] = Counter()
     for index, record in enumerate(records):
         topic = record.topic() or ""
         if index in refused:
-            found[topic].append(seen[topic])
+            indexes[topic].append(seen[topic])
         seen[topic] += 1
-    return {topic: (count, found[topic]) for topic, count in counts.items()}
+    return {topic: (count, indexes[topic]) for topic, count in counts.items()}
 
 
 def _runs(run: int, records: int, rejected: Sequence[int]) -> tuple[int, int]:

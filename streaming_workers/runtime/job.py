@@ -1,4 +1,4 @@
-"""What a worker does, as the runtime sees it: a pure function on batches, and partitions to mind."""
+"""What a worker does, as the runtime sees it: a pure function of batches, and its partitions' state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -16,7 +16,7 @@ class Job(Protocol):
     group: str
     topics: list[str]
     assets: Mapping[str, str]  # what Dagster calls the topics or tables that it writes
-    sources: Sequence[str]  # topics whose ids it has to know, whoever reads their partitions
+    sources: Sequence[str]  # topics whose ids it must know, read by it or not
     batch_size: int
     linger: float  # seconds to fill a batch
     prefetch_kb: int  # what the client reads ahead, at most; more only costs memory

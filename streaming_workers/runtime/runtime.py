@@ -1,8 +1,8 @@
-"""The loop that all workers share: join, resume, batch, commit, and start anew when torn.
+"""The loop that all workers share: join, resume, batch, commit; after a failure, another session.
 
-A worker's file says what becomes of a batch; everything else is here, once. There is one road for
-every failure: what is in hand is dropped, and a new session resumes from what is durable. That is
-safe because a batch and its positions are committed together, and it is the road of a crash too.
+A worker's module says what becomes of a batch; everything else is here, once. Every failure takes the
+same path: what is in hand is dropped, and a new session resumes from what is durable. That is safe
+because a batch and its positions are committed together, and a crash takes that path, too.
 """
 
 import os
@@ -25,10 +25,10 @@ from streamflow.kafka.transactions import TRANSACTION_CALLS
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.reporting import Reporter
-from streaming_workers.runtime.backoff import backoff
+from streaming_workers.runtime.batch_metrics import BatchMetrics
 from streaming_workers.runtime.breaker import Breaker
 from streaming_workers.runtime.job import Job, SinkFactory
-from streaming_workers.runtime.observation import Observation
+from streaming_workers.runtime.process import repeat_sessions
 from streaming_workers.runtime.session import Session
 from streaming_workers.runtime.watchdog import Watchdog
 
@@ -38,11 +38,10 @@ _PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _ASK_EVERY = 2.0  # seconds
 _TRY_AGAIN = 15.0  # seconds until a worker that waits for a person looks for itself
 _ASK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
-_SETTLED = 30.0  # seconds that a session must last for the backoff to start anew
 
 
 class Worker:
-    """Runs a job until it is told to stop.
+    """Runs a job until it is stopped.
 
     Args:
         settings: everything configured.
@@ -90,7 +89,7 @@ class Worker:
         )
         with server, self._watchdog, self._reporter:
             log.info("worker started", health_port=server.port)
-            self._run_sessions()
+            repeat_sessions(self._try_session, self._stop)
         log.info("worker stopped")
 
     def stop(self) -> None:
@@ -123,31 +122,22 @@ class Worker:
             return (False, str(error))
         return (True, "ready")
 
-    def _run_sessions(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                self._run_session()
-            except CircuitOpen as error:
-                self._joined = False
-                self._wait_for_another(error)
-            except OffsetsReused as error:
-                self._joined = False
-                self._wait_until_accepted(error)
-            except (Unavailable, Fenced) as error:
-                self._joined = False
-                self._trouble = str(error)
-                failures = 1 if time.monotonic() - began > _SETTLED else failures + 1
-                pause = backoff(failures)
-                log.warning(
-                    "session ended",
-                    why=str(error),
-                    kind=type(error).__name__,
-                    again_in_s=round(pause, 2),
-                )
-                self._watchdog.turned()
-                self._stop.wait(pause)
+    def _try_session(self) -> None:
+        """Runs a session; waits for a person where only that helps."""
+        try:
+            self._run_session()
+        except CircuitOpen as error:
+            self._joined = False
+            self._wait_for_another(error)
+        except OffsetsReused as error:
+            self._joined = False
+            self._wait_until_accepted(error)
+        except (Unavailable, Fenced) as error:
+            self._joined = False
+            self._trouble = str(error)
+            log.warning("session ended", why=str(error), kind=type(error).__name__)
+            self._watchdog.turned()
+            raise
 
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
@@ -157,7 +147,7 @@ class Worker:
             self._settings,
             self._job,
             lambda consumer: self._make_sink(consumer, breaker),
-            self._tell,
+            self._on_durable,
             self._topics,
         )
         self._session = session
@@ -186,9 +176,9 @@ class Worker:
         if self._session is not None and hanging in TRANSACTION_CALLS:
             self._session.abandon()
 
-    def _tell(self, durable: Observation) -> None:
-        durable.publish()
-        self._report(durable.records_out)
+    def _on_durable(self, batch: BatchMetrics) -> None:
+        batch.publish()
+        self._report(batch.records_out)
 
     def _report(self, made: Mapping[str, int]) -> None:
         """Counts for Dagster, none for what got nothing: that it is up to date is news, too."""
@@ -196,8 +186,8 @@ class Worker:
             self._reporter.note(asset, made.get(name, 0))
 
     def _wait_for_another(self, error: CircuitOpen) -> None:
-        """Stays alive and not ready until told to go on: by a restart with --accept-rejects, or by
-        another worker of the group getting past this point."""
+        """Stays alive and not ready until a restart with --accept-rejects, or until another worker of
+        the group gets past this point."""
         self._trouble = (
             f"stopped by the circuit breaker: {error}; nothing of that was committed. Mend the "
             f"release, or accept it with `streamflow worker {self._job.name} --accept-rejects`"
@@ -224,10 +214,14 @@ class Worker:
         try_again_at = time.monotonic() + _TRY_AGAIN
         while not self._stop.wait(_ASK_EVERY) and time.monotonic() < try_again_at:
             self._watchdog.turned()
-            found = self._stands_at([error.topic])
+            committed = self._stands_at([error.topic])
             if stuck_at is None:
-                stuck_at = found
-            elif found and found != stuck_at and self._is_of_current_topic(found, error.topic):
+                stuck_at = committed
+            elif (
+                committed
+                and committed != stuck_at
+                and self._is_of_current_topic(committed, error.topic)
+            ):
                 log.info("going on", why=f"topic {error.topic} was accepted")
                 return
 
@@ -240,15 +234,15 @@ class Worker:
         except StreamFlowError:
             return None
 
-    def _is_of_current_topic(self, found: Mapping[Partition, Position], topic: str) -> bool:
+    def _is_of_current_topic(self, committed: Mapping[Partition, Position], topic: str) -> bool:
         try:
             current = topic_ids(self._admin, [topic])[topic]
         except StreamFlowError:
             return False
-        return all(position.log.topic_id in ("", current) for position in found.values())
+        return all(position.log.topic_id in ("", current) for position in committed.values())
 
     def _committed(self) -> dict[Partition, int] | None:
-        found = self._stands_at(self._job.topics)
-        if found is None:
+        committed = self._stands_at(self._job.topics)
+        if committed is None:
             return None
-        return {partition: position.offset for partition, position in found.items()}
+        return {partition: position.offset for partition, position in committed.items()}

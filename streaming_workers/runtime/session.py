@@ -2,25 +2,24 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import cast
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from streamflow import monitoring
 from streamflow.calls import SLACK, call
-from streamflow.errors import Fenced, StreamFlowError, Unavailable
+from streamflow.errors import Fenced, OffsetsReused, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition, Sink
 from streamflow.kafka import clients, continuity, offsets
-from streamflow.kafka.reader import Scanner
+from streamflow.kafka.reader import Fetched, Scanner, interpret
 from streamflow.kafka.topic_ids import TopicMissing, TopicWatch
-from streamflow.kafka.unreadable import is_unreadable, pass_over
 from streamflow.records import Gap, Log, Position, Record
 from streamflow.settings import Settings
+from streaming_workers.runtime.batch_metrics import BatchMetrics
 from streaming_workers.runtime.job import Job
-from streaming_workers.runtime.observation import Observation
 
 log = structlog.get_logger()
 
@@ -36,9 +35,9 @@ class Session:
 
     Args:
         settings: where the broker is.
-        job: whose topics are read, and who minds the partitions.
+        job: whose topics are read; it keeps the state of the partitions.
         make_sink: makes the sink that outputs are committed to.
-        on_durable: is told of each batch once it is durable.
+        on_durable: takes the metrics of each batch once it is durable.
         topics: notices recreated topics; the process's own, so that it knows them from before.
     """
 
@@ -47,7 +46,7 @@ class Session:
         settings: Settings,
         job: Job,
         make_sink: Callable[[Consumer], Sink],
-        on_durable: Callable[[Observation], None],
+        on_durable: Callable[[BatchMetrics], None],
         topics: TopicWatch,
     ) -> None:
         self._settings = settings
@@ -58,21 +57,21 @@ class Session:
         self._read_to: dict[Partition, int] = {}
         self._logs: dict[Partition, Log] = {}
         self._gaps: dict[Partition, Gap] = {}
-        self._ends: dict[Partition, int] = {}
         self._given_away: set[Partition] = set()
         self._failure: StreamFlowError | None = None
         self._moved = False
-        self._handed_over: deque[Observation] = deque()
-        self._lag_told = float("-inf")
+        self._handed_over: deque[BatchMetrics] = deque()
+        self._lag_reported_at = float("-inf")
         self._to_display: dict[Partition, Position] = {}
-        self._displayed = float("-inf")
+        self._displayed_at = float("-inf")
         self._abandoned = False
         self.joined = False
         self._consumer = clients.consumer(
             settings, job.group, **{"queued.max.messages.kbytes": job.prefetch_kb}
         )
         try:
-            self._require_topics()
+            with call("list_topics", _TIMEOUT + SLACK):
+                offsets.require_partitions(self._consumer, self._job.topics)
             self._sink = make_sink(self._consumer)
             self._consumer.subscribe(
                 job.topics,
@@ -84,15 +83,6 @@ class Session:
             with call("consumer.close", _TIMEOUT):
                 self._consumer.close()
             raise
-
-    def _require_topics(self) -> None:
-        with clients.kafka_errors(), call("list_topics", _TIMEOUT + SLACK):
-            known = self._consumer.list_topics(timeout=_TIMEOUT).topics
-        missing = [topic for topic in self._job.topics if topic not in known]
-        if missing:
-            raise Unavailable(
-                f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
-            )
 
     def consume(self) -> Batch:
         """The next batch; an empty one when nothing has come.
@@ -107,9 +97,9 @@ class Session:
             messages = self._consumer.consume(self._job.batch_size, self._job.linger)
         if self._failure is not None:
             raise self._failure
-        self._tell_lag()
-        records = self._sound(messages)
-        moved = self._moved_positions(records)
+        self._report_lag()
+        records, ends = self._interpret(messages)
+        moved = self._moved_positions(records, ends)
         gaps, self._gaps = list(self._gaps.values()), {}
         if moved:
             self._topics.ask()
@@ -132,10 +122,12 @@ class Session:
         self._topics.check()
         self._topics_checked = time.monotonic()
 
-    def _moved_positions(self, records: Sequence[Record]) -> list[Position]:
-        """Where each partition now stands, for those that moved.
+    def _moved_positions(
+        self, records: Sequence[Record], ends: Mapping[Partition, int]
+    ) -> list[Position]:
+        """The new position of each partition that moved.
 
-        Behind the last record there may be transaction markers: the end-of-partition event tells
+        Behind the last record there may be transaction markers: the end-of-partition event says
         that they are passed, so that a worker that has read everything shows no lag.
         """
         reached = cast(
@@ -143,12 +135,11 @@ class Session:
             {(record.topic(), record.partition()): record.offset() for record in records},
         )
         reached = {partition: offset + 1 for partition, offset in reached.items()}
-        for partition, end in self._ends.items():
+        for partition, end in ends.items():
             since = reached.get(partition, self._read_to.get(partition, end))
             if end > since + _MARKER:
                 self._require_empty(partition, since, end)
             reached[partition] = max(end, since)
-        self._ends = {}
         moved: list[Position] = []
         left: list[Position] = []
         for partition, offset in reached.items():
@@ -168,10 +159,10 @@ class Session:
 
     def _note_epochs(self, moved: Sequence[Position]) -> None:
         with clients.kafka_errors():
-            found = self._consumer.position(
+            read = self._consumer.position(
                 [TopicPartition(each.topic, each.partition) for each in moved]
             )
-        self._logs = offsets.with_epochs(self._logs, found)
+        self._logs = offsets.with_epochs(self._logs, read)
 
     def _require_whole_logs(self, left: Sequence[Position]) -> None:
         """Where the leader has changed since the position that was left, makes sure that its log had
@@ -204,11 +195,11 @@ class Session:
                 "which is read again"
             )
 
-    def _tell_lag(self) -> None:
-        """Sets the lag of each partition, from what the last fetch told of its end: no request."""
-        if time.monotonic() - self._lag_told < _LAG_EVERY:
+    def _report_lag(self) -> None:
+        """Sets the lag of each partition, from the end that the last fetch reported: no request."""
+        if time.monotonic() - self._lag_reported_at < _LAG_EVERY:
             return
-        self._lag_told = time.monotonic()
+        self._lag_reported_at = time.monotonic()
         for (topic, partition), read_to in self._read_to.items():
             where = TopicPartition(topic, partition)
             with clients.kafka_errors():
@@ -217,42 +208,14 @@ class Session:
                 lag = high - max(read_to, low, 0)
                 monitoring.LAG.labels(topic, partition).set(max(lag, 0))
 
-    def _sound(self, messages: list[Message]) -> list[Record]:
-        records = cast("list[Record]", messages)
-        if any(message.error() is not None for message in messages):
-            records = []
-            unreadable: set[Partition] = set()
-            for message in messages:
-                error = message.error()
-                if error is None:
-                    records.append(cast("Record", message))
-                elif is_unreadable(error):
-                    partition = (message.topic() or "", message.partition() or 0)
-                    # The client had reported it once more before it was moved on.
-                    if partition in self._read_to and partition not in unreadable:
-                        unreadable.add(partition)
-                        records.append(self._unreadable(error, message, records))
-                else:
-                    self._judge(error, message)
-        return self._still_held(records) if self._moved else records
-
-    def _unreadable(self, error: KafkaError, message: Message, before: Sequence[Record]) -> Record:
-        partition = (message.topic() or "", message.partition() or 0)
-        read = [
-            (each.offset() or 0) + 1
-            for each in before
-            if (each.topic(), each.partition()) == partition
-        ]
-        reached = max([self._read_to[partition], *read])
-        record = pass_over(self._consumer, message, error, reached)
-        log.error(
-            "record cannot be read",
-            topic=partition[0],
-            partition=partition[1],
-            offset=record.offset(),
-            why=error.str(),
-        )
-        return record
+    def _interpret(self, messages: list[Message]) -> Fetched:
+        try:
+            records, ends = interpret(self._consumer, messages, self._read_to)
+        except OffsetsReused:
+            # A recreated topic may look truncated: say which it is.
+            self._look_at_topics()
+            raise
+        return Fetched(self._still_held(records) if self._moved else records, ends)
 
     def _still_held(self, records: list[Record]) -> list[Record]:
         """Leaves out the records of partitions that were given away while this call went on.
@@ -264,22 +227,6 @@ class Session:
         return [
             record for record in records if (record.topic(), record.partition()) in self._read_to
         ]
-
-    def _judge(self, error: KafkaError, message: Message) -> None:
-        partition = (message.topic() or "", message.partition() or 0)
-        if error.code() == KafkaError._PARTITION_EOF:
-            self._ends[partition] = message.offset() or 0
-            return
-        if (cause := continuity.reused(error, *partition)) is not None:
-            # A recreated topic may look truncated: say which it is.
-            self._look_at_topics()
-            raise cause
-        where = f"{partition[0]}[{partition[1]}]"
-        if continuity.is_out_of_range(error):
-            # No seek: librdkafka refuses it for a partition that it does not fetch
-            # (librdkafka#2961). The next session compares the position with the log.
-            raise Unavailable(f"{where} has no record at offset {message.offset()} (any more)")
-        raise clients.translated(KafkaException(error)) from Unavailable(where)
 
     def commit(self, batch: Batch, output: Output) -> None:
         """Hands an output to the sink, unless a record in it may be of a recreated topic.
@@ -293,29 +240,29 @@ class Session:
         output.gaps = batch.gaps
         output.logs = self._logs
         self._sink.commit(output)
-        self._handed_over.append(Observation.of(batch, output))
-        self._tell_durable()
+        self._handed_over.append(BatchMetrics.of(batch, output))
+        self._report_durable()
 
     def flush(self) -> None:
         """Returns when everything handed over is durable. Raises as `Sink.commit` does."""
         self._sink.flush()
-        self._displayed = float("-inf")
-        self._tell_durable()
+        self._displayed_at = float("-inf")
+        self._report_durable()
 
-    def _tell_durable(self) -> None:
+    def _report_durable(self) -> None:
         while len(self._handed_over) > self._sink.in_flight:
             self._on_durable(self._handed_over.popleft())
-        self._tell_kafka()
+        self._commit_for_display()
 
-    def _tell_kafka(self) -> None:
+    def _commit_for_display(self) -> None:
         """Commits positions that are kept elsewhere, for lag displays only: a failure costs nothing
         but a stale display until the next one. Not after each batch: the broker keeps every commit,
         and reads them all when it starts."""
         for each in self._sink.take_durable():
             self._to_display[each.topic, each.partition] = each
-        if time.monotonic() - self._displayed < _DISPLAY_EVERY:
+        if time.monotonic() - self._displayed_at < _DISPLAY_EVERY:
             return
-        self._displayed = time.monotonic()
+        self._displayed_at = time.monotonic()
         durable = [
             offsets.as_committed(each, self._logs[partition])
             for partition, each in self._to_display.items()
@@ -381,7 +328,7 @@ class Session:
         return self._job.assign(positions)
 
     def _compare_sources(self, taken: Collection[str]) -> None:
-        """Takes note of topics that others may read, and this job's records are made of."""
+        """Notes the ids of topics that this job's records are derived from and others may read."""
         held = {topic for topic, _ in self._read_to}
         others = sorted({*self._job.sources}.difference(taken, held))
         if others:
@@ -411,7 +358,6 @@ class Session:
         self._given_away.update(partitions)
         for partition in partitions:
             self._read_to.pop(partition, None)
-            self._ends.pop(partition, None)
             self._gaps.pop(partition, None)
             self._logs.pop(partition, None)
             with suppress(KeyError):

@@ -2,7 +2,7 @@
 
 A hung call into a client library cannot be interrupted: neither a signal nor another thread ends it,
 and closing the client waits for the call. What is not committed is read again, so ending the process
-is safe, and whoever supervises it starts it again.
+is safe, and its supervisor starts it again.
 """
 
 import os
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 # Seconds that a stall is shown by /ready and /health before the process ends.
 _SHOWN: Final = 2.0
 _TICK: Final = 0.25  # seconds
-# A pause between two ticks that tells of a stopped process or machine (SIGSTOP), in seconds.
+# A pause between two ticks that shows a stopped process or machine (SIGSTOP), in seconds.
 _PAUSED: Final = 2.0
 _LAST_LINE: Final = 2.0  # seconds to write the last line of the log
 _LEAVING: Final = 2.0  # seconds to leave the consumer group
@@ -62,7 +62,7 @@ class Judge:
 
     def tick(self, now: float) -> None:
         """To be called every fraction of a second. A gap means that the whole process stood still:
-        then its calls had no time either, and their limits begin anew."""
+        then its calls had no time either, and their limits start again."""
         if self._ticked is not None and now - self._ticked > _PAUSED:
             self._resumed = now
         self._ticked = now
@@ -145,7 +145,7 @@ class Watchdog:
                 return
 
     def _give_up(self, stall: Stall) -> None:
-        # The log may be what hangs, for instance a pipe that nobody reads.
+        # The log may be what hangs, for instance a pipe without a reader.
         timer = threading.Timer(_LAST_LINE + _LEAVING, self._end, (HUNG_EXIT_CODE,))
         timer.daemon = True
         timer.start()

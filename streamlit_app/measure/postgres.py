@@ -12,7 +12,7 @@ from psycopg import sql
 
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection, connect, translate
-from streamflow.postgres.queries import Loaded, loaded
+from streamflow.postgres.sink.positions import Loaded, loaded
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 

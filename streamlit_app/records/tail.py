@@ -6,18 +6,18 @@ Every record is masked before it is kept or compared. No offset is committed, so
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TopicPartition
 
-from streamflow.errors import Unavailable, UsageError
+from streamflow.errors import UsageError
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
-from streamflow.kafka.clients import admin, assigned_consumer, kafka_errors, translated
+from streamflow.kafka.clients import admin, kafka_errors
+from streamflow.kafka.reader import Reader, Scanner
 from streamflow.privacy import Hasher
-from streamflow.records import Record
 from streamflow.settings import Settings
 from streamlit_app.records.filters import Filter, Test
 from streamlit_app.records.masking import SeenRecord, mask
@@ -28,7 +28,6 @@ MOST_A_TURN: Final = 400  # records of a topic that the tail takes a second
 _TURN: Final = 0.5  # seconds
 _FORGOTTEN: Final = 10.0  # seconds after the last `watch`
 _TIMEOUT: Final = 5.0  # seconds
-_BATCH: Final = 5_000
 _SEARCHES: Final = threading.BoundedSemaphore(2)
 
 
@@ -65,7 +64,7 @@ class Tail:
         self._settings = settings
         self._hasher = hasher
         self._watched: dict[str, _Watched] = {}
-        self._consumers: dict[str, Consumer] = {}
+        self._readers: dict[str, Reader] = {}
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._wake = threading.Event()
@@ -106,33 +105,32 @@ class Tail:
             # Sleeps while no topic is watched.
             self._wake.wait(_TURN if topics else None)
             self._wake.clear()
-        for each in self._consumers.values():
-            each.close()
+        for reader in self._readers.values():
+            reader.close()
 
     def _forget(self) -> None:
         now = time.monotonic()
         with self._guard:
             for topic in [t for t, w in self._watched.items() if now - w.asked_at > _FORGOTTEN]:
                 del self._watched[topic]
-        for topic in [topic for topic in self._consumers if topic not in self._watched]:
-            self._consumers.pop(topic).close()
+        for topic in [topic for topic in self._readers if topic not in self._watched]:
+            self._readers.pop(topic).close()
 
     def _fail(self, topic: str, reason: str) -> None:
         with self._guard:
             if topic in self._watched:
                 self._watched[topic].error = reason
-        held = self._consumers.pop(topic, None)
-        if held is not None:
-            held.close()
+        reader = self._readers.pop(topic, None)
+        if reader is not None:
+            reader.close()
 
     def _read(self, topic: str) -> None:
-        held = self._consumers.get(topic)
-        if held is None:
-            held = self._consumers[topic] = self._open(topic)
-        with kafka_errors():
-            messages = held.consume(MOST_A_TURN, 0.05)
-        records = [mask(cast("Record", message), self._hasher) for message in _records(messages)]
-        skipped = self._catch_up(held) if len(messages) == MOST_A_TURN else 0
+        reader = self._readers.get(topic)
+        if reader is None:
+            reader = self._readers[topic] = self._open(topic)
+        fetched, _ = reader.read(MOST_A_TURN, 0.05)
+        records = [mask(record, self._hasher) for record in fetched]
+        skipped = self._catch_up(reader) if len(fetched) == MOST_A_TURN else 0
         records.sort(key=lambda each: (each.appended is not None, each.appended or 0))
         with self._guard:
             watched = self._watched.get(topic)
@@ -142,45 +140,36 @@ class Tail:
                 watched.skipped += skipped
                 watched.error = None
 
-    def _open(self, topic: str) -> Consumer:
+    def _open(self, topic: str) -> Reader:
         client = admin(self._settings)
-        with kafka_errors():
-            partitions = offsets.partitions_of(client, [topic])
-        if not partitions:
-            raise Unavailable(f"the topic {topic} does not exist: run `streamflow topics --apply`")
-        held = assigned_consumer(
+        partitions = offsets.require_partitions(client, [topic])
+        reader = Reader(
             self._settings,
             self._settings.prefix + "streamflow-tail",
             **{"queued.max.messages.kbytes": 2048, "fetch.wait.max.ms": 500},
         )
         share = KEPT // (2 * len(partitions))
-        held.assign(
+        reader.assign(
             [
                 TopicPartition(*partition, max(first, end - share))
                 for partition, (first, end) in offsets.bounds(client, partitions).items()
             ]
         )
-        return held
+        return reader
 
-    def _catch_up(self, held: Consumer) -> int:
+    def _catch_up(self, reader: Reader) -> int:
         """Goes to the end when more comes than can be read; returns how many offsets it skipped."""
         skipped = 0
-        with kafka_errors():
-            for position in held.position(held.assignment()):
-                _, end = held.get_watermark_offsets(position, timeout=_TIMEOUT, cached=True)
-                if position.offset >= 0 and end - position.offset > MOST_A_TURN:
-                    target = end - MOST_A_TURN // 4
-                    held.seek(TopicPartition(position.topic, position.partition, target))
-                    skipped += target - position.offset
+        for partition, position in reader.read_to.items():
+            with kafka_errors():
+                _, end = reader.consumer.get_watermark_offsets(
+                    TopicPartition(*partition), timeout=_TIMEOUT, cached=True
+                )
+            if end - position > MOST_A_TURN:
+                target = end - MOST_A_TURN // 4
+                reader.seek(partition, target)
+                skipped += target - position
         return skipped
-
-
-def _records(messages: Sequence[Message]) -> list[Message]:
-    for message in messages:
-        error = message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (librdkafka's own codes)
-            raise translated(KafkaException(error))
-    return [message for message in messages if message.error() is None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,23 +246,20 @@ class Search:
                 for each in offsets.partitions_of(client, [topic])
                 if not wanted.partitions or each[1] in wanted.partitions
             ]
-            held = assigned_consumer(self._settings, self._settings.prefix + "streamflow-search")
-            try:
-                ranges = self._ranges(held, offsets.bounds(client, partitions), start)
-                return self._scan(held, ranges, test, began)
-            finally:
-                held.close()
+            with closing(Scanner(self._settings, "search")) as scanner:
+                ranges = self._ranges(scanner, offsets.bounds(client, partitions), start)
+                return self._scan(scanner, ranges, test, began)
         finally:
             _SEARCHES.release()
 
     def _ranges(
-        self, held: Consumer, bounds: dict[Partition, tuple[int, int]], start: Start
+        self, scanner: Scanner, bounds: dict[Partition, tuple[int, int]], start: Start
     ) -> dict[Partition, tuple[int, int]]:
         starts: dict[Partition, int] = {}
         if start.time is not None:
             wanted = [TopicPartition(*each, int(start.time * 1000)) for each in bounds]
             with kafka_errors():
-                for found in held.offsets_for_times(wanted, timeout=_TIMEOUT):
+                for found in scanner.consumer.offsets_for_times(wanted, timeout=_TIMEOUT):
                     end = bounds[found.topic, found.partition][1]
                     starts[found.topic, found.partition] = (
                         found.offset if found.offset >= 0 else end
@@ -290,31 +276,28 @@ class Search:
         }
 
     def _scan(
-        self, held: Consumer, ranges: dict[Partition, tuple[int, int]], test: Test, began: float
+        self,
+        scanner: Scanner,
+        ranges: dict[Partition, tuple[int, int]],
+        test: Test,
+        began: float,
     ) -> SearchResult:
         found: list[SeenRecord] = []
         scanned = volume = matches = 0
         stopped: str | None = None
-        unread = {partition: end for partition, (_, end) in ranges.items()}
-        held.assign([TopicPartition(*each, first) for each, (first, _) in ranges.items()])
-        silent_since = time.monotonic()
-        while unread and stopped is None:
-            with kafka_errors():
-                messages = held.consume(_BATCH, 0.05)
-            if messages:
-                silent_since = time.monotonic()
-            elif time.monotonic() - silent_since > _TIMEOUT:
-                raise Unavailable(f"Kafka sent nothing for {_TIMEOUT:g} s")
-            for message in _within(messages, unread):
-                scanned += 1
-                volume += len(message.value() or b"") + len(message.key() or b"")
-                record = mask(cast("Record", message), self._hasher)
+        for records in scanner.scan(ranges):
+            scanned += len(records)
+            for each in records:
+                volume += len(each.value() or b"") + len(each.key() or b"")
+                record = mask(each, self._hasher)
                 if test(record):
                     matches += 1
                     found.append(record)
             if len(found) > 4 * self._limits.kept:
                 found = _newest(found, self._limits.kept)
             stopped = self._limit(scanned, volume, time.monotonic() - began)
+            if stopped is not None:
+                break
         return SearchResult(
             records=tuple(_newest(found, self._limits.kept)),
             matches=matches,
@@ -322,7 +305,7 @@ class Search:
             scanned_bytes=volume,
             seconds=time.monotonic() - began,
             finished_at=time.time(),
-            stopped_by=stopped if unread else None,
+            stopped_by=stopped if scanner.unread else None,
         )
 
     def _limit(self, scanned: int, volume: int, seconds: float) -> str | None:
@@ -334,24 +317,6 @@ class Search:
         if seconds >= limits.seconds:
             return f"{limits.seconds:g} s"
         return None
-
-
-def _within(messages: Sequence[Message], unread: dict[Partition, int]) -> Iterator[Message]:
-    """The records before the end of what is to be read; takes partitions that are done out of
-    `unread`."""
-    for message in messages:
-        partition = (message.topic() or "", message.partition() or 0)
-        end = unread.get(partition)
-        if end is None:
-            continue
-        error = message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (librdkafka's own codes)
-            raise translated(KafkaException(error))
-        offset = message.offset() or 0
-        if error is not None or offset + 1 >= end:
-            del unread[partition]
-        if error is None and offset < end:
-            yield message
 
 
 def _newest(records: list[SeenRecord], most: int) -> list[SeenRecord]:

@@ -12,8 +12,9 @@ import pipeline
 from loads import rows, value
 from orchestration import Orchestration, metadata_of, orchestrated
 from streamflow.kafka.clients import admin
+from streamflow.postgres.tables import SHARED_COLUMNS
 from streamflow.settings import Settings
-from streamflow_dagster.catalog import SHARED_COLUMNS, catalog_of
+from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.defs.content_checks import column_drifts
 
 pytestmark = pytest.mark.integration

@@ -21,6 +21,7 @@ from pipeline import (
 )
 from streamflow.audit.problems import ProblemKind
 from streamflow.kafka.clients import admin
+from streamflow.kafka.offsets import partitions_of
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -30,7 +31,7 @@ DIE = "lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
 # What is replaced in the worker's process, by a sudden end.
 AFTER_ROWS = f"""
 from streaming_workers.runtime.session import Session
-Session._tell_kafka = lambda self: self._sink.take_durable() and ({DIE})()
+Session._commit_for_display = lambda self: self._sink.take_durable() and ({DIE})()
 """
 BEFORE_ROWS = f"""
 from streamflow.postgres.sink import positions
@@ -38,12 +39,12 @@ positions.move = {DIE}
 """
 IN_TRANSACTION = f"""
 from streamflow.kafka import transactions
-produce = transactions.KafkaSink._produce
-def produce_and_wait(self, records):
-    produce(self, records)
-    self._producer.flush(10)
-transactions.KafkaSink._produce = produce_and_wait
-transactions.persist = {DIE}
+produce_all = transactions.produce_all
+def produce_and_wait(client, records):
+    produce_all(client, records)
+    client.flush(10)
+transactions.produce_all = produce_and_wait
+transactions.retry_while_retriable = {DIE}
 """
 AFTER_TRANSACTION = f"""
 from streaming_workers.runtime.session import Session
@@ -144,6 +145,8 @@ def test_the_audit_notices_that_a_topic_was_recreated(
         return client.create_topics([NewTopic(topic, 3, 1)])[topic].exception(20) is None
 
     wait_until(made, 30, "the topic to be recreated")
+    # The controller has answered; the broker's metadata may be behind it.
+    wait_until(lambda: partitions_of(client, [topic]), 30, "the topic to be listed")
     report = audit(stack_settings, patience=0)
     assert report.problems[0].kind is ProblemKind.TOPIC_RECREATED
     assert report.problems[0].topic == topic

@@ -1,4 +1,4 @@
-"""Every road of the sink, against a real database: rows and positions, both or neither."""
+"""Every path of the sink, against a real database: rows and positions, both or neither."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -121,7 +121,7 @@ def test_a_batch_read_again_after_positions_were_set_back(load: Load, database: 
     assert value(database, POSITION) == 8
     # The same record twice is no second record.
     assert value(database, "SELECT count(*) FROM duplicates") == 0
-    assert load.sink.counters.careful == 1
+    assert load.sink.counters.slow == 1
 
 
 def test_a_second_record_of_one_identity_is_a_duplicate(load: Load, database: Settings) -> None:
@@ -219,7 +219,7 @@ def test_a_loader_whose_position_was_moved_is_fenced(
     heir.load(events(range(3, 6)))
 
     zombie.hand_over(events(range(3, 9)))
-    with pytest.raises(Fenced, match="user-events/0 stands at offset 6"):
+    with pytest.raises(Fenced, match="user-events/0 is at offset 6"):
         zombie.sink.flush()
 
     assert value(database, "SELECT count(*) FROM events") == 6

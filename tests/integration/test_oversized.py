@@ -12,10 +12,13 @@ from faults import wait_until
 from loads import rows, value
 from pipeline import audit, event, streamflow, workers
 from streamflow.kafka import clients
+from streamflow.privacy import Hasher
 from streamflow.records import Origin, Record
 from streamflow.settings import Settings
 from streaming_workers.bridge.feed import Feed
+from streamlit_app.records.filters import Filter
 from streamlit_app.records.queries import MOST_SHOWN, dead_letter
+from streamlit_app.records.tail import Search, Start, Tail
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -149,6 +152,24 @@ def test_the_bridge_passes_what_it_cannot_read(stack_settings: Settings) -> None
         thread.join(10)
     sizes = [None, None, None, len(ADDRESSES), len(event(1))]
     assert seen == list(enumerate(sizes))
+
+
+def test_people_see_past_what_the_client_cannot_read(stack_settings: Settings) -> None:
+    send(stack_settings, "zstd", *[b" " * 40 * MB] * 3)
+    send(stack_settings, "none", event(1))
+    topic = f"{stack_settings.prefix}user-events"
+
+    result = Search(stack_settings, Hasher()).run(topic, Start(last=100), Filter())
+
+    sizes = {record.offset: record.size for record in result.records}
+    assert sizes == {0: None, 1: None, 2: None, 3: len(event(1))}
+    tail = Tail(stack_settings, Hasher())
+    tail.start()
+    try:
+        wait_until(lambda: len(tail.watch(topic).records) == 4, 30, "all records")
+        assert tail.watch(topic).error is None
+    finally:
+        tail.stop()
 
 
 def test_a_large_event_is_an_event(stack_settings: Settings, tmp_path: Path) -> None:

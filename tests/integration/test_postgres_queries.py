@@ -29,7 +29,7 @@ from streamflow.audit.outcomes import Outcome, accounted_offsets
 from streamflow.audit.windows import Reconciliation, reconcile
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gaps import keep
-from streamflow.postgres.queries import loaded, row_counts
+from streamflow.postgres.sink.positions import loaded, row_counts
 from streamflow.records import ORIGIN_HEADER, Gap, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS

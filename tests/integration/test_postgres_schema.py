@@ -13,8 +13,8 @@ from services import DatabaseService
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.postgres import schema
-from streamflow.postgres.queries import row_counts
 from streamflow.postgres.signing_key import SigningKey
+from streamflow.postgres.sink.positions import row_counts
 from streamflow.records import OutRecord
 from streamflow.settings import Settings
 from streamflow.stream import Stream

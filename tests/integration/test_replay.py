@@ -29,8 +29,8 @@ from streamflow.dead_letters.report import Options, Report
 from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import Fenced, Unavailable, UsageError
 from streamflow.kafka import clients, offsets
-from streamflow.kafka.publishing import Publisher
 from streamflow.kafka.topics import provision
+from streamflow.kafka.transactions import Publisher
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamflow.registry import hasher_for, load_streams
@@ -486,7 +486,7 @@ def test_killed_between_any_two_steps(stack: Stack, mark: str, where: str) -> No
     program = (
         "import os, signal, sys\n"
         "from streamflow_cli.app import main\n"
-        "from streamflow.kafka.publishing import Publisher\n"
+        "from streamflow.kafka.transactions import Publisher\n"
         "from streamflow.postgres import replay_store\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{KILLED_AT[where]}\n"

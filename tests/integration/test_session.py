@@ -12,7 +12,7 @@ from streamflow.errors import Unavailable
 from streamflow.flow import Output, Partition
 from streamflow.kafka import clients
 from streamflow.kafka.clients import admin
-from streamflow.kafka.groups import assignments
+from streamflow.kafka.offsets import assignments
 from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.kafka.transactions import transactional_producer
 from streamflow.records import Position
@@ -99,9 +99,8 @@ def test_an_end_that_jumps_over_records_is_not_believed(
     produce(stack_settings, "user-events", events(30, seed=2)[0])
     ends = {each: end for each, (_, end) in topic_bounds(stack_settings, "user-events").items()}
     # As a client would tell that lost what it had fetched.
-    session._ends = dict(ends)
     with pytest.raises(Unavailable, match="passed over the record at"):
-        session._moved_positions([])
+        session._moved_positions([], ends)
     assert session._read_to == stands_at
 
 

@@ -73,16 +73,21 @@ def test_a_row_per_event_in_order(loader: Loader) -> None:
 
     output = process(loader, *records)
 
-    assert [line.split(b"\t")[0] for line in output.rows["events"]] == [b"3", b"4", b"7", b"5"]
-    assert output.sources["events"] == records
-    assert output.days == {"events": {date(2026, 7, 1)}}
+    assert [line.split(b"\t")[0] for line in output.tables["events"].lines] == [
+        b"3",
+        b"4",
+        b"7",
+        b"5",
+    ]
+    assert output.tables["events"].sources == records
+    assert output.tables["events"].days == {date(2026, 7, 1)}
     assert {key: tuple(count) for key, count in output.counts.items()} == {
         (TOPIC, 0): (3, 0),
         (TOPIC, 2): (1, 0),
     }
 
 
-def test_the_fast_line_is_the_careful_line(loader: Loader) -> None:
+def test_the_fast_line_is_the_escaped_line(loader: Loader) -> None:
     values = [
         event(1),
         event(2, user="None"),
@@ -99,7 +104,7 @@ def test_the_fast_line_is_the_careful_line(loader: Loader) -> None:
 
     output = process(loader, *records)
 
-    assert output.rows["events"] == [
+    assert output.tables["events"].lines == [
         handler.rows.line(  # type: ignore[attr-defined]
             USER_EVENTS.decoder.decode(record.value()),
             Origin(TOPIC, 0, record.offset()),
@@ -107,7 +112,7 @@ def test_the_fast_line_is_the_careful_line(loader: Loader) -> None:
         )
         for record in records
     ]
-    assert output.rows["events"][4].split(b"\t")[4] == b"2026-06-30 22:30:00.000000+00"
+    assert output.tables["events"].lines[4].split(b"\t")[4] == b"2026-06-30 22:30:00.000000+00"
 
 
 def test_a_rejection_is_noted_and_left_to_the_validator(loader: Loader) -> None:
@@ -115,7 +120,7 @@ def test_a_rejection_is_noted_and_left_to_the_validator(loader: Loader) -> None:
 
     assert output.rejected == [(1, ErrorCode.INVALID_JSON)]
     assert output.records == []
-    assert len(output.rows["events"]) == 2
+    assert len(output.tables["events"].lines) == 2
     assert tuple(output.counts[TOPIC, 0]) == (3, 1)
 
 
@@ -125,8 +130,8 @@ def test_a_record_that_claims_to_be_replayed_goes_apart(loader: Loader) -> None:
 
     output = process(loader, record)
 
-    [replay] = output.replays["events"]
-    assert output.rows["events"] == []
+    [replay] = output.tables["events"].claims
+    assert output.tables["events"].lines == []
     assert replay.sent == Origin(TOPIC, 0, 8)
     # Whatever it claims: what it is will be known from the replay records.
     line = replay.line(Replayed(Origin(TOPIC, 2, 6), 1))
@@ -134,15 +139,15 @@ def test_a_record_that_claims_to_be_replayed_goes_apart(loader: Loader) -> None:
     assert line.split(b"\t")[5:8] == [b"6", b"user-events", b"2"]
     assert isinstance(replay.otherwise, bytes)
     assert replay.otherwise.split(b"\t")[5:8] == [b"8", b"user-events", b"0"]
-    assert output.days == {"events": {date(2026, 7, 1)}}
+    assert output.tables["events"].days == {date(2026, 7, 1)}
 
 
 @pytest.mark.parametrize("origin", [b"", b"other/1/5", b"user-events/x/5", b"user-events/0/8"])
 def test_an_unsound_origin_is_no_replay(loader: Loader, origin: bytes) -> None:
     output = process(loader, FakeRecord(8, event(1), headers=[(ORIGIN_HEADER, origin)]))
 
-    assert output.replays == {}
-    assert len(output.rows["events"]) == 1
+    assert output.tables["events"].claims == []
+    assert len(output.tables["events"].lines) == 1
 
 
 def test_window_counts(loader: Loader) -> None:
@@ -152,7 +157,7 @@ def test_window_counts(loader: Loader) -> None:
 
     output = process(loader, plain, told)
 
-    lines = [line.decode().split("\t") for line in output.rows["window_counts"]]
+    lines = [line.decode().split("\t") for line in output.tables["window_counts"].lines]
     assert [line[8] for line in lines] == [TOPIC, "other-stream"]
     assert lines[0][2:8] == ["USER_LOGIN", "3", "1", "f", "5", "9"]
 
@@ -167,7 +172,7 @@ def test_notifications(loader: Loader) -> None:
         FakeRecord(1, value, topic="notifications"),
     )
 
-    lines = [line.decode().split("\t") for line in output.rows["notifications"]]
+    lines = [line.decode().split("\t") for line in output.tables["notifications"].lines]
     assert [line[4:7] for line in lines] == [["user-events", "1", "5"], ["notifications", "0", "1"]]
 
 
@@ -177,8 +182,8 @@ def test_a_notification_of_what_claims_to_be_replayed_goes_apart(loader: Loader)
 
     output = process(loader, FakeRecord(0, value, topic="notifications", headers=headers))
 
-    [claim] = output.claims["notifications"]
-    assert output.rows["notifications"] == []
+    [claim] = output.tables["notifications"].claims
+    assert output.tables["notifications"].lines == []
     assert claim.sent == Origin(TOPIC, 0, 8)
     line = claim.line(Replayed(Origin(TOPIC, 2, 6), 1))
     assert isinstance(line, bytes)
@@ -200,10 +205,10 @@ def test_a_signed_record_is_what_it_says(strict: Loader) -> None:
         signed(0, "analytics", json.dumps(COUNT).encode(), headers),
     )
 
-    assert output.claims == {}
-    [note] = output.rows["notifications"]
+    assert [rows.claims for rows in output.tables.values()] == [[], []]
+    [note] = output.tables["notifications"].lines
     assert note.split(b"\t")[4:7] == [b"user-events", b"1", b"5"]
-    [count] = output.rows["window_counts"]
+    [count] = output.tables["window_counts"].lines
     assert count.split(b"\t")[8] == b"user-events"
 
 
@@ -217,18 +222,18 @@ def test_a_foreign_derived_record_is_a_row_only_if_a_replay_has_sent_it(
 
     output = process(strict, FakeRecord(4, value, topic=topic, headers=headers))
 
-    [claim] = output.claims[table]
+    [claim] = output.tables[table].claims
     assert claim.sent == Origin(topic, 0, 4)
     assert isinstance(claim.line(Replayed(Origin(TOPIC, 0, 3), 1)), bytes)
     assert isinstance(claim.otherwise, Rejection)
     assert claim.otherwise.code is ErrorCode.FOREIGN_RECORD
     # For the circuit breaker they are no rejections: anybody could stop the loader with them.
-    assert (output.rejected, output.records, output.rows[table]) == ([], [], [])
+    assert (output.rejected, output.records, output.tables[table].lines) == ([], [], [])
     made = strict.refuse(claim.record, claim.otherwise)
     assert last_header(made.headers, ORIGIN_HEADER) == f"{topic}/0/4".encode()
 
 
-def test_a_rejected_derived_record_keeps_the_event_that_it_was_made_of(strict: Loader) -> None:
+def test_a_rejected_derived_record_keeps_the_event_that_it_comes_from(strict: Loader) -> None:
     headers: Headers = [(ORIGIN_HEADER, b"user-events/1/5")]
     output = process(strict, signed(0, "notifications", b"{", headers))
 
@@ -268,12 +273,12 @@ def test_what_was_derived_from_a_topic_that_was_recreated_is_set_aside(
         signed(0, "analytics", count, headers),
     )
 
-    [line] = output.rows["notifications"]
+    [line] = output.tables["notifications"].lines
     assert line.split(b"\t")[4:10] == [topic, b"1", b"5", b"notifications", b"0", b"0"]
-    [count] = output.rows["window_counts"]
+    [count] = output.tables["window_counts"].lines
     assert count.split(b"\t")[8] == topic
     # The replay's own position was set aside with the topic, so it is looked up there.
-    [claim] = output.claims["notifications"]
+    [claim] = output.tables["notifications"].claims
     assert claim.sent == Origin(topic.decode(), 0, 8)
     assert isinstance(claim.otherwise, bytes)
     assert claim.otherwise.split(b"\t")[4:7] == [topic, b"0", b"8"]
@@ -285,7 +290,7 @@ def test_where_no_id_is_known_nothing_is_set_aside(strict: Loader) -> None:
 
     output = process(strict, record)
 
-    [line] = output.rows["notifications"]
+    [line] = output.tables["notifications"].lines
     assert line.split(b"\t")[4] == b"user-events"
 
 
@@ -301,7 +306,7 @@ def test_the_dead_letter_of_a_derived_record_tells_both_topics_ids(strict: Loade
 
     made = SIGNER.sign(letter)
     back = FakeRecord(0, made.value, topic=made.topic, key=made.key, headers=made.headers)
-    [line] = process_of(strict, back).rows["dead_letters"]
+    [line] = process_of(strict, back).tables["dead_letters"].lines
     assert line.split(b"\t")[:6] == [b"notifications", b"0", b"3", ASIDE, b"1", b"5"]
 
 
@@ -316,7 +321,7 @@ def test_the_dead_letter_of_an_event_of_a_topic_that_was_recreated_is_set_aside(
     [letter] = [SIGNER.sign(each) for each in made.records]
     back = FakeRecord(0, letter.value, topic=letter.topic, key=letter.key, headers=letter.headers)
 
-    [claim] = process_of(strict, back).claims["dead_letters"]
+    [claim] = process_of(strict, back).tables["dead_letters"].claims
 
     assert claim.sent == Origin(ASIDE.decode(), 0, 5)
     line = claim.line(Replayed(Origin(ASIDE.decode(), 0, 2), 1))
@@ -367,7 +372,7 @@ def test_a_foreign_dead_letter_is_one_under_its_own_position(strict: Loader) -> 
         signed(9, "dead-letter-topic", b"{", headers),
     )
 
-    lines = [line.split(b"\t") for line in output.rows["dead_letters"]]
+    lines = [line.split(b"\t") for line in output.tables["dead_letters"].lines]
     assert [line[:3] for line in lines] == [
         [b"dead-letter-topic", b"0", b"8"],
         [b"user-events", b"0", b"5"],
@@ -409,7 +414,7 @@ def test_a_broken_derived_record_becomes_a_dead_letter(
 def test_any_dead_letter_is_a_row(loader: Loader) -> None:
     output = process(loader, FakeRecord(0, None, topic="dead-letter-topic"))
 
-    assert len(output.rows["dead_letters"]) == 1
+    assert len(output.tables["dead_letters"].lines) == 1
     assert output.records == []
 
 

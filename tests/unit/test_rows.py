@@ -14,7 +14,7 @@ from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError
 from streamflow.flow import Replayed
 from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line, foreign_line
-from streamflow.postgres.rows.events import EventRows, appended_text, line_of, text_of
+from streamflow.postgres.rows.events import EventRows, appended_at, line_of, text_of
 from streamflow.postgres.tables import DEAD_LETTERS, Column, event_columns, event_table
 from streamflow.privacy import Hasher
 from streamflow.records import Headers, Origin
@@ -83,7 +83,7 @@ def test_a_lone_surrogate_does_not_stop_a_line() -> None:
     ],
 )
 def test_append_time(stamp: tuple[int, int], text: str) -> None:
-    assert appended_text(stamp) == text
+    assert text_of(appended_at(stamp)) == text
 
 
 def test_columns_follow_the_contract() -> None:

@@ -1,22 +1,22 @@
 """Rows of dead letters. Pure.
 
-Every record of a dead-letter topic becomes a row, whoever wrote it. One that no worker has signed is
+Every record of a dead-letter topic becomes a row. One that no worker has signed is
 the row of a foreign record, under its own position. Every address in it is redacted (again: redacting
 what is redacted changes nothing).
 """
 
-import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import EARLIEST, LATEST
 from streamflow.errors import ErrorCode
 from streamflow.flow import Replayed
-from streamflow.postgres.rows.events import appended_text, line_of
+from streamflow.postgres.rows.events import appended_at, line_of
+from streamflow.postgres.tables import DeadLetterRow
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ERROR_CODE_HEADER,
@@ -49,7 +49,7 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _LONGEST: Final = 1024  # characters of a header that becomes a column
 
 
-class Claim(NamedTuple):
+class DeadLetterClaim(NamedTuple):
     """What a dead letter says of the record that failed.
 
     Attributes:
@@ -63,11 +63,13 @@ class Claim(NamedTuple):
     otherwise: Replayed
 
 
-def claim_of(headers: Headers, topic_ids: Mapping[str, str], *, signed: bool) -> Claim | None:
-    """What a dead letter says of the record that failed; None where it names none in the right form.
+def claim_of(
+    headers: Headers, topic_ids: Mapping[str, str], *, signed: bool
+) -> DeadLetterClaim | None:
+    """What a dead letter says of the record that failed; None where it names none that is well formed.
 
-    A worker tells on what the record itself had claimed, with one exception: the event that a derived
-    record was made of it knows.
+    A worker passes on what the record itself claimed, with one exception: it knows which event a
+    derived record was made of.
 
     Args:
         headers: of the dead letter.
@@ -83,7 +85,7 @@ def claim_of(headers: Headers, topic_ids: Mapping[str, str], *, signed: bool) ->
     origin_id = last_header(headers, ORIGIN_TOPIC_ID_HEADER) if is_derived else topic_id
     source = in_its_topic(source, topic_id, topic_ids)
     origin = in_its_topic(origin, origin_id, topic_ids)
-    return Claim(
+    return DeadLetterClaim(
         source,
         Replayed(origin, attempt_of(headers)),
         Replayed(origin if is_derived else source, 0),
@@ -127,12 +129,12 @@ def _line(
         code = _text(headers, ERROR_CODE_HEADER, hasher)
         if not _CODE.fullmatch(code):
             code = str(ErrorCode.SCHEMA_VIOLATION)
-    # Whoever wrote it: a foreign one may be of any size.
+    # A foreign one may be of any size.
     kept = dead_letters.redact(hasher, record.key(), record.value(), headers)
     if kept.truncated is not None:
         kept.headers.append((TRUNCATED_HEADER, "{}/{}".format(*kept.truncated).encode()))
     return line_of(
-        (
+        DeadLetterRow(
             *source,
             *identity.origin,
             *position,
@@ -146,12 +148,8 @@ def _line(
             _failed_at(headers),
             kept.key,
             kept.value,
-        )
-    )[:-1] + b"\t".join(
-        (
-            b"",
-            _headers_text(kept.headers, hasher),
-            appended_text(record.timestamp()).encode() + b"\n",
+            _encoded(kept.headers, hasher),
+            appended_at(record.timestamp()),
         )
     )
 
@@ -187,9 +185,9 @@ def _failed_at(headers: Headers) -> datetime | None:
     return moment if EARLIEST <= moment <= LATEST else None
 
 
-def _headers_text(headers: Headers, hasher: Hasher) -> bytes:
-    """Redacted headers as JSON, in their order: ``[[name, base64 or null], …]``."""
-    found = [
+def _encoded(headers: Headers, hasher: Hasher) -> list[Any]:
+    """Redacted headers as they are stored, in their order: ``[[name, base64 or null], …]``."""
+    return [
         [
             hasher.redact(name.encode("utf-8", "replace"))
             .decode("utf-8", "replace")
@@ -198,4 +196,3 @@ def _headers_text(headers: Headers, hasher: Hasher) -> bytes:
         ]
         for name, value in headers
     ]
-    return json.dumps(found).replace("\\", "\\\\").encode()

@@ -1,14 +1,15 @@
 """Rows of what the workers derive from events: window counts and notifications. Pure.
 
-Each record has a contract of its own; whose identity it has is for the caller to know.
+Each record has a contract of its own; the caller knows whose identity it has.
 """
 
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final, cast
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from streamflow.contract import Contract, Event
-from streamflow.postgres.rows.events import appended_text, line_of, text_of
+from streamflow.postgres.rows.events import appended_at, line_of
+from streamflow.postgres.tables import NotificationRow, WindowCountRow
 from streamflow.records import (
     MAX_OFFSET,
     Origin,
@@ -62,16 +63,24 @@ def window_count_line(record: Record, stream_topic: str) -> bytes | Rejection:
         record: of that topic.
         stream_topic: whose events it counts.
     """
-    found = _WINDOW_COUNTS.decode(record.value())
-    if not isinstance(found, WindowCountRecord):
-        return cast("Rejection", found)
-    return _line(
-        record,
-        (
-            found.window_start, found.window_end, found.event_type, found.count, found.partition,
-            found.late, found.first_offset, found.last_offset, stream_topic,
-        ),
-    )  # fmt: skip
+    count = _WINDOW_COUNTS.decode(record.value())
+    if not isinstance(count, WindowCountRecord):
+        return cast("Rejection", count)
+    return line_of(
+        WindowCountRow(
+            count.window_start,
+            count.window_end,
+            count.event_type,
+            count.count,
+            count.partition,
+            count.late,
+            count.first_offset,
+            count.last_offset,
+            stream_topic,
+            *position_of(record),
+            appended_at(record.timestamp()),
+        )
+    )
 
 
 def notification_line(record: Record, origin: Origin | None = None) -> bytes | Rejection:
@@ -79,16 +88,20 @@ def notification_line(record: Record, origin: Origin | None = None) -> bytes | R
 
     Args:
         record: of that topic.
-        origin: the event that it tells of; where nobody knows, it has an identity of its own.
+        origin: the event that it is about; where that is unknown, it has an identity of its own.
     """
-    found = _NOTIFICATIONS.decode(record.value())
-    if not isinstance(found, NotificationRecord):
-        return cast("Rejection", found)
-    identity = origin or position_of(record)
-    return _line(record, (found.message, found.time, found.event_id, found.user, *identity))
-
-
-def _line(record: Record, values: tuple[Any, ...]) -> bytes:
-    position = "\t".join(map(text_of, position_of(record)))
-    appended = appended_text(record.timestamp())
-    return line_of(values)[:-1] + f"\t{position}\t{appended}\n".encode()
+    note = _NOTIFICATIONS.decode(record.value())
+    if not isinstance(note, NotificationRecord):
+        return cast("Rejection", note)
+    position = position_of(record)
+    return line_of(
+        NotificationRow(
+            note.message,
+            note.time,
+            note.event_id,
+            note.user,
+            *(origin or position),
+            *position,
+            appended_at(record.timestamp()),
+        )
+    )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from operator import attrgetter
+from types import NoneType
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
@@ -26,7 +27,7 @@ TIME_AND_POSITION: Final = "%s%s%s%s%06d+00\t%d%s"
 
 
 class DayTexts(dict[int, str]):
-    """The texts of days, by their ordinal; made when first asked for. Its keys tell which days a
+    """The texts of days, by their ordinal; made when first asked for. Its keys are the days that a
     batch held, so it lives as long as a batch."""
 
     def __missing__(self, ordinal: int) -> str:
@@ -39,22 +40,20 @@ class DayTexts(dict[int, str]):
 
 
 def text_of(value: Any) -> str:
-    """A value as COPY text: the road for everything, `%s` is the fast lane for some."""
-    if value is None:
-        return NULL
-    if isinstance(value, bool):
-        return "t" if value else "f"
+    """A value of any kind as COPY text; `%s` is faster for those that never need more."""
+    to_text = _TO_TEXT.get(type(value))
+    if to_text is not None:
+        return to_text(value)
     if isinstance(value, Enum):
         return text_of(value.value)
-    if isinstance(value, str):
-        return value.translate(_ESCAPES)
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, datetime):
-        return time_text(value)
-    if isinstance(value, bytes):
-        return rf"\\x{value.hex()}"
-    return to_json(value).decode().translate(_ESCAPES)
+    for kind, to_text in _TO_TEXT.items():
+        if isinstance(value, kind):
+            return to_text(value)
+    return _escaped(to_json(value).decode())
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)
 
 
 def time_text(moment: datetime) -> str:
@@ -65,16 +64,25 @@ def time_text(moment: datetime) -> str:
         return moment.isoformat(" ")
 
 
-def appended_text(kind_and_time: tuple[int, int]) -> str:
-    """The broker's time stamp of a record, in milliseconds, as COPY text; null where it has none, or
-    one that is no date (a topic with ``CreateTime`` takes any number from its producers)."""
+_TO_TEXT: Final[dict[type, Callable[[Any], str]]] = {
+    str: _escaped,
+    int: repr,
+    NoneType: lambda _: NULL,
+    datetime: time_text,
+    bool: lambda value: "t" if value else "f",
+    float: repr,
+    bytes: lambda value: rf"\\x{value.hex()}",
+}
+
+
+def appended_at(kind_and_time: tuple[int, int]) -> datetime | None:
+    """The broker's time stamp of a record, in milliseconds, as a time; None where it has none, or one
+    that is no date (a topic with ``CreateTime`` takes any number from its producers)."""
     kind, milliseconds = kind_and_time
-    if kind == 0:
-        return NULL
     try:
-        return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(" ")
+        return _EPOCH + timedelta(milliseconds=milliseconds) if kind else None
     except OverflowError:
-        return NULL
+        return None
 
 
 def line_of(values: Sequence[Any]) -> bytes:
@@ -84,22 +92,24 @@ def line_of(values: Sequence[Any]) -> bytes:
 
 def tail(topic: str, partition: int, appended: tuple[int, int]) -> str:
     """The end of an event's line, equal for the records that the broker appended together."""
-    return f"\t{topic}\t{partition}\t{appended_text(appended)}\n"
+    return f"\t{topic}\t{partition}\t{text_of(appended_at(appended))}\n"
 
 
-class Plan(NamedTuple):
+class RowTemplate(NamedTuple):
     """How the fields of one model become the beginning of a line.
 
-    ``template % get(event)`` is the text, unless `slow` says otherwise or something in it needs
-    escaping; `slowly` is right for every value.
+    Attributes:
+        get: the fields of an event.
+        template: ``template % get(event)`` is the text, where nothing in it needs escaping.
+        needs_escaping: the values may need escaping whatever the record looks like.
     """
 
     get: Callable[[Event], tuple[Any, ...]]
     template: str
-    slow: bool
+    needs_escaping: bool
 
-    def slowly(self, values: tuple[Any, ...]) -> str:
-        """The text for any values."""
+    def escaped(self, values: tuple[Any, ...]) -> str:
+        """The text of any values."""
         return self.template % tuple(map(text_of, values))
 
 
@@ -115,16 +125,16 @@ class EventRows:
         columns = {column.name: column for column in event_columns(stream)}
         fields = [columns[name] for name in self.table.columns if name in columns]
         fields = fields[: self.table.columns.index("timestamp")]
-        self.plans: dict[type[Event], Plan] = {
-            model: _plan(model, fields) for model in stream.decoder.models
+        self.templates: dict[type[Event], RowTemplate] = {
+            model: _template(model, fields) for model in stream.decoder.models
         }
 
     def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
         """The line of one event; the loop over many has this inlined."""
-        plan = self.plans[type(event)]
+        template = self.templates[type(event)]
         moment = in_utc(event.timestamp)
         text = TIME_AND_POSITION % (
-            plan.slowly(plan.get(event)),
+            template.escaped(template.get(event)),
             f"{date(moment.year, moment.month, moment.day).isoformat()} ",
             MINUTES[moment.hour * 60 + moment.minute],
             SECONDS[moment.second],
@@ -140,7 +150,7 @@ def in_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo is PYDANTIC_UTC else moment.astimezone(UTC)
 
 
-def _plan(model: type[Event], fields: Sequence[Column]) -> Plan:
+def _template(model: type[Event], fields: Sequence[Column]) -> RowTemplate:
     present = [column for column in fields if column.name in model.model_fields]
     # A field that this model lacks is null in each of its rows.
     template = "".join("%s\t" if column in present else f"{NULL}\t" for column in fields)
@@ -149,9 +159,9 @@ def _plan(model: type[Event], fields: Sequence[Column]) -> Plan:
     # JSON without a backslash holds nothing that COPY escapes; a validator may bring it in.
     own_code = decorators.field_validators or decorators.model_validators or decorators.validators
     enums = any(_is_enum(model.model_fields[column.name].annotation) for column in present)
-    slow = bool(own_code) or enums or any(column.type not in simple for column in present)
+    needs_escaping = bool(own_code) or enums or any(column.type not in simple for column in present)
     names = [column.name for column in present]
-    return Plan(_getter(names), template, slow)
+    return RowTemplate(_getter(names), template, needs_escaping)
 
 
 def _is_enum(annotation: Any) -> bool:

@@ -1,11 +1,11 @@
-"""What becomes of records that claim to be replays, once the database has said which are. Pure."""
+"""What becomes of records that claim to be replays, once the database has proved which are. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from streamflow.errors import ErrorCode
-from streamflow.flow import Count, Output, Partition, Replay, Replayed
-from streamflow.postgres.sink.replayed import ReplayedRow
+from streamflow.flow import Count, Output, Partition, Replayed
+from streamflow.postgres.sink.copy import Row
 from streamflow.records import Origin, Record, Rejection, position_of
 
 
@@ -14,14 +14,14 @@ class Resolved:
     """An output without open claims.
 
     Attributes:
-        output: has no `replays` and `claims` any more: they are rows, or below.
+        output: has no claims any more: they are rows, or below.
         replays: events that a replay has sent, by table.
         rejected: records that can be no rows, and why.
         origins: partitions whose events the replays are.
     """
 
     output: Output
-    replays: dict[str, list[ReplayedRow]] = field(default_factory=dict)
+    replays: dict[str, list[Row]] = field(default_factory=dict)
     rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
     origins: set[Partition] = field(default_factory=set)
 
@@ -42,44 +42,33 @@ class Resolved:
 
 def positions_of(output: Output) -> set[Origin]:
     """The positions at which a replay would have sent what claims to be one."""
-    groups = (*output.replays.values(), *output.claims.values())
-    return {replay.sent for replays in groups for replay in replays}
+    return {claim.sent for rows in output.tables.values() for claim in rows.claims}
 
 
 def resolve(output: Output, sent: dict[Origin, Replayed]) -> Resolved:
-    """Takes each claim for what it is.
+    """Turns each claim into a row or a rejection.
 
     Args:
         output: of a batch.
         sent: what the records at some of `positions_of` are; no replay has sent the others.
     """
-    if not output.replays and not output.claims:
+    if not any(rows.claims for rows in output.tables.values()):
         return Resolved(output=output)
-    rows = {name: list(lines) for name, lines in output.rows.items()}
-    sources = {name: list(records) for name, records in output.sources.items()}
-    resolved = Resolved(output=replace(output, rows=rows, sources=sources, replays={}, claims={}))
-
-    def add(name: str, replay: Replay, line: bytes | Rejection) -> None:
-        if isinstance(line, Rejection):
-            resolved.rejected.append((replay.record, line))
-        else:
-            rows.setdefault(name, []).append(line)
-            sources.setdefault(name, []).append(replay.record)
-
-    for name, replays in output.replays.items():
-        for replay in replays:
-            identity = sent.get(replay.sent)
-            line = replay.otherwise if identity is None else replay.line(identity)
-            if identity is None or isinstance(line, Rejection):
-                add(name, replay, line)
-                continue
-            row = ReplayedRow(line, replay.record, identity.attempt)
-            resolved.replays.setdefault(name, []).append(row)
-            resolved.origins.add((identity.origin.topic, identity.origin.partition))
-    for name, replays in output.claims.items():
-        for replay in replays:
-            identity = sent.get(replay.sent)
-            add(name, replay, replay.otherwise if identity is None else replay.line(identity))
+    resolved = Resolved(output=replace(output, tables=output.tables.copy()))
+    for table, rows in output.tables.items():
+        settled = replace(rows, lines=[*rows.lines], sources=[*rows.sources], claims=[])
+        resolved.output.tables[table] = settled
+        for claim in rows.claims:
+            identity = sent.get(claim.sent)
+            line = claim.otherwise if identity is None else claim.line(identity)
+            if isinstance(line, Rejection):
+                resolved.rejected.append((claim.record, line))
+            elif identity is not None and rows.holds_events:
+                row = Row(line, claim.record, identity.attempt)
+                resolved.replays.setdefault(table, []).append(row)
+                resolved.origins.add(identity.origin[:2])
+            else:
+                settled.add(line, claim.record)
     resolved.output.counts = _counts(output, resolved.rejected)
     return resolved
 

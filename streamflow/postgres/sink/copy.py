@@ -1,12 +1,12 @@
 """How the rows of a batch get into their tables, inside a transaction that the sink holds.
 
-There are two roads. Plain: one COPY per table, for the batch whose rows are all new and sound, which
-is nearly every batch. Careful: COPY into a temporary table and from there what is not stored yet; where
-the database refuses rows, it is first asked which. (`replays` has a third.)
+Fast path: one COPY for each table, for a batch whose rows are all new and sound, as in nearly every
+batch. Slow path: COPY into a temporary table and from there what is not stored yet; where the database
+refuses rows, it is first asked which. (Replayed events always take it: `replayed`.)
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final, LiteralString, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -16,34 +16,37 @@ from psycopg.generators import copy_to
 
 from streamflow.flow import Output
 from streamflow.postgres.connections import Connection, is_refusal
-from streamflow.postgres.sink.refusals import find_refused, rejection
-from streamflow.postgres.tables import Table
+from streamflow.postgres.sink.refusals import find_refused, rejection_of
+from streamflow.postgres.tables import REFUSED_EVENTS, Table
 from streamflow.records import Record, Rejection, position_of
 
-
-class HasRecord(Protocol):
-    """Something to be stored, with the record behind it."""
-
-    @property
-    def line(self) -> bytes:
-        """COPY text of its table."""
-
-    @property
-    def record(self) -> Record:
-        """The record that told it."""
-
-
-_T = TypeVar("_T", bound=HasRecord)
-
-# Only the sink writes it, and only the audit reads it.
-_REFUSED_EVENTS: Final = Table(
-    name="refused_events",
-    columns=("topic", "partition", "offset", "event_type", "event_time", "appended_at"),
-    position=("topic", "partition", "offset"),
-    identity=("topic", "partition", "offset"),
-)
-
 _PIECE: Final = 4 * 1024 * 1024  # bytes
+
+_CREATE_INCOMING: Final = """
+CREATE TEMPORARY TABLE incoming (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP
+"""
+_INSERT_NEW: Final = """
+INSERT INTO {table} ({columns})
+SELECT {columns} FROM incoming ORDER BY {offset}
+ON CONFLICT DO NOTHING
+"""
+# Incoming rows of which another record is the stored one. A row whose own record is stored is none:
+# that record was read again, after someone set positions back.
+_NOTE_DUPLICATES: Final = """
+INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition, origin_offset,
+                        table_name, event_type, event_time, appended_at)
+SELECT {position}, {identity}, {name}, {event_type}::text, {event_time}, appended_at
+  FROM incoming
+ WHERE NOT EXISTS (SELECT FROM {stored_in} AS kept WHERE ({kept}) = ({own}))
+ON CONFLICT DO NOTHING
+"""
+_CREATE_REFUSED: Final = """
+CREATE TEMPORARY TABLE refused (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP
+"""
+# Some may be there already: they were read again, after someone set positions back.
+_INSERT_REFUSED: Final = """
+INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING
+"""
 
 
 class Stored(NamedTuple):
@@ -53,60 +56,117 @@ class Stored(NamedTuple):
     duplicates: int
     refused: list[tuple[Record, Rejection]]
 
+    def plus(self, other: "Stored") -> "Stored":
+        """Both together."""
+        return Stored(
+            self.rows + other.rows,
+            self.duplicates + other.duplicates,
+            [*self.refused, *other.refused],
+        )
+
 
 class Row(NamedTuple):
-    """A line of COPY text and the record behind it."""
+    """A line of COPY text and the record behind it.
+
+    Attributes:
+        line: of a replayed event, with the origin as its identity.
+        attempt: how often the event had been replayed by then; None where it is no replay.
+    """
 
     line: bytes
     record: Record
+    attempt: int | None = None
+
+    @property
+    def incoming(self) -> bytes:
+        """COPY text of the temporary table: of a replay with its own position, and the attempt."""
+        if self.attempt is None:
+            return self.line
+        topic, partition, offset = position_of(self.record)
+        return self.line[:-1] + f"\t{topic}\t{partition}\t{offset}\t{self.attempt}\n".encode()
 
 
-def store_plainly(connection: Connection, tables: dict[str, Table], output: Output) -> Stored:
-    """COPY, straight into the tables.
+def copy_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
+    """The fast path: COPY, straight into the tables.
 
     Raises:
         psycopg.Error: a row is refused, or there already; the transaction is void.
     """
-    rows = 0
-    for name, lines in output.rows.items():
-        if lines:
-            copy(connection, tables[name], sql.Identifier(name), lines)
-            rows += len(lines)
-    return Stored(rows, 0, [])
+    stored = 0
+    for name, rows in output.tables.items():
+        if rows.lines:
+            copy(connection, sql.Identifier(name), tables[name].columns, rows.lines)
+            stored += len(rows.lines)
+    return Stored(stored, 0, [])
 
 
-def store_carefully(connection: Connection, tables: dict[str, Table], output: Output) -> Stored:
-    """Stores what is new and sound, whatever else there is: notes duplicates, and singles out what
-    the database refuses.
+def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
+    """The slow path: stores what is new and sound, notes duplicates, and singles out what the database
+    refuses.
 
     Raises:
         psycopg.Error: not because of a row.
     """
+    stored = Stored(0, 0, [])
+    for name, rows in output.tables.items():
+        if rows.lines:
+            table = tables[name]
+            own = (*table.identity, *table.position)
+            merge = Merge(
+                create=sql.SQL(_CREATE_INCOMING).format(table=sql.Identifier(name)),
+                columns=table.columns,
+                insert=sql.SQL(_INSERT_NEW).format(
+                    table=sql.Identifier(name),
+                    columns=names(table.columns),
+                    offset=sql.Identifier(table.position[2]),
+                ),
+                note_duplicates=note_duplicates(table, table.position, name, own, own),
+            )
+            items = list(map(Row, rows.lines, rows.sources))
+            stored = stored.plus(merge_items(connection, table, items, merge))
+    return stored
+
+
+class Merge(NamedTuple):
+    """How rows get into a table by way of the temporary table ``incoming``.
+
+    Attributes:
+        create: creates it.
+        columns: that are copied into it.
+        insert: moves what is not stored yet into the table.
+        note_duplicates: notes the others.
+    """
+
+    create: sql.Composed
+    columns: Sequence[str]
+    insert: sql.Composed
+    note_duplicates: sql.Composed
+
+
+def merge_items(connection: Connection, table: Table, items: Sequence[Row], merge: Merge) -> Stored:
+    """Stores what is new and sound of some rows."""
     rows = duplicates = 0
-    refused: list[tuple[Record, Rejection]] = []
-    for name, lines in output.rows.items():
-        if not lines:
-            continue
-        table = tables[name]
-        create_incoming(connection, table)
-        merger = _Merger(connection, table)
-        items = list(map(Row, lines, output.sources[name]))
-        refused += store_sound(connection, table, items, merger)
-        rows, duplicates = rows + merger.rows, duplicates + merger.duplicates
-        connection.execute("DROP TABLE incoming")
+
+    def store(part: Sequence[Row]) -> None:
+        nonlocal rows, duplicates
+        lines = [item.incoming for item in part]
+        copy(connection, sql.Identifier("incoming"), merge.columns, lines)
+        stored = connection.execute(merge.insert).rowcount
+        noted = connection.execute(merge.note_duplicates).rowcount
+        connection.execute("DELETE FROM incoming")
+        rows, duplicates = rows + stored, duplicates + noted
+
+    connection.execute(merge.create)
+    refused = _store_sound(connection, table, items, store)
+    connection.execute("DROP TABLE incoming")
     return Stored(rows, duplicates, refused)
 
 
 def copy(
-    connection: Connection,
-    table: Table,
-    target: sql.Composable,
-    lines: Sequence[bytes],
-    extra: Sequence[str] = (),
+    connection: Connection, target: sql.Composable, columns: Sequence[str], lines: Sequence[bytes]
 ) -> None:
-    """COPY lines into a table that has the columns of `table`, and `extra` ones."""
-    columns = sql.SQL(", ").join(map(sql.Identifier, (*table.columns, *extra)))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, columns)
+    """COPY lines into these columns of a table."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, names(columns))
     with (
         connection.cursor() as cursor,
         cursor.copy(statement, writer=_WholeWriter(cursor)) as stream,
@@ -125,84 +185,42 @@ class _WholeWriter(LibpqWriter):
             self.connection.wait(copy_to(self._pgconn, whole[start : start + _PIECE]))
 
 
-class _Merger:
-    """Moves rows by way of the table ``incoming``, and counts what became of them."""
+def note_duplicates(
+    table: Table,
+    position: Sequence[str],
+    stored_in: str,
+    kept: Sequence[str],
+    own: Sequence[str],
+) -> sql.Composed:
+    """Notes the rows of ``incoming`` that were not stored.
 
-    def __init__(self, connection: Connection, table: Table) -> None:
-        self.rows = 0
-        self.duplicates = 0
-        self._connection = connection
-        self._table = table
-
-    def __call__(self, items: Sequence[Row]) -> None:
-        table, connection = self._table, self._connection
-        copy(connection, table, sql.Identifier("incoming"), [row.line for row in items])
-        stored = connection.execute(
-            sql.SQL(
-                "INSERT INTO {table} ({names}) SELECT {names} FROM incoming ORDER BY {offset}"
-                " ON CONFLICT DO NOTHING"
-            ).format(
-                table=sql.Identifier(table.name),
-                names=names(table.columns),
-                offset=sql.Identifier(table.position[2]),
-            )
-        ).rowcount
-        duplicates = _note_duplicates(connection, table)
-        connection.execute("DELETE FROM incoming")
-        self.rows += stored
-        self.duplicates += duplicates
-
-
-def _note_duplicates(connection: Connection, table: Table) -> int:
-    """Notes the incoming rows that another record had told before. A row whose own record is the
-    one that is stored is none: that record was read again, after someone set positions back."""
-    same = sql.SQL(" AND ").join(
-        sql.SQL("kept.{0} = incoming.{0}").format(sql.Identifier(column))
-        for column in dict.fromkeys((*table.identity, *table.position))
-    )
-    return connection.execute(
-        sql.SQL(
-            'INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition,'
-            " origin_offset, table_name, event_type, event_time, appended_at)"
-            " SELECT {position}, {identity}, {name}, {event_type}, {event_time}, appended_at"
-            " FROM incoming"
-            " WHERE NOT EXISTS (SELECT FROM {table} AS kept WHERE {same})"
-            " ON CONFLICT DO NOTHING"
-        ).format(
-            position=names(table.position),
-            identity=names(table.identity),
-            name=sql.Literal(table.name),
-            event_type=text_or_null(table.event_type),
-            event_time=name_or_null(table.event_time),
-            table=sql.Identifier(table.name),
-            same=same,
-        )
-    ).rowcount
-
-
-def create_incoming(connection: Connection, table: Table, *, attempt: bool = False) -> None:
-    """Creates the temporary table ``incoming``: rows on their way into `table`; with the position
-    and attempt of a replay, if so wanted."""
-    extra: LiteralString = (
-        ", record_topic text, record_partition integer, record_offset bigint, attempt integer"
-        if attempt
-        else ""
-    )
-    connection.execute(
-        sql.SQL(
-            "CREATE TEMPORARY TABLE incoming (LIKE {} INCLUDING DEFAULTS{}) ON COMMIT DROP"
-        ).format(sql.Identifier(table.name), sql.SQL(extra))
+    Args:
+        table: that the rows are meant for.
+        position: the columns of ``incoming`` with the position of a row's record.
+        stored_in: the table that says which rows are stored,
+        kept: in these columns,
+        own: by the values of these columns of ``incoming``.
+    """
+    return sql.SQL(_NOTE_DUPLICATES).format(
+        position=names(position),
+        identity=names(table.identity),
+        name=sql.Literal(table.name),
+        event_type=_name_or_null(table.event_type),
+        event_time=_name_or_null(table.event_time),
+        stored_in=sql.Identifier(stored_in),
+        kept=sql.SQL(", ").join(sql.Identifier("kept", column) for column in kept),
+        own=sql.SQL(", ").join(sql.Identifier("incoming", column) for column in own),
     )
 
 
-def store_sound(
+def _store_sound(
     connection: Connection,
     table: Table,
-    items: Sequence[_T],
-    store: Callable[[Sequence[_T]], None],
+    items: Sequence[Row],
+    store: Callable[[Sequence[Row]], None],
 ) -> list[tuple[Record, Rejection]]:
     """Stores all but the items that the database refuses, which it notes and returns."""
-    refused: list[tuple[_T, Rejection]] = []
+    refused: list[tuple[Row, Rejection]] = []
     try:
         with connection.transaction():
             store(items)
@@ -220,8 +238,8 @@ def store_sound(
 
 
 def _refused_of(
-    connection: Connection, items: Sequence[_T], store: Callable[[Sequence[_T]], None]
-) -> list[tuple[_T, Rejection]]:
+    connection: Connection, items: Sequence[Row], store: Callable[[Sequence[Row]], None]
+) -> list[tuple[Row, Rejection]]:
     """Stores all but what the database refuses, in halves and halves of halves."""
     if not items:
         return []
@@ -232,7 +250,7 @@ def _refused_of(
         if not is_refusal(error):
             raise
         if len(items) == 1:
-            return [(items[0], rejection(error.diag))]
+            return [(items[0], rejection_of(error.diag))]
         middle = len(items) // 2
         return [
             *_refused_of(connection, items[:middle], store),
@@ -241,22 +259,19 @@ def _refused_of(
     return []
 
 
-def _note_refused(connection: Connection, table: Table, items: Sequence[HasRecord]) -> None:
+def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) -> None:
     """Notes what the windows count of events that are in no table."""
-    names_told = (table.event_type, table.event_time, "appended_at")
-    told = [table.columns.index(name) for name in names_told if name is not None]
+    wanted = (table.event_type, table.event_time, "appended_at")
+    indexes = [table.columns.index(name) for name in wanted if name is not None]
     lines = []
     for item in items:
         fields = item.line.rstrip(b"\n").split(b"\t")
         topic, partition, offset = position_of(item.record)
         position = f"{topic}\t{partition}\t{offset}".encode()
-        lines.append(b"\t".join((position, *(fields[each] for each in told))) + b"\n")
-    connection.execute(
-        "CREATE TEMPORARY TABLE refused (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP"
-    )
-    copy(connection, _REFUSED_EVENTS, sql.Identifier("refused"), lines)
-    # Some may be noted already: they were read again, after someone set positions back.
-    connection.execute("INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING")
+        lines.append(b"\t".join((position, *(fields[index] for index in indexes))) + b"\n")
+    connection.execute(_CREATE_REFUSED)
+    copy(connection, sql.Identifier("refused"), REFUSED_EVENTS.columns, lines)
+    connection.execute(_INSERT_REFUSED)
     connection.execute("DROP TABLE refused")
 
 
@@ -265,11 +280,5 @@ def names(columns: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
-def name_or_null(column: str | None) -> sql.Composable:
-    """A column, or NULL where a table has none for it."""
+def _name_or_null(column: str | None) -> sql.Composable:
     return sql.SQL("NULL") if column is None else sql.Identifier(column)
-
-
-def text_or_null(column: str | None) -> sql.Composable:
-    """As `name_or_null`, as text."""
-    return sql.SQL("{}::text").format(name_or_null(column))

@@ -1,11 +1,69 @@
-"""The loader's positions in the database: locked first, moved last (G1)."""
+"""The loader's positions in the database: locked first, moved last (G1); and what they say is loaded."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from psycopg import sql
 
 from streamflow.errors import Fenced
 from streamflow.flow import Count, Partition
-from streamflow.postgres.connections import Connection
+from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.tables import SHARED
 from streamflow.records import Log, Position
+from streamflow.registry import load_streams
+from streamflow.settings import Settings
+
+_COUNT_TIMEOUT: Final = 20  # seconds; counting reads every row
+
+_READ: Final = """
+SELECT topic, partition, next_offset, topic_id, leader_epoch
+  FROM loader_positions
+ WHERE group_name = %s
+"""
+_CREATE: Final = """
+INSERT INTO loader_positions (group_name, topic, partition)
+SELECT %s, * FROM unnest(%s::text[], %s::int[])
+ON CONFLICT DO NOTHING
+"""
+_LOCK: Final = """
+SELECT topic, partition, next_offset
+  FROM loader_positions
+ WHERE group_name = %s AND (topic, partition) IN (SELECT * FROM unnest(%s::text[], %s::int[]))
+ ORDER BY topic, partition
+   FOR UPDATE
+"""
+_MOVE: Final = """
+UPDATE loader_positions AS kept
+   SET next_offset = moved.next_offset,
+       records = kept.records + moved.records,
+       rejected = kept.rejected + moved.rejected,
+       topic_id = coalesce(nullif(moved.topic_id, ''), kept.topic_id),
+       leader_epoch = moved.leader_epoch,
+       updated_at = now()
+  FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::int[])
+       AS moved (topic, partition, next_offset, records, rejected, topic_id, leader_epoch)
+ WHERE kept.group_name = %s AND kept.topic = moved.topic AND kept.partition = moved.partition
+"""
+_LOADED: Final = """
+SELECT topic, partition, next_offset, records, rejected
+  FROM loader_positions
+ WHERE group_name = %s
+ ORDER BY topic, partition
+"""
+
+
+class Loaded(NamedTuple):
+    """How far the loader is with a partition.
+
+    Attributes:
+        next_offset: the next one.
+        records: how many it has read.
+        rejected: how many of them were no events.
+    """
+
+    next_offset: int
+    records: int
+    rejected: int
 
 
 def read(
@@ -14,13 +72,9 @@ def read(
     """Where each partition is to be read from; None where nothing was kept yet of its topic.
 
     A partition of which nothing was kept, in a topic of which something was, begins at 0 in the same
-    topic: its id tells when that was recreated.
+    topic: its id shows when that was recreated.
     """
-    rows = connection.execute(
-        "SELECT topic, partition, next_offset, topic_id, leader_epoch FROM loader_positions"
-        " WHERE group_name = %s",
-        [group],
-    )
+    rows = connection.execute(_READ, [group])
     known: dict[Partition, Position] = {}
     ids: dict[str, str] = {}
     for topic, partition, offset, topic_id, epoch in rows:
@@ -51,31 +105,19 @@ def lock(
         connection: in a transaction.
         group: of the loader.
         expected: where this process left each partition that it is about to move.
-        others: partitions whose loading must wait meanwhile, wherever they stand.
+        others: partitions whose loading must wait meanwhile, at any offset.
 
     Raises:
         Fenced: another loader has moved one of them.
     """
     mine = sorted(expected)
-    topics = [topic for topic, _ in mine]
-    numbers = [number for _, number in mine]
-    connection.execute(
-        "INSERT INTO loader_positions (group_name, topic, partition)"
-        " SELECT %s, * FROM unnest(%s::text[], %s::int[]) ON CONFLICT DO NOTHING",
-        [group, topics, numbers],
-    )
-    wanted = sorted({*mine, *others})
-    rows = connection.execute(
-        "SELECT topic, partition, next_offset FROM loader_positions"
-        " WHERE group_name = %s AND (topic, partition) IN"
-        " (SELECT * FROM unnest(%s::text[], %s::int[])) ORDER BY topic, partition FOR UPDATE",
-        [group, [topic for topic, _ in wanted], [number for _, number in wanted]],
-    )
+    connection.execute(_CREATE, [group, *_columns(mine)])
+    rows = connection.execute(_LOCK, [group, *_columns(sorted({*mine, *others}))])
     for topic, partition, offset in rows:
         left_at = expected.get((topic, partition), offset)
         if offset != left_at:
             raise Fenced(
-                f"{topic}/{partition} stands at offset {offset}, this loader had left it at "
+                f"{topic}/{partition} is at offset {offset}, this loader had left it at "
                 f"{left_at}: another loader has taken over; the batch is dropped, it is loaded there"
             )
 
@@ -97,27 +139,47 @@ def move(
         logs: which logs the offsets count in.
     """
     nothing, unknown = Count(0, 0), Log()
-    partitions = [(each.topic, each.partition) for each in positions]
-    found = [counts.get(each, nothing) for each in partitions]
-    kept_in = [logs.get(each, unknown) for each in partitions]
-    connection.execute(
-        "UPDATE loader_positions AS kept SET next_offset = moved.next_offset,"
-        " records = kept.records + moved.records, rejected = kept.rejected + moved.rejected,"
-        " topic_id = coalesce(nullif(moved.topic_id, ''), kept.topic_id),"
-        " leader_epoch = moved.leader_epoch,"
-        " updated_at = now() FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[],"
-        " %s::bigint[], %s::text[], %s::int[]) AS moved (topic, partition, next_offset, records,"
-        " rejected, topic_id, leader_epoch)"
-        " WHERE kept.group_name = %s AND kept.topic = moved.topic"
-        " AND kept.partition = moved.partition",
-        [
-            [each.topic for each in positions],
-            [each.partition for each in positions],
-            [each.offset for each in positions],
-            [count.records for count in found],
-            [count.rejected for count in found],
-            [log.topic_id for log in kept_in],
-            [log.leader_epoch for log in kept_in],
-            group,
-        ],
-    )
+    moved = []
+    for topic, partition, offset, *_ in positions:
+        count = counts.get((topic, partition), nothing)
+        log = logs.get((topic, partition), unknown)
+        moved.append(
+            (
+                topic,
+                partition,
+                offset,
+                count.records,
+                count.rejected,
+                log.topic_id,
+                log.leader_epoch,
+            )
+        )
+    connection.execute(_MOVE, [*_columns(moved, 7), group])
+
+
+def _columns(rows: Sequence[Sequence[object]], width: int = 2) -> list[list[object]]:
+    """Rows as the arrays that ``unnest`` takes."""
+    return [[row[index] for row in rows] for index in range(width)]
+
+
+def loaded(connection: Connection, group: str) -> dict[Partition, Loaded]:
+    """How far the loader is, by partition."""
+    rows = connection.execute(_LOADED, [group])
+    return {(topic, partition): Loaded(*rest) for topic, partition, *rest in rows}
+
+
+def row_counts(settings: Settings) -> dict[str, int]:
+    """How many rows each table holds, exactly.
+
+    Raises:
+        Unavailable: the database does not answer, or not within 20 s.
+        ConfigurationError: a table is missing.
+    """
+    names = [stream.table for stream in load_streams(settings)]
+    names += [table.name for table in SHARED]
+    with session(settings, "status", statement_timeout=_COUNT_TIMEOUT) as connection:
+        counts = [
+            sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names
+        ]
+        row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(counts))).fetchone()
+    return dict(zip(names, row or (), strict=True))

@@ -6,7 +6,7 @@ as long as the call. All of it is rolled back: what is sound is stored in one go
 """
 
 from collections.abc import Sequence
-from typing import Final, LiteralString, NamedTuple, Protocol
+from typing import Final, LiteralString, NamedTuple
 
 from psycopg import errors, sql
 
@@ -40,31 +40,13 @@ END $$
 """
 
 
-class Diagnosis(Protocol):
-    """What PostgreSQL says of an error; ``psycopg.errors.Diagnostic`` is one."""
+class Diagnosis(NamedTuple):
+    """What PostgreSQL says of an error, as ``psycopg.errors.Diagnostic`` does."""
 
-    @property
-    def sqlstate(self) -> str | None:
-        """Five characters."""
-
-    @property
-    def column_name(self) -> str | None:
-        """The column, if it is about one."""
-
-    @property
-    def constraint_name(self) -> str | None:
-        """The constraint, if it is about one."""
-
-    @property
-    def datatype_name(self) -> str | None:
-        """The type, if it is about one."""
-
-
-class _Found(NamedTuple):
-    sqlstate: str
-    column_name: str
-    constraint_name: str
-    datatype_name: str
+    sqlstate: str | None
+    column_name: str | None
+    constraint_name: str | None
+    datatype_name: str | None
 
 
 def find_refused(
@@ -104,11 +86,11 @@ def find_refused(
         with cursor.copy(into) as stream:
             for line in lines:
                 stream.write(line)
-        found = cursor.execute("SELECT * FROM pg_temp.try_each()").fetchall()
-    return {number - 1: rejection(_Found(*diagnosis)) for number, *diagnosis in found}
+        refused = cursor.execute("SELECT * FROM pg_temp.try_each()").fetchall()
+    return {number - 1: rejection_of(Diagnosis(*diagnosis)) for number, *diagnosis in refused}
 
 
-def rejection(diagnosis: Diagnosis) -> Rejection:
+def rejection_of(diagnosis: Diagnosis | errors.Diagnostic) -> Rejection:
     """Why the database refuses a row. Its message would quote the row."""
     state = diagnosis.sqlstate or ""
     names = [

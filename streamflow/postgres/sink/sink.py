@@ -2,11 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from threading import Lock
 from typing import Final
 
@@ -27,11 +26,9 @@ from streamflow.postgres.connections import (
     translated,
 )
 from streamflow.postgres.partitions import DayPartitions
-from streamflow.postgres.sink import claims, positions
-from streamflow.postgres.sink import copy as storing
-from streamflow.postgres.sink import replayed as replays
+from streamflow.postgres.sink import claims, positions, replayed
 from streamflow.postgres.sink.claims import Resolved
-from streamflow.postgres.sink.copy import Stored
+from streamflow.postgres.sink.copy import Stored, copy_rows, merge_rows
 from streamflow.postgres.tables import Table
 from streamflow.records import OutRecord, Position, Record, Rejection, position_of
 from streamflow.settings import Settings
@@ -44,7 +41,7 @@ _ATTEMPTS: Final = 6  # of a transaction that lost against another
 _BATCH_LIMIT: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoadCounters:
     """What a sink has done since it was made.
 
@@ -53,7 +50,7 @@ class LoadCounters:
         rows: stored.
         duplicates: records recognised as duplicates.
         refused: rows that the database refused, each a dead letter now.
-        careful: batches that had to take the slower road.
+        slow: batches that took the slow path.
         seconds: spent in the database.
     """
 
@@ -61,7 +58,7 @@ class LoadCounters:
     rows: int = 0
     duplicates: int = 0
     refused: int = 0
-    careful: int = 0
+    slow: int = 0
     seconds: float = 0.0
 
 
@@ -118,12 +115,12 @@ class PostgresSink:
             Fenced: as `commit`, of the batch in hand.
         """
         self.flush()
-        with self._starting_anew_on_error(), translated():
-            found = positions.read(self._connected(), self._group, partitions)
+        with self._reset_on_error(), translated():
+            kept = positions.read(self._connected(), self._group, partitions)
         self._left_at.update(
-            {partition: position.offset if position else 0 for partition, position in found.items()}
+            {partition: position.offset if position else 0 for partition, position in kept.items()}
         )
-        return found
+        return kept
 
     def commit(self, output: Output) -> None:
         """Hands a batch to the database, once the one before is kept.
@@ -139,7 +136,7 @@ class PostgresSink:
         7. commit.
 
         The partitions for new days are made before, on their own. If rows are there already, or
-        refused, the transaction starts again on the careful road.
+        refused, the transaction is repeated on the slow path.
 
         Raises:
             Unavailable: the batch before this one was not kept, or it is not known whether it was;
@@ -180,9 +177,9 @@ class PostgresSink:
 
     def _keep(self, output: Output) -> None:
         started = time.monotonic()
-        with self._starting_anew_on_error(), translated():
-            self._prepare_days(output.days)
-            (stored, resolved), careful = self._store(output)
+        with self._reset_on_error(), translated():
+            self._prepare_days(output)
+            (stored, resolved), slow = self._store(output)
         if self._limit is not None:
             self._limit.kept()
         moved = {(each.topic, each.partition): each for each in output.positions}
@@ -191,57 +188,49 @@ class PostgresSink:
             self._durable.update(moved)
         DUPLICATES.inc(stored.duplicates)
         _report(resolved)
-        before = self.counters
-        self.counters = replace(
-            before,
-            batches=before.batches + 1,
-            rows=before.rows + stored.rows,
-            duplicates=before.duplicates + stored.duplicates,
-            refused=before.refused + len(stored.refused),
-            careful=before.careful + careful,
-            seconds=before.seconds + time.monotonic() - started,
-        )
+        counters = self.counters
+        counters.batches += 1
+        counters.rows += stored.rows
+        counters.duplicates += stored.duplicates
+        counters.refused += len(stored.refused)
+        counters.slow += slow
+        counters.seconds += time.monotonic() - started
 
     def _store(self, output: Output) -> tuple[tuple[Stored, Resolved], bool]:
         try:
-            return self._retried(output, careful=False), False
+            return self._retried(output, slow=False), False
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-        return self._retried(output, careful=True), True
+        return self._retried(output, slow=True), True
 
-    def _retried(self, output: Output, *, careful: bool) -> tuple[Stored, Resolved]:
+    def _retried(self, output: Output, *, slow: bool) -> tuple[Stored, Resolved]:
         retrying = Retrying(
             retry=retry_if_exception(is_contention),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.05, max=2),
             reraise=True,
         )
-        return retrying(self._transact, output, careful)
+        return retrying(self._transact, output, slow)
 
-    def _transact(self, output: Output, careful: bool) -> tuple[Stored, Resolved]:
+    def _transact(self, output: Output, slow: bool) -> tuple[Stored, Resolved]:
         connection = self._connected()
         expected = self._expected(output)
         claimed = claims.positions_of(output)
         with connection.transaction():
-            sent = replays.sent_by_replays(connection, claimed) if claimed else {}
+            sent = replayed.sent_by_replays(connection, claimed) if claimed else {}
             resolved = claims.resolve(output, sent)
             positions.lock(connection, self._group, expected, resolved.origins)
             output = self._without_replayed(connection, resolved.output, expected)
-            road = storing.store_carefully if careful else storing.store_plainly
-            stored = road(connection, self._tables, output)
-            for name, found in resolved.replays.items():
-                more = replays.store_replays(connection, self._tables[name], found)
-                stored = Stored(
-                    stored.rows + more.rows,
-                    stored.duplicates + more.duplicates,
-                    [*stored.refused, *more.refused],
-                )
+            store = merge_rows if slow else copy_rows
+            stored = store(connection, self._tables, output)
+            for table, rows in resolved.replays.items():
+                stored = stored.plus(replayed.merge_replayed(connection, self._tables[table], rows))
             self._check(output, stored.refused)
             refused = [*resolved.rejected, *stored.refused]
-            letters = [self._refuse(record, reason) for record, reason in refused]
-            if output.records or letters:
-                self._deliver([*output.records, *letters])
+            dead_letters = [self._refuse(record, reason) for record, reason in refused]
+            if output.records or dead_letters:
+                self._deliver([*output.records, *dead_letters])
             positions.move(connection, self._group, output.positions, output.counts, output.logs)
             gaps.keep(connection, self._group, output.gaps)
         return stored, resolved
@@ -275,27 +264,26 @@ class PostgresSink:
             (each.topic, each.partition, expected[each.topic, each.partition], each.offset)
             for each in output.positions
         ]
-        replayed = replays.replayed_origins(connection, ranges) if ranges else set()
-        if not replayed:
+        known = replayed.replayed_origins(connection, ranges) if ranges else set()
+        if not known:
             return output
-        rows, sources = dict(output.rows), dict(output.sources)
-        for name in output.days:
-            kept = [
-                (line, record)
-                for line, record in zip(rows[name], sources[name], strict=True)
-                if position_of(record) not in replayed
-            ]
-            rows[name] = [line for line, _ in kept]
-            sources[name] = [record for _, record in kept]
-        return replace(output, rows=rows, sources=sources)
+        tables = output.tables.copy()
+        for table, rows in output.tables.items():
+            if rows.holds_events:
+                tables[table] = kept = replace(rows, lines=[], sources=[])
+                for line, record in zip(rows.lines, rows.sources, strict=True):
+                    if position_of(record) not in known:
+                        kept.add(line, record)
+        return replace(output, tables=tables)
 
-    def _prepare_days(self, days: Mapping[str, Iterable[date]]) -> None:
-        for name, found in days.items():
-            partitions = self._partitions.setdefault(name, DayPartitions(name))
-            partitions.prepare(self._connected(), found)
+    def _prepare_days(self, output: Output) -> None:
+        for table, rows in output.tables.items():
+            if rows.holds_events:
+                partitions = self._partitions.setdefault(table, DayPartitions(table))
+                partitions.prepare(self._connected(), rows.days)
 
     @contextmanager
-    def _starting_anew_on_error(self) -> Iterator[None]:
+    def _reset_on_error(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
@@ -323,6 +311,6 @@ def _report(resolved: Resolved) -> None:
         log.warning(
             "foreign records",
             topics=dict(foreign),
-            advice="somebody else writes there: see `streamflow dlq list --code FOREIGN_RECORD`; if "
+            advice="another producer writes there: see `streamflow dlq list --code FOREIGN_RECORD`; if "
             "they are StreamFlow's own, its workers have different signing keys",
         )

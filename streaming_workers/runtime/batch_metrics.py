@@ -1,4 +1,4 @@
-"""What the metrics say of a batch, told once it is durable."""
+"""The metrics of a batch, published once it is durable."""
 
 import time
 from collections import Counter
@@ -14,8 +14,8 @@ from streamflow.records import Gap
 log = structlog.get_logger()
 
 
-class Observation(NamedTuple):
-    """A batch in numbers, so that no record must be kept until it is durable.
+class BatchMetrics(NamedTuple):
+    """A batch in numbers, so that its records need not be kept until it is durable.
 
     Attributes:
         began: when it was in hand, by the monotonic clock.
@@ -31,13 +31,13 @@ class Observation(NamedTuple):
     gaps: Sequence[Gap]
 
     @classmethod
-    def of(cls, batch: Batch, output: Output) -> "Observation":
-        """Counts a batch and what became of it."""
+    def of(cls, batch: Batch, output: Output) -> "BatchMetrics":
+        """The numbers of a batch and of its output."""
         records_out = Counter(record.topic for record in output.records)
-        for table, rows in output.rows.items():
-            records_out[table] += len(rows)
-        for table, replays in output.replays.items():
-            records_out[table] += len(replays)
+        for table, rows in output.tables.items():
+            records_out[table] += len(rows.lines)
+            if rows.holds_events:
+                records_out[table] += len(rows.claims)
         kind, appended = batch.records[-1].timestamp() if batch.records else (0, 0)
         return cls(
             batch.now,
@@ -63,7 +63,7 @@ class Observation(NamedTuple):
 
 
 def report_gaps(gaps: Sequence[Gap]) -> None:
-    """Says once what was lost: call it when the positions behind it are durable."""
+    """Reports what was lost: call it once, when the positions behind it are durable."""
     for topic, partition, first, end, cause in gaps:
         monitoring.RECORDS_LOST.labels(topic, cause).inc(end - first)
         log.error(

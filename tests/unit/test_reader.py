@@ -1,0 +1,56 @@
+"""What the events of a consumer mean to all who read partitions."""
+
+from contextlib import closing
+
+import pytest
+from confluent_kafka import KafkaError, Message
+
+from streamflow.errors import OffsetsReused, StreamFlowError, Unavailable
+from streamflow.kafka import reader
+from streamflow.kafka.clients import assigned_consumer
+from streamflow.settings import Settings
+
+HELD = {("t", 0): 5, ("t", 1): 0}
+
+
+def event(code: int, reason: str = "", partition: int = 0, offset: int = 7) -> Message:
+    return Message(
+        topic="t", partition=partition, offset=offset, error=KafkaError(code, reason=reason)
+    )
+
+
+def interpret(*messages: Message) -> reader.Fetched:
+    with closing(assigned_consumer(Settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"), "g")) as client:
+        return reader.interpret(client, list(messages), HELD)
+
+
+def test_records_and_ends_are_kept_apart() -> None:
+    record = Message(topic="t", partition=1, offset=0, value=b"v")
+
+    assert interpret(record) == ([record], {})
+    assert interpret(record, event(KafkaError._PARTITION_EOF)) == ([record], {("t", 0): 7})
+
+
+@pytest.mark.parametrize("code", [KafkaError._PARTITION_EOF, KafkaError._BAD_COMPRESSION])
+def test_events_of_partitions_that_were_given_away_are_stale(code: int) -> None:
+    assert interpret(event(code, partition=2)) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error", "text"),
+    [
+        (KafkaError._AUTO_OFFSET_RESET, "gone", Unavailable, r"t\[0\] has no record at 7"),
+        (
+            KafkaError._AUTO_OFFSET_RESET,
+            "partition truncation: broker end offset is 3",
+            OffsetsReused,
+            r"t\[0\] from offset 3 on",
+        ),
+        (KafkaError._TRANSPORT, "broker down", Unavailable, "broker down"),
+    ],
+)
+def test_errors_say_what_to_do(
+    code: int, reason: str, error: type[StreamFlowError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        interpret(event(code, reason))
