@@ -1,5 +1,6 @@
 """Reads for status, audit, checks and dashboard. Each query has a name and says what it tells."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from psycopg import sql
@@ -7,8 +8,8 @@ from psycopg import sql
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.tables import SHARED
-from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow.stream import Stream
 
 _COUNT_TIMEOUT: Final = 20  # seconds; counting reads every row
 
@@ -27,15 +28,19 @@ class Loaded(NamedTuple):
     rejected: int
 
 
-def row_counts(settings: Settings) -> dict[str, int]:
+def counted_tables(streams: Sequence[Stream]) -> list[str]:
+    """The tables that records are loaded into: the streams' own, then the shared ones."""
+    return [*(stream.table for stream in streams), *(table.name for table in SHARED)]
+
+
+def row_counts(settings: Settings, streams: Sequence[Stream]) -> dict[str, int]:
     """How many rows each table holds, exactly.
 
     Raises:
         Unavailable: the database does not answer, or not within 20 s.
         ConfigurationError: a table is missing.
     """
-    names = [stream.table for stream in load_streams(settings)]
-    names += [table.name for table in SHARED]
+    names = counted_tables(streams)
     with session(settings, "status", statement_timeout=_COUNT_TIMEOUT) as connection:
         counts = [
             sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names

@@ -1,7 +1,7 @@
 """What status and audit read."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -38,18 +38,6 @@ from streamflow.windows import Progress
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def database(database_url: str) -> Settings:
-    return Settings(DATABASE_URL=database_url)
-
-
-@pytest.fixture
-def load(database: Settings) -> Iterator[Load]:
-    made = Load(database)
-    yield made
-    made.sink.close()
-
-
 def accounted(
     settings: Settings, topic: str, start: int = 0, stop: int = 100
 ) -> list[tuple[int, Outcome]]:
@@ -62,7 +50,7 @@ def accounted(
 def test_row_counts(load: Load, database: Settings) -> None:
     load.load([*events(range(5)), window_count(0, 0)])
 
-    assert row_counts(database) == {
+    assert row_counts(database, [USER_EVENTS]) == {
         "events": 5,
         "window_counts": 1,
         "notifications": 0,
