@@ -55,6 +55,15 @@ def broker(session_directory: Path, _clean_environment: None) -> Iterator[Broker
     service.stop()
 
 
+@pytest.fixture
+def own_broker(tmp_path: Path, _clean_environment: None) -> Iterator[BrokerService]:
+    """A broker of this test's own, to be stopped, killed and robbed of records."""
+    service = BrokerService(tmp_path / "broker")
+    service.start()
+    yield service
+    service.stop()
+
+
 @pytest.fixture(scope="session")
 def database_server(session_directory: Path, _clean_environment: None) -> Iterator[DatabaseService]:
     """The session's database server. A test that kills it starts it again."""
