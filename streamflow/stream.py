@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol
 
-from streamflow.contract import Contract, Event
+from streamflow.contract import Decoder, Event
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.privacy import Hasher
 from streamflow.windows import TumblingWindow
@@ -167,9 +167,9 @@ class Stream:
             )
 
     @cached_property
-    def decoder(self) -> Contract:
+    def decoder(self) -> Decoder:
         """Decodes records to events."""
-        return Contract(
+        return Decoder(
             self.contract, self.private_fields, _MAX_COMPRESSION * self.topics.max_record_bytes
         )
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from streamflow.settings import Settings
+    from streamflow.stream import Stream
     from streamflow_stack.lifecycle import Stack
 
 PROGRESS_LINE_SECONDS = 3.0
@@ -229,11 +230,13 @@ def _lag_and_rows(
     from streamflow.registry import load_streams
     from streamflow.settings import GROUPS
 
-    streams = load_streams(settings)
+    streams: tuple[Stream, ...] = ()
+    with contextlib.suppress(StreamFlowError):
+        streams = load_streams(settings)
     states = {part["name"]: part["state"] for part in found["parts"]}
     lag: dict[str, int | None] = dict.fromkeys(GROUPS.values())
     rows: dict[str, int | None] = dict.fromkeys(counted_tables(streams))
-    if states["kafka"] == "up":
+    if streams and states["kafka"] == "up":
         with contextlib.suppress(StreamFlowError):
             lag.update(group_lags(settings, streams))
     if states["postgres"] == "up":
