@@ -313,7 +313,7 @@ class _Replay:
         """
         self._canary_seen = True
         pending = self._wait(self._options.patience)
-        rejected = store.rejected(self._connection, self._running.id)
+        rejected = store.count(self._connection, self._running.id, Outcome.REJECTED)
         if rejected:
             raise _Stop(
                 f"{rejected} of {self._sent} dead letters of the canary were rejected though they "
@@ -334,7 +334,7 @@ class _Replay:
         deadline = time.monotonic() + patience
         while True:
             store.settle(self._connection)
-            pending = store.pending(self._connection, self._running.id)
+            pending = store.count(self._connection, self._running.id, Outcome.SENT)
             if not pending or time.monotonic() >= deadline:
                 return pending
             if self._request.stop.wait(_POLL):

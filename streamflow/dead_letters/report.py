@@ -14,6 +14,11 @@ FAILED = frozenset({Outcome.FAILS, Outcome.REJECTED})
 # Dead letters of a plan are neither; those that a killed replay gave back are `not_sent`.
 SENT = frozenset({Outcome.SENT, Outcome.STORED, Outcome.DUPLICATE, Outcome.REJECTED})
 
+_FIGURES = (
+    "dry_run", "plan_id", "replay_id", "state", "note", "selected", "passed", "failed", "sent",
+    "quarantined", "pending", "recovered", "skipped",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
@@ -152,43 +157,20 @@ class ReplayReport:
         """The numbers by error code."""
         lines = []
         for code in sorted({code for code, _, _ in self.tally}):
-            own = ReplayReport(dry_run=self.dry_run, tally=self._of(code))
+            tally = Counter({key: number for key, number in self.tally.items() if key[0] == code})
+            own = ReplayReport(dry_run=self.dry_run, tally=tally)
             reasons: Counter[str] = Counter()
             for (_, _, reason), number in own.tally.items():
                 if reason:
                     reasons[reason] += number
-            lines.append(
-                CodeCounts(
-                    code,
-                    own.selected,
-                    own.passed,
-                    own.failed,
-                    own.quarantined,
-                    own.pending,
-                    dict(sorted(reasons.items())),
-                )
-            )
+            counts = (own.selected, own.passed, own.failed, own.quarantined, own.pending)
+            lines.append(CodeCounts(code, *counts, dict(sorted(reasons.items()))))
         return lines
-
-    def _of(self, code: str) -> Counter[tuple[str, Outcome, str]]:
-        return Counter({key: number for key, number in self.tally.items() if key[0] == code})
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "dry_run": self.dry_run,
-            "plan_id": self.plan_id,
-            "replay_id": self.replay_id,
-            "state": self.state,
-            "note": self.note,
-            "selected": self.selected,
-            "passed": self.passed,
-            "failed": self.failed,
-            "sent": self.sent,
-            "quarantined": self.quarantined,
-            "pending": self.pending,
-            "recovered": self.recovered,
-            "skipped": self.skipped,
+            **{name: getattr(self, name) for name in _FIGURES},
             "codes": [line._asdict() for line in self.lines()],
             "samples": [sample._asdict() for sample in self.samples],
         }

@@ -327,20 +327,11 @@ def samples(
     return [(Origin(*row[:3]), *row[3:]) for row in rows]
 
 
-def pending(connection: Connection, replay_id: int) -> int:
-    """How many of a replay's records are sent and have no outcome yet."""
+def count(connection: Connection, replay_id: int, outcome: Outcome) -> int:
+    """How many of a replay's records have this outcome now."""
     row = connection.execute(
-        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = 'sent'",
-        [replay_id],
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
-def rejected(connection: Connection, replay_id: int) -> int:
-    """How many of a replay's records were rejected again."""
-    row = connection.execute(
-        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = 'rejected'",
-        [replay_id],
+        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = %s",
+        [replay_id, outcome],
     ).fetchone()
     return int(row[0]) if row else 0
 

@@ -13,6 +13,9 @@ from streamflow.errors import UsageError
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import load_settings
 
+_FIGURES: Final = (
+    "state", "selected", "passed", "failed", "sent", "quarantined", "pending",
+)  # fmt: skip
 DEAD_LETTERS: Final = dg.AssetKey(["postgres", "dead_letters"])
 
 
@@ -179,21 +182,12 @@ def metadata_of(report: ReplayReport) -> Mapping[str, Any]:
     """Numbers, which Dagster plots, and tables."""
     found: dict[str, Any] = {
         "dry_run": dg.MetadataValue.bool(report.dry_run),
-        "state": report.state,
-        "selected": report.selected,
-        "passed": report.passed,
-        "failed": report.failed,
-        "sent": report.sent,
-        "quarantined": report.quarantined,
-        "pending": report.pending,
+        **{name: getattr(report, name) for name in _FIGURES},
         "by_code": dg.MetadataValue.md(_by_code(report)),
         "samples": dg.MetadataValue.md(_samples(report)),
     }
-    if report.plan_id is not None:
-        found["plan_id"] = report.plan_id
-    if report.replay_id is not None:
-        found["replay_id"] = report.replay_id
-    return found
+    ids = {"plan_id": report.plan_id, "replay_id": report.replay_id}
+    return found | {name: id_ for name, id_ in ids.items() if id_ is not None}
 
 
 def _by_code(report: ReplayReport) -> str:
