@@ -1,8 +1,9 @@
 """What a team imports to declare its streams and repairs, and to read results.
 
-Streams: `Stream`, `Topics`, `TumblingWindow`, `Notification`. Contracts: `Event`, the base of all
-models; `Timestamp`, a time in RFC 3339 with a zone; `HashedAddress`, an e-mail address that was hashed;
-`NotNull`, for a field that may be absent but not null. Repairs: `repair`, `Repair`, `Hasher`.
+Streams: `Stream`, `Topics`, `TumblingWindow`, `Notification`, and what a stream may add: `Simulated`
+records, a `DailyRollup`. Contracts: `Event`, the base of all models; `Timestamp`, a time in RFC 3339
+with a zone; `HashedAddress`, an e-mail address that was hashed; `NotNull`, a field that may be absent but
+not null. Repairs: `repair`, `Repair`, `Hasher`.
 Results: `load_settings`, `load_streams`, `run_audit`, `AuditReport` with its `Verdict` and `Problem`s.
 Errors: `StreamFlowError` and what is below it.
 
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
     from streamflow.privacy import Hasher
     from streamflow.registry import load_streams
     from streamflow.settings import Settings, load_settings
-    from streamflow.stream import Notification, Stream, Topics
+    from streamflow.stream import DailyRollup, Notification, Simulated, Stream, Topics
     from streamflow.windows import TumblingWindow
 
 __all__ = [
     "AuditReport",
     "CircuitOpen",
     "ConfigurationError",
+    "DailyRollup",
     "ErrorCode",
     "Event",
     "Fenced",
@@ -49,6 +51,7 @@ __all__ = [
     "ProblemKind",
     "Repair",
     "Settings",
+    "Simulated",
     "StackError",
     "Stream",
     "StreamFlowError",
@@ -83,7 +86,7 @@ _MODULES: Final = {
     "streamflow.registry": ("load_streams",),
     "streamflow.dead_letters.repairs": ("Repair", "repair"),
     "streamflow.settings": ("Settings", "load_settings"),
-    "streamflow.stream": ("Notification", "Stream", "Topics"),
+    "streamflow.stream": ("DailyRollup", "Notification", "Simulated", "Stream", "Topics"),
     "streamflow.windows": ("TumblingWindow",),
 }
 _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}

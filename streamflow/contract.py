@@ -1,8 +1,8 @@
-"""From bytes to an event, or to the reason why not.
+"""Decoding bytes to an event, or to the reason why they are not one.
 
-`Contract.decode` is on the path of every record of every worker: the good case is one call into
-pydantic's Rust core and one scan for bytes that need a closer look. Everything slow, above all
-finding out what is wrong, is in `explain`.
+Every record of every worker goes through `Decoder.decode`. For valid records that is one call into
+pydantic's Rust core and one scan for bytes that need a closer look. Everything slow, above all finding
+out what is wrong, is in `explain`.
 """
 
 import json
@@ -124,8 +124,8 @@ class Event(BaseModel):
         return self.__pydantic_serializer__.to_json(self, exclude_none=True)
 
 
-class Contract:
-    """What the records of one stream must look like.
+class Decoder:
+    """Decodes the records of one contract.
 
     Args:
         model: a pydantic model with ``type`` and ``timestamp``, or a discriminated union of them.
@@ -152,7 +152,7 @@ class Contract:
         return self._models
 
     def decode(self, value: bytes | None) -> Event | Rejection:
-        """The event that these bytes are, or why they are none. Never raises on any bytes."""
+        """The event, or why the bytes are not one. Never raises, whatever the bytes."""
         if value and len(value) > _LARGE:
             rejection = self._too_large(value)
             if rejection is not None:

@@ -1,4 +1,4 @@
-"""Building a dead letter: the refused record, redacted, with what went wrong in added headers."""
+"""Building dead letters: the rejected record, redacted, with the cause in added headers."""
 
 import re
 from datetime import datetime
@@ -47,7 +47,7 @@ _TRUNCATED = re.compile(rb"(\d{1,18})/(\d{1,18})")
 
 
 class Truncated(NamedTuple):
-    """How much of a record a dead letter holds: bytes of key, value and headers, as they came."""
+    """How many bytes of a record's key, value and headers its dead letter holds, and of how many."""
 
     kept: int
     size: int
@@ -57,10 +57,10 @@ class Truncated(NamedTuple):
 
 
 class Redacted(NamedTuple):
-    """Key, value and headers of a record, redacted and no larger than a dead letter may be.
+    """Key, value and headers of a record, redacted and cut to the size limit of dead letters.
 
     Attributes:
-        truncated: None where nothing was cut.
+        truncated: None if nothing was cut.
     """
 
     key: bytes | None
@@ -70,11 +70,10 @@ class Redacted(NamedTuple):
 
 
 def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Headers) -> Redacted:
-    """What a dead letter keeps of a record: all but addresses, which are replaced by their hashes
-    (G7), and but for what is too large.
+    """The parts of a record that its dead letter keeps, with addresses replaced by their hashes (G7).
 
-    Each address becomes a longer hash, and a compressed record may be larger than its topic's limit
-    says. So value and key are cut to what the dead-letter topic takes, and headers left out.
+    A hash is longer than its address, and a compressed record may be larger than its topic's limit. So
+    key and value are cut to the limit of the dead-letter topic, and headers that do not fit left out.
     """
     new_key, new_value = key, value
     kept = size = 0
@@ -101,7 +100,7 @@ def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Head
 
 
 def truncation_of(headers: Headers) -> Truncated | None:
-    """What the headers of a dead letter say was cut; None where they say nothing, or no sense."""
+    """What was cut, according to the headers of a dead letter; None if nothing was, or it is malformed."""
     match = _TRUNCATED.fullmatch(last_header(headers, TRUNCATED_HEADER) or b"")
     return Truncated(int(match[1]), int(match[2])) if match else None
 
@@ -118,24 +117,24 @@ def build(
     origin: Origin | None = None,
     topic_ids: tuple[str, str] = ("", ""),
 ) -> OutRecord:
-    """The dead letter of a refused record.
+    """The dead letter of a rejected or refused record.
 
-    Key, value and headers are kept as they came but for addresses, which are replaced by their
-    hashes (G7), and what is too large, which is cut; headers under our own names are replaced, since
-    incoming ones are untrusted. Origin and attempt that a record of its own topic claims are passed
-    on as claims: whoever reads the dead letter believes them only of a record that we replayed.
+    Key, value and headers are kept, but addresses are replaced by their hashes (G7), and what is too
+    large is cut. Headers with StreamFlow's own names are replaced, since incoming ones are untrusted.
+    Origin and attempt that a source record claims are passed on as claims: readers of the dead letter
+    trust them only if StreamFlow has replayed the record.
 
     Args:
-        record: what was refused.
+        record: that was rejected.
         rejection: why.
-        stage: the worker that refused it.
+        stage: the worker that rejected it.
         group: its consumer group.
         topic: the dead-letter topic.
         hasher: hashes the addresses.
-        now: when it was refused.
-        origin: of a derived record, the event that it was made of.
-        topic_ids: of the record's topic, and where `origin` is of another, of that; empty where
-            unknown.
+        now: when it was rejected.
+        origin: of a derived record, the event that it was derived from.
+        topic_ids: of the record's topic, and of the topic of `origin` if that is another one; empty
+            if unknown.
     """
     position = position_of(record)
     came_with = headers_of(record)
@@ -144,10 +143,10 @@ def build(
         hasher,
         key,
         value,
-        [each for each in came_with if not each[0].startswith(OWN_HEADER_PREFIXES)],
+        [header for header in came_with if not header[0].startswith(OWN_HEADER_PREFIXES)],
     )
     redacted = (kept.key, kept.value) != (key, value)
-    told = {
+    own = {
         ERROR_TOPIC_HEADER: position.topic,
         ERROR_PARTITION_HEADER: str(position.partition),
         ERROR_OFFSET_HEADER: str(position.offset),
@@ -163,8 +162,8 @@ def build(
         ORIGIN_HEADER: str(origin or claimed_origin(record) or position),
     }
     names = TOPIC_ID_HEADER, ORIGIN_TOPIC_ID_HEADER
-    told |= {name: topic_id for name, topic_id in zip(names, topic_ids, strict=True) if topic_id}
+    own |= {name: topic_id for name, topic_id in zip(names, topic_ids, strict=True) if topic_id}
     if kept.truncated is not None:
-        told[TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
-    headers = [*kept.headers, *((name, text.encode()) for name, text in told.items())]
+        own[TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
+    headers = [*kept.headers, *((name, text.encode()) for name, text in own.items())]
     return OutRecord(topic, kept.key, kept.value, headers)

@@ -1,4 +1,4 @@
-"""The configured streams, and how modules of the user's own are found."""
+"""Loading the configured streams, and importing modules of users."""
 
 import sys
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ def load_streams(settings: Settings) -> tuple[Stream, ...]:
 def import_named(module: str) -> ModuleType:
     """Imports a module that a setting names: an installed one, or one in the current folder.
 
-    The folder is looked at last, and only if nothing installed has that name: whatever else lies
-    there never takes the place of a library.
+    The folder is searched last, and only if no installed module has that name, so that nothing in it
+    can shadow a library.
 
     Raises:
-        ImportError: there is none of that name, or it fails.
+        ImportError: the module does not exist or cannot be imported.
     """
     package, _, _ = module.partition(".")
     if package and find_spec(package) is None:
@@ -49,7 +49,7 @@ def import_named(module: str) -> ModuleType:
 
 
 def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
-    """The hasher of all streams' private fields."""
+    """The hasher for the private fields of all streams."""
     key = settings.pii_key
     return Hasher(
         None if key is None else key.get_secret_value().encode(),

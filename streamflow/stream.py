@@ -1,14 +1,18 @@
-"""A stream, declared once: everything else is derived from this declaration (design, section 4)."""
+"""A stream, declared once: everything else is derived from its declaration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol
 
-from streamflow.contract import Contract, Event
-from streamflow.errors import ConfigurationError
+from streamflow.contract import Decoder, Event
+from streamflow.errors import ConfigurationError, ErrorCode
+from streamflow.privacy import Hasher
 from streamflow.windows import TumblingWindow
+
+if TYPE_CHECKING:
+    from streamflow.settings import OrchestrationSettings
 
 # Kafka's own default (`message.max.bytes`): 1 MiB and the overhead of one record batch.
 MAX_RECORD_BYTES = 1_048_588
@@ -24,7 +28,7 @@ class TopicSpec:
     """What a topic should look like on the broker.
 
     Attributes:
-        derived: whether StreamFlow writes into it, and not who sends events.
+        derived: whether StreamFlow writes to it, rather than producers.
     """
 
     name: str
@@ -38,9 +42,9 @@ class Topics:
     """The topics of a stream. Streams may share the derived ones.
 
     Args:
-        managed: whether StreamFlow creates and alters the stream's own topic. False for somebody
-            else's topic: it must exist, is read as it is, and nothing about it is ever changed.
-        partitions: of each topic that is managed; only ever added to.
+        managed: whether StreamFlow creates and alters the stream's own topic. False for a topic that
+            belongs to others: it must exist, and is only read.
+        partitions: of each managed topic; they can only be increased.
         retention: of the stream's own topic.
         derived_retention: of analytics and notifications.
         dead_letter_retention: of the dead letters.
@@ -59,11 +63,64 @@ class Topics:
 
 
 class Notification(NamedTuple):
-    """What is told of an event; ``time`` is added from the event."""
+    """The notification of an event; ``time`` is added from the event."""
 
     message: str
     event_id: int
     user: str
+
+
+class Simulated(NamedTuple):
+    """A simulated record, and the code it will be rejected with; None for a valid one."""
+
+    key: bytes
+    value: bytes
+    code: ErrorCode | None
+
+
+class Simulator(Protocol):
+    """Makes an endless source of records for ``streamflow produce``."""
+
+    def __call__(
+        self, hasher: Hasher, *, seed: int | None, invalid_ratio: float
+    ) -> Iterable[Simulated]:
+        """Args:
+        hasher: hashes values of private fields.
+        seed: the same seed gives the same records, but for their times.
+        invalid_ratio: share of records that break the contract.
+        """
+
+
+def _no_parameters(_settings: "OrchestrationSettings") -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DailyRollup:
+    """A table that Dagster computes from the rows of a stream, day by day.
+
+    A day is computed again when rows of it were loaded since the last time. Each row gets the columns
+    ``stream``, ``day`` and ``computed_at`` besides its own. The table is created if it does not exist;
+    streams may share it by declaring the same rollup.
+
+    Attributes:
+        table: name of the table and of the asset.
+        description: of the asset.
+        columns: PostgreSQL types by name, in the order of the query.
+        query: SELECT of one day's rows. ``{table}`` stands for the stream's table; its parameters are
+            ``%(start)s`` and ``%(end)s`` of the day (UTC), and what `parameters` returns.
+        parameters: further parameters of the query, from Dagster's settings.
+        neighbours: whether rows of a day change what is computed for the days before and after it.
+        order: ORDER BY of the rows that the asset shows.
+    """
+
+    table: str
+    description: str
+    columns: Mapping[str, LiteralString]
+    query: LiteralString
+    parameters: Callable[["OrchestrationSettings"], Mapping[str, Any]] = _no_parameters
+    neighbours: bool = False
+    order: LiteralString = "day DESC, stream"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +131,12 @@ class Stream:
         name: the name of its topic.
         contract: pydantic model of its events, or a discriminated union of them.
         table: the PostgreSQL table that its events are loaded into.
-        key: the record key of an event: events of one key keep their order.
+        key: the record key of an event; events with the same key keep their order.
         private_fields: fields that may only hold hashes (G7).
-        windows: how its events are counted; None for not at all.
-        notify: what is told of an event; None for nothing.
+        windows: how its events are counted; None if they are not.
+        notify: makes the notification of an event; None for no notifications.
+        simulate: makes simulated records for ``streamflow produce``; None if there are none.
+        rollups: tables that Dagster computes from the stream's rows.
         topics: partitions, retention and names of the topics.
         prefix: put before every topic's name, to share a cluster.
     """
@@ -89,6 +148,8 @@ class Stream:
     private_fields: tuple[str, ...] = ()
     windows: TumblingWindow | None = None
     notify: Callable[[Any], Notification] | None = None
+    simulate: Simulator | None = None
+    rollups: tuple[DailyRollup, ...] = ()
     topics: Topics = field(default_factory=Topics)
     prefix: str = ""
 
@@ -106,9 +167,9 @@ class Stream:
             )
 
     @cached_property
-    def decoder(self) -> Contract:
-        """From bytes to events."""
-        return Contract(
+    def decoder(self) -> Decoder:
+        """Decodes records to events."""
+        return Decoder(
             self.contract, self.private_fields, _MAX_COMPRESSION * self.topics.max_record_bytes
         )
 
@@ -151,8 +212,8 @@ class Stream:
         return self.key(event).encode(), event.encode()
 
     def topic_specs(self, min_isr: int = 1) -> tuple[TopicSpec, ...]:
-        """The topics that StreamFlow creates for this stream. Append time is the broker's, so that
-        nobody's wrong clock decides what retention removes."""
+        """The topics that StreamFlow creates for this stream. They use the broker's append time, so that
+        no producer's wrong clock decides what retention removes."""
         topics = self.topics
 
         def spec(

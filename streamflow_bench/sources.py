@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from streamflow.privacy import Hasher
-from streaming_workers.producer.simulation import Simulation
+from streamflow.streams.user_events.simulation import Simulation
 
 RATE: Final = 5_000  # events a second of event time, ending now
 

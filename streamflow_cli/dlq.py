@@ -1,4 +1,4 @@
-"""Commands on dead letters: list, show, replay."""
+"""The commands of `streamflow dlq`: list, show, replay."""
 
 import json
 import signal
@@ -20,9 +20,9 @@ Codes = Annotated[
 ]
 Since = Annotated[
     str | None,
-    typer.Option(help="Failed then or later: a time, or so long ago as 90s, 15m, 2h, 7d."),
+    typer.Option(help="Failed at or after: a time, or an age such as 90s, 15m, 2h, 7d."),
 ]
-Until = Annotated[str | None, typer.Option(help="Failed before then; as --since.")]
+Until = Annotated[str | None, typer.Option(help="Failed before; written as --since.")]
 Ids = Annotated[
     list[str] | None,
     typer.Option("--id", help="With this id, topic/partition/offset; may be repeated."),
@@ -30,15 +30,15 @@ Ids = Annotated[
 Text = Annotated[
     str | None,
     typer.Option(
-        help="Whose payload or message contains this text, as it is written; an address is looked "
-        "for by its hash."
+        help="With this text in the value or the message, case-sensitive; an address is searched by "
+        "its hash."
     ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the root application."""
-    dlq = typer.Typer(help="Dead letters: look at them, and replay them.")
+    dlq = typer.Typer(help="Inspect dead letters and replay them.")
     dlq.command("list")(list_)
     dlq.command("show")(show)
     dlq.command("replay")(replay)
@@ -54,14 +54,16 @@ def list_(
     status: Annotated[
         list[str] | None,
         typer.Option(
-            help="open, replaying, replayed, superseded or quarantined; may be repeated, or any. "
-            "Open by default."
+            help="open (default), replaying, replayed, superseded, quarantined, or any; may be "
+            "repeated."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The latest so many.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one letter a line.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 50,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, one dead letter per line.")
+    ] = False,
 ) -> None:
-    """Lists dead letters, the latest first, without their payload.
+    """Lists dead letters, newest first, without their values.
 
     Example: streamflow dlq list --code CLEAR_TEXT_PII --since 2h
     """
@@ -69,7 +71,7 @@ def list_(
     from streamflow.dead_letters.selection_parser import make_selection
     from streamflow.dead_letters.store import settle
     from streamflow.postgres.connections import session
-    from streamflow_cli.letters import letters_table, summary_json
+    from streamflow_cli.dead_letter_views import dead_letters_table, summary_json
 
     settings, streams = _settings_and_streams()
     statuses = status or [Status.OPEN]
@@ -85,13 +87,13 @@ def list_(
     )
     with session(settings, "dlq") as connection:
         settle(connection)
-        found = summaries(connection, selection)
+        letters = summaries(connection, selection)
         total = count(connection, selection)
     if as_json:
-        for each in found:
-            typer.echo(json.dumps(summary_json(each)))
+        for letter in letters:
+            typer.echo(json.dumps(summary_json(letter)))
     else:
-        letters_table(found, total)
+        dead_letters_table(letters, total)
 
 
 def show(
@@ -100,28 +102,30 @@ def show(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Shows a dead letter in full: headers, payload, origin, and what replays did with it.
+    """Shows a dead letter in full: headers, value, origin, and what replays did with it.
 
     Example: streamflow dlq show user-events/0/17
     """
-    from streamflow.dead_letters.select import full
+    from streamflow.dead_letters.select import read
     from streamflow.dead_letters.selection_parser import parse_id
     from streamflow.dead_letters.store import history, settle
     from streamflow.errors import UsageError
     from streamflow.postgres.connections import session
-    from streamflow_cli.letters import letter_json, letter_view
+    from streamflow.settings import load_settings
+    from streamflow_cli.dead_letter_views import dead_letter_json, dead_letter_view
 
     wanted = parse_id(id_)
-    with session(_settings_and_streams()[0], "dlq") as connection:
+    settings = load_settings()
+    with session(settings, "dlq") as connection:
         settle(connection)
-        letter = full(connection, wanted)
+        letters = read(connection, [wanted], group=settings.group("loader"))
         entries = history(connection, wanted)
-    if letter is None:
+    if not letters:
         raise UsageError(f"there is no dead letter {wanted}: `streamflow dlq list` shows their ids")
     if as_json:
-        typer.echo(json.dumps(letter_json(letter, entries)))
+        typer.echo(json.dumps(dead_letter_json(letters[0], entries)))
     else:
-        letter_view(letter, entries)
+        dead_letter_view(letters[0], entries)
 
 
 def replay(
@@ -132,21 +136,21 @@ def replay(
     id_: Ids = None,
     text: Text = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="The first so many, by partition and offset.")
+        int | None, typer.Option(min=1, help="Replay at most so many, by partition and offset.")
     ] = None,
     repair: Annotated[
         list[str] | None,
         typer.Option(
-            help="Mend each letter with this function first: hash_address, coerce_numbers, add_zone, "
-            "or one of STREAMFLOW_REPAIRS. May be repeated; applied in that order."
+            help="Repair each dead letter first: hash_address, coerce_numbers, add_zone, or one of "
+            "STREAMFLOW_REPAIRS. May be repeated; applied in this order."
         ),
     ] = None,
     apply_: Annotated[
         bool,
         typer.Option(
             "--apply",
-            help="Do it: apply the plan that --plan names, or else make one and apply that. Without "
-            "this, a plan is made and shown.",
+            help="Send: apply the plan given by --plan, or make one and apply it. Without this, only "
+            "make a plan and show it.",
         ),
     ] = False,
     plan_id: Annotated[
@@ -154,43 +158,44 @@ def replay(
         typer.Option(
             "--plan",
             metavar="ID",
-            help="Apply this plan, with --apply: just its dead letters, with its options. Kept for 7 "
-            "days.",
+            help="With --apply: apply this plan, with its dead letters and options. Plans expire "
+            "after 7 days.",
         ),
     ] = None,
     canary: Annotated[
-        int, typer.Option(help="Letters to send first and to see stored before any other.")
+        int, typer.Option(help="Send so many first, and the rest once these are stored.")
     ] = 10,
-    rate: Annotated[float, typer.Option(help="Letters a second, at most.")] = 500.0,
+    rate: Annotated[float, typer.Option(help="At most so many dead letters per second.")] = 500.0,
     max_attempts: Annotated[
-        int, typer.Option(help="A letter that was replayed so often is quarantined instead.")
+        int, typer.Option(help="Quarantine dead letters that were replayed so often.")
     ] = 3,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Replay quarantined letters as well; name them with --id."),
+        typer.Option("--force", help="Replay quarantined dead letters too; name them with --id."),
     ] = False,
     wait: Annotated[
-        float, typer.Option(help="Seconds to wait until what was sent is seen stored.")
+        float, typer.Option(help="Seconds to wait until what was sent is stored.")
     ] = 60.0,
     by: Annotated[
-        str | None, typer.Option(help="Who wants it, for the record; the system's user by default.")
+        str | None,
+        typer.Option(help="Who requested it, for the history; the current user by default."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Replays open dead letters: makes a plan and shows it; with --apply sends what would pass.
+    """Replays open dead letters: makes a plan and shows it; with --apply, sends what would pass.
 
-    A plan names its dead letters: --plan ID --apply sends those of them that still pass, and no
-    others. Exits 1 if a dead letter would fail, or failed. Run twice, stopped or killed, it neither
-    loses nor doubles a record: run it again.
+    A plan lists its dead letters: --plan ID --apply sends those that still pass, and no others. Exits 1
+    if a dead letter would fail or failed. If it is stopped or killed, run it again: no record is lost
+    or sent twice.
 
     Example: streamflow dlq replay --code SCHEMA_VIOLATION --repair add_zone
     """
     from getpass import getuser
 
     from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
-    from streamflow.dead_letters.report import Options
+    from streamflow.dead_letters.report import ReplayOptions
     from streamflow.dead_letters.selection_parser import make_selection
-    from streamflow_cli.letters import report_view
+    from streamflow_cli.dead_letter_views import report_view
 
     if plan_id is not None:
         _require_plan_alone(context, apply_)
@@ -200,7 +205,7 @@ def replay(
         with _progress() as shown:
             report = apply(settings, streams, plan_id, requested_by=by, **shown)
     else:
-        options = Options(
+        options = ReplayOptions(
             repairs=tuple(repair or ()),
             canary=canary,
             rate=rate,
@@ -238,7 +243,7 @@ def replay(
 
 
 def _require_plan_alone(context: typer.Context, apply_: bool) -> None:
-    """Raises UsageError where something beside the plan says what to replay, or how."""
+    """Raises UsageError if an option that makes a plan is combined with --plan."""
     from streamflow.errors import UsageError
 
     beside = []
@@ -250,11 +255,11 @@ def _require_plan_alone(context: typer.Context, apply_: bool) -> None:
             beside.append(parameter.opts[0])
     if beside:
         raise UsageError(
-            f"{beside[0]} cannot go with --plan: a plan has its dead letters and options; for others "
-            "make a new plan"
+            f"{beside[0]} cannot be combined with --plan: a plan has its own dead letters and "
+            "options; make a new plan for others"
         )
     if not apply_:
-        raise UsageError("--plan is for --apply: add it to replay what the plan lets pass")
+        raise UsageError("--plan needs --apply: add it to send what would pass")
 
 
 def _settings_and_streams() -> "tuple[Settings, tuple[Stream, ...]]":
@@ -273,7 +278,7 @@ def _hasher(settings: "Settings", streams: "tuple[Stream, ...]") -> Any:
 
 @contextmanager
 def _progress() -> Iterator[dict[str, Any]]:
-    """A bar on stderr, and an end in order on Ctrl-C; yields the arguments of `apply` for both."""
+    """Shows progress on stderr and stops on Ctrl-C; yields the arguments of `apply` for both."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -290,7 +295,7 @@ def _progress() -> Iterator[dict[str, Any]]:
         task = bar.add_task("replaying", total=None)
 
         def on_progress(done: int, total: int) -> None:
-            what = "waiting until all is seen stored" if done >= total else "replaying"
+            what = "waiting until all are stored" if done >= total else "replaying"
             bar.update(task, completed=done, total=total, description=what)
 
         yield {"stop": stop, "on_progress": on_progress}
@@ -302,7 +307,7 @@ def _stop_on_signal(console: "Console") -> Iterator[threading.Event]:
 
     def on_signal(_number: int, _frame: object) -> None:
         stop.set()
-        console.print("ending after the batch in hand")
+        console.print("stopping after the current batch")
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)

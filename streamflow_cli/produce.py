@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamflow.records import Rejection
     from streamflow.settings import Settings
-    from streamflow.stream import Stream
+    from streamflow.stream import Simulated, Stream
     from streaming_workers.producer.file import Pace, Sent
 
 _SHOWN = 20  # invalid lines that are reported one by one
@@ -84,7 +86,6 @@ def produce(
     from streamflow.registry import hasher_for, load_streams
     from streamflow.settings import load_settings
     from streaming_workers.producer.lines import LineReader
-    from streaming_workers.producer.simulation import Simulation
     from streaming_workers.runtime.process import freeze_gc
 
     if resume and source in (None, "-"):
@@ -94,6 +95,11 @@ def produce(
     configure_logging(settings)
     streams = load_streams(settings)
     stream, hasher = streams[0], hasher_for(settings, streams)
+    if path is None and stream.simulate is None:
+        raise UsageError(
+            f"stream {stream.name} has no simulator: name a file with --from FILE, or declare "
+            "`simulate` of the stream"
+        )
     if not hasher.keyed:
         typer.echo(
             "addresses are hashed with bare SHA-256, which can be guessed: set STREAMFLOW_PII_KEY "
@@ -106,10 +112,10 @@ def produce(
     _require_topic(settings, stream)
     freeze_gc()
     began = time.monotonic()
-    if path is None:
-        simulation = Simulation(hasher, seed=seed, invalid_ratio=invalid_ratio)
-        sent = _simulate(settings, stream, simulation, stop, rate, count, health_port)
-    else:
+    if path is None and stream.simulate is not None:
+        records = stream.simulate(hasher, seed=seed, invalid_ratio=invalid_ratio)
+        sent = _simulate(settings, stream, records, stop, rate, count, health_port)
+    elif path is not None:
         reader = LineReader(stream, hasher)
         pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
         sent = _send_file(settings, stream, reader, path, on_invalid, stop, resume, pacing)
@@ -145,7 +151,7 @@ def _readable(source: str) -> Path:
 def _simulate(
     settings: "Settings",
     stream: "Stream",
-    simulation: Any,
+    records: "Iterable[Simulated]",
     stop: threading.Event,
     rate: float,
     count: int | None,
@@ -178,7 +184,7 @@ def _simulate(
 
     with server, reporter:
         return simulate(
-            settings, stream, simulation, stop, rate=rate, count=count, on_record=on_record
+            settings, stream, records, stop, rate=rate, count=count, on_record=on_record
         )
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from streamflow.settings import Settings
+    from streamflow.stream import Stream
     from streamflow_stack.lifecycle import Stack
 
 PROGRESS_LINE_SECONDS = 3.0
-TABLES = ("events", "window_counts", "notifications", "dead_letters")
 COLOURS = {"up": "green", "ok": "green", "off": "dim", "stopped": "red", "bad": "red"}
 MIDDLE_COLOUR = "yellow"
 
@@ -103,12 +103,13 @@ def up(
 
     Example: streamflow up --detach --without producer
     """
+    from streamflow.registry import load_streams
     from streamflow.settings import load_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack import detached, lifecycle
 
     console = make_console()
-    names = without or []
+    names = list(without or ())
     load = partial(load_settings, **({} if brokers is None else {"STREAMFLOW_BROKERS": brokers}))
     if detach:
         arguments = [part for name in names for part in ("--without", name)]
@@ -124,6 +125,8 @@ def up(
     def arrange(settings: "Settings") -> None:
         _arrange(settings, names)
 
+    if load_streams(load())[0].simulate is None:
+        names.append("producer")
     order = lifecycle.Order(names, arrange, when_up)
     lifecycle.up(load, order, ConsoleReport(console))
 
@@ -223,19 +226,22 @@ def _lag_and_rows(
     """What broker and database say; null for what cannot be asked now."""
     from streamflow.errors import StreamFlowError
     from streamflow.lag.measure import group_lags
-    from streamflow.postgres.sink.positions import row_counts
+    from streamflow.postgres.sink.positions import counted_tables, row_counts
     from streamflow.registry import load_streams
     from streamflow.settings import GROUPS
 
+    streams: tuple[Stream, ...] = ()
+    with contextlib.suppress(StreamFlowError):
+        streams = load_streams(settings)
     states = {part["name"]: part["state"] for part in found["parts"]}
     lag: dict[str, int | None] = dict.fromkeys(GROUPS.values())
-    rows: dict[str, int | None] = dict.fromkeys(TABLES)
-    if states["kafka"] == "up":
+    rows: dict[str, int | None] = dict.fromkeys(counted_tables(streams))
+    if streams and states["kafka"] == "up":
         with contextlib.suppress(StreamFlowError):
-            lag.update(group_lags(settings, load_streams(settings)))
+            lag.update(group_lags(settings, streams))
     if states["postgres"] == "up":
         with contextlib.suppress(StreamFlowError):
-            rows.update(row_counts(settings))
+            rows.update(row_counts(settings, streams))
     return lag, rows
 
 

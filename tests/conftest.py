@@ -9,12 +9,16 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from services import BrokerService, DatabaseService
 from streamflow.settings import Settings
+
+if TYPE_CHECKING:
+    from loads import Load
+    from streamflow.postgres.connections import Connection
 
 TEMPLATE = "streamflow_template"
 
@@ -58,6 +62,15 @@ def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def broker(session_directory: Path, _clean_environment: None) -> Iterator[BrokerService]:
     """The session's broker. A test that kills it starts it again."""
     service = BrokerService(session_directory / "broker")
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path, _clean_environment: None) -> Iterator[BrokerService]:
+    """A broker of this test's own, to be stopped, killed and robbed of records."""
+    service = BrokerService(tmp_path / "broker")
     service.start()
     yield service
     service.stop()
@@ -116,6 +129,30 @@ def database_url(
     name = re.sub(r"[^a-z0-9]+", "_", prefix).strip("_")
     yield database_server.create_database(name, database_template)
     database_server.drop_database(name)
+
+
+@pytest.fixture
+def database(database_url: str) -> Settings:
+    """Settings of that database, without a broker."""
+    return Settings(DATABASE_URL=database_url)
+
+
+@pytest.fixture
+def connection(database: Settings) -> "Iterator[Connection]":
+    from streamflow.postgres.connections import session
+
+    with session(database, "test") as made:
+        yield made
+
+
+@pytest.fixture
+def load(database: Settings) -> "Iterator[Load]":
+    """A loader and its sink for that database."""
+    from loads import Load
+
+    made = Load(database)
+    yield made
+    made.sink.close()
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
 from streamflow.stream import Stream
 
-# Events and notifications of one source partition, side by side by their identity: a merge join of
-# two primary keys. What has no partner is looked at more closely.
+# Events and notifications of one source partition, joined by identity: a merge join of two primary
+# keys. Rows without a partner are checked further.
 #
-# An event stored from a replay stands under its origin: the validator wrote its notification when it
-# read the replay, so it is due by the replay's position. A notification may itself be a dead letter.
-# A notification's event may be a row that the database refused (first-hand, or as a replay), or of a
-# day that retention has dropped; and it may have been made of a record that was appended after the
-# validator's position was looked up.
+# An event stored by a replay has the identity of its origin, but the validator wrote its notification
+# when it read the replay: it is due at the replay's position. A notification may be a dead letter
+# itself. A notification's event may be a row that the database refused (at first, or as a replay), or
+# of a day that retention has dropped; or it was appended after the validator's position was looked up.
 _UNPAIRED: Final = sql.SQL("""
 WITH unpaired AS MATERIALIZED (
     SELECT event.origin_offset AS event, note.origin_offset AS note
@@ -69,7 +68,7 @@ WHERE NOT EXISTS (SELECT FROM refused_events AS x
                     AND gone.day = (n."time" AT TIME ZONE 'UTC')::date)
 ORDER BY 1, 2
 """)
-# A notification without an origin of its own stands under its own position.
+# A notification without an origin has its own position as its identity.
 _ORPHANS: Final = """
 SELECT min(origin_offset), max(origin_offset) + 1, count(*) FROM notifications
 WHERE origin_topic = %s AND origin_partition = %s AND origin_offset >= %s AND origin_offset < %s
@@ -82,17 +81,17 @@ class Unpaired(NamedTuple):
     """An event without its notification, or a notification without its event.
 
     Attributes:
-        what: which of the two is there.
-        offset: of the record that the notification is due by, or that it tells of.
+        what: which of the two exists.
+        offset: of the record that the notification is due for, or that it is about.
     """
 
     what: Literal["event", "note"]
     offset: int
 
 
-class Group(NamedTuple):
-    """Some offsets: the first, the one behind the last, and how many there are; and which, as ranges.
-    From the thousandth range on, what lies between them is taken in."""
+class OffsetGroup(NamedTuple):
+    """Some offsets: the first, the end (exclusive), their number, and their ranges. From the thousandth
+    range on, ranges are joined."""
 
     first: int
     end: int
@@ -107,14 +106,14 @@ def unpaired(
     through: Range,
     notes: Mapping[Partition, int],
 ) -> Iterator[Unpaired]:
-    """What has no partner, events first, ascending by offset. Rows are fetched as asked for.
+    """Events and notifications without a partner, events first, ascending by offset. Rows are streamed.
 
     Args:
-        connection: a transaction is kept open while rows are fetched.
+        connection: a transaction stays open on it while rows are fetched.
         stream: one that has notifications.
         partition: of its topic.
-        through: the offsets that were loaded and that the validator had read, or never can.
-        notes: where each partition of the notifications ended before the validator's position was
+        through: the offsets that are loaded and that the validator has read, or never can.
+        notes: end offsets of the notifications' partitions, from before the validator's position was
             looked up.
     """
     topic = stream.notifications_topic
@@ -132,29 +131,31 @@ def unpaired(
     }
     query = _UNPAIRED.format(table=sql.Identifier(stream.table))
     with connection.transaction(), connection.cursor("unpaired") as cursor:
-        # Streams from the indexes instead of holding all offsets in memory.
+        # Streams from the indexes instead of hashing all offsets in memory.
         connection.execute("SET LOCAL enable_hashjoin = off")
         cursor.itersize = 10_000
         for what, offset in cursor.execute(query, parameters):
             yield Unpaired(what, offset)
 
 
-def orphans(connection: Connection, topic: str, partition: int, within: Range) -> Group | None:
-    """The notifications in one partition of their topic that tell of no event at all."""
+def orphans(
+    connection: Connection, topic: str, partition: int, within: Range
+) -> OffsetGroup | None:
+    """The notifications in one partition of their topic that have no origin."""
     row = connection.execute(_ORPHANS, [topic, partition, *within]).fetchone()
-    return Group(*row) if row is not None and row[2] else None
+    return OffsetGroup(*row) if row is not None and row[2] else None
 
 
-def outside(offsets: Iterable[int], ranges: Sequence[Range]) -> Group | None:
-    """Those of some offsets, ascending, that lie in none of these ranges."""
-    found: list[Range] = []
+def outside(offsets: Iterable[int], ranges: Sequence[Range]) -> OffsetGroup | None:
+    """The offsets, given in ascending order, that are in none of these ranges."""
+    joined: list[Range] = []
     number = 0
     for offset in offsets:
         if any(low <= offset < high for low, high in ranges):
             continue
         number += 1
-        if found and (offset <= found[-1][1] or len(found) == _MOST_RANGES):
-            found[-1] = (found[-1][0], offset + 1)
+        if joined and (offset <= joined[-1][1] or len(joined) == _MOST_RANGES):
+            joined[-1] = (joined[-1][0], offset + 1)
         else:
-            found.append((offset, offset + 1))
-    return Group(found[0][0], found[-1][1], number, tuple(found)) if found else None
+            joined.append((offset, offset + 1))
+    return OffsetGroup(joined[0][0], joined[-1][1], number, tuple(joined)) if joined else None

@@ -1,7 +1,7 @@
-"""The gaps that are written down, and which of them a person has acknowledged (G5).
+"""The recorded gaps, and which of them were acknowledged (G5).
 
-A gap is a range of offsets that a consumer group could not read, because their records were gone
-first. The audit notes gaps of its own: records that were removed before it had proved anything.
+A gap is a range of offsets that a consumer group could not read because the records were gone. The
+audit records gaps of its own: records that were removed before it had proved them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,14 +18,14 @@ Range = tuple[int, int]
 
 
 class KnownGap(NamedTuple):
-    """A range of offsets that a reader could not read, as the table has it.
+    """A range of offsets that a reader could not read, as recorded in the table `gaps`.
 
     Attributes:
         reader: a consumer group, or `AUDIT`.
-        end: the offset behind the last one.
+        end: exclusive.
         cause: ``retention``, ``recreated`` or ``truncated``.
-        acknowledged: a person knows of it.
-        noticed_at: when it was, or had grown; None: just now.
+        acknowledged: whether a person has acknowledged it.
+        noticed_at: when it was noticed, or had grown; None for just now.
     """
 
     reader: str
@@ -39,10 +39,10 @@ class KnownGap(NamedTuple):
 
 
 class GapLedger:
-    """The gaps that one audit knows, in the streams' topics and in what was set aside of them.
+    """The gaps known to one audit, in the streams' topics and in what was set aside of them.
 
     Args:
-        connection: to the database, where those that are noted are kept.
+        connection: new gaps are recorded there.
         topics: of the streams.
     """
 
@@ -52,7 +52,7 @@ class GapLedger:
         self.aside = [gap for gap in self._gaps if gap.topic not in topics]
 
     def of(self, partition: Partition) -> list[KnownGap]:
-        """Those of a partition that nobody has acknowledged."""
+        """The gaps of a partition that are not acknowledged."""
         return [
             gap
             for gap in self._gaps
@@ -64,18 +64,18 @@ class GapLedger:
         return ranges(self._gaps, partition, readers)
 
     def acknowledged(self, partition: Partition, *readers: str) -> list[Range]:
-        """The offsets that these readers, or any, could not read, as far as a person knows of it."""
+        """The offsets in acknowledged gaps of these readers, or of any reader."""
         known = [gap for gap in self._gaps if gap.acknowledged]
         return ranges(known, partition, readers or [gap.reader for gap in known])
 
     def excused(self, partition: Partition, *readers: str) -> list[Range]:
-        """The acknowledged ones of these readers that were no retention's."""
+        """The offsets in acknowledged gaps of these readers that retention did not cause."""
         known = [gap for gap in self._gaps if gap.acknowledged and gap.cause != "retention"]
         return ranges(known, partition, readers)
 
     def explains(self, topic: str, readers: Sequence[str], since: datetime | None) -> bool:
-        """Whether records of a derived topic were gone before these readers had read them, as far as
-        that was noticed after `since`."""
+        """Whether, noticed after `since`, records of a derived topic were gone before these readers had
+        read them."""
         return any(
             gap.topic.partition("@")[0] == topic
             and gap.reader in readers
@@ -84,14 +84,14 @@ class GapLedger:
         )
 
     def note(
-        self, reader: str, partition: Partition, found: Iterable[Range], *known_to: str
+        self, reader: str, partition: Partition, removed: Iterable[Range], *known_to: str
     ) -> list[KnownGap]:
-        """Keeps ranges that retention has taken from a reader, but for what it, or one of `known_to`,
-        has noted already. Returns what is new."""
+        """Records ranges that retention has removed before `reader` read them, except for those already
+        recorded for it or for one of `known_to`. Returns the new gaps."""
         known = self.covered(partition, reader, *known_to)
         added = [
             Gap(*partition, low, high, "retention")
-            for first, end in union(found)
+            for first, end in union(removed)
             for low, high in uncovered(first, end, known)
         ]
         gaps.keep(self._connection, reader, added)
@@ -115,7 +115,7 @@ def known_gaps(connection: Connection, topics: Sequence[str]) -> list[KnownGap]:
 
 
 def acknowledge_gaps(connection: Connection, topics: Sequence[str], who: str) -> list[KnownGap]:
-    """Marks the gaps that are known now as known to a person; returns those that were not."""
+    """Marks all gaps as acknowledged; returns those that were not before."""
     rows = connection.execute(
         """
         UPDATE gaps SET acknowledged_at = now(), acknowledged_by = %s
@@ -128,7 +128,7 @@ def acknowledge_gaps(connection: Connection, topics: Sequence[str], who: str) ->
 
 
 def ranges(gaps: Iterable[KnownGap], partition: Partition, readers: Sequence[str]) -> list[Range]:
-    """The offsets of a partition that gaps of these readers cover, ascending and disjoint."""
+    """The offsets in a partition's gaps of these readers, as ascending disjoint ranges."""
     return union(
         (gap.first, gap.end)
         for gap in gaps
@@ -136,10 +136,10 @@ def ranges(gaps: Iterable[KnownGap], partition: Partition, readers: Sequence[str
     )
 
 
-def union(found: Iterable[Range]) -> list[Range]:
-    """These ranges, those that are not empty, ascending and disjoint."""
+def union(given: Iterable[Range]) -> list[Range]:
+    """The union of ranges, as ascending disjoint ranges without empty ones."""
     merged: list[Range] = []
-    for first, end in sorted(found):
+    for first, end in sorted(given):
         if first >= end:
             continue
         if merged and first <= merged[-1][1]:
@@ -150,8 +150,8 @@ def union(found: Iterable[Range]) -> list[Range]:
 
 
 def uncovered(first: int, end: int, covered: Sequence[Range]) -> list[Range]:
-    """What of the offsets from `first` to before `end` these ranges, ascending and disjoint, leave
-    out."""
+    """The offsets from `first` up to but excluding `end` that are in none of these ascending disjoint
+    ranges."""
     left: list[Range] = []
     for low, high in covered:
         if low > first and first < end:

@@ -1,9 +1,8 @@
 """The audit (G5): every record ends as exactly one of stored, dead-lettered or duplicate.
 
-It reads the records' offsets from Kafka and their outcomes from PostgreSQL, both in order, and
-merges them: one pass, and no more memory for ten million records than for ten. Events are compared
-with notifications and windows in the database. It closes only when it knows: while a worker is
-behind, or it cannot be said how far it is, the answer is "not yet".
+It reads the records' offsets from Kafka and their outcomes from PostgreSQL, both in order, and merges
+them in one pass with constant memory. Events are compared with notifications and windows in the
+database. While a worker is behind, or its progress is unknown, the answer is "not yet".
 """
 
 import time
@@ -47,8 +46,8 @@ def run_audit(
     Args:
         settings: where broker and database are.
         streams: whose topics are audited.
-        patience: seconds to let the workers catch up with that.
-        most: of more records than this, those are passed over that an earlier audit proved.
+        patience: seconds to wait for the workers to catch up.
+        most: if there are more records, skip those that an earlier audit has proved.
 
     Raises:
         Unavailable: broker or database does not answer.
@@ -61,8 +60,8 @@ def run_audit(
 
 
 def acknowledge(settings: Settings, streams: Sequence[Stream], who: str) -> list[KnownGap]:
-    """Marks the gaps that audits and readers have noted in the streams' topics as known to a person:
-    what is lost by them stays in the report, and is no problem any more. Returns the new ones.
+    """Acknowledges all gaps in the streams' topics: the report still counts them as lost, but not as
+    problems. Returns those that were not acknowledged before.
 
     Raises:
         Unavailable: the database does not answer.
@@ -75,7 +74,7 @@ class _Audit:
     """One audit.
 
     Args:
-        settings: where the broker is, and what groups are called.
+        settings: of the broker and the groups.
         connection: to the database.
         streams: whose topics are audited.
     """
@@ -100,8 +99,8 @@ class _Audit:
         self._earlier: dict[Partition, Earlier] = {}
 
     def run(self, deadline: float, most: int | None) -> AuditReport:
-        """Measures, compares, and remembers what is proved."""
-        # What is noticed from now on may be of records that this audit does not look at.
+        """Compares everything, and records what is proved."""
+        # Gaps noticed from now on may be of records that this audit does not check.
         [self._began] = self._connection.execute("SELECT clock_timestamp()").fetchone() or ()
         client = admin(self._settings)
         topics = _topics(self._streams)
@@ -114,10 +113,14 @@ class _Audit:
             *wording.recreated(topics, ids, self._known_ids()),
         ]
         recreated = {
-            each.topic for each in report.topics if each.kind is ProblemKind.TOPIC_RECREATED
+            problem.topic
+            for problem in report.topics
+            if problem.kind is ProblemKind.TOPIC_RECREATED
         }
         self._proofs = {
-            each: proof for each, proof in self._proofs.items() if each[0] not in recreated
+            partition: proof
+            for partition, proof in self._proofs.items()
+            if partition[0] not in recreated
         }
         import_gaps(self._connection, self._settings, self._streams)
         self._gaps = GapLedger(self._connection, topics)
@@ -146,7 +149,7 @@ class _Audit:
         return self._proofs.get(partition, Proof())
 
     def _known_ids(self) -> set[tuple[str, str]]:
-        """Topics with the ids that they had for earlier audits, and for the loader."""
+        """Topics with the ids that earlier audits and the loader have recorded."""
         rows = self._connection.execute(
             "SELECT DISTINCT topic, topic_id FROM loader_positions"
             " WHERE group_name = %s AND topic_id IS NOT NULL",
@@ -158,7 +161,7 @@ class _Audit:
     def _ledger(
         self, partition: Partition, proof: Proof, reached: Reached, *, since_proved: bool
     ) -> PartitionAudit:
-        """An empty ledger, with the gaps that are known or show now."""
+        """A ledger without records, with known and new gaps."""
         topic, number = partition
         first, end = reached.bounds[partition]
         start = max(first, min(proof.through, end)) if since_proved else first
@@ -185,7 +188,7 @@ class _Audit:
         return ledger
 
     def _merge(self, ledger: PartitionAudit, proof: Proof, scanner: Scanner) -> None:
-        """Compares the records with the rows, and the rows of what was proved with their numbers."""
+        """Compares records with rows, and the rows of proved records with their recorded numbers."""
         stream = self._by_topic.get(ledger.topic)
         partition, start, end = (ledger.topic, ledger.partition), ledger.first, ledger.end
         earlier = proofs.count_earlier(
@@ -249,12 +252,12 @@ class _Audit:
         if stream is None or stream.notify is None:
             return
         first, validated = reached.bounds[partition][0], reached.validated.get(partition, 0)
-        # What is gone from Kafka will not be validated any more.
+        # What is gone from Kafka will never be validated.
         through = max(validated, first)
         if reached.loaded.get(partition, 0) < validated or not reached.has_loaded(
             stream.notifications_topic
         ):
-            # What is missing may only be on its way.
+            # What is missing may still be in progress.
             ledger.compared = False
             return
         start = min(proof.through, ledger.first)
@@ -278,7 +281,7 @@ class _Audit:
                     ledger.note(wording.no_event(ledger, rest))
 
     def _explained(self, topic: str, since: datetime | None) -> bool:
-        """Whether what is missing since then was lost with records of a derived topic."""
+        """Whether records of a derived topic were lost since then, which explains what is missing."""
         return self._gaps.explains(topic, (self._loader, AUDIT), since)
 
     def _note_underived(
@@ -288,15 +291,14 @@ class _Audit:
         missing: Sequence[gap_ledger.Range],
         within: gap_ledger.Range,
     ) -> None:
-        """Notes gaps of a group where what it should have made of a source's records is missing and
-        can never come any more; so that a person can acknowledge it.
+        """Records gaps of a group for source records whose derived records are missing and will never
+        come, so that they can be acknowledged.
 
         Args:
             group: of the validator or of analytics.
             ledger: of the source partition.
             missing: offsets of the records.
-            within: the offsets of which that can be said. It never can of what was proved: there, rows
-                have vanished.
+            within: the offsets where this can be known. Proved offsets are not: rows have vanished there.
         """
         clipped = [(max(low, within[0]), min(high, within[1])) for low, high in missing]
         for noted in self._gaps.note(group, (ledger.topic, ledger.partition), clipped):
@@ -313,7 +315,7 @@ class _Audit:
             if reached.loaded.get(partition, 0) < progress.position or not reached.has_loaded(
                 stream.analytics_topic
             ):
-                # What differs may only be on its way.
+                # What differs may still be in progress.
                 continue
             lost = self._gaps.acknowledged(partition, self._analytics)
             compared = reconcile(self._connection, stream, partition[1], progress, lost)
@@ -330,12 +332,12 @@ class _Audit:
         return found
 
     def _remember(self, report: AuditReport, ids: Mapping[str, str], recreated: set[str]) -> None:
-        """Keeps what was proved, for when retention has removed the records.
+        """Records what is proved, for when retention has removed the records.
 
         Args:
             report: of the audit.
             ids: of the topics.
-            recreated: topics whose offsets mean other records than those that were proved.
+            recreated: topics whose offsets now mean other records.
         """
         for each in report.partitions:
             partition = (each.topic, each.partition)
@@ -354,7 +356,7 @@ class _Audit:
             proofs.keep_proof(self._connection, partition, earlier.proof, proof, each.lost)
 
     def _remember_windows(self, report: AuditReport, reached: Reached, recreated: set[str]) -> None:
-        """Keeps how far the windows were compared: as far as none is open."""
+        """Records how far the windows are proved: up to the first open one."""
         for partition, progress in reached.progress.items():
             compared = report.windows.get(f"{partition[0]}[{partition[1]}]")
             if compared is not None and not compared.differing and partition[0] not in recreated:
@@ -377,7 +379,7 @@ def _topics(streams: Sequence[Stream]) -> list[str]:
 
 
 def _overdue(windows: Mapping[str, Reconciliation], reached: Reached) -> list[Pending]:
-    """What analytics should have emitted and has not."""
+    """Windows that analytics should have emitted and has not."""
     late = []
     for topic, number in sorted(reached.progress):
         compared = windows.get(f"{topic}[{number}]")

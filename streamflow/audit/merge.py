@@ -1,7 +1,8 @@
-"""The ledger of one partition: its records beside their outcomes. Pure."""
+"""Merging the records of a partition with their outcomes. Pure."""
 
 from collections.abc import Iterator
 from itertools import groupby
+from operator import itemgetter
 
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.report import PartitionAudit
@@ -15,14 +16,12 @@ def merge(
     """Walks a partition's records and their outcomes side by side, both ascending by offset.
 
     Args:
-        ledger: is filled.
-        records: offset and append time of each record in Kafka; None where that is not to be compared.
-        outcomes: offset and outcome, and append time where the row keeps that of the record.
+        ledger: to be filled.
+        records: offset and append time of each record in Kafka; None if the time is not compared.
+        outcomes: offset, outcome, and the record's append time if the row has it.
     """
     judged = ledger.end if ledger.judged is None else ledger.judged
-    grouped = (
-        (offset, list(found)) for offset, found in groupby(outcomes, key=lambda each: each[0])
-    )
+    grouped = ((offset, list(rows)) for offset, rows in groupby(outcomes, key=itemgetter(0)))
     accounted = next(grouped, None)
     for offset, appended in records:
         ledger.records += 1
@@ -36,14 +35,14 @@ def merge(
             else:
                 ledger.pending += 1
             continue
-        found = accounted[1]
-        if len(found) > 1:
+        rows = accounted[1]
+        if len(rows) > 1:
             ledger.twice += 1
-            names = " and ".join(sorted(outcome for _, outcome, _ in found))
+            names = " and ".join(sorted(outcome for _, outcome, _ in rows))
             ledger.note(
                 _problem(ledger, ProblemKind.TWICE, offset, f"accounted for twice, as {names}")
             )
-        _, outcome, stored = found[0]
+        _, outcome, stored = rows[0]
         if stored is not None and appended is not None and stored != appended:
             ledger.other += 1
             ledger.note(
@@ -51,9 +50,8 @@ def merge(
                     ledger,
                     ProblemKind.OTHER_RECORD,
                     offset,
-                    "its row tells of another record: Kafka appended this one "
-                    f"{(appended - stored) / 1000:+,.3f} s from then; the broker has used the offset "
-                    "again",
+                    "its row is of another record, appended "
+                    f"{(appended - stored) / 1000:+,.3f} s apart; the broker has reused the offset",
                 )
             )
         setattr(ledger, outcome, getattr(ledger, outcome) + 1)

@@ -8,7 +8,7 @@ from psycopg import Connection, sql
 
 Outcome = Literal["stored", "dead_lettered", "duplicate"]
 
-# Each branch answers in the order of offsets from an index; the outer sort merges few rows a time.
+# Each branch reads an index in offset order, so the outer sort only merges.
 _SHARED = """
     SELECT record_offset AS "offset", 'stored' AS outcome, NULL::bigint AS appended
     FROM window_counts
@@ -23,8 +23,8 @@ _SHARED = """
     WHERE record_topic = %(topic)s AND record_partition = %(partition)s
       AND record_offset >= %(first)s AND record_offset < %(end)s
 """
-# A row that came by a replay stands under its origin, which is a dead letter: what was stored is
-# the replay.
+# A row stored by a replay has the origin of its dead letter: the record that was stored is the
+# replay.
 _EVENTS = """
     SELECT origin_offset AS "offset", 'stored' AS outcome,
            round(1000 * date_part('epoch', appended_at))::bigint AS appended
@@ -42,8 +42,8 @@ _EVENTS = """
                   WHERE (e.origin_topic, e.origin_partition, e.origin_offset)
                       = (r.origin_topic, r.origin_partition, r.origin_offset))
 """
-# A letter in a dead-letter topic that nobody wrote as one is a row under its own position: stored,
-# as the branch above says, and not refused a second time.
+# A foreign record in a dead-letter topic is a row under its own position: it counts as stored, by the
+# branch above, and not as dead-lettered too.
 _ALWAYS = """
   UNION ALL
     SELECT "offset", 'duplicate', NULL FROM duplicates
@@ -67,18 +67,18 @@ def accounted_offsets(
     *,
     event_table: str | None,
 ) -> Iterator[tuple[int, Outcome, int | None]]:
-    """Offset and outcome of each record from `first` up to before `end`, ascending by offset; of an
-    event that was stored first-hand, also when it was appended, in milliseconds since the epoch.
+    """Offset and outcome of each record from `first` up to but excluding `end`, ascending; for an event
+    that was not replayed also its append time, in milliseconds since the epoch.
 
-    A record with two outcomes is there twice. Rows are fetched as they are asked for.
+    A record with two outcomes is yielded twice. Rows are streamed.
 
     Args:
-        connection: in autocommit or not; a transaction is kept open while rows are fetched.
+        connection: a transaction stays open on it while rows are fetched.
         topic: of the partition.
-        partition: to be accounted for.
+        partition: of the topic.
         first: first offset.
-        end: offset behind the last one.
-        event_table: the stream's table if the topic is a stream's own, else None.
+        end: end offset, exclusive.
+        event_table: the stream's table if the topic is a source topic, else None.
     """
     query = _outcomes(event_table) + sql.SQL(' ORDER BY "offset"')
     with connection.transaction(), connection.cursor("accounted_offsets") as cursor:
@@ -97,8 +97,8 @@ def count_outcomes(
     *,
     event_table: str | None,
 ) -> Counter[str]:
-    """How many outcomes of each kind there are from `first` up to before `end`: as many as
-    `accounted_offsets` would name, counted in the indexes."""
+    """The number of outcomes of each kind, as `accounted_offsets` would yield them, counted in the
+    database."""
     if first >= end:
         return Counter()
     query = sql.SQL("SELECT outcome, count(*) FROM ({}) AS accounted GROUP BY outcome").format(

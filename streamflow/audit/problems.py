@@ -1,4 +1,4 @@
-"""What an audit can find wrong, as data. Pure."""
+"""The problems that an audit can find, as data. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 
 class ProblemKind(StrEnum):
-    """What does not add up."""
+    """The kinds of problems."""
 
     TOPIC_MISSING = "topic_missing"
     TOPIC_RECREATED = "topic_recreated"
@@ -25,7 +25,7 @@ class ProblemKind(StrEnum):
     ROWS_ADDED = "rows_added"
 
 
-# What is wrong with what a partition holds, rather than with what was made of it.
+# Problems of what a partition holds, rather than of what was derived from it.
 GAPS: Final = frozenset(
     {
         ProblemKind.TOPIC_MISSING,
@@ -42,13 +42,13 @@ GAPS: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that does not add up.
+    """One problem that an audit has found.
 
     Attributes:
-        partition: None where it concerns a whole topic.
-        offset: of the first record concerned; None where no record can be named.
-        end_offset: the offset behind the last record concerned.
-        count: how many records (or events) are concerned.
+        partition: None if a whole topic is affected.
+        offset: of the first record affected; None if no record can be named.
+        end_offset: the offset after the last record affected.
+        count: number of records (or events) affected.
         detail: what is wrong, for people.
     """
 
@@ -62,7 +62,7 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """The topic, with its partition where one is concerned."""
+        """The topic, with the partition if there is one."""
         return self.topic if self.partition is None else f"{self.topic}[{self.partition}]"
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""How far the workers are, looked up in an order in which what they made can be compared.
+"""How far the workers are, looked up in an order in which their output can be compared.
 
-What a worker has derived up to a position is in its topics before that position is committed, so
-where those topics end is asked for afterwards, and the loader last of all.
+What a worker derives is in its topics before it commits its position. So the ends of these topics are
+looked up after the position, and the loader's positions last of all.
 """
 
 import time
@@ -23,9 +23,9 @@ from streamflow.stream import Stream, reads
 from streamflow.windows import Progress
 
 _POLL: Final = 0.1  # seconds
-# Analytics notices that a partition is idle, emits, and the loader commits that.
+# For analytics to notice that a partition is idle and emit its windows.
 _IDLE_SLACK: Final = 5.0  # seconds
-# A record from further ahead has a time stamp that is no append time, or the broker's clock is wrong.
+# A timestamp further ahead is no append time, or the broker's clock is wrong.
 _AHEAD: Final = 60.0  # seconds
 
 Bounds = dict[Partition, tuple[int, int]]
@@ -36,15 +36,15 @@ class Reached:
     """How far the workers are.
 
     Attributes:
-        bounds: first offset and end of each partition of all topics.
-        targets: what must be loaded before the derived rows can be compared.
+        bounds: first and end offset of each partition of all topics.
+        targets: offsets that must be loaded before derived rows can be compared.
         validated: next offset of the validator.
-        progress: what analytics has committed, where that can be read.
+        progress: what analytics has committed, if it can be read.
         overdue: partitions whose open windows should have been emitted.
         loaded: next offset of the loader.
-        beyond: partitions that end before the loader's next offset, and where.
-        dead_letters_loaded: every dead letter of what was validated and loaded is loaded itself.
-        notes: where the notifications ended before the validator was asked.
+        beyond: end offsets of partitions that end before the loader's next offset.
+        dead_letters_loaded: whether all dead letters of what was validated and loaded are loaded.
+        notes: end offsets of the notifications before the validator's position was looked up.
         pending: what is not done yet.
     """
 
@@ -60,7 +60,7 @@ class Reached:
     pending: list[Pending] = field(default_factory=list)
 
     def has_loaded(self, topic: str) -> bool:
-        """Whether a topic is loaded as far as it has to be."""
+        """Whether a topic is loaded up to its targets."""
         return all(
             self.loaded.get(partition, 0) >= target
             for partition, target in self.targets.items()
@@ -75,7 +75,7 @@ def look_up(
     streams: Sequence[Stream],
     deadline: float,
 ) -> Reached:
-    """Lets the workers catch up with where the topics end now, until `deadline`.
+    """Waits until the workers have read what the topics hold now, at most until `deadline`.
 
     Raises:
         Unavailable: broker or database does not answer.
@@ -121,8 +121,7 @@ def look_up(
     behind = _behind("loader", positions, targets)
     ends = offsets.high_watermarks(client, list(bounds))
     beyond = {each: end for each, end in ends.items() if positions.get(each, 0) > end}
-    # What the loader refused on its way there is in a dead-letter topic by now, but further on than
-    # that topic's end was before.
+    # Dead letters of rows that the loader refused on the way are behind the ends looked up before.
     dead_letters = _bounds(client, {stream.dead_letter_topic for stream in streams})
     produced = offsets.high_watermarks(client, list(dead_letters))
     dead_letters = {
@@ -145,11 +144,11 @@ def look_up(
 
 
 class _Analytics:
-    """What analytics has committed, and whether that is all that it should have.
+    """What analytics has committed, and whether it has emitted all windows that are due.
 
     Args:
-        client: asked for when a partition was last appended to.
-        streams: some have windows.
+        client: for the last append time of partitions.
+        streams: those without windows are ignored.
         bounds: of the partitions that analytics reads.
     """
 
@@ -166,12 +165,12 @@ class _Analytics:
         }
 
     def position(self, partition: Partition) -> int:
-        """How far it has read."""
-        found = self.progress.get(partition)
-        return 0 if found is None else found.position
+        """The next offset that it reads."""
+        progress = self.progress.get(partition)
+        return 0 if progress is None else progress.position
 
     def is_done(self, committed: Mapping[Partition, Position]) -> bool:
-        """Takes in what it has committed."""
+        """Updates the state from the committed offsets; returns whether nothing is left to do."""
         read = {
             partition: Progress.parse(each.offset, each.metadata)
             for partition, each in committed.items()
@@ -206,17 +205,17 @@ def _bounds(client: AdminClient, topics: Sequence[str] | set[str]) -> Bounds:
 
 
 def _of(bounds: Bounds, topics: Sequence[str]) -> Bounds:
-    return {partition: each for partition, each in bounds.items() if partition[0] in topics}
+    return {partition: ends for partition, ends in bounds.items() if partition[0] in topics}
 
 
 def _next(positions: Mapping[Partition, Position]) -> dict[Partition, int]:
-    return {partition: each.offset for partition, each in positions.items()}
+    return {partition: position.offset for partition, position in positions.items()}
 
 
 def _loaded(
     connection: Connection, settings: Settings, targets: Bounds, deadline: float
 ) -> dict[Partition, int]:
-    """The loader's positions, once it has reached these targets or time is up."""
+    """The loader's positions, once it has reached the targets or the deadline has passed."""
 
     def read() -> dict[Partition, int]:
         return loader_positions(connection, settings.group("loader"))
@@ -226,7 +225,7 @@ def _loaded(
 
 
 def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> list[Pending]:
-    """What a worker has not read. A partition that never had a record needs no position."""
+    """What a worker has not read yet. An empty partition needs no position."""
     late = {
         partition: positions.get(partition)
         for partition, (_, end) in sorted(bounds.items())

@@ -1,8 +1,8 @@
 """What audits remember of each partition (`audit_ledger`): how far it is proved, and with how many rows.
 
-The numbers are cumulative: of all offsets before the one that is proved through. So an audit can say
-that proved rows are gone, also when Kafka holds their records no longer. Whatever removes proved rows
-on purpose lowers the numbers in the same transaction.
+The numbers are cumulative, of all offsets that are proved. So an audit notices when proved rows are gone
+even if Kafka no longer has their records. Whatever removes proved rows on purpose lowers the numbers in
+the same transaction.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ _COLUMNS: Final = """
            counted_from_zero, proved_at, windows_proved_through, windows_proved_at
     FROM audit_ledger
 """
-# Another audit may have written in between, or retention: then the next audit writes.
+# If another audit or retention has written in between, the next audit will record the proof.
 _KEEP: Final = """
     INSERT INTO audit_ledger
         (topic, partition, proved_through, records, stored, dead_lettered, duplicates, lost,
@@ -46,7 +46,7 @@ _KEEP_WINDOWS: Final = """
     SET windows_proved_through = greatest(windows_proved_through, %s), windows_proved_at = %s
     WHERE (topic, partition) = (%s, %s)
 """
-# An event that was stored from a replay counts where the replay lies.
+# An event that was stored by a replay counts at the replay's offset.
 _LOWER_FOR_DAY: Final = sql.SQL("""
     UPDATE audit_ledger AS kept SET stored = kept.stored - gone.events
     FROM (SELECT ledger.topic, ledger.partition, count(*) AS events
@@ -63,16 +63,16 @@ _LOWER_FOR_DAY: Final = sql.SQL("""
 
 
 class Proof(NamedTuple):
-    """What earlier audits remember of a partition.
+    """What earlier audits have proved of a partition.
 
     Attributes:
-        through: the offset behind the last record that was proved.
-        topic_id: of the topic that this counts in; None where it was not known.
-        stored: how many records before `through` were stored; as are the two that follow.
-        counted_from_zero: these numbers are of all offsets; else of some, as older releases kept them.
-        at: when the audit that proved it last began.
-        windows_through: the events before this offset are counted in their windows.
-        windows_at: when the audit that proved that last began.
+        through: end of the offsets that are proved, exclusive.
+        topic_id: of the topic; None if unknown.
+        stored: number of records before `through` that were stored; the next two likewise.
+        counted_from_zero: whether the numbers are of all offsets; older releases counted only some.
+        at: when the last audit that proved it began.
+        windows_through: events before this offset are counted in their windows.
+        windows_at: when the last audit that proved that began.
     """
 
     through: int = 0
@@ -87,7 +87,7 @@ class Proof(NamedTuple):
 
     @property
     def counts(self) -> Counts:
-        """The three numbers, by outcome."""
+        """The three numbers by outcome."""
         return Counter(
             stored=self.stored, dead_lettered=self.dead_lettered, duplicate=self.duplicate
         )
@@ -97,10 +97,10 @@ class Earlier(NamedTuple):
     """The outcomes in the database of offsets that an audit does not read from Kafka.
 
     Attributes:
-        proof: as it was when they were counted.
+        proof: when they were counted.
         proved: of offsets that were proved.
         unproved: of offsets that were removed before they were proved.
-        beyond: of offsets that were proved, but lie behind the end of the log.
+        beyond: of offsets that were proved, but are past the end of the log.
     """
 
     proof: Proof
@@ -110,7 +110,7 @@ class Earlier(NamedTuple):
 
 
 def read_proofs(connection: Connection) -> dict[Partition, Proof]:
-    """What is remembered of all partitions."""
+    """The proofs of all partitions."""
     rows = connection.execute(_COLUMNS)
     return {(topic, partition): Proof(*proof) for topic, partition, *proof in rows}
 
@@ -123,17 +123,17 @@ def count_earlier(
     *,
     event_table: str | None,
 ) -> Earlier | None:
-    """Counts what an audit does not read from Kafka, in one snapshot with the ledger.
+    """Counts the outcomes that an audit does not read from Kafka, in one snapshot with the ledger.
 
     Args:
         connection: not in a transaction.
         partition: to be counted.
-        proof: of it, as the audit knows it.
-        within: the first offset that is read from Kafka, and the end.
-        event_table: the stream's table if the topic is a stream's own, else None.
+        proof: of the partition, as the audit has read it.
+        within: the offsets that are read from Kafka.
+        event_table: the stream's table if the topic is a source topic, else None.
 
     Returns:
-        None if the ledger has changed since `proof` was read: another audit is at work.
+        None if the ledger has changed since `proof` was read: another audit is running.
     """
     start, end = within
 
@@ -143,7 +143,7 @@ def count_earlier(
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         if event_table is not None:
-            # A partition that retention drops would be gone whatever the snapshot is.
+            # Dropping a partition of the table ignores snapshots: keep retention waiting.
             connection.execute(
                 sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(event_table))
             )
@@ -168,14 +168,14 @@ def keep_proof(
     proof: Proof,
     lost: int,
 ) -> None:
-    """Remembers that a partition is proved; unless the ledger is not any more what it was.
+    """Records that a partition is proved, unless the ledger has changed since `known` was read.
 
     Args:
-        connection: where to.
+        connection: to the database.
         partition: that is proved.
-        known: what the ledger had when the audit counted.
-        proof: what it shall have: how far, in which topic, and how many.
-        lost: offsets in gaps that a person has acknowledged.
+        known: the proof when the audit counted.
+        proof: the new one.
+        lost: offsets in acknowledged gaps.
     """
     topic, number = partition
     connection.execute(
@@ -194,13 +194,12 @@ def keep_proof(
 def keep_windows_proof(
     connection: Connection, partition: Partition, through: int, began: datetime
 ) -> None:
-    """Remembers that events before an offset are counted in windows that were compared with them, by
-    an audit that began then."""
+    """Records that an audit that began then has proved the windows of all events before an offset."""
     connection.execute(_KEEP_WINDOWS, [through, began, *partition])
 
 
 def lower_for_day(connection: Connection, table: str, start: datetime, end: datetime) -> None:
-    """Takes events that are about to be dropped out of the numbers.
+    """Subtracts events that are about to be dropped.
 
     Args:
         connection: in the transaction that drops them.

@@ -1,8 +1,8 @@
-"""Setting aside what is stored of offsets that mean other records now.
+"""Setting aside the rows of offsets that now mean other records.
 
-An event's identity is (topic, partition, offset), so the records of a recreated topic, or of a log
-that was truncated and grew again, would be taken for duplicates of the old ones. The old rows keep
-their identity under another topic name, which no topic can have: ``user-events@SceY-kIZ…``.
+An event's identity is (topic, partition, offset), so the records of a recreated topic, or of a log that
+was truncated and grew again, would look like duplicates of the old ones. The old rows get another topic
+name, one that no topic can have: ``user-events@SceY-kIZ…``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,24 @@ from typing import Final, NamedTuple
 
 from psycopg import sql
 
+from streamflow.audit.completeness import outside, unpaired
+from streamflow.audit.gap_ledger import Range
 from streamflow.audit.outcomes import count_outcomes
 from streamflow.audit.proofs import Counts, read_proofs
+from streamflow.audit.windows import reconcile
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
-from streamflow.records import Gap, GapCause, set_aside_name
+from streamflow.records import MAX_OFFSET, Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
+from streamflow.windows import Progress
 
 _OWN: Final = ("topic", "partition", "offset")
 _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
 _RECORD: Final = ("record_topic", "record_partition", "record_offset")
 _SOURCE: Final = ("source_topic", "source_partition", "source_offset")
 
-# Wherever a position of a topic is kept, besides the streams' own tables.
+# All columns that hold positions of a topic, besides those of the streams' own tables.
 _POSITIONS: Final = (
     ("window_counts", ("origin_topic", "partition", "first_offset")),
     ("window_counts", _RECORD),
@@ -43,6 +47,9 @@ _POSITIONS: Final = (
     ("gaps", ("topic", "partition", "first_offset")),
 )
 
+# As if analytics had read everything and closed every window, up to the year 5138.
+_ALL_CLOSED: Final = Progress(MAX_OFFSET, MAX_OFFSET, closed_through=10**14, ahead=0)
+
 # How far the old log is known to have reached.
 _KNOWN_END: Final = """
     SELECT greatest(
@@ -59,16 +66,16 @@ _KNOWN_END: Final = """
 
 
 class Reuse(NamedTuple):
-    """Offsets of a topic that mean other records now.
+    """Offsets of a topic that now mean other records.
 
     Attributes:
         topic: its name.
-        aside: the name that the old rows get.
-        topic_id: of the topic that is there now.
+        aside: the topic name that the old rows get.
+        topic_id: of the present topic.
         cause: recreated or truncated.
-        since: by partition, the first offset that means another record; for a recreated topic of the
-            partitions that it has now, and all offsets of others are meant, too.
-        topic_id_before: that it had; empty where only the log was truncated.
+        since: by partition, the first offset that means another record. If the topic was recreated,
+            these are its present partitions, and all offsets of others are included too.
+        topic_id_before: the former id; empty if the log was only truncated.
     """
 
     topic: str
@@ -80,7 +87,7 @@ class Reuse(NamedTuple):
 
 
 def kept_ids(connection: Connection, group: str, topic: str) -> set[str]:
-    """The ids of the topic that the loader's positions were kept with; empty where none was."""
+    """The ids of the topic that the loader has recorded with its positions."""
     rows = connection.execute(
         "SELECT DISTINCT topic_id FROM loader_positions"
         " WHERE group_name = %s AND topic = %s AND topic_id IS NOT NULL",
@@ -110,17 +117,17 @@ def set_aside(
     group: str,
     read_to: Mapping[str, Mapping[Partition, int]],
 ) -> None:
-    """Renames the old rows, keeps what was not read of the old records as gaps, and lets the loader
-    begin where the new ones do.
+    """Renames the old rows, records unread old records as gaps, and moves the loader to the start of the
+    new records.
 
     Args:
-        connection: in a transaction: all of it, or nothing.
+        connection: in a transaction.
         streams: whose tables hold events.
         reuse: what is set aside.
         group: of the loader.
-        read_to: how far each group, the loader's too, had read the old records, as far as is known.
+        read_to: how far each group, including the loader's, had read the old records, if known.
     """
-    # A loader that still has a batch in hand waits here, and is fenced then.
+    # A loader that is still storing a batch waits here, and is fenced afterwards.
     connection.execute(
         "SELECT FROM loader_positions WHERE group_name = %s AND topic = %s"
         " ORDER BY topic, partition FOR UPDATE",
@@ -138,7 +145,7 @@ def set_aside(
             _parameters(reuse),
         )
         if reuse.cause == "recreated":
-            # What was derived from the new records and loaded while the old name was still taken.
+            # Rows derived from the new records that were loaded before this.
             connection.execute(
                 sql.SQL("UPDATE {} SET {topic} = %s WHERE {topic} = %s").format(
                     sql.Identifier(table), topic=sql.Identifier(columns[0])
@@ -154,33 +161,12 @@ def set_aside(
         _lower_proofs(connection, reuse, before, _proved_rows(connection, streams, reuse))
 
 
-# Events that were loaded and never notified, as ranges of neighbours.
-_UNNOTIFIED: Final = """
-SELECT origin_partition, min(origin_offset), max(origin_offset) + 1
-  FROM (SELECT origin_partition, origin_offset, origin_offset - row_number() OVER
-               (PARTITION BY origin_partition ORDER BY origin_offset) AS island
-          FROM {table} AS event
-         WHERE origin_topic = %(topic)s
-           AND NOT EXISTS (SELECT FROM notifications AS note
-                            WHERE note.origin_partition = event.origin_partition
-                              AND note.origin_offset = event.origin_offset
-                              AND note.origin_topic = event.origin_topic)) AS alone
- GROUP BY origin_partition, island ORDER BY 1, 2
-"""
-# How many events of a partition no window counts, and where the partition ended.
-_UNCOUNTED: Final = """
-SELECT origin_partition, count(*) - coalesce((SELECT sum(count) FROM window_counts
-          WHERE origin_topic = %(topic)s AND partition = origin_partition), 0)::bigint,
-       max(origin_offset) + 1
-  FROM {table} AS event WHERE origin_topic = %(topic)s GROUP BY origin_partition ORDER BY 1
-"""
-
-
 def keep_underived(
     connection: Connection, stream: Stream, reuse: Reuse, validator: str, analytics: str
 ) -> None:
-    """Keeps as gaps what validator and analytics had not made of the old events: nobody will any more.
-    Kafka deletes a group's offsets together with the topic, so the tables are what tells.
+    """Keeps as gaps the old events that have no notification or are in no window: none will follow.
+
+    Kafka deletes a group's offsets together with its topic, so only the tables can say which these are.
 
     Args:
         connection: in the transaction that sets the old rows aside, before it does.
@@ -189,28 +175,35 @@ def keep_underived(
         validator: group of the validator.
         analytics: group of the workers that count windows.
     """
-    table = sql.Identifier(stream.table)
-    parameters = {"topic": reuse.topic}
-    if stream.notify is not None:
-        rows = connection.execute(sql.SQL(_UNNOTIFIED).format(table=table), parameters)
-        lost = [
-            Gap(reuse.aside, partition, first, end, reuse.cause) for partition, first, end in rows
-        ]
-        gaps.keep(connection, validator, lost)
-    if stream.windows is not None:
-        rows = connection.execute(sql.SQL(_UNCOUNTED).format(table=table), parameters)
-        # Which of them were not counted is not known, only how many.
-        lost = [
-            Gap(reuse.aside, partition, end - missing, end, reuse.cause)
-            for partition, missing, end in rows
-            if missing > 0
-        ]
-        gaps.keep(connection, analytics, lost)
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT origin_partition, max(origin_offset) + 1 FROM {} WHERE origin_topic = %s"
+            " GROUP BY 1 ORDER BY 1"
+        ).format(sql.Identifier(stream.table)),
+        [reuse.topic],
+    ).fetchall()
+    for partition, end in rows:
+        if stream.notify is not None:
+            missing = unpaired(connection, stream, partition, (0, MAX_OFFSET), {})
+            alone = outside((event.offset for event in missing if event.what == "event"), ())
+            _keep(connection, validator, reuse, partition, alone.ranges if alone else ())
+        if stream.windows is not None:
+            compared = reconcile(connection, stream, partition, _ALL_CLOSED)
+            number = sum(compared.events.values()) - sum(compared.counted.values())
+            # Which ones were not counted is unknown, only how many.
+            _keep(connection, analytics, reuse, partition, [(end - number, end)] * (number > 0))
+
+
+def _keep(
+    connection: Connection, reader: str, reuse: Reuse, partition: int, lost: Sequence[Range]
+) -> None:
+    found = [Gap(reuse.aside, partition, first, end, reuse.cause) for first, end in lost]
+    gaps.keep(connection, reader, found)
 
 
 def _unread(connection: Connection, reuse: Reuse, read_to: Mapping[Partition, int]) -> list[Gap]:
-    """What a group had not read of the old records. Nobody can ask any more where they ended, so
-    there is a gap for each partition, of one offset where no more is known."""
+    """The old records that a group had not read. Where they ended can no longer be looked up, so each
+    partition gets a gap, of one offset if nothing more is known."""
     found = []
     for (topic, partition), position in sorted(read_to.items()):
         since = reuse.since.get(partition)
@@ -259,7 +252,7 @@ def _step_back(connection: Connection, reuse: Reuse, group: str) -> None:
 def _proved_rows(
     connection: Connection, streams: Sequence[Stream], reuse: Reuse
 ) -> dict[int, Counts]:
-    """The outcomes that the database has of what is proved, by partition that was truncated."""
+    """The outcomes of proved records in the database, by truncated partition."""
     if reuse.cause == "recreated":
         return {}
     table = next((stream.table for stream in streams if stream.topic == reuse.topic), None)
@@ -274,8 +267,8 @@ def _proved_rows(
 def _lower_proofs(
     connection: Connection, reuse: Reuse, before: Mapping[int, Counts], after: Mapping[int, Counts]
 ) -> None:
-    """Takes what was set aside out of the numbers of what is proved. Rows that had vanished before
-    are still missed, for nothing but a backup brings them back."""
+    """Subtracts what was set aside from the proved numbers. Rows that had vanished before are still
+    reported: only a backup can bring them back."""
     known = read_proofs(connection)
     for number, kept in after.items():
         if kept == before[number]:
@@ -300,7 +293,7 @@ def _positions(streams: Sequence[Stream]) -> list[tuple[str, tuple[str, str, str
 
 
 def _meant(columns: tuple[str, str, str], reuse: Reuse) -> sql.Composable:
-    """Whether a row's position is one of those that mean other records now."""
+    """The condition that a row's position now means another record."""
     topic, partition, offset = (sql.Identifier("kept", name) for name in columns)
     same = sql.SQL("{} = %(topic)s").format(topic)
     if reuse.cause == "recreated":

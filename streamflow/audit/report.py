@@ -1,4 +1,4 @@
-"""What an audit found, and the verdict that follows from it. Pure."""
+"""The report of an audit, and its verdict. Pure."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _MOST_NAMED: Final = 1000  # problems of a partition that are named; all are cou
 
 
 class Verdict(StrEnum):
-    """The three answers of an audit."""
+    """The three possible results of an audit."""
 
     CLOSED = "closed"
     NOT_YET = "not_yet"
@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 
 
 class PendingKind(StrEnum):
-    """Why something is not known yet."""
+    """Why an audit cannot close yet."""
 
     BEHIND = "behind"
     NO_POSITION = "no_position"
@@ -31,11 +31,11 @@ class PendingKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """What a worker still has to do before the ledger can close.
+    """Work that a worker has to do before the audit can close.
 
     Attributes:
-        records: how many wait, counted in offsets as Kafka's own ``records-lag`` is.
-        partitions: where.
+        records: lag in offsets, as Kafka's ``records-lag``.
+        partitions: where the worker lags.
     """
 
     kind: PendingKind
@@ -56,13 +56,13 @@ class Pending:
                 )
             case PendingKind.UNREADABLE_POSITION:
                 return (
-                    f"{self.worker} has committed a position without progress in {where}, so "
-                    "windows cannot be compared: did somebody reset its group? Start it"
+                    f"{self.worker} has committed an offset without its metadata in {where}, so "
+                    "windows cannot be compared: was its group reset? Start it"
                 )
             case PendingKind.OPEN_WINDOWS:
                 return (
-                    f"{self.worker} has not emitted the windows of {number} in {where}, which are "
-                    "due: is it running?"
+                    f"{self.worker} has not emitted windows that are due, of {number} in {where}: "
+                    "is it running?"
                 )
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,18 +79,18 @@ class PartitionAudit:
     """The ledger of one partition.
 
     Attributes:
-        first: offset from which its records were looked at.
-        end: offset behind the last record looked at.
-        judged: a record from this offset on may still be on its way; None where none may be.
-        missing: records that nothing accounts for.
-        pending: as `missing`, of records that may still be on their way.
-        twice: records that are accounted for more than once.
-        unknown: outcomes of records that Kafka does not hold.
-        other: records whose row tells of another record at the same offset.
-        compared: its events were compared with their notifications, or have none.
-        lost: offsets in gaps that a person has acknowledged.
-        problems: what does not add up, at most a thousand.
-        problem_count: how many problems there are, named or not.
+        first: first offset that was checked.
+        end: end of the offsets that were checked, exclusive.
+        judged: records from this offset on may still be in progress; None if none are.
+        missing: records without an outcome.
+        pending: records without an outcome that may still be in progress.
+        twice: records with more than one outcome.
+        unknown: outcomes without a record in Kafka.
+        other: records whose row is of another record with the same offset.
+        compared: whether its events were compared with their notifications, or have none.
+        lost: offsets in acknowledged gaps.
+        problems: at most a thousand.
+        problem_count: the number of problems, listed or not.
     """
 
     topic: str
@@ -113,14 +113,14 @@ class PartitionAudit:
     problem_count: int = 0
 
     def note(self, problem: Problem) -> None:
-        """Counts a problem, and names it unless there are enough to look at."""
+        """Counts a problem, and lists it unless there are too many."""
         self.problem_count += 1
         if len(self.problems) < _MOST_NAMED:
             self.problems.append(problem)
 
     @property
     def proved(self) -> bool:
-        """Whether every record up to `end` is accounted for."""
+        """Whether every record up to `end` has exactly one outcome."""
         reached = self.judged is None or self.judged >= self.end
         return reached and self.compared and not self.pending and not self.problem_count
 
@@ -131,15 +131,15 @@ class PartitionAudit:
 
 @dataclass(kw_only=True)
 class AuditReport:
-    """What an audit found.
+    """The report of an audit.
 
     Attributes:
         partitions: the ledgers, by topic and partition.
-        windows: window totals against events, by name of the source partition.
-        pending: what workers still have to do; while there is anything, the ledger cannot close.
+        windows: window counts compared with events, by source partition.
+        pending: what workers still have to do; the audit closes only if that is nothing.
         topics: problems of whole topics.
         lost_aside: offsets in acknowledged gaps of topics that were set aside.
-        seconds: that it took.
+        seconds: duration of the audit.
     """
 
     partitions: list[PartitionAudit]
@@ -151,7 +151,7 @@ class AuditReport:
 
     @property
     def problems(self) -> list[Problem]:
-        """Everything that does not add up, of each partition the first record first."""
+        """All problems, those of each partition by offset."""
         return (
             self.topics
             + [
@@ -164,7 +164,7 @@ class AuditReport:
 
     @property
     def problem_count(self) -> int:
-        """How many problems there are, those included that `problems` does not name."""
+        """The number of problems, including those that `problems` does not list."""
         return (
             len(self.topics)
             + sum(each.problem_count for each in self.partitions)
@@ -173,34 +173,34 @@ class AuditReport:
 
     @property
     def caught_up(self) -> bool:
-        """Whether every worker has done all that it has to do."""
+        """Whether no worker has anything left to do."""
         return not self.pending
 
     @property
     def verdict(self) -> Verdict:
-        """Closed only when everything is known and right."""
+        """The result: closed only if everything is known and right."""
         if self.problem_count:
             return Verdict.OPEN
         return Verdict.CLOSED if self.caught_up else Verdict.NOT_YET
 
     @property
     def closed(self) -> bool:
-        """Whether the ledger closes."""
+        """Whether the audit closes."""
         return self.verdict is Verdict.CLOSED
 
     @property
     def waits_for(self) -> str:
-        """What the ledger waits for, in words; empty where for nothing."""
+        """What the audit waits for, in words; empty if for nothing."""
         return "; ".join(map(str, self.pending))
 
     @property
     def lost(self) -> int:
-        """Offsets in gaps that a person has acknowledged."""
+        """Offsets in acknowledged gaps."""
         return self.lost_aside + sum(each.lost for each in self.partitions)
 
     @property
     def in_open_windows(self) -> int:
-        """Events that were read and whose windows are still open."""
+        """Events that were read but whose windows are still open."""
         return sum(sum(each.open.values()) for each in self.windows.values())
 
     def of(self, topics: Collection[str]) -> list[PartitionAudit]:

@@ -1,4 +1,4 @@
-"""Whether the window counts equal the events, as far as analytics has got."""
+"""Comparing window counts with events, up to what analytics has committed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.stream import Stream
 from streamflow.windows import Progress
 
-_MOST_NAMED: Final = 1000  # cells of a partition that are named; all are counted
+_MOST_NAMED: Final = 1000  # cells of a partition that are listed; all are counted
 
-# Compares, cell by cell, what analytics had emitted up to a committed progress with the events that
-# it had read by then. An event is emitted if its window was closed, or if it was far ahead of the
-# broker's clock; else its window is open. A replayed event was counted where its replay lies; where
-# its origin does, only if that had kept its contract and was refused by the database. Duplicates were
-# counted, too. Events in gaps that a person has acknowledged may be uncounted.
-# Windows of days whose events retention has removed have nothing left to be compared with.
+# Compares, cell by cell, what analytics had emitted up to a committed progress with the events that it
+# had read by then. An event is emitted if its window was closed, or if it was far ahead of the broker's
+# clock; else its window is open. A replayed event was counted at its replay's offset, and at its
+# origin's only if that record was valid and the database refused it. Duplicates were counted too.
+# Events in acknowledged gaps may be uncounted. Windows of days that retention has dropped are left out:
+# their events are gone.
 _CELLS = sql.SQL("""
 WITH counted AS (
     SELECT window_start, event_type, sum(count)::bigint AS total
@@ -83,18 +83,18 @@ _LOST: Final = sql.SQL("position <@ %(lost)s::int8multirange")
 
 @dataclass(kw_only=True)
 class Reconciliation:
-    """Window totals of one source partition against its events, by type.
+    """Window counts of one source partition compared with its events, by type.
 
     Attributes:
         events: by type, from the events.
         counted: by type, from the windows.
-        open: events by type that were read and whose windows are still open.
+        open: events by type that were read but whose windows are still open.
         cells: number of (window, type) cells that were emitted.
         lost: events that are uncounted because of acknowledged gaps.
         overdue: whether the watermark has passed a window that is still open.
         differences: the cells that differ, by window and type; at most a thousand.
-        differing: how many they are, named or not.
-        uncounted: offsets within which the events lie that are counted too few, by cell.
+        differing: the number of cells that differ, listed or not.
+        uncounted: for each cell with too low a count, the range of its events' offsets.
     """
 
     events: dict[str, int] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Reconciliation:
     uncounted: list[Range] = field(default_factory=list)
 
     def note(self, problem: Problem) -> None:
-        """Counts a difference, and names it unless there are enough to look at."""
+        """Counts a difference, and lists it unless there are too many."""
         self.differing += 1
         if len(self.differences) < _MOST_NAMED:
             self.differences.append(problem)
@@ -121,14 +121,14 @@ def reconcile(
     progress: Progress,
     lost: Sequence[Range] = (),
 ) -> Reconciliation:
-    """Compares one source partition's windows with its events, up to what analytics committed.
+    """Compares one source partition's window counts with its events.
 
     Args:
-        connection: to read from.
+        connection: to the database.
         stream: whose windows.
         partition: of its topic.
         progress: what analytics has committed for it.
-        lost: offsets that analytics could not read, and a person knows that.
+        lost: offsets in acknowledged gaps of analytics.
     """
     found = Reconciliation()
     windows = stream.windows

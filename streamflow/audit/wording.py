@@ -1,9 +1,9 @@
-"""How an audit words what it finds about gaps, topics and notifications. Pure."""
+"""The problems that an audit reports about gaps, topics and notifications, in words. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from streamflow.audit.completeness import Group
+from streamflow.audit.completeness import OffsetGroup
 from streamflow.audit.gap_ledger import AUDIT, KnownGap
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.proofs import Counts
@@ -17,7 +17,7 @@ _GAP_KINDS: Final = {
 
 
 def missing(topics: Sequence[str], present: Collection[str]) -> list[Problem]:
-    """Topics that are not there."""
+    """The topics that do not exist."""
     return [
         Problem(
             kind=ProblemKind.TOPIC_MISSING,
@@ -32,13 +32,13 @@ def missing(topics: Sequence[str], present: Collection[str]) -> list[Problem]:
 def recreated(
     topics: Sequence[str], ids: Mapping[str, str], known: Collection[tuple[str, str]]
 ) -> list[Problem]:
-    """Topics whose id is not the one that was known of them."""
+    """The topics whose id has changed."""
     others = {topic for topic, id_ in known if ids.get(topic, id_) != id_}
     return [
         Problem(
             kind=ProblemKind.TOPIC_RECREATED,
             topic=topic,
-            detail="was deleted and created again: its records are other ones. If that was meant, run "
+            detail="was deleted and recreated: its offsets mean other records. If that was intended, run "
             f"`streamflow topics --accept-recreated {topic}`",
         )
         for topic in topics
@@ -47,7 +47,7 @@ def recreated(
 
 
 def truncated(ledger: PartitionAudit, proved: int) -> Problem:
-    """A log that ends before what was proved."""
+    """The log ends before an offset that was proved."""
     return Problem(
         kind=ProblemKind.TRUNCATED,
         topic=ledger.topic,
@@ -55,13 +55,13 @@ def truncated(ledger: PartitionAudit, proved: int) -> Problem:
         offset=ledger.end,
         end_offset=proved,
         count=proved - ledger.end,
-        detail=f"the log ends at offset {ledger.end}, but was proved through {proved}: the broker has "
-        "lost its end, or the topic was created again",
+        detail=f"the log ends at offset {ledger.end}, but was proved up to {proved}: the broker has "
+        "lost its end, or the topic was recreated",
     )
 
 
 def beyond(ledger: PartitionAudit, loaded: int, end: int) -> Problem:
-    """A loader's position behind the end of the log: what comes next would be skipped."""
+    """The loader's position is past the end of the log: the next records would be skipped."""
     return Problem(
         kind=ProblemKind.TRUNCATED,
         topic=ledger.topic,
@@ -69,28 +69,28 @@ def beyond(ledger: PartitionAudit, loaded: int, end: int) -> Problem:
         offset=end,
         end_offset=loaded,
         count=loaded - end,
-        detail=f"the log ends at offset {end}, but the loader's position is {loaded}: somebody has moved "
-        "it, or the broker has lost its end. Restart the loader: it says what to do",
+        detail=f"the log ends at offset {end}, but the loader's position is {loaded}: it was moved by "
+        "hand, or the broker has lost its end. Restart the loader: it says what to do",
     )
 
 
 def gap_problem(gap: KnownGap, *, loaded: bool, derived: bool = False) -> Problem:
-    """A gap that nobody has acknowledged.
+    """A gap that is not acknowledged.
 
     Args:
-        gap: it.
-        loaded: the loader had passed it.
-        derived: its records were read, but what the reader made of them was lost.
+        gap: to report.
+        loaded: whether the loader had passed it.
+        derived: its records were read, but the records derived from them were lost.
     """
     if gap.reader == AUDIT:
         detail = "removed by retention before an audit saw them"
         detail += "" if loaded else ", and before they were loaded"
     elif derived:
-        detail = f"what group {gap.reader} made of them was gone before it was loaded"
+        detail = f"what group {gap.reader} derived from them was gone before it was loaded"
     else:
         cause = {
             "retention": "retention had removed them",
-            "recreated": "the topic was created again",
+            "recreated": "the topic was recreated",
             "truncated": "the broker has lost them",
         }[gap.cause]
         detail = f"group {gap.reader} could not read them, {cause}"
@@ -101,21 +101,21 @@ def gap_problem(gap: KnownGap, *, loaded: bool, derived: bool = False) -> Proble
         offset=gap.first,
         end_offset=gap.end,
         count=gap.end - gap.first,
-        detail=f"{detail}; once that is known, `streamflow audit --acknowledge`",
+        detail=f"{detail}; once you know why, run `streamflow audit --acknowledge`",
     )
 
 
-def no_notification(ledger: PartitionAudit, group: Group) -> Problem:
-    """Events that should have a notification."""
+def no_notification(ledger: PartitionAudit, group: OffsetGroup) -> Problem:
+    """Events without their notification."""
     return _of_group(ProblemKind.NO_NOTIFICATION, ledger, group, "events without a notification")
 
 
-def no_event(ledger: PartitionAudit, group: Group) -> Problem:
-    """Notifications of what is no event."""
+def no_event(ledger: PartitionAudit, group: OffsetGroup) -> Problem:
+    """Notifications without their event."""
     return _of_group(ProblemKind.NO_EVENT, ledger, group, "notifications without an event")
 
 
-def _of_group(kind: ProblemKind, ledger: PartitionAudit, group: Group, what: str) -> Problem:
+def _of_group(kind: ProblemKind, ledger: PartitionAudit, group: OffsetGroup, what: str) -> Problem:
     return Problem(
         kind=kind,
         topic=ledger.topic,
@@ -130,22 +130,21 @@ def _of_group(kind: ProblemKind, ledger: PartitionAudit, group: Group, what: str
 def changed_rows(
     ledger: PartitionAudit, through: int, stored_as: str, expected: Counts, found: Counts
 ) -> list[Problem]:
-    """Whether the database still has what was proved.
+    """Rows of proved records that have vanished, or were added.
 
     Args:
-        ledger: with the problems of the records in Kafka that were proved before; these are not named
-            twice.
-        through: how far the partition was proved.
-        stored_as: what the topic's records are when they are stored.
-        expected: how many rows were proved, by outcome.
-        found: how many rows there are.
+        ledger: with the problems of proved records that Kafka still holds; these are not reported twice.
+        through: how far the partition is proved.
+        stored_as: what stored records of the topic are called.
+        expected: number of rows that were proved, by outcome.
+        found: number of rows in the database.
     """
     names = {"stored": stored_as, "dead_lettered": "dead letters", "duplicate": "duplicates"}
     known = ledger.missing + ledger.pending + ledger.twice
     vanished = _without(expected - found, known)
     added = _without(found - expected, ledger.twice)
     gone = "that were proved are gone: restore them from a backup"
-    more = "more than were proved: find out who else writes to the table"
+    more = "more than were proved: find out what else writes to the table"
     return [
         Problem(
             kind=kind,
@@ -154,7 +153,9 @@ def changed_rows(
             offset=0,
             end_offset=through,
             count=rows.total(),
-            detail=" and ".join(f"{rows[each]:,} {names[each]}" for each in names if rows[each])
+            detail=" and ".join(
+                f"{rows[outcome]:,} {name}" for outcome, name in names.items() if rows[outcome]
+            )
             + f" {advice}",
         )
         for kind, rows, advice in (
@@ -166,7 +167,7 @@ def changed_rows(
 
 
 def _without(rows: Counts, known: int) -> Counts:
-    """Takes so many rows out, of the most frequent outcome first."""
+    """Subtracts so many rows, from the most frequent outcome first."""
     left = rows.copy()
     for outcome, number in rows.most_common():
         left[outcome] -= min(number, known)

@@ -1,11 +1,12 @@
-"""Replay of dead letters (G8): plan, then apply. One implementation, for the CLI and for Dagster.
+"""Replay of dead letters (G8): plan, then apply. The command line, Dagster and the dashboard share it.
 
-`choosing` makes a selection out of texts, `planning` decides what could be sent and writes that down as
-a plan, `applying` sends just the dead letters of a plan, `recovery` ends what a killed replay left.
-`repairs` mend documents before they are judged.
+`selection_parser` turns text into a `Selection`, `plan` decides what could be sent and saves that as a
+plan, `apply` sends the dead letters of a plan, `recover` ends what a killed replay left. `repairs`
+change documents before they are checked.
 
-The status of a letter: ``open``, until a replay claims it; ``replaying``, until the loader tells what
-became of it; then ``replayed``, its event is stored, or ``superseded``, it was refused again and a new
-letter of the same origin, with one attempt more, stands for it. At the cap of attempts a letter is
-``quarantined``: only a replay that names it by id and forces it sends it again.
+The status of a dead letter is ``open`` until a replay claims it and ``replaying`` until the loader has
+read the replayed record. Then it is ``replayed``, and its event is stored; or ``superseded``, if the
+record was rejected again: a new dead letter of the same origin, with one attempt more, replaces it. At
+the limit of attempts a dead letter is ``quarantined``: only a replay that names it by id with `force`
+sends it again.
 """

@@ -1,4 +1,4 @@
-"""The repairs for the usual causes."""
+"""The built-in repairs, for common causes."""
 
 import math
 import re
@@ -19,7 +19,7 @@ _WITHOUT_ZONE: Final = re.compile(
 
 @repair("hash_address", "Hashes the clear-text value of a private field.")
 def hash_address(document: Document, stream: Stream, hasher: Hasher) -> Document:
-    """What is a hash already stays as it is."""
+    """Hashes stay as they are."""
     return document | {
         name: hasher.hash(text)
         for name, text in _texts(document, stream.private_fields)
@@ -29,7 +29,7 @@ def hash_address(document: Document, stream: Stream, hasher: Hasher) -> Document
 
 @repair("coerce_numbers", 'Turns text into a number ("7" into 7) where the contract has a number.')
 def coerce_numbers(document: Document, stream: Stream, _hasher: Hasher) -> Document:
-    """What is no plain number in full stays as it is."""
+    """Text that is not just a number stays as it is."""
     return document | {
         name: int(text)
         for name, text in _texts(document, _fields(stream, "bigint"))
@@ -43,7 +43,7 @@ def coerce_numbers(document: Document, stream: Stream, _hasher: Hasher) -> Docum
 
 @repair("add_zone", "Reads a time without a zone as UTC.")
 def add_zone(document: Document, stream: Stream, _hasher: Hasher) -> Document:
-    """Only what is a whole time of RFC 3339 but for its zone."""
+    """Only a complete time in RFC 3339 that lacks its zone."""
     return document | {
         name: f"{text}Z"
         for name, text in _texts(document, _fields(stream, "timestamp with time zone"))
@@ -52,7 +52,7 @@ def add_zone(document: Document, stream: Stream, _hasher: Hasher) -> Document:
 
 
 def _fields(stream: Stream, kind: str) -> list[str]:
-    """The contract's fields whose column has this type."""
+    """The fields of the contract whose column has this type."""
     declared = {name for model in stream.decoder.models for name in model.model_fields}
     return [
         column.name

@@ -1,4 +1,4 @@
-"""Deciding, without doing: which letters would pass today, and as which record (G8)."""
+"""Planning a replay: which dead letters would pass now, and as which record (G8)."""
 
 import json
 from collections import Counter
@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from streamflow.dead_letters import plan_store
-from streamflow.dead_letters import select as letter_selection
-from streamflow.dead_letters.plan_store import PlannedLetter
+from streamflow.dead_letters import plan_store, select
+from streamflow.dead_letters.plan_store import PlannedDeadLetter
 from streamflow.dead_letters.repairs import Repair, choose
-from streamflow.dead_letters.report import Options, Report, Sample
-from streamflow.dead_letters.select import Letter, Selection, Status
+from streamflow.dead_letters.report import ReplayOptions, ReplayReport, Sample
+from streamflow.dead_letters.select import DeadLetter, Selection, Status
 from streamflow.dead_letters.store import Outcome
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.postgres.connections import Connection, session
@@ -30,7 +29,7 @@ _HIGHEST_ATTEMPT: Final = 999_999
 
 
 class Obstacle(StrEnum):
-    """Why a letter is not sent, besides the error codes of its contract."""
+    """Why a dead letter is not sent, besides the error codes of its contract."""
 
     NOT_REPLAYABLE = "NOT_REPLAYABLE"
     NOT_LOADED_YET = "NOT_LOADED_YET"
@@ -40,10 +39,10 @@ class Obstacle(StrEnum):
     TOO_MANY_ATTEMPTS = "TOO_MANY_ATTEMPTS"
 
 
-class Verdict(NamedTuple):
-    """What is to be done with a letter: the record to send, or why there is none."""
+class PlannedOutcome(NamedTuple):
+    """What a replay would do with a dead letter: the record to send, or why there is none."""
 
-    letter: Letter
+    letter: DeadLetter
     outcome: Outcome
     record: OutRecord | None = None
     reason: str = ""
@@ -58,11 +57,11 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """A topic that letters can go back to.
+    """A topic that dead letters can be replayed to.
 
     Attributes:
-        check: why a value would be refused there.
-        stream: whose own topic it is, so that its letters can be repaired; else None.
+        check: returns why a value would be rejected there.
+        stream: whose source topic it is, so that repairs apply; None for a derived topic.
     """
 
     check: Callable[[bytes | None], Rejection | None]
@@ -71,7 +70,7 @@ class _Target:
 
 
 class _Candidate:
-    """A value as a record, for those who check records. Its position does not matter."""
+    """A value as a record, for checks that take records. Its position does not matter."""
 
     def __init__(self, topic: str, value: bytes | None) -> None:
         self._topic, self._value = topic, value
@@ -99,14 +98,14 @@ class _Candidate:
 
 
 class Planner:
-    """Judges letters. Pure: the same letter, the same verdict.
+    """Decides what a replay does with each dead letter. Pure: equal input gives equal output.
 
     Args:
-        streams: whose topics letters can go back to.
+        streams: dead letters go back to their topics only.
         hasher: for the repairs.
-        repairs: applied in this order to letters of a stream's own topic.
-        max_attempts: letters that were replayed so often are quarantined.
-        force: not even then.
+        repairs: applied in this order to dead letters of a stream's source topic.
+        max_attempts: a dead letter with so many attempts is quarantined.
+        force: ignore `max_attempts`.
     """
 
     def __init__(
@@ -149,8 +148,8 @@ class Planner:
             ),
         )
 
-    def judge(self, letter: Letter) -> Verdict:
-        """Whether a letter would pass, and the record that it would be sent as."""
+    def judge(self, letter: DeadLetter) -> PlannedOutcome:
+        """Whether a dead letter would pass, and the record that would be sent."""
         try:
             record = self._record(letter)
         except _Refused as refused:
@@ -159,10 +158,10 @@ class Planner:
                 if refused.reason == Obstacle.TOO_MANY_ATTEMPTS
                 else Outcome.FAILS
             )
-            return Verdict(letter, outcome, None, refused.reason, str(refused))
-        return Verdict(letter, Outcome.PASSES, record)
+            return PlannedOutcome(letter, outcome, None, refused.reason, str(refused))
+        return PlannedOutcome(letter, Outcome.PASSES, record)
 
-    def _record(self, letter: Letter) -> OutRecord:
+    def _record(self, letter: DeadLetter) -> OutRecord:
         target = self._targets.get(letter.id.topic)
         if target is None:
             raise _Refused(
@@ -171,21 +170,22 @@ class Planner:
         if letter.error_code == ErrorCode.FOREIGN_RECORD:
             raise _Refused(
                 Obstacle.NOT_REPLAYABLE,
-                "somebody else wrote it into a topic of StreamFlow's own: a replay would vouch for it",
+                "StreamFlow did not write it into this derived topic: a replay would sign it as its own",
             )
         if letter.truncated is not None:
             raise _Refused(
                 Obstacle.TRUNCATED,
-                f"{letter.truncated}; produce the whole record again from where it came from",
+                f"{letter.truncated}; produce the whole record again from its source",
             )
         if not letter.is_read:
             raise _Refused(
-                Obstacle.NOT_LOADED_YET, "the loader has not passed the failed record: wait for it"
+                Obstacle.NOT_LOADED_YET,
+                "the loader has not passed the failed record yet: wait for it",
             )
         if letter.attempt >= self._max_attempts and not self._force:
             raise _Refused(
                 Obstacle.TOO_MANY_ATTEMPTS,
-                f"replayed {letter.attempt} times, the cap is {self._max_attempts}",
+                f"replayed {letter.attempt} times; the limit is {self._max_attempts} attempts",
             )
         value = letter.value
         if target.stream is not None and value is not None:
@@ -193,13 +193,13 @@ class Planner:
         rejection = target.check(value)
         if rejection is not None:
             raise _Refused(rejection.code.value, rejection.message)
-        headers = [*letter.headers, *_own_headers(letter)]
+        headers = [*letter.original_headers, *_own_headers(letter)]
         if _size(letter.key, value, headers) > target.max_bytes:
             raise _Refused(Obstacle.TOO_LARGE, f"the topic takes {target.max_bytes} bytes")
         return OutRecord(letter.id.topic, letter.key, value, headers)
 
     def _repaired(self, value: bytes, stream: Stream) -> bytes:
-        """The value mended; the very same bytes where no repair has changed anything."""
+        """The repaired value; the identical bytes where no repair changes anything."""
         if not self._repairs:
             return value
         try:
@@ -213,8 +213,8 @@ class Planner:
             try:
                 document = repair(document, stream, self._hasher)
                 after = json.dumps(document)
-            except Exception as error:  # noqa: BLE001 (a user's function, and one letter's matter)
-                # Its words could quote the payload.
+            except Exception as error:  # noqa: BLE001 (a user's function; fails only this dead letter)
+                # The error's message could quote the value.
                 raise _Refused(
                     Obstacle.REPAIR_FAILED, f"{repair.name} raised {type(error).__name__}"
                 ) from None
@@ -230,17 +230,17 @@ def _encoded(document: dict[str, Any]) -> bytes:
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     try:
         return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which its contract will name
+    except UnicodeEncodeError:  # a lone surrogate: the contract rejects it by name
         return json.dumps(document).encode()
 
 
-def _own_headers(letter: Letter) -> Headers:
+def _own_headers(letter: DeadLetter) -> Headers:
     attempt = min(letter.attempt + 1, _HIGHEST_ATTEMPT)
     return [(ORIGIN_HEADER, letter.identity.encode()), (ATTEMPT_HEADER, str(attempt).encode())]
 
 
-def _rejection(found: Any) -> Rejection | None:
-    return found if isinstance(found, Rejection) else None
+def _rejection(decoded: Any) -> Rejection | None:
+    return decoded if isinstance(decoded, Rejection) else None
 
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
@@ -250,11 +250,11 @@ def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     )
 
 
-def make_planner(settings: Settings, streams: Sequence[Stream], options: Options) -> Planner:
-    """A planner with the repairs that the options name.
+def make_planner(settings: Settings, streams: Sequence[Stream], options: ReplayOptions) -> Planner:
+    """A planner with the repairs named in the options.
 
     Raises:
-        UsageError: there is no such repair.
+        UsageError: a repair is unknown.
     """
     return Planner(
         streams,
@@ -265,51 +265,52 @@ def make_planner(settings: Settings, streams: Sequence[Stream], options: Options
     )
 
 
-def eligible(selection: Selection, options: Options) -> Selection:
-    """The selection as a replay takes it: open letters, and quarantined ones if forced.
+def eligible(selection: Selection, options: ReplayOptions) -> Selection:
+    """The selection limited to what a replay may send: open dead letters, and quarantined ones with
+    `force`.
 
     Raises:
-        UsageError: all quarantined letters are forced, rather than named ones.
+        UsageError: `force` without ids.
     """
     if options.force and not selection.ids:
-        raise UsageError("forcing is for letters named by id: name them")
+        raise UsageError("force replays quarantined dead letters, which must be named by id")
     return replace(selection, statuses=eligible_statuses(options))
 
 
-def eligible_statuses(options: Options) -> tuple[Status, ...]:
-    """The statuses of dead letters that a replay takes."""
+def eligible_statuses(options: ReplayOptions) -> tuple[Status, ...]:
+    """The statuses of dead letters that a replay may send."""
     return (Status.OPEN, Status.QUARANTINED) if options.force else (Status.OPEN,)
 
 
 def left_out(connection: Connection, selection: Selection) -> dict[str, int]:
-    """How many of the letters named by id are not eligible now, by status.
+    """How many of the dead letters named by id are not eligible now, by status.
 
     Raises:
-        UsageError: there is no letter of that id.
+        UsageError: an id is unknown.
     """
     if not selection.ids:
         return {}
-    known = letter_selection.statuses_of(connection, selection.ids)
-    missing = [str(each) for each in selection.ids if each not in known]
+    known = select.statuses_of(connection, selection.ids)
+    missing = [str(id_) for id_ in selection.ids if id_ not in known]
     if missing:
         raise UsageError(
             f"there is no dead letter {missing[0]}: `streamflow dlq list` shows their ids"
         )
-    return dict(Counter(each.value for each in known.values() if each not in selection.statuses))
+    return dict(Counter(s.value for s in known.values() if s not in selection.statuses))
 
 
 def plan(
     settings: Settings,
     streams: Sequence[Stream],
     selection: Selection,
-    options: Options,
+    options: ReplayOptions,
     *,
     requested_by: str,
-) -> Report:
-    """Judges the selected dead letters and writes the plan down, for `apply`. Changes nothing else.
+) -> ReplayReport:
+    """Decides what a replay of the selected dead letters would do and saves that as a plan for `apply`.
+    Changes nothing else.
 
-    The plan is of one moment: its transaction sees a single snapshot, and is seen as a whole or not
-    at all. Plans that are too old to be applied are removed.
+    The plan is made from one snapshot, in one transaction. Expired plans are removed.
 
     Raises:
         UsageError: a repair or an id is unknown.
@@ -317,7 +318,7 @@ def plan(
     """
     planner = make_planner(settings, streams, options)
     selection = eligible(selection, options)
-    report = Report(dry_run=True)
+    report = ReplayReport(dry_run=True)
     with session(settings, "replay-plan") as connection:
         plan_store.remove_old(connection)
         with connection.transaction():
@@ -329,31 +330,30 @@ def plan(
                 selection=selection.as_dict(),
                 options=options.as_dict(),
             )
-            for ids in letter_selection.pages(connection, selection):
-                letters = letter_selection.read(
+            for ids in select.pages(connection, selection):
+                letters = select.read(
                     connection, ids, group=settings.group("loader"), statuses=selection.statuses
                 )
-                verdicts = list(map(planner.judge, letters))
+                outcomes = list(map(planner.judge, letters))
                 planned = [
-                    PlannedLetter(each.letter.id, each.record is not None) for each in verdicts
+                    PlannedDeadLetter(planned.letter.id, planned.record is not None)
+                    for planned in outcomes
                 ]
                 plan_store.add(connection, report.plan_id, planned)
-                _tally(report, verdicts)
+                _tally(report, outcomes)
     return report
 
 
 def redacted(settings: Settings, streams: Sequence[Stream], name: str) -> str:
-    """A name as it may be written down: an address is hashed."""
+    """A name as it may be stored: addresses are hashed."""
     return hasher_for(settings, streams).redact(name.encode()).decode()
 
 
-def _tally(report: Report, verdicts: Sequence[Verdict]) -> None:
-    seen = Counter((each.error_code, each.reason) for each in report.samples)
-    for verdict in verdicts:
-        code = verdict.letter.error_code
-        report.tally[code, verdict.outcome, verdict.reason] += 1
-        if verdict.reason and seen[code, verdict.reason] < SAMPLES:
-            seen[code, verdict.reason] += 1
-            report.samples.append(
-                Sample(str(verdict.letter.id), code, verdict.reason, verdict.message)
-            )
+def _tally(report: ReplayReport, outcomes: Sequence[PlannedOutcome]) -> None:
+    seen = Counter((sample.error_code, sample.reason) for sample in report.samples)
+    for letter, outcome, _, reason, message in outcomes:
+        code = letter.error_code
+        report.tally[code, outcome, reason] += 1
+        if reason and seen[code, reason] < SAMPLES:
+            seen[code, reason] += 1
+            report.samples.append(Sample(str(letter.id), code, reason, message))

@@ -1,4 +1,4 @@
-"""Plans of replays: the dead letters that were looked at, and which of them would pass."""
+"""Saved replay plans: the dead letters of each plan, and which of them would pass."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -10,11 +10,13 @@ from streamflow.dead_letters.select import PAGE, arrays, within_page
 from streamflow.postgres.connections import Connection
 from streamflow.records import Origin
 
-KEPT: Final = timedelta(days=7)  # how long a plan can be applied
-_REMOVED: Final = timedelta(days=8)  # later, so that none is removed while it is being looked up
+KEPT: Final = timedelta(days=7)  # a plan can be applied for so long
+_REMOVED: Final = timedelta(
+    days=8
+)  # later than that, so that no plan is removed while it is looked up
 
 
-class Plan(NamedTuple):
+class ReplayPlan(NamedTuple):
     """A plan, without its dead letters."""
 
     id: int
@@ -23,7 +25,7 @@ class Plan(NamedTuple):
     created_at: datetime
 
 
-class PlannedLetter(NamedTuple):
+class PlannedDeadLetter(NamedTuple):
     """A dead letter of a plan, and whether it would pass."""
 
     id: Origin
@@ -37,8 +39,8 @@ def create(
     selection: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> int:
-    """Writes a new plan down and returns its id. Its dead letters belong into the same transaction,
-    so that nobody sees a part of a plan."""
+    """Saves a new plan and returns its id. Add its dead letters in the same transaction, so that no
+    one sees part of a plan."""
     row = connection.execute(
         "INSERT INTO replay_plans (requested_by, selection, options) VALUES (%s, %s, %s)"
         " RETURNING id",
@@ -48,25 +50,25 @@ def create(
     return int(row[0])
 
 
-def add(connection: Connection, plan_id: int, letters: Sequence[PlannedLetter]) -> None:
-    """Writes down dead letters of a plan."""
+def add(connection: Connection, plan_id: int, letters: Sequence[PlannedDeadLetter]) -> None:
+    """Adds dead letters to a plan."""
     connection.execute(
         "INSERT INTO replay_plan_letters (plan_id, source_topic, source_partition, source_offset,"
         " passes) SELECT %(plan_id)s, * FROM unnest(%(topics)s::text[], %(partitions)s::int[],"
         " %(offsets)s::bigint[], %(passes)s::boolean[])",
-        arrays([each.id for each in letters])
-        | {"plan_id": plan_id, "passes": [each.passes for each in letters]},
+        arrays([letter.id for letter in letters])
+        | {"plan_id": plan_id, "passes": [letter.passes for letter in letters]},
     )
 
 
-def find(connection: Connection, plan_id: int) -> Plan | None:
-    """A plan that can be applied; None where there is none, or it is too old."""
+def find(connection: Connection, plan_id: int) -> ReplayPlan | None:
+    """The plan; None if it does not exist or has expired."""
     row = connection.execute(
         "SELECT id, selection, options, created_at FROM replay_plans"
         " WHERE id = %s AND created_at > now() - %s",
         [plan_id, KEPT],
     ).fetchone()
-    return None if row is None else Plan(*row)
+    return None if row is None else ReplayPlan(*row)
 
 
 def size(connection: Connection, plan_id: int) -> int:
@@ -90,15 +92,15 @@ SELECT planned.source_topic, planned.source_partition, planned.source_offset, pa
 """
 
 
-def pages(connection: Connection, plan_id: int) -> Iterator[list[PlannedLetter]]:
-    """The dead letters of a plan in the order of their primary key, a page at a time; also those
-    that are gone meanwhile."""
+def pages(connection: Connection, plan_id: int) -> Iterator[list[PlannedDeadLetter]]:
+    """The dead letters of a plan in the order of their primary key, page by page, including those that
+    are gone by now."""
     after = Origin("", -1, -1)
     while True:
         rows = connection.execute(
             _PAGE, after._asdict() | {"plan_id": plan_id, "most": PAGE}
         ).fetchall()
-        page = within_page((PlannedLetter(Origin(*row[:3]), row[3]), row[4]) for row in rows)
+        page = within_page((PlannedDeadLetter(Origin(*row[:3]), row[3]), row[4]) for row in rows)
         if not page:
             return
         yield page
@@ -106,7 +108,7 @@ def pages(connection: Connection, plan_id: int) -> Iterator[list[PlannedLetter]]
 
 
 def remove_old(connection: Connection) -> None:
-    """Removes plans that are too old to be applied, and that no running replay applies."""
+    """Removes expired plans that no running replay is applying."""
     connection.execute(
         "DELETE FROM replay_plans WHERE id IN (SELECT id FROM replay_plans AS old"
         " WHERE created_at < now() - %s AND NOT EXISTS (SELECT FROM replays"

@@ -1,6 +1,6 @@
-"""Repairs: pure functions that mend a document before it is checked against its contract again.
+"""Repairs: pure functions that change a document before it is validated again.
 
-A team adds its own in any module that ``STREAMFLOW_REPAIRS`` names (several with commas)::
+Add your own in a module that ``STREAMFLOW_REPAIRS`` names (comma-separated)::
 
     from streamflow.dead_letters.repairs import repair
 
@@ -27,19 +27,19 @@ _BUILT_IN = "streamflow.dead_letters.builtin_repairs"
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A function with the name that it is chosen by, and one line of help."""
+    """A repair function with its name and one line of help."""
 
     name: str
     help: str
     function: RepairFunction
 
     def __call__(self, document: Document, stream: Stream, hasher: Hasher) -> Document:
-        """The mended document; the same where there is nothing to mend."""
+        """The repaired document; the same one if nothing needs repair."""
         return self.function(document, stream, hasher)
 
 
 def repair(name: str, help_line: str) -> Callable[[RepairFunction], Repair]:
-    """Makes a repair out of a function of (document, stream, hasher) that returns a document."""
+    """Declares a function of (document, stream, hasher) that returns a document as a repair."""
 
     def decorate(function: RepairFunction) -> Repair:
         return Repair(name, help_line, function)
@@ -51,7 +51,7 @@ def known_repairs(settings: Settings) -> dict[str, Repair]:
     """All repairs by name: the built-in ones, then those of the modules in the settings.
 
     Raises:
-        ConfigurationError: a module cannot be imported or holds none, or two have the same name.
+        ConfigurationError: a module cannot be imported or has no repairs, or two have the same name.
     """
     found: dict[str, Repair] = {}
     for module in (_BUILT_IN, *settings.repairs):
@@ -80,10 +80,10 @@ def _repairs_in(module: str) -> list[Repair]:
 
 
 def choose(settings: Settings, names: Sequence[str]) -> tuple[Repair, ...]:
-    """Repairs by their names, in that order.
+    """The repairs of these names, in that order.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: a name is unknown.
         ConfigurationError: as `known_repairs`.
     """
     known = known_repairs(settings)

@@ -1,9 +1,9 @@
-"""What a plan or a replay has come to, and what was asked of it."""
+"""The result of a plan or a replay, and its options."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from streamflow.dead_letters.store import Outcome
@@ -11,21 +11,26 @@ from streamflow.errors import UsageError
 
 PASSED = frozenset({Outcome.PASSES, Outcome.STORED, Outcome.DUPLICATE})
 FAILED = frozenset({Outcome.FAILS, Outcome.REJECTED})
-# A plan's letters are neither; `not_sent` is what an interrupted replay gave back.
+# Dead letters of a plan are neither; those that a killed replay gave back are `not_sent`.
 SENT = frozenset({Outcome.SENT, Outcome.STORED, Outcome.DUPLICATE, Outcome.REJECTED})
+
+_FIGURES = (
+    "dry_run", "plan_id", "replay_id", "state", "note", "selected", "passed", "failed", "sent",
+    "quarantined", "pending", "recovered", "skipped",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ReplayOptions:
     """How to replay.
 
     Attributes:
         repairs: names, applied in this order.
-        canary: letters to send first, and to see stored before any other; 0 for none.
-        rate: letters a second, at most.
-        max_attempts: a letter that was replayed so often is quarantined instead.
-        force: takes quarantined letters as well, whatever the cap; they must be named by id.
-        patience: seconds to wait until what was sent is seen stored.
+        canary: dead letters to send first and see stored before sending the rest; 0 for none.
+        rate: dead letters per second, at most.
+        max_attempts: a dead letter with so many attempts is quarantined instead.
+        force: replay quarantined dead letters too, whatever the limit; they must be named by id.
+        patience: seconds to wait until what was sent is stored.
     """
 
     repairs: tuple[str, ...] = ()
@@ -39,31 +44,24 @@ class Options:
         if self.canary < 0:
             raise UsageError("the canary size must not be negative; 0 means no canary")
         if not (self.rate > 0 and math.isfinite(self.rate)):
-            raise UsageError("the rate must be more than 0 letters a second")
+            raise UsageError("the rate must be more than 0 dead letters per second")
         if self.max_attempts < 1:
-            raise UsageError("the cap on attempts must be at least 1")
+            raise UsageError("the limit of attempts must be at least 1")
         if not (self.patience >= 0 and math.isfinite(self.patience)):
             raise UsageError("the seconds to wait must not be negative")
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Self:
-        """Options from what `as_dict` made of them."""
-        return cls(**{**found, "repairs": tuple(found["repairs"])})
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """The inverse of `as_dict`."""
+        return cls(**{**saved, "repairs": tuple(saved["repairs"])})
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "repairs": list(self.repairs),
-            "canary": self.canary,
-            "rate": self.rate,
-            "max_attempts": self.max_attempts,
-            "force": self.force,
-            "patience": self.patience,
-        }
+        return {**asdict(self), "repairs": list(self.repairs)}
 
 
 class Sample(NamedTuple):
-    """A letter that does not pass: its id, its code, and the reason now."""
+    """A dead letter that does not pass, and the reason."""
 
     id: str
     error_code: str
@@ -71,12 +69,12 @@ class Sample(NamedTuple):
     message: str
 
 
-class Line(NamedTuple):
-    """The numbers of the letters of one error code.
+class CodeCounts(NamedTuple):
+    """The dead letters of one error code, counted.
 
     Attributes:
-        reasons: why letters failed or were quarantined, by code.
-        pending: sent, and not yet seen stored.
+        pending: sent, but not yet stored.
+        reasons: why dead letters failed or were quarantined, by code.
     """
 
     error_code: str
@@ -89,19 +87,19 @@ class Line(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
-    """What became, or would become, of the selected letters.
+class ReplayReport:
+    """What became, or would become, of the selected dead letters.
 
     Attributes:
         dry_run: whether it is a plan.
-        plan_id: of the plan, or of the one that was applied.
+        plan_id: of the plan, made or applied.
         replay_id: None for a plan.
         state: planned; finished, or stopped before all were sent.
         note: why it was stopped, and what to do.
-        recovered: replays whose process had been killed, and that this one has settled.
-        skipped: dead letters that were left out, by reason: those named by id that cannot be
-            replayed, by their status; once applied, those of the plan that changed since.
-        tally: number of letters by their code, outcome, and reason.
+        recovered: killed replays that were ended first.
+        skipped: dead letters that were left out, by reason: in a plan those named by id that cannot be
+            replayed, by status; in a replay those of the plan that have changed since.
+        tally: number of dead letters by error code, outcome, and reason.
         samples: some of those that do not pass.
     """
 
@@ -116,86 +114,63 @@ class Report:
     samples: list[Sample] = field(default_factory=list)
 
     def number(self, outcomes: Iterable[Outcome]) -> int:
-        """How many letters have one of these outcomes."""
+        """How many dead letters have one of these outcomes."""
         wanted = set(outcomes)
-        return sum(number for (_, each, _), number in self.tally.items() if each in wanted)
+        return sum(number for (_, outcome, _), number in self.tally.items() if outcome in wanted)
 
     @property
     def selected(self) -> int:
-        """Letters looked at."""
+        """How many dead letters were checked."""
         return self.tally.total()
 
     @property
     def passed(self) -> int:
-        """Letters that pass; once applied, those whose event is seen stored."""
+        """Those that pass; in a replay, those whose event is stored."""
         return self.number(PASSED)
 
     @property
     def failed(self) -> int:
-        """Letters that were not sent, since they would fail, or were sent and failed again."""
+        """Those that were not sent because they would fail, or were sent and rejected again."""
         return self.number(FAILED)
 
     @property
     def sent(self) -> int:
-        """Letters sent."""
+        """Those that were sent."""
         return self.number(SENT)
 
     @property
     def quarantined(self) -> int:
-        """Letters at the cap of attempts."""
+        """Those at the limit of attempts."""
         return self.number({Outcome.QUARANTINED})
 
     @property
     def pending(self) -> int:
-        """Letters sent whose end is not known yet."""
+        """Those that were sent and have no outcome yet."""
         return self.number({Outcome.SENT})
 
     @property
     def good(self) -> bool:
-        """Whether every selected letter passes, or is seen stored."""
+        """Whether every selected dead letter passes, or is stored."""
         return self.state in ("planned", "finished") and self.passed == self.selected
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[CodeCounts]:
         """The numbers by error code."""
-        found = []
+        lines = []
         for code in sorted({code for code, _, _ in self.tally}):
-            own = Report(dry_run=self.dry_run, tally=self._of(code))
+            tally = Counter({key: number for key, number in self.tally.items() if key[0] == code})
+            own = ReplayReport(dry_run=self.dry_run, tally=tally)
             reasons: Counter[str] = Counter()
             for (_, _, reason), number in own.tally.items():
                 if reason:
                     reasons[reason] += number
-            found.append(
-                Line(
-                    code,
-                    own.selected,
-                    own.passed,
-                    own.failed,
-                    own.quarantined,
-                    own.pending,
-                    dict(sorted(reasons.items())),
-                )
-            )
-        return found
-
-    def _of(self, code: str) -> Counter[tuple[str, Outcome, str]]:
-        return Counter({key: number for key, number in self.tally.items() if key[0] == code})
+            counts = (own.selected, own.passed, own.failed, own.quarantined, own.pending)
+            lines.append(CodeCounts(code, *counts, dict(sorted(reasons.items()))))
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "dry_run": self.dry_run,
-            "plan_id": self.plan_id,
-            "replay_id": self.replay_id,
-            "state": self.state,
-            "note": self.note,
-            "selected": self.selected,
-            "passed": self.passed,
-            "failed": self.failed,
-            "sent": self.sent,
-            "quarantined": self.quarantined,
-            "pending": self.pending,
-            "recovered": self.recovered,
-            "skipped": self.skipped,
+            **{name: getattr(self, name) for name in _FIGURES},
             "codes": [line._asdict() for line in self.lines()],
             "samples": [sample._asdict() for sample in self.samples],
         }
@@ -208,26 +183,26 @@ class Report:
                 f"{self.failed:,} would fail"
             )
             if self.quarantined:
-                text += f", {self.quarantined:,} are at the cap of attempts"
+                text += f", {self.quarantined:,} are at the limit of attempts"
         else:
             text = (
                 f"replay {self.replay_id} of plan {self.plan_id} {self.state}: "
-                f"of {self.selected:,} dead letters {self.sent:,} sent, {self.passed:,} seen stored, "
-                f"{self.number({Outcome.REJECTED}):,} refused again"
+                f"of {self.selected:,} dead letters {self.sent:,} sent, {self.passed:,} stored, "
+                f"{self.number({Outcome.REJECTED}):,} rejected again"
             )
             if self.number({Outcome.FAILS}):
-                text += f", {self.number({Outcome.FAILS}):,} not sent since they would fail"
+                text += f", {self.number({Outcome.FAILS}):,} not sent because they would fail"
             if self.quarantined:
                 text += f", {self.quarantined:,} quarantined"
             if self.pending:
                 text += (
-                    f", {self.pending:,} not seen yet (they are in the topic: `streamflow dlq list "
-                    "--status replaying` shows them until the loader has them)"
+                    f", {self.pending:,} not loaded yet (they are in the topic; `streamflow dlq list "
+                    "--status replaying` shows them until they are loaded)"
                 )
         if self.skipped:
             text += "; left out: " + ", ".join(
                 f"{number:,} {status}" for status, number in sorted(self.skipped.items())
             )
         for replay in self.recovered:
-            text += f"; replay {replay}, which had been killed, is settled"
+            text += f"; killed replay {replay} was recovered"
         return text + (f". {self.note}" if self.note else "")

@@ -1,4 +1,8 @@
-"""Choosing dead letters, and reading them."""
+"""Selecting dead letters and reading them: for lists, for plans and replays, and one in full.
+
+A `Selection` means the same everywhere: dashboard, command line and Dagster job build it with
+`selection_parser.make_selection`, and all queries use the one condition made from it here.
+"""
 
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +20,14 @@ from streamflow.records import OWN_HEADER_PREFIXES, Headers, Origin
 T = TypeVar("T")
 
 PAGE: Final = 500  # dead letters
-_PAGE_BYTES: Final = 32 * 1024 * 1024  # of payload; a single larger one is a page of its own
-_START: Final = 200  # bytes of a payload that a list shows
+_PAGE_BYTES: Final = 32 * 1024 * 1024  # of values; a larger one is a page of its own
+_START: Final = 200  # bytes of a value that a list shows
+_WHOLE: Final = 2**30  # bytes: PostgreSQL stores no larger value
+# The fields of a dead letter that are taken as the database gives them, in that order.
+_PLAIN: Final = (
+    "error_code", "stage", "group_name", "exception", "message", "attempt", "redacted", "status",
+    "failed_at", "appended_at", "loaded_at", "is_read", "key", "value", "size",
+)  # fmt: skip
 
 
 class Status(StrEnum):
@@ -32,19 +42,19 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which dead letters; each filter that is set narrows it.
+    """Which dead letters; all filters that are set must match.
 
     Attributes:
         codes: error codes.
-        since: failed then or later (appended, where a letter does not say when it failed).
-        until: failed before then.
+        since: failed at or after this time (appended, where a dead letter does not say when it failed).
+        until: failed before this time.
         ids: positions of the records that failed.
-        text: contained in the payload or in the message, as it is written; not in headers. Payloads
-            are redacted: an address must be given hashed.
-        loaded_until: loaded then or earlier, by the database's clock: what was there when somebody
-            looked. Rows that were being loaded at that moment may count as either.
+        text: contained in the value or in the message, case-sensitive; headers are not searched.
+            Values are redacted: an address must be given hashed.
+        loaded_until: loaded at or before this time, by the database's clock: what a list read then
+            could show. Rows whose load was not committed yet may count as either.
         statuses: any of these; all when empty.
-        limit: the first so many, by partition and offset of the failed record.
+        limit: at most so many, by partition and offset of the failed record.
     """
 
     codes: tuple[str, ...] = ()
@@ -58,46 +68,71 @@ class Selection:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; filters that are not set are left out."""
-        found = {
+        filters = {
             "codes": list(self.codes),
             "since": self.since.isoformat() if self.since else None,
             "until": self.until.isoformat() if self.until else None,
             "ids": list(map(str, self.ids)),
             "text": self.text,
             "loaded_until": self.loaded_until.isoformat() if self.loaded_until else None,
-            "statuses": [each.value for each in self.statuses],
+            "statuses": [status.value for status in self.statuses],
             "limit": self.limit,
         }
-        return {name: value for name, value in found.items() if value not in (None, [])}
+        return {name: value for name, value in filters.items() if value not in (None, [])}
 
 
-class Letter(NamedTuple):
-    """A dead letter, as a replay needs it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A dead letter in full. Its addresses were hashed before it was written.
 
     Attributes:
-        id: position of the record that failed: the letter's own identity.
+        id: position of the record that failed: the dead letter's own identity.
+        origin: the origin that the record claims. Headers are untrusted.
         identity: the origin under which a replay travels: the claimed one if it is that of another
-            dead letter, else the failed record's own position. Headers are untrusted.
+            dead letter, else `id`.
+        record: position of the dead letter itself.
+        failed_at: None where the dead letter does not say.
         is_read: whether the loader has passed the failed record.
-        headers: those that the record came with, without StreamFlow's own.
-        truncated: what was cut of it, if it was too large.
+        value: at most as many bytes as were asked for.
+        size: of the whole value in bytes; None where there is no value.
+        headers: all of them, in order.
     """
 
     id: Origin
+    origin: Origin
     identity: Origin
+    record: Origin
     error_code: str
+    stage: str
+    group_name: str
+    exception: str
+    message: str
     attempt: int
+    redacted: bool
     status: Status
+    failed_at: datetime | None
+    appended_at: datetime | None
+    loaded_at: datetime
     is_read: bool
     key: bytes | None
     value: bytes | None
+    size: int | None
     headers: Headers
-    truncated: Truncated | None = None
+
+    @property
+    def original_headers(self) -> Headers:
+        """The headers that the record came with, without StreamFlow's own."""
+        return [header for header in self.headers if not header[0].startswith(OWN_HEADER_PREFIXES)]
+
+    @property
+    def truncated(self) -> Truncated | None:
+        """What was cut of the record, if it was too large."""
+        return truncation_of(self.headers)
 
 
-class Summary(NamedTuple):
-    """A dead letter, as a list shows it; times are aware, `size` is the payload's, in bytes, and
-    `start` its first 200 bytes."""
+class DeadLetterSummary(NamedTuple):
+    """A dead letter as a list shows it; `size` is that of the value, in bytes, and `start` its first
+    200 bytes."""
 
     id: Origin
     origin: Origin
@@ -112,19 +147,19 @@ class Summary(NamedTuple):
 
 
 def count(connection: Connection, selection: Selection) -> int:
-    """How many dead letters a selection holds, whatever its limit."""
+    """How many dead letters match, whatever the limit."""
     return sum(counts(connection, selection).values())
 
 
 def counts(
     connection: Connection, selection: Selection, most: int | None = None
 ) -> dict[Status, int]:
-    """How many dead letters of each status a selection holds, whatever its limit.
+    """How many dead letters of each status match, whatever the limit.
 
     Args:
-        connection: where to look.
-        selection: which ones.
-        most: counts no further, so that a large table costs no more than that.
+        connection: to the database.
+        selection: of dead letters.
+        most: stop counting there, to bound the cost of a large table.
     """
     where, values = _conditions(selection)
     query = sql.SQL(
@@ -136,7 +171,7 @@ def counts(
 
 
 def pages(connection: Connection, selection: Selection) -> Iterator[list[Origin]]:
-    """The ids of a selection, in the order of the primary key, a page at a time."""
+    """The ids of the dead letters that match, in the order of the primary key, page by page."""
     where, values = _conditions(selection)
     after: Origin | None = None
     left = selection.limit
@@ -147,7 +182,7 @@ def pages(connection: Connection, selection: Selection) -> Iterator[list[Origin]
                 " AND (source_partition, source_offset, source_topic)"
                 " > (%(after_partition)s, %(after_offset)s, %(after_topic)s)"
             )
-            values |= {f"after_{name}": each for name, each in after._asdict().items()}
+            values |= {f"after_{name}": part for name, part in after._asdict().items()}
         query = sql.SQL(
             "SELECT source_topic, source_partition, source_offset,"
             " coalesce(octet_length(value), 0) FROM dead_letters WHERE {}{}"
@@ -164,31 +199,35 @@ def pages(connection: Connection, selection: Selection) -> Iterator[list[Origin]
 
 
 def within_page(rows: Iterable[tuple[T, int]]) -> list[T]:
-    """As many of these as fit into a page, by the bytes of each; at least one."""
+    """As many rows as fit into a page by their size in bytes; at least one."""
     page: list[T] = []
     size = 0
-    for each, length in rows:
+    for row, length in rows:
         if page and size + length > _PAGE_BYTES:
             break
-        page.append(each)
+        page.append(row)
         size += length
     return page
 
 
-# Whether a claimed origin is one is for the database to know: it is that of a letter too.
-_LETTERS: Final = """
+# Only the database knows whether a claimed origin is one: then a dead letter has it as its id.
+_DEAD_LETTERS: Final = """
 SELECT letter.source_topic, letter.source_partition, letter.source_offset,
        letter.origin_topic, letter.origin_partition, letter.origin_offset,
+       letter.record_topic, letter.record_partition, letter.record_offset,
        EXISTS (SELECT FROM dead_letters AS first
                 WHERE first.source_partition = letter.origin_partition
                   AND first.source_offset = letter.origin_offset
                   AND first.source_topic = letter.origin_topic),
-       letter.error_code, letter.attempt, letter.status,
+       letter.error_code, letter.stage, letter.group_name, letter.exception, letter.message,
+       letter.attempt, letter.redacted, letter.status, letter.failed_at, letter.appended_at,
+       letter.loaded_at,
        EXISTS (SELECT FROM loader_positions AS reached
                 WHERE reached.group_name = %(group)s AND reached.topic = letter.source_topic
                   AND reached.partition = letter.source_partition
                   AND reached.next_offset > letter.source_offset),
-       letter.key, letter.value, letter.headers
+       letter.key, substring(letter.value FOR %(most_bytes)s), octet_length(letter.value),
+       letter.headers
   FROM dead_letters AS letter
  WHERE (source_topic, source_partition, source_offset) IN
        (SELECT * FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))
@@ -202,48 +241,45 @@ def read(
     ids: Sequence[Origin],
     *,
     group: str,
-    statuses: Sequence[Status],
+    statuses: Iterable[Status] = Status,
     lock: bool = False,
-) -> list[Letter]:
-    """Letters by their ids, as far as they have one of these statuses still.
+    most_bytes: int = _WHOLE,
+) -> list[DeadLetter]:
+    """Dead letters by their ids, those that have one of these statuses.
 
     Args:
         connection: in a transaction, if `lock`.
-        ids: of the letters.
+        ids: of the dead letters.
         group: of the loader.
         statuses: others are left out.
-        lock: until the end of the transaction; leaves out what another one has locked.
+        lock: until the end of the transaction; skips rows that another transaction has locked.
+        most_bytes: of each value.
     """
-    values = arrays(ids) | {"group": group, "statuses": [each.value for each in statuses]}
-    query = sql.SQL(_LETTERS) + sql.SQL(" FOR UPDATE OF letter SKIP LOCKED" if lock else "")
-    return [_letter(row) for row in connection.execute(query, values)]
+    values = arrays(ids) | {
+        "group": group,
+        "statuses": [status.value for status in statuses],
+        "most_bytes": most_bytes,
+    }
+    query = sql.SQL(_DEAD_LETTERS) + sql.SQL(" FOR UPDATE OF letter SKIP LOCKED" if lock else "")
+    return [_dead_letter(row) for row in connection.execute(query, values)]
 
 
-def _letter(row: tuple[Any, ...]) -> Letter:
-    source, origin = Origin(*row[:3]), Origin(*row[3:6])
-    is_known, code, attempt, status, is_read, key, value = row[6:13]
-    headers = decoded(row[13])
-    return Letter(
-        source,
-        origin if is_known else source,
-        code,
-        attempt,
-        Status(status),
-        is_read,
-        key,
-        value,
-        [each for each in headers if not each[0].startswith(OWN_HEADER_PREFIXES)],
-        truncation_of(headers),
+def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
+    id_, origin, record = Origin(*row[:3]), Origin(*row[3:6]), Origin(*row[6:9])
+    is_known, *plain, headers = row[9:]
+    fields = dict(zip(_PLAIN, plain, strict=True))
+    return DeadLetter(
+        id=id_,
+        origin=origin,
+        identity=origin if is_known else id_,
+        record=record,
+        headers=[(name, None if held is None else b64decode(held)) for name, held in headers],
+        **fields | {"status": Status(fields["status"])},
     )
 
 
-def decoded(headers: Sequence[Sequence[Any]]) -> Headers:
-    """Headers from the form in which the table keeps them."""
-    return [(str(name), None if value is None else b64decode(value)) for name, value in headers]
-
-
 def statuses_of(connection: Connection, ids: Sequence[Origin]) -> dict[Origin, Status]:
-    """The status of each of these letters; an unknown one is not there."""
+    """The status of each of these dead letters; unknown ids are left out."""
     rows = connection.execute(
         "SELECT source_topic, source_partition, source_offset, status FROM dead_letters"
         " WHERE (source_topic, source_partition, source_offset) IN (SELECT * FROM"
@@ -253,8 +289,8 @@ def statuses_of(connection: Connection, ids: Sequence[Origin]) -> dict[Origin, S
     return {Origin(*row[:3]): Status(row[3]) for row in rows}
 
 
-def summaries(connection: Connection, selection: Selection) -> list[Summary]:
-    """The selected dead letters without their whole payload, the latest first."""
+def summaries(connection: Connection, selection: Selection) -> list[DeadLetterSummary]:
+    """The dead letters that match, newest first, with only the start of each value."""
     where, values = _conditions(selection)
     query = sql.SQL(
         "SELECT source_topic, source_partition, source_offset, origin_topic, origin_partition,"
@@ -264,33 +300,15 @@ def summaries(connection: Connection, selection: Selection) -> list[Summary]:
         " LIMIT %(most)s"
     ).format(where, sql.SQL(_FAILED))
     rows = connection.execute(query, values | {"most": selection.limit, "start": _START})
-    return [Summary(Origin(*row[:3]), Origin(*row[3:6]), *row[6:]) for row in rows]
-
-
-_COLUMNS: Final = (
-    "source_topic", "source_partition", "source_offset", "origin_topic", "origin_partition",
-    "origin_offset", "record_topic", "record_partition", "record_offset", "error_code", "stage",
-    "group_name", "exception", "message", "attempt", "redacted", "failed_at", "appended_at",
-    "loaded_at", "status", "key", "value", "headers",
-)  # fmt: skip
-
-
-def full(connection: Connection, id_: Origin) -> dict[str, Any] | None:
-    """Every column of a letter, by name; None where there is no such letter."""
-    query = sql.SQL(
-        "SELECT {} FROM dead_letters WHERE source_topic = %s AND source_partition = %s"
-        " AND source_offset = %s"
-    ).format(sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)))
-    row = connection.execute(query, id_).fetchone()
-    return None if row is None else dict(zip(_COLUMNS, row, strict=True))
+    return [DeadLetterSummary(Origin(*row[:3]), Origin(*row[3:6]), *row[6:]) for row in rows]
 
 
 def arrays(ids: Sequence[Origin]) -> dict[str, Any]:
     """Ids as the parameters of an ``unnest``."""
     return {
-        "topics": [each.topic for each in ids],
-        "partitions": [each.partition for each in ids],
-        "offsets": [each.offset for each in ids],
+        "topics": [id_.topic for id_ in ids],
+        "partitions": [id_.partition for id_ in ids],
+        "offsets": [id_.offset for id_ in ids],
     }
 
 
@@ -300,25 +318,25 @@ _FAILED: Final = "coalesce(failed_at, appended_at, loaded_at)"
 
 def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
     """The WHERE of a selection, and its parameters."""
-    found: list[sql.Composable] = [sql.SQL("true")]
+    conditions: list[sql.Composable] = [sql.SQL("true")]
     values: dict[str, Any] = {}
     if len(selection.statuses) == 1:  # an equation lets the index give the order as well
-        found.append(sql.SQL("status = %(status)s"))
+        conditions.append(sql.SQL("status = %(status)s"))
         values["status"] = selection.statuses[0].value
     elif selection.statuses:
-        found.append(sql.SQL("status = ANY(%(statuses)s)"))
-        values["statuses"] = [each.value for each in selection.statuses]
+        conditions.append(sql.SQL("status = ANY(%(statuses)s)"))
+        values["statuses"] = [status.value for status in selection.statuses]
     if selection.codes:
-        found.append(sql.SQL("error_code = ANY(%(codes)s)"))
+        conditions.append(sql.SQL("error_code = ANY(%(codes)s)"))
         values["codes"] = list(selection.codes)
     if selection.since is not None:
-        found.append(sql.SQL(_FAILED) + sql.SQL(" >= %(since)s"))
+        conditions.append(sql.SQL(_FAILED) + sql.SQL(" >= %(since)s"))
         values["since"] = selection.since
     if selection.until is not None:
-        found.append(sql.SQL(_FAILED) + sql.SQL(" < %(until)s"))
+        conditions.append(sql.SQL(_FAILED) + sql.SQL(" < %(until)s"))
         values["until"] = selection.until
     if selection.ids:
-        found.append(
+        conditions.append(
             sql.SQL(
                 "(source_topic, source_partition, source_offset) IN (SELECT * FROM"
                 " unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))"
@@ -326,7 +344,7 @@ def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
         )
         values |= arrays(selection.ids)
     if selection.text is not None:
-        found.append(
+        conditions.append(
             sql.SQL(
                 "(position(%(text)s IN value) > 0"
                 " OR position(%(text)s IN convert_to(message, 'UTF8')) > 0)"
@@ -334,6 +352,6 @@ def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
         )
         values["text"] = selection.text.encode()
     if selection.loaded_until is not None:
-        found.append(sql.SQL("loaded_at <= %(loaded_until)s"))
+        conditions.append(sql.SQL("loaded_at <= %(loaded_until)s"))
         values["loaded_until"] = selection.loaded_until
-    return sql.SQL(" AND ").join(found), values
+    return sql.SQL(" AND ").join(conditions), values

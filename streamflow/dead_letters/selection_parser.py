@@ -1,4 +1,4 @@
-"""From what a user types, on the command line or in Dagster's launchpad, to a selection."""
+"""Parses what a user types (command line, Dagster's launchpad, dashboard) into a selection."""
 
 import re
 from collections.abc import Sequence
@@ -31,28 +31,28 @@ def make_selection(
     """A selection from texts.
 
     Args:
-        hasher: payloads are redacted, so an address in `text` is looked for by its hash; and the
-            selection, which is written down, holds none.
+        hasher: values are redacted, so an address in `text` is searched by its hash, and the selection,
+            which is stored, holds no address.
         codes: error codes.
-        since: a time (ISO 8601; UTC where it has no zone), or so long ago: 90s, 15m, 2h, 7d.
+        since: a time (ISO 8601, UTC by default) or an age: 90s, 15m, 2h, 7d.
         until: the same.
         ids: as ``topic/partition/offset`` of the failed record.
-        text: contained in the payload or in the message, as it is written; not in headers.
-        statuses: of the letters; any when empty.
-        loaded_until: loaded then or earlier; written as `since`.
-        limit: the first so many.
-        now: what "ago" is counted from; the present by default.
+        text: contained in the value or in the message, case-sensitive; not in headers.
+        statuses: of the dead letters; any when empty.
+        loaded_until: loaded at or before this time; written as `since`.
+        limit: at most so many.
+        now: the time that an age is relative to; the present by default.
 
     Raises:
-        UsageError: one of them has not that form.
+        UsageError: one of them is malformed.
     """
     now = now or datetime.now(UTC)
     wrong = [code for code in codes if not _CODE.fullmatch(code)]
     if wrong:
-        raise UsageError(f"{wrong[0]!r} is no error code: they look like SCHEMA_VIOLATION")
-    unknown = [each for each in statuses if each not in set(Status)]
+        raise UsageError(f"{wrong[0]!r} is not an error code: they look like SCHEMA_VIOLATION")
+    unknown = [status for status in statuses if status not in set(Status)]
     if unknown:
-        raise UsageError(f"{unknown[0]!r} is no status: choose from {', '.join(Status)}")
+        raise UsageError(f"{unknown[0]!r} is not a status: choose from {', '.join(Status)}")
     if limit is not None and limit < 1:
         raise UsageError("the limit must be at least 1")
     selection = Selection(
@@ -66,38 +66,37 @@ def make_selection(
         limit=limit,
     )
     if selection.since and selection.until and selection.since >= selection.until:
-        raise UsageError("nothing can lie between these times: since is not before until")
+        raise UsageError("no time is in that range: since is not before until")
     return selection
 
 
 def _encoded(text: str) -> bytes:
-    """The text as payloads would hold it; PostgreSQL, which keeps it, takes no NUL."""
+    """The text as values hold it; PostgreSQL stores no NUL in a selection."""
     try:
-        found = text.encode()
+        if "\0" not in text:
+            return text.encode()
     except UnicodeEncodeError:
-        found = b"\0"
-    if b"\0" in found:
-        raise UsageError("the text to look for must be valid UTF-8 without NUL characters")
-    return found
+        pass
+    raise UsageError("the text to search for must be valid UTF-8 without NUL characters")
 
 
 def parse_id(text: str) -> Origin:
     """The id of a dead letter.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not one.
     """
-    found = Origin.parse(text.encode("utf-8", "replace"))
-    if found is None:
+    id_ = Origin.parse(text.encode("utf-8", "replace"))
+    if id_ is None:
         raise UsageError(
-            f"{text!r} is no id of a dead letter: they look like user-events/0/17, topic, partition "
-            "and offset of the failed record, as `streamflow dlq list` shows them"
+            f"{text!r} is not the id of a dead letter: they look like user-events/0/17, topic, "
+            "partition and offset of the failed record, as `streamflow dlq list` shows them"
         )
-    return found
+    return id_
 
 
 def parse_time(text: str, now: datetime) -> datetime:
-    """A time, or one so long before `now`.
+    """A time, given as such or as an age before `now`.
 
     Raises:
         UsageError: it is neither.
@@ -110,6 +109,6 @@ def parse_time(text: str, now: datetime) -> datetime:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text!r} is no time: write 2026-03-01T12:00:00Z, 2026-03-01, or so long ago as 90s, "
+            f"{text!r} is not a time: write 2026-03-01T12:00:00Z, 2026-03-01, or an age such as 90s, "
             "15m, 2h or 7d"
         ) from None

@@ -1,19 +1,19 @@
-"""What replays do to the database: intent before deed, and each record's outcome.
+"""The state of replays in the database: each step is recorded before it is taken.
 
-A letter's life here: claimed (``replaying``, its record ``planned``), ``prepared`` once its position
-in Kafka is known but not committed, ``sent`` once it is, and then what the loader tells: ``stored``,
-``duplicate`` or ``rejected``. Whatever a killed replay left in the first two is decided by `resolve`.
+A dead letter is claimed (status ``replaying``, outcome ``planned``), ``prepared`` once its position in
+Kafka is known but not committed, and ``sent`` once it is committed. Then the loader's tables say
+``stored``, ``duplicate`` or ``rejected``. `resolve` ends what a killed replay left in the first two.
 """
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from psycopg.types.json import Jsonb
 
-from streamflow.dead_letters.plan_store import Plan
-from streamflow.dead_letters.select import Status
+from streamflow.dead_letters.plan_store import ReplayPlan
+from streamflow.dead_letters.select import Status, arrays
 from streamflow.postgres.connections import Connection
 from streamflow.records import Origin
 
@@ -21,7 +21,7 @@ _LOCKS: Final = 0x5F11  # the first half of the advisory locks' keys
 
 
 class Outcome(StrEnum):
-    """What became of a letter in a replay."""
+    """What became of a dead letter in a replay."""
 
     PASSES = "passes"  # in a plan only
     PLANNED = "planned"
@@ -35,20 +35,19 @@ class Outcome(StrEnum):
     NOT_SENT = "not_sent"
 
 
-class Running(NamedTuple):
-    """A replay that has begun."""
+class RunningReplay(NamedTuple):
+    """A replay whose end is not recorded yet."""
 
     id: int
     transactional_id: str
 
 
 class Claim(NamedTuple):
-    """What a replay means to do with a letter.
+    """What a replay is about to do with a dead letter.
 
     Attributes:
-        id: of the letter.
-        status: that it had.
-        attempt: that it is sent as.
+        status: the present one.
+        attempt: of the record that is sent.
         outcome: planned, fails or quarantined.
         code: why it is not sent.
         message: the same in words.
@@ -62,8 +61,8 @@ class Claim(NamedTuple):
     message: str = ""
 
 
-class Entry(NamedTuple):
-    """A line of a letter's history."""
+class HistoryEntry(NamedTuple):
+    """What one replay did with a dead letter."""
 
     replay_id: int
     requested_by: str
@@ -79,9 +78,9 @@ def begin(
     *,
     transactional_id: str,
     requested_by: str,
-    plan: Plan,
-) -> Running:
-    """Writes down that a plan is being applied, and locks that for as long as this connection lives."""
+    plan: ReplayPlan,
+) -> RunningReplay:
+    """Records that a plan is being applied; the replay stays locked until this connection closes."""
     with connection.transaction():
         row = connection.execute(
             "INSERT INTO replays (transactional_id, requested_by, selection, options, plan_id)"
@@ -89,13 +88,13 @@ def begin(
             [transactional_id, requested_by, Jsonb(plan.selection), Jsonb(plan.options), plan.id],
         ).fetchone()
         assert row is not None  # noqa: S101 (RETURNING of one row)
-        # Before others can see the row: whoever sees it unlocked takes it for killed.
+        # Before the row is visible: a running replay without its lock counts as killed.
         connection.execute("SELECT pg_advisory_lock(%s, %s)", [_LOCKS, row[0]])
-    return Running(*row)
+    return RunningReplay(*row)
 
 
 def finish(connection: Connection, replay_id: int, state: str, note: str) -> None:
-    """Writes down how a replay ended, and lets go of it."""
+    """Records how a replay ended, and unlocks it."""
     connection.execute(
         "UPDATE replays SET state = %s, note = %s, finished_at = now() WHERE id = %s",
         [state, note, replay_id],
@@ -103,16 +102,16 @@ def finish(connection: Connection, replay_id: int, state: str, note: str) -> Non
     unlock(connection, replay_id)
 
 
-def running(connection: Connection) -> list[Running]:
-    """The replays that have not ended, the killed ones among them."""
+def running(connection: Connection) -> list[RunningReplay]:
+    """The replays whose end is not recorded: those that run, and those that were killed."""
     rows = connection.execute(
         "SELECT id, transactional_id FROM replays WHERE state = 'running' ORDER BY id"
     )
-    return [Running(*row) for row in rows]
+    return [RunningReplay(*row) for row in rows]
 
 
 def try_lock(connection: Connection, replay_id: int) -> bool:
-    """Takes a running replay over if the process that ran it is gone."""
+    """Locks a replay whose process is gone; False if it still runs or has ended."""
     row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCKS, replay_id]).fetchone()
     if not row or not row[0]:
         return False
@@ -125,35 +124,26 @@ def try_lock(connection: Connection, replay_id: int) -> bool:
 
 
 def unlock(connection: Connection, replay_id: int) -> None:
-    """Lets go of a replay."""
+    """Releases the lock of `try_lock`."""
     connection.execute("SELECT pg_advisory_unlock(%s, %s)", [_LOCKS, replay_id])
 
 
 def claim(connection: Connection, replay_id: int, claims: Sequence[Claim]) -> None:
-    """Writes down what is meant for letters that this transaction has locked."""
+    """Records what will be done with dead letters that this transaction has locked."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO replay_records (replay_id, source_topic, source_partition, source_offset,"
             " letter_status, attempt, outcome, code, message)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    replay_id,
-                    *each.id,
-                    each.status,
-                    each.attempt,
-                    each.outcome,
-                    each.code,
-                    each.message,
-                )
-                for each in claims
-            ],
+            [(replay_id, *claimed.id, *claimed[1:]) for claimed in claims],
         )
     for outcome, status in (
         (Outcome.PLANNED, Status.REPLAYING),
         (Outcome.QUARANTINED, Status.QUARANTINED),
     ):
-        _set_status(connection, [each.id for each in claims if each.outcome is outcome], status)
+        _set_status(
+            connection, [claimed.id for claimed in claims if claimed.outcome is outcome], status
+        )
 
 
 def _set_status(connection: Connection, ids: Sequence[Origin], status: Status) -> None:
@@ -161,14 +151,14 @@ def _set_status(connection: Connection, ids: Sequence[Origin], status: Status) -
         connection.execute(
             "UPDATE dead_letters SET status = %s WHERE (source_topic, source_partition,"
             " source_offset) IN (SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[]))",
-            [status, *_columns(ids)],
+            [status, *arrays(ids).values()],
         )
 
 
 def prepare(
     connection: Connection, replay_id: int, ids: Sequence[Origin], positions: Sequence[Origin]
 ) -> None:
-    """Writes down where letters were produced to, before Kafka commits that."""
+    """Records where dead letters were produced to, before Kafka commits."""
     connection.execute(
         "UPDATE replay_records AS kept SET outcome = 'prepared', topic = at.topic,"
         ' partition = at.partition, "offset" = at.start, updated_at = now()'
@@ -178,12 +168,12 @@ def prepare(
         " AND kept.source_topic = at.source_topic"
         " AND kept.source_partition = at.source_partition"
         " AND kept.source_offset = at.source_offset",
-        [*_columns(ids), *_columns(positions), replay_id],
+        [*arrays(ids).values(), *arrays(positions).values(), replay_id],
     )
 
 
 def confirm(connection: Connection, replay_id: int) -> None:
-    """Writes down that Kafka has committed what was prepared."""
+    """Records that Kafka has committed what was prepared."""
     connection.execute(
         "UPDATE replay_records SET outcome = 'sent', updated_at = now()"
         " WHERE replay_id = %s AND outcome = 'prepared'",
@@ -192,7 +182,7 @@ def confirm(connection: Connection, replay_id: int) -> None:
 
 
 def unconfirmed(connection: Connection, replay_id: int) -> list[Origin | None]:
-    """Where the records lie whose sending has no known end; None for those without a position."""
+    """Positions of the records that Kafka may or may not have committed; None where not produced."""
     rows = connection.execute(
         'SELECT topic, partition, "offset" FROM replay_records'
         " WHERE replay_id = %s AND outcome IN ('planned', 'prepared')",
@@ -204,12 +194,12 @@ def unconfirmed(connection: Connection, replay_id: int) -> list[Origin | None]:
 def resolve(
     connection: Connection, replay_id: int, committed: Collection[Origin], note: str
 ) -> None:
-    """Ends a killed replay: what Kafka has is sent, all else goes back to where it was.
+    """Ends a killed replay: what Kafka has committed is sent, all else gets its old status back.
 
     Args:
         connection: holds the replay's lock.
         replay_id: of the killed replay.
-        committed: positions of it that Kafka has.
+        committed: positions of its records that Kafka has committed.
         note: why it ended.
     """
     with connection.transaction():
@@ -217,7 +207,7 @@ def resolve(
             "UPDATE replay_records SET outcome = 'sent', updated_at = now()"
             " WHERE replay_id = %s AND outcome = 'prepared' AND (topic, partition, \"offset\") IN"
             " (SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[]))",
-            [replay_id, *_columns(list(committed))],
+            [replay_id, *arrays(list(committed)).values()],
         )
         connection.execute(
             "WITH undone AS (UPDATE replay_records SET outcome = 'not_sent', topic = NULL,"
@@ -237,7 +227,7 @@ def resolve(
         )
 
 
-# What the loader has made of each record that was sent, by the record's own position.
+# What the loader did with each record that was sent, by the record's position.
 _SETTLE: Final = """
 WITH waiting AS (
     SELECT replay_id, source_topic, source_partition, source_offset, topic, partition,
@@ -299,19 +289,18 @@ SELECT count(*) FROM settled
 
 
 def settle(connection: Connection) -> int:
-    """Brings the outcomes of what any replay has sent, and the statuses of the letters, up to what
-    the loader knows; returns how many outcomes were found.
+    """Updates outcomes of sent records, and statuses of their dead letters, from the loader's tables.
+    Returns the number of new outcomes.
 
-    The letter of a replay that was refused is superseded: the new letter, with one attempt more,
-    stands for its event now, open or, at the cap, quarantined. Safe to repeat, and for several at
-    once.
+    A dead letter whose replay was rejected is superseded by the new dead letter, which has one attempt
+    more and is open or, at the limit of attempts, quarantined. Idempotent; safe to run concurrently.
     """
     row = connection.execute(_SETTLE).fetchone()
     return int(row[0]) if row else 0
 
 
 def outcomes(connection: Connection, replay_id: int) -> list[tuple[str, Outcome, str, int]]:
-    """How many of a replay's letters became what: the letter's code, outcome, reason, number."""
+    """A replay's dead letters: error code, outcome, reason, number."""
     rows = connection.execute(
         "SELECT letter.error_code, kept.outcome, kept.code, count(*) FROM replay_records AS kept"
         " JOIN dead_letters AS letter USING (source_topic, source_partition, source_offset)"
@@ -324,7 +313,7 @@ def outcomes(connection: Connection, replay_id: int) -> list[tuple[str, Outcome,
 def samples(
     connection: Connection, replay_id: int, most: int
 ) -> list[tuple[Origin, str, str, str]]:
-    """Some of a replay's letters that did not pass, of each kind: id, code, reason, message."""
+    """Some dead letters of each kind that did not pass: id, error code, reason, message."""
     rows = connection.execute(
         "SELECT source_topic, source_partition, source_offset, error_code, code, why FROM"
         " (SELECT source_topic, source_partition, source_offset, letter.error_code, kept.code,"
@@ -338,26 +327,17 @@ def samples(
     return [(Origin(*row[:3]), *row[3:]) for row in rows]
 
 
-def pending(connection: Connection, replay_id: int) -> int:
-    """How many of a replay's records are sent, and not yet seen to have become something."""
+def count(connection: Connection, replay_id: int, outcome: Outcome) -> int:
+    """How many of a replay's records have this outcome now."""
     row = connection.execute(
-        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = 'sent'",
-        [replay_id],
+        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = %s",
+        [replay_id, outcome],
     ).fetchone()
     return int(row[0]) if row else 0
 
 
-def rejected(connection: Connection, replay_id: int) -> int:
-    """How many of a replay's records were refused again."""
-    row = connection.execute(
-        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = 'rejected'",
-        [replay_id],
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
-def history(connection: Connection, id_: Origin) -> list[Entry]:
-    """What replays did with a letter, the first one first."""
+def history(connection: Connection, id_: Origin) -> list[HistoryEntry]:
+    """What replays did with a dead letter, oldest first."""
     rows = connection.execute(
         "SELECT replay_id, requested_by, outcome, attempt, code,"
         " topic || '/' || partition || '/' || \"offset\", updated_at FROM replay_records"
@@ -365,12 +345,4 @@ def history(connection: Connection, id_: Origin) -> list[Entry]:
         " AND source_offset = %s ORDER BY replay_id",
         id_,
     )
-    return [Entry(*row) for row in rows]
-
-
-def _columns(ids: Sequence[Origin]) -> list[list[Any]]:
-    return [
-        [each.topic for each in ids],
-        [each.partition for each in ids],
-        [each.offset for each in ids],
-    ]
+    return [HistoryEntry(*row) for row in rows]

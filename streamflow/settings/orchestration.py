@@ -20,11 +20,11 @@ _tables = group("Dagster: rollups and retention")
 class OrchestrationSettings(AlertSettings):
     """Everything that can be configured, with what only Dagster needs."""
 
-    sensor_seconds: int = _sensors(30, "seconds between two looks of a sensor", ge=1)
+    sensor_seconds: int = _sensors(30, "seconds between two evaluations of a sensor", ge=1)
     drain_lag: int = _sensors(10_000, "offsets of lag that start a drain", ge=1)
     drain_seconds: float = _sensors(600.0, "seconds that one drain may take", gt=0)
     request_attempts: int = _sensors(
-        3, "failed runs in a row before a sensor asks only once an hour", ge=1
+        3, "failed runs in a row after which a sensor requests only one per hour", ge=1
     )
     dagster_hosts: HostNames = _web(
         (),
@@ -32,8 +32,8 @@ class OrchestrationSettings(AlertSettings):
         "comma-separated",
     )
 
-    quality_cron: str = _checks("*/5 * * * *", "when the checks run, as cron writes it")
-    audit_patience: float = _checks(15.0, "seconds to let the workers catch up", ge=0)
+    quality_cron: str = _checks("*/5 * * * *", "when the checks run, as a cron expression")
+    audit_patience: float = _checks(15.0, "seconds to wait for the workers to catch up", ge=0)
     audit_records: int = _checks(
         2_000_000, "records above which only those are audited that came since the last proof", ge=0
     )
@@ -49,9 +49,15 @@ class OrchestrationSettings(AlertSettings):
         2_000_000, "offsets up to which a topic's records are counted one by one", ge=0
     )
 
-    burst_failures: int = _tables(5, "failed logins of one user that are a burst", ge=2)
-    burst_failures_overall: int = _tables(20, "failed logins of all users that are a burst", ge=2)
-    burst_minutes: int = _tables(5, "minutes within which they are", ge=1)
+    burst_failures: int = _tables(
+        5, "example stream: failed logins of one user that are a burst", ge=2
+    )
+    burst_failures_overall: int = _tables(
+        20, "example stream: failed logins of all users together that are a burst", ge=2
+    )
+    burst_minutes: int = _tables(
+        5, "example stream: minutes within which these logins are a burst", ge=1
+    )
     rollup_start: datetime = _tables(
         datetime.fromisoformat("2026-01-01T00:00:00+00:00"), "first hour of the hourly rollup"
     )

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     state_dir: UserPath = _where(
         Path(".streamflow"), "folder for the broker's log, the database, logs and pid files"
     )
-    host: str = _where("127.0.0.1", "address on which everything of ours listens")
+    host: str = _where("127.0.0.1", "address that all parts listen on")
     port_offset: int = _where(
         0, "added to every default port: several stacks on one machine", ge=0, le=50_000
     )
@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     )
     prefix: str = _where(
         "",
-        "put before the name of every topic and group, to share a cluster",
+        "prefix of every topic and group, to share a cluster",
         pattern=r"^[A-Za-z0-9._-]*$",
     )
 
@@ -104,29 +104,26 @@ class Settings(BaseSettings):
         ("streamflow.streams.user_events:USER_EVENTS",),
         "the streams, as `module:NAME`, comma-separated",
     )
-    repairs: Texts = _streams(
-        (), "modules with repairs of your own for `dlq replay`, comma-separated"
-    )
+    repairs: Texts = _streams((), "modules with your own repairs for `dlq replay`, comma-separated")
     pii_key: SecretStr | None = _streams(
         None,
-        "key of HMAC-SHA-256 for addresses; without it they are hashed with bare SHA-256, which can "
-        "be guessed",
+        "key for hashing addresses with HMAC-SHA-256; without it they are hashed with plain SHA-256, "
+        "which can be guessed",
     )
 
     signing_key: SecretStr | None = _streams(
         None,
-        "key with which workers sign the records that they derive, at least 16 characters, the same for "
-        "all workers",
+        "key with which workers sign derived records, at least 16 characters, the same for all workers",
         shown="in the database",
         min_length=16,
     )
 
     stall_seconds: float = _workers(
-        30.0, "seconds after which a loop or call that hangs ends its worker", ge=5
+        30.0, "seconds after which a worker with a hanging loop or call exits", ge=5
     )
     health_hosts: HostNames = _workers(
         (),
-        "names with a dot under which `/health`, `/ready` and `/metrics` are asked for, comma-separated",
+        "host names with a dot that serve `/health`, `/ready` and `/metrics`, comma-separated",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = _logs("info", "least severe event")
@@ -138,7 +135,7 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: str = _kafka("SCRAM-SHA-512", "SASL mechanism")
     kafka_sasl_username: str | None = _kafka(None, "user, for SASL")
     kafka_sasl_password: SecretStr | None = _kafka(None, "password, for SASL")
-    kafka_ssl_ca: UserPath | None = _kafka(None, "file with the certificates of authorities (PEM)")
+    kafka_ssl_ca: UserPath | None = _kafka(None, "file with CA certificates (PEM)")
     kafka_ssl_certificate: UserPath | None = _kafka(
         None, "file with the client's certificate (PEM)"
     )
@@ -150,7 +147,7 @@ class Settings(BaseSettings):
         1, "replicas of each topic; 3 with three embedded brokers", ge=1
     )
     kafka_min_isr: int = _kafka(
-        1, "in-sync replicas that a write needs; 2 with three embedded brokers", ge=1
+        1, "minimum in-sync replicas for a write; 2 with three embedded brokers", ge=1
     )
 
     dagster_url: str | None = _dagster(
@@ -173,7 +170,7 @@ class Settings(BaseSettings):
     )
     bridge_token: SecretStr | None = _bridge(
         None,
-        "asked of clients as `auth.token` or `Authorization: Bearer …`; never taken from the query, "
+        "token that clients send as `auth.token` or `Authorization: Bearer …`; never in the query, "
         "which proxies log",
     )
     bridge_origins: Texts = _bridge(
@@ -182,10 +179,12 @@ class Settings(BaseSettings):
         "origin",
         shown="the bridge's own",
     )
-    bridge_queue: int = _bridge(50_000, "records that a client may be behind", ge=1)
+    bridge_queue: int = _bridge(50_000, "records that a client may lag behind", ge=1)
     bridge_history: int = _bridge(1_000, "records of each topic that are kept for `last`", ge=0)
 
-    breaker_window: int = _breaker(10_000, "records that the ratio is taken of", ge=1)
+    breaker_window: int = _breaker(
+        10_000, "number of records that the ratio is computed over", ge=1
+    )
     breaker_ratio: float = _breaker(
         0.9, "share of rejected records among them that opens the breaker", gt=0, le=1
     )

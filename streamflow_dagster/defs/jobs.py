@@ -6,7 +6,7 @@ import dagster as dg
 
 from streamflow_dagster.catalog import Catalog
 from streamflow_dagster.defs.retention import KEY as EVENTS_RETENTION
-from streamflow_dagster.defs.rollups import ACTIVE_USERS, BURSTS, CAUSES, HOURLY
+from streamflow_dagster.defs.rollups import CAUSES, HOURLY, daily_rollups, rollup_key
 
 # Dagster does not export the type of a job that is a selection.
 Job = Any
@@ -22,6 +22,7 @@ RETENTION: Final = "drop_expired_days"
 def jobs(catalog: Catalog) -> list[Job]:
     """All jobs. Those that sensors and schedules start run no checks: checks have a schedule."""
     tables = [entry.key for entry in catalog.tables]
+    daily = [rollup_key(rollup.table) for rollup, _ in daily_rollups(catalog.streams)]
     return [
         dg.define_asset_job(
             QUALITY,
@@ -30,12 +31,12 @@ def jobs(catalog: Catalog) -> list[Job]:
         ),
         _of(DRAIN, tables, "Loads tables up to where their topics end now."),
         _of(TRIAGE, [CAUSES], "Counts dead letters by cause."),
-        _of(DAILY, [ACTIVE_USERS, BURSTS, CAUSES], "Rollups of days with newly loaded rows."),
+        _of(DAILY, [*daily, CAUSES], "Rollups of days with newly loaded rows."),
         _of(HOURS, [HOURLY], "Rollup of one hour, or of a range of them."),
         _of(RETENTION, [EVENTS_RETENTION], "Drops days of events past their age."),
     ]
 
 
-def _of(name: str, keys: list[dg.AssetKey], tells: str) -> Job:
+def _of(name: str, keys: list[dg.AssetKey], description: str) -> Job:
     selection = dg.AssetSelection.assets(*keys).without_checks()
-    return dg.define_asset_job(name, selection, description=tells)
+    return dg.define_asset_job(name, selection, description=description)

@@ -1,4 +1,4 @@
-"""The job ``replay_dead_letters``: the same replay as `streamflow dlq replay`, from the launchpad."""
+"""The job ``replay_dead_letters``: the same as `streamflow dlq replay`, from Dagster's launchpad."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -7,85 +7,88 @@ import dagster as dg
 from pydantic import Field
 
 from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
-from streamflow.dead_letters.report import Options, Report
+from streamflow.dead_letters.report import ReplayOptions, ReplayReport
 from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import UsageError
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import load_settings
 
+_FIGURES: Final = (
+    "state", "selected", "passed", "failed", "sent", "quarantined", "pending",
+)  # fmt: skip
 DEAD_LETTERS: Final = dg.AssetKey(["postgres", "dead_letters"])
 
 
 class ReplayConfig(dg.Config):
-    """What to replay, and how. Filters that are set must all hold; without any, it is every open
-    dead letter. With `plan_id` only `dry_run` and `requested_by` count. Dagster keeps this
-    configuration: write no clear-text address into it."""
+    """What to replay, and how. All filters that are set must match; without any, every open dead letter
+    does. With `plan_id`, set only `dry_run` and `requested_by`. Dagster stores this configuration: do
+    not write clear-text addresses into it."""
 
     plan_id: int | None = Field(
         default=None,
-        description="Apply this plan, as a dry run has told its id: just its dead letters, with its "
-        "options. It goes with `dry_run: false`, and with no filter or option.",
+        description="Apply this plan, with its dead letters and options. A dry run reports the id. "
+        "Needs `dry_run: false`, and no filters or options.",
     )
     error_codes: list[str] = Field(
         default=[],
-        description="Only letters with one of these codes, such as SCHEMA_VIOLATION.",
+        description="Only dead letters with one of these codes, such as SCHEMA_VIOLATION.",
     )
     since: str | None = Field(
         default=None,
-        description="Only what failed then or later: a time such as 2026-03-01T12:00:00Z, or so long "
-        "ago as 15m, 2h or 7d.",
+        description="Only what failed at or after this time: 2026-03-01T12:00:00Z, or an age such as "
+        "15m, 2h or 7d.",
     )
     until: str | None = Field(
-        default=None, description="Only what failed before then; written as `since`."
+        default=None, description="Only what failed before this time; written as `since`."
     )
     ids: list[str] = Field(
         default=[],
-        description="Only these letters, by topic/partition/offset of the failed record, such as "
+        description="Only these dead letters, by topic/partition/offset of the failed record, such as "
         "user-events/0/17.",
     )
     text: str | None = Field(
         default=None,
-        description="Only letters whose payload or message contains this text, as it is written. "
-        "Payloads hold addresses as hashes: give the hash.",
+        description="Only dead letters with this text in the value or the message, case-sensitive. "
+        "Values hold addresses as hashes: give the hash.",
     )
     loaded_until: str | None = Field(
         default=None,
-        description="Only what the loader had loaded by then; written as `since`. The dashboard "
-        "plans by it what its list has shown.",
+        description="Only what was loaded by this time; written as `since`. The dashboard uses it to "
+        "plan exactly what its list shows.",
     )
     limit: int | None = Field(
-        default=None, description="The first so many letters, by partition and offset."
+        default=None, description="At most so many dead letters, by partition and offset."
     )
     dry_run: bool = Field(
         default=True,
-        description="Only make a plan: tell what would pass and what would fail, and its id. Set it "
-        "to false to send what would pass, of the plan in `plan_id` or of a new one.",
+        description="Only make a plan: report what would pass and what would fail. Set it to false to "
+        "send what would pass, of the plan in `plan_id` or of a new one.",
     )
     repairs: list[str] = Field(
         default=[],
-        description="Functions that mend each letter first, in this order: hash_address, "
+        description="Repairs to apply to each dead letter first, in this order: hash_address, "
         "coerce_numbers, add_zone, or your own from the modules in STREAMFLOW_REPAIRS.",
     )
     canary: int = Field(
         default=10,
-        description="Letters to send first, and to see stored before any other; 0 for none. One "
-        "that fails stops the replay.",
+        description="Dead letters to send first; the rest is sent once these are stored. 0 for none. "
+        "If one fails, the replay stops.",
     )
-    rate: float = Field(default=500.0, description="Letters a second, at most.")
+    rate: float = Field(default=500.0, description="Dead letters per second, at most.")
     max_attempts: int = Field(
-        default=3, description="A letter that was replayed so often is quarantined instead."
+        default=3, description="Quarantine dead letters that were replayed so often."
     )
     force: bool = Field(
         default=False,
-        description="Replay quarantined letters as well; they must be named in `ids`.",
+        description="Replay quarantined dead letters too; they must be named in `ids`.",
     )
     requested_by: str | None = Field(
-        default=None, description="Who wants it, for the record; this run by default."
+        default=None, description="Who requested it, for the history; this run by default."
     )
 
-    def options(self) -> Options:
-        """How to replay."""
-        return Options(
+    def options(self) -> ReplayOptions:
+        """The options of the replay."""
+        return ReplayOptions(
             repairs=tuple(self.repairs),
             canary=self.canary,
             rate=self.rate,
@@ -94,34 +97,34 @@ class ReplayConfig(dg.Config):
         )
 
     def require_plan_alone(self) -> None:
-        """Checks that nothing beside a plan says what to replay, or how.
+        """Checks that no filter or option is combined with `plan_id`.
 
         Raises:
-            UsageError: something does, or it is to be a dry run.
+            UsageError: one is, or it is a dry run.
         """
         if self.dry_run:
-            raise UsageError("a plan is applied with dry_run: false; without plan_id one is made")
+            raise UsageError("plan_id needs dry_run: false; leave plan_id out to make a plan")
         with_plan = {"plan_id", "dry_run", "requested_by"}
         for name, field in type(self).model_fields.items():
             if name not in with_plan and getattr(self, name) != field.default:
                 raise UsageError(
-                    f"{name} cannot go with plan_id: a plan has its dead letters and options; for "
-                    "others make a new plan"
+                    f"{name} cannot be combined with plan_id: a plan has its own dead letters and "
+                    "options; make a new plan for others"
                 )
 
 
 @dg.op(
     name="replay",
     description="Plans a replay of dead letters, or applies it.",
-    out=dg.Out(dict, description="The plan, or what the replay came to."),
+    out=dg.Out(dict, description="The plan, or the result of the replay."),
 )
 def replay_op(
     context: dg.OpExecutionContext, config: ReplayConfig
 ) -> Iterator[dg.AssetObservation | dg.Output[dict[str, Any]]]:
-    """Replays, reports on the asset of the dead letters, and fails where letters do.
+    """Replays, reports on the asset of the dead letters, and fails if a dead letter does.
 
-    Ended from Dagster half-way, it is taken back to where Kafka and the database agree; launch it
-    again for what is left.
+    If the run is terminated, the replay is rolled back to what Kafka has committed; launch it again for
+    the rest.
     """
     settings = load_settings()
     streams = load_streams(settings)
@@ -157,7 +160,7 @@ def replay_op(
             )
     context.log.info(report.summary())
     metadata = metadata_of(report)
-    # Yielded, since an event that is only logged is lost when the op fails.
+    # Yielded, because an event that is only logged is lost when the op fails.
     yield dg.AssetObservation(DEAD_LETTERS, description=report.summary(), metadata=metadata)
     if not report.dry_run and not report.good:
         raise dg.Failure(report.summary(), metadata=metadata, allow_retries=False)
@@ -167,38 +170,28 @@ def replay_op(
 @dg.job(
     name="replay_dead_letters",
     executor_def=dg.in_process_executor,
-    description="Replays dead letters: by default it only makes a plan, what would pass and what "
-    "would fail today. With `dry_run: false` and `plan_id` it sends what that plan let pass, each "
-    "exactly once.",
+    description="Replays dead letters. By default it only makes a plan of what would pass and what "
+    "would fail now. With `dry_run: false` and `plan_id` it sends what passes, each exactly once.",
 )
 def replay_dead_letters() -> None:
     """One op, configured in the launchpad."""
     replay_op()
 
 
-def metadata_of(report: Report) -> Mapping[str, Any]:
-    """Numbers, which Dagster plots, and tables for the eye."""
+def metadata_of(report: ReplayReport) -> Mapping[str, Any]:
+    """Numbers, which Dagster plots, and tables."""
     found: dict[str, Any] = {
         "dry_run": dg.MetadataValue.bool(report.dry_run),
-        "state": report.state,
-        "selected": report.selected,
-        "passed": report.passed,
-        "failed": report.failed,
-        "sent": report.sent,
-        "quarantined": report.quarantined,
-        "pending": report.pending,
+        **{name: getattr(report, name) for name in _FIGURES},
         "by_code": dg.MetadataValue.md(_by_code(report)),
         "samples": dg.MetadataValue.md(_samples(report)),
     }
-    if report.plan_id is not None:
-        found["plan_id"] = report.plan_id
-    if report.replay_id is not None:
-        found["replay_id"] = report.replay_id
-    return found
+    ids = {"plan_id": report.plan_id, "replay_id": report.replay_id}
+    return found | {name: id_ for name, id_ in ids.items() if id_ is not None}
 
 
-def _by_code(report: Report) -> str:
-    passed, failed = ("would pass", "would fail") if report.dry_run else ("seen stored", "failed")
+def _by_code(report: ReplayReport) -> str:
+    passed, failed = ("would pass", "would fail") if report.dry_run else ("stored", "failed")
     rows = [
         f"| {line.error_code} | {line.selected} | {line.passed} | {line.failed} "
         f"| {line.quarantined} | {', '.join(f'{why} {n}' for why, n in line.reasons.items())} |"
@@ -206,18 +199,18 @@ def _by_code(report: Report) -> str:
     ]
     if not rows:
         return "No dead letter was selected."
-    head = f"| code | selected | {passed} | {failed} | at the cap | reasons |"
+    head = f"| code | selected | {passed} | {failed} | at the limit | reasons |"
     return "\n".join([head, "|---|--:|--:|--:|--:|---|", *rows])
 
 
-def _samples(report: Report) -> str:
+def _samples(report: ReplayReport) -> str:
     rows = [
-        f"| {each.id} | {each.error_code} | {each.reason} | {_cell(each.message)} |"
-        for each in report.samples
+        f"| {sample.id} | {sample.error_code} | {sample.reason} | {_cell(sample.message)} |"
+        for sample in report.samples
     ]
     if not rows:
         return "None."
-    return "\n".join(["| letter | code | reason now | message |", "|---|---|---|---|", *rows])
+    return "\n".join(["| dead letter | code | reason | message |", "|---|---|---|---|", *rows])
 
 
 def _cell(text: str) -> str:
@@ -225,14 +218,14 @@ def _cell(text: str) -> str:
 
 
 def _logged(context: dg.OpExecutionContext) -> Any:
-    """Tells of the progress at each tenth."""
-    told = 0
+    """Logs the progress at each tenth."""
+    logged = 0
 
     def on_progress(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal logged
         tenth = 10 * done // total if total else 10
-        if tenth > told:
-            told = tenth
+        if tenth > logged:
+            logged = tenth
             context.log.info("%d of %d dead letters handled", done, total)
 
     return on_progress

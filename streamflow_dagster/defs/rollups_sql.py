@@ -1,44 +1,33 @@
-"""Rollups: SQL from loaded rows to tables that answer questions at once. Each can be run again.
+"""The SQL of the rollups. Each can be run again.
 
-Hours are computed for a range. Days are computed anew when rows of them were loaded since the last
-time, so late and replayed events correct what was told before. A day that retention has removed
-keeps what was computed while its rows were there.
+Hours are computed for a range. Days are computed again when rows of them were loaded since the last
+time, so that late and replayed events correct them. A day that retention has dropped keeps what was
+computed while its rows were there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg import sql
 
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import event_columns
-from streamflow.stream import Stream
+from streamflow.stream import DailyRollup, Stream
 
-FAILED: Final = "USER_LOGIN_FAILED"
-SUCCEEDED: Final = "USER_LOGIN"
 USER: Final = "user"
-
-DAILY_ACTIVE_USERS: Final = "daily_active_users"
-LOGIN_FAILURE_BURSTS: Final = "login_failure_bursts"
+# Of every stream whose events name a user.
+ACTIVE_USERS: Final = DailyRollup(
+    table="daily_active_users",
+    description="Different users by day of event time. Days with newly loaded rows are counted again.",
+    columns={"users": "bigint not null", "events": "bigint not null"},
+    query='SELECT count(DISTINCT "user"), count(*) FROM {table}'
+    ' WHERE "timestamp" >= %(start)s AND "timestamp" < %(end)s HAVING count(*) > 0',
+)
 
 # A row's load time is when its transaction began: one that commits later is still found.
 _OVERLAP: Final = timedelta(minutes=5)
 _LATELY: Final = timedelta(days=2)
-
-
-class Bursts(NamedTuple):
-    """What counts as a burst of failed logins.
-
-    Attributes:
-        failures: of one user, within the span.
-        overall: of all users together, within the span.
-        span: length of the sliding window.
-    """
-
-    failures: int
-    overall: int
-    span: timedelta
 
 
 class Computed(NamedTuple):
@@ -49,8 +38,13 @@ class Computed(NamedTuple):
 
 
 def has_users(stream: Stream) -> bool:
-    """Whether the stream's events name a user."""
+    """Whether the stream's events have a user."""
     return any(column.name == USER for column in event_columns(stream))
+
+
+def rollups_of(stream: Stream) -> tuple[DailyRollup, ...]:
+    """The daily rollups of a stream: its own, and the platform's that fit its columns."""
+    return ((ACTIVE_USERS,) if has_users(stream) else ()) + stream.rollups
 
 
 def roll_hours(connection: Connection, stream: Stream, start: datetime, end: datetime) -> Computed:
@@ -81,8 +75,8 @@ def roll_hours(connection: Connection, stream: Stream, start: datetime, end: dat
 def stale_hours(
     connection: Connection, stream: Stream, start: datetime, *, most: int
 ) -> list[datetime]:
-    """Whole hours from `start` on whose rollup is missing or older than its events, oldest first; of
-    rows that were loaded within two days. What was missed for longer is backfilled by hand."""
+    """Whole hours from `start` on whose rollup is missing or older than its events, oldest first. Only
+    rows loaded within two days count; backfill older ones by hand."""
     rows = connection.execute(
         sql.SQL(
             "WITH loaded AS (SELECT date_bin('1 hour', \"timestamp\", 'epoch') AS hour,"
@@ -107,101 +101,71 @@ def stale_hours(
     return [hour for (hour,) in rows]
 
 
-def roll_active_users(connection: Connection, stream: Stream) -> Computed:
-    """Counts the different users of each day that has news."""
+def roll_days(
+    connection: Connection, stream: Stream, rollup: DailyRollup, parameters: Mapping[str, Any]
+) -> Computed:
+    """Computes each day of a rollup that has newly loaded rows; creates its table if needed.
+
+    Args:
+        connection: not in a transaction.
+        stream: whose rows.
+        rollup: one of `rollups_of` the stream.
+        parameters: of the rollup's query.
+    """
+    table = sql.Identifier(rollup.table)
+    insert = sql.SQL(
+        "INSERT INTO {} (stream, day, {}) SELECT %(stream)s, %(day)s, rolled.* FROM ({}) AS rolled"
+    ).format(
+        table,
+        sql.SQL(", ").join(map(sql.Identifier, rollup.columns)),
+        sql.SQL(rollup.query).format(table=sql.Identifier(stream.table)),
+    )
     with connection.transaction():
-        until, days = _days_with_news(connection, stream, DAILY_ACTIVE_USERS)
+        _create_table(connection, rollup)
+        until, days = _days_with_news(connection, stream, rollup.table)
+        if rollup.neighbours:
+            nearby = {day + timedelta(days=step) for day in days for step in (-1, 0, 1)}
+            days = _without_dropped(connection, stream, nearby)
         rows = 0
         for day in days:
-            start, end = _bounds(day)
-            rows += connection.execute(
-                sql.SQL(
-                    "INSERT INTO daily_active_users (stream, day, users, events)"
-                    ' SELECT %s, %s, count(DISTINCT "user"), count(*) FROM {}'
-                    ' WHERE "timestamp" >= %s AND "timestamp" < %s HAVING count(*) > 0'
-                    " ON CONFLICT (stream, day) DO UPDATE SET users = excluded.users,"
-                    " events = excluded.events, computed_at = now()"
-                ).format(sql.Identifier(stream.table)),
-                [stream.name, day, start, end],
-            ).rowcount
-        _remember(connection, stream, DAILY_ACTIVE_USERS, until)
-    return Computed(rows, days)
-
-
-# A failure belongs to a burst if some span holds it together with enough others. Neighbours at most
-# a span apart are one burst; midnight (UTC) ends it, so that each day can be computed on its own.
-_BURSTS: Final = """
-WITH failures AS (
-    SELECT "user", "timestamp" AS at FROM {table}
-     WHERE "timestamp" >= %(start)s - %(span)s AND "timestamp" < %(end)s + %(span)s
-       AND {kind} = %(failed)s
-), scoped AS (
-    SELECT 'user' AS scope, "user" AS who, "user", at, %(failures)s AS enough FROM failures
-     UNION ALL
-    SELECT 'all', '', "user", at, %(overall)s FROM failures
-), counted AS (
-    SELECT *, count(*) OVER (PARTITION BY scope, who ORDER BY at
-                             RANGE BETWEEN %(span)s PRECEDING AND CURRENT ROW) AS recent
-      FROM scoped
-), judged AS (
-    SELECT *, bool_or(recent >= enough) OVER (PARTITION BY scope, who ORDER BY at
-                             RANGE BETWEEN CURRENT ROW AND %(span)s FOLLOWING) AS member
-      FROM counted
-), members AS (
-    SELECT *, at - lag(at) OVER (PARTITION BY scope, who ORDER BY at) > %(span)s AS opens
-      FROM judged WHERE member AND at >= %(start)s AND at < %(end)s
-), numbered AS (
-    SELECT *, count(*) FILTER (WHERE opens) OVER (PARTITION BY scope, who ORDER BY at) AS number
-      FROM members
-), bursts AS (
-    SELECT scope, who, min(at) AS started_at, max(at) AS ended_at, count(*) AS failures,
-           array_agg(DISTINCT "user") AS names, max(recent) AS peak
-      FROM numbered GROUP BY scope, who, number
-)
-INSERT INTO login_failure_bursts (stream, day, scope, "user", started_at, ended_at, failures, users,
-                                  peak, succeeded)
-SELECT %(stream)s, %(day)s, scope, who, started_at, ended_at, failures, cardinality(names), peak,
-       EXISTS (SELECT FROM {table} AS login
-                WHERE login."timestamp" >= started_at
-                  AND login."timestamp" <= ended_at + %(span)s
-                  AND login.{kind} = %(succeeded)s AND login."user" = ANY (names))
-  FROM bursts
-"""
-
-
-def roll_bursts(connection: Connection, stream: Stream, bursts: Bursts) -> Computed:
-    """Finds the bursts of failed logins of each day that has news, and of the days beside it."""
-    statement = sql.SQL(_BURSTS).format(table=sql.Identifier(stream.table), kind=_kind(stream))
-    with connection.transaction():
-        until, news = _days_with_news(connection, stream, LOGIN_FAILURE_BURSTS)
-        days = _without_dropped(connection, stream, {each for day in news for each in _beside(day)})
-        rows = 0
-        for day in days:
-            start, end = _bounds(day)
+            start = datetime.combine(day, time(), UTC)
+            values = {"stream": stream.name, "day": day, "start": start}
+            values |= {"end": start + timedelta(days=1), **parameters}
             connection.execute(
-                "DELETE FROM login_failure_bursts WHERE stream = %s AND day = %s",
-                [stream.name, day],
+                sql.SQL("DELETE FROM {} WHERE stream = %(stream)s AND day = %(day)s").format(table),
+                values,
             )
-            rows += connection.execute(
-                statement,
-                {
-                    "stream": stream.name,
-                    "day": day,
-                    "start": start,
-                    "end": end,
-                    "span": bursts.span,
-                    "failures": bursts.failures,
-                    "overall": bursts.overall,
-                    "failed": FAILED,
-                    "succeeded": SUCCEEDED,
-                },
-            ).rowcount
-        _remember(connection, stream, LOGIN_FAILURE_BURSTS, until)
+            rows += connection.execute(insert, values).rowcount
+        connection.execute(
+            "INSERT INTO rollup_progress (rollup, stream, loaded_through) VALUES (%s, %s, %s)"
+            " ON CONFLICT (rollup, stream) DO UPDATE SET loaded_through = excluded.loaded_through",
+            [rollup.table, stream.name, until],
+        )
     return Computed(rows, days)
+
+
+def _create_table(connection: Connection, rollup: DailyRollup) -> None:
+    """The tables of the shipped rollups are made by migrations, those of a user's streams here."""
+    row = connection.execute("SELECT to_regclass(%s)", [f'"{rollup.table}"']).fetchone()
+    if row is not None and row[0] is not None:
+        return
+    columns = [
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
+        for name, kind in rollup.columns.items()
+    ]
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE {} (stream text NOT NULL, day date NOT NULL, {},"
+            " computed_at timestamptz NOT NULL DEFAULT now())"
+        ).format(sql.Identifier(rollup.table), sql.SQL(", ").join(columns))
+    )
+    connection.execute(
+        sql.SQL("CREATE INDEX ON {} (day, stream)").format(sql.Identifier(rollup.table))
+    )
 
 
 def roll_causes(connection: Connection) -> Computed:
-    """Counts all dead letters by day, topic, cause and stage: what is open changes with replays."""
+    """Counts all dead letters by day, topic, cause and stage; all days, since replays change old ones."""
     with connection.transaction():
         connection.execute("DELETE FROM dead_letters_by_cause")
         rows = connection.execute(
@@ -217,7 +181,7 @@ def roll_causes(connection: Connection) -> Computed:
 def _days_with_news(
     connection: Connection, stream: Stream, rollup: str
 ) -> tuple[datetime, tuple[date, ...]]:
-    """The days of rows loaded since the last time, and the time up to which that is so."""
+    """The days of rows that were loaded since the last time, and the time up to which these are known."""
     row = connection.execute(
         "SELECT now(), (SELECT loaded_through FROM rollup_progress"
         " WHERE rollup = %s AND stream = %s)",
@@ -241,24 +205,6 @@ def _without_dropped(
         "SELECT day FROM dropped_days WHERE table_name = %s", [stream.table]
     ).fetchall()
     return tuple(sorted(set(days) - {day for (day,) in dropped}))
-
-
-def _remember(connection: Connection, stream: Stream, rollup: str, until: datetime) -> None:
-    connection.execute(
-        "INSERT INTO rollup_progress (rollup, stream, loaded_through) VALUES (%s, %s, %s)"
-        " ON CONFLICT (rollup, stream) DO UPDATE SET loaded_through = excluded.loaded_through",
-        [rollup, stream.name, until],
-    )
-
-
-def _beside(day: date) -> tuple[date, date, date]:
-    """A day and its neighbours; the contract leaves room for them."""
-    return day - timedelta(days=1), day, day + timedelta(days=1)
-
-
-def _bounds(day: date) -> tuple[datetime, datetime]:
-    start = datetime.combine(day, time(), UTC)
-    return start, start + timedelta(days=1)
 
 
 def _kind(stream: Stream) -> sql.Identifier:

@@ -22,9 +22,8 @@ from streamflow.kafka import clients, offsets
 from streamflow.kafka.producing import produce
 from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
-from streamflow.stream import Stream
+from streamflow.stream import Simulated, Stream
 from streaming_workers.producer.lines import LineReader
-from streaming_workers.producer.simulation import Simulated
 
 OnInvalid = Literal["stop", "skip", "send"]
 # Seconds to wait before an event is sent.

@@ -1,6 +1,6 @@
-"""Asking for replays: the one action of the dashboard. Rights are checked here, whoever calls.
+"""Requesting replays, the only action of the dashboard. Permissions are checked here.
 
-A plan is asked for by ids or by a filter; a replay only by the id of a plan.
+A plan is requested by ids or by a filter, a replay only by the id of a plan.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """What is to be planned, and how it is to be replayed; equal ones ask for the same.
+    """Which dead letters to plan a replay of, and with which options.
 
     Attributes:
-        ids: of dead letters; empty for all that match the filter, which is the rest of these.
-        since: ISO 8601, as `loaded_until`; both are instants, so that the filter does not move.
-        repairs: functions that mend each dead letter first, in this order.
-        canary: dead letters to send, and to see stored, before any other.
-        rate: dead letters a second, at most.
+        ids: of dead letters; empty for all that match the filter (codes, text, times).
+        since: ISO 8601, as `loaded_until`; absolute, so that the filter matches the same later.
+        repairs: applied to each dead letter first, in this order.
+        canary: dead letters to send first and see stored before sending the rest.
+        rate: dead letters per second, at most.
     """
 
     ids: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class PlanRequest:
     rate: float = 500.0
 
     def config(self) -> dict[str, Any]:
-        """The configuration of the job."""
+        """The configuration of the Dagster job."""
         return {
             "dry_run": True,
             "ids": list(self.ids),
@@ -55,7 +55,7 @@ class PlanRequest:
 
 
 def plan(dagster: Dagster, identity: Identity, request: PlanRequest) -> str:
-    """Starts making a plan, and returns the id of the run that makes it.
+    """Launches a run that makes a plan, and returns its id.
 
     Raises:
         Forbidden: the role is not operator.
@@ -67,13 +67,13 @@ def plan(dagster: Dagster, identity: Identity, request: PlanRequest) -> str:
         "plan_requested",
         requested_by=identity.name,
         run_id=run_id,
-        letters=len(request.ids) or "all that match",
+        dead_letters=len(request.ids) or "all that match",
     )
     return run_id
 
 
 def apply(dagster: Dagster, identity: Identity, plan_id: int) -> str:
-    """Starts the replay of a plan's dead letters, and returns the id of its run.
+    """Launches a run that applies a plan, and returns its id.
 
     Raises:
         Forbidden: the role is not operator.
@@ -92,35 +92,35 @@ def _launch(dagster: Dagster, identity: Identity, config: Mapping[str, Any]) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """What a plan would be about, in words, and whether there is anything to plan."""
+class PlanScope:
+    """Which dead letters a plan would include, in words, and whether there are any."""
 
     text: str
     possible: bool
 
 
-def scope(ticked: Sequence[str], counts: Mapping[Status, int], shown: int) -> Scope:
-    """What a plan would be about: the selected dead letters, or all that match the filter.
+def scope(ticked: Sequence[str], counts: Mapping[Status, int], shown: int) -> PlanScope:
+    """Which dead letters a plan would include: the selected ones, or all that match the filter.
 
     Args:
         ticked: the statuses of the selected ones.
-        counts: how many match, by status; past `MOST_COUNTED` in all they are not complete.
+        counts: how many match, by status; incomplete past `MOST_COUNTED` in all.
         shown: how many of them the list shows.
     """
     if ticked:
-        number, open_ = len(ticked), sum(each == Status.OPEN for each in ticked)
+        number, open_ = len(ticked), sum(status == Status.OPEN for status in ticked)
         few = "" if open_ == number else f", of which {units.count(open_)} can be replayed"
-        selected = f"{units.count(number)} selected {_letters(number)}"
-        return Scope(f"Plans the {selected}{few}", open_ > 0)
+        selected = f"{units.count(number)} selected {_noun(number)}"
+        return PlanScope(f"Plans the {selected}{few}", open_ > 0)
     number, open_ = sum(counts.values()), counts.get(Status.OPEN, 0)
     if number > MOST_COUNTED:
-        return Scope(
+        return PlanScope(
             f"Plans all open ones of the more than {units.count(MOST_COUNTED)} dead letters that "
             f"match the filter above, of which the newest {units.count(shown)} are shown",
             True,
         )
     if not open_:
-        return Scope(
+        return PlanScope(
             "No open dead letter matches the filter above, and only open ones are replayed", False
         )
     matching = (
@@ -134,8 +134,8 @@ def scope(ticked: Sequence[str], counts: Mapping[Status, int], shown: int) -> Sc
     elif open_ < number:
         which = f"the {units.count(open_)} open ones of the {matching}"
     few = f", of which the newest {units.count(shown)} are shown" if shown < number else ""
-    return Scope(f"Plans {which} the filter above{few}", True)
+    return PlanScope(f"Plans {which} the filter above{few}", True)
 
 
-def _letters(number: int) -> str:
+def _noun(number: int) -> str:
     return "dead letter" if number == 1 else "dead letters"

@@ -1,4 +1,4 @@
-"""Dead letters: which, why, and sending them again by the Dagster job."""
+"""The page of dead letters: which, why, and replaying them with the Dagster job."""
 
 from functools import partial
 from typing import Final
@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from streamflow import units
-from streamflow.dead_letters.select import Status
+from streamflow.dead_letters.select import DeadLetter, Status
 from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.records import Origin
@@ -17,14 +17,13 @@ from streamlit_app.measure.readings import Reading
 from streamlit_app.pages.event_trace import render_trace
 from streamlit_app.pages.replay_form import render_history, render_replay_form
 from streamlit_app.records.masking import as_text
-from streamlit_app.records.pinned import Filter, PinnedList
+from streamlit_app.records.pinned import DeadLetterFilter, PinnedList
 from streamlit_app.records.queries import (
     MOST_COUNTED,
     MOST_SHOWN,
-    DeadLetter,
-    LetterCount,
+    DeadLetterCount,
     dead_letter,
-    letters_over_time,
+    dead_letters_over_time,
 )
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
@@ -61,7 +60,7 @@ def render() -> None:
         render_history()
 
 
-def _filter(span: float) -> Filter:
+def _filter(span: float) -> DeadLetterFilter:
     first, second, third, fourth = st.columns([2, 1, 1.4, 1])
     codes = first.multiselect(
         "Codes",
@@ -77,16 +76,16 @@ def _filter(span: float) -> Filter:
         "Text in value or message", key="letter_text", placeholder="contains", bind="query-params"
     )
     everything = fourth.selectbox("From", ["the time above", "ever"], index=1, key="letter_since")
-    return Filter(
+    return DeadLetterFilter(
         codes=tuple(codes),
         status=None if status == "any" else status,
         span=span if everything == "the time above" else None,
-        text=(text or "").strip(),
+        text=text or "",
     )
 
 
-def _pinned(server: Serving, wanted: Filter) -> PinnedList | None:
-    """The list as this session has it; a new one where the filter was changed."""
+def _pinned(server: Serving, wanted: DeadLetterFilter) -> PinnedList | None:
+    """This session's list; a new one if the filter has changed."""
     pinned: PinnedList | None = st.session_state.get(_PINNED)
     if pinned is None or pinned.filter != wanted:
         try:
@@ -100,16 +99,16 @@ def _pinned(server: Serving, wanted: Filter) -> PinnedList | None:
 
 
 def _refresh(server: Serving) -> None:
-    """For a button's `on_click`: the same filter now; what was ticked stays so where it is shown."""
+    """A button's `on_click`: applies the same filter again; what is still shown stays ticked."""
     before: PinnedList = st.session_state[_PINNED]
-    if before.content is None:  # clicked twice: it is being loaded
+    if before.content is None:  # clicked twice: it is still loading
         return
     hasher = hasher_for(server.settings, server.streams)
     st.session_state[_PINNED] = PinnedList.make(before.filter, hasher, before.ticked)
 
 
-def _over_time_question(server: Serving, span: float) -> Question[tuple[LetterCount, ...]]:
-    ask = partial(letters_over_time, server.settings, span)
+def _over_time_question(server: Serving, span: float) -> Question[tuple[DeadLetterCount, ...]]:
+    ask = partial(dead_letters_over_time, server.settings, span)
     return Question(("letters over time", span), "PostgreSQL", 2.0, ask)
 
 
@@ -117,7 +116,7 @@ def _over_time_question(server: Serving, span: float) -> Question[tuple[LetterCo
 def _over_time(span: float) -> None:
     """By code and time. No I/O: fetched in the background."""
     server = serving()
-    reading: Reading[tuple[LetterCount, ...]] = server.demand.look(
+    reading: Reading[tuple[DeadLetterCount, ...]] = server.demand.look(
         _over_time_question(server, span)
     )
     postgres = server.poller.reading("postgres")
@@ -128,7 +127,7 @@ def _over_time(span: float) -> None:
             if reading.error:
                 show(banner(Tone.BAD, "The database does not answer", reading.error))
             else:
-                show(empty("No dead letter in this time", "Every record kept its contract."))
+                show(empty("No dead letters in this period", "Every record met its contract."))
         else:
             step = pd.Timedelta(seconds=max(1.0, span / 60))
             rows = pd.DataFrame(
@@ -156,11 +155,11 @@ def _over_time(span: float) -> None:
         sample = postgres.sample
         counts = {} if sample is None else sample.statuses
         if not counts:
-            show(empty("None", "Nothing was refused so far."))
+            show(empty("None", "No record was rejected so far."))
         else:
             show(
                 table(
-                    ("status", "letters"),
+                    ("status", "dead letters"),
                     (
                         (
                             _status(name),
@@ -179,7 +178,7 @@ def _status(name: str) -> Html:
 
 
 def _list(server: Serving, pinned: PinnedList) -> None:
-    """The dead letters as a table that stands still, and what is ticked in it."""
+    """The table of dead letters, and what is ticked in it."""
     missing = pinned.load(server.settings, server.demand, 2.0)
     if missing is not None:
         trouble(missing, missing.measured_at or 0.0, "PostgreSQL")
@@ -209,13 +208,13 @@ def _list(server: Serving, pinned: PinnedList) -> None:
         show(
             empty(
                 "No dead letter matches",
-                "Widen the filter; or see how one comes about: streamflow produce --count 100 "
+                "Widen the filter, or make some: streamflow produce --count 100 "
                 "--invalid-ratio 0.1",
             )
         )
         return
     key = f"letters-{pinned.version}"
-    if key not in st.session_state:  # first shown, or the page was left meanwhile
+    if key not in st.session_state:  # first shown, or shown again after leaving the page
         st.session_state[_FIRST_TICKED] = pinned.positions()
     event = st.dataframe(
         _frame(pinned),
@@ -242,7 +241,7 @@ def _list(server: Serving, pinned: PinnedList) -> None:
 
 @st.fragment(run_every=1)
 def _await(pinned: PinnedList) -> None:
-    """Has the page drawn again once the list is there. No I/O: it is fetched in the background."""
+    """Reruns the page once the list is loaded. No I/O: it is fetched in the background."""
     server = serving()
     if server.demand.look(pinned.question(server.settings)).sample is not None:
         st.rerun()
@@ -251,13 +250,13 @@ def _await(pinned: PinnedList) -> None:
 def _frame(pinned: PinnedList) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "failed": [each.failed_at for each in pinned.rows],
-            "code": [each.error_code for each in pinned.rows],
-            "record": [str(each.id) for each in pinned.rows],
-            "attempt": [each.attempt for each in pinned.rows],
-            "status": [each.status for each in pinned.rows],
-            "message": [each.message for each in pinned.rows],
-            "value": [as_text(each.start or b"")[0][:_VALUE_SHOWN] for each in pinned.rows],
+            "failed": [letter.failed_at for letter in pinned.rows],
+            "code": [letter.error_code for letter in pinned.rows],
+            "record": [str(letter.id) for letter in pinned.rows],
+            "attempt": [letter.attempt for letter in pinned.rows],
+            "status": [letter.status for letter in pinned.rows],
+            "message": [letter.message for letter in pinned.rows],
+            "value": [as_text(letter.start or b"")[0][:_VALUE_SHOWN] for letter in pinned.rows],
         }
     )
 
@@ -265,20 +264,20 @@ def _frame(pinned: PinnedList) -> pd.DataFrame:
 def _first_ticked(server: Serving, pinned: PinnedList | None) -> None:
     """The first of the ticked dead letters in full."""
     if pinned is None or not pinned.ticked:
-        show(empty("No dead letter chosen", "Tick one or more rows to read and to replay them."))
+        show(empty("No dead letter selected", "Tick rows to read and replay them."))
         return
     id_ = parse_id(pinned.ticked[0])
-    reading = server.demand.wait(_letter_question(server, id_), 2.0)
+    reading = server.demand.wait(_dead_letter_question(server, id_), 2.0)
     st.subheader(str(id_), anchor=False)
     letter = reading.sample
     if letter is None:
-        why = reading.error or "it is not there any more, or the answer is on its way"
+        why = reading.error or "it no longer exists, or is still loading"
         show(banner(Tone.WARN, "The dead letter cannot be shown", why))
         return
     redacted = " · addresses replaced by their hashes" if letter.redacted else ""
     show(
         Html(
-            f'<div class="sf">{code(letter.code)} {soft(letter.message)}<br>'
+            f'<div class="sf">{code(letter.error_code)} {soft(letter.message)}<br>'
             f"{soft(f'{letter.exception} in the {letter.stage}, attempt {letter.attempt}{redacted}')}"
             "</div>"
         )
@@ -286,29 +285,34 @@ def _first_ticked(server: Serving, pinned: PinnedList | None) -> None:
     _status_now(id_)
     value = letter.value
     st.code(
-        "(no value)" if value is None else value or "(empty)",
+        "(no value)" if value is None else as_text(value)[0] or "(empty)",
         language="json",
         wrap_lines=True,
         height=150,
     )
-    if letter.size > MOST_SHOWN:
+    if letter.size is not None and letter.size > MOST_SHOWN:
         st.caption(f"The first {MOST_SHOWN:,} of {letter.size:,} bytes.")
     if letter.truncated is not None:
         st.caption(f"{letter.truncated}. What was cut cannot be replayed.")
     with st.expander(f"Headers ({len(letter.headers)})"):
-        show(table(("name", "value"), letter.headers))
+        show(
+            table(
+                ("name", "value"),
+                ((name, "" if held is None else as_text(held)[0]) for name, held in letter.headers),
+            )
+        )
     render_trace(server, letter.origin)
 
 
-def _letter_question(server: Serving, id_: Origin) -> Question[DeadLetter | None]:
+def _dead_letter_question(server: Serving, id_: Origin) -> Question[DeadLetter | None]:
     ask = partial(dead_letter, server.settings, id_)
     return Question(("dead letter", id_), "PostgreSQL", 2.0, ask)
 
 
 @st.fragment(run_every=2)
 def _status_now(id_: Origin) -> None:
-    """The one thing of a dead letter that changes. No I/O: it is fetched in the background."""
+    """The status, the only part that changes. No I/O: it is fetched in the background."""
     server = serving()
-    letter = server.demand.look(_letter_question(server, id_)).sample
+    letter = server.demand.look(_dead_letter_question(server, id_)).sample
     if letter is not None:
         show(Html(f'<div class="sf">{_status(letter.status)} {soft("now")}</div>'))

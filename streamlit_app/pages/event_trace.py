@@ -46,7 +46,7 @@ def _steps(found: Trace) -> list[tuple[Tone, str, object]]:
             Html(f"{code(str(origin))} {soft('its identity from here on')}"),
         )
     ]
-    steps += [_dead_letter_step(letter) for letter in found.letters]
+    steps += [_dead_letter_step(letter) for letter in found.dead_letters]
     if found.replay is not None:
         at = f"{found.replay['topic']}/{found.replay['partition']}/{found.replay['offset']}"
         attempt = f"attempt {found.replay['attempt']}, sent again as"
@@ -59,7 +59,7 @@ def _steps(found: Trace) -> list[tuple[Tone, str, object]]:
             steps += [_window_step(window) for window in found.windows]
         else:
             steps.append((Tone.IDLE, "Window", soft("not closed yet: it waits for late events")))
-    elif not found.letters:
+    elif not found.dead_letters:
         steps.append((Tone.IDLE, "Row", soft("not loaded yet")))
     if found.duplicates:
         many = f"{len(found.duplicates)} more record(s) of the same event; none was stored twice"

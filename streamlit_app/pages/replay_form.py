@@ -1,4 +1,4 @@
-"""Replaying from the page of dead letters: plan, then replay that very plan; and who replayed what."""
+"""The replay form on the page of dead letters: make a plan, then apply it; and the history of replays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from streamlit_app.measure.dagster import FINISHED, ReplayRun
 from streamlit_app.measure.demand import Question
 from streamlit_app.measure.readings import Reading
 from streamlit_app.records.pinned import PinnedList
-from streamlit_app.records.queries import replays
+from streamlit_app.records.queries import recent_replays
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui.components import show
 from streamlit_app.ui.markup import (
@@ -38,18 +38,17 @@ _REPAIRS: Final = {
     "add_zone": "times without a zone: UTC",
 }
 _LISTED: Final = 1  # values of a filter that the history shows
-# Figures of a run that the page shows in another way.
-
+# Figures of a run that the page shows elsewhere.
 _UNSHOWN: Final = ("dry_run", "state")
 
 
 @dataclass(slots=True)
 class _Started:
-    """A run that this session has started.
+    """A run that this session has launched.
 
     Attributes:
-        request: what is planned; None where a plan is applied.
-        plan_id: of the plan that is applied; None where one is made.
+        request: of the plan; None if a plan is applied.
+        plan_id: of the plan that is applied; None if one is made.
         ended: the run, once it has ended.
     """
 
@@ -60,19 +59,19 @@ class _Started:
 
 
 def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
-    """Plan, then apply; hidden from viewers, and checked where it happens."""
+    """The form; hidden from viewers, whose requests `replaying` refuses anyway."""
     st.subheader("Replay", anchor=False)
     identity = current_identity(server.settings)
     if not identity.is_operator:
         show(
             empty(
-                "You may look, not replay",
-                "An operator may: sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator.",
+                "Only operators can replay",
+                "Sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator.",
             )
         )
         return
     if pinned is None or pinned.content is None:
-        show(empty("Nothing to replay", "The list of dead letters is not there."))
+        show(empty("Nothing to replay", "The list of dead letters is not loaded."))
         return
     about = scope(pinned.ticked_statuses(), pinned.content.counts, len(pinned.rows))
     st.caption(f"**{about.text}**, with today's contract. A plan changes nothing.")
@@ -100,7 +99,7 @@ def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
         _replay_button(planning, applying, request)
     for task in (planning, applying):
         if task.error is not None:
-            show(banner(Tone.BAD, "Dagster did not start a run that we know of", task.error))
+            show(banner(Tone.BAD, "No run was started in Dagster as far as we know", task.error))
     started = applying.result or planning.result
     if started is not None:
         _follow(started)
@@ -122,16 +121,18 @@ def _request(pinned: PinnedList) -> PlanRequest:
         10_000,
         10,
         key="canary",
-        help="Sent, and seen stored, before all others.",
+        help="Sent first; the rest is sent once these are stored.",
     )
-    rate = second.number_input("At most, dead letters/s", 1.0, 100_000.0, 500.0, key="replay_rate")
+    rate = second.number_input(
+        "Rate limit, dead letters/s", 1.0, 100_000.0, 500.0, key="replay_rate"
+    )
     return pinned.request(repairs=repairs, canary=int(canary), rate=float(rate))
 
 
 def _replay_button(
     planning: PendingAction[_Started], applying: PendingAction[_Started], request: PlanRequest
 ) -> None:
-    """There is one only for a finished plan of what the page says now, and once."""
+    """Shown only for a finished plan of the present request that was not applied yet."""
     planned = planning.result
     if planned is None or planned.ended is None:
         return
@@ -141,7 +142,7 @@ def _replay_button(
     if applying.result is not None and applying.result.plan_id == plan_id:
         return
     if planned.request != request:
-        show(soft(f"Plan {plan_id} is of another selection, filter or option: plan again."))
+        show(soft(f"Plan {plan_id} has another selection, filter or options: plan again."))
         return
     many = "dead letter" if number == 1 else "dead letters"
     st.button(
@@ -156,7 +157,7 @@ def _replay_button(
 
 
 def _follow(started: _Started) -> None:
-    """The run that was started here, to its end."""
+    """Shows the run until it ends."""
     if started.ended is None:
         _watch(started)
     else:
@@ -165,7 +166,7 @@ def _follow(started: _Started) -> None:
 
 @st.fragment(run_every=1)
 def _watch(started: _Started) -> None:
-    """A run that goes on. No I/O: it is asked for in the background."""
+    """Shows a running run. No I/O: it is fetched in the background."""
     server = serving()
     ask = partial(server.dagster.run, started.run_id)
     question = Question(("replay run", started.run_id), "Dagster", 1.0, ask)
@@ -196,11 +197,11 @@ def _show_run(started: _Started, run: ReplayRun | None) -> None:
         show(Html(f'<div class="sf">{text(run.summary)}</div>'))
         _outcome(run.figures)
     elif run.status in FINISHED:
-        show(soft("the run left no figures: see its log in Dagster"))
+        show(soft("the run reported no figures: see its log in Dagster"))
 
 
 def _outcome(figures: Sequence[tuple[str, str]]) -> None:
-    """What a plan or a replay has come to: numbers that are not 0, and the job's own tables."""
+    """The result of a plan or a replay: numbers that are not 0, and the job's own tables."""
     numbers = [(name, value) for name, value in figures if "\n" not in value]
     shown = [
         (name, value)
@@ -227,10 +228,10 @@ def _took(run: ReplayRun) -> str:
 
 @st.fragment(run_every=3)
 def render_history() -> None:
-    """The audit trail of replays. No I/O: fetched in the background."""
+    """The history of replays. No I/O: fetched in the background."""
     server = serving()
     kept: Reading[tuple[dict[str, Any], ...] | None] = server.demand.look(
-        Question("replays", "PostgreSQL", 3.0, partial(replays, server.settings))
+        Question("replays", "PostgreSQL", 3.0, partial(recent_replays, server.settings))
     )
     if kept.error is not None:
         show(banner(Tone.BAD, "The database does not answer", kept.error))
@@ -242,30 +243,30 @@ def render_history() -> None:
         show(empty("Replays are not recorded here yet", "Run: streamflow db upgrade"))
         return
     if not kept.sample:
-        show(empty("Nobody has replayed anything", "The first replay will stand here."))
+        show(empty("No replays yet", "Replays are listed here."))
         return
     show(
         table(
             ("started (UTC)", "by", "plan", "selection", "state", "outcome"),
             (
                 (
-                    str(each["started_at"])[:19].replace("T", " "),
-                    each["requested_by"],
-                    "—" if each.get("plan_id") is None else f"plan {each['plan_id']}",
-                    code(_selection(each["selection"])),
-                    each["state"],
-                    soft(_outcomes(each)),
+                    str(replay["started_at"])[:19].replace("T", " "),
+                    replay["requested_by"],
+                    "—" if replay.get("plan_id") is None else f"plan {replay['plan_id']}",
+                    code(_selection(replay["selection"])),
+                    replay["state"],
+                    soft(_outcomes(replay)),
                 )
-                for each in kept.sample[:20]
+                for replay in kept.sample[:20]
             ),
         )
     )
 
 
-def _selection(found: dict[str, Any]) -> str:
+def _selection(filters: dict[str, Any]) -> str:
     parts = [
         f"{name}: {_short(value) if isinstance(value, list) else value}"
-        for name, value in found.items()
+        for name, value in filters.items()
         if value not in (None, [], "", ())
     ]
     return ("; ".join(parts) or "all open dead letters")[:160]
@@ -276,7 +277,7 @@ def _short(values: list[Any]) -> str:
     return ", ".join(map(str, values[:_LISTED])) + more
 
 
-def _outcomes(found: dict[str, Any]) -> str:
-    counts = found.get("outcomes") or {}
-    told = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
-    return " · ".join(filter(None, (told, found.get("note"))))
+def _outcomes(replay: dict[str, Any]) -> str:
+    counts = replay.get("outcomes") or {}
+    outcomes = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
+    return " · ".join(filter(None, (outcomes, replay.get("note"))))

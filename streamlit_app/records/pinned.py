@@ -1,12 +1,12 @@
-"""The list of dead letters as a session sees it: it stands still until the filter is changed or it is
-refreshed, so that what is ticked and planned is what is shown."""
+"""The list of dead letters of a session. It changes only with the filter or on refresh, so that what is
+selected and planned is what is shown."""
 
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from streamflow.dead_letters.select import Selection, Summary
+from streamflow.dead_letters.select import DeadLetterSummary, Selection
 from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.privacy import Hasher
 from streamflow.settings import Settings
@@ -17,14 +17,14 @@ from streamlit_app.records.queries import DeadLetters, dead_letters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class DeadLetterFilter:
     """Which dead letters to show; empty parts match all.
 
     Attributes:
         codes: error codes.
         status: open, replayed, quarantined …; None for any.
-        span: seconds before the moment when the filter is applied; None for ever.
-        text: in the payload, or in the message.
+        span: seconds back from when the filter is applied; None for all time.
+        text: in the value or in the message.
     """
 
     codes: tuple[str, ...] = ()
@@ -33,10 +33,10 @@ class Filter:
     text: str = ""
 
     def selection(self, hasher: Hasher, now: datetime) -> Selection:
-        """The same by instants, as a replay takes it.
+        """The same with absolute times, as replays take it.
 
         Raises:
-            UsageError: the text cannot be looked for.
+            UsageError: the text cannot be searched for.
         """
         since = None if self.span is None else now - timedelta(seconds=self.span)
         return make_selection(
@@ -54,34 +54,36 @@ class PinnedList:
 
     Attributes:
         filter: as the user has set it.
-        selection: the same by instants.
+        selection: the same with absolute times.
         content: None until it is loaded.
-        ticked: ids. A table's own selection is by position, and good only for one content.
-        version: differs from that of every other list.
+        ticked: ids. The table's own selection is by position, which is valid for one content only.
+        version: unique for each list.
     """
 
-    filter: Filter
+    filter: DeadLetterFilter
     selection: Selection
     content: DeadLetters | None = None
     ticked: tuple[str, ...] = ()
     version: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
-    def make(cls, filter_: Filter, hasher: Hasher, ticked: tuple[str, ...] = ()) -> "PinnedList":
-        """A list that is to be loaded now.
+    def make(
+        cls, filter_: DeadLetterFilter, hasher: Hasher, ticked: tuple[str, ...] = ()
+    ) -> "PinnedList":
+        """A list that is still to be loaded.
 
         Raises:
-            UsageError: the text of the filter cannot be looked for.
+            UsageError: the text of the filter cannot be searched for.
         """
         return cls(filter_, filter_.selection(hasher, datetime.now(UTC)), ticked=ticked)
 
     def load(
         self, settings: Settings, demand: Demand, patience: float
     ) -> Reading[DeadLetters] | None:
-        """Waits up to `patience` seconds for the content, once; afterwards it does not change.
+        """Waits up to `patience` seconds for the content, which never changes afterwards.
 
         Returns:
-            Why it is not there yet; None when it is.
+            Why it is not loaded yet; None if it is.
         """
         if self.content is not None:
             return None
@@ -91,27 +93,27 @@ class PinnedList:
             return reading
         demand.forget(question.key)
         self.content = reading.sample
-        shown = {str(each.id) for each in reading.sample.rows}
-        self.ticked = tuple(each for each in self.ticked if each in shown)
+        shown = {str(letter.id) for letter in reading.sample.rows}
+        self.ticked = tuple(id_ for id_ in self.ticked if id_ in shown)
         return None
 
     def question(self, settings: Settings) -> Question[DeadLetters]:
-        """What loads it; asked again only as long as it fails."""
+        """The query of the content; repeated only while it fails."""
         ask = partial(dead_letters, settings, self.selection)
         return Question(("dead letters", self.version), "PostgreSQL", 2.0, ask)
 
     @property
-    def rows(self) -> tuple[Summary, ...]:
-        """What it shows."""
+    def rows(self) -> tuple[DeadLetterSummary, ...]:
+        """The dead letters shown."""
         return () if self.content is None else self.content.rows
 
     def positions(self) -> list[int]:
-        """Where the ticked ones stand."""
+        """The row numbers of the ticked ones."""
         ticked = set(self.ticked)
-        return [place for place, each in enumerate(self.rows) if str(each.id) in ticked]
+        return [place for place, letter in enumerate(self.rows) if str(letter.id) in ticked]
 
     def tick(self, positions: list[int]) -> None:
-        """Takes what is ticked from a table that shows these rows."""
+        """Takes the row numbers that the table reports as ticked."""
         rows = self.rows
         self.ticked = tuple(str(rows[place].id) for place in positions if place < len(rows))
 
@@ -120,8 +122,8 @@ class PinnedList:
         return [self.rows[place].status for place in self.positions()]
 
     def request(self, *, repairs: list[str], canary: int, rate: float) -> PlanRequest:
-        """What a plan would be asked for now: the ticked ones, or else just what the filter matched
-        when the list was loaded."""
+        """The plan to request: of the ticked dead letters, or of all that the filter matched when the list
+        was loaded."""
         how = PlanRequest(repairs=tuple(repairs), canary=canary, rate=rate)
         if self.ticked:
             return replace(how, ids=self.ticked)

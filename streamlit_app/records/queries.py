@@ -1,5 +1,5 @@
-"""Reads of the database for single pages. Each opens a connection of its own that can change nothing,
-has a limit of rows, and follows an index."""
+"""Database queries of single pages. Each has its own read-only connection, a limit of rows, and an
+index."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,14 +9,13 @@ from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
 
-from streamflow.dead_letter_records import Truncated, truncation_of
 from streamflow.dead_letters.select import (
+    DeadLetter,
+    DeadLetterSummary,
     Selection,
     Status,
-    Summary,
     counts,
-    decoded,
-    full,
+    read,
     summaries,
 )
 from streamflow.postgres.connections import Connection, session
@@ -24,12 +23,11 @@ from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamlit_app.measure.series import MAX_POINTS
-from streamlit_app.records.masking import as_text
 
 _TIMEOUT: Final = 5  # seconds
 MOST_LETTERS: Final = 500
 MOST_COUNTED: Final = 100_000
-MOST_SHOWN: Final = 65_536  # bytes of a payload
+MOST_SHOWN: Final = 65_536  # bytes of a value
 
 
 @contextmanager
@@ -115,21 +113,21 @@ def windows(settings: Settings, stream: Stream, span: float, end: datetime | Non
 
 
 class DeadLetters(NamedTuple):
-    """What a filter shows at one moment.
+    """The dead letters that match a filter, at one moment.
 
     Attributes:
-        rows: the newest of them, at most 500.
-        counts: how many match, by status; not counted further than just past 100,000 in all.
+        rows: the newest, at most 500.
+        counts: how many match, by status; counting stops just past 100,000.
         as_of: the moment, by the database's clock.
     """
 
-    rows: tuple[Summary, ...]
+    rows: tuple[DeadLetterSummary, ...]
     counts: dict[Status, int]
     as_of: datetime
 
 
 def dead_letters(settings: Settings, selection: Selection) -> DeadLetters:
-    """The selected dead letters, of one snapshot.
+    """The dead letters that match, from one snapshot.
 
     Raises:
         Unavailable: the database does not answer, or not within five seconds.
@@ -145,57 +143,19 @@ def dead_letters(settings: Settings, selection: Selection) -> DeadLetters:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """A dead letter in full. Its addresses were hashed before it was written."""
-
-    id: str
-    origin: Origin
-    code: str
-    stage: str
-    exception: str
-    message: str
-    attempt: int
-    redacted: bool
-    status: str
-    value: str | None
-    headers: tuple[tuple[str, str], ...]
-    size: int = 0
-    truncated: Truncated | None = None
-
-
 def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
-    """A dead letter by its id; None where there is none.
+    """A dead letter with the first `MOST_SHOWN` bytes of its value; None if there is none.
 
     Raises:
         Unavailable: the database does not answer.
     """
     with _reader(settings) as connection:
-        found = full(connection, id_)
-    if found is None:
-        return None
-    value = None if found["value"] is None else bytes(found["value"])
-    headers = decoded(found["headers"])
-    return DeadLetter(
-        id=str(id_),
-        origin=Origin(*(found[f"origin_{part}"] for part in ("topic", "partition", "offset"))),
-        code=found["error_code"],
-        stage=found["stage"],
-        exception=found["exception"],
-        message=found["message"],
-        attempt=found["attempt"],
-        redacted=found["redacted"],
-        status=found["status"],
-        value=None if value is None else as_text(value[:MOST_SHOWN])[0],
-        headers=tuple(
-            (name, "" if value is None else as_text(value)[0]) for name, value in headers
-        ),
-        size=len(value or b""),
-        truncated=truncation_of(headers),
-    )
+        group = settings.group("loader")
+        letters = read(connection, [id_], group=group, most_bytes=MOST_SHOWN)
+    return letters[0] if letters else None
 
 
-_LETTERS_OVER_TIME: Final = """
+_DEAD_LETTERS_OVER_TIME: Final = """
 SELECT date_bin(%(step)s * interval '1 s', appended_at, '1970-01-01 00:00:00+00'), error_code,
        count(*)
   FROM dead_letters WHERE appended_at >= now() - %(span)s * interval '1 s'
@@ -203,15 +163,15 @@ SELECT date_bin(%(step)s * interval '1 s', appended_at, '1970-01-01 00:00:00+00'
 """
 
 
-class LetterCount(NamedTuple):
-    """How many dead letters of a code came in a step of time."""
+class DeadLetterCount(NamedTuple):
+    """How many dead letters with an error code were appended in one step of time."""
 
     start: datetime
     code: str
     number: int
 
 
-def letters_over_time(settings: Settings, span: float) -> tuple[LetterCount, ...]:
+def dead_letters_over_time(settings: Settings, span: float) -> tuple[DeadLetterCount, ...]:
     """Dead letters by code over the last `span` seconds, in 60 steps.
 
     Raises:
@@ -219,28 +179,28 @@ def letters_over_time(settings: Settings, span: float) -> tuple[LetterCount, ...
     """
     with _reader(settings) as connection:
         rows = connection.execute(
-            _LETTERS_OVER_TIME, {"step": max(1.0, span / 60), "span": span}
+            _DEAD_LETTERS_OVER_TIME, {"step": max(1.0, span / 60), "span": span}
         ).fetchall()
-    return tuple(LetterCount(*row) for row in rows)
+    return tuple(DeadLetterCount(*row) for row in rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """What became of an event on its way; each part is None, or empty, where there is nothing (yet).
+    """What became of an event; each part is None, or empty, where there is nothing (yet).
 
     Attributes:
-        row: of the stream's table.
-        notification: that was told of it.
-        letters: that it became, by attempt.
-        windows: that may count it: of its type, over its time and offset.
-        duplicates: records that told it again.
-        replay: how it came to be stored by a replay.
+        row: in the stream's table.
+        notification: sent for it.
+        dead_letters: of its record and its replays, by attempt.
+        windows: that may count it: those of its type that cover its time and offset.
+        duplicates: records of the same event that were not stored.
+        replay: the replay by which it was stored.
     """
 
     origin: Origin
     row: dict[str, Any] | None
     notification: dict[str, Any] | None
-    letters: tuple[dict[str, Any], ...]
+    dead_letters: tuple[dict[str, Any], ...]
     windows: tuple[dict[str, Any], ...]
     duplicates: tuple[dict[str, Any], ...]
     replay: dict[str, Any] | None
@@ -258,11 +218,11 @@ SELECT to_jsonb(window_counts) FROM window_counts
    AND first_offset <= %(offset)s AND last_offset >= %(offset)s
  ORDER BY late, first_offset LIMIT 20
 """
-_TOLD: Final = """
+_NOTIFIED: Final = """
 SELECT to_jsonb(notifications) FROM notifications WHERE origin_topic = %(topic)s
    AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
 """
-_REFUSED: Final = """
+_REJECTED: Final = """
 SELECT to_jsonb(dead_letters) - 'value' - 'key' - 'headers' FROM dead_letters
  WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s
    AND origin_offset = %(offset)s ORDER BY attempt LIMIT 20
@@ -284,7 +244,7 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
         Unavailable: the database does not answer.
     """
     values: dict[str, Any] = origin._asdict()
-    stream = next((each for each in streams if each.topic == origin.topic), None)
+    stream = next((stream for stream in streams if stream.topic == origin.topic), None)
     with _reader(settings) as connection:
 
         def ask(query: LiteralString | sql.Composed) -> tuple[dict[str, Any], ...]:
@@ -299,12 +259,12 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
             values["kind"] = str(rows[0][stream.windows.group_by])
             values["size"] = stream.windows.size_ms
             counted = ask(_COUNTED)
-        notifications, replayed = ask(_TOLD), ask(_REPLAYED)
+        notifications, replayed = ask(_NOTIFIED), ask(_REPLAYED)
         return Trace(
             origin=origin,
             row=rows[0] if rows else None,
             notification=notifications[0] if notifications else None,
-            letters=ask(_REFUSED),
+            dead_letters=ask(_REJECTED),
             windows=counted,
             duplicates=ask(_REPEATED),
             replay=replayed[0] if replayed else None,
@@ -312,7 +272,7 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
 
 
 def has_table(settings: Settings, name: str) -> bool:
-    """Whether the database has a table: older ones lack what replays keep.
+    """Whether the database has a table; older schemas lack those of replays.
 
     Raises:
         Unavailable: the database does not answer.
@@ -322,9 +282,9 @@ def has_table(settings: Settings, name: str) -> bool:
     return row is not None and row[0] is not None
 
 
-def replays(settings: Settings) -> tuple[dict[str, Any], ...] | None:
-    """The newest replays as their tables tell them: who, when, which and what became of it. None
-    where the schema does not have them yet.
+def recent_replays(settings: Settings) -> tuple[dict[str, Any], ...] | None:
+    """The newest replays: who, when, which dead letters, and the outcome. None if the schema is too old
+    to record them.
 
     Raises:
         Unavailable: the database does not answer.
@@ -333,9 +293,9 @@ def replays(settings: Settings) -> tuple[dict[str, Any], ...] | None:
         return None
     with _reader(settings) as connection:
         rows = connection.execute(
-            "SELECT to_jsonb(found) FROM (SELECT replays.*,"
+            "SELECT to_jsonb(replay) FROM (SELECT replays.*,"
             " (SELECT jsonb_object_agg(outcome, number) FROM (SELECT outcome, count(*) AS number"
             " FROM replay_records WHERE replay_id = replays.id GROUP BY outcome) AS counted)"
-            " AS outcomes FROM replays ORDER BY id DESC LIMIT 50) AS found"
+            " AS outcomes FROM replays ORDER BY id DESC LIMIT 50) AS replay"
         ).fetchall()
     return tuple(row[0] for row in rows)

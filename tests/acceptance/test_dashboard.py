@@ -568,7 +568,9 @@ def test_sign_in_and_roles(stage: Stage, browser: Browser) -> None:
             field.fill(token)
             field.press("Enter")
             replay = page.locator(".st-key-card-replay")
-            expect(replay).to_contain_text("today's contract" if may_replay else "You may look")
+            expect(replay).to_contain_text(
+                "today's contract" if may_replay else "Only operators can replay"
+            )
             plan = page.get_by_role("button", name="Plan (dry run)")
             expect(plan).to_have_count(int(may_replay))
         assert "open-sesame" not in dashboard.log.read_text()

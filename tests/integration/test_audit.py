@@ -270,7 +270,7 @@ def test_open_windows_are_fine_while_they_are_open(
             assert overdue["problems"] == []
             [pending] = overdue["pending"]
             assert (pending["kind"], pending["records"]) == ("open_windows", 60)
-            assert "has not emitted the windows of 60 records" in pending["message"]
+            assert "has not emitted windows that are due, of 60 records" in pending["message"]
         done = closes(stack_settings)
         assert done["in_open_windows"] == 0
 
@@ -472,7 +472,7 @@ def test_what_is_missing_for_a_gap_in_a_derived_topic_can_be_acknowledged(
         group = stack_settings.group("validator")
         shown = [each for each in of_kind(red, "gap_retention") if group in each["message"]]
         assert sum(each["count"] for each in shown) == 200
-        assert "made of them was gone before it was loaded" in shown[0]["message"]
+        assert "derived from them was gone before it was loaded" in shown[0]["message"]
         known = audit(stack_settings, "--acknowledge", wait=30)
         assert (known["verdict"], known["problems"]) == ("closed", [])
         assert sum(each["lost"] for each in known["partitions"] if each["topic"] == topic) == 200

@@ -23,14 +23,6 @@ from streamflow_stack.process import Child, end_leftovers
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def own_broker(tmp_path: Path, _clean_environment: None) -> Iterator[BrokerService]:
-    service = BrokerService(tmp_path)
-    service.start()
-    yield service
-    service.stop()
-
-
 def _create_topic(bootstrap: str, name: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.create_topics([NewTopic(name, 1, 1)])[name].result(20)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -584,7 +584,7 @@ def test_what_was_derived_from_a_recreated_topic_is_never_taken_for_that_of_the_
 def assert_closed_once_acknowledged(settings: Settings) -> None:
     done = streamflow(settings, "audit")
     assert done.returncode == 1, done.stdout
-    assert "the topic was created again" in " ".join(done.stdout.split())
+    assert "the topic was recreated" in " ".join(done.stdout.split())
     acknowledged = streamflow(settings, "audit", "--acknowledge")
     done = streamflow(settings, "audit")
     assert done.returncode == 0, f"{acknowledged.stdout}\n{done.stdout}"
@@ -638,15 +638,6 @@ def test_workers_wait_for_a_topic_that_was_deleted(
             )
             assert "the loop turns" in worker.get("/health")
         assert all(worker.process.poll() is None for worker in running.values())
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[BrokerService]:
-    """A broker of this test's own, to be stopped and robbed of records."""
-    service = BrokerService(tmp_path / "broker")
-    service.start()
-    yield service
-    service.stop()
 
 
 def log_directory(broker: BrokerService, topic: str) -> Path:

@@ -44,11 +44,6 @@ LoadFactory = Callable[..., Load]
 
 
 @pytest.fixture
-def database(database_url: str) -> Settings:
-    return Settings(DATABASE_URL=database_url)
-
-
-@pytest.fixture
 def make_load(database: Settings) -> Iterator[LoadFactory]:
     made: list[Load] = []
 

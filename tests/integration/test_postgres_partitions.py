@@ -22,11 +22,6 @@ TODAY = date(2026, 7, 1)
 
 
 @pytest.fixture
-def database(database_url: str) -> Settings:
-    return Settings(DATABASE_URL=database_url)
-
-
-@pytest.fixture
 def connection(database: Settings) -> Iterator[Connection]:
     opened = connect(database, "test")
     yield opened

@@ -1,7 +1,7 @@
 """What status and audit read."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from loads import (
     replay,
     window_count,
 )
-from streamflow.audit.completeness import Group, Unpaired, orphans, unpaired
+from streamflow.audit.completeness import OffsetGroup, Unpaired, orphans, unpaired
 from streamflow.audit.gap_ledger import (
     KnownGap,
     Range,
@@ -26,6 +26,7 @@ from streamflow.audit.gap_ledger import (
     known_gaps,
 )
 from streamflow.audit.outcomes import Outcome, accounted_offsets
+from streamflow.audit.recreated import Reuse, keep_underived
 from streamflow.audit.windows import Reconciliation, reconcile
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gaps import keep
@@ -36,18 +37,6 @@ from streamflow.streams.user_events import USER_EVENTS
 from streamflow.windows import Progress
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def database(database_url: str) -> Settings:
-    return Settings(DATABASE_URL=database_url)
-
-
-@pytest.fixture
-def load(database: Settings) -> Iterator[Load]:
-    made = Load(database)
-    yield made
-    made.sink.close()
 
 
 def accounted(
@@ -62,7 +51,7 @@ def accounted(
 def test_row_counts(load: Load, database: Settings) -> None:
     load.load([*events(range(5)), window_count(0, 0)])
 
-    assert row_counts(database) == {
+    assert row_counts(database, [USER_EVENTS]) == {
         "events": 5,
         "window_counts": 1,
         "notifications": 0,
@@ -283,13 +272,35 @@ def test_a_refused_event_has_a_notification_and_a_refused_notification_an_event(
     assert alone(database) == []
 
 
+def test_what_was_not_derived_from_a_recreated_topic_is_a_gap(
+    load: Load, database: Settings
+) -> None:
+    """Only what is really missing: a notification may be a dead letter, a duplicate may be counted."""
+    # 0 is replayed as 7 and again as 8, a duplicate; the notification of 2 is a dead letter.
+    load.load([FakeRecord(0, b"{}"), *events([1, 2, 3]), dead_letter(0, "user-events/0/0")])
+    load.sent("user-events/0/0", "user-events/0/7", "user-events/0/8")
+    load.load([replay(7, "user-events/0/0"), replay(8, "user-events/0/0")])
+    load.load([note(0, 1), note(1, 2, message="m" * 3_000), note(2, 0)])
+    load.load([delivered(load, 1)])
+    # Of the five that analytics read, it has counted three.
+    load.load([window_count(0, 1, count=3, last_offset=8)])
+    reuse = Reuse("user-events", "user-events@old", "new", "recreated", {0: 0})
+    with session(database, "test") as connection:
+        keep_underived(connection, USER_EVENTS, reuse, "validator", "analytics")
+        kept = [tuple(gap[:5]) for gap in known_gaps(connection, ["user-events"])]
+    assert kept == [
+        ("analytics", "user-events@old", 0, 2, 4),
+        ("validator", "user-events@old", 0, 3, 4),
+    ]
+
+
 def test_notifications_of_nothing_are_found(load: Load, database: Settings) -> None:
     body = {"message": "m", "time": "2026-07-01T12:00:00Z", "event_id": 1, "user": "u"}
     load.load(
         [FakeRecord(each, json.dumps(body).encode(), topic="notifications") for each in (3, 9)]
     )
     with session(database, "test") as connection:
-        assert orphans(connection, "notifications", 0, (0, 10)) == Group(3, 10, 2)
+        assert orphans(connection, "notifications", 0, (0, 10)) == OffsetGroup(3, 10, 2)
         assert orphans(connection, "notifications", 0, (4, 9)) is None
         assert orphans(connection, "notifications", 1, (0, 10)) is None
 

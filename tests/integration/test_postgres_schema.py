@@ -24,11 +24,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def database(database_url: str) -> Settings:
-    return Settings(DATABASE_URL=database_url)
-
-
-@pytest.fixture
 def empty(database_server: DatabaseService, prefix: str) -> Iterator[Settings]:
     name = prefix.replace("-", "_").strip(".")
     yield Settings(DATABASE_URL=database_server.create_database(name))
@@ -70,7 +65,7 @@ def test_twice_is_once(empty: Settings) -> None:
 
     assert schema.upgrade(empty, [USER_EVENTS]) == []
     assert schema.pending(empty, [USER_EVENTS]) == []
-    assert row_counts(empty) == {
+    assert row_counts(empty, [USER_EVENTS]) == {
         "events": 0,
         "window_counts": 0,
         "notifications": 0,

@@ -1,7 +1,6 @@
 """What audits remember stays true when proved rows are removed on purpose."""
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import date
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from loads import TOPIC, FakeRecord, Load, dead_letter, event, execute, replay, rows, value
 from streamflow.audit.proofs import Counts, Proof, count_earlier, keep_proof, read_proofs
 from streamflow.audit.recreated import Reuse, set_aside
-from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.connections import Connection
 from streamflow.postgres.partitions import DayPartitions
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
@@ -19,24 +18,6 @@ pytestmark = pytest.mark.integration
 
 PARTITION = (TOPIC, 0)
 LEDGER = "SELECT proved_through::int, stored::int, counted_from_zero FROM audit_ledger"
-
-
-@pytest.fixture
-def database(database_url: str) -> Settings:
-    return Settings(DATABASE_URL=database_url)
-
-
-@pytest.fixture
-def load(database: Settings) -> Iterator[Load]:
-    made = Load(database)
-    yield made
-    made.sink.close()
-
-
-@pytest.fixture
-def connection(database: Settings) -> Iterator[Connection]:
-    with session(database, "test") as made:
-        yield made
 
 
 def stored(connection: Connection, through: int) -> Counts:

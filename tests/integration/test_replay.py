@@ -25,7 +25,7 @@ from services import BrokerService, DatabaseService
 from streamflow.contract import Event, Timestamp
 from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
 from streamflow.dead_letters.plan import plan
-from streamflow.dead_letters.report import Options, Report
+from streamflow.dead_letters.report import ReplayOptions, ReplayReport
 from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import Fenced, Unavailable, UsageError
 from streamflow.kafka import clients, offsets
@@ -41,7 +41,7 @@ from streamflow_dagster.defs.replay import replay_dead_letters
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-FAST = Options(rate=100_000.0, patience=90.0)
+FAST = ReplayOptions(rate=100_000.0, patience=90.0)
 MENDED = "SELECT count(*) FROM events WHERE \"user\" LIKE '{}%'"
 
 UNREAD = (
@@ -96,11 +96,13 @@ class Stack:
         topics = [self.topic, self.streams[0].dead_letter_topic]
         return offsets.bounds(client, offsets.partitions_of(client, topics))
 
-    def plan(self, text: str | None = None, options: Options = FAST, **filters: Any) -> Report:
+    def plan(
+        self, text: str | None = None, options: ReplayOptions = FAST, **filters: Any
+    ) -> ReplayReport:
         selection = make_selection(self.hasher, text=text, **filters)
         return plan(self.settings, self.streams, selection, options, requested_by="tests")
 
-    def apply_plan(self, plan_id: int | None) -> Report:
+    def apply_plan(self, plan_id: int | None) -> ReplayReport:
         assert plan_id is not None
         return apply(self.settings, self.streams, plan_id, requested_by="tests")
 
@@ -123,7 +125,9 @@ class Stack:
         )
         return [str(Origin(*each)) for each in found]
 
-    def apply(self, text: str | None = None, options: Options = FAST, **more: Any) -> Report:
+    def apply(
+        self, text: str | None = None, options: ReplayOptions = FAST, **more: Any
+    ) -> ReplayReport:
         streams = more.pop("streams", self.streams)
         stop = more.pop("stop", None)
         on_progress = more.pop("on_progress", lambda _done, _of: None)
@@ -467,15 +471,13 @@ def test_killed_half_way_and_started_again(stack: Stack, mark: str) -> None:
 
 KILLED_AT = {
     "claimed, nothing produced": "Publisher._produce = die",
-    "produced, position unknown": "replay_store.prepare = die",
+    "produced, position unknown": "store.prepare = die",
     "position known, not committed": (
-        "prepare = replay_store.prepare\n"
-        "replay_store.prepare = lambda *given: (prepare(*given), die())"
+        "prepare = store.prepare\nstore.prepare = lambda *given: (prepare(*given), die())"
     ),
-    "committed, not confirmed": "replay_store.confirm = die",
+    "committed, not confirmed": "store.confirm = die",
     "confirmed, not settled": (
-        "confirm = replay_store.confirm\n"
-        "replay_store.confirm = lambda *given: (confirm(*given), die())"
+        "confirm = store.confirm\nstore.confirm = lambda *given: (confirm(*given), die())"
     ),
 }
 
@@ -487,7 +489,7 @@ def test_killed_between_any_two_steps(stack: Stack, mark: str, where: str) -> No
         "import os, signal, sys\n"
         "from streamflow_cli.app import main\n"
         "from streamflow.kafka.transactions import Publisher\n"
-        "from streamflow.postgres import replay_store\n"
+        "from streamflow.dead_letters import store\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{KILLED_AT[where]}\n"
         f"sys.argv[1:] = 'dlq replay --text {mark} --repair add_zone --apply'.split()\n"
@@ -607,7 +609,7 @@ def test_what_fails_again_is_quarantined_at_the_cap(stack: Stack, mark: str) -> 
     id_ = str(Origin(topic, partition, offset))
     named = stack.apply(options=options, ids=[id_])
     assert (named.selected, named.skipped) == (0, {"quarantined": 1})
-    with pytest.raises(UsageError, match="name them"):
+    with pytest.raises(UsageError, match="must be named by id"):
         stack.apply(mark, replace(options, force=True))
 
     forced = replace(options, force=True, repairs=("coerce_numbers",))
@@ -637,7 +639,7 @@ def test_a_canary_that_is_refused_stops_the_replay(stack: Stack, mark: str) -> N
     report = stack.apply(mark, replace(FAST, canary=3), streams=lenient(stack))
 
     assert (report.state, report.sent, report.failed) == ("stopped", 3, 3)
-    assert "3 of 3 letters of the canary were refused" in report.note
+    assert "3 of 3 dead letters of the canary were rejected" in report.note
     assert stack.statuses(mark) == {"superseded": 3, "open": 12}
     stack.audit_closes()
 
@@ -688,7 +690,7 @@ def test_a_stalled_replay_that_was_taken_over_is_fenced(
     sends them and ends; then it goes on."""
     stack.bury(mark, 5)
     publish: Callable[..., None] = Publisher.publish
-    heirs: list[Report] = []
+    heirs: list[ReplayReport] = []
 
     def stall(self: Publisher, records: Any, before_commit: Any) -> None:
         monkeypatch.setattr(Publisher, "publish", publish)
@@ -845,26 +847,32 @@ def test_hostile_payloads_do_not_steer_the_terminal(stack: Stack, mark: str, run
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("show", "nonsense"), "'nonsense' is no id of a dead letter"),
+        (("show", "nonsense"), "'nonsense' is not the id of a dead letter"),
         (("show", "user-events/0/999999999"), "there is no dead letter user-events/0/999999999"),
         (("replay", "--id", "user-events/0/999999999"), "there is no dead letter"),
         (("replay", "--repair", "nope"), "there is no repair nope: choose from hash_address"),
-        (("replay", "--since", "yesterday"), "'yesterday' is no time"),
+        (("replay", "--since", "yesterday"), "'yesterday' is not a time"),
         (("replay", "--since", "1h", "--until", "2h"), "since is not before until"),
-        (("replay", "--code", "not a code"), "'not a code' is no error code"),
-        (("list", "--status", "lost"), "'lost' is no status: choose from open"),
+        (("replay", "--code", "not a code"), "'not a code' is not an error code"),
+        (("list", "--status", "lost"), "'lost' is not a status: choose from open"),
         (("replay", "--rate", "0"), "the rate must be more than 0"),
         (("replay", "--canary", "-1"), "the canary size must not be negative"),
-        (("replay", "--max-attempts", "0"), "the cap on attempts must be at least 1"),
-        (("replay", "--force"), "forcing is for letters named by id"),
+        (("replay", "--max-attempts", "0"), "the limit of attempts must be at least 1"),
+        (("replay", "--force"), "quarantined dead letters, which must be named by id"),
         (("replay", "--plan", "999999", "--apply"), "there is no plan 999999, or it is older than"),
-        (("replay", "--plan", "1"), "--plan is for --apply"),
+        (("replay", "--plan", "1"), "--plan needs --apply"),
         (
             ("replay", "--plan", "1", "--apply", "--code", "EMPTY_VALUE"),
-            "--code cannot go with --plan",
+            "--code cannot be combined with --plan",
         ),
-        (("replay", "--plan", "1", "--apply", "--repair", "x"), "--repair cannot go with --plan"),
-        (("replay", "--plan", "1", "--apply", "--rate", "500"), "--rate cannot go with --plan"),
+        (
+            ("replay", "--plan", "1", "--apply", "--repair", "x"),
+            "--repair cannot be combined with --plan",
+        ),
+        (
+            ("replay", "--plan", "1", "--apply", "--rate", "500"),
+            "--rate cannot be combined with --plan",
+        ),
     ],
 )
 def test_wrong_use_is_one_line(run: Run, arguments: tuple[str, ...], says: str) -> None:
@@ -967,7 +975,7 @@ def test_the_job_fails_where_letters_fail(
     assert not result.success
     [failure] = [each for each in result.all_events if each.is_step_failure]
     message = str(failure.step_failure_data.user_failure_data.description)
-    assert "2 seen stored, 0 refused again, 1 not sent since they would fail" in message
+    assert "2 stored, 0 rejected again, 1 not sent because they would fail" in message
     assert observed(result)["failed"] == 1
     # A plan of what fails is a good plan.
     assert job(text=mark).success
@@ -979,11 +987,11 @@ def test_the_job_explains_wrong_config(job: Callable[..., dg.ExecuteInProcessRes
     [failure] = [each for each in result.all_events if each.is_step_failure]
     assert "there is no repair nope: choose from" in str(failure.step_failure_data.error)
     for config, says in (
-        ({"plan_id": 1}, "a plan is applied with dry_run: false"),
-        ({"plan_id": 1, "dry_run": False, "text": "x"}, "text cannot go with plan_id"),
+        ({"plan_id": 1}, "plan_id needs dry_run: false"),
+        ({"plan_id": 1, "dry_run": False, "text": "x"}, "text cannot be combined with plan_id"),
         (
             {"plan_id": 1, "dry_run": False, "repairs": ["add_zone"]},
-            "repairs cannot go with plan_id",
+            "repairs cannot be combined with plan_id",
         ),
         ({"plan_id": 999_999, "dry_run": False}, "there is no plan 999999"),
     ):

@@ -4,27 +4,59 @@ import re
 import sys
 from pathlib import Path
 
+import dagster as dg
 import orjson
 import psycopg
 import pytest
 
 from faults import wait_until
+from loads import execute, rows
+from orchestration import Orchestration, metadata_of, orchestrated
 from pipeline import WorkerProcess, count, produce, streamflow
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
 
+# What a stream may bring beside its contract: a simulator, and a rollup of its own.
+HOOKS = """
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from streamflow import DailyRollup, Simulated
+
+def simulate(hasher, *, seed, invalid_ratio):
+    for number in count(seed or 0):
+        moment = datetime.now(UTC).isoformat()
+        order = f'{{"type":"ORDER_PLACED","customer":"c{number}","amount_cents":7,"timestamp":"{moment}"}}'
+        yield Simulated(b"key", order.encode(), None)
+
+BIG_SPENDERS = DailyRollup(
+    table="big_spenders",
+    description="Customers by what they spent.",
+    columns={"customer": "text not null", "cents": "bigint not null"},
+    query="SELECT customer, sum(amount_cents)::bigint FROM {table} WHERE timestamp >= %(start)s"
+    " AND timestamp < %(end)s GROUP BY 1 HAVING sum(amount_cents) >= %(least)s",
+    parameters=lambda settings: {"least": settings.burst_failures_overall},
+    order="cents DESC",
+)
+SHOP = replace(ORDERS, simulate=simulate, rollups=(BIG_SPENDERS,))
+"""
 README = Path(__file__).parents[2] / "README.md"
 STREAMS = "streamflow.streams.user_events:USER_EVENTS,my_streams:ORDERS"
+
+
+def own_module(folder: Path, streams: str, more: str = "") -> dict[str, str]:
+    """Writes the README's module, and returns the environment that makes its streams known."""
+    found = re.search(r"```python\n(# my_streams\.py\n.*?)```", README.read_text(), re.DOTALL)
+    assert found is not None
+    (folder / "my_streams.py").write_text(found[1] + more)
+    return {"STREAMFLOW_STREAMS": streams, "PYTHONPATH": ":".join([str(folder), *sys.path])}
 
 
 def test_the_readme_s_stream_is_loaded_counted_and_audited(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
-    found = re.search(r"```python\n(# my_streams\.py\n.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    (tmp_path / "my_streams.py").write_text(found[1])
-    own = {"STREAMFLOW_STREAMS": STREAMS, "PYTHONPATH": ":".join([str(tmp_path), *sys.path])}
+    own = own_module(tmp_path, STREAMS)
     done = streamflow(stack_settings, "init", **own)
     assert done.returncode == 0, done.stderr
 
@@ -69,3 +101,46 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
             "SELECT sum(amount_cents)::int, count(DISTINCT customer) FROM orders"
         ).fetchone()
     assert row == (sum(range(90)), 7)
+
+
+def test_a_stream_without_a_simulator_is_not_simulated(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    own = own_module(tmp_path, "my_streams:ORDERS")
+    done = streamflow(stack_settings, "produce", "--count", "1", **own)
+    assert done.returncode == 2
+    assert "stream orders has no simulator: name a file with --from FILE" in done.stderr
+
+
+def test_a_stream_brings_its_simulator_and_its_rollup(
+    stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = own_module(tmp_path, "my_streams:SHOP", HOOKS)
+    assert streamflow(stack_settings, "init", **own).returncode == 0
+    done = streamflow(stack_settings, "produce", "--count", "5", "--rate", "1000", **own)
+    assert done.returncode == 0, done.stderr
+    loader = WorkerProcess(stack_settings, "loader", tmp_path / "loader.log", **own)
+    try:
+        wait_until(lambda: count(stack_settings, "SELECT count(*) FROM orders") == 5, 60)
+    finally:
+        loader.kill()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_streams", raising=False)
+    with dg.DagsterInstance.ephemeral() as instance:
+        settings = orchestrated(stack_settings, STREAMFLOW_STREAMS="my_streams:SHOP")
+        one = Orchestration(instance, settings)
+        assets = {key.to_user_string() for key in one.definitions.resolve_all_asset_keys()}
+        assert "rollups/big_spenders" in assets
+        # Those of the example are not there.
+        assert not {"rollups/login_failure_bursts", "rollups/daily_active_users"} & assets
+        for least, spenders in ((7, 5), (8, 0)):
+            one.change(burst_failures_overall=least)
+            # Only days with newly loaded rows are computed again.
+            execute(stack_settings, "DELETE FROM rollup_progress")
+            result = one.run("roll_days")
+            assert result.success
+            assert metadata_of(result, "rollups/big_spenders")["rows"] == spenders
+            found = rows(stack_settings, "SELECT stream, customer, cents FROM big_spenders")
+            assert len(found) == spenders
+            assert {(stream, cents) for stream, _, cents in found} <= {("orders", 7)}

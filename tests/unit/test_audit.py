@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow.audit.completeness import Group, outside
+from streamflow.audit.completeness import OffsetGroup, outside
 from streamflow.audit.gap_ledger import AUDIT, KnownGap, ranges, uncovered
 from streamflow.audit.merge import merge
 from streamflow.audit.problems import Problem, ProblemKind
@@ -191,7 +191,7 @@ def test_what_no_gap_covers_is_what_is_left(
 
 
 def test_offsets_outside_of_ranges_are_told_in_short() -> None:
-    assert outside([1, 5, 6, 9, 12], [(5, 7), (12, 20)]) == Group(1, 10, 2, ((1, 2), (9, 10)))
+    assert outside([1, 5, 6, 9, 12], [(5, 7), (12, 20)]) == OffsetGroup(1, 10, 2, ((1, 2), (9, 10)))
     assert outside([5, 6], [(5, 7)]) is None
 
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from streamflow.dead_letters.select import Selection, Status, Summary
+from streamflow.dead_letters.select import DeadLetterSummary, Selection, Status
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamlit_app.access.replaying import scope
-from streamlit_app.records.pinned import Filter, PinnedList
+from streamlit_app.records.pinned import DeadLetterFilter, PinnedList
 from streamlit_app.records.queries import DeadLetters
 
 ABOVE = "the filter above"
@@ -16,9 +16,11 @@ NEWEST = "of which the newest 200 are shown"
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 
-def letter(offset: int, status: str = "open") -> Summary:
+def letter(offset: int, status: str = "open") -> DeadLetterSummary:
     place = Origin("user-events", 0, offset)
-    return Summary(place, place, "EMPTY_VALUE", status, 0, "validator", "empty", NOW, 0, b"")
+    return DeadLetterSummary(
+        place, place, "EMPTY_VALUE", status, 0, "validator", "empty", NOW, 0, b""
+    )
 
 
 def content(*offsets: int) -> DeadLetters:
@@ -26,7 +28,7 @@ def content(*offsets: int) -> DeadLetters:
 
 
 def pinned(selection: Selection | None = None) -> PinnedList:
-    return PinnedList(Filter(), selection or Selection(), content(9, 8, 7))
+    return PinnedList(DeadLetterFilter(), selection or Selection(), content(9, 8, 7))
 
 
 def asked_for(each: PinnedList) -> tuple[str, ...]:
@@ -43,9 +45,9 @@ def test_ticks_are_ids_and_not_positions() -> None:
 
 
 def test_without_ticks_a_plan_is_of_what_the_filter_matched() -> None:
-    selection = Filter(codes=("EMPTY_VALUE",), span=60.0, text="ann@example.com").selection(
-        Hasher(), NOW
-    )
+    selection = DeadLetterFilter(
+        codes=("EMPTY_VALUE",), span=60.0, text="ann@example.com"
+    ).selection(Hasher(), NOW)
     request = pinned(selection).request(repairs=["add_zone"], canary=3, rate=7.0)
     assert request.ids == ()
     assert request.codes == ("EMPTY_VALUE",)

@@ -10,11 +10,13 @@ import dagster as dg
 import pytest
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
+from streamflow.errors import ConfigurationError
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow_dagster import storage
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.definitions import build
+from streamflow_dagster.defs.rollups import daily_rollups
 from streamflow_dagster.resources import Platform
 from streamflow_stack.process import Launch
 
@@ -94,6 +96,15 @@ def test_a_second_stream_brings_its_own_assets() -> None:
     shared = next(entry for entry in catalog.topics if entry.key.path[-1] == "analytics")
     assert [key.path[-1] for key in shared.deps] == ["user_events", "orders"]
     assert len(catalog.tables) == 5
+
+
+def test_streams_share_a_rollup_only_if_it_is_the_same() -> None:
+    orders = replace(USER_EVENTS, name="orders", table="orders")
+    shared = {rollup.table: streams for rollup, streams in daily_rollups([USER_EVENTS, orders])}
+    assert shared["login_failure_bursts"] == [USER_EVENTS, orders]
+    other = replace(USER_EVENTS.rollups[0], order="day")
+    with pytest.raises(ConfigurationError, match="stream orders: its rollup login_failure_bursts"):
+        daily_rollups([USER_EVENTS, replace(orders, rollups=(other,))])
 
 
 def test_a_prefix_changes_topics_and_no_asset() -> None:

@@ -8,8 +8,8 @@ from streamflow.errors import CircuitOpen, ErrorCode
 from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow.streams.user_events.simulation import Simulation
 from streaming_workers.producer.lines import Accepted, LineReader
-from streaming_workers.producer.simulation import Simulation
 from streaming_workers.runtime.breaker import Breaker
 
 HASHER = Hasher(None, ["user_email"])

@@ -9,7 +9,8 @@ import pytest
 from streamflow.dead_letters.repairs import known_repairs
 from streamflow.registry import import_named, load_streams
 from streamflow.settings import Settings, load_settings
-from streamflow_stack import orchestration, parts
+from streamflow_cli import stack
+from streamflow_stack import lifecycle, orchestration, parts
 from streamflow_stack.process import own_command
 from streamflow_stack.state import State
 
@@ -19,6 +20,7 @@ from streamflow.dead_letters.repairs import repair
 from streamflow.streams.user_events import USER_EVENTS
 
 ORDERS = replace(USER_EVENTS, name="orders")
+QUIET = replace(USER_EVENTS, name="quiet", simulate=None)
 
 @repair("upper_type", "Writes the type in capitals.")
 def upper_type(document, stream, hasher):
@@ -45,6 +47,17 @@ def test_streams_and_repairs_are_found_in_the_current_folder(
     settings = load_settings()
     assert [stream.name for stream in load_streams(settings)] == ["orders"]
     assert "upper_type" in known_repairs(settings)
+
+
+@pytest.mark.parametrize(("stream", "without"), [("ORDERS", []), ("QUIET", ["producer"])])
+def test_up_starts_a_producer_only_for_a_stream_with_a_simulator(
+    stream: str, without: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", f"my_own_streams:{stream}")
+    asked_for: list[list[str]] = []
+    monkeypatch.setattr(lifecycle, "up", lambda _, order, __: asked_for.append(order.without))
+    stack.up(detach=False, without=None, brokers=None)
+    assert asked_for == [without]
 
 
 def test_a_library_comes_before_the_current_folder() -> None:

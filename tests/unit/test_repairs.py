@@ -1,13 +1,15 @@
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streamflow.dead_letters.builtin_repairs import add_zone, coerce_numbers, hash_address
-from streamflow.dead_letters.plan import Planner, Verdict
+from streamflow.dead_letters.plan import PlannedOutcome, Planner
 from streamflow.dead_letters.repairs import Document, Repair, choose, known_repairs, repair
-from streamflow.dead_letters.select import Letter, Status
+from streamflow.dead_letters.select import DeadLetter, Status
 from streamflow.dead_letters.store import Outcome
 from streamflow.errors import ConfigurationError, UsageError
 from streamflow.privacy import Hasher
@@ -129,21 +131,43 @@ EVENT = b'{"id":1, "type":"USER_LOGIN","user":"u","timestamp":"2026-03-01T12:00:
 NO_ZONE = EVENT.replace(b"00Z", b"00")
 
 
-def letter(value: bytes | None, **changes: Any) -> Letter:
+def letter(value: bytes | None, **changes: Any) -> DeadLetter:
     source = Origin("user-events", 0, 7)
-    headers: Headers = [("trace", b"1"), ("trace", None)]
-    plain = Letter(
-        source, source, "SCHEMA_VIOLATION", 0, Status.OPEN, True, b"key", value, headers
-    )  # fmt: skip
-    return plain._replace(**changes)
+    # Own headers of the dead letter are not sent with its replay.
+    headers: Headers = [("trace", b"1"), ("trace", None), ("__connect.errors.offset", b"7")]
+    plain = DeadLetter(
+        id=source,
+        origin=source,
+        identity=source,
+        record=Origin("dead-letter-topic", 0, 1),
+        error_code="SCHEMA_VIOLATION",
+        stage="validator",
+        group_name="validator",
+        exception="",
+        message="",
+        attempt=0,
+        redacted=False,
+        status=Status.OPEN,
+        failed_at=None,
+        appended_at=None,
+        loaded_at=datetime(2026, 3, 1, tzinfo=UTC),
+        is_read=True,
+        key=b"key",
+        value=value,
+        size=None if value is None else len(value),
+        headers=headers,
+    )
+    return replace(plain, **changes)
 
 
-def judged(found: Letter, *repairs: Repair, cap: int = 3, force: bool = False) -> Verdict:
-    planner = Planner([USER_EVENTS], HASHER, repairs, max_attempts=cap, force=force)
-    return planner.judge(found)
+def judged(
+    dead_letter: DeadLetter, *repairs: Repair, limit: int = 3, force: bool = False
+) -> PlannedOutcome:
+    planner = Planner([USER_EVENTS], HASHER, repairs, max_attempts=limit, force=force)
+    return planner.judge(dead_letter)
 
 
-def test_a_letter_goes_back_where_it_came_from() -> None:
+def test_a_dead_letter_goes_back_where_it_came_from() -> None:
     record = judged(letter(EVENT, attempt=1, identity=Origin("user-events", 0, 3))).record
     assert record is not None
     assert record[:3] == ("user-events", b"key", EVENT)
@@ -168,7 +192,7 @@ def test_repairs_are_combined_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "repairs", "reason"),
+    ("dead_letter", "repairs", "reason"),
     [
         (letter(NO_ZONE), (), "SCHEMA_VIOLATION"),
         (letter(None), (add_zone,), "EMPTY_VALUE"),
@@ -187,15 +211,17 @@ def test_repairs_are_combined_in_order() -> None:
         (letter(EVENT, headers=[("big", b"x" * 2**20)]), (), "TOO_LARGE"),
     ],
 )
-def test_what_cannot_be_sent(found: Letter, repairs: tuple[Repair, ...], reason: str) -> None:
-    verdict = judged(found, *repairs)
-    assert (verdict.outcome, verdict.reason, verdict.record) == (Outcome.FAILS, reason, None)
-    assert "USER_LOGIN" not in verdict.message
+def test_what_cannot_be_sent(
+    dead_letter: DeadLetter, repairs: tuple[Repair, ...], reason: str
+) -> None:
+    planned = judged(dead_letter, *repairs)
+    assert (planned.outcome, planned.reason, planned.record) == (Outcome.FAILS, reason, None)
+    assert "USER_LOGIN" not in planned.message
 
 
-def test_the_cap_on_attempts() -> None:
+def test_the_limit_of_attempts() -> None:
     tired = letter(EVENT, attempt=3)
     assert judged(tired).outcome is Outcome.QUARANTINED
     assert judged(tired).reason == "TOO_MANY_ATTEMPTS"
-    assert judged(tired, cap=4).outcome is Outcome.PASSES
+    assert judged(tired, limit=4).outcome is Outcome.PASSES
     assert judged(tired, force=True).outcome is Outcome.PASSES

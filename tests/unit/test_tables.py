@@ -8,11 +8,11 @@ import pytest
 
 from streamflow.audit.report import AuditReport, PartitionAudit
 from streamflow.audit.windows import Reconciliation
-from streamflow.dead_letters.report import Report
-from streamflow.dead_letters.select import Summary
+from streamflow.dead_letters.report import ReplayReport
+from streamflow.dead_letters.select import DeadLetterSummary
 from streamflow.dead_letters.store import Outcome
 from streamflow.records import Origin
-from streamflow_cli.letters import letters_table, report_view
+from streamflow_cli.dead_letter_views import dead_letters_table, report_view
 from streamflow_cli.tables import audit_table
 
 Printed = Callable[[int, Callable[[], None]], list[str]]
@@ -33,10 +33,12 @@ def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def letter(topic: str = "user-events", *, attempt: int = 0, message: str = "no zone") -> Summary:
+def letter(
+    topic: str = "user-events", *, attempt: int = 0, message: str = "no zone"
+) -> DeadLetterSummary:
     origin = Origin(topic, 2, 1_234_567)
     failed_at = datetime(2026, 3, 1, 12, 0, 0, 123_000, UTC)
-    return Summary(
+    return DeadLetterSummary(
         origin,
         origin,
         "UNSTORABLE_VALUE",
@@ -49,9 +51,9 @@ def letter(topic: str = "user-events", *, attempt: int = 0, message: str = "no z
     )
 
 
-def test_letters_take_two_lines_where_one_is_too_short(printed: Printed) -> None:
+def test_dead_letters_take_two_lines_where_one_is_too_short(printed: Printed) -> None:
     letters = [letter(message="not [bold] at all"), letter(attempt=3)]
-    assert printed(80, lambda: letters_table(letters, 2)) == [
+    assert printed(80, lambda: dead_letters_table(letters, 2)) == [
         "id                     code              status       failed at",
         f"user-events/2/1234567  UNSTORABLE_VALUE  quarantined  {TIME}",
         "    validator: not [bold] at all",
@@ -61,8 +63,8 @@ def test_letters_take_two_lines_where_one_is_too_short(printed: Printed) -> None
     ]
 
 
-def test_letters_take_one_line_on_a_wide_terminal(printed: Printed) -> None:
-    titles, *rows = printed(140, lambda: letters_table([letter(attempt=3), letter()], 9))
+def test_dead_letters_take_one_line_on_a_wide_terminal(printed: Printed) -> None:
+    titles, *rows = printed(140, lambda: dead_letters_table([letter(attempt=3), letter()], 9))
     assert titles.split() == [
         "id", "code", "status", "failed", "at", "attempt", "stage", "message",
     ]  # fmt: skip
@@ -71,16 +73,16 @@ def test_letters_take_one_line_on_a_wide_terminal(printed: Printed) -> None:
     assert rows[2] == "2 of 9 dead letters; --limit shows more."
 
 
-def test_nothing_of_a_long_letter_is_cut(printed: Printed) -> None:
+def test_nothing_of_a_long_dead_letter_is_cut(printed: Printed) -> None:
     message = "a word and " * 30
-    text = "\n".join(printed(80, lambda: letters_table([letter(LONG, message=message)], 1)))
+    text = "\n".join(printed(80, lambda: dead_letters_table([letter(LONG, message=message)], 1)))
     assert f"{LONG}/2/1234567" in text
     assert text.count("a word and") == 30
     assert TIME in text
 
 
 def test_a_plan_names_codes_and_reasons_in_full(printed: Printed) -> None:
-    report = Report(
+    report = ReplayReport(
         dry_run=True,
         tally=Counter(
             {

@@ -7,7 +7,7 @@ from typing import Annotated, Final, cast
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
-from streamflow.contract import Contract, Event
+from streamflow.contract import Decoder, Event
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.tables import NotificationRow, WindowCountRow
 from streamflow.records import (
@@ -52,8 +52,8 @@ class NotificationRecord(Event):
     user: Annotated[str, StringConstraints(max_length=256)]
 
 
-_WINDOW_COUNTS = Contract(WindowCountRecord)
-_NOTIFICATIONS = Contract(NotificationRecord)
+_WINDOW_COUNTS = Decoder(WindowCountRecord)
+_NOTIFICATIONS = Decoder(NotificationRecord)
 
 
 def window_count_line(record: Record, stream_topic: str) -> bytes | Rejection:

@@ -10,8 +10,8 @@ from streamflow.flow import Count, Partition
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.tables import SHARED
 from streamflow.records import Log, Position
-from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow.stream import Stream
 
 _COUNT_TIMEOUT: Final = 20  # seconds; counting reads every row
 
@@ -168,15 +168,19 @@ def loaded(connection: Connection, group: str) -> dict[Partition, Loaded]:
     return {(topic, partition): Loaded(*rest) for topic, partition, *rest in rows}
 
 
-def row_counts(settings: Settings) -> dict[str, int]:
+def counted_tables(streams: Sequence[Stream]) -> list[str]:
+    """The tables that records are loaded into: the streams' own, then the shared ones."""
+    return [*(stream.table for stream in streams), *(table.name for table in SHARED)]
+
+
+def row_counts(settings: Settings, streams: Sequence[Stream]) -> dict[str, int]:
     """How many rows each table holds, exactly.
 
     Raises:
         Unavailable: the database does not answer, or not within 20 s.
         ConfigurationError: a table is missing.
     """
-    names = [stream.table for stream in load_streams(settings)]
-    names += [table.name for table in SHARED]
+    names = counted_tables(streams)
     with session(settings, "status", statement_timeout=_COUNT_TIMEOUT) as connection:
         counts = [
             sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names

@@ -1,4 +1,4 @@
-"""``user-events``: the stream that ships with StreamFlow."""
+"""``user-events``: the example stream. Everything that knows its events is in this package."""
 
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -7,6 +7,8 @@ from pydantic import Field, StringConstraints
 
 from streamflow.contract import Event, HashedAddress, NotNull, Timestamp
 from streamflow.stream import Notification, Stream, Topics
+from streamflow.streams.user_events.rollups import LOGIN_FAILURE_BURSTS
+from streamflow.streams.user_events.simulation import Simulation
 from streamflow.windows import TumblingWindow
 
 EventType = Literal["USER_LOGIN", "USER_LOGIN_FAILED", "USER_LOGOUT", "USER_SIGNUP"]
@@ -20,7 +22,7 @@ _DONE: dict[str, str] = {
 
 
 class UserEvent(Event):
-    """Something that a user did: the contract of ``user-events``."""
+    """An action of a user: the contract of ``user-events``."""
 
     # The largest integer that JavaScript holds exactly is 2^53 - 1.
     id: Annotated[int, Field(ge=0, lt=2**53)]
@@ -31,7 +33,7 @@ class UserEvent(Event):
 
 
 def notify(event: UserEvent) -> Notification:
-    """What is told of an event."""
+    """The notification of an event."""
     return Notification(f"User {event.user} {_DONE[event.type]}", event.id, event.user)
 
 
@@ -44,4 +46,6 @@ USER_EVENTS = Stream(
     topics=Topics(partitions=3, retention=timedelta(hours=168)),
     table="events",
     notify=notify,
+    simulate=Simulation,
+    rollups=(LOGIN_FAILURE_BURSTS,),
 )

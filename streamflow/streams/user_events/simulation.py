@@ -1,15 +1,16 @@
-"""Simulated users: who does what, and what a careless producer gets wrong. Pure, repeatable."""
+"""Simulated users, and the mistakes of a careless producer. Pure and repeatable."""
 
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
 
 from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.privacy import Hasher
+from streamflow.stream import Simulated
 
 _TYPES: Final = ("USER_LOGIN", "USER_LOGIN_FAILED", "USER_LOGOUT", "USER_SIGNUP")
 _TYPE_WEIGHTS: Final = (55, 15, 25, 5)
@@ -18,7 +19,7 @@ _NAMES: Final = (
     "katherine", "ken", "leslie", "margaret", "niklaus", "radia", "rosalind", "tim",
 )  # fmt: skip
 _USERS: Final = 5_000
-# How often each kind of mistake is made, out of 100.
+# Share of each kind of mistake, in percent.
 _MISTAKES: Final = {
     ErrorCode.SCHEMA_VIOLATION: 35,
     ErrorCode.CLEAR_TEXT_PII: 20,
@@ -30,14 +31,6 @@ _MISTAKES: Final = {
 }
 
 
-class Simulated(NamedTuple):
-    """A record to be sent, and the code it will be rejected with; None for a valid one."""
-
-    key: bytes
-    value: bytes
-    code: ErrorCode | None
-
-
 class Simulation:
     """An endless source of events.
 
@@ -45,7 +38,7 @@ class Simulation:
         hasher: hashes the users' addresses.
         seed: the same seed gives the same users, types and mistakes; times come from `clock`.
         invalid_ratio: share of records that break the contract.
-        clock: says when an event happens.
+        clock: returns the time of the next event.
     """
 
     def __init__(
@@ -69,7 +62,7 @@ class Simulation:
     def _next(self) -> Simulated:
         self._number += 1
         chance = self._chance
-        # A few users do most of what is done.
+        # A few users are responsible for most events.
         number = min(int(chance.paretovariate(0.8)), _USERS)
         user = f"{_NAMES[number % len(_NAMES)]}{number}"
         address = f"{user}@example.com"
@@ -88,7 +81,7 @@ class Simulation:
 
 
 def _spoil(body: dict[str, object], code: ErrorCode, address: str, chance: random.Random) -> bytes:
-    """What a producer would send that makes just this one mistake."""
+    """The record of a producer that makes just this one mistake."""
     if code is ErrorCode.EMPTY_VALUE:
         return b""
     if code is ErrorCode.INVALID_JSON:
