@@ -124,8 +124,8 @@ def up(
     def arrange(settings: "Settings") -> None:
         _arrange(settings, names)
 
-    order = lifecycle.Order(names, arrange, when_up)
-    lifecycle.up(load, order, ConsoleReport(console))
+    request = lifecycle.UpRequest(names, arrange, when_up)
+    lifecycle.up(load, request, ConsoleReport(console))
 
 
 def down(

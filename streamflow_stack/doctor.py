@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
-import psutil
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.errors import StackError, StreamFlowError, Unavailable
@@ -34,8 +33,9 @@ from streamflow_stack.embedded import (
     needed,
     postgres,
 )
-from streamflow_stack.parts import PROBE_SECONDS, plan
+from streamflow_stack.parts import plan
 from streamflow_stack.preflight import MINIMUM_FREE_BYTES, is_free, owner
+from streamflow_stack.probes import PROBE_SECONDS
 from streamflow_stack.state import State, state_of
 from streamflow_stack.status import read_status
 
@@ -176,7 +176,7 @@ def _stack(status: dict[str, Any]) -> Finding:
 
 
 def _ports(settings: Settings, state: State, status: dict[str, Any]) -> Iterator[Finding]:
-    ours = _with_descendants({part["pid"] for part in status["parts"] if part["pid"]})
+    ours = {part["pid"] for part in status["parts"] if part["pid"]}
     for part in plan(settings, state, {}):
         for port in part.ports:
             subject = f"port {port}"
@@ -194,15 +194,6 @@ def _ports(settings: Settings, state: State, status: dict[str, Any]) -> Iterator
                     f"needed for {part.name}, taken by {name}: end that, or set "
                     "STREAMFLOW_PORT_OFFSET",
                 )
-
-
-def _with_descendants(pids: set[int]) -> set[int]:
-    """These processes, and all that they have started: a part may be several."""
-    found = set(pids)
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            found |= {each.pid for each in psutil.Process(pid).children(recursive=True)}
-    return found
 
 
 def _kafka(settings: Settings, state: State, *, running: bool) -> Finding:

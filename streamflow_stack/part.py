@@ -73,6 +73,8 @@ class Part:
         ports: what it listens on.
         address: where to find it, for people.
         prepare: what it needs before the start (downloads, formatting); may take long.
+        after: a part of the same stage that must be up before this one is first started, and that is
+            stopped after it.
         stop_seconds: time to finish in order, before it is killed.
         patience: how long it may be unwell; None leaves it alone however it is.
     """
@@ -84,5 +86,6 @@ class Part:
     ports: tuple[int, ...] = ()
     address: str = ""
     prepare: Callable[[Report], None] = prepare_nothing
+    after: str | None = None
     stop_seconds: float = 10.0
     patience: Patience | None = None

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from streamflow_stack.account import Account
 
 LOG_LIMIT_BYTES = 20_000_000
 LEFTOVER_SECONDS = 10.0
+ORPHAN_SECONDS = 3.0
 # psutil derives a process's start from the boot time, which moves a little with the clock.
 CREATE_TIME_TOLERANCE_SECONDS = 2.0
 
@@ -137,6 +138,12 @@ class Child:
         self._process.wait()
         self._pid_file.unlink(missing_ok=True)
 
+    def descendants(self) -> list[psutil.Process]:
+        """The processes that it has started, and theirs."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self.pid).children(recursive=True)
+        return []
+
     def stop(self, seconds: float) -> None:
         """Asks, waits up to `seconds`, then kills."""
         self.ask_to_stop()
@@ -198,6 +205,22 @@ def end_leftovers(directory: Path) -> Iterator[str]:
                 process.wait(LEFTOVER_SECONDS)
         path.unlink(missing_ok=True)
         yield f"ended {name} (pid {process.pid}) of a crashed run"
+
+
+def end_orphans(processes: Iterable[psutil.Process]) -> Iterator[str]:
+    """Ends those that still run, and says which."""
+    left = [process for process in processes if process.is_running()]
+    for process in left:
+        # One that ends just now needs nothing more.
+        with contextlib.suppress(psutil.Error):
+            line = f"ending {process.name()} (pid {process.pid}), which its parent left behind"
+            process.terminate()
+            yield line
+    _, stubborn = psutil.wait_procs(left, timeout=ORPHAN_SECONDS)
+    for process in stubborn:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=ORPHAN_SECONDS)
 
 
 def telling_line(path: Path, start: int = 0, limit: int = 300) -> str:

@@ -16,13 +16,13 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from streamflow.errors import StackError
 from streamflow.settings import COORDINATES_FILE, Settings
-from streamflow.snapshot import SNAPSHOT_FILE
 
-# Everything that belongs to a stack; `down --purge` removes these and no stranger's file.
+SNAPSHOT_FILE = "status.json"
+# Everything that belongs to a stack; `down --purge` removes these and no other file.
 ENTRIES = (
     "kafka",
     "postgres",
@@ -167,6 +167,20 @@ class StateLock:
 def state_of(settings: Settings) -> State:
     """The state directory that the settings name."""
     return State(settings.state_dir.absolute())
+
+
+def read_snapshot(directory: Path) -> dict[str, Any]:
+    """What the supervisor of a state directory last wrote, or nothing.
+
+    Returns:
+        ``pid``, ``updated_at`` (seconds since the epoch) and ``parts``, a list of ``name``,
+        ``state``, ``pid``, ``restarts``, ``detail``, ``address`` and ``managed``.
+    """
+    try:
+        content = json.loads((directory / SNAPSHOT_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def already_running(state: State) -> str:
