@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import requests
 
+from streamflow.errors import cause_of
 from streamflow_stack.part import READY, Health
 
 PROBE_SECONDS: Final = 2.0
@@ -50,12 +51,8 @@ def probe_http(url: str) -> Health:
 
 
 def failure_of(error: BaseException) -> Health:
-    """A part that did not answer; the detail is the operating system's own reason, if there is one."""
-    causes: list[BaseException | None] = [error]
-    while (cause := causes[-1]) is not None:
-        reason = getattr(cause, "reason", None)
-        causes.append(reason if isinstance(reason, BaseException) else cause.__context__)
-    return Health(answered=False, ready=False, detail=f"does not answer: {causes[-2]}")
+    """A part that did not answer, and why."""
+    return Health(answered=False, ready=False, detail=f"does not answer: {cause_of(error)}")
 
 
 def _reason(answer: requests.Response) -> str:

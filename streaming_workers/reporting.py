@@ -4,17 +4,16 @@ The worker only adds to counters; a thread of its own sends them, now and then, 
 next time where nobody takes them. Nothing here knows Dagster: only an address and JSON.
 """
 
-import json
 import re
 import threading
 import time
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Final, Self
 
+import requests
 import structlog
 
+from streamflow.errors import cause_of
 from streamflow.settings import Settings
 
 log = structlog.get_logger()
@@ -157,16 +156,11 @@ class Reporter:
                 "worker": self._worker,
             },
         }
-        request = urllib.request.Request(  # noqa: S310 (http or https: settings see to it)
-            f"{self._url}/report_asset_materialization/{asset}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
+        url = f"{self._url}/report_asset_materialization/{asset}"
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310 (as above)
-                pass
-        except (OSError, HTTPException) as error:
-            self._say(heard=False, why=str(error))
+            requests.post(url, json=body, timeout=TIMEOUT).raise_for_status()
+        except requests.RequestException as error:
+            self._say(heard=False, why=str(cause_of(error)))
             return False
         self._say(heard=True)
         return True
