@@ -20,11 +20,11 @@ def dagster() -> None:
     from streamflow_cli.tables import make_console
     from streamflow_stack.lifecycle import run_parts
     from streamflow_stack.orchestration import Home, dagster_parts, database_url
-    from streamflow_stack.state import State
+    from streamflow_stack.state import StateDirectory
 
     settings = load_settings()
     url = database_url(settings)
     home = Home(settings, lambda: url)
     # Beside the state of a stack that runs in the same folder without Dagster.
-    state = State(home.directory)
+    state = StateDirectory(home.directory)
     run_parts(settings, state, dagster_parts(home, state.logs), ConsoleReport(make_console()))

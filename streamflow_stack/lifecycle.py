@@ -13,12 +13,12 @@ from streamflow_stack.broker import LOOPBACK
 from streamflow_stack.cluster import nodes_of
 from streamflow_stack.embedded import check_packages, needed
 from streamflow_stack.orchestration import dagster_url
-from streamflow_stack.part import Part, Report, Stage
+from streamflow_stack.part import Part, StackReport, Stage
 from streamflow_stack.parts import DAGSTER, database_of, plan
 from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow_stack.process import end_leftovers
 from streamflow_stack.signals import StopSignals
-from streamflow_stack.state import State, StateLock, state_of
+from streamflow_stack.state import StateDirectory, StateLock, state_of
 from streamflow_stack.supervisor import Member, Supervisor
 
 SERVICES_SECONDS = 120.0
@@ -36,7 +36,7 @@ class Stack:
     """
 
     settings: Settings
-    state: State
+    state: StateDirectory
     members: list[Member]
     missing: list[Member]
 
@@ -56,7 +56,7 @@ class UpRequest:
     when_up: Callable[[Stack], None]
 
 
-def up(load: Callable[[], Settings], request: UpRequest, report: Report) -> None:
+def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) -> None:
     """Runs a stack until a stop signal comes.
 
     Args:
@@ -76,7 +76,9 @@ def up(load: Callable[[], Settings], request: UpRequest, report: Report) -> None
         raise explain_os_error(error, state.directory) from error
 
 
-def run_parts(settings: Settings, state: State, parts: Sequence[Part], report: Report) -> None:
+def run_parts(
+    settings: Settings, state: StateDirectory, parts: Sequence[Part], report: StackReport
+) -> None:
     """Runs parts that need nothing else until a stop signal comes, without what `up` puts around them.
 
     Args:
@@ -103,7 +105,7 @@ def run_parts(settings: Settings, state: State, parts: Sequence[Part], report: R
 
 
 @contextlib.contextmanager
-def _held(state: State, report: Report) -> Iterator[StopSignals]:
+def _held(state: StateDirectory, report: StackReport) -> Iterator[StopSignals]:
     """Inside, the state directory is ours, and nothing of a crashed run is left."""
     state.create()
     lock = StateLock(state)
@@ -124,7 +126,11 @@ def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
 
 
 def _run(
-    settings: Settings, state: State, request: UpRequest, report: Report, signals: StopSignals
+    settings: Settings,
+    state: StateDirectory,
+    request: UpRequest,
+    report: StackReport,
+    signals: StopSignals,
 ) -> None:
     check_packages(needed(settings, request.without))
     check_disk(state.directory)
@@ -157,7 +163,9 @@ def _run(
         state.coordinates.unlink(missing_ok=True)
 
 
-def _with_coordinates(settings: Settings, state: State, without: Collection[str]) -> Settings:
+def _with_coordinates(
+    settings: Settings, state: StateDirectory, without: Collection[str]
+) -> Settings:
     found: dict[str, object] = {}
     if settings.kafka_bootstrap_servers is None and "kafka" not in without:
         nodes = nodes_of(settings, state.directory)
@@ -168,9 +176,9 @@ def _with_coordinates(settings: Settings, state: State, without: Collection[str]
 
 
 def _announce(
-    settings: Settings, state: State, environment: dict[str, str], without: Collection[str]
+    settings: Settings, state: StateDirectory, environment: dict[str, str], without: Collection[str]
 ) -> None:
-    """Tells workers, by their environment, and other commands, by a file, where things are."""
+    """Publishes the addresses: to workers in their environment, to other commands in a file."""
     url = settings.database_url.get_secret_value() if settings.database_url else ""
     environment.update(
         KAFKA_BOOTSTRAP_SERVERS=settings.bootstrap,
@@ -184,7 +192,7 @@ def _announce(
     state.write_coordinates(settings.bootstrap, url, settings.port_offset, settings.brokers)
 
 
-def down(settings: Settings, *, purge: bool, report: Report) -> bool:
+def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
     """Ends the stack of this folder, and removes its data when asked.
 
     Returns:
@@ -211,7 +219,7 @@ def down(settings: Settings, *, purge: bool, report: Report) -> bool:
     return bool(pid or ended)
 
 
-def _end_supervisor(state: State, pid: int) -> None:
+def _end_supervisor(state: StateDirectory, pid: int) -> None:
     try:
         process = psutil.Process(pid)
         process.terminate()

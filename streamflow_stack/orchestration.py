@@ -28,7 +28,7 @@ from psycopg import sql
 from streamflow.errors import StackError, Unavailable
 from streamflow.postgres.connections import open_connection
 from streamflow.settings import Settings
-from streamflow_stack.part import READY, Health, Part, Report, Stage, prepare_nothing
+from streamflow_stack.part import READY, Health, Part, StackReport, Stage, prepare_nothing
 from streamflow_stack.probes import PROBE_SECONDS, ask, failure_of, probe_http
 from streamflow_stack.process import Launch, own_command
 from streamflow_stack.state import state_of, write_atomically
@@ -125,7 +125,7 @@ def dagster_parts(
     heartbeat = HeartbeatProbe(url)
     written: dict[str, str] = {}
 
-    def prepare(_report: Report) -> None:
+    def prepare(_report: StackReport) -> None:
         written.update(home.write())
 
     def part(name: str, probe: Callable[[], Health], *command: str, **options: Any) -> Part:

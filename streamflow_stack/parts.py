@@ -14,7 +14,7 @@ from streamflow_stack.database import Database, probe_url
 from streamflow_stack.part import Part, Patience, Stage
 from streamflow_stack.probes import probe_http, probe_worker
 from streamflow_stack.process import Launch, own_command
-from streamflow_stack.state import State
+from streamflow_stack.state import StateDirectory
 
 WORKERS = ("validator", "analytics", "loader")
 DAGSTER = "dagster"
@@ -27,7 +27,7 @@ CHOICES = (*_ALONE, DAGSTER, DASHBOARD)
 _GROUPS = {BROKERS[0]: BROKERS, DAGSTER: orchestration.NAMES}
 
 
-def database_of(settings: Settings, state: State) -> Database:
+def database_of(settings: Settings, state: StateDirectory) -> Database:
     """The embedded database of a stack."""
     return Database(
         state.directory / "postgres", settings.port("postgres"), log=state.logs / "postgres.log"
@@ -36,7 +36,7 @@ def database_of(settings: Settings, state: State) -> Database:
 
 def plan(
     settings: Settings,
-    state: State,
+    state: StateDirectory,
     environment: Mapping[str, str],
     without: Collection[str] = (),
 ) -> tuple[Part, ...]:
@@ -66,7 +66,7 @@ def plan(
     return tuple(part for part in parts if part.name not in gone)
 
 
-def _kafka(settings: Settings, state: State) -> tuple[Part, ...]:
+def _kafka(settings: Settings, state: StateDirectory) -> tuple[Part, ...]:
     if not settings.kafka_bootstrap_servers:
         return broker_parts(settings, state)
     given = Part(
@@ -79,7 +79,7 @@ def _kafka(settings: Settings, state: State) -> tuple[Part, ...]:
     return (given,)
 
 
-def _postgres(settings: Settings, state: State) -> Part:
+def _postgres(settings: Settings, state: StateDirectory) -> Part:
     if settings.database_url:
         return Part(
             name="postgres",
@@ -102,7 +102,7 @@ def _postgres(settings: Settings, state: State) -> Part:
 
 def _worker(
     settings: Settings,
-    state: State,
+    state: StateDirectory,
     environment: Mapping[str, str],
     name: str,
     command: tuple[str, ...],
@@ -131,7 +131,7 @@ def _worker(
 
 
 def _dagster(
-    settings: Settings, state: State, environment: Mapping[str, str], *, embedded: bool
+    settings: Settings, state: StateDirectory, environment: Mapping[str, str], *, embedded: bool
 ) -> tuple[Part, ...]:
     def database() -> str:
         if embedded and settings.dagster_database_url is None and settings.database_url is None:
@@ -151,7 +151,7 @@ def _bridge(settings: Settings, worker: Part) -> Part:
     )
 
 
-def _dashboard(settings: Settings, state: State, environment: Mapping[str, str]) -> Part:
+def _dashboard(settings: Settings, state: StateDirectory, environment: Mapping[str, str]) -> Part:
     port = settings.port(DASHBOARD)
     url = f"http://{settings.host}:{port}"
 

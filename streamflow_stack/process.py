@@ -23,8 +23,8 @@ ORPHAN_SECONDS = 3.0
 # psutil derives a process's start from the boot time, which moves a little with the clock.
 CREATE_TIME_TOLERANCE_SECONDS = 2.0
 
-# What tells most comes first: the system's own reason, then what the program calls an error.
-_TELLING = (
+# The most specific comes first: the system's own reason, then what the program calls an error.
+_REASONS = (
     re.compile(r"already in use|No space left|Permission denied|Cannot allocate|OutOfMemory"),
     re.compile(r"\b(ERROR|FATAL|PANIC|error)\b"),
     re.compile(r"\w"),
@@ -39,7 +39,7 @@ class Launch:
     Attributes:
         command: program and arguments; never a secret, everybody can read them in ``ps``.
         log: file that takes standard output and error.
-        own_log: file that the program writes itself, when that tells more.
+        own_log: log that the program writes itself, if it says more.
         environment: added to this process's own.
         account: user to run as, or None for the current one.
         stop_signal: asks the process to finish in order.
@@ -151,12 +151,12 @@ class Child:
             self.kill()
 
     def last_words(self) -> str:
-        """How it ended, with the line of its log that tells why."""
+        """How it ended, with the line of its log that says why."""
         code = self._process.returncode
         if code is None:
             return "is running"
         ended = f"ended with code {code}" if code >= 0 else f"was ended by {_signal_name(-code)}"
-        lines = (telling_line(log, start) for log, start in self._read_from.items())
+        lines = (last_reason(log, start) for log, start in self._read_from.items())
         line = next(filter(None, lines), "") if code >= 0 else ""
         return f"{ended}: {line}" if line else ended
 
@@ -223,8 +223,8 @@ def end_orphans(processes: Iterable[psutil.Process]) -> Iterator[str]:
     psutil.wait_procs(stubborn, timeout=ORPHAN_SECONDS)
 
 
-def telling_line(path: Path, start: int = 0, limit: int = 300) -> str:
-    """The line of a log that tells best why a program ended.
+def last_reason(path: Path, start: int = 0, limit: int = 300) -> str:
+    """The line of a log that says best why a program ended.
 
     Args:
         start: byte to read from; at most the last 64 kB are read.
@@ -238,7 +238,7 @@ def telling_line(path: Path, start: int = 0, limit: int = 300) -> str:
         return ""
     lines = [" ".join(line.split()) for line in lines]
     found = next(
-        (line for pattern in _TELLING for line in reversed(lines) if pattern.search(line)), ""
+        (line for pattern in _REASONS for line in reversed(lines) if pattern.search(line)), ""
     )
     return found if len(found) <= limit else found[: limit - 1] + "…"
 

@@ -15,17 +15,17 @@ from typing import Any
 
 from streamflow.calls import HUNG_EXIT_CODE
 from streamflow.errors import StackError, StreamFlowError
-from streamflow_stack.part import Health, Part, Report, Stage
+from streamflow_stack.part import Health, Part, StackReport, Stage
 from streamflow_stack.process import Child, end_orphans
 from streamflow_stack.signals import StopSignals
-from streamflow_stack.state import State, write_atomically
+from streamflow_stack.state import StateDirectory, write_atomically
 
 TICK_SECONDS = 0.2
 PROBE_PAUSE_SECONDS = 1.0
 SNAPSHOT_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 30.0
-# A part that was up so long starts afresh with the shortest pause.
+# After this long up, the next restart waits for the shortest pause again.
 SETTLED_SECONDS = 30.0
 
 UNKNOWN = Health(answered=False, ready=False)
@@ -103,7 +103,11 @@ class Supervisor:
     """Runs the parts of one stack. Use it from the main thread."""
 
     def __init__(
-        self, state: State, parts: Sequence[Part], report: Report, signals: StopSignals
+        self,
+        state: StateDirectory,
+        parts: Sequence[Part],
+        report: StackReport,
+        signals: StopSignals,
     ) -> None:
         self.members = [Member(part) for part in parts]
         self._state = state
@@ -177,7 +181,7 @@ class Supervisor:
             self._write_snapshot(always=True)
 
     def _stop(self, members: Sequence[Member], hurry: int) -> None:
-        """Ends some parts together; more than `hurry` stop signals mean that nobody wants to wait."""
+        """Ends some parts together; more than `hurry` stop signals end the wait."""
         running = [(member, _child(member)) for member in members if member.child]
         descendants = [process for _, child in running for process in child.descendants()]
         for _, child in running:

@@ -1,7 +1,7 @@
-"""Tells Dagster what a worker does, as asset events over its REST endpoint: fire and forget.
+"""Reports to Dagster what a worker does, as asset events over its REST endpoint: fire and forget.
 
 The worker only adds to counters; a thread of its own sends them, now and then, and keeps them for the
-next time where nobody takes them. Nothing here knows Dagster: only an address and JSON.
+next time if Dagster does not answer. Nothing here imports Dagster.
 """
 
 import re
@@ -25,12 +25,12 @@ QUIET_FACTOR: Final = 10
 
 @dataclass(slots=True)
 class Done:
-    """What was done to an asset since it was last told.
+    """What was done to an asset since its last report.
 
     Attributes:
         records: handled.
         since: when counting began; on the monotonic clock.
-        missed: it was to be told before, and nobody took it.
+        missed: a report of it has failed.
     """
 
     records: int = 0
@@ -68,7 +68,7 @@ class Ledger:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._done: dict[str, Done] = {}
-        self._told: dict[str, float] = {}
+        self._reported_at: dict[str, float] = {}
 
     def note(self, asset: str, records: int, now: float) -> None:
         """Adds records, also none: the worker has looked and works."""
@@ -76,20 +76,20 @@ class Ledger:
         done.records += records
 
     def take_due(self, now: float) -> dict[str, Done]:
-        """What is to be told now. It counts as told; `give_back` what was not."""
+        """What is to be reported now. It counts as reported; `give_back` what was not."""
         due = {}
         for asset, done in list(self._done.items()):
-            since = now - self._told.get(asset, float("-inf"))
+            since = now - self._reported_at.get(asset, float("-inf"))
             news = done.records > 0 or done.missed
             wait = self._interval if news else QUIET_FACTOR * self._interval
             if since >= wait:
                 due[asset] = done
                 del self._done[asset]
-                self._told[asset] = now
+                self._reported_at[asset] = now
         return due
 
     def give_back(self, asset: str, done: Done) -> None:
-        """Counts again what nobody took."""
+        """Counts again what could not be sent."""
         later = self._done.get(asset)
         if later is not None:
             done.records += later.records
@@ -166,7 +166,7 @@ class Reporter:
         return True
 
     def _say(self, *, heard: bool, why: str = "") -> None:
-        """One line when Dagster stops to listen, one when it does again."""
+        """Logs once that Dagster does not answer, and once that it does again."""
         if heard != self._heard:
             self._heard = heard
             if heard:

@@ -11,7 +11,7 @@ from streamflow.registry import import_named, load_streams
 from streamflow.settings import Settings, load_settings
 from streamflow_stack import parts
 from streamflow_stack.process import own_command
-from streamflow_stack.state import State
+from streamflow_stack.state import StateDirectory
 
 OWN = """
 from dataclasses import replace
@@ -64,7 +64,7 @@ def test_every_part_is_started_so(folder: Path) -> None:
         DATABASE_URL="postgresql://127.0.0.1:1/none",
         STREAMFLOW_STATE_DIR=folder,
     )
-    ours = parts.plan(settings, State(folder), {})
+    ours = parts.plan(settings, StateDirectory(folder), {})
     commands = [part.launch().command for part in ours if part.launch is not None]
     assert len(commands) == 9
     assert {command[:2] for command in commands} == {(sys.executable, "-P")}
