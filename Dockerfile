@@ -15,13 +15,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     STREAMFLOW_STATE_DIR=/var/lib/streamflow \
-    DAGSTER_HOME=/app \
     DAGSTER_DISABLE_TELEMETRY=1
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/streamflow --create-home streamflow \
-    && install --directory --owner=streamflow --group=streamflow /app/storage /app/state
+    && install --directory --owner=streamflow --group=streamflow /app/state
 COPY --from=build /opt/venv /opt/venv
-# Dagster finds workspace.yaml and dagster.yaml here.
-COPY --from=build /app /app
 WORKDIR /app
 USER 10001:10001
 ENTRYPOINT []

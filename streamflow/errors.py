@@ -63,8 +63,13 @@ class StackError(StreamFlowError):
 
 
 def cause_of(error: BaseException) -> object:
-    """What urllib has wrapped, else the error itself: what to tell of a request that failed."""
-    return getattr(error, "reason", error)
+    """The innermost cause of a failed request, mostly the operating system's, without what HTTP clients
+    wrap around it."""
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return reason
+    inner = reason if isinstance(reason, BaseException) else error.__context__
+    return error if inner is None else cause_of(inner)
 
 
 class ErrorCode(StrEnum):

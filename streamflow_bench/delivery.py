@@ -15,7 +15,7 @@ from streamflow_bench.listener import CONNECTED, NOTE_BYTES, Note, read_notes
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.sources import Keyed
 from streamflow_bench.watching import process, running
-from streamflow_stack.parts import probe_http
+from streamflow_stack.probes import probe_http
 from streamflow_stack.process import Child, own_command
 
 _START_SECONDS: Final = 60.0

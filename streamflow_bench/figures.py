@@ -67,7 +67,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
+class MeasuredPath:
     """A path from one place of the pipeline to another.
 
     Attributes:
@@ -90,49 +90,49 @@ _EVENTS: Final = "events/s"
 PATHS: Final = {
     path.name: path
     for path in (
-        Path(
+        MeasuredPath(
             name=PathName.PRODUCE,
             text="produce with hashing (a file, in transactions)",
             raw="bare produce of the same records",
             unit=_EVENTS,
             bar=Bar(at_least=150_000),
         ),
-        Path(
+        MeasuredPath(
             name=PathName.LOADER,
             text="user-events → PostgreSQL (loader)",
             raw="bare COPY of the same rows",
             unit=_EVENTS,
             bar=Bar(at_least=150_000, least_ratio=0.5),
         ),
-        Path(
+        MeasuredPath(
             name=PathName.ANALYTICS,
             text="user-events → windows (analytics)",
             raw="bare consume of the same topic",
             unit=_EVENTS,
             bar=Bar(at_least=200_000),
         ),
-        Path(
+        MeasuredPath(
             name=PathName.VALIDATOR,
             text="user-events → notifications (validator)",
             raw="bare transactional produce of as many notifications",
             unit=_EVENTS,
             bar=Bar(at_least=100_000),
         ),
-        Path(
+        MeasuredPath(
             name=PathName.LATENCY,
             text="event → row visible in PostgreSQL, p99",
             raw="bare produce → consume, p99",
             unit="ms",
             bar=Bar(at_most=500),
         ),
-        Path(
+        MeasuredPath(
             name=PathName.SOCKET,
             text="event → Socket.IO client, p99",
             raw="bare produce → consume, p99",
             unit="ms",
             bar=Bar(at_most=250),
         ),
-        Path(
+        MeasuredPath(
             name=PathName.SOCKET_LOSS,
             text="12,000 events/s to one Socket.IO client: lost",
             raw="bare produce → consume: lost",
@@ -218,7 +218,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 class Result:
     """All runs of one path."""
 
-    path: Path
+    path: MeasuredPath
     runs: list[Run]
 
     @property

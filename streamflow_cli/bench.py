@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def bench(
     events: Annotated[int, typer.Option(min=1, help="Events for each run of a path.")] = 1_000_000,
     runs: Annotated[
-        int, typer.Option(min=1, help="Runs of each path; median, least and most are told.")
+        int, typer.Option(min=1, help="Runs of each path; median, least and most are shown.")
     ] = 1,
     only: Annotated[
         list[PathName] | None, typer.Option(help="Measure this path only. May be repeated.")

@@ -18,9 +18,13 @@ def dagster() -> None:
     from streamflow.settings import load_settings
     from streamflow_cli.stack import ConsoleReport
     from streamflow_cli.tables import make_console
-    from streamflow_stack.orchestration import home_of
-    from streamflow_stack.processes import run_in_order
+    from streamflow_stack.lifecycle import run_parts
+    from streamflow_stack.orchestration import Home, dagster_parts, database_url
+    from streamflow_stack.state import StateDirectory
 
-    home = home_of(load_settings())
-    home.write()
-    run_in_order(home.state, home.parts(), ConsoleReport(make_console()))
+    settings = load_settings()
+    url = database_url(settings)
+    home = Home(settings, lambda: url)
+    # Beside the state of a stack that runs in the same folder without Dagster.
+    state = StateDirectory(home.directory)
+    run_parts(settings, state, dagster_parts(home, state.logs), ConsoleReport(make_console()))

@@ -48,7 +48,7 @@ def dashboard(
         for scheme in ("https", "http")
         for argument in ("--server.corsAllowedOrigins", f"{scheme}://{name}")
     ]
-    # Once Streamlit has ended in order it raises the signal again, for whoever was there before it.
+    # Once Streamlit has ended in order it raises the signal again, for the handler before it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     streamlit(["run", str(program), *address, *origins], standalone_mode=False)

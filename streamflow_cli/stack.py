@@ -127,8 +127,8 @@ def up(
 
     if load_streams(load())[0].simulate is None:
         names.append("producer")
-    order = lifecycle.Order(names, arrange, when_up)
-    lifecycle.up(load, order, ConsoleReport(console))
+    request = lifecycle.UpRequest(names, arrange, when_up)
+    lifecycle.up(load, request, ConsoleReport(console))
 
 
 def down(

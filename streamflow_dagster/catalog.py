@@ -30,7 +30,7 @@ OPERATIONS: Final = "operations"
 
 _SHARED_TELL: Final = {
     WINDOW_COUNTS.name: "Events counted in windows; a window's total is the sum of its rows.",
-    NOTIFICATIONS.name: "What was told of each valid event.",
+    NOTIFICATIONS.name: "One notification for each valid event.",
     DEAD_LETTERS.name: "Records that broke their contract, with the cause; addresses are hashed.",
 }
 

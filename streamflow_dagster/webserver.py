@@ -1,9 +1,9 @@
 """Dagster's webserver with `OriginGuard` before it: ``python -m streamflow_dagster.webserver``.
 
-It has no sign-in, and runs a mutation for whoever asks, by GET as well.
+Dagster's has no sign-in, and runs any mutation that it is asked for, by GET as well.
 
-Takes the options of ``dagster-webserver``. A process that somebody else starts, as ``dagster dev``
-does, gets the guard when it builds the storage that our ``dagster.yaml`` names.
+Takes the options of ``dagster-webserver``. One that ``dagster dev`` starts gets the guard
+from `streamflow_dagster.instance`, which our ``dagster.yaml`` names.
 """
 
 import sys

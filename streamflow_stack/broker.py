@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from streamflow.errors import StackError
 from streamflow_stack import jars, offsets_topic
 from streamflow_stack.embedded import java
-from streamflow_stack.part import READY, Health, Report
+from streamflow_stack.part import READY, Health, StackReport
 from streamflow_stack.process import Launch
 
 LOOPBACK = "127.0.0.1"
@@ -98,7 +98,7 @@ class Broker:
         """Where this node itself is."""
         return f"{LOOPBACK}:{self.node.port}"
 
-    def prepare(self, report: Report) -> None:
+    def prepare(self, report: StackReport) -> None:
         """Fetches the jars and formats the storage; does nothing when both were done before.
 
         Raises:
@@ -253,7 +253,7 @@ _BROKER_DEFAULTS = {
 
 _ALONE = {
     # After a crash the controller refuses the broker until its former session has ended. With both
-    # in one process nobody else has to notice a silence early, so that wait (9 s) can be short.
+    # in one process no other controller has to notice a silence early, so that wait (9 s) can be short.
     "broker.session.timeout.ms": 2_000,
     "broker.heartbeat.interval.ms": 500,
     # See `offsets_topic`.

@@ -8,8 +8,8 @@ from pathlib import Path
 from streamflow.errors import StackError
 from streamflow.settings import BROKERS, Settings
 from streamflow_stack.broker import Broker, Node, new_cluster_id
-from streamflow_stack.part import Part, Report, Stage
-from streamflow_stack.state import State, write_atomically
+from streamflow_stack.part import Part, StackReport, Stage
+from streamflow_stack.state import StateDirectory, write_atomically
 
 _FILE = "cluster.json"
 
@@ -75,7 +75,7 @@ def nodes_of(settings: Settings, directory: Path) -> tuple[Node, ...]:
     )
 
 
-def broker_parts(settings: Settings, state: State) -> tuple[Part, ...]:
+def broker_parts(settings: Settings, state: StateDirectory) -> tuple[Part, ...]:
     """A part for each node: `kafka`, and for three of them `kafka-2` and `kafka-3`."""
     cluster = Cluster(state.directory / "kafka", settings.brokers)
     nodes = nodes_of(settings, cluster.directory)
@@ -97,7 +97,7 @@ def _part(name: str, cluster: Cluster, broker: Broker) -> Part:
     )
 
 
-def _prepare(cluster: Cluster, broker: Broker, report: Report) -> None:
+def _prepare(cluster: Cluster, broker: Broker, report: StackReport) -> None:
     broker.cluster_id = cluster.claim()
     broker.prepare(report)
 

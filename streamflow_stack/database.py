@@ -24,8 +24,8 @@ from streamflow.errors import ConfigurationError, StackError, Unavailable
 from streamflow.postgres.connections import Connection, open_connection
 from streamflow_stack.account import Account, database_account
 from streamflow_stack.embedded import postgres
-from streamflow_stack.part import READY, Health, Report
-from streamflow_stack.process import Launch, telling_line, wrap
+from streamflow_stack.part import READY, Health, StackReport
+from streamflow_stack.process import Launch, last_reason, wrap
 
 LOOPBACK = "127.0.0.1"
 PROBE_SECONDS = 2
@@ -55,7 +55,7 @@ class Database:
         """The cluster's data directory."""
         return self.directory / "data"
 
-    def prepare(self, report: Report) -> None:
+    def prepare(self, report: StackReport) -> None:
         """Creates cluster, role and database; does nothing when that was done before.
 
         Raises:
@@ -68,7 +68,7 @@ class Database:
             if found != ours:
                 raise StackError(
                     f"the database in {self.directory} is of PostgreSQL {found}, this release runs "
-                    f"{ours}: export it with the release that made it, or start anew with "
+                    f"{ours}: export it with the release that made it, or start again with "
                     "`streamflow down --purge`"
                 )
             self._drop_foreign_pid_file()
@@ -205,7 +205,7 @@ class Database:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             # What initdb prints holds no password; what single-user mode prints could.
             self.log.write_text(done.stderr if not commands else "single-user mode failed\n")
-            reason = telling_line(self.log)
+            reason = last_reason(self.log)
             raise StackError(f"PostgreSQL cannot be set up in {self.directory}: {reason}")
 
     def _drop_foreign_pid_file(self) -> None:

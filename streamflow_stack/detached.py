@@ -15,7 +15,7 @@ from streamflow_stack.supervisor import Member
 
 LOG = "up.log"
 STOP_SECONDS = 40.0
-# Tells the process in the background that somebody waits for one of the lines below.
+# Set for the process in the background: `up --detach` waits for one of the lines below.
 VARIABLE = "STREAMFLOW_DETACHED"
 
 READY_LINE = "streamflow: ready"
@@ -71,7 +71,7 @@ def up_detached(settings: Settings, arguments: list[str], echo: Callable[[str], 
 
 
 def readiness_line(missing: Sequence[Member]) -> str:
-    """Tells the waiting `up --detach` how the start went."""
+    """The line by which `up --detach` learns how the start went."""
     if not missing:
         return READY_LINE
     reasons = "; ".join(f"{m.part.name} is {m.state} ({m.detail or 'no answer'})" for m in missing)

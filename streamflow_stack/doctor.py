@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
-import psutil
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.errors import StackError, StreamFlowError, Unavailable
@@ -34,9 +33,10 @@ from streamflow_stack.embedded import (
     needed,
     postgres,
 )
-from streamflow_stack.parts import PROBE_SECONDS, plan
+from streamflow_stack.parts import plan
 from streamflow_stack.preflight import MINIMUM_FREE_BYTES, is_free, owner
-from streamflow_stack.state import State, state_of
+from streamflow_stack.probes import PROBE_SECONDS
+from streamflow_stack.state import StateDirectory, state_of
 from streamflow_stack.status import read_status
 
 CLOCK_LIMIT_SECONDS = 2.0
@@ -144,7 +144,7 @@ def _jars() -> Finding:
     )
 
 
-def _disk(state: State) -> Finding:
+def _disk(state: StateDirectory) -> Finding:
     folder = next(each for each in (state.directory, *state.directory.parents) if each.exists())
     free = shutil.disk_usage(folder).free
     text = f"{free / 1e9:.1f} GB free for {state.directory}"
@@ -153,7 +153,7 @@ def _disk(state: State) -> Finding:
     return Finding("disk", Mark.WELL, text)
 
 
-def _state_directory(state: State) -> Finding:
+def _state_directory(state: StateDirectory) -> Finding:
     folder = next(each for each in (state.directory, *state.directory.parents) if each.exists())
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(
@@ -175,8 +175,8 @@ def _stack(status: dict[str, Any]) -> Finding:
     return Finding("stack", Mark.WELL, f"runs (pid {pid})")
 
 
-def _ports(settings: Settings, state: State, status: dict[str, Any]) -> Iterator[Finding]:
-    ours = _with_descendants({part["pid"] for part in status["parts"] if part["pid"]})
+def _ports(settings: Settings, state: StateDirectory, status: dict[str, Any]) -> Iterator[Finding]:
+    ours = {part["pid"] for part in status["parts"] if part["pid"]}
     for part in plan(settings, state, {}):
         for port in part.ports:
             subject = f"port {port}"
@@ -196,16 +196,7 @@ def _ports(settings: Settings, state: State, status: dict[str, Any]) -> Iterator
                 )
 
 
-def _with_descendants(pids: set[int]) -> set[int]:
-    """These processes, and all that they have started: a part may be several."""
-    found = set(pids)
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            found |= {each.pid for each in psutil.Process(pid).children(recursive=True)}
-    return found
-
-
-def _kafka(settings: Settings, state: State, *, running: bool) -> Finding:
+def _kafka(settings: Settings, state: StateDirectory, *, running: bool) -> Finding:
     if not running and settings.kafka_bootstrap_servers is None:
         return Finding("kafka", Mark.NOTE, "is not running: `streamflow up` starts it")
     health = next(part for part in plan(settings, state, {}) if part.name == "kafka").probe()
@@ -244,7 +235,7 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
 
 
 def _broker_clock(settings: Settings) -> Finding:
-    """The broker tells its time only by what it appends: it must not lie ahead of ours."""
+    """A broker's time is known only from the records it appends: it must not be ahead of ours."""
     subject = "broker's clock"
     try:
         newest = _newest_append_time(settings)

@@ -1,7 +1,7 @@
 """From nothing to a running stack, and back."""
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -12,12 +12,13 @@ from streamflow.settings import Settings
 from streamflow_stack.broker import LOOPBACK
 from streamflow_stack.cluster import nodes_of
 from streamflow_stack.embedded import check_packages, needed
-from streamflow_stack.part import Report, Stage
-from streamflow_stack.parts import DAGSTER, dagster_url, database_of, plan
+from streamflow_stack.orchestration import dagster_url
+from streamflow_stack.part import Part, StackReport, Stage
+from streamflow_stack.parts import DAGSTER, database_of, plan
 from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow_stack.process import end_leftovers
 from streamflow_stack.signals import StopSignals
-from streamflow_stack.state import State, StateLock, state_of
+from streamflow_stack.state import StateDirectory, StateLock, state_of
 from streamflow_stack.supervisor import Member, Supervisor
 
 SERVICES_SECONDS = 120.0
@@ -35,14 +36,14 @@ class Stack:
     """
 
     settings: Settings
-    state: State
+    state: StateDirectory
     members: list[Member]
     missing: list[Member]
 
 
 @dataclass(frozen=True)
-class Order:
-    """What somebody wants from `up`.
+class UpRequest:
+    """What `up` is to do.
 
     Attributes:
         without: parts to leave out.
@@ -55,7 +56,7 @@ class Order:
     when_up: Callable[[Stack], None]
 
 
-def up(load: Callable[[], Settings], order: Order, report: Report) -> None:
+def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) -> None:
     """Runs a stack until a stop signal comes.
 
     Args:
@@ -66,48 +67,95 @@ def up(load: Callable[[], Settings], order: Order, report: Report) -> None:
         KeyboardInterrupt: a stop signal came before everything was up.
     """
     state = state_of(load())
-    state.create()
     try:
-        lock = StateLock(state)
-        with contextlib.closing(_Held(lock, state)), StopSignals() as signals:
-            for line in end_leftovers(state.run):
-                report.say(line)
-            # A crashed run's coordinates would pass for a broker and database of somebody else.
+        with _held(state, report) as signals:
+            # A crashed run's coordinates would pass for a broker and database of yours.
             state.coordinates.unlink(missing_ok=True)
-            _run(load(), state, order, report, signals)
+            _run(load(), state, request, report, signals)
     except OSError as error:
         raise explain_os_error(error, state.directory) from error
 
 
-def _run(
-    settings: Settings, state: State, order: Order, report: Report, signals: StopSignals
+def run_parts(
+    settings: Settings, state: StateDirectory, parts: Sequence[Part], report: StackReport
 ) -> None:
-    check_packages(needed(settings, order.without))
+    """Runs parts that need nothing else until a stop signal comes, without what `up` puts around them.
+
+    Args:
+        settings: where they listen.
+        state: of these parts alone, beside that of a whole stack.
+        parts: of the last stage.
+        report: takes what happens.
+
+    Raises:
+        StackError: one does not start, or the same run already.
+    """
+    try:
+        with contextlib.suppress(KeyboardInterrupt), _held(state, report) as signals:
+            _check_ports(settings, parts)
+            supervisor = Supervisor(state, parts, report, signals)
+            try:
+                supervisor.start(Stage.WORKERS)
+                supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=True)
+                supervisor.watch()
+            finally:
+                supervisor.stop()
+    except OSError as error:
+        raise explain_os_error(error, state.directory) from error
+
+
+@contextlib.contextmanager
+def _held(state: StateDirectory, report: StackReport) -> Iterator[StopSignals]:
+    """Inside, the state directory is ours, and nothing of a crashed run is left."""
+    state.create()
+    lock = StateLock(state)
+    try:
+        with StopSignals() as signals:
+            for line in end_leftovers(state.run):
+                report.say(line)
+            yield signals
+    finally:
+        state.snapshot.unlink(missing_ok=True)
+        lock.release()
+
+
+def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
+    for stage in Stage:
+        host = LOOPBACK if stage is Stage.SERVICES else settings.host
+        check_ports(host, ((p.name, n) for p in parts if p.stage is stage for n in p.ports))
+
+
+def _run(
+    settings: Settings,
+    state: StateDirectory,
+    request: UpRequest,
+    report: StackReport,
+    signals: StopSignals,
+) -> None:
+    check_packages(needed(settings, request.without))
     check_disk(state.directory)
     environment: dict[str, str] = {}
-    parts = plan(settings, state, environment, order.without)
-    for stage in Stage:
-        host = "127.0.0.1" if stage is Stage.SERVICES else settings.host
-        check_ports(host, ((p.name, n) for p in parts if p.stage is stage for n in p.ports))
+    parts = plan(settings, state, environment, request.without)
+    _check_ports(settings, parts)
     supervisor = Supervisor(state, parts, report, signals)
     try:
         report.say("stage 1 of 3: broker and database")
         supervisor.start(Stage.SERVICES)
-        missing = supervisor.wait_until_up(Stage.SERVICES, SERVICES_SECONDS)
+        missing = supervisor.wait_until_up(Stage.SERVICES, SERVICES_SECONDS, strict=True)
         if missing:
             raise StackError(
                 f"{missing[0].part.name} is not ready after {SERVICES_SECONDS:g} s "
                 f"({missing[0].detail}): see its log in {state.logs}"
             )
-        settings = _with_coordinates(settings, state, order.without)
+        settings = _with_coordinates(settings, state, request.without)
         report.say("stage 2 of 3: topics and schema")
         with signals.interrupting():
-            order.arrange(settings)
-        _announce(settings, state, environment, order.without)
+            request.arrange(settings)
+        _announce(settings, state, environment, request.without)
         report.say("stage 3 of 3: workers, Dagster and dashboard")
         supervisor.start(Stage.WORKERS)
-        missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS)
-        order.when_up(Stack(settings, state, supervisor.members, missing))
+        missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=False)
+        request.when_up(Stack(settings, state, supervisor.members, missing))
         supervisor.watch()
         report.say("stopping")
     finally:
@@ -115,7 +163,9 @@ def _run(
         state.coordinates.unlink(missing_ok=True)
 
 
-def _with_coordinates(settings: Settings, state: State, without: Collection[str]) -> Settings:
+def _with_coordinates(
+    settings: Settings, state: StateDirectory, without: Collection[str]
+) -> Settings:
     found: dict[str, object] = {}
     if settings.kafka_bootstrap_servers is None and "kafka" not in without:
         nodes = nodes_of(settings, state.directory)
@@ -126,9 +176,9 @@ def _with_coordinates(settings: Settings, state: State, without: Collection[str]
 
 
 def _announce(
-    settings: Settings, state: State, environment: dict[str, str], without: Collection[str]
+    settings: Settings, state: StateDirectory, environment: dict[str, str], without: Collection[str]
 ) -> None:
-    """Tells workers, by their environment, and other commands, by a file, where things are."""
+    """Publishes the addresses: to workers in their environment, to other commands in a file."""
     url = settings.database_url.get_secret_value() if settings.database_url else ""
     environment.update(
         KAFKA_BOOTSTRAP_SERVERS=settings.bootstrap,
@@ -142,19 +192,7 @@ def _announce(
     state.write_coordinates(settings.bootstrap, url, settings.port_offset, settings.brokers)
 
 
-class _Held:
-    """Gives the state directory back at the end, whatever happened."""
-
-    def __init__(self, lock: StateLock, state: State) -> None:
-        self._lock = lock
-        self._state = state
-
-    def close(self) -> None:
-        self._state.snapshot.unlink(missing_ok=True)
-        self._lock.release()
-
-
-def down(settings: Settings, *, purge: bool, report: Report) -> bool:
+def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
     """Ends the stack of this folder, and removes its data when asked.
 
     Returns:
@@ -181,7 +219,7 @@ def down(settings: Settings, *, purge: bool, report: Report) -> bool:
     return bool(pid or ended)
 
 
-def _end_supervisor(state: State, pid: int) -> None:
+def _end_supervisor(state: StateDirectory, pid: int) -> None:
     try:
         process = psutil.Process(pid)
         process.terminate()

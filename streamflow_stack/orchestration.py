@@ -1,49 +1,48 @@
-"""Dagster as one part of the stack: code server, webserver and daemon under a supervisor of their own.
+"""Dagster's code server, webserver and daemon as parts of a stack.
 
-The part's process is ``streamflow dagster``. It owns the three, so that they start and end in order,
-each is started again when it dies, and none outlives it. Their home is ``dagster`` in the state
-directory:
+Their ``DAGSTER_HOME`` is ``dagster`` in the state directory:
 
 dagster.yaml, workspace.yaml   written at each start
-run/, logs/, status.json       of the three processes
-storage/                       runs and events, where there is no PostgreSQL for them
+storage/                       output of runs; where there is no PostgreSQL, runs and events too
 """
 
 import json
 import os
 import re
-import shutil
 import socket
+import sys
+import sysconfig
 import time
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
+import yaml
 from psycopg import sql
 
-from streamflow.errors import StackError, Unavailable, cause_of
+from streamflow.errors import StackError, Unavailable
 from streamflow.postgres.connections import open_connection
 from streamflow.settings import Settings
-from streamflow_stack.part import READY, Health, Part, Stage
+from streamflow_stack.part import READY, Health, Part, StackReport, Stage, prepare_nothing
+from streamflow_stack.probes import PROBE_SECONDS, ask, failure_of, probe_http
 from streamflow_stack.process import Launch, own_command
-from streamflow_stack.state import State, state_of, write_atomically
+from streamflow_stack.state import state_of, write_atomically
 
 DATABASE: Final = "dagster"
+CODE, WEBSERVER, DAEMON = NAMES = ("dagster-code", "dagster-webserver", "dagster-daemon")
 URL_VARIABLE: Final = "STREAMFLOW_DAGSTER_DATABASE_URL"
 PACKAGE: Final = "streamflow_dagster"
 LOCATION: Final = "streamflow"
 LOOPBACK: Final = "127.0.0.1"
 
-PROBE_SECONDS: Final = 2.0
-# The daemon says every 30 s that it lives.
+# The daemon writes a heartbeat every 30 s.
 HEARTBEAT_SECONDS: Final = 120.0
-# Asking for it costs the webserver a query, so not with every probe.
+# Reading it costs the webserver a query, so not with every probe.
 HEARTBEAT_PAUSE_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 6.0
 
@@ -54,104 +53,141 @@ _HEALTH_QUERY: Final = (
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of a Dagster instance, and how its processes are run.
+    """The ``DAGSTER_HOME`` of a stack.
 
     Attributes:
         settings: ports and addresses.
-        database_url: PostgreSQL for runs and events, with the password; empty for files.
+        database: prepares PostgreSQL for runs and events and returns its URL; empty for SQLite files.
     """
 
     settings: Settings
-    database_url: str = ""
+    database: Callable[[], str]
 
     @property
-    def state(self) -> State:
-        """The folder, as the supervisor of the three takes it."""
-        return State(state_of(self.settings).directory / "dagster")
+    def directory(self) -> Path:
+        """The folder."""
+        return state_of(self.settings).directory / "dagster"
 
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """What the processes need to know besides this process's own environment."""
-        home = str(self.state.directory)
-        found = {
-            "DAGSTER_HOME": home,
-            "DAGSTER_DISABLE_TELEMETRY": "1",
-            # Dagster takes what is first on the path for the folder of a script and leaves it out
-            # when it imports code: that must be nothing that somebody needs.
-            "PYTHONPATH": os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])]),
-        }
-        return {**found, URL_VARIABLE: self.database_url} if self.database_url else found
-
-    def write(self) -> None:
-        """Puts the configuration files in place.
+    def write(self) -> dict[str, str]:
+        """Writes the configuration; returns the environment of the processes.
 
         Raises:
-            StackError: the code is not installed, or the folder cannot be written.
+            StackError: the package is not installed.
+            Unavailable: PostgreSQL does not answer, or refuses.
         """
-        self.state.create()
         spec = find_spec(PACKAGE)
         if spec is None or spec.origin is None:
             raise StackError(f"{PACKAGE} is not installed: run `make setup`")
-        shutil.copyfile(
-            Path(spec.origin).with_name("dagster.yaml"), self.state.directory / "dagster.yaml"
+        url = self.database()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        config = yaml.safe_load(Path(spec.origin).with_name("dagster.yaml").read_text())
+        config["defs_state_storage"]["config"]["base_path"] = str(self.directory / "defs_state")
+        config["storage"] = (
+            # Not the URL itself: it holds a password.
+            {"postgres": {"postgres_url": {"env": URL_VARIABLE}}}
+            if url
+            else {"sqlite": {"base_dir": str(self.directory / "storage")}}
         )
+        # Dagster's own retention is that of ticks; those that did nothing stay for a day.
+        days = self.settings.dagster_retention_days
+        ticks = {"purge_after_days": {"skipped": 1, "success": days, "failure": days}}
+        config["retention"] = {"sensor": ticks, "schedule": ticks}
         server = {
             "host": LOOPBACK,
             "port": self.settings.port("dagster-code"),
             "location_name": LOCATION,
         }
-        # JSON is YAML, too.
-        workspace = json.dumps({"load_from": [{"grpc_server": server}]})
-        write_atomically(self.state.directory / "workspace.yaml", workspace)
+        workspace = {"load_from": [{"grpc_server": server}]}
+        for name, content in (("dagster", config), ("workspace", workspace)):
+            # JSON is YAML, too.
+            write_atomically(self.directory / f"{name}.yaml", json.dumps(content, indent=2))
+        home = str(self.directory)
+        return {
+            "DAGSTER_HOME": home,
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            # Dagster connects by itself: UTF-8 there, too, whatever the user's locale is.
+            "PGCLIENTENCODING": "UTF8",
+            # Dagster takes the first entry for the folder of a script and skips it when it imports
+            # code: that must be a folder without modules.
+            "PYTHONPATH": os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])]),
+            **({URL_VARIABLE: url} if url else {}),
+        }
 
-    def parts(self) -> tuple[Part, ...]:
-        """The three processes. The other two ask the code server what there is, so it is first."""
-        workspace = str(self.state.directory / "workspace.yaml")
-        code, web = self.settings.port("dagster-code"), self.settings.port("dagster")
-        server = ("api", "grpc", "--host", LOOPBACK, "--port", str(code))
-        module = ("--module-name", f"{PACKAGE}.definitions", "--location-name", LOCATION)
-        # Else it is the current folder, and what lies there comes before every library.
-        folder = ("--working-directory", str(self.state.directory))
-        quiet = ("--log-level", "warning")
-        return (
-            self._part("code", Stage.SERVICES, _listening(LOOPBACK, code))(
-                "dagster", *server, *module, *folder, *quiet
-            ),
-            self._part("webserver", Stage.WORKERS, _listening(self.settings.host, web))(
-                f"{PACKAGE}.webserver",
-                *("--host", self.settings.host, "--port", str(web), "-w", workspace),
+
+def dagster_parts(
+    home: Home, logs: Path, environment: Mapping[str, str] | None = None
+) -> tuple[Part, ...]:
+    """Code server, webserver and daemon. The other two read definitions from the code server, so they
+    start after it."""
+    settings, workspace = home.settings, str(home.directory / "workspace.yaml")
+    code, web = settings.port("dagster-code"), settings.port("dagster")
+    url = dagster_url(settings)
+    heartbeat = HeartbeatProbe(url)
+    written: dict[str, str] = {}
+
+    def prepare(_report: StackReport) -> None:
+        written.update(home.write())
+
+    def part(name: str, probe: Callable[[], Health], *command: str, **options: Any) -> Part:
+        def launch() -> Launch:
+            if name == DAEMON:
+                heartbeat.launched()
+            return Launch(command, logs / f"{name}.log", {**(environment or {}), **written})
+
+        after = None if name == CODE else CODE
+        stop = STOP_SECONDS
+        return Part(name, Stage.WORKERS, launch, probe, stop_seconds=stop, after=after, **options)
+
+    serve = ("api", "grpc", "--host", LOOPBACK, "--port", str(code))
+    module = ("--module-name", f"{PACKAGE}.definitions", "--location-name", LOCATION)
+    # Without it, the current folder: its modules would take the place of libraries.
+    folder = ("--working-directory", str(home.directory))
+    return (
+        part(
+            CODE,
+            partial(probe_port, LOOPBACK, code),
+            *own_command(*serve, *module, *folder, "--log-level", "warning", module="dagster"),
+            ports=(code,),
+            address=f"{LOOPBACK}:{code} (gRPC)",
+            prepare=prepare,
+        ),
+        part(
+            WEBSERVER,
+            partial(probe_http, f"{url}/server_info"),
+            *own_command(
+                *("--host", settings.host, "--port", str(web), "-w", workspace),
                 *("--dagster-log-level", "warning"),
+                module=f"{PACKAGE}.webserver",
             ),
-            self._part("daemon", Stage.WORKERS, lambda: READY)(
-                "dagster._daemon", "run", "-w", workspace, *quiet
-            ),
-        )
-
-    def _part(self, name: str, stage: Stage, probe: Any) -> Any:
-        def of(module: str, *arguments: str) -> Part:
-            launch = Launch(
-                command=own_command(*arguments, module=module),
-                log=self.state.logs / f"{name}.log",
-                environment=self.environment,
-            )
-            return Part(name, stage, lambda: launch, probe, stop_seconds=STOP_SECONDS)
-
-        return of
+            ports=(web,),
+            address=url,
+            prepare=prepare_nothing,
+        ),
+        part(
+            DAEMON,
+            heartbeat,
+            *(sys.executable, "-P", str(Path(sysconfig.get_path("scripts")) / "dagster-daemon")),
+            *("run", "-w", workspace, "--log-level", "warning"),
+        ),
+    )
 
 
-def _listening(host: str, port: int) -> Any:
-    def probe() -> Health:
-        try:
-            with socket.create_connection((host, port), PROBE_SECONDS):
-                return READY
-        except OSError as error:
-            return Health(answered=False, ready=False, detail=f"does not answer: {cause_of(error)}")
-
-    return probe
+def dagster_url(settings: Settings) -> str:
+    """Where the webserver answers."""
+    return f"http://{settings.host}:{settings.port('dagster')}"
 
 
-class InstanceProbe:
-    """Whether the webserver answers and the daemon has lately said that it lives.
+def probe_port(host: str, port: int) -> Health:
+    """Whether something listens there."""
+    try:
+        with socket.create_connection((host, port), PROBE_SECONDS):
+            return READY
+    except OSError as error:
+        return failure_of(error)
+
+
+class HeartbeatProbe:
+    """Whether the daemon has written its heartbeats lately, which the webserver knows.
 
     Args:
         url: of the webserver.
@@ -163,63 +199,54 @@ class InstanceProbe:
         self._known_until = 0.0
 
     def launched(self) -> None:
-        """Notes a start: what the daemon said before it does not count."""
+        """Notes a start: heartbeats from before it do not count."""
         self._launched = time.time()
         self._known_until = 0.0
 
     def __call__(self) -> Health:
         """Asks."""
+        if time.monotonic() < self._known_until:
+            return READY
         try:
-            with urllib.request.urlopen(  # noqa: S310 (our own address)
-                f"{self._url}/server_info", timeout=PROBE_SECONDS
-            ):
-                pass
-            if time.monotonic() < self._known_until:
-                return READY
             silent = self._silent()
-        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
-            return Health(answered=False, ready=False, detail=f"does not answer: {error}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return failure_of(error)
         if silent:
             return Health(answered=True, ready=False, detail=f"no heartbeat of {silent}")
         self._known_until = time.monotonic() + HEARTBEAT_PAUSE_SECONDS
         return READY
 
     def _silent(self) -> str:
-        """The daemons that have not been heard of."""
-        request = urllib.request.Request(  # noqa: S310 (our own address)
-            f"{self._url}/graphql",
-            data=json.dumps({"query": _HEALTH_QUERY}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as answer:  # noqa: S310
-            found = json.load(answer)["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+        """The daemons without a heartbeat."""
+        answer = ask("POST", f"{self._url}/graphql", json={"query": _HEALTH_QUERY})
+        daemons = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
         since = max(self._launched, time.time() - HEARTBEAT_SECONDS)
         return ", ".join(
-            str(each["daemonType"]).lower()
-            for each in found
-            if each["required"] and (each["lastHeartbeatTime"] or 0.0) < since
+            str(daemon["daemonType"]).lower()
+            for daemon in daemons
+            if daemon["required"] and (daemon["lastHeartbeatTime"] or 0.0) < since
         )
 
 
-def home_of(settings: Settings) -> Home:
-    """The instance of these settings, its place in PostgreSQL prepared.
+def database_url(settings: Settings) -> str:
+    """Prepares Dagster's place in a PostgreSQL that is not ours; empty where there is none.
 
     ``STREAMFLOW_DAGSTER_DATABASE_URL`` says where; else it is a schema of its own in the database of
-    ``DATABASE_URL``; without either, files.
+    ``DATABASE_URL``.
 
     Raises:
         Unavailable: the database does not answer, or refuses a schema.
     """
     if settings.dagster_database_url is not None:
-        return Home(settings, settings.dagster_database_url.get_secret_value())
+        return settings.dagster_database_url.get_secret_value()
     if settings.database_url is None or not settings.database_url.get_secret_value():
-        return Home(settings)
+        return ""
     schema = re.sub(r"[^a-z0-9_]", "_", f"{settings.prefix}{DATABASE}".lower())
-    return Home(settings, with_schema(settings.database, schema))
+    return with_schema(settings.database, schema)
 
 
 def with_schema(url: str, schema: str) -> str:
-    """The URL of a schema in a database, which is made if it does not exist.
+    """The URL of a schema in a database; the schema is created if it does not exist.
 
     Raises:
         Unavailable: the database does not answer, or refuses.
@@ -233,7 +260,7 @@ def with_schema(url: str, schema: str) -> str:
     except psycopg.Error as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise Unavailable(
-            f"Dagster's schema {schema} cannot be made ({reason}): allow it, or set "
+            f"Dagster's schema {schema} cannot be created ({reason}): allow it, or set "
             f"{URL_VARIABLE} to a database of its own"
         ) from error
     parts = urlsplit(url)

@@ -49,8 +49,8 @@ class Patience:
     silent: float = 90.0
 
 
-class Report(Protocol):
-    """Takes what happens while the stack starts and runs, for whoever watches."""
+class StackReport(Protocol):
+    """Receives what happens while the stack starts and runs."""
 
     def say(self, text: str) -> None:
         """Something worth a line happened."""
@@ -59,7 +59,7 @@ class Report(Protocol):
         """So many bytes of `what` are here."""
 
 
-def prepare_nothing(_report: Report) -> None:
+def prepare_nothing(_report: StackReport) -> None:
     """For parts that need nothing before they start."""
 
 
@@ -68,11 +68,13 @@ class Part:
     """One process of the stack.
 
     Attributes:
-        launch: how to start it; None when somebody else runs it (``KAFKA_BOOTSTRAP_SERVERS``).
+        launch: how to start it; None if it is not ours to run (``KAFKA_BOOTSTRAP_SERVERS``).
         probe: how it is; answers within a few seconds, from any thread, and never raises.
         ports: what it listens on.
         address: where to find it, for people.
         prepare: what it needs before the start (downloads, formatting); may take long.
+        after: a part of the same stage that must be up before this one is first started, and that is
+            stopped after it.
         stop_seconds: time to finish in order, before it is killed.
         patience: how long it may be unwell; None leaves it alone however it is.
     """
@@ -83,6 +85,7 @@ class Part:
     probe: Callable[[], Health]
     ports: tuple[int, ...] = ()
     address: str = ""
-    prepare: Callable[[Report], None] = prepare_nothing
+    prepare: Callable[[StackReport], None] = prepare_nothing
+    after: str | None = None
     stop_seconds: float = 10.0
     patience: Patience | None = None

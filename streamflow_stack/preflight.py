@@ -61,7 +61,7 @@ def check_ports(host: str, wanted: Iterable[tuple[str, int]]) -> None:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether somebody could listen there now."""
+    """Whether a process could listen there now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # Connections of a former run that are still closing do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,7 +79,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def owner(port: int) -> tuple[str, int] | None:
-    """Name and pid of who listens on a port, when the system tells."""
+    """Name and pid of the process that listens on a port, if the system shows it."""
     with contextlib.suppress(psutil.Error, OSError):
         for each in psutil.net_connections("tcp"):
             listens = each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port

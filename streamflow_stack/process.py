@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from streamflow_stack.account import Account
 
 LOG_LIMIT_BYTES = 20_000_000
 LEFTOVER_SECONDS = 10.0
+ORPHAN_SECONDS = 3.0
 # psutil derives a process's start from the boot time, which moves a little with the clock.
 CREATE_TIME_TOLERANCE_SECONDS = 2.0
 
-# What tells most comes first: the system's own reason, then what the program calls an error.
-_TELLING = (
+# The most specific comes first: the system's own reason, then what the program calls an error.
+_REASONS = (
     re.compile(r"already in use|No space left|Permission denied|Cannot allocate|OutOfMemory"),
     re.compile(r"\b(ERROR|FATAL|PANIC|error)\b"),
     re.compile(r"\w"),
@@ -38,7 +39,7 @@ class Launch:
     Attributes:
         command: program and arguments; never a secret, everybody can read them in ``ps``.
         log: file that takes standard output and error.
-        own_log: file that the program writes itself, when that tells more.
+        own_log: log that the program writes itself, if it says more.
         environment: added to this process's own.
         account: user to run as, or None for the current one.
         stop_signal: asks the process to finish in order.
@@ -137,6 +138,12 @@ class Child:
         self._process.wait()
         self._pid_file.unlink(missing_ok=True)
 
+    def descendants(self) -> list[psutil.Process]:
+        """The processes that it has started, and theirs."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self.pid).children(recursive=True)
+        return []
+
     def stop(self, seconds: float) -> None:
         """Asks, waits up to `seconds`, then kills."""
         self.ask_to_stop()
@@ -144,12 +151,12 @@ class Child:
             self.kill()
 
     def last_words(self) -> str:
-        """How it ended, with the line of its log that tells why."""
+        """How it ended, with the line of its log that says why."""
         code = self._process.returncode
         if code is None:
             return "is running"
         ended = f"ended with code {code}" if code >= 0 else f"was ended by {_signal_name(-code)}"
-        lines = (telling_line(log, start) for log, start in self._read_from.items())
+        lines = (last_reason(log, start) for log, start in self._read_from.items())
         line = next(filter(None, lines), "") if code >= 0 else ""
         return f"{ended}: {line}" if line else ended
 
@@ -200,8 +207,24 @@ def end_leftovers(directory: Path) -> Iterator[str]:
         yield f"ended {name} (pid {process.pid}) of a crashed run"
 
 
-def telling_line(path: Path, start: int = 0, limit: int = 300) -> str:
-    """The line of a log that tells best why a program ended.
+def end_orphans(processes: Iterable[psutil.Process]) -> Iterator[str]:
+    """Ends those that still run, and says which."""
+    left = [process for process in processes if process.is_running()]
+    for process in left:
+        # One that ends just now needs nothing more.
+        with contextlib.suppress(psutil.Error):
+            line = f"ending {process.name()} (pid {process.pid}), which its parent left behind"
+            process.terminate()
+            yield line
+    _, stubborn = psutil.wait_procs(left, timeout=ORPHAN_SECONDS)
+    for process in stubborn:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=ORPHAN_SECONDS)
+
+
+def last_reason(path: Path, start: int = 0, limit: int = 300) -> str:
+    """The line of a log that says best why a program ended.
 
     Args:
         start: byte to read from; at most the last 64 kB are read.
@@ -215,7 +238,7 @@ def telling_line(path: Path, start: int = 0, limit: int = 300) -> str:
         return ""
     lines = [" ".join(line.split()) for line in lines]
     found = next(
-        (line for pattern in _TELLING for line in reversed(lines) if pattern.search(line)), ""
+        (line for pattern in _REASONS for line in reversed(lines) if pattern.search(line)), ""
     )
     return found if len(found) <= limit else found[: limit - 1] + "…"
 

@@ -14,7 +14,7 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class StopSignals:
     """While entered, stop signals are counted instead of ending the process.
 
-    The first one asks for an orderly end; further ones mean that somebody is in a hurry.
+    The first one asks for an orderly end; further ones ask to hurry.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class StopSignals:
 
     @property
     def requested(self) -> bool:
-        """Somebody wants the stack to end."""
+        """A stop signal has come."""
         return self.count > 0
 
     def __enter__(self) -> Self:

@@ -16,13 +16,13 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from streamflow.errors import StackError
 from streamflow.settings import COORDINATES_FILE, Settings
-from streamflow.snapshot import SNAPSHOT_FILE
 
-# Everything that belongs to a stack; `down --purge` removes these and no stranger's file.
+SNAPSHOT_FILE = "status.json"
+# Everything that belongs to a stack; `down --purge` removes these and no other file.
 ENTRIES = (
     "kafka",
     "postgres",
@@ -38,7 +38,7 @@ ENTRIES = (
 
 
 @dataclass(frozen=True)
-class State:
+class StateDirectory:
     """Paths below a state directory, and what can be read there."""
 
     directory: Path
@@ -55,7 +55,7 @@ class State:
 
     @property
     def coordinates(self) -> Path:
-        """The file that tells other commands where the stack listens."""
+        """Where the stack listens, for other commands."""
         return self.directory / COORDINATES_FILE
 
     @property
@@ -84,7 +84,7 @@ class State:
     def write_coordinates(
         self, bootstrap: str, database_url: str, port_offset: int, brokers: int
     ) -> None:
-        """Tells other commands in this folder where broker and database are."""
+        """Writes where broker and database are, for other commands in this folder."""
         content = {
             "kafka_bootstrap_servers": bootstrap,
             "database_url": database_url,
@@ -94,7 +94,7 @@ class State:
         write_atomically(self.coordinates, json.dumps(content), mode=0o600)
 
     def supervisor_pid(self) -> int | None:
-        """The pid of the supervisor that holds this directory, or None when nobody does."""
+        """The pid of the supervisor that holds this directory, or None."""
         try:
             with (self.directory / "lock").open("r") as lock:
                 try:
@@ -141,7 +141,7 @@ class State:
 class StateLock:
     """Holds a state directory for one supervisor; ends with the process at the latest."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: StateDirectory) -> None:
         """Takes the lock.
 
         Raises:
@@ -164,13 +164,27 @@ class StateLock:
         self._file.close()
 
 
-def state_of(settings: Settings) -> State:
+def state_of(settings: Settings) -> StateDirectory:
     """The state directory that the settings name."""
-    return State(settings.state_dir.absolute())
+    return StateDirectory(settings.state_dir.absolute())
 
 
-def already_running(state: State) -> str:
-    """What to tell who starts a second stack in the same folder."""
+def read_snapshot(directory: Path) -> dict[str, Any]:
+    """What the supervisor of a state directory last wrote, or nothing.
+
+    Returns:
+        ``pid``, ``updated_at`` (seconds since the epoch) and ``parts``, a list of ``name``,
+        ``state``, ``pid``, ``restarts``, ``detail``, ``address`` and ``managed``.
+    """
+    try:
+        content = json.loads((directory / SNAPSHOT_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def already_running(state: StateDirectory) -> str:
+    """The error of a second stack in the same folder."""
     pid = state.supervisor_pid()
     return (
         f"a stack already runs in {state.directory} (pid {pid or 'unknown'}): see `streamflow "

@@ -4,9 +4,8 @@ import time
 from typing import Any
 
 from streamflow.settings import Settings
-from streamflow.snapshot import read_snapshot
 from streamflow_stack.parts import NAMES
-from streamflow_stack.state import state_of
+from streamflow_stack.state import read_snapshot, state_of
 from streamflow_stack.supervisor import PartState
 
 STALE_SECONDS = 30.0

@@ -15,17 +15,17 @@ from typing import Any
 
 from streamflow.calls import HUNG_EXIT_CODE
 from streamflow.errors import StackError, StreamFlowError
-from streamflow_stack.part import Health, Part, Report, Stage
-from streamflow_stack.process import Child
+from streamflow_stack.part import Health, Part, StackReport, Stage
+from streamflow_stack.process import Child, end_orphans
 from streamflow_stack.signals import StopSignals
-from streamflow_stack.state import State, write_atomically
+from streamflow_stack.state import StateDirectory, write_atomically
 
 TICK_SECONDS = 0.2
 PROBE_PAUSE_SECONDS = 1.0
 SNAPSHOT_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 30.0
-# A part that was up so long starts afresh with the shortest pause.
+# After this long up, the next restart waits for the shortest pause again.
 SETTLED_SECONDS = 30.0
 
 UNKNOWN = Health(answered=False, ready=False)
@@ -60,12 +60,15 @@ class Member:
     last_words: str = ""
     hung_since: float | None = None
     heard_at: float = 0.0
+    waits_for: "Member | None" = None
 
     @property
     def state(self) -> PartState:
         """In one word."""
         if not self.started:
             return PartState.STOPPED
+        if self.waits_for is not None:
+            return PartState.STARTING
         if self.child is None and self.part.launch is not None:
             return PartState.RESTARTING if self.start_at is not None else PartState.STOPPED
         if self.health.ready:
@@ -79,6 +82,8 @@ class Member:
         """Why it is not up."""
         if self.state is PartState.RESTARTING:
             return self.last_words
+        if self.waits_for is not None:
+            return f"waits for {self.waits_for.part.name}"
         return "" if self.health.ready or not self.started else self.health.detail
 
     def describe(self) -> dict[str, Any]:
@@ -98,7 +103,11 @@ class Supervisor:
     """Runs the parts of one stack. Use it from the main thread."""
 
     def __init__(
-        self, state: State, parts: Sequence[Part], report: Report, signals: StopSignals
+        self,
+        state: StateDirectory,
+        parts: Sequence[Part],
+        report: StackReport,
+        signals: StopSignals,
     ) -> None:
         self.members = [Member(part) for part in parts]
         self._state = state
@@ -109,33 +118,43 @@ class Supervisor:
         self._written_at = 0.0
 
     def start(self, stage: Stage) -> None:
-        """Prepares and starts the parts of a stage.
+        """Prepares and starts the parts of a stage; `_tick` starts those that wait for another one.
 
         Raises:
-            StackError: a part cannot be started.
+            StackError: a service cannot be started. Of the last stage, it is tried again.
             KeyboardInterrupt: a stop signal came meanwhile.
         """
         for member in self._of(stage):
-            with self._signals.interrupting():
-                member.part.prepare(self._report)
-            self._launch(member)
+            member.waits_for = self._named(member.part.after)
+            member.started = True
+            if stage is Stage.SERVICES:
+                with self._signals.interrupting():
+                    member.part.prepare(self._report)
+                self._launch(member)
+            elif member.waits_for is None:
+                self._try_start(member)
             self._tick()
 
-    def wait_until_up(self, stage: Stage, seconds: float) -> list[Member]:
+    def wait_until_up(self, stage: Stage, seconds: float, *, strict: bool) -> list[Member]:
         """Waits for a stage; returns the members that are not up after `seconds`.
 
+        Args:
+            stage: whose parts.
+            seconds: at most.
+            strict: a part that dies before it was ever up ends the start.
+
         Raises:
-            StackError: a service died before it was ever up.
+            StackError: such a part died.
             KeyboardInterrupt: a stop signal came meanwhile.
         """
         deadline = time.monotonic() + seconds
         while True:
             self._tick()
-            missing = [each for each in self._of(stage) if each.state is not PartState.UP]
-            for each in missing:
-                if stage is Stage.SERVICES and each.restarts + each.failures > 0:
+            missing = [member for member in self._of(stage) if member.state is not PartState.UP]
+            for member in missing:
+                if strict and member.restarts + member.failures > 0:
                     raise StackError(
-                        f"{each.part.name} does not start, it {each.last_words}; "
+                        f"{member.part.name} does not start, it {member.last_words}; "
                         f"its log is in {self._state.logs}"
                     )
             if not missing or time.monotonic() > deadline:
@@ -152,39 +171,58 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ends what runs, last stage first; what does not end in time is killed."""
-        before = self._signals.count
+        hurry = max(self._signals.count, 1)
         self._pool.shutdown(wait=False, cancel_futures=True)
         for stage in sorted(Stage, reverse=True):
-            running = [member for member in self._of(stage) if member.child]
-            for member in running:
-                _child(member).ask_to_stop()
-            begun = time.monotonic()
-            for member in running:
-                deadline = begun + member.part.stop_seconds
-                while not _child(member).wait(0) and time.monotonic() < deadline:
-                    if self._signals.count > max(before, 1):
-                        break
-                    self._signals.wait(TICK_SECONDS)
-                if not _child(member).wait(0):
-                    self._report.say(f"{member.part.name} does not end in time: killing it")
-                    _child(member).kill()
-                member.child = None
-            for member in self._of(stage):
-                member.start_at, member.health, member.started = None, UNKNOWN, False
+            members = self._of(stage)
+            awaited = {member.part.after for member in members}
+            self._stop([m for m in members if m.part.name not in awaited], hurry)
+            self._stop([m for m in members if m.part.name in awaited], hurry)
             self._write_snapshot(always=True)
+
+    def _stop(self, members: Sequence[Member], hurry: int) -> None:
+        """Ends some parts together; more than `hurry` stop signals end the wait."""
+        running = [(member, _child(member)) for member in members if member.child]
+        descendants = [process for _, child in running for process in child.descendants()]
+        for _, child in running:
+            child.ask_to_stop()
+        begun = time.monotonic()
+        for member, child in running:
+            deadline = begun + member.part.stop_seconds
+            while not child.wait(0) and time.monotonic() < deadline:
+                if self._signals.count > hurry:
+                    break
+                self._signals.wait(TICK_SECONDS)
+            if not child.wait(0):
+                self._report.say(f"{member.part.name} does not end in time: killing it")
+                child.kill()
+        # A Dagster run in progress outlives the code server that started it.
+        for line in end_orphans(descendants):
+            self._report.say(line)
+        for member in members:
+            member.child = member.start_at = member.waits_for = None
+            member.health, member.started = UNKNOWN, False
 
     def _of(self, stage: Stage) -> list[Member]:
         return [member for member in self.members if member.part.stage is stage]
+
+    def _named(self, name: str | None) -> Member | None:
+        return next((member for member in self.members if member.part.name == name), None)
 
     def _tick(self) -> None:
         now = time.monotonic()
         for member in self.members:
             if not member.started:
                 continue
+            if member.waits_for is not None:
+                if member.waits_for.state is PartState.UP:
+                    member.waits_for = None
+                    self._try_start(member)
+                continue
             if member.child and member.child.poll() is not None:
                 self._on_death(member, now)
             if member.start_at is not None and now >= member.start_at:
-                self._restart(member)
+                member.restarts += self._try_start(member)
             self._probe(member, now)
         self._write_snapshot()
 
@@ -203,18 +241,19 @@ class Supervisor:
             pid_file = self._state.run / f"{member.part.name}.json"
             member.child = Child(member.part.name, launch(), pid_file)
 
-    def _restart(self, member: Member) -> None:
+    def _try_start(self, member: Member) -> bool:
+        """Prepares and starts a part; plans the next try if it cannot be started."""
         try:
             with self._signals.interrupting():
                 member.part.prepare(self._report)
             self._launch(member)
         except KeyboardInterrupt:
-            return
+            return False
         except (StreamFlowError, OSError) as error:
             member.last_words = str(error)
             self._schedule(member, time.monotonic())
-        else:
-            member.restarts += 1
+            return False
+        return True
 
     def _on_death(self, member: Member, now: float, why: str = "") -> None:
         child = _child(member)

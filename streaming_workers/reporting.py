@@ -1,20 +1,19 @@
-"""Tells Dagster what a worker does, as asset events over its REST endpoint: fire and forget.
+"""Reports to Dagster what a worker does, as asset events over its REST endpoint: fire and forget.
 
 The worker only adds to counters; a thread of its own sends them, now and then, and keeps them for the
-next time where nobody takes them. Nothing here knows Dagster: only an address and JSON.
+next time if Dagster does not answer. Nothing here imports Dagster.
 """
 
-import json
 import re
 import threading
 import time
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Final, Self
 
+import requests
 import structlog
 
+from streamflow.errors import cause_of
 from streamflow.settings import Settings
 
 log = structlog.get_logger()
@@ -26,12 +25,12 @@ QUIET_FACTOR: Final = 10
 
 @dataclass(slots=True)
 class Done:
-    """What was done to an asset since it was last told.
+    """What was done to an asset since its last report.
 
     Attributes:
         records: handled.
         since: when counting began; on the monotonic clock.
-        missed: it was to be told before, and nobody took it.
+        missed: a report of it has failed.
     """
 
     records: int = 0
@@ -69,7 +68,7 @@ class Ledger:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._done: dict[str, Done] = {}
-        self._told: dict[str, float] = {}
+        self._reported_at: dict[str, float] = {}
 
     def note(self, asset: str, records: int, now: float) -> None:
         """Adds records, also none: the worker has looked and works."""
@@ -77,20 +76,20 @@ class Ledger:
         done.records += records
 
     def take_due(self, now: float) -> dict[str, Done]:
-        """What is to be told now. It counts as told; `give_back` what was not."""
+        """What is to be reported now. It counts as reported; `give_back` what was not."""
         due = {}
         for asset, done in list(self._done.items()):
-            since = now - self._told.get(asset, float("-inf"))
+            since = now - self._reported_at.get(asset, float("-inf"))
             news = done.records > 0 or done.missed
             wait = self._interval if news else QUIET_FACTOR * self._interval
             if since >= wait:
                 due[asset] = done
                 del self._done[asset]
-                self._told[asset] = now
+                self._reported_at[asset] = now
         return due
 
     def give_back(self, asset: str, done: Done) -> None:
-        """Counts again what nobody took."""
+        """Counts again what could not be sent."""
         later = self._done.get(asset)
         if later is not None:
             done.records += later.records
@@ -157,22 +156,17 @@ class Reporter:
                 "worker": self._worker,
             },
         }
-        request = urllib.request.Request(  # noqa: S310 (http or https: settings see to it)
-            f"{self._url}/report_asset_materialization/{asset}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
+        url = f"{self._url}/report_asset_materialization/{asset}"
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310 (as above)
-                pass
-        except (OSError, HTTPException) as error:
-            self._say(heard=False, why=str(error))
+            requests.post(url, json=body, timeout=TIMEOUT).raise_for_status()
+        except requests.RequestException as error:
+            self._say(heard=False, why=str(cause_of(error)))
             return False
         self._say(heard=True)
         return True
 
     def _say(self, *, heard: bool, why: str = "") -> None:
-        """One line when Dagster stops to listen, one when it does again."""
+        """Logs once that Dagster does not answer, and once that it does again."""
         if heard != self._heard:
             self._heard = heard
             if heard:

@@ -118,7 +118,7 @@ def places(
     taken anew at each call."""
     health, dashboard = free_ports(2)
     return {
-        "dagster-webserver:3000": f"127.0.0.1:{dagster}",
+        "dagster:3000": f"127.0.0.1:{dagster}",
         "kafka:29092": broker.bootstrap,
         "@postgres:5432/streamflow": f"@127.0.0.1:{database_server.port}/{database}",
         "@postgres:5432/dagster": f"@127.0.0.1:{database_server.port}/{database}_dagster",

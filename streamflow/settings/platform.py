@@ -164,6 +164,9 @@ class Settings(BaseSettings):
         "PostgreSQL for Dagster's runs and events",
         shown="a database or schema beside StreamFlow's",
     )
+    dagster_retention_days: int = _dagster(
+        14, "age in days at which Dagster's finished runs, events and ticks are deleted", ge=1
+    )
 
     bridge_port: int | None = _bridge(
         None, "port on which it listens", shown="3001, shifted by the offset", ge=1, le=65_535

@@ -8,6 +8,7 @@ import dagster as dg
 from streamflow.errors import StreamFlowError
 from streamflow.settings.orchestration import HOUR_FORMAT, OrchestrationSettings
 from streamflow_dagster.defs.jobs import DAILY, HOURS, QUALITY, RETENTION
+from streamflow_dagster.defs.pruning import JOB as PRUNE
 from streamflow_dagster.defs.rollups_sql import stale_hours
 from streamflow_dagster.resources import Platform
 
@@ -15,6 +16,7 @@ QUALITY_SCHEDULE: Final = "data_quality_schedule"
 HOURS_SCHEDULE: Final = "hourly_rollup_schedule"
 DAYS_SCHEDULE: Final = "daily_rollup_schedule"
 RETENTION_SCHEDULE: Final = "retention_schedule"
+PRUNE_SCHEDULE: Final = "prune_schedule"
 
 _HOURS_AT_ONCE: Final = 24
 _RUNNING: Final = dg.DefaultScheduleStatus.RUNNING
@@ -32,6 +34,7 @@ def schedules(settings: OrchestrationSettings) -> list[dg.ScheduleDefinition]:
         _plain(QUALITY_SCHEDULE, QUALITY, settings.quality_cron, "All checks."),
         _plain(DAYS_SCHEDULE, DAILY, "*/15 * * * *", "Days with newly loaded rows."),
         _plain(RETENTION_SCHEDULE, RETENTION, "30 3 * * *", "Drops days past their age."),
+        _plain(PRUNE_SCHEDULE, PRUNE, "37 * * * *", "Deletes Dagster's old runs and events."),
         _hours(settings),
     ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from streamflow.errors import Unavailable
-from streamflow.snapshot import read_snapshot
+from streamflow_stack.state import read_snapshot
 
 _STALE: Final = 30.0  # seconds; it writes at least every two
 

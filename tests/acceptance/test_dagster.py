@@ -1,6 +1,7 @@
 """Dagster as `streamflow dagster` runs it: webserver, daemon and code server, on PostgreSQL."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from loads import value
 from orchestration import stack_of_a_module
 from services import BrokerService, DatabaseService
 from streamflow.settings import DEFAULT_PORTS, Settings
-from streamflow_stack.orchestration import InstanceProbe, home_of, with_schema
+from streamflow_stack.orchestration import HeartbeatProbe, database_url, with_schema
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -73,7 +74,7 @@ class Dagster:
                 stdout=log,
                 stderr=log,
             )
-        probe = InstanceProbe(self.url)
+        probe = HeartbeatProbe(self.url)
         probe.launched()
 
         def up() -> bool:
@@ -192,8 +193,8 @@ def test_the_whole_graph_is_there(dagster: Dagster) -> None:
 
 
 def test_runs_and_events_are_kept_in_postgresql(dagster: Dagster) -> None:
-    home = home_of(Settings(**dagster.settings.model_dump()))
-    with psycopg.connect(home.database_url) as connection:
+    url = database_url(Settings(**dagster.settings.model_dump()))
+    with psycopg.connect(url) as connection:
         row = connection.execute(
             "SELECT current_schema(), (SELECT count(*) FROM daemon_heartbeats)"
         ).fetchone()
@@ -203,7 +204,8 @@ def test_runs_and_events_are_kept_in_postgresql(dagster: Dagster) -> None:
     # StreamFlow's own tables are elsewhere.
     assert value(dagster.settings, "SELECT to_regclass('public.daemon_heartbeats') IS NULL")
     kept = (dagster.settings.state_dir / "dagster" / "dagster.yaml").read_text()
-    assert home.database_url not in kept
+    assert url not in kept
+    assert json.loads(kept)["storage"].keys() == {"postgres"}
 
 
 def test_assets_are_materialized_from_the_ui(dagster: Dagster) -> None:
@@ -283,9 +285,9 @@ def test_what_dies_is_started_again_and_nothing_is_left_at_the_end(dagster: Dags
                     found.append(process)
         return found
 
-    [daemon] = running("dagster._daemon")
+    [daemon] = running("dagster-daemon")
     daemon.kill()
-    wait_until(lambda: running("dagster._daemon") not in ([], [daemon]), 60, "another daemon")
+    wait_until(lambda: running("dagster-daemon") not in ([], [daemon]), 60, "another daemon")
     before = dagster.processes()
     os.kill(dagster.process.pid, signal.SIGKILL)
     dagster.process.wait(10)
@@ -323,5 +325,5 @@ def test_a_database_that_is_gone_is_one_line(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: Dagster's schema dagster cannot be made")
+    assert done.stderr.startswith("error: Dagster's schema dagster cannot be created")
     assert "secret" not in done.stderr

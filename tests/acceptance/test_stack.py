@@ -22,9 +22,10 @@ from streamflow.settings import DEFAULT_PORTS
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
-WORKERS = ("producer", "validator", "analytics", "loader", "bridge", "dagster", "dashboard")
+ALONE = ("producer", "validator", "analytics", "loader", "bridge", "dashboard")
+WORKERS = (*ALONE, "dagster-code", "dagster-webserver", "dagster-daemon")
 MANAGED = ("kafka", "postgres", *WORKERS)
-SERVICES_ONLY = [part for name in WORKERS for part in ("--without", name)]
+SERVICES_ONLY = [part for name in (*ALONE, "dagster") for part in ("--without", name)]
 
 MY_STREAMS = """
 from dataclasses import replace

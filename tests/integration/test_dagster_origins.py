@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from orchestration import stack_of_a_module
 from pipeline import environment
 from services import BrokerService, DatabaseService
 from streamflow.settings import Settings
-from streamflow_stack.orchestration import Home, InstanceProbe
+from streamflow_stack.orchestration import HeartbeatProbe, Home, dagster_parts
 from streaming_workers.reporting import Reporter
 from streamlit_app.measure.dagster import Dagster
 
@@ -231,7 +232,7 @@ def test_the_reporter_the_dashboard_and_the_probe_go_on(web: Webserver) -> None:
         told = wait_until(reports, 60, "a worker's report")
     assert told[0]["description"] == "reported by the validator"
     # No daemon runs here, so none has been heard of: an answer all the same.
-    assert "no heartbeat" in InstanceProbe(web.url)().detail
+    assert "no heartbeat" in HeartbeatProbe(web.url)().detail
     before = web.runs()
     assert Dagster(web.url).launch("replay_dead_letters", {})
     assert web.runs() == before + 1
@@ -311,14 +312,19 @@ def test_a_page_of_another_origin_launches_nothing_and_the_ui_works(web: Webserv
         assert sockets
 
 
-def test_a_webserver_that_dagster_dev_starts_has_the_check_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("dagster_webserver",), ("dagster", "dev")])
+def test_a_webserver_that_dagster_starts_has_the_check_too(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
     shutil.copy(ROOT / "dagster.yaml", tmp_path)
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
+    # As in the project's folder: `dagster dev` needs nothing set.
+    home = {"DAGSTER_HOME": str(tmp_path)} if command == ("dagster_webserver",) else {}
     with (tmp_path / "log").open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster_webserver", "--empty-workspace", "-p", str(port)],
-            env={**os.environ, "DAGSTER_HOME": str(tmp_path)},
+            [sys.executable, "-m", *command, "--empty-workspace", "-p", str(port)],
+            env={**os.environ, **home},
             cwd=tmp_path,
             stdout=output,
             stderr=output,
@@ -335,17 +341,17 @@ def test_a_webserver_that_dagster_dev_starts_has_the_check_too(tmp_path: Path) -
         assert_refused(requests.get(f"{url}/server_info", headers={"Origin": EVIL}, timeout=30))
         answer = requests.get(f"{url}/graphql", params={"query": RUNS}, timeout=30)
         assert answer.status_code == 403
+        assert (tmp_path / ".streamflow" / "dagster" / "storage" / "history" / "runs.db").exists()
     finally:
-        process.terminate()
-        process.wait(30)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 def test_everything_starts_it_with_the_check_before_it(tmp_path: Path) -> None:
-    [web] = [
-        part
-        for part in Home(Settings(STREAMFLOW_STATE_DIR=tmp_path)).parts()
-        if part.name == "webserver"
-    ]
-    assert MODULE in web.launch().command
-    service = services({"POSTGRES_PASSWORD": "x"})["dagster-webserver"]
-    assert service["command"][:3] == ["python", "-m", MODULE]
+    home = Home(Settings(STREAMFLOW_STATE_DIR=tmp_path), lambda: "")
+    parts = {part.name: part for part in dagster_parts(home, tmp_path)}
+    launch = parts["dagster-webserver"].launch
+    assert launch is not None
+    assert MODULE in launch().command
+    service = services({"POSTGRES_PASSWORD": "x"})["dagster"]
+    assert service["command"] == ["streamflow", "dagster"]

@@ -21,11 +21,12 @@ import yaml
 
 from deployments import COMPOSE, OWN_IMAGE, ROOT, VARIABLE, Plain, password, places, services
 from faults import free_ports, wait_until
+from folders import free_offset
 from services import BrokerService, DatabaseService
 from streamflow.kafka.clients import admin
 from streamflow.kafka.topics import declared_topics
 from streamflow.registry import load_streams
-from streamflow.settings import GROUPS, Settings
+from streamflow.settings import DEFAULT_PORTS, GROUPS, Settings
 from streamflow_stack import jars
 
 pytestmark = pytest.mark.integration
@@ -36,8 +37,7 @@ SERVICES = services(VALUES)
 OWN = {name: each for name, each in SERVICES.items() if each["image"].startswith(OWN_IMAGE)}
 # What another package brings runs where that package is.
 NEEDS = {
-    "dagster-webserver": "streamflow_dagster",
-    "dagster-daemon": "streamflow_dagster",
+    "dagster": "streamflow_dagster",
     "dashboard": "streamlit_app",
 }
 RUNNING = [name for name in OWN if name != "init" and (name not in NEEDS or find_spec(NEEDS[name]))]
@@ -56,6 +56,12 @@ def _check_schema(schema: str, path: Path) -> None:
 
 def test_the_compose_file_keeps_to_its_schema() -> None:
     _check_schema("compose-spec", COMPOSE)
+
+
+def test_the_image_gets_every_package() -> None:
+    packages = {file.parent.name for file in ROOT.glob("stream*/__init__.py")}
+    given = (ROOT / ".dockerignore").read_text().splitlines()
+    assert packages <= {line.removeprefix("!") for line in given if line.startswith("!")}
 
 
 def test_the_workflow_keeps_to_its_schema() -> None:
@@ -164,19 +170,16 @@ def stack(
     database = "compose"
     for each in (database, f"{database}_dagster"):
         database_server.create_database(each)
-    home = tmp_path / "dagster"
-    home.mkdir()
-    if (ROOT / "dagster.yaml").exists():
-        shutil.copy(ROOT / "dagster.yaml", home)
     found = services({"POSTGRES_PASSWORD": password(database_server)})
-    bridge, dagster = free_ports(2)
+    [bridge] = free_ports(1)
+    offset = free_offset()
+    dagster = DEFAULT_PORTS["dagster"] + offset
     # What the image sets, and what keeps the tests' topics apart.
     extra = {
         "STREAMFLOW_PREFIX": prefix,
         "STREAMFLOW_STATE_DIR": str(tmp_path / "state"),
         "STREAMFLOW_BRIDGE_PORT": str(bridge),
-        "DAGSTER_HOME": str(home),
-        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "STREAMFLOW_PORT_OFFSET": str(offset),
     }
     made = {
         name: Plain(
@@ -284,8 +287,7 @@ def test_every_service_works_with_its_own_command_and_environment(stack: dict[st
     assert row is not None
     assert row[0] >= 500
     for service in stack.values():
-        if not service.name.startswith("dagster"):
-            assert service.stop(15) == 0, service.name
+        assert service.stop(15) == 0, service.name
 
 
 def test_init_gives_up_in_time_and_says_why(stack: dict[str, Plain]) -> None:

@@ -1,6 +1,8 @@
 """The code location loads with nothing running and nothing set, and derives from the streams."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,19 +10,21 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
+from services import Quiet
 from streamflow.errors import ConfigurationError
+from streamflow.settings import Settings
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.streams.user_events import USER_EVENTS
-from streamflow_dagster import storage
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.definitions import build
 from streamflow_dagster.defs.rollups import daily_rollups
 from streamflow_dagster.resources import Platform
+from streamflow_stack.orchestration import Home, dagster_parts
 from streamflow_stack.process import Launch
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = sorted(file.parent.name for file in ROOT.glob("stream*/__init__.py"))
 
 
 @pytest.fixture(scope="module")
@@ -120,23 +124,36 @@ def test_the_instance_file_in_the_root_is_the_one_that_is_shipped() -> None:
     assert (ROOT / "dagster.yaml").read_text() == shipped
 
 
-def test_without_a_database_an_instance_keeps_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("url", ["", "postgresql://u:pa55word@db/x"])
+def test_an_instance_is_configured_by_public_names_and_without_a_secret(
+    tmp_path: Path, url: str
 ) -> None:
-    monkeypatch.delenv("STREAMFLOW_DAGSTER_DATABASE_URL", raising=False)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    found = storage.InstanceStorage.from_config_value(None, {})
-    assert isinstance(found, DagsterSqliteStorage)
-    assert (tmp_path / "storage").exists()
-    found.dispose()
+    home = Home(Settings(STREAMFLOW_STATE_DIR=tmp_path), lambda: url)
+    variables = home.write()
+    written = (home.directory / "dagster.yaml").read_text()
+    storage = json.loads(written)["storage"]
+    if url:
+        assert variables["STREAMFLOW_DAGSTER_DATABASE_URL"] == url
+        assert storage == {"postgres": {"postgres_url": {"env": "STREAMFLOW_DAGSTER_DATABASE_URL"}}}
+    else:
+        assert storage == {"sqlite": {"base_dir": str(home.directory / "storage")}}
+    assert "pa55word" not in written + (home.directory / "workspace.yaml").read_text()
+    # What begins with an underscore is Dagster's own and may change with any release.
+    assert not re.search(r"dagster\._|dagster\.core", written)
 
 
-def test_no_secret_is_in_a_command_line() -> None:
-    from streamflow_stack.orchestration import Home
+def test_no_module_of_ours_imports_what_is_private_to_dagster() -> None:
+    private = re.compile(r"\bdagster(_postgres|_webserver|_shared)?\._")
+    files = (file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+    assert not [file.name for file in files if private.search(file.read_text())]
 
-    settings = OrchestrationSettings()
-    for part in Home(settings, "postgresql://u:secret@db/x").parts():
+
+def test_no_secret_is_in_a_command_line(tmp_path: Path) -> None:
+    url = "postgresql://u:pa55word@db/x"
+    parts = dagster_parts(Home(Settings(STREAMFLOW_STATE_DIR=tmp_path), lambda: url), tmp_path)
+    parts[0].prepare(Quiet())
+    for part in parts:
         assert part.launch is not None
         launch: Launch = part.launch()
-        assert "secret" not in " ".join(launch.command)
-        assert launch.environment["STREAMFLOW_DAGSTER_DATABASE_URL"].endswith("secret@db/x")
+        assert "pa55word" not in " ".join(launch.command)
+        assert launch.environment["STREAMFLOW_DAGSTER_DATABASE_URL"] == url

@@ -10,9 +10,9 @@ from streamflow.dead_letters.repairs import known_repairs
 from streamflow.registry import import_named, load_streams
 from streamflow.settings import Settings, load_settings
 from streamflow_cli import stack
-from streamflow_stack import lifecycle, orchestration, parts
+from streamflow_stack import lifecycle, parts
 from streamflow_stack.process import own_command
-from streamflow_stack.state import State
+from streamflow_stack.state import StateDirectory
 
 OWN = """
 from dataclasses import replace
@@ -77,7 +77,11 @@ def test_every_part_is_started_so(folder: Path) -> None:
         DATABASE_URL="postgresql://127.0.0.1:1/none",
         STREAMFLOW_STATE_DIR=folder,
     )
-    ours = [*parts.plan(settings, State(folder), {}), *orchestration.Home(settings).parts()]
+    ours = parts.plan(settings, StateDirectory(folder), {})
     commands = [part.launch().command for part in ours if part.launch is not None]
-    assert len(commands) == 10
-    assert {command[:3] for command in commands} == {(sys.executable, "-P", "-m")}
+    assert len(commands) == 9
+    assert {command[:2] for command in commands} == {(sys.executable, "-P")}
+    # By module, but for the one that has only a script.
+    scripts = [Path(command[2]) for command in commands if command[2] != "-m"]
+    assert [script.name for script in scripts] == ["dagster-daemon"]
+    assert scripts[0].exists()
