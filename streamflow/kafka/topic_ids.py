@@ -87,10 +87,13 @@ class TopicWatch:
 
     One cluster member answers `ask`, and its metadata may be behind that of the leader that a record
     was fetched from: by milliseconds, in a cluster of several brokers.
+
+    Attributes:
+        client: asks; may be replaced by another one of the same cluster.
     """
 
     def __init__(self, client: AdminClient) -> None:
-        self._client = client
+        self.client = client
         self._known: dict[str, str] = {}
         self._answer: Callable[[], dict[str, str]] | None = None
 
@@ -106,7 +109,7 @@ class TopicWatch:
             OffsetsReused: a topic was recreated since.
             Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
         """
-        current = topic_ids(self._client, {topic for topic, _ in positions})
+        current = topic_ids(self.client, {topic for topic, _ in positions})
         for (topic, _), position in positions.items():
             before = (position.log.topic_id if position else "") or self._known.get(topic, "")
             _require_same(topic, before, current[topic])
@@ -116,7 +119,7 @@ class TopicWatch:
     def ask(self) -> None:
         """Asks for the topics' ids without waiting: call it with records in hand. An earlier
         answer that was not waited for is older than these records, so it is dropped."""
-        self._answer = request_topic_ids(self._client, self._known)
+        self._answer = request_topic_ids(self.client, self._known)
 
     def check(self) -> None:
         """Waits for the answer: every record that was in hand at `ask` is of the topic taken over.

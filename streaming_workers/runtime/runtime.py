@@ -142,6 +142,8 @@ class Worker:
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
         self._watchdog.turned()
+        # All clients of a session are new: nothing of it waits on a connection that died silently.
+        self._admin = self._topics.client = clients.admin(self._settings)
         breaker = None if self._accept_rejects else Breaker.of(self._settings)
         session = Session(
             self._settings,

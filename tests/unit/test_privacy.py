@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import time
 
 import pytest
 
@@ -36,10 +37,11 @@ def test_a_key_makes_it_a_keyed_hash() -> None:
     assert Hasher(b"secret").hash("ann@example.com") == wanted
 
 
-@pytest.mark.timeout(5)
 @pytest.mark.parametrize("piece", [b"a", b"a@", b"\\u0040", b'"user_email":', b"a.b@", b"\\"])
 def test_hostile_input_takes_linear_time(piece: bytes) -> None:
+    began = time.process_time()
     Hasher(None, ["user_email"]).redact(piece * 200_000 + b"@")
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("limit", [0, 1, 70, 130, 131, 200, 1_000, 2_000, 100_000])
