@@ -4,8 +4,10 @@ A gap is a range of offsets that a consumer group could not read because the rec
 audit records gaps of its own: records that were removed before it had proved them.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from streamflow.flow import Partition
@@ -73,14 +75,20 @@ class GapLedger:
         known = [gap for gap in self._gaps if gap.acknowledged and gap.cause != "retention"]
         return ranges(known, partition, readers)
 
-    def explains(self, topic: str, readers: Sequence[str], since: datetime | None) -> bool:
-        """Whether, noticed after `since`, records of a derived topic were gone before these readers had
-        read them."""
-        return any(
-            gap.topic.partition("@")[0] == topic
+    def removed(self, partition: Partition, reader: str) -> list[Range]:
+        """The acknowledged ones of a reader that were retention's."""
+        known = [gap for gap in self._gaps if gap.acknowledged and gap.cause == "retention"]
+        return ranges(known, partition, [reader])
+
+    def lost_of(self, topic: str, readers: Sequence[str], since: datetime | None) -> int:
+        """How many offsets of a derived topic were gone before these readers had read them, as far as
+        that was noticed after `since`."""
+        return sum(
+            gap.end - gap.first
+            for gap in self._gaps
+            if gap.topic.partition("@")[0] == topic
             and gap.reader in readers
             and (since is None or gap.noticed_at is None or gap.noticed_at > since)
-            for gap in self._gaps
         )
 
     def note(
@@ -160,3 +168,9 @@ def uncovered(first: int, end: int, covered: Sequence[Range]) -> list[Range]:
     if first < end:
         left.append((first, end))
     return left
+
+
+def covers(ranges: Sequence[Range], offset: int) -> bool:
+    """Whether one of these ranges, ascending and disjoint, holds an offset."""
+    place = bisect_right(ranges, offset, key=itemgetter(0))
+    return place > 0 and offset < ranges[place - 1][1]

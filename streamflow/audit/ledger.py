@@ -182,8 +182,7 @@ class _Audit:
                 ledger.note(wording.truncated(ledger, proof.through))
         for noted in self._gaps.of(partition):
             loaded = noted.end <= reached.loaded.get(partition, 0)
-            derived = noted.reader in (self._validator, self._analytics) and noted.first >= first
-            ledger.note(wording.gap_problem(noted, loaded=loaded, derived=derived))
+            ledger.note(wording.gap_problem(noted, loaded=loaded, derived=noted.first >= first))
         ledger.lost = sum(high - low for low, high in self._gaps.acknowledged(partition))
         return ledger
 
@@ -213,6 +212,9 @@ class _Audit:
                 ):
                     ledger.note(problem)
         self._merge_range(ledger, (proved, end), scanner)
+        gone = 0 if stream is None else self._lost_of(stream.dead_letter_topic, proof.at)
+        if ledger.missing <= gone:
+            self._note_underived(self._loader, ledger, ledger.missing_at, (proof.through, end))
 
     def _stored_as(self, topic: str) -> str:
         if topic in self._by_topic:
@@ -237,7 +239,8 @@ class _Audit:
         if stream is None:
             merge(ledger, ((record.offset() or 0, None) for record in records), outcomes)
         else:
-            merge(ledger, map(_offset_and_time, records), outcomes)
+            lost = self._gaps.removed(partition, self._loader)
+            merge(ledger, map(_offset_and_time, records), outcomes, lost)
 
     def _compare_notifications(
         self, ledger: PartitionAudit, proof: Proof, reached: Reached
@@ -272,7 +275,7 @@ class _Audit:
                 rest = completeness.outside(at, lost)
                 if rest is not None:
                     ledger.note(wording.no_notification(ledger, rest))
-                    gone = self._explained(stream.notifications_topic, proof.at)
+                    gone = self._lost_of(stream.notifications_topic, proof.at)
                     within = (proof.through, rest.end if gone else first)
                     self._note_underived(self._validator, ledger, rest.ranges, within)
             else:
@@ -280,9 +283,9 @@ class _Audit:
                 if rest is not None:
                     ledger.note(wording.no_event(ledger, rest))
 
-    def _explained(self, topic: str, since: datetime | None) -> bool:
-        """Whether records of a derived topic were lost since then, which explains what is missing."""
-        return self._gaps.explains(topic, (self._loader, AUDIT), since)
+    def _lost_of(self, topic: str, since: datetime | None) -> int:
+        """Of a derived topic since then: they explain what is missing."""
+        return self._gaps.lost_of(topic, (self._loader, AUDIT), since)
 
     def _note_underived(
         self,
@@ -295,7 +298,7 @@ class _Audit:
         come, so that they can be acknowledged.
 
         Args:
-            group: of the validator or of analytics.
+            group: of the validator or of analytics; of the loader for lost dead letters.
             ledger: of the source partition.
             missing: offsets of the records.
             within: the offsets where this can be known. Proved offsets are not: rows have vanished there.
@@ -321,7 +324,7 @@ class _Audit:
             compared = reconcile(self._connection, stream, partition[1], progress, lost)
             found[f"{partition[0]}[{partition[1]}]"] = compared
             proof, first = self._proof(partition), reached.bounds[partition][0]
-            lost_counts = self._explained(stream.analytics_topic, proof.windows_at)
+            lost_counts = self._lost_of(stream.analytics_topic, proof.windows_at)
             end = progress.position if lost_counts else first
             self._note_underived(
                 self._analytics,
@@ -381,12 +384,10 @@ def _topics(streams: Sequence[Stream]) -> list[str]:
 def _overdue(windows: Mapping[str, Reconciliation], reached: Reached) -> list[Pending]:
     """Windows that analytics should have emitted and has not."""
     late = []
-    for topic, number in sorted(reached.progress):
-        compared = windows.get(f"{topic}[{number}]")
-        if compared is None or not compared.open:
-            continue
-        if compared.overdue or (topic, number) in reached.overdue:
-            late.append(((topic, number), sum(compared.open.values())))
+    for partition in sorted(reached.progress):
+        compared = windows.get("{}[{}]".format(*partition))
+        if compared and compared.open and (compared.overdue or partition in reached.overdue):
+            late.append((partition, sum(compared.open.values())))
     if not late:
         return []
     return [

@@ -1,9 +1,10 @@
 """Merging the records of a partition with their outcomes. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from streamflow.audit.gap_ledger import Range, covers
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.report import PartitionAudit
 
@@ -12,6 +13,7 @@ def merge(
     ledger: PartitionAudit,
     records: Iterator[tuple[int, int | None]],
     outcomes: Iterator[tuple[int, str, int | None]],
+    lost: Sequence[Range] = (),
 ) -> None:
     """Walks a partition's records and their outcomes side by side, both ascending by offset.
 
@@ -19,6 +21,7 @@ def merge(
         ledger: to be filled.
         records: offset and append time of each record in Kafka; None if the time is not compared.
         outcomes: offset, outcome, and the record's append time if the row has it.
+        lost: offsets whose outcome is known to be lost, ascending and disjoint.
     """
     judged = ledger.end if ledger.judged is None else ledger.judged
     grouped = ((offset, list(rows)) for offset, rows in groupby(outcomes, key=itemgetter(0)))
@@ -29,8 +32,11 @@ def merge(
             _note_unknown(ledger, accounted[0])
             accounted = next(grouped, None)
         if accounted is None or accounted[0] > offset:
+            if covers(lost, offset):
+                continue
             if offset < judged:
                 ledger.missing += 1
+                ledger.missing_at.append((offset, offset + 1))
                 ledger.note(_problem(ledger, ProblemKind.MISSING, offset, "not accounted for"))
             else:
                 ledger.pending += 1

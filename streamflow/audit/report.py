@@ -83,6 +83,7 @@ class PartitionAudit:
         end: end of the offsets that were checked, exclusive.
         judged: records from this offset on may still be in progress; None if none are.
         missing: records without an outcome.
+        missing_at: their offsets.
         pending: records without an outcome that may still be in progress.
         twice: records with more than one outcome.
         unknown: outcomes without a record in Kafka.
@@ -103,6 +104,7 @@ class PartitionAudit:
     dead_lettered: int = 0
     duplicate: int = 0
     missing: int = 0
+    missing_at: list[tuple[int, int]] = field(default_factory=list, repr=False)
     pending: int = 0
     twice: int = 0
     unknown: int = 0
@@ -126,7 +128,9 @@ class PartitionAudit:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return vars(self) | {"problems": [each.as_dict() for each in self.problems]}
+        found = vars(self) | {"problems": [each.as_dict() for each in self.problems]}
+        del found["missing_at"]  # the problems say it
+        return found
 
 
 @dataclass(kw_only=True)

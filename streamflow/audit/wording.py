@@ -80,13 +80,13 @@ def gap_problem(gap: KnownGap, *, loaded: bool, derived: bool = False) -> Proble
     Args:
         gap: to report.
         loaded: whether the loader had passed it.
-        derived: its records were read, but the records derived from them were lost.
+        derived: its records are still there, but the records derived from them were lost.
     """
     if gap.reader == AUDIT:
         detail = "removed by retention before an audit saw them"
         detail += "" if loaded else ", and before they were loaded"
-    elif derived:
-        detail = f"what group {gap.reader} derived from them was gone before it was loaded"
+    elif derived and gap.cause == "retention":
+        detail = f"group {gap.reader}: what was derived from them was gone before it was loaded"
     else:
         cause = {
             "retention": "retention had removed them",

@@ -490,3 +490,43 @@ def test_what_is_missing_for_a_gap_in_a_derived_topic_can_be_acknowledged(
         )
         later = audit(stack_settings, wait=30)
         assert kinds(later) == {"missing", "no_notification"}
+
+
+def test_what_is_missing_for_lost_dead_letters_can_be_acknowledged(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """Without the loader, retention removes dead letters that it had not read: their records have no
+    outcome, and never will."""
+    topic = stack_settings.prefix + "user-events"
+    produce(stack_settings, "user-events", events(60)[0])
+    with workers(stack_settings, tmp_path) as running:
+        closes(stack_settings)
+        assert running["loader"].stop() == 0
+        produce(stack_settings, "user-events", [b"{}"] * 20)
+        letters = "dead-letter-topic"
+        wait_until(lambda: len(stored_values(stack_settings, letters)) == 20, 60, "dead letters")
+    remove_all_records(stack_settings, letters)
+    second = tmp_path / "second"
+    second.mkdir()
+    with workers(stack_settings, second):
+        red = audit(stack_settings, wait=60)
+        assert kinds(red) == {"missing", "gap_retention"}
+        assert sum(each["count"] for each in of_kind(red, "missing")) == 20
+        group = stack_settings.group("loader")
+        shown = [each for each in of_kind(red, "gap_retention") if each["topic"] == topic]
+        assert sum(each["count"] for each in shown) == 20
+        assert f"group {group}: what was derived" in shown[0]["message"]
+        known = audit(stack_settings, "--acknowledge", wait=30)
+        assert (known["verdict"], known["problems"]) == ("closed", [])
+        assert sum(each["lost"] for each in known["partitions"] if each["topic"] == topic) == 20
+
+        # It excuses no other record.
+        produce(stack_settings, "user-events", events(30, seed=3)[0])
+        stored(stack_settings, 90)
+        execute(
+            stack_settings,
+            "DELETE FROM events WHERE (origin_partition, origin_offset) ="
+            " (SELECT origin_partition, max(origin_offset) FROM events"
+            " WHERE origin_partition = 0 GROUP BY 1)",
+        )
+        assert "missing" in kinds(audit(stack_settings, wait=30))
