@@ -85,9 +85,9 @@ def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dic
         Unavailable: the broker does not answer.
     """
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    isolation = IsolationLevel.READ_UNCOMMITTED
-    listed = _listed(client, partitions, latest, isolation) if partitions else {}
-    return {partition: each.offset for partition, each in listed.items()}
+    return (
+        _offsets(client, partitions, latest, IsolationLevel.READ_UNCOMMITTED) if partitions else {}
+    )
 
 
 @retry_while_unavailable
@@ -104,9 +104,18 @@ def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[
 
 
 def _offsets(
-    client: AdminClient, partitions: Sequence[Partition], spec: OffsetSpec
+    client: AdminClient,
+    partitions: Sequence[Partition],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[Partition, int]:
-    return {partition: each.offset for partition, each in _listed(client, partitions, spec).items()}
+    listed = _listed(client, partitions, spec, isolation)
+    found = {partition: each.offset for partition, each in listed.items()}
+    for (topic, number), offset in found.items():
+        # librdkafka's "invalid offset" comes without an error while a leader is being elected.
+        if offset < 0:
+            raise Unavailable(f"Kafka does not say where {topic}[{number}] begins and ends now")
+    return found
 
 
 def _listed(
