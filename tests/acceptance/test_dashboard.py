@@ -325,7 +325,7 @@ def wait_listed(page: Page, number: int) -> None:
 
     def listed() -> bool:
         try:
-            expect(letters).to_contain_text(expected, timeout=5_000)
+            expect(letters).to_contain_text(expected, timeout=5_000, use_inner_text=True)
         except AssertionError:
             letters.get_by_role("button", name="Refresh").click()
             return False
