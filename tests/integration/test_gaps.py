@@ -293,7 +293,9 @@ def topic_id(settings: Settings) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
+@pytest.mark.parametrize(
+    "running", [pytest.param(False, marks=pytest.mark.chaos), True], ids=["stopped", "running"]
+)
 def test_a_recreated_topic_is_noticed_and_accepted(
     running: bool, stack_settings: Settings, tmp_path: Path
 ) -> None:
@@ -531,7 +533,9 @@ def wait_for_old_and_new(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loaded_before", ["nothing", "everything"])
+@pytest.mark.parametrize(
+    "loaded_before", [pytest.param("nothing", marks=pytest.mark.chaos), "everything"]
+)
 def test_what_was_derived_from_a_recreated_topic_is_never_taken_for_that_of_the_new_one(
     loaded_before: str,
     stack_settings: Settings,
@@ -654,7 +658,9 @@ def with_rows_of_truncated(settings: Settings, topic: str) -> dict[str, dict[str
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)  # the broker starts three times
-@pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
+@pytest.mark.parametrize(
+    "running", [False, pytest.param(True, marks=pytest.mark.chaos)], ids=["stopped", "running"]
+)
 def test_a_truncated_log_is_noticed_and_accepted(
     running: bool,
     own_broker: BrokerService,
