@@ -178,25 +178,25 @@ class Feed:
         return low
 
     def _read(self, reader: Reader, live_from: Mapping[Partition, int]) -> None:
+        before = dict(reader.read_to)
         try:
             records, ends = reader.read(_BATCH, _LINGER, idle=_IDLE)
         except OffsetsReused as error:
             # No reason to stop: the next session goes on with what is there.
             raise Unavailable(str(error)) from error
         recalled: list[Record] = []
-        live: list[Record] = []
-        moved = set(ends)
-        for record in records:
-            topic, partition, offset = position_of(record)
-            moved.add((topic, partition))
-            (live if offset >= live_from[topic, partition] else recalled).append(record)
-        if live or recalled:
+        live: Sequence[Record] = records
+        if self._looking_back:
+            recalled = [each for each in records if not _is_live(each, live_from)]
+            live = [each for each in records if _is_live(each, live_from)]
+        if records:
             with call("delivering to clients"):
                 self._deliver(recalled, live)
-        self._read_to |= {partition: reader.read_to[partition] for partition in moved}
-        self._looking_back -= {
-            partition for partition in moved if self._read_to[partition] >= live_from[partition]
-        }
+        for partition, position in reader.read_to.items():
+            if position != before.get(partition) or partition in ends:
+                self._read_to[partition] = position
+                if position >= live_from[partition]:
+                    self._looking_back.discard(partition)
 
     def _commit_for_display(self, reader: Reader) -> None:
         """A failure costs nothing but a stale display until the next one."""
@@ -204,3 +204,8 @@ class Feed:
         if positions:
             with suppress(KafkaException, StreamFlowError):
                 reader.consumer.commit(offsets=positions, asynchronous=True)
+
+
+def _is_live(record: Record, live_from: Mapping[Partition, int]) -> bool:
+    topic, partition, offset = position_of(record)
+    return offset >= live_from[topic, partition]

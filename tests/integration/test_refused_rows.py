@@ -136,7 +136,7 @@ def test_thousands_of_refused_rows_take_no_minute(closed_table: Settings) -> Non
     began = time.monotonic()
     with closing(load.sink):
         load.load([FakeRecord(offset, an_event(offset)) for offset in range(5_000)])
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40  # one by one, it took 83 s
     assert load.sink.counters.refused == 5_000
     assert value(closed_table, "SELECT count(*) FROM refused_events") == 5_000
 
