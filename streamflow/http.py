@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import requests
 
-from streamflow.errors import Unavailable
+from streamflow.errors import Unavailable, cause_of
 
 _REDIRECTS: Final = range(300, 400)
 _LONGEST_TEXT: Final = 300  # characters
@@ -38,12 +38,8 @@ def _cause_of(error: BaseException) -> str:
     """Why a request failed, in the operating system's words where it has any."""
     if isinstance(error, requests.Timeout):
         return "timed out"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+    cause = cause_of(error)
+    return (isinstance(cause, OSError) and cause.strerror) or type(error).__name__
 
 
 def first_words(response: requests.Response) -> str:

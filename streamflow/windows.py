@@ -144,11 +144,6 @@ class PartitionWindows:
         return self._read_to < self._counted_to
 
     @property
-    def has_open_windows(self) -> bool:
-        """Whether an idle time-out would close anything."""
-        return bool(self._open)
-
-    @property
     def closed_through(self) -> int | None:
         """Windows that end at or before this time are closed."""
         return self._closed_through

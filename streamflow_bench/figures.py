@@ -145,7 +145,7 @@ PATHS: Final = {
 MEMORY_BAR: Final = Bar(at_most=300)
 
 
-class Memory(NamedTuple):
+class MemorySamples(NamedTuple):
     """Resident memory of a worker, from its first durable progress to the end of its run.
 
     Attributes:
@@ -180,7 +180,7 @@ class Run:
     figure: float | None
     raw: float | None
     load_before: float
-    memory: Memory | None = None
+    memory: MemorySamples | None = None
     detail: Detail = field(default_factory=dict)
 
     @property

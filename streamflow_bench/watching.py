@@ -12,7 +12,7 @@ from streamflow.flow import Partition
 from streamflow.kafka.offsets import GroupOffsets, read_position
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
-from streamflow_bench.figures import Memory
+from streamflow_bench.figures import MemorySamples
 from streamflow_bench.sandbox import Sandbox
 from streamflow_stack.process import Child, Launch, own_command
 
@@ -43,7 +43,7 @@ class Course(NamedTuple):
     seconds: float
     user: float
     system: float
-    memory: Memory
+    memory: MemorySamples
 
     @property
     def rate(self) -> float | None:
@@ -111,7 +111,7 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
         now - began,
         used.user - used_before.user,
         used.system - used_before.system,
-        Memory(samples),
+        MemorySamples(samples),
     )
 
 

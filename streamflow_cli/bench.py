@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamflow_bench.figures import MEMORY_BAR, Memory, PathName, Result, Spread
+from streamflow_bench.figures import MEMORY_BAR, MemorySamples, PathName, Result, Spread
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -154,7 +154,7 @@ def _show_scaled(scaled: "list[Scaled]") -> None:
     make_console().print(table)
 
 
-def _course(memory: Memory) -> str:
+def _course(memory: MemorySamples) -> str:
     found = memory.as_dict()
     return f"from {found['first_mb']:.0f} to {found['last_mb']:.0f}"
 

@@ -37,7 +37,7 @@ _POLL: Final = 0.5  # seconds
 Positions = Mapping[Partition, Position]
 
 
-class Finding(NamedTuple):
+class ReuseFinding(NamedTuple):
     """What there is to accept.
 
     Attributes:
@@ -77,7 +77,7 @@ class Acceptance:
             {name for stream in streams if stream.topic == topic for name in stream.topic_names[1:]}
         )
 
-    def look(self) -> Finding:
+    def look(self) -> ReuseFinding:
         """What there is to accept.
 
         Raises:
@@ -105,7 +105,7 @@ class Acceptance:
             group: {partition: offsets.read_position(each) for partition, each in committed.items()}
             for group, committed in read.items()
         }
-        return Finding(reuse, rows, read_to)
+        return ReuseFinding(reuse, rows, read_to)
 
     def _committed(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, Position]:
         return offsets.committed(self._settings, group, partitions)
@@ -120,7 +120,7 @@ class Acceptance:
                 since[partition] = min(end, since.get(partition, end))
         return since
 
-    def apply(self, finding: Finding) -> None:
+    def apply(self, finding: ReuseFinding) -> None:
         """Sets the old rows aside and lets all groups begin where the new records do.
 
         1. wait until the workers have left their groups;

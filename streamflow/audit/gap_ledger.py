@@ -5,17 +5,19 @@ audit records gaps of its own: records that were removed before it had proved th
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
-from streamflow.records import Gap
+from streamflow.records import Gap, GapCause
 
 AUDIT: Final = "audit"  # as a reader, beside the names of consumer groups
+CAUSES: Final = get_args(GapCause)
+REUSED: Final = ("recreated", "truncated")  # the causes by which offsets mean other records
 Range = tuple[int, int]
 
 
@@ -65,20 +67,12 @@ class GapLedger:
         """The offsets that these readers could not read."""
         return ranges(self._gaps, partition, readers)
 
-    def acknowledged(self, partition: Partition, *readers: str) -> list[Range]:
-        """The offsets in acknowledged gaps of these readers, or of any reader."""
-        known = [gap for gap in self._gaps if gap.acknowledged]
+    def acknowledged(
+        self, partition: Partition, *readers: str, causes: Collection[str] = CAUSES
+    ) -> list[Range]:
+        """The offsets in acknowledged gaps of these readers, or of any reader, with these causes."""
+        known = [gap for gap in self._gaps if gap.acknowledged and gap.cause in causes]
         return ranges(known, partition, readers or [gap.reader for gap in known])
-
-    def excused(self, partition: Partition, *readers: str) -> list[Range]:
-        """The offsets in acknowledged gaps of these readers that retention did not cause."""
-        known = [gap for gap in self._gaps if gap.acknowledged and gap.cause != "retention"]
-        return ranges(known, partition, readers)
-
-    def removed(self, partition: Partition, reader: str) -> list[Range]:
-        """The acknowledged ones of a reader that were retention's."""
-        known = [gap for gap in self._gaps if gap.acknowledged and gap.cause == "retention"]
-        return ranges(known, partition, [reader])
 
     def lost_of(self, topic: str, readers: Sequence[str], since: datetime | None) -> int:
         """How many offsets of a derived topic were gone before these readers had read them, as far as

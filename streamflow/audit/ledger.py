@@ -15,7 +15,7 @@ from itertools import groupby
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.audit import completeness, gap_ledger, proofs, wording
-from streamflow.audit.gap_ledger import AUDIT, GapLedger, KnownGap
+from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, KnownGap
 from streamflow.audit.merge import merge
 from streamflow.audit.outcomes import accounted_offsets
 from streamflow.audit.problems import ProblemKind
@@ -177,7 +177,7 @@ class _Audit:
             loaded_to, ends_at = reached.loaded[partition], reached.beyond[partition]
             ledger.note(wording.beyond(ledger, loaded_to, ends_at))
         if end < proof.through:
-            excused = self._gaps.excused(partition, self._loader, AUDIT)
+            excused = self._gaps.acknowledged(partition, self._loader, AUDIT, causes=REUSED)
             if gap_ledger.uncovered(end, proof.through, excused):
                 ledger.note(wording.truncated(ledger, proof.through))
         for noted in self._gaps.of(partition):
@@ -239,7 +239,7 @@ class _Audit:
         if stream is None:
             merge(ledger, ((record.offset() or 0, None) for record in records), outcomes)
         else:
-            lost = self._gaps.removed(partition, self._loader)
+            lost = self._gaps.acknowledged(partition, self._loader, causes={"retention"})
             merge(ledger, map(_offset_and_time, records), outcomes, lost)
 
     def _compare_notifications(

@@ -36,7 +36,7 @@ def merge(
                 continue
             if offset < judged:
                 ledger.missing += 1
-                ledger.missing_at.append((offset, offset + 1))
+                _extend(ledger.missing_at, offset)
                 ledger.note(_problem(ledger, ProblemKind.MISSING, offset, "not accounted for"))
             else:
                 ledger.pending += 1
@@ -65,6 +65,12 @@ def merge(
     while accounted is not None:
         _note_unknown(ledger, accounted[0])
         accounted = next(grouped, None)
+
+
+def _extend(ranges: list[Range], offset: int) -> None:
+    """Adds an offset behind all others: to the last range, where it goes on with that."""
+    first = ranges.pop()[0] if ranges and ranges[-1][1] == offset else offset
+    ranges.append((first, offset + 1))
 
 
 def _note_unknown(ledger: PartitionAudit, offset: int) -> None:

@@ -83,7 +83,7 @@ class PartitionAudit:
         end: end of the offsets that were checked, exclusive.
         judged: records from this offset on may still be in progress; None if none are.
         missing: records without an outcome.
-        missing_at: their offsets.
+        missing_at: their offsets, as ranges without gaps.
         pending: records without an outcome that may still be in progress.
         twice: records with more than one outcome.
         unknown: outcomes without a record in Kafka.

@@ -1,8 +1,8 @@
 """Ids of topics (KIP-516): a topic that was deleted and recreated has its old name and a new id."""
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -35,11 +35,11 @@ def present_topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str,
     Raises:
         Unavailable: the broker does not answer.
     """
-    ids: dict[str, str] = {}
-    for topic in topics:
-        with suppress(TopicMissing):
-            ids |= topic_ids(client, [topic])
-    return ids
+    return {
+        topic: topic_id
+        for topic, topic_id in _described(_describe(client, topics))
+        if topic_id is not None
+    }
 
 
 def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[[], dict[str, str]]:
@@ -48,30 +48,40 @@ def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[
     The answer is of a moment after this call, so a record that was fetched before belongs to the
     topic with that id or to an earlier one.
     """
-    if not topics:
-        return dict
-    with kafka_errors():
-        futures = client.describe_topics(
-            TopicCollection(sorted(topics)),
-            request_timeout=_TIMEOUT,
-        )
+    futures = _describe(client, topics)
 
     def answer() -> dict[str, str]:
         ids = {}
-        with kafka_errors():
-            for topic, future in futures.items():
-                try:
-                    ids[topic] = _text(future.result(_TIMEOUT).topic_id)
-                except KafkaException as error:
-                    if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                        raise TopicMissing(
-                            f"topic {topic} does not exist (any more): restore it, or create it with "
-                            "`streamflow topics --apply`"
-                        ) from error
-                    raise
+        for topic, topic_id in _described(futures):
+            if topic_id is None:
+                raise TopicMissing(
+                    f"topic {topic} does not exist (any more): restore it, or create it with "
+                    "`streamflow topics --apply`"
+                )
+            ids[topic] = topic_id
         return ids
 
     return answer
+
+
+def _describe(client: AdminClient, topics: Collection[str]) -> dict[str, "Future[Any]"]:
+    if not topics:
+        return {}
+    with kafka_errors():
+        return client.describe_topics(TopicCollection(sorted(topics)), request_timeout=_TIMEOUT)
+
+
+def _described(futures: Mapping[str, "Future[Any]"]) -> Iterator[tuple[str, str | None]]:
+    """Topics with their ids; None for one that does not exist. Waits for the answer."""
+    for topic, future in futures.items():
+        with kafka_errors():
+            try:
+                topic_id = _text(future.result(_TIMEOUT).topic_id)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+                topic_id = None
+        yield topic, topic_id
 
 
 def _text(topic_id: object) -> str:

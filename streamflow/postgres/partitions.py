@@ -26,8 +26,6 @@ _MOST_REMEMBERED: Final = 100_000
 _LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _ADVISORY_KEY: Final = 0x5F10_DA75
 
-_DAY_OF_NAME: Final = "_%Y%m%d"
-
 
 def partition_name(table: str, day: date) -> str:
     """The name of a day's partition."""

@@ -69,12 +69,10 @@ def _lag(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SensorResult:
-        measured = _measured(platform, _lag_sample(platform))
-        if isinstance(measured, str):
-            return dg.SensorResult(skip_reason=measured, cursor=context.cursor)
-        settings, sample = measured
-        watch = _watch(settings, context.cursor)
-        watch.update(sample, Thresholds.of(settings), time.time())
+        watched = _watched(platform, context.cursor)
+        if isinstance(watched, str):
+            return dg.SensorResult(skip_reason=watched, cursor=context.cursor)
+        settings, sample, watch, _ = watched
         lags = observing.table_lags(catalog, sample, settings.group(_LOADER))
         tables, reason = tables_to_drain(
             lags, worker=watch.health(_LOADER), threshold=settings.drain_lag
@@ -151,13 +149,12 @@ def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SensorResult:
-        measured = _measured(platform, _lag_sample(platform))
-        if isinstance(measured, str):
-            return dg.SensorResult(skip_reason=measured, cursor=context.cursor)
-        settings, sample = measured
-        watch = _watch(settings, context.cursor)
+        watched = _watched(platform, context.cursor)
+        if isinstance(watched, str):
+            return dg.SensorResult(skip_reason=watched, cursor=context.cursor)
+        settings, _, watch, changed = watched
         events = []
-        for alert in watch.update(sample, Thresholds.of(settings), time.time()):
+        for alert in changed:
             worker = watch.worker_of(alert.condition.subject)
             body = body_of(alert, worker=worker)
             _notify(context, settings, body)
@@ -256,16 +253,23 @@ def _notify(
     return True
 
 
-def _watch(settings: OrchestrationSettings, cursor: str | None) -> WorkerWatch:
+def _watched(
+    platform: Platform, cursor: str | None
+) -> tuple[OrchestrationSettings, LagSample, WorkerWatch, list[Alert]] | str:
+    """The settings, the lag measured now, the watch of a cursor that has taken it, and the alerts that
+    changed by that; or why it could not be measured."""
+
+    def measure(settings: OrchestrationSettings, connection: Connection) -> LagSample:
+        return observing.measure_lag(platform, settings, connection)
+
+    measured = _measured(platform, measure)
+    if isinstance(measured, str):
+        return measured
+    settings, sample = measured
     watch = WorkerWatch(settings.alert_for, max(WINDOW, _LOOKS * settings.sensor_seconds))
     watch.load(cursor)
-    return watch
-
-
-def _lag_sample(
-    platform: Platform,
-) -> Callable[[OrchestrationSettings, Connection], LagSample]:
-    return lambda settings, connection: observing.measure_lag(platform, settings, connection)
+    changed = watch.update(sample, Thresholds.of(settings), time.time())
+    return settings, sample, watch, changed
 
 
 def _measured(

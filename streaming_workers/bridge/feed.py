@@ -185,10 +185,12 @@ class Feed:
             # No reason to stop: the next session goes on with what is there.
             raise Unavailable(str(error)) from error
         recalled: list[Record] = []
-        live: Sequence[Record] = records
+        live = records
         if self._looking_back:
-            recalled = [each for each in records if not _is_live(each, live_from)]
-            live = [each for each in records if _is_live(each, live_from)]
+            live = []
+            for record in records:
+                topic, number, offset = position_of(record)
+                (live if offset >= live_from[topic, number] else recalled).append(record)
         if records:
             with call("delivering to clients"):
                 self._deliver(recalled, live)
@@ -204,8 +206,3 @@ class Feed:
         if positions:
             with suppress(KafkaException, StreamFlowError):
                 reader.consumer.commit(offsets=positions, asynchronous=True)
-
-
-def _is_live(record: Record, live_from: Mapping[Partition, int]) -> bool:
-    topic, partition, offset = position_of(record)
-    return offset >= live_from[topic, partition]

@@ -57,6 +57,13 @@ def test_what_is_missing_is_named_in_order() -> None:
     ]
 
 
+def test_what_is_missing_in_a_row_is_one_range() -> None:
+    found = ledger([0, 1, 2, 3, 5, 6, 9], [(1, "stored"), (9, "stored")])
+    assert found.missing_at == [(0, 1), (2, 4), (5, 7)]
+    assert found.missing == 5
+    assert "missing_at" not in found.as_dict()
+
+
 def test_a_row_without_its_record_is_named() -> None:
     assert messages(ledger([4], [(2, "stored"), (4, "stored"), (6, "duplicate")])) == [
         "t[1] offset 2: accounted for, not in Kafka",

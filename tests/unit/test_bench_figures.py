@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamflow_bench.figures import PATHS, Bar, Memory, PathName, Result, Run, spread
+from streamflow_bench.figures import PATHS, Bar, MemorySamples, PathName, Result, Run, spread
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_what_was_not_measured_is_unknown() -> None:
     result = Result(PATHS[PathName.LOADER], [Run(figure=None, raw=None, load_before=0.0)])
     assert (result.figure, result.met, result.peak_mb, result.memory_met) == (None,) * 4
     assert spread([]) is None
-    assert Memory([]).as_dict()["peak_mb"] is None
+    assert MemorySamples([]).as_dict()["peak_mb"] is None
 
 
 def test_memory_is_told_from_first_to_last() -> None:
-    memory = Memory([(0.0, 100_000_000), (0.1, 350_000_000), (0.2, 120_000_000)])
+    memory = MemorySamples([(0.0, 100_000_000), (0.1, 350_000_000), (0.2, 120_000_000)])
     found = memory.as_dict()
     assert (found["first_mb"], found["peak_mb"], found["last_mb"]) == (100.0, 350.0, 120.0)
     run = Run(figure=1.0, raw=1.0, load_before=0.0, memory=memory)
