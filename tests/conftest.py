@@ -104,6 +104,7 @@ def settings(
             "DATABASE_URL": database_server.url,
             "STREAMFLOW_PREFIX": prefix,
             "STREAMFLOW_STATE_DIR": tmp_path / "state",
+            "STREAMFLOW_STREAMS": "quick_windows:USER_EVENTS",
         }
         return Settings(**(values | changes))
 

@@ -97,6 +97,8 @@ def environment(settings: Settings, **changes: str) -> dict[str, str]:
         "DATABASE_URL": settings.database,
         "STREAMFLOW_PREFIX": settings.prefix,
         "STREAMFLOW_STATE_DIR": str(settings.state_dir),
+        "STREAMFLOW_STREAMS": ",".join(settings.streams),
+        "PYTHONPATH": os.pathsep.join(sys.path),  # where the streams of tests are
         **changes,
     }
 
@@ -128,8 +130,15 @@ def topics_of(settings: Settings) -> Iterator[None]:
     streams = load_streams(settings)
     provision(settings, streams)
     yield
-    names = [spec.name for spec in declared_topics(settings, streams)]
-    for future in clients.admin(settings).delete_topics(names).values():
+    delete_topics(settings)
+
+
+def delete_topics(settings: Settings) -> None:
+    """Deletes the declared topics, where they are still there."""
+    names = [spec.name for spec in declared_topics(settings, load_streams(settings))]
+    # The client has a name: one that is collected cancels its requests, or never answers them.
+    client = clients.admin(settings)
+    for future in client.delete_topics(names).values():
         # Waited for, not judged: a test may have deleted one itself. The request ends after 60 s.
         future.exception(70)
 

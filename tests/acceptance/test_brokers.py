@@ -31,6 +31,7 @@ def _leader(folder: Folder, topic: str) -> int:
     return int(found.topics[topic].partitions[0].leader)
 
 
+@pytest.mark.chaos  # three brokers, two minutes
 def test_a_broker_dies_and_no_event_is_lost(folder: Folder) -> None:
     folder.up("--brokers", "3", "--without", "producer", "--without", "bridge", timeout=300)
     nodes = ["kafka", "kafka-2", "kafka-3"]

@@ -151,15 +151,9 @@ def test_a_killed_supervisor_leaves_nothing_and_up_works_again(folder: Folder) -
         connection.execute("SELECT * FROM kept")
 
 
-def test_two_stacks_side_by_side(folder: Folder, beside: Folder) -> None:
-    folder.up(*SERVICES_ONLY)
-    beside.up(*SERVICES_ONLY)
-    assert _url(folder) != _url(beside)
-    folder.run("down")
-    assert beside.run("status").returncode == 0
-
-
-def test_a_taken_port_is_named_with_its_owner(folder: Folder) -> None:
+def test_a_taken_port_is_named_and_stacks_work_side_by_side(
+    folder: Folder, beside: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port = DEFAULT_PORTS["kafka"] + folder.port_offset
     with socket.create_server(("127.0.0.1", port)):
         done = folder.run("up", "--detach", *SERVICES_ONLY)
@@ -167,7 +161,22 @@ def test_a_taken_port_is_named_with_its_owner(folder: Folder) -> None:
     assert f"port {port} (kafka) is taken by" in done.stderr
     assert f"pid {os.getpid()}" in done.stderr
     assert "STREAMFLOW_PORT_OFFSET" in done.stderr
+
     folder.up(*SERVICES_ONLY)
+    beside.up(*SERVICES_ONLY)
+    assert _url(folder) != _url(beside)
+    folder.run("down")
+    assert beside.run("status").returncode == 0
+
+    # A broker and a database that are given are used, and none is started.
+    bootstrap = f"127.0.0.1:{9092 + beside.port_offset}"
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap)
+    monkeypatch.setenv("DATABASE_URL", _url(beside))
+    folder.up(*SERVICES_ONLY)
+    assert folder.processes() == []
+    found = folder.status()
+    states = {part["name"]: (part["state"], part["managed"]) for part in found["parts"]}
+    assert states["kafka"] == states["postgres"] == ("up", False)
 
 
 def test_ctrl_c_ends_all_in_order(folder: Folder) -> None:
@@ -201,20 +210,6 @@ def test_ctrl_c_while_starting_leaves_nothing(folder: Folder) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     assert not is_running(kafka.pid)
-
-
-def test_a_given_broker_and_database_are_used_and_not_started(
-    folder: Folder, beside: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    beside.up(*SERVICES_ONLY)
-    bootstrap = f"127.0.0.1:{9092 + beside.port_offset}"
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap)
-    monkeypatch.setenv("DATABASE_URL", _url(beside))
-    folder.up(*SERVICES_ONLY)
-    assert folder.processes() == []
-    found = folder.status()
-    states = {part["name"]: (part["state"], part["managed"]) for part in found["parts"]}
-    assert states["kafka"] == states["postgres"] == ("up", False)
 
 
 def test_a_full_disk_is_said_before_the_start(folder: Folder) -> None:

@@ -84,7 +84,7 @@ def test_a_worker_that_never_ran_is_not_yet(stack_settings: Settings, tmp_path: 
     produce(stack_settings, "user-events", events(300)[0])
     with workers(stack_settings, tmp_path, ("validator", "loader")):
         stored(stack_settings, 300)
-        report = audit(stack_settings, wait=20)
+        report = audit(stack_settings, wait=5)
         assert (report["code"], report["verdict"]) == (1, "not_yet")
         assert report["problems"] == []
         [pending] = report["pending"]

@@ -357,10 +357,14 @@ def test_a_client_that_reads_keeps_up_with_any_backlog(own: Settings, tmp_path: 
             assert next_event(client)[0] == "kafka-event", f"behind {number} events"
 
 
-def test_twelve_thousand_a_second_reach_one_client_without_loss(
-    own: Settings, tmp_path: Path
+@pytest.mark.parametrize(
+    ("rate", "seconds"),
+    # The speed that is promised needs a machine of its own: it is a bar of `streamflow bench` too.
+    [(3_000, 10), pytest.param(12_000, 30, marks=pytest.mark.chaos)],
+)
+def test_every_record_reaches_one_client_in_order(
+    rate: int, seconds: int, own: Settings, tmp_path: Path
 ) -> None:
-    rate, seconds = 12_000, 30
     total = rate * seconds
 
     def send() -> None:

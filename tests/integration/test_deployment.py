@@ -22,8 +22,8 @@ import yaml
 from deployments import COMPOSE, OWN_IMAGE, ROOT, VARIABLE, Plain, password, places, services
 from faults import free_ports, wait_until
 from folders import free_offset
+from pipeline import delete_topics
 from services import BrokerService, DatabaseService
-from streamflow.kafka.clients import admin
 from streamflow.kafka.topics import declared_topics
 from streamflow.registry import load_streams
 from streamflow.settings import DEFAULT_PORTS, GROUPS, Settings
@@ -195,8 +195,7 @@ def stack(
     for each in made.values():
         each.kill()
     settings = Settings(KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap, STREAMFLOW_PREFIX=prefix)
-    specs = declared_topics(settings, load_streams(settings))
-    admin(settings).delete_topics([spec.name for spec in specs])
+    delete_topics(settings)
     for each in (database, f"{database}_dagster"):
         database_server.drop_database(each)
 
