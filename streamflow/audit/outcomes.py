@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from psycopg import Connection, sql
 
 Outcome = Literal["stored", "dead_lettered", "duplicate"]
+OUTCOMES: Final = get_args(Outcome)
+Counts = Counter[str]  # records or rows, by outcome
 
 # Each branch reads an index in offset order, so the outer sort only merges.
 _SHARED = """
@@ -70,22 +72,14 @@ def accounted_offsets(
     """Offset and outcome of each record from `first` up to but excluding `end`, ascending; for an event
     that was not replayed also its append time, in milliseconds since the epoch.
 
-    A record with two outcomes is yielded twice. Rows are streamed.
-
-    Args:
-        connection: a transaction stays open on it while rows are fetched.
-        topic: of the partition.
-        partition: of the topic.
-        first: first offset.
-        end: end offset, exclusive.
-        event_table: the stream's table if the topic is a source topic, else None.
+    A record with two outcomes is yielded twice. Rows are streamed: a transaction stays open meanwhile.
+    `event_table` is the stream's table if the topic is a source topic, else None.
     """
-    query = _outcomes(event_table) + sql.SQL(' ORDER BY "offset"')
+    query = sql.SQL('{} ORDER BY "offset"').format(_outcomes(event_table))
+    parameters = {"topic": topic, "partition": partition, "first": first, "end": end}
     with connection.transaction(), connection.cursor("accounted_offsets") as cursor:
         cursor.itersize = 10_000
-        yield from cursor.execute(
-            query, {"topic": topic, "partition": partition, "first": first, "end": end}
-        )
+        yield from cursor.execute(query, parameters)
 
 
 def count_outcomes(
@@ -96,24 +90,17 @@ def count_outcomes(
     end: int,
     *,
     event_table: str | None,
-) -> Counter[str]:
-    """The number of outcomes of each kind, as `accounted_offsets` would yield them, counted in the
-    database."""
-    if first >= end:
-        return Counter()
+) -> Counts:
+    """How often `accounted_offsets` would yield each outcome, counted in the database."""
     query = sql.SQL("SELECT outcome, count(*) FROM ({}) AS accounted GROUP BY outcome").format(
         _outcomes(event_table)
     )
-    rows = connection.execute(
-        query, {"topic": topic, "partition": partition, "first": first, "end": end}
-    )
-    return Counter(dict(rows.fetchall()))
+    parameters = {"topic": topic, "partition": partition, "first": first, "end": end}
+    rows = connection.execute(query, parameters) if first < end else ()
+    return Counter(dict(rows))
 
 
 def _outcomes(event_table: str | None) -> sql.Composed:
-    kinds = (
-        sql.SQL(_SHARED)
-        if event_table is None
-        else sql.SQL(_EVENTS).format(table=sql.Identifier(event_table))
-    )
-    return kinds + sql.SQL(_ALWAYS)
+    if event_table is None:
+        return sql.SQL(_SHARED) + sql.SQL(_ALWAYS)
+    return sql.SQL(_EVENTS).format(table=sql.Identifier(event_table)) + sql.SQL(_ALWAYS)

@@ -5,7 +5,7 @@ looked up after the position, and the loader's positions last of all.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
@@ -50,10 +50,10 @@ class Reached:
 
     bounds: Bounds
     targets: dict[Partition, int]
-    validated: dict[Partition, int]
+    validated: Mapping[Partition, int]
     progress: dict[Partition, Progress]
     overdue: set[Partition]
-    loaded: dict[Partition, int]
+    loaded: Mapping[Partition, int]
     beyond: dict[Partition, int]
     dead_letters_loaded: bool
     notes: dict[Partition, int]
@@ -80,55 +80,54 @@ def look_up(
     Raises:
         Unavailable: broker or database does not answer.
     """
-    sources = [stream.topic for stream in streams]
-    everything = list(dict.fromkeys(topic for each in streams for topic in each.topic_names))
-    derived = [topic for topic in everything if topic not in sources]
+    sources = reads("validator", streams)
     bounds = _bounds(client, sources)
     notification_topics = [
         stream.notifications_topic for stream in streams if stream.notify is not None
     ]
     notes = {partition: end for partition, (_, end) in _bounds(client, notification_topics).items()}
 
-    validator = _of(bounds, reads("validator", streams))
     with closing(offsets.GroupOffsets(settings, settings.group("validator"))) as group:
-        _wait_until(
-            deadline, lambda: not _behind("validator", _next(group.read(validator)), validator)
-        )
-        validated = _next(group.read(validator))
-    pending = _behind("validator", validated, validator)
+        validated = _wait_for("validator", lambda: _next(group.read(bounds)), bounds, deadline)
+    pending = _behind("validator", validated, bounds)
 
-    analytics = _Analytics(client, streams, _of(bounds, reads("analytics", streams)))
+    windowed = reads("analytics", streams)
+    analytics = _Analytics(
+        client, streams, {place: ends for place, ends in bounds.items() if place[0] in windowed}
+    )
     with closing(offsets.GroupOffsets(settings, settings.group("analytics"))) as group:
-        _wait_until(deadline, lambda: analytics.is_done(group.read(analytics.bounds)))
+        while not analytics.is_done(group.read(analytics.bounds)) and time.monotonic() < deadline:
+            time.sleep(_POLL)
     pending += analytics.pending
 
-    more = _bounds(client, derived)
-    bounds |= more
-    produced = offsets.high_watermarks(client, list(more))
+    derived = _bounds(client, [topic for topic in reads("loader", streams) if topic not in sources])
+    bounds |= derived
+    produced = offsets.high_watermarks(client, list(derived))
+    counted = {partition: progress.position for partition, progress in analytics.progress.items()}
     targets = {
         partition: (
             first,
-            max(
-                end,
-                validated.get(partition, 0),
-                analytics.position(partition),
-                produced.get(partition, 0),
-            ),
+            max(end, *(at.get(partition, 0) for at in (validated, counted, produced))),
         )
         for partition, (first, end) in bounds.items()
     }
-    positions = _loaded(connection, settings, targets, deadline)
+
+    def loaded() -> Mapping[Partition, int]:
+        return loader_positions(connection, settings.group("loader"))
+
+    positions = _wait_for("loader", loaded, targets, deadline)
     behind = _behind("loader", positions, targets)
     ends = offsets.high_watermarks(client, list(bounds))
-    beyond = {each: end for each, end in ends.items() if positions.get(each, 0) > end}
-    # Dead letters of rows that the loader refused on the way are behind the ends looked up before.
+    beyond = {place: end for place, end in ends.items() if positions.get(place, 0) > end}
+    # Dead letters of rows that the loader has refused meanwhile are past the ends looked up before.
     dead_letters = _bounds(client, {stream.dead_letter_topic for stream in streams})
     produced = offsets.high_watermarks(client, list(dead_letters))
     dead_letters = {
         partition: (first, produced[partition]) for partition, (first, _) in dead_letters.items()
     }
-    loaded_letters = _loaded(connection, settings, dead_letters, deadline)
-    dead_letters_behind = _behind("loader", loaded_letters, dead_letters)
+    dead_letters_behind = _behind(
+        "loader", _wait_for("loader", loaded, dead_letters, deadline), dead_letters
+    )
     return Reached(
         bounds=bounds,
         targets={partition: end for partition, (_, end) in targets.items()},
@@ -144,13 +143,8 @@ def look_up(
 
 
 class _Analytics:
-    """What analytics has committed, and whether it has emitted all windows that are due.
-
-    Args:
-        client: for the last append time of partitions.
-        streams: those without windows are ignored.
-        bounds: of the partitions that analytics reads.
-    """
+    """What analytics has committed in the partitions that it reads, and whether it has emitted all windows
+    that are due."""
 
     def __init__(self, client: AdminClient, streams: Sequence[Stream], bounds: Bounds) -> None:
         self.bounds = bounds
@@ -164,23 +158,18 @@ class _Analytics:
             if stream.windows is not None
         }
 
-    def position(self, partition: Partition) -> int:
-        """The next offset that it reads."""
-        progress = self.progress.get(partition)
-        return 0 if progress is None else progress.position
-
     def is_done(self, committed: Mapping[Partition, Position]) -> bool:
         """Updates the state from the committed offsets; returns whether nothing is left to do."""
-        read = {
-            partition: Progress.parse(each.offset, each.metadata)
-            for partition, each in committed.items()
+        parsed = {
+            partition: Progress.parse(position.offset, position.metadata)
+            for partition, position in committed.items()
         }
-        self.progress = {partition: each for partition, each in read.items() if each is not None}
-        unreadable = tuple(sorted(partition for partition, each in read.items() if each is None))
-        positions = {
-            partition: committed[partition].offset if each is None else each.position
-            for partition, each in read.items()
+        self.progress = {
+            place: progress for place, progress in parsed.items() if progress is not None
         }
+        unreadable = tuple(sorted(parsed.keys() - self.progress.keys()))
+        positions = _next(committed)
+        positions |= {place: progress.position for place, progress in self.progress.items()}
         self.pending = _behind("analytics", positions, self.bounds)
         if unreadable:
             kind = PendingKind.UNREADABLE_POSITION
@@ -188,7 +177,9 @@ class _Analytics:
                 Pending(kind=kind, worker="analytics", records=0, partitions=unreadable)
             )
         opened = [
-            partition for partition, each in self.progress.items() if each.resume < each.position
+            place
+            for place, progress in self.progress.items()
+            if progress.resume < progress.position
         ]
         appended = offsets.last_appended(self._client, opened)
         now = time.time()
@@ -200,48 +191,41 @@ class _Analytics:
         return not self.pending and not self.overdue
 
 
-def _bounds(client: AdminClient, topics: Sequence[str] | set[str]) -> Bounds:
+def _bounds(client: AdminClient, topics: Iterable[str]) -> Bounds:
     return offsets.bounds(client, offsets.partitions_of(client, topics))
-
-
-def _of(bounds: Bounds, topics: Sequence[str]) -> Bounds:
-    return {partition: ends for partition, ends in bounds.items() if partition[0] in topics}
 
 
 def _next(positions: Mapping[Partition, Position]) -> dict[Partition, int]:
     return {partition: position.offset for partition, position in positions.items()}
 
 
-def _loaded(
-    connection: Connection, settings: Settings, targets: Bounds, deadline: float
-) -> dict[Partition, int]:
-    """The loader's positions, once it has reached the targets or the deadline has passed."""
-
-    def read() -> dict[Partition, int]:
-        return loader_positions(connection, settings.group("loader"))
-
-    _wait_until(deadline, lambda: not _behind("loader", read(), targets))
-    return read()
+def _wait_for(
+    worker: str, read: Callable[[], Mapping[Partition, int]], bounds: Bounds, deadline: float
+) -> Mapping[Partition, int]:
+    """The worker's positions, once it has reached the ends or the deadline has passed."""
+    positions = read()
+    while _behind(worker, positions, bounds) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+        positions = read()
+    return positions
 
 
 def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> list[Pending]:
     """What a worker has not read yet. An empty partition needs no position."""
-    late = {
-        partition: positions.get(partition)
+    late = [
+        partition
         for partition, (_, end) in sorted(bounds.items())
         if positions.get(partition, 0) < end
-    }
-
-    def pending(kind: PendingKind, partitions: Iterator[Partition]) -> list[Pending]:
-        found = tuple(partitions)
-        records = sum(offsets_behind(late[partition], bounds[partition]) for partition in found)
-        return [Pending(kind=kind, worker=worker, records=records, partitions=found)] * bool(found)
-
-    return pending(
-        PendingKind.NO_POSITION, (each for each, at in late.items() if at is None)
-    ) + pending(PendingKind.BEHIND, (each for each, at in late.items() if at is not None))
-
-
-def _wait_until(deadline: float, condition: Callable[[], bool]) -> None:
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(_POLL)
+    ]
+    pending = []
+    for kind in (PendingKind.NO_POSITION, PendingKind.BEHIND):
+        known = kind is PendingKind.BEHIND
+        partitions = tuple(partition for partition in late if (partition in positions) == known)
+        if partitions:
+            records = sum(
+                offsets_behind(positions.get(place), bounds[place]) for place in partitions
+            )
+            pending.append(
+                Pending(kind=kind, worker=worker, records=records, partitions=partitions)
+            )
+    return pending
