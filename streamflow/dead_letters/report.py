@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -56,12 +56,11 @@ class ReplayOptions:
         return cls(**{**saved, "repairs": tuple(saved["repairs"])})
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {**asdict(self), "repairs": list(self.repairs)}
 
 
 class Sample(NamedTuple):
-    """A dead letter that does not pass, and the reason."""
+    """A dead letter that does not pass, and why."""
 
     id: str
     error_code: str
@@ -113,14 +112,11 @@ class ReplayReport:
     tally: Counter[tuple[str, Outcome, str]] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
 
-    def number(self, outcomes: Iterable[Outcome]) -> int:
-        """How many dead letters have one of these outcomes."""
-        wanted = set(outcomes)
-        return sum(number for (_, outcome, _), number in self.tally.items() if outcome in wanted)
+    def number(self, outcomes: Collection[Outcome]) -> int:
+        return sum(number for (_, outcome, _), number in self.tally.items() if outcome in outcomes)
 
     @property
     def selected(self) -> int:
-        """How many dead letters were checked."""
         return self.tally.total()
 
     @property
@@ -135,12 +131,10 @@ class ReplayReport:
 
     @property
     def sent(self) -> int:
-        """Those that were sent."""
         return self.number(SENT)
 
     @property
     def quarantined(self) -> int:
-        """Those at the limit of attempts."""
         return self.number({Outcome.QUARANTINED})
 
     @property
@@ -159,8 +153,8 @@ class ReplayReport:
         for code in sorted({code for code, _, _ in self.tally}):
             tally = Counter({key: number for key, number in self.tally.items() if key[0] == code})
             own = ReplayReport(dry_run=self.dry_run, tally=tally)
-            reasons: Counter[str] = Counter()
-            for (_, _, reason), number in own.tally.items():
+            reasons = Counter[str]()
+            for (_, _, reason), number in tally.items():
                 if reason:
                     reasons[reason] += number
             counts = (own.selected, own.passed, own.failed, own.quarantined, own.pending)
@@ -168,7 +162,6 @@ class ReplayReport:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {
             **{name: getattr(self, name) for name in _FIGURES},
             "codes": [line._asdict() for line in self.lines()],
@@ -190,8 +183,8 @@ class ReplayReport:
                 f"of {self.selected:,} dead letters {self.sent:,} sent, {self.passed:,} stored, "
                 f"{self.number({Outcome.REJECTED}):,} rejected again"
             )
-            if self.number({Outcome.FAILS}):
-                text += f", {self.number({Outcome.FAILS}):,} not sent because they would fail"
+            if failing := self.number({Outcome.FAILS}):
+                text += f", {failing:,} not sent because they would fail"
             if self.quarantined:
                 text += f", {self.quarantined:,} quarantined"
             if self.pending:
