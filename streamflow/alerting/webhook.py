@@ -38,10 +38,10 @@ def send(
     """Posts a body; retries with backoff.
 
     Args:
-        url: where to; it may hold a secret, so it is in no error.
+        url: may hold a secret, so it is in no error.
         body: see `body_of`.
-        attempts: how often it is tried.
-        stop: ends the wait for another attempt.
+        attempts: at most so many.
+        stop: ends the wait for the next attempt.
 
     Raises:
         Unavailable: no attempt succeeded.

@@ -28,7 +28,7 @@ _MOST_SAMPLES: Final = 60  # in a window: of samples closer together, the last o
 
 
 class WorkerHealth(StrEnum):
-    """How a worker is, as its consumer group shows."""
+    """As its consumer group shows."""
 
     UP = "up"
     GONE = "gone"
@@ -75,7 +75,6 @@ class GroupLag:
 
     @property
     def health(self) -> WorkerHealth:
-        """Whether the group has members, and they move."""
         if self.group.members == 0:
             return WorkerHealth.GONE
         if self.verdict in (LagVerdict.STALL, LagVerdict.STOP, LagVerdict.ERR):
@@ -84,11 +83,7 @@ class GroupLag:
 
 
 class LagHistory:
-    """The samples of a sliding window, and what they say of each group.
-
-    Args:
-        window: seconds that verdicts look back.
-    """
+    """The samples of a sliding window, and what they say of each group."""
 
     def __init__(self, window: float = WINDOW) -> None:
         self._window = window
@@ -96,7 +91,7 @@ class LagHistory:
         self._samples: dict[tuple[str, Partition], deque[PartitionSample]] = {}
 
     def add(self, sample: LagSample, now: float) -> dict[str, GroupLag]:
-        """Takes a sample; returns the lag of each group, by its name."""
+        """Adds a sample; returns the lag of each group, by its name."""
         for partition, (_, end) in sample.bounds.items():
             self._ends.setdefault(partition, EndHistory()).add(now, end)
         lags = {name: self._judge(group, sample, now) for name, group in sample.groups.items()}
@@ -129,8 +124,8 @@ class LagHistory:
                 owned,
                 judge_partition(list(window), shortest=SHORTEST),
             )
-            for seen in window:
-                over_time[seen.time] += seen.lag
+            for past in window:
+                over_time[past.time] += past.lag
         return GroupLag(
             group,
             partitions,
@@ -140,7 +135,6 @@ class LagHistory:
         )
 
     def dump(self) -> str:
-        """All samples as JSON."""
         return json.dumps(
             [
                 [group, topic, partition, list(samples)]
@@ -163,8 +157,8 @@ class LagHistory:
             ends.setdefault((topic, partition), set()).update(
                 (sample.time, sample.end) for sample in window_of
             )
-        for place, seen in ends.items():
+        for place, points in ends.items():
             history._ends[place] = EndHistory()
-            for time, end in sorted(seen):
+            for time, end in sorted(points):
                 history._ends[place].add(time, end)
         return history

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -24,7 +24,6 @@ from streamflow.stream import Stream, reads
 
 Bounds = Mapping[Partition, tuple[int, int]]
 
-WORKERS: Final = ("validator", "analytics", "loader", "bridge")
 _TIMEOUT: Final = 5.0  # seconds
 
 
@@ -43,7 +42,6 @@ class ConsumerGroup:
     """A worker's consumer group at one moment.
 
     Attributes:
-        name: as Kafka knows it.
         topics: what the worker reads.
         state: as Kafka calls it.
         owned: partitions assigned to a member.
@@ -65,7 +63,6 @@ class LagSample:
 
     Attributes:
         bounds: first offset and last stable offset of each partition.
-        groups: by name.
         brokers: how many there are.
         missing: topics that do not exist.
     """
@@ -76,11 +73,9 @@ class LagSample:
     missing: tuple[str, ...]
 
     def end_sum(self, topic: str) -> int:
-        """The sum of a topic's end offsets."""
         return sum(end for (name, _), (_, end) in self.bounds.items() if name == topic)
 
     def lags(self, group: str) -> dict[Partition, int]:
-        """Lag of a group by partition."""
         positions = self.groups[group].positions
         return {
             partition: offsets_behind(position, self.bounds[partition])
@@ -100,7 +95,6 @@ class LagReader:
     Args:
         settings: where the broker is.
         streams: whose topics are read.
-        workers: whose groups are measured.
         refresh: seconds between two reads of topics and members, which rarely change.
     """
 
@@ -110,11 +104,11 @@ class LagReader:
         self,
         settings: Settings,
         streams: Sequence[Stream],
-        workers: Iterable[str] = WORKERS,
+        workers: Iterable[str] = GROUPS,
         refresh: float = 0.0,
     ) -> None:
         self._settings = settings
-        self._topics = tuple(dict.fromkeys(reads("loader", streams)))
+        self._topics = reads("loader", streams)
         self._workers = {
             settings.group(worker): (worker, frozenset(reads(worker, streams)))
             for worker in workers
@@ -129,11 +123,8 @@ class LagReader:
         self._described_at = float("-inf")
 
     def __call__(self, loader_positions: Mapping[Partition, int] | None = None) -> LagSample:
-        """Measures.
-
-        Args:
-            loader_positions: the loader's positions from the database. Without them, those that it
-                commits to Kafka for display.
+        """Measures. Without the loader's positions from the database, by those that it commits to Kafka
+        for display.
 
         Raises:
             Unavailable: the broker does not answer.
@@ -172,16 +163,7 @@ class LagReader:
                 }
             else:
                 positions = self._committed(name, worker, own)
-            described = self._described[name]
-            groups[name] = ConsumerGroup(
-                name=name,
-                worker=worker,
-                topics=topics,
-                state=described.state,
-                members=described.members,
-                owned=described.owned,
-                positions=positions,
-            )
+            groups[name] = replace(self._described[name], topics=topics, positions=positions)
         present = {topic for topic, _ in self._partitions}
         missing = tuple(topic for topic in self._topics if topic not in present)
         return LagSample(bounds, groups, self._brokers, missing)
@@ -249,10 +231,10 @@ def group_lags(settings: Settings, streams: Sequence[Stream]) -> dict[str, int |
     try:
         sample = reader()
     except StreamFlowError:
-        return {GROUPS[worker]: None for worker in WORKERS}
+        return dict.fromkeys(GROUPS.values())
     finally:
         reader.close()
-    return {GROUPS[worker]: sample.lag(settings.group(worker)) for worker in WORKERS}
+    return {GROUPS[worker]: sample.lag(settings.group(worker)) for worker in GROUPS}
 
 
 def loader_positions(connection: Connection, group: str) -> dict[Partition, int]:
