@@ -30,7 +30,6 @@ class Condition:
     Attributes:
         subject: what it is about: a group, a topic, a part, a job.
         text: what is wrong, with its figure and the limit.
-        action: what to do about it.
     """
 
     rule: str
@@ -41,7 +40,7 @@ class Condition:
 
     @property
     def key(self) -> str:
-        """The same for the same condition, now and later, from the dashboard and from Dagster."""
+        """Identifies the condition over time, in the dashboard and in Dagster alike."""
         return f"{self.rule}/{self.subject}"
 
 
@@ -79,7 +78,7 @@ class Facts:
         rates: events per second by stream topic.
         ratios: share of the records read in the last minutes that were rejected, by stream topic.
         waiting: seconds that records of a topic have waited for the loader since it last moved.
-        down: reason by part that does not do its work.
+        down: reason by part that is down.
     """
 
     groups: Mapping[str, GroupLag] = field(default_factory=dict)

@@ -99,10 +99,10 @@ def unpaired(
     within: Range,
     notes: Mapping[Partition, int],
 ) -> Iterator[Unpaired]:
-    """Events and notifications without a partner, events first, ascending by offset. Rows are streamed.
+    """Events and notifications without a partner, events first, ascending by offset.
 
     Args:
-        connection: a transaction stays open on it while rows are fetched.
+        connection: rows are streamed: a transaction stays open on it meanwhile.
         stream: one that has notifications.
         partition: of its topic.
         within: the offsets that are loaded and that the validator has read, or never can.

@@ -35,7 +35,7 @@ class KnownGap(NamedTuple):
     partition: int
     first: int
     end: int
-    cause: str
+    cause: GapCause
     acknowledged: bool = False
     noticed_at: datetime | None = None
 
@@ -59,13 +59,12 @@ class GapLedger:
         ]
 
     def covered(self, partition: Partition, *readers: str) -> list[Range]:
-        """The offsets that these readers could not read."""
         return ranges(self._gaps, partition, readers)
 
     def acknowledged(
         self, partition: Partition, *readers: str, causes: Collection[str] = CAUSES
     ) -> list[Range]:
-        """The offsets in acknowledged gaps of these readers, or of any reader, with these causes."""
+        """The offsets in acknowledged gaps of these readers (of any if none is given) and causes."""
         known = [gap for gap in self._gaps if gap.acknowledged and gap.cause in causes]
         return ranges(known, partition, readers or [gap.reader for gap in known])
 
@@ -154,8 +153,7 @@ def append_offset(ascending: list[Range], offset: int, most: int | None = None) 
 
 
 def uncovered(first: int, end: int, covered: Sequence[Range]) -> list[Range]:
-    """The offsets from `first` up to but excluding `end` that are in none of these ascending disjoint
-    ranges."""
+    """The part of `first` up to but excluding `end` that none of these ascending disjoint ranges holds."""
     left: list[Range] = []
     for low, high in covered:
         if low > first and first < end:

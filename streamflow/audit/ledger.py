@@ -44,8 +44,6 @@ def run_audit(
     """Audits all topics of the streams up to where they end now.
 
     Args:
-        settings: where broker and database are.
-        streams: whose topics are audited.
         patience: seconds to wait for the workers to catch up.
         most: if there are more records, skip those that an earlier audit has proved.
 
@@ -74,16 +72,13 @@ class _Audit:
     """One audit. The constructor waits until the workers have caught up, at most until `deadline`."""
 
     def __init__(
-        self,
-        settings: Settings,
-        connection: Connection,
-        streams: Sequence[Stream],
-        deadline: float,
+        self, settings: Settings, connection: Connection, streams: Sequence[Stream], deadline: float
     ) -> None:
         self._settings = settings
         self._connection = connection
         self._topics = reads("loader", streams)
         self._by_topic = {stream.topic: stream for stream in streams}
+        self._event_tables = {stream.topic: stream.table for stream in streams}
         self._notification_topics = {
             stream.notifications_topic for stream in streams if stream.notify is not None
         }
@@ -93,7 +88,7 @@ class _Audit:
         self._loader = settings.group("loader")
         # Gaps noticed from now on may be of records that this audit does not check.
         self._began: datetime
-        [self._began] = connection.execute("SELECT clock_timestamp()").fetchone() or ()
+        [(self._began,)] = connection.execute("SELECT clock_timestamp()")
         client = admin(settings)
         self._reached = look_up(settings, connection, client, streams, deadline)
         known = proofs.read_proofs(connection)
@@ -180,23 +175,17 @@ class _Audit:
         """Compares records with rows, and the rows of proved records with their recorded numbers."""
         stream, proof = self._by_topic.get(ledger.topic), self._proof(ledger.key)
         start, end = ledger.first, ledger.end
-        event_table = None if stream is None else stream.table
-        earlier = proofs.count_earlier(
-            self._connection, ledger.key, proof, (start, end), event_table=event_table
-        )
+        table = self._event_tables.get(ledger.topic)
+        earlier = proofs.count_earlier(self._connection, ledger.key, proof, (start, end), table)
         proved = min(max(start, proof.through), end)
         self._merge_range(ledger, (start, proved), scanner)
         if earlier is not None:
             self._earlier[ledger.key] = earlier
             if earlier.proof.counted_from_zero:
+                known = earlier.proof.counts
                 present = earlier.proved + earlier.beyond + ledger.counts
-                for problem in wording.changed_rows(
-                    ledger,
-                    proof.through,
-                    self._stored_as(ledger.topic),
-                    earlier.proof.counts,
-                    present,
-                ):
+                name = self._stored_as(ledger.topic)
+                for problem in wording.changed_rows(ledger, proof.through, name, known, present):
                     ledger.note(problem)
         self._merge_range(ledger, (proved, end), scanner)
         gone = 0 if stream is None else self._gaps.lost_of(stream.dead_letter_topic, proof.at)
@@ -211,16 +200,10 @@ class _Audit:
         return "dead letters" if topic in self._dead_letter_topics else "window counts"
 
     def _merge_range(self, ledger: PartitionAudit, within: Range, scanner: Scanner) -> None:
-        stream, (start, end) = self._by_topic.get(ledger.topic), within
-        outcomes = accounted_offsets(
-            self._connection,
-            *ledger.key,
-            start,
-            end,
-            event_table=None if stream is None else stream.table,
-        )
-        records = scanner.records(ledger.key, start, end)
-        if stream is None:
+        table = self._event_tables.get(ledger.topic)
+        outcomes = accounted_offsets(self._connection, ledger.key, within, table)
+        records = scanner.records(ledger.key, *within)
+        if table is None:
             merge(ledger, ((record.offset() or 0, None) for record in records), outcomes)
         else:
             lost = self._gaps.acknowledged(ledger.key, self._loader, causes={"retention"})
@@ -248,20 +231,18 @@ class _Audit:
         unpaired = completeness.unpaired(
             self._connection, stream, ledger.partition, within, reached.notes
         )
+        explained = {
+            "event": self._gaps.acknowledged(partition, self._validator),
+            "note": self._gaps.covered(partition, self._loader, AUDIT),
+        }
         for what, group in groupby(unpaired, key=lambda row: row.what):
-            is_event = what == "event"
-            explained = (
-                self._gaps.acknowledged(partition, self._validator)
-                if is_event
-                else self._gaps.covered(partition, self._loader, AUDIT)
-            )
-            rest = completeness.outside((row.offset for row in group), explained)
+            rest = completeness.outside((row.offset for row in group), explained[what])
             if rest is None:
                 continue
-            kind = ProblemKind.NO_NOTIFICATION if is_event else ProblemKind.NO_EVENT
-            ledger.note(wording.unpaired(kind, ledger, rest))
-            if not is_event:
+            if what == "note":
+                ledger.note(wording.unpaired(ProblemKind.NO_EVENT, ledger, rest))
                 continue
+            ledger.note(wording.unpaired(ProblemKind.NO_NOTIFICATION, ledger, rest))
             gone = self._gaps.lost_of(stream.notifications_topic, proof.at)
             knowable = (proof.through, rest.end if gone else first)
             self._note_underived(self._validator, ledger, rest.ranges, knowable)
@@ -270,14 +251,8 @@ class _Audit:
         self, group: str, ledger: PartitionAudit, missing: Sequence[Range], within: Range
     ) -> None:
         """Records gaps of a group for source records whose derived records are missing and will never
-        come, so that they can be acknowledged.
-
-        Args:
-            group: of the validator or of analytics; of the loader for lost dead letters.
-            ledger: of the source partition.
-            missing: offsets of the records.
-            within: the offsets where this can be known. Proved offsets are not: rows have vanished there.
-        """
+        come, so that they can be acknowledged: `within` the offsets where this can be known. Proved
+        offsets are not: rows have vanished there. The group is the loader's for lost dead letters."""
         clipped = [(max(low, within[0]), min(high, within[1])) for low, high in missing]
         for gap in self._gaps.note(group, ledger.key, clipped):
             derived = gap.first >= ledger.first

@@ -15,10 +15,10 @@ def merge(
     outcomes: Iterator[tuple[int, str, int | None]],
     lost: Sequence[Range] = (),
 ) -> None:
-    """Walks a partition's records and their outcomes side by side, both ascending by offset.
+    """Fills the ledger. Walks a partition's records and their outcomes side by side, both ascending by
+    offset.
 
     Args:
-        ledger: to be filled.
         records: offset and append time of each record in Kafka; None if the time is not compared.
         outcomes: offset, outcome, and the record's append time if the row has it.
         lost: offsets whose outcome is known to be lost, ascending and disjoint.

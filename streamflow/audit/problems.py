@@ -8,7 +8,7 @@ MOST_LISTED: Final = 1000  # problems of a partition that are listed; all are co
 
 
 class ProblemKind(StrEnum):
-    """The kinds of problems."""
+    """Of an audit."""
 
     TOPIC_MISSING = "topic_missing"
     TOPIC_RECREATED = "topic_recreated"

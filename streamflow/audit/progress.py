@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 from confluent_kafka.admin import AdminClient
 
@@ -21,6 +21,8 @@ from streamflow.records import Position
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
 from streamflow.windows import Progress
+
+T = TypeVar("T")
 
 _POLL: Final = 0.1  # seconds
 # For analytics to notice that a partition is idle and emit its windows.
@@ -39,13 +41,12 @@ class Reached:
         bounds: first and end offset of each partition of all topics.
         targets: offsets that must be loaded before derived rows can be compared.
         validated: next offset of the validator.
-        progress: what analytics has committed, if it can be read.
+        progress: of analytics, where its committed metadata can be read.
         overdue: partitions whose open windows should have been emitted.
         loaded: next offset of the loader.
         beyond: end offsets of partitions that end before the loader's next offset.
         dead_letters_loaded: whether all dead letters of what was validated and loaded are loaded.
         notes: end offsets of the notifications before the validator's position was looked up.
-        pending: what is not done yet.
     """
 
     bounds: Bounds
@@ -60,7 +61,6 @@ class Reached:
     pending: list[Pending] = field(default_factory=list)
 
     def has_loaded(self, topic: str) -> bool:
-        """Whether a topic is loaded up to its targets."""
         return all(
             self.loaded.get(partition, 0) >= target
             for partition, target in self.targets.items()
@@ -88,16 +88,25 @@ def look_up(
     notes = {partition: end for partition, (_, end) in _bounds(client, notification_topics).items()}
 
     with closing(offsets.GroupOffsets(settings, settings.group("validator"))) as group:
-        validated = _wait_for("validator", lambda: _next(group.read(bounds)), bounds, deadline)
+        validated = _wait_for(
+            lambda: _next(group.read(bounds)),
+            lambda positions: not _behind("validator", positions, bounds),
+            deadline,
+        )
     pending = _behind("validator", validated, bounds)
 
-    windowed = reads("analytics", streams)
-    analytics = _Analytics(
-        client, streams, {place: ends for place, ends in bounds.items() if place[0] in windowed}
-    )
+    idle = {
+        stream.topic: stream.windows.idle.total_seconds() + _IDLE_SLACK
+        for stream in streams
+        if stream.windows is not None
+    }
+    windowed = {place: ends for place, ends in bounds.items() if place[0] in idle}
     with closing(offsets.GroupOffsets(settings, settings.group("analytics"))) as group:
-        while not analytics.is_done(group.read(analytics.bounds)) and time.monotonic() < deadline:
-            time.sleep(_POLL)
+        analytics = _wait_for(
+            lambda: _analytics(client, group.read(windowed), windowed, idle),
+            lambda state: not state.pending and not state.overdue,
+            deadline,
+        )
     pending += analytics.pending
 
     derived = _bounds(client, [topic for topic in reads("loader", streams) if topic not in sources])
@@ -115,7 +124,7 @@ def look_up(
     def loaded() -> Mapping[Partition, int]:
         return loader_positions(connection, settings.group("loader"))
 
-    positions = _wait_for("loader", loaded, targets, deadline)
+    positions = _wait_for(loaded, lambda at: not _behind("loader", at, targets), deadline)
     behind = _behind("loader", positions, targets)
     ends = offsets.high_watermarks(client, list(bounds))
     beyond = {place: end for place, end in ends.items() if positions.get(place, 0) > end}
@@ -126,7 +135,9 @@ def look_up(
         partition: (first, produced[partition]) for partition, (first, _) in dead_letters.items()
     }
     dead_letters_behind = _behind(
-        "loader", _wait_for("loader", loaded, dead_letters, deadline), dead_letters
+        "loader",
+        _wait_for(loaded, lambda at: not _behind("loader", at, dead_letters), deadline),
+        dead_letters,
     )
     return Reached(
         bounds=bounds,
@@ -142,53 +153,42 @@ def look_up(
     )
 
 
-class _Analytics:
-    """What analytics has committed in the partitions that it reads, and whether it has emitted all windows
-    that are due."""
+class _Analytics(NamedTuple):
+    """What analytics has committed, and what it has yet to read or to emit."""
 
-    def __init__(self, client: AdminClient, streams: Sequence[Stream], bounds: Bounds) -> None:
-        self.bounds = bounds
-        self.progress: dict[Partition, Progress] = {}
-        self.overdue: set[Partition] = set()
-        self.pending: list[Pending] = []
-        self._client = client
-        self._idle = {
-            stream.topic: stream.windows.idle.total_seconds() + _IDLE_SLACK
-            for stream in streams
-            if stream.windows is not None
-        }
+    progress: dict[Partition, Progress]
+    pending: list[Pending]
+    overdue: set[Partition]
 
-    def is_done(self, committed: Mapping[Partition, Position]) -> bool:
-        """Updates the state from the committed offsets; returns whether nothing is left to do."""
-        parsed = {
-            partition: Progress.parse(position.offset, position.metadata)
-            for partition, position in committed.items()
-        }
-        self.progress = {
-            place: progress for place, progress in parsed.items() if progress is not None
-        }
-        unreadable = tuple(sorted(parsed.keys() - self.progress.keys()))
-        positions = _next(committed)
-        positions |= {place: progress.position for place, progress in self.progress.items()}
-        self.pending = _behind("analytics", positions, self.bounds)
-        if unreadable:
-            kind = PendingKind.UNREADABLE_POSITION
-            self.pending.append(
-                Pending(kind=kind, worker="analytics", records=0, partitions=unreadable)
-            )
-        opened = [
-            place
-            for place, progress in self.progress.items()
-            if progress.resume < progress.position
-        ]
-        appended = offsets.last_appended(self._client, opened)
-        now = time.time()
-        self.overdue = {
-            partition
-            for partition in opened
-            if not -_AHEAD <= now - appended.get(partition, 0) / 1000 <= self._idle[partition[0]]
-        }
-        return not self.pending and not self.overdue
+
+def _analytics(
+    client: AdminClient,
+    committed: Mapping[Partition, Position],
+    bounds: Bounds,
+    idle: Mapping[str, float],
+) -> _Analytics:
+    """`idle`: seconds after the last record of a partition of a topic, by which its windows are due."""
+    parsed = {
+        partition: Progress.parse(position.offset, position.metadata)
+        for partition, position in committed.items()
+    }
+    known = {partition: progress for partition, progress in parsed.items() if progress is not None}
+    positions = _next(committed)
+    positions |= {partition: progress.position for partition, progress in known.items()}
+    pending = _behind("analytics", positions, bounds)
+    unreadable = tuple(sorted(parsed.keys() - known.keys()))
+    if unreadable:
+        kind = PendingKind.UNREADABLE_POSITION
+        pending.append(Pending(kind=kind, worker="analytics", records=0, partitions=unreadable))
+    opened = [place for place, progress in known.items() if progress.resume < progress.position]
+    appended = offsets.last_appended(client, opened)
+    now = time.time()
+    overdue = {
+        partition
+        for partition in opened
+        if not -_AHEAD <= now - appended.get(partition, 0) / 1000 <= idle[partition[0]]
+    }
+    return _Analytics(known, pending, overdue)
 
 
 def _bounds(client: AdminClient, topics: Iterable[str]) -> Bounds:
@@ -199,15 +199,11 @@ def _next(positions: Mapping[Partition, Position]) -> dict[Partition, int]:
     return {partition: position.offset for partition, position in positions.items()}
 
 
-def _wait_for(
-    worker: str, read: Callable[[], Mapping[Partition, int]], bounds: Bounds, deadline: float
-) -> Mapping[Partition, int]:
-    """The worker's positions, once it has reached the ends or the deadline has passed."""
-    positions = read()
-    while _behind(worker, positions, bounds) and time.monotonic() < deadline:
+def _wait_for(read: Callable[[], T], is_done: Callable[[T], bool], deadline: float) -> T:
+    """What was read last: it is done, or the deadline has passed."""
+    while not is_done(state := read()) and time.monotonic() < deadline:
         time.sleep(_POLL)
-        positions = read()
-    return positions
+    return state
 
 
 def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> list[Pending]:

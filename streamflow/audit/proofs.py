@@ -70,7 +70,7 @@ class Proof(NamedTuple):
         counted_from_zero: whether the numbers are of all offsets; older releases counted only some.
         at: when the last audit that proved it began.
         windows_through: events before this offset are counted in their windows.
-        windows_at: when the last audit that proved that began.
+        windows_at: when the last audit that proved this began.
     """
 
     through: int = 0
@@ -92,7 +92,7 @@ class Earlier(NamedTuple):
     """The outcomes in the database of offsets that an audit does not read from Kafka.
 
     Attributes:
-        proof: when they were counted.
+        proof: of the partition when they were counted.
         proved: of offsets that were proved.
         unproved: of offsets that were removed before they were proved.
         beyond: of offsets that were proved, but are past the end of the log.
@@ -114,24 +114,18 @@ def count_earlier(
     partition: Partition,
     proof: Proof,
     within: Range,
-    *,
     event_table: str | None,
 ) -> Earlier | None:
-    """Counts the outcomes of the offsets that an audit does not read from Kafka, those not `within`, in
-    one snapshot with the ledger. None if the ledger has changed since `proof` was read: another audit is
-    running.
+    """Counts the outcomes of offsets that an audit does not read from Kafka, those not `within`, in one
+    snapshot with the ledger. Begins a transaction.
 
-    Args:
-        connection: not in a transaction.
-        partition: to be counted.
-        proof: as the audit has read it.
-        within: the offsets that are read from Kafka.
-        event_table: as of `count_outcomes`.
+    Returns:
+        None if the ledger has changed since `proof` was read: another audit is running.
     """
     start, end = within
 
     def count(first: int, stop: int) -> Counts:
-        return count_outcomes(connection, *partition, first, stop, event_table=event_table)
+        return count_outcomes(connection, partition, (first, stop), event_table)
 
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -103,8 +103,8 @@ def affected_rows(
         query = sql.SQL("SELECT count(*) FROM {} AS kept WHERE {}").format(
             sql.Identifier(table), _meant(columns, reuse)
         )
-        row = connection.execute(query, _parameters(reuse)).fetchone()
-        most[table] = max(most.get(table, 0), row[0] if row else 0)
+        [(number,)] = connection.execute(query, _parameters(reuse))
+        most[table] = max(most.get(table, 0), number)
     return {table: count for table, count in most.items() if count}
 
 
@@ -116,10 +116,10 @@ def set_aside(
     read_to: Mapping[str, Mapping[Partition, int]],
 ) -> None:
     """Renames the old rows, records unread old records as gaps, and moves the loader to the start of the
-    new records.
+    new records. Call it in a transaction.
 
     Args:
-        connection: in a transaction.
+        connection: in that transaction.
         streams: whose tables hold events.
         reuse: what is set aside.
         group: of the loader.
@@ -167,14 +167,7 @@ def keep_underived(
     """Keeps as gaps the old events that have no notification or are in no window: none will follow.
 
     Kafka deletes a group's offsets together with its topic, so only the tables can say which these are.
-    Call it in the transaction that sets the old rows aside, before it does.
-
-    Args:
-        connection: in that transaction.
-        stream: whose own topic was recreated.
-        reuse: what is set aside.
-        validator: its group.
-        analytics: its group.
+    Call it in the transaction that sets the rows of the stream's own topic aside, before `set_aside`.
     """
     rows = connection.execute(
         sql.SQL(
@@ -210,19 +203,16 @@ def _unread(connection: Connection, reuse: Reuse, read_to: Mapping[Partition, in
         since = reuse.since.get(partition)
         if topic != reuse.topic or (since is None and reuse.cause == "truncated"):
             continue
-        row = connection.execute(_KNOWN_END, {"topic": topic, "partition": partition}).fetchone()
+        [(end,)] = connection.execute(_KNOWN_END, {"topic": topic, "partition": partition})
         first = max(position, since or 0)
-        end = max(row[0] if row else 0, first + 1)
-        unread.append(Gap(reuse.aside, partition, first, end, reuse.cause))
+        unread.append(Gap(reuse.aside, partition, first, max(end, first + 1), reuse.cause))
     return unread
 
 
 def _begin_again(connection: Connection, reuse: Reuse, group: str) -> None:
     for table in ("loader_positions", "audit_ledger"):
-        connection.execute(
-            sql.SQL("UPDATE {} SET topic = %s WHERE topic = %s").format(sql.Identifier(table)),
-            [reuse.aside, reuse.topic],
-        )
+        rename = sql.SQL("UPDATE {} SET topic = %s WHERE topic = %s").format(sql.Identifier(table))
+        connection.execute(rename, [reuse.aside, reuse.topic])
     connection.execute(
         "INSERT INTO loader_positions (group_name, topic, partition, topic_id)"
         " SELECT %s, %s, unnest(%s::int[]), %s",
@@ -258,7 +248,7 @@ def _proved_rows(
         return {}
     table = next((stream.table for stream in streams if stream.topic == reuse.topic), None)
     return {
-        number: count_outcomes(connection, topic, number, 0, proof.through, event_table=table)
+        number: count_outcomes(connection, (topic, number), (0, proof.through), table)
         for (topic, number), proof in read_proofs(connection).items()
         if topic == reuse.topic and number in reuse.since
     }

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from streamflow.audit.outcomes import OUTCOMES, Counts
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
@@ -29,6 +29,17 @@ class PendingKind(StrEnum):
     OPEN_WINDOWS = "open_windows"
 
 
+_WAITS: Final = {
+    PendingKind.BEHIND: "{worker} is {number} behind",
+    PendingKind.NO_POSITION: "{worker} is {number} behind: its group has no committed position in "
+    "{where}; start it",
+    PendingKind.UNREADABLE_POSITION: "{worker} has committed an offset without its metadata in {where}, "
+    "so windows cannot be compared: was its group reset? Start it",
+    PendingKind.OPEN_WINDOWS: "{worker} has not emitted windows that are due, of {number} in {where}: is "
+    "it running?",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pending:
     """Work that a worker has to do before the audit can close.
@@ -45,24 +56,7 @@ class Pending:
     def __str__(self) -> str:
         where = ", ".join(f"{topic}[{partition}]" for topic, partition in self.partitions)
         number = f"{self.records:,} record{'' if self.records == 1 else 's'}"
-        match self.kind:
-            case PendingKind.BEHIND:
-                return f"{self.worker} is {number} behind"
-            case PendingKind.NO_POSITION:
-                return (
-                    f"{self.worker} is {number} behind: its group has no committed position in "
-                    f"{where}; start it"
-                )
-            case PendingKind.UNREADABLE_POSITION:
-                return (
-                    f"{self.worker} has committed an offset without its metadata in {where}, so "
-                    "windows cannot be compared: was its group reset? Start it"
-                )
-            case PendingKind.OPEN_WINDOWS:
-                return (
-                    f"{self.worker} has not emitted windows that are due, of {number} in {where}: "
-                    "is it running?"
-                )
+        return _WAITS[self.kind].format(worker=self.worker, number=number, where=where)
 
     def as_dict(self) -> dict[str, Any]:
         return {**vars(self), "message": str(self)}
@@ -156,7 +150,6 @@ class AuditReport:
         pending: what workers still have to do; the audit closes only if that is nothing.
         topics: problems of whole topics.
         lost_aside: offsets in acknowledged gaps of topics that were set aside.
-        seconds: duration of the audit.
     """
 
     partitions: list[PartitionAudit]
@@ -169,15 +162,12 @@ class AuditReport:
     @property
     def problems(self) -> list[Problem]:
         """All problems, those of each partition by offset."""
-        return (
-            self.topics
-            + [
-                problem
-                for ledger in self.partitions
-                for problem in sorted(ledger.problems, key=lambda problem: problem.offset or 0)
-            ]
-            + [problem for compared in self.windows.values() for problem in compared.differences]
-        )
+        problems = list(self.topics)
+        for ledger in self.partitions:
+            problems += sorted(ledger.problems, key=lambda problem: problem.offset or 0)
+        for compared in self.windows.values():
+            problems += compared.differences
+        return problems
 
     @property
     def problem_count(self) -> int:

@@ -119,15 +119,8 @@ def reconcile(
     progress: Progress,
     lost: Sequence[Range] = (),
 ) -> Reconciliation:
-    """Compares one source partition's window counts with its events.
-
-    Args:
-        connection: to the database.
-        stream: whose windows.
-        partition: of its topic.
-        progress: what analytics has committed for it.
-        lost: offsets in acknowledged gaps of analytics.
-    """
+    """Compares the window counts of a partition of the stream's topic with its events, up to what analytics
+    has committed. `lost`: offsets in acknowledged gaps of analytics."""
     compared = Reconciliation()
     windows = stream.windows
     if windows is None:

@@ -20,7 +20,7 @@ from streamflow.dead_letters.plan import (
 )
 from streamflow.dead_letters.plan_store import PlannedDeadLetter
 from streamflow.dead_letters.recover import give_up, recover
-from streamflow.dead_letters.report import ReplayOptions, ReplayReport, Sample
+from streamflow.dead_letters.report import ReplayOptions, ReplayReport
 from streamflow.dead_letters.select import Selection, Status
 from streamflow.dead_letters.store import Outcome, PlannedOutcome, RunningReplay
 from streamflow.errors import StreamFlowError
@@ -58,9 +58,6 @@ def apply(
     dead letters that another replay has locked are skipped.
 
     Args:
-        settings: of broker and database.
-        streams: the dead letters are theirs.
-        plan_id: of a plan made by `plan`.
         requested_by: recorded with the replay; an address is hashed.
         stop: when set, the replay ends after the current batch.
         on_progress: called after each batch.
@@ -314,8 +311,5 @@ class _Replay:
             note=note,
             skipped=dict(self.left_out),
             tally=store.tally(self.connection, self.running.id),
-            samples=[
-                Sample(str(id_), *texts)
-                for id_, *texts in store.samples(self.connection, self.running.id, SAMPLES)
-            ],
+            samples=store.samples(self.connection, self.running.id, SAMPLES),
         )

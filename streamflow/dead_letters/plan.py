@@ -3,18 +3,18 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from confluent_kafka import Message
 
 from streamflow.dead_letters import plan_store, select
 from streamflow.dead_letters.plan_store import PlannedDeadLetter
 from streamflow.dead_letters.repairs import Repair, choose
-from streamflow.dead_letters.report import ReplayOptions, ReplayReport, Sample
+from streamflow.dead_letters.report import ReplayOptions, ReplayReport
 from streamflow.dead_letters.select import DeadLetter, Selection, Status
-from streamflow.dead_letters.store import Outcome, PlannedOutcome
+from streamflow.dead_letters.store import Outcome, PlannedOutcome, Sample
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.rows.derived import notification_line, window_count_line
@@ -47,8 +47,7 @@ class _Refused(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
+class _Target(NamedTuple):
     """A topic that dead letters can be replayed to.
 
     Attributes:
@@ -57,7 +56,7 @@ class _Target:
     """
 
     check: Callable[[bytes | None], object]
-    max_bytes: int
+    max_bytes: int = MAX_RECORD_BYTES
     stream: Stream | None = None
 
 
@@ -66,7 +65,6 @@ class Planner:
 
     Args:
         streams: dead letters go back to their topics only.
-        hasher: for the repairs.
         repairs: applied in this order to dead letters of a stream's source topic.
         max_attempts: a dead letter with so many attempts is quarantined.
         force: ignore `max_attempts`.
@@ -92,9 +90,7 @@ class Planner:
         }
         for stream in streams:
             self._targets[stream.topic] = _Target(
-                check=stream.decoder.decode,
-                max_bytes=stream.topics.max_record_bytes,
-                stream=stream,
+                stream.decoder.decode, stream.topics.max_record_bytes, stream
             )
 
     def judge(self, letter: DeadLetter) -> PlannedOutcome:
@@ -132,7 +128,11 @@ class Planner:
         decoded = target.check(value)
         if isinstance(decoded, Rejection):
             raise _Refused(decoded.code.value, decoded.message)
-        headers = [*letter.original_headers, *_own_headers(letter)]
+        headers = [
+            *letter.original_headers,
+            (ORIGIN_HEADER, letter.identity.encode()),
+            (ATTEMPT_HEADER, str(min(letter.attempt + 1, _HIGHEST_ATTEMPT)).encode()),
+        ]
         if _size(letter.key, value, headers) > target.max_bytes:
             raise _Refused(Obstacle.TOO_LARGE, f"the topic takes {target.max_bytes} bytes")
         return OutRecord(letter.id.topic, letter.key, value, headers)
@@ -172,23 +172,11 @@ def _encoded(document: dict[str, Any]) -> bytes:
         return json.dumps(document).encode()
 
 
-def _own_headers(letter: DeadLetter) -> Headers:
-    attempt = min(letter.attempt + 1, _HIGHEST_ATTEMPT)
-    return [(ORIGIN_HEADER, letter.identity.encode()), (ATTEMPT_HEADER, str(attempt).encode())]
-
-
 def _derived_targets(stream: Stream) -> dict[str, _Target]:
     counts, notes = stream.analytics_topic, stream.notifications_topic
-
-    def check_count(value: bytes | None) -> object:
-        return window_count_line(_record(counts, value), stream.topic)
-
-    def check_notification(value: bytes | None) -> object:
-        return notification_line(_record(notes, value))
-
     return {
-        counts: _Target(check=check_count, max_bytes=MAX_RECORD_BYTES),
-        notes: _Target(check=check_notification, max_bytes=MAX_RECORD_BYTES),
+        counts: _Target(lambda value: window_count_line(_record(counts, value), stream.topic)),
+        notes: _Target(lambda value: notification_line(_record(notes, value))),
     }
 
 
@@ -205,11 +193,7 @@ def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
 
 
 def make_planner(settings: Settings, streams: Sequence[Stream], options: ReplayOptions) -> Planner:
-    """A planner with the repairs named in the options.
-
-    Raises:
-        UsageError: a repair is unknown.
-    """
+    """A planner with the repairs named in the options; UsageError if one is unknown."""
     return Planner(
         streams,
         hasher_for(settings, streams),
@@ -225,13 +209,8 @@ def eligible_statuses(options: ReplayOptions) -> tuple[Status, ...]:
 
 
 def left_out(connection: Connection, selection: Selection) -> dict[str, int]:
-    """How many of the dead letters named by id are not eligible now, by status.
-
-    Raises:
-        UsageError: an id is unknown.
-    """
-    if not selection.ids:
-        return {}
+    """How many of the dead letters named by id are not eligible now, by status; UsageError if an id is
+    unknown."""
     known = select.statuses_of(connection, selection.ids)
     missing = [str(id_) for id_ in selection.ids if id_ not in known]
     if missing:
@@ -289,7 +268,7 @@ def plan(
 
 
 def redacted(settings: Settings, streams: Sequence[Stream], name: str) -> str:
-    """A name as it may be stored: addresses are hashed."""
+    """With addresses hashed, as it may be stored."""
     return hasher_for(settings, streams).redact(name.encode()).decode()
 
 

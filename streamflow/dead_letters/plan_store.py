@@ -37,13 +37,12 @@ def create(
 ) -> int:
     """Saves a new plan and returns its id. Add its dead letters in the same transaction, so that no
     one sees part of a plan."""
-    row = connection.execute(
+    [(plan_id,)] = connection.execute(
         "INSERT INTO replay_plans (requested_by, selection, options) VALUES (%s, %s, %s)"
         " RETURNING id",
         [requested_by, Jsonb(dict(selection)), Jsonb(dict(options))],
-    ).fetchone()
-    assert row is not None  # noqa: S101 (RETURNING of one row)
-    return int(row[0])
+    )
+    return int(plan_id)
 
 
 def add(connection: Connection, plan_id: int, letters: Sequence[PlannedDeadLetter]) -> None:
@@ -57,11 +56,7 @@ def add(connection: Connection, plan_id: int, letters: Sequence[PlannedDeadLette
 
 
 def find(connection: Connection, plan_id: int) -> ReplayPlan:
-    """The plan.
-
-    Raises:
-        UsageError: it does not exist or has expired.
-    """
+    """The plan; UsageError if it does not exist or has expired."""
     row = connection.execute(
         "SELECT id, selection, options FROM replay_plans WHERE id = %s AND created_at > now() - %s",
         [plan_id, KEPT],
@@ -75,10 +70,9 @@ def find(connection: Connection, plan_id: int) -> ReplayPlan:
 
 
 def size(connection: Connection, plan_id: int) -> int:
-    row = connection.execute(
-        "SELECT count(*) FROM replay_plan_letters WHERE plan_id = %s", [plan_id]
-    ).fetchone()
-    return int(row[0]) if row else 0
+    query = "SELECT count(*) FROM replay_plan_letters WHERE plan_id = %s"
+    [(number,)] = connection.execute(query, [plan_id])
+    return int(number)
 
 
 _PAGE: Final = """

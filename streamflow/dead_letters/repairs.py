@@ -77,12 +77,7 @@ def _repairs_in(module: str) -> list[Repair]:
 
 
 def choose(settings: Settings, names: Sequence[str]) -> tuple[Repair, ...]:
-    """The repairs of these names, in that order.
-
-    Raises:
-        UsageError: a name is unknown.
-        ConfigurationError: as `known_repairs`.
-    """
+    """The repairs of these names, in that order; UsageError if one is unknown."""
     known = known_repairs(settings)
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
-from streamflow.dead_letters.store import Outcome
+from streamflow.dead_letters.store import Outcome, Sample
 from streamflow.errors import UsageError
 
 PASSED = frozenset({Outcome.PASSES, Outcome.STORED, Outcome.DUPLICATE})
@@ -59,22 +59,8 @@ class ReplayOptions:
         return {**asdict(self), "repairs": list(self.repairs)}
 
 
-class Sample(NamedTuple):
-    """A dead letter that does not pass, and why."""
-
-    id: str
-    error_code: str
-    reason: str
-    message: str
-
-
 class CodeCounts(NamedTuple):
-    """The dead letters of one error code, counted.
-
-    Attributes:
-        pending: sent, but not yet stored.
-        reasons: why dead letters failed or were quarantined, by code.
-    """
+    """The dead letters of one error code; `reasons` why they failed or were quarantined, by code."""
 
     error_code: str
     selected: int
@@ -91,7 +77,6 @@ class ReplayReport:
 
     Attributes:
         dry_run: whether it is a plan.
-        plan_id: of the plan, made or applied.
         replay_id: None for a plan.
         state: planned; finished, or stopped before all were sent.
         note: why it was stopped, and what to do.
@@ -99,7 +84,6 @@ class ReplayReport:
         skipped: dead letters that were left out, by reason: in a plan those named by id that cannot be
             replayed, by status; in a replay those of the plan that have changed since.
         tally: number of dead letters by error code, outcome, and reason.
-        samples: some of those that do not pass.
     """
 
     dry_run: bool
@@ -139,7 +123,7 @@ class ReplayReport:
 
     @property
     def pending(self) -> int:
-        """Those that were sent and have no outcome yet."""
+        """Those that were sent and are not loaded yet."""
         return self.number({Outcome.SENT})
 
     @property
@@ -148,7 +132,6 @@ class ReplayReport:
         return self.state in ("planned", "finished") and self.passed == self.selected
 
     def lines(self) -> list[CodeCounts]:
-        """The numbers by error code."""
         lines = []
         for code in sorted({code for code, _, _ in self.tally}):
             tally = Counter({key: number for key, number in self.tally.items() if key[0] == code})

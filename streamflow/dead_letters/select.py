@@ -47,7 +47,6 @@ class Selection:
     """Which dead letters; all filters that are set must match.
 
     Attributes:
-        codes: error codes.
         since: failed at or after this time (appended, where a dead letter does not say when it failed).
         until: failed before this time.
         ids: positions of the records that failed.
@@ -127,7 +126,7 @@ class DeadLetter:
 
     @property
     def truncated(self) -> Truncated | None:
-        """What was cut of the record, if it was too large."""
+        """What was cut off a record that was too large."""
         return truncation_of(self.headers)
 
 
@@ -206,15 +205,14 @@ SELECT letter.source_topic, letter.source_partition, letter.source_offset,
        letter.origin_topic, letter.origin_partition, letter.origin_offset,
        letter.record_topic, letter.record_partition, letter.record_offset,
        EXISTS (SELECT FROM dead_letters AS first
-                WHERE first.source_partition = letter.origin_partition
-                  AND first.source_offset = letter.origin_offset
-                  AND first.source_topic = letter.origin_topic),
+                WHERE (first.source_topic, first.source_partition, first.source_offset)
+                    = (letter.origin_topic, letter.origin_partition, letter.origin_offset)),
        letter.status, letter.error_code, letter.stage, letter.group_name, letter.exception,
        letter.message, letter.attempt, letter.redacted, letter.failed_at, letter.appended_at,
        letter.loaded_at,
        EXISTS (SELECT FROM loader_positions AS reached
-                WHERE reached.group_name = %(group)s AND reached.topic = letter.source_topic
-                  AND reached.partition = letter.source_partition
+                WHERE (reached.group_name, reached.topic, reached.partition)
+                    = (%(group)s, letter.source_topic, letter.source_partition)
                   AND reached.next_offset > letter.source_offset),
        letter.key, substring(letter.value FOR %(most_bytes)s), octet_length(letter.value),
        letter.headers
@@ -239,9 +237,9 @@ def read(
         connection: in a transaction, if `lock`.
         ids: of the dead letters.
         group: of the loader.
-        statuses: others are left out.
+        statuses: any of these.
         lock: until the end of the transaction; skips rows that another transaction has locked.
-        most_bytes: of each value.
+        most_bytes: of a value.
     """
     values = arrays(ids) | {
         "group": group,
@@ -261,7 +259,7 @@ def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
 
 
 def statuses_of(connection: Connection, ids: Sequence[Origin]) -> dict[Origin, Status]:
-    """The status of each of these dead letters; unknown ids are left out."""
+    """Unknown ids are left out."""
     query = sql.SQL(
         "SELECT source_topic, source_partition, source_offset, status FROM dead_letters WHERE {}"
     ).format(sql.SQL(_AMONG_IDS))
@@ -292,7 +290,7 @@ def arrays(ids: Sequence[Origin]) -> dict[str, Any]:
 
 
 def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
-    """The WHERE of a selection, and its parameters."""
+    """The WHERE clause and its parameters."""
     statuses = [status.value for status in selection.statuses]
     filters = {
         # An equation lets the index give the order as well.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -28,17 +29,14 @@ def make_selection(
     limit: int | None = None,
     now: datetime | None = None,
 ) -> Selection:
-    """A selection from texts.
+    """Parses the fields of a `Selection`.
 
     Args:
         hasher: values are redacted, so an address in `text` is searched by its hash, and the selection,
             which is stored, holds no address.
-        since: a time (ISO 8601, UTC by default) or an age: 90s, 15m, 2h, 7d.
-        until: the same.
+        since: a time (ISO 8601, UTC by default) or an age: 90s, 15m, 2h, 7d; `until` and
+            `loaded_until` likewise.
         ids: as ``topic/partition/offset`` of the failed record.
-        text: contained in the value or in the message, case-sensitive; not in headers.
-        statuses: of the dead letters; any when empty.
-        loaded_until: loaded at or before this time; written as `since`.
         now: the time that an age is relative to; the present by default.
 
     Raises:
@@ -70,11 +68,9 @@ def make_selection(
 
 def _encoded(text: str) -> bytes:
     """The text as values hold it; PostgreSQL stores no NUL in a selection."""
-    try:
+    with suppress(UnicodeEncodeError):
         if "\0" not in text:
             return text.encode()
-    except UnicodeEncodeError:
-        pass
     raise UsageError("the text to search for must be valid UTF-8 without NUL characters")
 
 

@@ -22,8 +22,6 @@ _LOCKS: Final = 0x5F11  # the first half of the advisory locks' keys
 
 
 class Outcome(StrEnum):
-    """Of a dead letter in a replay."""
-
     PASSES = "passes"  # in a plan only
     PLANNED = "planned"
     PREPARED = "prepared"
@@ -37,8 +35,6 @@ class Outcome(StrEnum):
 
 
 class RunningReplay(NamedTuple):
-    """A replay whose end is not recorded yet."""
-
     id: int
     transactional_id: str
 
@@ -51,6 +47,15 @@ class PlannedOutcome(NamedTuple):
     record: OutRecord | None = None
     reason: str = ""
     message: str = ""
+
+
+class Sample(NamedTuple):
+    """A dead letter that does not pass, and why."""
+
+    id: str
+    error_code: str
+    reason: str
+    message: str
 
 
 class HistoryEntry(NamedTuple):
@@ -68,15 +73,14 @@ def begin(
 ) -> RunningReplay:
     """Records that a plan is being applied; the replay stays locked until this connection closes."""
     with connection.transaction():
-        row = connection.execute(
+        [(replay_id,)] = connection.execute(
             "INSERT INTO replays (transactional_id, requested_by, selection, options, plan_id)"
-            " VALUES (%s, %s, %s, %s, %s) RETURNING id, transactional_id",
+            " VALUES (%s, %s, %s, %s, %s) RETURNING id",
             [transactional_id, requested_by, Jsonb(plan.selection), Jsonb(plan.options), plan.id],
-        ).fetchone()
-        assert row is not None  # noqa: S101 (RETURNING of one row)
+        )
         # Before the row is visible: a running replay without its lock counts as killed.
-        connection.execute("SELECT pg_advisory_lock(%s, %s)", [_LOCKS, row[0]])
-    return RunningReplay(*row)
+        connection.execute("SELECT pg_advisory_lock(%s, %s)", [_LOCKS, replay_id])
+    return RunningReplay(replay_id, transactional_id)
 
 
 def finish(connection: Connection, replay_id: int, state: str, note: str) -> None:
@@ -98,8 +102,8 @@ def running(connection: Connection) -> list[RunningReplay]:
 
 def try_lock(connection: Connection, replay_id: int) -> bool:
     """Locks a replay whose process is gone; False if it still runs or has ended."""
-    row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCKS, replay_id]).fetchone()
-    if not row or not row[0]:
+    [(locked,)] = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCKS, replay_id])
+    if not locked:
         return False
     if any(replay.id == replay_id for replay in running(connection)):
         return True
@@ -269,8 +273,8 @@ def settle(connection: Connection) -> int:
     A dead letter whose replay was rejected is superseded by the new dead letter, which has one attempt
     more and is open or, at the limit of attempts, quarantined. Idempotent; safe to run concurrently.
     """
-    row = connection.execute(_SETTLE).fetchone()
-    return int(row[0]) if row else 0
+    [(number,)] = connection.execute(_SETTLE)
+    return int(number)
 
 
 def tally(connection: Connection, replay_id: int) -> Counter[tuple[str, Outcome, str]]:
@@ -284,10 +288,8 @@ def tally(connection: Connection, replay_id: int) -> Counter[tuple[str, Outcome,
     return Counter({(code, Outcome(outcome), why): number for code, outcome, why, number in rows})
 
 
-def samples(
-    connection: Connection, replay_id: int, most: int
-) -> list[tuple[Origin, str, str, str]]:
-    """Some dead letters of each kind that did not pass: id, error code, reason, message."""
+def samples(connection: Connection, replay_id: int, most: int) -> list[Sample]:
+    """At most so many of each kind."""
     rows = connection.execute(
         "SELECT source_topic, source_partition, source_offset, error_code, code, why FROM"
         " (SELECT source_topic, source_partition, source_offset, letter.error_code, kept.code,"
@@ -298,15 +300,13 @@ def samples(
         " WHERE rank <= %s ORDER BY error_code, code, rank",
         [replay_id, most],
     )
-    return [(Origin(*row[:3]), *row[3:]) for row in rows]
+    return [Sample(str(Origin(*row[:3])), *row[3:]) for row in rows]
 
 
 def count(connection: Connection, replay_id: int, outcome: Outcome) -> int:
-    row = connection.execute(
-        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = %s",
-        [replay_id, outcome],
-    ).fetchone()
-    return int(row[0]) if row else 0
+    query = "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = %s"
+    [(number,)] = connection.execute(query, [replay_id, outcome])
+    return int(number)
 
 
 def history(connection: Connection, id_: Origin) -> list[HistoryEntry]:

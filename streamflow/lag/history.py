@@ -28,8 +28,6 @@ _MOST_SAMPLES: Final = 60  # in a window: of samples closer together, the last o
 
 
 class WorkerHealth(StrEnum):
-    """As its consumer group shows."""
-
     UP = "up"
     GONE = "gone"
     STALLED = "stalled"
@@ -37,12 +35,7 @@ class WorkerHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PartitionLag:
-    """How far a group is behind in one partition.
-
-    Attributes:
-        records: in offsets.
-        time: in seconds; None where it is unknown.
-    """
+    """How far a group is behind in one partition; `time` is None where it is unknown."""
 
     position: int
     end: int
@@ -144,11 +137,7 @@ class LagHistory:
 
     @classmethod
     def load(cls, text: str, window: float = WINDOW) -> Self:
-        """From the JSON of `dump`.
-
-        Raises:
-            ValueError, TypeError: it is something else.
-        """
+        """The inverse of `dump`; ValueError or TypeError if the text is something else."""
         history = cls(window)
         ends: dict[Partition, set[tuple[float, int]]] = {}
         for group, topic, partition, samples in json.loads(text):

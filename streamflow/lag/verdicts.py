@@ -140,11 +140,7 @@ def judge_partition(window: Sequence[PartitionSample], *, shortest: float) -> La
 def judge_group(partitions: Iterable[LagVerdict]) -> LagVerdict:
     """The verdict on a group: the one kind of trouble its partitions have, or ERR for several."""
     verdicts = set(partitions)
-    trouble = [verdict for verdict in TROUBLE if verdict in verdicts]
+    trouble = verdicts.intersection(TROUBLE)
     if len(trouble) > 1:
         return LagVerdict.ERR
-    if trouble:
-        return trouble[0]
-    if LagVerdict.WARN in verdicts:
-        return LagVerdict.WARN
-    return LagVerdict.OK if LagVerdict.OK in verdicts else LagVerdict.UNKNOWN
+    return max(trouble or verdicts, key=list(LagVerdict).index, default=LagVerdict.UNKNOWN)
