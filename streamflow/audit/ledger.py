@@ -128,7 +128,7 @@ class _Audit:
         self._keep_proofs(ledgers, windows)
         return AuditReport(
             partitions=ledgers,
-            windows={f"{topic}[{number}]": found for (topic, number), found in windows.items()},
+            windows={"{}[{}]".format(*partition): windows[partition] for partition in windows},
             pending=[*self._reached.pending, *self._overdue(windows)],
             topics=[
                 *(wording.missing(topic) for topic in self._topics if topic not in present),
@@ -220,9 +220,7 @@ class _Audit:
         if stream is None or stream.notify is None:
             return
         first, validated = reached.bounds[partition][0], reached.validated.get(partition, 0)
-        if reached.loaded.get(partition, 0) < validated or not reached.has_loaded(
-            stream.notifications_topic
-        ):
+        if not reached.has_loaded(partition, validated, stream.notifications_topic):
             # What is missing may still be in progress.
             ledger.compared = False
             return
@@ -263,9 +261,7 @@ class _Audit:
         windows: dict[Partition, Reconciliation] = {}
         for partition, progress in sorted(reached.progress.items()):
             stream = self._by_topic[partition[0]]
-            if reached.loaded.get(partition, 0) < progress.position or not reached.has_loaded(
-                stream.analytics_topic
-            ):
+            if not reached.has_loaded(partition, progress.position, stream.analytics_topic):
                 # What differs may still be in progress.
                 continue
             lost = self._gaps.acknowledged(partition, self._analytics)

@@ -60,11 +60,12 @@ class Reached:
     notes: dict[Partition, int]
     pending: list[Pending] = field(default_factory=list)
 
-    def has_loaded(self, topic: str) -> bool:
-        return all(
+    def has_loaded(self, source: Partition, through: int, derived: str) -> bool:
+        """Whether a source partition is loaded up to an offset, and a derived topic up to its targets."""
+        return self.loaded.get(source, 0) >= through and all(
             self.loaded.get(partition, 0) >= target
             for partition, target in self.targets.items()
-            if partition[0] == topic
+            if partition[0] == derived
         )
 
 
@@ -75,11 +76,7 @@ def look_up(
     streams: Sequence[Stream],
     deadline: float,
 ) -> Reached:
-    """Waits until the workers have read what the topics hold now, at most until `deadline`.
-
-    Raises:
-        Unavailable: broker or database does not answer.
-    """
+    """Waits until the workers have read what the topics hold now, at most until `deadline`."""
     sources = reads("validator", streams)
     bounds = _bounds(client, sources)
     notification_topics = [
@@ -88,12 +85,9 @@ def look_up(
     notes = {partition: end for partition, (_, end) in _bounds(client, notification_topics).items()}
 
     with closing(offsets.GroupOffsets(settings, settings.group("validator"))) as group:
-        validated = _wait_for(
-            lambda: _next(group.read(bounds)),
-            lambda positions: not _behind("validator", positions, bounds),
-            deadline,
+        validated, pending = _catch_up(
+            "validator", lambda: _next(group.read(bounds)), bounds, deadline
         )
-    pending = _behind("validator", validated, bounds)
 
     idle = {
         stream.topic: stream.windows.idle.total_seconds() + _IDLE_SLACK
@@ -124,8 +118,7 @@ def look_up(
     def loaded() -> Mapping[Partition, int]:
         return loader_positions(connection, settings.group("loader"))
 
-    positions = _wait_for(loaded, lambda at: not _behind("loader", at, targets), deadline)
-    behind = _behind("loader", positions, targets)
+    positions, behind = _catch_up("loader", loaded, targets, deadline)
     ends = offsets.high_watermarks(client, list(bounds))
     beyond = {place: end for place, end in ends.items() if positions.get(place, 0) > end}
     # Dead letters of rows that the loader has refused meanwhile are past the ends looked up before.
@@ -134,11 +127,7 @@ def look_up(
     dead_letters = {
         partition: (first, produced[partition]) for partition, (first, _) in dead_letters.items()
     }
-    dead_letters_behind = _behind(
-        "loader",
-        _wait_for(loaded, lambda at: not _behind("loader", at, dead_letters), deadline),
-        dead_letters,
-    )
+    _, dead_letters_behind = _catch_up("loader", loaded, dead_letters, deadline)
     return Reached(
         bounds=bounds,
         targets={partition: end for partition, (_, end) in targets.items()},
@@ -204,6 +193,14 @@ def _wait_for(read: Callable[[], T], is_done: Callable[[T], bool], deadline: flo
     while not is_done(state := read()) and time.monotonic() < deadline:
         time.sleep(_POLL)
     return state
+
+
+def _catch_up(
+    worker: str, read: Callable[[], Mapping[Partition, int]], bounds: Bounds, deadline: float
+) -> tuple[Mapping[Partition, int], list[Pending]]:
+    """Waits for a worker; returns its positions, and what it has not read yet."""
+    positions = _wait_for(read, lambda positions: not _behind(worker, positions, bounds), deadline)
+    return positions, _behind(worker, positions, bounds)
 
 
 def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> list[Pending]:

@@ -117,11 +117,8 @@ def count_earlier(
     event_table: str | None,
 ) -> Earlier | None:
     """Counts the outcomes of offsets that an audit does not read from Kafka, those not `within`, in one
-    snapshot with the ledger. Begins a transaction.
-
-    Returns:
-        None if the ledger has changed since `proof` was read: another audit is running.
-    """
+    snapshot with the ledger: in a transaction of its own. Returns None if the ledger has changed since
+    `proof` was read: another audit is running."""
     start, end = within
 
     def count(first: int, stop: int) -> Counts:

@@ -205,11 +205,7 @@ class _Replay:
         return max(1, min(size, self.options.canary - self.sent))
 
     def _pace(self) -> None:
-        """Waits until the rate allows another batch.
-
-        Raises:
-            _Stop: on request.
-        """
+        """Waits until the rate allows another batch; raises _Stop on request."""
         due = self.began + self.sent / self.options.rate
         if self.stop.wait(max(0.0, due - time.monotonic())):
             raise _Stop(f"stopped on request; apply plan {self.plan_id} again to send the rest")
@@ -288,11 +284,8 @@ class _Replay:
             )
 
     def _wait(self) -> int:
-        """Waits until each record sent has an outcome; returns how many have none yet.
-
-        Raises:
-            _Stop: on request.
-        """
+        """Waits until each record sent has an outcome; returns how many have none yet. Raises _Stop on
+        request."""
         deadline = time.monotonic() + self.options.patience
         while True:
             store.settle(self.connection)

@@ -240,6 +240,6 @@ def loader_lags(
     positions = loader_positions(connection, group)
     bounds = offsets.bounds(client, offsets.partitions_of(client, topics))
     return {
-        partition: offsets_behind(positions.get(partition), bounds[partition])
-        for partition in bounds
+        partition: offsets_behind(positions.get(partition), ends)
+        for partition, ends in bounds.items()
     }
