@@ -199,7 +199,8 @@ def within_page(rows: Iterable[tuple[T, int]]) -> list[T]:
     return page
 
 
-# Only the database knows whether a claimed origin is one: then a dead letter has it as its id.
+# Columns as the fields of `DeadLetter` from `status` on. Only the database knows whether a claimed origin
+# is one: then a dead letter has it as its id.
 _DEAD_LETTERS: Final = """
 SELECT letter.source_topic, letter.source_partition, letter.source_offset,
        letter.origin_topic, letter.origin_partition, letter.origin_offset,
@@ -253,9 +254,9 @@ def read(
 
 def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
     id_, origin, record = Origin(*row[:3]), Origin(*row[3:6]), Origin(*row[6:9])
-    is_known, status, *plain, encoded = row[9:]
-    plain.append([(name, None if value is None else b64decode(value)) for name, value in encoded])
-    return DeadLetter(id_, origin, origin if is_known else id_, record, Status(status), *plain)
+    is_known, status, *fields, encoded = row[9:]
+    fields.append([(name, None if value is None else b64decode(value)) for name, value in encoded])
+    return DeadLetter(id_, origin, origin if is_known else id_, record, Status(status), *fields)
 
 
 def statuses_of(connection: Connection, ids: Sequence[Origin]) -> dict[Origin, Status]:
