@@ -94,7 +94,7 @@ def look_up(
         for stream in streams
         if stream.windows is not None
     }
-    windowed = {place: ends for place, ends in bounds.items() if place[0] in idle}
+    windowed = {partition: ends for partition, ends in bounds.items() if partition[0] in idle}
     with closing(offsets.GroupOffsets(settings, settings.group("analytics"))) as group:
         analytics = _wait_for(
             lambda: _analytics(client, group.read(windowed), windowed, idle),
@@ -120,7 +120,9 @@ def look_up(
 
     positions, behind = _catch_up("loader", loaded, targets, deadline)
     ends = offsets.high_watermarks(client, list(bounds))
-    beyond = {place: end for place, end in ends.items() if positions.get(place, 0) > end}
+    beyond = {
+        partition: end for partition, end in ends.items() if positions.get(partition, 0) > end
+    }
     # Dead letters of rows that the loader has refused meanwhile are past the ends looked up before.
     dead_letters = _bounds(client, {stream.dead_letter_topic for stream in streams})
     produced = offsets.high_watermarks(client, list(dead_letters))
@@ -169,7 +171,9 @@ def _analytics(
     if unreadable:
         kind = PendingKind.UNREADABLE_POSITION
         pending.append(Pending(kind=kind, worker="analytics", records=0, partitions=unreadable))
-    opened = [place for place, progress in known.items() if progress.resume < progress.position]
+    opened = [
+        partition for partition, progress in known.items() if progress.resume < progress.position
+    ]
     appended = offsets.last_appended(client, opened)
     now = time.time()
     overdue = {
@@ -216,7 +220,8 @@ def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> 
         partitions = tuple(partition for partition in late if (partition in positions) == known)
         if partitions:
             records = sum(
-                offsets_behind(positions.get(place), bounds[place]) for place in partitions
+                offsets_behind(positions.get(partition), bounds[partition])
+                for partition in partitions
             )
             pending.append(
                 Pending(kind=kind, worker=worker, records=records, partitions=partitions)
