@@ -1,4 +1,4 @@
-"""Alerts: conditions over time. Pure; whoever evaluates the rules keeps one `AlertBook`."""
+"""Alerts: conditions over time. Pure; each process that evaluates the rules keeps one `AlertBook`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +11,6 @@ _HISTORY: Final = 200
 
 
 class AlertState(StrEnum):
-    """Of a condition over time."""
-
     PENDING = "pending"
     FIRING = "firing"
     RESOLVED = "resolved"
@@ -40,7 +38,6 @@ class AlertBook:
     resolved after being away for as long, so that nothing flaps.
 
     Attributes:
-        hold: seconds.
         active: pending and firing ones, by key.
         history: what fired and was resolved, the newest last.
     """
@@ -50,7 +47,7 @@ class AlertBook:
     history: list[Alert] = field(default_factory=list)
 
     def update(self, conditions: Sequence[Condition], now: float) -> list[Alert]:
-        """Takes what holds now; returns the alerts that began to fire or were resolved by that."""
+        """Updates the alerts from what holds now; returns those that began to fire or were resolved."""
         changed: list[Alert] = []
         present = {condition.key: condition for condition in conditions}
         for key, condition in present.items():
@@ -64,8 +61,9 @@ class AlertBook:
                 alert = replace(alert, state=AlertState.FIRING, fired_at=now)
                 changed.append(alert)
             self.active[key] = alert
-        for key in [key for key in self.active if key not in present]:
-            alert = self.active[key]
+        for key, alert in list(self.active.items()):
+            if key in present:
+                continue
             cleared_at = now if alert.cleared_at is None else alert.cleared_at
             if alert.state is AlertState.PENDING:
                 del self.active[key]
@@ -79,18 +77,18 @@ class AlertBook:
         return changed
 
     def all(self) -> list[Alert]:
-        """What was resolved, and what is active, in this order."""
+        """Resolved alerts, then active ones."""
         return [*self.history, *self.active.values()]
 
     def restore(self, alerts: Sequence[Alert]) -> None:
-        """Takes back what `all` gave."""
+        """The inverse of `all`."""
         self.history = [alert for alert in alerts if alert.state is AlertState.RESOLVED]
         self.active = {
             alert.condition.key: alert for alert in alerts if alert.state is not AlertState.RESOLVED
         }
 
     def firing(self) -> list[Alert]:
-        """What fires now, the worst and oldest first."""
+        """Critical and older ones first."""
         return sorted(
             (alert for alert in self.active.values() if alert.state is AlertState.FIRING),
             key=lambda alert: (alert.condition.severity is not Severity.CRITICAL, alert.since),

@@ -19,21 +19,17 @@ RUN_FAILED = "run failed"
 
 
 class Severity(StrEnum):
-    """How bad it is."""
-
     WARNING = "warning"
     CRITICAL = "critical"
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Something that is not as it should be, at one moment.
+    """A broken rule, at one moment.
 
     Attributes:
-        rule: kind of trouble.
         subject: what it is about: a group, a topic, a part, a job.
         text: what is wrong, with its figure and the limit.
-        action: what to do about it.
     """
 
     rule: str
@@ -44,7 +40,7 @@ class Condition:
 
     @property
     def key(self) -> str:
-        """The same for the same condition, now and later, from the dashboard and from Dagster."""
+        """Identifies the condition over time, in the dashboard and in Dagster alike."""
         return f"{self.rule}/{self.subject}"
 
 
@@ -62,7 +58,6 @@ class Thresholds:
 
     @classmethod
     def of(cls, settings: AlertSettings) -> Self:
-        """Those that are configured."""
         return cls(
             lag_records=settings.alert_lag_records,
             lag_seconds=settings.alert_lag_seconds,
@@ -79,11 +74,11 @@ class Facts:
     """What the rules look at; absent where it is not known now.
 
     Attributes:
-        groups: lag of each consumer group, by its name.
+        groups: lag by consumer group.
         rates: events per second by stream topic.
         ratios: share of the records read in the last minutes that were rejected, by stream topic.
         waiting: seconds that records of a topic have waited for the loader since it last moved.
-        down: reason by part that does not do its work.
+        down: reason by part that is down.
     """
 
     groups: Mapping[str, GroupLag] = field(default_factory=dict)
@@ -95,11 +90,7 @@ class Facts:
 
 def conditions(facts: Facts, thresholds: Thresholds) -> list[Condition]:
     """Every rule that the facts break."""
-    return [
-        *_parts(facts),
-        *_groups(facts, thresholds),
-        *_streams(facts, thresholds),
-    ]
+    return [*_parts(facts), *_groups(facts, thresholds), *_streams(facts, thresholds)]
 
 
 def _parts(facts: Facts) -> Iterator[Condition]:

@@ -17,7 +17,7 @@ _LONGEST_PAUSE: Final = 5.0  # seconds
 
 
 def body_of(alert: Alert, **details: Any) -> dict[str, Any]:
-    """The JSON body of an alert: ``text`` for chats, the other fields for programs."""
+    """JSON: ``text`` for chats, the other fields for programs."""
     condition = alert.condition
     return {
         "text": f"[StreamFlow] {alert.state.upper()}: {condition.text}",
@@ -35,13 +35,8 @@ def body_of(alert: Alert, **details: Any) -> dict[str, Any]:
 def send(
     url: SecretStr, body: dict[str, Any], *, attempts: int, stop: threading.Event | None = None
 ) -> None:
-    """Posts a body; retries with backoff.
-
-    Args:
-        url: where to; it may hold a secret, so it is in no error.
-        body: see `body_of`.
-        attempts: how often it is tried.
-        stop: ends the wait for another attempt.
+    """Posts a body of `body_of`; retries with backoff, until `stop` is set. The URL may hold a secret, so
+    it is in no error.
 
     Raises:
         Unavailable: no attempt succeeded.

@@ -5,7 +5,7 @@ from typing import Final, Literal, NamedTuple
 
 from psycopg import sql
 
-from streamflow.audit.gap_ledger import Range
+from streamflow.audit.gap_ledger import Range, append_offset, covers
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
 from streamflow.stream import Stream
@@ -42,13 +42,12 @@ SELECT 'event', r."offset" FROM replayed_events AS r
 WHERE r.topic = %(topic)s AND r.partition = %(partition)s
   AND r."offset" >= %(first)s AND r."offset" < %(end)s
   AND NOT EXISTS (SELECT FROM notifications AS n
-                  WHERE n.origin_topic = r.origin_topic
-                    AND n.origin_partition = r.origin_partition
-                    AND n.origin_offset = r.origin_offset)
+                  WHERE (n.origin_topic, n.origin_partition, n.origin_offset)
+                      = (r.origin_topic, r.origin_partition, r.origin_offset))
   AND NOT EXISTS (SELECT FROM dead_letters AS d
-                  WHERE d.origin_topic = r.origin_topic
-                    AND d.origin_partition = r.origin_partition
-                    AND d.origin_offset = r.origin_offset AND d.source_topic = %(notifications)s)
+                  WHERE (d.origin_topic, d.origin_partition, d.origin_offset)
+                      = (r.origin_topic, r.origin_partition, r.origin_offset)
+                    AND d.source_topic = %(notifications)s)
 UNION ALL
 SELECT 'note', note FROM unpaired
 JOIN notifications AS n
@@ -58,9 +57,8 @@ JOIN unnest(%(partitions)s::int[], %(ends)s::bigint[]) AS seen (number, stop)
 WHERE NOT EXISTS (SELECT FROM refused_events AS x
                   WHERE x.topic = %(topic)s AND x.partition = %(partition)s AND x."offset" = note)
   AND NOT EXISTS (SELECT FROM dead_letters AS d
-                  JOIN refused_events AS x
-                    ON x.topic = d.source_topic AND x.partition = d.source_partition
-                   AND x."offset" = d.source_offset
+                  JOIN refused_events AS x ON (x.topic, x.partition, x."offset")
+                   = (d.source_topic, d.source_partition, d.source_offset)
                   WHERE d.origin_topic = %(topic)s AND d.origin_partition = %(partition)s
                     AND d.origin_offset = note)
   AND NOT EXISTS (SELECT FROM dropped_days AS gone
@@ -78,20 +76,15 @@ _MOST_RANGES: Final = 1000
 
 
 class Unpaired(NamedTuple):
-    """An event without its notification, or a notification without its event.
-
-    Attributes:
-        what: which of the two exists.
-        offset: of the record that the notification is due for, or that it is about.
-    """
+    """An event without its notification, or a notification without its event: `what` says which of the
+    two exists. The offset is of the record that the notification is due for, or that it is about."""
 
     what: Literal["event", "note"]
     offset: int
 
 
 class OffsetGroup(NamedTuple):
-    """Some offsets: the first, the end (exclusive), their number, and their ranges. From the thousandth
-    range on, ranges are joined."""
+    """Some offsets. Their ranges from the thousandth on are joined. `end` is exclusive."""
 
     first: int
     end: int
@@ -103,29 +96,28 @@ def unpaired(
     connection: Connection,
     stream: Stream,
     partition: int,
-    through: Range,
+    within: Range,
     notes: Mapping[Partition, int],
 ) -> Iterator[Unpaired]:
-    """Events and notifications without a partner, events first, ascending by offset. Rows are streamed.
+    """Events and notifications without a partner, events first, ascending by offset.
 
     Args:
-        connection: a transaction stays open on it while rows are fetched.
+        connection: rows are streamed: a transaction stays open on it meanwhile.
         stream: one that has notifications.
         partition: of its topic.
-        through: the offsets that are loaded and that the validator has read, or never can.
+        within: the offsets that are loaded and that the validator has read, or never can.
         notes: end offsets of the notifications' partitions, from before the validator's position was
             looked up.
     """
     topic = stream.notifications_topic
     numbers = {number: end for (name, number), end in notes.items() if name == topic}
-    first, end = through
     parameters = {
         "topic": stream.topic,
         "table": stream.table,
         "notifications": topic,
         "partition": partition,
-        "first": first,
-        "end": end,
+        "first": within[0],
+        "end": within[1],
         "partitions": list(numbers),
         "ends": list(numbers.values()),
     }
@@ -147,15 +139,11 @@ def orphans(
 
 
 def outside(offsets: Iterable[int], ranges: Sequence[Range]) -> OffsetGroup | None:
-    """The offsets, given in ascending order, that are in none of these ranges."""
+    """The offsets that are in none of these ranges; both ascending, the ranges disjoint."""
     joined: list[Range] = []
     number = 0
     for offset in offsets:
-        if any(low <= offset < high for low, high in ranges):
-            continue
-        number += 1
-        if joined and (offset <= joined[-1][1] or len(joined) == _MOST_RANGES):
-            joined[-1] = (joined[-1][0], offset + 1)
-        else:
-            joined.append((offset, offset + 1))
+        if not covers(ranges, offset):
+            number += 1
+            append_offset(joined, offset, _MOST_RANGES)
     return OffsetGroup(joined[0][0], joined[-1][1], number, tuple(joined)) if joined else None

@@ -27,8 +27,6 @@ class KnownGap(NamedTuple):
     Attributes:
         reader: a consumer group, or `AUDIT`.
         end: exclusive.
-        cause: ``retention``, ``recreated`` or ``truncated``.
-        acknowledged: whether a person has acknowledged it.
         noticed_at: when it was noticed, or had grown; None for just now.
     """
 
@@ -37,26 +35,23 @@ class KnownGap(NamedTuple):
     partition: int
     first: int
     end: int
-    cause: str
+    cause: GapCause
     acknowledged: bool = False
     noticed_at: datetime | None = None
 
 
 class GapLedger:
-    """The gaps known to one audit, in the streams' topics and in what was set aside of them.
+    """The gaps known to one audit, in the streams' topics and in what was set aside of them. New ones
+    are recorded on the connection."""
 
-    Args:
-        connection: new gaps are recorded there.
-        topics: of the streams.
-    """
-
-    def __init__(self, connection: Connection, topics: Sequence[str]) -> None:
+    def __init__(self, connection: Connection, topics: Sequence[str], loader: str) -> None:
         self._connection = connection
+        self._loader = loader
         self._gaps = known_gaps(connection, topics)
         self.aside = [gap for gap in self._gaps if gap.topic not in topics]
 
     def of(self, partition: Partition) -> list[KnownGap]:
-        """The gaps of a partition that are not acknowledged."""
+        """Those of a partition that are not acknowledged."""
         return [
             gap
             for gap in self._gaps
@@ -64,24 +59,23 @@ class GapLedger:
         ]
 
     def covered(self, partition: Partition, *readers: str) -> list[Range]:
-        """The offsets that these readers could not read."""
         return ranges(self._gaps, partition, readers)
 
     def acknowledged(
         self, partition: Partition, *readers: str, causes: Collection[str] = CAUSES
     ) -> list[Range]:
-        """The offsets in acknowledged gaps of these readers, or of any reader, with these causes."""
+        """The offsets in acknowledged gaps of these readers (of any if none is given) and causes."""
         known = [gap for gap in self._gaps if gap.acknowledged and gap.cause in causes]
         return ranges(known, partition, readers or [gap.reader for gap in known])
 
-    def lost_of(self, topic: str, readers: Sequence[str], since: datetime | None) -> int:
-        """How many offsets of a derived topic were gone before these readers had read them, as far as
-        that was noticed after `since`."""
+    def lost_of(self, topic: str, since: datetime | None) -> int:
+        """How many offsets of a derived topic were gone before the loader or an audit had read them, as
+        far as that was noticed after `since`: they explain what is missing."""
         return sum(
             gap.end - gap.first
             for gap in self._gaps
             if gap.topic.partition("@")[0] == topic
-            and gap.reader in readers
+            and gap.reader in (self._loader, AUDIT)
             and (since is None or gap.noticed_at is None or gap.noticed_at > since)
         )
 
@@ -142,18 +136,24 @@ def union(given: Iterable[Range]) -> list[Range]:
     """The union of ranges, as ascending disjoint ranges without empty ones."""
     merged: list[Range] = []
     for first, end in sorted(given):
-        if first >= end:
-            continue
         if merged and first <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
+        elif first < end:
             merged.append((first, end))
     return merged
 
 
+def append_offset(ascending: list[Range], offset: int, most: int | None = None) -> None:
+    """Adds an offset that is not before the others: to the last range if that ends there, or if there
+    are `most` ranges."""
+    if ascending and (offset <= ascending[-1][1] or len(ascending) == most):
+        ascending[-1] = (ascending[-1][0], offset + 1)
+    else:
+        ascending.append((offset, offset + 1))
+
+
 def uncovered(first: int, end: int, covered: Sequence[Range]) -> list[Range]:
-    """The offsets from `first` up to but excluding `end` that are in none of these ascending disjoint
-    ranges."""
+    """The part of `first` up to but excluding `end` that none of these ascending disjoint ranges holds."""
     left: list[Range] = []
     for low, high in covered:
         if low > first and first < end:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from streamflow.audit.gap_ledger import Range, covers
-from streamflow.audit.problems import Problem, ProblemKind
+from streamflow.audit.gap_ledger import Range, append_offset, covers
+from streamflow.audit.problems import ProblemKind
 from streamflow.audit.report import PartitionAudit
 
 
@@ -15,10 +15,10 @@ def merge(
     outcomes: Iterator[tuple[int, str, int | None]],
     lost: Sequence[Range] = (),
 ) -> None:
-    """Walks a partition's records and their outcomes side by side, both ascending by offset.
+    """Fills the ledger. Walks a partition's records and their outcomes side by side, both ascending by
+    offset.
 
     Args:
-        ledger: to be filled.
         records: offset and append time of each record in Kafka; None if the time is not compared.
         outcomes: offset, outcome, and the record's append time if the row has it.
         lost: offsets whose outcome is known to be lost, ascending and disjoint.
@@ -36,8 +36,8 @@ def merge(
                 continue
             if offset < judged:
                 ledger.missing += 1
-                _extend(ledger.missing_at, offset)
-                ledger.note(_problem(ledger, ProblemKind.MISSING, offset, "not accounted for"))
+                append_offset(ledger.missing_at, offset)
+                _note(ledger, ProblemKind.MISSING, offset, "not accounted for")
             else:
                 ledger.pending += 1
             continue
@@ -45,20 +45,16 @@ def merge(
         if len(rows) > 1:
             ledger.twice += 1
             names = " and ".join(sorted(outcome for _, outcome, _ in rows))
-            ledger.note(
-                _problem(ledger, ProblemKind.TWICE, offset, f"accounted for twice, as {names}")
-            )
+            _note(ledger, ProblemKind.TWICE, offset, f"accounted for twice, as {names}")
         _, outcome, stored = rows[0]
         if stored is not None and appended is not None and stored != appended:
             ledger.other += 1
-            ledger.note(
-                _problem(
-                    ledger,
-                    ProblemKind.OTHER_RECORD,
-                    offset,
-                    "its row is of another record, appended "
-                    f"{(appended - stored) / 1000:+,.3f} s apart; the broker has reused the offset",
-                )
+            _note(
+                ledger,
+                ProblemKind.OTHER_RECORD,
+                offset,
+                "its row is of another record, appended "
+                f"{(appended - stored) / 1000:+,.3f} s apart; the broker has reused the offset",
             )
         setattr(ledger, outcome, getattr(ledger, outcome) + 1)
         accounted = next(grouped, None)
@@ -67,23 +63,10 @@ def merge(
         accounted = next(grouped, None)
 
 
-def _extend(ranges: list[Range], offset: int) -> None:
-    """Adds an offset behind all others: to the last range, where it goes on with that."""
-    first = ranges.pop()[0] if ranges and ranges[-1][1] == offset else offset
-    ranges.append((first, offset + 1))
-
-
 def _note_unknown(ledger: PartitionAudit, offset: int) -> None:
     ledger.unknown += 1
-    ledger.note(_problem(ledger, ProblemKind.NOT_IN_KAFKA, offset, "accounted for, not in Kafka"))
+    _note(ledger, ProblemKind.NOT_IN_KAFKA, offset, "accounted for, not in Kafka")
 
 
-def _problem(ledger: PartitionAudit, kind: ProblemKind, offset: int, detail: str) -> Problem:
-    return Problem(
-        kind=kind,
-        topic=ledger.topic,
-        partition=ledger.partition,
-        offset=offset,
-        end_offset=offset + 1,
-        detail=detail,
-    )
+def _note(ledger: PartitionAudit, kind: ProblemKind, offset: int, detail: str) -> None:
+    ledger.note(ledger.problem(kind, offset, offset + 1, detail))

@@ -2,11 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from psycopg import Connection, sql
 
+from streamflow.audit.gap_ledger import Range
+from streamflow.flow import Partition
+
 Outcome = Literal["stored", "dead_lettered", "duplicate"]
+OUTCOMES: Final = get_args(Outcome)
+Counts = Counter[str]  # records or rows, by outcome
 
 # Each branch reads an index in offset order, so the outer sort only merges.
 _SHARED = """
@@ -59,61 +64,41 @@ _ALWAYS = """
 
 
 def accounted_offsets(
-    connection: Connection[Any],
-    topic: str,
-    partition: int,
-    first: int,
-    end: int,
-    *,
-    event_table: str | None,
+    connection: Connection[Any], partition: Partition, within: Range, event_table: str | None
 ) -> Iterator[tuple[int, Outcome, int | None]]:
-    """Offset and outcome of each record from `first` up to but excluding `end`, ascending; for an event
-    that was not replayed also its append time, in milliseconds since the epoch.
-
-    A record with two outcomes is yielded twice. Rows are streamed.
+    """Offset and outcome of each record, ascending; for an event that was not replayed also its append
+    time, in milliseconds since the epoch. A record with two outcomes is yielded twice.
 
     Args:
-        connection: a transaction stays open on it while rows are fetched.
-        topic: of the partition.
-        partition: of the topic.
-        first: first offset.
-        end: end offset, exclusive.
+        connection: rows are streamed: a transaction stays open on it meanwhile.
+        partition: of the records.
+        within: their offsets.
         event_table: the stream's table if the topic is a source topic, else None.
     """
-    query = _outcomes(event_table) + sql.SQL(' ORDER BY "offset"')
+    query = sql.SQL('{} ORDER BY "offset"').format(_outcomes(event_table))
     with connection.transaction(), connection.cursor("accounted_offsets") as cursor:
         cursor.itersize = 10_000
-        yield from cursor.execute(
-            query, {"topic": topic, "partition": partition, "first": first, "end": end}
-        )
+        yield from cursor.execute(query, _parameters(partition, within))
 
 
 def count_outcomes(
-    connection: Connection[Any],
-    topic: str,
-    partition: int,
-    first: int,
-    end: int,
-    *,
-    event_table: str | None,
-) -> Counter[str]:
-    """The number of outcomes of each kind, as `accounted_offsets` would yield them, counted in the
-    database."""
-    if first >= end:
-        return Counter()
+    connection: Connection[Any], partition: Partition, within: Range, event_table: str | None
+) -> Counts:
+    """How often `accounted_offsets` would yield each outcome, counted in the database."""
     query = sql.SQL("SELECT outcome, count(*) FROM ({}) AS accounted GROUP BY outcome").format(
         _outcomes(event_table)
     )
-    rows = connection.execute(
-        query, {"topic": topic, "partition": partition, "first": first, "end": end}
+    is_empty = within[0] >= within[1]
+    return Counter(
+        dict(() if is_empty else connection.execute(query, _parameters(partition, within)))
     )
-    return Counter(dict(rows.fetchall()))
 
 
 def _outcomes(event_table: str | None) -> sql.Composed:
-    kinds = (
-        sql.SQL(_SHARED)
-        if event_table is None
-        else sql.SQL(_EVENTS).format(table=sql.Identifier(event_table))
-    )
-    return kinds + sql.SQL(_ALWAYS)
+    if event_table is None:
+        return sql.SQL(_SHARED) + sql.SQL(_ALWAYS)
+    return sql.SQL(_EVENTS).format(table=sql.Identifier(event_table)) + sql.SQL(_ALWAYS)
+
+
+def _parameters(partition: Partition, within: Range) -> dict[str, object]:
+    return dict(zip(("topic", "partition", "first", "end"), (*partition, *within), strict=True))

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+MOST_LISTED: Final = 1000  # problems of a partition that are listed; all are counted
+
 
 class ProblemKind(StrEnum):
-    """The kinds of problems."""
+    """Of an audit."""
 
     TOPIC_MISSING = "topic_missing"
     TOPIC_RECREATED = "topic_recreated"
@@ -62,17 +64,14 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """The topic, with the partition if there is one."""
         return self.topic if self.partition is None else f"{self.topic}[{self.partition}]"
 
     def __str__(self) -> str:
-        where = self.place
         if self.offset is None:
-            return f"{where} {self.detail}"
+            return f"{self.place} {self.detail}"
         if self.end_offset is None or self.end_offset == self.offset + 1:
-            return f"{where} offset {self.offset}: {self.detail}"
-        return f"{where} offsets {self.offset} to {self.end_offset - 1}: {self.detail}"
+            return f"{self.place} offset {self.offset}: {self.detail}"
+        return f"{self.place} offsets {self.offset} to {self.end_offset - 1}: {self.detail}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {**vars(self), "message": str(self)}

@@ -5,10 +5,10 @@ looked up after the position, and the loader's positions last of all.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 from confluent_kafka.admin import AdminClient
 
@@ -21,6 +21,8 @@ from streamflow.records import Position
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
 from streamflow.windows import Progress
+
+T = TypeVar("T")
 
 _POLL: Final = 0.1  # seconds
 # For analytics to notice that a partition is idle and emit its windows.
@@ -39,32 +41,31 @@ class Reached:
         bounds: first and end offset of each partition of all topics.
         targets: offsets that must be loaded before derived rows can be compared.
         validated: next offset of the validator.
-        progress: what analytics has committed, if it can be read.
+        progress: of analytics, where its committed metadata can be read.
         overdue: partitions whose open windows should have been emitted.
         loaded: next offset of the loader.
         beyond: end offsets of partitions that end before the loader's next offset.
         dead_letters_loaded: whether all dead letters of what was validated and loaded are loaded.
         notes: end offsets of the notifications before the validator's position was looked up.
-        pending: what is not done yet.
     """
 
     bounds: Bounds
     targets: dict[Partition, int]
-    validated: dict[Partition, int]
+    validated: Mapping[Partition, int]
     progress: dict[Partition, Progress]
     overdue: set[Partition]
-    loaded: dict[Partition, int]
+    loaded: Mapping[Partition, int]
     beyond: dict[Partition, int]
     dead_letters_loaded: bool
     notes: dict[Partition, int]
     pending: list[Pending] = field(default_factory=list)
 
-    def has_loaded(self, topic: str) -> bool:
-        """Whether a topic is loaded up to its targets."""
-        return all(
+    def has_loaded(self, source: Partition, through: int, derived: str) -> bool:
+        """Whether a source partition is loaded up to an offset, and a derived topic up to its targets."""
+        return self.loaded.get(source, 0) >= through and all(
             self.loaded.get(partition, 0) >= target
             for partition, target in self.targets.items()
-            if partition[0] == topic
+            if partition[0] == derived
         )
 
 
@@ -75,60 +76,60 @@ def look_up(
     streams: Sequence[Stream],
     deadline: float,
 ) -> Reached:
-    """Waits until the workers have read what the topics hold now, at most until `deadline`.
-
-    Raises:
-        Unavailable: broker or database does not answer.
-    """
-    sources = [stream.topic for stream in streams]
-    everything = list(dict.fromkeys(topic for each in streams for topic in each.topic_names))
-    derived = [topic for topic in everything if topic not in sources]
+    """Waits until the workers have read what the topics hold now, at most until `deadline`."""
+    sources = reads("validator", streams)
     bounds = _bounds(client, sources)
     notification_topics = [
         stream.notifications_topic for stream in streams if stream.notify is not None
     ]
     notes = {partition: end for partition, (_, end) in _bounds(client, notification_topics).items()}
 
-    validator = _of(bounds, reads("validator", streams))
     with closing(offsets.GroupOffsets(settings, settings.group("validator"))) as group:
-        _wait_until(
-            deadline, lambda: not _behind("validator", _next(group.read(validator)), validator)
+        validated, pending = _catch_up(
+            "validator", lambda: _next(group.read(bounds)), bounds, deadline
         )
-        validated = _next(group.read(validator))
-    pending = _behind("validator", validated, validator)
 
-    analytics = _Analytics(client, streams, _of(bounds, reads("analytics", streams)))
+    idle = {
+        stream.topic: stream.windows.idle.total_seconds() + _IDLE_SLACK
+        for stream in streams
+        if stream.windows is not None
+    }
+    windowed = {partition: ends for partition, ends in bounds.items() if partition[0] in idle}
     with closing(offsets.GroupOffsets(settings, settings.group("analytics"))) as group:
-        _wait_until(deadline, lambda: analytics.is_done(group.read(analytics.bounds)))
+        analytics = _wait_for(
+            lambda: _analytics(client, group.read(windowed), windowed, idle),
+            lambda state: not state.pending and not state.overdue,
+            deadline,
+        )
     pending += analytics.pending
 
-    more = _bounds(client, derived)
-    bounds |= more
-    produced = offsets.high_watermarks(client, list(more))
+    derived = _bounds(client, [topic for topic in reads("loader", streams) if topic not in sources])
+    bounds |= derived
+    produced = offsets.high_watermarks(client, list(derived))
+    counted = {partition: progress.position for partition, progress in analytics.progress.items()}
     targets = {
         partition: (
             first,
-            max(
-                end,
-                validated.get(partition, 0),
-                analytics.position(partition),
-                produced.get(partition, 0),
-            ),
+            max(end, *(at.get(partition, 0) for at in (validated, counted, produced))),
         )
         for partition, (first, end) in bounds.items()
     }
-    positions = _loaded(connection, settings, targets, deadline)
-    behind = _behind("loader", positions, targets)
+
+    def loaded() -> Mapping[Partition, int]:
+        return loader_positions(connection, settings.group("loader"))
+
+    positions, behind = _catch_up("loader", loaded, targets, deadline)
     ends = offsets.high_watermarks(client, list(bounds))
-    beyond = {each: end for each, end in ends.items() if positions.get(each, 0) > end}
-    # Dead letters of rows that the loader refused on the way are behind the ends looked up before.
+    beyond = {
+        partition: end for partition, end in ends.items() if positions.get(partition, 0) > end
+    }
+    # Dead letters of rows that the loader has refused meanwhile are past the ends looked up before.
     dead_letters = _bounds(client, {stream.dead_letter_topic for stream in streams})
     produced = offsets.high_watermarks(client, list(dead_letters))
     dead_letters = {
         partition: (first, produced[partition]) for partition, (first, _) in dead_letters.items()
     }
-    loaded_letters = _loaded(connection, settings, dead_letters, deadline)
-    dead_letters_behind = _behind("loader", loaded_letters, dead_letters)
+    _, dead_letters_behind = _catch_up("loader", loaded, dead_letters, deadline)
     return Reached(
         bounds=bounds,
         targets={partition: end for partition, (_, end) in targets.items()},
@@ -143,105 +144,86 @@ def look_up(
     )
 
 
-class _Analytics:
-    """What analytics has committed, and whether it has emitted all windows that are due.
+class _Analytics(NamedTuple):
+    """What analytics has committed, and what it has yet to read or to emit."""
 
-    Args:
-        client: for the last append time of partitions.
-        streams: those without windows are ignored.
-        bounds: of the partitions that analytics reads.
-    """
-
-    def __init__(self, client: AdminClient, streams: Sequence[Stream], bounds: Bounds) -> None:
-        self.bounds = bounds
-        self.progress: dict[Partition, Progress] = {}
-        self.overdue: set[Partition] = set()
-        self.pending: list[Pending] = []
-        self._client = client
-        self._idle = {
-            stream.topic: stream.windows.idle.total_seconds() + _IDLE_SLACK
-            for stream in streams
-            if stream.windows is not None
-        }
-
-    def position(self, partition: Partition) -> int:
-        """The next offset that it reads."""
-        progress = self.progress.get(partition)
-        return 0 if progress is None else progress.position
-
-    def is_done(self, committed: Mapping[Partition, Position]) -> bool:
-        """Updates the state from the committed offsets; returns whether nothing is left to do."""
-        read = {
-            partition: Progress.parse(each.offset, each.metadata)
-            for partition, each in committed.items()
-        }
-        self.progress = {partition: each for partition, each in read.items() if each is not None}
-        unreadable = tuple(sorted(partition for partition, each in read.items() if each is None))
-        positions = {
-            partition: committed[partition].offset if each is None else each.position
-            for partition, each in read.items()
-        }
-        self.pending = _behind("analytics", positions, self.bounds)
-        if unreadable:
-            kind = PendingKind.UNREADABLE_POSITION
-            self.pending.append(
-                Pending(kind=kind, worker="analytics", records=0, partitions=unreadable)
-            )
-        opened = [
-            partition for partition, each in self.progress.items() if each.resume < each.position
-        ]
-        appended = offsets.last_appended(self._client, opened)
-        now = time.time()
-        self.overdue = {
-            partition
-            for partition in opened
-            if not -_AHEAD <= now - appended.get(partition, 0) / 1000 <= self._idle[partition[0]]
-        }
-        return not self.pending and not self.overdue
+    progress: dict[Partition, Progress]
+    pending: list[Pending]
+    overdue: set[Partition]
 
 
-def _bounds(client: AdminClient, topics: Sequence[str] | set[str]) -> Bounds:
+def _analytics(
+    client: AdminClient,
+    committed: Mapping[Partition, Position],
+    bounds: Bounds,
+    idle: Mapping[str, float],
+) -> _Analytics:
+    """`idle`: seconds after the last record of a partition of a topic, by which its windows are due."""
+    parsed = {
+        partition: Progress.parse(position.offset, position.metadata)
+        for partition, position in committed.items()
+    }
+    known = {partition: progress for partition, progress in parsed.items() if progress is not None}
+    positions = _next(committed)
+    positions |= {partition: progress.position for partition, progress in known.items()}
+    pending = _behind("analytics", positions, bounds)
+    unreadable = tuple(sorted(parsed.keys() - known.keys()))
+    if unreadable:
+        kind = PendingKind.UNREADABLE_POSITION
+        pending.append(Pending(kind=kind, worker="analytics", records=0, partitions=unreadable))
+    opened = [
+        partition for partition, progress in known.items() if progress.resume < progress.position
+    ]
+    appended = offsets.last_appended(client, opened)
+    now = time.time()
+    overdue = {
+        partition
+        for partition in opened
+        if not -_AHEAD <= now - appended.get(partition, 0) / 1000 <= idle[partition[0]]
+    }
+    return _Analytics(known, pending, overdue)
+
+
+def _bounds(client: AdminClient, topics: Iterable[str]) -> Bounds:
     return offsets.bounds(client, offsets.partitions_of(client, topics))
-
-
-def _of(bounds: Bounds, topics: Sequence[str]) -> Bounds:
-    return {partition: ends for partition, ends in bounds.items() if partition[0] in topics}
 
 
 def _next(positions: Mapping[Partition, Position]) -> dict[Partition, int]:
     return {partition: position.offset for partition, position in positions.items()}
 
 
-def _loaded(
-    connection: Connection, settings: Settings, targets: Bounds, deadline: float
-) -> dict[Partition, int]:
-    """The loader's positions, once it has reached the targets or the deadline has passed."""
+def _wait_for(read: Callable[[], T], is_done: Callable[[T], bool], deadline: float) -> T:
+    """What was read last: it is done, or the deadline has passed."""
+    while not is_done(state := read()) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    return state
 
-    def read() -> dict[Partition, int]:
-        return loader_positions(connection, settings.group("loader"))
 
-    _wait_until(deadline, lambda: not _behind("loader", read(), targets))
-    return read()
+def _catch_up(
+    worker: str, read: Callable[[], Mapping[Partition, int]], bounds: Bounds, deadline: float
+) -> tuple[Mapping[Partition, int], list[Pending]]:
+    """Waits for a worker; returns its positions, and what it has not read yet."""
+    positions = _wait_for(read, lambda positions: not _behind(worker, positions, bounds), deadline)
+    return positions, _behind(worker, positions, bounds)
 
 
 def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> list[Pending]:
     """What a worker has not read yet. An empty partition needs no position."""
-    late = {
-        partition: positions.get(partition)
+    late = [
+        partition
         for partition, (_, end) in sorted(bounds.items())
         if positions.get(partition, 0) < end
-    }
-
-    def pending(kind: PendingKind, partitions: Iterator[Partition]) -> list[Pending]:
-        found = tuple(partitions)
-        records = sum(offsets_behind(late[partition], bounds[partition]) for partition in found)
-        return [Pending(kind=kind, worker=worker, records=records, partitions=found)] * bool(found)
-
-    return pending(
-        PendingKind.NO_POSITION, (each for each, at in late.items() if at is None)
-    ) + pending(PendingKind.BEHIND, (each for each, at in late.items() if at is not None))
-
-
-def _wait_until(deadline: float, condition: Callable[[], bool]) -> None:
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(_POLL)
+    ]
+    pending = []
+    for kind in (PendingKind.NO_POSITION, PendingKind.BEHIND):
+        known = kind is PendingKind.BEHIND
+        partitions = tuple(partition for partition in late if (partition in positions) == known)
+        if partitions:
+            records = sum(
+                offsets_behind(positions.get(partition), bounds[partition])
+                for partition in partitions
+            )
+            pending.append(
+                Pending(kind=kind, worker=worker, records=records, partitions=partitions)
+            )
+    return pending

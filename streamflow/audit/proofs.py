@@ -11,11 +11,10 @@ from typing import Final, NamedTuple
 
 from psycopg import sql
 
-from streamflow.audit.outcomes import count_outcomes
+from streamflow.audit.gap_ledger import Range
+from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
-
-Counts = Counter[str]  # rows, by outcome
 
 _COLUMNS: Final = """
     SELECT topic, partition, proved_through, topic_id, stored, dead_lettered, duplicates,
@@ -67,12 +66,11 @@ class Proof(NamedTuple):
 
     Attributes:
         through: end of the offsets that are proved, exclusive.
-        topic_id: of the topic; None if unknown.
         stored: number of records before `through` that were stored; the next two likewise.
         counted_from_zero: whether the numbers are of all offsets; older releases counted only some.
         at: when the last audit that proved it began.
         windows_through: events before this offset are counted in their windows.
-        windows_at: when the last audit that proved that began.
+        windows_at: when the last audit that proved this began.
     """
 
     through: int = 0
@@ -87,17 +85,14 @@ class Proof(NamedTuple):
 
     @property
     def counts(self) -> Counts:
-        """The three numbers by outcome."""
-        return Counter(
-            stored=self.stored, dead_lettered=self.dead_lettered, duplicate=self.duplicate
-        )
+        return Counter({outcome: getattr(self, outcome) for outcome in OUTCOMES})
 
 
 class Earlier(NamedTuple):
     """The outcomes in the database of offsets that an audit does not read from Kafka.
 
     Attributes:
-        proof: when they were counted.
+        proof: of the partition when they were counted.
         proved: of offsets that were proved.
         unproved: of offsets that were removed before they were proved.
         beyond: of offsets that were proved, but are past the end of the log.
@@ -110,7 +105,6 @@ class Earlier(NamedTuple):
 
 
 def read_proofs(connection: Connection) -> dict[Partition, Proof]:
-    """The proofs of all partitions."""
     rows = connection.execute(_COLUMNS)
     return {(topic, partition): Proof(*proof) for topic, partition, *proof in rows}
 
@@ -119,26 +113,16 @@ def count_earlier(
     connection: Connection,
     partition: Partition,
     proof: Proof,
-    within: tuple[int, int],
-    *,
+    within: Range,
     event_table: str | None,
 ) -> Earlier | None:
-    """Counts the outcomes that an audit does not read from Kafka, in one snapshot with the ledger.
-
-    Args:
-        connection: not in a transaction.
-        partition: to be counted.
-        proof: of the partition, as the audit has read it.
-        within: the offsets that are read from Kafka.
-        event_table: the stream's table if the topic is a source topic, else None.
-
-    Returns:
-        None if the ledger has changed since `proof` was read: another audit is running.
-    """
+    """Counts the outcomes of offsets that an audit does not read from Kafka, those not `within`, in one
+    snapshot with the ledger: in a transaction of its own. Returns None if the ledger has changed since
+    `proof` was read: another audit is running."""
     start, end = within
 
     def count(first: int, stop: int) -> Counts:
-        return count_outcomes(connection, *partition, first, stop, event_table=event_table)
+        return count_outcomes(connection, partition, (first, stop), event_table)
 
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -162,21 +146,10 @@ def count_earlier(
 
 
 def keep_proof(
-    connection: Connection,
-    partition: Partition,
-    known: Proof,
-    proof: Proof,
-    lost: int,
+    connection: Connection, partition: Partition, known: Proof, proof: Proof, lost: int
 ) -> None:
-    """Records that a partition is proved, unless the ledger has changed since `known` was read.
-
-    Args:
-        connection: to the database.
-        partition: that is proved.
-        known: the proof when the audit counted.
-        proof: the new one.
-        lost: offsets in acknowledged gaps.
-    """
+    """Records a new proof, and the number of offsets in acknowledged gaps, unless the ledger has changed
+    since the audit counted: it knew the proof `known` then."""
     topic, number = partition
     connection.execute(
         _KEEP,
@@ -199,12 +172,5 @@ def keep_windows_proof(
 
 
 def lower_for_day(connection: Connection, table: str, start: datetime, end: datetime) -> None:
-    """Subtracts events that are about to be dropped.
-
-    Args:
-        connection: in the transaction that drops them.
-        table: of the stream.
-        start: of the day.
-        end: of the day.
-    """
+    """Subtracts the events of a stream's table that the connection's transaction is about to drop."""
     connection.execute(_LOWER_FOR_DAY.format(table=sql.Identifier(table)), [start, end])

@@ -12,8 +12,8 @@ from psycopg import sql
 
 from streamflow.audit.completeness import outside, unpaired
 from streamflow.audit.gap_ledger import Range
-from streamflow.audit.outcomes import count_outcomes
-from streamflow.audit.proofs import Counts, read_proofs
+from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
+from streamflow.audit.proofs import read_proofs
 from streamflow.audit.windows import reconcile
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
@@ -69,10 +69,8 @@ class Reuse(NamedTuple):
     """Offsets of a topic that now mean other records.
 
     Attributes:
-        topic: its name.
         aside: the topic name that the old rows get.
         topic_id: of the present topic.
-        cause: recreated or truncated.
         since: by partition, the first offset that means another record. If the topic was recreated,
             these are its present partitions, and all offsets of others are included too.
         topic_id_before: the former id; empty if the log was only truncated.
@@ -100,14 +98,14 @@ def affected_rows(
     connection: Connection, streams: Sequence[Stream], reuse: Reuse
 ) -> dict[str, int]:
     """How many rows `set_aside` would change, by table."""
-    found: dict[str, int] = {}
+    most: dict[str, int] = {}
     for table, columns in _positions(streams):
         query = sql.SQL("SELECT count(*) FROM {} AS kept WHERE {}").format(
             sql.Identifier(table), _meant(columns, reuse)
         )
-        row = connection.execute(query, _parameters(reuse)).fetchone()
-        found[table] = max(found.get(table, 0), row[0] if row else 0)
-    return {table: count for table, count in found.items() if count}
+        [(number,)] = connection.execute(query, _parameters(reuse))
+        most[table] = max(most.get(table, 0), number)
+    return {table: count for table, count in most.items() if count}
 
 
 def set_aside(
@@ -118,10 +116,10 @@ def set_aside(
     read_to: Mapping[str, Mapping[Partition, int]],
 ) -> None:
     """Renames the old rows, records unread old records as gaps, and moves the loader to the start of the
-    new records.
+    new records. Call it in a transaction.
 
     Args:
-        connection: in a transaction.
+        connection: in that transaction.
         streams: whose tables hold events.
         reuse: what is set aside.
         group: of the loader.
@@ -133,7 +131,9 @@ def set_aside(
         " ORDER BY topic, partition FOR UPDATE",
         [group, reuse.topic],
     )
-    unread = {reader: _unread(connection, reuse, found) for reader, found in read_to.items()}
+    unread = {
+        reader: _unread(connection, reuse, positions) for reader, positions in read_to.items()
+    }
     if reuse.cause == "truncated":
         connection.execute("SELECT FROM audit_ledger WHERE topic = %s FOR UPDATE", [reuse.topic])
     before = _proved_rows(connection, streams, reuse)
@@ -167,13 +167,7 @@ def keep_underived(
     """Keeps as gaps the old events that have no notification or are in no window: none will follow.
 
     Kafka deletes a group's offsets together with its topic, so only the tables can say which these are.
-
-    Args:
-        connection: in the transaction that sets the old rows aside, before it does.
-        stream: whose own topic was recreated.
-        reuse: what is set aside.
-        validator: group of the validator.
-        analytics: group of the workers that count windows.
+    Call it in the transaction that sets the rows of the stream's own topic aside, before `set_aside`.
     """
     rows = connection.execute(
         sql.SQL(
@@ -185,7 +179,7 @@ def keep_underived(
     for partition, end in rows:
         if stream.notify is not None:
             missing = unpaired(connection, stream, partition, (0, MAX_OFFSET), {})
-            alone = outside((event.offset for event in missing if event.what == "event"), ())
+            alone = outside((row.offset for row in missing if row.what == "event"), ())
             _keep(connection, validator, reuse, partition, alone.ranges if alone else ())
         if stream.windows is not None:
             compared = reconcile(connection, stream, partition, _ALL_CLOSED)
@@ -197,31 +191,28 @@ def keep_underived(
 def _keep(
     connection: Connection, reader: str, reuse: Reuse, partition: int, lost: Sequence[Range]
 ) -> None:
-    found = [Gap(reuse.aside, partition, first, end, reuse.cause) for first, end in lost]
-    gaps.keep(connection, reader, found)
+    aside = [Gap(reuse.aside, partition, first, end, reuse.cause) for first, end in lost]
+    gaps.keep(connection, reader, aside)
 
 
 def _unread(connection: Connection, reuse: Reuse, read_to: Mapping[Partition, int]) -> list[Gap]:
     """The old records that a group had not read. Where they ended can no longer be looked up, so each
     partition gets a gap, of one offset if nothing more is known."""
-    found = []
+    unread = []
     for (topic, partition), position in sorted(read_to.items()):
         since = reuse.since.get(partition)
         if topic != reuse.topic or (since is None and reuse.cause == "truncated"):
             continue
-        row = connection.execute(_KNOWN_END, {"topic": topic, "partition": partition}).fetchone()
+        [(end,)] = connection.execute(_KNOWN_END, {"topic": topic, "partition": partition})
         first = max(position, since or 0)
-        end = max(row[0] if row else 0, first + 1)
-        found.append(Gap(reuse.aside, partition, first, end, reuse.cause))
-    return found
+        unread.append(Gap(reuse.aside, partition, first, max(end, first + 1), reuse.cause))
+    return unread
 
 
 def _begin_again(connection: Connection, reuse: Reuse, group: str) -> None:
     for table in ("loader_positions", "audit_ledger"):
-        connection.execute(
-            sql.SQL("UPDATE {} SET topic = %s WHERE topic = %s").format(sql.Identifier(table)),
-            [reuse.aside, reuse.topic],
-        )
+        rename = sql.SQL("UPDATE {} SET topic = %s WHERE topic = %s").format(sql.Identifier(table))
+        connection.execute(rename, [reuse.aside, reuse.topic])
     connection.execute(
         "INSERT INTO loader_positions (group_name, topic, partition, topic_id)"
         " SELECT %s, %s, unnest(%s::int[]), %s",
@@ -256,10 +247,9 @@ def _proved_rows(
     if reuse.cause == "recreated":
         return {}
     table = next((stream.table for stream in streams if stream.topic == reuse.topic), None)
-    found = read_proofs(connection)
     return {
-        number: count_outcomes(connection, topic, number, 0, proof.through, event_table=table)
-        for (topic, number), proof in found.items()
+        number: count_outcomes(connection, (topic, number), (0, proof.through), table)
+        for (topic, number), proof in read_proofs(connection).items()
         if topic == reuse.topic and number in reuse.since
     }
 
@@ -277,14 +267,7 @@ def _lower_proofs(
         connection.execute(
             "UPDATE audit_ledger SET records = %s, stored = %s, dead_lettered = %s, duplicates = %s"
             " WHERE topic = %s AND partition = %s",
-            [
-                counts.total(),
-                counts["stored"],
-                counts["dead_lettered"],
-                counts["duplicate"],
-                reuse.topic,
-                number,
-            ],
+            [counts.total(), *(counts[outcome] for outcome in OUTCOMES), reuse.topic, number],
         )
 
 
@@ -305,10 +288,9 @@ def _meant(columns: tuple[str, str, str], reuse: Reuse) -> sql.Composable:
 
 
 def _parameters(reuse: Reuse) -> dict[str, object]:
-    partitions = sorted(reuse.since)
     return {
         "topic": reuse.topic,
         "aside": reuse.aside,
-        "partitions": partitions,
-        "since": [reuse.since[partition] for partition in partitions],
+        "partitions": list(reuse.since),
+        "since": list(reuse.since.values()),
     }

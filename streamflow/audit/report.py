@@ -1,15 +1,15 @@
 """The report of an audit, and its verdict. Pure."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from streamflow.audit.problems import Problem
+from streamflow.audit.outcomes import OUTCOMES, Counts
+from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
 from streamflow.audit.windows import Reconciliation
 from streamflow.flow import Partition
-
-_MOST_NAMED: Final = 1000  # problems of a partition that are named; all are counted
 
 
 class Verdict(StrEnum):
@@ -29,13 +29,23 @@ class PendingKind(StrEnum):
     OPEN_WINDOWS = "open_windows"
 
 
+_WAITS: Final = {
+    PendingKind.BEHIND: "{worker} is {number} behind",
+    PendingKind.NO_POSITION: "{worker} is {number} behind: its group has no committed position in "
+    "{where}; start it",
+    PendingKind.UNREADABLE_POSITION: "{worker} has committed an offset without its metadata in {where}, "
+    "so windows cannot be compared: was its group reset? Start it",
+    PendingKind.OPEN_WINDOWS: "{worker} has not emitted windows that are due, of {number} in {where}: is "
+    "it running?",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pending:
     """Work that a worker has to do before the audit can close.
 
     Attributes:
         records: lag in offsets, as Kafka's ``records-lag``.
-        partitions: where the worker lags.
     """
 
     kind: PendingKind
@@ -44,43 +54,19 @@ class Pending:
     partitions: tuple[Partition, ...]
 
     def __str__(self) -> str:
-        where = _places(self.partitions)
+        where = ", ".join(f"{topic}[{partition}]" for topic, partition in self.partitions)
         number = f"{self.records:,} record{'' if self.records == 1 else 's'}"
-        match self.kind:
-            case PendingKind.BEHIND:
-                return f"{self.worker} is {number} behind"
-            case PendingKind.NO_POSITION:
-                return (
-                    f"{self.worker} is {number} behind: its group has no committed position in "
-                    f"{where}; start it"
-                )
-            case PendingKind.UNREADABLE_POSITION:
-                return (
-                    f"{self.worker} has committed an offset without its metadata in {where}, so "
-                    "windows cannot be compared: was its group reset? Start it"
-                )
-            case PendingKind.OPEN_WINDOWS:
-                return (
-                    f"{self.worker} has not emitted windows that are due, of {number} in {where}: "
-                    "is it running?"
-                )
+        return _WAITS[self.kind].format(worker=self.worker, number=number, where=where)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {**vars(self), "message": str(self)}
-
-
-def _places(partitions: Sequence[Partition]) -> str:
-    return ", ".join(f"{topic}[{partition}]" for topic, partition in partitions)
 
 
 @dataclass(kw_only=True)
 class PartitionAudit:
-    """The ledger of one partition.
+    """The ledger of one partition: of the offsets from `first` up to but excluding `end`.
 
     Attributes:
-        first: first offset that was checked.
-        end: end of the offsets that were checked, exclusive.
         judged: records from this offset on may still be in progress; None if none are.
         missing: records without an outcome.
         missing_at: their offsets, as ranges without gaps.
@@ -91,7 +77,7 @@ class PartitionAudit:
         compared: whether its events were compared with their notifications, or have none.
         lost: offsets in acknowledged gaps.
         problems: at most a thousand.
-        problem_count: the number of problems, listed or not.
+        problem_count: listed or not.
     """
 
     topic: str
@@ -114,10 +100,32 @@ class PartitionAudit:
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
 
+    @property
+    def key(self) -> Partition:
+        return self.topic, self.partition
+
+    @property
+    def counts(self) -> Counts:
+        return Counter({outcome: getattr(self, outcome) for outcome in OUTCOMES})
+
+    def problem(
+        self, kind: ProblemKind, first: int, end: int, detail: str, count: int | None = None
+    ) -> Problem:
+        """A problem of the offsets from `first` up to but excluding `end`: of `count` of them, or all."""
+        return Problem(
+            kind=kind,
+            topic=self.topic,
+            partition=self.partition,
+            offset=first,
+            end_offset=end,
+            count=end - first if count is None else count,
+            detail=detail,
+        )
+
     def note(self, problem: Problem) -> None:
         """Counts a problem, and lists it unless there are too many."""
         self.problem_count += 1
-        if len(self.problems) < _MOST_NAMED:
+        if len(self.problems) < MOST_LISTED:
             self.problems.append(problem)
 
     @property
@@ -127,10 +135,9 @@ class PartitionAudit:
         return reached and self.compared and not self.pending and not self.problem_count
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        found = vars(self) | {"problems": [each.as_dict() for each in self.problems]}
-        del found["missing_at"]  # the problems say it
-        return found
+        ledger = vars(self) | {"problems": [problem.as_dict() for problem in self.problems]}
+        del ledger["missing_at"]  # the problems say it
+        return ledger
 
 
 @dataclass(kw_only=True)
@@ -143,7 +150,6 @@ class AuditReport:
         pending: what workers still have to do; the audit closes only if that is nothing.
         topics: problems of whole topics.
         lost_aside: offsets in acknowledged gaps of topics that were set aside.
-        seconds: duration of the audit.
     """
 
     partitions: list[PartitionAudit]
@@ -156,40 +162,34 @@ class AuditReport:
     @property
     def problems(self) -> list[Problem]:
         """All problems, those of each partition by offset."""
-        return (
-            self.topics
-            + [
-                problem
-                for each in self.partitions
-                for problem in sorted(each.problems, key=lambda problem: problem.offset or 0)
-            ]
-            + [problem for each in self.windows.values() for problem in each.differences]
-        )
+        problems = list(self.topics)
+        for ledger in self.partitions:
+            problems += sorted(ledger.problems, key=lambda problem: problem.offset or 0)
+        for compared in self.windows.values():
+            problems += compared.differences
+        return problems
 
     @property
     def problem_count(self) -> int:
-        """The number of problems, including those that `problems` does not list."""
+        """Includes those that `problems` does not list."""
         return (
             len(self.topics)
-            + sum(each.problem_count for each in self.partitions)
-            + sum(each.differing for each in self.windows.values())
+            + sum(ledger.problem_count for ledger in self.partitions)
+            + sum(compared.differing for compared in self.windows.values())
         )
 
     @property
     def caught_up(self) -> bool:
-        """Whether no worker has anything left to do."""
         return not self.pending
 
     @property
     def verdict(self) -> Verdict:
-        """The result: closed only if everything is known and right."""
         if self.problem_count:
             return Verdict.OPEN
         return Verdict.CLOSED if self.caught_up else Verdict.NOT_YET
 
     @property
     def closed(self) -> bool:
-        """Whether the audit closes."""
         return self.verdict is Verdict.CLOSED
 
     @property
@@ -200,38 +200,33 @@ class AuditReport:
     @property
     def lost(self) -> int:
         """Offsets in acknowledged gaps."""
-        return self.lost_aside + sum(each.lost for each in self.partitions)
+        return self.lost_aside + sum(ledger.lost for ledger in self.partitions)
 
     @property
     def in_open_windows(self) -> int:
         """Events that were read but whose windows are still open."""
-        return sum(sum(each.open.values()) for each in self.windows.values())
+        return sum(sum(compared.open.values()) for compared in self.windows.values())
 
     def of(self, topics: Collection[str]) -> list[PartitionAudit]:
-        """The ledgers of some topics."""
-        return [each for each in self.partitions if each.topic in topics]
+        return [ledger for ledger in self.partitions if ledger.topic in topics]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {
             "verdict": self.verdict,
             "closed": self.closed,
             "caught_up": self.caught_up,
-            "pending": [each.as_dict() for each in self.pending],
+            "pending": [pending.as_dict() for pending in self.pending],
             "problem_count": self.problem_count,
-            "problems": [each.as_dict() for each in self.problems],
+            "problems": [problem.as_dict() for problem in self.problems],
             "lost": self.lost,
             "in_open_windows": self.in_open_windows,
-            "partitions": [each.as_dict() for each in self.partitions],
+            "partitions": [ledger.as_dict() for ledger in self.partitions],
             "windows": {
                 name: {
-                    "events": each.events,
-                    "counted": each.counted,
-                    "open": each.open,
-                    "lost": each.lost,
-                    "cells": each.cells,
+                    figure: getattr(compared, figure)
+                    for figure in ("events", "counted", "open", "lost", "cells")
                 }
-                for name, each in self.windows.items()
+                for name, compared in self.windows.items()
             },
             "seconds": round(self.seconds, 3),
         }

@@ -1,17 +1,17 @@
 """Comparing window counts with events, up to what analytics has committed."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from psycopg import Connection, sql
 
 from streamflow.audit.gap_ledger import Range
-from streamflow.audit.problems import Problem, ProblemKind
+from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
 from streamflow.stream import Stream
 from streamflow.windows import Progress
-
-_MOST_NAMED: Final = 1000  # cells of a partition that are listed; all are counted
 
 # Compares, cell by cell, what analytics had emitted up to a committed progress with the events that it
 # had read by then. An event is emitted if its window was closed, or if it was far ahead of the broker's
@@ -77,8 +77,6 @@ WHERE NOT EXISTS (SELECT FROM dropped_days d WHERE d.table_name = %(table)s
                                  - interval '1 microsecond') AT TIME ZONE 'UTC')::date)
 ORDER BY 1, 2
 """)
-_NOT_LOST: Final = sql.SQL("false")
-_LOST: Final = sql.SQL("position <@ %(lost)s::int8multirange")
 
 
 @dataclass(kw_only=True)
@@ -93,13 +91,13 @@ class Reconciliation:
         lost: events that are uncounted because of acknowledged gaps.
         overdue: whether the watermark has passed a window that is still open.
         differences: the cells that differ, by window and type; at most a thousand.
-        differing: the number of cells that differ, listed or not.
+        differing: the number of all cells that differ.
         uncounted: for each cell with too low a count, the range of its events' offsets.
     """
 
-    events: dict[str, int] = field(default_factory=dict)
-    counted: dict[str, int] = field(default_factory=dict)
-    open: dict[str, int] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
+    counted: Counter[str] = field(default_factory=Counter)
+    open: Counter[str] = field(default_factory=Counter)
     cells: int = 0
     lost: int = 0
     overdue: bool = False
@@ -110,7 +108,7 @@ class Reconciliation:
     def note(self, problem: Problem) -> None:
         """Counts a difference, and lists it unless there are too many."""
         self.differing += 1
-        if len(self.differences) < _MOST_NAMED:
+        if len(self.differences) < MOST_LISTED:
             self.differences.append(problem)
 
 
@@ -121,24 +119,17 @@ def reconcile(
     progress: Progress,
     lost: Sequence[Range] = (),
 ) -> Reconciliation:
-    """Compares one source partition's window counts with its events.
-
-    Args:
-        connection: to the database.
-        stream: whose windows.
-        partition: of its topic.
-        progress: what analytics has committed for it.
-        lost: offsets in acknowledged gaps of analytics.
-    """
-    found = Reconciliation()
+    """Compares the window counts of a partition of the stream's topic with its events, up to what analytics
+    has committed. `lost`: offsets in acknowledged gaps of analytics."""
+    compared = Reconciliation()
     windows = stream.windows
     if windows is None:
-        return found
+        return compared
     closed = progress.closed_through
     query = _CELLS.format(
         table=sql.Identifier(stream.table),
         group=sql.Identifier(windows.group_by),
-        lost=_LOST if lost else _NOT_LOST,
+        lost=sql.SQL("position <@ %(lost)s::int8multirange" if lost else "false"),
     )
     parameters = {
         "topic": stream.topic,
@@ -150,39 +141,36 @@ def reconcile(
         "size": windows.size_ms,
         "lost": "{" + ",".join(f"[{first},{end})" for first, end in lost) + "}",
     }
-    latest: int | None = None
-    first_open: int | None = None
-    with connection.cursor() as cursor:
-        for start, kind, *numbers in cursor.execute(query, parameters):
-            expected, counted, in_gap, still_open, begins, last, low, high = numbers
-            if last is not None:
-                latest = last if latest is None else max(latest, last)
-            if still_open:
-                found.open[kind] = found.open.get(kind, 0) + still_open
-                first_open = begins if first_open is None else min(first_open, begins)
-            if not (expected or counted):
-                continue
-            found.cells += 1
-            found.events[kind] = found.events.get(kind, 0) + expected
-            found.counted[kind] = found.counted.get(kind, 0) + counted
-            if 0 <= expected - counted <= in_gap:
-                found.lost += expected - counted
-                continue
-            if expected > counted:
-                found.uncounted.append((low, high + 1))
-            found.note(
-                Problem(
-                    kind=ProblemKind.WINDOW_DIFFERS,
-                    topic=stream.topic,
-                    partition=partition,
-                    offset=low,
-                    end_offset=None if high is None else high + 1,
-                    count=abs(expected - counted),
-                    detail=f"window {start:%Y-%m-%dT%H:%M:%SZ} {kind}: {expected} events, "
-                    f"{counted} counted",
-                )
+    latest, first_open = -math.inf, math.inf
+    for start, kind, *numbers in connection.execute(query, parameters):
+        expected, counted, in_gap, still_open, begins, last, low, high = numbers
+        if last is not None:
+            latest = max(latest, last)
+        if still_open:
+            compared.open[kind] += still_open
+            first_open = min(first_open, begins)
+        if not (expected or counted):
+            continue
+        compared.cells += 1
+        compared.events[kind] += expected
+        compared.counted[kind] += counted
+        if 0 <= expected - counted <= in_gap:
+            compared.lost += expected - counted
+            continue
+        if expected > counted:
+            compared.uncounted.append((low, high + 1))
+        compared.note(
+            Problem(
+                kind=ProblemKind.WINDOW_DIFFERS,
+                topic=stream.topic,
+                partition=partition,
+                offset=low,
+                end_offset=None if high is None else high + 1,
+                count=abs(expected - counted),
+                detail=f"window {start:%Y-%m-%dT%H:%M:%SZ} {kind}: {expected} events, "
+                f"{counted} counted",
             )
-    if first_open is not None and latest is not None:
-        grace = windows.grace.total_seconds() * 1000
-        found.overdue = first_open + windows.size_ms + grace <= latest
-    return found
+        )
+    grace = windows.grace.total_seconds() * 1000
+    compared.overdue = first_open + windows.size_ms + grace <= latest
+    return compared

@@ -3,21 +3,23 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
+
+from confluent_kafka import Message
 
 from streamflow.dead_letters import plan_store, select
 from streamflow.dead_letters.plan_store import PlannedDeadLetter
 from streamflow.dead_letters.repairs import Repair, choose
-from streamflow.dead_letters.report import ReplayOptions, ReplayReport, Sample
+from streamflow.dead_letters.report import ReplayOptions, ReplayReport
 from streamflow.dead_letters.select import DeadLetter, Selection, Status
-from streamflow.dead_letters.store import Outcome
+from streamflow.dead_letters.store import Outcome, PlannedOutcome, Sample
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.rows.derived import notification_line, window_count_line
 from streamflow.privacy import Hasher
-from streamflow.records import ATTEMPT_HEADER, ORIGIN_HEADER, Headers, OutRecord, Rejection
+from streamflow.records import ATTEMPT_HEADER, ORIGIN_HEADER, Headers, OutRecord, Record, Rejection
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import MAX_RECORD_BYTES, Stream
@@ -39,62 +41,23 @@ class Obstacle(StrEnum):
     TOO_MANY_ATTEMPTS = "TOO_MANY_ATTEMPTS"
 
 
-class PlannedOutcome(NamedTuple):
-    """What a replay would do with a dead letter: the record to send, or why there is none."""
-
-    letter: DeadLetter
-    outcome: Outcome
-    record: OutRecord | None = None
-    reason: str = ""
-    message: str = ""
-
-
 class _Refused(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
+class _Target(NamedTuple):
     """A topic that dead letters can be replayed to.
 
     Attributes:
-        check: returns why a value would be rejected there.
+        check: returns a rejection for a value that would be rejected there, else anything.
         stream: whose source topic it is, so that repairs apply; None for a derived topic.
     """
 
-    check: Callable[[bytes | None], Rejection | None]
-    max_bytes: int
+    check: Callable[[bytes | None], object]
+    max_bytes: int = MAX_RECORD_BYTES
     stream: Stream | None = None
-
-
-class _Candidate:
-    """A value as a record, for checks that take records. Its position does not matter."""
-
-    def __init__(self, topic: str, value: bytes | None) -> None:
-        self._topic, self._value = topic, value
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return 0
-
-    def key(self) -> None:
-        return None
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def headers(self) -> None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return (0, 0)
 
 
 class Planner:
@@ -102,7 +65,6 @@ class Planner:
 
     Args:
         streams: dead letters go back to their topics only.
-        hasher: for the repairs.
         repairs: applied in this order to dead letters of a stream's source topic.
         max_attempts: a dead letter with so many attempts is quarantined.
         force: ignore `max_attempts`.
@@ -121,79 +83,56 @@ class Planner:
         self._repairs = repairs
         self._max_attempts = max_attempts
         self._force = force
-        self._targets: dict[str, _Target] = {}
+        self._targets = {
+            topic: target
+            for stream in reversed(streams)
+            for topic, target in _derived_targets(stream).items()
+        }
         for stream in streams:
-            self._add(stream)
-
-    def _add(self, stream: Stream) -> None:
-        decode, topic = stream.decoder.decode, stream.topic
-        counts, notes = stream.analytics_topic, stream.notifications_topic
-        self._targets[topic] = _Target(
-            check=lambda value: _rejection(decode(value)),
-            max_bytes=stream.topics.max_record_bytes,
-            stream=stream,
-        )
-        self._targets.setdefault(
-            counts,
-            _Target(
-                check=lambda value: _rejection(window_count_line(_Candidate(counts, value), topic)),
-                max_bytes=MAX_RECORD_BYTES,
-            ),
-        )
-        self._targets.setdefault(
-            notes,
-            _Target(
-                check=lambda value: _rejection(notification_line(_Candidate(notes, value))),
-                max_bytes=MAX_RECORD_BYTES,
-            ),
-        )
+            self._targets[stream.topic] = _Target(
+                stream.decoder.decode, stream.topics.max_record_bytes, stream
+            )
 
     def judge(self, letter: DeadLetter) -> PlannedOutcome:
         """Whether a dead letter would pass, and the record that would be sent."""
         try:
             record = self._record(letter)
         except _Refused as refused:
-            outcome = (
-                Outcome.QUARANTINED
-                if refused.reason == Obstacle.TOO_MANY_ATTEMPTS
-                else Outcome.FAILS
-            )
+            at_limit = refused.reason == Obstacle.TOO_MANY_ATTEMPTS
+            outcome = Outcome.QUARANTINED if at_limit else Outcome.FAILS
             return PlannedOutcome(letter, outcome, None, refused.reason, str(refused))
         return PlannedOutcome(letter, Outcome.PASSES, record)
 
     def _record(self, letter: DeadLetter) -> OutRecord:
         target = self._targets.get(letter.id.topic)
         if target is None:
-            raise _Refused(
-                Obstacle.NOT_REPLAYABLE, "it did not come from a topic of a configured stream"
-            )
+            reason = "it did not come from a topic of a configured stream"
+            raise _Refused(Obstacle.NOT_REPLAYABLE, reason)
         if letter.error_code == ErrorCode.FOREIGN_RECORD:
             raise _Refused(
                 Obstacle.NOT_REPLAYABLE,
                 "StreamFlow did not write it into this derived topic: a replay would sign it as its own",
             )
         if letter.truncated is not None:
-            raise _Refused(
-                Obstacle.TRUNCATED,
-                f"{letter.truncated}; produce the whole record again from its source",
-            )
+            reason = f"{letter.truncated}; produce the whole record again from its source"
+            raise _Refused(Obstacle.TRUNCATED, reason)
         if not letter.is_read:
-            raise _Refused(
-                Obstacle.NOT_LOADED_YET,
-                "the loader has not passed the failed record yet: wait for it",
-            )
+            reason = "the loader has not passed the failed record yet: wait for it"
+            raise _Refused(Obstacle.NOT_LOADED_YET, reason)
         if letter.attempt >= self._max_attempts and not self._force:
-            raise _Refused(
-                Obstacle.TOO_MANY_ATTEMPTS,
-                f"replayed {letter.attempt} times; the limit is {self._max_attempts} attempts",
-            )
+            reason = f"replayed {letter.attempt} times; the limit is {self._max_attempts} attempts"
+            raise _Refused(Obstacle.TOO_MANY_ATTEMPTS, reason)
         value = letter.value
         if target.stream is not None and value is not None:
             value = self._repaired(value, target.stream)
-        rejection = target.check(value)
-        if rejection is not None:
-            raise _Refused(rejection.code.value, rejection.message)
-        headers = [*letter.original_headers, *_own_headers(letter)]
+        decoded = target.check(value)
+        if isinstance(decoded, Rejection):
+            raise _Refused(decoded.code.value, decoded.message)
+        headers = [
+            *letter.original_headers,
+            (ORIGIN_HEADER, letter.identity.encode()),
+            (ATTEMPT_HEADER, str(min(letter.attempt + 1, _HIGHEST_ATTEMPT)).encode()),
+        ]
         if _size(letter.key, value, headers) > target.max_bytes:
             raise _Refused(Obstacle.TOO_LARGE, f"the topic takes {target.max_bytes} bytes")
         return OutRecord(letter.id.topic, letter.key, value, headers)
@@ -215,9 +154,8 @@ class Planner:
                 after = json.dumps(document)
             except Exception as error:  # noqa: BLE001 (a user's function; fails only this dead letter)
                 # The error's message could quote the value.
-                raise _Refused(
-                    Obstacle.REPAIR_FAILED, f"{repair.name} raised {type(error).__name__}"
-                ) from None
+                reason = f"{repair.name} raised {type(error).__name__}"
+                raise _Refused(Obstacle.REPAIR_FAILED, reason) from None
             if not isinstance(document, dict):
                 raise _Refused(
                     Obstacle.REPAIR_FAILED,
@@ -234,13 +172,17 @@ def _encoded(document: dict[str, Any]) -> bytes:
         return json.dumps(document).encode()
 
 
-def _own_headers(letter: DeadLetter) -> Headers:
-    attempt = min(letter.attempt + 1, _HIGHEST_ATTEMPT)
-    return [(ORIGIN_HEADER, letter.identity.encode()), (ATTEMPT_HEADER, str(attempt).encode())]
+def _derived_targets(stream: Stream) -> dict[str, _Target]:
+    counts, notes = stream.analytics_topic, stream.notifications_topic
+    return {
+        counts: _Target(lambda value: window_count_line(_record(counts, value), stream.topic)),
+        notes: _Target(lambda value: notification_line(_record(notes, value))),
+    }
 
 
-def _rejection(decoded: Any) -> Rejection | None:
-    return decoded if isinstance(decoded, Rejection) else None
+def _record(topic: str, value: bytes | None) -> Record:
+    """A value as a record, for checks that take records. Its position does not matter."""
+    return cast("Record", Message(topic=topic, partition=0, offset=0, value=value))
 
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
@@ -251,11 +193,7 @@ def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
 
 
 def make_planner(settings: Settings, streams: Sequence[Stream], options: ReplayOptions) -> Planner:
-    """A planner with the repairs named in the options.
-
-    Raises:
-        UsageError: a repair is unknown.
-    """
+    """A planner with the repairs named in the options; UsageError if one is unknown."""
     return Planner(
         streams,
         hasher_for(settings, streams),
@@ -265,31 +203,14 @@ def make_planner(settings: Settings, streams: Sequence[Stream], options: ReplayO
     )
 
 
-def eligible(selection: Selection, options: ReplayOptions) -> Selection:
-    """The selection limited to what a replay may send: open dead letters, and quarantined ones with
-    `force`.
-
-    Raises:
-        UsageError: `force` without ids.
-    """
-    if options.force and not selection.ids:
-        raise UsageError("force replays quarantined dead letters, which must be named by id")
-    return replace(selection, statuses=eligible_statuses(options))
-
-
 def eligible_statuses(options: ReplayOptions) -> tuple[Status, ...]:
     """The statuses of dead letters that a replay may send."""
     return (Status.OPEN, Status.QUARANTINED) if options.force else (Status.OPEN,)
 
 
 def left_out(connection: Connection, selection: Selection) -> dict[str, int]:
-    """How many of the dead letters named by id are not eligible now, by status.
-
-    Raises:
-        UsageError: an id is unknown.
-    """
-    if not selection.ids:
-        return {}
+    """How many of the dead letters named by id are not eligible now, by status; UsageError if an id is
+    unknown."""
     known = select.statuses_of(connection, selection.ids)
     missing = [str(id_) for id_ in selection.ids if id_ not in known]
     if missing:
@@ -313,11 +234,13 @@ def plan(
     The plan is made from one snapshot, in one transaction. Expired plans are removed.
 
     Raises:
-        UsageError: a repair or an id is unknown.
+        UsageError: a repair or an id is unknown, or `force` comes without ids.
         Unavailable: the database does not answer.
     """
     planner = make_planner(settings, streams, options)
-    selection = eligible(selection, options)
+    if options.force and not selection.ids:
+        raise UsageError("force replays quarantined dead letters, which must be named by id")
+    selection = replace(selection, statuses=eligible_statuses(options))
     report = ReplayReport(dry_run=True)
     with session(settings, "replay-plan") as connection:
         plan_store.remove_old(connection)
@@ -336,8 +259,8 @@ def plan(
                 )
                 outcomes = list(map(planner.judge, letters))
                 planned = [
-                    PlannedDeadLetter(planned.letter.id, planned.record is not None)
-                    for planned in outcomes
+                    PlannedDeadLetter(outcome.letter.id, outcome.record is not None)
+                    for outcome in outcomes
                 ]
                 plan_store.add(connection, report.plan_id, planned)
                 _tally(report, outcomes)
@@ -345,7 +268,7 @@ def plan(
 
 
 def redacted(settings: Settings, streams: Sequence[Stream], name: str) -> str:
-    """A name as it may be stored: addresses are hashed."""
+    """With addresses hashed, as it may be stored."""
     return hasher_for(settings, streams).redact(name.encode()).decode()
 
 

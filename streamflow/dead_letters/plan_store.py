@@ -1,33 +1,29 @@
 """Saved replay plans: the dead letters of each plan, and which of them would pass."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from psycopg.types.json import Jsonb
 
-from streamflow.dead_letters.select import PAGE, arrays, within_page
+from streamflow.dead_letters.select import BEFORE_ALL, PAGE, arrays, within_page
+from streamflow.errors import UsageError
 from streamflow.postgres.connections import Connection
 from streamflow.records import Origin
 
 KEPT: Final = timedelta(days=7)  # a plan can be applied for so long
-_REMOVED: Final = timedelta(
-    days=8
-)  # later than that, so that no plan is removed while it is looked up
+_REMOVED: Final = timedelta(days=8)  # later, so that no plan is removed while it is looked up
 
 
 class ReplayPlan(NamedTuple):
-    """A plan, without its dead letters."""
+    """Without its dead letters."""
 
     id: int
     selection: dict[str, Any]
     options: dict[str, Any]
-    created_at: datetime
 
 
 class PlannedDeadLetter(NamedTuple):
-    """A dead letter of a plan, and whether it would pass."""
-
     id: Origin
     passes: bool
 
@@ -41,17 +37,15 @@ def create(
 ) -> int:
     """Saves a new plan and returns its id. Add its dead letters in the same transaction, so that no
     one sees part of a plan."""
-    row = connection.execute(
+    [(plan_id,)] = connection.execute(
         "INSERT INTO replay_plans (requested_by, selection, options) VALUES (%s, %s, %s)"
         " RETURNING id",
         [requested_by, Jsonb(dict(selection)), Jsonb(dict(options))],
-    ).fetchone()
-    assert row is not None  # noqa: S101 (RETURNING of one row)
-    return int(row[0])
+    )
+    return int(plan_id)
 
 
 def add(connection: Connection, plan_id: int, letters: Sequence[PlannedDeadLetter]) -> None:
-    """Adds dead letters to a plan."""
     connection.execute(
         "INSERT INTO replay_plan_letters (plan_id, source_topic, source_partition, source_offset,"
         " passes) SELECT %(plan_id)s, * FROM unnest(%(topics)s::text[], %(partitions)s::int[],"
@@ -61,22 +55,24 @@ def add(connection: Connection, plan_id: int, letters: Sequence[PlannedDeadLette
     )
 
 
-def find(connection: Connection, plan_id: int) -> ReplayPlan | None:
-    """The plan; None if it does not exist or has expired."""
+def find(connection: Connection, plan_id: int) -> ReplayPlan:
+    """The plan; UsageError if it does not exist or has expired."""
     row = connection.execute(
-        "SELECT id, selection, options, created_at FROM replay_plans"
-        " WHERE id = %s AND created_at > now() - %s",
+        "SELECT id, selection, options FROM replay_plans WHERE id = %s AND created_at > now() - %s",
         [plan_id, KEPT],
     ).fetchone()
-    return None if row is None else ReplayPlan(*row)
+    if row is None:
+        raise UsageError(
+            f"there is no plan {plan_id}, or it is older than {KEPT.days} days: make a new one with "
+            "`streamflow dlq replay`"
+        )
+    return ReplayPlan(*row)
 
 
 def size(connection: Connection, plan_id: int) -> int:
-    """How many dead letters a plan has."""
-    row = connection.execute(
-        "SELECT count(*) FROM replay_plan_letters WHERE plan_id = %s", [plan_id]
-    ).fetchone()
-    return int(row[0]) if row else 0
+    query = "SELECT count(*) FROM replay_plan_letters WHERE plan_id = %s"
+    [(number,)] = connection.execute(query, [plan_id])
+    return int(number)
 
 
 _PAGE: Final = """
@@ -95,11 +91,9 @@ SELECT planned.source_topic, planned.source_partition, planned.source_offset, pa
 def pages(connection: Connection, plan_id: int) -> Iterator[list[PlannedDeadLetter]]:
     """The dead letters of a plan in the order of their primary key, page by page, including those that
     are gone by now."""
-    after = Origin("", -1, -1)
+    after = BEFORE_ALL
     while True:
-        rows = connection.execute(
-            _PAGE, after._asdict() | {"plan_id": plan_id, "most": PAGE}
-        ).fetchall()
+        rows = connection.execute(_PAGE, after._asdict() | {"plan_id": plan_id, "most": PAGE})
         page = within_page((PlannedDeadLetter(Origin(*row[:3]), row[3]), row[4]) for row in rows)
         if not page:
             return

@@ -12,21 +12,17 @@ from streamflow.kafka.transactions import Publisher
 from streamflow.postgres.connections import Connection, session
 from streamflow.settings import Settings
 
-KILLED: Final = "its process ended before it did"
 _RELEASE: Final = 5.0  # seconds until the database has noticed that a connection was closed
 _POLL: Final = 0.05  # seconds
 
 
 def recover(settings: Settings, connection: Connection) -> list[int]:
-    """Ends each replay that is recorded as running but whose process is gone.
+    """Ends each replay that is recorded as running but whose process is gone; returns their ids.
 
     1. take its lock, which its connection would hold if it were alive;
     2. fence its producer: Kafka commits or aborts its open transaction;
     3. look up which of its records are in the topic;
     4. in one transaction: those are sent; the other dead letters are open again.
-
-    Returns:
-        The ids of the replays that were ended.
 
     Raises:
         Unavailable: broker or database does not answer; nothing wrong was recorded.
@@ -35,26 +31,10 @@ def recover(settings: Settings, connection: Connection) -> list[int]:
     for replay in store.running(connection):
         if store.try_lock(connection, replay.id):
             try:
-                _end(settings, connection, replay, KILLED)
+                _end(settings, connection, replay, "its process ended before it did")
                 ended.append(replay.id)
             finally:
                 store.unlock(connection, replay.id)
-    return ended
-
-
-def recover_before_plan(settings: Settings) -> list[int]:
-    """Recovers killed replays on its own connection, so that a plan sees the true status of their dead
-    letters.
-
-    Returns:
-        The ids of the replays that were ended.
-
-    Raises:
-        Unavailable: broker or database does not answer.
-    """
-    with session(settings, "replay-recovery") as connection:
-        ended = recover(settings, connection)
-        store.settle(connection)
     return ended
 
 

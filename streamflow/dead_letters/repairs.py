@@ -11,6 +11,7 @@ Add your own in a module that ``STREAMFLOW_REPAIRS`` names (comma-separated)::
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from streamflow.errors import ConfigurationError, UsageError
@@ -40,11 +41,7 @@ class Repair:
 
 def repair(name: str, help_line: str) -> Callable[[RepairFunction], Repair]:
     """Declares a function of (document, stream, hasher) that returns a document as a repair."""
-
-    def decorate(function: RepairFunction) -> Repair:
-        return Repair(name, help_line, function)
-
-    return decorate
+    return partial(Repair, name, help_line)
 
 
 def known_repairs(settings: Settings) -> dict[str, Repair]:
@@ -53,7 +50,7 @@ def known_repairs(settings: Settings) -> dict[str, Repair]:
     Raises:
         ConfigurationError: a module cannot be imported or has no repairs, or two have the same name.
     """
-    found: dict[str, Repair] = {}
+    known: dict[str, Repair] = {}
     for module in (_BUILT_IN, *settings.repairs):
         repairs = _repairs_in(module)
         if not repairs:
@@ -61,12 +58,12 @@ def known_repairs(settings: Settings) -> dict[str, Repair]:
                 f"module {module} of STREAMFLOW_REPAIRS has no repair: decorate a function with "
                 "@repair(name, help) of streamflow.dead_letters.repairs"
             )
-        for each in repairs:
-            if found.setdefault(each.name, each) is not each:
+        for repair_ in repairs:
+            if known.setdefault(repair_.name, repair_) is not repair_:
                 raise ConfigurationError(
-                    f"two repairs have the name {each.name}: rename the one in {module}"
+                    f"two repairs have the name {repair_.name}: rename the one in {module}"
                 )
-    return found
+    return known
 
 
 def _repairs_in(module: str) -> list[Repair]:
@@ -76,19 +73,14 @@ def _repairs_in(module: str) -> list[Repair]:
         raise ConfigurationError(
             f"module {module} of STREAMFLOW_REPAIRS cannot be imported ({error})"
         ) from error
-    return [each for each in members if isinstance(each, Repair)]
+    return [member for member in members if isinstance(member, Repair)]
 
 
 def choose(settings: Settings, names: Sequence[str]) -> tuple[Repair, ...]:
-    """The repairs of these names, in that order.
-
-    Raises:
-        UsageError: a name is unknown.
-        ConfigurationError: as `known_repairs`.
-    """
+    """The repairs of these names, in that order; UsageError if one is unknown."""
     known = known_repairs(settings)
     unknown = [name for name in names if name not in known]
     if unknown:
-        listed = "; ".join(f"{each.name} ({each.help})" for each in known.values())
+        listed = "; ".join(f"{name} ({known[name].help})" for name in known)
         raise UsageError(f"there is no repair {', '.join(unknown)}: choose from {listed}")
     return tuple(known[name] for name in names)

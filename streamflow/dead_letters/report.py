@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
-from streamflow.dead_letters.store import Outcome
+from streamflow.dead_letters.store import Outcome, Sample
 from streamflow.errors import UsageError
 
 PASSED = frozenset({Outcome.PASSES, Outcome.STORED, Outcome.DUPLICATE})
@@ -56,26 +56,11 @@ class ReplayOptions:
         return cls(**{**saved, "repairs": tuple(saved["repairs"])})
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {**asdict(self), "repairs": list(self.repairs)}
 
 
-class Sample(NamedTuple):
-    """A dead letter that does not pass, and the reason."""
-
-    id: str
-    error_code: str
-    reason: str
-    message: str
-
-
 class CodeCounts(NamedTuple):
-    """The dead letters of one error code, counted.
-
-    Attributes:
-        pending: sent, but not yet stored.
-        reasons: why dead letters failed or were quarantined, by code.
-    """
+    """The dead letters of one error code; `reasons` why they failed or were quarantined, by code."""
 
     error_code: str
     selected: int
@@ -92,7 +77,6 @@ class ReplayReport:
 
     Attributes:
         dry_run: whether it is a plan.
-        plan_id: of the plan, made or applied.
         replay_id: None for a plan.
         state: planned; finished, or stopped before all were sent.
         note: why it was stopped, and what to do.
@@ -100,7 +84,6 @@ class ReplayReport:
         skipped: dead letters that were left out, by reason: in a plan those named by id that cannot be
             replayed, by status; in a replay those of the plan that have changed since.
         tally: number of dead letters by error code, outcome, and reason.
-        samples: some of those that do not pass.
     """
 
     dry_run: bool
@@ -113,14 +96,11 @@ class ReplayReport:
     tally: Counter[tuple[str, Outcome, str]] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
 
-    def number(self, outcomes: Iterable[Outcome]) -> int:
-        """How many dead letters have one of these outcomes."""
-        wanted = set(outcomes)
-        return sum(number for (_, outcome, _), number in self.tally.items() if outcome in wanted)
+    def number(self, outcomes: Collection[Outcome]) -> int:
+        return sum(number for (_, outcome, _), number in self.tally.items() if outcome in outcomes)
 
     @property
     def selected(self) -> int:
-        """How many dead letters were checked."""
         return self.tally.total()
 
     @property
@@ -135,17 +115,15 @@ class ReplayReport:
 
     @property
     def sent(self) -> int:
-        """Those that were sent."""
         return self.number(SENT)
 
     @property
     def quarantined(self) -> int:
-        """Those at the limit of attempts."""
         return self.number({Outcome.QUARANTINED})
 
     @property
     def pending(self) -> int:
-        """Those that were sent and have no outcome yet."""
+        """Those that were sent and are not loaded yet."""
         return self.number({Outcome.SENT})
 
     @property
@@ -154,13 +132,12 @@ class ReplayReport:
         return self.state in ("planned", "finished") and self.passed == self.selected
 
     def lines(self) -> list[CodeCounts]:
-        """The numbers by error code."""
         lines = []
         for code in sorted({code for code, _, _ in self.tally}):
             tally = Counter({key: number for key, number in self.tally.items() if key[0] == code})
             own = ReplayReport(dry_run=self.dry_run, tally=tally)
-            reasons: Counter[str] = Counter()
-            for (_, _, reason), number in own.tally.items():
+            reasons = Counter[str]()
+            for (_, _, reason), number in tally.items():
                 if reason:
                     reasons[reason] += number
             counts = (own.selected, own.passed, own.failed, own.quarantined, own.pending)
@@ -168,7 +145,6 @@ class ReplayReport:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {
             **{name: getattr(self, name) for name in _FIGURES},
             "codes": [line._asdict() for line in self.lines()],
@@ -190,8 +166,8 @@ class ReplayReport:
                 f"of {self.selected:,} dead letters {self.sent:,} sent, {self.passed:,} stored, "
                 f"{self.number({Outcome.REJECTED}):,} rejected again"
             )
-            if self.number({Outcome.FAILS}):
-                text += f", {self.number({Outcome.FAILS}):,} not sent because they would fail"
+            if failing := self.number({Outcome.FAILS}):
+                text += f", {failing:,} not sent because they would fail"
             if self.quarantined:
                 text += f", {self.quarantined:,} quarantined"
             if self.pending:

@@ -20,18 +20,20 @@ from streamflow.records import OWN_HEADER_PREFIXES, Headers, Origin
 T = TypeVar("T")
 
 PAGE: Final = 500  # dead letters
+BEFORE_ALL: Final = Origin("", -1, -1)  # in the order of the primary key
 _PAGE_BYTES: Final = 32 * 1024 * 1024  # of values; a larger one is a page of its own
 _START: Final = 200  # bytes of a value that a list shows
 _WHOLE: Final = 2**30  # bytes: PostgreSQL stores no larger value
-# The fields of a dead letter that are taken as the database gives them, in that order.
-_PLAIN: Final = (
-    "error_code", "stage", "group_name", "exception", "message", "attempt", "redacted", "status",
-    "failed_at", "appended_at", "loaded_at", "is_read", "key", "value", "size",
-)  # fmt: skip
+_AMONG_IDS: Final = (
+    "(source_topic, source_partition, source_offset) IN (SELECT * FROM"
+    " unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))"
+)
+# As two indexes have it.
+_FAILED: Final = "coalesce(failed_at, appended_at, loaded_at)"
 
 
 class Status(StrEnum):
-    """Where a dead letter is in its life."""
+    """Of a dead letter; the package's docstring explains them."""
 
     OPEN = "open"
     REPLAYING = "replaying"
@@ -45,7 +47,6 @@ class Selection:
     """Which dead letters; all filters that are set must match.
 
     Attributes:
-        codes: error codes.
         since: failed at or after this time (appended, where a dead letter does not say when it failed).
         until: failed before this time.
         ids: positions of the records that failed.
@@ -81,7 +82,7 @@ class Selection:
         return {name: value for name, value in filters.items() if value not in (None, [])}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A dead letter in full. Its addresses were hashed before it was written.
 
@@ -95,13 +96,13 @@ class DeadLetter:
         is_read: whether the loader has passed the failed record.
         value: at most as many bytes as were asked for.
         size: of the whole value in bytes; None where there is no value.
-        headers: all of them, in order.
     """
 
     id: Origin
     origin: Origin
     identity: Origin
     record: Origin
+    status: Status
     error_code: str
     stage: str
     group_name: str
@@ -109,7 +110,6 @@ class DeadLetter:
     message: str
     attempt: int
     redacted: bool
-    status: Status
     failed_at: datetime | None
     appended_at: datetime | None
     loaded_at: datetime
@@ -121,12 +121,12 @@ class DeadLetter:
 
     @property
     def original_headers(self) -> Headers:
-        """The headers that the record came with, without StreamFlow's own."""
+        """Those that the record came with, without StreamFlow's own."""
         return [header for header in self.headers if not header[0].startswith(OWN_HEADER_PREFIXES)]
 
     @property
     def truncated(self) -> Truncated | None:
-        """What was cut of the record, if it was too large."""
+        """What was cut off a record that was too large."""
         return truncation_of(self.headers)
 
 
@@ -154,13 +154,8 @@ def count(connection: Connection, selection: Selection) -> int:
 def counts(
     connection: Connection, selection: Selection, most: int | None = None
 ) -> dict[Status, int]:
-    """How many dead letters of each status match, whatever the limit.
-
-    Args:
-        connection: to the database.
-        selection: of dead letters.
-        most: stop counting there, to bound the cost of a large table.
-    """
+    """How many dead letters of each status match, whatever the limit. Counts no more than `most`, to
+    bound the cost of a large table."""
     where, values = _conditions(selection)
     query = sql.SQL(
         "SELECT status, count(*) FROM (SELECT status FROM dead_letters WHERE {} LIMIT %(most)s)"
@@ -173,23 +168,17 @@ def counts(
 def pages(connection: Connection, selection: Selection) -> Iterator[list[Origin]]:
     """The ids of the dead letters that match, in the order of the primary key, page by page."""
     where, values = _conditions(selection)
-    after: Origin | None = None
+    query = sql.SQL(
+        "SELECT source_topic, source_partition, source_offset, coalesce(octet_length(value), 0)"
+        " FROM dead_letters WHERE {} AND (source_partition, source_offset, source_topic)"
+        " > (%(partition)s::int, %(offset)s::bigint, %(topic)s::text)"
+        " ORDER BY source_partition, source_offset, source_topic LIMIT %(most)s"
+    ).format(where)
+    after = BEFORE_ALL
     left = selection.limit
     while left is None or left > 0:
-        behind = sql.SQL("")
-        if after is not None:
-            behind = sql.SQL(
-                " AND (source_partition, source_offset, source_topic)"
-                " > (%(after_partition)s, %(after_offset)s, %(after_topic)s)"
-            )
-            values |= {f"after_{name}": part for name, part in after._asdict().items()}
-        query = sql.SQL(
-            "SELECT source_topic, source_partition, source_offset,"
-            " coalesce(octet_length(value), 0) FROM dead_letters WHERE {}{}"
-            " ORDER BY source_partition, source_offset, source_topic LIMIT %(most)s"
-        ).format(where, behind)
-        values["most"] = PAGE if left is None else min(PAGE, left)
-        rows = connection.execute(query, values).fetchall()
+        most = PAGE if left is None else min(PAGE, left)
+        rows = connection.execute(query, values | after._asdict() | {"most": most})
         page = within_page((Origin(*row[:3]), row[3]) for row in rows)
         if not page:
             return
@@ -210,28 +199,26 @@ def within_page(rows: Iterable[tuple[T, int]]) -> list[T]:
     return page
 
 
-# Only the database knows whether a claimed origin is one: then a dead letter has it as its id.
+# Columns as the fields of `DeadLetter` from `status` on. Only the database knows whether a claimed origin
+# is one: then a dead letter has it as its id.
 _DEAD_LETTERS: Final = """
 SELECT letter.source_topic, letter.source_partition, letter.source_offset,
        letter.origin_topic, letter.origin_partition, letter.origin_offset,
        letter.record_topic, letter.record_partition, letter.record_offset,
        EXISTS (SELECT FROM dead_letters AS first
-                WHERE first.source_partition = letter.origin_partition
-                  AND first.source_offset = letter.origin_offset
-                  AND first.source_topic = letter.origin_topic),
-       letter.error_code, letter.stage, letter.group_name, letter.exception, letter.message,
-       letter.attempt, letter.redacted, letter.status, letter.failed_at, letter.appended_at,
+                WHERE (first.source_topic, first.source_partition, first.source_offset)
+                    = (letter.origin_topic, letter.origin_partition, letter.origin_offset)),
+       letter.status, letter.error_code, letter.stage, letter.group_name, letter.exception,
+       letter.message, letter.attempt, letter.redacted, letter.failed_at, letter.appended_at,
        letter.loaded_at,
        EXISTS (SELECT FROM loader_positions AS reached
-                WHERE reached.group_name = %(group)s AND reached.topic = letter.source_topic
-                  AND reached.partition = letter.source_partition
+                WHERE (reached.group_name, reached.topic, reached.partition)
+                    = (%(group)s, letter.source_topic, letter.source_partition)
                   AND reached.next_offset > letter.source_offset),
        letter.key, substring(letter.value FOR %(most_bytes)s), octet_length(letter.value),
        letter.headers
   FROM dead_letters AS letter
- WHERE (source_topic, source_partition, source_offset) IN
-       (SELECT * FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))
-   AND status = ANY(%(statuses)s)
+ WHERE {} AND status = ANY(%(statuses)s)
  ORDER BY source_partition, source_offset, source_topic
 """
 
@@ -251,42 +238,33 @@ def read(
         connection: in a transaction, if `lock`.
         ids: of the dead letters.
         group: of the loader.
-        statuses: others are left out.
+        statuses: any of these.
         lock: until the end of the transaction; skips rows that another transaction has locked.
-        most_bytes: of each value.
+        most_bytes: of a value.
     """
     values = arrays(ids) | {
         "group": group,
         "statuses": [status.value for status in statuses],
         "most_bytes": most_bytes,
     }
-    query = sql.SQL(_DEAD_LETTERS) + sql.SQL(" FOR UPDATE OF letter SKIP LOCKED" if lock else "")
+    query = sql.SQL(_DEAD_LETTERS).format(sql.SQL(_AMONG_IDS))
+    query += sql.SQL(" FOR UPDATE OF letter SKIP LOCKED" if lock else "")
     return [_dead_letter(row) for row in connection.execute(query, values)]
 
 
 def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
     id_, origin, record = Origin(*row[:3]), Origin(*row[3:6]), Origin(*row[6:9])
-    is_known, *plain, headers = row[9:]
-    fields = dict(zip(_PLAIN, plain, strict=True))
-    return DeadLetter(
-        id=id_,
-        origin=origin,
-        identity=origin if is_known else id_,
-        record=record,
-        headers=[(name, None if held is None else b64decode(held)) for name, held in headers],
-        **fields | {"status": Status(fields["status"])},
-    )
+    is_known, status, *fields, encoded = row[9:]
+    fields.append([(name, None if value is None else b64decode(value)) for name, value in encoded])
+    return DeadLetter(id_, origin, origin if is_known else id_, record, Status(status), *fields)
 
 
 def statuses_of(connection: Connection, ids: Sequence[Origin]) -> dict[Origin, Status]:
-    """The status of each of these dead letters; unknown ids are left out."""
-    rows = connection.execute(
-        "SELECT source_topic, source_partition, source_offset, status FROM dead_letters"
-        " WHERE (source_topic, source_partition, source_offset) IN (SELECT * FROM"
-        " unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))",
-        arrays(ids),
-    )
-    return {Origin(*row[:3]): Status(row[3]) for row in rows}
+    """Unknown ids are left out."""
+    query = sql.SQL(
+        "SELECT source_topic, source_partition, source_offset, status FROM dead_letters WHERE {}"
+    ).format(sql.SQL(_AMONG_IDS))
+    return {Origin(*row[:3]): Status(row[3]) for row in connection.execute(query, arrays(ids))}
 
 
 def summaries(connection: Connection, selection: Selection) -> list[DeadLetterSummary]:
@@ -312,46 +290,29 @@ def arrays(ids: Sequence[Origin]) -> dict[str, Any]:
     }
 
 
-# As two indexes have it.
-_FAILED: Final = "coalesce(failed_at, appended_at, loaded_at)"
-
-
 def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
-    """The WHERE of a selection, and its parameters."""
-    conditions: list[sql.Composable] = [sql.SQL("true")]
-    values: dict[str, Any] = {}
-    if len(selection.statuses) == 1:  # an equation lets the index give the order as well
-        conditions.append(sql.SQL("status = %(status)s"))
-        values["status"] = selection.statuses[0].value
-    elif selection.statuses:
-        conditions.append(sql.SQL("status = ANY(%(statuses)s)"))
-        values["statuses"] = [status.value for status in selection.statuses]
-    if selection.codes:
-        conditions.append(sql.SQL("error_code = ANY(%(codes)s)"))
-        values["codes"] = list(selection.codes)
-    if selection.since is not None:
-        conditions.append(sql.SQL(_FAILED) + sql.SQL(" >= %(since)s"))
-        values["since"] = selection.since
-    if selection.until is not None:
-        conditions.append(sql.SQL(_FAILED) + sql.SQL(" < %(until)s"))
-        values["until"] = selection.until
-    if selection.ids:
-        conditions.append(
-            sql.SQL(
-                "(source_topic, source_partition, source_offset) IN (SELECT * FROM"
-                " unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))"
-            )
-        )
-        values |= arrays(selection.ids)
-    if selection.text is not None:
-        conditions.append(
-            sql.SQL(
-                "(position(%(text)s IN value) > 0"
-                " OR position(%(text)s IN convert_to(message, 'UTF8')) > 0)"
-            )
-        )
-        values["text"] = selection.text.encode()
-    if selection.loaded_until is not None:
-        conditions.append(sql.SQL("loaded_at <= %(loaded_until)s"))
-        values["loaded_until"] = selection.loaded_until
-    return sql.SQL(" AND ").join(conditions), values
+    """The WHERE clause and its parameters."""
+    statuses = [status.value for status in selection.statuses]
+    filters = {
+        # An equation lets the index give the order as well.
+        "status = %(status)s": len(statuses) == 1,
+        "status = ANY(%(statuses)s)": len(statuses) > 1,
+        "error_code = ANY(%(codes)s)": selection.codes,
+        f"{_FAILED} >= %(since)s": selection.since,
+        f"{_FAILED} < %(until)s": selection.until,
+        _AMONG_IDS: selection.ids,
+        "(position(%(text)s IN value) > 0"
+        " OR position(%(text)s IN convert_to(message, 'UTF8')) > 0)": selection.text is not None,
+        "loaded_at <= %(loaded_until)s": selection.loaded_until,
+    }
+    values = arrays(selection.ids) | {
+        "status": statuses[0] if statuses else None,
+        "statuses": statuses,
+        "codes": list(selection.codes),
+        "since": selection.since,
+        "until": selection.until,
+        "text": (selection.text or "").encode(),
+        "loaded_until": selection.loaded_until,
+    }
+    conditions = ["true", *(condition for condition, is_set in filters.items() if is_set)]
+    return sql.SQL(" AND ").join(map(sql.SQL, conditions)), values

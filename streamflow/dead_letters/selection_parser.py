@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -28,19 +29,14 @@ def make_selection(
     limit: int | None = None,
     now: datetime | None = None,
 ) -> Selection:
-    """A selection from texts.
+    """Parses the fields of a `Selection`.
 
     Args:
         hasher: values are redacted, so an address in `text` is searched by its hash, and the selection,
             which is stored, holds no address.
-        codes: error codes.
-        since: a time (ISO 8601, UTC by default) or an age: 90s, 15m, 2h, 7d.
-        until: the same.
+        since: a time (ISO 8601, UTC by default) or an age: 90s, 15m, 2h, 7d; `until` and
+            `loaded_until` likewise.
         ids: as ``topic/partition/offset`` of the failed record.
-        text: contained in the value or in the message, case-sensitive; not in headers.
-        statuses: of the dead letters; any when empty.
-        loaded_until: loaded at or before this time; written as `since`.
-        limit: at most so many.
         now: the time that an age is relative to; the present by default.
 
     Raises:
@@ -60,7 +56,7 @@ def make_selection(
         since=None if since is None else parse_time(since, now),
         until=None if until is None else parse_time(until, now),
         ids=tuple(map(parse_id, ids)),
-        text=None if not text else hasher.redact(_encoded(text)).decode(),
+        text=hasher.redact(_encoded(text)).decode() if text else None,
         loaded_until=None if loaded_until is None else parse_time(loaded_until, now),
         statuses=tuple(map(Status, statuses)),
         limit=limit,
@@ -72,20 +68,14 @@ def make_selection(
 
 def _encoded(text: str) -> bytes:
     """The text as values hold it; PostgreSQL stores no NUL in a selection."""
-    try:
+    with suppress(UnicodeEncodeError):
         if "\0" not in text:
             return text.encode()
-    except UnicodeEncodeError:
-        pass
     raise UsageError("the text to search for must be valid UTF-8 without NUL characters")
 
 
 def parse_id(text: str) -> Origin:
-    """The id of a dead letter.
-
-    Raises:
-        UsageError: it is not one.
-    """
+    """The id of a dead letter, or UsageError."""
     id_ = Origin.parse(text.encode("utf-8", "replace"))
     if id_ is None:
         raise UsageError(
@@ -96,11 +86,7 @@ def parse_id(text: str) -> Origin:
 
 
 def parse_time(text: str, now: datetime) -> datetime:
-    """A time, given as such or as an age before `now`.
-
-    Raises:
-        UsageError: it is neither.
-    """
+    """A time, given as such or as an age before `now`; UsageError if it is neither."""
     ago = _AGO.fullmatch(text)
     try:
         if ago:

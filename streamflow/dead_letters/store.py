@@ -5,6 +5,7 @@ Kafka is known but not committed, and ``sent`` once it is committed. Then the lo
 ``stored``, ``duplicate`` or ``rejected``. `resolve` ends what a killed replay left in the first two.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -13,16 +14,14 @@ from typing import Final, NamedTuple
 from psycopg.types.json import Jsonb
 
 from streamflow.dead_letters.plan_store import ReplayPlan
-from streamflow.dead_letters.select import Status, arrays
+from streamflow.dead_letters.select import DeadLetter, Status, arrays
 from streamflow.postgres.connections import Connection
-from streamflow.records import Origin
+from streamflow.records import Origin, OutRecord
 
 _LOCKS: Final = 0x5F11  # the first half of the advisory locks' keys
 
 
 class Outcome(StrEnum):
-    """What became of a dead letter in a replay."""
-
     PASSES = "passes"  # in a plan only
     PLANNED = "planned"
     PREPARED = "prepared"
@@ -36,34 +35,30 @@ class Outcome(StrEnum):
 
 
 class RunningReplay(NamedTuple):
-    """A replay whose end is not recorded yet."""
-
     id: int
     transactional_id: str
 
 
-class Claim(NamedTuple):
-    """What a replay is about to do with a dead letter.
+class PlannedOutcome(NamedTuple):
+    """What a replay would do with a dead letter: the record to send, or why there is none."""
 
-    Attributes:
-        status: the present one.
-        attempt: of the record that is sent.
-        outcome: planned, fails or quarantined.
-        code: why it is not sent.
-        message: the same in words.
-    """
-
-    id: Origin
-    status: Status
-    attempt: int
+    letter: DeadLetter
     outcome: Outcome
-    code: str = ""
+    record: OutRecord | None = None
+    reason: str = ""
     message: str = ""
 
 
-class HistoryEntry(NamedTuple):
-    """What one replay did with a dead letter."""
+class Sample(NamedTuple):
+    """A dead letter that does not pass, and why."""
 
+    id: str
+    error_code: str
+    reason: str
+    message: str
+
+
+class HistoryEntry(NamedTuple):
     replay_id: int
     requested_by: str
     outcome: str
@@ -74,23 +69,18 @@ class HistoryEntry(NamedTuple):
 
 
 def begin(
-    connection: Connection,
-    *,
-    transactional_id: str,
-    requested_by: str,
-    plan: ReplayPlan,
+    connection: Connection, *, transactional_id: str, requested_by: str, plan: ReplayPlan
 ) -> RunningReplay:
     """Records that a plan is being applied; the replay stays locked until this connection closes."""
     with connection.transaction():
-        row = connection.execute(
+        [(replay_id,)] = connection.execute(
             "INSERT INTO replays (transactional_id, requested_by, selection, options, plan_id)"
-            " VALUES (%s, %s, %s, %s, %s) RETURNING id, transactional_id",
+            " VALUES (%s, %s, %s, %s, %s) RETURNING id",
             [transactional_id, requested_by, Jsonb(plan.selection), Jsonb(plan.options), plan.id],
-        ).fetchone()
-        assert row is not None  # noqa: S101 (RETURNING of one row)
+        )
         # Before the row is visible: a running replay without its lock counts as killed.
-        connection.execute("SELECT pg_advisory_lock(%s, %s)", [_LOCKS, row[0]])
-    return RunningReplay(*row)
+        connection.execute("SELECT pg_advisory_lock(%s, %s)", [_LOCKS, replay_id])
+    return RunningReplay(replay_id, transactional_id)
 
 
 def finish(connection: Connection, replay_id: int, state: str, note: str) -> None:
@@ -103,7 +93,7 @@ def finish(connection: Connection, replay_id: int, state: str, note: str) -> Non
 
 
 def running(connection: Connection) -> list[RunningReplay]:
-    """The replays whose end is not recorded: those that run, and those that were killed."""
+    """Replays that run, and those that were killed."""
     rows = connection.execute(
         "SELECT id, transactional_id FROM replays WHERE state = 'running' ORDER BY id"
     )
@@ -112,47 +102,43 @@ def running(connection: Connection) -> list[RunningReplay]:
 
 def try_lock(connection: Connection, replay_id: int) -> bool:
     """Locks a replay whose process is gone; False if it still runs or has ended."""
-    row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCKS, replay_id]).fetchone()
-    if not row or not row[0]:
+    [(locked,)] = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCKS, replay_id])
+    if not locked:
         return False
-    still = connection.execute(
-        "SELECT FROM replays WHERE id = %s AND state = 'running'", [replay_id]
-    ).fetchone()
-    if still is None:
-        unlock(connection, replay_id)
-    return still is not None
+    if any(replay.id == replay_id for replay in running(connection)):
+        return True
+    unlock(connection, replay_id)
+    return False
 
 
 def unlock(connection: Connection, replay_id: int) -> None:
-    """Releases the lock of `try_lock`."""
     connection.execute("SELECT pg_advisory_unlock(%s, %s)", [_LOCKS, replay_id])
 
 
-def claim(connection: Connection, replay_id: int, claims: Sequence[Claim]) -> None:
+def claim(connection: Connection, replay_id: int, planned: Sequence[PlannedOutcome]) -> None:
     """Records what will be done with dead letters that this transaction has locked."""
+    rows = []
+    for letter, outcome, record, reason, message in planned:
+        result = (
+            (outcome, letter.attempt) if record is None else (Outcome.PLANNED, letter.attempt + 1)
+        )
+        rows.append((replay_id, *letter.id, letter.status, *result, reason, message))
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO replay_records (replay_id, source_topic, source_partition, source_offset,"
-            " letter_status, attempt, outcome, code, message)"
+            " letter_status, outcome, attempt, code, message)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [(replay_id, *claimed.id, *claimed[1:]) for claimed in claims],
+            rows,
         )
-    for outcome, status in (
-        (Outcome.PLANNED, Status.REPLAYING),
-        (Outcome.QUARANTINED, Status.QUARANTINED),
-    ):
-        _set_status(
-            connection, [claimed.id for claimed in claims if claimed.outcome is outcome], status
-        )
-
-
-def _set_status(connection: Connection, ids: Sequence[Origin], status: Status) -> None:
-    if ids:
-        connection.execute(
-            "UPDATE dead_letters SET status = %s WHERE (source_topic, source_partition,"
-            " source_offset) IN (SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[]))",
-            [status, *arrays(ids).values()],
-        )
+    sent = [letter.id for letter, _, record, *_ in planned if record is not None]
+    quarantined = [letter.id for letter, outcome, *_ in planned if outcome is Outcome.QUARANTINED]
+    for ids, status in ((sent, Status.REPLAYING), (quarantined, Status.QUARANTINED)):
+        if ids:
+            connection.execute(
+                "UPDATE dead_letters SET status = %s WHERE (source_topic, source_partition,"
+                " source_offset) IN (SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[]))",
+                [status, *arrays(ids).values()],
+            )
 
 
 def prepare(
@@ -165,9 +151,8 @@ def prepare(
         " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::text[], %s::int[], %s::bigint[])"
         " AS at (source_topic, source_partition, source_offset, topic, partition, start)"
         " WHERE kept.replay_id = %s AND kept.outcome = 'planned'"
-        " AND kept.source_topic = at.source_topic"
-        " AND kept.source_partition = at.source_partition"
-        " AND kept.source_offset = at.source_offset",
+        " AND (kept.source_topic, kept.source_partition, kept.source_offset)"
+        " = (at.source_topic, at.source_partition, at.source_offset)",
         [*arrays(ids).values(), *arrays(positions).values(), replay_id],
     )
 
@@ -194,14 +179,8 @@ def unconfirmed(connection: Connection, replay_id: int) -> list[Origin | None]:
 def resolve(
     connection: Connection, replay_id: int, committed: Collection[Origin], note: str
 ) -> None:
-    """Ends a killed replay: what Kafka has committed is sent, all else gets its old status back.
-
-    Args:
-        connection: holds the replay's lock.
-        replay_id: of the killed replay.
-        committed: positions of its records that Kafka has committed.
-        note: why it ended.
-    """
+    """Ends a killed replay whose lock the connection holds: the records at positions that Kafka has
+    `committed` are sent, all other dead letters get their old status back. `note` is why it ended."""
     with connection.transaction():
         connection.execute(
             "UPDATE replay_records SET outcome = 'sent', updated_at = now()"
@@ -215,9 +194,9 @@ def resolve(
             " WHERE replay_id = %s AND outcome IN ('planned', 'prepared')"
             " RETURNING source_topic, source_partition, source_offset, letter_status)"
             " UPDATE dead_letters AS letter SET status = letter_status FROM undone"
-            " WHERE letter.source_topic = undone.source_topic"
-            " AND letter.source_partition = undone.source_partition"
-            " AND letter.source_offset = undone.source_offset AND letter.status = 'replaying'",
+            " WHERE (letter.source_topic, letter.source_partition, letter.source_offset)"
+            " = (undone.source_topic, undone.source_partition, undone.source_offset)"
+            " AND letter.status = 'replaying'",
             [replay_id],
         )
         connection.execute(
@@ -236,53 +215,52 @@ WITH waiting AS (
      WHERE outcome = 'sent'
      ORDER BY replay_id, source_partition, source_offset, source_topic
        FOR UPDATE SKIP LOCKED
-), found AS (
+), judged AS (
     SELECT waiting.*, letter.error_code, letter.message,
            CASE WHEN EXISTS (SELECT FROM replayed_events AS event
-                              WHERE event.partition = waiting.partition
-                                AND event."offset" = at AND event.topic = waiting.topic)
-                  OR EXISTS (SELECT FROM window_counts AS count
-                              WHERE count.record_offset = at
-                                AND count.record_partition = waiting.partition
-                                AND count.record_topic = waiting.topic)
-                  OR EXISTS (SELECT FROM notifications AS note
-                              WHERE note.record_partition = waiting.partition
-                                AND note.record_offset = at AND note.record_topic = waiting.topic)
+                              WHERE (event.topic, event.partition, event."offset")
+                                  = (waiting.topic, waiting.partition, at))
+                  OR EXISTS (SELECT FROM window_counts
+                              WHERE (record_topic, record_partition, record_offset)
+                                  = (waiting.topic, waiting.partition, at))
+                  OR EXISTS (SELECT FROM notifications
+                              WHERE (record_topic, record_partition, record_offset)
+                                  = (waiting.topic, waiting.partition, at))
                 THEN 'stored'
                 WHEN EXISTS (SELECT FROM duplicates AS again
-                              WHERE again.partition = waiting.partition
-                                AND again."offset" = at AND again.topic = waiting.topic)
+                              WHERE (again.topic, again.partition, again."offset")
+                                  = (waiting.topic, waiting.partition, at))
                 THEN 'duplicate'
                 WHEN letter.error_code IS NOT NULL THEN 'rejected'
            END AS became
       FROM waiting LEFT JOIN dead_letters AS letter
-        ON letter.source_partition = waiting.partition AND letter.source_offset = at
-       AND letter.source_topic = waiting.topic
+        ON (letter.source_topic, letter.source_partition, letter.source_offset)
+         = (waiting.topic, waiting.partition, at)
 ), settled AS (
     UPDATE replay_records AS kept
        SET outcome = became, updated_at = now(),
            code = CASE became WHEN 'rejected' THEN error_code ELSE '' END,
-           message = CASE became WHEN 'rejected' THEN found.message ELSE '' END
-      FROM found
-     WHERE became IS NOT NULL AND kept.replay_id = found.replay_id
-       AND kept.source_partition = found.source_partition
-       AND kept.source_offset = found.source_offset AND kept.source_topic = found.source_topic
+           message = CASE became WHEN 'rejected' THEN judged.message ELSE '' END
+      FROM judged
+     WHERE became IS NOT NULL AND kept.replay_id = judged.replay_id
+       AND (kept.source_topic, kept.source_partition, kept.source_offset)
+         = (judged.source_topic, judged.source_partition, judged.source_offset)
  RETURNING kept.replay_id, kept.source_topic, kept.source_partition, kept.source_offset,
            kept.topic, kept.partition, kept."offset", kept.outcome
 ), earlier AS (
     UPDATE dead_letters AS letter
        SET status = CASE outcome WHEN 'rejected' THEN 'superseded' ELSE 'replayed' END
       FROM settled
-     WHERE letter.status = 'replaying' AND letter.source_partition = settled.source_partition
-       AND letter.source_offset = settled.source_offset
-       AND letter.source_topic = settled.source_topic
+     WHERE letter.status = 'replaying'
+       AND (letter.source_topic, letter.source_partition, letter.source_offset)
+         = (settled.source_topic, settled.source_partition, settled.source_offset)
 ), given_up AS (
     UPDATE dead_letters AS letter SET status = 'quarantined'
       FROM settled JOIN replays ON replays.id = replay_id
      WHERE outcome = 'rejected' AND letter.status = 'open'
        AND letter.attempt >= (options->>'max_attempts')::int
-       AND letter.source_partition = settled.partition
-       AND letter.source_offset = settled."offset" AND letter.source_topic = settled.topic
+       AND (letter.source_topic, letter.source_partition, letter.source_offset)
+         = (settled.topic, settled.partition, settled."offset")
 )
 SELECT count(*) FROM settled
 """
@@ -295,25 +273,23 @@ def settle(connection: Connection) -> int:
     A dead letter whose replay was rejected is superseded by the new dead letter, which has one attempt
     more and is open or, at the limit of attempts, quarantined. Idempotent; safe to run concurrently.
     """
-    row = connection.execute(_SETTLE).fetchone()
-    return int(row[0]) if row else 0
+    [(number,)] = connection.execute(_SETTLE)
+    return int(number)
 
 
-def outcomes(connection: Connection, replay_id: int) -> list[tuple[str, Outcome, str, int]]:
-    """A replay's dead letters: error code, outcome, reason, number."""
+def tally(connection: Connection, replay_id: int) -> Counter[tuple[str, Outcome, str]]:
+    """A replay's dead letters, counted by error code, outcome and reason."""
     rows = connection.execute(
         "SELECT letter.error_code, kept.outcome, kept.code, count(*) FROM replay_records AS kept"
         " JOIN dead_letters AS letter USING (source_topic, source_partition, source_offset)"
         " WHERE replay_id = %s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
         [replay_id],
     )
-    return [(code, Outcome(outcome), why, number) for code, outcome, why, number in rows]
+    return Counter({(code, Outcome(outcome), why): number for code, outcome, why, number in rows})
 
 
-def samples(
-    connection: Connection, replay_id: int, most: int
-) -> list[tuple[Origin, str, str, str]]:
-    """Some dead letters of each kind that did not pass: id, error code, reason, message."""
+def samples(connection: Connection, replay_id: int, most: int) -> list[Sample]:
+    """At most so many of each kind."""
     rows = connection.execute(
         "SELECT source_topic, source_partition, source_offset, error_code, code, why FROM"
         " (SELECT source_topic, source_partition, source_offset, letter.error_code, kept.code,"
@@ -324,16 +300,13 @@ def samples(
         " WHERE rank <= %s ORDER BY error_code, code, rank",
         [replay_id, most],
     )
-    return [(Origin(*row[:3]), *row[3:]) for row in rows]
+    return [Sample(str(Origin(*row[:3])), *row[3:]) for row in rows]
 
 
 def count(connection: Connection, replay_id: int, outcome: Outcome) -> int:
-    """How many of a replay's records have this outcome now."""
-    row = connection.execute(
-        "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = %s",
-        [replay_id, outcome],
-    ).fetchone()
-    return int(row[0]) if row else 0
+    query = "SELECT count(*) FROM replay_records WHERE replay_id = %s AND outcome = %s"
+    [(number,)] = connection.execute(query, [replay_id, outcome])
+    return int(number)
 
 
 def history(connection: Connection, id_: Origin) -> list[HistoryEntry]:

@@ -28,8 +28,6 @@ _MOST_SAMPLES: Final = 60  # in a window: of samples closer together, the last o
 
 
 class WorkerHealth(StrEnum):
-    """How a worker is, as its consumer group shows."""
-
     UP = "up"
     GONE = "gone"
     STALLED = "stalled"
@@ -37,12 +35,7 @@ class WorkerHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PartitionLag:
-    """How far a group is behind in one partition.
-
-    Attributes:
-        records: in offsets.
-        time: in seconds; None where it is unknown.
-    """
+    """How far a group is behind in one partition; `time` is None where it is unknown."""
 
     position: int
     end: int
@@ -75,7 +68,6 @@ class GroupLag:
 
     @property
     def health(self) -> WorkerHealth:
-        """Whether the group has members, and they move."""
         if self.group.members == 0:
             return WorkerHealth.GONE
         if self.verdict in (LagVerdict.STALL, LagVerdict.STOP, LagVerdict.ERR):
@@ -84,11 +76,7 @@ class GroupLag:
 
 
 class LagHistory:
-    """The samples of a sliding window, and what they say of each group.
-
-    Args:
-        window: seconds that verdicts look back.
-    """
+    """The samples of a sliding window, and what they say of each group."""
 
     def __init__(self, window: float = WINDOW) -> None:
         self._window = window
@@ -96,7 +84,7 @@ class LagHistory:
         self._samples: dict[tuple[str, Partition], deque[PartitionSample]] = {}
 
     def add(self, sample: LagSample, now: float) -> dict[str, GroupLag]:
-        """Takes a sample; returns the lag of each group, by its name."""
+        """Adds a sample; returns the lag of each group, by its name."""
         for partition, (_, end) in sample.bounds.items():
             self._ends.setdefault(partition, EndHistory()).add(now, end)
         lags = {name: self._judge(group, sample, now) for name, group in sample.groups.items()}
@@ -129,8 +117,8 @@ class LagHistory:
                 owned,
                 judge_partition(list(window), shortest=SHORTEST),
             )
-            for seen in window:
-                over_time[seen.time] += seen.lag
+            for past in window:
+                over_time[past.time] += past.lag
         return GroupLag(
             group,
             partitions,
@@ -140,7 +128,6 @@ class LagHistory:
         )
 
     def dump(self) -> str:
-        """All samples as JSON."""
         return json.dumps(
             [
                 [group, topic, partition, list(samples)]
@@ -150,11 +137,7 @@ class LagHistory:
 
     @classmethod
     def load(cls, text: str, window: float = WINDOW) -> Self:
-        """From the JSON of `dump`.
-
-        Raises:
-            ValueError, TypeError: it is something else.
-        """
+        """The inverse of `dump`; ValueError or TypeError if the text is something else."""
         history = cls(window)
         ends: dict[Partition, set[tuple[float, int]]] = {}
         for group, topic, partition, samples in json.loads(text):
@@ -163,8 +146,8 @@ class LagHistory:
             ends.setdefault((topic, partition), set()).update(
                 (sample.time, sample.end) for sample in window_of
             )
-        for place, seen in ends.items():
+        for place, points in ends.items():
             history._ends[place] = EndHistory()
-            for time, end in sorted(seen):
+            for time, end in sorted(points):
                 history._ends[place].add(time, end)
         return history

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -24,7 +25,6 @@ from streamflow.stream import Stream, reads
 
 Bounds = Mapping[Partition, tuple[int, int]]
 
-WORKERS: Final = ("validator", "analytics", "loader", "bridge")
 _TIMEOUT: Final = 5.0  # seconds
 
 
@@ -43,8 +43,6 @@ class ConsumerGroup:
     """A worker's consumer group at one moment.
 
     Attributes:
-        name: as Kafka knows it.
-        topics: what the worker reads.
         state: as Kafka calls it.
         owned: partitions assigned to a member.
         positions: what it would read next, by partition; empty where nothing was ever committed.
@@ -65,8 +63,6 @@ class LagSample:
 
     Attributes:
         bounds: first offset and last stable offset of each partition.
-        groups: by name.
-        brokers: how many there are.
         missing: topics that do not exist.
     """
 
@@ -76,11 +72,9 @@ class LagSample:
     missing: tuple[str, ...]
 
     def end_sum(self, topic: str) -> int:
-        """The sum of a topic's end offsets."""
         return sum(end for (name, _), (_, end) in self.bounds.items() if name == topic)
 
     def lags(self, group: str) -> dict[Partition, int]:
-        """Lag of a group by partition."""
         positions = self.groups[group].positions
         return {
             partition: offsets_behind(position, self.bounds[partition])
@@ -88,21 +82,15 @@ class LagSample:
         }
 
     def lag(self, group: str) -> int | None:
-        """Lag of a group; None where it never committed anything."""
+        """None where the group never committed anything."""
         if self.groups[group].topics and not self.groups[group].positions:
             return None
         return sum(self.lags(group).values())
 
 
 class LagReader:
-    """Measures lag; keeps its clients between measurements. Thread-safe.
-
-    Args:
-        settings: where the broker is.
-        streams: whose topics are read.
-        workers: whose groups are measured.
-        refresh: seconds between two reads of topics and members, which rarely change.
-    """
+    """Measures the lag of the workers' groups; keeps its clients between measurements. Thread-safe.
+    Topics and members, which rarely change, are read again after `refresh` seconds."""
 
     name = "Kafka"
 
@@ -110,11 +98,11 @@ class LagReader:
         self,
         settings: Settings,
         streams: Sequence[Stream],
-        workers: Iterable[str] = WORKERS,
+        workers: Iterable[str] = GROUPS,
         refresh: float = 0.0,
     ) -> None:
         self._settings = settings
-        self._topics = tuple(dict.fromkeys(reads("loader", streams)))
+        self._topics = reads("loader", streams)
         self._workers = {
             settings.group(worker): (worker, frozenset(reads(worker, streams)))
             for worker in workers
@@ -129,11 +117,8 @@ class LagReader:
         self._described_at = float("-inf")
 
     def __call__(self, loader_positions: Mapping[Partition, int] | None = None) -> LagSample:
-        """Measures.
-
-        Args:
-            loader_positions: the loader's positions from the database. Without them, those that it
-                commits to Kafka for display.
+        """Measures. Without the loader's positions from the database, by those that it commits to Kafka
+        for display.
 
         Raises:
             Unavailable: the broker does not answer.
@@ -165,40 +150,26 @@ class LagReader:
         groups = {}
         for name, (worker, topics) in self._workers.items():
             own = {partition: bounds[partition] for partition in bounds if partition[0] in topics}
-            if worker == "loader" and loader_positions is not None:
+            given = loader_positions if worker == "loader" else None
+            positions = self._committed(name, own) if given is None else given
+            # A group that has begun starts its other partitions at the first offset. The bridge does
+            # not: it starts at the end.
+            if given is not None or (positions and worker != "bridge"):
                 positions = {
-                    partition: loader_positions.get(partition, first)
+                    partition: positions.get(partition, first)
                     for partition, (first, _) in own.items()
                 }
-            else:
-                positions = self._committed(name, worker, own)
-            described = self._described[name]
-            groups[name] = ConsumerGroup(
-                name=name,
-                worker=worker,
-                topics=topics,
-                state=described.state,
-                members=described.members,
-                owned=described.owned,
-                positions=positions,
-            )
+            groups[name] = replace(self._described[name], topics=topics, positions=positions)
         present = {topic for topic, _ in self._partitions}
         missing = tuple(topic for topic in self._topics if topic not in present)
         return LagSample(bounds, groups, self._brokers, missing)
 
-    def _committed(self, group: str, worker: str, bounds: Bounds) -> dict[Partition, int]:
+    def _committed(self, group: str, bounds: Bounds) -> Mapping[Partition, int]:
         if group not in self._readers:
             self._readers[group] = offsets.GroupOffsets(self._settings, group)
-        committed = {
+        return {
             partition: offsets.read_position(position)
             for partition, position in self._readers[group].read(bounds).items()
-        }
-        # A group that has begun starts its other partitions at the first offset. The bridge does not:
-        # it starts at the end.
-        if not committed or worker == "bridge":
-            return committed
-        return {
-            partition: committed.get(partition, first) for partition, (first, _) in bounds.items()
         }
 
     def _describe(self, client: AdminClient) -> None:
@@ -245,14 +216,10 @@ def _group_of(name: str, worker: str, future: "Future[Any]") -> ConsumerGroup:
 
 def group_lags(settings: Settings, streams: Sequence[Stream]) -> dict[str, int | None]:
     """Lag of each group, by its name without prefix; None where it is unknown."""
-    reader = LagReader(settings, streams)
-    try:
+    with closing(LagReader(settings, streams)) as reader, suppress(StreamFlowError):
         sample = reader()
-    except StreamFlowError:
-        return {GROUPS[worker]: None for worker in WORKERS}
-    finally:
-        reader.close()
-    return {GROUPS[worker]: sample.lag(settings.group(worker)) for worker in WORKERS}
+        return {name: sample.lag(settings.group(worker)) for worker, name in GROUPS.items()}
+    return dict.fromkeys(GROUPS.values())
 
 
 def loader_positions(connection: Connection, group: str) -> dict[Partition, int]:
@@ -273,6 +240,6 @@ def loader_lags(
     positions = loader_positions(connection, group)
     bounds = offsets.bounds(client, offsets.partitions_of(client, topics))
     return {
-        partition: offsets_behind(positions.get(partition), bounds[partition])
-        for partition in bounds
+        partition: offsets_behind(positions.get(partition), ends)
+        for partition, ends in bounds.items()
     }

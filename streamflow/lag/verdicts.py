@@ -5,10 +5,12 @@ interpolated between the ends that were seen. Verdicts are Burrow's: no threshol
 in a sliding window.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import pairwise
+from operator import itemgetter
 from statistics import correlation, linear_regression
 from typing import Final, NamedTuple
 
@@ -25,8 +27,6 @@ class LagTime(NamedTuple):
 
 
 class EndHistory:
-    """Where a partition ended, and when."""
-
     def __init__(self) -> None:
         self._ends: deque[tuple[float, int]] = deque()
 
@@ -48,18 +48,16 @@ class EndHistory:
         """How long ago the record at `position` was appended; None where nothing is known."""
         if not self._ends:
             return None
-        if position >= self._ends[-1][1]:
+        index = bisect_right(self._ends, position, key=itemgetter(1))
+        if index == len(self._ends):
             return LagTime(0.0, exact=True)
-        before = None
-        for time, end in self._ends:
-            if end > position:
-                if before is None:
-                    return LagTime(max(0.0, now - time), exact=False)
-                span, ends = time - before[0], end - before[1]
-                appended = before[0] + span * (position + 1 - before[1]) / ends
-                return LagTime(max(0.0, now - appended), exact=True)
-            before = (time, end)
-        return None
+        time, end = self._ends[index]
+        if index == 0:
+            return LagTime(max(0.0, now - time), exact=False)
+        time_before, end_before = self._ends[index - 1]
+        share = (position + 1 - end_before) / (end - end_before)
+        appended = time_before + (time - time_before) * share
+        return LagTime(max(0.0, now - appended), exact=True)
 
 
 class LagVerdict(StrEnum):
@@ -87,14 +85,7 @@ TROUBLE: Final = (LagVerdict.STALL, LagVerdict.STOP, LagVerdict.REWIND, LagVerdi
 
 
 class PartitionSample(NamedTuple):
-    """A group's partition at one moment.
-
-    Attributes:
-        time: seconds.
-        position: what the group would read next.
-        end: of the partition.
-        owned: whether it is assigned to a member of the group.
-    """
+    """A group's partition at one moment, in seconds; `owned` if it is assigned to a member."""
 
     time: float
     position: int
@@ -103,7 +94,6 @@ class PartitionSample(NamedTuple):
 
     @property
     def lag(self) -> int:
-        """In offsets."""
         return max(0, self.end - self.position)
 
 
@@ -150,11 +140,7 @@ def judge_partition(window: Sequence[PartitionSample], *, shortest: float) -> La
 def judge_group(partitions: Iterable[LagVerdict]) -> LagVerdict:
     """The verdict on a group: the one kind of trouble its partitions have, or ERR for several."""
     verdicts = set(partitions)
-    trouble = [verdict for verdict in TROUBLE if verdict in verdicts]
+    trouble = verdicts.intersection(TROUBLE)
     if len(trouble) > 1:
         return LagVerdict.ERR
-    if trouble:
-        return trouble[0]
-    if LagVerdict.WARN in verdicts:
-        return LagVerdict.WARN
-    return LagVerdict.OK if LagVerdict.OK in verdicts else LagVerdict.UNKNOWN
+    return max(trouble or verdicts, key=list(LagVerdict).index, default=LagVerdict.UNKNOWN)

@@ -37,8 +37,8 @@ DEFAULT_PORTS = {
 }
 
 GROUPS = {
-    "analytics": "analytics-group",
     "validator": "notification-group",
+    "analytics": "analytics-group",
     "loader": "db-group",
     "bridge": "websocket-bridge",
 }

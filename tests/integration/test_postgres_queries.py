@@ -44,7 +44,7 @@ def accounted(
 ) -> list[tuple[int, Outcome]]:
     table = USER_EVENTS.table if topic == TOPIC else None
     with session(settings, "test") as connection:
-        found = list(accounted_offsets(connection, topic, 0, start, stop, event_table=table))
+        found = list(accounted_offsets(connection, (topic, 0), (start, stop), table))
     return [(offset, outcome) for offset, outcome, _ in found]
 
 

@@ -33,7 +33,6 @@ class UserEvent(Event):
 
 
 def notify(event: UserEvent) -> Notification:
-    """The notification of an event."""
     return Notification(f"User {event.user} {_DONE[event.type]}", event.id, event.user)
 
 

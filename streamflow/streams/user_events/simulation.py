@@ -35,7 +35,6 @@ class Simulation:
     """An endless source of events.
 
     Args:
-        hasher: hashes the users' addresses.
         seed: the same seed gives the same users, types and mistakes; times come from `clock`.
         invalid_ratio: share of records that break the contract.
         clock: returns the time of the next event.
