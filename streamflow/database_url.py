@@ -7,8 +7,9 @@ with it is said without any of it. Pure.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 EXAMPLE: Final = "postgresql://user:password@host:5432/database"
 
@@ -23,6 +24,9 @@ _ODD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 # Fine for libpq, but an end of the host for others.
 _MISREAD = re.compile(r"[#?\[\]\\]")
+# In a query, or in a connection string of the other form, outside quotes.
+_PORT_PARAMETER = re.compile(r"(?:^|[&\s])port\s*=\s*([^&\s]*)")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'")
 _MAX_PORT: Final = 65_535
 
 
@@ -45,6 +49,7 @@ def normalized(given: str) -> str:
     match = _URL.fullmatch(text)
     if match is None:
         if not text or ("=" in text and "://" not in text):
+            _require_ports(_PORT_PARAMETER.findall(_QUOTED.sub("", text)))
             return text
         raise ValueError(f"is no URL: write {EXAMPLE}")
     if not _SCHEME.fullmatch(match["scheme"].lower()):
@@ -56,15 +61,22 @@ def normalized(given: str) -> str:
     parts = _REST.fullmatch(match["rest"])
     if parts is None or "@" in parts["hosts"] + (parts["path"] or ""):
         raise ValueError("holds a / or @ in the password or user: write them as %2F and %40")
-    for host in parts["hosts"].split(","):
-        found = _HOST.fullmatch(host)
-        if found is None or int(found["port"] or 0) > _MAX_PORT:
-            raise ValueError(
-                "has a port that is no number up to 65535; a / in the password is written as %2F"
-            )
-    if any("=" not in each for each in (parts["query"] or "").split("&") if each):
+    hosts = [_HOST.fullmatch(host) for host in parts["hosts"].split(",")]
+    _require_ports("none" if host is None else host["port"] or "" for host in hosts)
+    query = parts["query"] or ""
+    if any("=" not in parameter for parameter in query.split("&") if parameter):
         raise ValueError("has a parameter without = behind the ?")
-    user, hosts = parts["user"], parts["hosts"]
+    _require_ports(map(unquote, _PORT_PARAMETER.findall(query)))
+    user = parts["user"]
     start = "" if user is None else _MISREAD.sub(lambda odd: quote(odd[0]), user) + "@"
-    query = "" if parts["query"] is None else f"?{parts['query']}"
-    return f"postgresql://{start}{hosts}{parts['path'] or ''}{query}"
+    end = "" if parts["query"] is None else f"?{query}"
+    return f"postgresql://{start}{parts['hosts']}{parts['path'] or ''}{end}"
+
+
+def _require_ports(given: Iterable[str]) -> None:
+    """Each text is a port, several with commas between them, or empty for the default."""
+    ports = [port for text in given for port in text.split(",") if port]
+    if not all(re.fullmatch("[0-9]{1,9}", port) and 0 < int(port) <= _MAX_PORT for port in ports):
+        raise ValueError(
+            "has a port that is no number up to 65535; a / in the password is written as %2F"
+        )

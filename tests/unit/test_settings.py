@@ -243,7 +243,9 @@ def test_hosts_are_names(
         ("postgresql://u:a#b?c@h/d", "postgresql://u:a%23b%3Fc@h/d"),
         ("postgresql://u:a%40b%2Fc%25@[::1]:5432,h2:5433/d", None),
         ("postgresql:///d?host=/run/postgresql&user=u", None),
+        ("postgresql://h,h2/d?port=5432,&user=u&password=a%26port%3Ds3cret", None),
         ("host=h dbname=d password=s3cret", None),
+        ("host=h port=5433 dbname=d password='a port=s3cret'", None),
     ],
 )
 def test_a_database_url_is_read_as_libpq_reads_it(given: str, used: str | None) -> None:
@@ -268,6 +270,10 @@ WRONG_URLS = {
     "postgresql://u:s3/c?ret@h/d": "a port that is no number",
     "postgresql://u:p@h:s3cret/d": "a port that is no number",
     "postgresql://u@h/d?password=a&s3cret": "a parameter without =",
+    "postgresql://u@h/d?port=s3cret": "a port that is no number",
+    "postgresql://u@h/d?sslmode=require&port=5432,s3cret": "a port that is no number",
+    "postgresql://u:s3cret@h:0/d": "a port that is no number",
+    "host=h port=s3cret dbname=d": "a port that is no number",
 }
 
 
