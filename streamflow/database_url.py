@@ -1,9 +1,9 @@
-"""The URL of a PostgreSQL database, checked before any client library sees it.
+"""The URL of a PostgreSQL database, checked before any client library sees it. Pure.
 
-libpq, SQLAlchemy and urllib quote what they do not understand in their errors, and what they do not
-understand is often half a password. So a URL is read here first, as libpq reads it
-(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), and what is wrong
-with it is said without any of it. Pure.
+libpq, SQLAlchemy and urllib quote in their errors what they do not understand, which is often half a
+password. So a URL is parsed here first, as libpq parses it
+(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), and the error
+quotes none of it.
 """
 
 import re
@@ -39,11 +39,11 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def normalized(given: str) -> str:
-    """The same URL, as every client reads it; a connection string of libpq's other form
-    (``host=… dbname=…``) as it is.
+    """The same URL, as every client reads it; a connection string of libpq's other form (``host=…
+    dbname=…``) unchanged.
 
     Raises:
-        ValueError: it is none. The text says why, and holds no piece of it.
+        ValueError: it is invalid. The message says why, and quotes none of it.
     """
     text = given.strip()
     match = _URL.fullmatch(text)
@@ -74,7 +74,7 @@ def normalized(given: str) -> str:
 
 
 def _require_ports(given: Iterable[str]) -> None:
-    """Each text is a port, several with commas between them, or empty for the default."""
+    """Each text is a port, several separated by commas, or empty for the default."""
     ports = [port for text in given for port in text.split(",") if port]
     if not all(re.fullmatch("[0-9]{1,9}", port) and 0 < int(port) <= _MAX_PORT for port in ports):
         raise ValueError(
