@@ -2,8 +2,8 @@
 
 libpq, SQLAlchemy and urllib quote in their errors what they do not understand, which is often half a
 password. So a URL is parsed here first, as libpq parses it
-(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), and the error
-quotes none of it.
+(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), and the error quotes
+none of it.
 """
 
 import re

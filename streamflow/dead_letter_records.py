@@ -69,8 +69,7 @@ def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Head
     """What a dead letter keeps of a record, with addresses replaced by their hashes (G7).
 
     A hash is longer than its address, and a compressed record may be larger than its topic's limit. So
-    key
-    and value are cut to the limit of the dead-letter topic, and headers that do not fit are left out.
+    key and value are cut to the limit of the dead-letter topic, and headers that do not fit are left out.
     """
     new_key, new_value = key, value
     kept = size = 0
@@ -119,8 +118,7 @@ def build(
     Addresses in key, value and headers are replaced by their hashes (G7), and what is too large is cut.
     Headers with StreamFlow's own names are replaced, since incoming ones are untrusted. The origin and
     attempt that a source record claims are passed on as claims: readers of the dead letter trust them
-    only
-    if StreamFlow replayed the record.
+    only if StreamFlow replayed the record.
 
     Args:
         record: the rejected one.

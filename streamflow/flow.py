@@ -89,8 +89,8 @@ class Output:
 
 
 class Limit(Protocol):
-    """How many records may be refused. A sink asks before it commits a batch, and before it produces
-    the dead letters of it."""
+    """How many records may be refused. A sink asks before it commits a batch, and before it produces the
+    dead letters of it."""
 
     def check(self, records: Sequence[Record], rejected: Sequence[int]) -> None:
         """Looks at a batch, of which these were refused; indexes are ascending.
@@ -110,8 +110,8 @@ class Sink(Protocol):
         """Where each partition is to be read from; None where nothing was kept yet."""
 
     def commit(self, output: Output) -> None:
-        """Keeps an output and its positions, both or neither. May return before that is done: an
-        error of an earlier commit is raised by the next call.
+        """Keeps an output and its positions, both or neither. May return before that is done: an error of
+        an earlier commit is raised by the next call.
 
         Raises:
             Unavailable: the dependency does not answer; nothing, or all, was kept.

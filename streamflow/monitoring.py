@@ -105,8 +105,7 @@ class HealthServer:
 
     A request under a name that is not the worker's gets 403: a page that has pointed its own name at this
     machine could read the response. 503 from ``/health`` tells an orchestrator to restart the process,
-    from
-    ``/ready`` that it cannot do its job now, and why.
+    from ``/ready`` that it cannot do its job now, and why.
 
     Raises:
         ConfigurationError: the port is taken.

@@ -100,8 +100,7 @@ class Hosts:
 
 def host_refusal(host: str, hosts: Hosts) -> str | None:
     """Why a request with this ``Host`` is refused, in one sentence; None where it is not. Enough for a
-    server that only answers GET and changes nothing: a page of another origin cannot read the
-    response."""
+    server that only answers GET and changes nothing: a page of another origin cannot read the response."""
     if hosts.serve(host.lower()):
         return None
     return (

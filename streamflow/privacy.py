@@ -93,7 +93,6 @@ class Hasher:
 
         Works on any bytes, valid JSON or not, in time linear in their length. Hashes stay as they are, so
         redacting twice changes nothing.
-
         """
         if self._private is not None:
             data = self._private.sub(self._hash_private, data)
@@ -106,10 +105,8 @@ class Hasher:
         that is.
 
         What does not fit is cut off before it is redacted, behind a byte that cannot be part of an
-        address:
-        neither half an address nor gigabytes of hashes ever exist. A private field's value may be cut:
-        its
-        first half is hashed as a whole one is.
+        address: neither half an address nor gigabytes of hashes ever exist. A private field's value may
+        be cut: its first half is hashed as a whole one is.
         """
         if len(data) <= limit // 4:  # nearly always fits: it grows thirteenfold at most
             redacted = self.redact(data)

@@ -55,8 +55,7 @@ class Signer:
         """The headers that a record was signed with; None if it was not.
 
         Headers behind the signature were added on the way, by tracing for instance. They are left out,
-        and none
-        of them may have one of our own names.
+        and none of them may have one of our own names.
         """
         headers = headers_of(record)
         index = len(headers) - 1

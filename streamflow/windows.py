@@ -1,14 +1,14 @@
 """Tumbling windows by event time, counted exactly once across any restart (G4). Pure.
 
-One `PartitionWindows` counts one source partition. It keeps nothing on disk: what it needs to go on
-after a crash is its `Progress`, which the worker commits together with what was emitted.
+One `PartitionWindows` counts one source partition. It keeps nothing on disk: what it needs to go on after
+a crash is its `Progress`, which the worker commits together with what was emitted.
 
-Why that is exact. Everything before ``position`` was counted. Of that, an event was *emitted* if its
-time lies before ``closed_through`` (its window was closed, or it came late) or if it was far ahead of
-the broker's clock; everything else is in a window that is still open. So a restarted worker reads again
-from the oldest event of an open window (``resume``), skips up to ``position`` what was emitted, and
-counts the rest into its open windows as before. Until it has caught up with ``position`` it emits
-nothing: its open windows are not complete yet.
+Why that is exact. Everything before ``position`` was counted. Of that, an event was *emitted* if its time
+lies before ``closed_through`` (its window was closed, or it came late) or if it was far ahead of the
+broker's clock; everything else is in a window that is still open. So a restarted worker reads again from
+the oldest event of an open window (``resume``), skips up to ``position`` what was emitted, and counts the
+rest into its open windows as before. Until it has caught up with ``position`` it emits nothing: its open
+windows are not complete yet.
 
 All times are integer milliseconds since the epoch; intervals are half-open, closed at the left.
 """

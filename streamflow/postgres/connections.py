@@ -48,8 +48,8 @@ SET standard_conforming_strings = on
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which every wait for the server has a limit of ours.
 
-    ``statement_timeout`` is the server's: it ends nothing where the server, or a pooler before it, is
-    the one that hangs. And TCP's own time-outs see nothing wrong while packets are acknowledged.
+    ``statement_timeout`` is the server's: it ends nothing where the server, or a pooler before it, is the
+    one that hangs. And TCP's own time-outs see nothing wrong while packets are acknowledged.
 
     Attributes:
         answer_within: seconds for one wait; None for no limit.
@@ -105,8 +105,8 @@ def connect(
 
 
 def open_connection(url: str, timeout: int, name: str, **options: Any) -> Connection:
-    """Opens a connection in autocommit mode that reads and writes text as this program means it,
-    whatever the environment or the database have as their defaults.
+    """Opens a connection in autocommit mode that reads and writes text as this program means it, whatever
+    the environment or the database have as their defaults.
 
     Args:
         url: with the password.

@@ -1,10 +1,10 @@
 """Day partitions: created when needed, never more than the catalogue can bear.
 
-Any date that the contract allows has its place at once, in the default partition. A day gets a
-partition of its own before its first row is loaded; a day whose rows lie in the default partition
-already stays there. Time stamps are input: a producer that sends another day in every record must
-not fill the catalogue, because each query without a bound on time locks every partition. So days
-near the present always get theirs, the others only up to a limit.
+Any date that the contract allows has its place at once, in the default partition. A day gets a partition
+of its own before its first row is loaded; a day whose rows lie in the default partition already stays
+there. Time stamps are input: a producer that sends another day in every record must not fill the
+catalogue, because each query without a bound on time locks every partition. So days near the present
+always get theirs, the others only up to a limit.
 """
 
 from collections.abc import Iterable

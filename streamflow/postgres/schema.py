@@ -31,15 +31,15 @@ _LONGEST_NAME: Final = 50  # characters of a table's name: a day's partition add
 
 
 def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
-    """Brings the database to what this release and these streams need. Safe to run again, and
-    several times at once.
+    """Brings the database to what this release and these streams need. Safe to run again, and several
+    times at once.
 
     Returns:
         What was done, one line each; empty when there was nothing to do.
 
     Raises:
-        ConfigurationError: a stream's table has a column that its contract has no longer, or with
-            another type; or a table is in the way that StreamFlow did not create.
+        ConfigurationError: a stream's table has a column that its contract has no longer, or with another
+            type; or a table is in the way that StreamFlow did not create.
         Unavailable: the database does not answer.
     """
     connection = connect(settings, "schema", statement_timeout=0)
@@ -241,10 +241,10 @@ def _changes(
 def _create(stream: Stream, columns: Sequence[Column]) -> sql.Composed:
     """DDL of a stream's table.
 
-    The key holds the event's identity, and the time stamp because PostgreSQL wants the partition
-    key in it; so it does not stop a replayed event with a repaired time: ``replayed_events`` does.
-    Events arrive roughly in the order of their time, so BRIN answers for a range of time within a
-    day, and costs COPY little; a B-tree on (type, timestamp) took a third of its rate.
+    The key holds the event's identity, and the time stamp because PostgreSQL wants the partition key in
+    it; so it does not stop a replayed event with a repaired time: ``replayed_events`` does. Events arrive
+    roughly in the order of their time, so BRIN answers for a range of time within a day, and costs COPY
+    little; a B-tree on (type, timestamp) took a third of its rate.
     """
     lines = [
         sql.SQL("{} {}{}{}").format(

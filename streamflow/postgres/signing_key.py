@@ -7,8 +7,8 @@ from streamflow.signing import Signer
 
 
 class SigningKey:
-    """The key of a process, read when it is first needed: a worker waits for its database in its
-    loop, where it can tell and can be stopped.
+    """The key of a process, read when it is first needed: a worker waits for its database in its loop,
+    where it can tell and can be stopped.
 
     Args:
         settings: hold the key, or say where the database is.

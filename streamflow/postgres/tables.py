@@ -197,8 +197,8 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
     """The columns of a stream's table: the contract's fields, then what the loader knows.
 
     Raises:
-        ConfigurationError: two models of the contract disagree about a field, or a field has the
-            name of one of the loader's columns.
+        ConfigurationError: two models of the contract disagree about a field, or a field has the name of
+            one of the loader's columns.
     """
     columns: dict[str, Column] = {}
     models = stream.decoder.models
@@ -224,8 +224,8 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
 
 
 def event_table(stream: Stream) -> Table:
-    """How the rows of a stream's events are loaded. The time stamp and what follows it stand last
-    in a line: that part is made in one go."""
+    """How the rows of a stream's events are loaded. The time stamp and what follows it stand last in a
+    line: that part is made in one go."""
     fields = [column.name for column in event_columns(stream)]
     taken = {"timestamp", *ORIGIN_COLUMNS, *TIME_COLUMNS}
     return Table(

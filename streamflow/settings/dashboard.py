@@ -109,8 +109,8 @@ class DashboardSettings(AlertSettings):
 
     @property
     def probes(self) -> bool:
-        """Whether the end-to-end probe writes: unless configured, where looking is not all that one
-        may do."""
+        """Whether the end-to-end probe writes: unless configured, where looking is not all that one may
+        do."""
         if self.dashboard_probe is None:
             return self.default_role == "operator"
         return self.dashboard_probe

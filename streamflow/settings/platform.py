@@ -257,8 +257,8 @@ class Settings(BaseSettings):
 
     @property
     def probed_hosts(self) -> Hosts:
-        """Under which names probes and Prometheus reach a worker. Pods and containers are known by
-        their address, or by a name without a dot."""
+        """Under which names probes and Prometheus reach a worker. Pods and containers are known by their
+        address, or by a name without a dot."""
         hosts = Hosts.of(
             "this worker", "STREAMFLOW_HEALTH_HOSTS", own=(self.host,), listed=self.health_hosts
         )

@@ -1,8 +1,8 @@
 """Rows of dead letters. Pure.
 
-Every record of a dead-letter topic becomes a row. One that no worker has signed is
-the row of a foreign record, under its own position. Every address in it is redacted (again: redacting
-what is redacted changes nothing).
+Every record of a dead-letter topic becomes a row. One that no worker has signed is the row of a foreign
+record, under its own position. Every address in it is redacted (again: redacting what is redacted changes
+nothing).
 """
 
 import re
@@ -68,8 +68,8 @@ def claim_of(
 ) -> DeadLetterClaim | None:
     """What a dead letter says of the record that failed; None where it names none that is well formed.
 
-    A worker passes on what the record itself claimed, with one exception: it knows which event a
-    derived record was made of.
+    A worker passes on what the record itself claimed, with one exception: it knows which event a derived
+    record was made of.
 
     Args:
         headers: of the dead letter.
@@ -93,8 +93,7 @@ def claim_of(
 
 
 def foreign_line(record: Record, headers: Headers, hasher: Hasher) -> bytes:
-    """The line of ``dead_letters`` for a record of a dead-letter topic that is no dead letter of
-    ours."""
+    """The line of ``dead_letters`` for a record of a dead-letter topic that is no dead letter of ours."""
     return _line(record, headers, hasher, None, None)
 
 

@@ -27,8 +27,8 @@ TIME_AND_POSITION: Final = "%s%s%s%s%06d+00\t%d%s"
 
 
 class DayTexts(dict[int, str]):
-    """The texts of days, by their ordinal; made when first asked for. Its keys are the days that a
-    batch held, so it lives as long as a batch."""
+    """The texts of days, by their ordinal; made when first asked for. Its keys are the days that a batch
+    held, so it lives as long as a batch."""
 
     def __missing__(self, ordinal: int) -> str:
         text = self[ordinal] = date.fromordinal(ordinal).isoformat() + " "

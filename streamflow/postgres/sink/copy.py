@@ -175,9 +175,8 @@ def copy(
 
 
 class _WholeWriter(LibpqWriter):
-    """Hands libpq large pieces. psycopg's own writer waits for the socket after each 128 KiB, and
-    after each wait its thread must get the interpreter back from the one that makes the next batch.
-    """
+    """Hands libpq large pieces. psycopg's own writer waits for the socket after each 128 KiB, and after
+    each wait its thread must get the interpreter back from the one that makes the next batch."""
 
     def write(self, data: Buffer) -> None:
         whole = memoryview(data)

@@ -98,8 +98,8 @@ def lock(
     expected: Mapping[Partition, int],
     others: Iterable[Partition],
 ) -> None:
-    """Locks the positions of these partitions until the transaction ends. Always in the same order,
-    so that two loaders that share some do not lock each other out.
+    """Locks the positions of these partitions until the transaction ends. Always in the same order, so
+    that two loaders that share some do not lock each other out.
 
     Args:
         connection: in a transaction.

@@ -1,8 +1,8 @@
 """Which rows the database refuses, and why.
 
-One COPY says only that it refuses one. Trying each row from here would cost a round trip and more
-for each; so the database tries them, each in a subtransaction, in one call of a function that lives
-as long as the call. All of it is rolled back: what is sound is stored in one go afterwards.
+One COPY says only that it refuses one. Trying each row from here would cost a round trip and more for
+each; so the database tries them, each in a subtransaction, in one call of a function that lives as long
+as the call. All of it is rolled back: what is sound is stored in one go afterwards.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """How replayed events get into their table.
 
-The identity of a replayed event is that of its origin, and a repair may have changed its time, which
-is part of the table's key. So the one that can write its origin into ``replayed_events`` is stored.
+The identity of a replayed event is that of its origin, and a repair may have changed its time, which is
+part of the table's key. So the one that can write its origin into ``replayed_events`` is stored.
 """
 
 from collections.abc import Collection, Sequence

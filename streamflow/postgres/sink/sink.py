@@ -65,8 +65,8 @@ class LoadCounters:
 class PostgresSink:
     """Keeps outputs in PostgreSQL, exactly once. Implements `flow.Sink`.
 
-    One batch is in the database's hands while the caller makes the next: psycopg lets Python run
-    while PostgreSQL works. Use it from one thread.
+    One batch is in the database's hands while the caller makes the next: psycopg lets Python run while
+    PostgreSQL works. Use it from one thread.
 
     Args:
         settings: where the database is.
@@ -107,8 +107,8 @@ class PostgresSink:
     def resume(self, partitions: Sequence[Partition]) -> dict[Partition, Position | None]:
         """Where the database says to go on.
 
-        After an error nothing is committed for a partition until it was resumed: the batch before
-        the one in the caller's hands may be lost.
+        After an error nothing is committed for a partition until it was resumed: the batch before the one
+        in the caller's hands may be lost.
 
         Raises:
             Unavailable: the database does not answer, or did not answer to the batch in hand.
@@ -135,12 +135,12 @@ class PostgresSink:
         6. move the positions, and write down what they pass unread;
         7. commit.
 
-        The partitions for new days are made before, on their own. If rows are there already, or
-        refused, the transaction is repeated on the slow path.
+        The partitions for new days are made before, on their own. If rows are there already, or refused,
+        the transaction is repeated on the slow path.
 
         Raises:
-            Unavailable: the batch before this one was not kept, or it is not known whether it was;
-                call `resume`.
+            Unavailable: the batch before this one was not kept, or it is not known whether it was; call
+                `resume`.
             Fenced: of the batch before this one: another loader has its partitions.
             CircuitOpen: of the batch before this one: too many of its records were refused.
         """
@@ -167,8 +167,8 @@ class PostgresSink:
         return 0 if self._running is None or self._running.done() else 1
 
     def take_durable(self) -> list[Position]:
-        """The positions that became durable since the last call, one for each partition: for
-        Kafka's committed offsets to follow. May be called from any thread."""
+        """The positions that became durable since the last call, one for each partition: for Kafka's
+        committed offsets to follow. May be called from any thread."""
         with self._lock:
             moved, self._durable = self._durable, {}
         return list(moved.values())
@@ -258,8 +258,8 @@ class PostgresSink:
     def _without_replayed(
         self, connection: Connection, output: Output, expected: Mapping[Partition, int]
     ) -> Output:
-        """Leaves out first-hand events that were stored from a replay already. That happens when a
-        record was dead-lettered under an older contract, replayed, and read here only now."""
+        """Leaves out first-hand events that were stored from a replay already. That happens when a record
+        was dead-lettered under an older contract, replayed, and read here only now."""
         ranges = [
             (each.topic, each.partition, expected[each.topic, each.partition], each.offset)
             for each in output.positions
