@@ -1,4 +1,4 @@
-"""The key that workers sign with: a setting, or in the database, where a migration has made one."""
+"""The key that workers sign with: a setting, or in the database, where a migration created one."""
 
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.postgres.connections import session
@@ -8,11 +8,7 @@ from streamflow.signing import Signer
 
 class SigningKey:
     """The key of a process, read when it is first needed: a worker waits for its database in its loop,
-    where it can tell and can be stopped.
-
-    Args:
-        settings: hold the key, or say where the database is.
-    """
+    where it can report that and be stopped."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

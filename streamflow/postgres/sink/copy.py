@@ -1,6 +1,6 @@
 """How the rows of a batch get into their tables, inside a transaction that the sink holds.
 
-Fast path: one COPY for each table, for a batch whose rows are all new and sound, as in nearly every
+Fast path: one COPY for each table, for a batch whose rows are all new and accepted, as in nearly every
 batch. Slow path: COPY into a temporary table and from there what is not stored yet; where the database
 refuses rows, it is first asked which. (Replayed events always take it: `replayed`.)
 """
@@ -30,8 +30,8 @@ INSERT INTO {table} ({columns})
 SELECT {columns} FROM incoming ORDER BY {offset}
 ON CONFLICT DO NOTHING
 """
-# Incoming rows of which another record is the stored one. A row whose own record is stored is none:
-# that record was read again, after someone set positions back.
+# Incoming rows of which another record is the stored one. A row whose own record is stored is none: that
+# record was read again, after positions were reset.
 _NOTE_DUPLICATES: Final = """
 INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition, origin_offset,
                         table_name, event_type, event_time, appended_at)
@@ -43,7 +43,7 @@ ON CONFLICT DO NOTHING
 _CREATE_REFUSED: Final = """
 CREATE TEMPORARY TABLE refused (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP
 """
-# Some may be there already: they were read again, after someone set positions back.
+# Some may be there already: they were read again, after positions were reset.
 _INSERT_REFUSED: Final = """
 INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING
 """
@@ -57,25 +57,16 @@ class Stored(NamedTuple):
     refused: list[tuple[Record, Rejection]]
 
     def plus(self, other: "Stored") -> "Stored":
-        """Both together."""
-        return Stored(
-            self.rows + other.rows,
-            self.duplicates + other.duplicates,
-            [*self.refused, *other.refused],
-        )
+        refused = [*self.refused, *other.refused]
+        return Stored(self.rows + other.rows, self.duplicates + other.duplicates, refused)
 
 
 class Row(NamedTuple):
-    """A line of COPY text and the record behind it.
+    """A line of COPY text and the record behind it."""
 
-    Attributes:
-        line: of a replayed event, with the origin as its identity.
-        attempt: how often the event had been replayed by then; None where it is no replay.
-    """
-
-    line: bytes
+    line: bytes  # of a replayed event, with the origin as its identity
     record: Record
-    attempt: int | None = None
+    attempt: int | None = None  # how often the event had been replayed by then; None for no replay
 
     @property
     def incoming(self) -> bytes:
@@ -101,7 +92,7 @@ def copy_rows(connection: Connection, tables: Mapping[str, Table], output: Outpu
 
 
 def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
-    """The slow path: stores what is new and sound, notes duplicates, and singles out what the database
+    """The slow path: stores what is new and accepted, notes duplicates, and singles out what the database
     refuses.
 
     Raises:
@@ -128,23 +119,16 @@ def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Outp
 
 
 class Merge(NamedTuple):
-    """How rows get into a table by way of the temporary table ``incoming``.
+    """How rows get into a table by way of the temporary table ``incoming``."""
 
-    Attributes:
-        create: creates it.
-        columns: that are copied into it.
-        insert: moves what is not stored yet into the table.
-        note_duplicates: notes the others.
-    """
-
-    create: sql.Composed
-    columns: Sequence[str]
-    insert: sql.Composed
-    note_duplicates: sql.Composed
+    create: sql.Composed  # creates it
+    columns: Sequence[str]  # that are copied into it
+    insert: sql.Composed  # moves what is not stored yet into the table
+    note_duplicates: sql.Composed  # notes the others
 
 
 def merge_items(connection: Connection, table: Table, items: Sequence[Row], merge: Merge) -> Stored:
-    """Stores what is new and sound of some rows."""
+    """Stores those of some rows that are new and accepted."""
     rows = duplicates = 0
 
     def store(part: Sequence[Row]) -> None:
@@ -165,7 +149,6 @@ def merge_items(connection: Connection, table: Table, items: Sequence[Row], merg
 def copy(
     connection: Connection, target: sql.Composable, columns: Sequence[str], lines: Sequence[bytes]
 ) -> None:
-    """COPY lines into these columns of a table."""
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, names(columns))
     with (
         connection.cursor() as cursor,
@@ -175,8 +158,8 @@ def copy(
 
 
 class _WholeWriter(LibpqWriter):
-    """Hands libpq large pieces. psycopg's own writer waits for the socket after each 128 KiB, and after
-    each wait its thread must get the interpreter back from the one that makes the next batch."""
+    """Passes large pieces to libpq. psycopg's own writer waits for the socket after each 128 KiB, and
+    after each wait its thread must get the interpreter back from the one that makes the next batch."""
 
     def write(self, data: Buffer) -> None:
         whole = memoryview(data)
@@ -185,16 +168,11 @@ class _WholeWriter(LibpqWriter):
 
 
 def note_duplicates(
-    table: Table,
-    position: Sequence[str],
-    stored_in: str,
-    kept: Sequence[str],
-    own: Sequence[str],
+    table: Table, position: Sequence[str], stored_in: str, kept: Sequence[str], own: Sequence[str]
 ) -> sql.Composed:
-    """Notes the rows of ``incoming`` that were not stored.
+    """Notes the rows of ``incoming``, meant for `table`, that were not stored.
 
     Args:
-        table: that the rows are meant for.
         position: the columns of ``incoming`` with the position of a row's record.
         stored_in: the table that says which rows are stored,
         kept: in these columns,
@@ -229,7 +207,7 @@ def _store_sound(
         known = find_refused(connection, table, [item.line for item in items])
         sound = [item for index, item in enumerate(items) if index not in known]
         refused = [(items[index], rejection) for index, rejection in known.items()]
-        # Nearly always that was all. Not what is only found out about rows together.
+        # Nearly always that was all, except for what only rows together violate.
         refused += _refused_of(connection, sound, store)
     if refused and table.holds_events:
         _note_refused(connection, table, [item for item, _ in refused])
@@ -249,7 +227,11 @@ def _refused_of(
         if not is_refusal(error):
             raise
         if len(items) == 1:
-            return [(items[0], rejection_of(error.diag))]
+            diag = error.diag
+            reason = rejection_of(
+                diag.sqlstate, diag.column_name, diag.constraint_name, diag.datatype_name
+            )
+            return [(items[0], reason)]
         middle = len(items) // 2
         return [
             *_refused_of(connection, items[:middle], store),
