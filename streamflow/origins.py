@@ -63,7 +63,13 @@ class Hosts:
 
     @classmethod
     def of(
-        cls, service: str, setting: str, *, own: Iterable[str], listed: Iterable[str]
+        cls,
+        service: str,
+        setting: str,
+        *,
+        own: Iterable[str],
+        listed: Iterable[str],
+        dotless: bool = False,
     ) -> "Hosts":
         """From settings: an empty name is left out."""
         return cls(
@@ -71,6 +77,7 @@ class Hosts:
             setting=setting,
             own=frozenset(name.lower() for name in own if name),
             listed=frozenset(name.lower() for name in listed),
+            dotless=dotless,
         )
 
     def serve(self, host: str) -> bool:

@@ -19,17 +19,16 @@ _HEAD: Final = "| variable | default | meaning |\n|---|---|---|\n"
 
 
 def all_fields() -> dict[str, FieldInfo]:
-    """Every setting, by its variable."""
     kinds: Sequence[type[Settings]] = (Settings, DashboardSettings, OrchestrationSettings)
     return {str(field.alias): field for kind in kinds for field in kind.model_fields.values()}
 
 
 def groups() -> dict[str, dict[str, FieldInfo]]:
-    """The settings by section, in the order in which they are declared."""
-    found: dict[str, dict[str, FieldInfo]] = {}
+    """The settings by section, in the order of their declaration."""
+    by_group: dict[str, dict[str, FieldInfo]] = {}
     for name, field in all_fields().items():
-        found.setdefault(_extra(field)["group"], {})[name] = field
-    return found
+        by_group.setdefault(_extra(field)["group"], {})[name] = field
+    return by_group
 
 
 def render(page: str) -> str:
@@ -76,7 +75,6 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Renews the page, run in the project's folder."""
     PAGE.write_text(render(PAGE.read_text()))
 
 
