@@ -40,11 +40,8 @@ def _is_utf8(data: bytes) -> bool:
 
 def normalized(given: str) -> str:
     """The same URL, as every client reads it; a connection string of libpq's other form (``host=…
-    dbname=…``) unchanged.
-
-    Raises:
-        ValueError: it is invalid. The message says why, and quotes none of it.
-    """
+    dbname=…``) unchanged. Raises ValueError if it is invalid: the message says why, and quotes none of
+    it."""
     text = given.strip()
     match = _URL.fullmatch(text)
     if match is None:

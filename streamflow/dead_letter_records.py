@@ -4,26 +4,11 @@ import re
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from streamflow import records
 from streamflow.contract import format_time
 from streamflow.privacy import Hasher
 from streamflow.records import (
-    ATTEMPT_HEADER,
-    ERROR_CLASS_HEADER,
-    ERROR_CODE_HEADER,
-    ERROR_EXCEPTION_HEADER,
-    ERROR_MESSAGE_HEADER,
-    ERROR_OFFSET_HEADER,
-    ERROR_PARTITION_HEADER,
-    ERROR_STAGE_HEADER,
-    ERROR_TOPIC_HEADER,
-    FAILED_AT_HEADER,
-    GROUP_HEADER,
-    ORIGIN_HEADER,
-    ORIGIN_TOPIC_ID_HEADER,
     OWN_HEADER_PREFIXES,
-    REDACTED_HEADER,
-    TOPIC_ID_HEADER,
-    TRUNCATED_HEADER,
     Headers,
     Origin,
     OutRecord,
@@ -97,7 +82,7 @@ def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Head
 
 def truncation_of(headers: Headers) -> Truncated | None:
     """What was cut, according to a dead letter's headers; None if nothing was, or they are malformed."""
-    match = _TRUNCATED.fullmatch(last_header(headers, TRUNCATED_HEADER) or b"")
+    match = _TRUNCATED.fullmatch(last_header(headers, records.TRUNCATED_HEADER) or b"")
     return Truncated(int(match[1]), int(match[2])) if match else None
 
 
@@ -137,23 +122,23 @@ def build(
     foreign = [header for header in came_with if not header[0].startswith(OWN_HEADER_PREFIXES)]
     kept = redact(hasher, key, value, foreign)
     own = {
-        ERROR_TOPIC_HEADER: position.topic,
-        ERROR_PARTITION_HEADER: str(position.partition),
-        ERROR_OFFSET_HEADER: str(position.offset),
-        ERROR_STAGE_HEADER: stage,
-        ERROR_CLASS_HEADER: f"streaming_workers.{stage}",
-        ERROR_EXCEPTION_HEADER: rejection.exception,
-        ERROR_MESSAGE_HEADER: rejection.message[:_LONGEST_MESSAGE],
-        ERROR_CODE_HEADER: rejection.code.value,
-        ATTEMPT_HEADER: str(attempt_of(came_with)),
-        REDACTED_HEADER: str((kept.key, kept.value) != (key, value)).lower(),
-        FAILED_AT_HEADER: format_time(now),
-        GROUP_HEADER: group,
-        ORIGIN_HEADER: str(origin or claimed_origin(record) or position),
+        records.ERROR_TOPIC_HEADER: position.topic,
+        records.ERROR_PARTITION_HEADER: str(position.partition),
+        records.ERROR_OFFSET_HEADER: str(position.offset),
+        records.ERROR_STAGE_HEADER: stage,
+        records.ERROR_CLASS_HEADER: f"streaming_workers.{stage}",
+        records.ERROR_EXCEPTION_HEADER: rejection.exception,
+        records.ERROR_MESSAGE_HEADER: rejection.message[:_LONGEST_MESSAGE],
+        records.ERROR_CODE_HEADER: rejection.code.value,
+        records.ATTEMPT_HEADER: str(attempt_of(came_with)),
+        records.REDACTED_HEADER: str((kept.key, kept.value) != (key, value)).lower(),
+        records.FAILED_AT_HEADER: format_time(now),
+        records.GROUP_HEADER: group,
+        records.ORIGIN_HEADER: str(origin or claimed_origin(record) or position),
     }
-    names = TOPIC_ID_HEADER, ORIGIN_TOPIC_ID_HEADER
+    names = records.TOPIC_ID_HEADER, records.ORIGIN_TOPIC_ID_HEADER
     own |= {name: topic_id for name, topic_id in zip(names, topic_ids, strict=True) if topic_id}
     if kept.truncated is not None:
-        own[TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
+        own[records.TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
     headers = [*kept.headers, *((name, text.encode()) for name, text in own.items())]
     return OutRecord(topic, kept.key, kept.value, headers)

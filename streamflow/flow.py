@@ -93,11 +93,8 @@ class Limit(Protocol):
     dead letters of it."""
 
     def check(self, records: Sequence[Record], rejected: Sequence[int]) -> None:
-        """Looks at a batch, of which these were refused; indexes are ascending.
-
-        Raises:
-            CircuitOpen: they are too many; the batch must not be committed.
-        """
+        """Looks at a batch, of which these were refused; indexes are ascending. Raises CircuitOpen if
+        they are too many: the batch must not be committed."""
 
     def kept(self) -> None:
         """The batch that was checked last was committed."""

@@ -16,8 +16,7 @@ def request(method: str, url: str, *, timeout: float, **options: Any) -> request
     """The response, also an error status: look at its `ok`. `timeout` is in seconds, to connect and to
     wait for each part of the response.
 
-    Raises:
-        Unavailable: there is no response, or a redirect; the message says why, and not from where.
+    Raises Unavailable if there is no response, or a redirect; the message says why, and not from where.
     """
     try:
         response = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)

@@ -102,13 +102,11 @@ class CachedProbe:
 
 class HealthServer:
     """Serves ``/health``, ``/ready`` and ``/metrics`` from a thread of its own; port 0 is any free one.
+    Raises ConfigurationError if the port is taken.
 
     A request under a name that is not the worker's gets 403: a page that has pointed its own name at this
-    machine could read the response. 503 from ``/health`` tells an orchestrator to restart the process,
-    from ``/ready`` that it cannot do its job now, and why.
-
-    Raises:
-        ConfigurationError: the port is taken.
+    machine could read the response. 503 from ``/health`` makes an orchestrator restart the process; from
+    ``/ready`` it means that the process cannot do its job now, and why.
     """
 
     def __init__(self, settings: Settings, port: int, health: Probe, ready: Probe) -> None:

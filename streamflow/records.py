@@ -151,11 +151,7 @@ class Gap(NamedTuple):
 
 
 def position_of(record: Record) -> Origin:
-    """The record's own position.
-
-    Raises:
-        ValueError: it has none, since it was never in a log.
-    """
+    """The record's own position. Raises ValueError if it was never in a log."""
     topic, partition, offset = record.topic(), record.partition(), record.offset()
     if topic is None or partition is None or offset is None:
         raise ValueError("a record that was not consumed has no position")

@@ -14,11 +14,8 @@ from streamflow.stream import Stream
 
 
 def load_streams(settings: Settings) -> tuple[Stream, ...]:
-    """Imports the streams that ``STREAMFLOW_STREAMS`` names as ``module:NAME``.
-
-    Raises:
-        ConfigurationError: one cannot be imported, or two share a name or a table.
-    """
+    """Imports the streams that ``STREAMFLOW_STREAMS`` names as ``module:NAME``. Raises ConfigurationError
+    if one cannot be imported, or two share a name or a table."""
     streams = tuple(_load(path).prefixed(settings.prefix) for path in settings.streams)
     for what in ("name", "table"):
         names = [getattr(stream, what) for stream in streams]
@@ -33,11 +30,7 @@ def load_streams(settings: Settings) -> tuple[Stream, ...]:
 def import_named(module: str) -> ModuleType:
     """Imports a module that a setting names: an installed one, or one in the current folder, which is
     searched last and only if no installed module has that name, so that nothing in it can shadow a
-    library.
-
-    Raises:
-        ImportError: the module does not exist or cannot be imported.
-    """
+    library."""
     package, _, _ = module.partition(".")
     if package and find_spec(package) is None:
         sys.path.append(str(Path.cwd()))

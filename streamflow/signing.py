@@ -29,11 +29,8 @@ _LOG_APPEND_TIME: Final = 2  # the time stamp is the broker's own, not its produ
 class Signer:
     """Signs records, and recognises those signed with the same secret, of any length.
 
-    Signing is on the path of every event: about a microsecond.
-
-    Args:
-        unsigned_until: append time, in milliseconds since the epoch, before which unsigned records are
-            trusted, because workers did not sign yet.
+    Signing is on the path of every event: about a microsecond. Unsigned records that were appended before
+    `unsigned_until`, in milliseconds since the epoch, are trusted: workers did not sign yet.
     """
 
     def __init__(self, secret: bytes, unsigned_until: int = 0) -> None:

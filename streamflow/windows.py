@@ -13,7 +13,6 @@ windows are not complete yet.
 All times are integer milliseconds since the epoch; intervals are half-open, closed at the left.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -171,17 +170,12 @@ class PartitionWindows:
     def take(self) -> list[WindowCount]:
         """Hands over what is due: closed windows, then corrections. They are counted once: commit them
         together with `progress`, or throw this object away."""
-        results = list(self._due())
+        closed = self.closed_through
+        due = [key for key in self._open if closed is not None and key[0] + self._size <= closed]
+        results = [self._result(key, self._open.pop(key), late=False) for key in due]
+        results += [self._result(key, cell, late=True) for key, cell in self._corrections.items()]
         self._corrections = {}
         return results
-
-    def _due(self) -> Iterator[WindowCount]:
-        closed = self.closed_through
-        if closed is not None and self._open:
-            for key in [key for key in self._open if key[0] + self._size <= closed]:
-                yield self._result(key, self._open.pop(key), late=False)
-        for key, cell in self._corrections.items():
-            yield self._result(key, cell, late=True)
 
     def _result(self, key: _Key, cell: _Cell, *, late: bool) -> WindowCount:
         return WindowCount(key[0], key[0] + self._size, key[1], cell[0], late, cell[1], cell[2])

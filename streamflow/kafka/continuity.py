@@ -72,14 +72,9 @@ def past_gaps(
     positions: Positions, bounds: Mapping[Partition, tuple[int, int]]
 ) -> tuple[dict[Partition, Position | None], list[Gap]]:
     """Moves positions whose records are gone to the first record that is left; also returns what is lost.
-
     A group without a position has read nothing: what was removed before is a gap as well.
 
-    Args:
-        bounds: first offset and high watermark of each partition.
-
-    Raises:
-        OffsetsReused: a log ends before the position, so it was truncated.
+    `bounds` are first offset and high watermark. Raises OffsetsReused if a log ends before the position.
     """
     moved: dict[Partition, Position | None] = {}
     gaps: list[Gap] = []
@@ -114,13 +109,11 @@ def log_bounds(
 
 
 def require_whole_logs(settings: Settings, group: str, positions: Positions) -> None:
-    """Lets the brokers compare positions with their logs, by leader epoch.
+    """Lets the brokers compare positions with their logs, by leader epoch; raises OffsetsReused if a log
+    was truncated before one of them.
 
     The client does so by itself when the leader changes under it, but not for the first offset of a
     partition whose leader it knows already, as a member of a group does.
-
-    Raises:
-        OffsetsReused: a log was truncated before one of them.
     """
     ends, silent = _ends_by_epoch(settings, group, filter(None, positions.values()))
     for partition, end in ends.items():

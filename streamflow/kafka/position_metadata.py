@@ -40,11 +40,7 @@ class PositionMetadata:
     lost: tuple[LostRange, ...] = ()  # passed unread, oldest first; the last 16 are kept
 
     def encode(self) -> str:
-        """As text for the broker.
-
-        Raises:
-            ValueError: the job's own text leaves no room.
-        """
+        """As text for the broker. Raises ValueError if the job's own text leaves no room."""
         head = self.text + (f"|id={self.topic_id}" if self.topic_id else "")
         kept = self.lost[-MAX_GAPS:]
         ranges = ",".join(f"{first}-{end}:{cause}" for first, end, cause in kept)

@@ -22,12 +22,8 @@ _ACKNOWLEDGED_TIMEOUT: Final = 30.0  # seconds
 def produce(
     client: Producer, record: OutRecord, *, timeout: float = ROOM_TIMEOUT, **options: Any
 ) -> None:
-    """Queues a record; waits up to `timeout` seconds for room while the client's queue is full.
-
-    Raises:
-        Unavailable: there was no room in time.
-        KafkaException: the client refuses the record.
-    """
+    """Queues a record; waits up to `timeout` seconds for room in the client's queue, then raises
+    Unavailable. Raises KafkaException if the client refuses the record."""
     topic, key, value, headers, partition = record
     deadline = time.monotonic() + timeout
     while True:
@@ -53,11 +49,8 @@ def produce_all(client: Producer, records: Iterable[OutRecord]) -> None:
 
 
 def produce_and_flush(client: Producer, records: Sequence[OutRecord]) -> None:
-    """Produces records and returns when the broker has acknowledged each.
-
-    Raises:
-        Unavailable: not all were acknowledged in time; sending them again may duplicate them.
-    """
+    """Produces records and returns when the broker has acknowledged each. Raises Unavailable if not all
+    were in time; sending them again may duplicate them."""
     with kafka_errors():
         _, failure = produce_acknowledged(client, records)
     if failure is not None:

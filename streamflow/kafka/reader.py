@@ -1,7 +1,8 @@
 """Reading partitions outside any group's bookkeeping: for the bridge, a drain, the audit and people.
 
 The workers' sessions read as members of a group, so rebalances decide what they hold and where it begins;
-what the client's events mean (`interpret`) is the same for all.
+what the client's events mean (`interpret`) is the same for all. All that reads raises `OffsetsReused` if
+a log was truncated, and `Unavailable` if the broker does not answer.
 """
 
 import time
@@ -44,14 +45,9 @@ def interpret(
     consumer: Consumer, messages: list[Message], read_to: Mapping[Partition, int]
 ) -> Fetched:
     """What a consumer's events mean. A record that the client cannot read is passed, as one without
-    content.
+    content. `read_to` is the offset behind the last record of each partition that the consumer holds.
 
-    Args:
-        read_to: the offset behind the last record of each partition that the consumer holds.
-
-    Raises:
-        OffsetsReused: a log was truncated.
-        Unavailable: a position does not exist (any more), or the broker does not answer.
+    Raises Unavailable also if a position does not exist (any more).
     """
     if all(message.error() is None for message in messages):
         return Fetched(cast("list[Record]", messages), {})
@@ -139,12 +135,7 @@ class Reader:
 
     def read(self, most: int, linger: float, *, idle: float = 0.0) -> Fetched:
         """The next records, at most `most`; waits `linger` seconds for as many, and before that `idle`
-        seconds for the first.
-
-        Raises:
-            OffsetsReused: a log was truncated.
-            Unavailable: the broker does not answer.
-        """
+        seconds for the first."""
         began = time.monotonic()
         with kafka_errors(), call("consumer.consume"):
             messages = self.consumer.consume(1, idle) if idle else []
@@ -179,11 +170,7 @@ class Scanner(Reader):
 
     def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> Iterator[list[Record]]:
         """The records from the first offset of each range up to before the second, in batches; an empty
-        one while nothing comes.
-
-        Raises:
-            Unavailable: the broker does not answer.
-        """
+        one while nothing comes."""
         self.unread = {partition: end for partition, (first, end) in ranges.items() if first < end}
         self.assign([TopicPartition(*partition, ranges[partition][0]) for partition in self.unread])
         while self.unread:
@@ -199,12 +186,11 @@ class Scanner(Reader):
             yield batch
 
     def records(self, partition: Partition, start: int, end: int) -> Iterator[Record]:
-        """The records from `start` up to before `end`. Raises as `scan` does."""
+        """The records from `start` up to before `end`."""
         for batch in self.scan({partition: (start, end)}):
             yield from batch
 
     def offsets(self, partition: Partition, start: int, end: int) -> Iterator[int]:
-        """The offsets of `records`. Raises as `scan` does."""
         return (record.offset() or 0 for record in self.records(partition, start, end))
 
 
@@ -216,11 +202,8 @@ def _is_within(record: Record, ranges: Mapping[Partition, tuple[int, int]]) -> b
 
 def committed_among(settings: Settings, positions: Collection[Origin]) -> set[Origin]:
     """The positions at which Kafka holds a committed record. Settle their transaction first, or the
-    answer is true for this moment only.
-
-    Raises:
-        Unavailable: the broker does not answer, or another producer's open transaction hides them.
-    """
+    answer is true for this moment only. Raises Unavailable also if another producer's open transaction
+    hides them."""
     by_partition: dict[Partition, set[int]] = {}
     for position in positions:
         by_partition.setdefault(position[:2], set()).add(position.offset)

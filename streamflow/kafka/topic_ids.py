@@ -1,5 +1,5 @@
 """Ids of topics (KIP-516): a topic that was deleted and recreated has its old name and a new id. All
-raise `Unavailable` where the broker does not answer."""
+raise `Unavailable` if the broker does not answer."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
@@ -103,12 +103,8 @@ class TopicWatch:
         self._answer: Callable[[], dict[str, str]] | None = None
 
     def take_over(self, positions: Mapping[Partition, Position | None]) -> None:
-        """Compares the topics with those that positions were kept in.
-
-        Raises:
-            OffsetsReused: a topic was recreated since.
-            Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
-        """
+        """Compares the topics with those that positions were kept in. Raises OffsetsReused if one was
+        recreated since, TopicMissing if one does not exist."""
         current = topic_ids(self.client, {topic for topic, _ in positions})
         for (topic, _), position in positions.items():
             before = (position.log.topic_id if position else "") or self.ids.get(topic, "")
@@ -122,12 +118,8 @@ class TopicWatch:
         self._answer = request_topic_ids(self.client, self.ids)
 
     def check(self) -> None:
-        """Waits for the answer: every record that was in hand at `ask` is of the topic taken over.
-
-        Raises:
-            OffsetsReused: a topic was recreated.
-            Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
-        """
+        """Waits for the answer: every record that was in hand at `ask` is of the topic taken over. Raises
+        as `take_over`."""
         answer, self._answer = self._answer, None
         if answer is not None:
             for topic, now in answer().items():

@@ -35,11 +35,8 @@ _NO_LEADER = -1
 
 
 def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[TopicSpec, ...]:
-    """The topics of all streams that StreamFlow manages, each once.
-
-    Raises:
-        ConfigurationError: two streams declare a topic differently, or one as unmanaged.
-    """
+    """The topics of all streams that StreamFlow manages, each once. Raises ConfigurationError if two
+    streams declare one differently, or one as unmanaged."""
     streams = tuple(streams)
     specs: dict[str, TopicSpec] = {}
     for stream in streams:
@@ -101,12 +98,8 @@ def provision(
 
 
 def require_readable(settings: Settings, names: Sequence[str]) -> None:
-    """Checks that unmanaged topics exist.
-
-    Raises:
-        ConfigurationError: one does not.
-        Unavailable: the broker does not answer, or a partition has no leader.
-    """
+    """Checks that unmanaged topics exist, or raises ConfigurationError, and that their partitions have
+    leaders, or raises Unavailable."""
     if not names:
         return
     with kafka_errors():
@@ -176,12 +169,8 @@ def _wait_until_shown(client: AdminClient, specs: Sequence[TopicSpec]) -> bool |
 def adopt(
     settings: Settings, streams: Iterable[Stream], names: Sequence[str], owned: OwnedTopics
 ) -> None:
-    """Takes over topics of another owner, so that `provision` may alter them. Alters nothing.
-
-    Raises:
-        ConfigurationError: one is not declared, or declared as unmanaged, or does not exist.
-        Unavailable: the broker, or the store of `owned`, does not answer.
-    """
+    """Takes over topics of another owner, so that `provision` may alter them. Alters nothing. Raises
+    ConfigurationError if one is not declared, or declared as unmanaged, or does not exist."""
     streams = tuple(streams)
     declared = {spec.name for spec in declared_topics(settings, streams)}
     existing = _described(admin(settings), names)

@@ -34,11 +34,8 @@ TRANSACTION_CALLS: Final = frozenset(
 
 
 def transactional_producer(settings: Settings, transactional_id: str) -> Producer:
-    """A producer that is ready for its first transaction.
-
-    Raises:
-        Unavailable: the coordinator does not answer.
-    """
+    """A producer that is ready for its first transaction. Raises Unavailable if the coordinator does not
+    answer."""
     client = producer(
         settings,
         **{
@@ -82,11 +79,7 @@ class KafkaSink:
         self._lost: dict[Partition, tuple[LostRange, ...]] = {}
 
     def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
-        """What the group has committed. Waits for transactions whose outcome is still open.
-
-        Raises:
-            Unavailable: the coordinator does not answer.
-        """
+        """What the group has committed. Waits for transactions whose outcome is still open."""
         with kafka_errors(), call("consumer.committed", _COMMITTED_TIMEOUT + SLACK):
             committed = self._consumer.committed(
                 [TopicPartition(*partition) for partition in partitions],
@@ -201,10 +194,8 @@ class Publisher:
     were sent; close it.
 
     Opening one fences every other of the same id, and settles the transaction that it left open:
-    afterwards what it had sent is in the topic, or never will be.
-
-    Raises:
-        Unavailable: the broker does not answer.
+    afterwards what it had sent is in the topic, or never will be. Raises Unavailable if the broker does
+    not answer.
     """
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:

@@ -54,11 +54,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     answer_within: float | None = None
 
     def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
-        """As psycopg's, with a limit.
-
-        Raises:
-            psycopg.OperationalError: no answer came in time; the connection is closed.
-        """
+        """As psycopg's. Raises psycopg.OperationalError if no answer came in time, and closes the
+        connection."""
         limit = self.answer_within if timeout is None else timeout
         with call("PostgreSQL", None if limit is None else limit + SLACK):
             try:
@@ -147,12 +144,7 @@ def _require_utf8(connection: Connection) -> None:
 
 @contextmanager
 def session(settings: Settings, name: str, *, statement_timeout: int = 0) -> Iterator[Connection]:
-    """A connection for some reads or changes; its errors are raised as StreamFlow's.
-
-    Raises:
-        Unavailable: the database does not answer.
-        ConfigurationError: it refuses.
-    """
+    """A connection for some reads or changes; its errors are raised as StreamFlow's, as `connect` does."""
     connection = connect(settings, name, statement_timeout=statement_timeout)
     try:
         with translated():

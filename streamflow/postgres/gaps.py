@@ -13,11 +13,9 @@ from streamflow.stream import Stream
 
 def keep(connection: Connection, reader: str, gaps: Iterable[Gap]) -> int:
     """Stores gaps of a consumer group, or of `gap_ledger.AUDIT`, the loader's in the transaction that
-    moves its position. A known one stays as it is, acknowledged or not; one that has grown must be
-    acknowledged again.
+    moves its position; returns how many are new or have grown.
 
-    Returns:
-        How many were not known before, or have grown.
+    A known one stays as it is, acknowledged or not; one that has grown must be acknowledged again.
     """
     rows = list(gaps)
     if not rows:

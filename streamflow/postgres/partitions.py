@@ -34,9 +34,8 @@ def partition_name(table: str, day: date) -> str:
 class DayPartitions:
     """The day partitions of one table, as far as this process knows them.
 
-    Args:
-        most_far: how many days that are not near the present may have partitions.
-        most_at_once: how many partitions one call creates.
+    At most `most_far` days that are not near the present have partitions; one call creates
+    `most_at_once`.
     """
 
     def __init__(

@@ -31,11 +31,8 @@ _LONGEST_NAME: Final = 50  # characters of a table's name: a day's partition add
 
 
 def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
-    """Brings the database to what this release and these streams need. Safe to repeat, and at the same
-    time.
-
-    Returns:
-        What was done, one line each.
+    """Brings the database to what this release and these streams need; returns what was done, one line
+    each. Safe to repeat, and at the same time.
 
     Raises:
         ConfigurationError: a stream's table has a column that its contract no longer has, or with another
@@ -136,11 +133,7 @@ def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
 def _require_own(
     connection: Connection, stream: Stream, existing: dict[str, tuple[str, bool]]
 ) -> None:
-    """Refuses a table that `_create` did not make, before anything about it is altered.
-
-    Raises:
-        ConfigurationError: it is not a partitioned table with the loader's columns.
-    """
+    """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
     row = connection.execute(
         "SELECT pg_get_partkeydef(to_regclass(%s))", [quoted(stream.table)]
     ).fetchone()
@@ -165,11 +158,8 @@ def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str
 
 
 def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
-    """What is to be done to a stream's table, in words and as SQL.
-
-    Raises:
-        ConfigurationError: it would change or lose stored values.
-    """
+    """What is to be done to a stream's table, in words and as SQL. Raises ConfigurationError if it would
+    change or lose stored values."""
     existing = _existing_columns(connection, stream.table)
     if existing:
         _require_own(connection, stream, existing)

@@ -15,12 +15,8 @@ class SigningKey:
         self._signer: Signer | None = None
 
     def signer(self) -> Signer:
-        """The signer with that key.
-
-        Raises:
-            ConfigurationError: there is no key, nor a database that holds one.
-            Unavailable: the database does not answer; try again.
-        """
+        """The signer with that key. Raises ConfigurationError if there is no key, nor a database that
+        holds one, and Unavailable if the database does not answer."""
         if self._signer is None:
             self._signer = self._read()
         return self._signer

@@ -175,12 +175,9 @@ SHARED: Final = (WINDOW_COUNTS, NOTIFICATIONS, DEAD_LETTERS)
 
 
 def event_columns(stream: Stream) -> tuple[Column, ...]:
-    """The columns of a stream's table: the contract's fields, then what the loader knows.
-
-    Raises:
-        ConfigurationError: two models of the contract disagree about a field, or a field has the name of
-            one of the loader's columns.
-    """
+    """The columns of a stream's table: the contract's fields, then what the loader knows. Raises
+    ConfigurationError if models of the contract disagree about a field, or it has the name of a loader's
+    column."""
     columns: dict[str, Column] = {}
     models = stream.decoder.models
     for model in models:

@@ -273,11 +273,8 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database's URL, with its password: never log it.
-
-        Raises:
-            ConfigurationError: no database is configured and no embedded stack is running here.
-        """
+        """The database's URL, with its password: never log it. Raises ConfigurationError if none is
+        configured and no embedded stack is running here."""
         if self.database_url is None:
             raise ConfigurationError(
                 "no database is known here: start the stack with `streamflow up` in this folder, "
@@ -298,11 +295,8 @@ SettingsKind = TypeVar("SettingsKind", bound=Settings)
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Reads the settings.
-
-    Raises:
-        ConfigurationError: a variable has a value that cannot be used; it is named, and its value is not.
-    """
+    """Reads the settings. Raises ConfigurationError, with the name of the variable, for a value that
+    cannot be used."""
     return load_settings_of(Settings, **overrides)
 
 

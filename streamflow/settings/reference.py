@@ -32,11 +32,8 @@ def groups() -> dict[str, dict[str, FieldInfo]]:
 
 
 def render(page: str) -> str:
-    """The page with each block between ``<!-- settings: GROUP -->`` and ``<!-- end -->`` renewed.
-
-    Raises:
-        ValueError: it lacks a group, or names one that does not exist.
-    """
+    """The page with each block between ``<!-- settings: GROUP -->`` and ``<!-- end -->`` renewed. Raises
+    ValueError if it lacks a group, or names one that does not exist."""
     known = groups()
     named = [match[2] for match in _BLOCK.finditer(page)]
     if sorted(named) != sorted(known):

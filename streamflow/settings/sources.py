@@ -17,11 +17,8 @@ COORDINATES_FILE: Final = "stack.json"
 
 
 def read_file(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """The values in ``streamflow.toml``; none if there is no such file.
-
-    Raises:
-        ConfigurationError: it is not TOML in UTF-8, or sets a name that is not `known`.
-    """
+    """The values in ``streamflow.toml``; none if there is no such file. Raises ConfigurationError if it
+    is not TOML in UTF-8, or sets a name that is not `known`."""
     try:
         # An editor's byte order mark is not part of the first name.
         text = path.read_text("utf-8-sig")

@@ -10,28 +10,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from streamflow import dead_letter_records as dead_letters
+from streamflow import records
 from streamflow.contract import EARLIEST, LATEST
+from streamflow.dead_letter_records import redact
 from streamflow.errors import ErrorCode
 from streamflow.flow import Replayed
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.tables import DeadLetterRow
 from streamflow.privacy import Hasher
 from streamflow.records import (
-    ERROR_CODE_HEADER,
-    ERROR_EXCEPTION_HEADER,
-    ERROR_MESSAGE_HEADER,
-    ERROR_OFFSET_HEADER,
-    ERROR_PARTITION_HEADER,
-    ERROR_STAGE_HEADER,
-    ERROR_TOPIC_HEADER,
-    FAILED_AT_HEADER,
-    GROUP_HEADER,
-    ORIGIN_HEADER,
-    ORIGIN_TOPIC_ID_HEADER,
-    REDACTED_HEADER,
-    TOPIC_ID_HEADER,
-    TRUNCATED_HEADER,
     Headers,
     Origin,
     Record,
@@ -71,10 +58,10 @@ def claim_of(
     source = _source(headers)
     if source is None:
         return None
-    origin = _sound(Origin.parse(last_header(headers, ORIGIN_HEADER))) or source
+    origin = _sound(Origin.parse(last_header(headers, records.ORIGIN_HEADER))) or source
     is_derived = signed and origin.topic != source.topic
-    topic_id = last_header(headers, TOPIC_ID_HEADER)
-    origin_id = last_header(headers, ORIGIN_TOPIC_ID_HEADER) if is_derived else topic_id
+    topic_id = last_header(headers, records.TOPIC_ID_HEADER)
+    origin_id = last_header(headers, records.ORIGIN_TOPIC_ID_HEADER) if is_derived else topic_id
     source = in_its_topic(source, topic_id, topic_ids)
     origin = in_its_topic(origin, origin_id, topic_ids)
     otherwise = Replayed(origin if is_derived else source, 0)
@@ -101,14 +88,14 @@ def dead_letter_line(
         source, stage, code = position, FOREIGN_STAGE, str(ErrorCode.FOREIGN_RECORD)
         identity = Replayed(position, 0)
     else:
-        stage = _text(headers, ERROR_STAGE_HEADER, hasher)
-        code = _text(headers, ERROR_CODE_HEADER, hasher)
+        stage = _text(headers, records.ERROR_STAGE_HEADER, hasher)
+        code = _text(headers, records.ERROR_CODE_HEADER, hasher)
         if not _CODE.fullmatch(code):
             code = str(ErrorCode.SCHEMA_VIOLATION)
     # A foreign record may be of any size.
-    kept = dead_letters.redact(hasher, record.key(), record.value(), headers)
+    kept = redact(hasher, record.key(), record.value(), headers)
     if kept.truncated is not None:
-        kept.headers.append((TRUNCATED_HEADER, "{}/{}".format(*kept.truncated).encode()))
+        kept.headers.append((records.TRUNCATED_HEADER, "{}/{}".format(*kept.truncated).encode()))
     return line_of(
         DeadLetterRow(
             *source,
@@ -116,11 +103,11 @@ def dead_letter_line(
             *position,
             code,
             stage,
-            _text(headers, GROUP_HEADER, hasher),
-            _text(headers, ERROR_EXCEPTION_HEADER, hasher),
-            _text(headers, ERROR_MESSAGE_HEADER, hasher),
+            _text(headers, records.GROUP_HEADER, hasher),
+            _text(headers, records.ERROR_EXCEPTION_HEADER, hasher),
+            _text(headers, records.ERROR_MESSAGE_HEADER, hasher),
             identity.attempt,
-            last_header(headers, REDACTED_HEADER) == b"true",
+            last_header(headers, records.REDACTED_HEADER) == b"true",
             _failed_at(headers),
             kept.key,
             kept.value,
@@ -132,7 +119,7 @@ def dead_letter_line(
 
 def _source(headers: Headers) -> Origin | None:
     """The failed record's position, if the headers name a well-formed one."""
-    names = ERROR_TOPIC_HEADER, ERROR_PARTITION_HEADER, ERROR_OFFSET_HEADER
+    names = records.ERROR_TOPIC_HEADER, records.ERROR_PARTITION_HEADER, records.ERROR_OFFSET_HEADER
     return _sound(Origin.parse(b"/".join(last_header(headers, name) or b"" for name in names)))
 
 
@@ -150,7 +137,7 @@ def _redacted(raw: bytes, hasher: Hasher) -> str:
 
 
 def _failed_at(headers: Headers) -> datetime | None:
-    raw = last_header(headers, FAILED_AT_HEADER) or b""
+    raw = last_header(headers, records.FAILED_AT_HEADER) or b""
     try:
         moment = datetime.fromisoformat(raw[:40].decode("ascii"))
     except ValueError:

@@ -78,11 +78,8 @@ class Row(NamedTuple):
 
 
 def copy_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
-    """The fast path: COPY, straight into the tables.
-
-    Raises:
-        psycopg.Error: a row is refused, or there already; the transaction is void.
-    """
+    """The fast path: COPY, straight into the tables. Raises psycopg.Error if a row is refused, or there
+    already; the transaction is void then."""
     stored = 0
     for name, rows in output.tables.items():
         if rows.lines:
@@ -93,11 +90,7 @@ def copy_rows(connection: Connection, tables: Mapping[str, Table], output: Outpu
 
 def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
     """The slow path: stores what is new and accepted, notes duplicates, and singles out what the database
-    refuses.
-
-    Raises:
-        psycopg.Error: not because of a row.
-    """
+    refuses."""
     stored = Stored(0, 0, [])
     for name, rows in output.tables.items():
         if rows.lines:
@@ -141,7 +134,7 @@ def merge_items(connection: Connection, table: Table, items: Sequence[Row], merg
         rows, duplicates = rows + stored, duplicates + noted
 
     connection.execute(merge.create)
-    refused = _store_sound(connection, table, items, store)
+    refused = _store_accepted(connection, table, items, store)
     connection.execute("DROP TABLE incoming")
     return Stored(rows, duplicates, refused)
 
@@ -190,7 +183,7 @@ def note_duplicates(
     )
 
 
-def _store_sound(
+def _store_accepted(
     connection: Connection,
     table: Table,
     items: Sequence[Row],
@@ -198,17 +191,12 @@ def _store_sound(
 ) -> list[tuple[Record, Rejection]]:
     """Stores all but the items that the database refuses, which it notes and returns."""
     refused: list[tuple[Row, Rejection]] = []
-    try:
-        with connection.transaction():
-            store(items)
-    except psycopg.Error as error:
-        if not is_refusal(error):
-            raise
+    if _refusal(connection, items, store) is not None:
         known = find_refused(connection, table, [item.line for item in items])
-        sound = [item for index, item in enumerate(items) if index not in known]
+        accepted = [item for index, item in enumerate(items) if index not in known]
         refused = [(items[index], rejection) for index, rejection in known.items()]
         # Nearly always that was all, except for what only rows together violate.
-        refused += _refused_of(connection, sound, store)
+        refused += _refused_of(connection, accepted, store)
     if refused and table.holds_events:
         _note_refused(connection, table, [item for item, _ in refused])
     return [(item.record, rejection) for item, rejection in refused]
@@ -218,26 +206,29 @@ def _refused_of(
     connection: Connection, items: Sequence[Row], store: Callable[[Sequence[Row]], None]
 ) -> list[tuple[Row, Rejection]]:
     """Stores all but what the database refuses, in halves and halves of halves."""
-    if not items:
+    error = _refusal(connection, items, store) if items else None
+    if error is None:
         return []
+    if len(items) == 1:
+        diag = error.diag
+        constraint, datatype = diag.constraint_name, diag.datatype_name
+        return [(items[0], rejection_of(diag.sqlstate, diag.column_name, constraint, datatype))]
+    halves = items[: len(items) // 2], items[len(items) // 2 :]
+    return [refused for half in halves for refused in _refused_of(connection, half, store)]
+
+
+def _refusal(
+    connection: Connection, items: Sequence[Row], store: Callable[[Sequence[Row]], None]
+) -> psycopg.Error | None:
+    """Stores items; the error if the database refuses one of them, and none is stored."""
     try:
         with connection.transaction():
             store(items)
     except psycopg.Error as error:
-        if not is_refusal(error):
-            raise
-        if len(items) == 1:
-            diag = error.diag
-            reason = rejection_of(
-                diag.sqlstate, diag.column_name, diag.constraint_name, diag.datatype_name
-            )
-            return [(items[0], reason)]
-        middle = len(items) // 2
-        return [
-            *_refused_of(connection, items[:middle], store),
-            *_refused_of(connection, items[middle:], store),
-        ]
-    return []
+        if is_refusal(error):
+            return error
+        raise
+    return None
 
 
 def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) -> None:
