@@ -48,7 +48,7 @@ def normalized(given: str) -> str:
         if not text or ("=" in text and "://" not in text):
             _require_ports(_PORT_PARAMETER.findall(_QUOTED.sub("", text)))
             return text
-        raise ValueError(f"is no URL: write {EXAMPLE}")
+        raise ValueError(f"is not a URL: write {EXAMPLE}")
     if not _SCHEME.fullmatch(match["scheme"].lower()):
         raise ValueError(f"does not begin with postgresql:// as in {EXAMPLE}")
     if _BLANK.search(text):
@@ -75,5 +75,5 @@ def _require_ports(given: Iterable[str]) -> None:
     ports = [port for text in given for port in text.split(",") if port]
     if not all(re.fullmatch("[0-9]{1,9}", port) and 0 < int(port) <= _MAX_PORT for port in ports):
         raise ValueError(
-            "has a port that is no number up to 65535; a / in the password is written as %2F"
+            "has a port that is not a number up to 65535; a / in the password is written as %2F"
         )

@@ -67,14 +67,14 @@ def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Head
     new_headers: Headers = []
     room = _MAX_HEADERS
     for name, content in headers:
-        came = len(name.encode()) + len(content or b"")
-        size += came
-        if came > room:
+        original = len(name.encode()) + len(content or b"")
+        size += original
+        if original > room:
             continue
         new = None if content is None else hasher.redact(content)
         needed = len(name.encode()) + len(new or b"") + _HEADER_OVERHEAD
         if needed <= room:
-            room, kept = room - needed, kept + came
+            room, kept = room - needed, kept + original
             new_headers.append((name, new))
     truncated = Truncated(kept, size) if kept < size else None
     return Redacted(new_key, new_value, new_headers, truncated)
@@ -117,9 +117,9 @@ def build(
         topic_ids: of the record's topic, and of `origin`'s if that is another one; empty if unknown.
     """
     position = position_of(record)
-    came_with = headers_of(record)
+    incoming = headers_of(record)
     key, value = record.key(), record.value()
-    foreign = [header for header in came_with if not header[0].startswith(OWN_HEADER_PREFIXES)]
+    foreign = [header for header in incoming if not header[0].startswith(OWN_HEADER_PREFIXES)]
     kept = redact(hasher, key, value, foreign)
     own = {
         records.ERROR_TOPIC_HEADER: position.topic,
@@ -130,7 +130,7 @@ def build(
         records.ERROR_EXCEPTION_HEADER: rejection.exception,
         records.ERROR_MESSAGE_HEADER: rejection.message[:_LONGEST_MESSAGE],
         records.ERROR_CODE_HEADER: rejection.code.value,
-        records.ATTEMPT_HEADER: str(attempt_of(came_with)),
+        records.ATTEMPT_HEADER: str(attempt_of(incoming)),
         records.REDACTED_HEADER: str((kept.key, kept.value) != (key, value)).lower(),
         records.FAILED_AT_HEADER: format_time(now),
         records.GROUP_HEADER: group,

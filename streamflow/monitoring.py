@@ -83,8 +83,8 @@ class CachedProbe:
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
-        self._asked = float("-inf")
-        self._answer = (False, "not asked yet")
+        self._probed_at = float("-inf")
+        self._answer = (False, "not probed yet")
         self._lock = threading.Lock()
 
     def __call__(self) -> tuple[bool, str]:
@@ -92,9 +92,9 @@ class CachedProbe:
         if not self._lock.acquire(timeout=_PROBE_WAIT):
             return (False, "dependencies do not answer")
         try:
-            if time.monotonic() - self._asked > _PROBE_SECONDS:
+            if time.monotonic() - self._probed_at > _PROBE_SECONDS:
                 self._answer = self._probe()
-                self._asked = time.monotonic()
+                self._probed_at = time.monotonic()
             return self._answer
         finally:
             self._lock.release()

@@ -23,7 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class HttpRequest:
     """What is checked of a request, or of a WebSocket's upgrade."""
 
     method: str
@@ -32,7 +32,7 @@ class Asked:
     headers: Mapping[str, tuple[str, ...]]  # by lower-case name
 
     @classmethod
-    def of(cls, scope: Scope) -> "Asked":
+    def of(cls, scope: Scope) -> "HttpRequest":
         headers: dict[str, tuple[str, ...]] = {}
         for name, value in scope["headers"]:
             key = name.decode("latin-1").lower()
@@ -45,7 +45,7 @@ class Asked:
         return ", ".join(self.headers.get(name, ()))
 
 
-Rule = Callable[[Asked], str | None]
+Rule = Callable[[HttpRequest], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def host_refusal(host: str, hosts: Hosts) -> str | None:
     )
 
 
-def refusal(asked: Asked, hosts: Hosts) -> str | None:
+def refusal(request: HttpRequest, hosts: Hosts) -> str | None:
     """Why a request is refused, in one sentence; None where it is not.
 
     1. A name that is not ours may have been pointed at this machine.
@@ -124,28 +124,28 @@ def refusal(asked: Asked, hosts: Hosts) -> str | None:
     3. Without an ``Origin`` the browser still sends from which site a request comes; following a link is
        fine.
     """
-    host = asked.header("host").lower()
+    host = request.header("host").lower()
     why = host_refusal(host, hosts)
     if why is not None:
         return why
-    origin = asked.header("origin").lower()
+    origin = request.header("origin").lower()
     if origin and not hosts.own_page(origin, host):
         return (
             f"a page of {_shown(origin)} may not use {hosts.service}: if the page is its own, add "
             f"the page's host to {hosts.setting}"
         )
-    if asked.header("sec-fetch-site") not in ("", "same-origin", "none") and not (
-        _follows_link(asked) or origin
+    if request.header("sec-fetch-site") not in ("", "same-origin", "none") and not (
+        _follows_link(request) or origin
     ):
         return f"another site's page may not use {hosts.service}, only link to it (see {hosts.setting})"
     return None
 
 
-def _follows_link(asked: Asked) -> bool:
+def _follows_link(request: HttpRequest) -> bool:
     return (
-        asked.method == "GET"
-        and asked.header("sec-fetch-mode") == "navigate"
-        and asked.header("sec-fetch-dest") == "document"
+        request.method == "GET"
+        and request.header("sec-fetch-mode") == "navigate"
+        and request.header("sec-fetch-dest") == "document"
     )
 
 
@@ -173,8 +173,8 @@ class OriginGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         why = None
         if scope["type"] in ("http", "websocket"):
-            asked = Asked.of(scope)
-            why = refusal(asked, self._hosts) or self._also(asked)
+            request = HttpRequest.of(scope)
+            why = refusal(request, self._hosts) or self._also(request)
         if why is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":

@@ -80,12 +80,12 @@ def past_gaps(
     gaps: list[Gap] = []
     for partition, position in positions.items():
         first, end = bounds[partition]
-        stands_at = position.offset if position else 0
+        offset = position.offset if position else 0
         moved[partition] = position
         if position is not None and read_position(position) > end:
             raise truncated(*partition, end)
-        if stands_at < first:
-            gaps.append(Gap(*partition, stands_at, first, "retention"))
+        if offset < first:
+            gaps.append(Gap(*partition, offset, first, "retention"))
             moved[partition] = known = (position or Position(*partition, 0))._replace(offset=first)
             if position is not None and read_position(position) < first:
                 # The epoch of a record that is gone says nothing about the first that is left.

@@ -109,7 +109,7 @@ def open_connection(url: str, timeout: int, name: str, **options: Any) -> Connec
     except (psycopg.ProgrammingError, UnicodeError):
         # Its text quotes the URL.
         raise ConfigurationError(
-            f"DATABASE_URL holds a parameter that libpq does not know, or is no URL: write {EXAMPLE}"
+            f"DATABASE_URL holds a parameter that libpq does not know, or is not a URL: write {EXAMPLE}"
         ) from None
     with call("connecting to PostgreSQL"):
         connection = Connection.connect(

@@ -38,7 +38,7 @@ class SigningKey:
         except Unavailable as error:
             raise Unavailable(
                 f"the key to sign records with cannot be read: {error}; with STREAMFLOW_SIGNING_KEY "
-                "set, no database is asked for it"
+                "set, the database is not needed for that"
             ) from error
         if row is None:
             raise ConfigurationError(

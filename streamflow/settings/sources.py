@@ -38,7 +38,7 @@ def read_file(path: Path, known: Collection[str]) -> dict[str, Any]:
         ) from None
     unknown = [name for name in values if name not in known]
     if unknown:
-        raise ConfigurationError(f"{path}: {unknown[0]} is no setting{_hint(unknown[0], known)}")
+        raise ConfigurationError(f"{path}: {unknown[0]} is not a setting{_hint(unknown[0], known)}")
     return values
 
 

@@ -2,7 +2,7 @@
 
 Fast path: one COPY for each table, for a batch whose rows are all new and accepted, as in nearly every
 batch. Slow path: COPY into a temporary table and from there what is not stored yet; where the database
-refuses rows, it is first asked which. (Replayed events always take it: `replayed`.)
+refuses rows, `refusals` first finds out which. (Replayed events always take it: `replayed`.)
 """
 
 from collections.abc import Callable, Mapping, Sequence

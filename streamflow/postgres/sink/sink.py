@@ -149,12 +149,12 @@ class PostgresSink:
         """Returns when everything passed on is durable. Raises as `commit`."""
         running, self._running = self._running, None
         if running is not None:
-            with call("waiting for a batch in PostgreSQL's hands", _BATCH_LIMIT):
+            with call("waiting for PostgreSQL to store a batch", _BATCH_LIMIT):
                 running.result()
 
     def close(self) -> None:
         """Waits for the batch in progress, ignoring how it ends, and closes the connection."""
-        with call("waiting for a batch in PostgreSQL's hands", _BATCH_LIMIT):
+        with call("waiting for PostgreSQL to store a batch", _BATCH_LIMIT):
             self._thread.shutdown(wait=True, cancel_futures=True)
         self._running = None
         self._disconnect()
