@@ -119,9 +119,8 @@ class Rejection(NamedTuple):
 class Log(NamedTuple):
     """Which log an offset counts in."""
 
-    topic_id: str = (
-        ""  # KIP-516: a topic that was deleted and recreated has another; empty if unknown
-    )
+    # KIP-516: a topic that was deleted and recreated has another. Empty if unknown.
+    topic_id: str = ""
     # KIP-320, of the last record before the offset: a log that was truncated there has a later one.
     leader_epoch: int | None = None
 

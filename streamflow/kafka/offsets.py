@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, MemberDescription, OffsetSpec
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
@@ -211,18 +211,16 @@ def read_position(position: Position) -> int:
 
 def member_counts(client: AdminClient, groups: Sequence[str]) -> dict[str, int]:
     """How many members each group has; none for a group that does not exist."""
-    with kafka_errors():
-        futures = client.describe_consumer_groups(list(groups), request_timeout=_DESCRIBE_TIMEOUT)
-        return {
-            name: len(future.result(_DESCRIBE_TIMEOUT).members) for name, future in futures.items()
-        }
+    return {name: len(members) for name, members in _members(client, groups).items()}
 
 
 def assignments(client: AdminClient, group: str) -> list[frozenset[Partition]]:
     """What each member of a group has, in no order. `Unavailable` where there is no such group."""
-    with kafka_errors():
-        [future] = client.describe_consumer_groups(
-            [group], request_timeout=_DESCRIBE_TIMEOUT
-        ).values()
-        members = future.result(_DESCRIBE_TIMEOUT).members
+    [members] = _members(client, [group]).values()
     return [frozenset(map(partition_of, member.assignment.topic_partitions)) for member in members]
+
+
+def _members(client: AdminClient, groups: Sequence[str]) -> dict[str, list[MemberDescription]]:
+    with kafka_errors():
+        futures = client.describe_consumer_groups(list(groups), request_timeout=_DESCRIBE_TIMEOUT)
+        return {name: future.result(_DESCRIBE_TIMEOUT).members for name, future in futures.items()}

@@ -97,8 +97,8 @@ def connect(
 
 
 def open_connection(url: str, timeout: int, name: str, **options: Any) -> Connection:
-    """As `connect`, of any URL with further parameters of libpq; reads and writes text the same way,
-    whatever the environment or the database have as their defaults.
+    """As `connect`, of any URL, with `timeout` in seconds and further parameters of libpq; reads and
+    writes text the same way, whatever the environment or the database have as their defaults.
 
     Raises:
         ConfigurationError: the URL is invalid, or the database cannot hold every text.
