@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streamflow.database_url import normalized
@@ -235,7 +236,7 @@ class Settings(BaseSettings):
         return (
             init_settings,
             env_settings,
-            FileSource(settings_cls, known_names()),
+            FileSource(settings_cls, all_fields()),
             CoordinatesSource(settings_cls),
         )
 
@@ -283,12 +284,12 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value()
 
 
-def known_names() -> frozenset[str]:
-    """The variables of all settings: ``streamflow.toml`` is one file for all processes."""
+def all_fields() -> dict[str, FieldInfo]:
+    """Every setting, by its variable: ``streamflow.toml`` is one file for all processes."""
     kinds = [Settings]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    return frozenset(str(field.alias) for kind in kinds for field in kind.model_fields.values())
+    return {str(field.alias): field for kind in kinds for field in kind.model_fields.values()}
 
 
 SettingsKind = TypeVar("SettingsKind", bound=Settings)

@@ -1,26 +1,18 @@
 """The tables of ``docs/settings.md``, made from the fields: ``python -m streamflow.settings.reference``."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from streamflow.settings.dashboard import DashboardSettings
-from streamflow.settings.orchestration import OrchestrationSettings
-from streamflow.settings.platform import Settings
+from streamflow.settings.platform import all_fields
 
 PAGE: Final = Path("docs/settings.md")
 
 _BLOCK: Final = re.compile(r"(<!-- settings: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD: Final = "| variable | default | meaning |\n|---|---|---|\n"
-
-
-def all_fields() -> dict[str, FieldInfo]:
-    kinds: Sequence[type[Settings]] = (Settings, DashboardSettings, OrchestrationSettings)
-    return {str(field.alias): field for kind in kinds for field in kind.model_fields.values()}
 
 
 def groups() -> dict[str, dict[str, FieldInfo]]:

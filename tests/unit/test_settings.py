@@ -21,7 +21,7 @@ from streamflow.settings import (
     load_settings,
     reference,
 )
-from streamflow.settings.platform import known_names
+from streamflow.settings.platform import all_fields
 
 
 @pytest.fixture(autouse=True)
@@ -333,9 +333,10 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 
 
 def test_every_setting_is_described_and_named_once() -> None:
-    fields = reference.all_fields()
+    fields = all_fields()
     assert all(field.description for field in fields.values())
-    assert known_names() == fields.keys()
+    kinds = (Settings, DashboardSettings, OrchestrationSettings)
+    assert {str(f.alias) for kind in kinds for f in kind.model_fields.values()} == fields.keys()
     shared = DashboardSettings.model_fields.keys() & OrchestrationSettings.model_fields.keys()
     for name in shared - Settings.model_fields.keys():
         one, other = DashboardSettings.model_fields[name], OrchestrationSettings.model_fields[name]

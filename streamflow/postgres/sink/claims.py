@@ -14,9 +14,7 @@ class Resolved:
     """An output without open claims."""
 
     output: Output
-    replays: dict[str, list[Row]] = field(
-        default_factory=dict
-    )  # events that a replay sent, by table
+    replays: dict[str, list[Row]] = field(default_factory=dict)  # events, by table
     rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
     origins: set[Partition] = field(default_factory=set)  # whose events the replays are
 
