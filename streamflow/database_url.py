@@ -52,17 +52,17 @@ def normalized(given: str) -> str:
     if not _SCHEME.fullmatch(match["scheme"].lower()):
         raise ValueError(f"does not begin with postgresql:// as in {EXAMPLE}")
     if _BLANK.search(text):
-        raise ValueError("holds a blank or a control character: write a blank as %20")
+        raise ValueError("contains a space or a control character: write a space as %20")
     if _ODD_ESCAPE.search(text) or not _is_utf8(unquote_to_bytes(text)):
-        raise ValueError("holds a % that begins no escape: write it as %25")
+        raise ValueError("contains a % that is not an escape: write it as %25")
     parts = _REST.fullmatch(match["rest"])
     if parts is None or "@" in parts["hosts"] + (parts["path"] or ""):
-        raise ValueError("holds a / or @ in the password or user: write them as %2F and %40")
+        raise ValueError("contains a / or @ in the password or user: write them as %2F and %40")
     hosts = [_HOST.fullmatch(host) for host in parts["hosts"].split(",")]
     _require_ports("none" if host is None else host["port"] or "" for host in hosts)
     query = parts["query"] or ""
     if any("=" not in parameter for parameter in query.split("&") if parameter):
-        raise ValueError("has a parameter without = behind the ?")
+        raise ValueError("has a parameter without = after the ?")
     _require_ports(map(unquote, _PORT_PARAMETER.findall(query)))
     user = parts["user"]
     start = "" if user is None else _MISREAD.sub(lambda odd: quote(odd[0]), user) + "@"

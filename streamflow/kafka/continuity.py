@@ -143,7 +143,7 @@ def ends_of_truncated(
     rest = (position for partition, position in wanted.items() if partition not in cut_at)
     ends, silent = _ends_by_epoch(settings, group, rest)
     if silent:
-        raise Unavailable("Kafka does not answer whether logs were truncated")
+        raise Unavailable("Kafka did not answer in time whether logs were truncated")
     return cut_at | ends
 
 

@@ -85,7 +85,7 @@ def _offsets(
     for (topic, number), info in listed.items():
         # librdkafka's "invalid offset" comes without an error while a leader is being elected.
         if info.offset < 0:
-            raise Unavailable(f"Kafka does not say where {topic}[{number}] begins and ends now")
+            raise Unavailable(f"Kafka cannot say now where {topic}[{number}] begins and ends")
     return {partition: info.offset for partition, info in listed.items()}
 
 

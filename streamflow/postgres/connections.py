@@ -136,7 +136,7 @@ def _require_utf8(connection: Connection) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise ConfigurationError(
-            f"the database {connection.info.dbname} is encoded in {encoding}, which does not hold "
+            f"the database {connection.info.dbname} is encoded in {encoding}, which cannot hold "
             "every text: CREATE DATABASE streamflow ENCODING 'UTF8' TEMPLATE template0, and let "
             "DATABASE_URL name that"
         )
@@ -177,7 +177,7 @@ def translate(error: psycopg.Error) -> StreamFlowError:
         return Unavailable(
             f"the database does not answer: {lines[0] if lines else type(error).__name__}"
         )
-    return Unavailable(f"the database cannot do it now ({state} {type(error).__name__})")
+    return Unavailable(f"the database cannot do this now ({state} {type(error).__name__})")
 
 
 def _refused_at_login(error: psycopg.Error) -> bool:

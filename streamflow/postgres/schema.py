@@ -124,7 +124,7 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
 def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
     """What a new table's name being taken means: all of ours are in the version table."""
     return ConfigurationError(
-        f"{error.diag.message_primary}, and StreamFlow did not make it: rename it, or give "
+        f"{error.diag.message_primary}, and StreamFlow did not create it: rename it, or give "
         "StreamFlow a database or a schema of its own (DATABASE_URL with "
         "?options=-csearch_path%3DSCHEMA)"
     )
@@ -143,7 +143,7 @@ def _require_own(
         why = f"it has no {', '.join(missing)}" if missing else "it is not partitioned by timestamp"
         raise ConfigurationError(
             f"stream {stream.name}: the table {stream.table} exists already, and StreamFlow did not "
-            f"make it ({why}), so it is not altered: give the stream another table, or rename that one"
+            f"create it ({why}), so it is not altered: give the stream another table, or rename that one"
         )
 
 

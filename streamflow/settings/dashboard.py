@@ -47,7 +47,7 @@ class DashboardSettings(AlertSettings):
     dashboard_interval: float = _dashboard(1.0, "seconds between two measurements", ge=0.2, le=60)
     worker_urls: Annotated[dict[str, str], NoDecode] = _dashboard(
         {},
-        "where each worker is asked for its metrics, as `loader=http://host:port,…`",
+        "where each worker serves its metrics, as `loader=http://host:port,…`",
         shown="this machine's ports",
     )
     dagster_public_url: str | None = _dashboard(

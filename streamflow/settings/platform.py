@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     )
     bridge_origins: Texts = _bridge(
         (),
-        "pages that may connect, comma-separated; `*` for all. Programs that are no browser send no "
+        "pages that may connect, comma-separated; `*` for all. Programs other than browsers send no "
         "origin",
         shown="the bridge's own",
     )
