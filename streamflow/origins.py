@@ -159,7 +159,7 @@ def _is_address(name: str) -> bool:
 
 def _shown(text: str) -> str:
     """Text from a request, as far as a response may repeat it."""
-    return text[:100] if re.fullmatch(r"[\w.:/\[\]-]+", text[:100]) else "that it sends"
+    return text[:100] if re.fullmatch(r"[\w.:/\[\]-]+", text[:100]) else "(not shown)"
 
 
 class OriginGuard:
