@@ -194,7 +194,9 @@ class Stream:
         no producer's wrong clock decides what retention removes."""
         topics = self.topics
 
-        def spec(name: str, retention: timedelta, max_bytes: int) -> TopicSpec:
+        def spec(
+            name: str, retention: timedelta, max_bytes: int, *, derived: bool = True
+        ) -> TopicSpec:
             config = {
                 "cleanup.policy": "delete",
                 "retention.ms": str(round(retention.total_seconds() * 1000)),
@@ -202,9 +204,9 @@ class Stream:
                 "max.message.bytes": str(max_bytes),
                 "min.insync.replicas": str(min_isr),
             }
-            return TopicSpec(name, topics.partitions, config, derived=name != self.topic)
+            return TopicSpec(name, topics.partitions, config, derived)
 
-        own = spec(self.topic, topics.retention, topics.max_record_bytes)
+        own = spec(self.topic, topics.retention, topics.max_record_bytes, derived=False)
         return (
             *((own,) if topics.managed else ()),
             spec(self.analytics_topic, topics.derived_retention, MAX_RECORD_BYTES),

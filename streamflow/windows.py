@@ -72,9 +72,7 @@ class Progress(NamedTuple):
 
     resume: int  # offset to read from: the oldest event of an open window
     position: int  # everything before this offset was counted
-    closed_through: (
-        int | None
-    )  # everything before this time was emitted; None before the first event
+    closed_through: int | None  # what was before it is emitted; None before the first event
     ahead: int  # the far-ahead limit, in milliseconds, in force since `resume`
 
     def metadata(self) -> str:
