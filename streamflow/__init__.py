@@ -1,13 +1,15 @@
 """What a team imports to declare its streams and repairs, and to read results.
 
-Streams: `Stream`, `Topics`, `TumblingWindow`, `Notification`, and what a stream may add: `Simulated`
-records, a `DailyRollup`. Contracts: `Event`, the base of all models; `Timestamp`, a time in RFC 3339
-with a zone; `HashedAddress`, an e-mail address that was hashed; `NotNull`, a field that may be absent but
-not null. Repairs: `repair`, `Repair`, `Hasher`.
+Streams: `Stream`, `Topics`, `TumblingWindow`, `Notification`; optionally `Simulated` records and a
+`DailyRollup`.
+Contracts: `Event`, the base of all models; `Timestamp`, a time in RFC 3339 with a zone; `HashedAddress`,
+a hashed e-mail address; `NotNull`, a field that may be absent but not null.
+Repairs: `repair`, `Repair`, `Hasher`.
 Results: `load_settings`, `load_streams`, `run_audit`, `AuditReport` with its `Verdict` and `Problem`s.
-Errors: `StreamFlowError` and what is below it.
+Errors: `StreamFlowError` and its subclasses.
 
-Names are imported when they are first used, so that ``streamflow --help`` waits for none of them.
+Names are imported on first use, so that ``streamflow --help`` waits for none of them.
+
 """
 
 from importlib import import_module
@@ -67,34 +69,24 @@ __all__ = [
     "run_audit",
 ]
 
-_MODULES: Final = {
-    "streamflow.audit.ledger": ("run_audit",),
-    "streamflow.audit.report": ("AuditReport", "Verdict"),
-    "streamflow.contract": ("Event", "HashedAddress", "NotNull", "Timestamp"),
-    "streamflow.errors": (
-        "CircuitOpen",
-        "ConfigurationError",
-        "ErrorCode",
-        "Fenced",
-        "StackError",
-        "StreamFlowError",
-        "Unavailable",
-        "UsageError",
-    ),
-    "streamflow.privacy": ("Hasher",),
-    "streamflow.audit.problems": ("Problem", "ProblemKind"),
-    "streamflow.registry": ("load_streams",),
-    "streamflow.dead_letters.repairs": ("Repair", "repair"),
-    "streamflow.settings": ("Settings", "load_settings"),
-    "streamflow.stream": ("DailyRollup", "Notification", "Simulated", "Stream", "Topics"),
-    "streamflow.windows": ("TumblingWindow",),
+_NAMES: Final = {
+    "audit.ledger": "run_audit",
+    "audit.problems": "Problem ProblemKind",
+    "audit.report": "AuditReport Verdict",
+    "contract": "Event HashedAddress NotNull Timestamp",
+    "dead_letters.repairs": "Repair repair",
+    "errors": "CircuitOpen ConfigurationError ErrorCode Fenced StackError StreamFlowError Unavailable"
+    " UsageError",
+    "privacy": "Hasher",
+    "registry": "load_streams",
+    "settings": "Settings load_settings",
+    "stream": "DailyRollup Notification Simulated Stream Topics",
+    "windows": "TumblingWindow",
 }
-_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    try:
-        module = _MODULE_OF[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(module), name)
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"streamflow.{_MODULE_OF[name]}"), name)

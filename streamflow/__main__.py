@@ -1,13 +1,10 @@
-"""``python -m streamflow`` is the command ``streamflow``.
-
-It is found by its entry point: the commands stand above this package, which imports nothing of them.
-"""
+"""``python -m streamflow`` is the command ``streamflow``, found by its entry point: this package imports
+nothing of the packages above it."""
 
 from importlib.metadata import entry_points
 
 
 def main() -> None:
-    """Runs the command line."""
     [command] = entry_points(group="console_scripts", name="streamflow")
     command.load()()
 

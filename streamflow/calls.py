@@ -1,8 +1,8 @@
-"""Calls into client libraries that are under way, by thread: what a watchdog reads (G10).
+"""Calls into client libraries, by thread: what a watchdog reads (G10).
 
-A client's own time-outs cannot be relied on: librdkafka's ``send_offsets_to_transaction`` blocks for
-ever when the connection to its coordinator breaks (librdkafka#5456, #5511). So whoever makes such a
-call names it and says how long it may take. Where no watchdog runs, as in commands, nobody reads it.
+A client's own time-outs cannot be relied on: librdkafka's ``send_offsets_to_transaction`` never returns
+when the connection to its coordinator breaks (librdkafka#5456, #5511). So whoever makes such a call
+registers its name and how long it may take. Commands run no watchdog; there nobody reads it.
 """
 
 import threading
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-# Of a process that a watchdog has ended: EX_TEMPFAIL of sysexits.h, "try again later".
+# Exit code of a process that its watchdog ended: EX_TEMPFAIL of sysexits.h, "try again later".
 HUNG_EXIT_CODE: Final = 75
 # Seconds that a call may take beyond the time-out that its library was given.
 SLACK: Final = 3.0
@@ -20,25 +20,16 @@ SLACK: Final = 3.0
 
 @dataclass(slots=True)
 class Activity:
-    """What a thread is doing.
+    """What a thread is doing."""
 
-    Attributes:
-        since: when it last began or ended a call, or its loop turned; on the monotonic clock.
-        loop: whether it must give a sign of life even outside calls.
-        calls: name and limit (seconds; None for the default) of the calls it is in, innermost last.
-    """
-
-    since: float
-    loop: bool = False
+    since: float  # monotonic: when it last entered or left a call, or its loop turned
+    loop: bool = False  # must make progress outside calls, too
+    # Name and limit of the calls it is in, innermost last; None is the watchdog's default.
     calls: list[tuple[str, float | None]] = field(default_factory=list)
 
 
 class Calls:
-    """The calls under way in a process.
-
-    Args:
-        clock: monotonic, in seconds.
-    """
+    """The calls in progress in a process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -46,12 +37,8 @@ class Calls:
 
     @contextmanager
     def call(self, name: str, limit: float | None = None) -> Iterator[None]:
-        """Inside, this thread is in a call.
-
-        Args:
-            name: as an operator knows it from the library's documentation.
-            limit: seconds that it may take; None for the watchdog's default.
-        """
+        """Registers a call of this thread, named as in the library's documentation, while inside. It may
+        take `limit` seconds; None is the watchdog's default."""
         thread = threading.get_ident()
         activity = self._activities.setdefault(thread, Activity(self._clock()))
         activity.since = self._clock()
@@ -65,17 +52,16 @@ class Calls:
                 self._activities.pop(thread, None)
 
     def turned(self) -> None:
-        """The loop of this thread has turned; from now on it must go on doing so."""
+        """The loop of this thread has turned, and must keep turning from now on."""
         activity = self._activities.setdefault(threading.get_ident(), Activity(self._clock()))
         activity.loop = True
         activity.since = self._clock()
 
     def ended(self) -> None:
-        """The loop of this thread has come to its end."""
         self._activities.pop(threading.get_ident(), None)
 
     def activities(self) -> dict[int, Activity]:
-        """What each thread is doing, by its ident. Thread-safe."""
+        """Each thread's activity, by its ident. Thread-safe."""
         return self._activities.copy()
 
 

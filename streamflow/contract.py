@@ -1,6 +1,6 @@
 """Decoding bytes to an event, or to the reason why they are not one.
 
-Every record of every worker goes through `Decoder.decode`. For valid records that is one call into
+Every record of every worker goes through `Decoder.decode`. For a valid record that is one call into
 pydantic's Rust core and one scan for bytes that need a closer look. Everything slow, above all finding
 out what is wrong, is in `explain`.
 """
@@ -43,10 +43,8 @@ MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
 _LARGE: Final = 262_144  # bytes
 _MOST_VALUES: Final = 250_000
 _MOST_FAULTS: Final = 1_000
-_DEEPEST_INT: Final = 40  # digits; longer ones are out of any contract's range
-_REPLACEMENT: Final = "\ufffd"
+_LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
 
 # Texts of the parts of a time: looking them up is three times as fast as formatting.
 MINUTES: Final = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
@@ -71,7 +69,7 @@ def format_time(moment: datetime) -> str:
 
 
 class _Rfc3339:
-    """Core schema of a time stamp: text of RFC 3339 with a zone, to an aware ``datetime``."""
+    """Core schema of a time stamp: RFC 3339 text with a zone, to an aware ``datetime``."""
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -130,8 +128,8 @@ class Decoder:
     Args:
         model: a pydantic model with ``type`` and ``timestamp``, or a discriminated union of them.
         private_fields: fields that may only hold hashes.
-        max_bytes: the longest value that is parsed: compression lets a record of 1 MiB become
-            hundreds of megabytes.
+        max_bytes: the longest value that is parsed; a compressed record of 1 MiB can hold hundreds of
+            megabytes.
     """
 
     def __init__(
@@ -142,14 +140,9 @@ class Decoder:
         self.private_fields = frozenset(private_fields)
         self._adapter: TypeAdapter[Event] = TypeAdapter(model)
         self._validate: Callable[[bytes], Event] = self._adapter.validator.validate_json
-        self._models = tuple(_models_in(model))
-        self._fields = frozenset(name for each in self._models for name in each.model_fields)
+        self.models = tuple(_models_in(model))  # of the union; one for a plain model
+        self._fields = frozenset(name for member in self.models for name in member.model_fields)
         self._exempt = self.private_fields | {"type", "timestamp"}
-
-    @property
-    def models(self) -> tuple[type[Event], ...]:
-        """The models of the union; one for a plain model."""
-        return self._models
 
     def decode(self, value: bytes | None) -> Event | Rejection:
         """The event, or why the bytes are not one. Never raises, whatever the bytes."""
@@ -161,8 +154,8 @@ class Decoder:
             event = self._validate(value)  # type: ignore[arg-type]
         except (ValidationError, TypeError):
             return self.explain(value)
-        # An address needs an "@", and NUL can only come in as an escape: one scan each, and the
-        # closer look only for the few records that hold them.
+        # An address needs an "@", and NUL can only be an escape: one scan for each, and a closer look
+        # only at the few records that hold them.
         if b"@" in value or b"\\u" in value:  # type: ignore[operator]
             return self._look_closer(event)
         return event
@@ -178,7 +171,7 @@ class Decoder:
         return event
 
     def _too_large(self, value: bytes) -> Rejection | None:
-        """Why a value is not parsed at all, if so. What is wrong with a document keeps copies of it
+        """Why a value is not parsed at all, if so. Explaining what is wrong keeps copies of the document
         as Python objects: 8 MB of ``[],`` took 2.7 GB and ten seconds."""
         size, values = len(value), sum(map(value.count, (b",", b"[", b"{")))
         if size <= self.max_bytes and values <= _MOST_VALUES:
@@ -191,17 +184,14 @@ class Decoder:
         )
 
     def explain(self, value: bytes | None) -> Rejection:
-        """Finds the one cause why these bytes are no event."""
+        """The one cause why these bytes are not an event."""
         if not value:
             return Rejection(ErrorCode.EMPTY_VALUE, "ValueError", "the record has no value")
         try:
             text = value.decode()
         except UnicodeDecodeError as error:
-            return Rejection(
-                ErrorCode.INVALID_UTF8,
-                "UnicodeDecodeError",
-                f"not UTF-8 from byte {error.start} on",
-            )
+            reason = f"not UTF-8 from byte {error.start} on"
+            return Rejection(ErrorCode.INVALID_UTF8, "UnicodeDecodeError", reason)
         if len(value) > _LARGE:
             return self._explain_in_short(value, text)
         try:
@@ -218,8 +208,8 @@ class Decoder:
         return self._explain_document(document)
 
     def _explain_in_short(self, value: bytes, text: str) -> Rejection:
-        """The cause, of a value whose document would take seconds and hundreds of megabytes to walk
-        through; what is wrong otherwise is not looked for."""
+        """The cause for a value whose document would take seconds and hundreds of megabytes to walk;
+        other faults are not looked for."""
         try:
             event = self._validate(value)
         except ValidationError as error:
@@ -239,18 +229,18 @@ class Decoder:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
         if privacy.has_address(text):
             return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
-        told = "; ".join(map(self._describe, faults)) or f"{count:,} fields are wrong"
+        reason = "; ".join(map(self._describe, faults)) or f"{count:,} fields are wrong"
         code = (
             ErrorCode.UNKNOWN_TYPE if "union_tag_invalid" in kinds else ErrorCode.SCHEMA_VIOLATION
         )
-        return Rejection(code, "ValidationError", told[:1000])
+        return Rejection(code, "ValidationError", reason[:1000])
 
     def _explain_document(self, document: dict[str, Any]) -> Rejection:
         for name in self.private_fields:
             if isinstance(document.get(name), str) and "@" in document[name]:
                 return _clear_text(name)
-        # NUL and lone surrogates stop the parser before it has seen the rest: look at the rest
-        # without them, so that what is also wrong otherwise is named first.
+        # NUL and lone surrogates stop the parser before it has seen the rest: parse the rest
+        # without them, so that other faults are named first.
         try:
             cleaned = json.dumps(_without_unstorable(document)).encode()
             event = self._validate(cleaned)
@@ -265,25 +255,20 @@ class Decoder:
 
     def _explain_errors(self, document: dict[str, Any], error: ValidationError) -> Rejection:
         faults = error.errors(include_url=False, include_context=False, include_input=True)
-        found = [(self._code_of(fault), self._describe(fault)) for fault in faults]
-        # What the value holds is worse news than how the record is built, a type of its own is
-        # better news than a field that is off.
+        described = [(self._code_of(fault), self._describe(fault)) for fault in faults]
+        # The first of these counts: an unknown type explains wrong fields, and a record of the wrong
+        # shape is reported before a value that cannot be stored.
         for code in (
             ErrorCode.UNKNOWN_TYPE,
             ErrorCode.SCHEMA_VIOLATION,
             ErrorCode.UNSTORABLE_VALUE,
         ):
-            told = [text for each, text in found if each is code]
-            if told:
-                if code is ErrorCode.SCHEMA_VIOLATION and self._holds_address(document):
+            reasons = [text for cause, text in described if cause is code]
+            if reasons:
+                if code is ErrorCode.SCHEMA_VIOLATION and _holds_address(document):
                     break
-                return Rejection(code, "ValidationError", "; ".join(told)[:1000])
+                return Rejection(code, "ValidationError", "; ".join(reasons)[:1000])
         return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
-
-    def _holds_address(self, document: dict[str, Any]) -> bool:
-        return any(
-            isinstance(text, str) and privacy.has_address(text) for text in document.values()
-        )
 
     def _code_of(self, fault: ErrorDetails) -> ErrorCode:
         kind, field = fault["type"], fault["loc"][-1] if fault["loc"] else ""
@@ -304,9 +289,12 @@ def _models_in(model: Any) -> Iterator[type[Event]]:
     if isinstance(model, type) and issubclass(model, Event):
         yield model
         return
-    arguments = getattr(model, "__args__", ()) or ()
-    for argument in arguments:
+    for argument in getattr(model, "__args__", ()) or ():
         yield from _models_in(argument)
+
+
+def _holds_address(document: dict[str, Any]) -> bool:
+    return any(isinstance(text, str) and privacy.has_address(text) for text in document.values())
 
 
 def _clear_text(field: str) -> Rejection:
@@ -329,12 +317,12 @@ def _refuse_constant(name: str) -> None:
 
 
 def _bounded_int(digits: str) -> int:
-    return int(digits[:_DEEPEST_INT])
+    return int(digits[:_LONGEST_INT])
 
 
 def _without_unstorable(value: Any) -> Any:
     if isinstance(value, str):
-        return _UNSTORABLE.sub(_REPLACEMENT, value)
+        return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, dict):
         return {_without_unstorable(key): _without_unstorable(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -4,26 +4,11 @@ import re
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from streamflow import records
 from streamflow.contract import format_time
 from streamflow.privacy import Hasher
 from streamflow.records import (
-    ATTEMPT_HEADER,
-    ERROR_CLASS_HEADER,
-    ERROR_CODE_HEADER,
-    ERROR_EXCEPTION_HEADER,
-    ERROR_MESSAGE_HEADER,
-    ERROR_OFFSET_HEADER,
-    ERROR_PARTITION_HEADER,
-    ERROR_STAGE_HEADER,
-    ERROR_TOPIC_HEADER,
-    FAILED_AT_HEADER,
-    GROUP_HEADER,
-    ORIGIN_HEADER,
-    ORIGIN_TOPIC_ID_HEADER,
     OWN_HEADER_PREFIXES,
-    REDACTED_HEADER,
-    TOPIC_ID_HEADER,
-    TRUNCATED_HEADER,
     Headers,
     Origin,
     OutRecord,
@@ -57,23 +42,19 @@ class Truncated(NamedTuple):
 
 
 class Redacted(NamedTuple):
-    """Key, value and headers of a record, redacted and cut to the size limit of dead letters.
-
-    Attributes:
-        truncated: None if nothing was cut.
-    """
+    """Key, value and headers of a record, redacted and cut to the size limit of dead letters."""
 
     key: bytes | None
     value: bytes | None
     headers: Headers
-    truncated: Truncated | None
+    truncated: Truncated | None  # if something was cut
 
 
 def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Headers) -> Redacted:
-    """The parts of a record that its dead letter keeps, with addresses replaced by their hashes (G7).
+    """What a dead letter keeps of a record, with addresses replaced by their hashes (G7).
 
     A hash is longer than its address, and a compressed record may be larger than its topic's limit. So
-    key and value are cut to the limit of the dead-letter topic, and headers that do not fit left out.
+    key and value are cut to the limit of the dead-letter topic, and headers that do not fit are left out.
     """
     new_key, new_value = key, value
     kept = size = 0
@@ -86,22 +67,22 @@ def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Head
     new_headers: Headers = []
     room = _MAX_HEADERS
     for name, content in headers:
-        came = len(name.encode()) + len(content or b"")
-        size += came
-        if came > room:
+        original = len(name.encode()) + len(content or b"")
+        size += original
+        if original > room:
             continue
         new = None if content is None else hasher.redact(content)
         needed = len(name.encode()) + len(new or b"") + _HEADER_OVERHEAD
         if needed <= room:
-            room, kept = room - needed, kept + came
+            room, kept = room - needed, kept + original
             new_headers.append((name, new))
     truncated = Truncated(kept, size) if kept < size else None
     return Redacted(new_key, new_value, new_headers, truncated)
 
 
 def truncation_of(headers: Headers) -> Truncated | None:
-    """What was cut, according to the headers of a dead letter; None if nothing was, or it is malformed."""
-    match = _TRUNCATED.fullmatch(last_header(headers, TRUNCATED_HEADER) or b"")
+    """What was cut, according to a dead letter's headers; None if nothing was, or they are malformed."""
+    match = _TRUNCATED.fullmatch(last_header(headers, records.TRUNCATED_HEADER) or b"")
     return Truncated(int(match[1]), int(match[2])) if match else None
 
 
@@ -119,51 +100,45 @@ def build(
 ) -> OutRecord:
     """The dead letter of a rejected or refused record.
 
-    Key, value and headers are kept, but addresses are replaced by their hashes (G7), and what is too
-    large is cut. Headers with StreamFlow's own names are replaced, since incoming ones are untrusted.
-    Origin and attempt that a source record claims are passed on as claims: readers of the dead letter
-    trust them only if StreamFlow has replayed the record.
+    Addresses in key, value and headers are replaced by their hashes (G7), and what is too large is cut.
+    Headers with StreamFlow's own names are replaced, since incoming ones are untrusted. The origin and
+    attempt that a source record claims are passed on as claims: readers of the dead letter trust them
+    only if StreamFlow replayed the record.
 
     Args:
-        record: that was rejected.
+        record: the rejected one.
         rejection: why.
         stage: the worker that rejected it.
-        group: its consumer group.
+        group: the worker's consumer group.
         topic: the dead-letter topic.
         hasher: hashes the addresses.
         now: when it was rejected.
         origin: of a derived record, the event that it was derived from.
-        topic_ids: of the record's topic, and of the topic of `origin` if that is another one; empty
-            if unknown.
+        topic_ids: of the record's topic, and of `origin`'s if that is another one; empty if unknown.
     """
     position = position_of(record)
-    came_with = headers_of(record)
+    incoming = headers_of(record)
     key, value = record.key(), record.value()
-    kept = redact(
-        hasher,
-        key,
-        value,
-        [header for header in came_with if not header[0].startswith(OWN_HEADER_PREFIXES)],
-    )
-    redacted = (kept.key, kept.value) != (key, value)
+    foreign = [header for header in incoming if not header[0].startswith(OWN_HEADER_PREFIXES)]
+    kept = redact(hasher, key, value, foreign)
     own = {
-        ERROR_TOPIC_HEADER: position.topic,
-        ERROR_PARTITION_HEADER: str(position.partition),
-        ERROR_OFFSET_HEADER: str(position.offset),
-        ERROR_STAGE_HEADER: stage,
-        ERROR_CLASS_HEADER: f"streaming_workers.{stage}",
-        ERROR_EXCEPTION_HEADER: rejection.exception,
-        ERROR_MESSAGE_HEADER: rejection.message[:_LONGEST_MESSAGE],
-        ERROR_CODE_HEADER: rejection.code.value,
-        ATTEMPT_HEADER: str(attempt_of(came_with)),
-        REDACTED_HEADER: "true" if redacted else "false",
-        FAILED_AT_HEADER: format_time(now),
-        GROUP_HEADER: group,
-        ORIGIN_HEADER: str(origin or claimed_origin(record) or position),
+        records.ERROR_TOPIC_HEADER: position.topic,
+        records.ERROR_PARTITION_HEADER: str(position.partition),
+        records.ERROR_OFFSET_HEADER: str(position.offset),
+        records.ERROR_STAGE_HEADER: stage,
+        records.ERROR_CLASS_HEADER: f"streaming_workers.{stage}",
+        records.ERROR_EXCEPTION_HEADER: rejection.exception,
+        records.ERROR_MESSAGE_HEADER: rejection.message[:_LONGEST_MESSAGE],
+        records.ERROR_CODE_HEADER: rejection.code.value,
+        records.ATTEMPT_HEADER: str(attempt_of(incoming)),
+        records.REDACTED_HEADER: str((kept.key, kept.value) != (key, value)).lower(),
+        records.FAILED_AT_HEADER: format_time(now),
+        records.GROUP_HEADER: group,
+        records.ORIGIN_HEADER: str(origin or claimed_origin(record) or position),
     }
-    names = TOPIC_ID_HEADER, ORIGIN_TOPIC_ID_HEADER
+    names = records.TOPIC_ID_HEADER, records.ORIGIN_TOPIC_ID_HEADER
     own |= {name: topic_id for name, topic_id in zip(names, topic_ids, strict=True) if topic_id}
     if kept.truncated is not None:
-        own[TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
+        own[records.TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
     headers = [*kept.headers, *((name, text.encode()) for name, text in own.items())]
     return OutRecord(topic, kept.key, kept.value, headers)

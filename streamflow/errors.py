@@ -1,29 +1,20 @@
-"""What can go wrong, as types.
+"""What can go wrong, as types: each says what the caller does.
 
-    StreamFlowError            one line for the user: what happened and what to do (exit 1)
-    ├── UsageError             the command or its input is off (exit 2)
-    ├── ConfigurationError     a setting, stream or environment is off
-    ├── Unavailable            broker or database cannot be reached now: wait and try again
-    ├── Fenced                 another worker owns these partitions now: drop the batch, start anew
-    ├── CircuitOpen            too many rejections: this release looks broken, stop before harm
-    ├── OffsetsReused          a topic was recreated or cut back: stop until a person has decided
-    └── StackError             the embedded stack cannot start or stop
-
-A record that breaks its contract is not an exception but data: see ``records.Rejection`` and
-`ErrorCode`, the catalogue of causes that a dead letter can carry.
+A record that breaks its contract is not an exception but data: `records.Rejection`, with an `ErrorCode`.
+It is *rejected* by its contract, *refused* by PostgreSQL, or *invalid* before a producer sends it.
 """
 
 from enum import StrEnum
 
 
 class StreamFlowError(Exception):
-    """Root of all errors that StreamFlow raises; its text says what to do."""
+    """Root of all errors of StreamFlow. The message is one line: what happened, and what to do."""
 
     exit_code = 1
 
 
 class UsageError(StreamFlowError):
-    """The command line or the input given to it is wrong."""
+    """The command line or its input is wrong."""
 
     exit_code = 2
 
@@ -33,25 +24,20 @@ class ConfigurationError(StreamFlowError):
 
 
 class Unavailable(StreamFlowError):
-    """The broker or the database does not answer now; the caller waits and tries again."""
+    """The broker or the database does not answer now: wait and try again."""
 
 
 class Fenced(StreamFlowError):
-    """Another worker has taken over; what is in hand must be dropped, it is not lost."""
+    """Another worker owns these partitions now: drop the batch, it is not lost, and start again."""
 
 
 class CircuitOpen(StreamFlowError):
-    """Too many records in a row were rejected: the release, not the data, is suspect."""
+    """Too many records were rejected: the release, not the data, is suspect. Stop before harm is done."""
 
 
 class OffsetsReused(StreamFlowError):
-    """Offsets that were read before mean other records now. What was made of the old ones has their
-    identity, so only a person can decide that it is set aside.
-
-    Args:
-        message: what happened, and what to do.
-        topic: that was recreated or truncated.
-    """
+    """A topic was recreated or truncated, so offsets that were read before mean other records now: stop.
+    What was made of the old records has their identity, so only a person can decide to set it aside."""
 
     def __init__(self, message: str, topic: str) -> None:
         super().__init__(message)
@@ -63,8 +49,8 @@ class StackError(StreamFlowError):
 
 
 def cause_of(error: BaseException) -> object:
-    """The innermost cause of a failed request, mostly the operating system's, without what HTTP clients
-    wrap around it."""
+    """The innermost cause of a failed request, mostly the operating system's, without the wrappers of
+    HTTP clients."""
     reason = getattr(error, "reason", None)
     if isinstance(reason, str):
         return reason
@@ -73,7 +59,7 @@ def cause_of(error: BaseException) -> object:
 
 
 class ErrorCode(StrEnum):
-    """Why a record became a dead letter: one code per cause. Data errors only, never an outage."""
+    """Why a record became a dead letter. Data errors only, never an outage."""
 
     EMPTY_VALUE = "EMPTY_VALUE"
     INVALID_UTF8 = "INVALID_UTF8"
@@ -82,7 +68,6 @@ class ErrorCode(StrEnum):
     UNKNOWN_TYPE = "UNKNOWN_TYPE"
     CLEAR_TEXT_PII = "CLEAR_TEXT_PII"
     UNSTORABLE_VALUE = "UNSTORABLE_VALUE"
-    # In a topic that only workers write to: it has not their signature.
-    FOREIGN_RECORD = "FOREIGN_RECORD"
+    FOREIGN_RECORD = "FOREIGN_RECORD"  # in a topic that only workers write to, without a signature
     TOO_LARGE = "TOO_LARGE"
     UNREADABLE = "UNREADABLE"

@@ -1,6 +1,6 @@
 """HTTP as this platform uses it: requests with a time-out and without redirects.
 
-An address may hold a secret, so no error names one, and no redirect is followed to another host.
+A URL may hold a secret, so no error quotes one, and no redirect is followed to another host.
 """
 
 from typing import Any, Final
@@ -9,33 +9,25 @@ import requests
 
 from streamflow.errors import Unavailable, cause_of
 
-_REDIRECTS: Final = range(300, 400)
 _LONGEST_TEXT: Final = 300  # characters
 
 
 def request(method: str, url: str, *, timeout: float, **options: Any) -> requests.Response:
-    """The answer, also one that says no: look at its `ok`.
+    """The response, also an error status: look at its `ok`. `timeout` is in seconds, to connect and to
+    wait for each part of the response.
 
-    Args:
-        method: GET or POST.
-        url: where to.
-        timeout: seconds to connect, and to wait for each part of the answer.
-        options: further arguments of `requests.request`.
-
-    Raises:
-        Unavailable: there is no answer, or a redirect; says why, and not where.
+    Raises Unavailable if there is no response, or a redirect; the message says why, and not from where.
     """
     try:
-        answer = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
+        response = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
     except (requests.RequestException, ValueError) as error:
         raise Unavailable(_cause_of(error)) from None
-    if answer.status_code in _REDIRECTS:
-        raise Unavailable(f"a redirect, status {answer.status_code}")
-    return answer
+    if response.status_code in range(300, 400):
+        raise Unavailable(f"a redirect, status {response.status_code}")
+    return response
 
 
 def _cause_of(error: BaseException) -> str:
-    """Why a request failed, in the operating system's words where it has any."""
     if isinstance(error, requests.Timeout):
         return "timed out"
     cause = cause_of(error)
@@ -43,5 +35,5 @@ def _cause_of(error: BaseException) -> str:
 
 
 def first_words(response: requests.Response) -> str:
-    """The beginning of an answer's body, on one line."""
+    """The beginning of a response's body, on one line."""
     return " ".join(response.text.split())[:_LONGEST_TEXT]

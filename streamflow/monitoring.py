@@ -1,4 +1,4 @@
-"""What a process tells about itself: log events, metrics, and /health /ready /metrics (G9)."""
+"""What a process reports about itself: log events, metrics, and /health /ready /metrics (G9)."""
 
 import logging
 import sys
@@ -48,7 +48,7 @@ SESSIONS = Counter("streamflow_sessions_total", "Times the worker joined its gro
 BRIDGE_CLIENTS = Gauge("streamflow_bridge_clients", "Socket.IO clients that are connected.")
 BRIDGE_MISSED = Counter("streamflow_bridge_missed_total", "Events that slow clients missed.")
 
-# Answers to a probe: whether it is so, and why (not).
+# Whether it is so, and why (not).
 Probe = Callable[[], tuple[bool, str]]
 
 _PROBE_SECONDS = 2.0
@@ -56,7 +56,7 @@ _PROBE_WAIT = 1.0  # seconds
 
 
 def configure_logging(settings: Settings) -> None:
-    """Sets up structlog: one line an event on stderr, JSON or for the eye."""
+    """Sets up structlog: one line for each event on stderr, as JSON or for the eye."""
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
@@ -79,42 +79,34 @@ def configure_logging(settings: Settings) -> None:
 
 
 class CachedProbe:
-    """A probe that asks at most every two seconds, and waits for an answer no longer than one."""
+    """A probe that asks at most every two seconds, and waits at most one second for the answer."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
-        self._asked = float("-inf")
-        self._answer = (False, "not asked yet")
+        self._probed_at = float("-inf")
+        self._answer = (False, "not probed yet")
         self._lock = threading.Lock()
 
     def __call__(self) -> tuple[bool, str]:
-        """The latest answer."""
-        # Somebody else is asking and gets no answer: whoever asks meanwhile must not wait as well.
+        # Another thread waits for the answer: this one must not wait as long.
         if not self._lock.acquire(timeout=_PROBE_WAIT):
             return (False, "dependencies do not answer")
         try:
-            if time.monotonic() - self._asked > _PROBE_SECONDS:
+            if time.monotonic() - self._probed_at > _PROBE_SECONDS:
                 self._answer = self._probe()
-                self._asked = time.monotonic()
+                self._probed_at = time.monotonic()
             return self._answer
         finally:
             self._lock.release()
 
 
 class HealthServer:
-    """Serves ``/health``, ``/ready`` and ``/metrics`` from a thread of its own.
+    """Serves ``/health``, ``/ready`` and ``/metrics`` from a thread of its own; port 0 is any free one.
+    Raises ConfigurationError if the port is taken.
 
-    A request under a name that is not the worker's is answered with 403: a page that has pointed its
-    own name at this machine could read the answer.
-
-    Args:
-        settings: the address to bind to, and the names under which it is reached.
-        port: 0 takes any free one.
-        health: whether the process works at all; 503 tells an orchestrator to restart it.
-        ready: whether it can do its job now; 503 with the reason while it cannot.
-
-    Raises:
-        ConfigurationError: the port is taken.
+    A request under a name that is not the worker's gets 403: a page that has pointed its own name at this
+    machine could read the response. 503 from ``/health`` makes an orchestrator restart the process; from
+    ``/ready`` it means that the process cannot do its job now, and why.
     """
 
     def __init__(self, settings: Settings, port: int, health: Probe, ready: Probe) -> None:
@@ -144,7 +136,7 @@ class HealthServer:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Probes come every second: they are no events that matter."""
+                """Probes come every second: no events that matter."""
 
         try:
             self._server = ThreadingHTTPServer((settings.host, port), Handler)
@@ -160,7 +152,6 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """The port in use."""
         return self._server.server_port
 
     def __enter__(self) -> Self:

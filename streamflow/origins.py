@@ -1,10 +1,9 @@
 """Which requests a web server answers: those of its own pages and of programs, not of other pages.
 
-Any page that a browser on this machine opens can send requests to 127.0.0.1: from its own origin
-(CSRF; a WebSocket is not even held to CORS), or under a name of its own that it has pointed at
-127.0.0.1 (DNS rebinding). What the browser says about a request tells them apart: a page cannot
-forge ``Host``, ``Origin`` and ``Sec-Fetch-Site`` (https://www.w3.org/TR/fetch-metadata/), and
-programs send only the first.
+Any page that a browser on this machine opens can send requests to 127.0.0.1: from its own origin (CSRF;
+CORS does not even cover WebSockets), or under a name of its own that it has pointed at 127.0.0.1 (DNS
+rebinding). The headers of the browser tell them apart: a page cannot forge ``Host``, ``Origin`` and
+``Sec-Fetch-Site`` (https://www.w3.org/TR/fetch-metadata/), and programs send only the first.
 """
 
 import ipaddress
@@ -24,27 +23,21 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is looked at of a request, or of a WebSocket's upgrade.
-
-    Attributes:
-        headers: by lower-case name, all values of each.
-    """
+class HttpRequest:
+    """What is checked of a request, or of a WebSocket's upgrade."""
 
     method: str
     path: str
     query: str
-    headers: Mapping[str, tuple[str, ...]]
+    headers: Mapping[str, tuple[str, ...]]  # by lower-case name
 
     @classmethod
-    def of(cls, scope: Scope) -> "Asked":
-        """From an ASGI scope."""
+    def of(cls, scope: Scope) -> "HttpRequest":
         headers: dict[str, tuple[str, ...]] = {}
         for name, value in scope["headers"]:
             key = name.decode("latin-1").lower()
             headers[key] = (*headers.get(key, ()), value.decode("latin-1").strip())
-        # An upgrade is a GET.
-        method = scope.get("method", "GET")
+        method = scope.get("method", "GET")  # an upgrade is a GET
         return cls(method, scope["path"], scope["query_string"].decode("latin-1"), headers)
 
     def header(self, name: str) -> str:
@@ -52,50 +45,48 @@ class Asked:
         return ", ".join(self.headers.get(name, ()))
 
 
-Rule = Callable[[Asked], str | None]
+Rule = Callable[[HttpRequest], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hosts:
-    """Under which names a server is reached, besides addresses and ``localhost``.
+    """Under which names a server is reached, besides addresses and ``localhost``."""
 
-    Attributes:
-        service: what is served, for messages.
-        setting: the variable that holds `listed`, for messages.
-        own: names known from other settings.
-        listed: names, some with a port. Pages of these may send requests even where a proxy has put
-            another name into ``Host``.
-        dotless: whether names without a dot are served, too. The public DNS has none: only who
-            controls the local one could rebind them.
-    """
-
-    service: str
-    setting: str
-    own: frozenset[str] = frozenset()
+    service: str  # for messages
+    setting: str  # the variable that holds `listed`, for messages
+    own: frozenset[str] = frozenset()  # from other settings
+    # Some with a port. Their pages may send requests even where a proxy has changed ``Host``.
     listed: frozenset[str] = frozenset()
+    # Whether names without a dot are served, too. The public DNS has none: only who controls the local
+    # one could rebind them.
     dotless: bool = False
 
     @classmethod
     def of(
-        cls, service: str, setting: str, *, own: Iterable[str], listed: Iterable[str]
+        cls,
+        service: str,
+        setting: str,
+        *,
+        own: Iterable[str],
+        listed: Iterable[str],
+        dotless: bool = False,
     ) -> "Hosts":
-        """From settings: an empty name is none."""
+        """From settings: an empty name is left out."""
         return cls(
             service=service,
             setting=setting,
             own=frozenset(name.lower() for name in own if name),
             listed=frozenset(name.lower() for name in listed),
+            dotless=dotless,
         )
 
     def serve(self, host: str) -> bool:
-        """Whether a request with this ``Host``, in lower case, is meant for this server.
-
-        An IP address always is: a page cannot rebind it, only a name.
-        """
-        found = _NETLOC.fullmatch(host)
-        if found is None:
+        """Whether a request with this ``Host``, in lower case, is meant for this server. An IP address
+        always is: a page can rebind only a name."""
+        netloc = _NETLOC.fullmatch(host)
+        if netloc is None:
             return False
-        name = found["name"].strip("[]").removesuffix(".")
+        name = netloc["name"].strip("[]").removesuffix(".")
         return (
             _is_address(name)
             or name == "localhost"
@@ -115,11 +106,8 @@ class Hosts:
 
 
 def host_refusal(host: str, hosts: Hosts) -> str | None:
-    """Why a request with this ``Host`` is refused, as one sentence; None where it is not.
-
-    All that a server needs which only answers GET and changes nothing: another origin's page cannot
-    read the answer.
-    """
+    """Why a request with this ``Host`` is refused, in one sentence; None where it is not. Enough for a
+    server that only answers GET and changes nothing: a page of another origin cannot read the response."""
     if hosts.serve(host.lower()):
         return None
     return (
@@ -128,37 +116,36 @@ def host_refusal(host: str, hosts: Hosts) -> str | None:
     )
 
 
-def refusal(asked: Asked, hosts: Hosts) -> str | None:
-    """Why a request is refused, as one sentence; None where it is not.
+def refusal(request: HttpRequest, hosts: Hosts) -> str | None:
+    """Why a request is refused, in one sentence; None where it is not.
 
     1. A name that is not ours may have been pointed at this machine.
-    2. A page may only send requests where it came from: another port is another origin.
-    3. Without an ``Origin`` the browser still says from which site a request is; to follow a link is
+    2. A page may only send requests to its own origin: another port is another origin.
+    3. Without an ``Origin`` the browser still sends from which site a request comes; following a link is
        fine.
     """
-    host = asked.header("host").lower()
+    host = request.header("host").lower()
     why = host_refusal(host, hosts)
     if why is not None:
         return why
-    origin = asked.header("origin").lower()
+    origin = request.header("origin").lower()
     if origin and not hosts.own_page(origin, host):
         return (
             f"a page of {_shown(origin)} may not use {hosts.service}: if the page is its own, add "
             f"the page's host to {hosts.setting}"
         )
-    if asked.header("sec-fetch-site") not in ("", "same-origin", "none") and not (
-        _follows_link(asked) or origin
+    if request.header("sec-fetch-site") not in ("", "same-origin", "none") and not (
+        _follows_link(request) or origin
     ):
         return f"another site's page may not use {hosts.service}, only link to it (see {hosts.setting})"
     return None
 
 
-def _follows_link(asked: Asked) -> bool:
-    """Whether the browser opens a page in a tab, as by a link."""
+def _follows_link(request: HttpRequest) -> bool:
     return (
-        asked.method == "GET"
-        and asked.header("sec-fetch-mode") == "navigate"
-        and asked.header("sec-fetch-dest") == "document"
+        request.method == "GET"
+        and request.header("sec-fetch-mode") == "navigate"
+        and request.header("sec-fetch-dest") == "document"
     )
 
 
@@ -171,35 +158,23 @@ def _is_address(name: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """What a request says, as far as it may be repeated in an answer."""
-    return text[:100] if re.fullmatch(r"[\w.:/\[\]-]+", text[:100]) else "that it gives"
-
-
-def accept(_asked: Asked) -> str | None:
-    """The rule that refuses nothing."""
-    return None
+    """Text from a request, as far as a response may repeat it."""
+    return text[:100] if re.fullmatch(r"[\w.:/\[\]-]+", text[:100]) else "(not shown)"
 
 
 class OriginGuard:
-    """ASGI middleware that answers 403 and the reason to what is refused, and passes on the rest.
+    """ASGI middleware: answers 403 and the reason to what `refusal`, or the rule `also`, refuses."""
 
-    Args:
-        app: what stands behind it.
-        hosts: under which it is reached.
-        also: a further rule, for what `refusal` lets pass.
-    """
-
-    def __init__(self, app: App, hosts: Hosts, also: Rule = accept) -> None:
+    def __init__(self, app: App, hosts: Hosts, also: Rule = lambda _: None) -> None:
         self._app = app
         self._hosts = hosts
         self._also = also
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI calls it."""
         why = None
         if scope["type"] in ("http", "websocket"):
-            asked = Asked.of(scope)
-            why = refusal(asked, self._hosts) or self._also(asked)
+            request = HttpRequest.of(scope)
+            why = refusal(request, self._hosts) or self._also(request)
         if why is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":

@@ -11,9 +11,9 @@ HASH_LENGTH: Final = 64
 HASH_PATTERN: Final = r"^[0-9a-f]{64}$"
 _HASHED = re.compile(HASH_PATTERN)
 
-# One pattern for bytes of any encoding: a delimiter never belongs to an address, all else may. The
+# One pattern for bytes of any encoding: a delimiter is never part of an address, all else may be. The
 # possessive quantifiers and the look-behind keep it linear on hostile input (a megabyte of "a").
-# JSON may write the "@" and the "." as escapes, so those count as well.
+# JSON may escape the "@" and the ".", so those count as well.
 _DELIMITERS: Final = rb"\x00-\x20\"'<>()\[\],;:{}=@"
 _AT: Final = rb"(?:@|\\u0040)"
 _ADDRESS = re.compile(
@@ -33,14 +33,14 @@ _DOT = re.compile(rb"[^.]\.[^.]|[^.]\\u002[eE][^.]")
 
 
 def has_address(text: str) -> bool:
-    """Tells whether a text holds something that can be an e-mail address."""
+    """Whether a text holds something that can be an e-mail address."""
     return "@" in text and any(
         _is_address(match) for match in _ADDRESS.finditer(text.encode("utf-8", "surrogatepass"))
     )
 
 
 def is_hashed(text: str) -> bool:
-    """Tells whether a text has the form of a hash: 64 lower-case hexadecimal digits."""
+    """Whether a text has the form of a hash: 64 lower-case hexadecimal digits."""
     return _HASHED.match(text) is not None
 
 
@@ -49,7 +49,7 @@ def _is_address(match: re.Match[bytes]) -> bool:
 
 
 def _unescaped(raw: bytes) -> str:
-    """What a piece of JSON text stands for; itself where it is no JSON text."""
+    """What a piece of JSON text stands for; the text itself where it is not JSON."""
     text = raw.decode("utf-8", "replace")
     try:
         meant = json.loads(f'"{text}"')
@@ -61,10 +61,10 @@ def _unescaped(raw: bytes) -> str:
 class Hasher:
     """Hashes addresses with SHA-256, or HMAC-SHA-256 where there is a key.
 
-    A bare hash of an address can be guessed by trying addresses; set ``STREAMFLOW_PII_KEY``.
+    A bare hash can be guessed by trying addresses; set ``STREAMFLOW_PII_KEY``.
 
     Args:
-        key: the secret key, or None for a bare hash.
+        key: the secret; None for a bare hash.
         private_fields: names of the fields whose values are private whatever they look like.
     """
 
@@ -77,13 +77,12 @@ class Hasher:
             if names
             else None
         )
-        # Where a hash may come in.
+        # Where a hash may be put in.
         self._markers = re.compile(
             rb"@|\\u0040" + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
         )
 
     def hash(self, address: str) -> str:
-        """The hash of an address, as 64 lower-case hexadecimal digits."""
         data = address.encode("utf-8", "surrogatepass")
         if self._key is None:
             return hashlib.sha256(data).hexdigest()
@@ -92,8 +91,8 @@ class Hasher:
     def redact(self, data: bytes) -> bytes:
         """The same bytes with each address, and each private field's value, replaced by its hash.
 
-        Works on any bytes, valid JSON or not, in time linear in their length. What is hashed
-        already stays as it is, so redacting twice changes nothing.
+        Works on any bytes, valid JSON or not, in time linear in their length. Hashes stay as they are, so
+        redacting twice changes nothing.
         """
         if self._private is not None:
             data = self._private.sub(self._hash_private, data)
@@ -102,16 +101,14 @@ class Hasher:
         return data
 
     def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
-        """As `redact`, of as much of the data as becomes at most `limit` bytes.
+        """As `redact`, of as much of the data as becomes at most `limit` bytes; also returns how much
+        that is.
 
-        What does not fit is cut off before it is redacted, behind a byte that belongs to no
-        address: neither half an address nor gigabytes of hashes ever exist. A private field's value
-        may be cut: its first half is hashed as a whole one is.
-
-        Returns:
-            What it became, and how many bytes of the data that is.
+        What does not fit is cut off before it is redacted, behind a byte that cannot be part of an
+        address: neither half an address nor gigabytes of hashes ever exist. A private field's value may
+        be cut: its first half is hashed as a whole one is.
         """
-        if len(data) <= limit // 4:  # It grows to thirteen times its length at most.
+        if len(data) <= limit // 4:  # nearly always fits: it grows thirteenfold at most
             redacted = self.redact(data)
             if len(redacted) <= limit:
                 return redacted, len(data)
@@ -125,7 +122,7 @@ class Hasher:
         return self.redact(data), len(data)
 
     def _room(self, data: bytes, limit: int) -> int:
-        """How many bytes of the data are sure to become at most `limit`."""
+        """How many bytes of the data become at most `limit` in any case."""
         number = -1
         for number, marker in enumerate(self._markers.finditer(data)):
             room = limit - HASH_LENGTH * number

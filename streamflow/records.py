@@ -1,7 +1,7 @@
 """What travels: records with their position, their origin, and rejections.
 
-A *record* is bytes with a position in a topic, an *event* a validated model, a *row* a line of a
-table. Header names are the public interface of dead letters and replays.
+A *record* is bytes with a position in a topic, an *event* a validated model, a *row* a line of a table.
+Header names are the public interface of dead letters and replays.
 """
 
 import re
@@ -51,27 +51,21 @@ _TOPIC_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 class Record(Protocol):
     """A record as a consumer hands it over; ``confluent_kafka.Message`` is one."""
 
-    def topic(self) -> str | None:
-        """The topic it was read from."""
+    def topic(self) -> str | None: ...
 
-    def partition(self) -> int | None:
-        """The partition it was read from."""
+    def partition(self) -> int | None: ...
 
-    def offset(self) -> int | None:
-        """Its offset there."""
+    def offset(self) -> int | None: ...
 
-    def key(self) -> bytes | None:
-        """Its key."""
+    def key(self) -> bytes | None: ...
 
-    def value(self) -> bytes | None:
-        """Its value."""
+    def value(self) -> bytes | None: ...
 
     def headers(self) -> Headers | None:
-        """Its headers, in order; names may repeat."""
+        """In order; names may repeat."""
 
     def timestamp(self) -> tuple[int, int]:
         """Kind of time stamp, and milliseconds since the epoch."""
-        ...
 
 
 class Origin(NamedTuple):
@@ -86,11 +80,11 @@ class Origin(NamedTuple):
 
     def encode(self) -> bytes:
         """As the value of the origin header."""
-        return f"{self.topic}/{self.partition}/{self.offset}".encode()
+        return str(self).encode()
 
     @classmethod
     def parse(cls, raw: bytes | None) -> "Origin | None":
-        """Reads an origin header; None where it is not one (headers are untrusted input)."""
+        """Reads an origin header; None if it is malformed (headers are untrusted)."""
         if not raw or len(raw) > _LONGEST_ORIGIN:
             return None
         try:
@@ -123,41 +117,30 @@ class Rejection(NamedTuple):
 
 
 class Log(NamedTuple):
-    """Which log an offset counts in.
+    """Which log an offset counts in."""
 
-    Attributes:
-        topic_id: of the topic (KIP-516): one that was deleted and recreated has another. Empty
-            where unknown.
-        leader_epoch: of the last record before the offset (KIP-320): a log that was cut back there
-            has a later one. None where unknown.
-    """
-
+    # KIP-516: a topic that was deleted and recreated has another. Empty if unknown.
     topic_id: str = ""
+    # KIP-320, of the last record before the offset: a log that was truncated there has a later one.
     leader_epoch: int | None = None
 
 
 class Position(NamedTuple):
-    """The next offset of a partition to be committed, with the metadata kept beside it.
-
-    Attributes:
-        log: which log `offset` counts in, as far as that was kept.
-    """
+    """The next offset of a partition to be committed, with the metadata kept beside it."""
 
     topic: str
     partition: int
     offset: int
     metadata: str = ""
-    log: Log = Log()
+    log: Log = Log()  # that `offset` counts in, as far as that was kept
 
 
 GapCause = Literal["retention", "recreated", "truncated"]
 
 
 class Gap(NamedTuple):
-    """Offsets from `first` up to before `end` that a reader cannot read any more.
-
-    Not every offset is a record, so it says how many are lost at most.
-    """
+    """Offsets from `first` up to before `end` that a reader cannot read any more. Not every offset is a
+    record, so it is how many are lost at most."""
 
     topic: str
     partition: int
@@ -167,11 +150,7 @@ class Gap(NamedTuple):
 
 
 def position_of(record: Record) -> Origin:
-    """The record's own position.
-
-    Raises:
-        ValueError: the record has none (it was never in a log).
-    """
+    """The record's own position. Raises ValueError if it was never in a log."""
     topic, partition, offset = record.topic(), record.partition(), record.offset()
     if topic is None or partition is None or offset is None:
         raise ValueError("a record that was not consumed has no position")
@@ -195,8 +174,8 @@ def last_header(headers: Sequence[tuple[str, bytes | None]], name: str) -> bytes
 
 
 def claimed_origin(record: Record) -> Origin | None:
-    """Another position that the record says it is a replay of: in its own topic, since nothing is
-    replayed into another. Whether that is so is for the database to know."""
+    """Another position that the record claims to be a replay of: in its own topic, since nothing is
+    replayed into another. Only the database knows whether that is true."""
     origin = Origin.parse(last_header(headers_of(record), ORIGIN_HEADER))
     if origin is None or origin.topic != record.topic() or origin == position_of(record):
         return None
@@ -204,7 +183,7 @@ def claimed_origin(record: Record) -> Origin | None:
 
 
 def derived_headers(record: Record) -> Headers:
-    """The identity headers of a record that is derived from this one: the identity of this one, and the
+    """The identity headers of a record that is derived from this one: this record's own identity, and the
     one that it claims, if any."""
     own = f"{record.topic()}/{record.partition()}/{record.offset()}".encode()
     claimed = claimed_origin(record) if headers_of(record) else None
@@ -214,8 +193,7 @@ def derived_headers(record: Record) -> Headers:
 
 
 def topic_id_headers(topic_ids: Mapping[str, str]) -> dict[str, Headers]:
-    """The topic id header of records that are derived from a topic, by topic; none where the broker
-    knows no ids."""
+    """The topic id header of records derived from a topic, by topic; none where the broker knows no ids."""
     return {
         topic: [(TOPIC_ID_HEADER, topic_id.encode())] if topic_id else []
         for topic, topic_id in topic_ids.items()
@@ -223,18 +201,17 @@ def topic_id_headers(topic_ids: Mapping[str, str]) -> dict[str, Headers]:
 
 
 def set_aside_name(topic: str, *topic_ids: str) -> str:
-    """The name under which rows of a topic that was recreated are kept. No topic can have it."""
+    """The name under which rows of a recreated topic are kept. No topic can have it."""
     return f"{topic}@{'+'.join(sorted(topic_ids))}"
 
 
 def in_its_topic(position: Origin, topic_id: bytes | None, current: Mapping[str, str]) -> Origin:
-    """A position under the name of the topic that it counts in: that of an earlier topic of the same
-    name is the one that its rows were set aside under.
+    """A position that a derived record or a dead letter names, under the name of the topic that it counts
+    in: if that was an earlier topic of the same name, the one that its rows were set aside under.
 
     Args:
-        position: that a derived record or a dead letter names.
-        topic_id: of the topic that its worker had read; None from an older release.
-        current: ids of the topics now. Of a topic that is not there nothing is known.
+        topic_id: of the topic that the worker had read; None from an older release.
+        current: ids of the topics now. Of a topic that does not exist nothing is known.
     """
     now = current.get(position.topic)
     if not topic_id or not now or topic_id == now.encode() or not _TOPIC_ID.fullmatch(topic_id):
@@ -243,7 +220,7 @@ def in_its_topic(position: Origin, topic_id: bytes | None, current: Mapping[str,
 
 
 def attempt_of(headers: Headers) -> int:
-    """How often this record claims to have been replayed: 0 for one that came first-hand."""
+    """How often this record claims to have been replayed; 0 for a first-hand one."""
     raw = last_header(headers, ATTEMPT_HEADER)
     if raw is None or not raw.isdigit() or len(raw) > _LONGEST_ATTEMPT:
         return 0

@@ -14,16 +14,11 @@ from streamflow.stream import Stream
 
 
 def load_streams(settings: Settings) -> tuple[Stream, ...]:
-    """Imports the streams that ``STREAMFLOW_STREAMS`` names as ``module:NAME``.
-
-    Raises:
-        ConfigurationError: one cannot be imported, or two share a name or a table.
-    """
+    """Imports the streams that ``STREAMFLOW_STREAMS`` names as ``module:NAME``. Raises ConfigurationError
+    if one cannot be imported, or two share a name or a table."""
     streams = tuple(_load(path).prefixed(settings.prefix) for path in settings.streams)
-    for what, names in (
-        ("name", [stream.name for stream in streams]),
-        ("table", [stream.table for stream in streams]),
-    ):
+    for what in ("name", "table"):
+        names = [getattr(stream, what) for stream in streams]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigurationError(f"two streams have the same {what}: {', '.join(twice)}")
@@ -33,14 +28,9 @@ def load_streams(settings: Settings) -> tuple[Stream, ...]:
 
 
 def import_named(module: str) -> ModuleType:
-    """Imports a module that a setting names: an installed one, or one in the current folder.
-
-    The folder is searched last, and only if no installed module has that name, so that nothing in it
-    can shadow a library.
-
-    Raises:
-        ImportError: the module does not exist or cannot be imported.
-    """
+    """Imports a module that a setting names: an installed one, or one in the current folder, which is
+    searched last and only if no installed module has that name, so that nothing in it can shadow a
+    library."""
     package, _, _ = module.partition(".")
     if package and find_spec(package) is None:
         sys.path.append(str(Path.cwd()))
@@ -49,7 +39,6 @@ def import_named(module: str) -> ModuleType:
 
 
 def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
-    """The hasher for the private fields of all streams."""
     key = settings.pii_key
     return Hasher(
         None if key is None else key.get_secret_value().encode(),
@@ -60,12 +49,12 @@ def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
 def _load(path: str) -> Stream:
     module_name, _, name = path.partition(":")
     try:
-        found = getattr(import_named(module_name), name)
+        stream = getattr(import_named(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
             f"stream {path!r} cannot be imported ({error}): name it as module:NAME, the module in "
             "this folder or installed"
         ) from error
-    if not isinstance(found, Stream):
-        raise ConfigurationError(f"{path} is not a Stream but a {type(found).__name__}")
-    return found
+    if not isinstance(stream, Stream):
+        raise ConfigurationError(f"{path} is not a Stream but a {type(stream).__name__}")
+    return stream

@@ -1,7 +1,8 @@
-"""Signatures of the records that workers derive: what others write into the same topics has none.
+"""Signatures of the records that workers derive, which other producers' records in those topics lack.
+Pure.
 
-Keyed BLAKE2b (RFC 7693, section 2.9) over the topic, key, value and headers of a record, kept in its
-last header. Pure.
+Keyed BLAKE2b (RFC 7693, section 2.9) over the topic, key, value and headers of a record, in its last
+header.
 """
 
 from collections.abc import Sequence
@@ -26,14 +27,10 @@ _LOG_APPEND_TIME: Final = 2  # the time stamp is the broker's own, not its produ
 
 
 class Signer:
-    """Signs records, and tells the signed ones from others.
+    """Signs records, and recognises those signed with the same secret, of any length.
 
-    Signing is on the path of every event: about a microsecond.
-
-    Args:
-        secret: of any length.
-        unsigned_until: append time, in milliseconds since the epoch, before which unsigned records
-            are trusted, because workers did not sign then.
+    Signing is on the path of every event: about a microsecond. Unsigned records that were appended before
+    `unsigned_until`, in milliseconds since the epoch, are trusted: workers did not sign yet.
     """
 
     def __init__(self, secret: bytes, unsigned_until: int = 0) -> None:
@@ -44,20 +41,18 @@ class Signer:
         self._unsigned_until = unsigned_until
 
     def sign(self, record: OutRecord) -> OutRecord:
-        """The record with a signature as its last header."""
         topic, key, value, headers, partition = record
         signature = self._signature(topic, key, value, headers)
         return OutRecord(topic, key, value, [*headers, (SIGNATURE_HEADER, signature)], partition)
 
     def verify(self, record: Record) -> bool:
-        """Whether a record was signed with this secret."""
         return self.signed_headers(record) is not None
 
     def signed_headers(self, record: Record) -> Headers | None:
-        """The headers that a record was signed with; None where it was not.
+        """The headers that a record was signed with; None if it was not.
 
-        Headers behind the signature were added on the way, by tracing for instance. They are left
-        out, and none of them may have one of our own names.
+        Headers behind the signature were added on the way, by tracing for instance. They are left out,
+        and none of them may have one of our own names.
         """
         headers = headers_of(record)
         index = len(headers) - 1
@@ -83,26 +78,20 @@ class Signer:
         value: bytes | None,
         headers: Sequence[tuple[str, bytes | None]],
     ) -> bytes:
-        try:
-            state = self._of_topic[topic].copy()
-        except KeyError:
-            state = self._with_topic(topic).copy()
+        keyed = self._of_topic.get(topic)
+        if keyed is None:
+            keyed = self._of_topic[topic] = self._keyed.copy()
+            keyed.update(f"{topic} ".encode())  # a topic's name has no space
+        state = keyed.copy()
         state.update(_framed(key, value, headers))
         return state.digest()
-
-    def _with_topic(self, topic: str) -> blake2b:
-        state = self._keyed.copy()
-        # A topic's name has no space.
-        state.update(f"{topic} ".encode())
-        self._of_topic[topic] = state
-        return state
 
 
 def _framed(
     key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
 ) -> bytes:
-    """How many parts there are, the size of each (-1 for none), and the parts: no two records have
-    the same bytes."""
+    """How many parts there are, the size of each (-1 for none), and the parts: no two records have the
+    same bytes."""
     if len(headers) == _MOST and key is not None and value is not None:
         # Nearly every record: as below, in half the time.
         (name, content), (name_2, content_2) = headers

@@ -25,16 +25,12 @@ _MAX_COMPRESSION = 8
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """What a topic should look like on the broker.
-
-    Attributes:
-        derived: whether StreamFlow writes to it, rather than producers.
-    """
+    """What a topic should look like on the broker."""
 
     name: str
     partitions: int
     config: dict[str, str]
-    derived: bool = False
+    derived: bool = False  # whether StreamFlow writes to it, rather than producers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +38,8 @@ class Topics:
     """The topics of a stream. Streams may share the derived ones.
 
     Args:
-        managed: whether StreamFlow creates and alters the stream's own topic. False for a topic that
-            belongs to others: it must exist, and is only read.
+        managed: whether StreamFlow creates and alters the stream's own topic. False for another owner's
+            topic: it must exist, and is only read.
         partitions: of each managed topic; they can only be increased.
         retention: of the stream's own topic.
         derived_retention: of analytics and notifications.
@@ -84,15 +80,8 @@ class Simulator(Protocol):
     def __call__(
         self, hasher: Hasher, *, seed: int | None, invalid_ratio: float
     ) -> Iterable[Simulated]:
-        """Args:
-        hasher: hashes values of private fields.
-        seed: the same seed gives the same records, but for their times.
-        invalid_ratio: share of records that break the contract.
-        """
-
-
-def _no_parameters(_settings: "OrchestrationSettings") -> Mapping[str, Any]:
-    return {}
+        """The same `seed` gives the same records, but for their times; `invalid_ratio` is the share that
+        breaks the contract."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +92,12 @@ class DailyRollup:
     ``stream``, ``day`` and ``computed_at`` besides its own. The table is created if it does not exist;
     streams may share it by declaring the same rollup.
 
-    Attributes:
+    Args:
         table: name of the table and of the asset.
         description: of the asset.
         columns: PostgreSQL types by name, in the order of the query.
         query: SELECT of one day's rows. ``{table}`` stands for the stream's table; its parameters are
-            ``%(start)s`` and ``%(end)s`` of the day (UTC), and what `parameters` returns.
+            ``%(start)s`` and ``%(end)s`` of the day (UTC), and those that `parameters` returns.
         parameters: further parameters of the query, from Dagster's settings.
         neighbours: whether rows of a day change what is computed for the days before and after it.
         order: ORDER BY of the rows that the asset shows.
@@ -118,7 +107,7 @@ class DailyRollup:
     description: str
     columns: Mapping[str, LiteralString]
     query: LiteralString
-    parameters: Callable[["OrchestrationSettings"], Mapping[str, Any]] = _no_parameters
+    parameters: Callable[["OrchestrationSettings"], Mapping[str, Any]] = lambda _settings: {}
     neighbours: bool = False
     order: LiteralString = "day DESC, stream"
 
@@ -157,9 +146,9 @@ class Stream:
         for model in self.decoder.models:
             missing = {"timestamp", "type", *self.private_fields} - model.model_fields.keys()
             if missing:
+                names = ", ".join(sorted(missing))
                 raise ConfigurationError(
-                    f"stream {self.name}: {model.__name__} must declare "
-                    f"{', '.join(sorted(missing))}"
+                    f"stream {self.name}: {model.__name__} must declare {names}"
                 )
         if not self.decoder.models:
             raise ConfigurationError(
@@ -168,43 +157,32 @@ class Stream:
 
     @cached_property
     def decoder(self) -> Decoder:
-        """Decodes records to events."""
         return Decoder(
             self.contract, self.private_fields, _MAX_COMPRESSION * self.topics.max_record_bytes
         )
 
     @property
     def topic(self) -> str:
-        """The topic of the events."""
         return self.prefix + self.name
 
     @property
     def analytics_topic(self) -> str:
-        """The topic of the window counts."""
         return self.prefix + self.topics.analytics
 
     @property
     def notifications_topic(self) -> str:
-        """The topic of the notifications."""
         return self.prefix + self.topics.notifications
 
     @property
     def dead_letter_topic(self) -> str:
-        """The topic of the dead letters."""
         return self.prefix + self.topics.dead_letters
 
     @property
     def topic_names(self) -> tuple[str, ...]:
-        """All its topics: of events, window counts, notifications and dead letters."""
-        return (
-            self.topic,
-            self.analytics_topic,
-            self.notifications_topic,
-            self.dead_letter_topic,
-        )
+        return self.topic, self.analytics_topic, self.notifications_topic, self.dead_letter_topic
 
     def prefixed(self, prefix: str) -> "Stream":
-        """The same stream with every topic's name prefixed."""
+        """The same stream with `prefix` before every topic's name."""
         return replace(self, prefix=prefix)
 
     def encode(self, event: Event) -> tuple[bytes, bytes]:
@@ -219,18 +197,14 @@ class Stream:
         def spec(
             name: str, retention: timedelta, max_bytes: int, *, derived: bool = True
         ) -> TopicSpec:
-            return TopicSpec(
-                name,
-                topics.partitions,
-                {
-                    "cleanup.policy": "delete",
-                    "retention.ms": str(round(retention.total_seconds() * 1000)),
-                    "message.timestamp.type": "LogAppendTime",
-                    "max.message.bytes": str(max_bytes),
-                    "min.insync.replicas": str(min_isr),
-                },
-                derived,
-            )
+            config = {
+                "cleanup.policy": "delete",
+                "retention.ms": str(round(retention.total_seconds() * 1000)),
+                "message.timestamp.type": "LogAppendTime",
+                "max.message.bytes": str(max_bytes),
+                "min.insync.replicas": str(min_isr),
+            }
+            return TopicSpec(name, topics.partitions, config, derived)
 
         own = spec(self.topic, topics.retention, topics.max_record_bytes, derived=False)
         return (
@@ -242,7 +216,7 @@ class Stream:
 
 
 def reads(worker: str, streams: Sequence[Stream]) -> list[str]:
-    """The topics that a worker's group reads, each once: `worker` is a name of `settings.GROUPS`."""
+    """The topics that a worker's group reads, each once; `worker` is a key of `settings.GROUPS`."""
     if worker == "validator":
         topics = [stream.topic for stream in streams]
     elif worker == "analytics":

@@ -1,4 +1,4 @@
-"""Numbers with their units, as people read them. Pure."""
+"""Numbers with their units, for people. Pure."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -11,7 +11,6 @@ _SMALL: Final = 10
 
 
 def count(value: float | None) -> str:
-    """A whole number with thousands separated."""
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
@@ -27,7 +26,6 @@ def short_count(value: float | None) -> str:
 
 
 def rate(value: float | None, unit: str = "") -> str:
-    """So many per second."""
     if value is None:
         return UNKNOWN
     number = f"{value:.1f}" if 0 < value < _SMALL else short_count(value)
@@ -35,7 +33,7 @@ def rate(value: float | None, unit: str = "") -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time span, to two digits or so."""
+    """A time span, to about two digits."""
     if seconds is None:
         return UNKNOWN
     if seconds < 1:
@@ -52,7 +50,6 @@ def duration(seconds: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes."""
     if value is None:
         return UNKNOWN
     for unit in ("B", "kB", "MB", "GB"):
@@ -65,12 +62,10 @@ def size(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share of one."""
     return UNKNOWN if value is None else f"{value * 100:.1f} %"
 
 
 def ago(seconds: float | None) -> str:
-    """How long ago something was."""
     return "never" if seconds is None else f"{duration(seconds)} ago"
 
 
@@ -80,11 +75,11 @@ def clock(time: float | None) -> str:
 
 
 def when(time: float | None, now: float) -> str:
-    """The time of day in UTC, with the day before it where that is not today."""
+    """The time of day in UTC, with the date if that is not today."""
     if time is None:
         return UNKNOWN
-    found, today = datetime.fromtimestamp(time, UTC), datetime.fromtimestamp(now, UTC)
-    return f"{found:%H:%M:%S}" if found.date() == today.date() else f"{found:%Y-%m-%d %H:%M}"
+    then, today = datetime.fromtimestamp(time, UTC), datetime.fromtimestamp(now, UTC)
+    return f"{then:%H:%M:%S}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M}"
 
 
 def moment(time: datetime | None) -> str:

@@ -1,19 +1,18 @@
 """Tumbling windows by event time, counted exactly once across any restart (G4). Pure.
 
-One `PartitionWindows` counts one source partition. It keeps nothing on disk: what it needs to go
-on after a crash is its `Progress`, which the worker commits together with what was emitted.
+One `PartitionWindows` counts one source partition. It keeps nothing on disk: what it needs to go on after
+a crash is its `Progress`, which the worker commits together with what was emitted.
 
-Why that is exact. Everything before ``position`` was counted. Of that, an event was *emitted* if
-its time lies before ``closed_through`` (its window was closed, or it came late) or if it was far
-ahead of the broker's clock; everything else sits in a window that is still open. So a restarted
-worker reads again from the oldest event of an open window (``resume``), skips up to ``position``
-what was emitted, and counts the rest into its open windows as before. Until it has caught up with
-``position`` it emits nothing: what it knows of the open windows is not yet whole.
+Why that is exact. Everything before ``position`` was counted. Of that, an event was *emitted* if its time
+lies before ``closed_through`` (its window was closed, or it came late) or if it was far ahead of the
+broker's clock; everything else is in a window that is still open. So a restarted worker reads again from
+the oldest event of an open window (``resume``), skips up to ``position`` what was emitted, and counts the
+rest into its open windows as before. Until it has caught up with ``position`` it emits nothing: its open
+windows are not complete yet.
 
-All times are integer milliseconds since the epoch; intervals are closed at the left.
+All times are integer milliseconds since the epoch; intervals are half-open, closed at the left.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -31,8 +30,8 @@ class TumblingWindow:
     """Windows of one size, aligned to the epoch, that do not overlap.
 
     Args:
-        size: length of a window; whole milliseconds.
-        grace: how long after its end, in event time, a window waits for stragglers.
+        size: of a window; whole milliseconds.
+        grace: how long after its end, in event time, a window waits for late events.
         group_by: the event's field to count by.
         idle: close open windows when a partition has brought nothing for this long.
         ahead: an event further ahead of the broker's clock than this does not move the watermark.
@@ -52,13 +51,12 @@ class TumblingWindow:
 
     @property
     def size_ms(self) -> int:
-        """Length of a window in milliseconds."""
         return self.size // _MILLISECOND
 
 
 @dataclass(frozen=True, slots=True)
 class WindowCount:
-    """One result: so many events of that group in that window, not counted in any other result."""
+    """One result: a group's events in a window that no other result counts."""
 
     start: int
     end: int
@@ -70,35 +68,27 @@ class WindowCount:
 
 
 class Progress(NamedTuple):
-    """What a partition's counting needs to go on.
+    """What a partition's counting needs to go on."""
 
-    Attributes:
-        resume: offset to read from: the oldest event of an open window.
-        position: everything before this offset was counted.
-        closed_through: everything before this time was emitted; None before the first event.
-        ahead: the far-ahead limit, in milliseconds, that was in force since ``resume``.
-    """
-
-    resume: int
-    position: int
-    closed_through: int | None
-    ahead: int
+    resume: int  # offset to read from: the oldest event of an open window
+    position: int  # everything before this offset was counted
+    closed_through: int | None  # what was before it is emitted; None before the first event
+    ahead: int  # the far-ahead limit, in milliseconds, in force since `resume`
 
     def metadata(self) -> str:
-        """What is committed beside ``resume``, as the metadata of the offset."""
+        """Committed beside ``resume``, as the metadata of the offset."""
         closed = "" if self.closed_through is None else self.closed_through
         return f"{_VERSION};{self.position};{closed};{self.ahead}"
 
     @classmethod
     def parse(cls, offset: int, metadata: str | None) -> "Progress | None":
-        """Reads a committed offset; None where the metadata is not ours (the group was moved by
-        hand): then counting starts again from that offset."""
+        """From a committed offset. None if the metadata is not ours, as after the group's offsets were
+        reset: counting starts again from that offset."""
         try:
             version, position, closed, ahead = (metadata or "").split(";")
             if version != _VERSION:
                 return None
-            closed_through = int(closed) if closed else None
-            return cls(offset, int(position), closed_through, int(ahead))
+            return cls(offset, int(position), int(closed) if closed else None, int(ahead))
         except ValueError:
             return None
 
@@ -108,56 +98,39 @@ class PartitionWindows:
 
     Args:
         spec: the windows.
-        progress: where an earlier worker had got to; None to start afresh.
+        progress: of an earlier worker; None to start afresh.
+
+    Attributes:
+        read_to: the next offset to be read; 0 before anything was.
+        closed_through: windows that end at or before this time are closed.
     """
 
     def __init__(self, spec: TumblingWindow, progress: Progress | None = None) -> None:
         self._size = spec.size_ms
         self._grace = spec.grace // _MILLISECOND
-        self._configured_ahead = self._ahead = spec.ahead // _MILLISECOND
+        self._configured_ahead = spec.ahead // _MILLISECOND
         self._open: dict[_Key, _Cell] = {}
         self._corrections: dict[_Key, _Cell] = {}
         self._latest: int | None = None
-        self._closed_through: int | None = None
-        self._read_to = 0
-        self._counted_to = 0
-        if progress is not None:
-            self._read_to = progress.resume
-            self._counted_to = progress.position
-            self._closed_through = progress.closed_through
-            # A new limit applies once no event has to be read again that the old one judged.
-            self._ahead = progress.ahead
+        # A new limit applies once no event has to be read again that the old one judged.
+        self.read_to, self._counted_to, self.closed_through, self._ahead = progress or Progress(
+            0, 0, None, self._configured_ahead
+        )
 
     @property
     def position(self) -> int:
         """Everything before this offset is counted."""
-        return max(self._read_to, self._counted_to)
-
-    @property
-    def read_to(self) -> int:
-        """The next offset to be read; 0 before anything was."""
-        return self._read_to
+        return max(self.read_to, self._counted_to)
 
     @property
     def catching_up(self) -> bool:
-        """Whether events are being read again that an earlier worker had counted."""
-        return self._read_to < self._counted_to
-
-    @property
-    def closed_through(self) -> int | None:
-        """Windows that end at or before this time are closed."""
-        return self._closed_through
+        """Whether events are read again that an earlier worker had counted."""
+        return self.read_to < self._counted_to
 
     def count(self, offset: int, time: int, group: str, appended: int) -> None:
-        """Counts one event.
-
-        Args:
-            offset: of its record; must not go back.
-            time: event time.
-            group: what it is counted by.
-            appended: the broker's time stamp of the record.
-        """
-        closed = self._closed_through
+        """Counts an event of time `time` at `offset`, which must not go back; the broker stamped its
+        record `appended`."""
+        closed = self.closed_through
         is_late = closed is not None and time < closed
         is_ahead = time > appended + self._ahead
         if offset < self._counted_to and (is_late or is_ahead):
@@ -174,11 +147,11 @@ class PartitionWindows:
             cell[2] = offset
 
     def advance(self, position: int) -> None:
-        """Notes that everything before `position` was read, counted or not."""
-        self._read_to = max(self._read_to, position)
+        """Everything before `position` was read, counted or not."""
+        self.read_to = max(self.read_to, position)
 
     def close_due(self) -> None:
-        """Moves the watermark: it lies `grace` behind the latest event."""
+        """Moves the watermark, which lies `grace` behind the latest event."""
         if self._latest is not None and not self.catching_up:
             watermark = self._latest - self._grace
             self._close_through(watermark - watermark % self._size)
@@ -189,32 +162,25 @@ class PartitionWindows:
             self._close_through(max(start for start, _ in self._open) + self._size)
 
     def _close_through(self, time: int) -> None:
-        if self._closed_through is None or time > self._closed_through:
-            self._closed_through = time
+        if self.closed_through is None or time > self.closed_through:
+            self.closed_through = time
 
     def take(self) -> list[WindowCount]:
-        """Hands over what is due: closed windows, then corrections. They are counted once: commit
-        them together with `progress`, or throw this object away."""
-        results = list(self._due())
+        """Hands over what is due: closed windows, then corrections. They are counted once: commit them
+        together with `progress`, or throw this object away."""
+        closed = self.closed_through
+        due = [key for key in self._open if closed is not None and key[0] + self._size <= closed]
+        results = [self._result(key, self._open.pop(key), late=False) for key in due]
+        results += [self._result(key, cell, late=True) for key, cell in self._corrections.items()]
         self._corrections = {}
         return results
-
-    def _due(self) -> Iterator[WindowCount]:
-        closed = self._closed_through
-        if closed is not None and self._open:
-            for key in [key for key in self._open if key[0] + self._size <= closed]:
-                yield self._result(key, self._open.pop(key), late=False)
-        for key, cell in self._corrections.items():
-            yield self._result(key, cell, late=True)
 
     def _result(self, key: _Key, cell: _Cell, *, late: bool) -> WindowCount:
         return WindowCount(key[0], key[0] + self._size, key[1], cell[0], late, cell[1], cell[2])
 
     def progress(self) -> Progress:
         """Where to go on from, after `take`."""
-        resume = min((cell[1] for cell in self._open.values()), default=self._read_to)
+        resume = min((cell[1] for cell in self._open.values()), default=self.read_to)
         if not self._open and not self.catching_up:
             self._ahead = self._configured_ahead
-        return Progress(
-            min(resume, self._read_to), self.position, self._closed_through, self._ahead
-        )
+        return Progress(min(resume, self.read_to), self.position, self.closed_through, self._ahead)

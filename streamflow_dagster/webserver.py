@@ -14,7 +14,7 @@ from dagster_webserver import app, cli
 from dagster_webserver.webserver import DagsterWebserver
 
 from streamflow.errors import StreamFlowError
-from streamflow.origins import Asked, OriginGuard
+from streamflow.origins import HttpRequest, OriginGuard
 from streamflow.settings.orchestration import load_orchestration_settings
 
 _READS: Final = frozenset({"GET", "HEAD"})
@@ -23,7 +23,7 @@ _READS: Final = frozenset({"GET", "HEAD"})
 _DOCUMENTS: Final = frozenset({"application/json", "application/graphql"})
 
 
-def mutation_refusal(asked: Asked) -> str | None:
+def mutation_refusal(asked: HttpRequest) -> str | None:
     """Why a request is refused, as one sentence: any page can send a GET or a form without being
     asked, so neither may run a mutation."""
     if asked.method in _READS:

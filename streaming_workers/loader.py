@@ -16,7 +16,7 @@ from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Batch, Count, Output, Partition, ReplayClaim, Replayed
 from streamflow.kafka.unreadable import rejection_of
-from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line, foreign_line
+from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line
 from streamflow.postgres.rows.derived import notification_line, window_count_line
 from streamflow.postgres.rows.events import TIME_AND_POSITION, DayTexts, EventRows, tail
 from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, SHARED, WINDOW_COUNTS, Table
@@ -205,7 +205,7 @@ class Loader(PlainJob):
                 claim = claim_of(headers, self._topic_ids, signed=signed)
             if claim is None:
                 output.foreign[position.topic] += 1
-                rows.add(foreign_line(record, headers, hasher), record)
+                rows.add(dead_letter_line(record, headers, hasher), record)
                 continue
             to_line = partial(dead_letter_line, record, headers, hasher, claim.source)
             line = to_line(claim.otherwise)

@@ -1,4 +1,4 @@
-"""Kafka clients from settings. The properties are librdkafka's (CONFIGURATION.md)."""
+"""Kafka clients from settings. The properties are those of librdkafka (CONFIGURATION.md)."""
 
 import logging
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from streamflow.settings import Settings
 
 log = logging.getLogger("streamflow.kafka")
 
-# librdkafka's own log lines are warnings of ours at most: what matters is raised as an error.
+# What matters in librdkafka's own log lines is also raised as an error.
 log.setLevel(logging.ERROR)
 
 _FENCED = frozenset(
@@ -73,8 +73,8 @@ def kafka_errors() -> Iterator[None]:
         raise Unavailable("Kafka: an admin request was not answered in time") from error
 
 
-# What librdkafka waits for before it gives up on a connection. A half-open one, whose other end is gone
-# without a word, would otherwise be believed in for a minute.
+# Until librdkafka gives up on a connection: by default it keeps a half-open one, whose other end is gone
+# silently, for a minute.
 _CONNECTION_TIMEOUTS = {
     "socket.timeout.ms": 10_000,
     "socket.connection.setup.timeout.ms": 10_000,
@@ -83,7 +83,7 @@ _CONNECTION_TIMEOUTS = {
 
 
 def common_config(settings: Settings) -> dict[str, Any]:
-    """What all clients share: where the broker is, and how it is spoken to."""
+    """What all clients need to connect."""
     config: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap,
         "client.id": "streamflow",
@@ -111,8 +111,8 @@ def common_config(settings: Settings) -> dict[str, Any]:
 
 
 def producer(settings: Settings, **extra: Any) -> Producer:
-    """An idempotent producer: acknowledged by all replicas, compressed, keys placed as Java and
-    Node clients place them. `extra` are further librdkafka properties, dots as given."""
+    """An idempotent producer: acknowledged by all replicas, compressed, with the partitioner of the Java
+    and Node clients. `extra` are further librdkafka properties, with their dots."""
     return Producer(
         common_config(settings)
         | _CONNECTION_TIMEOUTS
@@ -133,8 +133,8 @@ def producer(settings: Settings, **extra: Any) -> Producer:
 
 
 def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
-    """A consumer of committed records only. It never commits or resets by itself: where to read
-    from is always said, and a position that is gone is an error and not a jump."""
+    """A consumer of committed records only. It never commits or resets by itself: the caller says where
+    to read from, and a position that is gone is an error, not a jump."""
     config = (
         common_config(settings)
         | _CONNECTION_TIMEOUTS
@@ -153,8 +153,8 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
         }
     )
     if settings.kafka_group_protocol == "consumer":
-        # Shares out each topic. The default only sees to it that all have as many partitions: of two
-        # loaders one got all three of the events and the other those of the topics with little.
+        # Shares out each topic. The default only balances the number of partitions: of two loaders one
+        # got all three of the events, and the other those of the topics with few records.
         config["group.remote.assignor"] = "range"
     else:
         config |= {
@@ -166,23 +166,22 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
 
 
 def assigned_consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
-    """A consumer that is given its partitions with `assign` and joins no group, so that no
-    member loses any. The group's name is for the offsets that it reads or commits.
+    """A consumer that is given its partitions with `assign` and joins no group, so that no member loses
+    any. The group's name is for the offsets that it reads or commits.
 
-    It speaks the classic protocol, whichever the group's members speak: only there may a client commit
-    that is no member.
+    It speaks the classic protocol even if the group's members do not: only there may a client commit that
+    is not a member.
     """
     alone = {"group.protocol": "classic", "partition.assignment.strategy": "range"}
     return consumer(settings, group, **(alone | extra))
 
 
 def admin(settings: Settings) -> AdminClient:
-    """An admin client."""
     return AdminClient(common_config(settings))
 
 
-# A partition or a group that changes its leader says no at once, but not for long; and a broker may
-# hear of a new topic a little later than the one that created it.
+# A partition or a group refuses requests for a moment while its leader changes, and a broker may learn
+# of a new topic a little later than the one that created it.
 retry_while_unavailable = tenacity.retry(
     retry=tenacity.retry_if_exception_type(Unavailable),
     wait=tenacity.wait_exponential(0.05, max=1),

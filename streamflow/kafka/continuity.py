@@ -1,7 +1,8 @@
-"""Whether a log still goes on where a position says (KIP-320), and what is lost if not.
+"""Whether a log still continues where a position says (KIP-320), and what is lost if not.
 
-Records that retention has removed are a gap: it is reported, kept and passed. Offsets that mean other
-records now, because the log was truncated, are not passed: `OffsetsReused`.
+Records that retention removed are a gap: reported, kept and passed. Offsets that mean other records now,
+because the log was truncated, are not passed: `OffsetsReused`. All raise `Unavailable` where the broker
+does not answer.
 """
 
 import re
@@ -27,34 +28,29 @@ log = structlog.get_logger()
 _TIMEOUT: Final = 10.0  # seconds
 _TURN: Final = 0.2  # seconds
 _VALIDATION: Final = 5.0  # seconds
-_CLOSING: Final = 5.0  # seconds that leaving may take
+_CLOSING: Final = 5.0  # seconds
 _END_OF_LOG: Final = re.compile(r"broker end offset is (\d+)")
 
-# A sign of life of each partition is enough. The size of a fetch must not be small: a broker then
-# answers with a large batch of the first partition only, again and again.
+# One record of each partition is enough. But the size of a fetch must not be small: a broker would
+# answer with a large batch of the first partition only, again and again.
 _LITTLE: Final = {"queued.max.messages.kbytes": 1}
 
 Positions = Mapping[Partition, Position | None]
 
 
 class TakenOver(NamedTuple):
-    """Where to go on with partitions.
+    """Where to resume partitions."""
 
-    Attributes:
-        positions: at the first record that is left; None where nothing was read or removed yet.
-        gaps: what lies between the kept positions and these, at most one for each partition.
-        logs: which log each position counts in.
-    """
-
+    # At the first record that is left; None where nothing was read or removed yet.
     positions: dict[Partition, Position | None]
-    gaps: dict[Partition, Gap]
-    logs: dict[Partition, Log]
+    gaps: dict[Partition, Gap]  # between the kept positions and these
+    logs: dict[Partition, Log]  # that the positions count in
 
 
 def take_over(
     settings: Settings, group: str, consumer: Consumer, topics: TopicWatch, positions: Positions
 ) -> TakenOver:
-    """Compares the kept positions of a group with the topics and logs that are there now.
+    """Compares the kept positions of a group with the topics and logs that exist now.
 
     Raises:
         OffsetsReused: a topic was recreated, or a log truncated.
@@ -75,30 +71,21 @@ def take_over(
 def past_gaps(
     positions: Positions, bounds: Mapping[Partition, tuple[int, int]]
 ) -> tuple[dict[Partition, Position | None], list[Gap]]:
-    """Moves positions whose records are gone to the first that is left.
-
+    """Moves positions whose records are gone to the first record that is left; also returns what is lost.
     A group without a position has read nothing: what was removed before is a gap as well.
 
-    Args:
-        positions: where a group stands.
-        bounds: first offset and high watermark of each partition.
-
-    Returns:
-        Where to go on, and what is lost.
-
-    Raises:
-        OffsetsReused: a log ends before the position, so it was cut back.
+    `bounds` are first offset and high watermark. Raises OffsetsReused if a log ends before the position.
     """
     moved: dict[Partition, Position | None] = {}
     gaps: list[Gap] = []
     for partition, position in positions.items():
         first, end = bounds[partition]
-        stands_at = position.offset if position else 0
+        offset = position.offset if position else 0
         moved[partition] = position
         if position is not None and read_position(position) > end:
             raise truncated(*partition, end)
-        if stands_at < first:
-            gaps.append(Gap(*partition, stands_at, first, "retention"))
+        if offset < first:
+            gaps.append(Gap(*partition, offset, first, "retention"))
             moved[partition] = known = (position or Position(*partition, 0))._replace(offset=first)
             if position is not None and read_position(position) < first:
                 # The epoch of a record that is gone says nothing about the first that is left.
@@ -109,13 +96,10 @@ def past_gaps(
 def log_bounds(
     consumer: Consumer, partitions: Sequence[Partition]
 ) -> dict[Partition, tuple[int, int]]:
-    """First offset and high watermark of partitions, asked from their leaders now.
+    """First offset and high watermark of partitions, from their leaders now.
 
-    By a consumer: after a change of leaders an AdminClient asks with the old leader's epoch for as
-    long as its cache is not refreshed.
-
-    Raises:
-        Unavailable: the broker does not answer.
+    By a consumer: after a change of leaders an AdminClient sends the old leader's epoch until its cache
+    is refreshed.
     """
     with kafka_errors(), call("get_watermark_offsets", len(partitions) * _TIMEOUT + SLACK):
         return {
@@ -125,21 +109,13 @@ def log_bounds(
 
 
 def require_whole_logs(settings: Settings, group: str, positions: Positions) -> None:
-    """Lets the brokers compare positions with their logs, by leader epoch.
+    """Lets the brokers compare positions with their logs, by leader epoch; raises OffsetsReused if a log
+    was truncated before one of them.
 
-    The client does so by itself when the leader changes under it, but not for the offset at
-    which it begins where it knows the leader already, as a member of a group does.
-
-    Raises:
-        OffsetsReused: a log was truncated before one of them.
-        Unavailable: the broker does not answer.
+    The client does so by itself when the leader changes under it, but not for the first offset of a
+    partition whose leader it knows already, as a member of a group does.
     """
-    known = [
-        position
-        for position in positions.values()
-        if position is not None and position.log.leader_epoch is not None
-    ]
-    ends, silent = _ends_by_epoch(settings, group, known)
+    ends, silent = _ends_by_epoch(settings, group, filter(None, positions.values()))
     for partition, end in ends.items():
         raise truncated(*partition, end)
     if silent:
@@ -154,13 +130,9 @@ def require_whole_logs(settings: Settings, group: str, positions: Positions) -> 
 def ends_of_truncated(
     settings: Settings, group: str, positions: Iterable[Position]
 ) -> dict[Partition, int]:
-    """Where the logs that were truncated before these positions ended then: offsets from there on
-    mean other records now. Positions without a leader epoch are only compared with the ends.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
-    wanted = {(each.topic, each.partition): each for each in positions}
+    """Where the logs ended that were truncated before these positions: offsets from there on mean other
+    records now. Positions without a leader epoch are only compared with the ends."""
+    wanted: dict[Partition, Position] = {position[:2]: position for position in positions}
     with closing(assigned_consumer(settings, group)) as consumer:
         bounds = log_bounds(consumer, list(wanted))
     cut_at = {
@@ -168,28 +140,25 @@ def ends_of_truncated(
         for partition, (_, end) in bounds.items()
         if end < read_position(wanted[partition])
     }
-    rest = [
-        position
-        for partition, position in wanted.items()
-        if partition not in cut_at and position.log.leader_epoch is not None
-    ]
+    rest = (position for partition, position in wanted.items() if partition not in cut_at)
     ends, silent = _ends_by_epoch(settings, group, rest)
     if silent:
-        raise Unavailable("Kafka does not answer whether logs were truncated")
+        raise Unavailable("Kafka did not answer in time whether logs were truncated")
     return cut_at | ends
 
 
 def _ends_by_epoch(
-    settings: Settings, group: str, positions: Sequence[Position]
+    settings: Settings, group: str, positions: Iterable[Position]
 ) -> tuple[dict[Partition, int], set[Partition]]:
-    """As `ends_of_truncated`, of positions with a leader epoch; and those without an answer in time.
+    """As `ends_of_truncated`, by leader epoch only; and the partitions without an answer in time.
 
-    By a consumer that has asked nothing before: librdkafka validates a position when it learns of
-    another leader epoch than it knew, and at `assign` that is the first it learns of any.
+    By a fresh consumer: librdkafka validates a position when it learns of another leader epoch than it
+    knew, and at `assign` that is the first that it learns of any.
     """
-    waiting = {
-        (each.topic, each.partition): each._replace(offset=read_position(each))
-        for each in positions
+    waiting: dict[Partition, Position] = {
+        position[:2]: position._replace(offset=read_position(position))
+        for position in positions
+        if position.log.leader_epoch is not None
     }
     cut_at: dict[Partition, int] = {}
     if not waiting:
@@ -210,7 +179,7 @@ def _ends_by_epoch(
                     cut_at[partition] = cut
                 # A record or the end: the position is sound. So is one that retention has passed.
                 if waiting.pop(partition, None) is not None:
-                    # A partition with much to read leaves the others no room.
+                    # A partition with much to read leaves no room for the others.
                     consumer.pause([TopicPartition(*partition)])
     return cut_at, set(waiting)
 
@@ -231,8 +200,8 @@ def is_out_of_range(error: KafkaError) -> bool:
 def reused(error: KafkaError, topic: str, partition: int) -> OffsetsReused | None:
     """A consumer's error as one of ours, if it says that the log was truncated.
 
-    Under ``auto.offset.reset=error`` librdkafka says so in words only: the code is the one of every
-    position that does not exist.
+    Under ``auto.offset.reset=error`` only librdkafka's text says so: the code is that of every position
+    that does not exist.
     """
     end = _end_of_truncated(error)
     return None if end is None else truncated(topic, partition, end)
@@ -244,7 +213,7 @@ def _end_of_truncated(error: KafkaError) -> int | None:
 
 
 def truncated(topic: str, partition: int, end: int) -> OffsetsReused:
-    """The error of a log that has lost its end."""
+    """The error for a log that has lost its end."""
     return OffsetsReused(
         f"the broker has lost records of {topic}[{partition}] from offset {end} on, so these offsets "
         "mean other records now: set aside what is stored of the old ones with `streamflow topics "

@@ -1,15 +1,11 @@
-"""Where topics begin and end, what a group has committed, and its members."""
+"""Where topics begin and end, what a group has committed, and its members. All raise `Unavailable` where
+the broker does not answer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
-from confluent_kafka import (
-    Consumer,
-    IsolationLevel,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, MemberDescription, OffsetSpec
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
@@ -29,11 +25,7 @@ _DESCRIBE_TIMEOUT = 5.0  # seconds
 
 
 def partitions_of(client: AdminClient | Consumer, topics: Iterable[str]) -> list[Partition]:
-    """The partitions of topics; a topic that does not exist has none.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """The partitions of topics; a topic that does not exist has none."""
     with kafka_errors():
         known = client.list_topics(timeout=_TIMEOUT).topics
     return [
@@ -45,11 +37,7 @@ def partitions_of(client: AdminClient | Consumer, topics: Iterable[str]) -> list
 
 
 def require_partitions(client: AdminClient | Consumer, topics: Sequence[str]) -> list[Partition]:
-    """The partitions of topics, all of which must exist.
-
-    Raises:
-        Unavailable: one does not, or the broker does not answer.
-    """
+    """The partitions of topics; `Unavailable` where one does not exist."""
     partitions = partitions_of(client, topics)
     missing = sorted(set(topics).difference(topic for topic, _ in partitions))
     if missing:
@@ -63,13 +51,7 @@ def require_partitions(client: AdminClient | Consumer, topics: Sequence[str]) ->
 def bounds(
     client: AdminClient, partitions: Sequence[Partition]
 ) -> dict[Partition, tuple[int, int]]:
-    """First offset, and last stable offset: where a reader of committed records ends.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
-    if not partitions:
-        return {}
+    """First offset, and last stable offset: where a reader of committed records ends."""
     first = _offsets(client, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
     last = _offsets(client, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
     return {partition: (first[partition], last[partition]) for partition in partitions}
@@ -77,30 +59,20 @@ def bounds(
 
 @retry_while_unavailable
 def high_watermarks(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
-    """Where partitions end, records of open transactions included. The markers of a committed
-    transaction reach its partitions one after the other: a last stable offset may lie before what a
-    committed position says was produced, the high watermark does not.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """Where partitions end, records of open transactions included. The markers of a committed transaction
+    reach its partitions one after the other: a last stable offset may lie before what a committed
+    position says was produced, the high watermark does not."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    return (
-        _offsets(client, partitions, latest, IsolationLevel.READ_UNCOMMITTED) if partitions else {}
-    )
+    return _offsets(client, partitions, latest, IsolationLevel.READ_UNCOMMITTED)
 
 
 @retry_while_unavailable
 def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[Partition, int]:
-    """The largest time stamp of a partition's records, in milliseconds since the epoch: where the
-    broker stamps them, that of the latest. Nothing for a partition without records.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """The largest time stamp of a partition's records, in milliseconds since the epoch: that of the
+    latest, where the broker stamps them. Nothing for a partition without records."""
     spec = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
-    listed = _listed(client, partitions, spec) if partitions else {}
-    return {partition: each.timestamp for partition, each in listed.items() if each.timestamp >= 0}
+    listed = _listed(client, partitions, spec)
+    return {partition: info.timestamp for partition, info in listed.items() if info.timestamp >= 0}
 
 
 def _offsets(
@@ -110,12 +82,11 @@ def _offsets(
     isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[Partition, int]:
     listed = _listed(client, partitions, spec, isolation)
-    found = {partition: each.offset for partition, each in listed.items()}
-    for (topic, number), offset in found.items():
+    for (topic, number), info in listed.items():
         # librdkafka's "invalid offset" comes without an error while a leader is being elected.
-        if offset < 0:
-            raise Unavailable(f"Kafka does not say where {topic}[{number}] begins and ends now")
-    return found
+        if info.offset < 0:
+            raise Unavailable(f"Kafka cannot say now where {topic}[{number}] begins and ends")
+    return {partition: info.offset for partition, info in listed.items()}
 
 
 def _listed(
@@ -124,53 +95,44 @@ def _listed(
     spec: OffsetSpec,
     isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[Partition, ListOffsetsResultInfo]:
+    if not partitions:
+        return {}
     with kafka_errors():
         futures = client.list_offsets(
             {TopicPartition(*partition): spec for partition in partitions},
             isolation_level=isolation,
             request_timeout=_TIMEOUT,
         )
-        return {
-            (each.topic, each.partition): future.result(_TIMEOUT)
-            for each, future in futures.items()
-        }
+        return {partition_of(key): future.result(_TIMEOUT) for key, future in futures.items()}
 
 
 class GroupOffsets:
     """Reads what a group has committed, without joining it; close it.
 
-    By a consumer, not by the admin client: librdkafka's ListConsumerGroupOffsets kills the process
-    when it is asked while the group's coordinator moves or is being made (librdkafka#5040).
+    By a consumer, not by the admin client: librdkafka's ListConsumerGroupOffsets kills the process when
+    it is called while the group's coordinator moves or is being created (librdkafka#5040).
     """
 
     def __init__(self, settings: Settings, group: str) -> None:
-        # An offset in an open transaction is not waited for: it is not committed.
+        # Without waiting for offsets in open transactions: they are not committed.
         self._consumer = assigned_consumer(
             settings, group, **{"isolation.level": "read_uncommitted"}
         )
 
     def read(self, partitions: Iterable[Partition]) -> dict[Partition, Position]:
         """The committed positions, as the group's workers wrote them; nothing for a partition, or a
-        group, that never had one.
-
-        Raises:
-            Unavailable: the broker does not answer.
-        """
+        group, that never had one."""
         return {
-            (each.topic, each.partition): committed_position(each)
-            for each in self._committed(partitions)
+            partition_of(stored): committed_position(stored)
+            for stored in self._committed(partitions)
         }
 
     def gaps(self, partitions: Iterable[Partition]) -> list[Gap]:
-        """What the group's workers had to pass unread, as they kept it beside their positions.
-
-        Raises:
-            Unavailable: the broker does not answer.
-        """
+        """What the group's workers passed unread, as they kept it beside their positions."""
         return [
-            Gap(each.topic, each.partition, *lost)
-            for each in self._committed(partitions)
-            for lost in PositionMetadata.parse(each.metadata).lost
+            Gap(stored.topic, stored.partition, *lost)
+            for stored in self._committed(partitions)
+            for lost in PositionMetadata.parse(stored.metadata).lost
         ]
 
     @retry_while_unavailable
@@ -178,13 +140,12 @@ class GroupOffsets:
         wanted = [TopicPartition(*partition) for partition in partitions]
         with kafka_errors():
             committed = self._consumer.committed(wanted, timeout=_TIMEOUT) if wanted else []
-        for each in committed:
-            if each.error is not None:
-                raise translated(KafkaException(each.error))
-        return [each for each in committed if each.offset >= 0]
+        for stored in committed:
+            if stored.error is not None:
+                raise translated(KafkaException(stored.error))
+        return [stored for stored in committed if stored.offset >= 0]
 
     def close(self) -> None:
-        """Closes the connection."""
         self._consumer.close()
 
 
@@ -199,17 +160,12 @@ def committed(
 def committed_position(committed: TopicPartition) -> Position:
     """A committed offset as the job that wrote it knows it: with its own text only."""
     metadata = PositionMetadata.parse(committed.metadata)
-    return Position(
-        committed.topic,
-        committed.partition,
-        committed.offset,
-        metadata.text,
-        Log(metadata.topic_id, _known_epoch(committed)),
-    )
+    log = Log(metadata.topic_id, _known_epoch(committed))
+    return Position(*partition_of(committed), committed.offset, metadata.text, log)
 
 
 def as_committed(position: Position, log: Log, lost: tuple[LostRange, ...] = ()) -> TopicPartition:
-    """A position as it is committed: which log it counts in and what was lost go with it."""
+    """A position as it is committed: with the log that it counts in, and what was lost."""
     topic, partition, offset, text, _ = position
     metadata = PositionMetadata(text, log.topic_id, lost).encode()
     if log.leader_epoch is None:
@@ -225,20 +181,20 @@ def with_epochs(
 
     Args:
         logs: of all partitions that are read.
-        read: a consumer's own positions. Their epoch is also that of a transaction marker behind the
-            last record; with the record's epoch a broker may call a position behind it too far.
+        read: a consumer's own positions. Their epoch may be that of a transaction marker behind the last
+            record; with the record's epoch a broker may reject a position behind the marker as too far.
     """
-    epochs = {
-        (each.topic, each.partition): epoch
-        for each in read
-        if (epoch := _known_epoch(each)) is not None
-    }
-    return {
-        partition: log._replace(leader_epoch=max(epochs[partition], log.leader_epoch or 0))
-        if partition in epochs
-        else log
-        for partition, log in logs.items()
-    }
+    updated = dict(logs)
+    for position in read:
+        partition, epoch = partition_of(position), _known_epoch(position)
+        if partition in logs and epoch is not None:
+            log = logs[partition]
+            updated[partition] = log._replace(leader_epoch=max(epoch, log.leader_epoch or 0))
+    return updated
+
+
+def partition_of(where: TopicPartition) -> Partition:
+    return where.topic, where.partition
 
 
 def _known_epoch(where: TopicPartition) -> int | None:
@@ -247,37 +203,24 @@ def _known_epoch(where: TopicPartition) -> int | None:
 
 
 def read_position(position: Position) -> int:
-    """How far a committed position says its worker has read: analytics commits the offset of the
-    oldest open window's first event, and keeps its real position beside it."""
+    """How far a committed position says its worker has read: analytics commits the offset of the oldest
+    open window's first event, and keeps its real position beside it."""
     progress = Progress.parse(position.offset, position.metadata)
     return position.offset if progress is None else progress.position
 
 
 def member_counts(client: AdminClient, groups: Sequence[str]) -> dict[str, int]:
-    """How many members each group has; none for a group that does not exist.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
-    with kafka_errors():
-        futures = client.describe_consumer_groups(list(groups), request_timeout=_DESCRIBE_TIMEOUT)
-        return {
-            name: len(future.result(_DESCRIBE_TIMEOUT).members) for name, future in futures.items()
-        }
+    """How many members each group has; none for a group that does not exist."""
+    return {name: len(members) for name, members in _members(client, groups).items()}
 
 
 def assignments(client: AdminClient, group: str) -> list[frozenset[Partition]]:
-    """What each member of a group has, in no order.
+    """What each member of a group has, in no order. `Unavailable` where there is no such group."""
+    [members] = _members(client, [group]).values()
+    return [frozenset(map(partition_of, member.assignment.topic_partitions)) for member in members]
 
-    Raises:
-        Unavailable: the broker does not answer, or there is no such group.
-    """
+
+def _members(client: AdminClient, groups: Sequence[str]) -> dict[str, list[MemberDescription]]:
     with kafka_errors():
-        [future] = client.describe_consumer_groups(
-            [group], request_timeout=_DESCRIBE_TIMEOUT
-        ).values()
-        members = future.result(_DESCRIBE_TIMEOUT).members
-    return [
-        frozenset((each.topic, each.partition) for each in member.assignment.topic_partitions)
-        for member in members
-    ]
+        futures = client.describe_consumer_groups(list(groups), request_timeout=_DESCRIBE_TIMEOUT)
+        return {name: future.result(_DESCRIBE_TIMEOUT).members for name, future in futures.items()}

@@ -1,4 +1,4 @@
-"""Whose a topic is. What StreamFlow did not create is never altered (G13).
+"""Who owns a topic. StreamFlow never alters a topic that it did not create (G13).
 
 A topic is known by its name and its id: one that was deleted and recreated has another id (KIP-516).
 """
@@ -11,8 +11,6 @@ from streamflow.stream import TopicSpec
 
 
 class Owner(StrEnum):
-    """Who may change a topic."""
-
     OURS = "ours"
     FOREIGN = "foreign"
     UNMANAGED = "unmanaged"
@@ -29,8 +27,6 @@ class Drift(NamedTuple):
 
 
 class BrokerTopic(NamedTuple):
-    """A topic as the broker has it."""
-
     topic_id: str
     partitions: int
     config: Mapping[str, str | None]
@@ -43,10 +39,9 @@ class OwnedTopics(Protocol):
         """The id of each, by its name.
 
         Raises:
-            Unavailable: it cannot be asked now.
-            ConfigurationError: it has no place yet.
+            Unavailable: the store does not answer.
+            ConfigurationError: the store does not exist yet.
         """
-        ...
 
     def add(self, ids: Mapping[str, str], *, adopted: bool) -> None:
         """Remembers topics from now on. Raises as `ids`."""
@@ -73,23 +68,17 @@ def compare(specs: Sequence[TopicSpec], existing: Mapping[str, BrokerTopic]) -> 
 
 
 def owner_of(name: str, topic: BrokerTopic, ids: Mapping[str, str]) -> Owner:
-    """Whose an existing topic is, by the ids of those that are ours."""
     return Owner.OURS if ids.get(name) == topic.topic_id else Owner.FOREIGN
 
 
 def refusal(spec: TopicSpec, drifts: Sequence[Drift], known: Collection[str]) -> str:
-    """Why a topic of another owner is not altered, and what to do, in one sentence.
-
-    Args:
-        spec: what is declared.
-        drifts: how the topic differs from it.
-        known: the names of the topics that are, or were, ours.
-    """
+    """Why a topic of another owner is not altered, and what to do, in one sentence; `known` are the names
+    of the topics that are, or were, ours."""
     differences = "; ".join(
-        f"{each.what} is {each.found}, {each.declared} is declared" for each in drifts
+        f"{drift.what} is {drift.found}, {drift.declared} is declared" for drift in drifts
     )
     whose = (
-        "was deleted and recreated by somebody else"
+        "was deleted and recreated by another program"
         if spec.name in known
         else "was not created by StreamFlow"
     )

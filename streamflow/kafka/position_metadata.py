@@ -1,8 +1,8 @@
 """What is committed beside an offset, as its metadata. Pure.
 
 A worker without a database keeps there, in the transaction that moves its position: its own text
-(analytics: `windows.Progress`), the id of the topic that the offset counts in, and the offsets that
-it had to pass because their records were gone. For example::
+(analytics: `windows.Progress`), the id of the topic that the offset counts in, and the offsets that it
+passed because their records were gone. For example::
 
     1;730;1767225600000;300000|id=SceY-kIZSLCpbOxsD6vlFQ|lost=0-50:retention,90-112:retention
 
@@ -35,24 +35,12 @@ class LostRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PositionMetadata:
-    """The parts of an offset's metadata.
-
-    Attributes:
-        text: the job's own.
-        topic_id: of the topic that the offset counts in; empty where unknown.
-        lost: what was passed unread, the oldest first; at most the last 16 are kept.
-    """
-
-    text: str = ""
-    topic_id: str = ""
-    lost: tuple[LostRange, ...] = ()
+    text: str = ""  # the job's own
+    topic_id: str = ""  # of the topic that the offset counts in; empty if unknown
+    lost: tuple[LostRange, ...] = ()  # passed unread, oldest first; the last 16 are kept
 
     def encode(self) -> str:
-        """As text for the broker.
-
-        Raises:
-            ValueError: the job's own text leaves no room.
-        """
+        """As text for the broker. Raises ValueError if the job's own text leaves no room."""
         head = self.text + (f"|id={self.topic_id}" if self.topic_id else "")
         kept = self.lost[-MAX_GAPS:]
         ranges = ",".join(f"{first}-{end}:{cause}" for first, end, cause in kept)
@@ -63,7 +51,7 @@ class PositionMetadata:
 
     @classmethod
     def parse(cls, metadata: str | None) -> "PositionMetadata":
-        """Reads it back. What is not ours, and what an older release wrote, is all text."""
+        """Reads it back. What is not ours, or from an older release, is all text."""
         match = _OURS.fullmatch(metadata or "")
         if match is None:
             return cls(metadata or "")

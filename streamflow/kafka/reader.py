@@ -1,7 +1,8 @@
 """Reading partitions outside any group's bookkeeping: for the bridge, a drain, the audit and people.
 
 The workers' sessions read as members of a group, so rebalances decide what they hold and where it begins;
-what the events of the client mean (`interpret`) is the same for all.
+what the client's events mean (`interpret`) is the same for all. All that reads raises `OffsetsReused` if
+a log was truncated, and `Unavailable` if the broker does not answer.
 """
 
 import time
@@ -33,32 +34,20 @@ _UNREADABLE: Final = (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG)
 
 
 class Fetched(NamedTuple):
-    """What one call of a consumer brought.
+    """What one call of a consumer brought."""
 
-    Attributes:
-        records: in the order of their offsets within each partition.
-        ends: the offset at which each partition ended that came to its end: transaction markers
-            before it are passed.
-    """
-
-    records: list[Record]
+    records: list[Record]  # in the order of their offsets within each partition
+    # Where partitions ended that were read to their end: transaction markers before it are passed.
     ends: dict[Partition, int]
 
 
 def interpret(
     consumer: Consumer, messages: list[Message], read_to: Mapping[Partition, int]
 ) -> Fetched:
-    """What a consumer's events mean. A record that the client cannot read is passed over, as one
-    without content.
+    """What a consumer's events mean. A record that the client cannot read is passed, as one without
+    content. `read_to` is the offset behind the last record of each partition that the consumer holds.
 
-    Args:
-        consumer: that has brought them.
-        messages: its events.
-        read_to: the offset behind the last record of each partition that the consumer holds.
-
-    Raises:
-        OffsetsReused: a log was truncated.
-        Unavailable: a position does not exist (any more), or the broker does not answer.
+    Raises Unavailable also if a position does not exist (any more).
     """
     if all(message.error() is None for message in messages):
         return Fetched(cast("list[Record]", messages), {})
@@ -90,12 +79,9 @@ def _pass_over(
 ) -> UnreadableRecord:
     with kafka_errors():
         consumer.seek(TopicPartition(*partition, offset + 1))
+    topic, number = partition
     log.error(
-        "record cannot be read",
-        topic=partition[0],
-        partition=partition[1],
-        offset=offset,
-        why=error.str(),
+        "record cannot be read", topic=topic, partition=number, offset=offset, why=error.str()
     )
     return UnreadableRecord(partition, offset, error.name())
 
@@ -110,22 +96,17 @@ def _failure(error: KafkaError, partition: Partition, offset: int) -> StreamFlow
     return translated(KafkaException(error))
 
 
-def _place(message: Message) -> tuple[Partition, int]:
-    return (message.topic() or "", message.partition() or 0), message.offset() or 0
+def _place(record: Message | Record) -> tuple[Partition, int]:
+    return (record.topic() or "", record.partition() or 0), record.offset() or 0
 
 
 class Reader:
     """Reads the partitions that it is given, and joins no group; close it.
 
-    Args:
-        settings: where the broker is.
-        group: whose name the consumer has; committed to only by callers who mean it.
-        options: further properties of librdkafka.
-
     Attributes:
-        consumer: the client.
+        consumer: the client; it has the name of `group`, so commit only if you mean it.
         read_to: the offset behind what was read, of each partition.
-        silent_for: seconds that calls have brought nothing, the last ones in a row.
+        silent_for: seconds that the last calls in a row have brought nothing.
     """
 
     def __init__(self, settings: Settings, group: str, **options: Any) -> None:
@@ -147,23 +128,14 @@ class Reader:
         self.read_to |= {(start.topic, start.partition): start.offset for start in starts}
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Goes on reading a partition at another offset."""
+        """Continues a partition at another offset."""
         with kafka_errors():
             self.consumer.seek(TopicPartition(*partition, offset))
         self.read_to[partition] = offset
 
     def read(self, most: int, linger: float, *, idle: float = 0.0) -> Fetched:
-        """The next records.
-
-        Args:
-            most: of them.
-            linger: seconds to wait until there are as many.
-            idle: seconds to wait for the first one, before that.
-
-        Raises:
-            OffsetsReused: a log was truncated.
-            Unavailable: the broker does not answer.
-        """
+        """The next records, at most `most`; waits `linger` seconds for as many, and before that `idle`
+        seconds for the first."""
         began = time.monotonic()
         with kafka_errors(), call("consumer.consume"):
             messages = self.consumer.consume(1, idle) if idle else []
@@ -171,50 +143,40 @@ class Reader:
                 messages += self.consumer.consume(most, linger)
         self.silent_for = 0.0 if messages else self.silent_for + time.monotonic() - began
         records, ends = interpret(self.consumer, messages, self.read_to)
-        reached = {(each.topic(), each.partition()): each.offset() for each in records}
-        for partition, offset in cast("dict[Partition, int]", reached).items():
+        reached = {partition: offset + 1 for partition, offset in map(_place, records)}
+        for partition, offset in (*reached.items(), *ends.items()):
             if partition in self.read_to:
-                self.read_to[partition] = max(self.read_to[partition], offset + 1)
-        for partition, end in ends.items():
-            self.read_to[partition] = max(self.read_to[partition], end)
+                self.read_to[partition] = max(self.read_to[partition], offset)
         return Fetched(records, ends)
 
     def require_sound(self, seconds: float) -> None:
-        """Raises Unavailable where the broker has been silent for longer."""
+        """Raises Unavailable if the broker has been silent for longer."""
         if self.silent_for > seconds:
             silent = ", ".join(f"{topic}[{number}]" for topic, number in sorted(self.read_to))
             raise Unavailable(f"Kafka sent nothing of {silent} for {seconds:g} s")
 
     def close(self) -> None:
-        """Closes the connection."""
         self.consumer.close()
 
 
 class Scanner(Reader):
-    """Reads ranges of offsets to their end; close it.
-
-    Attributes:
-        unread: the end of each range that a scan has not reached yet.
-    """
+    """Reads ranges of offsets to their end; close it."""
 
     def __init__(self, settings: Settings, name: str = "scan") -> None:
-        # The name of a group is required; nothing is committed to it.
+        # A group's name is required; nothing is committed to it.
         super().__init__(settings, f"{settings.prefix}streamflow-{name}")
+        # The end of each range that a scan has not reached yet.
         self.unread: dict[Partition, int] = {}
 
     def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> Iterator[list[Record]]:
-        """The records from the first offset of each range up to before the second, in batches; an
-        empty one while nothing comes.
-
-        Raises:
-            Unavailable: the broker does not answer.
-        """
+        """The records from the first offset of each range up to before the second, in batches; an empty
+        one while nothing comes."""
         self.unread = {partition: end for partition, (first, end) in ranges.items() if first < end}
-        self.assign([TopicPartition(*each, ranges[each][0]) for each in self.unread])
+        self.assign([TopicPartition(*partition, ranges[partition][0]) for partition in self.unread])
         while self.unread:
-            # A short wait, and no more than can be there: `consume` waits until it has as many
-            # as it was asked for.
-            left = sum(end - self.read_to[each] for each, end in self.unread.items())
+            # A short wait, and no more records than can be there: `consume` waits until it has as
+            # many as requested.
+            left = sum(end - self.read_to[partition] for partition, end in self.unread.items())
             fetched = self.read(min(_BATCH, left), _TURN)
             self.require_sound(_SILENCE)
             batch = [record for record in fetched.records if _is_within(record, ranges)]
@@ -224,27 +186,24 @@ class Scanner(Reader):
             yield batch
 
     def records(self, partition: Partition, start: int, end: int) -> Iterator[Record]:
-        """The records from `start` up to before `end`, by their offsets. Raises as `scan` does."""
+        """The records from `start` up to before `end`."""
         for batch in self.scan({partition: (start, end)}):
             yield from batch
 
     def offsets(self, partition: Partition, start: int, end: int) -> Iterator[int]:
-        """The offsets of `records`. Raises as `scan` does."""
         return (record.offset() or 0 for record in self.records(partition, start, end))
 
 
 def _is_within(record: Record, ranges: Mapping[Partition, tuple[int, int]]) -> bool:
-    first, end = ranges.get((record.topic() or "", record.partition() or 0), (0, 0))
-    return first <= (record.offset() or 0) < end
+    partition, offset = _place(record)
+    first, end = ranges.get(partition, (0, 0))
+    return first <= offset < end
 
 
 def committed_among(settings: Settings, positions: Collection[Origin]) -> set[Origin]:
     """The positions at which Kafka holds a committed record. Settle their transaction first, or the
-    answer holds for this moment only.
-
-    Raises:
-        Unavailable: the broker does not answer, or another producer's open transaction hides them.
-    """
+    answer is true for this moment only. Raises Unavailable also if another producer's open transaction
+    hides them."""
     by_partition: dict[Partition, set[int]] = {}
     for position in positions:
         by_partition.setdefault(position[:2], set()).add(position.offset)

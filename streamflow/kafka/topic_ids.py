@@ -1,4 +1,5 @@
-"""Ids of topics (KIP-516): a topic that was deleted and recreated has its old name and a new id."""
+"""Ids of topics (KIP-516): a topic that was deleted and recreated has its old name and a new id. All
+raise `Unavailable` if the broker does not answer."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
@@ -21,20 +22,13 @@ class TopicMissing(Unavailable):
 
 
 def topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str, str]:
-    """The id of each topic, as Kafka's own tools print it; empty where the broker knows none.
-
-    Raises:
-        Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
-    """
+    """The id of each topic, as Kafka's own tools print it; empty if the broker knows none. `TopicMissing`
+    where a topic does not exist."""
     return request_topic_ids(client, topics)()
 
 
 def present_topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str, str]:
-    """As `topic_ids`, without the topics that do not exist.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """As `topic_ids`, without the topics that do not exist."""
     return {
         topic: topic_id
         for topic, topic_id in _described(_describe(client, topics))
@@ -43,10 +37,10 @@ def present_topic_ids(client: AdminClient, topics: Collection[str]) -> dict[str,
 
 
 def request_topic_ids(client: AdminClient, topics: Collection[str]) -> Callable[[], dict[str, str]]:
-    """Asks without waiting; what is returned waits for the answer and raises as `topic_ids` does.
+    """Sends the request; what is returned waits for the answer and raises as `topic_ids` does.
 
-    The answer is of a moment after this call, so a record that was fetched before belongs to the
-    topic with that id or to an earlier one.
+    The answer is of a moment after this call, so a record that was fetched before belongs to the topic
+    with that id or to an earlier one.
     """
     futures = _describe(client, topics)
 
@@ -91,57 +85,45 @@ def _text(topic_id: object) -> str:
 
 
 class TopicWatch:
-    """Notices that a topic is not the one that it was. Lives as long as the process: Kafka deletes
-    the offsets that a group has committed in a topic together with the topic, so for a worker without
-    a database only what this process has seen shows it.
+    """Notices that a topic is not the one that it was. Lives as long as the process: Kafka deletes the
+    offsets that a group has committed in a topic together with the topic, so for a worker without a
+    database only what this process has seen shows it.
 
-    One cluster member answers `ask`, and its metadata may be behind that of the leader that a record
-    was fetched from: by milliseconds, in a cluster of several brokers.
+    One cluster member answers `ask`, and its metadata may be milliseconds behind that of the leader that
+    a record was fetched from.
 
     Attributes:
-        client: asks; may be replaced by another one of the same cluster.
+        client: may be replaced by another one of the same cluster.
+        ids: of the topics that were taken over.
     """
 
     def __init__(self, client: AdminClient) -> None:
         self.client = client
-        self._known: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
         self._answer: Callable[[], dict[str, str]] | None = None
 
-    @property
-    def ids(self) -> Mapping[str, str]:
-        """The id of each topic that was taken over."""
-        return self._known
-
     def take_over(self, positions: Mapping[Partition, Position | None]) -> None:
-        """Compares the topics with the ones that positions were kept in.
-
-        Raises:
-            OffsetsReused: a topic was recreated since.
-            Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
-        """
+        """Compares the topics with those that positions were kept in. Raises OffsetsReused if one was
+        recreated since, TopicMissing if one does not exist."""
         current = topic_ids(self.client, {topic for topic, _ in positions})
         for (topic, _), position in positions.items():
-            before = (position.log.topic_id if position else "") or self._known.get(topic, "")
+            before = (position.log.topic_id if position else "") or self.ids.get(topic, "")
             _require_same(topic, before, current[topic])
-        self._known.update(current)
+        self.ids.update(current)
         self._answer = None
 
     def ask(self) -> None:
-        """Asks for the topics' ids without waiting: call it with records in hand. An earlier
-        answer that was not waited for is older than these records, so it is dropped."""
-        self._answer = request_topic_ids(self.client, self._known)
+        """Requests the topics' ids without waiting: call it with records in hand. An earlier answer that
+        was not waited for is older than these records, so it is dropped."""
+        self._answer = request_topic_ids(self.client, self.ids)
 
     def check(self) -> None:
-        """Waits for the answer: every record that was in hand at `ask` is of the topic taken over.
-
-        Raises:
-            OffsetsReused: a topic was recreated.
-            Unavailable: the broker does not answer; `TopicMissing` where a topic does not exist.
-        """
+        """Waits for the answer: every record that was in hand at `ask` is of the topic taken over. Raises
+        as `take_over`."""
         answer, self._answer = self._answer, None
         if answer is not None:
             for topic, now in answer().items():
-                _require_same(topic, self._known[topic], now)
+                _require_same(topic, self.ids[topic], now)
 
 
 def _require_same(topic: str, before: str, now: str) -> None:

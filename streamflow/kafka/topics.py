@@ -1,4 +1,5 @@
-"""Topics: what is declared, what the broker has, and bringing the broker to what is declared."""
+"""Topics: what is declared, what the broker has, and how the broker gets there. All raise `Unavailable`
+where the broker does not answer."""
 
 from collections.abc import Iterable, Sequence
 
@@ -34,11 +35,8 @@ _NO_LEADER = -1
 
 
 def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[TopicSpec, ...]:
-    """The topics of all streams that StreamFlow manages, each once.
-
-    Raises:
-        ConfigurationError: two streams share a topic but declare it differently.
-    """
+    """The topics of all streams that StreamFlow manages, each once. Raises ConfigurationError if two
+    streams declare one differently, or one as unmanaged."""
     streams = tuple(streams)
     specs: dict[str, TopicSpec] = {}
     for stream in streams:
@@ -51,32 +49,23 @@ def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[Topi
     for name in unmanaged_topics(streams):
         if name in specs:
             raise ConfigurationError(
-                f"topic {name} is somebody else's (Topics(managed=False)), but StreamFlow is to "
-                "write into it, too: give what is derived a topic of its own"
+                f"topic {name} is not StreamFlow's (Topics(managed=False)), but a stream's derived "
+                "records would go into it: give them a topic of their own"
             )
     return tuple(specs.values())
 
 
 def unmanaged_topics(streams: Iterable[Stream]) -> tuple[str, ...]:
-    """The topics that are declared as unmanaged."""
     return tuple(stream.topic for stream in streams if not stream.topics.managed)
 
 
 def drifts(settings: Settings, specs: Sequence[TopicSpec]) -> list[Drift]:
-    """How the broker's topics differ from their specifications.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """How the broker's topics differ from their specifications."""
     return compare(specs, _described(admin(settings), [spec.name for spec in specs]))
 
 
 def owners(settings: Settings, specs: Sequence[TopicSpec], owned: OwnedTopics) -> dict[str, Owner]:
-    """Who owns each existing topic; unknown where `owned` does not answer now.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """Who owns each existing topic; unknown where `owned` does not answer now."""
     existing = _described(admin(settings), [spec.name for spec in specs])
     try:
         ids = owned.ids()
@@ -88,22 +77,19 @@ def owners(settings: Settings, specs: Sequence[TopicSpec], owned: OwnedTopics) -
 def provision(
     settings: Settings, streams: Iterable[Stream], owned: OwnedTopics | None = None
 ) -> list[Drift]:
-    """Creates topics, and alters those of ours, until the broker has what is declared; returns what
-    it mended.
+    """Creates topics, and alters ours, until the broker has what is declared; returns what differed.
 
-    Partitions are only ever added: a key's events would change partition, and records in a removed
-    partition would be lost. A topic of another owner is used if it is as declared. All is refused
-    before anything is changed.
+    Partitions are only ever added: removing one would lose its records, and a key's events would change
+    partition. A topic of another owner is used if it is as declared. Everything is checked before
+    anything is changed.
 
     Args:
-        settings: where the broker is.
-        streams: whose topics.
         owned: which topics are ours; without it none is, and topics are only created.
 
     Raises:
-        ConfigurationError: a topic that is not ours differs; a topic of ours has more partitions
-            than declared; an unmanaged one does not exist; or there is no schema for `owned` yet.
-        Unavailable: the broker, or where `owned` are kept, does not answer.
+        ConfigurationError: a topic that is not ours differs; a topic of ours has more partitions than
+            declared; an unmanaged one does not exist; or there is no schema for `owned` yet.
+        Unavailable: the broker, or the store of `owned`, does not answer.
     """
     streams = tuple(streams)
     specs = declared_topics(settings, streams)
@@ -112,12 +98,8 @@ def provision(
 
 
 def require_readable(settings: Settings, names: Sequence[str]) -> None:
-    """Looks whether unmanaged topics are there.
-
-    Raises:
-        ConfigurationError: one does not exist.
-        Unavailable: the broker does not answer, or a partition has no leader.
-    """
+    """Checks that unmanaged topics exist, or raises ConfigurationError, and that their partitions have
+    leaders, or raises Unavailable."""
     if not names:
         return
     with kafka_errors():
@@ -129,9 +111,9 @@ def require_readable(settings: Settings, names: Sequence[str]) -> None:
                 "declared with Topics(managed=False): create it, or correct the stream's name"
             )
         partitions = existing[name].partitions
-        silent = [number for number, each in partitions.items() if each.leader == _NO_LEADER]
-        if silent or not partitions:
-            raise Unavailable(f"topic {name}: no broker leads partitions {silent} now")
+        leaderless = [number for number, known in partitions.items() if known.leader == _NO_LEADER]
+        if leaderless or not partitions:
+            raise Unavailable(f"topic {name}: no broker leads partitions {leaderless} now")
 
 
 def provision_topics(
@@ -139,10 +121,10 @@ def provision_topics(
 ) -> list[Drift]:
     """As `provision`, for some topics only.
 
-    1. Compare; where nothing differs, `owned` is not asked.
+    1. Compare; where nothing differs, `owned` is not read.
     2. Refuse what may not be altered, before anything is.
-    3. Create what is missing and note its id. A crash between the two leaves a topic that is as
-       declared, but not noted as ours: it is used, and must be adopted before it is altered.
+    3. Create what is missing and note its id. A crash between the two leaves a topic that is as declared,
+       but not noted as ours: it is used, and must be adopted before it is altered.
     4. Add partitions and alter settings; wait until the broker shows it.
     """
     specs = {spec.name: spec for spec in wanted}
@@ -151,7 +133,7 @@ def provision_topics(
     differences = compare(list(specs.values()), existing)
     ids = owned.ids() if owned is not None and differences else {}
     for name, topic in existing.items():
-        differing = [each for each in differences if each.topic == name]
+        differing = [drift for drift in differences if drift.topic == name]
         if differing and owner_of(name, topic, ids) is not Owner.OURS:
             raise ConfigurationError(refusal(specs[name], differing, ids))
     for drift in differences:
@@ -160,16 +142,15 @@ def provision_topics(
                 f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: "
                 "Kafka cannot remove partitions; raise the declaration"
             )
+    if not differences:
+        return []
+    missing = [specs[drift.topic] for drift in differences if drift.what == "topic"]
     with kafka_errors():
-        created = _create(
-            client, settings, [specs[each.topic] for each in differences if each.what == "topic"]
-        )
+        created = _create(client, settings, missing)
         if owned is not None and created:
             owned.add(retry_while_unavailable(topic_ids)(client, created), adopted=False)
-        _add_partitions(client, [each for each in differences if each.what == "partitions"])
-        _alter(client, [each for each in differences if each.what not in ("topic", "partitions")])
-    if differences:
-        _wait_until_shown(client, list(specs.values()))
+        _alter(client, [drift for drift in differences if drift.what != "topic"])
+    _wait_until_shown(client, list(specs.values()))
     return differences
 
 
@@ -180,20 +161,16 @@ def provision_topics(
     retry_error_callback=lambda _state: None,
 )
 def _wait_until_shown(client: AdminClient, specs: Sequence[TopicSpec]) -> bool | None:
-    """Waits until the broker that is asked knows of a change: the controller, which answered, is
-    ahead of it. If it does not in time, that is no error: the next look shows what it says."""
+    """Waits until the broker that answers this client knows of a change: the controller, which made it,
+    is ahead. A time-out is no error: the next comparison shows what differs."""
     return bool(compare(specs, _described(client, [spec.name for spec in specs])))
 
 
 def adopt(
     settings: Settings, streams: Iterable[Stream], names: Sequence[str], owned: OwnedTopics
 ) -> None:
-    """Takes over topics of another owner, so that `provision` may alter them. Alters nothing.
-
-    Raises:
-        ConfigurationError: one is not declared, or declared as unmanaged, or does not exist.
-        Unavailable: the broker, or where `owned` are kept, does not answer.
-    """
+    """Takes over topics of another owner, so that `provision` may alter them. Alters nothing. Raises
+    ConfigurationError if one is not declared, or declared as unmanaged, or does not exist."""
     streams = tuple(streams)
     declared = {spec.name for spec in declared_topics(settings, streams)}
     existing = _described(admin(settings), names)
@@ -267,23 +244,22 @@ def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> 
     return created
 
 
-def _add_partitions(client: AdminClient, differences: list[Drift]) -> None:
-    if differences:
-        wanted = [NewPartitions(drift.topic, int(drift.declared)) for drift in differences]
-        for future in client.create_partitions(wanted).values():
-            future.result(_TIMEOUT)
-
-
 def _alter(client: AdminClient, differences: list[Drift]) -> None:
-    resources: dict[str, list[ConfigEntry]] = {}
-    for drift in differences:
-        resources.setdefault(drift.topic, []).append(
-            ConfigEntry(drift.what, drift.declared, incremental_operation=AlterConfigOpType.SET)
-        )
-    if resources:
+    partitions = []
+    configs: dict[str, list[ConfigEntry]] = {}
+    for topic, what, declared, _ in differences:
+        if what == "partitions":
+            partitions.append(NewPartitions(topic, int(declared)))
+        else:
+            entry = ConfigEntry(what, declared, incremental_operation=AlterConfigOpType.SET)
+            configs.setdefault(topic, []).append(entry)
+    if partitions:
+        for future in client.create_partitions(partitions).values():
+            future.result(_TIMEOUT)
+    if configs:
         changes = [
             ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-            for topic, entries in resources.items()
+            for topic, entries in configs.items()
         ]
         for future in client.incremental_alter_configs(changes).values():
             future.result(_TIMEOUT)

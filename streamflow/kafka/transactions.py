@@ -1,33 +1,31 @@
-"""Transactions of Kafka: a worker's outputs with its positions (G2), and batches of a sender who must
-know whether they were sent."""
+"""Kafka transactions: a worker's records with its positions (G2), and batches of a sender that must know
+whether they were sent."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streamflow.calls import SLACK, call
 from streamflow.errors import Unavailable
 from streamflow.flow import Limit, Output, Partition
 from streamflow.kafka.clients import kafka_errors, producer, translated
-from streamflow.kafka.offsets import as_committed, committed_position
+from streamflow.kafka.offsets import as_committed, committed_position, partition_of
 from streamflow.kafka.position_metadata import LostRange, PositionMetadata
-from streamflow.kafka.producing import produce, produce_all
+from streamflow.kafka.producing import produce_acknowledged, produce_all
 from streamflow.records import Log, Origin, OutRecord, Position
 from streamflow.settings import Settings
 
 # Seconds. A broker that was killed is up again within these, or the session ends.
 _TIMEOUT = 10.0  # of one call to the coordinator
-# It takes milliseconds. When the connection breaks meanwhile it may never return, whatever time-out
-# it is given (librdkafka#5456): the watchdog's limit is its real end.
+# It takes milliseconds. If the connection breaks meanwhile it may never return, whatever its time-out
+# (librdkafka#5456): only the watchdog's limit ends it.
 _SEND_OFFSETS_TIMEOUT = 5.0
 _COMMITTED_TIMEOUT = 20.0  # longer than the time-out of a transaction whose outcome is open
 _COMMIT_PATIENCE = 15.0  # in which a commit is repeated
 _PUBLISH_TIMEOUT = 30.0  # of one call of a publisher to the coordinator
-_TRANSACTION_TIMEOUT = 15.0
-
+_TRANSACTION_TIMEOUT_MS = 15_000
 
 # Whatever hangs in one of these holds nothing of the consumer.
 TRANSACTION_CALLS: Final = frozenset(
@@ -36,16 +34,13 @@ TRANSACTION_CALLS: Final = frozenset(
 
 
 def transactional_producer(settings: Settings, transactional_id: str) -> Producer:
-    """A producer that is ready for its first transaction.
-
-    Raises:
-        Unavailable: the coordinator does not answer.
-    """
+    """A producer that is ready for its first transaction. Raises Unavailable if the coordinator does not
+    answer."""
     client = producer(
         settings,
         **{
             "transactional.id": transactional_id,
-            "transaction.timeout.ms": int(_TRANSACTION_TIMEOUT * 1000),
+            "transaction.timeout.ms": _TRANSACTION_TIMEOUT_MS,
             "delivery.timeout.ms": 14_000,
             "linger.ms": 0,
         },
@@ -56,14 +51,13 @@ def transactional_producer(settings: Settings, transactional_id: str) -> Produce
 
 
 class KafkaSink:
-    """Commits a worker's records together with its consumer group's offsets.
+    """Commits a worker's records together with its consumer group's offsets. Implements `flow.Sink`.
 
-    A transactional id belongs to one instance of a worker: a restarted instance fences what its
-    predecessor left open at once, instead of after the transaction's time-out. Different
-    instances are kept apart by the group's own generation (KIP-447).
+    A transactional id belongs to one instance of a worker: a restarted instance at once fences what its
+    predecessor left open, instead of after the transaction's time-out. Different instances are kept apart
+    by the group's own generation (KIP-447).
 
     Args:
-        settings: where the broker is.
         consumer: whose positions are committed.
         transactional_id: of this instance.
         sign: signs a record.
@@ -85,43 +79,35 @@ class KafkaSink:
         self._lost: dict[Partition, tuple[LostRange, ...]] = {}
 
     def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
-        """What the group has committed. Waits for transactions whose outcome is still open.
-
-        Raises:
-            Unavailable: the coordinator does not answer.
-        """
+        """What the group has committed. Waits for transactions whose outcome is still open."""
         with kafka_errors(), call("consumer.committed", _COMMITTED_TIMEOUT + SLACK):
             committed = self._consumer.committed(
                 [TopicPartition(*partition) for partition in partitions],
                 timeout=_COMMITTED_TIMEOUT,
             )
-        self._lost.update(
-            {
-                (each.topic, each.partition): PositionMetadata.parse(each.metadata).lost
-                for each in committed
-            }
-        )
-        return {
-            (each.topic, each.partition): committed_position(each) if each.offset >= 0 else None
-            for each in committed
-        }
+        positions: dict[Partition, Position | None] = {}
+        for stored in committed:
+            partition = partition_of(stored)
+            self._lost[partition] = PositionMetadata.parse(stored.metadata).lost
+            positions[partition] = committed_position(stored) if stored.offset >= 0 else None
+        return positions
 
     def commit(self, output: Output) -> None:
         """Keeps an output in one transaction.
 
         1. begin;
         2. produce the records (asynchronously: errors show at the commit);
-        3. add the positions, with what they pass unread beside them, and with the group's
-           generation, so that a zombie is refused;
+        3. add the positions, with what they pass unread beside them, and with the group's generation, so
+           that a zombie is refused;
         4. flush and commit.
 
         If the outcome of 4 is unknown, this sink cannot be used any more: the caller closes it, and the
-        next one with the same transactional id settles the outcome at its start.
+        next one with the same transactional id settles the outcome when it starts.
 
         Raises:
             Unavailable: nothing was committed, or the outcome is unknown.
-            Fenced: nothing was committed, the partitions are another's now.
-            CircuitOpen: nothing was committed, too many records were refused.
+            Fenced: nothing was committed; the partitions are another worker's now.
+            CircuitOpen: nothing was committed; too many records were refused.
         """
         if self._limit is not None:
             self._limit.check(output.batch, [index for index, _ in output.rejected])
@@ -134,18 +120,11 @@ class KafkaSink:
                 produce_all(self._producer, map(self._sign, output.records))
                 self._producer.poll(0)
             if output.positions:
+                offsets = [self._as_committed(position, output) for position in output.positions]
+                members = self._consumer.consumer_group_metadata()
                 with call("send_offsets_to_transaction", _SEND_OFFSETS_TIMEOUT + SLACK):
                     self._producer.send_offsets_to_transaction(
-                        [
-                            as_committed(
-                                each,
-                                output.logs.get((each.topic, each.partition), Log()),
-                                self._lost.get((each.topic, each.partition), ()),
-                            )
-                            for each in output.positions
-                        ],
-                        self._consumer.consumer_group_metadata(),
-                        _SEND_OFFSETS_TIMEOUT,
+                        offsets, members, _SEND_OFFSETS_TIMEOUT
                     )
             retry_while_retriable(self._commit)
         except KafkaException as error:
@@ -153,6 +132,11 @@ class KafkaSink:
             raise translated(error) from error
         if self._limit is not None:
             self._limit.kept()
+
+    def _as_committed(self, position: Position, output: Output) -> TopicPartition:
+        partition = position.topic, position.partition
+        log, lost = output.logs.get(partition, Log()), self._lost.get(partition, ())
+        return as_committed(position, log, lost)
 
     def _commit(self) -> None:
         with call("commit_transaction", _TIMEOUT + SLACK):
@@ -173,7 +157,6 @@ class KafkaSink:
 
     @property
     def in_flight(self) -> int:
-        """None: what was committed is durable."""
         return 0
 
     def take_durable(self) -> list[Position]:
@@ -183,9 +166,9 @@ class KafkaSink:
     def close(self) -> None:
         """Drops what is not committed; the broker aborts an open transaction.
 
-        Not with ``Producer.close``: that aborts an open transaction first, and waits for it without
-        end while the coordinator is away. Dropping the last reference destroys the producer, with its
-        threads and connections, in milliseconds.
+        Not with ``Producer.close``: that aborts an open transaction first, and waits for it without end
+        while the coordinator is away. Dropping the last reference destroys the producer, with its threads
+        and connections, in milliseconds.
         """
         with call("closing the producer", _TIMEOUT):
             self._producer.purge()
@@ -207,18 +190,12 @@ def retry_while_retriable(commit: Callable[[], None]) -> None:
 
 
 class Publisher:
-    """Produces batches, each in a transaction, for a sender who must know even after a kill whether
-    they were sent; close it.
+    """Produces batches, each in a transaction, for a sender that must know even after a kill whether they
+    were sent; close it.
 
     Opening one fences every other of the same id, and settles the transaction that it left open:
-    afterwards what it had sent is in the topic, or will never be.
-
-    Args:
-        settings: where the broker is.
-        transactional_id: of this sender and of its successor.
-
-    Raises:
-        Unavailable: the broker does not answer.
+    afterwards what it had sent is in the topic, or never will be. Raises Unavailable if the broker does
+    not answer.
     """
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:
@@ -234,8 +211,8 @@ class Publisher:
         3. `before_commit`, which writes the positions down elsewhere;
         4. commit.
 
-        After an error in 4 the outcome may be unknown: a new publisher of the same id settles it,
-        and `reader.committed_among` tells from the positions.
+        After an error in 4 the outcome may be unknown: a new publisher of the same id settles it, and
+        `reader.committed_among` finds it by the positions.
 
         Raises:
             Unavailable: nothing was committed, or the outcome is unknown.
@@ -253,27 +230,10 @@ class Publisher:
             raise translated(error) from error
 
     def _produce(self, records: Sequence[OutRecord]) -> list[Origin]:
-        positions: list[Origin | None] = [None] * len(records)
-        failures: list[KafkaError] = []
-
-        def note(index: int, error: KafkaError | None, message: Message) -> None:
-            if error is not None:
-                failures.append(error)
-            else:
-                positions[index] = Origin(
-                    message.topic() or "", message.partition() or 0, message.offset() or 0
-                )
-
-        for index, record in enumerate(records):
-            produce(self._producer, record, on_delivery=partial(note, index))
-            self._producer.poll(0)
-        left = self._producer.flush(_PUBLISH_TIMEOUT)
-        if failures:
-            raise KafkaException(failures[0])
-        known = [position for position in positions if position is not None]
-        if left or len(known) < len(records):
-            raise Unavailable("Kafka did not acknowledge all records in time")
-        return known
+        positions, failure = produce_acknowledged(self._producer, records)
+        if failure is not None:
+            raise KafkaException(failure)
+        return positions
 
     def close(self) -> None:
         """Drops what is not committed, as `KafkaSink.close` does."""

@@ -1,9 +1,9 @@
 """Records that the client cannot decompress, as records without content.
 
-The broker only looks whether a batch decompresses; it does not look into how much. librdkafka gives
-up at ``receive.message.max.bytes`` (100 MB), reports the error and fetches the same batch again, for
-ever. All that can be read of such a batch is its position: so each of its records is passed as one
-without key and value, which becomes a dead letter, and reading goes on behind it.
+The broker only checks that a batch can be decompressed, not how large it becomes. librdkafka gives up at
+``receive.message.max.bytes`` (100 MB), reports the error and fetches the same batch again, for ever. Of
+such a batch only the position can be read: so each of its records is passed as one without key and value,
+which becomes a dead letter, and reading continues behind it.
 """
 
 from streamflow.errors import ErrorCode
@@ -12,13 +12,7 @@ from streamflow.records import Headers, Record, Rejection
 
 
 class UnreadableRecord:
-    """A record of which only the position can be read.
-
-    Args:
-        partition: where it is.
-        offset: its own.
-        reason: the client's name of the error.
-    """
+    """A record of which only the position is known; `reason` is the client's name of the error."""
 
     def __init__(self, partition: Partition, offset: int, reason: str) -> None:
         self._partition = partition
@@ -28,30 +22,25 @@ class UnreadableRecord:
         )
 
     def topic(self) -> str:
-        """The topic it is in."""
         return self._partition[0]
 
     def partition(self) -> int:
-        """The partition it is in."""
         return self._partition[1]
 
     def offset(self) -> int:
-        """Its offset there."""
         return self._offset
 
     def key(self) -> None:
-        """Unknown."""
+        return None
 
     def value(self) -> None:
-        """Unknown."""
+        return None
 
     def headers(self) -> Headers | None:
-        """Unknown."""
         return None
 
     def timestamp(self) -> tuple[int, int]:
-        """Unknown: ``TIMESTAMP_NOT_AVAILABLE``."""
-        return (0, 0)
+        return 0, 0  # ``TIMESTAMP_NOT_AVAILABLE``
 
 
 def rejection_of(record: Record, otherwise: Rejection) -> Rejection:

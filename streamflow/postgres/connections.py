@@ -16,15 +16,14 @@ from streamflow.settings import Settings
 _T = TypeVar("_T")
 
 CONNECT_TIMEOUT: Final = 5  # seconds
-# Seconds; of a worker. No statement of a batch takes so long in good health.
-STATEMENT_TIMEOUT: Final = 25
+STATEMENT_TIMEOUT: Final = 25  # seconds; no statement of a healthy worker's batch takes so long
 LOCK_TIMEOUT: Final = 20  # seconds
 IDLE_TIMEOUT: Final = 60  # seconds that an open transaction may do nothing
 
 # Seconds that an answer may take beyond the statement's time-out, which the server watches.
 _ANSWER_SLACK: Final = 5
 
-# A cut network answers nothing: without these a worker would wait for it for hours.
+# Without these a worker would wait for hours for a network that is cut.
 _KEEPALIVES: Final[dict[str, Any]] = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -33,8 +32,7 @@ _KEEPALIVES: Final[dict[str, Any]] = {
     "tcp_user_timeout": 10_000,
 }
 
-# What a database or role may have other defaults for (ALTER DATABASE … SET), and psycopg, our SQL and
-# COPY rely on.
+# psycopg, our SQL and COPY rely on these; a database or role may have other defaults (ALTER DATABASE … SET).
 _SESSION: Final = """
 SET timezone = 'UTC';
 SET datestyle = 'ISO, MDY';
@@ -46,23 +44,18 @@ SET standard_conforming_strings = on
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection on which every wait for the server has a limit of ours.
+    """A connection on which every wait for the server has a limit of ours, `answer_within` (seconds; None
+    for none).
 
-    ``statement_timeout`` is the server's: it ends nothing where the server, or a pooler before it, is
-    the one that hangs. And TCP's own time-outs see nothing wrong while packets are acknowledged.
-
-    Attributes:
-        answer_within: seconds for one wait; None for no limit.
+    ``statement_timeout`` is the server's: it ends nothing if the server, or a pooler before it, hangs.
+    And TCP's own time-outs see nothing wrong while packets are acknowledged.
     """
 
     answer_within: float | None = None
 
     def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
-        """As psycopg's, with a limit.
-
-        Raises:
-            psycopg.OperationalError: no answer came in time; the connection is closed.
-        """
+        """As psycopg's. Raises psycopg.OperationalError if no answer came in time, and closes the
+        connection."""
         limit = self.answer_within if timeout is None else timeout
         with call("PostgreSQL", None if limit is None else limit + SLACK):
             try:
@@ -86,8 +79,7 @@ def connect(
     """Opens a connection in autocommit mode: transactions begin explicitly.
 
     Args:
-        settings: where to connect to.
-        name: who connects, for ``pg_stat_activity``.
+        name: of the caller, for ``pg_stat_activity``.
         statement_timeout: in seconds; 0 for none.
 
     Raises:
@@ -105,26 +97,19 @@ def connect(
 
 
 def open_connection(url: str, timeout: int, name: str, **options: Any) -> Connection:
-    """Opens a connection in autocommit mode that reads and writes text as this program means it,
-    whatever the environment or the database have as their defaults.
-
-    Args:
-        url: with the password.
-        timeout: in seconds.
-        name: who connects, for ``pg_stat_activity``.
-        options: further parameters of libpq.
+    """As `connect`, of any URL, with `timeout` in seconds and further parameters of libpq; reads and
+    writes text the same way, whatever the environment or the database have as their defaults.
 
     Raises:
         ConfigurationError: the URL is invalid, or the database cannot hold every text.
-        psycopg.Error: anything else; its text holds no password.
+        psycopg.Error: anything else; its message holds no password.
     """
     try:
         conninfo_to_dict(url)
     except (psycopg.ProgrammingError, UnicodeError):
         # Its text quotes the URL.
         raise ConfigurationError(
-            "DATABASE_URL holds a parameter that libpq does not know, or is no URL: write "
-            f"{EXAMPLE}"
+            f"DATABASE_URL holds a parameter that libpq does not know, or is not a URL: write {EXAMPLE}"
         ) from None
     with call("connecting to PostgreSQL"):
         connection = Connection.connect(
@@ -151,7 +136,7 @@ def _require_utf8(connection: Connection) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise ConfigurationError(
-            f"the database {connection.info.dbname} is encoded in {encoding}, which does not hold "
+            f"the database {connection.info.dbname} is encoded in {encoding}, which cannot hold "
             "every text: CREATE DATABASE streamflow ENCODING 'UTF8' TEMPLATE template0, and let "
             "DATABASE_URL name that"
         )
@@ -159,12 +144,7 @@ def _require_utf8(connection: Connection) -> None:
 
 @contextmanager
 def session(settings: Settings, name: str, *, statement_timeout: int = 0) -> Iterator[Connection]:
-    """A connection for some reads or changes; its errors come out as StreamFlow's.
-
-    Raises:
-        Unavailable: the database does not answer.
-        ConfigurationError: it refuses.
-    """
+    """A connection for some reads or changes; its errors are raised as StreamFlow's, as `connect` does."""
     connection = connect(settings, name, statement_timeout=statement_timeout)
     try:
         with translated():
@@ -173,24 +153,19 @@ def session(settings: Settings, name: str, *, statement_timeout: int = 0) -> Ite
         connection.close()
 
 
-def sqlstate(error: psycopg.Error) -> str:
-    """The error's SQLSTATE; empty where there is none, as for a lost connection."""
-    return error.sqlstate or ""
-
-
 def is_refusal(error: psycopg.Error) -> bool:
-    """Whether the database refuses a row for what it holds: a data error."""
-    return sqlstate(error).startswith(_REFUSALS)
+    """Whether the database refuses a row because of its content: a data error."""
+    return (error.sqlstate or "").startswith(_REFUSALS)
 
 
 def is_contention(error: BaseException) -> bool:
     """Whether the transaction lost against another (deadlock, serialization): try it again."""
-    return isinstance(error, psycopg.Error) and sqlstate(error).startswith(_CONTENTION)
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_CONTENTION)
 
 
 def translate(error: psycopg.Error) -> StreamFlowError:
-    """What a database error means to its caller. The text holds no row's content."""
-    state = sqlstate(error)
+    """What a database error means to its caller. The message holds no row's content."""
+    state = error.sqlstate or ""
     if state.startswith(_CONFIGURATION) or _refused_at_login(error):
         reason = error.diag.message_primary or str(error).strip().splitlines()[-1]
         return ConfigurationError(
@@ -202,16 +177,16 @@ def translate(error: psycopg.Error) -> StreamFlowError:
         return Unavailable(
             f"the database does not answer: {lines[0] if lines else type(error).__name__}"
         )
-    return Unavailable(f"the database cannot do it now ({state} {type(error).__name__})")
+    return Unavailable(f"the database cannot do this now ({state} {type(error).__name__})")
 
 
 def _refused_at_login(error: psycopg.Error) -> bool:
     # libpq hands over no SQLSTATE for a failed login, only the server's words.
-    if sqlstate(error) or error.pgconn is None:
+    if error.sqlstate or error.pgconn is None:
         return False
     text = str(error)
     return "authentication failed" in text or (
-        "does not exist" in text and ("FATAL" in text and ("database" in text or "role" in text))
+        "does not exist" in text and "FATAL" in text and ("database" in text or "role" in text)
     )
 
 
@@ -225,9 +200,5 @@ def translated() -> Iterator[None]:
 
 
 def ping(settings: Settings) -> None:
-    """Asks the database for a sign of life, on a connection of its own.
-
-    Raises:
-        Unavailable: it gives none.
-    """
+    """Raises Unavailable unless the database answers on a connection of its own."""
     connect(settings, "ping", statement_timeout=5).close()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from typing import Final
 
 from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin
@@ -11,20 +10,12 @@ from streamflow.records import Gap
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
-_WITHOUT_DATABASE: Final = ("validator", "analytics")
-
 
 def keep(connection: Connection, reader: str, gaps: Iterable[Gap]) -> int:
-    """Writes gaps down. One that is known stays as it is, acknowledged or not; one that has grown is to
-    be acknowledged again.
+    """Stores gaps of a consumer group, or of `gap_ledger.AUDIT`, the loader's in the transaction that
+    moves its position; returns how many are new or have grown.
 
-    Args:
-        connection: where to; the loader's are kept in the transaction that moves the position.
-        reader: who could not read them: a consumer group, or `gap_ledger.AUDIT`.
-        gaps: to be kept.
-
-    Returns:
-        How many were not known before, or have grown.
+    A known one stays as it is, acknowledged or not; one that has grown must be acknowledged again.
     """
     rows = list(gaps)
     if not rows:
@@ -43,18 +34,12 @@ def keep(connection: Connection, reader: str, gaps: Iterable[Gap]) -> int:
 
 
 def import_gaps(connection: Connection, settings: Settings, streams: Sequence[Stream]) -> int:
-    """Copies the gaps that validator and analytics keep beside their committed offsets, for want of a
-    database, into the table. Safe to repeat; acknowledged ones stay acknowledged.
-
-    Returns:
-        How many were not known before.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """Copies the gaps that validator and analytics, without a database, keep beside their committed
+    offsets into the table; returns how many were new. Safe to repeat; acknowledged ones stay
+    acknowledged. Raises Unavailable if the broker does not answer."""
     partitions = offsets.partitions_of(admin(settings), [stream.topic for stream in streams])
     added = 0
-    for worker in _WITHOUT_DATABASE:
+    for worker in ("validator", "analytics"):
         group = settings.group(worker)
         with closing(offsets.GroupOffsets(settings, group)) as reader:
             added += keep(connection, group, reader.gaps(partitions))

@@ -1,4 +1,4 @@
-"""Which topics StreamFlow has created or adopted, in the table ``topics`` (see `kafka.ownership`)."""
+"""The topics that StreamFlow has created or adopted, in the table ``topics`` (see `kafka.ownership`)."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -19,22 +19,12 @@ SET topic_id = excluded.topic_id, adopted = excluded.adopted, noted_at = now()
 
 
 class TopicsTable:
-    """`OwnedTopics` in PostgreSQL; each call opens a connection.
-
-    Args:
-        settings: where the database is.
-    """
+    """`OwnedTopics` in PostgreSQL; each call opens a connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def ids(self) -> dict[str, str]:
-        """The id of each topic of ours, by its name.
-
-        Raises:
-            Unavailable: the database does not answer.
-            ConfigurationError: it has no schema yet.
-        """
         with session(self._settings, "topics", statement_timeout=_STATEMENT_SECONDS) as connection:
             try:
                 rows = connection.execute("SELECT topic, topic_id FROM topics").fetchall()
@@ -46,12 +36,6 @@ class TopicsTable:
         return {str(topic): str(topic_id) for topic, topic_id in rows}
 
     def add(self, ids: Mapping[str, str], *, adopted: bool) -> None:
-        """Remembers topics from now on.
-
-        Raises:
-            Unavailable: the database does not answer.
-            ConfigurationError: it has no schema yet.
-        """
         with (
             session(self._settings, "topics", statement_timeout=_STATEMENT_SECONDS) as connection,
             connection.transaction(),

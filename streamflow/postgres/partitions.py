@@ -1,10 +1,10 @@
 """Day partitions: created when needed, never more than the catalogue can bear.
 
-Any date that the contract allows has its place at once, in the default partition. A day gets a
-partition of its own before its first row is loaded; a day whose rows lie in the default partition
-already stays there. Time stamps are input: a producer that sends another day in every record must
-not fill the catalogue, because each query without a bound on time locks every partition. So days
-near the present always get theirs, the others only up to a limit.
+Any date that the contract allows has a place at once, in the default partition. A day gets a partition of
+its own before its first row is loaded; a day that already has rows in the default partition stays there.
+Time stamps are input: a producer that sends another day in every record must not fill the catalogue,
+because each query without a bound on time locks every partition. So days near the present always get
+theirs, the others only up to a limit.
 """
 
 from collections.abc import Iterable
@@ -28,17 +28,14 @@ _ADVISORY_KEY: Final = 0x5F10_DA75
 
 
 def partition_name(table: str, day: date) -> str:
-    """The name of a day's partition."""
     return f"{table}_{day.year:04d}{day.month:02d}{day.day:02d}"
 
 
 class DayPartitions:
     """The day partitions of one table, as far as this process knows them.
 
-    Args:
-        table: the partitioned table.
-        most_far: how many days that are not near the present may have partitions.
-        most_at_once: how many partitions are created in one go.
+    At most `most_far` days that are not near the present have partitions; one call creates
+    `most_at_once`.
     """
 
     def __init__(
@@ -52,15 +49,11 @@ class DayPartitions:
     def prepare(
         self, connection: Connection, days: Iterable[date], today: date | None = None
     ) -> None:
-        """Creates the partitions for these days, today and tomorrow, in transactions of their own.
+        """Creates the partitions for these days, today and tomorrow, in transactions of their own on a
+        connection in autocommit mode.
 
         What cannot be created now, because the limit is reached or the table is busy, is left to the
-        default partition.
-
-        Args:
-            connection: in autocommit mode, outside a transaction.
-            days: that are about to be loaded.
-            today: for tests; else the current day in UTC.
+        default partition. `today` is for tests; else the current day in UTC.
         """
         today = today or datetime.now(UTC).date()
         wanted = {*days, today, today + timedelta(days=1)}
@@ -78,7 +71,7 @@ class DayPartitions:
             if self._create(connection, day):
                 created += 1
                 room -= not near
-        # Days that got none have rows in the default partition from now on.
+        # Days without one have rows in the default partition from now on.
         known_days |= wanted
         self._known = known_days if len(known_days) < _MOST_REMEMBERED else existing
 
@@ -105,17 +98,12 @@ class DayPartitions:
         high = f"{(day + timedelta(days=1)).isoformat()} 00:00:00+00"
         try:
             with connection.transaction():
-                connection.execute(
-                    f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT.total_seconds():.0f}s'"
-                )
-                # Another loader may want the same day now; it waits here and finds it there.
+                connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT.seconds}s'")
+                # Another loader that needs the same day waits here, and then sees the partition.
                 connection.execute(
                     "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ADVISORY_KEY, self._table]
                 )
-                present = connection.execute(
-                    "SELECT to_regclass(%s)", [quoted(partition_name(self._table, day))]
-                ).fetchone()
-                if present is not None and present[0] is not None:
+                if table_exists(connection, partition_name(self._table, day)):
                     return True
                 has_rows = connection.execute(
                     sql.SQL(
@@ -139,6 +127,11 @@ class DayPartitions:
 
 def _is_near(day: date, today: date) -> bool:
     return -NEAR_PAST <= day - today <= NEAR_FUTURE
+
+
+def table_exists(connection: Connection, table: str) -> bool:
+    row = connection.execute("SELECT to_regclass(%s)", [quoted(table)]).fetchone()
+    return row is not None and row[0] is not None
 
 
 def quoted(name: str) -> str:

@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from streamflow.errors import ConfigurationError
-from streamflow.postgres.connections import Connection, connect, translated
-from streamflow.postgres.partitions import DayPartitions, quoted
+from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, connect, session
+from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column, event_columns
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -31,57 +31,38 @@ _LONGEST_NAME: Final = 50  # characters of a table's name: a day's partition add
 
 
 def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
-    """Brings the database to what this release and these streams need. Safe to run again, and
-    several times at once.
-
-    Returns:
-        What was done, one line each; empty when there was nothing to do.
+    """Brings the database to what this release and these streams need; returns what was done, one line
+    each. Safe to repeat, and at the same time.
 
     Raises:
-        ConfigurationError: a stream's table has a column that its contract has no longer, or with
-            another type; or a table is in the way that StreamFlow did not create.
+        ConfigurationError: a stream's table has a column that its contract no longer has, or with another
+            type; or a table of another owner has the name of one of ours.
         Unavailable: the database does not answer.
     """
-    connection = connect(settings, "schema", statement_timeout=0)
-    try:
-        with translated():
-            # Held until the connection closes; each step below is a transaction of its own, and
-            # what an interrupted upgrade left undone is done by the next.
-            connection.execute("SET lock_timeout = '60s'")
-            connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
-            done = _migrate(settings, connection)
-            for stream in streams:
-                with connection.transaction():
-                    done += _upgrade_events(connection, stream)
-                DayPartitions(stream.table).prepare(connection, ())
-    finally:
-        connection.close()
+    with session(settings, "schema") as connection:
+        # Held until the connection closes; each step below is a transaction of its own, and what an
+        # interrupted upgrade left undone is done by the next.
+        connection.execute("SET lock_timeout = '60s'")
+        connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
+        done = _migrate(settings, connection)
+        for stream in streams:
+            with connection.transaction():
+                done += _upgrade_events(connection, stream)
+            DayPartitions(stream.table).prepare(connection, ())
     return done
 
 
 def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
-    """What `upgrade` would do, without doing it.
-
-    Raises:
-        ConfigurationError: as `upgrade`.
-        Unavailable: as `upgrade`.
-    """
-    connection = connect(settings, "schema")
-    try:
-        with translated():
-            done = [f"migration {name}" for name in _pending_migrations(connection)]
-            for stream in streams:
-                existing = _existing_columns(connection, stream.table)
-                if existing:
-                    _require_own(connection, stream, existing)
-                done += [text for text, _ in _changes(stream, existing)]
-    finally:
-        connection.close()
-    return done
+    """What `upgrade` would do, without doing it. Raises as `upgrade`."""
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        todo = [f"migration {name}" for name in _pending_migrations(connection)]
+        for stream in streams:
+            todo += [text for text, _ in _changes(connection, stream)]
+    return todo
 
 
 def _manual(settings: Settings) -> Connection:
-    """A connection that begins transactions by itself, as SQLAlchemy wants it."""
+    """A connection that begins transactions by itself, as SQLAlchemy expects."""
     connection = connect(settings, "migrations", statement_timeout=0)
     connection.autocommit = False
     return connection
@@ -95,19 +76,18 @@ def _config() -> Config:
 
 
 def _pending_migrations(connection: Connection) -> list[str]:
-    known = connection.execute("SELECT to_regclass(%s)", [VERSION_TABLE]).fetchone()
     current = None
-    if known is not None and known[0] is not None:
+    if table_exists(connection, VERSION_TABLE):
         query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(VERSION_TABLE))
         row = connection.execute(query).fetchone()
         current = row[0] if row else None
     script = ScriptDirectory.from_config(_config())
-    if current is not None and current not in {each.revision for each in script.walk_revisions()}:
+    if current is not None and current not in {known.revision for known in script.walk_revisions()}:
         raise ConfigurationError(
             f"the database has schema version {current}, which this release does not know: it is "
             "older than the database; install the newer release"
         )
-    return [each.revision for each in script.iterate_revisions("head", current)][::-1]
+    return [newer.revision for newer in script.iterate_revisions("head", current)][::-1]
 
 
 def _migrate(settings: Settings, connection: Connection) -> list[str]:
@@ -131,11 +111,8 @@ def _migrate(settings: Settings, connection: Connection) -> list[str]:
 
 
 def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
-    existing = _existing_columns(connection, stream.table)
-    if existing:
-        _require_own(connection, stream, existing)
     done = []
-    for text, statement in _changes(stream, existing):
+    for text, statement in _changes(connection, stream):
         try:
             connection.execute(statement)
         except psycopg.errors.DuplicateTable as error:
@@ -145,9 +122,9 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
 
 
 def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
-    """What a new table's name being taken means: all of ours stand in the version table."""
+    """What a new table's name being taken means: all of ours are in the version table."""
     return ConfigurationError(
-        f"{error.diag.message_primary}, and StreamFlow did not make it: rename it, or give "
+        f"{error.diag.message_primary}, and StreamFlow did not create it: rename it, or give "
         "StreamFlow a database or a schema of its own (DATABASE_URL with "
         "?options=-csearch_path%3DSCHEMA)"
     )
@@ -156,11 +133,7 @@ def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
 def _require_own(
     connection: Connection, stream: Stream, existing: dict[str, tuple[str, bool]]
 ) -> None:
-    """Refuses a table that was not made by `_create`, before anything about it is altered.
-
-    Raises:
-        ConfigurationError: it is no partitioned table with the loader's columns.
-    """
+    """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
     row = connection.execute(
         "SELECT pg_get_partkeydef(to_regclass(%s))", [quoted(stream.table)]
     ).fetchone()
@@ -170,13 +143,12 @@ def _require_own(
         why = f"it has no {', '.join(missing)}" if missing else "it is not partitioned by timestamp"
         raise ConfigurationError(
             f"stream {stream.name}: the table {stream.table} exists already, and StreamFlow did not "
-            f"make it ({why}), so it is not altered: give the stream another table, or rename that "
-            "one"
+            f"create it ({why}), so it is not altered: give the stream another table, or rename that one"
         )
 
 
 def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str, bool]]:
-    """Type and nullability of a table's columns; empty when there is no such table."""
+    """Type and nullability of a table's columns; empty if there is no such table."""
     rows = connection.execute(
         "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute"
         " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
@@ -185,14 +157,12 @@ def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str
     return {name: (kind, nullable) for name, kind, nullable in rows}
 
 
-def _changes(
-    stream: Stream, existing: dict[str, tuple[str, bool]]
-) -> list[tuple[str, sql.Composed]]:
-    """What is to be done to a stream's table, in words and as SQL.
-
-    Raises:
-        ConfigurationError: it would change or lose stored values.
-    """
+def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
+    """What is to be done to a stream's table, in words and as SQL. Raises ConfigurationError if it would
+    change or lose stored values."""
+    existing = _existing_columns(connection, stream.table)
+    if existing:
+        _require_own(connection, stream, existing)
     columns = event_columns(stream)
     if len(stream.table) > _LONGEST_NAME:
         raise ConfigurationError(
@@ -206,15 +176,10 @@ def _changes(
         known = existing.get(column.name)
         name = sql.Identifier(column.name)
         if known is None:
-            # Rows that are there already have no value for it.
-            changes.append(
-                (
-                    f"column {stream.table}.{column.name}",
-                    sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
-                        table, name, sql.SQL(column.type)
-                    ),
-                )
-            )
+            # Nullable: the rows that exist have no value for it.
+            add = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
+            statement = add.format(table, name, sql.SQL(column.type))
+            changes.append((f"column {stream.table}.{column.name}", statement))
         elif known[0] != column.type:
             raise ConfigurationError(
                 f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
@@ -222,12 +187,8 @@ def _changes(
                 "table, or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
             )
         elif column.nullable and not known[1]:
-            changes.append(
-                (
-                    f"column {stream.table}.{column.name} may be null",
-                    sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name),
-                )
-            )
+            drop = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name)
+            changes.append((f"column {stream.table}.{column.name} may be null", drop))
     removed = sorted(existing.keys() - {column.name for column in columns})
     if removed:
         raise ConfigurationError(
@@ -241,10 +202,10 @@ def _changes(
 def _create(stream: Stream, columns: Sequence[Column]) -> sql.Composed:
     """DDL of a stream's table.
 
-    The key holds the event's identity, and the time stamp because PostgreSQL wants the partition
-    key in it; so it does not stop a replayed event with a repaired time: ``replayed_events`` does.
-    Events arrive roughly in the order of their time, so BRIN answers for a range of time within a
-    day, and costs COPY little; a B-tree on (type, timestamp) took a third of its rate.
+    The key holds the event's identity, and the time stamp because PostgreSQL requires the partition key
+    in it; so it does not stop a replayed event with a repaired time: ``replayed_events`` does. Events
+    arrive roughly in the order of their time, so BRIN answers for a range of time within a day, and costs
+    COPY little; a B-tree on (type, timestamp) took a third of its rate.
     """
     lines = [
         sql.SQL("{} {}{}{}").format(

@@ -1,4 +1,4 @@
-"""The key that workers sign with: a setting, or in the database, where a migration has made one."""
+"""The key that workers sign with: a setting, or in the database, where a migration created one."""
 
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.postgres.connections import session
@@ -7,24 +7,16 @@ from streamflow.signing import Signer
 
 
 class SigningKey:
-    """The key of a process, read when it is first needed: a worker waits for its database in its
-    loop, where it can tell and can be stopped.
-
-    Args:
-        settings: hold the key, or say where the database is.
-    """
+    """The key of a process, read when it is first needed: a worker waits for its database in its loop,
+    where it can report that and be stopped."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._signer: Signer | None = None
 
     def signer(self) -> Signer:
-        """The signer with that key.
-
-        Raises:
-            ConfigurationError: there is no key, nor a database that holds one.
-            Unavailable: the database does not answer; try again.
-        """
+        """The signer with that key. Raises ConfigurationError if there is no key, nor a database that
+        holds one, and Unavailable if the database does not answer."""
         if self._signer is None:
             self._signer = self._read()
         return self._signer
@@ -46,7 +38,7 @@ class SigningKey:
         except Unavailable as error:
             raise Unavailable(
                 f"the key to sign records with cannot be read: {error}; with STREAMFLOW_SIGNING_KEY "
-                "set, no database is asked for it"
+                "set, the database is not needed for that"
             ) from error
         if row is None:
             raise ConfigurationError(

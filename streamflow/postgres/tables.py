@@ -1,7 +1,7 @@
-"""What the tables look like: those of the streams follow from their contracts, the shared ones are
-declared here, once. Their rows, COPY and the test of the schema derive from the declaration.
+"""What the tables look like. Pure: nothing here talks to a database.
 
-Pure: nothing here talks to a database.
+Those of the streams follow from their contracts; the shared ones are declared here, once: their rows,
+COPY and the test of the schema derive from the declaration.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,9 @@ from streamflow.errors import ConfigurationError
 from streamflow.stream import Stream
 
 # What the loader adds to the contract's fields.
-ORIGIN_COLUMNS: Final = {
-    "origin_topic": "text",
-    "origin_partition": "integer",
-    "origin_offset": "bigint",
-}
-TIME_COLUMNS: Final = {
-    "appended_at": "timestamp with time zone",
-    "loaded_at": "timestamp with time zone",
-}
+_ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
+ORIGIN_COLUMNS: Final = dict(zip(_ORIGIN, ("text", "integer", "bigint"), strict=True))
+TIME_COLUMNS: Final = dict.fromkeys(("appended_at", "loaded_at"), "timestamp with time zone")
 
 _SCALARS: Final[dict[Any, str]] = {
     int: "bigint",
@@ -42,12 +36,11 @@ _SCALARS: Final[dict[Any, str]] = {
     float: "double precision",
     datetime: "timestamp with time zone",
 }
-_ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
 _RECORD: Final = ("record_topic", "record_partition", "record_offset")
 
 
 class SqlType(str):
-    """The type of a column that does not follow from the one of its values."""
+    """The type of a column if it does not follow from that of its values."""
 
     __slots__ = ()
 
@@ -67,22 +60,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """How rows are loaded into a table.
-
-    Attributes:
-        columns: of a line of COPY text, in that order.
-        position: the columns that hold the position of the record behind a row.
-        identity: the columns that hold what the row is about: topic, partition, offset.
-        event_type: the column, if any, of what the event is counted by.
-        event_time: the column, if any, of the event time.
-    """
+    """How rows are loaded into a table."""
 
     name: str
-    columns: tuple[str, ...]
-    position: tuple[str, str, str]
-    identity: tuple[str, str, str]
-    event_type: str | None = None
-    event_time: str | None = None
+    columns: tuple[str, ...]  # of a line of COPY text, in that order
+    position: tuple[str, str, str]  # columns with the position of the record behind a row
+    identity: tuple[str, str, str]  # columns with what the row is about: topic, partition, offset
+    event_type: str | None = None  # column of what the event is counted by
+    event_time: str | None = None  # column of the event time
 
     @property
     def holds_events(self) -> bool:
@@ -91,8 +76,6 @@ class Table:
 
 
 class WindowCountRow(NamedTuple):
-    """A row of ``window_counts``."""
-
     window_start: datetime
     window_end: datetime
     event_type: str
@@ -109,8 +92,6 @@ class WindowCountRow(NamedTuple):
 
 
 class NotificationRow(NamedTuple):
-    """A row of ``notifications``."""
-
     message: str
     time: datetime
     event_id: int
@@ -125,7 +106,7 @@ class NotificationRow(NamedTuple):
 
 
 class DeadLetterRow(NamedTuple):
-    """A row of ``dead_letters``: source is the record that failed, record the dead letter itself."""
+    """Source is the record that failed, record the dead letter itself."""
 
     source_topic: str
     source_partition: _Integer
@@ -151,7 +132,7 @@ class DeadLetterRow(NamedTuple):
 
 
 class RefusedEventRow(NamedTuple):
-    """A row of ``refused_events``: what the windows count of an event that is in no table."""
+    """What the windows count of an event that is in no table."""
 
     topic: str
     partition: _Integer
@@ -194,12 +175,9 @@ SHARED: Final = (WINDOW_COUNTS, NOTIFICATIONS, DEAD_LETTERS)
 
 
 def event_columns(stream: Stream) -> tuple[Column, ...]:
-    """The columns of a stream's table: the contract's fields, then what the loader knows.
-
-    Raises:
-        ConfigurationError: two models of the contract disagree about a field, or a field has the
-            name of one of the loader's columns.
-    """
+    """The columns of a stream's table: the contract's fields, then what the loader knows. Raises
+    ConfigurationError if models of the contract disagree about a field, or it has the name of a loader's
+    column."""
     columns: dict[str, Column] = {}
     models = stream.decoder.models
     for model in models:
@@ -224,8 +202,8 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
 
 
 def event_table(stream: Stream) -> Table:
-    """How the rows of a stream's events are loaded. The time stamp and what follows it stand last
-    in a line: that part is made in one go."""
+    """How the rows of a stream's events are loaded. The time stamp and what follows it come last in a
+    line: that part is made in one step."""
     fields = [column.name for column in event_columns(stream)]
     taken = {"timestamp", *ORIGIN_COLUMNS, *TIME_COLUMNS}
     return Table(

@@ -1,8 +1,8 @@
 """Settings: read once from the environment and ``streamflow.toml``, then passed on, frozen.
 
-Order of precedence: environment, ``streamflow.toml`` in the working directory, the coordinates
-that a running ``streamflow up`` left in the state directory, defaults. Each field says what it means
-and in which unit; ``docs/settings.md`` is made from the fields (`reference`).
+Order of precedence: environment, ``streamflow.toml`` in the working directory, the coordinates that a
+running ``streamflow up`` left in the state directory, defaults. ``docs/settings.md`` is made from the
+fields (`reference`).
 """
 
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings

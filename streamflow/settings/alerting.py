@@ -1,4 +1,4 @@
-"""Settings of alerts: what the dashboard, Dagster's sensors and its checks all take as too much."""
+"""Settings of alerts, shared by the dashboard, Dagster's sensors and its checks."""
 
 from pydantic import SecretStr
 
@@ -9,8 +9,6 @@ _alerts = group("Alerts")
 
 
 class AlertSettings(Settings):
-    """Everything that can be configured, with where alerts go and when they fire."""
-
     webhook_url: SecretStr | None = _alerts(
         None, "webhook that alerts and failed runs are posted to, as JSON with a `text`"
     )

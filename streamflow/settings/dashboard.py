@@ -1,7 +1,8 @@
 """The dashboard's own settings."""
 
 import ipaddress
-from typing import Annotated, Any, Literal, Self
+from functools import partial
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -13,24 +14,16 @@ from streamflow.settings.platform import load_settings_of
 
 Role = Literal["viewer", "operator"]
 
-# The workers that a stack runs, and under which name their port is known.
-_PARTS = {
-    "validator": "validator",
-    "analytics": "analytics",
-    "loader": "loader",
-    "bridge": "bridge-health",
-    "producer": "producer",
-}
+# Names of the ports that serve the workers' metrics.
+_METRICS_PORTS = ("validator", "analytics", "loader", "bridge-health", "producer")
 
 _dashboard = group("Dashboard")
 
 
 class DashboardSettings(AlertSettings):
-    """Everything that can be configured, with what only the dashboard needs."""
-
     dashboard_role: Role | None = _dashboard(
         None,
-        "`viewer` or `operator`: what somebody may do who has not signed in",
+        "`viewer` or `operator`: role of users who have not signed in",
         shown="operator on loopback, else viewer",
     )
     dashboard_sign_in: Literal["none", "token", "oidc"] = _dashboard(
@@ -46,18 +39,15 @@ class DashboardSettings(AlertSettings):
         (), "e-mail addresses of operators, for sign-in by OIDC, comma-separated"
     )
     dashboard_hosts: HostNames = _dashboard(
-        (),
-        "names under which a proxy or ingress serves it, some with a port, comma-separated",
+        (), "names under which a proxy or ingress serves it, some with a port, comma-separated"
     )
     dashboard_probe: bool | None = _dashboard(
-        None,
-        "whether the end-to-end probe writes to its own topic",
-        shown="on for operators",
+        None, "whether the end-to-end probe writes to its own topic", shown="on for operators"
     )
     dashboard_interval: float = _dashboard(1.0, "seconds between two measurements", ge=0.2, le=60)
     worker_urls: Annotated[dict[str, str], NoDecode] = _dashboard(
         {},
-        "where each worker is asked for its metrics, as `loader=http://host:port,…`",
+        "where each worker serves its metrics, as `loader=http://host:port,…`",
         shown="this machine's ports",
     )
     dagster_public_url: str | None = _dashboard(
@@ -75,7 +65,7 @@ class DashboardSettings(AlertSettings):
         pairs = [part.partition("=") for part in value.replace(",", " ").split()]
         wrong = [name for name, _, url in pairs if not url.startswith(("http://", "https://"))]
         if wrong:
-            raise ValueError(f"write NAME=http://HOST:PORT for each worker; {wrong[0]} is not so")
+            raise ValueError(f"write NAME=http://HOST:PORT for each worker; {wrong[0]} has no URL")
         return {name: url.rstrip("/") for name, _, url in pairs}
 
     @model_validator(mode="after")
@@ -91,15 +81,14 @@ class DashboardSettings(AlertSettings):
 
     @property
     def default_role(self) -> Role:
-        """What somebody may do who has not signed in: everything on the own machine, unless it is
-        configured otherwise; look only, beyond it."""
+        """Of users who have not signed in: unless configured, they may do everything from this machine,
+        and only look from elsewhere."""
         if self.dashboard_role is not None:
             return self.dashboard_role
         return "operator" if is_loopback(self.host) else "viewer"
 
     @property
     def hosts(self) -> Hosts:
-        """Under which names browsers reach it."""
         return Hosts.of(
             "the dashboard",
             "STREAMFLOW_DASHBOARD_HOSTS",
@@ -109,26 +98,27 @@ class DashboardSettings(AlertSettings):
 
     @property
     def probes(self) -> bool:
-        """Whether the end-to-end probe writes: unless configured, where looking is not all that one
-        may do."""
+        """Whether the end-to-end probe writes: unless configured, only where users may do more than look."""
         if self.dashboard_probe is None:
             return self.default_role == "operator"
         return self.dashboard_probe
 
     @property
     def workers(self) -> dict[str, str]:
-        """Where each worker is asked for its metrics."""
-        local = {name: f"http://{self.host}:{self.port(port)}" for name, port in _PARTS.items()}
-        return self.worker_urls or local
+        """Where each worker serves its metrics."""
+        return self.worker_urls or {
+            name.removesuffix("-health"): f"http://{self.host}:{self.port(name)}"
+            for name in _METRICS_PORTS
+        }
 
     @property
     def dagster(self) -> str:
-        """Where Dagster's webserver answers this server."""
+        """Where this server reaches Dagster's webserver."""
         return self.dagster_url or f"http://127.0.0.1:{self.port('dagster')}"
 
     @property
     def dagster_for_people(self) -> str:
-        """Where it answers a browser."""
+        """Where a browser reaches it."""
         return self.dagster_public_url or self.dagster
 
 
@@ -142,10 +132,4 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def load_dashboard_settings(**overrides: Any) -> DashboardSettings:
-    """Reads the settings.
-
-    Raises:
-        ConfigurationError: a variable has a value that cannot be used; names it, not its value.
-    """
-    return load_settings_of(DashboardSettings, **overrides)
+load_dashboard_settings: Final = partial(load_settings_of, DashboardSettings)

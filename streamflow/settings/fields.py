@@ -1,4 +1,4 @@
-"""What fields of settings are made of: their variable's name, their documentation, common types."""
+"""What fields of settings are made of: the names of their variables, their documentation, common types."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +11,15 @@ PREFIX: Final = "STREAMFLOW_"
 
 
 def variable(field_name: str) -> str:
-    """The environment variable of a field, which is its name in ``streamflow.toml`` as well."""
+    """The environment variable of a field, also its name in ``streamflow.toml``."""
     return PREFIX + field_name.upper()
 
 
 def group(name: str) -> Callable[..., Any]:
     """A function that declares fields of one section of ``docs/settings.md``.
 
-    It takes the default, what the setting means, and pydantic's constraints. `shown` is what the
-    documentation gives as the default where that is not a constant.
+    It takes the default, the meaning of the setting, and pydantic's constraints. `shown` is the default
+    in the documentation if that is not a constant.
     """
 
     def declare(default: Any, description: str, *, shown: str | None = None, **more: Any) -> Any:
@@ -32,10 +32,10 @@ def group(name: str) -> Callable[..., Any]:
 def _split(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return tuple(part for part in (each.strip() for each in value.split(",")) if part)
+    return tuple(filter(None, map(str.strip, value.split(","))))
 
 
-# A variable holds one text: lists are written with commas.
+# A variable is one text: lists are written with commas.
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 # "~" is the user's folder, as in a shell.
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]

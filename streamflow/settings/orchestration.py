@@ -1,6 +1,7 @@
 """Settings of the orchestration: the thresholds of checks and sensors."""
 
 from datetime import datetime
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,8 +19,6 @@ _tables = group("Dagster: rollups and retention")
 
 
 class OrchestrationSettings(AlertSettings):
-    """Everything that can be configured, with what only Dagster needs."""
-
     sensor_seconds: int = _sensors(30, "seconds between two evaluations of a sensor", ge=1)
     drain_lag: int = _sensors(10_000, "offsets of lag that start a drain", ge=1)
     drain_seconds: float = _sensors(600.0, "seconds that one drain may take", gt=0)
@@ -76,10 +75,4 @@ class OrchestrationSettings(AlertSettings):
         )
 
 
-def load_orchestration_settings() -> OrchestrationSettings:
-    """Reads the settings.
-
-    Raises:
-        ConfigurationError: a variable has a value that cannot be used.
-    """
-    return load_settings_of(OrchestrationSettings)
+load_orchestration_settings: Final = partial(load_settings_of, OrchestrationSettings)

@@ -1,10 +1,10 @@
-"""The settings of every process: where things are, and how Kafka is spoken to."""
+"""The settings of every process: where things are, and how to connect to Kafka."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streamflow.database_url import normalized
@@ -46,7 +46,6 @@ GROUPS = {
 # The parts that are nodes of the embedded Kafka.
 BROKERS = ("kafka", "kafka-2", "kafka-3")
 
-
 _where = group("Where things are")
 _streams = group("Streams and privacy")
 _workers = group("Workers")
@@ -65,7 +64,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="ignore",
         populate_by_name=True,
-        # Compose and Kubernetes pass on what nobody has set as an empty text.
+        # Compose and Kubernetes pass on unset variables as empty texts.
         env_ignore_empty=True,
         # A wrong value may be a secret.
         hide_input_in_errors=True,
@@ -95,9 +94,7 @@ class Settings(BaseSettings):
         1, "embedded brokers: 1, or 3 to try failover, as `streamflow up --brokers 3` does"
     )
     prefix: str = _where(
-        "",
-        "prefix of every topic and group, to share a cluster",
-        pattern=r"^[A-Za-z0-9._-]*$",
+        "", "prefix of every topic and group, to share a cluster", pattern=r"^[A-Za-z0-9._-]*$"
     )
 
     streams: Texts = _streams(
@@ -122,8 +119,7 @@ class Settings(BaseSettings):
         30.0, "seconds after which a worker with a hanging loop or call exits", ge=5
     )
     health_hosts: HostNames = _workers(
-        (),
-        "host names with a dot that serve `/health`, `/ready` and `/metrics`, comma-separated",
+        (), "host names with a dot that serve `/health`, `/ready` and `/metrics`, comma-separated"
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = _logs("info", "least severe event")
@@ -178,7 +174,7 @@ class Settings(BaseSettings):
     )
     bridge_origins: Texts = _bridge(
         (),
-        "pages that may connect, comma-separated; `*` for all. Programs that are no browser send no "
+        "pages that may connect, comma-separated; `*` for all. Programs other than browsers send no "
         "origin",
         shown="the bridge's own",
     )
@@ -198,13 +194,12 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _replicate(cls, values: Any) -> Any:
-        """Three embedded brokers hold three replicas of everything, and need two to go on."""
+        """Three embedded brokers hold three replicas of everything, and need two to continue."""
         if isinstance(values, dict) and str(values.get("STREAMFLOW_BROKERS")) == "3":
-            replicated = {
+            return {
                 "STREAMFLOW_KAFKA_REPLICATION_FACTOR": 3,
                 "STREAMFLOW_KAFKA_MIN_ISR": 2,
-            }
-            return replicated | values
+            } | values
         return values
 
     @field_validator("database_url", "dagster_database_url")
@@ -237,12 +232,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The order of precedence."""
         del dotenv_settings, file_secret_settings
         return (
             init_settings,
             env_settings,
-            FileSource(settings_cls, known_names()),
+            FileSource(settings_cls, all_fields()),
             CoordinatesSource(settings_cls),
         )
 
@@ -252,17 +246,20 @@ class Settings(BaseSettings):
 
     @property
     def bridge(self) -> int:
-        """The port on which the Socket.IO bridge listens."""
+        """The port of the Socket.IO bridge."""
         return self.bridge_port or self.port("bridge")
 
     @property
     def probed_hosts(self) -> Hosts:
-        """Under which names probes and Prometheus reach a worker. Pods and containers are known by
-        their address, or by a name without a dot."""
-        hosts = Hosts.of(
-            "this worker", "STREAMFLOW_HEALTH_HOSTS", own=(self.host,), listed=self.health_hosts
+        """Under which names probes and Prometheus reach a worker: pods and containers have addresses, or
+        names without a dot."""
+        return Hosts.of(
+            "this worker",
+            "STREAMFLOW_HEALTH_HOSTS",
+            own=(self.host,),
+            listed=self.health_hosts,
+            dotless=True,
         )
-        return replace(hosts, dotless=True)
 
     def group(self, worker: str) -> str:
         """The consumer group of a worker."""
@@ -270,18 +267,15 @@ class Settings(BaseSettings):
 
     @property
     def bootstrap(self) -> str:
-        """Kafka's bootstrap servers: the given ones, else where the embedded broker listens."""
+        """Kafka's bootstrap servers: as configured, else those of the embedded brokers."""
         return self.kafka_bootstrap_servers or ",".join(
             f"{self.host}:{self.port(name)}" for name in BROKERS[: self.brokers]
         )
 
     @property
     def database(self) -> str:
-        """The database's URL, with its password: never log it.
-
-        Raises:
-            ConfigurationError: no database is configured and no embedded stack is running here.
-        """
+        """The database's URL, with its password: never log it. Raises ConfigurationError if none is
+        configured and no embedded stack is running here."""
         if self.database_url is None:
             raise ConfigurationError(
                 "no database is known here: start the stack with `streamflow up` in this folder, "
@@ -290,28 +284,25 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value()
 
 
-def known_names() -> frozenset[str]:
-    """The variables of all settings: ``streamflow.toml`` is one file for all processes."""
+def all_fields() -> dict[str, FieldInfo]:
+    """Every setting, by its variable: ``streamflow.toml`` is one file for all processes."""
     kinds = [Settings]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    return frozenset(str(field.alias) for kind in kinds for field in kind.model_fields.values())
+    return {str(field.alias): field for kind in kinds for field in kind.model_fields.values()}
 
 
 SettingsKind = TypeVar("SettingsKind", bound=Settings)
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Reads the settings.
-
-    Raises:
-        ConfigurationError: a variable has a value that cannot be used; names it, not its value.
-    """
+    """Reads the settings. Raises ConfigurationError, with the name of the variable, for a value that
+    cannot be used."""
     return load_settings_of(Settings, **overrides)
 
 
 def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind:
-    """Reads the settings of a part that has some of its own. Raises as `load_settings`."""
+    """As `load_settings`, of a part with settings of its own."""
     try:
         return kind(**overrides)
     except ValidationError as error:

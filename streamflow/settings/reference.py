@@ -1,16 +1,13 @@
 """The tables of ``docs/settings.md``, made from the fields: ``python -m streamflow.settings.reference``."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from streamflow.settings.dashboard import DashboardSettings
-from streamflow.settings.orchestration import OrchestrationSettings
-from streamflow.settings.platform import Settings
+from streamflow.settings.platform import all_fields
 
 PAGE: Final = Path("docs/settings.md")
 
@@ -18,26 +15,17 @@ _BLOCK: Final = re.compile(r"(<!-- settings: (.+?) -->\n).*?(<!-- end -->)", re.
 _HEAD: Final = "| variable | default | meaning |\n|---|---|---|\n"
 
 
-def all_fields() -> dict[str, FieldInfo]:
-    """Every setting, by its variable."""
-    kinds: Sequence[type[Settings]] = (Settings, DashboardSettings, OrchestrationSettings)
-    return {str(field.alias): field for kind in kinds for field in kind.model_fields.values()}
-
-
 def groups() -> dict[str, dict[str, FieldInfo]]:
-    """The settings by section, in the order in which they are declared."""
-    found: dict[str, dict[str, FieldInfo]] = {}
+    """The settings by section, in the order of their declaration."""
+    by_group: dict[str, dict[str, FieldInfo]] = {}
     for name, field in all_fields().items():
-        found.setdefault(_extra(field)["group"], {})[name] = field
-    return found
+        by_group.setdefault(_extra(field)["group"], {})[name] = field
+    return by_group
 
 
 def render(page: str) -> str:
-    """The page with each block between ``<!-- settings: GROUP -->`` and ``<!-- end -->`` renewed.
-
-    Raises:
-        ValueError: it lacks a group, or names one that does not exist.
-    """
+    """The page with each block between ``<!-- settings: GROUP -->`` and ``<!-- end -->`` renewed. Raises
+    ValueError if it lacks a group, or names one that does not exist."""
     known = groups()
     named = [match[2] for match in _BLOCK.finditer(page)]
     if sorted(named) != sorted(known):
@@ -76,7 +64,6 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Renews the page, run in the project's folder."""
     PAGE.write_text(render(PAGE.read_text()))
 
 

@@ -17,17 +17,10 @@ COORDINATES_FILE: Final = "stack.json"
 
 
 def read_file(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """What ``streamflow.toml`` sets; nothing where there is no such file.
-
-    Args:
-        path: of the file.
-        known: names of all settings.
-
-    Raises:
-        ConfigurationError: it is no TOML in UTF-8, or sets something that is no setting.
-    """
+    """The values in ``streamflow.toml``; none if there is no such file. Raises ConfigurationError if it
+    is not TOML in UTF-8, or sets a name that is not `known`."""
     try:
-        # An editor's byte order mark is no part of the first name.
+        # An editor's byte order mark is not part of the first name.
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
         return {}
@@ -38,15 +31,15 @@ def read_file(path: Path, known: Collection[str]) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        found = tomllib.loads(text)
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(
             f"{path} is not TOML: {error}. Write one NAME = value a line, texts in quotes"
         ) from None
-    unknown = [name for name in found if name not in known]
+    unknown = [name for name in values if name not in known]
     if unknown:
-        raise ConfigurationError(f"{path}: {unknown[0]} is no setting{_hint(unknown[0], known)}")
-    return found
+        raise ConfigurationError(f"{path}: {unknown[0]} is not a setting{_hint(unknown[0], known)}")
+    return values
 
 
 def _hint(name: str, known: Collection[str]) -> str:
@@ -57,35 +50,32 @@ def _hint(name: str, known: Collection[str]) -> str:
 
 
 class FileSource(InitSettingsSource):
-    """``streamflow.toml`` in the working directory."""
-
     def __init__(self, settings_cls: type[BaseSettings], known: Collection[str]) -> None:
         super().__init__(settings_cls, read_file(Path(FILE), known))
 
 
 class CoordinatesSource(PydanticBaseSettingsSource):
-    """Where the running stack of this folder listens, as ``streamflow up`` wrote it down."""
+    """Where the running stack of this folder listens, from the file that ``streamflow up`` wrote."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Not asked: `__call__` gives all fields at once."""
+        """Not called: `__call__` returns all fields at once."""
         del field
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """The fields that the file tells."""
         state_dir = Path(self.current_state.get("STREAMFLOW_STATE_DIR") or ".streamflow")
         try:
-            found = json.loads((state_dir.expanduser() / COORDINATES_FILE).read_text())
+            coordinates = json.loads((state_dir.expanduser() / COORDINATES_FILE).read_text())
         except (OSError, ValueError):
             return {}
-        # A port offset chosen now means another stack than the one that left the file.
-        chosen = self.current_state.get("STREAMFLOW_PORT_OFFSET", found.get("port_offset"))
-        if str(chosen) != str(found.get("port_offset")):
+        # Another port offset means another stack than the one that wrote the file.
+        offset = coordinates.get("port_offset")
+        if str(self.current_state.get("STREAMFLOW_PORT_OFFSET", offset)) != str(offset):
             return {}
         values = {
-            "KAFKA_BOOTSTRAP_SERVERS": found.get("kafka_bootstrap_servers"),
-            "DATABASE_URL": found.get("database_url"),
-            "STREAMFLOW_PORT_OFFSET": found.get("port_offset"),
-            "STREAMFLOW_BROKERS": found.get("brokers"),
+            "KAFKA_BOOTSTRAP_SERVERS": coordinates.get("kafka_bootstrap_servers"),
+            "DATABASE_URL": coordinates.get("database_url"),
+            "STREAMFLOW_PORT_OFFSET": offset,
+            "STREAMFLOW_BROKERS": coordinates.get("brokers"),
         }
         return {name: value for name, value in values.items() if value is not None}

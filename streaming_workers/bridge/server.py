@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamflow.errors import ConfigurationError
 from streamflow.monitoring import HealthServer, configure_logging
-from streamflow.origins import Asked, host_refusal
+from streamflow.origins import HttpRequest, host_refusal
 from streamflow.records import Record
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
@@ -138,7 +138,7 @@ class BridgeServer:
         probes = {"/health": self._feed.health, "/ready": self._feed.ready}
         kind = "text/plain; charset=utf-8"
         # As on the health port, a check of HTTP/1.0 may leave it out.
-        host = Asked.of(scope).header("host")
+        host = HttpRequest.of(scope).header("host")
         why_not = host_refusal(host, self._settings.probed_hosts) if host else None
         if why_not is not None:
             status, body = 403, f"{why_not}\n".encode()

@@ -309,7 +309,7 @@ def test_a_foreign_table_of_a_stream_is_refused(bare: Settings, columns: str) ->
         assert described(bare, "events") == before
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
         assert "table events" in done.stderr
-        assert "StreamFlow did not make" in done.stderr
+        assert "StreamFlow did not create" in done.stderr
 
 
 def test_a_foreign_table_with_the_name_of_one_of_ours_is_refused(bare: Settings) -> None:
@@ -318,9 +318,9 @@ def test_a_foreign_table_with_the_name_of_one_of_ours_is_refused(bare: Settings)
     done = streamflow(bare, "db", "upgrade")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert 'relation "notifications" already exists' in done.stderr
-    assert "StreamFlow did not make" in done.stderr
+    assert "StreamFlow did not create" in done.stderr
     assert described(bare, "notifications") == before
-    with pytest.raises(ConfigurationError, match="did not make"):
+    with pytest.raises(ConfigurationError, match="did not create"):
         schema.upgrade(bare, [USER_EVENTS])
 
 

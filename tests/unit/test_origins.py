@@ -5,7 +5,7 @@ import requests
 
 from faults import free_ports
 from streamflow.monitoring import HealthServer
-from streamflow.origins import Asked, Hosts, refusal
+from streamflow.origins import Hosts, HttpRequest, refusal
 from streamflow.settings import Settings
 
 HOSTS = Hosts.of(
@@ -13,8 +13,8 @@ HOSTS = Hosts.of(
 )
 
 
-def asked(*hosts: str, **headers: str) -> Asked:
-    return Asked(
+def asked(*hosts: str, **headers: str) -> HttpRequest:
+    return HttpRequest(
         "GET", "/", "", {"host": hosts, **{name: (each,) for name, each in headers.items()}}
     )
 

@@ -13,7 +13,7 @@ from loads import FakeRecord, event
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError
 from streamflow.flow import Replayed
-from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line, foreign_line
+from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line
 from streamflow.postgres.rows.events import EventRows, appended_at, line_of, text_of
 from streamflow.postgres.tables import DEAD_LETTERS, Column, event_columns, event_table
 from streamflow.privacy import Hasher
@@ -200,7 +200,7 @@ def letter(headers: Headers | None, value: bytes | None = b"{") -> dict[str, str
     )
     claim = claim_of(headers or [], {}, signed=True)
     line = (
-        foreign_line(record, headers or [], Hasher())
+        dead_letter_line(record, headers or [], Hasher())
         if claim is None
         else dead_letter_line(record, headers or [], Hasher(), claim.source, claim.identity)
     ).decode()

@@ -1,8 +1,7 @@
 """Rows of dead letters. Pure.
 
-Every record of a dead-letter topic becomes a row. One that no worker has signed is
-the row of a foreign record, under its own position. Every address in it is redacted (again: redacting
-what is redacted changes nothing).
+Every record of a dead-letter topic becomes a row. One that no worker has signed is the row of a foreign
+record, under its own position. Every address in it is redacted (again: redacting twice changes nothing).
 """
 
 import re
@@ -11,28 +10,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from streamflow import dead_letter_records as dead_letters
+from streamflow import records
 from streamflow.contract import EARLIEST, LATEST
+from streamflow.dead_letter_records import redact
 from streamflow.errors import ErrorCode
 from streamflow.flow import Replayed
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.tables import DeadLetterRow
 from streamflow.privacy import Hasher
 from streamflow.records import (
-    ERROR_CODE_HEADER,
-    ERROR_EXCEPTION_HEADER,
-    ERROR_MESSAGE_HEADER,
-    ERROR_OFFSET_HEADER,
-    ERROR_PARTITION_HEADER,
-    ERROR_STAGE_HEADER,
-    ERROR_TOPIC_HEADER,
-    FAILED_AT_HEADER,
-    GROUP_HEADER,
-    ORIGIN_HEADER,
-    ORIGIN_TOPIC_ID_HEADER,
-    REDACTED_HEADER,
-    TOPIC_ID_HEADER,
-    TRUNCATED_HEADER,
     Headers,
     Origin,
     Record,
@@ -50,89 +36,66 @@ _LONGEST: Final = 1024  # characters of a header that becomes a column
 
 
 class DeadLetterClaim(NamedTuple):
-    """What a dead letter says of the record that failed.
+    """What a dead letter says of the record that failed."""
 
-    Attributes:
-        source: position of that record.
-        identity: what it claims to be.
-        otherwise: what it is unless our replay records say the same.
-    """
-
-    source: Origin
-    identity: Replayed
-    otherwise: Replayed
+    source: Origin  # position of that record
+    identity: Replayed  # what it claims to be
+    otherwise: Replayed  # what it is unless our replay records confirm that
 
 
 def claim_of(
     headers: Headers, topic_ids: Mapping[str, str], *, signed: bool
 ) -> DeadLetterClaim | None:
-    """What a dead letter says of the record that failed; None where it names none that is well formed.
+    """What a dead letter says of the record that failed; None if it names none, or a malformed one.
 
-    A worker passes on what the record itself claimed, with one exception: it knows which event a
-    derived record was made of.
+    A worker passes on what the record itself claimed, with one exception: it knows which event a derived
+    record was made of.
 
     Args:
-        headers: of the dead letter.
         topic_ids: of the topics now.
-        signed: a worker of this release has written it.
+        signed: whether a worker of this release wrote it.
     """
     source = _source(headers)
     if source is None:
         return None
-    origin = _sound(Origin.parse(last_header(headers, ORIGIN_HEADER))) or source
+    origin = _sound(Origin.parse(last_header(headers, records.ORIGIN_HEADER))) or source
     is_derived = signed and origin.topic != source.topic
-    topic_id = last_header(headers, TOPIC_ID_HEADER)
-    origin_id = last_header(headers, ORIGIN_TOPIC_ID_HEADER) if is_derived else topic_id
+    topic_id = last_header(headers, records.TOPIC_ID_HEADER)
+    origin_id = last_header(headers, records.ORIGIN_TOPIC_ID_HEADER) if is_derived else topic_id
     source = in_its_topic(source, topic_id, topic_ids)
     origin = in_its_topic(origin, origin_id, topic_ids)
-    return DeadLetterClaim(
-        source,
-        Replayed(origin, attempt_of(headers)),
-        Replayed(origin if is_derived else source, 0),
-    )
-
-
-def foreign_line(record: Record, headers: Headers, hasher: Hasher) -> bytes:
-    """The line of ``dead_letters`` for a record of a dead-letter topic that is no dead letter of
-    ours."""
-    return _line(record, headers, hasher, None, None)
+    otherwise = Replayed(origin if is_derived else source, 0)
+    return DeadLetterClaim(source, Replayed(origin, attempt_of(headers)), otherwise)
 
 
 def dead_letter_line(
-    record: Record, headers: Headers, hasher: Hasher, source: Origin, identity: Replayed
-) -> bytes:
-    """The line of ``dead_letters`` for a dead letter.
-
-    Args:
-        record: of a dead-letter topic.
-        headers: of it, as far as they are to be believed.
-        hasher: redacts.
-        source: position of the record that failed.
-        identity: of that record.
-    """
-    return _line(record, headers, hasher, source, identity)
-
-
-def _line(
     record: Record,
     headers: Headers,
     hasher: Hasher,
-    source: Origin | None,
-    identity: Replayed | None,
+    source: Origin | None = None,
+    identity: Replayed | None = None,
 ) -> bytes:
+    """The line of ``dead_letters`` for a record of a dead-letter topic.
+
+    Args:
+        headers: of the record, as far as they are trusted.
+        hasher: redacts.
+        source: position of the record that failed; None if this is not a dead letter of ours.
+        identity: of the record that failed.
+    """
     position = position_of(record)
     if source is None or identity is None:
         source, stage, code = position, FOREIGN_STAGE, str(ErrorCode.FOREIGN_RECORD)
         identity = Replayed(position, 0)
     else:
-        stage = _text(headers, ERROR_STAGE_HEADER, hasher)
-        code = _text(headers, ERROR_CODE_HEADER, hasher)
+        stage = _text(headers, records.ERROR_STAGE_HEADER, hasher)
+        code = _text(headers, records.ERROR_CODE_HEADER, hasher)
         if not _CODE.fullmatch(code):
             code = str(ErrorCode.SCHEMA_VIOLATION)
-    # A foreign one may be of any size.
-    kept = dead_letters.redact(hasher, record.key(), record.value(), headers)
+    # A foreign record may be of any size.
+    kept = redact(hasher, record.key(), record.value(), headers)
     if kept.truncated is not None:
-        kept.headers.append((TRUNCATED_HEADER, "{}/{}".format(*kept.truncated).encode()))
+        kept.headers.append((records.TRUNCATED_HEADER, "{}/{}".format(*kept.truncated).encode()))
     return line_of(
         DeadLetterRow(
             *source,
@@ -140,11 +103,11 @@ def _line(
             *position,
             code,
             stage,
-            _text(headers, GROUP_HEADER, hasher),
-            _text(headers, ERROR_EXCEPTION_HEADER, hasher),
-            _text(headers, ERROR_MESSAGE_HEADER, hasher),
+            _text(headers, records.GROUP_HEADER, hasher),
+            _text(headers, records.ERROR_EXCEPTION_HEADER, hasher),
+            _text(headers, records.ERROR_MESSAGE_HEADER, hasher),
             identity.attempt,
-            last_header(headers, REDACTED_HEADER) == b"true",
+            last_header(headers, records.REDACTED_HEADER) == b"true",
             _failed_at(headers),
             kept.key,
             kept.value,
@@ -155,14 +118,9 @@ def _line(
 
 
 def _source(headers: Headers) -> Origin | None:
-    """The failing record's position, where the headers name one in the right form."""
-    parts = [
-        last_header(headers, name)
-        for name in (ERROR_TOPIC_HEADER, ERROR_PARTITION_HEADER, ERROR_OFFSET_HEADER)
-    ]
-    if any(part is None for part in parts):
-        return None
-    return _sound(Origin.parse(b"/".join(part for part in parts if part is not None)))
+    """The failed record's position, if the headers name a well-formed one."""
+    names = records.ERROR_TOPIC_HEADER, records.ERROR_PARTITION_HEADER, records.ERROR_OFFSET_HEADER
+    return _sound(Origin.parse(b"/".join(last_header(headers, name) or b"" for name in names)))
 
 
 def _sound(origin: Origin | None) -> Origin | None:
@@ -171,12 +129,15 @@ def _sound(origin: Origin | None) -> Origin | None:
 
 def _text(headers: Headers, name: str, hasher: Hasher) -> str:
     """A header as text that PostgreSQL can hold."""
-    raw = hasher.redact(last_header(headers, name) or b"")
-    return raw.decode("utf-8", "replace").replace("\x00", "\ufffd")[:_LONGEST]
+    return _redacted(last_header(headers, name) or b"", hasher)[:_LONGEST]
+
+
+def _redacted(raw: bytes, hasher: Hasher) -> str:
+    return hasher.redact(raw).decode("utf-8", "replace").replace("\x00", "\ufffd")
 
 
 def _failed_at(headers: Headers) -> datetime | None:
-    raw = last_header(headers, FAILED_AT_HEADER) or b""
+    raw = last_header(headers, records.FAILED_AT_HEADER) or b""
     try:
         moment = datetime.fromisoformat(raw[:40].decode("ascii"))
     except ValueError:
@@ -189,9 +150,7 @@ def _encoded(headers: Headers, hasher: Hasher) -> list[Any]:
     """Redacted headers as they are stored, in their order: ``[[name, base64 or null], …]``."""
     return [
         [
-            hasher.redact(name.encode("utf-8", "replace"))
-            .decode("utf-8", "replace")
-            .replace("\x00", "\ufffd"),
+            _redacted(name.encode("utf-8", "replace"), hasher),
             None if value is None else b64encode(value).decode(),
         ]
         for name, value in headers

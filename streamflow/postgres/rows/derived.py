@@ -3,20 +3,15 @@
 Each record has a contract of its own; the caller knows whose identity it has.
 """
 
-from typing import Annotated, Final, cast
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from streamflow.contract import Decoder, Event
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.tables import NotificationRow, WindowCountRow
-from streamflow.records import (
-    MAX_OFFSET,
-    Origin,
-    Record,
-    Rejection,
-    position_of,
-)
+from streamflow.records import MAX_OFFSET, Origin, Record, Rejection, position_of
 
 _Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 _MAX_TEXT: Final = 2000  # characters; an index entry of PostgreSQL holds 2,704 bytes
@@ -44,8 +39,6 @@ class WindowCountRecord(Event):
 
 
 class NotificationRecord(Event):
-    """A record of a notifications topic."""
-
     message: Annotated[str, StringConstraints(max_length=_MAX_TEXT)]
     time: AwareDatetime
     event_id: Annotated[int, Field(ge=0, lt=2**63)]
@@ -57,51 +50,23 @@ _NOTIFICATIONS = Decoder(NotificationRecord)
 
 
 def window_count_line(record: Record, stream_topic: str) -> bytes | Rejection:
-    """The line of ``window_counts`` for a record of an analytics topic.
-
-    Args:
-        record: of that topic.
-        stream_topic: whose events it counts.
-    """
-    count = _WINDOW_COUNTS.decode(record.value())
-    if not isinstance(count, WindowCountRecord):
-        return cast("Rejection", count)
-    return line_of(
-        WindowCountRow(
-            count.window_start,
-            count.window_end,
-            count.event_type,
-            count.count,
-            count.partition,
-            count.late,
-            count.first_offset,
-            count.last_offset,
-            stream_topic,
-            *position_of(record),
-            appended_at(record.timestamp()),
-        )
-    )
+    """The line of ``window_counts`` for a record of an analytics topic, which counts events of a stream's
+    topic."""
+    return _line(record, _WINDOW_COUNTS, WindowCountRow, stream_topic)
 
 
 def notification_line(record: Record, origin: Origin | None = None) -> bytes | Rejection:
-    """The line of ``notifications`` for a record of a notifications topic.
+    """The line of ``notifications`` for a record of a notifications topic, about the event at `origin`;
+    where that is unknown, it has an identity of its own."""
+    return _line(record, _NOTIFICATIONS, NotificationRow, *(origin or position_of(record)))
 
-    Args:
-        record: of that topic.
-        origin: the event that it is about; where that is unknown, it has an identity of its own.
-    """
-    note = _NOTIFICATIONS.decode(record.value())
-    if not isinstance(note, NotificationRecord):
-        return cast("Rejection", note)
-    position = position_of(record)
-    return line_of(
-        NotificationRow(
-            note.message,
-            note.time,
-            note.event_id,
-            note.user,
-            *(origin or position),
-            *position,
-            appended_at(record.timestamp()),
-        )
-    )
+
+def _line(
+    record: Record, decoder: Decoder, row: Callable[..., Sequence[Any]], *identity: Any
+) -> bytes | Rejection:
+    event = decoder.decode(record.value())
+    if isinstance(event, Rejection):
+        return event
+    # A record's fields are the first columns of its row, in that order.
+    fields = dict(event).values()
+    return line_of(row(*fields, *identity, *position_of(record), appended_at(record.timestamp())))

@@ -1,7 +1,7 @@
-"""From values to lines of COPY text (https://www.postgresql.org/docs/current/sql-copy.html).
+"""From values to lines of COPY text (https://www.postgresql.org/docs/current/sql-copy.html). Pure.
 
-Pure. The line of an event is made for every record, so what can be decided once is decided here:
-templates per model, texts of days and minutes, and which values could need more than ``%s``.
+The line of an event is made for every record, so what can be decided once is decided here: templates for
+each model, texts of days and minutes, and which values could need more than ``%s``.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,15 +27,14 @@ TIME_AND_POSITION: Final = "%s%s%s%s%06d+00\t%d%s"
 
 
 class DayTexts(dict[int, str]):
-    """The texts of days, by their ordinal; made when first asked for. Its keys are the days that a
-    batch held, so it lives as long as a batch."""
+    """The texts of days, by their ordinal, made on first use. Its keys are the days of a batch, so it
+    lives as long as a batch."""
 
     def __missing__(self, ordinal: int) -> str:
         text = self[ordinal] = date.fromordinal(ordinal).isoformat() + " "
         return text
 
     def days(self) -> set[date]:
-        """The days asked for."""
         return {date.fromordinal(ordinal) for ordinal in self}
 
 
@@ -76,8 +75,8 @@ _TO_TEXT: Final[dict[type, Callable[[Any], str]]] = {
 
 
 def appended_at(kind_and_time: tuple[int, int]) -> datetime | None:
-    """The broker's time stamp of a record, in milliseconds, as a time; None where it has none, or one
-    that is no date (a topic with ``CreateTime`` takes any number from its producers)."""
+    """The broker's time stamp of a record, in milliseconds, as a time; None if there is none, or no date
+    (a topic with ``CreateTime`` takes any number from its producers)."""
     kind, milliseconds = kind_and_time
     try:
         return _EPOCH + timedelta(milliseconds=milliseconds) if kind else None
@@ -96,29 +95,18 @@ def tail(topic: str, partition: int, appended: tuple[int, int]) -> str:
 
 
 class RowTemplate(NamedTuple):
-    """How the fields of one model become the beginning of a line.
+    """How the fields of one model become the beginning of a line."""
 
-    Attributes:
-        get: the fields of an event.
-        template: ``template % get(event)`` is the text, where nothing in it needs escaping.
-        needs_escaping: the values may need escaping whatever the record looks like.
-    """
-
-    get: Callable[[Event], tuple[Any, ...]]
-    template: str
-    needs_escaping: bool
+    get: Callable[[Event], tuple[Any, ...]]  # the fields of an event
+    template: str  # ``template % get(event)`` is the text, if nothing in it needs escaping
+    needs_escaping: bool  # whether values may need escaping whatever the record looks like
 
     def escaped(self, values: tuple[Any, ...]) -> str:
-        """The text of any values."""
         return self.template % tuple(map(text_of, values))
 
 
 class EventRows:
-    """Makes the rows of one stream's events.
-
-    Args:
-        stream: whose contract's fields are the columns.
-    """
+    """Makes the rows of one stream's events."""
 
     def __init__(self, stream: Stream) -> None:
         self.table = event_table(stream)

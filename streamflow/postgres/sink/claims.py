@@ -11,19 +11,12 @@ from streamflow.records import Origin, Record, Rejection, position_of
 
 @dataclass(slots=True, kw_only=True)
 class Resolved:
-    """An output without open claims.
-
-    Attributes:
-        output: has no claims any more: they are rows, or below.
-        replays: events that a replay has sent, by table.
-        rejected: records that can be no rows, and why.
-        origins: partitions whose events the replays are.
-    """
+    """An output without open claims."""
 
     output: Output
-    replays: dict[str, list[Row]] = field(default_factory=dict)
+    replays: dict[str, list[Row]] = field(default_factory=dict)  # events, by table
     rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
-    origins: set[Partition] = field(default_factory=set)
+    origins: set[Partition] = field(default_factory=set)  # whose events the replays are
 
     def codes(self) -> Counter[ErrorCode]:
         """How many records were rejected here, by code; foreign dead letters are among them."""
@@ -46,12 +39,8 @@ def positions_of(output: Output) -> set[Origin]:
 
 
 def resolve(output: Output, sent: dict[Origin, Replayed]) -> Resolved:
-    """Turns each claim into a row or a rejection.
-
-    Args:
-        output: of a batch.
-        sent: what the records at some of `positions_of` are; no replay has sent the others.
-    """
+    """Turns each claim into a row or a rejection. `sent` says what the records at some of `positions_of`
+    are; no replay has sent the others."""
     if not any(rows.claims for rows in output.tables.values()):
         return Resolved(output=output)
     resolved = Resolved(output=replace(output, tables=output.tables.copy()))

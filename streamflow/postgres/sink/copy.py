@@ -1,8 +1,8 @@
 """How the rows of a batch get into their tables, inside a transaction that the sink holds.
 
-Fast path: one COPY for each table, for a batch whose rows are all new and sound, as in nearly every
+Fast path: one COPY for each table, for a batch whose rows are all new and accepted, as in nearly every
 batch. Slow path: COPY into a temporary table and from there what is not stored yet; where the database
-refuses rows, it is first asked which. (Replayed events always take it: `replayed`.)
+refuses rows, `refusals` first finds out which. (Replayed events always take it: `replayed`.)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +30,8 @@ INSERT INTO {table} ({columns})
 SELECT {columns} FROM incoming ORDER BY {offset}
 ON CONFLICT DO NOTHING
 """
-# Incoming rows of which another record is the stored one. A row whose own record is stored is none:
-# that record was read again, after someone set positions back.
+# Incoming rows of which another record is the stored one. A row whose own record is stored is none: that
+# record was read again, after positions were reset.
 _NOTE_DUPLICATES: Final = """
 INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition, origin_offset,
                         table_name, event_type, event_time, appended_at)
@@ -43,7 +43,7 @@ ON CONFLICT DO NOTHING
 _CREATE_REFUSED: Final = """
 CREATE TEMPORARY TABLE refused (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP
 """
-# Some may be there already: they were read again, after someone set positions back.
+# Some may be there already: they were read again, after positions were reset.
 _INSERT_REFUSED: Final = """
 INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING
 """
@@ -57,25 +57,16 @@ class Stored(NamedTuple):
     refused: list[tuple[Record, Rejection]]
 
     def plus(self, other: "Stored") -> "Stored":
-        """Both together."""
-        return Stored(
-            self.rows + other.rows,
-            self.duplicates + other.duplicates,
-            [*self.refused, *other.refused],
-        )
+        refused = [*self.refused, *other.refused]
+        return Stored(self.rows + other.rows, self.duplicates + other.duplicates, refused)
 
 
 class Row(NamedTuple):
-    """A line of COPY text and the record behind it.
+    """A line of COPY text and the record behind it."""
 
-    Attributes:
-        line: of a replayed event, with the origin as its identity.
-        attempt: how often the event had been replayed by then; None where it is no replay.
-    """
-
-    line: bytes
+    line: bytes  # of a replayed event, with the origin as its identity
     record: Record
-    attempt: int | None = None
+    attempt: int | None = None  # how often the event had been replayed by then; None for no replay
 
     @property
     def incoming(self) -> bytes:
@@ -87,11 +78,8 @@ class Row(NamedTuple):
 
 
 def copy_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
-    """The fast path: COPY, straight into the tables.
-
-    Raises:
-        psycopg.Error: a row is refused, or there already; the transaction is void.
-    """
+    """The fast path: COPY, straight into the tables. Raises psycopg.Error if a row is refused, or there
+    already; the transaction is void then."""
     stored = 0
     for name, rows in output.tables.items():
         if rows.lines:
@@ -101,12 +89,8 @@ def copy_rows(connection: Connection, tables: Mapping[str, Table], output: Outpu
 
 
 def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
-    """The slow path: stores what is new and sound, notes duplicates, and singles out what the database
-    refuses.
-
-    Raises:
-        psycopg.Error: not because of a row.
-    """
+    """The slow path: stores what is new and accepted, notes duplicates, and singles out what the database
+    refuses."""
     stored = Stored(0, 0, [])
     for name, rows in output.tables.items():
         if rows.lines:
@@ -128,23 +112,16 @@ def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Outp
 
 
 class Merge(NamedTuple):
-    """How rows get into a table by way of the temporary table ``incoming``.
+    """How rows get into a table by way of the temporary table ``incoming``."""
 
-    Attributes:
-        create: creates it.
-        columns: that are copied into it.
-        insert: moves what is not stored yet into the table.
-        note_duplicates: notes the others.
-    """
-
-    create: sql.Composed
-    columns: Sequence[str]
-    insert: sql.Composed
-    note_duplicates: sql.Composed
+    create: sql.Composed  # creates it
+    columns: Sequence[str]  # that are copied into it
+    insert: sql.Composed  # moves what is not stored yet into the table
+    note_duplicates: sql.Composed  # notes the others
 
 
 def merge_items(connection: Connection, table: Table, items: Sequence[Row], merge: Merge) -> Stored:
-    """Stores what is new and sound of some rows."""
+    """Stores those of some rows that are new and accepted."""
     rows = duplicates = 0
 
     def store(part: Sequence[Row]) -> None:
@@ -157,7 +134,7 @@ def merge_items(connection: Connection, table: Table, items: Sequence[Row], merg
         rows, duplicates = rows + stored, duplicates + noted
 
     connection.execute(merge.create)
-    refused = _store_sound(connection, table, items, store)
+    refused = _store_accepted(connection, table, items, store)
     connection.execute("DROP TABLE incoming")
     return Stored(rows, duplicates, refused)
 
@@ -165,7 +142,6 @@ def merge_items(connection: Connection, table: Table, items: Sequence[Row], merg
 def copy(
     connection: Connection, target: sql.Composable, columns: Sequence[str], lines: Sequence[bytes]
 ) -> None:
-    """COPY lines into these columns of a table."""
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, names(columns))
     with (
         connection.cursor() as cursor,
@@ -175,9 +151,8 @@ def copy(
 
 
 class _WholeWriter(LibpqWriter):
-    """Hands libpq large pieces. psycopg's own writer waits for the socket after each 128 KiB, and
-    after each wait its thread must get the interpreter back from the one that makes the next batch.
-    """
+    """Passes large pieces to libpq. psycopg's own writer waits for the socket after each 128 KiB, and
+    after each wait its thread must get the interpreter back from the one that makes the next batch."""
 
     def write(self, data: Buffer) -> None:
         whole = memoryview(data)
@@ -186,16 +161,11 @@ class _WholeWriter(LibpqWriter):
 
 
 def note_duplicates(
-    table: Table,
-    position: Sequence[str],
-    stored_in: str,
-    kept: Sequence[str],
-    own: Sequence[str],
+    table: Table, position: Sequence[str], stored_in: str, kept: Sequence[str], own: Sequence[str]
 ) -> sql.Composed:
-    """Notes the rows of ``incoming`` that were not stored.
+    """Notes the rows of ``incoming``, meant for `table`, that were not stored.
 
     Args:
-        table: that the rows are meant for.
         position: the columns of ``incoming`` with the position of a row's record.
         stored_in: the table that says which rows are stored,
         kept: in these columns,
@@ -213,7 +183,7 @@ def note_duplicates(
     )
 
 
-def _store_sound(
+def _store_accepted(
     connection: Connection,
     table: Table,
     items: Sequence[Row],
@@ -221,17 +191,12 @@ def _store_sound(
 ) -> list[tuple[Record, Rejection]]:
     """Stores all but the items that the database refuses, which it notes and returns."""
     refused: list[tuple[Row, Rejection]] = []
-    try:
-        with connection.transaction():
-            store(items)
-    except psycopg.Error as error:
-        if not is_refusal(error):
-            raise
+    if _refusal(connection, items, store) is not None:
         known = find_refused(connection, table, [item.line for item in items])
-        sound = [item for index, item in enumerate(items) if index not in known]
+        accepted = [item for index, item in enumerate(items) if index not in known]
         refused = [(items[index], rejection) for index, rejection in known.items()]
-        # Nearly always that was all. Not what is only found out about rows together.
-        refused += _refused_of(connection, sound, store)
+        # Nearly always that was all, except for what only rows together violate.
+        refused += _refused_of(connection, accepted, store)
     if refused and table.holds_events:
         _note_refused(connection, table, [item for item, _ in refused])
     return [(item.record, rejection) for item, rejection in refused]
@@ -241,22 +206,29 @@ def _refused_of(
     connection: Connection, items: Sequence[Row], store: Callable[[Sequence[Row]], None]
 ) -> list[tuple[Row, Rejection]]:
     """Stores all but what the database refuses, in halves and halves of halves."""
-    if not items:
+    error = _refusal(connection, items, store) if items else None
+    if error is None:
         return []
+    if len(items) == 1:
+        diag = error.diag
+        constraint, datatype = diag.constraint_name, diag.datatype_name
+        return [(items[0], rejection_of(diag.sqlstate, diag.column_name, constraint, datatype))]
+    halves = items[: len(items) // 2], items[len(items) // 2 :]
+    return [refused for half in halves for refused in _refused_of(connection, half, store)]
+
+
+def _refusal(
+    connection: Connection, items: Sequence[Row], store: Callable[[Sequence[Row]], None]
+) -> psycopg.Error | None:
+    """Stores items; the error if the database refuses one of them, and none is stored."""
     try:
         with connection.transaction():
             store(items)
     except psycopg.Error as error:
-        if not is_refusal(error):
-            raise
-        if len(items) == 1:
-            return [(items[0], rejection_of(error.diag))]
-        middle = len(items) // 2
-        return [
-            *_refused_of(connection, items[:middle], store),
-            *_refused_of(connection, items[middle:], store),
-        ]
-    return []
+        if is_refusal(error):
+            return error
+        raise
+    return None
 
 
 def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) -> None:

@@ -53,17 +53,11 @@ SELECT topic, partition, next_offset, records, rejected
 
 
 class Loaded(NamedTuple):
-    """How far the loader is with a partition.
-
-    Attributes:
-        next_offset: the next one.
-        records: how many it has read.
-        rejected: how many of them were no events.
-    """
+    """How far the loader is with a partition."""
 
     next_offset: int
-    records: int
-    rejected: int
+    records: int  # that it has read
+    rejected: int  # of these
 
 
 def read(
@@ -72,7 +66,7 @@ def read(
     """Where each partition is to be read from; None where nothing was kept yet of its topic.
 
     A partition of which nothing was kept, in a topic of which something was, begins at 0 in the same
-    topic: its id shows when that was recreated.
+    topic: its id shows if that was recreated.
     """
     rows = connection.execute(_READ, [group])
     known: dict[Partition, Position] = {}
@@ -98,12 +92,10 @@ def lock(
     expected: Mapping[Partition, int],
     others: Iterable[Partition],
 ) -> None:
-    """Locks the positions of these partitions until the transaction ends. Always in the same order,
-    so that two loaders that share some do not lock each other out.
+    """Locks the positions of these partitions until the transaction ends. Always in the same order, so
+    that two loaders that share some do not deadlock.
 
     Args:
-        connection: in a transaction.
-        group: of the loader.
         expected: where this process left each partition that it is about to move.
         others: partitions whose loading must wait meanwhile, at any offset.
 
@@ -129,31 +121,13 @@ def move(
     counts: Mapping[Partition, Count],
     logs: Mapping[Partition, Log],
 ) -> None:
-    """Moves the positions, and counts what was read.
-
-    Args:
-        connection: in the transaction that loads the rows.
-        group: of the loader.
-        positions: the next offsets.
-        counts: of the records before them.
-        logs: which logs the offsets count in.
-    """
+    """Moves the positions, with the counts of the records before them and the logs that they count in."""
     nothing, unknown = Count(0, 0), Log()
     moved = []
     for topic, partition, offset, *_ in positions:
         count = counts.get((topic, partition), nothing)
         log = logs.get((topic, partition), unknown)
-        moved.append(
-            (
-                topic,
-                partition,
-                offset,
-                count.records,
-                count.rejected,
-                log.topic_id,
-                log.leader_epoch,
-            )
-        )
+        moved.append((topic, partition, offset, *count, *log))
     connection.execute(_MOVE, [*_columns(moved, 7), group])
 
 
@@ -163,7 +137,6 @@ def _columns(rows: Sequence[Sequence[object]], width: int = 2) -> list[list[obje
 
 
 def loaded(connection: Connection, group: str) -> dict[Partition, Loaded]:
-    """How far the loader is, by partition."""
     rows = connection.execute(_LOADED, [group])
     return {(topic, partition): Loaded(*rest) for topic, partition, *rest in rows}
 
@@ -174,16 +147,9 @@ def counted_tables(streams: Sequence[Stream]) -> list[str]:
 
 
 def row_counts(settings: Settings, streams: Sequence[Stream]) -> dict[str, int]:
-    """How many rows each table holds, exactly.
-
-    Raises:
-        Unavailable: the database does not answer, or not within 20 s.
-        ConfigurationError: a table is missing.
-    """
+    """How many rows each table holds, exactly. Raises Unavailable if counting takes longer than 20 s."""
     names = counted_tables(streams)
+    counts = [sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names]
     with session(settings, "status", statement_timeout=_COUNT_TIMEOUT) as connection:
-        counts = [
-            sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names
-        ]
         row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(counts))).fetchone()
     return dict(zip(names, row or (), strict=True))

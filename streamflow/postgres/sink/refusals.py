@@ -1,12 +1,12 @@
 """Which rows the database refuses, and why.
 
-One COPY says only that it refuses one. Trying each row from here would cost a round trip and more
-for each; so the database tries them, each in a subtransaction, in one call of a function that lives
-as long as the call. All of it is rolled back: what is sound is stored in one go afterwards.
+COPY only says that it refuses one. Trying each row from here would cost a round trip and more for each;
+so the database tries them, each in a subtransaction, in one call of a function that lives as long as the
+call. All of it is rolled back: the accepted rows are stored in one step afterwards.
 """
 
 from collections.abc import Sequence
-from typing import Final, LiteralString, NamedTuple
+from typing import Final, LiteralString
 
 from psycopg import errors, sql
 
@@ -15,7 +15,7 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import Table
 from streamflow.records import Rejection
 
-# Lines are kept as text: a value that is none of its column's type must get as far as its own try.
+# Lines are kept as text, so that a value that is not of its column's type fails in its own try.
 # The classes of SQLSTATE are those of `connections.is_refusal`.
 _TRY_EACH: Final[LiteralString] = """
 CREATE TEMPORARY TABLE trial (number bigint GENERATED ALWAYS AS IDENTITY, {lines}) ON COMMIT DROP;
@@ -40,28 +40,11 @@ END $$
 """
 
 
-class Diagnosis(NamedTuple):
-    """What PostgreSQL says of an error, as ``psycopg.errors.Diagnostic`` does."""
-
-    sqlstate: str | None
-    column_name: str | None
-    constraint_name: str | None
-    datatype_name: str | None
-
-
 def find_refused(
     connection: Connection, table: Table, lines: Sequence[bytes]
 ) -> dict[int, Rejection]:
-    """The rows that the database refuses by themselves; the transaction is as before.
-
-    Args:
-        connection: in a transaction.
-        table: that the rows are meant for.
-        lines: of COPY text.
-
-    Returns:
-        Why, by the index of the line.
-    """
+    """The rows that the database refuses by themselves: why, by the index of the line of COPY text. The
+    transaction is as before."""
     types: dict[str, LiteralString] = dict(
         connection.execute(
             # Without its modifier: a cast to varchar(2) would cut, where COPY refuses.
@@ -87,27 +70,17 @@ def find_refused(
             for line in lines:
                 stream.write(line)
         refused = cursor.execute("SELECT * FROM pg_temp.try_each()").fetchall()
-    return {number - 1: rejection_of(Diagnosis(*diagnosis)) for number, *diagnosis in refused}
+    return {number - 1: rejection_of(*diagnosis) for number, *diagnosis in refused}
 
 
-def rejection_of(diagnosis: Diagnosis | errors.Diagnostic) -> Rejection:
-    """Why the database refuses a row. Its message would quote the row."""
-    state = diagnosis.sqlstate or ""
-    names = [
-        f"{what} {name}"
-        for what, name in (
-            ("column", diagnosis.column_name),
-            ("constraint", diagnosis.constraint_name),
-            ("type", diagnosis.datatype_name),
-        )
-        if name
-    ]
+def rejection_of(
+    state: str | None, column: str | None, constraint: str | None, datatype: str | None
+) -> Rejection:
+    """Why the database refuses a row, from the fields of its diagnosis. Its message would quote the row."""
+    names = {"SQLSTATE": state, "column": column, "constraint": constraint, "type": datatype}
+    reason = ", ".join(f"{what} {name}" for what, name in names.items() if name)
     try:
-        kind = errors.lookup(state).__name__
+        kind = errors.lookup(state or "").__name__
     except KeyError:  # of an extension, or of a trigger's own
         kind = "DatabaseError"
-    return Rejection(
-        ErrorCode.UNSTORABLE_VALUE,
-        kind,
-        f"the database refuses it: {', '.join((f'SQLSTATE {state}', *names))}",
-    )
+    return Rejection(ErrorCode.UNSTORABLE_VALUE, kind, f"the database refuses it: {reason}")

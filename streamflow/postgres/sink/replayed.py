@@ -1,7 +1,7 @@
 """How replayed events get into their table.
 
-The identity of a replayed event is that of its origin, and a repair may have changed its time, which
-is part of the table's key. So the one that can write its origin into ``replayed_events`` is stored.
+The identity of a replayed event is that of its origin, and a repair may have changed its time, which is
+part of the table's key. So the one that can write its origin into ``replayed_events`` is stored.
 """
 
 from collections.abc import Collection, Sequence
@@ -85,12 +85,7 @@ def merge_replayed(connection: Connection, table: Table, rows: Sequence[Row]) ->
 def sent_by_replays(
     connection: Connection, positions: Collection[Origin]
 ) -> dict[Origin, Replayed]:
-    """What those of the records are that a replay has sent.
-
-    Args:
-        connection: where to look.
-        positions: of records that claim to be replays. What they claim does not matter.
-    """
+    """What those of the records at `positions` are that a replay has sent, whatever they claim."""
     rows = connection.execute(_SENT, list(map(list, zip(*positions, strict=True))))
     return {Origin(*row[:3]): Replayed(Origin(*row[3:6]), row[6]) for row in rows}
 
@@ -98,11 +93,7 @@ def sent_by_replays(
 def replayed_origins(
     connection: Connection, ranges: Sequence[tuple[str, int, int, int]]
 ) -> set[Origin]:
-    """The origins whose events were stored from a replay, within these ranges.
-
-    Args:
-        connection: where to look.
-        ranges: topic, partition, first offset, and the offset after the last.
-    """
+    """The origins whose events were stored from a replay, within ranges: topic, partition, first offset,
+    and the offset after the last."""
     rows = connection.execute(_REPLAYED_ORIGINS, list(map(list, zip(*ranges, strict=True))))
     return {Origin(*row) for row in rows}

@@ -37,39 +37,38 @@ log = structlog.get_logger()
 
 _SWITCH_INTERVAL: Final = 0.0005  # seconds
 _ATTEMPTS: Final = 6  # of a transaction that lost against another
-# Seconds. On the slow path a batch is thousands of statements; each has an end of its own.
+# Seconds. On the slow path a batch is thousands of statements, each with a limit of its own.
 _BATCH_LIMIT: Final = 300.0
+
+Store = Callable[[Connection, Mapping[str, Table], Output], Stored]
+
+_retried: Final = Retrying(
+    retry=retry_if_exception(is_contention),
+    stop=stop_after_attempt(_ATTEMPTS),
+    wait=wait_random_exponential(multiplier=0.05, max=2),
+    reraise=True,
+)
 
 
 @dataclass(slots=True)
 class LoadCounters:
-    """What a sink has done since it was made.
+    """What a sink has done since it was created."""
 
-    Attributes:
-        batches: committed.
-        rows: stored.
-        duplicates: records recognised as duplicates.
-        refused: rows that the database refused, each a dead letter now.
-        slow: batches that took the slow path.
-        seconds: spent in the database.
-    """
-
-    batches: int = 0
-    rows: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    slow: int = 0
-    seconds: float = 0.0
+    batches: int = 0  # committed
+    rows: int = 0  # stored
+    duplicates: int = 0  # records recognised as duplicates
+    refused: int = 0  # rows that the database refused, each a dead letter now
+    slow: int = 0  # batches that took the slow path
+    seconds: float = 0.0  # spent in the database
 
 
 class PostgresSink:
     """Keeps outputs in PostgreSQL, exactly once. Implements `flow.Sink`.
 
-    One batch is in the database's hands while the caller makes the next: psycopg lets Python run
-    while PostgreSQL works. Use it from one thread.
+    The database works on one batch while the caller makes the next: psycopg lets Python run while
+    PostgreSQL works. Use it from one thread.
 
     Args:
-        settings: where the database is.
         group: whose positions these are.
         tables: that outputs have rows for, by name.
         deliver: produces dead letters and returns when the broker has confirmed each.
@@ -95,7 +94,7 @@ class PostgresSink:
         self._partitions: dict[str, DayPartitions] = {}
         self._connection: Connection | None = None
         self._left_at: dict[Partition, int] = {}
-        # The background thread wants the interpreter for microseconds, many times a batch. Under the
+        # The background thread needs the interpreter for microseconds, many times a batch. With the
         # default of 5 ms it would wait longer for that than for the database.
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="postgres-sink")
@@ -105,42 +104,41 @@ class PostgresSink:
         self.counters = LoadCounters()
 
     def resume(self, partitions: Sequence[Partition]) -> dict[Partition, Position | None]:
-        """Where the database says to go on.
+        """Where to continue, according to the database.
 
-        After an error nothing is committed for a partition until it was resumed: the batch before
-        the one in the caller's hands may be lost.
+        After an error nothing is committed for a partition until it was resumed: the batch before the one
+        in the caller's hands may be lost.
 
         Raises:
-            Unavailable: the database does not answer, or did not answer to the batch in hand.
-            Fenced: as `commit`, of the batch in hand.
+            Unavailable: the database does not answer, or did not answer to the batch in progress.
+            Fenced: as `commit`, of the batch in progress.
         """
         self.flush()
         with self._reset_on_error(), translated():
             kept = positions.read(self._connected(), self._group, partitions)
-        self._left_at.update(
-            {partition: position.offset if position else 0 for partition, position in kept.items()}
-        )
+        for partition, position in kept.items():
+            self._left_at[partition] = position.offset if position else 0
         return kept
 
     def commit(self, output: Output) -> None:
-        """Hands a batch to the database, once the one before is kept.
+        """Passes a batch to the database, once the one before is kept.
 
         In one transaction:
 
         1. look up which of the records that claim to be replays are;
         2. lock the positions of its partitions, in order;
         3. compare them with where this process had left them: Fenced if another has moved them;
-        4. store the rows, and see that not too many are refused;
+        4. store the rows, and check that not too many are refused;
         5. produce the dead letters, and wait until the broker has them;
-        6. move the positions, and write down what they pass unread;
+        6. move the positions, and store the gaps that they pass;
         7. commit.
 
-        The partitions for new days are made before, on their own. If rows are there already, or
+        The partitions for new days are created before, on their own. If rows are there already, or
         refused, the transaction is repeated on the slow path.
 
         Raises:
-            Unavailable: the batch before this one was not kept, or it is not known whether it was;
-                call `resume`.
+            Unavailable: the batch before this one was not kept, or it is not known whether it was; call
+                `resume`.
             Fenced: of the batch before this one: another loader has its partitions.
             CircuitOpen: of the batch before this one: too many of its records were refused.
         """
@@ -148,44 +146,44 @@ class PostgresSink:
         self._running = self._thread.submit(self._keep, output)
 
     def flush(self) -> None:
-        """Returns when everything handed over is durable. Raises as `commit`."""
+        """Returns when everything passed on is durable. Raises as `commit`."""
         running, self._running = self._running, None
         if running is not None:
-            with call("waiting for a batch in PostgreSQL's hands", _BATCH_LIMIT):
+            with call("waiting for PostgreSQL to store a batch", _BATCH_LIMIT):
                 running.result()
 
     def close(self) -> None:
-        """Waits for the batch in hand, ignoring how it ends, and closes the connection."""
-        with call("waiting for a batch in PostgreSQL's hands", _BATCH_LIMIT):
+        """Waits for the batch in progress, ignoring how it ends, and closes the connection."""
+        with call("waiting for PostgreSQL to store a batch", _BATCH_LIMIT):
             self._thread.shutdown(wait=True, cancel_futures=True)
         self._running = None
         self._disconnect()
 
     @property
     def in_flight(self) -> int:
-        """1 while a batch is in the database's hands."""
         return 0 if self._running is None or self._running.done() else 1
 
     def take_durable(self) -> list[Position]:
-        """The positions that became durable since the last call, one for each partition: for
-        Kafka's committed offsets to follow. May be called from any thread."""
+        """The positions that became durable since the last call, one for each partition, for Kafka's
+        committed offsets to follow. May be called from any thread."""
         with self._lock:
             moved, self._durable = self._durable, {}
         return list(moved.values())
 
-    # What follows runs in the background thread, or while that is idle.
+    # What follows runs in the background thread, or while it is idle.
 
     def _keep(self, output: Output) -> None:
         started = time.monotonic()
         with self._reset_on_error(), translated():
             self._prepare_days(output)
-            (stored, resolved), slow = self._store(output)
+            stored, resolved, slow = self._store(output)
         if self._limit is not None:
             self._limit.kept()
-        moved = {(each.topic, each.partition): each for each in output.positions}
-        self._left_at.update({partition: each.offset for partition, each in moved.items()})
         with self._lock:
-            self._durable.update(moved)
+            for position in output.positions:
+                partition = position.topic, position.partition
+                self._left_at[partition] = position.offset
+                self._durable[partition] = position
         DUPLICATES.inc(stored.duplicates)
         _report(resolved)
         counters = self.counters
@@ -196,24 +194,16 @@ class PostgresSink:
         counters.slow += slow
         counters.seconds += time.monotonic() - started
 
-    def _store(self, output: Output) -> tuple[tuple[Stored, Resolved], bool]:
+    def _store(self, output: Output) -> tuple[Stored, Resolved, bool]:
+        """Also returns whether that took the slow path."""
         try:
-            return self._retried(output, slow=False), False
+            return *_retried(self._transact, output, copy_rows), False
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-        return self._retried(output, slow=True), True
+        return *_retried(self._transact, output, merge_rows), True
 
-    def _retried(self, output: Output, *, slow: bool) -> tuple[Stored, Resolved]:
-        retrying = Retrying(
-            retry=retry_if_exception(is_contention),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            reraise=True,
-        )
-        return retrying(self._transact, output, slow)
-
-    def _transact(self, output: Output, slow: bool) -> tuple[Stored, Resolved]:
+    def _transact(self, output: Output, store: Store) -> tuple[Stored, Resolved]:
         connection = self._connected()
         expected = self._expected(output)
         claimed = claims.positions_of(output)
@@ -222,7 +212,6 @@ class PostgresSink:
             resolved = claims.resolve(output, sent)
             positions.lock(connection, self._group, expected, resolved.origins)
             output = self._without_replayed(connection, resolved.output, expected)
-            store = merge_rows if slow else copy_rows
             stored = store(connection, self._tables, output)
             for table, rows in resolved.replays.items():
                 stored = stored.plus(replayed.merge_replayed(connection, self._tables[table], rows))
@@ -249,20 +238,19 @@ class PostgresSink:
         for position in output.positions:
             partition = position.topic, position.partition
             if partition not in self._left_at:
-                raise Fenced(
-                    f"{position.topic}/{position.partition} was not taken over by this loader"
-                )
+                topic, number = partition
+                raise Fenced(f"{topic}/{number} was not taken over by this loader")
             expected[partition] = self._left_at[partition]
         return expected
 
     def _without_replayed(
         self, connection: Connection, output: Output, expected: Mapping[Partition, int]
     ) -> Output:
-        """Leaves out first-hand events that were stored from a replay already. That happens when a
-        record was dead-lettered under an older contract, replayed, and read here only now."""
+        """Leaves out first-hand events that are already stored from a replay. That happens when a record
+        was dead-lettered under an older contract, replayed, and read here only now."""
         ranges = [
-            (each.topic, each.partition, expected[each.topic, each.partition], each.offset)
-            for each in output.positions
+            (topic, partition, expected[topic, partition], end)
+            for topic, partition, end, *_ in output.positions
         ]
         known = replayed.replayed_origins(connection, ranges) if ranges else set()
         if not known:
