@@ -13,20 +13,25 @@ _REDIRECTS: Final = range(300, 400)
 _LONGEST_TEXT: Final = 300  # characters
 
 
-def request(method: str, url: str, *, timeout: float, **options: Any) -> requests.Response:
+def request(
+    method: str, url: str, *, timeout: float, direct: bool = False, **options: Any
+) -> requests.Response:
     """The answer, also one that says no: look at its `ok`.
 
     Args:
         method: GET or POST.
         url: where to.
         timeout: seconds to connect, and to wait for each part of the answer.
+        direct: past any proxy of the environment.
         options: further arguments of `requests.request`.
 
     Raises:
         Unavailable: there is no answer, or a redirect; says why, and not where.
     """
     try:
-        answer = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
+        with requests.Session() as session:
+            session.trust_env = not direct
+            answer = session.request(method, url, timeout=timeout, allow_redirects=False, **options)
     except (requests.RequestException, ValueError) as error:
         raise Unavailable(_cause_of(error)) from None
     if answer.status_code in _REDIRECTS:

@@ -23,11 +23,10 @@ NOT_READY_LINE = "streamflow: not ready: "
 
 
 def up_detached(settings: Settings, arguments: list[str], echo: Callable[[str], None]) -> None:
-    """Starts `up` in the background and waits until all is ready.
+    """Starts ``streamflow up`` in the background and waits until all is ready.
 
     Args:
-        arguments: for ``streamflow up``.
-        echo: takes each line that the background process writes.
+        echo: is called with each line that the background process writes.
 
     Raises:
         StackError: it did not come up; says why.
@@ -71,7 +70,7 @@ def up_detached(settings: Settings, arguments: list[str], echo: Callable[[str], 
 
 
 def readiness_line(missing: Sequence[Member]) -> str:
-    """The line by which `up --detach` learns how the start went."""
+    """What `up` prints for `up --detach`, once everything has been started."""
     if not missing:
         return READY_LINE
     reasons = "; ".join(f"{m.part.name} is {m.state} ({m.detail or 'no answer'})" for m in missing)

@@ -8,12 +8,10 @@ import psutil
 from pydantic import SecretStr
 
 from streamflow.errors import StackError
-from streamflow.settings import Settings
-from streamflow_stack.broker import LOOPBACK
-from streamflow_stack.cluster import nodes_of
+from streamflow.settings import BROKERS, Settings
 from streamflow_stack.embedded import check_packages, needed
 from streamflow_stack.orchestration import dagster_url
-from streamflow_stack.part import Part, StackReport, Stage
+from streamflow_stack.part import LOOPBACK, Part, StackReport, Stage
 from streamflow_stack.parts import DAGSTER, database_of, plan
 from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow_stack.process import end_leftovers
@@ -28,10 +26,10 @@ DOWN_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack that has come up.
+    """A started stack.
 
     Attributes:
-        settings: as given, with the addresses of the embedded broker and database filled in.
+        settings: with the addresses of the embedded broker and database.
         missing: the workers that are not up yet.
     """
 
@@ -48,7 +46,7 @@ class UpRequest:
     Attributes:
         without: parts to leave out.
         arrange: puts topics and schema in place.
-        when_up: called once everything has been started.
+        when_up: is called once everything has been started.
     """
 
     without: Collection[str]
@@ -60,7 +58,7 @@ def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) ->
     """Runs a stack until a stop signal comes.
 
     Args:
-        load: reads the settings; called again once no old stack's coordinates can disturb.
+        load: reads the settings; called again without the coordinates that a crashed run left.
 
     Raises:
         StackError: something is in the way; nothing is left running.
@@ -79,16 +77,13 @@ def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) ->
 def run_parts(
     settings: Settings, state: StateDirectory, parts: Sequence[Part], report: StackReport
 ) -> None:
-    """Runs parts that need nothing else until a stop signal comes, without what `up` puts around them.
+    """Runs parts of the last stage, and nothing else, until a stop signal comes.
 
     Args:
-        settings: where they listen.
         state: of these parts alone, beside that of a whole stack.
-        parts: of the last stage.
-        report: takes what happens.
 
     Raises:
-        StackError: one does not start, or the same run already.
+        StackError: one does not start, or the same parts are running already.
     """
     try:
         with contextlib.suppress(KeyboardInterrupt), _held(state, report) as signals:
@@ -166,13 +161,13 @@ def _run(
 def _with_coordinates(
     settings: Settings, state: StateDirectory, without: Collection[str]
 ) -> Settings:
-    found: dict[str, object] = {}
+    addresses: dict[str, object] = {}
     if settings.kafka_bootstrap_servers is None and "kafka" not in without:
-        nodes = nodes_of(settings, state.directory)
-        found["kafka_bootstrap_servers"] = ",".join(f"{LOOPBACK}:{node.port}" for node in nodes)
+        ports = map(settings.port, BROKERS[: settings.brokers])
+        addresses["kafka_bootstrap_servers"] = ",".join(f"{LOOPBACK}:{port}" for port in ports)
     if settings.database_url is None and "postgres" not in without:
-        found["database_url"] = SecretStr(database_of(settings, state).url())
-    return settings.model_copy(update=found)
+        addresses["database_url"] = SecretStr(database_of(settings, state).url())
+    return settings.model_copy(update=addresses)
 
 
 def _announce(
@@ -193,10 +188,7 @@ def _announce(
 
 
 def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
-    """Ends the stack of this folder, and removes its data when asked.
-
-    Returns:
-        Whether there was anything to end.
+    """Ends the stack of this folder; returns whether there was one. `purge` also removes its data.
 
     Raises:
         StackError: it does not end, or something cannot be removed.
@@ -206,7 +198,7 @@ def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
     if pid:
         report.say(f"ending the stack (pid {pid})")
         _end_supervisor(state, pid)
-    ended = list(end_leftovers(state.run)) if state.run.exists() else []
+    ended = list(end_leftovers(state.run))
     for line in ended:
         report.say(line)
     state.coordinates.unlink(missing_ok=True)
@@ -215,7 +207,7 @@ def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
         left = state.purge()
         report.say(f"removed the data in {state.directory}")
         if left:
-            report.say(f"left there, because it is not of the stack: {', '.join(left)}")
+            report.say(f"kept what is not part of the stack: {', '.join(left)}")
     return bool(pid or ended)
 
 

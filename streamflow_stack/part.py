@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from streamflow_stack.process import Launch
+
+LOOPBACK: Final = "127.0.0.1"
+PROBE_SECONDS: Final = 2
 
 
 class Stage(IntEnum):
@@ -50,17 +53,16 @@ class Patience:
 
 
 class StackReport(Protocol):
-    """Receives what happens while the stack starts and runs."""
+    """Is notified while the stack starts and runs."""
 
-    def say(self, text: str) -> None:
-        """Something worth a line happened."""
+    def say(self, text: str) -> None: ...
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """So many bytes of `what` are here."""
+        """`done` of `total` bytes of `what` are downloaded."""
 
 
 def prepare_nothing(_report: StackReport) -> None:
-    """For parts that need nothing before they start."""
+    pass
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ _REASONS = (
     re.compile(r"\b(ERROR|FATAL|PANIC|error)\b"),
     re.compile(r"\w"),
 )
-_LAUNCHER = Path(__file__).with_name("launch.py")
+_LAUNCHER = Path(__file__).with_name("tied_exec.py")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
         return self._process.pid
 
     def poll(self) -> int | None:
@@ -117,12 +116,10 @@ class Child:
         return self._process.poll()
 
     def ask_to_stop(self) -> None:
-        """Sends the stop signal, unless it is gone already."""
         if self.poll() is None:
             self._process.send_signal(self.launch.stop_signal)
 
     def wait(self, seconds: float) -> bool:
-        """Waits for the end; True when it has ended."""
         try:
             self._process.wait(max(seconds, 0.0))
         except subprocess.TimeoutExpired:
@@ -131,7 +128,6 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """Ends the process and its group at once."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -139,7 +135,6 @@ class Child:
         self._pid_file.unlink(missing_ok=True)
 
     def descendants(self) -> list[psutil.Process]:
-        """The processes that it has started, and theirs."""
         with contextlib.suppress(psutil.Error):
             return psutil.Process(self.pid).children(recursive=True)
         return []
@@ -208,7 +203,6 @@ def end_leftovers(directory: Path) -> Iterator[str]:
 
 
 def end_orphans(processes: Iterable[psutil.Process]) -> Iterator[str]:
-    """Ends those that still run, and says which."""
     left = [process for process in processes if process.is_running()]
     for process in left:
         # One that ends just now needs nothing more.

@@ -64,7 +64,6 @@ class Member:
 
     @property
     def state(self) -> PartState:
-        """In one word."""
         if not self.started:
             return PartState.STOPPED
         if self.waits_for is not None:
@@ -79,7 +78,6 @@ class Member:
 
     @property
     def detail(self) -> str:
-        """Why it is not up."""
         if self.state is PartState.RESTARTING:
             return self.last_words
         if self.waits_for is not None:
@@ -87,7 +85,6 @@ class Member:
         return "" if self.health.ready or not self.started else self.health.detail
 
     def describe(self) -> dict[str, Any]:
-        """For `status --json`."""
         return {
             "name": self.part.name,
             "state": str(self.state),
@@ -164,7 +161,6 @@ class Supervisor:
                 raise KeyboardInterrupt
 
     def watch(self) -> None:
-        """Keeps the parts running until a stop signal comes."""
         while not self._signals.requested:
             self._tick()
             self._signals.wait(TICK_SECONDS)

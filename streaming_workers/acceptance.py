@@ -269,7 +269,6 @@ def _stepped_back(position: Position, since: int) -> TopicPartition:
 def _offsets_at(
     consumer: Consumer, partitions: Sequence[Partition], milliseconds: int
 ) -> dict[Partition, int]:
-    """The first offset of each partition that was appended at that time or later."""
     with clients.kafka_errors():
         answers = consumer.offsets_for_times(
             [TopicPartition(*partition, milliseconds) for partition in partitions], timeout=10

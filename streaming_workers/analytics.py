@@ -99,7 +99,6 @@ class Analytics:
         return self._streams[topic][1]
 
     def process(self, batch: Batch) -> Output | None:
-        """Counts a batch, closes what is due, and hands over results with the new progress."""
         rejected = self._count(batch)
         for position in batch.positions:
             partition = (position.topic, position.partition)

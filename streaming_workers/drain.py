@@ -70,7 +70,6 @@ class Drained:
 
     @property
     def rate(self) -> float:
-        """Records a second."""
         return self.records / self.seconds if self.seconds else 0.0
 
 
@@ -329,7 +328,6 @@ class _Drain:
         )
 
     def close(self) -> None:
-        """Gives up what is not durable, and all connections."""
         self._sink.close()
         with suppress(KafkaException, RuntimeError, StreamFlowError):
             self._reader.close()

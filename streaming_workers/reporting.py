@@ -39,17 +39,14 @@ class Done:
 
 
 def topic_asset(topic: str, prefix: str) -> str:
-    """The asset of a topic."""
     return f"kafka/{_word(topic.removeprefix(prefix))}"
 
 
 def table_asset(table: str) -> str:
-    """The asset of a table."""
     return f"postgres/{_word(table)}"
 
 
 def producer_asset(topic: str, prefix: str) -> str:
-    """The asset of what sends to a topic."""
     return f"producer/{_word(topic.removeprefix(prefix))}"
 
 
@@ -89,7 +86,6 @@ class Ledger:
         return due
 
     def give_back(self, asset: str, done: Done) -> None:
-        """Counts again what could not be sent."""
         later = self._done.get(asset)
         if later is not None:
             done.records += later.records
@@ -118,7 +114,6 @@ class Reporter:
 
     @classmethod
     def of(cls, settings: Settings, worker: str) -> "Reporter":
-        """As the settings say."""
         return cls(settings.dagster_url, settings.dagster_report_seconds, worker)
 
     def note(self, asset: str, records: int) -> None:

@@ -92,7 +92,6 @@ class Bridge:
 
     @property
     def topics(self) -> list[str]:
-        """What is read, by the broker's names."""
         return list(self._plain)
 
     async def publish(self, recalled: Sequence[Record], live: Sequence[Record]) -> None:
@@ -177,8 +176,6 @@ class Bridge:
 
 
 class _Connection:
-    """Empties the queue of one client as fast as the client reads."""
-
     client: Client[Frame]
     task: "asyncio.Task[None]"
 
@@ -188,17 +185,14 @@ class _Connection:
         self._awake = asyncio.Event()
 
     def wake(self) -> None:
-        """There is something in the queue."""
         self._awake.set()
 
     def end(self) -> None:
-        """The client has gone."""
         # Where the task itself has noticed it, while sending, it ends by itself.
         if self.task is not asyncio.current_task():
             self.task.cancel()
 
     async def pump(self) -> None:
-        """Sends what is in the queue, and waits for more."""
         client, socket = self.client, self._engine.sockets[self._id]
         put = socket.queue.put_nowait
         sent = monitoring.RECORDS_OUT.labels(SENT_TO)

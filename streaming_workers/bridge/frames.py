@@ -40,7 +40,6 @@ class Encoder:
         self._hasher = hasher
 
     def payload(self, topic: str, value: bytes | None) -> Any:
-        """The parsed JSON of a value; its text where it is no JSON; None where there is none."""
         if value is None:
             return None
         shown = self._redacted(topic, value)
@@ -50,7 +49,6 @@ class Encoder:
             return _text(shown)
 
     def text(self, topic: str, value: bytes | None) -> str:
-        """A value as text, whatever it is."""
         return _text(self._redacted(topic, value or b""))
 
     def _redacted(self, topic: str, value: bytes) -> bytes:
@@ -83,7 +81,6 @@ class Frame:
 
     @property
     def payload(self) -> Any:
-        """What clients get as `payload`."""
         if self._payload is _UNREAD and self._record is not None:
             self._payload = self._encoder.payload(self._record.topic() or "", self._record.value())
         return self._payload
@@ -98,7 +95,6 @@ class Frame:
         return self._packet
 
     def field(self, name: str) -> Any:
-        """A field of the payload; None where there is no such field."""
         payload = self.payload
         return payload.get(name) if isinstance(payload, dict) else None
 

@@ -40,7 +40,6 @@ class _WebServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves the handlers alone."""
         yield
 
 

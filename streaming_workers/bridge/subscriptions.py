@@ -68,7 +68,6 @@ class Subscription:
         return self.users is None or _is_one_of(self.users, subject.field("user"))
 
     def as_dict(self) -> dict[str, list[str] | None]:
-        """For the client's acknowledgement."""
         return {
             "topics": sorted(self.topics),
             "types": None if self.types is None else sorted(self.types),
@@ -192,7 +191,6 @@ class Client(Generic[T]):
         self._wake = wake
 
     def offer(self, subjects: Sequence[T]) -> None:
-        """Queues those that it wants."""
         accepts, append = self.subscription.accepts, self.queue.append
         wanted = [each for each in subjects if accepts(each)]
         for each in wanted:
@@ -219,7 +217,6 @@ class Audience(Generic[T]):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a client has something in its queue."""
         return any(len(client.queue) for client in self._clients)
 
     def join(self, client: Client[T], last: int) -> None:
@@ -228,7 +225,6 @@ class Audience(Generic[T]):
         self._clients.add(client)
 
     def leave(self, client: Client[T]) -> None:
-        """It has gone."""
         self._clients.discard(client)
 
     def remember(self, subjects: Iterable[T]) -> None:
@@ -237,7 +233,6 @@ class Audience(Generic[T]):
             self._history[each.topic].append(each)
 
     def publish(self, subjects: Sequence[T]) -> None:
-        """Gives new records to everybody who wants them."""
         self.remember(subjects)
         for client in self._clients:
             client.offer(subjects)

@@ -164,7 +164,6 @@ class FileRun:
         self._group = group_of(settings, path)
 
     def earlier(self) -> FileProgress:
-        """How far an earlier run had got; nothing where there was none."""
         partition = (self.stream.topic, 0)
         committed = offsets.committed(self._settings, self._group, [partition]).get(partition)
         if committed is None or committed.offset == 0:
@@ -320,7 +319,6 @@ class _Transfer:
 
 
 def _groups(file: IO[bytes], stop: threading.Event, most: int) -> Iterator[list[bytes]]:
-    """The lines of a file, as many at a time as one transaction takes."""
     lines: list[bytes] = []
     began = time.monotonic()
     for line in file:

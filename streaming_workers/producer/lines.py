@@ -38,7 +38,6 @@ class LineReader:
         self._encode = stream.encode
 
     def read(self, line: bytes) -> Accepted | Rejection:
-        """The record of a line, or why there is none."""
         if len(line) > self._longest:
             return Rejection(
                 ErrorCode.SCHEMA_VIOLATION, "ValueError", "longer than the topic's largest record"

@@ -32,7 +32,6 @@ class BatchMetrics(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch, output: Output) -> "BatchMetrics":
-        """The numbers of a batch and of its output."""
         records_out = Counter(record.topic for record in output.records)
         for table, rows in output.tables.items():
             records_out[table] += len(rows.lines)
@@ -49,7 +48,6 @@ class BatchMetrics(NamedTuple):
         )
 
     def publish(self) -> None:
-        """Adds it to the metrics: it is durable now."""
         monitoring.BATCH_SECONDS.observe(time.monotonic() - self.began)
         if self.appended is not None:
             monitoring.END_TO_END_SECONDS.observe(max(0.0, time.time() - self.appended / 1000))

@@ -32,7 +32,6 @@ class Breaker:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """A breaker with the limits that are configured."""
         return cls(settings.breaker_window, settings.breaker_ratio, settings.breaker_consecutive)
 
     def check(self, records: Sequence[Record], rejected: Sequence[int]) -> None:
@@ -53,7 +52,6 @@ class Breaker:
             }
 
     def kept(self) -> None:
-        """The batch that was last looked at was committed."""
         # Most batches hold nothing to refuse: then there is nothing to count either.
         self._topics = {topic: past for topic, past in self._next.items() if past.refused}
 
@@ -89,14 +87,12 @@ class _Past:
 
     @property
     def refused(self) -> int:
-        """Number of refused records in all of them."""
         return sum(count for _, count in self.batches)
 
 
 def _by_topic(
     records: Sequence[Record], rejected: Sequence[int]
 ) -> dict[str, tuple[int, Sequence[int]]]:
-    """How many records there are of each topic, and the refused ones' indexes among those."""
     counts: Counter[str] = Counter(map(_TOPIC, records))
     if len(counts) == 1:
         return dict.fromkeys(counts, (len(records), rejected))

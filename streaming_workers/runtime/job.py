@@ -10,8 +10,6 @@ from streamflow.records import Position
 
 
 class Job(Protocol):
-    """What a worker does."""
-
     name: str
     group: str
     topics: list[str]
@@ -21,13 +19,9 @@ class Job(Protocol):
     linger: float  # seconds to fill a batch
     prefetch_kb: int  # what the client reads ahead, at most; more only costs memory
 
-    def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
-        """Takes partitions over; returns the offset to read each from."""
-        ...
+    def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]: ...
 
-    def revoke(self, partitions: Sequence[Partition]) -> None:
-        """Forgets partitions."""
-        ...
+    def revoke(self, partitions: Sequence[Partition]) -> None: ...
 
     def process(self, batch: Batch) -> Output | None:
         """What the batch becomes; None for nothing to commit. Called with empty batches too."""
@@ -48,11 +42,9 @@ class PlainJob:
     prefetch_kb = 8_192
 
     def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
-        """Reads on from what was committed, or from the beginning."""
         return {
             partition: OFFSET_BEGINNING if position is None else position.offset
             for partition, position in positions.items()
         }
 
-    def revoke(self, partitions: Sequence[Partition]) -> None:
-        """Nothing to forget."""
+    def revoke(self, partitions: Sequence[Partition]) -> None: ...

@@ -116,7 +116,6 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def turned(self) -> None:
-        """The loop of the calling thread has turned."""
         self._calls.turned()
 
     def stall(self) -> Stall | None:
@@ -124,7 +123,6 @@ class Watchdog:
         return self._judge.find_stall(time.monotonic(), self._calls.activities())
 
     def health(self) -> tuple[bool, str]:
-        """For ``/health``."""
         stall = self.stall()
         return (True, "the loop turns") if stall is None else (False, str(stall))
 
@@ -165,7 +163,6 @@ class Watchdog:
 
 
 def _place(thread: int) -> str:
-    """The function that a thread is in."""
     frame = sys._current_frames().get(thread)
     if frame is None:
         return "its loop"
