@@ -25,15 +25,11 @@ CAP_DAC_READ_SEARCH = 2
 
 @dataclass(frozen=True)
 class Account:
-    """A user to run a process as.
-
-    Attributes:
-        capability: number of the Linux capability it keeps, or None.
-    """
+    """A user to run a process as."""
 
     uid: int
     gid: int
-    capability: int | None = None
+    capability: int | None = None  # number of the Linux capability that it keeps
 
 
 def database_account(data: Path, *programs: Path) -> Account | None:

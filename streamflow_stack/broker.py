@@ -41,17 +41,11 @@ JVM_OPTIONS = (
 
 @dataclass(frozen=True)
 class Node:
-    """One Kafka node: broker and controller.
+    """One Kafka node: broker and controller."""
 
-    Attributes:
-        number: its ``node.id``, from 1.
-        port: of the broker, for clients.
-        controller_port: for the other nodes.
-    """
-
-    number: int
-    port: int
-    controller_port: int
+    number: int  # its ``node.id``, from 1
+    port: int  # for clients
+    controller_port: int  # for the other nodes
     directory: Path
 
     @property
@@ -84,11 +78,8 @@ class Broker:
         return f"{LOOPBACK}:{self.node.port}"
 
     def prepare(self, report: StackReport) -> None:
-        """Downloads the jars and formats the storage; does nothing when both were done before.
-
-        Raises:
-            StackError: the jars cannot be downloaded, or Kafka refuses the folder.
-        """
+        """Downloads the jars and formats the storage, unless both were done before. Raises StackError
+        if the jars cannot be downloaded, or Kafka refuses the folder."""
         class_path = jars.class_path(partial(report.progress, "Apache Kafka"))
         node = self.node
         temporary = node.directory / "tmp"

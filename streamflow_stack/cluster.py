@@ -50,11 +50,8 @@ def _prepare(directory: Path, broker: Broker, report: StackReport) -> None:
 
 
 def _claim(directory: Path, brokers: int) -> str:
-    """The id of the cluster in a folder; a new one for a new cluster.
-
-    Raises:
-        StackError: the data is of a cluster with another number of nodes.
-    """
+    """The id of the cluster in a folder; a new one for a new cluster. Raises StackError if the data is
+    of a cluster with another number of nodes."""
     known = _known(directory)
     if known is None:
         cluster_id = new_cluster_id()

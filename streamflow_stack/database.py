@@ -47,11 +47,8 @@ class Database:
         return self.directory / "data"
 
     def prepare(self, report: StackReport) -> None:
-        """Creates cluster, role and database, unless they exist.
-
-        Raises:
-            StackError: the cluster cannot be created, or is of another version.
-        """
+        """Creates cluster, role and database, unless they exist. Raises StackError if that fails, or
+        if the cluster is of another version."""
         self.directory.mkdir(parents=True, exist_ok=True)
         version_file = self.data / "PG_VERSION"
         if version_file.exists():
@@ -87,11 +84,8 @@ class Database:
         return probe_url(url)
 
     def url(self, database: str = DATABASE, role: str = ROLE) -> str:
-        """A connection URL, with the password: never log it.
-
-        Raises:
-            StackError: the database has not been created, or its credentials are gone.
-        """
+        """A connection URL, with the password: never log it. Raises StackError if the database has not
+        been created, or its credentials are gone."""
         path = self.directory / "credentials.json"
         try:
             password = json.loads(path.read_text())[role]
@@ -100,14 +94,8 @@ class Database:
         return f"postgresql://{role}:{quote(password)}@{LOOPBACK}:{self.port}/{database}"
 
     def ensure_database(self, name: str, template: str | None = None) -> str:
-        """Creates a database owned by StreamFlow's role unless it exists, on the running server.
-
-        Returns:
-            Its URL, with the password.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
+        """Creates a database owned by StreamFlow's role unless it exists; returns its URL, with the
+        password. Raises Unavailable if the server does not answer."""
         statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(
             sql.Identifier(name), sql.Identifier(ROLE)
         )

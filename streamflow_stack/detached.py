@@ -23,14 +23,8 @@ NOT_READY_LINE = "streamflow: not ready: "
 
 
 def up_detached(settings: Settings, arguments: list[str], echo: Callable[[str], None]) -> None:
-    """Starts ``streamflow up`` in the background and waits until all is ready.
-
-    Args:
-        echo: is called with each line that the background process writes.
-
-    Raises:
-        StackError: it did not come up; says why.
-    """
+    """Starts ``streamflow up`` in the background, echoes what it writes and waits until all is ready.
+    Raises StackError, with the reason, if it does not come up."""
     state = state_of(settings)
     state.create()
     if state.supervisor_pid() is not None:

@@ -74,11 +74,8 @@ def cached_class_path() -> str | None:
 
 
 def class_path(progress: Progress) -> str:
-    """The class path of Kafka, after downloading what the cache lacks.
-
-    Raises:
-        StackError: the cache cannot be written, or the registry cannot be reached.
-    """
+    """The class path of Kafka, after downloading what the cache lacks. Raises StackError if the cache
+    cannot be written, or the registry cannot be reached."""
     if cached := cached_class_path():
         return cached
     with _exclusive(_jar_folder()):

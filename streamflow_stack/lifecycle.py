@@ -16,7 +16,7 @@ from streamflow_stack.parts import DAGSTER, database_of, plan
 from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow_stack.process import end_leftovers
 from streamflow_stack.signals import StopSignals
-from streamflow_stack.state import StateDirectory, StateLock, state_of
+from streamflow_stack.state import StateDirectory, state_lock, state_of
 from streamflow_stack.supervisor import Member, Supervisor
 
 SERVICES_SECONDS = 120.0
@@ -26,32 +26,21 @@ DOWN_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Stack:
-    """A started stack.
+    """A started stack."""
 
-    Attributes:
-        settings: with the addresses of the embedded broker and database.
-        missing: the workers that are not up yet.
-    """
-
-    settings: Settings
+    settings: Settings  # with the addresses of the embedded broker and database
     state: StateDirectory
     members: list[Member]
-    missing: list[Member]
+    missing: list[Member]  # not up yet
 
 
 @dataclass(frozen=True)
 class UpRequest:
-    """What `up` is to do.
+    """What `up` is to do."""
 
-    Attributes:
-        without: parts to leave out.
-        arrange: puts topics and schema in place.
-        when_up: is called once everything has been started.
-    """
-
-    without: Collection[str]
-    arrange: Callable[[Settings], None]
-    when_up: Callable[[Stack], None]
+    without: Collection[str]  # parts to leave out
+    arrange: Callable[[Settings], None]  # puts topics and schema in place
+    when_up: Callable[[Stack], None]  # called once everything has been started
 
 
 def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) -> None:
@@ -65,13 +54,10 @@ def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) ->
         KeyboardInterrupt: a stop signal came before everything was up.
     """
     state = state_of(load())
-    try:
-        with _held(state, report) as signals:
-            # A crashed run's coordinates would pass for a broker and database of yours.
-            state.coordinates.unlink(missing_ok=True)
-            _run(load(), state, request, report, signals)
-    except OSError as error:
-        raise explain_os_error(error, state.directory) from error
+    with _held(state, report) as signals:
+        # A crashed run's coordinates would pass for a broker and database of yours.
+        state.coordinates.unlink(missing_ok=True)
+        _run(load(), state, request, report, signals)
 
 
 def run_parts(
@@ -85,33 +71,32 @@ def run_parts(
     Raises:
         StackError: one does not start, or the same parts are running already.
     """
-    try:
-        with contextlib.suppress(KeyboardInterrupt), _held(state, report) as signals:
-            _check_ports(settings, parts)
-            supervisor = Supervisor(state, parts, report, signals)
-            try:
-                supervisor.start(Stage.WORKERS)
-                supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=True)
-                supervisor.watch()
-            finally:
-                supervisor.stop()
-    except OSError as error:
-        raise explain_os_error(error, state.directory) from error
+    with contextlib.suppress(KeyboardInterrupt), _held(state, report) as signals:
+        _check_ports(settings, parts)
+        supervisor = Supervisor(state, parts, report, signals)
+        try:
+            supervisor.start(Stage.WORKERS)
+            supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=True)
+            supervisor.watch()
+        finally:
+            supervisor.stop()
 
 
 @contextlib.contextmanager
 def _held(state: StateDirectory, report: StackReport) -> Iterator[StopSignals]:
     """Inside, the state directory is ours, and nothing of a crashed run is left."""
     state.create()
-    lock = StateLock(state)
     try:
-        with StopSignals() as signals:
-            for line in end_leftovers(state.run):
-                report.say(line)
-            yield signals
-    finally:
-        state.snapshot.unlink(missing_ok=True)
-        lock.release()
+        with state_lock(state):
+            try:
+                with StopSignals() as signals:
+                    for line in end_leftovers(state.run):
+                        report.say(line)
+                    yield signals
+            finally:
+                state.snapshot.unlink(missing_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, state.directory) from error
 
 
 def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
@@ -189,10 +174,7 @@ def _announce(
 
 def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
     """Ends the stack of this folder; returns whether there was one. `purge` also removes its data.
-
-    Raises:
-        StackError: it does not end, or something cannot be removed.
-    """
+    Raises StackError if it does not end, or something cannot be removed."""
     state = state_of(settings)
     pid = state.supervisor_pid()
     if pid:

@@ -62,13 +62,10 @@ _HEALTH_QUERY: Final = (
 
 @dataclass(frozen=True)
 class Home:
-    """The ``DAGSTER_HOME`` of a stack.
-
-    Attributes:
-        database: prepares PostgreSQL for runs and events and returns its URL; empty for SQLite files.
-    """
+    """The ``DAGSTER_HOME`` of a stack."""
 
     settings: Settings
+    # Prepares PostgreSQL for runs and events and returns its URL; empty for SQLite files.
     database: Callable[[], str]
 
     @property

@@ -42,11 +42,8 @@ def plan(
     """The parts to run, in the order in which they start.
 
     Args:
-        environment: for the workers; filled by the supervisor once broker and database are up.
-        without: names to leave out.
-
-    Raises:
-        UsageError: a name to leave out is of no part.
+        environment: for the workers; filled once broker and database are up.
+        without: names to leave out; UsageError if one is unknown.
     """
     unknown = sorted(set(without) - set(CHOICES))
     if unknown:

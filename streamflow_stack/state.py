@@ -14,9 +14,10 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from streamflow.errors import StackError
 from streamflow.settings import COORDINATES_FILE, Settings
@@ -122,26 +123,24 @@ class StateDirectory:
         return left
 
 
-class StateLock:
-    """Holds a state directory for one supervisor; ends with the process at the latest."""
-
-    def __init__(self, state: StateDirectory) -> None:
-        """Raises StackError if another supervisor holds the lock."""
-        self._file: IO[str] = (state.directory / "lock").open("a+")
+@contextlib.contextmanager
+def state_lock(state: StateDirectory) -> Iterator[None]:
+    """Holds a state directory for one supervisor; ends with the process at the latest. Raises StackError
+    if another supervisor holds it."""
+    with (state.directory / "lock").open("a+") as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.close()
             raise StackError(already_running(state)) from None
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        # The file stays: removing it would let two hold it.
-        with contextlib.suppress(OSError):
-            self._file.truncate(0)
-        self._file.close()
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            # The file stays: removing it would let two hold it.
+            with contextlib.suppress(OSError):
+                file.truncate(0)
 
 
 def state_of(settings: Settings) -> StateDirectory:

@@ -1,4 +1,4 @@
-"""The supervisor: starts parts in stages, starts again what died, ends all of it in order.
+"""The supervisor: starts parts in stages, restarts what died, ends all of it in order.
 
 One thread starts, reaps and decides. Only probes run elsewhere, so that one part that does not
 answer delays no other; a child must be started from this thread, because it ends with it.
@@ -7,7 +7,7 @@ answer delays no other; a child must be started from this thread, because it end
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -45,7 +45,7 @@ class PartState(StrEnum):
 
 @dataclass
 class Member:
-    """A part and what became of it."""
+    """A part, its process and its health. Times are monotonic."""
 
     part: Part
     child: Child | None = None
@@ -118,7 +118,7 @@ class Supervisor:
         """Prepares and starts the parts of a stage; `_tick` starts those that wait for another one.
 
         Raises:
-            StackError: a service cannot be started. Of the last stage, it is tried again.
+            StackError: a service cannot be started. Parts of the last stage are retried.
             KeyboardInterrupt: a stop signal came meanwhile.
         """
         for member in self._of(stage):
@@ -135,13 +135,8 @@ class Supervisor:
     def wait_until_up(self, stage: Stage, seconds: float, *, strict: bool) -> list[Member]:
         """Waits for a stage; returns the members that are not up after `seconds`.
 
-        Args:
-            stage: whose parts.
-            seconds: at most.
-            strict: a part that dies before it was ever up ends the start.
-
         Raises:
-            StackError: such a part died.
+            StackError: with `strict`, a part died before it was up.
             KeyboardInterrupt: a stop signal came meanwhile.
         """
         deadline = time.monotonic() + seconds
@@ -223,12 +218,8 @@ class Supervisor:
         self._write_snapshot()
 
     def _launch(self, member: Member) -> None:
-        """Starts a part's process, if it has one.
-
-        Raises:
-            StackError: it cannot be started.
-        """
-        launch: Callable[..., Any] | None = member.part.launch
+        """Starts a part's process, if it has one. Raises StackError if it cannot be started."""
+        launch = member.part.launch
         member.started = True
         member.health, member.asked, member.ask_at = UNKNOWN, None, 0.0
         member.start_at = member.up_since = member.hung_since = None
@@ -256,11 +247,10 @@ class Supervisor:
         child.wait(0)
         member.last_words = why or child.last_words()
         if why or child.poll() == HUNG_EXIT_CODE:
-            # What hangs is no crash loop: it took its time, and is better started again at once.
+            # No crash loop: a hang takes its time, and is best restarted at once.
             member.failures = 0
         member.child, member.health = None, UNKNOWN
-        settled = member.up_since is not None and now - member.up_since > SETTLED_SECONDS
-        if settled:
+        if member.up_since is not None and now - member.up_since > SETTLED_SECONDS:
             member.failures = 0
         self._schedule(member, now)
 
@@ -272,13 +262,12 @@ class Supervisor:
 
     def _probe(self, member: Member, now: float) -> None:
         if member.asked is not None and member.asked.done():
-            # A process that was replaced meanwhile is not judged by its predecessor's answer.
+            # A new process is not judged by its predecessor's answer.
             if member.child or member.part.launch is None:
                 self._judge(member, member.asked.result(), now)
                 self._end_if_hung(member, now)
             member.asked = None
-            pause = PROBE_PAUSE_SECONDS if member.health.ready else TICK_SECONDS
-            member.ask_at = now + pause
+            member.ask_at = now + (PROBE_PAUSE_SECONDS if member.health.ready else TICK_SECONDS)
         waiting = member.child is None and member.part.launch is not None
         if member.asked is None and not waiting and now >= member.ask_at:
             member.asked = self._pool.submit(member.part.probe)
@@ -291,7 +280,7 @@ class Supervisor:
         elif member.hung_since is None:
             member.hung_since = now
         if not health.ready and member.up_since is not None:
-            # It was up before, so its silence is no start.
+            # It was up before, so it is not starting.
             health = replace(health, answered=True)
         was_ready, member.health = member.health.ready, health
         if health.ready and not was_ready:

@@ -15,20 +15,14 @@ log = structlog.get_logger()
 
 
 class BatchMetrics(NamedTuple):
-    """A batch in numbers, so that its records need not be kept until it is durable.
+    """A batch in numbers, so that its records need not be kept until it is durable."""
 
-    Attributes:
-        began: when it was in hand, by the monotonic clock.
-        appended: the broker's time stamp of its last record, in milliseconds; None without records.
-        gaps: what it passed that was lost.
-    """
-
-    began: float
-    appended: int | None
+    began: float  # when it was read; monotonic
+    appended: int | None  # time stamp of its last record by the broker, in milliseconds
     records_in: Counter[str]
     records_out: Counter[str]
     rejected: Counter[str]
-    gaps: Sequence[Gap]
+    gaps: Sequence[Gap]  # lost records that it passed
 
     @classmethod
     def of(cls, batch: Batch, output: Output) -> "BatchMetrics":
@@ -61,7 +55,7 @@ class BatchMetrics(NamedTuple):
 
 
 def report_gaps(gaps: Sequence[Gap]) -> None:
-    """Reports what was lost: call it once, when the positions behind it are durable."""
+    """Reports lost records: call it once, when the positions behind them are durable."""
     for topic, partition, first, end, cause in gaps:
         monitoring.RECORDS_LOST.labels(topic, cause).inc(end - first)
         log.error(

@@ -1,4 +1,4 @@
-"""What a worker does, as the runtime sees it: a pure function of batches, and its partitions' state."""
+"""A worker's job, as the runtime sees it: a pure function of batches, and its partitions' state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -19,7 +19,9 @@ class Job(Protocol):
     linger: float  # seconds to fill a batch
     prefetch_kb: int  # what the client reads ahead, at most; more only costs memory
 
-    def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]: ...
+    def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
+        """Takes partitions over; returns the offset to read each from."""
+        ...
 
     def revoke(self, partitions: Sequence[Partition]) -> None: ...
 
