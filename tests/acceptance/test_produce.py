@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -14,8 +15,9 @@ import orjson
 import psycopg
 import pytest
 
-from faults import kill, wait_until
+from faults import kill, stalled, wait_until
 from pipeline import audit, environment, event, stored_values, streamflow, topic_bounds, workers
+from services import BrokerService
 from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.settings import Settings
@@ -139,6 +141,30 @@ def test_standard_input(stack_settings: Settings) -> None:
         event(1),
         event(2),
     ]
+
+
+@pytest.mark.parametrize("answers", ["refuses", "is silent"])
+def test_a_broker_that_does_not_answer_is_one_line(answers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if answers == "refuses":
+            server.close()
+        settings = Settings(KAFKA_BOOTSTRAP_SERVERS=address, DATABASE_URL="postgresql://none")
+        done = streamflow(settings, "produce", "--count", "1", seconds=45, STREAMFLOW_PII_KEY="key")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: the broker at {address} does not answer: start it ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_broker_that_goes_away_later_is_waited_for(
+    stack_settings: Settings, broker: BrokerService
+) -> None:
+    with running(stack_settings, "--rate", "20", "--count", "100") as process:
+        wait_until(lambda: len(stored_values(stack_settings, "user-events")) > 10, 60)
+        with stalled(broker.pid), pytest.raises(subprocess.TimeoutExpired):
+            process.wait(12)
+        assert process.wait(60) == 0
+    assert len(stored_values(stack_settings, "user-events")) == 100
 
 
 @contextmanager
