@@ -1,7 +1,7 @@
 """The user that PostgreSQL runs as, when we are root: it refuses to run as root itself.
 
 Folders above the data or the programs that only root may enter (``/root``, a ``mktemp -d``) would
-stop that user. Instead of opening those folders to everybody, the database process keeps the one
+stop that user. Instead of opening those folders to everyone, the database process keeps the one
 capability that lets it pass, and only where needed.
 """
 

@@ -59,18 +59,14 @@ class Node:
 
 @dataclass
 class Broker:
-    """A Kafka node that this process can prepare, start and probe.
-
-    Attributes:
-        log: Kafka's own log; what the JVM prints goes beside it.
-        nodes: every node of the cluster; only this one by default.
-        cluster_id: shared by all nodes; without it the node makes one when it is formatted.
-    """
+    """A Kafka node that this process can prepare, start and probe."""
 
     node: Node
-    log: Path
-    nodes: Sequence[Node] = ()
-    cluster_id: str | None = None
+    log: Path  # Kafka's own; what the JVM prints goes beside it
+    nodes: Sequence[Node] = ()  # all of the cluster; only this one by default
+    cluster_id: str | None = (
+        None  # of all nodes; without it the node makes one when it is formatted
+    )
     _groups_kept_small: bool = field(default=False, init=False, repr=False)
 
     @property

@@ -75,7 +75,7 @@ def readiness_line(missing: Sequence[Member]) -> str:
 
 
 def _follow(path: Path) -> Iterator[str | None]:
-    """The lines of a growing file; None each time there is no more for now."""
+    """The lines of a growing file; None whenever there are no more for now."""
     rest = ""
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:

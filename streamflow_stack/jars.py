@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from streamflow.errors import StackError
+from streamflow.errors import StackError, cause_of
 
 if TYPE_CHECKING:
     from jgo.maven import MavenContext
@@ -131,7 +131,7 @@ def _download(jars: list[Jar], progress: Progress) -> None:
                 future.result()
         except (RequestException, RuntimeError) as error:
             raise StackError(
-                f"Kafka's jars cannot be downloaded ({_cause(error)}): check the network or the "
+                f"Kafka's jars cannot be downloaded ({cause_of(error)}): check the network or the "
                 f"proxy, set {MIRROR_VARIABLE} to a Maven mirror, or copy a filled cache to "
                 f"{cache_directory()}"
             ) from error
@@ -188,18 +188,6 @@ def _maven(folder: Path, advance: Callable[[int], None] | None = None) -> "Maven
         repo_cache=folder,
         remote_repos={"mirror": mirror} if mirror else None,
     )
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason in a few words; requests wraps several layers around it."""
-    reason: object = error
-    while True:
-        inner = getattr(reason, "reason", None) or next(
-            (each for each in getattr(reason, "args", ()) if isinstance(each, BaseException)), None
-        )
-        if inner is None or isinstance(inner, str):
-            return f"{type(reason).__name__}: {str(reason).rsplit('>: ', 1)[-1]}"[:200]
-        reason = inner
 
 
 def _write_lock() -> None:

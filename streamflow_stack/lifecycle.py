@@ -50,7 +50,7 @@ def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) ->
         load: reads the settings; called again without the coordinates that a crashed run left.
 
     Raises:
-        StackError: something is in the way; nothing is left running.
+        StackError: the stack cannot start; nothing is left running.
         KeyboardInterrupt: a stop signal came before everything was up.
     """
     state = state_of(load())

@@ -20,19 +20,12 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True)
 class Health:
-    """What a part answered.
+    """What a part answered."""
 
-    Attributes:
-        answered: it answered at all; False right after a start.
-        ready: it does its work.
-        detail: why not.
-        hung: it says itself that it hangs, and where.
-    """
-
-    answered: bool
+    answered: bool  # at all; False right after a start
     ready: bool
-    detail: str = ""
-    hung: bool = False
+    detail: str = ""  # why it is not ready
+    hung: bool = False  # it says itself that it hangs; `detail` says where
 
 
 READY = Health(answered=True, ready=True)
@@ -40,15 +33,11 @@ READY = Health(answered=True, ready=True)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a part may be unwell, in seconds, before it is killed and started again.
+    """How long a part may be unwell, in seconds, before it is killed and restarted."""
 
-    Attributes:
-        hung: since it first said that it hangs. A worker ends itself two seconds after that.
-        silent: since it last answered at all, or was started. Longer than a process is stopped for
-            a look at it (SIGSTOP, a debugger), and than a start takes on a busy machine.
-    """
-
-    hung: float = 10.0
+    hung: float = 10.0  # since it first said that it hangs; a worker ends itself after two seconds
+    # Since it last answered at all, or was started. Longer than a process is stopped for inspection
+    # (SIGSTOP, a debugger), and than a start takes on a busy machine.
     silent: float = 90.0
 
 
@@ -67,27 +56,16 @@ def prepare_nothing(_report: StackReport) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the stack.
-
-    Attributes:
-        launch: how to start it; None if it is not ours to run (``KAFKA_BOOTSTRAP_SERVERS``).
-        probe: how it is; answers within a few seconds, from any thread, and never raises.
-        ports: what it listens on.
-        address: where to find it, for people.
-        prepare: what it needs before the start (downloads, formatting); may take long.
-        after: a part of the same stage that must be up before this one is first started, and that is
-            stopped after it.
-        stop_seconds: time to finish in order, before it is killed.
-        patience: how long it may be unwell; None leaves it alone however it is.
-    """
+    """One process of the stack."""
 
     name: str
     stage: Stage
-    launch: Callable[[], Launch] | None
-    probe: Callable[[], Health]
+    launch: Callable[[], Launch] | None  # None if it is not ours to run (KAFKA_BOOTSTRAP_SERVERS)
+    probe: Callable[[], Health]  # answers within a few seconds, from any thread, and never raises
     ports: tuple[int, ...] = ()
-    address: str = ""
-    prepare: Callable[[StackReport], None] = prepare_nothing
+    address: str = ""  # for display
+    prepare: Callable[[StackReport], None] = prepare_nothing  # before the start; may take long
+    # A part of the same stage that must be up before this one is first started, and is stopped after it.
     after: str | None = None
-    stop_seconds: float = 10.0
-    patience: Patience | None = None
+    stop_seconds: float = 10.0  # to stop in order, before it is killed
+    patience: Patience | None = None  # None: it is never killed for being unwell

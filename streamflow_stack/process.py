@@ -34,22 +34,14 @@ _LAUNCHER = Path(__file__).with_name("tied_exec.py")
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a process.
+    """How to start a process."""
 
-    Attributes:
-        command: program and arguments; never a secret, everybody can read them in ``ps``.
-        log: for standard output and error.
-        own_log: log that the program writes itself, if it says more.
-        environment: added to this process's own.
-        account: user to run as, or None for the current one.
-    """
-
-    command: tuple[str, ...]
-    log: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...]  # never with a secret: everyone can read it in ``ps``
+    log: Path  # for standard output and error
+    environment: Mapping[str, str] = field(default_factory=dict)  # added to ours
     directory: Path | None = None
-    own_log: Path | None = None
-    account: Account | None = None
+    own_log: Path | None = None  # log that the program writes itself, if it says more
+    account: Account | None = None  # user to run as, if not the current one
     stop_signal: signal.Signals = signal.SIGTERM
 
 
@@ -95,13 +87,10 @@ class Child:
                     # Ctrl-C must reach the supervisor only: it ends the parts in order.
                     start_new_session=True,
                 )
-            write_pid_file(pid_file, name, self._process.pid, launch.stop_signal)
+            self.pid = self._process.pid
+            write_pid_file(pid_file, name, self.pid, launch.stop_signal)
         except OSError as error:
             raise StackError(f"{name} cannot be started: {error}") from error
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal, or None while it runs."""
@@ -122,7 +111,7 @@ class Child:
     def kill(self) -> None:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self._pid_file.unlink(missing_ok=True)
 

@@ -173,7 +173,7 @@ class Supervisor:
 
     def _stop(self, members: Sequence[Member], hurry: int) -> None:
         """Ends some parts together; more than `hurry` stop signals end the wait."""
-        running = [(member, _child(member)) for member in members if member.child]
+        running = [(member, member.child) for member in members if member.child]
         descendants = [process for _, child in running for process in child.descendants()]
         for _, child in running:
             child.ask_to_stop()
@@ -211,7 +211,7 @@ class Supervisor:
                     self._try_start(member)
                 continue
             if member.child and member.child.poll() is not None:
-                self._on_death(member, now)
+                self._on_death(member, member.child, now)
             if member.start_at is not None and now >= member.start_at:
                 member.restarts += self._try_start(member)
             self._probe(member, now)
@@ -242,8 +242,7 @@ class Supervisor:
             return False
         return True
 
-    def _on_death(self, member: Member, now: float, why: str = "") -> None:
-        child = _child(member)
+    def _on_death(self, member: Member, child: Child, now: float, why: str = "") -> None:
         child.wait(0)
         member.last_words = why or child.last_words()
         if why or child.poll() == HUNG_EXIT_CODE:
@@ -302,7 +301,7 @@ class Supervisor:
         else:
             return
         child.kill()
-        self._on_death(member, now, f"{why} and was killed")
+        self._on_death(member, child, now, f"{why} and was killed")
 
     def _write_snapshot(self, *, always: bool = False) -> None:
         parts = json.dumps([member.describe() for member in self.members])
@@ -311,9 +310,3 @@ class Supervisor:
             self._written, self._written_at = parts, now
             content = {"pid": os.getpid(), "updated_at": time.time(), "parts": json.loads(parts)}
             write_atomically(self._state.snapshot, json.dumps(content))
-
-
-def _child(member: Member) -> Child:
-    if member.child is None:
-        raise StackError(f"{member.part.name} is not running")
-    return member.child

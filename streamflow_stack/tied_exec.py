@@ -2,7 +2,7 @@
 
 Run as a script (``python -I -S tied_exec.py JSON PROGRAM ARGUMENT …``) so that nothing of Python runs
 between fork and exec in the supervisor, which has threads. Linux only ties and capabilities are
-skipped elsewhere; there a leftover is found by its pid file at the next start.
+skipped elsewhere; there the next start finds leftovers by their pid files.
 
 JSON holds ``parent`` (pid), ``death_signal``, and optionally ``uid``, ``gid`` and ``capability``, see
 ``streamflow_stack.account``.

@@ -66,7 +66,10 @@ class Acceptance:
         with session(self._settings, "recreated") as connection:
             before = recreated.kept_ids(connection, self._loaders, self._topic) - {topic_id}
             loaded = positions.read(connection, self._loaders, partitions)
-            read = {group: self._committed(group, partitions) for group in self._readers}
+            read = {
+                group: offsets.committed(self._settings, group, partitions)
+                for group in self._readers
+            }
             read[self._loaders] = {
                 partition: position for partition, position in loaded.items() if position
             }
@@ -92,9 +95,6 @@ class Acceptance:
         """The topic's id and partitions."""
         topic_id = topic_ids(self._admin, [self._topic])[self._topic]
         return topic_id, offsets.partitions_of(self._admin, [self._topic])
-
-    def _committed(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, Position]:
-        return offsets.committed(self._settings, group, partitions)
 
     def _truncated(self, read: Mapping[str, Positions], topic_id: str) -> dict[int, int]:
         """By partition, where a log was truncated before the position of a group."""
@@ -151,7 +151,7 @@ class Acceptance:
         self, group: str, partitions: Sequence[Partition], reuse: Reuse | None, topic_id: str
     ) -> list[TopicPartition]:
         """What to commit for a group that has no database."""
-        committed = self._committed(group, partitions)
+        committed = offsets.committed(self._settings, group, partitions)
         if not committed or any(
             position.log.topic_id not in ("", topic_id) for position in committed.values()
         ):

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 LIMIT: Final = 600.0  # seconds that a drain may take
 PATIENCE: Final = 1.0  # seconds that positions must stand still before they are taken over
 _TURN: Final = 0.2  # seconds to fill a batch
-_POLL: Final = 0.1  # seconds between looks at another loader
+_POLL: Final = 0.1  # seconds between checks of another loader
 _SILENCE: Final = 15.0  # seconds without anything from the broker
 
 

@@ -35,12 +35,12 @@ def make_worker(
     instance: str | None = None,
     accept_rejects: bool = False,
 ) -> Worker:
-    """A worker.
+    """The validator, the analytics worker or the loader.
 
     Args:
         settings: all settings.
-        streams: what it works on.
-        name: validator, analytics or loader.
+        streams: whose records it processes.
+        name: of the worker.
         instance: stable name of this instance; a unique one by default, since two running
             instances with one name would fence each other.
         accept_rejects: no circuit breaker.

@@ -64,6 +64,7 @@ class Bridge:
             for stream in streams
             for topic in stream.topic_names
         }
+        self.topics = list(self._plain)
         self._settings = settings
         self._encoder = Encoder({stream.topic: stream for stream in streams}, hasher)
         self._audience = Audience[Frame](
@@ -78,10 +79,6 @@ class Bridge:
         )
         for handler in (self._on_connect, self._on_disconnect, self._on_subscribe, self._on_last):
             self.server.on(handler.__name__.removeprefix("_on_"), handler)
-
-    @property
-    def topics(self) -> list[str]:
-        return list(self._plain)
 
     async def publish(self, recalled: Sequence[Record], live: Sequence[Record]) -> None:
         """Takes records from before the start, and live ones."""
@@ -223,11 +220,9 @@ def _observe(records: Sequence[Record], seconds: float) -> None:
 
 
 def _allowed_origins(settings: Settings) -> list[str] | str:
-    """Pages of these origins may connect; other programs send none and need no permission.
-
-    By default those of the bridge itself, by name: comparing with the Host header, as the library
-    does, would let in any page whose name points at this machine.
-    """
+    """Origins whose pages may connect; other programs send none. By default the bridge's own, by name:
+    comparing with the Host header, as the library does, would let in any page whose name points at this
+    machine."""
     chosen = settings.bridge_origins
     if "*" in chosen:
         return "*"

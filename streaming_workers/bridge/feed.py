@@ -40,15 +40,8 @@ Deliver = Callable[[Sequence[Record], Sequence[Record]], None]
 
 
 class Feed:
-    """Reads topics until it is stopped.
-
-    Args:
-        settings: all settings.
-        group: to commit positions to, for lag displays.
-        topics: names on the broker.
-        history: how many of the last records of each topic to read first.
-        deliver: takes the records.
-    """
+    """Reads topics, by their names on the broker, until it is stopped: first the last `history` records
+    of each. Positions are committed to `group`, for lag displays."""
 
     def __init__(
         self, settings: Settings, group: str, topics: Sequence[str], history: int, deliver: Deliver
@@ -153,7 +146,7 @@ class Feed:
                         partition=f"{partition[0]}[{partition[1]}]",
                         position=position,
                         why="retention removed them, or the topic was recreated",
-                        going_on_from=low,
+                        resuming_from=low,
                     )
                     position = low
                 live[partition] = start = position

@@ -56,20 +56,14 @@ class Encoder:
 
 
 class Frame:
-    """One record on its way to the clients.
-
-    Attributes:
-        topic: its name without ``STREAMFLOW_PREFIX``.
-        appended: milliseconds since the epoch, by the broker's clock.
-        size: bytes to count for it where memory is bounded.
-    """
+    """One record on its way to the clients."""
 
     __slots__ = ("_encoder", "_packet", "_payload", "_record", "appended", "size", "topic")
 
     def __init__(self, topic: str, record: Record, encoder: Encoder) -> None:
-        self.topic = topic
-        self.appended = record.timestamp()[1]
-        self.size = len(record.value() or b"") + _OVERHEAD_BYTES
+        self.topic = topic  # without ``STREAMFLOW_PREFIX``
+        self.appended = record.timestamp()[1]  # milliseconds since the epoch, by the broker's clock
+        self.size = len(record.value() or b"") + _OVERHEAD_BYTES  # in memory
         self._record: Record | None = record
         self._encoder = encoder
         self._payload: Any = _UNREAD

@@ -94,7 +94,7 @@ def _texts(request: dict[Any, Any], *names: str) -> frozenset[str] | None:
     if (
         not isinstance(values, list)
         or len(values) > _MOST_VALUES
-        or not all(isinstance(each, str) and len(each) <= _LONGEST_VALUE for each in values)
+        or not all(isinstance(one, str) and len(one) <= _LONGEST_VALUE for one in values)
     ):
         raise UsageError(
             f"{names[0]} takes a text or a list of at most {_MOST_VALUES} texts of at most "

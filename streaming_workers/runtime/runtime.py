@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import KafkaException
 
 from streamflow import monitoring
 from streamflow.calls import call
 from streamflow.errors import CircuitOpen, Fenced, OffsetsReused, StreamFlowError, Unavailable
-from streamflow.flow import Partition, Sink
+from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import TopicWatch, topic_ids
 from streamflow.kafka.transactions import TRANSACTION_CALLS
@@ -88,7 +88,7 @@ class Worker:
         log.info("worker stopped")
 
     def stop(self) -> None:
-        """Asks the worker to finish the batch in hand and end."""
+        """Ends `run` after the current batch."""
         self._stop.set()
 
     def _on_signal(self, _number: int, _frame: object) -> None:
@@ -118,13 +118,10 @@ class Worker:
         try:
             self._run_session()
         except CircuitOpen as error:
-            self._joined = False
             self._wait_for_another(error)
         except OffsetsReused as error:
-            self._joined = False
             self._wait_until_accepted(error)
         except (Unavailable, Fenced) as error:
-            self._joined = False
             self._trouble = str(error)
             log.warning("session ended", why=str(error), kind=type(error).__name__)
             # The clients of the next session are new: nothing of it waits on a connection that died
@@ -137,11 +134,13 @@ class Worker:
         monitoring.SESSIONS.inc()
         self._watchdog.turned()
         breaker = None if self._accept_rejects else Breaker.of(self._settings)
-
-        def make_sink(consumer: Consumer) -> Sink:
-            return self._make_sink(consumer, breaker)
-
-        session = Session(self._settings, self._job, make_sink, self._on_durable, self._topics)
+        session = Session(
+            self._settings,
+            self._job,
+            lambda consumer: self._make_sink(consumer, breaker),
+            self._on_durable,
+            self._topics,
+        )
         self._session = session
         try:
             while not self._stop.is_set():
@@ -159,7 +158,7 @@ class Worker:
                 session.commit(batch, output)
             session.flush()
         finally:
-            self._session = None
+            self._session, self._joined = None, False
             session.close()
 
     def _leave_group(self, hanging: str) -> None:
@@ -192,7 +191,7 @@ class Worker:
                 if stuck_at is None:
                     stuck_at = self._committed()
                 elif self._committed() not in (None, stuck_at):
-                    log.info("going on", why="another worker got past")
+                    log.info("resuming", why="another worker got past")
                     return
 
     def _wait_until_accepted(self, error: OffsetsReused) -> None:
@@ -214,7 +213,7 @@ class Worker:
                 and committed != stuck_at
                 and self._is_of_current_topic(committed, error.topic)
             ):
-                log.info("going on", why=f"topic {error.topic} was accepted")
+                log.info("resuming", why=f"topic {error.topic} was accepted")
                 return
 
     def _positions(self, topics: Sequence[str]) -> dict[Partition, Position] | None:

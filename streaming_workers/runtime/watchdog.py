@@ -86,11 +86,8 @@ class Watchdog:
     Args:
         limit: seconds; see `Judge`.
         worker: for the log.
-        calls: what is watched.
+        calls: to watch.
         end: ends the process at once.
-
-    Attributes:
-        leave: is called in another thread with the call that hangs, two seconds before the process ends.
     """
 
     def __init__(
@@ -103,6 +100,7 @@ class Watchdog:
         self._worker = worker
         self._calls = calls
         self._end = end
+        # Called in another thread with the call that hangs, two seconds before the process ends.
         self.leave: Callable[[str], object] = lambda _call: None
         self._judge = Judge(limit, _place)
         self._stop = threading.Event()
