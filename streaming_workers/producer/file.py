@@ -18,7 +18,7 @@ from typing import IO, Literal, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streamflow.contract import Event
-from streamflow.errors import UsageError
+from streamflow.errors import Unavailable, UsageError
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.producing import produce
 from streamflow.records import OutRecord, Rejection
@@ -94,8 +94,12 @@ def simulate(
             client.poll(0)
             check()
             stop.wait(ahead)
-    client.flush(_TIMEOUT)
+    left = client.flush(_TIMEOUT)
     check()
+    if left:
+        raise Unavailable(
+            f"Kafka did not acknowledge {left} of {sent.records} records within {_TIMEOUT:g} s"
+        )
     sent.line = sent.records
     sent.finished = True
     return sent
