@@ -109,18 +109,14 @@ class Session:
 
     def _look_at_topics(self) -> None:
         """Without records, a broker that does not answer is no reason to leave the group."""
+        self._topics_checked = time.monotonic()
         try:
-            self._check_topics()
+            self._topics.ask()
+            self._topics.check()
         except TopicMissing:
             raise
         except Unavailable as error:
-            self._topics_checked = time.monotonic()
             log.debug("topics not checked", why=str(error))
-
-    def _check_topics(self) -> None:
-        self._topics.ask()
-        self._topics.check()
-        self._topics_checked = time.monotonic()
 
     def _moved_positions(
         self, records: Sequence[Record], ends: Mapping[Partition, int]
@@ -148,7 +144,9 @@ class Session:
                 self._read_to[partition] = offset
                 moved[partition] = Position(*partition, offset)
                 before[partition] = Position(*partition, read_to, log=self._logs[partition])
-        self._note_epochs(moved)
+        with clients.kafka_errors():
+            read = self._consumer.position([TopicPartition(*partition) for partition in moved])
+        self._logs = offsets.with_epochs(self._logs, read)
         # Where the leader has changed, its log must have reached the position before. The client does
         # not check that of a position behind which it has read nothing.
         changed = {
@@ -160,11 +158,6 @@ class Session:
         for partition, gap in self._gaps.items():
             moved.setdefault(partition, Position(*partition, gap.end))
         return list(moved.values())
-
-    def _note_epochs(self, moved: Collection[Partition]) -> None:
-        with clients.kafka_errors():
-            read = self._consumer.position([TopicPartition(*partition) for partition in moved])
-        self._logs = offsets.with_epochs(self._logs, read)
 
     def _require_empty(self, partition: Partition, since: int, end: int) -> None:
         """Makes sure that what an end-of-partition event jumps over are no records, but markers of
