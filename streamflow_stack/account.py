@@ -25,8 +25,6 @@ CAP_DAC_READ_SEARCH = 2
 
 @dataclass(frozen=True)
 class Account:
-    """A user to run a process as."""
-
     uid: int
     gid: int
     capability: int | None = None  # number of the Linux capability that it keeps

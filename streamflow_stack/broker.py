@@ -41,8 +41,6 @@ JVM_OPTIONS = (
 
 @dataclass(frozen=True)
 class Node:
-    """One Kafka node: broker and controller."""
-
     number: int  # its ``node.id``, from 1
     port: int  # for clients
     controller_port: int  # for the other nodes
@@ -59,8 +57,6 @@ class Node:
 
 @dataclass
 class Broker:
-    """A Kafka node that this process can prepare, start and probe."""
-
     node: Node
     log: Path  # Kafka's own; what the JVM prints goes beside it
     nodes: Sequence[Node] = ()  # all of the cluster; only this one by default

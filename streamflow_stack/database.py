@@ -36,8 +36,6 @@ DATABASE = "streamflow"
 
 @dataclass(frozen=True)
 class Database:
-    """A PostgreSQL server that this process can prepare, start and probe."""
-
     directory: Path
     port: int
     log: Path

@@ -61,8 +61,6 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was checked, how it is, and what to do."""
-
     subject: str
     mark: Mark
     text: str

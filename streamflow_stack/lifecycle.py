@@ -26,8 +26,6 @@ DOWN_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Stack:
-    """A started stack."""
-
     settings: Settings  # with the addresses of the embedded broker and database
     state: StateDirectory
     members: list[Member]
@@ -36,8 +34,6 @@ class Stack:
 
 @dataclass(frozen=True)
 class UpRequest:
-    """What `up` is to do."""
-
     without: Collection[str]  # parts to leave out
     arrange: Callable[[Settings], None]  # puts topics and schema in place
     when_up: Callable[[Stack], None]  # called once everything has been started

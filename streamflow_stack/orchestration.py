@@ -213,7 +213,6 @@ class HeartbeatProbe:
         return READY
 
     def _silent(self) -> str:
-        """The daemons without a heartbeat."""
         query = {"query": _HEALTH_QUERY}
         url = f"{self._url}/graphql"
         answer = request("POST", url, timeout=PROBE_SECONDS, direct=True, json=query)

@@ -20,8 +20,6 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True)
 class Health:
-    """What a part answered."""
-
     answered: bool  # at all; False right after a start
     ready: bool
     detail: str = ""  # why it is not ready
@@ -42,8 +40,6 @@ class Patience:
 
 
 class StackReport(Protocol):
-    """Is notified while the stack starts and runs."""
-
     def say(self, text: str) -> None: ...
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -56,8 +52,6 @@ def prepare_nothing(_report: StackReport) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the stack."""
-
     name: str
     stage: Stage
     launch: Callable[[], Launch] | None  # None if it is not ours to run (KAFKA_BOOTSTRAP_SERVERS)

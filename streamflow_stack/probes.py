@@ -1,4 +1,4 @@
-"""Probes over HTTP: how a part is, by its own word."""
+"""Probes of parts over HTTP."""
 
 from dataclasses import replace
 from typing import Final

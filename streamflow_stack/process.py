@@ -34,8 +34,6 @@ _LAUNCHER = Path(__file__).with_name("tied_exec.py")
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a process."""
-
     command: tuple[str, ...]  # never with a secret: everyone can read it in ``ps``
     log: Path  # for standard output and error
     environment: Mapping[str, str] = field(default_factory=dict)  # added to ours
@@ -93,7 +91,7 @@ class Child:
             raise StackError(f"{name} cannot be started: {error}") from error
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal, or None while it runs."""
+        """The exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
     def ask_to_stop(self) -> None:
@@ -121,13 +119,11 @@ class Child:
         return []
 
     def stop(self, seconds: float) -> None:
-        """Asks, waits up to `seconds`, then kills."""
         self.ask_to_stop()
         if not self.wait(seconds):
             self.kill()
 
     def last_words(self) -> str:
-        """How it ended, and why by its log."""
         code = self._process.returncode
         if code is None:
             return "is running"

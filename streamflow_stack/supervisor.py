@@ -32,8 +32,6 @@ UNKNOWN = Health(answered=False, ready=False)
 
 
 class PartState(StrEnum):
-    """What `streamflow status` shows."""
-
     STARTING = "starting"
     UP = "up"
     NOT_READY = "not ready"

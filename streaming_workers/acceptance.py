@@ -38,8 +38,6 @@ Positions = Mapping[Partition, Position]
 
 
 class ReuseFinding(NamedTuple):
-    """What there is to accept."""
-
     reuse: Reuse | None  # offsets whose old rows are to be set aside; None where there are none
     rows: Mapping[str, int]  # how many, by table
     read_to: Mapping[str, Mapping[Partition, int]]  # how far each group had read, if known
@@ -92,7 +90,6 @@ class Acceptance:
         return ReuseFinding(reuse, rows, read_to)
 
     def _current(self) -> tuple[str, list[Partition]]:
-        """The topic's id and partitions."""
         topic_id = topic_ids(self._admin, [self._topic])[self._topic]
         return topic_id, offsets.partitions_of(self._admin, [self._topic])
 

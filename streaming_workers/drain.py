@@ -44,8 +44,6 @@ _SILENCE: Final = 15.0  # seconds without anything from the broker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """What a drain did."""
-
     records: int  # read and kept by this drain
     rows: int
     duplicates: int  # records recognised as duplicates, so not stored again

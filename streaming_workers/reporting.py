@@ -25,8 +25,6 @@ QUIET_FACTOR: Final = 10
 
 @dataclass(slots=True)
 class Done:
-    """What was done to an asset since its last report."""
-
     records: int = 0
     since: float = 0.0  # when counting began; monotonic
     missed: bool = False  # a report of it has failed

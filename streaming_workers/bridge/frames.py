@@ -56,8 +56,6 @@ class Encoder:
 
 
 class Frame:
-    """One record on its way to the clients."""
-
     __slots__ = ("_encoder", "_packet", "_payload", "_record", "appended", "size", "topic")
 
     def __init__(self, topic: str, record: Record, encoder: Encoder) -> None:

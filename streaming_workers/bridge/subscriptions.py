@@ -19,7 +19,7 @@ _LONGEST_COUNT = 9  # digits
 
 
 class Subject(Protocol):
-    """What is subscribed to: a frame is one. See there."""
+    """What clients subscribe to: a `Frame`."""
 
     topic: str
     appended: int

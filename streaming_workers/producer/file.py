@@ -36,8 +36,6 @@ _TIMEOUT = 60.0  # seconds
 
 @dataclass(kw_only=True)
 class Sent:
-    """What a run did."""
-
     records: int = 0  # sent and acknowledged
     invalid: Counter[str] = field(default_factory=Counter)  # records sent though invalid, by code
     skipped: int = 0  # lines not sent

@@ -72,8 +72,6 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """What a topic's last batches held."""
-
     run: int = 0  # refused records at the end
     batches: deque[tuple[int, int]] = field(default_factory=deque)  # records, and refused ones
 
