@@ -60,9 +60,7 @@ class Broker:
     node: Node
     log: Path  # Kafka's own; what the JVM prints goes beside it
     nodes: Sequence[Node] = ()  # all of the cluster; only this one by default
-    cluster_id: str | None = (
-        None  # of all nodes; without it the node makes one when it is formatted
-    )
+    cluster_id: str | None = None  # of all nodes; if None, the node makes one when it is formatted
     _groups_kept_small: bool = field(default=False, init=False, repr=False)
 
     @property

@@ -162,8 +162,9 @@ def _ports(settings: Settings, state: StateDirectory, status: dict[str, Any]) ->
             if holder is not None and holder[1] in ours:
                 yield Finding(subject, Mark.WELL, f"ours, {part.name}")
             else:
-                text = f"needed for {part.name}, taken by {described(holder)}: end that, or set "
-                yield Finding(subject, Mark.BAD, f"{text}STREAMFLOW_PORT_OFFSET")
+                text = f"needed for {part.name}, taken by {described(holder)}"
+                advice = "end that, or set STREAMFLOW_PORT_OFFSET"
+                yield Finding(subject, Mark.BAD, f"{text}: {advice}")
 
 
 def _kafka(settings: Settings, state: StateDirectory, *, running: bool) -> Finding:
@@ -172,8 +173,9 @@ def _kafka(settings: Settings, state: StateDirectory, *, running: bool) -> Findi
     health = next(part for part in plan(settings, state, {}) if part.name == "kafka").probe()
     if health.ready:
         return Finding("kafka", Mark.WELL, f"answers at {settings.bootstrap}")
-    text = f"{settings.bootstrap} does not answer ({health.detail}): see its log, or check "
-    return Finding("kafka", Mark.BAD, f"{text}KAFKA_BOOTSTRAP_SERVERS")
+    text = f"{settings.bootstrap} does not answer ({health.detail})"
+    advice = "see its log, or check KAFKA_BOOTSTRAP_SERVERS"
+    return Finding("kafka", Mark.BAD, f"{text}: {advice}")
 
 
 def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
