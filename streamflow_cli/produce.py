@@ -124,11 +124,18 @@ def produce(
 
 
 def _require_topic(settings: "Settings", stream: "Stream") -> None:
-    from streamflow.errors import ConfigurationError
+    from streamflow.errors import ConfigurationError, Unavailable
     from streamflow.kafka.clients import admin
     from streamflow.kafka.offsets import partitions_of
 
-    if not partitions_of(admin(settings), [stream.topic]):
+    try:
+        partitions = partitions_of(admin(settings), [stream.topic])
+    except Unavailable as error:
+        raise Unavailable(
+            f"the broker at {settings.bootstrap} does not answer: start it (`streamflow up`), or "
+            "set KAFKA_BOOTSTRAP_SERVERS"
+        ) from error
+    if not partitions:
         raise ConfigurationError(
             f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
         )

@@ -1,8 +1,8 @@
 """The user that PostgreSQL runs as, when we are root: it refuses to run as root itself.
 
 Folders above the data or the programs that only root may enter (``/root``, a ``mktemp -d``) would
-stop that user. Instead of opening those folders to everybody, the database process keeps the one
-capability that lets it pass, and only where it is needed.
+stop that user. Instead of opening those folders to everyone, the database process keeps the one
+capability that lets it pass, and only where needed.
 """
 
 import contextlib
@@ -18,7 +18,6 @@ from pathlib import Path
 from streamflow.errors import StackError
 
 USER = "streamflow-postgres"
-FALLBACK_USER = "nobody"
 
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
@@ -26,29 +25,21 @@ CAP_DAC_READ_SEARCH = 2
 
 @dataclass(frozen=True)
 class Account:
-    """A user to run a process as.
-
-    Attributes:
-        capability: number of the Linux capability it keeps, or None.
-    """
-
     uid: int
     gid: int
-    capability: int | None = None
+    capability: int | None = None  # number of the Linux capability that it keeps
 
 
 def database_account(data: Path, *programs: Path) -> Account | None:
-    """The account to run the database with, able to reach its data and programs.
+    """The account to run the database with, able to reach its data and programs; None when we are not
+    root: the database then runs as the current user.
 
     Args:
-        data: the data directory; when it exists, its owner goes on owning it.
+        data: the data directory; when it exists, its owner keeps it.
         programs: files that it must be able to execute.
 
-    Returns:
-        None when we are not root: the database then runs as the current user.
-
     Raises:
-        StackError: we are root and no unprivileged user can be had, or it cannot reach a path.
+        StackError: we are root and there is no unprivileged user, or it cannot reach a path.
     """
     if os.geteuid() != 0:
         return None
@@ -71,9 +62,9 @@ def database_account(data: Path, *programs: Path) -> Account | None:
 
 
 def _closed_folders(path: Path) -> list[Path]:
-    """The folders on the way to `path`, and a program itself, that others may not enter."""
-    way = [path, *path.parents] if path.is_file() else list(path.parents)
-    return [each for each in reversed(way) if not each.stat().st_mode & stat.S_IXOTH]
+    """The folders above `path`, and a program itself, that others may not enter."""
+    paths = [path, *path.parents] if path.is_file() else list(path.parents)
+    return [path for path in reversed(paths) if not path.stat().st_mode & stat.S_IXOTH]
 
 
 def _find_or_create_user() -> pwd.struct_passwd:
@@ -86,7 +77,7 @@ def _find_or_create_user() -> pwd.struct_passwd:
     # It fails on a read-only /etc and where a second stack was faster; the look-up below decides.
     with contextlib.suppress(OSError):
         subprocess.run(command, check=False, capture_output=True)  # noqa: S603 (our own command)
-    for name in (USER, FALLBACK_USER):
+    for name in (USER, "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise StackError(
@@ -97,8 +88,6 @@ def _find_or_create_user() -> pwd.struct_passwd:
 def _permitted_capabilities() -> set[int]:
     if not sys.platform.startswith("linux"):
         return set()
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapPrm:"):
-            mask = int(line.split()[1], 16)
-            return {number for number in range(64) if mask >> number & 1}
-    return set()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    mask = int(status.get("CapPrm", "0"), 16)
+    return {number for number in range(64) if mask >> number & 1}

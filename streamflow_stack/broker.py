@@ -10,8 +10,8 @@ import subprocess
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from confluent_kafka import KafkaException
@@ -20,11 +20,9 @@ from confluent_kafka.admin import AdminClient
 from streamflow.errors import StackError
 from streamflow_stack import jars, offsets_topic
 from streamflow_stack.embedded import java
-from streamflow_stack.part import READY, Health, StackReport
+from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
 from streamflow_stack.process import Launch
 
-LOOPBACK = "127.0.0.1"
-PROBE_SECONDS = 2.0
 FORMAT_SECONDS = 60.0
 
 JVM_OPTIONS = (
@@ -43,72 +41,36 @@ JVM_OPTIONS = (
 
 @dataclass(frozen=True)
 class Node:
-    """One Kafka node: broker and controller.
-
-    Attributes:
-        number: its ``node.id``, from 1.
-        port: where clients connect.
-        controller_port: where the nodes agree among themselves.
-        directory: what it keeps.
-    """
-
-    number: int
-    port: int
-    controller_port: int
+    number: int  # its ``node.id``, from 1
+    port: int  # for clients
+    controller_port: int  # for the other nodes
     directory: Path
 
     @property
     def data(self) -> Path:
-        """Its log directory."""
         return self.directory / "data"
 
     @property
     def properties(self) -> Path:
-        """Its configuration file."""
         return self.directory / "server.properties"
 
 
 @dataclass
 class Broker:
-    """A Kafka node that this process can prepare, start and probe.
-
-    Attributes:
-        node: the node itself.
-        log: Kafka's own log; what the JVM prints goes beside it.
-        nodes: every node of the cluster; only this one by default.
-        cluster_id: shared by all nodes; without it the node makes one when it is formatted.
-    """
-
     node: Node
-    log: Path
-    nodes: Sequence[Node] = ()
-    cluster_id: str | None = None
-    _admin: AdminClient | None = field(default=None, init=False, repr=False)
+    log: Path  # Kafka's own; what the JVM prints goes beside it
+    nodes: Sequence[Node] = ()  # all of the cluster; only this one by default
+    cluster_id: str | None = None  # of all nodes; if None, the node makes one when it is formatted
     _groups_kept_small: bool = field(default=False, init=False, repr=False)
-    _guard: Lock = field(default_factory=Lock, init=False, repr=False)
-
-    @property
-    def bootstrap(self) -> str:
-        """What clients connect to."""
-        nodes = self.nodes or (self.node,)
-        return ",".join(f"{LOOPBACK}:{node.port}" for node in nodes)
 
     @property
     def address(self) -> str:
-        """Where this node itself is."""
         return f"{LOOPBACK}:{self.node.port}"
 
     def prepare(self, report: StackReport) -> None:
-        """Fetches the jars and formats the storage; does nothing when both were done before.
-
-        Raises:
-            StackError: the jars cannot be had, or Kafka refuses the folder.
-        """
-
-        def progress(done: int, total: int) -> None:
-            report.progress("Apache Kafka", done, total)
-
-        class_path = jars.class_path(progress)
+        """Downloads the jars and formats the storage, unless both were done before. Raises StackError
+        if the jars cannot be downloaded, or Kafka refuses the folder."""
+        class_path = jars.class_path(partial(report.progress, "Apache Kafka"))
         node = self.node
         temporary = node.directory / "tmp"
         # A killed JVM leaves its unpacked native libraries behind.
@@ -119,14 +81,13 @@ class Broker:
         marker = node.directory / "formatted"
         if not marker.exists():
             report.say("formatting the broker's storage")
-            # Whatever is there is of an attempt that did not finish.
+            # Left by an attempt that did not finish.
             shutil.rmtree(node.data, ignore_errors=True)
             cluster_id = self.cluster_id or new_cluster_id()
             self._format(class_path, cluster_id)
             marker.write_text(cluster_id + "\n")
 
     def launch(self) -> Launch:
-        """How to start the node, once prepared."""
         class_path = jars.cached_class_path()
         if class_path is None:
             raise StackError(f"Kafka's jars are gone from {jars.cache_directory()}: start again")
@@ -137,18 +98,19 @@ class Broker:
             directory=self.node.directory,
         )
 
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return AdminClient(
+            {
+                "bootstrap.servers": self.address,
+                "reconnect.backoff.max.ms": 250,
+                "socket.timeout.ms": PROBE_SECONDS * 1000,
+                "log_level": 0,
+            }
+        )
+
     def probe(self) -> Health:
-        """Asks for the cluster's metadata: is this node registered, and is there a controller?"""
-        with self._guard:
-            if self._admin is None:
-                self._admin = AdminClient(
-                    {
-                        "bootstrap.servers": self.address,
-                        "reconnect.backoff.max.ms": 250,
-                        "socket.timeout.ms": int(PROBE_SECONDS * 1000),
-                        "log_level": 0,
-                    }
-                )
+        """Whether this node is registered in a cluster that has a controller."""
         health = probe_cluster(self._admin, self.node.number)
         if health.ready and not self._groups_kept_small and len(self.nodes) <= 1:
             try:
@@ -162,12 +124,8 @@ class Broker:
 
     def _format(self, class_path: str, cluster_id: str) -> None:
         command = (
-            *self._java(class_path),
-            "kafka.tools.StorageTool",
-            "format",
-            f"--cluster-id={cluster_id}",
-            "--config",
-            str(self.node.properties),
+            *(*self._java(class_path), "kafka.tools.StorageTool", "format"),
+            *(f"--cluster-id={cluster_id}", "--config", str(self.node.properties)),
         )
         done = subprocess.run(  # noqa: S603 (our own command)
             command, capture_output=True, text=True, check=False, timeout=FORMAT_SECONDS
@@ -184,8 +142,7 @@ class Broker:
             f"-Djava.io.tmpdir={folder / 'tmp'}",
             f"-Dlog4j2.configurationFile={folder / 'log4j2.xml'}",
             f"-Dstreamflow.log={self.log}",
-            "-cp",
-            class_path,
+            *("-cp", class_path),
         )
 
     def _configuration(self) -> str:

@@ -4,14 +4,12 @@ Its folder holds ``data`` (the cluster), ``credentials.json`` (mode 0600) and no
 it runs as a user without rights, see ``streamflow_stack.account``.
 """
 
-import contextlib
 import json
 import os
 import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -21,14 +19,13 @@ import psycopg
 from psycopg import sql
 
 from streamflow.errors import ConfigurationError, StackError, Unavailable
-from streamflow.postgres.connections import Connection, open_connection
+from streamflow.postgres.connections import open_connection
 from streamflow_stack.account import Account, database_account
 from streamflow_stack.embedded import postgres
-from streamflow_stack.part import READY, Health, StackReport
+from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
 from streamflow_stack.process import Launch, last_reason, wrap
+from streamflow_stack.state import write_atomically
 
-LOOPBACK = "127.0.0.1"
-PROBE_SECONDS = 2
 INITIALISE_SECONDS = 120.0
 
 MAJOR_VERSION = "18"
@@ -39,37 +36,26 @@ DATABASE = "streamflow"
 
 @dataclass(frozen=True)
 class Database:
-    """A PostgreSQL server that this process can prepare, start and probe.
-
-    Attributes:
-        directory: what it keeps.
-        log: what it prints.
-    """
-
     directory: Path
     port: int
     log: Path
 
     @property
     def data(self) -> Path:
-        """The cluster's data directory."""
         return self.directory / "data"
 
     def prepare(self, report: StackReport) -> None:
-        """Creates cluster, role and database; does nothing when that was done before.
-
-        Raises:
-            StackError: the cluster cannot be created, or is of another version.
-        """
+        """Creates cluster, role and database, unless they exist. Raises StackError if that fails, or
+        if the cluster is of another version."""
         self.directory.mkdir(parents=True, exist_ok=True)
         version_file = self.data / "PG_VERSION"
         if version_file.exists():
-            found, ours = version_file.read_text().strip(), MAJOR_VERSION
-            if found != ours:
+            version = version_file.read_text().strip()
+            if version != MAJOR_VERSION:
                 raise StackError(
-                    f"the database in {self.directory} is of PostgreSQL {found}, this release runs "
-                    f"{ours}: export it with the release that made it, or start again with "
-                    "`streamflow down --purge`"
+                    f"the database in {self.directory} is of PostgreSQL {version}, this release "
+                    f"runs {MAJOR_VERSION}: export it with the release that made it, or start "
+                    "again with `streamflow down --purge`"
                 )
             self._drop_foreign_pid_file()
         else:
@@ -77,15 +63,10 @@ class Database:
             self._initialise()
 
     def launch(self) -> Launch:
-        """How to start the server, once prepared."""
-        settings = [f"{name}={value}" for name, value in _SETTINGS.items()]
-        options = [part for setting in settings for part in ("-c", setting)]
+        options = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        program = str(postgres("postgres"))
         return Launch(
-            command=(
-                str(postgres("postgres")),
-                *("-D", str(self.data), "-p", str(self.port)),
-                *options,
-            ),
+            command=(program, "-D", str(self.data), "-p", str(self.port), *options),
             log=self.log,
             directory=self.directory,
             account=self._account(),
@@ -94,7 +75,6 @@ class Database:
         )
 
     def probe(self) -> Health:
-        """Logs in as StreamFlow's role and asks for a row."""
         try:
             url = self.url()
         except StackError as error:
@@ -102,11 +82,8 @@ class Database:
         return probe_url(url)
 
     def url(self, database: str = DATABASE, role: str = ROLE) -> str:
-        """A connection URL, with the password: never log it.
-
-        Raises:
-            StackError: the database has not been created, or its credentials are gone.
-        """
+        """A connection URL, with the password: never log it. Raises StackError if the database has not
+        been created, or its credentials are gone."""
         path = self.directory / "credentials.json"
         try:
             password = json.loads(path.read_text())[role]
@@ -115,57 +92,36 @@ class Database:
         return f"postgresql://{role}:{quote(password)}@{LOOPBACK}:{self.port}/{database}"
 
     def ensure_database(self, name: str, template: str | None = None) -> str:
-        """Creates a database owned by StreamFlow's role unless it exists, on the running server.
-
-        Returns:
-            Its URL, with the password.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
+        """Creates a database owned by StreamFlow's role unless it exists; returns its URL, with the
+        password. Raises Unavailable if the server does not answer."""
         statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(
             sql.Identifier(name), sql.Identifier(ROLE)
         )
         if template:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        with self._administration() as connection:
-            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
-            if found.rowcount == 0:
-                connection.execute(statement)
-        return self.url(name)
-
-    def drop_database(self, name: str) -> None:
-        """Removes a database and ends the sessions in it, on the running server.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
-        with self._administration() as connection:
-            statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-            connection.execute(statement.format(sql.Identifier(name)))
-
-    @contextlib.contextmanager
-    def _administration(self) -> Iterator[Connection]:
+        administrator = self.url("postgres", SUPERUSER)
         try:
-            url = self.url("postgres", SUPERUSER)
-            with open_connection(url, 10, "administration") as connection:
-                yield connection
+            with open_connection(administrator, 10, "administration") as connection:
+                exists = "SELECT FROM pg_database WHERE datname = %s"
+                if connection.execute(exists, (name,)).rowcount == 0:
+                    connection.execute(statement)
         except psycopg.OperationalError as error:
             raise Unavailable(f"the embedded database does not answer: {error}") from error
+        return self.url(name)
 
     def _account(self) -> Account | None:
         return database_account(self.data, postgres("postgres"))
 
     def _initialise(self) -> None:
-        """Creates the cluster beside its place and moves it there, so that it is whole or not."""
+        """Creates the cluster beside its place and moves it there: no reader sees half of it."""
         account = self._account()
         working = self.directory / "data.new"
         shutil.rmtree(working, ignore_errors=True)
         working.mkdir(mode=0o700)
         passwords = {name: secrets.token_urlsafe(24) for name in (SUPERUSER, ROLE)}
-        _write_private(self.directory / "credentials.json", json.dumps(passwords))
-        password_file = self.directory / "password.new"
-        _write_private(password_file, passwords[SUPERUSER])
+        write_atomically(self.directory / "credentials.json", json.dumps(passwords), mode=0o600)
+        password_file = self.directory / "password"
+        write_atomically(password_file, passwords[SUPERUSER], mode=0o600)
         if account:
             for path in (working, password_file):
                 os.chown(path, account.uid, account.gid)
@@ -200,8 +156,7 @@ class Database:
             cwd=self.directory,
             timeout=INITIALISE_SECONDS,
         )
-        failed = done.returncode != 0 or "ERROR:" in done.stderr
-        if failed:
+        if done.returncode != 0 or "ERROR:" in done.stderr:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             # What initdb prints holds no password; what single-user mode prints could.
             self.log.write_text(done.stderr if not commands else "single-user mode failed\n")
@@ -225,7 +180,6 @@ class Database:
 
 
 def probe_url(url: str) -> Health:
-    """Logs in to a database and asks for a row."""
     try:
         with open_connection(url, PROBE_SECONDS, "probe") as connection:
             connection.execute("SELECT 1")
@@ -235,13 +189,6 @@ def probe_url(url: str) -> Health:
         detail = next(iter(str(error).strip().splitlines()), "no answer")
         return Health(answered=error.sqlstate is not None, ready=False, detail=detail)
     return READY
-
-
-def _write_private(path: Path, content: str) -> None:
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
 
 
 _SETTINGS = {

@@ -23,15 +23,8 @@ NOT_READY_LINE = "streamflow: not ready: "
 
 
 def up_detached(settings: Settings, arguments: list[str], echo: Callable[[str], None]) -> None:
-    """Starts `up` in the background and waits until all is ready.
-
-    Args:
-        arguments: for ``streamflow up``.
-        echo: takes each line that the background process writes.
-
-    Raises:
-        StackError: it did not come up; says why.
-    """
+    """Starts ``streamflow up`` in the background, echoes what it writes and waits until all is ready.
+    Raises StackError, with the reason, if it does not come up."""
     state = state_of(settings)
     state.create()
     if state.supervisor_pid() is not None:
@@ -71,7 +64,7 @@ def up_detached(settings: Settings, arguments: list[str], echo: Callable[[str], 
 
 
 def readiness_line(missing: Sequence[Member]) -> str:
-    """The line by which `up --detach` learns how the start went."""
+    """What `up` prints for `up --detach`, once everything has been started."""
     if not missing:
         return READY_LINE
     reasons = "; ".join(f"{m.part.name} is {m.state} ({m.detail or 'no answer'})" for m in missing)
@@ -82,7 +75,7 @@ def readiness_line(missing: Sequence[Member]) -> str:
 
 
 def _follow(path: Path) -> Iterator[str | None]:
-    """The lines of a growing file; None each time there is no more for now."""
+    """The lines of a growing file; None whenever there are no more for now."""
     rest = ""
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:

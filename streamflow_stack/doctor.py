@@ -1,4 +1,4 @@
-"""Looks at everything that the stack needs and says what to do about what is not well."""
+"""Checks everything that the stack needs and says what to do about what is not well."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ from streamflow_stack.embedded import (
     needed,
     postgres,
 )
+from streamflow_stack.part import PROBE_SECONDS
 from streamflow_stack.parts import plan
-from streamflow_stack.preflight import MINIMUM_FREE_BYTES, is_free, owner
-from streamflow_stack.probes import PROBE_SECONDS
+from streamflow_stack.preflight import MINIMUM_FREE_BYTES, described, is_free, owner
 from streamflow_stack.state import StateDirectory, state_of
 from streamflow_stack.status import read_status
 
@@ -53,8 +54,6 @@ LIBRARIES = (
 
 
 class Mark(StrEnum):
-    """How a finding is to be taken."""
-
     WELL = "ok"
     NOTE = "note"
     BAD = "bad"
@@ -62,26 +61,21 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, how it is, and what to do."""
-
     subject: str
     mark: Mark
     text: str
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Looks at one thing after the other."""
     state = state_of(settings)
     status = read_status(settings)
-    yield _python()
+    yield Finding("python", Mark.WELL, f"{platform.python_version()} at {sys.executable}")
     yield _embedded(settings, JAVA_PACKAGE, "java", java, "-version")
-    yield _embedded(
-        settings, POSTGRES_PACKAGE, "postgres", lambda: postgres("postgres"), "--version"
-    )
+    server = partial(postgres, "postgres")
+    yield _embedded(settings, POSTGRES_PACKAGE, "postgres", server, "--version")
     if is_installed(JAVA_PACKAGE):
         yield _jars()
-    yield _disk(state)
-    yield _state_directory(state)
+    yield from _state_directory(state)
     yield _stack(status)
     yield from _ports(settings, state, status)
     running = status["supervisor"] is not None
@@ -89,16 +83,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _database(settings, running=running)
     if running or settings.kafka_bootstrap_servers:
         yield _broker_clock(settings)
-    found = ", ".join(map(_with_version, LIBRARIES))
+    versions = ", ".join(map(_with_version, ("streamflow", *LIBRARIES)))
     rdkafka = confluent_kafka.libversion()[0]
-    yield Finding(
-        "versions", Mark.WELL, f"streamflow {version('streamflow')}, librdkafka {rdkafka}, {found}"
-    )
-
-
-def _python() -> Finding:
-    text = f"{platform.python_version()} at {sys.executable}"
-    return Finding("python", Mark.WELL, text)
+    yield Finding("versions", Mark.WELL, f"{versions}, librdkafka {rdkafka}")
 
 
 def _with_version(library: str) -> str:
@@ -116,16 +103,11 @@ def _embedded(
         return Finding(subject, Mark.NOTE, f"{package} is not installed, and not needed here")
     try:
         path = find()
-    except StackError as error:
-        return Finding(subject, Mark.BAD, str(error))
-    return _program(subject, str(path), *arguments)
-
-
-def _program(subject: str, path: str, *arguments: str) -> Finding:
-    try:
         done = subprocess.run(  # noqa: S603 (our own command)
             (path, *arguments), capture_output=True, text=True, check=True, timeout=20
         )
+    except StackError as error:
+        return Finding(subject, Mark.BAD, str(error))
     except (OSError, subprocess.SubprocessError) as error:
         return Finding(subject, Mark.BAD, f"{path} does not run ({error}): run `make setup`")
     return Finding(subject, Mark.WELL, (done.stdout + done.stderr).splitlines()[0])
@@ -136,30 +118,23 @@ def _jars() -> Finding:
     if jars.cached_class_path() is not None:
         return Finding("jars", Mark.WELL, f"Apache Kafka {jars.KAFKA_VERSION} is in {where}")
     size = sum(jar.size for jar in jars.locked_jars()) / 1e6
-    return Finding(
-        "jars",
-        Mark.NOTE,
-        f"Apache Kafka {jars.KAFKA_VERSION} ({size:.0f} MB) is not in {where} yet: `streamflow "
-        "up` downloads it once",
-    )
+    text = f"Apache Kafka {jars.KAFKA_VERSION} ({size:.0f} MB) is not in {where} yet"
+    return Finding("jars", Mark.NOTE, f"{text}: `streamflow up` downloads it once")
 
 
-def _disk(state: StateDirectory) -> Finding:
-    folder = next(each for each in (state.directory, *state.directory.parents) if each.exists())
+def _state_directory(state: StateDirectory) -> Iterator[Finding]:
+    folder = next(path for path in (state.directory, *state.directory.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     text = f"{free / 1e9:.1f} GB free for {state.directory}"
     if free < MINIMUM_FREE_BYTES:
-        return Finding("disk", Mark.BAD, f"{text}: make room, or set STREAMFLOW_STATE_DIR")
-    return Finding("disk", Mark.WELL, text)
-
-
-def _state_directory(state: StateDirectory) -> Finding:
-    folder = next(each for each in (state.directory, *state.directory.parents) if each.exists())
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return Finding(
-            "state", Mark.BAD, f"{folder} cannot be written: set STREAMFLOW_STATE_DIR to yours"
-        )
-    return Finding("state", Mark.WELL, str(state.directory))
+        yield Finding("disk", Mark.BAD, f"{text}: make room, or set STREAMFLOW_STATE_DIR")
+    else:
+        yield Finding("disk", Mark.WELL, text)
+    if os.access(folder, os.W_OK | os.X_OK):
+        yield Finding("state", Mark.WELL, str(state.directory))
+    else:
+        text = f"{folder} cannot be written: set STREAMFLOW_STATE_DIR to a folder of yours"
+        yield Finding("state", Mark.BAD, text)
 
 
 def _stack(status: dict[str, Any]) -> Finding:
@@ -187,13 +162,9 @@ def _ports(settings: Settings, state: StateDirectory, status: dict[str, Any]) ->
             if holder is not None and holder[1] in ours:
                 yield Finding(subject, Mark.WELL, f"ours, {part.name}")
             else:
-                name = f"{holder[0]} (pid {holder[1]})" if holder else "another process"
-                yield Finding(
-                    subject,
-                    Mark.BAD,
-                    f"needed for {part.name}, taken by {name}: end that, or set "
-                    "STREAMFLOW_PORT_OFFSET",
-                )
+                text = f"needed for {part.name}, taken by {described(holder)}"
+                advice = "end that, or set STREAMFLOW_PORT_OFFSET"
+                yield Finding(subject, Mark.BAD, f"{text}: {advice}")
 
 
 def _kafka(settings: Settings, state: StateDirectory, *, running: bool) -> Finding:
@@ -202,12 +173,9 @@ def _kafka(settings: Settings, state: StateDirectory, *, running: bool) -> Findi
     health = next(part for part in plan(settings, state, {}) if part.name == "kafka").probe()
     if health.ready:
         return Finding("kafka", Mark.WELL, f"answers at {settings.bootstrap}")
-    return Finding(
-        "kafka",
-        Mark.BAD,
-        f"{settings.bootstrap} does not answer ({health.detail}): see its log, or check "
-        "KAFKA_BOOTSTRAP_SERVERS",
-    )
+    text = f"{settings.bootstrap} does not answer ({health.detail})"
+    advice = "see its log, or check KAFKA_BOOTSTRAP_SERVERS"
+    return Finding("kafka", Mark.BAD, f"{text}: {advice}")
 
 
 def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
@@ -215,7 +183,7 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
         yield Finding("postgres", Mark.NOTE, "is not running: `streamflow up` starts it")
         return
     try:
-        with session(settings, "doctor", statement_timeout=int(PROBE_SECONDS)) as connection:
+        with session(settings, "doctor", statement_timeout=PROBE_SECONDS) as connection:
             before = datetime.now(UTC)
             row = connection.execute(
                 "SELECT current_setting('server_version'), clock_timestamp()"
@@ -235,7 +203,7 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
 
 
 def _broker_clock(settings: Settings) -> Finding:
-    """A broker's time is known only from the records it appends: it must not be ahead of ours."""
+    """A broker's time is only known from what it appends: it must not be ahead of ours."""
     subject = "broker's clock"
     try:
         newest = _newest_append_time(settings)
@@ -246,11 +214,10 @@ def _broker_clock(settings: Settings) -> Finding:
     ahead = (newest - datetime.now(UTC)).total_seconds()
     if ahead > CLOCK_LIMIT_SECONDS:
         return _clock(subject, ahead)
-    return Finding(subject, Mark.WELL, f"not ahead of ours; it appended last {-ahead:.1f} s ago")
+    return Finding(subject, Mark.WELL, f"not ahead of ours; last append {-ahead:.1f} s ago")
 
 
 def _newest_append_time(settings: Settings) -> datetime | None:
-    """When the broker last appended a record to a stream, by its own clock."""
     topics = [stream.topic for stream in load_streams(settings)]
     client = admin(settings)
     ends = bounds(client, partitions_of(client, topics))
@@ -258,7 +225,7 @@ def _newest_append_time(settings: Settings) -> datetime | None:
         stamps = [
             record.timestamp()
             for partition, (first, end) in ends.items()
-            # What a transaction wrote ends with its marker, which is no record.
+            # A transaction's marker is no record.
             for record in scanner.records(partition, max(first, end - LOOK_BACK), end)
         ]
     times = [milliseconds for kind, milliseconds in stamps if kind == TIMESTAMP_LOG_APPEND_TIME]

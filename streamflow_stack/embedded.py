@@ -1,4 +1,4 @@
-"""What the embedded broker and database are made of. An installation may lack it: the image does."""
+"""The packages with Java and PostgreSQL. An installation may lack them: the image does."""
 
 from collections.abc import Collection
 from importlib import import_module
@@ -16,21 +16,13 @@ _THINGS = {JAVA_PACKAGE: "broker", POSTGRES_PACKAGE: "database"}
 
 
 def java() -> Path:
-    """The program of the Java that comes as a wheel.
-
-    Raises:
-        StackError: the wheel is not installed.
-    """
+    """The program of the Java that comes as a wheel; StackError if that is not installed."""
     check_packages([JAVA_PACKAGE])
     return Path(import_module(JAVA_PACKAGE).JAVA)
 
 
 def postgres(program: str) -> Path:
-    """A program of the PostgreSQL that comes as a wheel.
-
-    Raises:
-        StackError: the wheel is not installed.
-    """
+    """A program of the PostgreSQL that comes as a wheel; StackError if that is not installed."""
     check_packages([POSTGRES_PACKAGE])
     return Path(_origin(POSTGRES_PACKAGE) or "").parent / "pginstall18" / "bin" / program
 
@@ -45,28 +37,19 @@ def needed(settings: Settings, without: Collection[str] = ()) -> tuple[str, ...]
 
 
 def is_installed(package: str) -> bool:
-    """Whether one of the two packages is there."""
     return _origin(package) is not None
 
 
 def check_packages(packages: Collection[str]) -> None:
-    """Lets pass what is installed.
-
-    Raises:
-        StackError: one is not; says what to do.
-    """
+    """Raises StackError with advice if one of the packages is not installed."""
     missing = [package for package in packages if not is_installed(package)]
     if missing:
-        raise StackError(_advice(missing))
-
-
-def _advice(packages: Collection[str]) -> str:
-    things = " and ".join(_THINGS[each] for each in packages)
-    variables = " and ".join(_VARIABLES[each] for each in packages)
-    return (
-        f"{' and '.join(packages)} not installed, of which the embedded {things} would be made: set "
-        f"{variables} (in the container image, always), or run `make setup`"
-    )
+        things = " and ".join(_THINGS[package] for package in missing)
+        variables = " and ".join(_VARIABLES[package] for package in missing)
+        raise StackError(
+            f"{' and '.join(missing)} not installed, needed for the embedded {things}: set "
+            f"{variables} (in the container image, always), or run `make setup`"
+        )
 
 
 def _origin(package: str) -> str | None:

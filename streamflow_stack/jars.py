@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from streamflow.errors import StackError
+from streamflow.errors import StackError, cause_of
 
 if TYPE_CHECKING:
     from jgo.maven import MavenContext
 
 KAFKA_VERSION = "4.3.1"
 KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
-# Kafka logs through slf4j 1.7, and its own metadata leaves the bridge to log4j to the reader.
+# Kafka logs through slf4j 1.7, and its metadata does not name the bridge to log4j.
 LOG_BRIDGE = "org.apache.logging.log4j:log4j-slf4j-impl"
 
 LOCK_FILE = Path(__file__).with_name("kafka-jars.json")
@@ -62,41 +62,28 @@ def cache_directory() -> Path:
 
 
 def locked_jars() -> tuple[Jar, ...]:
-    """The jars that this release runs."""
-    return tuple(Jar(**each) for each in json.loads(LOCK_FILE.read_text()))
+    return tuple(Jar(**jar) for jar in json.loads(LOCK_FILE.read_text()))
 
 
 def cached_class_path() -> str | None:
     """The class path, when every jar is in the cache; asks neither network nor registry."""
-    folder = _jar_folder()
     jars = locked_jars()
-    for jar in jars:
-        try:
-            # Only whole, verified files are ever moved to their final names.
-            if (folder / jar.file_name).stat().st_size != jar.size:
-                return None
-        except OSError:
-            return None
-    return os.pathsep.join(str(folder / jar.file_name) for jar in jars)
+    if not all(map(_is_cached, jars)):
+        return None
+    return os.pathsep.join(str(_jar_folder() / jar.file_name) for jar in jars)
 
 
 def class_path(progress: Progress) -> str:
-    """The class path of Kafka, after downloading what the cache lacks.
-
-    Raises:
-        StackError: the cache cannot be written, or the registry cannot be reached.
-    """
-    found = cached_class_path()
-    if found is not None:
-        return found
+    """The class path of Kafka, after downloading what the cache lacks. Raises StackError if the cache
+    cannot be written, or the registry cannot be reached."""
+    if cached := cached_class_path():
+        return cached
     with _exclusive(_jar_folder()):
-        missing = [jar for jar in locked_jars() if not _is_cached(jar)]
-        _download(missing, progress)
+        _download([jar for jar in locked_jars() if not _is_cached(jar)], progress)
         shutil.rmtree(_jar_folder() / "incoming", ignore_errors=True)
-    found = cached_class_path()
-    if found is None:
-        raise StackError(f"the cache {cache_directory()} lost files while it was filled: try again")
-    return found
+    if cached := cached_class_path():
+        return cached
+    raise StackError(f"the cache {cache_directory()} lost files while it was filled: try again")
 
 
 def _jar_folder() -> Path:
@@ -104,13 +91,15 @@ def _jar_folder() -> Path:
 
 
 def _is_cached(jar: Jar) -> bool:
-    path = _jar_folder() / jar.file_name
-    return path.exists() and path.stat().st_size == jar.size
+    try:
+        # Only whole, verified files are ever moved to their final names.
+        return (_jar_folder() / jar.file_name).stat().st_size == jar.size
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
-    """Lets one process at a time fill the cache."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
@@ -123,7 +112,6 @@ def _exclusive(folder: Path) -> Iterator[None]:
 
 
 def _download(jars: list[Jar], progress: Progress) -> None:
-    """Downloads the jars, verifies each, and moves it to its final name."""
     from requests import RequestException  # noqa: PLC0415 (slow import, first start only)
 
     total = sum(jar.size for jar in jars)
@@ -143,7 +131,7 @@ def _download(jars: list[Jar], progress: Progress) -> None:
                 future.result()
         except (RequestException, RuntimeError) as error:
             raise StackError(
-                f"Kafka's jars cannot be downloaded ({_cause(error)}): check the network or the "
+                f"Kafka's jars cannot be downloaded ({cause_of(error)}): check the network or the "
                 f"proxy, set {MIRROR_VARIABLE} to a Maven mirror, or copy a filled cache to "
                 f"{cache_directory()}"
             ) from error
@@ -152,7 +140,7 @@ def _download(jars: list[Jar], progress: Progress) -> None:
 
 
 def _fetch(jar: Jar, advance: Callable[[int], None]) -> None:
-    """One jar, tried a few times.
+    """Downloads one jar, verifies it and moves it to its final name.
 
     Raises:
         requests.RequestException: the registry cannot be reached.
@@ -175,15 +163,13 @@ def _fetch(jar: Jar, advance: Callable[[int], None]) -> None:
     )
     for attempt in attempts:
         with attempt:
-            folder = _jar_folder() / "incoming"
-            context = _maven(folder, advance)
+            context = _maven(_jar_folder() / "incoming", advance)
             wanted = context.project(group, artifact).at_version(version).artifact()
             # A piece that an interrupted run left would be taken for the whole.
             if wanted.cached_path:
                 wanted.cached_path.unlink(missing_ok=True)
             path = Path(wanted.resolve())
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-            if found != jar.sha256:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != jar.sha256:
                 path.unlink()
                 raise RuntimeError(f"{jar.file_name} is not the file that this release expects")
             path.replace(_jar_folder() / jar.file_name)
@@ -204,31 +190,18 @@ def _maven(folder: Path, advance: Callable[[int], None] | None = None) -> "Maven
     )
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason in a few words; requests wraps several layers around it."""
-    reason: object = error
-    while True:
-        inner = getattr(reason, "reason", None) or next(
-            (each for each in getattr(reason, "args", ()) if isinstance(each, BaseException)), None
-        )
-        if inner is None or isinstance(inner, str):
-            return f"{type(reason).__name__}: {str(reason).rsplit('>: ', 1)[-1]}"[:200]
-        reason = inner
-
-
 def _write_lock() -> None:
-    """Resolves the coordinates with Maven's metadata and writes the lock."""
     context = _maven(_jar_folder() / "resolve")
     # The bridge's own metadata would override Kafka's versions, so only its file is taken.
-    roots, found = context.resolver.resolve([context.create_dependency(KAFKA)])
-    used = [each for each in (*roots, *found) if each.scope in {None, "compile", "runtime"}]
-    log4j = next(each.version for each in used if each.artifactId == "log4j-core")
+    roots, others = context.resolver.resolve([context.create_dependency(KAFKA)])
+    used = [one for one in (*roots, *others) if one.scope in {None, "compile", "runtime"}]
+    log4j = next(one.version for one in used if one.artifactId == "log4j-core")
     used.append(context.create_dependency(f"{LOG_BRIDGE}:{log4j}"))
     jars = []
-    for each in used:
-        content = Path(each.artifact.resolve()).read_bytes()
+    for dependency in used:
+        content = Path(dependency.artifact.resolve()).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        coordinates = f"{each.groupId}:{each.artifactId}:{each.version}"
+        coordinates = f"{dependency.groupId}:{dependency.artifactId}:{dependency.version}"
         jars.append(asdict(Jar(coordinates, digest, len(content))))
     LOCK_FILE.write_text(json.dumps(jars, indent=1) + "\n")
 

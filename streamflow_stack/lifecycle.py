@@ -8,17 +8,15 @@ import psutil
 from pydantic import SecretStr
 
 from streamflow.errors import StackError
-from streamflow.settings import Settings
-from streamflow_stack.broker import LOOPBACK
-from streamflow_stack.cluster import nodes_of
+from streamflow.settings import BROKERS, Settings
 from streamflow_stack.embedded import check_packages, needed
 from streamflow_stack.orchestration import dagster_url
-from streamflow_stack.part import Part, StackReport, Stage
+from streamflow_stack.part import LOOPBACK, Part, StackReport, Stage
 from streamflow_stack.parts import DAGSTER, database_of, plan
 from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow_stack.process import end_leftovers
 from streamflow_stack.signals import StopSignals
-from streamflow_stack.state import StateDirectory, StateLock, state_of
+from streamflow_stack.state import StateDirectory, state_lock, state_of
 from streamflow_stack.supervisor import Member, Supervisor
 
 SERVICES_SECONDS = 120.0
@@ -28,95 +26,73 @@ DOWN_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack that has come up.
-
-    Attributes:
-        settings: as given, with the addresses of the embedded broker and database filled in.
-        missing: the workers that are not up yet.
-    """
-
-    settings: Settings
+    settings: Settings  # with the addresses of the embedded broker and database
     state: StateDirectory
     members: list[Member]
-    missing: list[Member]
+    missing: list[Member]  # not up yet
 
 
 @dataclass(frozen=True)
 class UpRequest:
-    """What `up` is to do.
-
-    Attributes:
-        without: parts to leave out.
-        arrange: puts topics and schema in place.
-        when_up: called once everything has been started.
-    """
-
-    without: Collection[str]
-    arrange: Callable[[Settings], None]
-    when_up: Callable[[Stack], None]
+    without: Collection[str]  # parts to leave out
+    arrange: Callable[[Settings], None]  # puts topics and schema in place
+    when_up: Callable[[Stack], None]  # called once everything has been started
 
 
 def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) -> None:
     """Runs a stack until a stop signal comes.
 
     Args:
-        load: reads the settings; called again once no old stack's coordinates can disturb.
+        load: reads the settings; called again without the coordinates that a crashed run left.
 
     Raises:
-        StackError: something is in the way; nothing is left running.
+        StackError: the stack cannot start; nothing is left running.
         KeyboardInterrupt: a stop signal came before everything was up.
     """
     state = state_of(load())
-    try:
-        with _held(state, report) as signals:
-            # A crashed run's coordinates would pass for a broker and database of yours.
-            state.coordinates.unlink(missing_ok=True)
-            _run(load(), state, request, report, signals)
-    except OSError as error:
-        raise explain_os_error(error, state.directory) from error
+    with _held(state, report) as signals:
+        # A crashed run's coordinates would pass for a broker and database of yours.
+        state.coordinates.unlink(missing_ok=True)
+        _run(load(), state, request, report, signals)
 
 
 def run_parts(
     settings: Settings, state: StateDirectory, parts: Sequence[Part], report: StackReport
 ) -> None:
-    """Runs parts that need nothing else until a stop signal comes, without what `up` puts around them.
+    """Runs parts of the last stage, and nothing else, until a stop signal comes.
 
     Args:
-        settings: where they listen.
         state: of these parts alone, beside that of a whole stack.
-        parts: of the last stage.
-        report: takes what happens.
 
     Raises:
-        StackError: one does not start, or the same run already.
+        StackError: one does not start, or the same parts are running already.
     """
-    try:
-        with contextlib.suppress(KeyboardInterrupt), _held(state, report) as signals:
-            _check_ports(settings, parts)
-            supervisor = Supervisor(state, parts, report, signals)
-            try:
-                supervisor.start(Stage.WORKERS)
-                supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=True)
-                supervisor.watch()
-            finally:
-                supervisor.stop()
-    except OSError as error:
-        raise explain_os_error(error, state.directory) from error
+    with contextlib.suppress(KeyboardInterrupt), _held(state, report) as signals:
+        _check_ports(settings, parts)
+        supervisor = Supervisor(state, parts, report, signals)
+        try:
+            supervisor.start(Stage.WORKERS)
+            supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=True)
+            supervisor.watch()
+        finally:
+            supervisor.stop()
 
 
 @contextlib.contextmanager
 def _held(state: StateDirectory, report: StackReport) -> Iterator[StopSignals]:
     """Inside, the state directory is ours, and nothing of a crashed run is left."""
     state.create()
-    lock = StateLock(state)
     try:
-        with StopSignals() as signals:
-            for line in end_leftovers(state.run):
-                report.say(line)
-            yield signals
-    finally:
-        state.snapshot.unlink(missing_ok=True)
-        lock.release()
+        with state_lock(state):
+            try:
+                with StopSignals() as signals:
+                    for line in end_leftovers(state.run):
+                        report.say(line)
+                    yield signals
+            finally:
+                state.snapshot.unlink(missing_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, state.directory) from error
 
 
 def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
@@ -166,13 +142,13 @@ def _run(
 def _with_coordinates(
     settings: Settings, state: StateDirectory, without: Collection[str]
 ) -> Settings:
-    found: dict[str, object] = {}
+    addresses: dict[str, object] = {}
     if settings.kafka_bootstrap_servers is None and "kafka" not in without:
-        nodes = nodes_of(settings, state.directory)
-        found["kafka_bootstrap_servers"] = ",".join(f"{LOOPBACK}:{node.port}" for node in nodes)
+        ports = map(settings.port, BROKERS[: settings.brokers])
+        addresses["kafka_bootstrap_servers"] = ",".join(f"{LOOPBACK}:{port}" for port in ports)
     if settings.database_url is None and "postgres" not in without:
-        found["database_url"] = SecretStr(database_of(settings, state).url())
-    return settings.model_copy(update=found)
+        addresses["database_url"] = SecretStr(database_of(settings, state).url())
+    return settings.model_copy(update=addresses)
 
 
 def _announce(
@@ -193,20 +169,14 @@ def _announce(
 
 
 def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
-    """Ends the stack of this folder, and removes its data when asked.
-
-    Returns:
-        Whether there was anything to end.
-
-    Raises:
-        StackError: it does not end, or something cannot be removed.
-    """
+    """Ends the stack of this folder; returns whether there was one. `purge` also removes its data.
+    Raises StackError if it does not end, or something cannot be removed."""
     state = state_of(settings)
     pid = state.supervisor_pid()
     if pid:
         report.say(f"ending the stack (pid {pid})")
         _end_supervisor(state, pid)
-    ended = list(end_leftovers(state.run)) if state.run.exists() else []
+    ended = list(end_leftovers(state.run))
     for line in ended:
         report.say(line)
     state.coordinates.unlink(missing_ok=True)
@@ -215,7 +185,7 @@ def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
         left = state.purge()
         report.say(f"removed the data in {state.directory}")
         if left:
-            report.say(f"left there, because it is not of the stack: {', '.join(left)}")
+            report.say(f"kept what is not part of the stack: {', '.join(left)}")
     return bool(pid or ended)
 
 

@@ -1,11 +1,11 @@
 """Keeps small what a node loads of consumer groups when it starts again.
 
-After SIGKILL a node that is alone first takes itself for the leader of `__consumer_offsets` that it was,
-loads the groups, loses the leadership and gets it back within a second, and loads them again. Where the
-first load is still going on then, its end is taken for the end of the second: the coordinator works on
-half of a group, writes what contradicts the rest, and never loads that group again (seen with Apache
-Kafka 4.3 on a busy machine, with 8,000 commits to load). Compaction makes the load short, but takes closed
-segments only, and Kafka closes these after a week or 100 MB.
+After SIGKILL a single node first believes that it still leads `__consumer_offsets`, loads the groups, loses
+the leadership, regains it within a second, and loads them again. If the first load is still running then,
+its end is taken for the end of the second: the coordinator works on half of a group, writes what
+contradicts the rest, and never loads that group again (seen with Apache Kafka 4.3 on a busy machine, with
+8,000 commits to load). Compaction makes the load short, but only takes closed segments, and Kafka closes
+these after a week or 100 MB.
 """
 
 from collections.abc import Collection
@@ -27,11 +27,8 @@ _TIMEOUT: Final = 5.0  # seconds
 
 
 def keep_small(admin: AdminClient, topics: Collection[str]) -> None:
-    """Lets segments of committed offsets be closed early, so that they are compacted.
-
-    Args:
-        admin: of a cluster of one node.
-        topics: that the cluster has; without `TOPIC`, it is created as the broker would.
+    """Lets segments of committed offsets be closed early, so that they are compacted, in a cluster of
+    one node. If `TOPIC` is not among its topics, it is created as the broker would.
 
     Raises:
         KafkaException: the broker refuses, or does not answer.

@@ -26,10 +26,20 @@ import yaml
 from psycopg import sql
 
 from streamflow.errors import StackError, Unavailable
+from streamflow.http import request
 from streamflow.postgres.connections import open_connection
 from streamflow.settings import Settings
-from streamflow_stack.part import READY, Health, Part, StackReport, Stage, prepare_nothing
-from streamflow_stack.probes import PROBE_SECONDS, ask, failure_of, probe_http
+from streamflow_stack.part import (
+    LOOPBACK,
+    PROBE_SECONDS,
+    READY,
+    Health,
+    Part,
+    StackReport,
+    Stage,
+    prepare_nothing,
+)
+from streamflow_stack.probes import failure_of, probe_http
 from streamflow_stack.process import Launch, own_command
 from streamflow_stack.state import state_of, write_atomically
 
@@ -38,7 +48,6 @@ CODE, WEBSERVER, DAEMON = NAMES = ("dagster-code", "dagster-webserver", "dagster
 URL_VARIABLE: Final = "STREAMFLOW_DAGSTER_DATABASE_URL"
 PACKAGE: Final = "streamflow_dagster"
 LOCATION: Final = "streamflow"
-LOOPBACK: Final = "127.0.0.1"
 
 # The daemon writes a heartbeat every 30 s.
 HEARTBEAT_SECONDS: Final = 120.0
@@ -53,19 +62,14 @@ _HEALTH_QUERY: Final = (
 
 @dataclass(frozen=True)
 class Home:
-    """The ``DAGSTER_HOME`` of a stack.
-
-    Attributes:
-        settings: ports and addresses.
-        database: prepares PostgreSQL for runs and events and returns its URL; empty for SQLite files.
-    """
+    """The ``DAGSTER_HOME`` of a stack."""
 
     settings: Settings
+    # Prepares PostgreSQL for runs and events and returns its URL; empty for SQLite files.
     database: Callable[[], str]
 
     @property
     def directory(self) -> Path:
-        """The folder."""
         return state_of(self.settings).directory / "dagster"
 
     def write(self) -> dict[str, str]:
@@ -78,15 +82,15 @@ class Home:
         spec = find_spec(PACKAGE)
         if spec is None or spec.origin is None:
             raise StackError(f"{PACKAGE} is not installed: run `make setup`")
-        url = self.database()
-        self.directory.mkdir(parents=True, exist_ok=True)
+        url, directory = self.database(), self.directory
+        directory.mkdir(parents=True, exist_ok=True)
         config = yaml.safe_load(Path(spec.origin).with_name("dagster.yaml").read_text())
-        config["defs_state_storage"]["config"]["base_path"] = str(self.directory / "defs_state")
+        config["defs_state_storage"]["config"]["base_path"] = str(directory / "defs_state")
         config["storage"] = (
             # Not the URL itself: it holds a password.
             {"postgres": {"postgres_url": {"env": URL_VARIABLE}}}
             if url
-            else {"sqlite": {"base_dir": str(self.directory / "storage")}}
+            else {"sqlite": {"base_dir": str(directory / "storage")}}
         )
         # Dagster's own retention is that of ticks; those that did nothing stay for a day.
         days = self.settings.dagster_retention_days
@@ -100,16 +104,17 @@ class Home:
         workspace = {"load_from": [{"grpc_server": server}]}
         for name, content in (("dagster", config), ("workspace", workspace)):
             # JSON is YAML, too.
-            write_atomically(self.directory / f"{name}.yaml", json.dumps(content, indent=2))
-        home = str(self.directory)
+            write_atomically(directory / f"{name}.yaml", json.dumps(content, indent=2))
         return {
-            "DAGSTER_HOME": home,
+            "DAGSTER_HOME": str(directory),
             "DAGSTER_DISABLE_TELEMETRY": "1",
-            # Dagster connects by itself: UTF-8 there, too, whatever the user's locale is.
+            # Dagster's own connections: UTF-8 there, too, whatever the user's locale is.
             "PGCLIENTENCODING": "UTF8",
             # Dagster takes the first entry for the folder of a script and skips it when it imports
             # code: that must be a folder without modules.
-            "PYTHONPATH": os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(directory), os.environ.get("PYTHONPATH")])
+            ),
             **({URL_VARIABLE: url} if url else {}),
         }
 
@@ -117,8 +122,7 @@ class Home:
 def dagster_parts(
     home: Home, logs: Path, environment: Mapping[str, str] | None = None
 ) -> tuple[Part, ...]:
-    """Code server, webserver and daemon. The other two read definitions from the code server, so they
-    start after it."""
+    """Code server, then webserver and daemon, which read definitions from it."""
     settings, workspace = home.settings, str(home.directory / "workspace.yaml")
     code, web = settings.port("dagster-code"), settings.port("dagster")
     url = dagster_url(settings)
@@ -134,13 +138,12 @@ def dagster_parts(
                 heartbeat.launched()
             return Launch(command, logs / f"{name}.log", {**(environment or {}), **written})
 
-        after = None if name == CODE else CODE
-        stop = STOP_SECONDS
-        return Part(name, Stage.WORKERS, launch, probe, stop_seconds=stop, after=after, **options)
+        options |= {"stop_seconds": STOP_SECONDS, "after": None if name == CODE else CODE}
+        return Part(name, Stage.WORKERS, launch, probe, **options)
 
     serve = ("api", "grpc", "--host", LOOPBACK, "--port", str(code))
     module = ("--module-name", f"{PACKAGE}.definitions", "--location-name", LOCATION)
-    # Without it, the current folder: its modules would take the place of libraries.
+    # Else the current folder, whose modules would take the place of libraries.
     folder = ("--working-directory", str(home.directory))
     return (
         part(
@@ -173,12 +176,10 @@ def dagster_parts(
 
 
 def dagster_url(settings: Settings) -> str:
-    """Where the webserver answers."""
     return f"http://{settings.host}:{settings.port('dagster')}"
 
 
 def probe_port(host: str, port: int) -> Health:
-    """Whether something listens there."""
     try:
         with socket.create_connection((host, port), PROBE_SECONDS):
             return READY
@@ -187,11 +188,7 @@ def probe_port(host: str, port: int) -> Health:
 
 
 class HeartbeatProbe:
-    """Whether the daemon has written its heartbeats lately, which the webserver knows.
-
-    Args:
-        url: of the webserver.
-    """
+    """Asks the webserver at `url` whether the daemon has written its heartbeats lately."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -204,12 +201,11 @@ class HeartbeatProbe:
         self._known_until = 0.0
 
     def __call__(self) -> Health:
-        """Asks."""
         if time.monotonic() < self._known_until:
             return READY
         try:
             silent = self._silent()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (Unavailable, ValueError, KeyError, TypeError) as error:
             return failure_of(error)
         if silent:
             return Health(answered=True, ready=False, detail=f"no heartbeat of {silent}")
@@ -217,8 +213,11 @@ class HeartbeatProbe:
         return READY
 
     def _silent(self) -> str:
-        """The daemons without a heartbeat."""
-        answer = ask("POST", f"{self._url}/graphql", json={"query": _HEALTH_QUERY})
+        query = {"query": _HEALTH_QUERY}
+        url = f"{self._url}/graphql"
+        answer = request("POST", url, timeout=PROBE_SECONDS, direct=True, json=query)
+        if not answer.ok:
+            raise Unavailable(f"status {answer.status_code}")
         daemons = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
         since = max(self._launched, time.time() - HEARTBEAT_SECONDS)
         return ", ".join(
@@ -229,10 +228,8 @@ class HeartbeatProbe:
 
 
 def database_url(settings: Settings) -> str:
-    """Prepares Dagster's place in a PostgreSQL that is not ours; empty where there is none.
-
-    ``STREAMFLOW_DAGSTER_DATABASE_URL`` says where; else it is a schema of its own in the database of
-    ``DATABASE_URL``.
+    """Where Dagster keeps its tables in a PostgreSQL that is not ours; empty where there is none:
+    ``STREAMFLOW_DAGSTER_DATABASE_URL``, else a schema of its own in the database of ``DATABASE_URL``.
 
     Raises:
         Unavailable: the database does not answer, or refuses a schema.
@@ -250,13 +247,12 @@ def with_schema(url: str, schema: str) -> str:
 
     Raises:
         Unavailable: the database does not answer, or refuses.
-        ConfigurationError: the URL is none, or the database is not encoded in UTF-8.
+        ConfigurationError: the URL is invalid, or the database is not encoded in UTF-8.
     """
     try:
         with open_connection(url, 10, "dagster") as connection:
-            connection.execute(
-                sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
-            )
+            statement = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}")
+            connection.execute(statement.format(sql.Identifier(schema)))
     except psycopg.Error as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise Unavailable(

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from streamflow_stack.process import Launch
+
+LOOPBACK: Final = "127.0.0.1"
+PROBE_SECONDS: Final = 2
 
 
 class Stage(IntEnum):
@@ -17,19 +20,10 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True)
 class Health:
-    """What a part answered.
-
-    Attributes:
-        answered: it answered at all; False right after a start.
-        ready: it does its work.
-        detail: why not.
-        hung: it says itself that it hangs, and where.
-    """
-
-    answered: bool
+    answered: bool  # at all; False right after a start
     ready: bool
-    detail: str = ""
-    hung: bool = False
+    detail: str = ""  # why it is not ready
+    hung: bool = False  # it says itself that it hangs; `detail` says where
 
 
 READY = Health(answered=True, ready=True)
@@ -37,55 +31,35 @@ READY = Health(answered=True, ready=True)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a part may be unwell, in seconds, before it is killed and started again.
+    """How long a part may be unwell, in seconds, before it is killed and restarted."""
 
-    Attributes:
-        hung: since it first said that it hangs. A worker ends itself two seconds after that.
-        silent: since it last answered at all, or was started. Longer than a process is stopped for
-            a look at it (SIGSTOP, a debugger), and than a start takes on a busy machine.
-    """
-
-    hung: float = 10.0
+    hung: float = 10.0  # since it first said that it hangs; a worker ends itself after two seconds
+    # Since it last answered at all, or was started. Longer than a process is stopped for inspection
+    # (SIGSTOP, a debugger), and than a start takes on a busy machine.
     silent: float = 90.0
 
 
 class StackReport(Protocol):
-    """Receives what happens while the stack starts and runs."""
-
-    def say(self, text: str) -> None:
-        """Something worth a line happened."""
+    def say(self, text: str) -> None: ...
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """So many bytes of `what` are here."""
+        """`done` of `total` bytes of `what` are downloaded."""
 
 
 def prepare_nothing(_report: StackReport) -> None:
-    """For parts that need nothing before they start."""
+    pass
 
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the stack.
-
-    Attributes:
-        launch: how to start it; None if it is not ours to run (``KAFKA_BOOTSTRAP_SERVERS``).
-        probe: how it is; answers within a few seconds, from any thread, and never raises.
-        ports: what it listens on.
-        address: where to find it, for people.
-        prepare: what it needs before the start (downloads, formatting); may take long.
-        after: a part of the same stage that must be up before this one is first started, and that is
-            stopped after it.
-        stop_seconds: time to finish in order, before it is killed.
-        patience: how long it may be unwell; None leaves it alone however it is.
-    """
-
     name: str
     stage: Stage
-    launch: Callable[[], Launch] | None
-    probe: Callable[[], Health]
+    launch: Callable[[], Launch] | None  # None if it is not ours to run (KAFKA_BOOTSTRAP_SERVERS)
+    probe: Callable[[], Health]  # answers within a few seconds, from any thread, and never raises
     ports: tuple[int, ...] = ()
-    address: str = ""
-    prepare: Callable[[StackReport], None] = prepare_nothing
+    address: str = ""  # for display
+    prepare: Callable[[StackReport], None] = prepare_nothing  # before the start; may take long
+    # A part of the same stage that must be up before this one is first started, and is stopped after it.
     after: str | None = None
-    stop_seconds: float = 10.0
-    patience: Patience | None = None
+    stop_seconds: float = 10.0  # to stop in order, before it is killed
+    patience: Patience | None = None  # None: it is never killed for being unwell

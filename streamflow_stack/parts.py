@@ -1,8 +1,8 @@
-"""Which parts a stack has. A new one is one more entry in `plan`."""
+"""The parts of a stack. A new one is one more entry in `plan`."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import Any
 
 from streamflow.errors import UsageError
 from streamflow.kafka.clients import admin
@@ -11,7 +11,7 @@ from streamflow_stack import orchestration
 from streamflow_stack.broker import probe_cluster
 from streamflow_stack.cluster import broker_parts
 from streamflow_stack.database import Database, probe_url
-from streamflow_stack.part import Part, Patience, Stage
+from streamflow_stack.part import LOOPBACK, Health, Part, Patience, Stage
 from streamflow_stack.probes import probe_http, probe_worker
 from streamflow_stack.process import Launch, own_command
 from streamflow_stack.state import StateDirectory
@@ -28,7 +28,6 @@ _GROUPS = {BROKERS[0]: BROKERS, DAGSTER: orchestration.NAMES}
 
 
 def database_of(settings: Settings, state: StateDirectory) -> Database:
-    """The embedded database of a stack."""
     return Database(
         state.directory / "postgres", settings.port("postgres"), log=state.logs / "postgres.log"
     )
@@ -43,24 +42,54 @@ def plan(
     """The parts to run, in the order in which they start.
 
     Args:
-        environment: for the workers; filled by the supervisor once broker and database are up.
-        without: names to leave out.
-
-    Raises:
-        UsageError: a name to leave out is of no part.
+        environment: for the workers; filled once broker and database are up.
+        without: names to leave out; UsageError if one is unknown.
     """
     unknown = sorted(set(without) - set(CHOICES))
     if unknown:
         raise UsageError(f"there is no part named {unknown[0]}: parts are {', '.join(CHOICES)}")
-    worker = partial(_worker, settings, state, environment)
+
+    def part(name: str, probe: Callable[[], Health], *command: str, **options: Any) -> Part:
+        def launch() -> Launch:
+            return Launch(own_command(*command), state.logs / f"{name}.log", environment)
+
+        return Part(name, Stage.WORKERS, launch, probe, **options)
+
+    def worker(name: str, *command: str) -> Part:
+        port = settings.port("bridge-health" if name == "bridge" else name)
+        url = f"http://{settings.host}:{port}"
+        ports: tuple[int, ...] = (port,)
+        address = f"{url}/metrics"
+        if name == "bridge":
+            ports = (settings.bridge, port)
+            address = f"http://{settings.host}:{settings.bridge} (Socket.IO)"
+        return part(
+            name,
+            partial(probe_worker, url),
+            *(*command, "--health-port", str(port)),
+            ports=ports,
+            address=address,
+            # A worker has 10 s to finish its batch; a little more before it is killed.
+            stop_seconds=11.0,
+            patience=Patience(),
+        )
+
+    port = settings.port(DASHBOARD)
+    url = f"http://{settings.host}:{port}"
     parts = (
         *_kafka(settings, state),
         _postgres(settings, state),
-        *(worker(name, ("worker", name, "--instance", f"{name}-0")) for name in WORKERS),
-        _bridge(settings, worker("bridge", ("worker", "bridge"))),
-        worker("producer", ("produce",)),
+        *(worker(name, "worker", name, "--instance", f"{name}-0") for name in WORKERS),
+        worker("bridge", "worker", "bridge"),
+        worker("producer", "produce"),
         *_dagster(settings, state, environment, embedded="postgres" not in without),
-        _dashboard(settings, state, environment),
+        part(
+            DASHBOARD,
+            partial(probe_http, f"{url}/readyz"),
+            *(DASHBOARD, "--port", str(port)),
+            ports=(port,),
+            address=url,
+        ),
     )
     gone = {name for chosen in without for name in _GROUPS.get(chosen, (chosen,))}
     return tuple(part for part in parts if part.name not in gone)
@@ -69,25 +98,16 @@ def plan(
 def _kafka(settings: Settings, state: StateDirectory) -> tuple[Part, ...]:
     if not settings.kafka_bootstrap_servers:
         return broker_parts(settings, state)
-    given = Part(
-        name="kafka",
-        stage=Stage.SERVICES,
-        launch=None,
-        probe=partial(probe_cluster, admin(settings)),
-        address=settings.kafka_bootstrap_servers,
-    )
-    return (given,)
+    probe = partial(probe_cluster, admin(settings))
+    address = settings.kafka_bootstrap_servers
+    return (Part("kafka", Stage.SERVICES, launch=None, probe=probe, address=address),)
 
 
 def _postgres(settings: Settings, state: StateDirectory) -> Part:
     if settings.database_url:
-        return Part(
-            name="postgres",
-            stage=Stage.SERVICES,
-            launch=None,
-            probe=partial(probe_url, settings.database),
-            address="as DATABASE_URL says",
-        )
+        probe = partial(probe_url, settings.database)
+        address = "as DATABASE_URL says"
+        return Part("postgres", Stage.SERVICES, launch=None, probe=probe, address=address)
     database = database_of(settings, state)
     return Part(
         name="postgres",
@@ -96,37 +116,7 @@ def _postgres(settings: Settings, state: StateDirectory) -> Part:
         launch=database.launch,
         probe=database.probe,
         ports=(database.port,),
-        address=f"127.0.0.1:{database.port}, database streamflow",
-    )
-
-
-def _worker(
-    settings: Settings,
-    state: StateDirectory,
-    environment: Mapping[str, str],
-    name: str,
-    command: tuple[str, ...],
-) -> Part:
-    port = settings.port("bridge-health" if name == "bridge" else name)
-    url = f"http://{settings.host}:{port}"
-
-    def launch() -> Launch:
-        return Launch(
-            command=own_command(*command, "--health-port", str(port)),
-            log=state.logs / f"{name}.log",
-            environment=environment,
-        )
-
-    return Part(
-        name=name,
-        stage=Stage.WORKERS,
-        launch=launch,
-        probe=partial(probe_worker, url),
-        ports=(port,),
-        address=f"{url}/metrics",
-        # A worker has 10 s to finish its batch; a little more before it is killed.
-        stop_seconds=11.0,
-        patience=Patience(),
+        address=f"{LOOPBACK}:{database.port}, database streamflow",
     )
 
 
@@ -140,33 +130,3 @@ def _dagster(
 
     home = orchestration.Home(settings, database)
     return orchestration.dagster_parts(home, state.logs, environment)
-
-
-def _bridge(settings: Settings, worker: Part) -> Part:
-    """The one worker that others connect to."""
-    return replace(
-        worker,
-        ports=(settings.bridge, *worker.ports),
-        address=f"http://{settings.host}:{settings.bridge} (Socket.IO)",
-    )
-
-
-def _dashboard(settings: Settings, state: StateDirectory, environment: Mapping[str, str]) -> Part:
-    port = settings.port(DASHBOARD)
-    url = f"http://{settings.host}:{port}"
-
-    def launch() -> Launch:
-        return Launch(
-            command=own_command(DASHBOARD, "--port", str(port)),
-            log=state.logs / f"{DASHBOARD}.log",
-            environment=environment,
-        )
-
-    return Part(
-        name=DASHBOARD,
-        stage=Stage.WORKERS,
-        launch=launch,
-        probe=partial(probe_http, f"{url}/readyz"),
-        ports=(port,),
-        address=url,
-    )

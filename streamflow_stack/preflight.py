@@ -15,11 +15,7 @@ MINIMUM_FREE_BYTES = 1_000_000_000
 
 
 def check_disk(directory: Path, minimum: int = MINIMUM_FREE_BYTES) -> None:
-    """Makes sure that there is room for broker and database.
-
-    Raises:
-        StackError: fewer than `minimum` bytes are free.
-    """
+    """Raises StackError if fewer than `minimum` bytes are free for broker and database."""
     free = shutil.disk_usage(directory).free
     if free < minimum:
         raise StackError(
@@ -29,7 +25,6 @@ def check_disk(directory: Path, minimum: int = MINIMUM_FREE_BYTES) -> None:
 
 
 def explain_os_error(error: OSError, directory: Path) -> StackError:
-    """An operating system's error as a line that says what to do."""
     where = error.filename or directory
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StackError(
@@ -45,23 +40,16 @@ def explain_os_error(error: OSError, directory: Path) -> StackError:
 
 
 def check_ports(host: str, wanted: Iterable[tuple[str, int]]) -> None:
-    """Makes sure that every part can listen on its port.
-
-    Raises:
-        StackError: a port is taken; names the port, the part and who holds it.
-    """
+    """Raises StackError if a part cannot listen on its port; names port, part and who holds it."""
     for part, port in wanted:
         if not is_free(host, port):
-            holder = owner(port)
-            name = f"{holder[0]} (pid {holder[1]})" if holder else "another process"
             raise StackError(
-                f"port {port} ({part}) is taken by {name}: end that, or "
+                f"port {port} ({part}) is taken by {described(owner(port))}: end that, or "
                 "choose other ports with STREAMFLOW_PORT_OFFSET=1000 (any number)"
             )
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a process could listen there now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # Connections of a former run that are still closing do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -81,8 +69,12 @@ def is_free(host: str, port: int) -> bool:
 def owner(port: int) -> tuple[str, int] | None:
     """Name and pid of the process that listens on a port, if the system shows it."""
     with contextlib.suppress(psutil.Error, OSError):
-        for each in psutil.net_connections("tcp"):
-            listens = each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port
-            if listens and each.pid:
-                return psutil.Process(each.pid).name(), each.pid
+        for connection in psutil.net_connections("tcp"):
+            address = connection.laddr if connection.status == psutil.CONN_LISTEN else None
+            if address and address.port == port and connection.pid:
+                return psutil.Process(connection.pid).name(), connection.pid
     return None
+
+
+def described(holder: tuple[str, int] | None) -> str:
+    return f"{holder[0]} (pid {holder[1]})" if holder else "another process"

@@ -1,32 +1,19 @@
-"""Probes over HTTP: how a part is, by its own word."""
+"""Probes of parts over HTTP."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import requests
 
-from streamflow.errors import cause_of
-from streamflow_stack.part import READY, Health
+from streamflow.errors import Unavailable, cause_of
+from streamflow.http import request
+from streamflow_stack.part import PROBE_SECONDS, READY, Health
 
-PROBE_SECONDS: Final = 2.0
-DETAIL_LIMIT: Final = 300
-
-
-def ask(method: str, url: str, **options: Any) -> requests.Response:
-    """Sends a request to a part of ours: past any proxy, in `PROBE_SECONDS`.
-
-    Raises:
-        requests.RequestException: no answer, or one of status 400 and above.
-    """
-    with requests.Session() as session:
-        session.trust_env = False
-        answer = session.request(method, url, timeout=PROBE_SECONDS, **options)
-    answer.raise_for_status()
-    return answer
+_LONGEST_DETAIL: Final = 300  # characters
 
 
 def probe_worker(url: str) -> Health:
-    """Asks a worker whether it is ready, and if it is not, whether it is healthy at all.
+    """Whether a worker is ready, and if it is not, whether it is healthy at all.
 
     ``/ready`` asks the dependencies and may take long while they are away; ``/health`` does not.
     """
@@ -40,18 +27,14 @@ def probe_worker(url: str) -> Health:
 
 
 def probe_http(url: str) -> Health:
-    """Asks an address whether all is well there."""
     try:
-        ask("GET", url)
-    except requests.HTTPError as error:
-        return Health(answered=True, ready=False, detail=_reason(error.response))
-    except requests.RequestException as error:
+        answer = request("GET", url, timeout=PROBE_SECONDS, direct=True)
+    except Unavailable as error:
         return failure_of(error)
-    return READY
+    return READY if answer.ok else Health(answered=True, ready=False, detail=_reason(answer))
 
 
 def failure_of(error: BaseException) -> Health:
-    """A part that did not answer, and why."""
     return Health(answered=False, ready=False, detail=f"does not answer: {cause_of(error)}")
 
 
@@ -62,4 +45,4 @@ def _reason(answer: requests.Response) -> str:
         text = str(content["reason"] if isinstance(content, dict) and "reason" in content else text)
     except ValueError:
         pass
-    return " ".join(text.split())[:DETAIL_LIMIT] or "not ready"
+    return " ".join(text.split())[:_LONGEST_DETAIL] or "not ready"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
@@ -23,74 +23,56 @@ ORPHAN_SECONDS = 3.0
 # psutil derives a process's start from the boot time, which moves a little with the clock.
 CREATE_TIME_TOLERANCE_SECONDS = 2.0
 
-# The most specific comes first: the system's own reason, then what the program calls an error.
+# Most specific first: the system's own reason, then what the program calls an error.
 _REASONS = (
     re.compile(r"already in use|No space left|Permission denied|Cannot allocate|OutOfMemory"),
     re.compile(r"\b(ERROR|FATAL|PANIC|error)\b"),
     re.compile(r"\w"),
 )
-_LAUNCHER = Path(__file__).with_name("launch.py")
+_LAUNCHER = Path(__file__).with_name("tied_exec.py")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a process.
-
-    Attributes:
-        command: program and arguments; never a secret, everybody can read them in ``ps``.
-        log: file that takes standard output and error.
-        own_log: log that the program writes itself, if it says more.
-        environment: added to this process's own.
-        account: user to run as, or None for the current one.
-        stop_signal: asks the process to finish in order.
-    """
-
-    command: tuple[str, ...]
-    log: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...]  # never with a secret: everyone can read it in ``ps``
+    log: Path  # for standard output and error
+    environment: Mapping[str, str] = field(default_factory=dict)  # added to ours
     directory: Path | None = None
-    own_log: Path | None = None
-    account: Account | None = None
+    own_log: Path | None = None  # log that the program writes itself, if it says more
+    account: Account | None = None  # user to run as, if not the current one
     stop_signal: signal.Signals = signal.SIGTERM
 
 
 def own_command(*arguments: str, module: str = "streamflow_cli.app") -> tuple[str, ...]:
-    """A command line of ours, or of a library's module. What lies in the current folder does not
-    take the place of what it imports."""
+    """A command line of ours, or of a library's module. Modules in the current folder do not shadow
+    what it imports."""
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def wrap(launch: Launch) -> list[str]:
     """The command line that ties the process to this one before it becomes the program."""
-    account = launch.account
     options = {
         "parent": os.getpid(),
         "death_signal": int(launch.stop_signal),
-        "uid": account.uid if account else None,
-        "gid": account.gid if account else None,
-        "capability": account.capability if account else None,
+        **(asdict(launch.account) if launch.account else {}),
     }
     return [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(options), *launch.command]
 
 
 class Child:
-    """A running child process. Start it from the main thread: it dies with the thread it is of."""
+    """A running child process. Start it from the main thread: it ends with the thread that started it."""
 
     def __init__(self, name: str, launch: Launch, pid_file: Path) -> None:
-        """Starts the process.
-
-        Raises:
-            StackError: the log or pid file cannot be written, or the program cannot be run.
-        """
+        """Raises StackError if log or pid file cannot be written, or the program cannot be run."""
         if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("a child of another thread would end with that thread")
+            raise RuntimeError("a child would end with the thread that started it")
         self.name = name
         self.launch = launch
         self._pid_file = pid_file
         try:
             launch.log.parent.mkdir(parents=True, exist_ok=True)
             _rotate(launch.log)
-            # What was in the logs before is of an earlier run.
+            # What is in the logs already is of an earlier run.
             self._read_from = {log: _size(log) for log in (launch.own_log, launch.log) if log}
             with launch.log.open("ab") as log:
                 self._process = subprocess.Popen(  # noqa: S603 (our own command)
@@ -103,26 +85,20 @@ class Child:
                     # Ctrl-C must reach the supervisor only: it ends the parts in order.
                     start_new_session=True,
                 )
-            write_pid_file(pid_file, name, self._process.pid, launch.stop_signal)
+            self.pid = self._process.pid
+            write_pid_file(pid_file, name, self.pid, launch.stop_signal)
         except OSError as error:
             raise StackError(f"{name} cannot be started: {error}") from error
 
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
-
     def poll(self) -> int | None:
-        """The exit code, negative for a signal, or None while it runs."""
+        """The exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
     def ask_to_stop(self) -> None:
-        """Sends the stop signal, unless it is gone already."""
         if self.poll() is None:
             self._process.send_signal(self.launch.stop_signal)
 
     def wait(self, seconds: float) -> bool:
-        """Waits for the end; True when it has ended."""
         try:
             self._process.wait(max(seconds, 0.0))
         except subprocess.TimeoutExpired:
@@ -131,27 +107,23 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """Ends the process and its group at once."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self._pid_file.unlink(missing_ok=True)
 
     def descendants(self) -> list[psutil.Process]:
-        """The processes that it has started, and theirs."""
         with contextlib.suppress(psutil.Error):
             return psutil.Process(self.pid).children(recursive=True)
         return []
 
     def stop(self, seconds: float) -> None:
-        """Asks, waits up to `seconds`, then kills."""
         self.ask_to_stop()
         if not self.wait(seconds):
             self.kill()
 
     def last_words(self) -> str:
-        """How it ended, with the line of its log that says why."""
         code = self._process.returncode
         if code is None:
             return "is running"
@@ -162,7 +134,7 @@ class Child:
 
 
 def write_pid_file(path: Path, name: str, pid: int, stop_signal: signal.Signals) -> None:
-    """Notes a process, with what proves later that the pid is still the same process."""
+    """Records a process, with what proves later that the pid is still the same process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     created = None
     with contextlib.suppress(psutil.Error):
@@ -172,20 +144,20 @@ def write_pid_file(path: Path, name: str, pid: int, stop_signal: signal.Signals)
 
 
 def find_process(path: Path) -> psutil.Process | None:
-    """The process of a pid file, if it still runs and is provably the one that was noted."""
+    """The process of a pid file, if it still runs and is provably the recorded one."""
     try:
-        noted = json.loads(path.read_text())
-        process = psutil.Process(int(noted["pid"]))
-        started_then = abs(process.create_time() - float(noted["created"]))
+        recorded = json.loads(path.read_text())
+        process = psutil.Process(int(recorded["pid"]))
+        difference = abs(process.create_time() - float(recorded["created"]))
         alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, TypeError, KeyError, psutil.Error):
         return None
-    return process if alive and started_then < CREATE_TIME_TOLERANCE_SECONDS else None
+    return process if alive and difference < CREATE_TIME_TOLERANCE_SECONDS else None
 
 
 def end_leftovers(directory: Path) -> Iterator[str]:
-    """Ends what a crashed run left behind and removes its pid files; says what it did."""
-    found = []
+    """Ends what a crashed run left behind and removes its pid files; yields what it did."""
+    leftovers = []
     for path in sorted(directory.glob("*.json")):
         process = find_process(path)
         name = path.stem
@@ -196,9 +168,9 @@ def end_leftovers(directory: Path) -> Iterator[str]:
         stop_signal = signal.Signals(json.loads(path.read_text()).get("stop_signal", 15))
         with contextlib.suppress(psutil.Error):
             process.send_signal(stop_signal)
-        found.append((name, process, path))
-    psutil.wait_procs([process for _, process, _ in found], timeout=LEFTOVER_SECONDS)
-    for name, process, path in found:
+        leftovers.append((name, process, path))
+    psutil.wait_procs([process for _, process, _ in leftovers], timeout=LEFTOVER_SECONDS)
+    for name, process, path in leftovers:
         with contextlib.suppress(psutil.Error):
             if process.is_running():
                 process.kill()
@@ -208,10 +180,9 @@ def end_leftovers(directory: Path) -> Iterator[str]:
 
 
 def end_orphans(processes: Iterable[psutil.Process]) -> Iterator[str]:
-    """Ends those that still run, and says which."""
     left = [process for process in processes if process.is_running()]
     for process in left:
-        # One that ends just now needs nothing more.
+        # It may just have ended.
         with contextlib.suppress(psutil.Error):
             line = f"ending {process.name()} (pid {process.pid}), which its parent left behind"
             process.terminate()
@@ -224,12 +195,8 @@ def end_orphans(processes: Iterable[psutil.Process]) -> Iterator[str]:
 
 
 def last_reason(path: Path, start: int = 0, limit: int = 300) -> str:
-    """The line of a log that says best why a program ended.
-
-    Args:
-        start: byte to read from; at most the last 64 kB are read.
-        limit: characters to return at most.
-    """
+    """The line of a log that says best why a program ended; at most `limit` characters. Reads from
+    byte `start`, at most the last 64 kB."""
     try:
         with path.open("rb") as log:
             log.seek(max(_size(path) - 65_536, start))
@@ -237,10 +204,10 @@ def last_reason(path: Path, start: int = 0, limit: int = 300) -> str:
     except OSError:
         return ""
     lines = [" ".join(line.split()) for line in lines]
-    found = next(
+    best = next(
         (line for pattern in _REASONS for line in reversed(lines) if pattern.search(line)), ""
     )
-    return found if len(found) <= limit else found[: limit - 1] + "…"
+    return best if len(best) <= limit else best[: limit - 1] + "…"
 
 
 def _size(path: Path) -> int:

@@ -12,10 +12,8 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """While entered, stop signals are counted instead of ending the process.
-
-    The first one asks for an orderly end; further ones ask to hurry.
-    """
+    """While entered, stop signals are counted instead of ending the process. The first one asks for
+    an orderly end; further ones ask to hurry."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -24,7 +22,6 @@ class StopSignals:
 
     @property
     def requested(self) -> bool:
-        """A stop signal has come."""
         return self.count > 0
 
     def __enter__(self) -> Self:
@@ -54,7 +51,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Inside, a stop signal raises KeyboardInterrupt: for long calls of others."""
+        """Inside, a stop signal raises KeyboardInterrupt: for long calls into libraries."""
         if self.requested:
             raise KeyboardInterrupt
         self._interrupts = True

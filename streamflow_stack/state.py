@@ -14,9 +14,10 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from streamflow.errors import StackError
 from streamflow.settings import COORDINATES_FILE, Settings
@@ -39,36 +40,26 @@ ENTRIES = (
 
 @dataclass(frozen=True)
 class StateDirectory:
-    """Paths below a state directory, and what can be read there."""
-
     directory: Path
 
     @property
     def logs(self) -> Path:
-        """Where the parts' logs are."""
         return self.directory / "logs"
 
     @property
     def run(self) -> Path:
-        """Where the pid files are."""
         return self.directory / "run"
 
     @property
     def coordinates(self) -> Path:
-        """Where the stack listens, for other commands."""
         return self.directory / COORDINATES_FILE
 
     @property
     def snapshot(self) -> Path:
-        """The parts as last seen."""
         return self.directory / SNAPSHOT_FILE
 
     def create(self) -> None:
-        """Makes the directory.
-
-        Raises:
-            StackError: it cannot be made or written.
-        """
+        """Raises StackError if the directory cannot be made or written."""
         try:
             for folder in (self.directory, self.logs, self.run):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +75,6 @@ class StateDirectory:
     def write_coordinates(
         self, bootstrap: str, database_url: str, port_offset: int, brokers: int
     ) -> None:
-        """Writes where broker and database are, for other commands in this folder."""
         content = {
             "kafka_bootstrap_servers": bootstrap,
             "database_url": database_url,
@@ -94,7 +84,6 @@ class StateDirectory:
         write_atomically(self.coordinates, json.dumps(content), mode=0o600)
 
     def supervisor_pid(self) -> int | None:
-        """The pid of the supervisor that holds this directory, or None."""
         try:
             with (self.directory / "lock").open("r") as lock:
                 try:
@@ -106,7 +95,6 @@ class StateDirectory:
         return None
 
     def wait_until_free(self, seconds: float) -> bool:
-        """Waits until no supervisor holds the directory; True when so."""
         deadline = time.monotonic() + seconds
         while self.supervisor_pid() is not None:
             if time.monotonic() > deadline:
@@ -117,10 +105,7 @@ class StateDirectory:
 
     def purge(self) -> list[str]:
         """Removes data, logs and everything else of the stack; returns what is left, not ours.
-
-        Raises:
-            StackError: something cannot be removed.
-        """
+        Raises StackError if something cannot be removed."""
         try:
             for name in ENTRIES:
                 path = self.directory / name
@@ -138,39 +123,32 @@ class StateDirectory:
         return left
 
 
-class StateLock:
-    """Holds a state directory for one supervisor; ends with the process at the latest."""
-
-    def __init__(self, state: StateDirectory) -> None:
-        """Takes the lock.
-
-        Raises:
-            StackError: another supervisor holds it.
-        """
-        self._file: IO[str] = (state.directory / "lock").open("a+")
+@contextlib.contextmanager
+def state_lock(state: StateDirectory) -> Iterator[None]:
+    """Holds a state directory for one supervisor; ends with the process at the latest. Raises StackError
+    if another supervisor holds it."""
+    with (state.directory / "lock").open("a+") as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.close()
             raise StackError(already_running(state)) from None
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Lets others have it. The file stays: removing it would let two hold it."""
-        with contextlib.suppress(OSError):
-            self._file.truncate(0)
-        self._file.close()
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            # The file stays: removing it would let two hold it.
+            with contextlib.suppress(OSError):
+                file.truncate(0)
 
 
 def state_of(settings: Settings) -> StateDirectory:
-    """The state directory that the settings name."""
     return StateDirectory(settings.state_dir.absolute())
 
 
 def read_snapshot(directory: Path) -> dict[str, Any]:
-    """What the supervisor of a state directory last wrote, or nothing.
+    """The supervisor's last snapshot, or nothing.
 
     Returns:
         ``pid``, ``updated_at`` (seconds since the epoch) and ``parts``, a list of ``name``,
@@ -184,7 +162,6 @@ def read_snapshot(directory: Path) -> dict[str, Any]:
 
 
 def already_running(state: StateDirectory) -> str:
-    """The error of a second stack in the same folder."""
     pid = state.supervisor_pid()
     return (
         f"a stack already runs in {state.directory} (pid {pid or 'unknown'}): see `streamflow "

@@ -12,15 +12,11 @@ STALE_SECONDS = 30.0
 
 
 def read_status(settings: Settings) -> dict[str, Any]:
-    """The parts of this folder's stack.
-
-    Returns:
-        ``parts``, ``supervisor`` (pid or None) and ``problem`` (a line or None).
-    """
+    """``parts``, ``supervisor`` (pid or None) and ``problem`` (a line or None)."""
     state = state_of(settings)
     pid = state.supervisor_pid()
     snapshot = read_snapshot(state.directory) if pid else {}
-    known = {each["name"]: each for each in snapshot.get("parts", ())}
+    known = {part["name"]: part for part in snapshot.get("parts", ())}
     # A part that was left out on purpose is not missing.
     absent = {
         "state": str(PartState.OFF if known else PartState.STOPPED),
@@ -30,7 +26,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
         "address": None,
         "managed": False,
     }
-    # In the order in which they were started, then what does not run.
+    # In the order of their start, then what does not run.
     names = dict.fromkeys((*known, *NAMES)) if set(known) - set(NAMES) else NAMES
     parts = [known.get(name) or {"name": name, **absent} for name in names]
     problem = None
@@ -40,6 +36,5 @@ def read_status(settings: Settings) -> dict[str, Any]:
 
 
 def is_all_up(parts: list[dict[str, Any]]) -> bool:
-    """Whether everything that was to run does."""
     states = {part["state"] for part in parts}
     return PartState.UP in states and states <= {PartState.UP, PartState.OFF}

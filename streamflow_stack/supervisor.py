@@ -1,4 +1,4 @@
-"""The supervisor: starts parts in stages, starts again what died, ends all of it in order.
+"""The supervisor: starts parts in stages, restarts what died, ends all of it in order.
 
 One thread starts, reaps and decides. Only probes run elsewhere, so that one part that does not
 answer delays no other; a child must be started from this thread, because it ends with it.
@@ -7,7 +7,7 @@ answer delays no other; a child must be started from this thread, because it end
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -32,8 +32,6 @@ UNKNOWN = Health(answered=False, ready=False)
 
 
 class PartState(StrEnum):
-    """What `streamflow status` shows."""
-
     STARTING = "starting"
     UP = "up"
     NOT_READY = "not ready"
@@ -45,7 +43,7 @@ class PartState(StrEnum):
 
 @dataclass
 class Member:
-    """A part and what became of it."""
+    """A part, its process and its health. Times are monotonic."""
 
     part: Part
     child: Child | None = None
@@ -64,7 +62,6 @@ class Member:
 
     @property
     def state(self) -> PartState:
-        """In one word."""
         if not self.started:
             return PartState.STOPPED
         if self.waits_for is not None:
@@ -79,7 +76,6 @@ class Member:
 
     @property
     def detail(self) -> str:
-        """Why it is not up."""
         if self.state is PartState.RESTARTING:
             return self.last_words
         if self.waits_for is not None:
@@ -87,7 +83,6 @@ class Member:
         return "" if self.health.ready or not self.started else self.health.detail
 
     def describe(self) -> dict[str, Any]:
-        """For `status --json`."""
         return {
             "name": self.part.name,
             "state": str(self.state),
@@ -121,7 +116,7 @@ class Supervisor:
         """Prepares and starts the parts of a stage; `_tick` starts those that wait for another one.
 
         Raises:
-            StackError: a service cannot be started. Of the last stage, it is tried again.
+            StackError: a service cannot be started. Parts of the last stage are retried.
             KeyboardInterrupt: a stop signal came meanwhile.
         """
         for member in self._of(stage):
@@ -138,13 +133,8 @@ class Supervisor:
     def wait_until_up(self, stage: Stage, seconds: float, *, strict: bool) -> list[Member]:
         """Waits for a stage; returns the members that are not up after `seconds`.
 
-        Args:
-            stage: whose parts.
-            seconds: at most.
-            strict: a part that dies before it was ever up ends the start.
-
         Raises:
-            StackError: such a part died.
+            StackError: with `strict`, a part died before it was up.
             KeyboardInterrupt: a stop signal came meanwhile.
         """
         deadline = time.monotonic() + seconds
@@ -164,7 +154,6 @@ class Supervisor:
                 raise KeyboardInterrupt
 
     def watch(self) -> None:
-        """Keeps the parts running until a stop signal comes."""
         while not self._signals.requested:
             self._tick()
             self._signals.wait(TICK_SECONDS)
@@ -182,7 +171,7 @@ class Supervisor:
 
     def _stop(self, members: Sequence[Member], hurry: int) -> None:
         """Ends some parts together; more than `hurry` stop signals end the wait."""
-        running = [(member, _child(member)) for member in members if member.child]
+        running = [(member, member.child) for member in members if member.child]
         descendants = [process for _, child in running for process in child.descendants()]
         for _, child in running:
             child.ask_to_stop()
@@ -220,19 +209,15 @@ class Supervisor:
                     self._try_start(member)
                 continue
             if member.child and member.child.poll() is not None:
-                self._on_death(member, now)
+                self._on_death(member, member.child, now)
             if member.start_at is not None and now >= member.start_at:
                 member.restarts += self._try_start(member)
             self._probe(member, now)
         self._write_snapshot()
 
     def _launch(self, member: Member) -> None:
-        """Starts a part's process, if it has one.
-
-        Raises:
-            StackError: it cannot be started.
-        """
-        launch: Callable[..., Any] | None = member.part.launch
+        """Starts a part's process, if it has one. Raises StackError if it cannot be started."""
+        launch = member.part.launch
         member.started = True
         member.health, member.asked, member.ask_at = UNKNOWN, None, 0.0
         member.start_at = member.up_since = member.hung_since = None
@@ -255,16 +240,14 @@ class Supervisor:
             return False
         return True
 
-    def _on_death(self, member: Member, now: float, why: str = "") -> None:
-        child = _child(member)
+    def _on_death(self, member: Member, child: Child, now: float, why: str = "") -> None:
         child.wait(0)
         member.last_words = why or child.last_words()
         if why or child.poll() == HUNG_EXIT_CODE:
-            # What hangs is no crash loop: it took its time, and is better started again at once.
+            # No crash loop: a hang takes its time, and is best restarted at once.
             member.failures = 0
         member.child, member.health = None, UNKNOWN
-        settled = member.up_since is not None and now - member.up_since > SETTLED_SECONDS
-        if settled:
+        if member.up_since is not None and now - member.up_since > SETTLED_SECONDS:
             member.failures = 0
         self._schedule(member, now)
 
@@ -276,13 +259,12 @@ class Supervisor:
 
     def _probe(self, member: Member, now: float) -> None:
         if member.asked is not None and member.asked.done():
-            # A process that was replaced meanwhile is not judged by its predecessor's answer.
+            # A new process is not judged by its predecessor's answer.
             if member.child or member.part.launch is None:
                 self._judge(member, member.asked.result(), now)
                 self._end_if_hung(member, now)
             member.asked = None
-            pause = PROBE_PAUSE_SECONDS if member.health.ready else TICK_SECONDS
-            member.ask_at = now + pause
+            member.ask_at = now + (PROBE_PAUSE_SECONDS if member.health.ready else TICK_SECONDS)
         waiting = member.child is None and member.part.launch is not None
         if member.asked is None and not waiting and now >= member.ask_at:
             member.asked = self._pool.submit(member.part.probe)
@@ -295,7 +277,7 @@ class Supervisor:
         elif member.hung_since is None:
             member.hung_since = now
         if not health.ready and member.up_since is not None:
-            # It was up before, so its silence is no start.
+            # It was up before, so it is not starting.
             health = replace(health, answered=True)
         was_ready, member.health = member.health.ready, health
         if health.ready and not was_ready:
@@ -317,7 +299,7 @@ class Supervisor:
         else:
             return
         child.kill()
-        self._on_death(member, now, f"{why} and was killed")
+        self._on_death(member, child, now, f"{why} and was killed")
 
     def _write_snapshot(self, *, always: bool = False) -> None:
         parts = json.dumps([member.describe() for member in self.members])
@@ -326,9 +308,3 @@ class Supervisor:
             self._written, self._written_at = parts, now
             content = {"pid": os.getpid(), "updated_at": time.time(), "parts": json.loads(parts)}
             write_atomically(self._state.snapshot, json.dumps(content))
-
-
-def _child(member: Member) -> Child:
-    if member.child is None:
-        raise StackError(f"{member.part.name} is not running")
-    return member.child

@@ -1,7 +1,7 @@
-"""Accepting a topic that was recreated, or whose log was truncated: a person's decision, carried out.
+"""Accepting a topic that was recreated, or whose log was truncated, as a user has decided.
 
-The workers have stopped by themselves and left their groups; they go on when this is done. It can be
-killed at any moment and repeated: what was done is found done.
+The workers have stopped by themselves and left their groups; they resume when this is done. It can be
+killed at any moment and repeated.
 """
 
 import time
@@ -22,7 +22,7 @@ from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.offsets import member_counts
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import topic_ids
-from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.connections import session
 from streamflow.postgres.gaps import import_gaps
 from streamflow.postgres.sink import positions
 from streamflow.records import Log, Position, set_aside_name
@@ -38,30 +38,14 @@ Positions = Mapping[Partition, Position]
 
 
 class ReuseFinding(NamedTuple):
-    """What there is to accept.
-
-    Attributes:
-        reuse: offsets whose old rows are to be set aside; None where none are (any more).
-        rows: how many, by table.
-        read_to: how far each group had read, as far as is known.
-    """
-
-    reuse: Reuse | None
-    rows: Mapping[str, int]
-    read_to: Mapping[str, Mapping[Partition, int]]
+    reuse: Reuse | None  # offsets whose old rows are to be set aside; None where there are none
+    rows: Mapping[str, int]  # how many, by table
+    read_to: Mapping[str, Mapping[Partition, int]]  # how far each group had read, if known
 
 
 class Acceptance:
-    """Looks at a topic, and carries out that what it holds now is accepted.
-
-    Args:
-        settings: where broker and database are.
-        streams: all streams.
-        topic: its name, as on the broker.
-
-    Raises:
-        UsageError: no stream has that topic.
-    """
+    """Finds what there is to accept of a topic, by its name on the broker, and accepts it. Raises
+    UsageError if none of the streams has that topic."""
 
     def __init__(self, settings: Settings, streams: Sequence[Stream], topic: str) -> None:
         if not any(topic in stream.topic_names for stream in streams):
@@ -69,26 +53,21 @@ class Acceptance:
         self._settings, self._streams, self._topic = settings, streams, topic
         self._admin: AdminClient = clients.admin(settings)
         self._loaders = settings.group("loader")
-        sources = {stream.topic for stream in streams}
-        self._readers = (
-            [settings.group("validator"), settings.group("analytics")] if topic in sources else []
-        )
-        self._derived = sorted(
-            {name for stream in streams if stream.topic == topic for name in stream.topic_names[1:]}
-        )
+        self._sources = [stream for stream in streams if stream.topic == topic]
+        readers = ("validator", "analytics") if self._sources else ()
+        self._readers = [settings.group(name) for name in readers]
+        self._derived = sorted({name for one in self._sources for name in one.topic_names[1:]})
 
     def look(self) -> ReuseFinding:
-        """What there is to accept.
-
-        Raises:
-            Unavailable: broker or database does not answer, or the topic does not exist.
-        """
-        topic_id = topic_ids(self._admin, [self._topic])[self._topic]
-        partitions = offsets.partitions_of(self._admin, [self._topic])
+        """Raises Unavailable if broker or database does not answer, or the topic does not exist."""
+        topic_id, partitions = self._current()
         with session(self._settings, "recreated") as connection:
             before = recreated.kept_ids(connection, self._loaders, self._topic) - {topic_id}
             loaded = positions.read(connection, self._loaders, partitions)
-            read = {group: self._committed(group, partitions) for group in self._readers}
+            read = {
+                group: offsets.committed(self._settings, group, partitions)
+                for group in self._readers
+            }
             read[self._loaders] = {
                 partition: position for partition, position in loaded.items() if position
             }
@@ -102,51 +81,55 @@ class Acceptance:
                 reuse = Reuse(self._topic, aside, topic_id, "truncated", since)
             rows = recreated.affected_rows(connection, self._streams, reuse) if reuse else {}
         read_to = {
-            group: {partition: offsets.read_position(each) for partition, each in committed.items()}
+            group: {
+                partition: offsets.read_position(position)
+                for partition, position in committed.items()
+            }
             for group, committed in read.items()
         }
         return ReuseFinding(reuse, rows, read_to)
 
-    def _committed(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, Position]:
-        return offsets.committed(self._settings, group, partitions)
+    def _current(self) -> tuple[str, list[Partition]]:
+        topic_id = topic_ids(self._admin, [self._topic])[self._topic]
+        return topic_id, offsets.partitions_of(self._admin, [self._topic])
 
     def _truncated(self, read: Mapping[str, Positions], topic_id: str) -> dict[int, int]:
-        """By partition, where a log ended that was truncated before the position of a group."""
+        """By partition, where a log was truncated before the position of a group."""
         since: dict[int, int] = {}
         for group, committed in read.items():
-            kept = [each for each in committed.values() if each.log.topic_id in ("", topic_id)]
+            kept = [one for one in committed.values() if one.log.topic_id in ("", topic_id)]
             ends = continuity.ends_of_truncated(self._settings, group, kept)
             for (_, partition), end in ends.items():
                 since[partition] = min(end, since.get(partition, end))
         return since
 
     def apply(self, finding: ReuseFinding) -> None:
-        """Sets the old rows aside and lets all groups begin where the new records do.
+        """Sets the old rows aside and moves all groups to where the new records begin.
 
         1. wait until the workers have left their groups;
         2. load what validator and analytics had derived from the old records;
         3. in one database transaction: rename the old rows, keep what was never read as gaps, move
            the loader's positions, and before it commits, the offsets of validator and analytics;
-        4. move the loader's offsets in Kafka, which are for displays, and wake the waiting loaders.
+        4. move the loader's offsets in Kafka, for displays, which also wakes the waiting loaders.
 
         Raises:
             Unavailable: broker or database does not answer, or a group still has members.
         """
         reuse = finding.reuse
-        partitions = offsets.partitions_of(self._admin, [self._topic])
-        topic_id = topic_ids(self._admin, [self._topic])[self._topic]
+        topic_id, partitions = self._current()
         self._wait_until_empty(self._loaders, lambda: True)
         moves: dict[str, list[TopicPartition]] = {}
         for group in self._readers:
             find_moves = partial(self._moves, group, partitions, reuse, topic_id)
-            # A worker that was started since begins by itself, and commits that sooner or later.
+            # A worker that was started since begins by itself, and commits that in time.
             self._wait_until_empty(group, find_moves)
             moves[group] = find_moves()
         if reuse is not None:
             self._load_derived(reuse)
             with session(self._settings, "recreated") as connection, connection.transaction():
                 import_gaps(connection, self._settings, self._streams)
-                self._keep_underived(connection, reuse)
+                for stream in self._sources if reuse.cause == "recreated" else ():
+                    recreated.keep_underived(connection, stream, reuse, *self._readers)
                 recreated.set_aside(
                     connection, self._streams, reuse, self._loaders, finding.read_to
                 )
@@ -161,38 +144,20 @@ class Acceptance:
         ]
         self._commit({self._loaders: starts})
 
-    def _keep_underived(self, connection: Connection, reuse: Reuse) -> None:
-        if reuse.cause != "recreated":
-            return
-        for stream in self._streams:
-            if stream.topic == reuse.topic:
-                recreated.keep_underived(
-                    connection,
-                    stream,
-                    reuse,
-                    self._settings.group("validator"),
-                    self._settings.group("analytics"),
-                )
-
     def _moves(
-        self,
-        group: str,
-        partitions: Sequence[Partition],
-        reuse: Reuse | None,
-        topic_id: str,
+        self, group: str, partitions: Sequence[Partition], reuse: Reuse | None, topic_id: str
     ) -> list[TopicPartition]:
-        """What is to be committed for a group that has no database."""
-        committed = self._committed(group, partitions)
-        if (
-            any(each.log.topic_id not in ("", topic_id) for each in committed.values())
-            or not committed
+        """What to commit for a group that has no database."""
+        committed = offsets.committed(self._settings, group, partitions)
+        if not committed or any(
+            position.log.topic_id not in ("", topic_id) for position in committed.values()
         ):
             return [
                 offsets.as_committed(Position(*partition, 0), Log(topic_id))
                 for partition in partitions
             ]
         if reuse is None or reuse.cause == "recreated":
-            # It began by itself: Kafka deletes a group's offsets together with the topic.
+            # It began by itself: Kafka deletes a group's offsets with the topic.
             return []
         return [
             _stepped_back(position, reuse.since[partition])
@@ -201,7 +166,7 @@ class Acceptance:
         ]
 
     def _wait_until_empty(self, group: str, needed: Callable[[], object]) -> None:
-        """Waits until a group has no members, as long as that is needed."""
+        """Waits until a group has no members, while that is needed."""
         deadline = time.monotonic() + _LEAVE
         while (members := member_counts(self._admin, [group]).get(group, 0)) and needed():
             if time.monotonic() > deadline:
@@ -212,12 +177,12 @@ class Acceptance:
             time.sleep(_POLL)
 
     def _load_derived(self, reuse: Reuse) -> None:
-        """Loads what the workers have derived from the old records, which tells how many they were:
-        in the derived topics all that was appended before the first of the new records.
+        """Loads what the workers have derived from the old records, which shows how many they were:
+        everything in the derived topics that was appended before the first new record.
 
-        Where that cannot be found out right, the id of the source topic in a derived record still
-        tells which one it was made of. That of a truncated topic has not changed: there, and in
-        records of older releases, the time alone decides.
+        If that time is unknown, the id of the source topic in a derived record still says which one it
+        was derived from. That of a truncated topic has not changed: there, and in records of older
+        releases, the time alone decides.
         """
         if not self._derived:
             return
@@ -229,8 +194,8 @@ class Acceptance:
         drain(self._settings, self._streams, self._derived, ends=ends, accepting=accepting)
 
     def _first_append_time(self, reuse: Reuse) -> int | None:
-        """When the broker took the first of the new records, in milliseconds; None without any, and
-        where only their producers' clocks are known."""
+        """When the broker appended the first new record, in milliseconds; None without any, and where
+        only their producers' clocks are known."""
         logs = {(reuse.topic, partition): since for partition, since in reuse.since.items()}
         stamps: list[int] = []
         with closing(Scanner(self._settings)) as scanner:
@@ -247,16 +212,16 @@ class Acceptance:
                     closing(clients.assigned_consumer(self._settings, group)) as consumer,
                     clients.kafka_errors(),
                 ):
-                    for each in consumer.commit(offsets=moved, asynchronous=False) or ():
-                        if each.error is not None:
+                    for committed in consumer.commit(offsets=moved, asynchronous=False) or ():
+                        if committed.error is not None:
                             raise Unavailable(
-                                f"group {group}: its offset cannot be moved ({each.error.str()}): run "
-                                "this again"
+                                f"group {group}: its offset cannot be moved "
+                                f"({committed.error.str()}): run this again"
                             )
 
 
 def _stepped_back(position: Position, since: int) -> TopicPartition:
-    """A position before the truncated part: windows that are open go on with what they have."""
+    """A position before the truncated part: open windows keep what they have counted."""
     progress = Progress.parse(position.offset, position.metadata)
     resume = min(position.offset, since)
     text = ""
@@ -269,10 +234,9 @@ def _stepped_back(position: Position, since: int) -> TopicPartition:
 def _offsets_at(
     consumer: Consumer, partitions: Sequence[Partition], milliseconds: int
 ) -> dict[Partition, int]:
-    """The first offset of each partition that was appended at that time or later."""
     with clients.kafka_errors():
         answers = consumer.offsets_for_times(
             [TopicPartition(*partition, milliseconds) for partition in partitions], timeout=10
         )
-    # None later: the end, which is what a drain goes to anyway.
-    return {(each.topic, each.partition): each.offset for each in answers if each.offset >= 0}
+    # Without a later record: the end, which a drain goes to anyway.
+    return {(one.topic, one.partition): one.offset for one in answers if one.offset >= 0}

@@ -31,12 +31,7 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 class Analytics:
-    """Counts the events of all streams that declare windows.
-
-    Args:
-        settings: everything configured.
-        streams: whose events are counted.
-    """
+    """Counts the events of all streams that declare windows."""
 
     name = "analytics"
     sources: Sequence[str] = ()
@@ -54,7 +49,7 @@ class Analytics:
             for stream in streams
             if stream.windows is not None
         }
-        # Looked up once, not for every record.
+        # Looked up once and not for every record.
         self._routes = {
             topic: (stream.decoder.decode, attrgetter(spec.group_by))
             for topic, (stream, spec) in self._streams.items()
@@ -71,16 +66,13 @@ class Analytics:
         self._without_progress: set[Partition] = set()
 
     def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
-        """Goes on with what an earlier worker left in the committed offsets' metadata."""
+        """Resumes from the progress in the committed offsets' metadata."""
         starts: dict[Partition, int] = {}
         for partition, position in positions.items():
             spec = self._spec(partition[0])
-            progress = (
-                None if position is None else Progress.parse(position.offset, position.metadata)
-            )
+            progress = position and Progress.parse(position.offset, position.metadata)
+            self.revoke([partition])
             self._windows[partition] = PartitionWindows(spec, progress)
-            self._seen.pop(partition, None)
-            self._committed.pop(partition, None)
             self._without_progress.discard(partition)
             if position is not None and progress is None:
                 self._windows[partition].advance(position.offset)
@@ -99,7 +91,6 @@ class Analytics:
         return self._streams[topic][1]
 
     def process(self, batch: Batch) -> Output | None:
-        """Counts a batch, closes what is due, and hands over results with the new progress."""
         rejected = self._count(batch)
         for position in batch.positions:
             partition = (position.topic, position.partition)

@@ -1,14 +1,14 @@
-"""Drain: topics loaded up to where they end now, with the loader's own code, instead of its worker or
+"""Drain: loads topics up to where they end now, with the loader's own code, instead of its worker or
 beside it (G1).
 
-It joins no group and takes no partition from a member. What keeps two loaders apart is in the sink:
-a batch whose partitions another has moved is dropped (`Fenced`), and the positions are read again.
-Where another loader is visibly at work, the drain looks on instead of racing it.
+It joins no group and takes no partition from a member. The sink keeps two loaders apart: a batch whose
+partitions another one has moved is dropped (`Fenced`), and the positions are read again. While another
+loader is visibly at work, the drain waits instead of racing it.
 """
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.reader import Reader
 from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.lag.measure import loader_lags
-from streamflow.postgres.connections import session
+from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.postgres.sink.positions import loaded
 from streamflow.records import Gap, Log, Position, Record, position_of
@@ -38,39 +38,24 @@ log = structlog.get_logger()
 LIMIT: Final = 600.0  # seconds that a drain may take
 PATIENCE: Final = 1.0  # seconds that positions must stand still before they are taken over
 _TURN: Final = 0.2  # seconds to fill a batch
-_POLL: Final = 0.1  # seconds between looks at another loader
+_POLL: Final = 0.1  # seconds between checks of another loader
 _SILENCE: Final = 15.0  # seconds without anything from the broker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """What a drain did.
-
-    Attributes:
-        records: read and kept by this drain.
-        rows: stored by it.
-        duplicates: records recognised as duplicates, so not stored again.
-        rejected: records that are no events; the validator dead-letters them.
-        refused: rows that the database refused, each a dead letter now.
-        by_others: records that another loader handled meanwhile.
-        fenced: batches dropped because another loader was faster.
-        seconds: from the beginning to the end.
-        lag: offsets that were not loaded at the end, of what had been appended by then.
-    """
-
-    records: int
+    records: int  # read and kept by this drain
     rows: int
-    duplicates: int
-    rejected: int
-    refused: int
-    by_others: int
-    fenced: int
+    duplicates: int  # records recognised as duplicates, so not stored again
+    rejected: int  # records that are no events; the validator dead-letters them
+    refused: int  # rows that the database refused, each a dead letter now
+    by_others: int  # records that another loader handled meanwhile
+    fenced: int  # batches dropped because another loader was faster
     seconds: float
-    lag: int
+    lag: int  # offsets that were not loaded at the end, of what had been appended by then
 
     @property
     def rate(self) -> float:
-        """Records a second."""
         return self.records / self.seconds if self.seconds else 0.0
 
 
@@ -93,8 +78,8 @@ def drain(
         limit: seconds after which it stops, however much is left (`Drained.lag`).
         patience: seconds that another loader's positions must stand still before it is overtaken.
         ends: offsets at which to stop before the end of a partition.
-        accepting: ids of recreated topics whose old rows are about to be set aside: the ids that they
-            had. What was derived from them is loaded beside their old rows.
+        accepting: the old ids of recreated topics whose rows are about to be set aside. What was
+            derived from them is loaded beside those rows.
 
     Raises:
         Unavailable: broker or database does not answer. Nothing is lost; drain again.
@@ -102,11 +87,8 @@ def drain(
         OffsetsReused: a topic was recreated, or a log truncated.
         ConfigurationError: the database refuses.
     """
-    one = _Drain(settings, streams, limit, patience, accepting or {})
-    try:
+    with closing(_Drain(settings, streams, limit, patience, accepting or {})) as one:
         return one.run(sorted(topics), ends or {})
-    finally:
-        one.close()
 
 
 class _Drain:
@@ -139,7 +121,7 @@ class _Drain:
         self._records = self._rejected = self._fenced = 0
 
     def run(self, topics: Sequence[str], ends: Mapping[Partition, int]) -> Drained:
-        """Drains, however often it is fenced, until all is loaded or the time is over."""
+        """Loads, however often it is fenced, until all is loaded or the time is over."""
         bounds = {
             partition: (first, min(end, ends.get(partition, end)))
             for partition, (first, end) in offsets.bounds(
@@ -154,7 +136,7 @@ class _Drain:
                 self._load({partition: bounds[partition] for partition in behind})
             except Fenced as error:
                 self._fenced += 1
-                # A new one: a consumer that is assigned again may keep what it had of the old.
+                # A new consumer: one that is assigned again may keep records of the old assignment.
                 self._reader.close()
                 self._reader = Reader(self._settings, self._loader.group)
                 log.info("another loader was faster", why=str(error))
@@ -169,44 +151,47 @@ class _Drain:
         """The partitions that are behind, once no other loader is moving them."""
         known: dict[Partition, int] = {}
         still_since = time.monotonic()
-        with session(self._settings, "drain", statement_timeout=10) as connection:
+        with self._session() as connection:
             while True:
                 now = time.monotonic()
-                by_partition = loaded(connection, self._loader.group)
+                done = loaded(connection, self._loader.group)
                 positions = {
-                    each: by_partition[each].next_offset for each in bounds if each in by_partition
+                    partition: done[partition].next_offset if partition in done else 0
+                    for partition in bounds
                 }
                 behind = [
-                    each
-                    for each, (first, end) in bounds.items()
-                    if first < end and positions.get(each, 0) < end
+                    partition
+                    for partition, (first, end) in bounds.items()
+                    if first < end and positions[partition] < end
                 ]
                 if not behind or now > self._deadline:
                     return behind
-                if any(positions.get(each, 0) != known.get(each, 0) for each in behind):
-                    still_since = now if known else still_since
+                if known and any(positions[one] != known[one] for one in behind):
+                    still_since = now
                 known = positions
                 if now - still_since >= self._patience:
                     return behind
                 time.sleep(min(_POLL, self._patience))
 
-    def _load(self, bounds: Mapping[Partition, tuple[int, int]]) -> None:
-        """Loads partitions from where the database says up to their ends.
+    def _session(self) -> AbstractContextManager[Connection]:
+        return session(self._settings, "drain", statement_timeout=10)
 
-        Raises:
-            Fenced: another loader moved one of them.
-        """
+    def _load(self, bounds: Mapping[Partition, tuple[int, int]]) -> None:
+        """Loads partitions from their positions in the database up to their ends; `Fenced` if another
+        loader moved one of them."""
         read_to = self._assign(bounds)
         self._pass_gaps()
-        while any(read_to[each] < end for each, (_, end) in bounds.items()):
+        while any(read_to[partition] < end for partition, (_, end) in bounds.items()):
             records, _ = self._reader.read(self._loader.batch_size, _TURN)
             self._reader.require_sound(_SILENCE)
             batch = self._batch(records, read_to, bounds)
             if batch.positions:
-                self._hand_over(batch)
+                self._commit(batch)
             if time.monotonic() > self._deadline:
                 break
-            self._pause(each for each, (_, end) in bounds.items() if read_to[each] >= end)
+            complete = [one for one, (_, end) in bounds.items() if read_to[one] >= end]
+            with clients.kafka_errors():
+                self._reader.consumer.pause([TopicPartition(*partition) for partition in complete])
         self._sink.flush()
         self._count()
 
@@ -227,16 +212,18 @@ class _Drain:
         return {partition: start.offset for partition, start in starts.items()}
 
     def _compare_sources(self, topics: Collection[str]) -> None:
-        """Notes the ids of the topics that records of these were derived from."""
+        """Records the ids of the topics that records of these were derived from."""
         sources = {
-            each.topic for each in self._streams if not set(each.topic_names).isdisjoint(topics)
+            stream.topic
+            for stream in self._streams
+            if not set(stream.topic_names).isdisjoint(topics)
         }
         others = sorted(sources.difference(topics, self._accepting))
         if others:
             self._topics.take_over(self._sink.resume([(topic, 0) for topic in others]))
 
     def _pass_gaps(self) -> None:
-        """Moves the positions past what is gone, and says so once that is kept."""
+        """Moves the positions past lost records, and reports these once that is durable."""
         gaps = list(self._gaps.values())
         if gaps:
             passed = [Position(gap.topic, gap.partition, gap.end) for gap in gaps]
@@ -266,55 +253,49 @@ class _Drain:
         ids = {**self._topics.ids, **self._accepting}
         return Batch(wanted, positions, time.monotonic(), topic_ids=ids)
 
-    def _hand_over(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch) -> None:
         self._topics.ask()
         output = self._loader.process(batch)
-        output.logs = self._logs_of(batch)
+        with clients.kafka_errors():
+            read = self._reader.consumer.position(
+                [TopicPartition(moved.topic, moved.partition) for moved in batch.positions]
+            )
+        self._logs = output.logs = offsets.with_epochs(self._logs, read)
         self._topics.check()
         self._sink.commit(output)
         self._count()
         self._pending = output
 
-    def _logs_of(self, batch: Batch) -> dict[Partition, Log]:
-        with clients.kafka_errors():
-            read = self._reader.consumer.position(
-                [TopicPartition(each.topic, each.partition) for each in batch.positions]
-            )
-        self._logs = offsets.with_epochs(self._logs, read)
-        return self._logs
-
     def _count(self) -> None:
-        """Counts the batch before: it is kept."""
+        """Counts the batch before: it is durable."""
         kept, self._pending = self._pending, None
         if kept is not None:
             self._records += sum(count.records for count in kept.counts.values())
             self._rejected += sum(count.rejected for count in kept.counts.values())
 
-    def _pause(self, done: Iterable[Partition]) -> None:
-        with clients.kafka_errors():
-            self._reader.consumer.pause([TopicPartition(*partition) for partition in done])
-
     def _commit_for_display(self) -> None:
-        """Lets the group's committed offsets follow, for lag displays. Kafka refuses while the group
-        has members: then they do it."""
+        """Commits the group's offsets, for lag displays. Kafka refuses while the group has members:
+        then they do it."""
         durable = [
-            offsets.as_committed(each, self._logs.get((each.topic, each.partition), Log()))
-            for each in self._sink.take_durable()
+            offsets.as_committed(
+                position, self._logs.get((position.topic, position.partition), Log())
+            )
+            for position in self._sink.take_durable()
         ]
         if durable:
             with suppress(KafkaException):
                 self._reader.consumer.commit(offsets=durable, asynchronous=False)
 
     def _read_by_all(self, bounds: Mapping[Partition, tuple[int, int]]) -> int:
-        with session(self._settings, "drain", statement_timeout=10) as connection:
-            by_partition = loaded(connection, self._loader.group)
-        return sum(by_partition[each].records for each in bounds if each in by_partition)
+        with self._session() as connection:
+            done = loaded(connection, self._loader.group)
+        return sum(done[partition].records for partition in bounds if partition in done)
 
     def _summary(self, bounds: Mapping[Partition, tuple[int, int]], before: int) -> Drained:
         counters = self._sink.counters
         by_all = self._read_by_all(bounds) - before
         topics = sorted({topic for topic, _ in bounds})
-        with session(self._settings, "drain", statement_timeout=10) as connection:
+        with self._session() as connection:
             lags = loader_lags(self._admin, connection, self._loader.group, topics)
         return Drained(
             records=self._records,
@@ -329,7 +310,6 @@ class _Drain:
         )
 
     def close(self) -> None:
-        """Gives up what is not durable, and all connections."""
         self._sink.close()
         with suppress(KafkaException, RuntimeError, StreamFlowError):
             self._reader.close()

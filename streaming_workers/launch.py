@@ -35,29 +35,28 @@ def make_worker(
     instance: str | None = None,
     accept_rejects: bool = False,
 ) -> Worker:
-    """A worker by its name.
+    """The validator, the analytics worker or the loader.
 
     Args:
-        settings: everything configured.
-        streams: what it works on.
-        name: validator, analytics or loader.
+        settings: all settings.
+        streams: whose records it processes.
+        name: of the worker.
         instance: stable name of this instance; a unique one by default, since two running
             instances with one name would fence each other.
         accept_rejects: no circuit breaker.
     """
-    hasher = hasher_for(settings, streams)
+    hasher, key = hasher_for(settings, streams), SigningKey(settings)
     transactional_id = f"{settings.group(name)}-{instance or secrets.token_hex(4)}"
-
-    key = SigningKey(settings)
 
     def kafka_sink(consumer: Consumer, limit: Limit | None) -> KafkaSink:
         return KafkaSink(settings, consumer, transactional_id, key.signer().sign, limit)
 
-    if name == "validator":
-        job: Job = Validator(settings, streams, hasher)
-        return Worker(settings, job, kafka_sink, accept_rejects=accept_rejects)
-    if name == "analytics":
-        job = Analytics(settings, streams)
+    if name != "loader":
+        job: Job = (
+            Validator(settings, streams, hasher)
+            if name == "validator"
+            else Analytics(settings, streams)
+        )
         return Worker(settings, job, kafka_sink, accept_rejects=accept_rejects)
     loader = Loader(settings, streams, hasher, key.signer)
     dead_letters = clients.producer(settings)
@@ -73,16 +72,10 @@ def make_worker(
 def loader_sink(
     settings: Settings, loader: Loader, dead_letters: Producer, limit: Limit | None
 ) -> PostgresSink:
-    """The sink of a loader.
+    """The sink of a loader, whose dead letters another client produces. No `limit` means none.
 
     Raises:
         Unavailable: the database that holds the signing key does not answer.
-
-    Args:
-        settings: where the database is.
-        loader: whose rows are kept.
-        dead_letters: produces what cannot be kept.
-        limit: of refused records; None for none.
     """
     sign = loader.signer().sign
     return PostgresSink(
@@ -103,11 +96,7 @@ def run_worker(
     health_port: int,
     accept_rejects: bool,
 ) -> None:
-    """Runs a worker until SIGTERM or SIGINT.
-
-    Raises:
-        ConfigurationError: nothing that waiting would mend.
-    """
+    """Runs a worker until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
     configure_logging(settings)
     structlog.contextvars.bind_contextvars(worker=name)
     worker = make_worker(

@@ -1,7 +1,6 @@
 """The loader: every record of every topic becomes a row of PostgreSQL, exactly once (G1).
 
-Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` keeps it. Each topic has its
-handler.
+Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` stores it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,21 +48,15 @@ _FOREIGN: Final = Rejection(
 )
 _TOPIC = methodcaller("topic")
 
-# Takes the index of the first record and records of one topic; returns how many there were.
+# Takes the index of the first record, and records of one topic; returns how many there were.
 _Handler = Callable[[int, Iterator[Record], Output], int]
 # The row of a derived record, given the event that it was derived from.
 _ToLine = Callable[[Record, Origin | None], bytes | Rejection]
 
 
 class Loader(PlainJob):
-    """What the loader does to a batch.
-
-    Args:
-        settings: for the group's name.
-        streams: whose topics are loaded.
-        hasher: redacts dead letters.
-        signer: of the workers; asked for with each batch, it may not be known yet.
-    """
+    """Turns records into rows. `hasher` redacts dead letters; `signer` is called for each batch, since
+    the key may not be known yet."""
 
     name = "loader"
 
@@ -79,7 +72,7 @@ class Loader(PlainJob):
         self._hasher = hasher
         self._event_topics = {stream.topic for stream in streams}
         self.sources = sorted(self._event_topics)
-        # Of the last batch. Within a session no topic gets another.
+        # Of the last batch. Within a session they do not change.
         self._topic_ids: Mapping[str, str] = {}
         self._handlers: dict[str, _Handler] = {}
         self._dead_letter_topics: dict[str, str] = {}
@@ -90,11 +83,8 @@ class Loader(PlainJob):
         self.assets = {table: table_asset(table) for table in self.tables}
 
     def process(self, batch: Batch) -> Output:
-        """The rows of a batch, and the dead letters of what cannot be a row.
-
-        Raises:
-            Unavailable: the signing key is not known yet, and its database does not answer.
-        """
+        """The rows of a batch, and the dead letters of what cannot be a row. Raises Unavailable if the
+        signing key is not known yet, and its database does not answer."""
         self._topic_ids = batch.topic_ids
         output = Output(positions=batch.positions, batch=batch.records)
         start = 0
@@ -103,11 +93,8 @@ class Loader(PlainJob):
         return output
 
     def refuse(self, record: Record, rejection: Rejection) -> OutRecord:
-        """The dead letter of a record that cannot be loaded.
-
-        Raises:
-            ConfigurationError: the record is a dead letter itself: there would be no end to it.
-        """
+        """The dead letter of a record that cannot be loaded. Raises ConfigurationError for a dead
+        letter: there would be no end to it."""
         topic = position_of(record).topic
         if self._dead_letter_topics[topic] == topic:
             raise ConfigurationError(
@@ -134,7 +121,7 @@ class Loader(PlainJob):
         events = _Events(stream)
         self.tables[events.table] = events.rows.table
         self._handlers[stream.topic] = events
-        # Streams may share these; the first to declare one stands for it.
+        # Streams may share these topics; the first one's handler serves all.
         for topic, handler in (
             (stream.analytics_topic, self._window_counts(stream)),
             (stream.notifications_topic, self._derived(NOTIFICATIONS, notification_line)),
@@ -146,7 +133,7 @@ class Loader(PlainJob):
 
     def _window_counts(self, stream: Stream) -> _Handler:
         def to_line(record: Record, origin: Origin | None) -> bytes | Rejection:
-            # Streams may share the topic, so whose events these are is in the origin.
+            # Streams may share the topic, so the origin says whose events these are.
             if origin is None or origin.topic == stream.analytics_topic:
                 return window_count_line(record, stream.topic)
             return window_count_line(record, origin.topic)
@@ -155,7 +142,7 @@ class Loader(PlainJob):
 
     def _derived(self, table: Table, to_line: _ToLine) -> _Handler:
         """Handles the records of a topic that only workers write to. What cannot be a row is
-        dead-lettered here; what has no signature is a row only if a replay has sent it."""
+        dead-lettered; what has no signature becomes a row only if a replay has sent it."""
 
         def handle(start: int, run: Iterator[Record], output: Output) -> int:
             rows = output.tables[table.name]
@@ -220,9 +207,9 @@ class Loader(PlainJob):
 def _derivation(
     headers: Headers, topic_ids: Mapping[str, str]
 ) -> tuple[Origin | None, Origin | None]:
-    """The event that a derived record comes from, and the record of it, where that claims to be a
-    replay; under the names of the topics that they were in."""
-    # What was added last counts.
+    """The event that a derived record comes from, and the record of it if that claims to be a replay;
+    with the names of the topics that they were in."""
+    # The last header of a name counts.
     last = dict(headers)
     origin, topic_id = Origin.parse(last.get(ORIGIN_HEADER)), last.get(TOPIC_ID_HEADER)
     if origin is not None:
@@ -235,13 +222,13 @@ def _derivation(
 
 def _derived_from(record: Record, rejection: Rejection) -> Origin:
     """The event that a rejected derived record comes from, as far as that is certain."""
-    # Its topic's name as it was: the id goes with it.
+    # Under its topic's old name: the id goes with it.
     origin, source = _derivation(_believed(record, rejection), {})
     return source or origin or position_of(record)
 
 
 def _source_id(record: Record, rejection: Rejection) -> str:
-    """Id of the topic of that event, as the record says it; empty where it does not."""
+    """Id of the topic of that event, if the record says it."""
     topic_id = last_header(_believed(record, rejection), TOPIC_ID_HEADER) or b""
     return topic_id.decode("ascii", "replace")
 
@@ -257,11 +244,8 @@ def _claim(
 
 
 class _Events:
-    """Handles the records of one stream's own topic.
-
-    The loop is on the path of every event: nothing is looked up or called in it that could be
-    outside.
-    """
+    """Handles the records of a stream's own topic. The loop is on the path of every event: nothing is
+    looked up or called in it that could be outside."""
 
     def __init__(self, stream: Stream) -> None:
         self.rows = EventRows(stream)

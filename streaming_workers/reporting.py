@@ -1,7 +1,7 @@
 """Reports to Dagster what a worker does, as asset events over its REST endpoint: fire and forget.
 
-The worker only adds to counters; a thread of its own sends them, now and then, and keeps them for the
-next time if Dagster does not answer. Nothing here imports Dagster.
+The worker only adds to counters; another thread sends them now and then, and keeps them if Dagster does
+not answer. Nothing here imports Dagster.
 """
 
 import re
@@ -10,46 +10,35 @@ import time
 from dataclasses import dataclass
 from typing import Final, Self
 
-import requests
 import structlog
 
-from streamflow.errors import cause_of
+from streamflow.errors import Unavailable
+from streamflow.http import request
 from streamflow.settings import Settings
 
 log = structlog.get_logger()
 
 TIMEOUT: Final = 2.0  # seconds
-# Without news a worker that works is still worth a word, but not so often.
+# A healthy worker without records also reports, but not so often.
 QUIET_FACTOR: Final = 10
 
 
 @dataclass(slots=True)
 class Done:
-    """What was done to an asset since its last report.
-
-    Attributes:
-        records: handled.
-        since: when counting began; on the monotonic clock.
-        missed: a report of it has failed.
-    """
-
     records: int = 0
-    since: float = 0.0
-    missed: bool = False
+    since: float = 0.0  # when counting began; monotonic
+    missed: bool = False  # a report of it has failed
 
 
 def topic_asset(topic: str, prefix: str) -> str:
-    """The asset of a topic."""
     return f"kafka/{_word(topic.removeprefix(prefix))}"
 
 
 def table_asset(table: str) -> str:
-    """The asset of a table."""
     return f"postgres/{_word(table)}"
 
 
 def producer_asset(topic: str, prefix: str) -> str:
-    """The asset of what sends to a topic."""
     return f"producer/{_word(topic.removeprefix(prefix))}"
 
 
@@ -59,11 +48,7 @@ def _word(name: str) -> str:
 
 
 class Ledger:
-    """Counts, and says what is due. Pure: the clock is handed in.
-
-    Args:
-        interval: seconds between two reports of one asset.
-    """
+    """Counts, and says what is due; `interval` seconds are between two reports of an asset. Pure."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
@@ -71,12 +56,12 @@ class Ledger:
         self._reported_at: dict[str, float] = {}
 
     def note(self, asset: str, records: int, now: float) -> None:
-        """Adds records, also none: the worker has looked and works."""
+        """Adds records; none means that the worker is up to date."""
         done = self._done.setdefault(asset, Done(since=now))
         done.records += records
 
     def take_due(self, now: float) -> dict[str, Done]:
-        """What is to be reported now. It counts as reported; `give_back` what was not."""
+        """What to report now. It counts as reported; `give_back` what was not."""
         due = {}
         for asset, done in list(self._done.items()):
             since = now - self._reported_at.get(asset, float("-inf"))
@@ -89,7 +74,6 @@ class Ledger:
         return due
 
     def give_back(self, asset: str, done: Done) -> None:
-        """Counts again what could not be sent."""
         later = self._done.get(asset)
         if later is not None:
             done.records += later.records
@@ -98,13 +82,8 @@ class Ledger:
 
 
 class Reporter:
-    """Sends what is due from a thread of its own. Use as a context manager.
-
-    Args:
-        url: of Dagster's webserver; None for no reports at all.
-        interval: seconds between two reports of one asset.
-        worker: who reports.
-    """
+    """Sends what is due from its own thread to Dagster's webserver at `url`; None for no reports. Use as
+    a context manager."""
 
     def __init__(self, url: str | None, interval: float, worker: str) -> None:
         self._url = url.rstrip("/") if url else None
@@ -113,12 +92,11 @@ class Reporter:
         self._ledger = Ledger(interval)
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._heard = True
+        self._answers = True
         self._thread = threading.Thread(target=self._run, name="dagster-reports", daemon=True)
 
     @classmethod
     def of(cls, settings: Settings, worker: str) -> "Reporter":
-        """As the settings say."""
         return cls(settings.dagster_url, settings.dagster_report_seconds, worker)
 
     def note(self, asset: str, records: int) -> None:
@@ -133,7 +111,7 @@ class Reporter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Not waited for: what is on its way arrives or does not.
+        # Not joined: a report that is being sent arrives or does not.
         self._ended.set()
 
     def _run(self) -> None:
@@ -158,18 +136,14 @@ class Reporter:
         }
         url = f"{self._url}/report_asset_materialization/{asset}"
         try:
-            requests.post(url, json=body, timeout=TIMEOUT).raise_for_status()
-        except requests.RequestException as error:
-            self._say(heard=False, why=str(cause_of(error)))
-            return False
-        self._say(heard=True)
-        return True
-
-    def _say(self, *, heard: bool, why: str = "") -> None:
-        """Logs once that Dagster does not answer, and once that it does again."""
-        if heard != self._heard:
-            self._heard = heard
-            if heard:
-                log.info("dagster listens again")
+            answer = request("POST", url, json=body, timeout=TIMEOUT)
+            why = "" if answer.ok else f"status {answer.status_code}"
+        except Unavailable as error:
+            why = str(error)
+        if bool(why) == self._answers:
+            self._answers = not why
+            if why:
+                log.warning("dagster does not answer", why=why, url=self._url)
             else:
-                log.warning("dagster does not listen", why=why, url=self._url)
+                log.info("dagster answers again")
+        return not why

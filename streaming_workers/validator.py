@@ -21,14 +21,8 @@ STAGE = "validator"
 
 
 class Validator(PlainJob):
-    """Checks the records of all streams against their contracts.
-
-    Args:
-        settings: everything configured.
-        streams: whose records are checked.
-        hasher: hashes the addresses in dead letters.
-        clock: says when a record was rejected.
-    """
+    """Checks the records of all streams against their contracts. `hasher` hashes the addresses in dead
+    letters, `clock` says when a record was rejected."""
 
     name = STAGE
 

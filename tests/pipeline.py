@@ -98,7 +98,8 @@ def environment(settings: Settings, **changes: str) -> dict[str, str]:
         "STREAMFLOW_PREFIX": settings.prefix,
         "STREAMFLOW_STATE_DIR": str(settings.state_dir),
         "STREAMFLOW_STREAMS": ",".join(settings.streams),
-        "PYTHONPATH": os.pathsep.join(sys.path),  # where the streams of tests are
+        # Where the streams of tests are.
+        "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path]),
         **changes,
     }
 

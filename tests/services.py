@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import psycopg
+from psycopg import sql
+
 from faults import Proxy, free_ports, wait_until
 from streamflow_stack.broker import Broker, Node
-from streamflow_stack.database import Database
+from streamflow_stack.database import SUPERUSER, Database
 from streamflow_stack.part import Health
 from streamflow_stack.process import Child
 
@@ -88,7 +91,7 @@ class BrokerService(Service):
 
     @property
     def bootstrap(self) -> str:
-        return self.broker.bootstrap
+        return self.broker.address
 
 
 class _BrokerBehindProxy(Broker):
@@ -120,7 +123,7 @@ class ProxiedBrokerService(Service):
             self.proxy.port,
         )
         super().__init__(broker, directory)
-        self.direct = broker.bootstrap
+        self.direct = broker.address
         self.proxied = f"127.0.0.1:{self.proxy.port}"
 
 
@@ -140,4 +143,7 @@ class DatabaseService(Service):
         return self.database.ensure_database(name, template)
 
     def drop_database(self, name: str) -> None:
-        self.database.drop_database(name)
+        administrator = self.database.url("postgres", SUPERUSER)
+        with psycopg.connect(administrator, autocommit=True) as connection:
+            statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            connection.execute(statement.format(sql.Identifier(name)))

@@ -1,8 +1,8 @@
 """The bridge: every record of the streams' topics to Socket.IO clients, as it is appended.
 
 The feed's thread hands batches to the event loop and waits until they are taken. There each client
-has a bounded queue and a task that empties it as fast as that client reads, so a slow one delays
-no other.
+has a bounded queue, and a task that empties it as fast as that client reads, so a slow client delays no
+other.
 """
 
 import asyncio
@@ -37,44 +37,34 @@ from streaming_workers.bridge.subscriptions import (
 log = structlog.get_logger()
 
 ERROR_EVENT = "kafka-error"
-SENT_TO = "socket.io"  # in the metric of records that went out
+SENT_TO = "socket.io"  # label of a metric
 
-# Bytes of records that one client, and the history of one topic, may hold back.
+# Bytes of records in the queue of one client, and in the history of one topic.
 QUEUE_BYTES = 64 * 1024 * 1024
 HISTORY_BYTES = 16 * 1024 * 1024
-# Bytes of one request. Clients only ever send a few names.
+# Bytes of one request. Clients only send a few names.
 _LONGEST_REQUEST = 262_144
-# Packets given to a connection at a time. Polling clients refuse more than 16 in one answer, and a
+# Packets passed to a connection at a time. Polling clients refuse more than 16 in one answer, and a
 # heartbeat may be among them.
 _SLICE = 256
 _POLLING_SLICE = 15
-# Records until the connections get their turn, and how many turns of the event loop those have to
-# take them. A slice needs about five on its way, so clients who read keep up with any backlog, and
-# those who do not read cost the others next to nothing.
+# Records until the connections get their turn, and how many turns of the event loop they have to take
+# them. A slice needs about five turns, so clients that read keep up with any backlog, and those that do
+# not read cost the others next to nothing.
 _TURN = 200
 _LOOPS = 8
 
 
 class Bridge:
-    """The Socket.IO side.
-
-    Args:
-        settings: everything configured.
-        streams: whose topics are passed on.
-        hasher: replaces addresses in what is no valid event.
-    """
+    """The Socket.IO side. `hasher` replaces addresses in what is not a valid event."""
 
     def __init__(self, settings: Settings, streams: Sequence[Stream], hasher: Hasher) -> None:
         self._plain = {
             topic: topic.removeprefix(settings.prefix)
             for stream in streams
-            for topic in (
-                stream.topic,
-                stream.analytics_topic,
-                stream.notifications_topic,
-                stream.dead_letter_topic,
-            )
+            for topic in stream.topic_names
         }
+        self.topics = list(self._plain)
         self._settings = settings
         self._encoder = Encoder({stream.topic: stream for stream in streams}, hasher)
         self._audience = Audience[Frame](
@@ -90,13 +80,8 @@ class Bridge:
         for handler in (self._on_connect, self._on_disconnect, self._on_subscribe, self._on_last):
             self.server.on(handler.__name__.removeprefix("_on_"), handler)
 
-    @property
-    def topics(self) -> list[str]:
-        """What is read, by the broker's names."""
-        return list(self._plain)
-
     async def publish(self, recalled: Sequence[Record], live: Sequence[Record]) -> None:
-        """Takes records from before the start, and records from now on."""
+        """Takes records from before the start, and live ones."""
         began = time.monotonic()
         self._audience.remember(self._framed(recalled))
         for start in range(0, len(live), _TURN):
@@ -108,7 +93,7 @@ class Bridge:
         _observe(live, time.monotonic() - began)
 
     def _framed(self, records: Sequence[Record]) -> list[Frame]:
-        return [Frame(self._plain[each.topic() or ""], each, self._encoder) for each in records]
+        return [Frame(self._plain[one.topic() or ""], one, self._encoder) for one in records]
 
     async def _on_connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         request: dict[Any, Any] = auth if isinstance(auth, dict) else {}
@@ -124,11 +109,11 @@ class Bridge:
         connection.client = Client(
             subscription, BoundedQueue(self._settings.bridge_queue, QUEUE_BYTES), connection.wake
         )
-        # In one turn of the loop, so that no record is left out or comes twice.
+        # In one turn of the loop, so that no record is missed or sent twice.
         self._audience.join(connection.client, count)
         self._clients[sid] = connection
         monitoring.BRIDGE_CLIENTS.set(len(self._audience))
-        # Its first turn comes after this handler's, and so behind the acceptance.
+        # It first runs after this handler, and so after the acceptance.
         connection.task = self.server.start_background_task(connection.pump)
 
     async def _on_disconnect(self, sid: str, _reason: str = "") -> None:
@@ -177,8 +162,6 @@ class Bridge:
 
 
 class _Connection:
-    """Empties the queue of one client as fast as the client reads."""
-
     client: Client[Frame]
     task: "asyncio.Task[None]"
 
@@ -188,17 +171,14 @@ class _Connection:
         self._awake = asyncio.Event()
 
     def wake(self) -> None:
-        """There is something in the queue."""
         self._awake.set()
 
     def end(self) -> None:
-        """The client has gone."""
-        # Where the task itself has noticed it, while sending, it ends by itself.
+        # If the task itself has noticed it while sending, it ends by itself.
         if self.task is not asyncio.current_task():
             self.task.cancel()
 
     async def pump(self) -> None:
-        """Sends what is in the queue, and waits for more."""
         client, socket = self.client, self._engine.sockets[self._id]
         put = socket.queue.put_nowait
         sent = monitoring.RECORDS_OUT.labels(SENT_TO)
@@ -221,11 +201,11 @@ class _Connection:
                     for frame in frames:
                         put(frame.packet)
                     sent.inc(len(frames))
-                    # Done when the connection's own task has taken all of it. While that one waits
-                    # for the client, the next slice waits here and the rest in our bounded queue.
+                    # Until the connection's own task has taken them. While that waits for the
+                    # client, the rest waits in our bounded queue.
                     await socket.queue.join()
         except EngineIOError:
-            log.debug("client went while it was sent to")
+            log.debug("client disconnected while sending")
 
 
 def _observe(records: Sequence[Record], seconds: float) -> None:
@@ -240,11 +220,9 @@ def _observe(records: Sequence[Record], seconds: float) -> None:
 
 
 def _allowed_origins(settings: Settings) -> list[str] | str:
-    """Pages of these origins may connect; other programs send none and need no permission.
-
-    By default those of the bridge itself, by name: comparing with the Host header, as the library
-    does, would let in any page whose name points at this machine.
-    """
+    """Origins whose pages may connect; other programs send none. By default the bridge's own, by name:
+    comparing with the Host header, as the library does, would let in any page whose name points at this
+    machine."""
     chosen = settings.bridge_origins
     if "*" in chosen:
         return "*"

@@ -1,9 +1,8 @@
 """Every record of some topics from now on, read by a thread of its own.
 
-All partitions are assigned, and no group is joined: each bridge sees all records, however many
-bridges there are. What was read is committed to the group all the same, for lag displays only. It
-starts at the end of the log, after a look back for the history; after an outage of Kafka it goes on
-where it was.
+All partitions are assigned without joining a group: each bridge sees all records. Its positions are
+committed all the same, for lag displays only. It starts at the end of the log, after the last records
+for the history, and resumes where it was after an outage of Kafka.
 """
 
 import threading
@@ -35,21 +34,14 @@ _LOOK_EVERY = 30.0  # seconds between looks for new partitions
 _LOOK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
 _TIMEOUT = 10.0  # seconds
 
-# Takes records from before the start and records from now on. Returns when they are taken: that is
+# Takes records from before the start, and records from now on. Returns when they are taken: this is
 # the back pressure.
 Deliver = Callable[[Sequence[Record], Sequence[Record]], None]
 
 
 class Feed:
-    """Reads topics and hands over what it reads, until it is stopped.
-
-    Args:
-        settings: everything configured.
-        group: where positions are committed for lag displays.
-        topics: names as the broker knows them.
-        history: records of each topic to look back for.
-        deliver: takes the records.
-    """
+    """Reads topics, by their names on the broker, until it is stopped: first the last `history` records
+    of each. Positions are committed to `group`, for lag displays."""
 
     def __init__(
         self, settings: Settings, group: str, topics: Sequence[str], history: int, deliver: Deliver
@@ -69,11 +61,7 @@ class Feed:
         self._broker = CachedProbe(self._probe_broker)
 
     def run(self) -> None:
-        """Works until `stop`.
-
-        Raises:
-            ConfigurationError: nothing that waiting would mend.
-        """
+        """Reads until `stop`. Raises ConfigurationError for what only a user can fix."""
         with self._watchdog:
             repeat_sessions(self._try_session, self._stop)
 
@@ -91,21 +79,19 @@ class Feed:
             self._looking_back.clear()
 
     def stop(self) -> None:
-        """Asks it to end; it does within half a second while Kafka answers."""
+        """Ends `run` within half a second while Kafka answers."""
         self._stop.set()
 
     def health(self) -> tuple[bool, str]:
-        """Whether it turns at all; says how Kafka is."""
+        """Whether the loop makes progress; also says how Kafka is."""
         turns, why = self._watchdog.health()
         return (turns, f"{why}; Kafka: {self.ready()[1]}" if turns else why)
 
     def ready(self) -> tuple[bool, str]:
-        """Whether records come in now, or would if there were any, and the history is there."""
+        """Whether new records come in, and the history has been read."""
         turns, why = self._watchdog.health()
-        if not turns:
-            return (False, why)
-        if not self._assigned:
-            return (False, self._trouble)
+        if not turns or not self._assigned:
+            return (False, why if not turns else self._trouble)
         if self._looking_back:
             return (False, "reading the last records")
         return self._broker()
@@ -141,12 +127,10 @@ class Feed:
                 reader.close()
 
     def _assign_new(self, reader: Reader, known: Mapping[Partition, int]) -> dict[Partition, int]:
-        """Assigns partitions that are not assigned yet; returns where the live part of each begins.
-
-        A partition that appears while others are read is new, so it is read from its beginning.
-        """
+        """Assigns partitions that are not assigned yet; returns where the live part of each begins. One
+        that appears while others are read is new, so it is read from its beginning."""
         partitions = offsets.require_partitions(self._admin, self._topics)
-        new = [each for each in partitions if each not in known]
+        new = [partition for partition in partitions if partition not in known]
         live: dict[Partition, int] = {}
         starts: list[TopicPartition] = []
         for partition, (low, end) in offsets.bounds(self._admin, new).items():
@@ -156,7 +140,16 @@ class Feed:
                 live[partition] = low if known else end
                 start = low if known else max(low, end - share)
             else:
-                live[partition] = start = self._going_on(partition, position, low, end)
+                if not low <= position <= end:
+                    log.error(
+                        "records are gone",
+                        partition=f"{partition[0]}[{partition[1]}]",
+                        position=position,
+                        why="retention removed them, or the topic was recreated",
+                        resuming_from=low,
+                    )
+                    position = low
+                live[partition] = start = position
             starts.append(TopicPartition(*partition, start))
             if start < live[partition]:
                 self._looking_back.add(partition)
@@ -165,29 +158,16 @@ class Feed:
             log.info("assigned", partitions=len(starts))
         return live
 
-    def _going_on(self, partition: Partition, position: int, low: int, end: int) -> int:
-        if low <= position <= end:
-            return position
-        log.error(
-            "records are gone",
-            partition=f"{partition[0]}[{partition[1]}]",
-            position=position,
-            why="retention removed them, or the topic was recreated",
-            going_on_from=low,
-        )
-        return low
-
     def _read(self, reader: Reader, live_from: Mapping[Partition, int]) -> None:
         before = dict(reader.read_to)
         try:
             records, ends = reader.read(_BATCH, _LINGER, idle=_IDLE)
         except OffsetsReused as error:
-            # No reason to stop: the next session goes on with what is there.
+            # No reason to stop: the next session reads what is there.
             raise Unavailable(str(error)) from error
         recalled: list[Record] = []
-        live = records
+        live = [] if self._looking_back else records
         if self._looking_back:
-            live = []
             for record in records:
                 topic, number, offset = position_of(record)
                 (live if offset >= live_from[topic, number] else recalled).append(record)
@@ -201,8 +181,10 @@ class Feed:
                     self._looking_back.discard(partition)
 
     def _commit_for_display(self, reader: Reader) -> None:
-        """A failure costs nothing but a stale display until the next one."""
-        positions = [TopicPartition(*each, offset) for each, offset in self._read_to.items()]
+        """A failure only leaves a display stale until the next one."""
+        positions = [
+            TopicPartition(*partition, offset) for partition, offset in self._read_to.items()
+        ]
         if positions:
             with suppress(KafkaException, StreamFlowError):
                 reader.consumer.commit(offsets=positions, asynchronous=True)

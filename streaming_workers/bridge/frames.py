@@ -1,7 +1,6 @@
-"""From a record to the Socket.IO event that clients get: `kafka-event`, body `{topic, payload,
-timestamp}`.
+"""From a record to the Socket.IO event `kafka-event`, with the body `{topic, payload, timestamp}`.
 
-A frame is encoded when the first client wants it, and then once for all of them.
+A frame is encoded when the first client wants it, once for all of them.
 """
 
 from collections.abc import Mapping
@@ -28,19 +27,15 @@ _UNREAD = object()
 
 
 class Encoder:
-    """Turns record values into payloads.
-
-    Args:
-        streams: the streams whose topics are read.
-        hasher: replaces the addresses in whatever is no valid event (G7).
-    """
+    """Turns record values into payloads. `hasher` replaces the addresses in what is not a valid event
+    of one of the streams, by topic (G7)."""
 
     def __init__(self, streams: Mapping[str, Stream], hasher: Hasher) -> None:
         self._streams = streams
         self._hasher = hasher
 
     def payload(self, topic: str, value: bytes | None) -> Any:
-        """The parsed JSON of a value; its text where it is no JSON; None where there is none."""
+        """The parsed JSON of a value; its text if it is not JSON."""
         if value is None:
             return None
         shown = self._redacted(topic, value)
@@ -50,11 +45,10 @@ class Encoder:
             return _text(shown)
 
     def text(self, topic: str, value: bytes | None) -> str:
-        """A value as text, whatever it is."""
         return _text(self._redacted(topic, value or b""))
 
     def _redacted(self, topic: str, value: bytes) -> bytes:
-        """A valid event holds no address, by its contract. All else is redacted."""
+        """A valid event holds no address, by its contract. Everything else is redacted."""
         stream = self._streams.get(topic)
         if stream is None or isinstance(stream.decoder.decode(value), Rejection):
             return self._hasher.redact(value)
@@ -62,20 +56,12 @@ class Encoder:
 
 
 class Frame:
-    """One record on its way to the clients.
-
-    Attributes:
-        topic: its topic's name without ``STREAMFLOW_PREFIX``.
-        appended: milliseconds since the epoch, by the broker's clock.
-        size: bytes to count for it where memory is bounded.
-    """
-
     __slots__ = ("_encoder", "_packet", "_payload", "_record", "appended", "size", "topic")
 
     def __init__(self, topic: str, record: Record, encoder: Encoder) -> None:
-        self.topic = topic
-        self.appended = record.timestamp()[1]
-        self.size = len(record.value() or b"") + _OVERHEAD_BYTES
+        self.topic = topic  # without ``STREAMFLOW_PREFIX``
+        self.appended = record.timestamp()[1]  # milliseconds since the epoch, by the broker's clock
+        self.size = len(record.value() or b"") + _OVERHEAD_BYTES  # in memory
         self._record: Record | None = record
         self._encoder = encoder
         self._payload: Any = _UNREAD
@@ -83,7 +69,6 @@ class Frame:
 
     @property
     def payload(self) -> Any:
-        """What clients get as `payload`."""
         if self._payload is _UNREAD and self._record is not None:
             self._payload = self._encoder.payload(self._record.topic() or "", self._record.value())
         return self._payload
@@ -98,20 +83,16 @@ class Frame:
         return self._packet
 
     def field(self, name: str) -> Any:
-        """A field of the payload; None where there is no such field."""
         payload = self.payload
         return payload.get(name) if isinstance(payload, dict) else None
 
     def _text(self) -> str:
-        body = {
-            "topic": self.topic,
-            "payload": self.payload,
-            "timestamp": append_time(self.appended),
-        }
+        time = append_time(self.appended)
+        body = {"topic": self.topic, "payload": self.payload, "timestamp": time}
         try:
             return event_text(EVENT, body)
         except TypeError:
-            # orjson reads deeper nesting than it writes: such a value is shown as its text.
+            # orjson reads deeper nesting than it writes: such a value is sent as its text.
             record = self._record
             if record is None:
                 raise
@@ -130,7 +111,7 @@ def _text(value: bytes) -> str:
 
 @lru_cache(maxsize=1024)  # many records are appended in one millisecond
 def append_time(milliseconds: int) -> str | None:
-    """The broker's time stamp as the other times are written; None for one that is no date."""
+    """The broker's time stamp as text; None for one that is no date."""
     try:
         moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
     except (OverflowError, OSError, ValueError):

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ipaddress
-import os
 import signal
 import socket
 import threading
@@ -26,7 +25,7 @@ from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streaming_workers.bridge.bridge import Bridge
 from streaming_workers.bridge.feed import Feed
-from streaming_workers.runtime.process import freeze_gc
+from streaming_workers.runtime.process import end_after, freeze_gc
 
 log = structlog.get_logger()
 
@@ -36,22 +35,14 @@ _BACKLOG = 512
 
 
 class _WebServer(uvicorn.Server):
-    """A server that leaves signals to us: its own handling ends with the signal's exit code."""
+    """Leaves signals to us: uvicorn's own handling ends with the signal's exit code."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves the handlers alone."""
         yield
 
 
 class BridgeServer:
-    """Runs a bridge until it is stopped.
-
-    Args:
-        settings: everything configured.
-        bridge: the Socket.IO side.
-    """
-
     def __init__(self, settings: Settings, bridge: Bridge) -> None:
         self._settings = settings
         self._bridge = bridge
@@ -78,17 +69,13 @@ class BridgeServer:
         )
 
     def run(self, health_port: int = 0) -> None:
-        """Works until SIGTERM or SIGINT.
-
-        Raises:
-            ConfigurationError: a port is taken, or nothing that waiting would mend.
-        """
+        """Runs until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
         listener = _listen(self._settings.host, self._settings.bridge)
         health = HealthServer(self._settings, health_port, self._feed.health, self._feed.ready)
         with contextlib.closing(listener), health:
             if self._settings.bridge_token is None and not _is_loopback(self._settings.host):
                 log.warning(
-                    "anybody who reaches this port can read every record",
+                    "anyone who can reach this port can read every record",
                     advice="set STREAMFLOW_BRIDGE_TOKEN",
                 )
             log.info("worker started", port=self._settings.bridge, health_port=health.port)
@@ -111,10 +98,8 @@ class BridgeServer:
 
     def _on_signal(self) -> None:
         self._server.should_exit = True
-        # Nothing here is lost by ending hard; hanging on a broker that is gone is worse (G10).
-        timer = threading.Timer(_PATIENCE, os._exit, (0,))
-        timer.daemon = True
-        timer.start()
+        # Ending hard loses nothing here; hanging on a broker that is gone is worse (G10).
+        end_after(_PATIENCE)
 
     def _run_feed(self) -> None:
         try:
@@ -125,7 +110,7 @@ class BridgeServer:
             self._loop.call_soon_threadsafe(partial(setattr, self._server, "should_exit", True))
 
     def _deliver(self, recalled: Sequence[Record], live: Sequence[Record]) -> None:
-        """Called by the feed's thread; returns when the loop has taken the records."""
+        """Called by the feed's thread; returns when the event loop has taken the records."""
         taken = asyncio.run_coroutine_threadsafe(self._bridge.publish(recalled, live), self._loop)
         with contextlib.suppress(CancelledError):
             taken.result()
@@ -137,7 +122,7 @@ class BridgeServer:
             return
         probes = {"/health": self._feed.health, "/ready": self._feed.ready}
         kind = "text/plain; charset=utf-8"
-        # As on the health port, a check of HTTP/1.0 may leave it out.
+        # As on the health port, HTTP/1.0 may omit it.
         host = HttpRequest.of(scope).header("host")
         why_not = host_refusal(host, self._settings.probed_hosts) if host else None
         if why_not is not None:
@@ -156,11 +141,7 @@ class BridgeServer:
 
 
 def run_bridge(settings: Settings, *, health_port: int) -> None:
-    """Runs a bridge until SIGTERM or SIGINT.
-
-    Raises:
-        ConfigurationError: nothing that waiting would mend.
-    """
+    """Runs a bridge until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
     configure_logging(settings)
     structlog.contextvars.bind_contextvars(worker="bridge")
     streams = load_streams(settings)

@@ -1,13 +1,14 @@
-"""Who gets which records, and what becomes of one who is too slow. Pure.
+"""Which client gets which records, and what happens to one that is too slow. Pure.
 
-A client's queue is bounded in records and in bytes. When it is full the oldest leave first, so a
-slow client sees the newest and learns how many it missed; since clients share the frames, many
-stalled ones cost hardly more memory than one.
+A client's queue is bounded in records and in bytes. When it is full the oldest are dropped, so a slow
+client gets the newest and learns how many it missed. Clients share the frames, so many stalled ones cost
+hardly more memory than one.
 """
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from streamflow.errors import UsageError
@@ -18,26 +19,13 @@ _LONGEST_COUNT = 9  # digits
 
 
 class Subject(Protocol):
-    """What is subscribed to: a frame is one."""
+    """What clients subscribe to: a `Frame`."""
 
-    @property
-    def topic(self) -> str:
-        """Plain name of its topic."""
-        ...
+    topic: str
+    appended: int
+    size: int
 
-    @property
-    def appended(self) -> int:
-        """Milliseconds since the epoch."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        ...
-
-    def field(self, name: str) -> Any:
-        """A field of its payload."""
-        ...
+    def field(self, name: str) -> Any: ...
 
 
 T = TypeVar("T", bound=Subject)
@@ -45,20 +33,14 @@ T = TypeVar("T", bound=Subject)
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a client wants.
+    """What a client wants; None for all."""
 
-    Attributes:
-        topics: plain names.
-        types: event types; None for all. Window counts have theirs in ``event_type``.
-        users: None for all.
-    """
-
-    topics: frozenset[str]
-    types: frozenset[str] | None = None
+    topics: frozenset[str]  # without prefix
+    types: frozenset[str] | None = None  # of events; window counts have theirs in ``event_type``
     users: frozenset[str] | None = None
 
     def accepts(self, subject: Subject) -> bool:
-        """Whether a record passes. One without the field that is asked for does not."""
+        """Whether a record passes. One without the field to filter by does not."""
         if subject.topic not in self.topics:
             return False
         if self.types is not None and not _is_one_of(
@@ -68,7 +50,6 @@ class Subscription:
         return self.users is None or _is_one_of(self.users, subject.field("user"))
 
     def as_dict(self) -> dict[str, list[str] | None]:
-        """For the client's acknowledgement."""
         return {
             "topics": sorted(self.topics),
             "types": None if self.types is None else sorted(self.types),
@@ -77,12 +58,8 @@ class Subscription:
 
 
 def parse_subscription(request: object, known: Collection[str]) -> Subscription:
-    """Reads what a client asks for: `{topics, types, users}`, each a text or a list of texts, or
-    only the topics. What is left out means all.
-
-    Raises:
-        UsageError: it asks for something that does not exist; says what does.
-    """
+    """Parses `{topics, types, users}`, each a text or a list of texts, or only the topics. What is
+    left out means all. Raises UsageError if that is invalid, or a topic does not exist."""
     if isinstance(request, (str, list)):
         request = {"topics": request}
     if request is None:
@@ -101,11 +78,7 @@ def parse_subscription(request: object, known: Collection[str]) -> Subscription:
 
 
 def parse_count(value: object, most: int) -> int:
-    """How many of the last records a client asks for, at most `most`.
-
-    Raises:
-        UsageError: it is no such number.
-    """
+    """How many of the last records a client asks for, at most `most`; UsageError if not a number."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value) if len(value) <= _LONGEST_COUNT else most
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -121,7 +94,7 @@ def _texts(request: dict[Any, Any], *names: str) -> frozenset[str] | None:
     if (
         not isinstance(values, list)
         or len(values) > _MOST_VALUES
-        or not all(isinstance(each, str) and len(each) <= _LONGEST_VALUE for each in values)
+        or not all(isinstance(one, str) and len(one) <= _LONGEST_VALUE for one in values)
     ):
         raise UsageError(
             f"{names[0]} takes a text or a list of at most {_MOST_VALUES} texts of at most "
@@ -131,17 +104,13 @@ def _texts(request: dict[Any, Any], *names: str) -> frozenset[str] | None:
 
 
 def _is_one_of(wanted: frozenset[str], value: object) -> bool:
-    # A payload may hold anything, lists too, which no set can be asked for.
+    # A payload may hold anything, also lists, which are not hashable.
     return isinstance(value, str) and value in wanted
 
 
 class BoundedQueue(Generic[T]):
-    """Keeps the newest records within bounds, and counts those that had to leave.
-
-    Args:
-        records: how many it holds at most.
-        size: how many bytes it holds at most; one record is kept however large it is.
-    """
+    """Keeps the newest records within bounds, and counts those that were dropped. It holds at most
+    `records` and `size` bytes; one record is kept however large it is."""
 
     def __init__(self, records: int, size: int) -> None:
         self._most = records
@@ -157,7 +126,7 @@ class BoundedQueue(Generic[T]):
         return iter(self._items)
 
     def append(self, item: T) -> None:
-        """Adds the newest; the oldest leave while there is no room."""
+        """Adds the newest; the oldest are dropped while there is no room."""
         self._items.append(item)
         self._bytes += item.size
         while len(self._items) > self._most or (
@@ -167,7 +136,7 @@ class BoundedQueue(Generic[T]):
             self._missed += 1
 
     def take(self, most: int) -> tuple[int, list[T]]:
-        """How many left since the last call, and the oldest that are still here, in order."""
+        """How many were dropped since the last call, and the oldest that are left, in order."""
         missed, self._missed = self._missed, 0
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
         self._bytes -= sum(item.size for item in taken)
@@ -175,13 +144,7 @@ class BoundedQueue(Generic[T]):
 
 
 class Client(Generic[T]):
-    """One who is connected.
-
-    Args:
-        subscription: what it wants; may be replaced at any time.
-        queue: what it has not been sent yet.
-        wake: called when there is something new in the queue.
-    """
+    """A connected client. `wake` is called when there is something new in the queue."""
 
     def __init__(
         self, subscription: Subscription, queue: BoundedQueue[T], wake: Callable[[], None]
@@ -192,23 +155,17 @@ class Client(Generic[T]):
         self._wake = wake
 
     def offer(self, subjects: Sequence[T]) -> None:
-        """Queues those that it wants."""
         accepts, append = self.subscription.accepts, self.queue.append
-        wanted = [each for each in subjects if accepts(each)]
-        for each in wanted:
-            append(each)
+        wanted = [subject for subject in subjects if accepts(subject)]
+        for subject in wanted:
+            append(subject)
         if wanted:
             self._wake()
 
 
 class Audience(Generic[T]):
-    """Everybody who is connected, and the last records of each topic.
-
-    Args:
-        topics: plain names.
-        history: records of each topic that are kept.
-        history_bytes: bytes of each topic that are kept at most.
-    """
+    """The connected clients, and the last records of each topic: at most `history` records and
+    `history_bytes` bytes."""
 
     def __init__(self, topics: Iterable[str], history: int, history_bytes: int) -> None:
         self._history = {topic: BoundedQueue[T](history, history_bytes) for topic in topics}
@@ -219,34 +176,30 @@ class Audience(Generic[T]):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a client has something in its queue."""
         return any(len(client.queue) for client in self._clients)
 
     def join(self, client: Client[T], last: int) -> None:
-        """From here on the client gets what it wants, after the `last` of each topic."""
+        """From now on the client gets what it wants, after the `last` of each topic."""
         client.offer(self.recall(client.subscription, last))
         self._clients.add(client)
 
     def leave(self, client: Client[T]) -> None:
-        """It has gone."""
         self._clients.discard(client)
 
     def remember(self, subjects: Iterable[T]) -> None:
-        """Keeps records from before the start, for the history only."""
-        for each in subjects:
-            self._history[each.topic].append(each)
+        """Adds records to the history only."""
+        for subject in subjects:
+            self._history[subject.topic].append(subject)
 
     def publish(self, subjects: Sequence[T]) -> None:
-        """Gives new records to everybody who wants them."""
         self.remember(subjects)
         for client in self._clients:
             client.offer(subjects)
 
     def recall(self, subscription: Subscription, last: int) -> list[T]:
         """The last records of each topic that a subscription accepts, oldest first."""
-        frames: list[T] = []
+        subjects: list[T] = []
         for topic in subscription.topics if last else ():
-            accepted = [each for each in self._history[topic] if subscription.accepts(each)]
-            accepted.sort(key=lambda each: each.appended)
-            frames.extend(accepted[-last:])
-        return sorted(frames, key=lambda each: each.appended)
+            accepted = filter(subscription.accepts, self._history[topic])
+            subjects += sorted(accepted, key=attrgetter("appended"))[-last:]
+        return sorted(subjects, key=attrgetter("appended"))

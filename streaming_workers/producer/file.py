@@ -1,23 +1,24 @@
 """Sending events: a file exactly once, or simulated users for as long as one likes.
 
-A file is sent in Kafka transactions. Each also commits how far it has got, as the offset of a
-consumer group that belongs to that file, so that `resume` goes on exactly behind what is in the
-topic, however the run before had ended.
+A file is sent in Kafka transactions. Each also commits how much of the file is sent, as the offset of a
+consumer group that belongs to that file, so `resume` continues exactly behind what is in the topic,
+however the run before ended.
 """
 
 import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streamflow.contract import Event
-from streamflow.errors import UsageError
+from streamflow.errors import Unavailable, UsageError
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.producing import produce
 from streamflow.records import OutRecord, Rejection
@@ -35,21 +36,11 @@ _TIMEOUT = 60.0  # seconds
 
 @dataclass(kw_only=True)
 class Sent:
-    """What a run did.
-
-    Attributes:
-        records: sent and acknowledged.
-        invalid: records sent that break the contract, by code.
-        skipped: lines not sent.
-        line: lines of the input that are done, those of earlier runs included.
-        finished: whether the input came to its end.
-    """
-
-    records: int = 0
-    invalid: dict[str, int] = field(default_factory=dict)
-    skipped: int = 0
-    line: int = 0
-    finished: bool = False
+    records: int = 0  # sent and acknowledged
+    invalid: Counter[str] = field(default_factory=Counter)  # records sent though invalid, by code
+    skipped: int = 0  # lines not sent
+    line: int = 0  # lines that are done, those of earlier runs included
+    finished: bool = False  # the whole input is done
 
 
 class FileProgress(NamedTuple):
@@ -58,37 +49,6 @@ class FileProgress(NamedTuple):
     lines: int
     bytes: int
     digest: str
-
-
-class CheckedProducer:
-    """Produces, and keeps the error of what the broker did not take."""
-
-    def __init__(self, client: Producer) -> None:
-        self.client = client
-        self._failure: KafkaError | None = None
-
-    def send(self, topic: str, key: bytes | None, value: bytes) -> None:
-        """Hands a record over.
-
-        Raises:
-            Unavailable: an earlier record was not delivered.
-        """
-        produce(self.client, OutRecord(topic, key, value, []), on_delivery=self._delivered)
-
-    def check(self) -> None:
-        """Raises what went wrong with an earlier record."""
-        self.client.poll(0)
-        if self._failure is not None:
-            raise clients.translated(KafkaException(self._failure))
-
-    def finish(self) -> None:
-        """Returns when all are acknowledged."""
-        self.client.flush(_TIMEOUT)
-        self.check()
-
-    def _delivered(self, error: KafkaError | None, _message: object) -> None:
-        if error is not None:
-            self._failure = error
 
 
 def simulate(
@@ -101,35 +61,50 @@ def simulate(
     count: int | None,
     on_record: Callable[[], None] = lambda: None,
 ) -> Sent:
-    """Sends simulated events at a steady rate until `count` are sent or `stop` is set.
+    """Sends simulated events at a steady rate until `count` are sent or `stop` is set. Raises
+    Unavailable if the broker did not take a record in time."""
+    sent, client = Sent(), clients.producer(settings)
+    failures: list[KafkaError] = []
 
-    Raises:
-        Unavailable: the broker did not take a record in time.
-    """
-    sent = Sent()
-    checked = CheckedProducer(clients.producer(settings))
+    def delivered(error: KafkaError | None, _message: object) -> None:
+        if error is not None:
+            failures.append(error)
+
+    def check() -> None:
+        if failures:
+            raise clients.translated(KafkaException(failures[-1]))
+
     began = time.monotonic()
     for record in source:
         if stop.is_set() or (count is not None and sent.records >= count):
             break
-        checked.send(stream.topic, record.key, record.value)
+        produce(
+            client,
+            OutRecord(stream.topic, record.key, record.value, []),
+            on_delivery=delivered,
+        )
         sent.records += 1
         if record.code is not None:
-            sent.invalid[record.code.value] = sent.invalid.get(record.code.value, 0) + 1
+            sent.invalid[record.code.value] += 1
         on_record()
         ahead = began + sent.records / rate - time.monotonic()
         if ahead > 0.01:  # noqa: PLR2004 (finer than the clock's own grain is no use)
-            checked.check()
+            client.poll(0)
+            check()
             stop.wait(ahead)
-    checked.finish()
+    left = client.flush(_TIMEOUT)
+    check()
+    if left:
+        raise Unavailable(
+            f"Kafka did not acknowledge {left} of {sent.records} records within {_TIMEOUT:g} s"
+        )
     sent.line = sent.records
     sent.finished = True
     return sent
 
 
 def group_of(settings: Settings, path: Path) -> str:
-    """The consumer group whose offset in partition 0 of the topic is the number of lines of a file
-    that were sent."""
+    """The group whose offset in partition 0 of the topic is the number of lines of a file that are sent."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return f"{settings.prefix}produce-{name}"
 
@@ -141,9 +116,9 @@ class FileRun:
         settings: where the broker is.
         stream: whose topic the lines go to.
         reader: turns lines into records.
-        path: of the file; its absolute form is what `resume` finds it by.
-        on_invalid: what becomes of a line that breaks the contract.
-        report: takes line number and reason of each such line.
+        path: `resume` finds the file by its absolute form.
+        on_invalid: what to do with a line that breaks the contract.
+        report: is called with the number of each such line and what is wrong with it.
     """
 
     def __init__(
@@ -156,21 +131,16 @@ class FileRun:
         report: Callable[[int, Rejection], None],
     ) -> None:
         self._settings = settings
-        self.stream = stream
-        self.reader = reader
+        self._stream = stream
+        self._reader = reader
         self._path = path
-        self.on_invalid = on_invalid
-        self.report = report
+        self._on_invalid = on_invalid
+        self._report = report
         self._group = group_of(settings, path)
-
-    def earlier(self) -> FileProgress:
-        """How far an earlier run had got; nothing where there was none."""
-        partition = (self.stream.topic, 0)
-        committed = offsets.committed(self._settings, self._group, [partition]).get(partition)
-        if committed is None or committed.offset == 0:
-            return FileProgress(0, 0, hashlib.sha256().hexdigest())
-        size, _, digest = committed.metadata.partition(";")
-        return FileProgress(committed.offset, int(size), digest)
+        self._client = clients.producer(
+            settings, **{"transactional.id": self._group, "transaction.timeout.ms": 60_000}
+        )
+        self._sent = Sent()
 
     def run(
         self,
@@ -180,7 +150,7 @@ class FileRun:
         pace: Pace | None = None,
         on_bytes: Callable[[int], None] = lambda _size: None,
     ) -> Sent:
-        """Sends the file, from its beginning or from where an earlier run had got.
+        """Sends the file from its beginning, or from where an earlier run stopped.
 
         Raises:
             UsageError: the file's beginning has changed since, or a line is invalid and
@@ -188,28 +158,44 @@ class FileRun:
             Fenced: another run of the same file has begun.
             Unavailable: the broker does not answer.
         """
-        client = clients.producer(
-            self._settings,
-            **{"transactional.id": self._group, "transaction.timeout.ms": 60_000},
-        )
+        client, sent = self._client, self._sent
         with clients.kafka_errors():
             client.init_transactions(_TIMEOUT)
-        start = self.earlier() if resume else FileProgress(0, 0, "")
+        start = self._earlier() if resume else FileProgress(0, 0, "")
+        done, size = start.lines, start.bytes
         with self._path.open("rb") as file:
             digest = self._skip(file, start)
             group = clients.assigned_consumer(self._settings, self._group)
             with closing(group) as consumer, clients.kafka_errors():
-                return _Transfer(self, client, consumer.consumer_group_metadata()).send(
-                    file, start, digest, stop, pace, on_bytes
-                )
+                metadata = consumer.consumer_group_metadata()
+                for lines in _groups(file, stop, _TRANSACTION_LINES if pace is None else 1):
+                    client.begin_transaction()
+                    taken, refusal = self._produce(lines, done + 1, pace, stop)
+                    # What comes before a line that stops the run is sent.
+                    done, size = done + taken, size + sum(map(len, lines[:taken]))
+                    digest.update(b"".join(lines[:taken]))
+                    progress = f"{size};{digest.hexdigest()}"
+                    position = TopicPartition(self._stream.topic, 0, done, metadata=progress)
+                    client.send_offsets_to_transaction([position], metadata, _TIMEOUT)
+                    client.commit_transaction(_TIMEOUT)
+                    if refusal is not None:
+                        raise refusal
+                    on_bytes(sum(map(len, lines)))
+        sent.line, sent.finished = done, not stop.is_set()
+        return sent
+
+    def _earlier(self) -> FileProgress:
+        partition = (self._stream.topic, 0)
+        committed = offsets.committed(self._settings, self._group, [partition]).get(partition)
+        if committed is None or committed.offset == 0:
+            return FileProgress(0, 0, hashlib.sha256().hexdigest())
+        size, _, digest = committed.metadata.partition(";")
+        return FileProgress(committed.offset, int(size), digest)
 
     def _skip(self, file: IO[bytes], start: FileProgress) -> "hashlib._Hash":
         digest = hashlib.sha256()
         left = start.bytes
-        while left:
-            piece = file.read(min(left, 1 << 20))
-            if not piece:
-                break
+        while left and (piece := file.read(min(left, 1 << 20))):
             digest.update(piece)
             left -= len(piece)
         if start.bytes and digest.hexdigest() != start.digest:
@@ -219,55 +205,16 @@ class FileRun:
             )
         return digest
 
-
-class _Transfer:
-    """The loop of one run: lines into transactions, progress with each."""
-
-    def __init__(self, run: FileRun, client: Producer, metadata: object) -> None:
-        self._run = run
-        self._client = client
-        self._metadata = metadata
-
-    def send(
-        self,
-        file: IO[bytes],
-        start: FileProgress,
-        digest: "hashlib._Hash",
-        stop: threading.Event,
-        pace: Pace | None,
-        on_bytes: Callable[[int], None],
-    ) -> Sent:
-        done, size, sent = start.lines, start.bytes, Sent()
-        for lines in _groups(file, stop, _TRANSACTION_LINES if pace is None else 1):
-            self._client.begin_transaction()
-            taken, refusal = self._hand_over(lines, done + 1, sent, pace, stop)
-            # What comes before a line that stops the run is sent.
-            done, size = done + taken, size + sum(map(len, lines[:taken]))
-            digest.update(b"".join(lines[:taken]))
-            self._commit(done, size, digest.hexdigest())
-            if refusal is not None:
-                raise refusal
-            on_bytes(sum(map(len, lines)))
-        sent.line, sent.finished = done, not stop.is_set()
-        return sent
-
-    def _hand_over(
-        self,
-        lines: list[bytes],
-        first: int,
-        sent: Sent,
-        pace: Pace | None,
-        stop: threading.Event,
+    def _produce(
+        self, lines: list[bytes], first: int, pace: Pace | None, stop: threading.Event
     ) -> tuple[int, UsageError | None]:
-        """Produces the records of lines, of which `first` is the first one's number.
+        """Produces the records of lines; `first` is the number of the first one. Returns how many lines
+        are done, and why not all.
 
         The loop is on the path of every event: nothing is looked up or called in it that could be
         outside. No delivery report is needed: the commit fails without it.
-
-        Returns:
-            How many lines are done, and why not all.
         """
-        read, client, topic = self._run.reader.read, self._client, self._run.stream.topic
+        read, client, topic, sent = self._reader.read, self._client, self._stream.topic, self._sent
         queue = client.produce
         for number, line in enumerate(lines, first):
             text = line.strip(b"\r\n")
@@ -275,7 +222,7 @@ class _Transfer:
                 continue
             accepted = read(text)
             if isinstance(accepted, Rejection):
-                refusal = self._refuse(text, number, accepted, sent)
+                refusal = self._refuse(text, number, accepted)
                 if refusal is not None:
                     return number - first, refusal
                 continue
@@ -284,43 +231,29 @@ class _Transfer:
             try:
                 queue(topic, accepted.value, accepted.key)
             except BufferError:
-                # Another attempt, with patience.
+                # Waits for room.
                 produce(client, OutRecord(topic, accepted.key, accepted.value, []))
             sent.records += 1
         return len(lines), None
 
-    def _refuse(
-        self, text: bytes, number: int, rejection: Rejection, sent: Sent
-    ) -> UsageError | None:
-        """What becomes of an invalid line; an error where it ends the run."""
-        run = self._run
-        run.report(number, rejection)
-        if run.on_invalid == "stop":
+    def _refuse(self, text: bytes, number: int, rejection: Rejection) -> UsageError | None:
+        """Reports an invalid line, and skips or sends it; returns an error if it ends the run."""
+        self._report(number, rejection)
+        if self._on_invalid == "stop":
             return UsageError(
                 f"line {number} is invalid ({rejection.message}): nothing after it sent"
             )
-        if run.on_invalid == "skip":
-            sent.skipped += 1
+        if self._on_invalid == "skip":
+            self._sent.skipped += 1
         else:
-            redacted = run.reader.redacted(text)
-            produce(self._client, OutRecord(run.stream.topic, None, redacted, []))
-            sent.records += 1
-            sent.invalid[rejection.code.value] = sent.invalid.get(rejection.code.value, 0) + 1
+            redacted = self._reader.redacted(text)
+            produce(self._client, OutRecord(self._stream.topic, None, redacted, []))
+            self._sent.records += 1
+            self._sent.invalid[rejection.code.value] += 1
         return None
-
-    def _commit(self, lines: int, size: int, digest: str) -> None:
-        """The records and how far they go, in one transaction."""
-        run = self._run
-        self._client.send_offsets_to_transaction(
-            [TopicPartition(run.stream.topic, 0, lines, metadata=f"{size};{digest}")],
-            self._metadata,
-            _TIMEOUT,
-        )
-        self._client.commit_transaction(_TIMEOUT)
 
 
 def _groups(file: IO[bytes], stop: threading.Event, most: int) -> Iterator[list[bytes]]:
-    """The lines of a file, as many at a time as one transaction takes."""
     lines: list[bytes] = []
     began = time.monotonic()
     for line in file:

@@ -14,7 +14,7 @@ _OVERHEAD_BYTES = 1024  # of a record, beside its value
 
 
 class Accepted(NamedTuple):
-    """A line that keeps the contract, as it is to be sent."""
+    """A valid line, as it is to be sent."""
 
     key: bytes
     value: bytes
@@ -22,23 +22,17 @@ class Accepted(NamedTuple):
 
 
 class LineReader:
-    """Turns lines into records: hashes what is private, then checks the contract.
-
-    Args:
-        stream: whose contract the lines keep.
-        hasher: hashes clear-text values of the private fields.
-    """
+    """Turns lines into records of a stream: hashes what is private, then checks the contract."""
 
     def __init__(self, stream: Stream, hasher: Hasher) -> None:
         self._private_fields = stream.private_fields
         self._hasher = hasher
-        # Looked up once, not for every line.
+        # Looked up once and not for every line.
         self._longest = stream.topics.max_record_bytes - _OVERHEAD_BYTES
         self._decode = stream.decoder.decode
         self._encode = stream.encode
 
     def read(self, line: bytes) -> Accepted | Rejection:
-        """The record of a line, or why there is none."""
         if len(line) > self._longest:
             return Rejection(
                 ErrorCode.SCHEMA_VIOLATION, "ValueError", "longer than the topic's largest record"
@@ -53,11 +47,11 @@ class LineReader:
         return Accepted(*self._encode(event), event)
 
     def redacted(self, line: bytes) -> bytes:
-        """The line as it may be sent though it breaks the contract: without clear-text addresses."""
+        """A line that breaks the contract, without clear-text addresses."""
         return self._hasher.redact(line)
 
     def _hashed(self, line: bytes) -> bytes:
-        """The line with its private fields hashed; the same where it is no JSON object."""
+        """The line with its private fields hashed; unchanged if it is not a JSON object."""
         try:
             document = orjson.loads(line)
         except orjson.JSONDecodeError:

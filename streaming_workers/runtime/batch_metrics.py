@@ -15,24 +15,17 @@ log = structlog.get_logger()
 
 
 class BatchMetrics(NamedTuple):
-    """A batch in numbers, so that its records need not be kept until it is durable.
+    """A batch in numbers, so that its records need not be kept until it is durable."""
 
-    Attributes:
-        began: when it was in hand, by the monotonic clock.
-        appended: the broker's time stamp of its last record, in milliseconds; None without records.
-        gaps: what it passed that was lost.
-    """
-
-    began: float
-    appended: int | None
+    began: float  # when it was read; monotonic
+    appended: int | None  # time stamp of its last record by the broker, in milliseconds
     records_in: Counter[str]
     records_out: Counter[str]
     rejected: Counter[str]
-    gaps: Sequence[Gap]
+    gaps: Sequence[Gap]  # lost records that it passed
 
     @classmethod
     def of(cls, batch: Batch, output: Output) -> "BatchMetrics":
-        """The numbers of a batch and of its output."""
         records_out = Counter(record.topic for record in output.records)
         for table, rows in output.tables.items():
             records_out[table] += len(rows.lines)
@@ -49,7 +42,6 @@ class BatchMetrics(NamedTuple):
         )
 
     def publish(self) -> None:
-        """Adds it to the metrics: it is durable now."""
         monitoring.BATCH_SECONDS.observe(time.monotonic() - self.began)
         if self.appended is not None:
             monitoring.END_TO_END_SECONDS.observe(max(0.0, time.time() - self.appended / 1000))
@@ -63,7 +55,7 @@ class BatchMetrics(NamedTuple):
 
 
 def report_gaps(gaps: Sequence[Gap]) -> None:
-    """Reports what was lost: call it once, when the positions behind it are durable."""
+    """Reports lost records: call it once, when the positions behind them are durable."""
     for topic, partition, first, end, cause in gaps:
         monitoring.RECORDS_LOST.labels(topic, cause).inc(end - first)
         log.error(

@@ -1,4 +1,4 @@
-"""The circuit breaker: a release that refuses everything stops before it has done harm (G6)."""
+"""The circuit breaker: stops a release that refuses everything before it does harm (G6)."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ _TOPIC: Final = methodcaller("topic")
 
 
 class Breaker:
-    """Watches how many records are refused, of each topic on its own: a stream whose table takes
-    nothing must be noticed among others that are well. Implements `flow.Limit`.
+    """Limits the refused records of each topic on its own: a stream whose table takes nothing must
+    be noticed among others that are well. Implements `flow.Limit`.
 
     Args:
-        window: number of the last records that the ratio is taken of.
+        window: number of last records to take the ratio of.
         ratio: share of refused records in that window that is too much.
         consecutive: refused records in a row that are too many.
     """
@@ -32,15 +32,11 @@ class Breaker:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """A breaker with the limits that are configured."""
         return cls(settings.breaker_window, settings.breaker_ratio, settings.breaker_consecutive)
 
     def check(self, records: Sequence[Record], rejected: Sequence[int]) -> None:
-        """Looks at a batch before it is committed; at the same one again if its commit is retried.
-
-        Args:
-            records: of the batch.
-            rejected: index of each refused one, ascending.
+        """Checks a batch before it is committed; the same one again if its commit is retried.
+        `rejected` are the indexes of the refused records, ascending.
 
         Raises:
             CircuitOpen: this batch would be too much; it must not be committed.
@@ -53,8 +49,7 @@ class Breaker:
             }
 
     def kept(self) -> None:
-        """The batch that was last looked at was committed."""
-        # Most batches hold nothing to refuse: then there is nothing to count either.
+        # Most batches hold nothing to refuse, so nothing to count.
         self._topics = {topic: past for topic, past in self._next.items() if past.refused}
 
     def _checked(self, topic: str, records: int, rejected: Sequence[int]) -> "_Past":
@@ -77,26 +72,17 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """What a topic's last batches held.
-
-    Attributes:
-        run: number of refused records at the end.
-        batches: records, and refused ones, of each.
-    """
-
-    run: int = 0
-    batches: deque[tuple[int, int]] = field(default_factory=deque)
+    run: int = 0  # refused records at the end
+    batches: deque[tuple[int, int]] = field(default_factory=deque)  # records, and refused ones
 
     @property
     def refused(self) -> int:
-        """Number of refused records in all of them."""
         return sum(count for _, count in self.batches)
 
 
 def _by_topic(
     records: Sequence[Record], rejected: Sequence[int]
 ) -> dict[str, tuple[int, Sequence[int]]]:
-    """How many records there are of each topic, and the refused ones' indexes among those."""
     counts: Counter[str] = Counter(map(_TOPIC, records))
     if len(counts) == 1:
         return dict.fromkeys(counts, (len(records), rejected))

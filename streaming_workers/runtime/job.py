@@ -1,4 +1,4 @@
-"""What a worker does, as the runtime sees it: a pure function of batches, and its partitions' state."""
+"""A worker's job, as the runtime sees it: a pure function of batches, and its partitions' state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -10,8 +10,6 @@ from streamflow.records import Position
 
 
 class Job(Protocol):
-    """What a worker does."""
-
     name: str
     group: str
     topics: list[str]
@@ -25,9 +23,7 @@ class Job(Protocol):
         """Takes partitions over; returns the offset to read each from."""
         ...
 
-    def revoke(self, partitions: Sequence[Partition]) -> None:
-        """Forgets partitions."""
-        ...
+    def revoke(self, partitions: Sequence[Partition]) -> None: ...
 
     def process(self, batch: Batch) -> Output | None:
         """What the batch becomes; None for nothing to commit. Called with empty batches too."""
@@ -48,11 +44,9 @@ class PlainJob:
     prefetch_kb = 8_192
 
     def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
-        """Reads on from what was committed, or from the beginning."""
         return {
             partition: OFFSET_BEGINNING if position is None else position.offset
             for partition, position in positions.items()
         }
 
-    def revoke(self, partitions: Sequence[Partition]) -> None:
-        """Nothing to forget."""
+    def revoke(self, partitions: Sequence[Partition]) -> None: ...

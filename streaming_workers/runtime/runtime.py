@@ -1,11 +1,10 @@
 """The loop that all workers share: join, resume, batch, commit; after a failure, another session.
 
-A worker's module says what becomes of a batch; everything else is here, once. Every failure takes the
-same path: what is in hand is dropped, and a new session resumes from what is durable. That is safe
-because a batch and its positions are committed together, and a crash takes that path, too.
+A job says what becomes of a batch. Every failure takes the same path: what is not committed is dropped,
+and a new session resumes from what is durable. That is safe because a batch and its positions are
+committed together, and a crash takes that path, too.
 """
 
-import os
 import signal
 import threading
 import time
@@ -28,7 +27,7 @@ from streaming_workers.reporting import Reporter
 from streaming_workers.runtime.batch_metrics import BatchMetrics
 from streaming_workers.runtime.breaker import Breaker
 from streaming_workers.runtime.job import Job, SinkFactory
-from streaming_workers.runtime.process import repeat_sessions
+from streaming_workers.runtime.process import end_after, repeat_sessions
 from streaming_workers.runtime.session import Session
 from streaming_workers.runtime.watchdog import Watchdog
 
@@ -36,7 +35,7 @@ log = structlog.get_logger()
 
 _PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _ASK_EVERY = 2.0  # seconds
-_TRY_AGAIN = 15.0  # seconds until a worker that waits for a person looks for itself
+_TRY_AGAIN = 15.0  # seconds until a worker that waits for a user tries again by itself
 _ASK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
 
 
@@ -44,11 +43,11 @@ class Worker:
     """Runs a job until it is stopped.
 
     Args:
-        settings: everything configured.
+        settings: all settings.
         job: what becomes of a batch.
         sink: makes the sink of a session.
-        accept_rejects: go on however many records are refused.
-        ping: asks what the sink depends on, besides Kafka, for a sign of life.
+        accept_rejects: no circuit breaker.
+        ping: raises if what the sink depends on, besides Kafka, does not answer.
     """
 
     def __init__(
@@ -77,11 +76,7 @@ class Worker:
         self._reporter = Reporter.of(settings, job.name)
 
     def run(self, health_port: int = 0) -> None:
-        """Works until SIGTERM or SIGINT.
-
-        Raises:
-            ConfigurationError: nothing that waiting would mend.
-        """
+        """Runs until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         server = monitoring.HealthServer(
@@ -93,24 +88,20 @@ class Worker:
         log.info("worker stopped")
 
     def stop(self) -> None:
-        """Asks the worker to finish the batch in hand and end."""
+        """Ends `run` after the current batch."""
         self._stop.set()
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stop.set()
         # What is not committed is read again by the next worker, so ending hard is safe; hanging
         # on a broker that is gone is not (G10).
-        timer = threading.Timer(_PATIENCE, os._exit, (0,))
-        timer.daemon = True
-        timer.start()
+        end_after(_PATIENCE)
 
     def _ready(self) -> tuple[bool, str]:
         turns, why = self._watchdog.health()
         if not turns:
             return (False, why)
-        if not self._joined:
-            return (False, self._trouble)
-        return self._dependencies()
+        return self._dependencies() if self._joined else (False, self._trouble)
 
     def _probe_dependencies(self) -> tuple[bool, str]:
         try:
@@ -123,27 +114,25 @@ class Worker:
         return (True, "ready")
 
     def _try_session(self) -> None:
-        """Runs a session; waits for a person where only that helps."""
+        """Runs a session; waits for a user where only that helps."""
         try:
             self._run_session()
         except CircuitOpen as error:
-            self._joined = False
             self._wait_for_another(error)
         except OffsetsReused as error:
-            self._joined = False
             self._wait_until_accepted(error)
         except (Unavailable, Fenced) as error:
-            self._joined = False
             self._trouble = str(error)
             log.warning("session ended", why=str(error), kind=type(error).__name__)
+            # The clients of the next session are new: nothing of it waits on a connection that died
+            # silently.
+            self._admin = self._topics.client = clients.admin(self._settings)
             self._watchdog.turned()
             raise
 
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
         self._watchdog.turned()
-        # All clients of a session are new: nothing of it waits on a connection that died silently.
-        self._admin = self._topics.client = clients.admin(self._settings)
         breaker = None if self._accept_rejects else Breaker.of(self._settings)
         session = Session(
             self._settings,
@@ -169,12 +158,12 @@ class Worker:
                 session.commit(batch, output)
             session.flush()
         finally:
-            self._session = None
+            self._session, self._joined = None, False
             session.close()
 
     def _leave_group(self, hanging: str) -> None:
-        """Before the watchdog ends the process. While a call of the consumer itself hangs, it must not
-        be closed by another thread."""
+        """Before the watchdog ends the process. Another thread must not close the consumer while a
+        call of the consumer itself hangs."""
         if self._session is not None and hanging in TRANSACTION_CALLS:
             self._session.abandon()
 
@@ -183,7 +172,7 @@ class Worker:
         self._report(batch.records_out)
 
     def _report(self, made: Mapping[str, int]) -> None:
-        """Counts for Dagster, none for what got nothing: that it is up to date is news, too."""
+        """Counts for Dagster. None are reported, too: the asset is up to date."""
         for name, asset in self._job.assets.items():
             self._reporter.note(asset, made.get(name, 0))
 
@@ -191,7 +180,7 @@ class Worker:
         """Stays alive and not ready until a restart with --accept-rejects, or until another worker of
         the group gets past this point."""
         self._trouble = (
-            f"stopped by the circuit breaker: {error}; nothing of that was committed. Mend the "
+            f"stopped by the circuit breaker: {error}; nothing of that was committed. Fix the "
             f"release, or accept it with `streamflow worker {self._job.name} --accept-rejects`"
         )
         log.error("circuit open", why=self._trouble)
@@ -202,21 +191,21 @@ class Worker:
                 if stuck_at is None:
                     stuck_at = self._committed()
                 elif self._committed() not in (None, stuck_at):
-                    log.info("going on", why="another worker got past")
+                    log.info("resuming", why="another worker got past")
                     return
 
     def _wait_until_accepted(self, error: OffsetsReused) -> None:
-        """Stays alive, not ready and out of the group until a person has decided: what accepts a
-        recreated topic commits new offsets for every group. A worker that was asleep meanwhile sees no
-        change any more, so now and then another session tries."""
+        """Stays alive, not ready and out of the group until a user has decided: accepting a recreated
+        topic commits new offsets for every group. A worker that was stopped meanwhile sees no change
+        any more, so now and then another session tries."""
         if self._trouble != str(error):
             self._trouble = str(error)
             log.error("offsets reused", why=self._trouble)
-        stuck_at = self._stands_at([error.topic])
+        stuck_at = self._positions([error.topic])
         try_again_at = time.monotonic() + _TRY_AGAIN
         while not self._stop.wait(_ASK_EVERY) and time.monotonic() < try_again_at:
             self._watchdog.turned()
-            committed = self._stands_at([error.topic])
+            committed = self._positions([error.topic])
             if stuck_at is None:
                 stuck_at = committed
             elif (
@@ -224,10 +213,10 @@ class Worker:
                 and committed != stuck_at
                 and self._is_of_current_topic(committed, error.topic)
             ):
-                log.info("going on", why=f"topic {error.topic} was accepted")
+                log.info("resuming", why=f"topic {error.topic} was accepted")
                 return
 
-    def _stands_at(self, topics: Sequence[str]) -> dict[Partition, Position] | None:
+    def _positions(self, topics: Sequence[str]) -> dict[Partition, Position] | None:
         """What the group has committed in topics; None where Kafka does not answer."""
         try:
             with call("reading committed offsets", _ASK_LIMIT):
@@ -244,7 +233,7 @@ class Worker:
         return all(position.log.topic_id in ("", current) for position in committed.values())
 
     def _committed(self) -> dict[Partition, int] | None:
-        committed = self._stands_at(self._job.topics)
+        committed = self._positions(self._job.topics)
         if committed is None:
             return None
         return {partition: position.offset for partition, position in committed.items()}

