@@ -37,10 +37,10 @@ def build(platform: Platform) -> dg.Definitions:
             retention_asset(catalog),
         ],
         asset_checks=[
-            *topic_checks(catalog),
-            *ledger_checks(catalog),
+            topic_checks(catalog),
+            ledger_checks(catalog),
             *content_checks(catalog),
-            *traffic_checks(catalog),
+            traffic_checks(catalog),
         ],
         jobs=[*jobs(catalog), replay_dead_letters, prune_dagster],
         schedules=schedules(settings),

@@ -1,17 +1,16 @@
 """Checks by the audit: one pass over Kafka and PostgreSQL answers for all tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import dagster as dg
 
 from streamflow.audit.ledger import run_audit
-from streamflow.audit.report import AuditReport
 from streamflow.postgres.tables import WINDOW_COUNTS
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import Catalog, TableEntry
-from streamflow_dagster.failures import as_dagster_failure
+from streamflow_dagster.checks import define_checks
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.runless import report_runless
 from streamflow_dagster.verdicts import (
     CheckResult,
     judge_duplicates,
@@ -34,37 +33,9 @@ _DESCRIPTIONS: Final = {
 }
 
 
-def ledger_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
-    """Gaps and duplicates of every table, the ledger, and the windows."""
-    specs = [
-        dg.AssetCheckSpec(name, asset=entry.key, blocking=True, description=_DESCRIPTIONS[name])
-        for entry in catalog.tables
-        for name in _names(entry)
-    ]
-
-    @dg.multi_asset_check(specs=specs, can_subset=True, name="ledger")
-    def check(
-        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
-    ) -> Iterator[dg.AssetCheckResult]:
-        settings = platform.settings()
-        with as_dagster_failure():
-            report = run_audit(
-                settings,
-                platform.streams(settings),
-                patience=settings.audit_patience,
-                most=settings.audit_records,
-            )
-        yield from report_runless(
-            context,
-            [
-                _judge(name, report, entry).as_dagster(entry.key, name)
-                for entry in catalog.tables
-                for name in _names(entry)
-                if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys
-            ],
-        )
-
-    return [check]
+def ledger_checks(catalog: Catalog) -> dg.AssetChecksDefinition:
+    checks = [(entry, name) for entry in catalog.tables for name in _names(entry)]
+    return define_checks("ledger", checks, _DESCRIPTIONS, _judge)
 
 
 def _names(entry: TableEntry) -> tuple[str, ...]:
@@ -74,9 +45,19 @@ def _names(entry: TableEntry) -> tuple[str, ...]:
     return (*names, WINDOWS) if entry.table == WINDOW_COUNTS else names
 
 
-def _judge(name: str, report: AuditReport, entry: TableEntry) -> CheckResult:
-    if name == NO_GAPS:
-        return judge_gaps(report, entry.topics)
-    if name == NO_DUPLICATES:
-        return judge_duplicates(report, entry.topics)
-    return judge_ledger(report) if name == LEDGER else judge_windows(report)
+def _judge(
+    platform: Platform, settings: OrchestrationSettings, checks: Sequence[tuple[TableEntry, str]]
+) -> Iterator[CheckResult]:
+    report = run_audit(
+        settings,
+        platform.streams(settings),
+        patience=settings.audit_patience,
+        most=settings.audit_records,
+    )
+    for entry, name in checks:
+        if name == NO_GAPS:
+            yield judge_gaps(report, entry.topics)
+        elif name == NO_DUPLICATES:
+            yield judge_duplicates(report, entry.topics)
+        else:
+            yield judge_ledger(report) if name == LEDGER else judge_windows(report)

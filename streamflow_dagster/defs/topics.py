@@ -21,9 +21,10 @@ from streamflow_dagster.catalog import (
     producer_key,
     schema_metadata,
 )
+from streamflow_dagster.checks import define_checks
 from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.runless import report_runless
+from streamflow_dagster.verdicts import CheckResult
 
 # Workers report every half minute, and every five minutes when nothing comes.
 FRESHNESS = dg.FreshnessPolicy.time_window(
@@ -146,54 +147,30 @@ def _measured(
     return {**metadata, "records": records, "bytes": size}
 
 
-def topic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
-    """Whether each of the broker's topics is as declared."""
-    specs = [
-        dg.AssetCheckSpec(
-            SPECIFICATION,
-            asset=entry.key,
-            blocking=True,
-            description="The broker's topic has the partitions and settings that are declared.",
+def topic_checks(catalog: Catalog) -> dg.AssetChecksDefinition:
+    description = "The broker's topic has the partitions and settings that are declared."
+    checks = [(entry, SPECIFICATION) for entry in catalog.topics]
+    return define_checks("topics_as_declared", checks, {SPECIFICATION: description}, _judge)
+
+
+def _judge(
+    _platform: Platform, settings: OrchestrationSettings, checks: Sequence[tuple[TopicEntry, str]]
+) -> Iterator[CheckResult]:
+    specs = [entry.spec for entry, _ in checks]
+    found = drifts(settings, specs)
+    topic_owners = owners(settings, specs, TopicsTable(settings)) if found else {}
+    for entry, _ in checks:
+        own = [drift for drift in found if drift.topic == entry.spec.name]
+        yield CheckResult(
+            passed=not own,
+            says=_verdict(entry, own, topic_owners.get(entry.spec.name)),
+            # A missing topic stops what follows; a setting that differs makes nothing wrong.
+            severe=any(drift.what == "topic" for drift in own),
+            metadata={
+                "differences": len(own),
+                **{drift.what: f"{drift.found}, not {drift.declared}" for drift in own},
+            },
         )
-        for entry in catalog.topics
-    ]
-
-    @dg.multi_asset_check(specs=specs, can_subset=True, name="topics_as_declared")
-    def check(
-        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
-    ) -> Iterator[dg.AssetCheckResult]:
-        wanted = {each.asset_key for each in context.selected_asset_check_keys}
-        entries = [entry for entry in catalog.topics if entry.key in wanted]
-        settings, declared = platform.settings(), [entry.spec for entry in entries]
-        with as_dagster_failure():
-            found = drifts(settings, declared)
-            whose = owners(settings, declared, TopicsTable(settings)) if found else {}
-        yield from report_runless(
-            context, (_result(entry, found, whose.get(entry.spec.name)) for entry in entries)
-        )
-
-    return [check]
-
-
-def _result(entry: TopicEntry, found: Sequence[Drift], owner: Owner | None) -> dg.AssetCheckResult:
-    own = [drift for drift in found if drift.topic == entry.spec.name]
-    return dg.AssetCheckResult(
-        passed=not own,
-        asset_key=entry.key,
-        check_name=SPECIFICATION,
-        severity=severity_of(own),
-        description=_verdict(entry, own, owner),
-        metadata={
-            "differences": len(own),
-            **{drift.what: f"{drift.found}, not {drift.declared}" for drift in own},
-        },
-    )
-
-
-def severity_of(found: Sequence[Drift]) -> dg.AssetCheckSeverity:
-    """A missing topic stops what follows; a setting that differs does not make it wrong."""
-    missing = any(drift.what == "topic" for drift in found)
-    return dg.AssetCheckSeverity.ERROR if missing else dg.AssetCheckSeverity.WARN
 
 
 def _verdict(entry: TopicEntry, found: Sequence[Drift], owner: Owner | None) -> str:
