@@ -1,4 +1,4 @@
-"""The code location: everything that Dagster is to know, assembled. Nothing is computed here."""
+"""The code location: everything that Dagster knows of. Only assembled here."""
 
 import dagster as dg
 
@@ -24,7 +24,6 @@ from streamflow_dagster.resources import Platform
 
 
 def build(platform: Platform) -> dg.Definitions:
-    """The definitions of a platform."""
     settings = platform.settings()
     catalog = catalog_of(settings, platform.streams(settings))
     return dg.Definitions(

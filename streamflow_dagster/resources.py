@@ -1,4 +1,4 @@
-"""What assets, checks and sensors work with: settings, streams, connections."""
+"""The resource of assets, checks and sensors: settings, streams, connections."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -17,41 +17,32 @@ from streamflow.stream import Stream
 
 _CONNECT_SECONDS = 0.5
 _STATEMENT_SECONDS = 300
-# The bridge joins no group, and no asset is its work.
+# The bridge joins no group, and writes no asset.
 _WORKERS = ("validator", "analytics", "loader")
 
 
 class Platform:
-    """Settings, streams and connections. Settings are read each time: the stack may start, end and move
-    while the code stays loaded.
-
-    Args:
-        load: reads the settings.
-    """
+    """Settings, streams and connections. Settings are read each time: the stack may start, stop or move
+    while the code stays loaded."""
 
     def __init__(
         self, load: Callable[[], OrchestrationSettings] = load_orchestration_settings
     ) -> None:
-        self._load = load
+        self.settings = load
         self._admin: tuple[str, AdminClient] | None = None
         self._lag: tuple[str, LagReader] | None = None
 
-    def settings(self) -> OrchestrationSettings:
-        """The settings as they are now."""
-        return self._load()
-
     def streams(self, settings: OrchestrationSettings) -> tuple[Stream, ...]:
-        """The configured streams."""
         return load_streams(settings)
 
     def admin(self, settings: OrchestrationSettings) -> AdminClient:
-        """An admin client, the same one as long as the broker is: each has threads of its own."""
+        """An admin client, kept while the broker is the same: each client has threads of its own."""
         if self._admin is None or self._admin[0] != settings.bootstrap:
             self._admin = (settings.bootstrap, admin(settings))
         return self._admin[1]
 
     def lag(self, settings: OrchestrationSettings) -> LagReader:
-        """Measures lag; as `admin`, the same reader as long as the broker is."""
+        """Kept while the broker is the same."""
         if self._lag is None or self._lag[0] != settings.bootstrap:
             if self._lag is not None:
                 self._lag[1].close()
@@ -63,16 +54,12 @@ class Platform:
     def database(
         self, settings: OrchestrationSettings, *, statement_seconds: int = _STATEMENT_SECONDS
     ) -> Iterator[Connection]:
-        """A connection for some reads or changes.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
+        """Raises Unavailable if the database does not answer."""
         with session(settings, "dagster", statement_timeout=statement_seconds) as connection:
             yield connection
 
     def require_reachable(self, settings: OrchestrationSettings) -> None:
-        """Fails within a second where clients would wait for long.
+        """Fails within a second where clients would wait for a long time.
 
         Raises:
             Unavailable: broker or database does not listen.
