@@ -36,11 +36,6 @@ class PaceBy(StrEnum):
     EVENT_TIME = "event-time"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module to the root application."""
-    app.command()(produce)
-
-
 def produce(
     source: Annotated[
         str | None,

@@ -25,16 +25,6 @@ COLOURS = {"up": "green", "ok": "green", "off": "dim", "stopped": "red", "bad": 
 MIDDLE_COLOUR = "yellow"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module to the root application."""
-    panel = "Stack"
-    app.command("up", rich_help_panel=panel)(up)
-    app.command("down", rich_help_panel=panel)(down)
-    app.command("status", rich_help_panel=panel)(status)
-    app.command("env", rich_help_panel=panel)(env)
-    app.command("doctor", rich_help_panel=panel)(doctor)
-
-
 class ConsoleReport:
     """Shows what happens: a moving bar on a terminal, plain lines in a log."""
 
