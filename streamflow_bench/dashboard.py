@@ -23,19 +23,12 @@ from streamflow.contract import format_time
 from streamflow.kafka import clients
 from streamflow.registry import load_streams
 from streamflow.settings import Settings, load_settings
+from streamflow_stack.preflight import owner
 
 SECONDS = 20.0
 TRIES = 20
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 STORED = ".st-key-figure-stored [data-testid=stMetricValue]"
-
-
-def server_of(port: int) -> psutil.Process:
-    for connection in psutil.net_connections("tcp"):
-        listens = connection.status == psutil.CONN_LISTEN
-        if listens and connection.laddr and connection.laddr.port == port:
-            return psutil.Process(connection.pid)
-    raise typer.BadParameter(f"no process listens on port {port}")
 
 
 def open_page(browser: Browser, url: str) -> Page:
@@ -86,7 +79,11 @@ def main(
 ) -> None:
     """Measures, and prints one line of JSON."""
     settings = load_settings()
-    server = server_of(int(url.rsplit(":", 1)[1].strip("/")))
+    port = int(url.rsplit(":", 1)[1].strip("/"))
+    listening = owner(port)
+    if listening is None:
+        raise typer.BadParameter(f"no process listens on port {port}")
+    server = psutil.Process(listening[1])
     result: dict[str, Any] = {}
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
     with sync_playwright() as playwright:

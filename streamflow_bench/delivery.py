@@ -60,12 +60,8 @@ class Delivery(NamedTuple):
     reported_missed: int  # records that the bridge told the client it had missed
 
     def named(self) -> Detail:
-        return {
-            **self.latencies.named(),
-            "lost": self.lost,
-            "doubled": self.doubled,
-            "told_missed": self.reported_missed,
-        }
+        counts = {"lost": self.lost, "doubled": self.doubled, "told_missed": self.reported_missed}
+        return self.latencies._asdict() | counts
 
 
 def judge(sent: Sequence[float], first: int, notes: Sequence[Note], rate: float) -> Delivery:

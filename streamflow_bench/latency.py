@@ -16,7 +16,6 @@ from streamflow.errors import Unavailable
 from streamflow.kafka import clients
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
-from streamflow_bench.figures import Detail
 from streamflow_bench.limits import reader_of
 from streamflow_bench.sources import Keyed
 
@@ -40,22 +39,13 @@ class Pace(NamedTuple):
 
 
 class Latencies(NamedTuple):
-    """From `produce` to being seen, in milliseconds; `rate` is the number of events sent per second."""
+    """From `produce` to being seen; `events_per_s` is the rate at which they were really sent."""
 
     events: int
-    rate: float
-    p50: float
-    p99: float
-    most: float
-
-    def named(self) -> Detail:
-        return {
-            "events": self.events,
-            "events_per_s": self.rate,
-            "p50_ms": self.p50,
-            "p99_ms": self.p99,
-            "max_ms": self.most,
-        }
+    events_per_s: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
 
 
 class Watcher:

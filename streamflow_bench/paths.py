@@ -120,8 +120,8 @@ class Paths:
             ):
                 records = self._sources.numbered()
                 rows = latency.measure(stored, topic, watcher, records, pace)
-        detail = _prefixed("row", rows.named()) | _prefixed("bare", bare.named())
-        return Run(figure=rows.p99, raw=bare.p99, load_before=load, detail=detail)
+        detail = _prefixed("row", rows._asdict()) | _prefixed("bare", bare._asdict())
+        return Run(figure=rows.p99_ms, raw=bare.p99_ms, load_before=load, detail=detail)
 
     def _bare_latencies(self, pace: Pace) -> Latencies:
         with self._sandbox.topics(f"latency-{self._runs}") as settings:
@@ -132,8 +132,8 @@ class Paths:
     def _socket(self, load: float) -> Run:
         delivered, bare, detail = self._delivered(Pace(RATE, self._latency_seconds))
         # If events were lost, there is no latency of all events.
-        figure = None if delivered.lost else delivered.latencies.p99
-        return Run(figure=figure, raw=bare.p99, load_before=load, detail=detail)
+        figure = None if delivered.lost else delivered.latencies.p99_ms
+        return Run(figure=figure, raw=bare.p99_ms, load_before=load, detail=detail)
 
     def _socket_loss(self, load: float) -> Run:
         pace = Pace(HIGH_RATE, self._latency_seconds)
@@ -154,7 +154,7 @@ class Paths:
             delivered = delivery.measure(settings, topic, client, self._sources.numbered(), pace)
             used = process.cpu_times()
             memory = process.memory_info().rss
-        detail = _prefixed("client", delivered.named()) | _prefixed("bare", bare.named())
+        detail = _prefixed("client", delivered.named()) | _prefixed("bare", bare._asdict())
         detail["bridge_cpu_seconds"] = used.user + used.system - before.user - before.system
         detail["bridge_memory_mb"] = memory / MEGABYTE
         return delivered, bare, detail

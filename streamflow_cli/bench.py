@@ -46,14 +46,23 @@ def bench(
     Example: streamflow bench --runs 3 --out bench.json
     Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
     """
+    from streamflow.errors import UsageError
     from streamflow.settings import load_settings
     from streamflow_bench.benchmark import Plan, run_benchmark
     from streamflow_bench.scaling import SCALABLE
 
     if out is not None:
-        _require_writable(out)
-    if workers:
-        _require_scalable(only or [], list(SCALABLE))
+        # Fails now, not after minutes of measuring.
+        try:
+            out.open("a").close()
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+    unscalable = [path for path in only or () if workers and path not in SCALABLE]
+    if unscalable:
+        raise UsageError(
+            f"there are never several workers of {unscalable[0]}: with --workers, --only takes "
+            f"{', '.join(SCALABLE)}"
+        )
     plan = Plan(
         paths=frozenset(only or (SCALABLE if workers else PathName)),
         events=events,
@@ -70,26 +79,6 @@ def bench(
         _show(results)
     if scaled:
         _show_scaled(scaled)
-
-
-def _require_scalable(only: list[PathName], scalable: list[PathName]) -> None:
-    from streamflow.errors import UsageError
-
-    for path in set(only) - set(scalable):
-        raise UsageError(
-            f"there are never several workers of {path}: with --workers, --only takes "
-            f"{', '.join(scalable)}"
-        )
-
-
-def _require_writable(path: Path) -> None:
-    """Fails now, not after minutes of measuring."""
-    from streamflow.errors import UsageError
-
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _show(results: list[Result]) -> None:

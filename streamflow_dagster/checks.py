@@ -18,6 +18,10 @@ from streamflow_dagster.verdicts import CheckResult
 
 _Entry = TypeVar("_Entry", TopicEntry, TableEntry)
 
+# The checked assets, each with the name of a check.
+TopicChecks = Sequence[tuple[TopicEntry, str]]
+TableChecks = Sequence[tuple[TableEntry, str]]
+
 _RUN: Final = "run"  # metadata of a result that is reported outside of its run: which run it was
 
 

@@ -1,8 +1,8 @@
 """The resource of assets, checks and sensors: settings, streams, connections."""
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
 from confluent_kafka.admin import AdminClient
@@ -16,7 +16,6 @@ from streamflow.settings.orchestration import OrchestrationSettings, load_orches
 from streamflow.stream import Stream
 
 _CONNECT_SECONDS = 0.5
-_STATEMENT_SECONDS = 300
 # The bridge joins no group, and writes no asset.
 _WORKERS = ("validator", "analytics", "loader")
 
@@ -50,13 +49,11 @@ class Platform:
             self._lag = (settings.bootstrap, reader)
         return self._lag[1]
 
-    @contextmanager
     def database(
-        self, settings: OrchestrationSettings, *, statement_seconds: int = _STATEMENT_SECONDS
-    ) -> Iterator[Connection]:
+        self, settings: OrchestrationSettings, *, statement_seconds: int = 300
+    ) -> AbstractContextManager[Connection]:
         """Raises Unavailable if the database does not answer."""
-        with session(settings, "dagster", statement_timeout=statement_seconds) as connection:
-            yield connection
+        return session(settings, "dagster", statement_timeout=statement_seconds)
 
     def require_reachable(self, settings: OrchestrationSettings) -> None:
         """Fails within a second where clients would wait for a long time.

@@ -6,7 +6,7 @@ fixed.
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import dagster as dg
@@ -20,7 +20,7 @@ from streamflow.records import Rejection
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
-from streamflow_dagster.checks import define_checks
+from streamflow_dagster.checks import TableChecks, define_checks
 from streamflow_dagster.defs import quality_sql as quality
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import CheckResult, judge_clear_text, judge_contract
@@ -42,9 +42,7 @@ def content_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     hasher = Hasher(private_fields=names)
 
     def clear_text(
-        platform: Platform,
-        settings: OrchestrationSettings,
-        checks: Sequence[tuple[TableEntry, str]],
+        platform: Platform, settings: OrchestrationSettings, checks: TableChecks
     ) -> Iterator[CheckResult]:
         with platform.database(settings) as connection:
             for entry, _ in checks:
@@ -107,7 +105,7 @@ def _unhashed(connection: Connection, entry: TableEntry, since: Any) -> list[str
 
 
 def _contract(
-    platform: Platform, settings: OrchestrationSettings, checks: Sequence[tuple[TableEntry, str]]
+    platform: Platform, settings: OrchestrationSettings, checks: TableChecks
 ) -> Iterator[CheckResult]:
     with platform.database(settings) as connection:
         for entry, _ in checks:

@@ -16,6 +16,7 @@ from streamflow.settings import load_settings
 _FIGURES: Final = (
     "state", "selected", "passed", "failed", "sent", "quarantined", "pending",
 )  # fmt: skip
+_FILTERS: Final = {"since", "until", "ids", "text", "loaded_until", "limit"}
 DEAD_LETTERS: Final = dg.AssetKey(["postgres", "dead_letters"])
 
 
@@ -87,9 +88,8 @@ class ReplayConfig(dg.Config):
     )
 
     def options(self) -> ReplayOptions:
-        names = ("canary", "rate", "max_attempts", "force")
-        given = {name: getattr(self, name) for name in names}
-        return ReplayOptions(repairs=tuple(self.repairs), **given)
+        options = self.model_dump(include={"canary", "rate", "max_attempts", "force"})
+        return ReplayOptions(repairs=tuple(self.repairs), **options)
 
     def require_plan_alone(self) -> None:
         """Raises UsageError if `plan_id` is combined with a filter, an option or a dry run."""
@@ -123,16 +123,9 @@ def replay_op(
             settings, streams, config.plan_id, requested_by=by, on_progress=_logged(context)
         )
     else:
-        selection = make_selection(
-            hasher_for(settings, streams),
-            codes=config.error_codes,
-            since=config.since,
-            until=config.until,
-            ids=config.ids,
-            text=config.text,
-            loaded_until=config.loaded_until,
-            limit=config.limit,
-        )
+        filters = config.model_dump(include=_FILTERS)
+        hasher = hasher_for(settings, streams)
+        selection = make_selection(hasher, codes=config.error_codes, **filters)
         options = config.options()
         if config.dry_run:
             report = plan_after_recovery(settings, streams, selection, options, requested_by=by)

@@ -22,7 +22,7 @@ from streamflow_dagster.catalog import (
     producer_key,
     schema_metadata,
 )
-from streamflow_dagster.checks import define_checks
+from streamflow_dagster.checks import TopicChecks, define_checks
 from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import CheckResult
@@ -144,7 +144,7 @@ def topic_checks(catalog: Catalog) -> dg.AssetChecksDefinition:
 
 
 def _judge(
-    _platform: Platform, settings: OrchestrationSettings, checks: Sequence[tuple[TopicEntry, str]]
+    _platform: Platform, settings: OrchestrationSettings, checks: TopicChecks
 ) -> Iterator[CheckResult]:
     specs = [entry.spec for entry, _ in checks]
     found = drifts(settings, specs)

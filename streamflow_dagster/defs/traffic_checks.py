@@ -1,6 +1,6 @@
 """Checks of traffic: freshness, volume, and the share of dead letters. They warn."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -11,9 +11,8 @@ from streamflow.lag.measure import loader_lags
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import DEAD_LETTERS
 from streamflow.settings.orchestration import OrchestrationSettings
-from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
-from streamflow_dagster.checks import define_checks
+from streamflow_dagster.checks import TableChecks, define_checks
 from streamflow_dagster.defs import quality_sql as quality
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import (
@@ -32,7 +31,7 @@ RATE: Final = "few_dead_letters"
 _DESCRIPTIONS: Final = {
     LOAD_AGE: "Rows were loaded recently, or there is nothing to load (STREAMFLOW_ALERT_FRESHNESS_SECONDS).",
     EVENT_AGE: "The latest event is recent (STREAMFLOW_FRESH_EVENT_SECONDS).",
-    VOLUME: "The last whole hour brought about as many events as the day before it "
+    VOLUME: "The last whole hour had about as many events as the hours of the day before "
     "(STREAMFLOW_VOLUME_FACTOR, STREAMFLOW_VOLUME_HOURS).",
     RATE: "The share of dead letters is below its limit (STREAMFLOW_ALERT_DEAD_LETTER_RATIO).",
 }
@@ -44,37 +43,38 @@ def traffic_checks(catalog: Catalog) -> dg.AssetChecksDefinition:
     tables = [stream.table for stream in catalog.streams]
 
     def judge(
-        platform: Platform,
-        settings: OrchestrationSettings,
-        checks: Sequence[tuple[TableEntry, str]],
+        platform: Platform, settings: OrchestrationSettings, checks: TableChecks
     ) -> Iterator[CheckResult]:
         with platform.database(settings) as connection:
             for entry, name in checks:
                 if name == LOAD_AGE:
                     yield _load_age(platform, settings, connection, entry)
-                elif name == EVENT_AGE:
-                    yield judge_event_age(
-                        quality.last_event(connection, _stream(entry), _AHEAD),
-                        quality.database_time(connection),
-                        timedelta(seconds=settings.fresh_event_seconds),
-                    )
-                elif name == VOLUME:
-                    hours = quality.counted_by_hour(connection, _stream(entry), _HISTORY)
-                    yield judge_volume(hours, settings.volume_factor, settings.volume_hours)
-                else:
+                elif name == RATE or entry.stream is None:
                     thresholds = Thresholds.of(settings)
                     minutes = thresholds.dead_letter_minutes
                     yield judge_rate(quality.letter_rate(connection, tables, minutes), thresholds)
+                elif name == EVENT_AGE:
+                    yield judge_event_age(
+                        quality.last_event(connection, entry.stream, _AHEAD),
+                        quality.database_time(connection),
+                        timedelta(seconds=settings.fresh_event_seconds),
+                    )
+                else:
+                    hours = quality.counted_by_hour(connection, entry.stream, _HISTORY)
+                    yield judge_volume(hours, settings.volume_factor, settings.volume_hours)
 
     checks = [(entry, name) for entry in catalog.tables for name in _names(entry)]
     return define_checks("traffic", checks, _DESCRIPTIONS, judge, blocking=False)
 
 
-def _names(entry: TableEntry) -> tuple[str, ...]:
-    names: tuple[str, ...] = (LOAD_AGE,)
+def _names(entry: TableEntry) -> Iterator[str]:
+    yield LOAD_AGE
     if entry.stream is not None:
-        names += (EVENT_AGE, VOLUME) if entry.stream.windows is not None else (EVENT_AGE,)
-    return (*names, RATE) if entry.table == DEAD_LETTERS else names
+        yield EVENT_AGE
+        if entry.stream.windows is not None:
+            yield VOLUME
+    if entry.table == DEAD_LETTERS:
+        yield RATE
 
 
 def _load_age(
@@ -88,9 +88,3 @@ def _load_age(
         sum(lags.values()),
         timedelta(seconds=settings.alert_freshness_seconds),
     )
-
-
-def _stream(entry: TableEntry) -> Stream:
-    if entry.stream is None:
-        raise LookupError(f"{entry.table.name} belongs to no stream")
-    return entry.stream
