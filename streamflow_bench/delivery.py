@@ -23,16 +23,13 @@ _TICK: Final = 0.01  # seconds
 
 
 class Listener:
-    """A running client, and the file that it writes.
-
-    Attributes:
-        notes: what was read of the file; the first note says that it is connected.
-        events: how many of the notes are events.
-    """
+    """A running client, and the file that it writes."""
 
     def __init__(self, child: Child, file: Path) -> None:
-        self.notes: list[Note] = []
-        self.events = 0
+        self.notes: list[
+            Note
+        ] = []  # what was read of the file; the first says that it is connected
+        self.events = 0  # how many of the notes are events
         self.child = child
         self._file = file
         self._unread = 0
@@ -65,17 +62,8 @@ class Delivery(NamedTuple):
 
 
 def judge(sent: Sequence[float], first: int, notes: Sequence[Note], rate: float) -> Delivery:
-    """How events arrived.
-
-    Args:
-        sent: when each event was sent.
-        first: number of the first event; they are numbered consecutively.
-        notes: of the client.
-        rate: events per second that were really sent.
-
-    Raises:
-        Unavailable: no event arrived.
-    """
+    """How events arrived that were sent at these times at this rate, numbered from `first` on. Raises
+    Unavailable if none arrived."""
     arrived: dict[int, float] = {}
     doubled = 0
     for number, at in notes:
@@ -92,11 +80,8 @@ def judge(sent: Sequence[float], first: int, notes: Sequence[Note], rate: float)
 def measure(
     settings: Settings, topic: str, listener: Listener, records: Iterator[Keyed], pace: Pace
 ) -> Delivery:
-    """Sends events with ``id`` 1, 2, 3 ... at a steady rate through the bridge to a client.
-
-    Raises:
-        Unavailable: an event was not acknowledged, or none was delivered.
-    """
+    """Sends events with ``id`` 1, 2, 3 ... at a steady rate through the bridge to a client. Raises
+    Unavailable if an event was not acknowledged, or none was delivered."""
 
     def wait(sender: Sender) -> None:
         wait_for([listener], sender.total)
@@ -121,11 +106,8 @@ def wait_for(listeners: Sequence[Listener], events: int) -> None:
 def bridged(
     sandbox: Sandbox, settings: Settings, count: int = 1
 ) -> Iterator[tuple[Child, list[Listener]]]:
-    """A bridge that is ready, and so many clients connected to it, each a process of its own.
-
-    Raises:
-        Unavailable: one of them does not become ready.
-    """
+    """A bridge that is ready, and so many clients connected to it, each a process of its own. Raises
+    Unavailable if one of them does not become ready."""
     url = f"http://{settings.host}:{settings.bridge}/ready"
     with ExitStack() as stack:
         bridge = stack.enter_context(running(sandbox, settings, "worker", "bridge"))

@@ -66,12 +66,10 @@ class MeasuredPath:
     name: PathName
     text: str
     raw: str  # the raw limit, in words
-    unit: str  # of figure and raw limit
     bar: Bar
+    unit: str = "events/s"  # of figure and raw limit
     also: str | None = None  # name of the detail that is shown with the figure
 
-
-_EVENTS: Final = "events/s"
 
 PATHS: Final = {
     path.name: path
@@ -80,43 +78,39 @@ PATHS: Final = {
             name=PathName.PRODUCE,
             text="produce with hashing (a file, in transactions)",
             raw="bare produce of the same records",
-            unit=_EVENTS,
             bar=Bar(at_least=150_000),
         ),
         MeasuredPath(
             name=PathName.LOADER,
             text="user-events → PostgreSQL (loader)",
             raw="bare COPY of the same rows",
-            unit=_EVENTS,
             bar=Bar(at_least=150_000, least_ratio=0.5),
         ),
         MeasuredPath(
             name=PathName.ANALYTICS,
             text="user-events → windows (analytics)",
             raw="bare consume of the same topic",
-            unit=_EVENTS,
             bar=Bar(at_least=200_000),
         ),
         MeasuredPath(
             name=PathName.VALIDATOR,
             text="user-events → notifications (validator)",
             raw="bare transactional produce of as many notifications",
-            unit=_EVENTS,
             bar=Bar(at_least=100_000),
         ),
         MeasuredPath(
             name=PathName.LATENCY,
             text="event → row visible in PostgreSQL, p99",
             raw="bare produce → consume, p99",
-            unit="ms",
             bar=Bar(at_most=500),
+            unit="ms",
         ),
         MeasuredPath(
             name=PathName.SOCKET,
             text="event → Socket.IO client, p99",
             raw="bare produce → consume, p99",
-            unit="ms",
             bar=Bar(at_most=250),
+            unit="ms",
         ),
         MeasuredPath(
             name=PathName.SOCKET_LOSS,

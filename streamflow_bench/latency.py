@@ -83,11 +83,8 @@ class Watcher:
 def measure(
     settings: Settings, topic: str, watcher: Watcher, records: Iterator[Keyed], pace: Pace
 ) -> Latencies:
-    """Sends events at a steady rate and measures how long each took to be seen.
-
-    Raises:
-        Unavailable: an event was not acknowledged, or not seen within a minute.
-    """
+    """Sends events at a steady rate and measures how long each took to be seen. Raises Unavailable if one
+    was not acknowledged, or not seen within a minute."""
     wait = partial(_wait_until_seen, watcher)
     sender, rate = send_steadily(settings, topic, records, pace, wait)
     waits = [
@@ -107,17 +104,8 @@ def send_steadily(
 ) -> tuple["Sender", float]:
     """Sends events at a steady rate, some each millisecond; returns the sender, and the events per second
     that were really sent. One event is sent before, to open connections on both sides; it is not counted.
-
-    Args:
-        settings: where the broker is.
-        topic: to send to.
-        records: to send.
-        pace: how many.
-        wait: returns when all events of the sender have arrived.
-
-    Raises:
-        Unavailable: an event was not acknowledged.
-    """
+    `wait` returns when all events of the sender have arrived. Raises Unavailable if an event was not
+    acknowledged."""
     sender = Sender(clients.producer(settings), topic)
     sender.send(next(records))
     sender.finish()
@@ -149,19 +137,14 @@ def _seen_at(seen: list[tuple[float, int]], offset: int) -> float:
 
 
 class Sender:
-    """Produces, and notes when each event was sent.
-
-    Attributes:
-        sent: offset and time of the acknowledged events, by partition.
-        times: of all events, in the order in which they were sent.
-        total: events sent, those that were forgotten included.
-    """
+    """Produces, and notes when each event was sent."""
 
     def __init__(self, client: Producer, topic: str) -> None:
         self.client = client
+        # Offset and time of the acknowledged events, by partition.
         self.sent: dict[int, list[tuple[int, float]]] = defaultdict(list)
-        self.times: list[float] = []
-        self.total = 0
+        self.times: list[float] = []  # of all events, as they were sent
+        self.total = 0  # events sent, with those that were forgotten
         self._topic = topic
         self._failure: KafkaError | None = None
 

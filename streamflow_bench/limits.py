@@ -49,11 +49,7 @@ def bare_produce(settings: Settings, topic: str, records: Iterable[Keyed]) -> fl
 
 
 def send_all(client: Producer, topic: str, records: Iterable[Keyed]) -> int:
-    """Returns the number of records, once all are acknowledged.
-
-    Raises:
-        Unavailable: the broker did not acknowledge all in time.
-    """
+    """Returns the number of records, once all are acknowledged; raises Unavailable if they are not."""
     count = 0
     for key, value in records:
         count += 1

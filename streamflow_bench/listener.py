@@ -53,12 +53,8 @@ def read_notes(data: bytes) -> list[Note]:
 
 
 def listen(settings: Settings, target: int) -> None:
-    """Writes notes to a file descriptor until the process is stopped.
-
-    Raises:
-        Unavailable: the bridge cannot be reached, or has closed the connection.
-        StreamFlowError: the bridge refuses.
-    """
+    """Writes notes to a file descriptor until the process is stopped. Raises Unavailable if the bridge
+    cannot be reached or has closed the connection, StreamFlowError if it refuses."""
     address = f"{settings.host}:{settings.bridge}"
     token = settings.bridge_token
     auth = {} if token is None else {"token": token.get_secret_value()}

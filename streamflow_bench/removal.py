@@ -43,11 +43,8 @@ def remove_topics(settings: Settings, prefix: str) -> int:
 
 
 def remove_groups(settings: Settings, prefix: str) -> int:
-    """Returns the number of consumer groups deleted.
-
-    Raises:
-        Unavailable: one is not empty, or the broker does not answer.
-    """
+    """Returns the number of consumer groups deleted. Raises Unavailable if one is not empty, or the broker
+    does not answer."""
     names = [name for name in group_names(settings) if name.startswith(prefix)]
     client = admin(settings)
     with kafka_errors():

@@ -68,11 +68,8 @@ class Sandbox:
         return settings
 
     def claim_schema(self) -> None:
-        """Creates the benchmark's own schema, or empties it.
-
-        Raises:
-            ConfigurationError: the user may not create a schema.
-        """
+        """Creates the benchmark's own schema, or empties it. Raises ConfigurationError if the user may not
+        create one."""
         self._drop_schema()
         with session(self._own, "bench") as connection:
             user, database = connection.info.user, connection.info.dbname

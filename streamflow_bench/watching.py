@@ -97,12 +97,8 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
 
 
 def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator[tuple[float, int]]:
-    """Yields the time and the number of records done until `total` are done.
-
-    Raises:
-        StreamFlowError: a process has ended before that; the message says how.
-        Unavailable: they make no progress.
-    """
+    """Yields the time and the number of records done until `total` are done. Raises StreamFlowError if a
+    process has ended before that, Unavailable if they make no progress."""
     moved = time.monotonic()
     ended_at = None
     done = last = 0

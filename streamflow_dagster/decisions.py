@@ -79,11 +79,7 @@ class WorkerWatch:
     """The workers' health from one evaluation of a sensor to the next; kept in the sensor's cursor.
 
     Workers join, leave and are given other partitions, so a condition counts only once it has held for
-    a while (`AlertBook`).
-
-    Args:
-        hold: seconds that a condition must hold.
-        window: seconds of history that verdicts use.
+    a while (`AlertBook`). `hold` is in seconds, and so is `window`, the history that verdicts use.
     """
 
     def __init__(self, hold: float, window: float) -> None:
@@ -137,13 +133,8 @@ class WorkerWatch:
 def tables_to_drain(
     lags: Mapping[str, int], *, worker: WorkerHealth | None, threshold: int
 ) -> tuple[list[str], str]:
-    """Which tables to drain, and why, or why none.
-
-    Args:
-        lags: offsets that wait, by table.
-        worker: the loader's health; None while it is in doubt.
-        threshold: a lag above this is drained although the loader is up.
-    """
+    """Which tables to drain, and why, or why none. A lag above `threshold` is drained although the loader
+    is up; `worker` is the loader's health, None while it is in doubt."""
     waiting = sorted(table for table, lag in lags.items() if lag > 0)
     if worker in (WorkerHealth.GONE, WorkerHealth.STALLED) and waiting:
         total = sum(lags[table] for table in waiting)

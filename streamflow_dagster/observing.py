@@ -9,8 +9,6 @@ from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import Catalog
 from streamflow_dagster.resources import Platform
 
-STATEMENT_SECONDS = 5
-
 
 def measure_lag(
     platform: Platform, settings: OrchestrationSettings, connection: Connection

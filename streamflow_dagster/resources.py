@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from confluent_kafka.admin import AdminClient
 
+from streamflow.audit.ledger import run_audit
+from streamflow.audit.report import AuditReport
 from streamflow.errors import Unavailable
 from streamflow.kafka.clients import admin
 from streamflow.lag.measure import LagReader
@@ -34,6 +36,10 @@ class Platform:
     def streams(self, settings: OrchestrationSettings) -> tuple[Stream, ...]:
         return load_streams(settings)
 
+    def audit(self, settings: OrchestrationSettings) -> AuditReport:
+        patience, most = settings.audit_patience, settings.audit_records
+        return run_audit(settings, self.streams(settings), patience=patience, most=most)
+
     def admin(self, settings: OrchestrationSettings) -> AdminClient:
         """An admin client, kept while the broker is the same: each client has threads of its own."""
         if self._admin is None or self._admin[0] != settings.bootstrap:
@@ -56,12 +62,8 @@ class Platform:
         return session(settings, "dagster", statement_timeout=statement_seconds)
 
     def require_reachable(self, settings: OrchestrationSettings) -> None:
-        """Fails within a second where clients would wait for a long time.
-
-        Raises:
-            Unavailable: broker or database does not listen.
-            ConfigurationError: no database is configured.
-        """
+        """Raises Unavailable within a second if broker or database does not listen, where clients would
+        wait for a long time; ConfigurationError if no database is configured."""
         brokers = [
             _host_and_port(f"//{address}", 9092) for address in settings.bootstrap.split(",")
         ]

@@ -19,16 +19,11 @@ _SHOWN: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """The result of a check.
-
-    Attributes:
-        says: what, where, how many; with a sample if it failed.
-        severe: whether what follows would be wrong.
-    """
+    """The result of a check."""
 
     passed: bool
-    says: str
-    severe: bool = True
+    says: str  # what, where, how many; with a sample if it failed
+    severe: bool = True  # what follows would be wrong
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dagster(self, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:

@@ -5,7 +5,6 @@ from typing import Final
 
 import dagster as dg
 
-from streamflow.audit.ledger import run_audit
 from streamflow.audit.report import AuditReport
 from streamflow.postgres.tables import WINDOW_COUNTS
 from streamflow.settings.orchestration import OrchestrationSettings
@@ -57,11 +56,6 @@ def _names(entry: TableEntry) -> Iterator[str]:
 def _judge(
     platform: Platform, settings: OrchestrationSettings, checks: TableChecks
 ) -> Iterator[CheckResult]:
-    report = run_audit(
-        settings,
-        platform.streams(settings),
-        patience=settings.audit_patience,
-        most=settings.audit_records,
-    )
+    report = platform.audit(settings)
     for entry, name in checks:
         yield _CHECKS[name][1](report, entry)

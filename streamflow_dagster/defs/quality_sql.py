@@ -1,7 +1,7 @@
 """Queries of the data-quality checks: what is in the tables, how old it is, and how much arrived."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from psycopg import sql
@@ -14,6 +14,7 @@ from streamflow.stream import Stream
 _PAGE: Final = 5_000  # rows
 # A row's load time is when its transaction began: one that commits later is still read.
 _OVERLAP: Final = timedelta(minutes=5)
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 _RECENTLY: Final = timedelta(hours=1)
 
 
@@ -26,16 +27,10 @@ class Rate(NamedTuple):
     sample: list[str]
 
 
-def begin_scan(connection: Connection, scan: str, table: str) -> tuple[datetime, datetime | None]:
+def begin_scan(connection: Connection, scan: str, table: str) -> tuple[datetime, datetime]:
     """The time by the database's clock, and up to which load time a table's rows are known to be sound."""
-    return (
-        database_time(connection),
-        _value(
-            connection,
-            "SELECT loaded_through FROM quality_scans WHERE scan = %s AND table_name = %s",
-            [scan, table],
-        ),
-    )
+    query = "SELECT loaded_through FROM quality_scans WHERE scan = %s AND table_name = %s"
+    return database_time(connection), _value(connection, query, [scan, table]) or _EVER
 
 
 def note_scan(connection: Connection, scan: str, table: str, began: datetime) -> None:
@@ -77,19 +72,14 @@ def suspects(
     table: str,
     identity: Sequence[str],
     columns: Mapping[str, str],
-    since: datetime | None,
+    since: datetime,
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Rows that contain a character that every address needs, and so could contain an address.
+    """Yields the rows loaded from then on that contain a character that every address needs: identity as
+    text, and the columns' contents as bytes, without nulls. The connection may not be used meanwhile.
 
     Args:
-        connection: may not be used for anything else meanwhile.
-        table: to search.
         identity: columns that identify a row.
         columns: those to search, with their types: text, bytea or jsonb.
-        since: search only rows loaded from then on.
-
-    Yields:
-        Identity as text, and the columns' contents as bytes, without nulls.
     """
     tests = {
         # JSON may write the "@" as an escape. Headers are JSON of base64, which shows nothing.
@@ -99,7 +89,7 @@ def suspects(
     }
     query = sql.SQL(
         "SELECT concat_ws('/', {identity}), {columns} FROM {table}"
-        " WHERE (%(since)s::timestamptz IS NULL OR loaded_at >= %(since)s) AND ({tests})"
+        " WHERE loaded_at >= %(since)s AND ({tests})"
     ).format(
         identity=sql.SQL(", ").join(map(sql.Identifier, identity)),
         columns=sql.SQL(", ").join(
@@ -126,14 +116,14 @@ def suspects(
             )
 
 
-def loaded_since(connection: Connection, table: str, since: datetime | None) -> int:
+def loaded_since(connection: Connection, table: str, since: datetime) -> int:
     """The number of rows loaded from then on."""
-    query = sql.SQL("SELECT count(*) FROM {} WHERE %s::timestamptz IS NULL OR loaded_at >= %s")
-    return int(_value(connection, query.format(sql.Identifier(table)), [since, since]))
+    query = sql.SQL("SELECT count(*) FROM {} WHERE loaded_at >= %s")
+    return int(_value(connection, query.format(sql.Identifier(table)), [since]))
 
 
 def some_rows(
-    connection: Connection, table: str, since: datetime | None, share: float, most: int
+    connection: Connection, table: str, since: datetime, share: float, most: int
 ) -> Iterator[dict[str, Any]]:
     """Rows loaded from then on, by column: all of them, or a random share."""
     with (
@@ -143,10 +133,9 @@ def some_rows(
         cursor.itersize = _PAGE
         yield from cursor.execute(
             sql.SQL(
-                "SELECT * FROM {} WHERE (%s::timestamptz IS NULL OR loaded_at >= %s)"
-                " AND (%s >= 1 OR random() < %s) LIMIT %s"
+                "SELECT * FROM {} WHERE loaded_at >= %s AND (%s >= 1 OR random() < %s) LIMIT %s"
             ).format(sql.Identifier(table)),
-            [since, since, share, share, most],
+            [since, share, share, most],
         )
 
 
@@ -224,7 +213,7 @@ def counted_by_hour(
 
 
 def unhashed(
-    connection: Connection, table: str, columns: Sequence[str], since: datetime | None
+    connection: Connection, table: str, columns: Sequence[str], since: datetime
 ) -> list[dict[str, Any]]:
     """Rows loaded from then on, at most 1000, that contain anything but a hash in one of these columns."""
     if not columns:
@@ -233,8 +222,6 @@ def unhashed(
         sql.SQL("{} !~ {}").format(sql.Identifier(name), sql.Literal(HASH_PATTERN))
         for name in columns
     )
-    query = sql.SQL(
-        "SELECT * FROM {} WHERE (%s::timestamptz IS NULL OR loaded_at >= %s) AND ({}) LIMIT 1000"
-    ).format(sql.Identifier(table), tests)
+    query = sql.SQL("SELECT * FROM {} WHERE loaded_at >= %s AND ({}) LIMIT 1000")
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, [since, since]).fetchall()
+        return cursor.execute(query.format(sql.Identifier(table), tests), [since]).fetchall()

@@ -1,6 +1,6 @@
 """The job ``replay_dead_letters``: the same as `streamflow dlq replay`, from Dagster's launchpad."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import dagster as dg
@@ -173,28 +173,22 @@ def _metadata(report: ReplayReport) -> Mapping[str, Any]:
 def _by_code(report: ReplayReport) -> str:
     passed, failed = ("would pass", "would fail") if report.dry_run else ("stored", "failed")
     rows = [
-        f"| {line.error_code} | {line.selected} | {line.passed} | {line.failed} "
-        f"| {line.quarantined} | {', '.join(f'{why} {n}' for why, n in line.reasons.items())} |"
+        (*line[:5], ", ".join(f"{why} {number}" for why, number in line.reasons.items()))
         for line in report.lines()
     ]
-    if not rows:
-        return "No dead letter was selected."
     head = f"| code | selected | {passed} | {failed} | at the limit | reasons |"
-    return "\n".join([head, "|---|--:|--:|--:|--:|---|", *rows])
+    return _table([head, "|---|--:|--:|--:|--:|---|"], rows) or "No dead letter was selected."
 
 
 def _samples(report: ReplayReport) -> str:
-    rows = [
-        f"| {sample.id} | {sample.error_code} | {sample.reason} | {_cell(sample.message)} |"
-        for sample in report.samples
-    ]
-    if not rows:
-        return "None."
-    return "\n".join(["| dead letter | code | reason | message |", "|---|---|---|---|", *rows])
+    head = ["| dead letter | code | reason | message |", "|---|---|---|---|"]
+    return _table(head, report.samples) or "None."
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _table(head: list[str], rows: Sequence[tuple[object, ...]]) -> str:
+    """In Markdown; empty without rows."""
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in cells)]) if rows else ""
 
 
 def _logged(context: dg.OpExecutionContext) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from streamflow.audit.ledger import run_audit
+from streamflow.audit.report import AuditReport
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
@@ -51,7 +51,7 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
                 ]
                 ready = [day for day in expired if not day.held]
                 if ready:
-                    _require_green(platform, settings)
+                    _require_closed(platform.audit(settings))
                 with platform.database(settings) as connection:
                     for day in ready:
                         drop_day(connection, stream, day)
@@ -83,13 +83,7 @@ def _expired(
         return expired_days(connection, stream, first_kept, held_from)
 
 
-def _require_green(platform: Platform, settings: OrchestrationSettings) -> None:
-    report = run_audit(
-        settings,
-        platform.streams(settings),
-        patience=settings.audit_patience,
-        most=settings.audit_records,
-    )
+def _require_closed(report: AuditReport) -> None:
     if not report.closed:
         why = f"not yet: {report.waits_for}"
         if report.problem_count:

@@ -60,11 +60,8 @@ def expired_days(
 
 
 def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
-    """Removes a day and what audits remember of its rows, and notes that, in one transaction.
-
-    Raises:
-        Unavailable: the table is busy; nothing was removed.
-    """
+    """Removes a day and what audits remember of its rows, and notes that, in one transaction. Raises
+    Unavailable if the table is busy; nothing was removed then."""
     start = datetime.combine(expired.day, datetime.min.time(), UTC)
     end = start + timedelta(days=1)
     name = partition_name(stream.table, expired.day)

@@ -55,11 +55,8 @@ def rollup_assets(catalog: Catalog, settings: OrchestrationSettings) -> list[dg.
 
 
 def daily_rollups(streams: Sequence[Stream]) -> list[tuple[DailyRollup, list[Stream]]]:
-    """The daily rollups, each with the streams that declare it.
-
-    Raises:
-        ConfigurationError: two different rollups have the same table.
-    """
+    """The daily rollups, each with the streams that declare it. Raises ConfigurationError if two different
+    rollups have the same table."""
     by_table: dict[str, tuple[DailyRollup, list[Stream]]] = {}
     for stream in streams:
         for rollup in rollups_of(stream):
@@ -97,14 +94,10 @@ def _rollup(
     return decorator
 
 
-def _tables(streams: Sequence[Stream]) -> list[dg.AssetKey]:
-    return [table_key(stream.table) for stream in streams]
-
-
 def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.AssetsDefinition:
     @_rollup(
         HOURLY,
-        _tables(streams),
+        [table_key(stream.table) for stream in streams],
         "Events by type and hour of event time, with the number of different users. A backfill "
         "over any range is one run.",
         _HOURLY_COLUMNS,
@@ -135,7 +128,7 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
 
     @_rollup(
         rollup_key(rollup.table),
-        _tables(streams),
+        [table_key(stream.table) for stream in streams],
         rollup.description,
         columns,
         freshness_policy=_FRESHNESS,

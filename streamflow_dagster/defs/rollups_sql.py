@@ -92,14 +92,7 @@ def roll_days(
     connection: Connection, stream: Stream, rollup: DailyRollup, parameters: Mapping[str, Any]
 ) -> tuple[int, tuple[date, ...]]:
     """Computes each day of a rollup that has newly loaded rows; creates its table if needed. Returns the
-    number of rows written and the days computed.
-
-    Args:
-        connection: not in a transaction.
-        stream: whose rows are read.
-        rollup: one of `rollups_of` the stream.
-        parameters: of the rollup's query.
-    """
+    number of rows written and the days computed. `parameters` are those of the rollup's query."""
     table = sql.Identifier(rollup.table)
     insert = sql.SQL(
         "INSERT INTO {} (stream, day, {}) SELECT %(stream)s, %(day)s, rolled.* FROM ({}) AS rolled"

@@ -33,8 +33,6 @@ from streamflow_dagster.resources import Platform
 
 LAG: Final = "lag_sensor"
 DEAD_LETTERS: Final = "dead_letter_sensor"
-HEARTBEAT: Final = "worker_heartbeat_sensor"
-FAILURE: Final = "run_failure_sensor"
 
 # Tag: the sensor that requested the run.
 ASKED_BY: Final = "streamflow/asked_by"
@@ -134,7 +132,7 @@ def _heartbeat(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefinition:
     }
 
     @dg.sensor(
-        name=HEARTBEAT,
+        name="worker_heartbeat_sensor",
         description="Alerts when a worker is gone, stalled or behind, and when it is back: as an "
         "observation of the asset it works on, and to the webhook.",
         **common,
@@ -172,7 +170,7 @@ def _heartbeat(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefinition:
 
 def _failure(common: dict[str, Any]) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
-        name=FAILURE,
+        name="run_failure_sensor",
         description="Sends each failed run, and so each failed blocking check, to the webhook of "
         "STREAMFLOW_WEBHOOK_URL.",
         **common,
@@ -259,8 +257,7 @@ def _measuring(platform: Platform) -> Iterator[tuple[OrchestrationSettings, Conn
     """Raises a StreamFlowError if nothing can be measured now."""
     settings = platform.settings()
     platform.require_reachable(settings)
-    seconds = observing.STATEMENT_SECONDS
-    with platform.database(settings, statement_seconds=seconds) as connection:
+    with platform.database(settings, statement_seconds=5) as connection:
         yield settings, connection
 
 
