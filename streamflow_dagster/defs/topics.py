@@ -147,10 +147,10 @@ def _judge(
     _platform: Platform, settings: OrchestrationSettings, checks: TopicChecks
 ) -> Iterator[CheckResult]:
     specs = [entry.spec for entry, _ in checks]
-    found = drifts(settings, specs)
-    topic_owners = owners(settings, specs, TopicsTable(settings)) if found else {}
+    drifted = drifts(settings, specs)
+    topic_owners = owners(settings, specs, TopicsTable(settings)) if drifted else {}
     for entry, _ in checks:
-        own = [drift for drift in found if drift.topic == entry.spec.name]
+        own = [drift for drift in drifted if drift.topic == entry.spec.name]
         yield CheckResult(
             passed=not own,
             says=_verdict(entry, own, topic_owners.get(entry.spec.name)),
@@ -163,16 +163,17 @@ def _judge(
         )
 
 
-def _verdict(entry: TopicEntry, found: Sequence[Drift], owner: Owner | None) -> str:
-    if not found:
+def _verdict(entry: TopicEntry, drifted: Sequence[Drift], owner: Owner | None) -> str:
+    if not drifted:
         return "as declared"
     if owner is Owner.FOREIGN:
         # Materializing does not alter it; the message says what can be done.
-        return refusal(entry.spec, found, ())
+        return refusal(entry.spec, drifted, ())
     advice = f"materialize {entry.key.to_user_string()} or run `streamflow topics --apply`"
-    if any(d.what == "partitions" and int(d.found or 0) > int(d.declared) for d in found):
-        advice = "Kafka cannot remove partitions: raise the declaration"
-    return f"{entry.spec.name}: {'; '.join(map(_describe, found))}. {advice}"
+    for drift in drifted:
+        if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared):
+            advice = "Kafka cannot remove partitions: raise the declaration"
+    return f"{entry.spec.name}: {'; '.join(map(_describe, drifted))}. {advice}"
 
 
 def _describe(drift: Drift) -> str:
