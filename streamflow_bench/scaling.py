@@ -51,7 +51,7 @@ _TIMEOUT: Final = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Together:
+class ScaledRun:
     """One measurement of several workers, or of several clients of one bridge."""
 
     rate: float  # events a second, of all together; of a bridge, those that each client received
@@ -76,7 +76,7 @@ class Scaled:
 
     path: PathName
     workers: int
-    runs: list[Together]
+    runs: list[ScaledRun]
 
     @property
     def rate(self) -> Spread | None:
@@ -104,7 +104,7 @@ class Scaling:
         self._sources = sources
         self._runs = 0
 
-    def measure(self, path: PathName, workers: int) -> Together:
+    def measure(self, path: PathName, workers: int) -> ScaledRun:
         """Raises Unavailable if the workers do not join, or make no progress."""
         self._runs += 1
         load = os.getloadavg()[0]
@@ -148,7 +148,7 @@ class Scaling:
         busy: int,
         release: Callable[[], None],
         load: float,
-    ) -> Together:
+    ) -> ScaledRun:
         total = self._sources.count
         meter = Meter(settings, {WORKERS: [child.pid for child in children]})
         began = ended = time.monotonic()
@@ -156,7 +156,7 @@ class Scaling:
         for now, _ in looks(children, done, total):
             ended = now
         seconds = ended - began
-        return Together(
+        return ScaledRun(
             rate=total / seconds,
             busy=busy,
             lost=0,
@@ -166,7 +166,7 @@ class Scaling:
 
     def _deliver(
         self, settings: Settings, count: int, release: Callable[[], None], load: float
-    ) -> Together:
+    ) -> ScaledRun:
         total = self._sources.count
         with delivery.bridged(self._sandbox, settings, count) as (bridge, listeners):
             pids = {WORKERS: [bridge.pid], CLIENTS: [listener.child.pid for listener in listeners]}
@@ -176,7 +176,7 @@ class Scaling:
             delivery.wait_for(listeners, total)
             cores = meter.used(time.monotonic() - began)
             end = max(listener.notes[-1].at for listener in listeners)
-            return Together(
+            return ScaledRun(
                 rate=min(listener.events for listener in listeners) / (end - began),
                 busy=count,
                 lost=sum(total - listener.events for listener in listeners),

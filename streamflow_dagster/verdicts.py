@@ -227,14 +227,14 @@ def _warning(passed: bool, says: str, **metadata: Any) -> CheckResult:
 def judge_rate(rate: Rate, thresholds: Thresholds) -> CheckResult:
     """Whether dead letters are few. The share among a handful of records says nothing."""
     limit, minutes = thresholds.dead_letter_ratio, thresholds.dead_letter_minutes
-    records = rate.rows + rate.letters
-    ratio = rate.letters / records if records else 0.0
+    records = rate.rows + rate.dead_letters
+    ratio = rate.dead_letters / records if records else 0.0
     passed = ratio <= limit or records < thresholds.dead_letter_records
     says = (
-        f"{rate.letters:,} of {records:,} records of the last {minutes} minutes are dead letters "
+        f"{rate.dead_letters:,} of {records:,} records of the last {minutes} minutes are dead letters "
         f"({ratio:.1%})"
     )
-    metadata = {"dead_letters": rate.letters, "records": records, "ratio": round(ratio, 6)}
+    metadata = {"dead_letters": rate.dead_letters, "records": records, "ratio": round(ratio, 6)}
     if passed:
         return _warning(passed, says, **metadata)
     codes = ", ".join(f"{number:,} {code}" for code, number in rate.codes[:_SHOWN])

@@ -22,7 +22,7 @@ class Rate(NamedTuple):
     """Records that became rows and dead letters lately."""
 
     rows: int
-    letters: int
+    dead_letters: int
     codes: list[tuple[str, int]]
     sample: list[str]
 
@@ -163,7 +163,7 @@ def last_event(connection: Connection, stream: Stream, ahead: timedelta) -> date
     return last
 
 
-def letter_rate(connection: Connection, tables: Sequence[str], minutes: int) -> Rate:
+def dead_letter_rate(connection: Connection, tables: Sequence[str], minutes: int) -> Rate:
     """Rows and dead letters of the last minutes, by load time. Replays of theirs do not count."""
     since = timedelta(minutes=minutes)
     query = sql.SQL("SELECT count(*) FROM {} WHERE loaded_at > now() - %s")

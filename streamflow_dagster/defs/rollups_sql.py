@@ -103,7 +103,7 @@ def roll_days(
     )
     with connection.transaction():
         _create_table(connection, rollup)
-        until, days = _days_with_news(connection, stream, rollup.table)
+        until, days = _newly_loaded_days(connection, stream, rollup.table)
         if rollup.neighbours:
             nearby = {day + timedelta(days=step) for day in days for step in (-1, 0, 1)}
             days = _without_dropped(connection, stream, nearby)
@@ -159,7 +159,7 @@ def roll_causes(connection: Connection) -> int:
         ).rowcount
 
 
-def _days_with_news(
+def _newly_loaded_days(
     connection: Connection, stream: Stream, rollup: str
 ) -> tuple[datetime, tuple[date, ...]]:
     """The time up to which this covers loaded rows, and the days of the rows loaded since the last time."""

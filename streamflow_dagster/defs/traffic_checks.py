@@ -52,7 +52,9 @@ def traffic_checks(catalog: Catalog) -> dg.AssetChecksDefinition:
                 elif name == RATE or entry.stream is None:
                     thresholds = Thresholds.of(settings)
                     minutes = thresholds.dead_letter_minutes
-                    yield judge_rate(quality.letter_rate(connection, tables, minutes), thresholds)
+                    yield judge_rate(
+                        quality.dead_letter_rate(connection, tables, minutes), thresholds
+                    )
                 elif name == EVENT_AGE:
                     yield judge_event_age(
                         quality.last_event(connection, entry.stream, _AHEAD),
