@@ -25,47 +25,36 @@ from streamflow_bench.scaling import SCALABLE, Scaled, Scaling
 from streamflow_bench.sources import Sources
 from streamflow_stack.signals import StopSignals
 
-NEEDS_DATABASE = {PathName.LOADER, PathName.LATENCY}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be measured.
-
-    Attributes:
-        events: for each run of a path with a rate.
-        runs: of each path.
-        latency_seconds: of sending at a steady rate.
-        workers: numbers of workers to measure together, instead of one beside its raw limit.
-    """
+    """What is to be measured."""
 
     paths: Collection[PathName]
-    events: int
-    runs: int
-    latency_seconds: float
-    workers: tuple[int, ...] = ()
+    events: int  # for each run of a path with a rate
+    runs: int  # of each path
+    latency_seconds: float  # of sending at a steady rate
+    workers: tuple[int, ...] = ()  # to measure so many together, instead of one and its raw limit
+
+    @property
+    def uses_database(self) -> bool:
+        return not {PathName.LOADER, PathName.LATENCY}.isdisjoint(self.paths)
 
 
 class Findings(NamedTuple):
-    """What was measured.
+    """What was measured."""
 
-    Attributes:
-        results: of one worker each, beside its raw limit.
-        scaled: of several workers together.
-        report: all of it, for JSON.
-    """
-
-    results: list[Result]
-    scaled: list[Scaled]
-    report: dict[str, Any]
+    results: list[Result]  # of one worker and its raw limit
+    scaled: list[Scaled]  # of several workers together
+    report: dict[str, Any]  # all of it, for JSON
 
 
 def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Findings:
-    """Measures, and removes everything it made, whatever happens.
+    """Measures, and removes everything it created, whatever happens.
 
     Raises:
-        ConfigurationError: Kafka or PostgreSQL do not let it have topics or a schema of its own.
-        KeyboardInterrupt: a stop signal came; everything is removed.
+        ConfigurationError: Kafka or PostgreSQL do not let it create topics or a schema of its own.
+        KeyboardInterrupt: a stop signal arrived; everything is removed.
     """
     report = {
         "date": format_time(datetime.now(UTC)),
@@ -73,35 +62,28 @@ def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) ->
         "runs": plan.runs,
         "latency_seconds": plan.latency_seconds,
         "machine": _machine(),
-        "versions": _versions(settings, plan.paths),
+        "versions": _versions(settings, plan),
     }
     results: list[Result] = []
     scaled: list[Scaled] = []
     with StopSignals() as signals, closing(Sandbox(settings)) as sandbox:
         with signals.interrupting():
-            uses_database = not NEEDS_DATABASE.isdisjoint(plan.paths)
-            for removed in remove_leftovers(settings, database=uses_database):
+            for removed in remove_leftovers(settings, database=plan.uses_database):
                 say(removed)
-            sources = _prepare(settings, sandbox, plan, say)
+            if plan.uses_database:
+                # A missing right is reported now, not after minutes of measuring.
+                sandbox.claim_schema()
+            say(f"preparing {plan.events:,} events")
+            hasher = hasher_for(settings, load_streams(settings))
+            sources = Sources(sandbox.directory, plan.events, hasher)
             if plan.workers:
                 scaled = _scale(sandbox, sources, plan, say)
             else:
                 results = _measure(sandbox, sources, plan, say)
         say("removing topics, groups and tables")
     report["paths"] = [result.as_dict() for result in results]
-    report["scaling"] = [each.as_dict() for each in scaled]
+    report["scaling"] = [one.as_dict() for one in scaled]
     return Findings(results, scaled, report)
-
-
-def _prepare(
-    settings: Settings, sandbox: Sandbox, plan: Plan, say: Callable[[str], None]
-) -> Sources:
-    if not NEEDS_DATABASE.isdisjoint(plan.paths):
-        # What is not allowed is told now, not after minutes of measuring.
-        sandbox.claim_schema()
-    say(f"preparing {plan.events:,} events")
-    hasher = hasher_for(settings, load_streams(settings))
-    return Sources(sandbox.directory, plan.events, hasher)
 
 
 def _measure(
@@ -116,7 +98,7 @@ def _measure(
         for number in range(1, plan.runs + 1):
             run = paths.measure(name)
             result.runs.append(run)
-            say(f"{name}, run {number} of {plan.runs}: {_told(run, PATHS[name].unit)}")
+            say(f"{name}, run {number} of {plan.runs}: {_describe(run, PATHS[name].unit)}")
         results.append(result)
     return results
 
@@ -125,27 +107,27 @@ def _scale(
     sandbox: Sandbox, sources: Sources, plan: Plan, say: Callable[[str], None]
 ) -> list[Scaled]:
     scaling = Scaling(sandbox, sources)
-    found = [
+    scaled = [
         Scaled(name, workers, [])
         for name in SCALABLE
         if name in plan.paths
         for workers in plan.workers
     ]
-    # Numbers of workers take turns, so that a busy minute does not meet one of them only.
+    # Numbers of workers take turns, so that a busy minute does not affect only one of them.
     for number in range(1, plan.runs + 1):
-        for each in found:
-            run = scaling.measure(each.path, each.workers)
-            each.runs.append(run)
+        for one in scaled:
+            run = scaling.measure(one.path, one.workers)
+            one.runs.append(run)
             say(
-                f"{each.path}, {SCALABLE[each.path]}: {each.workers}, run {number} of {plan.runs}: "
+                f"{one.path}, {SCALABLE[one.path]}: {one.workers}, run {number} of {plan.runs}: "
                 f"{run.rate:,.0f} events/s, load {run.load_before:.1f}"
             )
-    return found
+    return scaled
 
 
-def _told(run: Run, unit: str) -> str:
+def _describe(run: Run, unit: str) -> str:
     figure, raw = (
-        "unknown" if each is None else f"{each:,.0f} {unit}" for each in (run.figure, run.raw)
+        "unknown" if value is None else f"{value:,.0f} {unit}" for value in (run.figure, run.raw)
     )
     return f"{figure}, raw limit {raw}"
 
@@ -168,8 +150,8 @@ def _cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
-def _versions(settings: Settings, paths: Collection[PathName]) -> dict[str, str]:
-    found = {
+def _versions(settings: Settings, plan: Plan) -> dict[str, str]:
+    versions = {
         "streamflow": version("streamflow"),
         "python": platform.python_version(),
         "confluent-kafka": version("confluent-kafka"),
@@ -177,8 +159,8 @@ def _versions(settings: Settings, paths: Collection[PathName]) -> dict[str, str]
         "psycopg": version("psycopg"),
         "pydantic": version("pydantic"),
     }
-    if not NEEDS_DATABASE.isdisjoint(paths):
+    if plan.uses_database:
         with session(settings, "bench") as connection:
             row = connection.execute("SHOW server_version").fetchone()
-            found["postgresql"] = str(row[0]) if row else "unknown"
-    return found
+            versions["postgresql"] = str(row[0]) if row else "unknown"
+    return versions

@@ -1,10 +1,10 @@
-"""What the dashboard costs, and how soon it tells: run it beside a stack into which nobody else
-produces (``streamflow up --without producer``), or somebody else's event changes the figure.
+"""What the dashboard costs, and how soon it shows an event: run it beside a stack without any other
+producer (``streamflow up --without producer``), since every event changes the figure.
 
     eval "$(streamflow env)"; python streamflow_bench/dashboard.py --url http://127.0.0.1:8501
 
 It opens one and then ten sessions of the Live page in a headless Chromium, measures the server's CPU
-over 20 s each, and then produces one event at a time and waits until the figure on the page changes.
+time for 20 s each, and produces one event at a time and waits until the figure on the page changes.
 Needs the development packages (`make setup-dev browser`).
 """
 
@@ -23,6 +23,7 @@ from streamflow.contract import format_time
 from streamflow.kafka import clients
 from streamflow.registry import load_streams
 from streamflow.settings import Settings, load_settings
+from streamflow_stack.preflight import owner
 
 SECONDS = 20.0
 TRIES = 20
@@ -30,17 +31,8 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 STORED = ".st-key-figure-stored [data-testid=stMetricValue]"
 
 
-def server_of(port: int) -> psutil.Process:
-    """The process that listens on a port."""
-    for connection in psutil.net_connections("tcp"):
-        listens = connection.status == psutil.CONN_LISTEN
-        if listens and connection.laddr and connection.laddr.port == port:
-            return psutil.Process(connection.pid)
-    raise typer.BadParameter(f"nobody listens on port {port}")
-
-
 def open_page(browser: Browser, url: str) -> Page:
-    """A session of its own, with its first figures."""
+    """A new session that shows its first figures."""
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.goto(url)
     page.locator(STORED).wait_for(timeout=60_000)
@@ -55,10 +47,10 @@ def cpu(server: psutil.Process) -> float:
 
 
 def delays(settings: Settings, page: Page) -> list[float]:
-    """Seconds from the acknowledgement of an event to the changed figure, for each try."""
+    """Seconds from the acknowledgement of an event to the changed figure, sorted."""
     stream = load_streams(settings)[0]
     producer = clients.producer(settings)
-    found = []
+    seconds = []
     for number in range(TRIES):
         before = page.locator(STORED).inner_text()
         event = {
@@ -76,10 +68,10 @@ def delays(settings: Settings, page: Page) -> list[float]:
             timeout=30_000,
             polling=20,
         )
-        found.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - began)
         # At another moment of the poller's second each time.
         time.sleep(0.37)
-    return sorted(found)
+    return sorted(seconds)
 
 
 def main(
@@ -87,7 +79,11 @@ def main(
 ) -> None:
     """Measures, and prints one line of JSON."""
     settings = load_settings()
-    server = server_of(int(url.rsplit(":", 1)[1].strip("/")))
+    port = int(url.rsplit(":", 1)[1].strip("/"))
+    listening = owner(port)
+    if listening is None:
+        raise typer.BadParameter(f"no process listens on port {port}")
+    server = psutil.Process(listening[1])
     result: dict[str, Any] = {}
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
     with sync_playwright() as playwright:
@@ -95,9 +91,9 @@ def main(
         result["cpu_percent_idle"] = cpu(server)
         page = open_page(browser, url)
         result["cpu_percent_1_session"] = cpu(server)
-        found = delays(settings, page)
-        result["seconds_to_page_p50"] = round(statistics.median(found), 3)
-        result["seconds_to_page_p95"] = round(found[int(len(found) * 0.95) - 1], 3)
+        seconds = delays(settings, page)
+        result["seconds_to_page_p50"] = round(statistics.median(seconds), 3)
+        result["seconds_to_page_p95"] = round(seconds[int(len(seconds) * 0.95) - 1], 3)
         pages = [open_page(browser, url) for _ in range(9)]
         result["cpu_percent_10_sessions"] = cpu(server)
         result["sessions"] = 1 + len(pages)

@@ -1,4 +1,4 @@
-"""From an event's being sent until Socket.IO clients have it, through a real bridge."""
+"""The time from sending an event until Socket.IO clients have it, through a real bridge."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from streamflow.errors import StreamFlowError, Unavailable
-from streamflow.kafka import clients
 from streamflow.settings import Settings
 from streamflow_bench.figures import Detail
 from streamflow_bench.latency import Latencies, Pace, Sender, latencies, send_steadily
@@ -19,137 +18,86 @@ from streamflow_stack.probes import probe_http
 from streamflow_stack.process import Child, own_command
 
 _START_SECONDS: Final = 60.0
-# An event that has not come when nothing has come for so long is lost.
-_SILENCE: Final = 10.0  # seconds
+_SILENCE: Final = 10.0  # seconds without any event after which those that are missing are lost
 _TICK: Final = 0.01  # seconds
 
 
 class Listener:
-    """A client that runs.
-
-    Attributes:
-        notes: all that was read of what it has noted; the first is that it is connected.
-        events: how many of them are events.
-
-    Args:
-        child: its process.
-        file: what it writes.
-    """
+    """A running client, and the file that it writes."""
 
     def __init__(self, child: Child, file: Path) -> None:
-        self.notes: list[Note] = []
-        self.events = 0
-        self._child = child
+        self.notes: list[
+            Note
+        ] = []  # what was read of the file; the first says that it is connected
+        self.events = 0  # how many of the notes are events
+        self.child = child
         self._file = file
         self._unread = 0
 
-    @property
-    def pid(self) -> int:
-        """Of its process."""
-        return self._child.pid
-
     def read(self) -> bool:
-        """Adds what is new to `notes`; tells whether there was anything.
-
-        Raises:
-            StreamFlowError: it has ended; says how.
-        """
-        if self._child.poll() is not None:
-            raise StreamFlowError(f"{self._child.name} {self._child.last_words()}")
+        """Adds what is new to `notes`; returns whether there was anything. Raises as `_require_running`."""
+        _require_running(self.child)
         if not self._file.exists():
             return False
         with self._file.open("rb") as file:
             file.seek(self._unread)
-            found = read_notes(file.read())
-        self._unread += NOTE_BYTES * len(found)
-        self.notes += found
-        self.events += sum(number > CONNECTED for number, _ in found)
-        return bool(found)
+            notes = read_notes(file.read())
+        self._unread += NOTE_BYTES * len(notes)
+        self.notes += notes
+        self.events += sum(number > CONNECTED for number, _ in notes)
+        return bool(notes)
 
 
 class Delivery(NamedTuple):
-    """What became of events on their way to one client.
-
-    Attributes:
-        latencies: of those that came.
-        lost: how many never came.
-        doubled: how many came more than once.
-        told: how many records the client was told to have missed.
-    """
+    """How events arrived at one client."""
 
     latencies: Latencies
     lost: int
     doubled: int
-    told: int
+    reported_missed: int  # records that the bridge told the client it had missed
 
     def named(self) -> Detail:
-        """Each with its unit."""
-        return {
-            **self.latencies.named(),
-            "lost": self.lost,
-            "doubled": self.doubled,
-            "told_missed": self.told,
-        }
+        counts = {"lost": self.lost, "doubled": self.doubled, "told_missed": self.reported_missed}
+        return self.latencies._asdict() | counts
 
 
 def judge(sent: Sequence[float], first: int, notes: Sequence[Note], rate: float) -> Delivery:
-    """What became of events whose numbers begin with `first`.
-
-    Args:
-        sent: when each was sent.
-        first: number of the first of them.
-        notes: of the client.
-        rate: what was really sent a second.
-
-    Raises:
-        Unavailable: none of them came.
-    """
-    came: dict[int, float] = {}
+    """How events arrived that were sent at these times at this rate, numbered from `first` on. Raises
+    Unavailable if none arrived."""
+    arrived: dict[int, float] = {}
     doubled = 0
     for number, at in notes:
         if number >= first:
-            doubled += number in came
-            came.setdefault(number, at)
-    waits = [came[number] - at for number, at in enumerate(sent, first) if number in came]
+            doubled += number in arrived
+            arrived.setdefault(number, at)
+    waits = [arrived[number] - at for number, at in enumerate(sent, first) if number in arrived]
     if not waits:
         raise Unavailable(f"the bridge delivered none of {len(sent):,} events")
-    told = -sum(min(number, 0) for number, _ in notes)
-    return Delivery(latencies(waits, rate), len(sent) - len(waits), doubled, told)
+    missed = -sum(min(number, 0) for number, _ in notes)
+    return Delivery(latencies(waits, rate), len(sent) - len(waits), doubled, missed)
 
 
 def measure(
     settings: Settings, topic: str, listener: Listener, records: Iterator[Keyed], pace: Pace
 ) -> Delivery:
-    """Sends events at a steady rate to a client that listens.
+    """Sends events with ``id`` 1, 2, 3 ... at a steady rate through the bridge to a client. Raises
+    Unavailable if an event was not acknowledged, or none was delivered."""
 
-    Args:
-        settings: where the broker is.
-        topic: that the bridge reads.
-        listener: the client.
-        records: with ``id`` 1, 2, 3 ...
-        pace: how fast, and for how long.
+    def wait(sender: Sender) -> None:
+        wait_for([listener], sender.total)
 
-    Raises:
-        Unavailable: an event was not acknowledged, or none was delivered.
-    """
-    sender = Sender(clients.producer(settings), topic)
-    # One event ahead, as for the other paths.
-    sender.send(next(records))
-    sender.finish()
-    wait_for([listener], 1)
-    sender.forget()
-    rate = send_steadily(sender, records, pace)
-    wait_for([listener], pace.events + 1)
+    sender, rate = send_steadily(settings, topic, records, pace, wait)
+    # Number 1 was the event before.
     return judge(sender.times, 2, listener.notes, rate)
 
 
 def wait_for(listeners: Sequence[Listener], events: int) -> None:
-    """Reads notes until each client has so many events, or none has got anything for a while."""
+    """Reads notes until each client has so many events, or no client has received any for a while."""
     heard = time.monotonic()
     while time.monotonic() - heard < _SILENCE:
         if sum(map(Listener.read, listeners)):
             heard = time.monotonic()
-        if all(each.events >= events for each in listeners):
+        if all(listener.events >= events for listener in listeners):
             return
         time.sleep(_TICK)
 
@@ -158,11 +106,8 @@ def wait_for(listeners: Sequence[Listener], events: int) -> None:
 def bridged(
     sandbox: Sandbox, settings: Settings, count: int = 1
 ) -> Iterator[tuple[Child, list[Listener]]]:
-    """A bridge that is ready, and so many clients connected to it, each a process of its own.
-
-    Raises:
-        Unavailable: one of them does not get ready.
-    """
+    """A bridge that is ready, and so many clients connected to it, each a process of its own. Raises
+    Unavailable if one of them does not become ready."""
     url = f"http://{settings.host}:{settings.bridge}/ready"
     with ExitStack() as stack:
         bridge = stack.enter_context(running(sandbox, settings, "worker", "bridge"))
@@ -183,8 +128,13 @@ def bridged(
 def _wait_until(condition: Callable[[], bool], child: Child) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not condition():
-        if child.poll() is not None:
-            raise StreamFlowError(f"{child.name} {child.last_words()}")
+        _require_running(child)
         if time.monotonic() > deadline:
             raise Unavailable(f"{child.name} was not ready within {_START_SECONDS:g} s")
         time.sleep(_TICK)
+
+
+def _require_running(child: Child) -> None:
+    """Raises StreamFlowError if the process has ended; the message says how."""
+    if child.poll() is not None:
+        raise StreamFlowError(f"{child.name} {child.last_words()}")

@@ -1,4 +1,4 @@
-"""What is measured and how it is judged: paths, bars, runs. Pure."""
+"""What is measured and required: paths, bars, runs. Pure."""
 
 import operator
 import statistics
@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple
 
 MEGABYTE: Final = 1_000_000
 
-# Further figures, named with their units.
+# Further figures; their names end with the unit.
 Detail = dict[str, float | int | None]
 
 
 class PathName(StrEnum):
-    """The paths that can be measured, in the order in which they are."""
+    """The paths that can be measured, in that order."""
 
     PRODUCE = "produce"
     LOADER = "loader"
@@ -27,35 +27,28 @@ class PathName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """What is asked of a path on two cores.
-
-    Attributes:
-        at_least: the smallest figure that is enough.
-        at_most: the largest one.
-        least_ratio: the smallest share of the raw limit that is enough.
-    """
+    """What is required of a path on two cores: limits of the figure, and the least share of the raw limit."""
 
     at_least: float | None = None
     at_most: float | None = None
     least_ratio: float | None = None
 
     def is_met(self, figure: float | None, ratio: float | None) -> bool | None:
-        """Whether the bar is met; None where what it asks for is not known."""
+        """Whether the bar is met; None if a value that it requires is not known."""
         verdicts = [
-            None if found is None else good(found, asked)
-            for found, asked, good in (
+            None if value is None else compare(value, limit)
+            for value, limit, compare in (
                 (figure, self.at_least, operator.ge),
                 (figure, self.at_most, operator.le),
                 (ratio, self.least_ratio, operator.ge),
             )
-            if asked is not None
+            if limit is not None
         ]
         if False in verdicts:
             return False
         return None if None in verdicts or not verdicts else True
 
     def text(self, unit: str) -> str:
-        """The bar in words."""
         parts = []
         if self.at_least is not None:
             parts.append(f"≥ {self.at_least:,.0f} {unit}")
@@ -68,24 +61,15 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredPath:
-    """A path from one place of the pipeline to another.
-
-    Attributes:
-        text: what is measured.
-        raw: the raw limit that it is measured beside.
-        unit: of figure and raw limit.
-        also: of the details, what is told beside the figure; its name ends with its unit.
-    """
+    """A path from one place of the pipeline to another."""
 
     name: PathName
     text: str
-    raw: str
-    unit: str
+    raw: str  # the raw limit, in words
     bar: Bar
-    also: str | None = None
+    unit: str = "events/s"  # of figure and raw limit
+    also: str | None = None  # name of the detail that is shown with the figure
 
-
-_EVENTS: Final = "events/s"
 
 PATHS: Final = {
     path.name: path
@@ -94,43 +78,39 @@ PATHS: Final = {
             name=PathName.PRODUCE,
             text="produce with hashing (a file, in transactions)",
             raw="bare produce of the same records",
-            unit=_EVENTS,
             bar=Bar(at_least=150_000),
         ),
         MeasuredPath(
             name=PathName.LOADER,
             text="user-events → PostgreSQL (loader)",
             raw="bare COPY of the same rows",
-            unit=_EVENTS,
             bar=Bar(at_least=150_000, least_ratio=0.5),
         ),
         MeasuredPath(
             name=PathName.ANALYTICS,
             text="user-events → windows (analytics)",
             raw="bare consume of the same topic",
-            unit=_EVENTS,
             bar=Bar(at_least=200_000),
         ),
         MeasuredPath(
             name=PathName.VALIDATOR,
             text="user-events → notifications (validator)",
             raw="bare transactional produce of as many notifications",
-            unit=_EVENTS,
             bar=Bar(at_least=100_000),
         ),
         MeasuredPath(
             name=PathName.LATENCY,
             text="event → row visible in PostgreSQL, p99",
             raw="bare produce → consume, p99",
-            unit="ms",
             bar=Bar(at_most=500),
+            unit="ms",
         ),
         MeasuredPath(
             name=PathName.SOCKET,
             text="event → Socket.IO client, p99",
             raw="bare produce → consume, p99",
-            unit="ms",
             bar=Bar(at_most=250),
+            unit="ms",
         ),
         MeasuredPath(
             name=PathName.SOCKET_LOSS,
@@ -146,16 +126,12 @@ MEMORY_BAR: Final = Bar(at_most=300)
 
 
 class MemorySamples(NamedTuple):
-    """Resident memory of a worker, from its first durable progress to the end of its run.
+    """Resident memory of a worker, from its first durable progress to the end of its run."""
 
-    Attributes:
-        samples: seconds since the first progress, and bytes.
-    """
-
-    samples: list[tuple[float, int]]
+    samples: list[tuple[float, int]]  # seconds since the first progress, and bytes
 
     def as_dict(self) -> dict[str, Any]:
-        """In megabytes; the series, and what stands out of it."""
+        """In megabytes."""
         sizes = [size / MEGABYTE for _, size in self.samples]
         return {
             "first_mb": round(sizes[0], 1) if sizes else None,
@@ -167,29 +143,19 @@ class MemorySamples(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One measurement of a path.
-
-    Attributes:
-        figure: in the path's unit; None where it cannot be told.
-        raw: the raw limit, in the same unit.
-        load_before: load average over the last minute, before the run.
-        memory: of the process measured, where there was one.
-        detail: further figures, named with their units.
-    """
+    """One measurement of a path; figure and raw limit are in the path's unit, None if unknown."""
 
     figure: float | None
     raw: float | None
-    load_before: float
+    load_before: float  # load average of the minute before
     memory: MemorySamples | None = None
     detail: Detail = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
-        """Figure by raw limit."""
         return self.figure / self.raw if self.figure is not None and self.raw else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {
             "figure": _rounded(self.figure),
             "raw": _rounded(self.raw),
@@ -201,15 +167,13 @@ class Run:
 
 
 class Spread(NamedTuple):
-    """Median, smallest and largest of several runs."""
-
     median: float
     least: float
     most: float
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
-    """Of the values that are known; None where none is."""
+    """Of the values that are known; None if none is."""
     known = [value for value in values if value is not None]
     return Spread(statistics.median(known), min(known), max(known)) if known else None
 
@@ -223,46 +187,36 @@ class Result:
 
     @property
     def figure(self) -> Spread | None:
-        """Of all runs."""
         return spread([run.figure for run in self.runs])
 
     @property
     def raw(self) -> Spread | None:
-        """The raw limit over all runs."""
         return spread([run.raw for run in self.runs])
 
     @property
     def ratio(self) -> Spread | None:
-        """Of figure and raw limit of the same run each."""
         return spread([run.ratio for run in self.runs])
 
     @property
     def also(self) -> Spread | None:
-        """Of the detail that is told beside the figure."""
         name = self.path.also
         return None if name is None else spread([run.detail.get(name) for run in self.runs])
 
     @property
     def peak_mb(self) -> Spread | None:
-        """The largest resident memory of each run, in megabytes."""
-        return spread(
-            [run.memory.as_dict()["peak_mb"] for run in self.runs if run.memory is not None]
-        )
+        return spread([run.memory.as_dict()["peak_mb"] for run in self.runs if run.memory])
 
     @property
     def met(self) -> bool | None:
-        """Whether the medians meet the bar."""
         figure, ratio = self.figure, self.ratio
         return self.path.bar.is_met(figure and figure.median, ratio and ratio.median)
 
     @property
     def memory_met(self) -> bool | None:
-        """Whether the largest memory of all runs meets its bar."""
         peak = self.peak_mb
         return MEMORY_BAR.is_met(peak and peak.most, None)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         path = self.path
         return {
             "name": path.name.value,
@@ -281,14 +235,10 @@ class Result:
         }
 
 
-def _named(found: Spread | None) -> dict[str, float | None] | None:
-    if found is None:
+def _named(values: Spread | None) -> dict[str, float | None] | None:
+    if values is None:
         return None
-    return {
-        "median": _rounded(found.median),
-        "min": _rounded(found.least),
-        "max": _rounded(found.most),
-    }
+    return dict(zip(("median", "min", "max"), map(_rounded, values), strict=True))
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""From an event's being sent until somebody sees it, at a steady rate."""
+"""The time from sending an event until it is seen, at a steady rate."""
 
 import bisect
 import threading
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from operator import itemgetter
 from typing import Final, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -15,7 +16,6 @@ from streamflow.errors import Unavailable
 from streamflow.kafka import clients
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
-from streamflow_bench.figures import Detail
 from streamflow_bench.limits import reader_of
 from streamflow_bench.sources import Keyed
 
@@ -28,43 +28,28 @@ _Seen = dict[int, list[tuple[float, int]]]
 
 
 class Pace(NamedTuple):
-    """A steady rate: so many events a second, for so many seconds."""
+    """A steady rate, in events a second."""
 
     rate: int
     seconds: float
 
     @property
     def events(self) -> int:
-        """How many events that are; at least one."""
         return max(1, round(self.rate * self.seconds))
 
 
 class Latencies(NamedTuple):
-    """From `produce` to being seen, in milliseconds; `rate` is what was really sent a second."""
+    """From `produce` to being seen; `events_per_s` is the rate at which they were really sent."""
 
     events: int
-    rate: float
-    p50: float
-    p99: float
-    most: float
-
-    def named(self) -> Detail:
-        """Each with its unit."""
-        return {
-            "events": self.events,
-            "events_per_s": self.rate,
-            "p50_ms": self.p50,
-            "p99_ms": self.p99,
-            "max_ms": self.most,
-        }
+    events_per_s: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
 
 
 class Watcher:
-    """Somebody who looks for events, in a thread of their own, while entered.
-
-    Args:
-        look: looks once, and adds what is new.
-    """
+    """Looks for new events in a thread while entered; `look` looks once and adds what is new."""
 
     def __init__(self, look: Callable[[_Seen], None]) -> None:
         self.seen: _Seen = defaultdict(list)
@@ -89,91 +74,84 @@ class Watcher:
             self._failure = failure
 
     def through(self, partition: int) -> int:
-        """The next offset of a partition that is not seen yet; raises what ended the looking."""
+        """The first offset of a partition that is not seen yet. Raises the error that ended the thread."""
         if self._failure is not None:
             raise self._failure
         return self.seen[partition][-1][1] if self.seen[partition] else 0
 
 
 def measure(
-    settings: Settings,
-    topic: str,
-    watcher: Watcher,
-    records: Iterator[Keyed],
-    pace: Pace,
+    settings: Settings, topic: str, watcher: Watcher, records: Iterator[Keyed], pace: Pace
 ) -> Latencies:
-    """Sends events at a steady rate and tells how long each took to be seen.
-
-    Raises:
-        Unavailable: an event was not acknowledged, or not seen within a minute.
-    """
-    sender = Sender(clients.producer(settings), topic)
-    # One event ahead opens connections on both sides, and is not counted.
-    sender.send(next(records))
-    sender.finish()
-    _wait_until_seen(watcher, sender)
-    sender.forget()
-    rate = send_steadily(sender, records, pace)
-    _wait_until_seen(watcher, sender)
+    """Sends events at a steady rate and measures how long each took to be seen. Raises Unavailable if one
+    was not acknowledged, or not seen within a minute."""
+    wait = partial(_wait_until_seen, watcher)
+    sender, rate = send_steadily(settings, topic, records, pace, wait)
     waits = [
-        _seen_at(watcher.seen[partition], offset) - sent
-        for partition, found in sender.sent.items()
-        for offset, sent in found
+        _seen_at(watcher.seen[partition], offset) - sent_at
+        for partition, sent in sender.sent.items()
+        for offset, sent_at in sent
     ]
     return latencies(waits, rate)
 
 
-def send_steadily(sender: "Sender", records: Iterator[Keyed], pace: Pace) -> float:
-    """Sends, a few events each millisecond, and returns when all are acknowledged; tells how many a
-    second were really sent.
-
-    Raises:
-        Unavailable: an event was not acknowledged.
-    """
+def send_steadily(
+    settings: Settings,
+    topic: str,
+    records: Iterator[Keyed],
+    pace: Pace,
+    wait: Callable[["Sender"], None],
+) -> tuple["Sender", float]:
+    """Sends events at a steady rate, some each millisecond; returns the sender, and the events per second
+    that were really sent. One event is sent before, to open connections on both sides; it is not counted.
+    `wait` returns when all events of the sender have arrived. Raises Unavailable if an event was not
+    acknowledged."""
+    sender = Sender(clients.producer(settings), topic)
+    sender.send(next(records))
+    sender.finish()
+    wait(sender)
+    sender.forget()
     began = time.monotonic()
     for number in range(pace.events):
         while began + number / pace.rate > time.monotonic():
             sender.client.poll(0)
             time.sleep(_TICK)
         sender.send(next(records))
-    took = time.monotonic() - began
+    seconds = time.monotonic() - began
     sender.finish()
-    return pace.events / took
+    wait(sender)
+    return sender, pace.events / seconds
 
 
 def latencies(waits: Iterable[float], rate: float) -> Latencies:
-    """Of the seconds that each event took."""
-    found = sorted(wait * 1000 for wait in waits)
-    return Latencies(len(found), rate, _part(found, 0.5), _part(found, 0.99), found[-1])
+    """`waits` are in seconds."""
+    sorted_ms = sorted(wait * 1000 for wait in waits)
+    p50, p99 = (
+        sorted_ms[min(len(sorted_ms) - 1, int(len(sorted_ms) * share))] for share in (0.5, 0.99)
+    )
+    return Latencies(len(sorted_ms), rate, p50, p99, sorted_ms[-1])
 
 
 def _seen_at(seen: list[tuple[float, int]], offset: int) -> float:
-    return seen[bisect.bisect_right(seen, offset, key=lambda each: each[1])][0]
-
-
-def _part(values: list[float], share: float) -> float:
-    return values[min(len(values) - 1, int(len(values) * share))]
+    return seen[bisect.bisect_right(seen, offset, key=itemgetter(1))][0]
 
 
 class Sender:
-    """Produces, and notes when each event was sent and where it went.
-
-    Attributes:
-        sent: for each partition, offset and time of each event that is acknowledged.
-        times: of all events, in the order in which they were sent.
-    """
+    """Produces, and notes when each event was sent."""
 
     def __init__(self, client: Producer, topic: str) -> None:
         self.client = client
+        # Offset and time of the acknowledged events, by partition.
         self.sent: dict[int, list[tuple[int, float]]] = defaultdict(list)
-        self.times: list[float] = []
+        self.times: list[float] = []  # of all events, as they were sent
+        self.total = 0  # events sent, with those that were forgotten
         self._topic = topic
         self._failure: KafkaError | None = None
 
     def send(self, record: Keyed) -> None:
-        """Hands an event over; the clock starts before."""
         now = time.monotonic()
         self.times.append(now)
+        self.total += 1
         on_delivery = partial(self._delivered, now)
         self.client.produce(self._topic, record.value, record.key, on_delivery=on_delivery)
 
@@ -184,12 +162,11 @@ class Sender:
             self.sent[message.partition() or 0].append((message.offset() or 0, sent))
 
     def forget(self) -> None:
-        """Forgets what was sent so far."""
         self.sent.clear()
         self.times.clear()
 
     def finish(self) -> None:
-        """Returns when all are acknowledged."""
+        """Returns when all events are acknowledged."""
         if self.client.flush(_TIMEOUT):
             raise Unavailable(f"Kafka did not acknowledge all events within {_TIMEOUT:g} s")
         if self._failure is not None:
@@ -197,7 +174,7 @@ class Sender:
 
 
 def _wait_until_seen(watcher: Watcher, sender: Sender) -> None:
-    ends = {partition: max(found)[0] for partition, found in sender.sent.items()}
+    ends = {partition: max(sent)[0] for partition, sent in sender.sent.items()}
     deadline = time.monotonic() + _TIMEOUT
     while any(watcher.through(partition) <= end for partition, end in ends.items()):
         if time.monotonic() > deadline:
@@ -207,7 +184,7 @@ def _wait_until_seen(watcher: Watcher, sender: Sender) -> None:
 
 @contextmanager
 def consuming(settings: Settings, topic: str) -> Iterator[Watcher]:
-    """Sees an event when a bare consumer gets it."""
+    """Sees an event when a bare consumer receives it."""
     with closing(reader_of(settings, topic)) as consumer:
 
         def look(seen: _Seen) -> None:
@@ -222,8 +199,8 @@ def consuming(settings: Settings, topic: str) -> Iterator[Watcher]:
 
 @contextmanager
 def querying(settings: Settings, topic: str) -> Iterator[Watcher]:
-    """Sees an event when its row is visible in PostgreSQL: the loader's position is moved in the
-    transaction that stores the rows, so who sees the one sees the others."""
+    """Sees an event when its row is visible in PostgreSQL: the loader's position advances in the
+    transaction that stores the rows."""
     with session(settings, "bench") as connection:
 
         def look(seen: _Seen) -> None:

@@ -1,8 +1,7 @@
-"""What a benchmark leaves behind that was killed: found by its name, and removed by the next one.
+"""What a killed benchmark leaves behind: found by its name, and removed by the next one.
 
-The name of everything that a benchmark makes says which process on which machine made it, and when
-that process began. So it can be told, without asking anybody, that what made it is gone; and what
-bears another name is nobody's business here.
+The name of everything that a benchmark creates says which process on which machine created it, and when
+that process started. So it is known whether that process is gone, and nothing else is touched.
 """
 
 import hashlib
@@ -11,9 +10,11 @@ import re
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -34,7 +35,7 @@ from streamflow_bench.removal import (
 DAY: Final = 86_400  # seconds
 _CLOCK: Final = 2.0  # seconds that the start of a process may seem to move with the clock
 
-# What names begin with; then comes their maker.
+# Names begin with these; their maker follows.
 TOPIC: Final = "bench-"
 SCHEMA: Final = "streamflow_bench_"
 FOLDER: Final = "streamflow-bench-"
@@ -48,43 +49,32 @@ _NAMES: Final = {
 
 
 class Maker(NamedTuple):
-    """The process that made something.
+    """The process that created something."""
 
-    Attributes:
-        began: when it started, in whole seconds since the epoch.
-        machine: a word for the machine; of containers, for each of them.
-        pid: its id there.
-    """
-
-    began: int
-    machine: str
+    began: int  # when it started, in whole seconds since the epoch
+    machine: str  # or container
     pid: int
 
     @classmethod
     def this(cls) -> Self:
-        """This process."""
         process = psutil.Process()
         return cls(int(process.create_time()), _machine(), process.pid)
 
     @classmethod
     def read(cls, kind: str, name: str) -> Self | None:
-        """Who made what bears this name; None where it is no name of a benchmark's.
-
-        Args:
-            kind: `TOPIC` (groups, too), `SCHEMA` or `FOLDER`.
-            name: the whole name.
-        """
-        found = _NAMES[kind].match(name)
-        if found is None:
+        """The maker of what has this name; None if no benchmark created it. `kind` is `TOPIC` (also of a
+        group), `SCHEMA` or `FOLDER`."""
+        match = _NAMES[kind].match(name)
+        if match is None:
             return None
-        return cls(int(found["began"], 16), found["machine"], int(found["pid"], 16))
+        return cls(int(match["began"], 16), match["machine"], int(match["pid"], 16))
 
     def __str__(self) -> str:
         return f"{self.began:08x}{self.machine}{self.pid:x}"
 
     def is_gone(self, now: float) -> bool:
-        """Whether it certainly runs no more: no such process on this machine, or, of another
-        machine, more than a day old."""
+        """Whether it has certainly ended: there is no such process on this machine, or it is of another
+        machine and more than a day old."""
         if self.machine != _machine():
             return now - self.began > DAY
         try:
@@ -105,24 +95,18 @@ def _machine() -> str:
 
 
 def remove_leftovers(settings: Settings, *, database: bool) -> Iterator[str]:
-    """Removes what benchmarks left behind that run no more; says what it did.
-
-    Args:
-        settings: where Kafka and PostgreSQL are.
-        database: look there, too.
-    """
-    folders = {each.name: each for each in Path(tempfile.gettempdir()).glob(f"{FOLDER}*")}
-    found = [
-        *((TOPIC, name) for name in topic_names(settings)),
-        *((TOPIC, name) for name in group_names(settings)),
-        *((SCHEMA, name) for name in (schema_names(settings) if database else ())),
-        *((FOLDER, name) for name in folders),
-    ]
-    gone: dict[Maker, set[str]] = {}
-    for kind, name in found:
+    """Removes what benchmarks that have ended left behind; yields what it did. Schemas are removed only
+    with `database`."""
+    folders = {folder.name: folder for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*")}
+    gone: dict[Maker, set[str]] = defaultdict(set)
+    for kind, name in (
+        *product([TOPIC], [*topic_names(settings), *group_names(settings)]),
+        *product([SCHEMA], schema_names(settings) if database else []),
+        *product([FOLDER], folders),
+    ):
         maker = Maker.read(kind, name)
         if maker is not None and maker.is_gone(time.time()):
-            gone.setdefault(maker, set()).add(kind)
+            gone[maker].add(kind)
             if kind == FOLDER:
                 shutil.rmtree(folders[name], ignore_errors=True)
     for maker, kinds in gone.items():
@@ -134,7 +118,7 @@ def remove_leftovers(settings: Settings, *, database: bool) -> Iterator[str]:
         except Unavailable:
             groups = "groups later (Kafka has not noticed yet that their members are gone)"
         yield (
-            f"removed what a benchmark left that was killed (process {maker.pid}, "
-            f"begun {format_time(datetime.fromtimestamp(maker.began, UTC))}): "
+            f"removed what a killed benchmark left (process {maker.pid}, "
+            f"started {format_time(datetime.fromtimestamp(maker.began, UTC))}): "
             f"{topics} topics, {groups}{', a schema' if SCHEMA in kinds else ''}"
         )

@@ -1,7 +1,7 @@
-"""Raw limits: what broker, database and client library do when nothing of ours is in the way.
+"""Raw limits: how fast broker, database and client library are without our code.
 
-Each is timed as the workers are: from the first step that is done to the end, so that connecting
-and joining are in neither.
+They are timed as the workers are: from the end of the first step to the end, without connecting or
+joining.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ from streamflow.errors import Unavailable
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.producing import produce
 from streamflow.kafka.transactions import transactional_producer
-from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.connections import session
 from streamflow.postgres.partitions import DayPartitions
 from streamflow.postgres.schema import upgrade
 from streamflow.postgres.tables import event_table
@@ -39,11 +39,7 @@ _PIECE: Final = 1_000_000  # bytes
 
 
 def bare_produce(settings: Settings, topic: str, records: Iterable[Keyed]) -> float:
-    """Produces; returns acknowledged records a second.
-
-    Raises:
-        Unavailable: the broker did not acknowledge all in time.
-    """
+    """Returns the acknowledged records a second. Raises as `send_all`."""
     client = clients.producer(settings)
     records = iter(records)
     send_all(client, topic, islice(records, 1))
@@ -53,7 +49,7 @@ def bare_produce(settings: Settings, topic: str, records: Iterable[Keyed]) -> fl
 
 
 def send_all(client: Producer, topic: str, records: Iterable[Keyed]) -> int:
-    """Produces; returns how many, when all are acknowledged. Raises as `bare_produce`."""
+    """Returns the number of records, once all are acknowledged; raises Unavailable if they are not."""
     count = 0
     for key, value in records:
         count += 1
@@ -67,8 +63,8 @@ def send_all(client: Producer, topic: str, records: Iterable[Keyed]) -> int:
 
 
 def bare_consume(settings: Settings, topic: str, total: int) -> float | None:
-    """Consumes a topic that holds `total` records; returns records a second, None where the first
-    call brought them all."""
+    """Consumes a topic that holds `total` records; returns records a second, None if the first call
+    returned them all."""
     with closing(reader_of(settings, topic)) as consumer:
         first = done = len(_consumed(consumer))
         began = time.monotonic()
@@ -79,12 +75,12 @@ def bare_consume(settings: Settings, topic: str, total: int) -> float | None:
 
 
 def reader_of(settings: Settings, topic: str) -> Consumer:
-    """A consumer, as the workers have it, of a whole topic."""
+    """A consumer of a whole topic, configured as the workers'."""
     partitions = offsets.partitions_of(clients.admin(settings), [topic])
     consumer = clients.assigned_consumer(
         settings, settings.prefix + "bare", **{"enable.partition.eof": False}
     )
-    consumer.assign([TopicPartition(*each, 0) for each in partitions])
+    consumer.assign([TopicPartition(*partition, 0) for partition in partitions])
     return consumer
 
 
@@ -105,21 +101,21 @@ def _consumed(consumer: Consumer) -> list[Any]:
 def sample_of(settings: Settings, topic: str, total: int) -> list[OutRecord]:
     """The first records of a topic, to be produced again; at most 50,000."""
     wanted = min(total, _SAMPLE)
-    found: list[OutRecord] = []
+    records: list[OutRecord] = []
     with closing(reader_of(settings, topic)) as consumer:
-        while len(found) < wanted:
-            found += [
-                OutRecord(topic, each.key(), each.value(), each.headers() or [])
-                for each in _consumed(consumer)
+        while len(records) < wanted:
+            records += [
+                OutRecord(topic, message.key(), message.value(), message.headers() or [])
+                for message in _consumed(consumer)
             ]
-    return found[:wanted]
+    return records[:wanted]
 
 
 def bare_transactions(
     settings: Settings, topic: str, sample: list[OutRecord], total: int
 ) -> float | None:
-    """Produces `total` records, the sample over and over, in transactions as large as the
-    validator's; returns records a second, None where one transaction held all."""
+    """Produces `total` records, repeating the sample, in transactions as large as the validator's; returns
+    records a second, None if one transaction held all."""
     client = transactional_producer(settings, settings.prefix + "bare")
     records = islice(cycle(sample), total)
     _transact(client, topic, records)
@@ -142,8 +138,8 @@ def _transact(client: Producer, topic: str, records: Iterator[OutRecord]) -> int
 
 
 def bare_copy(settings: Settings, stream: Stream) -> float | None:
-    """Copies the rows of a stream's table into a new one of the same shape, partitions and indexes
-    included, in one COPY; returns rows a second, None where there are none."""
+    """Copies the rows of a stream's table into a new table with the same partitions and indexes, in one
+    COPY; returns rows a second, None if there are none."""
     columns = sql.SQL(", ").join(map(sql.Identifier, event_table(stream).columns))
     upgrade(settings, [replace(stream, table=BARE_TABLE)])
     with session(settings, "bench") as connection, tempfile.TemporaryFile() as file:
@@ -152,23 +148,14 @@ def bare_copy(settings: Settings, stream: Stream) -> float | None:
             sql.SQL("SELECT DISTINCT (timestamp AT TIME ZONE 'UTC')::date FROM {}").format(source)
         ).fetchall()
         DayPartitions(BARE_TABLE).prepare(connection, [day for (day,) in days])
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(
-                sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(columns, source)
-            ) as rows,
-        ):
+        copy_out = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(columns, source)
+        copy_in = sql.SQL("COPY {} ({}) FROM STDIN").format(target, columns)
+        cursor = connection.cursor()
+        with cursor.copy(copy_out) as rows:
             file.writelines(map(bytes, rows))
         file.seek(0)
-        return _timed_copy(
-            connection, sql.SQL("COPY {} ({}) FROM STDIN").format(target, columns), file
-        )
-
-
-def _timed_copy(connection: Connection, statement: sql.Composed, file: Any) -> float | None:
-    began = time.monotonic()
-    with connection.cursor() as cursor:
-        with cursor.copy(statement) as rows:
+        began = time.monotonic()
+        with cursor.copy(copy_in) as rows:
             while piece := file.read(_PIECE):
                 rows.write(piece)
         seconds = time.monotonic() - began

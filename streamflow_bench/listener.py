@@ -1,14 +1,13 @@
-"""A Socket.IO client as a process of its own: notes when each event came.
+"""A Socket.IO client as a process of its own: notes when each event arrived.
 
-It reads as fast as Python can, so that what is measured is the bridge: the WebSocket protocol is that
-of the ``websockets`` library without its I/O, the socket a plain one that blocks, and of Engine.IO and
-Socket.IO it knows only what a client that listens needs. It does parse every frame and every body;
-about 3 µs an event on this project's 2-core machine, where a python-socketio client that calls a
-handler for each takes so much of the two cores that it delays what it measures. That browsers' and
-Node's own clients get the same events is shown by the tests.
+It reads as fast as Python can, so that the bridge is what is measured: the WebSocket protocol of the
+``websockets`` library without its I/O, a blocking socket, and only those parts of Engine.IO and Socket.IO
+that a listening client needs. It parses every frame and every body, in about 3 µs an event on this
+project's 2-core machine, where a python-socketio client that calls a handler for each event uses so much
+of the two cores that it delays what it measures. Tests show that browsers' and Node's own clients get
+the same events.
 
-Run by the benchmark: ``python -m streamflow_bench.listener FILE``. The bridge's address and token are
-those of the settings.
+Run by the benchmark: ``python -m streamflow_bench.listener FILE``, with the bridge's settings.
 """
 
 import os
@@ -29,42 +28,33 @@ from websockets.uri import parse_uri
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.settings import Settings, load_settings
 
-CONNECTED: Final = 0  # instead of a number: from here on every event comes
+CONNECTED: Final = 0  # instead of a number: every later event is received
 
 _PIECE: Final = 1 << 18  # bytes
 _TIMEOUT: Final = 60.0  # seconds; heartbeats come more often
 _NOTE: Final = struct.Struct("<qd")
 NOTE_BYTES: Final = _NOTE.size
 
-# First characters of what the server sends: of Engine.IO (4), then of Socket.IO (5).
+# How the server's messages begin: in Engine.IO (4), then in Socket.IO (5).
 _OPEN, _PING, _ACCEPTED, _REFUSED, _EVENT = b"0", b"2", b"40", b"44", b"42"
 
 
 class Note(NamedTuple):
-    """What came when.
+    """What arrived when."""
 
-    Attributes:
-        number: the ``id`` of an event; `CONNECTED`; or, negative, how many records were missed.
-        at: on the monotonic clock, which all processes of a machine share.
-    """
-
-    number: int
-    at: float
+    number: int  # ``id`` of an event; `CONNECTED`; or, negative, how many records were missed
+    at: float  # on the monotonic clock, which all processes of a machine share
 
 
 def read_notes(data: bytes) -> list[Note]:
-    """The notes in what a listener has written, a last one left out that is not whole."""
+    """The notes that a listener has written; one that is incomplete is left out."""
     whole = len(data) - len(data) % NOTE_BYTES
-    return [Note(*each) for each in _NOTE.iter_unpack(data[:whole])]
+    return [Note(*values) for values in _NOTE.iter_unpack(data[:whole])]
 
 
 def listen(settings: Settings, target: int) -> None:
-    """Notes events into a file descriptor until the process is ended.
-
-    Raises:
-        Unavailable: the bridge cannot be reached, or has closed the connection.
-        StreamFlowError: the bridge refuses.
-    """
+    """Writes notes to a file descriptor until the process is stopped. Raises Unavailable if the bridge
+    cannot be reached or has closed the connection, StreamFlowError if it refuses."""
     address = f"{settings.host}:{settings.bridge}"
     token = settings.bridge_token
     auth = {} if token is None else {"token": token.get_secret_value()}
@@ -79,7 +69,7 @@ def listen(settings: Settings, target: int) -> None:
 def _received(
     connection: socket.socket, address: str, auth: dict[str, str]
 ) -> Iterator[tuple[float, list[int]]]:
-    """What each read of the socket brought, as `Note.number`, and when."""
+    """When each read of the socket returned, and what, as `Note.number`."""
     protocol = ClientProtocol(
         parse_uri(f"ws://{address}/socket.io/?EIO=4&transport=websocket"), max_size=None
     )
@@ -92,13 +82,9 @@ def _received(
         if not data:
             raise Unavailable("the bridge has closed the connection")
         protocol.receive_data(data)
-        numbers = []
-        for event in protocol.events_received():
-            if isinstance(event, Response):
-                continue
-            number = _number(protocol, event, auth)
-            if number is not None:
-                numbers.append(number)
+        frames = [event for event in protocol.events_received() if not isinstance(event, Response)]
+        read = [_number(protocol, frame, auth) for frame in frames]
+        numbers = [number for number in read if number is not None]
         if protocol.handshake_exc is not None:
             raise StreamFlowError(f"the bridge refuses: {protocol.handshake_exc}")
         if numbers:
@@ -107,7 +93,7 @@ def _received(
 
 def _number(protocol: ClientProtocol, frame: object, auth: dict[str, str]) -> int | None:
     if not isinstance(frame, Frame) or not frame.fin:
-        raise StreamFlowError("the bridge sends what this client does not know")
+        raise StreamFlowError("the bridge sent a frame that this client does not know")
     data = bytes(frame.data)
     if data.startswith(_EVENT):
         name, body = orjson.loads(data[len(_EVENT) :])
@@ -124,7 +110,6 @@ def _number(protocol: ClientProtocol, frame: object, auth: dict[str, str]) -> in
 
 
 def main() -> None:
-    """The program."""
     try:
         with Path(sys.argv[1]).open("ab", buffering=0) as file:
             listen(load_settings(), file.fileno())

@@ -1,4 +1,4 @@
-"""How each path is measured: the real worker, then its raw limit on the same data."""
+"""Measures each path: the real worker, then its raw limit on the same data."""
 
 import os
 from collections.abc import Callable
@@ -25,14 +25,10 @@ HIGH_RATE: Final = 12_000
 
 
 class Paths:
-    """Measures the paths in a sandbox.
+    """Measures the paths in a sandbox. Events are sent at a steady rate for `latency_seconds`, for each
+    side.
 
     Measure the loader before the validator: it also loads what the validator derives.
-
-    Args:
-        sandbox: for topics, groups and tables.
-        sources: the events.
-        latency_seconds: how long events are sent at a steady rate, for each side.
     """
 
     def __init__(self, sandbox: Sandbox, sources: Sources, latency_seconds: float) -> None:
@@ -51,13 +47,12 @@ class Paths:
         }
 
     def measure(self, name: PathName) -> Run:
-        """Measures a path once."""
         self._runs += 1
         return self._measures[name](os.getloadavg()[0])
 
     @cached_property
     def _filled(self) -> Settings:
-        """Settings under which ``user-events`` holds all events, for every worker path."""
+        """Settings with which ``user-events`` holds all events, for all paths of a worker."""
         settings = self._sandbox.settings_with_topics("filled")
         limits.bare_produce(settings, _stream(settings).topic, self._sources.records())
         return settings
@@ -94,15 +89,15 @@ class Paths:
 
     def _validate(self, load: float) -> Run:
         course = self._transactional("validator")
-        total, told = self._sources.count, _stream(self._filled).notifications_topic
-        sample = limits.sample_of(self._filled, told, total)
+        total = self._sources.count
+        sample = limits.sample_of(self._filled, _stream(self._filled).notifications_topic, total)
         with self._sandbox.topics(f"bare-{self._runs}") as settings:
             topic = _stream(settings).notifications_topic
             raw = limits.bare_transactions(settings, topic, sample, total)
         return _run(course, raw, load)
 
     def _transactional(self, name: str) -> Course:
-        """A worker that commits to its group, over all events."""
+        """All events through a worker that commits to its group."""
         settings = self._filled
         group = settings.group(name)
         partitions = offsets.partitions_of(clients.admin(settings), [_stream(settings).topic])
@@ -124,13 +119,9 @@ class Paths:
                 running(self._sandbox, stored, "worker", "loader"),
             ):
                 records = self._sources.numbered()
-                found = latency.measure(stored, topic, watcher, records, pace)
-        return Run(
-            figure=found.p99,
-            raw=bare.p99,
-            load_before=load,
-            detail=_prefixed("row", found.named()) | _prefixed("bare", bare.named()),
-        )
+                rows = latency.measure(stored, topic, watcher, records, pace)
+        detail = _prefixed("row", rows._asdict()) | _prefixed("bare", bare._asdict())
+        return Run(figure=rows.p99_ms, raw=bare.p99_ms, load_before=load, detail=detail)
 
     def _bare_latencies(self, pace: Pace) -> Latencies:
         with self._sandbox.topics(f"latency-{self._runs}") as settings:
@@ -139,16 +130,16 @@ class Paths:
                 return latency.measure(settings, topic, watcher, self._sources.numbered(), pace)
 
     def _socket(self, load: float) -> Run:
-        found, bare, detail = self._delivered(Pace(RATE, self._latency_seconds))
-        # A latency that some events have none of is no latency.
-        figure = None if found.lost else found.latencies.p99
-        return Run(figure=figure, raw=bare.p99, load_before=load, detail=detail)
+        delivered, bare, detail = self._delivered(Pace(RATE, self._latency_seconds))
+        # If events were lost, there is no latency of all events.
+        figure = None if delivered.lost else delivered.latencies.p99_ms
+        return Run(figure=figure, raw=bare.p99_ms, load_before=load, detail=detail)
 
     def _socket_loss(self, load: float) -> Run:
         pace = Pace(HIGH_RATE, self._latency_seconds)
-        found, bare, detail = self._delivered(pace)
+        delivered, bare, detail = self._delivered(pace)
         lost = pace.events - bare.events
-        return Run(figure=found.lost, raw=lost, load_before=load, detail=detail)
+        return Run(figure=delivered.lost, raw=lost, load_before=load, detail=detail)
 
     def _delivered(self, pace: Pace) -> tuple[Delivery, Latencies, Detail]:
         """To one client through the bridge, and to a bare consumer."""
@@ -160,17 +151,17 @@ class Paths:
             process = psutil.Process(bridge.pid)
             before = process.cpu_times()
             topic = _stream(settings).topic
-            found = delivery.measure(settings, topic, client, self._sources.numbered(), pace)
+            delivered = delivery.measure(settings, topic, client, self._sources.numbered(), pace)
             used = process.cpu_times()
             memory = process.memory_info().rss
-        detail = _prefixed("client", found.named()) | _prefixed("bare", bare.named())
+        detail = _prefixed("client", delivered.named()) | _prefixed("bare", bare._asdict())
         detail["bridge_cpu_seconds"] = used.user + used.system - before.user - before.system
         detail["bridge_memory_mb"] = memory / MEGABYTE
-        return found, bare, detail
+        return delivered, bare, detail
 
 
-def _prefixed(word: str, found: Detail) -> Detail:
-    return {f"{word}_{name}": value for name, value in found.items()}
+def _prefixed(word: str, detail: Detail) -> Detail:
+    return {f"{word}_{name}": value for name, value in detail.items()}
 
 
 def _stream(settings: Settings) -> Stream:

@@ -1,10 +1,8 @@
-"""Removing what a benchmark made, by the beginning of its name."""
+"""Removing what a benchmark created, by the beginning of its name."""
 
-import tenacity
 from confluent_kafka import KafkaError, KafkaException
 from psycopg import sql
 
-from streamflow.errors import Unavailable
 from streamflow.kafka.clients import admin, kafka_errors, translated
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
@@ -13,28 +11,28 @@ _TIMEOUT = 30.0  # seconds
 
 
 def topic_names(settings: Settings) -> list[str]:
-    """The topics that there are. Raises Unavailable where the broker does not answer."""
+    """Raises Unavailable if the broker does not answer."""
     with kafka_errors():
         return list(admin(settings).list_topics(timeout=_TIMEOUT).topics)
 
 
 def group_names(settings: Settings) -> list[str]:
-    """The consumer groups that there are. Raises as `topic_names`."""
+    """Of consumer groups. Raises as `topic_names`."""
     client = admin(settings)
     with kafka_errors():
         listed = client.list_consumer_groups(request_timeout=_TIMEOUT).result(_TIMEOUT)
-    return [each.group_id for each in listed.valid]
+    return [group.group_id for group in listed.valid]
 
 
 def schema_names(settings: Settings) -> list[str]:
-    """The schemas of the database that there are. Raises Unavailable where it does not answer."""
+    """Raises Unavailable if the database does not answer."""
     with session(settings, "bench") as connection:
         rows = connection.execute("SELECT nspname FROM pg_namespace").fetchall()
     return [str(name) for (name,) in rows]
 
 
 def remove_topics(settings: Settings, prefix: str) -> int:
-    """Deletes the topics whose names begin like this; returns how many."""
+    """Returns the number of topics deleted."""
     names = [name for name in topic_names(settings) if name.startswith(prefix)]
     client = admin(settings)
     with kafka_errors():
@@ -44,23 +42,9 @@ def remove_topics(settings: Settings, prefix: str) -> int:
     return len(names)
 
 
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type(Unavailable),
-    wait=tenacity.wait_fixed(0.2),
-    stop=tenacity.stop_after_delay(_TIMEOUT),
-    reraise=True,
-)
-def remove_groups_once_empty(settings: Settings, prefix: str) -> int:
-    """As `remove_groups`; waits until they are empty."""
-    return remove_groups(settings, prefix)
-
-
 def remove_groups(settings: Settings, prefix: str) -> int:
-    """Deletes the consumer groups whose names begin like this; returns how many.
-
-    Raises:
-        Unavailable: one is not empty, or the broker does not answer.
-    """
+    """Returns the number of consumer groups deleted. Raises Unavailable if one is not empty, or the broker
+    does not answer."""
     names = [name for name in group_names(settings) if name.startswith(prefix)]
     client = admin(settings)
     with kafka_errors():
@@ -75,7 +59,6 @@ def remove_groups(settings: Settings, prefix: str) -> int:
 
 
 def drop_schema(settings: Settings, name: str) -> None:
-    """Drops a schema and all that is in it."""
     with session(settings, "bench") as connection:
         statement = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
         connection.execute(statement)

@@ -1,14 +1,14 @@
-"""How fast several workers of a kind are together, and who uses the processors meanwhile.
+"""How fast several workers of a kind are together, and which processes use the processors meanwhile.
 
-The topic is prepared: all events are in it, in one transaction that is still open, so that nobody
-sees them. When every worker has its partitions the transaction is committed. So all begin at one
-moment, and neither starting nor joining nor producing is in the time.
+All events are in the topic beforehand, in a transaction that is still open, so that no worker sees them.
+It is committed once every worker has its partitions. So all begin at the same moment, and the time
+includes neither starting nor joining nor producing.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ from streamflow_bench.watching import (
 )
 from streamflow_stack.process import Child
 
-# What there can be several of, and what the several are.
+# The paths that several of something can share, and what that is.
 SCALABLE: Final = {
     PathName.LOADER: "workers",
     PathName.ANALYTICS: "workers",
@@ -44,32 +44,23 @@ SCALABLE: Final = {
 }
 
 _JOIN_SECONDS: Final = 120.0
-_SETTLED: Final = 1.0  # seconds that an assignment stays the same
+_SETTLED: Final = 1.0  # seconds that an assignment must stay the same
 _TICK: Final = 0.1  # seconds
 _TRANSACTION_SECONDS: Final = 600
 _TIMEOUT: Final = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Together:
-    """One measurement of several workers.
+class ScaledRun:
+    """One measurement of several workers, or of several clients of one bridge."""
 
-    Attributes:
-        rate: events a second, of all together; of a bridge, those that each of its clients got.
-        busy: workers that had a partition with events.
-        lost: events that a client did not get.
-        cores: how many cores each part kept busy.
-        load_before: load average over the last minute, before the run.
-    """
-
-    rate: float
-    busy: int
-    lost: int
-    cores: Mapping[str, float]
-    load_before: float
+    rate: float  # events a second, of all together; of a bridge, those that each client received
+    busy: int  # workers that had a partition with events
+    lost: int  # events that a client did not receive
+    cores: Mapping[str, float]  # that each part kept busy
+    load_before: float  # load average of the minute before
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {
             "events_per_s": round(self.rate, 1),
             "busy": self.busy,
@@ -85,22 +76,20 @@ class Scaled:
 
     path: PathName
     workers: int
-    runs: list[Together]
+    runs: list[ScaledRun]
 
     @property
     def rate(self) -> Spread | None:
-        """Of all runs."""
         return spread([run.rate for run in self.runs])
 
     @property
     def cores(self) -> dict[str, float]:
         """Median over the runs, by part."""
         parts = self.runs[0].cores if self.runs else {}
-        found = {part: spread([run.cores.get(part) for run in self.runs]) for part in parts}
-        return {part: each.median for part, each in found.items() if each is not None}
+        spreads = {part: spread([run.cores.get(part) for run in self.runs]) for part in parts}
+        return {part: cores.median for part, cores in spreads.items() if cores is not None}
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {
             "name": self.path.value,
             "of": SCALABLE[self.path],
@@ -110,24 +99,13 @@ class Scaled:
 
 
 class Scaling:
-    """Measures several workers at a time in a sandbox.
-
-    Args:
-        sandbox: for topics, groups and tables.
-        sources: the events.
-    """
-
     def __init__(self, sandbox: Sandbox, sources: Sources) -> None:
         self._sandbox = sandbox
         self._sources = sources
         self._runs = 0
 
-    def measure(self, path: PathName, workers: int) -> Together:
-        """Measures a path once, with so many workers.
-
-        Raises:
-            Unavailable: they do not join, or make no progress.
-        """
+    def measure(self, path: PathName, workers: int) -> ScaledRun:
+        """Raises Unavailable if the workers do not join, or make no progress."""
         self._runs += 1
         load = os.getloadavg()[0]
         with self._sandbox.topics(f"scaling-{self._runs}") as settings:
@@ -136,13 +114,19 @@ class Scaling:
             if path is PathName.SOCKET:
                 return self._deliver(settings, workers, release, load)
             stored = self._sandbox.with_schema(settings) if path is PathName.LOADER else settings
-            with self._started(stored, path.value, workers) as children:
+            with ExitStack() as stack:
+                children = [
+                    stack.enter_context(
+                        running(self._sandbox, stored, "worker", path, name=f"{path}-{number}")
+                    )
+                    for number in range(1, workers + 1)
+                ]
                 busy = _joined(stored, path, workers)
-                with self._progress(stored, path, topic) as done:
-                    return self._timed(stored, children, done, busy, release, load)
+                done = stack.enter_context(_progress(stored, path, topic))
+                return self._timed(stored, children, done, busy, release, load)
 
     def _prepare(self, settings: Settings, topic: str) -> Callable[[], None]:
-        """Fills a topic with what nobody sees yet; returns what makes it visible."""
+        """Fills a topic in an open transaction; returns a function that commits it."""
         client = clients.producer(
             settings,
             **{
@@ -156,26 +140,6 @@ class Scaling:
         send_all(client, topic, self._sources.records())
         return lambda: _commit(client)
 
-    @contextmanager
-    def _started(self, settings: Settings, name: str, workers: int) -> Iterator[list[Child]]:
-        with ExitStack() as stack:
-            yield [
-                stack.enter_context(
-                    running(self._sandbox, settings, "worker", name, name=f"{name}-{number}")
-                )
-                for number in range(1, workers + 1)
-            ]
-
-    @contextmanager
-    def _progress(self, settings: Settings, path: PathName, topic: str) -> Iterator[Progress]:
-        if path is PathName.LOADER:
-            with loader_progress(settings, topic) as done:
-                yield done
-        else:
-            partitions = offsets.partitions_of(clients.admin(settings), [topic])
-            with group_progress(settings, settings.group(path.value), partitions) as done:
-                yield done
-
     def _timed(
         self,
         settings: Settings,
@@ -184,7 +148,7 @@ class Scaling:
         busy: int,
         release: Callable[[], None],
         load: float,
-    ) -> Together:
+    ) -> ScaledRun:
         total = self._sources.count
         meter = Meter(settings, {WORKERS: [child.pid for child in children]})
         began = ended = time.monotonic()
@@ -192,7 +156,7 @@ class Scaling:
         for now, _ in looks(children, done, total):
             ended = now
         seconds = ended - began
-        return Together(
+        return ScaledRun(
             rate=total / seconds,
             busy=busy,
             lost=0,
@@ -202,23 +166,30 @@ class Scaling:
 
     def _deliver(
         self, settings: Settings, count: int, release: Callable[[], None], load: float
-    ) -> Together:
+    ) -> ScaledRun:
         total = self._sources.count
         with delivery.bridged(self._sandbox, settings, count) as (bridge, listeners):
-            pids = {WORKERS: [bridge.pid], CLIENTS: [each.pid for each in listeners]}
+            pids = {WORKERS: [bridge.pid], CLIENTS: [listener.child.pid for listener in listeners]}
             meter = Meter(settings, pids)
             began = time.monotonic()
             release()
             delivery.wait_for(listeners, total)
             cores = meter.used(time.monotonic() - began)
-            ends = [each.notes[-1].at for each in listeners]
-            return Together(
-                rate=min(each.events for each in listeners) / (max(ends) - began),
+            end = max(listener.notes[-1].at for listener in listeners)
+            return ScaledRun(
+                rate=min(listener.events for listener in listeners) / (end - began),
                 busy=count,
-                lost=sum(total - each.events for each in listeners),
+                lost=sum(total - listener.events for listener in listeners),
                 cores=cores,
                 load_before=load,
             )
+
+
+def _progress(settings: Settings, path: PathName, topic: str) -> AbstractContextManager[Progress]:
+    if path is PathName.LOADER:
+        return loader_progress(settings, topic)
+    partitions = offsets.partitions_of(clients.admin(settings), [topic])
+    return group_progress(settings, settings.group(path.value), partitions)
 
 
 def _commit(client: Producer) -> None:
@@ -227,38 +198,34 @@ def _commit(client: Producer) -> None:
 
 
 def _joined(settings: Settings, path: PathName, workers: int) -> int:
-    """Waits until the workers have shared out all partitions among them, for good; tells how many
-    have one with events.
-
-    Raises:
-        Unavailable: they do not get that far.
-    """
+    """Waits until the workers share all partitions and keep them; returns how many of them have one with
+    events. Raises Unavailable if they do not get that far."""
     client = clients.admin(settings)
     stream = load_streams(settings)[0]
     group = settings.group(path.value)
     topics = stream.topic_names if path is PathName.LOADER else [stream.topic]
-    wanted = offsets.partitions_of(client, topics)
+    wanted = len(offsets.partitions_of(client, topics))
     deadline = time.monotonic() + _JOIN_SECONDS
     last: list[frozenset[Partition]] = []
     since = time.monotonic()
     while True:
-        found: list[frozenset[Partition]] = []
-        # There is no group before the first has joined.
+        members: list[frozenset[Partition]] = []
+        # The group does not exist before the first worker has joined.
         with suppress(Unavailable):
-            found = assignments(client, group)
-        if set(found) != set(last):
-            last, since = found, time.monotonic()
-        sharing = sum(map(bool, found))
+            members = assignments(client, group)
+        if set(members) != set(last):
+            last, since = members, time.monotonic()
         if (
-            len(found) == workers
-            and sharing == min(workers, stream.topics.partitions)
-            and sum(map(len, found)) == len(wanted)
+            len(members) == workers
+            and sum(map(bool, members)) == min(workers, stream.topics.partitions)
+            and sum(map(len, members)) == wanted
             and time.monotonic() - since > _SETTLED
         ):
-            return sum(any(topic == stream.topic for topic, _ in each) for each in found)
+            return sum(any(topic == stream.topic for topic, _ in own) for own in members)
         if time.monotonic() > deadline:
+            counts = ", ".join(str(len(own)) for own in members)
             raise Unavailable(
-                f"{len(found)} of {workers} workers have joined {group}, with "
-                f"{', '.join(str(len(each)) for each in found)} of {len(wanted)} partitions"
+                f"{len(members)} of {workers} workers have joined {group}, with {counts} of {wanted} "
+                "partitions"
             )
         time.sleep(_TICK)

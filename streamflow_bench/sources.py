@@ -1,4 +1,4 @@
-"""The events that the paths are measured with, as files: written once, read by every run."""
+"""The events that all paths are measured with, as files: written once, read by every run."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,13 +22,8 @@ class Keyed(NamedTuple):
 
 
 class Sources:
-    """The same events twice: as a user has them, and as they are in the topic.
-
-    Args:
-        directory: where the files go.
-        count: number of events.
-        hasher: hashes the addresses of the second form.
-    """
+    """`count` events in two files: with addresses in clear text, as a user has them, and hashed by
+    `hasher`, as they are in the topic."""
 
     def __init__(self, directory: Path, count: int, hasher: Hasher) -> None:
         self.count = count
@@ -59,7 +54,7 @@ class Sources:
                 yield Keyed(key, value[:-1])
 
     def numbered(self) -> Iterator[Keyed]:
-        """The same, over and over, with ``id`` 1, 2, 3 ...: who gets one knows which it is."""
+        """The same without end, with ``id`` 1, 2, 3 ... by which a receiver identifies them."""
         number = 0
         while True:
             for key, value in self.records():
@@ -68,7 +63,7 @@ class Sources:
 
 
 class _ClearText(Hasher):
-    """Leaves the simulated addresses as they are: hashing them is what is measured."""
+    """Leaves the addresses as they are: hashing them is part of what is measured."""
 
     def hash(self, address: str) -> str:
         return address

@@ -1,4 +1,4 @@
-"""Who uses the processors: workers, Kafka, PostgreSQL, and whatever else runs on the machine."""
+"""Who uses the processors: workers, Kafka, PostgreSQL, and all other processes of the machine."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -21,68 +21,61 @@ PARTS: Final = (WORKERS, KAFKA, POSTGRESQL, CLIENTS, BENCH, OTHERS, MACHINE)
 
 _LOCAL: Final = {"127.0.0.1", "localhost", "::1", ""}
 _POSTGRESQL_PORT: Final = "5432"
-# What a processor does not work in. Guests' time is part of the user's.
+# Not working time. Guests' time is part of the user's.
 _IDLE: Final = {"idle", "iowait", "guest", "guest_nice"}
 
 
 class Meter:
-    """Reads processor time of the processes of each part; those of other machines are not known.
-
-    Args:
-        settings: where Kafka and PostgreSQL are.
-        parts: pids of further parts, by name.
-    """
+    """Measures the processor time of Kafka, PostgreSQL (on this machine) and further `parts`, by pids."""
 
     def __init__(self, settings: Settings, parts: Mapping[str, Iterable[int]]) -> None:
-        ports = {KAFKA: _local_ports(settings.bootstrap.split(","))}
+        servers = {KAFKA: settings.bootstrap.split(",")}
         if settings.database_url is not None:
-            found = conninfo_to_dict(settings.database)
-            address = f"{found.get('host') or ''}:{found.get('port') or _POSTGRESQL_PORT}"
-            ports[POSTGRESQL] = _local_ports([address])
-        owners = {part: [owner(port) for port in each] for part, each in ports.items()}
-        pids = {part: [each[1] for each in found if each] for part, found in owners.items()}
+            values = conninfo_to_dict(settings.database)
+            address = f"{values.get('host') or ''}:{values.get('port') or _POSTGRESQL_PORT}"
+            servers[POSTGRESQL] = [address]
+        pids = {part: _local_pids(addresses) for part, addresses in servers.items()}
         self._parts = {
-            part: [psutil.Process(pid) for pid in each]
-            for part, each in {**pids, **parts, BENCH: [psutil.Process().pid]}.items()
+            part: [psutil.Process(pid) for pid in part_pids]
+            for part, part_pids in {**pids, **parts, BENCH: [psutil.Process().pid]}.items()
         }
         self._before = self._read()
 
     def _read(self) -> dict[str, float]:
-        found = {
-            # What we have started ourselves is counted where it belongs.
-            part: sum(_seconds(each, descendants=part != BENCH) for each in processes)
+        seconds = {
+            # What the benchmark has started is counted in its own part.
+            part: sum(_seconds(process, descendants=part != BENCH) for process in processes)
             for part, processes in self._parts.items()
             if processes
         }
         machine = psutil.cpu_times()._asdict()
-        found[MACHINE] = sum(value for name, value in machine.items() if name not in _IDLE)
-        return found
+        seconds[MACHINE] = sum(value for name, value in machine.items() if name not in _IDLE)
+        return seconds
 
     def used(self, seconds: float) -> dict[str, float]:
-        """How many cores each part has kept busy since the beginning, `seconds` ago; `MACHINE` is
-        all of them, and `OTHERS` those that none of the parts did."""
+        """How many cores each part has kept busy since this object was created, `seconds` ago; `MACHINE` is
+        all of them, `OTHERS` the rest."""
         now = self._read()
         cores = {part: (now[part] - self._before[part]) / seconds for part in now}
         known = sum(value for part, value in cores.items() if part != MACHINE)
         return cores | {OTHERS: max(0.0, cores[MACHINE] - known)}
 
 
-def _local_ports(addresses: Iterable[str]) -> list[int]:
+def _local_pids(addresses: Iterable[str]) -> list[int]:
     parts = [address.strip().rpartition(":") for address in addresses]
-    return [int(port) for host, _, port in parts if host.strip("[]") in _LOCAL]
+    owners = [owner(int(port)) for host, _, port in parts if host.strip("[]") in _LOCAL]
+    return [process[1] for process in owners if process]
 
 
 def _seconds(process: psutil.Process, *, descendants: bool) -> float:
-    """Processor time of a process and those that it has started; ended ones are in the times of
-    the one that started them."""
+    """Processor time of a process and its descendants; those that have ended are in their parents' times."""
     total = 0.0
     with suppress(psutil.Error):
-        each = [process, *(process.children(recursive=True) if descendants else [])]
-        for one in each:
+        for one in [process, *(process.children(recursive=True) if descendants else [])]:
             with suppress(psutil.Error):
-                found = one.cpu_times()
-                total += found.user + found.system
+                times = one.cpu_times()
+                total += times.user + times.system
                 if descendants:
-                    total += getattr(found, "children_user", 0.0)
-                    total += getattr(found, "children_system", 0.0)
+                    total += getattr(times, "children_user", 0.0)
+                    total += getattr(times, "children_system", 0.0)
     return total

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Final, NamedTuple
 
 import psutil
@@ -16,12 +16,12 @@ from streamflow_bench.figures import MemorySamples
 from streamflow_bench.sandbox import Sandbox
 from streamflow_stack.process import Child, Launch, own_command
 
-_EVERY: Final = 0.02  # seconds between two looks
+_EVERY: Final = 0.02  # seconds between two readings
 _MEMORY_EVERY: Final = 0.1  # seconds
 _PATIENCE: Final = 120.0  # seconds without progress
-# What a transaction has committed is seen only when its markers are written: a process may have done
-# all its work, and ended, before that can be told.
-_SETTLING: Final = 5.0  # seconds
+# Seconds. A transaction's result is visible only once its markers are written: a process may have done
+# all its work, and ended, before that.
+_SETTLING: Final = 5.0
 _STOP_SECONDS: Final = 11.0
 
 # How many records are durably done.
@@ -29,56 +29,37 @@ Progress = Callable[[], int]
 
 
 class Course(NamedTuple):
-    """How a worker got on, from the first progress seen to the end.
+    """A worker's run, from the first progress seen to the end."""
 
-    Attributes:
-        records: done in that time; the ones of the first step are not among them.
-        seconds: of that time.
-        user: seconds of processor time in it, spent in the program and its libraries.
-        system: likewise, spent in the kernel for it.
-        memory: during it.
-    """
-
-    records: int
+    records: int  # those of the first step are not included
     seconds: float
-    user: float
-    system: float
+    user: float  # seconds of processor time in the program and its libraries
+    system: float  # and in the kernel for it
     memory: MemorySamples
 
     @property
     def rate(self) -> float | None:
-        """Records a second; None where all was done in one step, so that nothing can be told."""
+        """Records a second; None if all were done in one step."""
         return self.records / self.seconds if self.records and self.seconds else None
 
 
-@contextmanager
 def running(
     sandbox: Sandbox, settings: Settings, *arguments: str, name: str | None = None
-) -> Iterator[Child]:
-    """A command of ours as a process, exactly as a user runs it; ended at the end.
-
-    Args:
-        name: as of `process`; by default the first words of the command.
-    """
-    name = name or "-".join(each for each in arguments[:2] if not each.startswith("-"))
-    with process(sandbox, settings, name, own_command(*arguments)) as child:
-        yield child
+) -> AbstractContextManager[Child]:
+    """A command of ours as a process, exactly as a user runs it. `name` as of `process`; by default the
+    first words of the command."""
+    name = name or "-".join(word for word in arguments[:2] if not word.startswith("-"))
+    return process(sandbox, settings, name, own_command(*arguments))
 
 
 @contextmanager
 def process(
     sandbox: Sandbox, settings: Settings, name: str, command: tuple[str, ...]
 ) -> Iterator[Child]:
-    """Any program under these settings; ended at the end.
-
-    Args:
-        name: of its log and pid file, so no two at a time have the same.
-    """
-    launch = Launch(
-        command=command,
-        log=sandbox.directory / f"{name}.log",
-        environment=sandbox.environment(settings),
-    )
+    """A program with these settings, stopped at the end. `name` is that of its log and pid file, unique
+    among those that run."""
+    log = sandbox.directory / f"{name}.log"
+    launch = Launch(command=command, log=log, environment=sandbox.environment(settings))
     child = Child(name, launch, sandbox.directory / f"{name}.pid.json")
     try:
         yield child
@@ -103,7 +84,7 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
             sampled = now
             with suppress(psutil.NoSuchProcess):
                 size = measured.memory_info().rss
-                if size:  # one that has ended holds none, until its end was waited for
+                if size:  # 0 for a zombie
                     samples.append((now - first[0], size))
     began, before = first or (now, done)
     return Course(
@@ -116,18 +97,14 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
 
 
 def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator[tuple[float, int]]:
-    """Looks again and again until `total` records are done: when, and how many are.
-
-    Raises:
-        StreamFlowError: a process has ended before; says how.
-        Unavailable: they make no progress.
-    """
+    """Yields the time and the number of records done until `total` are done. Raises StreamFlowError if a
+    process has ended before that, Unavailable if they make no progress."""
     moved = time.monotonic()
     ended_at = None
     done = last = 0
     while True:
         ended = next((child for child in children if child.poll() is not None), None)
-        # A coordinator that is being made or moved says no for a moment.
+        # A coordinator that is being created or moved is unavailable for a moment.
         with suppress(Unavailable):
             done = progress()
         now = time.monotonic()
@@ -151,14 +128,14 @@ def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator
 def group_progress(
     settings: Settings, group: str, partitions: list[Partition]
 ) -> Iterator[Progress]:
-    """How far a consumer group has read, by what it has committed."""
+    """How far a consumer group has read, by its committed offsets."""
     with closing(GroupOffsets(settings, group)) as reader:
         yield lambda: sum(map(read_position, reader.read(partitions).values()))
 
 
 @contextmanager
 def loader_progress(settings: Settings, topic: str) -> Iterator[Progress]:
-    """How many records of a topic the loader has done, by its positions in the database."""
+    """How many records of a topic are done, by the loader's positions in the database."""
     with session(settings, "bench") as connection:
 
         def done() -> int:

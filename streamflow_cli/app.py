@@ -1,10 +1,11 @@
-"""The command line's root: one line for every error, and its exit code.
+"""The command line: its commands, and one line and an exit code for every error.
 
-The modules that hold the commands import what is heavy inside them, so that help is quick.
+The commands' modules import what is heavy inside of functions, so that help is quick.
 """
 
 import os
 import sys
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
@@ -53,13 +54,22 @@ def root(
         raise typer.Exit(UsageError.exit_code)
 
 
-stack.register(app)
-dagster.register(app)
-dashboard.register(app)
-data.register(app)
-dlq.register(app)
-produce.register(app)
-bench.register(app)
+_stack = partial(app.command, rich_help_panel="Stack")
+_stack()(stack.up)
+_stack()(stack.down)
+_stack()(stack.status)
+_stack()(stack.env)
+_stack()(stack.doctor)
+_stack()(dagster.dagster)
+_stack()(dashboard.dashboard)
+app.command()(data.worker)
+app.command()(data.init)
+app.command()(data.topics)
+app.command()(data.audit)
+app.command()(produce.produce)
+app.command()(bench.bench)
+app.add_typer(data.db, name="db")
+app.add_typer(dlq.dlq, name="dlq")
 
 
 def main() -> None:
@@ -80,7 +90,6 @@ def main() -> None:
 
 
 def _in_one_line(error: TyperException) -> str:
-    """What is wrong with the arguments, and where to read about them."""
     message = " ".join(error.format_message().split()).rstrip(".")
     context: typer.Context | None = getattr(error, "ctx", None)
     command = app.info.name if context is None else context.command_path

@@ -1,5 +1,3 @@
-"""The command that measures."""
-
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +12,6 @@ if TYPE_CHECKING:
     from streamflow_bench.scaling import Scaled
 
 _TITLES = ("measured", "raw limit", "ratio", "bar", "met")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command of this module to the root application."""
-    app.command()(bench)
 
 
 def bench(
@@ -38,29 +31,38 @@ def bench(
         typer.Option(
             min=1,
             help="Measure so many workers of a kind together (of the bridge: clients) instead, and "
-            "who uses the processors. May be repeated.",
+            "which processes use the processors. May be repeated.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write everything that was measured there, as JSON.")
+        Path | None, typer.Option(help="Write everything that was measured to this file, as JSON.")
     ] = None,
 ) -> None:
-    """Measures every path beside the raw limit of the same path in the same run.
+    """Measures every path next to the raw limit of the same path in the same run.
 
     Runs real workers against the configured Kafka and PostgreSQL, with topics, groups and a database
-    schema of its own that it removes at the end. On a machine that is busy otherwise, look at the ratios.
+    schema of its own that it removes at the end. On a busy machine, look at the ratios.
 
     Example: streamflow bench --runs 3 --out bench.json
     Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
     """
+    from streamflow.errors import UsageError
     from streamflow.settings import load_settings
     from streamflow_bench.benchmark import Plan, run_benchmark
     from streamflow_bench.scaling import SCALABLE
 
     if out is not None:
-        _require_writable(out)
-    if workers:
-        _require_scalable(only or [], list(SCALABLE))
+        # Fails now, not after minutes of measuring.
+        try:
+            out.open("a").close()
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+    unscalable = [path for path in only or () if workers and path not in SCALABLE]
+    if unscalable:
+        raise UsageError(
+            f"there are never several workers of {unscalable[0]}: with --workers, --only takes "
+            f"{', '.join(SCALABLE)}"
+        )
     plan = Plan(
         paths=frozenset(only or (SCALABLE if workers else PathName)),
         events=events,
@@ -68,34 +70,15 @@ def bench(
         latency_seconds=latency_seconds,
         workers=tuple(workers or ()),
     )
-    found = run_benchmark(load_settings(), plan, lambda text: typer.echo(text, err=True))
+    results, scaled, report = run_benchmark(
+        load_settings(), plan, lambda text: typer.echo(text, err=True)
+    )
     if out is not None:
-        out.write_text(json.dumps(found.report, indent=1) + "\n")
-    if found.results:
-        _show(found.results)
-    if found.scaled:
-        _show_scaled(found.scaled)
-
-
-def _require_scalable(only: list[PathName], scalable: list[PathName]) -> None:
-    from streamflow.errors import UsageError
-
-    for path in only:
-        if path not in scalable:
-            raise UsageError(
-                f"there are never several workers of {path}: with --workers, --only takes "
-                f"{', '.join(scalable)}"
-            )
-
-
-def _require_writable(path: Path) -> None:
-    """Now, not after minutes of measuring."""
-    from streamflow.errors import UsageError
-
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        out.write_text(json.dumps(report, indent=1) + "\n")
+    if results:
+        _show(results)
+    if scaled:
+        _show_scaled(scaled)
 
 
 def _show(results: list[Result]) -> None:
@@ -104,27 +87,31 @@ def _show(results: list[Result]) -> None:
     from streamflow_cli.tables import make_console
 
     table = Table(Column("path", no_wrap=True), *_TITLES)
-    for each in results:
-        unit = each.path.unit
+    for result in results:
+        path = result.path
+        measured = _spread(result.figure, ",.0f", path.unit)
+        if path.also is not None:
+            _, name, unit = path.also.rsplit("_", 2)
+            measured += f"\n{name} {_spread(result.also, ',.0f', unit)}"
         table.add_row(
-            each.path.text,
-            _told(each.figure, ",.0f", unit) + _told_also(each),
-            f"{_told(each.raw, ',.0f', unit)}\n{each.path.raw}",
-            _told(each.ratio, ".2f", ""),
-            each.path.bar.text(unit),
-            _verdict(each.met),
+            path.text,
+            measured,
+            f"{_spread(result.raw, ',.0f', path.unit)}\n{path.raw}",
+            _spread(result.ratio, ".2f", ""),
+            path.bar.text(path.unit),
+            _verdict(result.met),
         )
-    for each in results:
-        if each.peak_mb is not None:
-            # One that ended before anybody looked has no samples.
-            courses = [run.memory for run in each.runs if run.memory and run.memory.samples]
+    for result in results:
+        if result.peak_mb is not None:
+            # A process that ended before the first sample has none.
+            memories = [run.memory for run in result.runs if run.memory and run.memory.samples]
             table.add_row(
-                f"memory of {each.path.name}: peak",
-                f"{_told(each.peak_mb, ',.0f', 'MB')}\n{'; '.join(map(_course, courses))}",
+                f"memory of {result.path.name}: peak",
+                f"{_spread(result.peak_mb, ',.0f', 'MB')}\n{'; '.join(map(_growth, memories))}",
                 "-",
                 "-",
                 MEMORY_BAR.text("MB"),
-                _verdict(each.memory_met),
+                _verdict(result.memory_met),
             )
     make_console().print(table)
 
@@ -141,37 +128,30 @@ def _show_scaled(scaled: "list[Scaled]") -> None:
         *(f"cores: {part}" for part in PARTS),
         "lost",
     )
-    for each in scaled:
-        cores = each.cores
+    for one in scaled:
+        cores = one.cores
         table.add_row(
-            each.path.value,
-            f"{SCALABLE[each.path]}: {each.workers}",
-            ", ".join(dict.fromkeys(str(run.busy) for run in each.runs)),
-            _told(each.rate, ",.0f", ""),
+            one.path.value,
+            f"{SCALABLE[one.path]}: {one.workers}",
+            ", ".join(dict.fromkeys(str(run.busy) for run in one.runs)),
+            _spread(one.rate, ",.0f", ""),
             *(f"{cores[part]:.2f}" if part in cores else "-" for part in PARTS),
-            f"{sum(run.lost for run in each.runs):,}",
+            f"{sum(run.lost for run in one.runs):,}",
         )
     make_console().print(table)
 
 
-def _course(memory: MemorySamples) -> str:
-    found = memory.as_dict()
-    return f"from {found['first_mb']:.0f} to {found['last_mb']:.0f}"
+def _growth(memory: MemorySamples) -> str:
+    values = memory.as_dict()
+    return f"from {values['first_mb']:.0f} to {values['last_mb']:.0f}"
 
 
-def _told_also(result: Result) -> str:
-    if result.path.also is None:
-        return ""
-    _, name, unit = result.path.also.rsplit("_", 2)
-    return f"\n{name} {_told(result.also, ',.0f', unit)}"
-
-
-def _told(found: Spread | None, form: str, unit: str) -> str:
-    if found is None:
+def _spread(spread: Spread | None, form: str, unit: str) -> str:
+    if spread is None:
         return "unknown"
-    text = f"{found.median:{form}} {unit}".rstrip()
-    if found.least != found.most:
-        text += f"\n({found.least:{form}} to {found.most:{form}})"
+    text = f"{spread.median:{form}} {unit}".rstrip()
+    if spread.least != spread.most:
+        text += f"\n({spread.least:{form}} to {spread.most:{form}})"
     return text
 
 

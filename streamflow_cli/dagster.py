@@ -1,13 +1,3 @@
-"""The command that runs Dagster."""
-
-import typer
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command of this module to the root application."""
-    app.command("dagster", rich_help_panel="Stack")(dagster)
-
-
 def dagster() -> None:
     """Runs Dagster's webserver, daemon and code server until SIGTERM or Ctrl-C.
 

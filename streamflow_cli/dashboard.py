@@ -1,5 +1,3 @@
-"""The command that serves the dashboard."""
-
 import signal
 import sys
 from importlib.util import find_spec
@@ -7,11 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command of this module to the root application."""
-    app.command("dashboard", rich_help_panel="Stack")(dashboard)
 
 
 def dashboard(
@@ -35,20 +28,16 @@ def dashboard(
     if spec is None or spec.origin is None:
         raise ConfigurationError("the dashboard is not installed: run `make setup`")
     program = Path(spec.origin).with_name("app.py")
-    address = (
-        "--server.address",
-        settings.host,
-        "--server.port",
-        str(port or settings.port("dashboard")),
-    )
-    # Where a proxy has changed Host, Streamlit compares a WebSocket's origin with these.
+    listen_on = str(port or settings.port("dashboard"))
+    address = ("--server.address", settings.host, "--server.port", listen_on)
+    # If a proxy has changed Host, Streamlit compares a WebSocket's origin with these.
     origins = [
         argument
         for name in settings.dashboard_hosts
         for scheme in ("https", "http")
         for argument in ("--server.corsAllowedOrigins", f"{scheme}://{name}")
     ]
-    # Once Streamlit has ended in order it raises the signal again, for the handler before it.
+    # Once Streamlit has shut down it raises the signal again, for the previous handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     streamlit(["run", str(program), *address, *origins], standalone_mode=False)

@@ -3,29 +3,20 @@
 import getpass
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from streamflow_cli.configured import settings_and_streams
+
+db = typer.Typer(help="The database's schema.")
+
 
 class WorkerName(StrEnum):
-    """The workers that can be run."""
-
     VALIDATOR = "validator"
     ANALYTICS = "analytics"
     LOADER = "loader"
     BRIDGE = "bridge"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module to the root application."""
-    app.command()(worker)
-    app.command()(init)
-    app.command()(topics)
-    app.command()(audit)
-    db = typer.Typer(help="The database's schema.")
-    db.command("upgrade")(db_upgrade)
-    app.add_typer(db, name="db")
 
 
 def worker(
@@ -44,7 +35,7 @@ def worker(
     accept_rejects: Annotated[
         bool,
         typer.Option(
-            "--accept-rejects", help="Go on however many records are refused: no circuit breaker."
+            "--accept-rejects", help="Go on however many records are rejected: no circuit breaker."
         ),
     ] = False,
 ) -> None:
@@ -86,18 +77,15 @@ def init(
     from streamflow.kafka.topics import provision
     from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.postgres.schema import upgrade
-    from streamflow.registry import load_streams
-    from streamflow.settings import load_settings
 
-    settings = load_settings()
-    streams = load_streams(settings)
+    settings, streams = settings_and_streams()
     patiently = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Unavailable),
         stop=tenacity.stop_after_delay(wait),
         wait=tenacity.wait_fixed(1),
         reraise=True,
     )
-    # Topics that are created are noted in the schema.
+    # The schema first: topics that are created are noted in it.
     patiently(upgrade, settings, streams)
     for drift in patiently(provision, settings, streams, TopicsTable(settings)):
         typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
@@ -116,8 +104,7 @@ def topics(
         typer.Option(
             "--adopt",
             metavar="TOPIC",
-            help="Make a topic that somebody else created StreamFlow's, so that --apply may alter "
-            "it. May be repeated.",
+            help="Let --apply alter a topic that StreamFlow did not create. May be repeated.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -131,7 +118,7 @@ def topics(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Shows the declared topics, whose they are and how the broker's differ; exits 1 when they do.
+    """Shows the declared topics, their owners and how the broker's differ; exits 1 if they do.
 
     A topic that StreamFlow did not create is never altered unless it is adopted.
 
@@ -152,79 +139,77 @@ def topics(
         unmanaged_topics,
     )
     from streamflow.postgres.owned_topics import TopicsTable
-    from streamflow.registry import load_streams
-    from streamflow.settings import load_settings
-    from streamflow_cli.tables import make_console, plain_table
 
-    settings = load_settings()
-    streams = load_streams(settings)
+    settings, streams = settings_and_streams()
     owned = TopicsTable(settings)
     if adopted:
         adopt(settings, streams, adopted, owned)
     if apply:
         provision(settings, streams, owned)
     specs = declared_topics(settings, streams)
-    found = drifts(settings, specs)
-    whose = owners(settings, specs, owned)
-    unmanaged = unmanaged_topics(streams)
+    differences = drifts(settings, specs)
+    owner_of = owners(settings, specs, owned)
+    report: list[dict[str, Any]] = [
+        {
+            "topic": spec.name,
+            "owner": owner_of.get(spec.name),
+            "partitions": spec.partitions,
+            "config": spec.config,
+            "drift": [drift._asdict() for drift in differences if drift.topic == spec.name],
+        }
+        for spec in specs
+    ]
+    report += [
+        {"topic": name, "owner": Owner.UNMANAGED, "partitions": None, "config": {}, "drift": []}
+        for name in unmanaged_topics(streams)
+    ]
     if as_json:
-        report = [
-            {
-                "topic": spec.name,
-                "owner": whose.get(spec.name),
-                "partitions": spec.partitions,
-                "config": spec.config,
-                "drift": [each._asdict() for each in found if each.topic == spec.name],
-            }
-            for spec in specs
-        ]
-        report += [
-            {"topic": name, "owner": Owner.UNMANAGED, "partitions": None, "config": {}, "drift": []}
-            for name in unmanaged
-        ]
         typer.echo(json.dumps(report))
     else:
-        table = plain_table("topic", "whose", "partitions", "retention (h)", "differs in")
-        for spec in specs:
-            differs = [
-                f"{each.what}: {each.found or 'missing'}, not {each.declared}"
-                for each in found
-                if each.topic == spec.name
-            ]
-            hours = int(spec.config["retention.ms"]) / 3_600_000
-            table.add_row(
-                spec.name,
-                whose.get(spec.name, "-"),
-                str(spec.partitions),
-                f"{hours:g}",
-                "; ".join(differs) or "-",
-            )
-        for name in unmanaged:
-            table.add_row(name, Owner.UNMANAGED, "-", "-", "-")
-        make_console().print(table)
-        foreign = sorted({each.topic for each in found if whose.get(each.topic) is Owner.FOREIGN})
-        if foreign:
-            typer.echo(
-                f"StreamFlow did not create {', '.join(foreign)}, and does not alter it: declare it "
-                "with Topics(managed=False), or adopt it with --adopt TOPIC",
-                err=True,
-            )
-        elif found:
-            typer.echo("the broker's topics differ: run `streamflow topics --apply`", err=True)
-    raise typer.Exit(1 if found else 0)
+        _show_topics(report)
+    raise typer.Exit(1 if differences else 0)
 
 
+def _show_topics(report: list[dict[str, Any]]) -> None:
+    from streamflow.kafka.ownership import Owner
+    from streamflow_cli.tables import make_console, plain_table
+
+    table = plain_table("topic", "owner", "partitions", "retention (h)", "differs in")
+    for row in report:
+        config = row["config"]
+        differs = [
+            f"{drift['what']}: {drift['found'] or 'missing'}, not {drift['declared']}"
+            for drift in row["drift"]
+        ]
+        table.add_row(
+            row["topic"],
+            row["owner"] or "-",
+            str(row["partitions"] or "-"),
+            f"{int(config['retention.ms']) / 3_600_000:g}" if config else "-",
+            "; ".join(differs) or "-",
+        )
+    make_console().print(table)
+    differing = [row for row in report if row["drift"]]
+    foreign = sorted(row["topic"] for row in differing if row["owner"] is Owner.FOREIGN)
+    if foreign:
+        typer.echo(
+            f"StreamFlow did not create {', '.join(foreign)}, and does not alter it: declare it "
+            "with Topics(managed=False), or adopt it with --adopt TOPIC",
+            err=True,
+        )
+    elif differing:
+        typer.echo("the broker's topics differ: run `streamflow topics --apply`", err=True)
+
+
+@db.command("upgrade")
 def db_upgrade() -> None:
     """Brings the database's schema up to date. Safe to repeat.
 
     Example: streamflow db upgrade
     """
     from streamflow.postgres.schema import upgrade
-    from streamflow.registry import load_streams
-    from streamflow.settings import load_settings
 
-    settings = load_settings()
-    upgrade(settings, load_streams(settings))
+    upgrade(*settings_and_streams())
     typer.echo("the schema is up to date")
 
 
@@ -237,24 +222,21 @@ def audit(
         bool,
         typer.Option(
             "--acknowledge",
-            help="Take the gaps that earlier audits have named as known: what was lost by them stays "
-            "in the report, and is no problem any more.",
+            help="Acknowledge the gaps that earlier audits have found: what they lost stays in the report, "
+            "but is no longer a problem.",
         ),
     ] = False,
 ) -> None:
     """Proves that every record was stored, dead-lettered or known as a duplicate, and that every event
-    has its notification and stands in its window. Exits 1 if that is not so, or cannot be said yet.
+    has its notification and is counted in its window. Exits 1 if not, or if it cannot be said yet.
 
     Example: streamflow audit --json
     """
     from streamflow.audit.ledger import acknowledge as acknowledge_gaps
     from streamflow.audit.ledger import run_audit
-    from streamflow.registry import load_streams
-    from streamflow.settings import load_settings
     from streamflow_cli.tables import audit_table
 
-    settings = load_settings()
-    streams = load_streams(settings)
+    settings, streams = settings_and_streams()
     if acknowledge:
         for gap in acknowledge_gaps(settings, streams, getpass.getuser()):
             typer.echo(

@@ -30,7 +30,6 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def summary_json(letter: DeadLetterSummary) -> dict[str, Any]:
-    """A dead letter of a list."""
     fields = letter._asdict()
     del fields["start"]
     return fields | {
@@ -41,7 +40,7 @@ def summary_json(letter: DeadLetterSummary) -> dict[str, Any]:
 
 
 def dead_letters_table(letters: Sequence[DeadLetterSummary], total: int) -> None:
-    """Prints a list of dead letters, and how many match in all."""
+    """`total` is how many match in all."""
     console = make_console()
     full = plain_table(*_TITLES, "attempt", "stage", "message")
     full.columns[-1].min_width = _MESSAGE_WIDTH
@@ -60,7 +59,7 @@ def dead_letters_table(letters: Sequence[DeadLetterSummary], total: int) -> None
 
 
 def _short(letter: DeadLetterSummary) -> tuple[str, str, str, str]:
-    """The first line of a dead letter, with markup escaped."""
+    """The first line of a dead letter; markup is escaped."""
     return (
         escape(_text(letter.id)),
         escape(letter.error_code),
@@ -70,7 +69,7 @@ def _short(letter: DeadLetterSummary) -> tuple[str, str, str, str]:
 
 
 def _print_in_two_lines(console: Console, letters: Sequence[DeadLetterSummary]) -> None:
-    """For a narrow terminal: stage and message go below each dead letter."""
+    """For a narrow terminal: stage and message are below each dead letter."""
     rows = [_TITLES, *map(_short, letters)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -86,7 +85,7 @@ def _print_in_two_lines(console: Console, letters: Sequence[DeadLetterSummary]) 
 
 
 def dead_letter_json(letter: DeadLetter, history: Sequence[HistoryEntry]) -> dict[str, Any]:
-    """A dead letter in full. Bytes are text where they are UTF-8, else ``{"base64": …}``."""
+    """Bytes are text if they are UTF-8, else ``{"base64": …}``."""
     return {
         "id": str(letter.id),
         **{name: getattr(letter, name) for name in _AS_THEY_ARE},
@@ -102,7 +101,6 @@ def dead_letter_json(letter: DeadLetter, history: Sequence[HistoryEntry]) -> dic
 
 
 def dead_letter_view(letter: DeadLetter, history: Sequence[HistoryEntry]) -> None:
-    """Prints a dead letter in full."""
     console = make_console()
     fields = dead_letter_json(letter, history)
     grid = Table.grid(padding=(0, 2))
@@ -130,7 +128,6 @@ def dead_letter_view(letter: DeadLetter, history: Sequence[HistoryEntry]) -> Non
 
 
 def report_view(report: ReplayReport) -> None:
-    """Prints a plan or a replay: numbers by error code, samples of what does not pass, a summary."""
     console = make_console()
     results = ("pass", "fail") if report.dry_run else ("stored", "failed")
     table = plain_table("code", "selected", *results, "at limit", "reasons")
@@ -172,18 +169,12 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = f"base64 {value['base64']}" if isinstance(value, dict) else str(value)
-    return _CONTROL.sub(_visible, text)
-
-
-def _visible(match: re.Match[str]) -> str:
-    return f"\\x{ord(match[0]):02x}"
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _value(raw: bytes | None) -> str:
     if raw is None:
         return "  none"
-    text = raw[:_LONGEST_SHOWN].decode("utf-8", "backslashreplace")
+    text = _text(raw[:_LONGEST_SHOWN].decode("utf-8", "backslashreplace"))
     more = len(raw) - _LONGEST_SHOWN
-    return f"  {_CONTROL.sub(_visible, text)}" + (
-        f"\n  … {more:,} more bytes: see --json" if more > 0 else ""
-    )
+    return f"  {text}" + (f"\n  … {more:,} more bytes: see --json" if more > 0 else "")

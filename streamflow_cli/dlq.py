@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamflow_cli.configured import settings_and_streams
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from streamflow.dead_letters.select import Selection
     from streamflow.settings import Settings
     from streamflow.stream import Stream
+
+dlq = typer.Typer(help="Inspect dead letters and replay them.")
 
 Codes = Annotated[
     list[str] | None, typer.Option("--code", help="With this error code; may be repeated.")
@@ -36,15 +41,7 @@ Text = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module to the root application."""
-    dlq = typer.Typer(help="Inspect dead letters and replay them.")
-    dlq.command("list")(list_)
-    dlq.command("show")(show)
-    dlq.command("replay")(replay)
-    app.add_typer(dlq, name="dlq")
-
-
+@dlq.command("list")
 def list_(
     code: Codes = None,
     since: Since = None,
@@ -68,22 +65,22 @@ def list_(
     Example: streamflow dlq list --code CLEAR_TEXT_PII --since 2h
     """
     from streamflow.dead_letters.select import Status, count, summaries
-    from streamflow.dead_letters.selection_parser import make_selection
     from streamflow.dead_letters.store import settle
     from streamflow.postgres.connections import session
     from streamflow_cli.dead_letter_views import dead_letters_table, summary_json
 
-    settings, streams = _settings_and_streams()
+    settings, streams = settings_and_streams()
     statuses = status or [Status.OPEN]
-    selection = make_selection(
-        _hasher(settings, streams),
-        codes=code or (),
+    selection = _select(
+        settings,
+        streams,
+        code,
+        id_,
         since=since,
         until=until,
-        ids=id_ or (),
         text=text,
-        statuses=() if "any" in statuses else statuses,
         limit=limit,
+        statuses=[] if "any" in statuses else statuses,
     )
     with session(settings, "dlq") as connection:
         settle(connection)
@@ -96,6 +93,7 @@ def list_(
         dead_letters_table(letters, total)
 
 
+@dlq.command()
 def show(
     id_: Annotated[
         str, typer.Argument(metavar="ID", help="topic/partition/offset of the failed record.")
@@ -128,6 +126,7 @@ def show(
         dead_letter_view(letters[0], entries)
 
 
+@dlq.command()
 def replay(
     context: typer.Context,
     code: Codes = None,
@@ -194,12 +193,11 @@ def replay(
 
     from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
     from streamflow.dead_letters.report import ReplayOptions
-    from streamflow.dead_letters.selection_parser import make_selection
     from streamflow_cli.dead_letter_views import report_view
 
     if plan_id is not None:
         _require_plan_alone(context, apply_)
-    settings, streams = _settings_and_streams()
+    settings, streams = settings_and_streams()
     by = by or getuser()
     if plan_id is not None:
         with _progress() as shown:
@@ -213,14 +211,8 @@ def replay(
             force=force,
             patience=wait,
         )
-        selection = make_selection(
-            _hasher(settings, streams),
-            codes=code or (),
-            since=since,
-            until=until,
-            ids=id_ or (),
-            text=text,
-            limit=limit,
+        selection = _select(
+            settings, streams, code, id_, since=since, until=until, text=text, limit=limit
         )
         if apply_:
             with _progress() as shown:
@@ -246,34 +238,31 @@ def _require_plan_alone(context: typer.Context, apply_: bool) -> None:
     """Raises UsageError if an option that makes a plan is combined with --plan."""
     from streamflow.errors import UsageError
 
-    beside = []
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         given = source is not None and source.name == "COMMANDLINE"
         if given and name not in ("plan_id", "apply_", "by", "as_json"):
-            beside.append(parameter.opts[0])
-    if beside:
-        raise UsageError(
-            f"{beside[0]} cannot be combined with --plan: a plan has its own dead letters and "
-            "options; make a new plan for others"
-        )
+            raise UsageError(
+                f"{parameter.opts[0]} cannot be combined with --plan: a plan has its own dead letters "
+                "and options; make a new plan for others"
+            )
     if not apply_:
         raise UsageError("--plan needs --apply: add it to send what would pass")
 
 
-def _settings_and_streams() -> "tuple[Settings, tuple[Stream, ...]]":
-    from streamflow.registry import load_streams
-    from streamflow.settings import load_settings
-
-    settings = load_settings()
-    return settings, load_streams(settings)
-
-
-def _hasher(settings: "Settings", streams: "tuple[Stream, ...]") -> Any:
+def _select(
+    settings: "Settings",
+    streams: "tuple[Stream, ...]",
+    codes: list[str] | None,
+    ids: list[str] | None,
+    **filters: Any,
+) -> "Selection":
+    from streamflow.dead_letters.selection_parser import make_selection
     from streamflow.registry import hasher_for
 
-    return hasher_for(settings, streams)
+    hasher = hasher_for(settings, streams)
+    return make_selection(hasher, codes=codes or (), ids=ids or (), **filters)
 
 
 @contextmanager

@@ -1,14 +1,16 @@
-"""The command that sends events."""
-
 import json
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from streamflow_cli.configured import settings_and_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,23 +24,14 @@ _SHOWN = 20  # invalid lines that are reported one by one
 
 
 class OnInvalid(StrEnum):
-    """What becomes of a line that breaks the contract."""
-
     STOP = "stop"
     SKIP = "skip"
     SEND = "send"
 
 
 class PaceBy(StrEnum):
-    """How fast a file is sent."""
-
     FULL = "full"
     EVENT_TIME = "event-time"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module to the root application."""
-    app.command()(produce)
 
 
 def produce(
@@ -70,7 +63,7 @@ def produce(
         float, typer.Option(min=0.001, help="With --pace event-time: so many times faster.")
     ] = 1.0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on behind what an earlier run of the file sent.")
+        bool, typer.Option("--resume", help="Go on after what an earlier run of the file sent.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     health_port: Annotated[
@@ -83,17 +76,15 @@ def produce(
     """
     from streamflow.errors import UsageError
     from streamflow.monitoring import configure_logging
-    from streamflow.registry import hasher_for, load_streams
-    from streamflow.settings import load_settings
+    from streamflow.registry import hasher_for
     from streaming_workers.producer.lines import LineReader
     from streaming_workers.runtime.process import freeze_gc
 
     if resume and source in (None, "-"):
         raise UsageError("--resume needs a file: name one with --from FILE")
     path = None if source is None else _readable(source)
-    settings = load_settings()
+    settings, streams = settings_and_streams()
     configure_logging(settings)
-    streams = load_streams(settings)
     stream, hasher = streams[0], hasher_for(settings, streams)
     if path is None and stream.simulate is None:
         raise UsageError(
@@ -164,23 +155,18 @@ def _simulate(
     count: int | None,
     health_port: int | None,
 ) -> "Sent":
-    from contextlib import nullcontext
-
     from streamflow.monitoring import RECORDS_OUT, HealthServer
     from streaming_workers.producer.file import simulate
     from streaming_workers.reporting import Reporter, producer_asset, topic_asset
 
-    assets = (
-        producer_asset(stream.topic, settings.prefix),
-        topic_asset(stream.topic, settings.prefix),
-    )
+    assets = [asset(stream.topic, settings.prefix) for asset in (producer_asset, topic_asset)]
     reporter = Reporter.of(settings, "producer")
 
-    def good() -> tuple[bool, str]:
-        return (True, "ready")
+    def ready() -> tuple[bool, str]:
+        return True, "ready"
 
     server = (
-        nullcontext() if health_port is None else HealthServer(settings, health_port, good, good)
+        nullcontext() if health_port is None else HealthServer(settings, health_port, ready, ready)
     )
     produced = RECORDS_OUT.labels(stream.topic)
 
@@ -223,39 +209,36 @@ def _send_file(
     run = FileRun(settings, stream, reader, path, on_invalid.value, report)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(path.name, total=path.stat().st_size or None)
-        return run.run(
-            stop, resume=resume, pace=pace, on_bytes=lambda size: bar.advance(task, size)
-        )
+        return run.run(stop, resume=resume, pace=pace, on_bytes=partial(bar.advance, task))
 
 
 def _pacing(speed: float) -> "Pace":
-    """Waits so that events are as far apart as their times are, divided by `speed`."""
-    first: list[float] = []
+    """Spaces events as their times are spaced, divided by `speed`."""
+    began: float | None = None
 
     def wait(event: Any) -> float:
-        moment: float = event.timestamp.timestamp()
-        if not first:
-            first.extend((moment, time.monotonic()))
-        return max(0.0, first[1] + (moment - first[0]) / speed - time.monotonic())
+        nonlocal began
+        due: float = event.timestamp.timestamp() / speed
+        now = time.monotonic()
+        if began is None:
+            began = now - due
+        return max(0.0, began + due - now)
 
     return wait
 
 
 def _summary(sent: "Sent", seconds: float, source: str | None, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "sent": sent.records,
-                    "valid": sent.records - sum(sent.invalid.values()),
-                    "invalid": sent.invalid,
-                    "skipped": sent.skipped,
-                    "line": sent.line,
-                    "finished": sent.finished,
-                    "seconds": round(seconds, 3),
-                }
-            )
-        )
+        summary = {
+            "sent": sent.records,
+            "valid": sent.records - sum(sent.invalid.values()),
+            "invalid": sent.invalid,
+            "skipped": sent.skipped,
+            "line": sent.line,
+            "finished": sent.finished,
+            "seconds": round(seconds, 3),
+        }
+        typer.echo(json.dumps(summary))
         return
     typer.echo(f"sent {sent.records:,} events in {seconds:.1f} s")
     for code, number in sorted(sent.invalid.items()):
@@ -263,6 +246,6 @@ def _summary(sent: "Sent", seconds: float, source: str | None, *, as_json: bool)
     if sent.skipped:
         typer.echo(f"skipped {sent.skipped:,} invalid lines", err=True)
     if source is not None and not sent.finished:
-        typer.echo(f"stopped behind line {sent.line:,}: --resume goes on from there", err=True)
+        typer.echo(f"stopped after line {sent.line:,}: --resume goes on from there", err=True)
     elif source is not None and not sent.records and not sent.skipped:
         typer.echo(f"nothing to send: all {sent.line:,} lines were sent before")

@@ -14,66 +14,53 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from streamflow.settings import Settings
     from streamflow.stream import Stream
     from streamflow_stack.lifecycle import Stack
 
-PROGRESS_LINE_SECONDS = 3.0
-COLOURS = {"up": "green", "ok": "green", "off": "dim", "stopped": "red", "bad": "red"}
-MIDDLE_COLOUR = "yellow"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module to the root application."""
-    panel = "Stack"
-    app.command("up", rich_help_panel=panel)(up)
-    app.command("down", rich_help_panel=panel)(down)
-    app.command("status", rich_help_panel=panel)(status)
-    app.command("env", rich_help_panel=panel)(env)
-    app.command("doctor", rich_help_panel=panel)(doctor)
+_LINE_SECONDS = 3.0  # between two lines of a download's progress in a log
+_COLOURS = {"up": "green", "ok": "green", "off": "dim", "stopped": "red", "bad": "red"}
+_OTHER_COLOUR = "yellow"
 
 
 class ConsoleReport:
-    """Shows what happens: a moving bar on a terminal, plain lines in a log."""
+    """Shows what happens: a progress bar on a terminal, lines in a log."""
 
     def __init__(self, console: "Console") -> None:
         self._console = console
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
         self._line_at = 0.0
 
     def say(self, text: str) -> None:
-        """A line, with the time when it goes to a log."""
+        """Prints a line, with the time if it goes to a log."""
         stamp = "" if self._console.is_terminal else f"{datetime.now(UTC):%H:%M:%S} "
         self._console.print(f"{stamp}{text}", highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Bytes that came down."""
+        """Shows the progress of a download, in bytes."""
         if self._console.is_terminal:
             self._move_bar(what, done, total)
-        elif done >= total or time.monotonic() - self._line_at > PROGRESS_LINE_SECONDS:
+        elif done >= total or time.monotonic() - self._line_at > _LINE_SECONDS:
             self._line_at = time.monotonic()
             self.say(f"downloading {what}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
 
     def _move_bar(self, what: str, done: int, total: int) -> None:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TransferSpeedColumn,
-        )
+        from rich import progress
 
         if self._progress is None:
-            text = TextColumn("{task.description}")
-            columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._progress = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.DownloadColumn(),
+                progress.TransferSpeedColumn(),
+                console=self._console,
+                transient=True,
+            )
             self._progress.start()
-            self._task = self._progress.add_task(f"downloading {what}", total=total)
-        if self._task is not None:
-            self._progress.update(self._task, completed=done)
+            self._progress.add_task(f"downloading {what}", total=total)
+        self._progress.update(self._progress.task_ids[0], completed=done)
         if done >= total:
             self._progress.stop()
             self._progress = None
@@ -91,14 +78,14 @@ def up(
         int | None,
         typer.Option(
             metavar="N",
-            help="Kafka nodes: 1, or 3 to try failover. A folder stays with the number it began "
+            help="Kafka nodes: 1, or 3 to try failover. A folder keeps the number it was created "
             "with. [default: STREAMFLOW_BROKERS, else 1]",
         ),
     ] = None,
 ) -> None:
     """Start broker, database and workers, and keep them running.
 
-    KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL set means: use those, start none of that kind.
+    If KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL is set, it is used and none of that kind is started.
     STREAMFLOW_PORT_OFFSET=N shifts every port, STREAMFLOW_STATE_DIR moves the data.
 
     Example: streamflow up --detach --without producer
@@ -122,19 +109,16 @@ def up(
         if os.environ.get(detached.VARIABLE):
             console.print(detached.readiness_line(stack.missing), markup=False, soft_wrap=True)
 
-    def arrange(settings: "Settings") -> None:
-        _arrange(settings, names)
-
     if load_streams(load())[0].simulate is None:
         names.append("producer")
-    request = lifecycle.UpRequest(names, arrange, when_up)
+    request = lifecycle.UpRequest(names, partial(_arrange, without=names), when_up)
     lifecycle.up(load, request, ConsoleReport(console))
 
 
 def down(
     purge: Annotated[bool, typer.Option("--purge", help="Also remove the data, for good.")] = False,
 ) -> None:
-    """End the stack of this folder, in order.
+    """Stop the stack of this folder, in order.
 
     Example: streamflow down --purge
     """
@@ -159,13 +143,13 @@ def status(
     from streamflow_stack.status import is_all_up, read_status
 
     settings = load_settings()
-    found = read_status(settings)
-    found["lag"], found["rows"] = _lag_and_rows(settings, found)
+    current = read_status(settings)
+    current["lag"], current["rows"] = _lag_and_rows(settings, current["parts"])
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(current, indent=2))
     else:
-        _show_status(make_console(), found)
-    raise typer.Exit(0 if is_all_up(found["parts"]) and not found["problem"] else 1)
+        _show_status(make_console(), current)
+    raise typer.Exit(0 if is_all_up(current["parts"]) and not current["problem"] else 1)
 
 
 def env() -> None:
@@ -196,17 +180,16 @@ def doctor() -> None:
 
     console = make_console()
     settings = load_settings()
-    well = True
+    marks = set()
     for finding in examine(settings):
-        well = well and finding.mark is not Mark.BAD
-        mark = Text(f"{finding.mark:<4} ", COLOURS.get(finding.mark, MIDDLE_COLOUR))
+        marks.add(finding.mark)
+        mark = Text(f"{finding.mark:<4} ", _COLOURS.get(finding.mark, _OTHER_COLOUR))
         console.print(mark + Text(f"{finding.subject:<16} {finding.text}", ""), soft_wrap=True)
-    raise typer.Exit(0 if well else 1)
+    raise typer.Exit(1 if Mark.BAD in marks else 0)
 
 
 def _arrange(settings: "Settings", without: Collection[str]) -> None:
-    """Puts schema and topics in place: the second stage of a start. The schema is first: topics
-    that are created are noted in it."""
+    """Puts schema and topics in place. The schema is first: topics that are created are noted in it."""
     from streamflow.kafka.topics import provision
     from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.postgres.schema import upgrade
@@ -221,9 +204,9 @@ def _arrange(settings: "Settings", without: Collection[str]) -> None:
 
 
 def _lag_and_rows(
-    settings: "Settings", found: dict[str, Any]
+    settings: "Settings", parts: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, int | None], dict[str, int | None]]:
-    """What broker and database say; null for what cannot be asked now."""
+    """From broker and database; None for what is unknown."""
     from streamflow.errors import StreamFlowError
     from streamflow.lag.measure import group_lags
     from streamflow.postgres.sink.positions import counted_tables, row_counts
@@ -233,7 +216,7 @@ def _lag_and_rows(
     streams: tuple[Stream, ...] = ()
     with contextlib.suppress(StreamFlowError):
         streams = load_streams(settings)
-    states = {part["name"]: part["state"] for part in found["parts"]}
+    states = {part["name"]: part["state"] for part in parts}
     lag: dict[str, int | None] = dict.fromkeys(GROUPS.values())
     rows: dict[str, int | None] = dict.fromkeys(counted_tables(streams))
     if streams and states["kafka"] == "up":
@@ -260,22 +243,22 @@ def _show_stack(console: "Console", stack: "Stack") -> None:
     )
 
 
-def _show_status(console: "Console", found: dict[str, Any]) -> None:
-    _print_parts(console, found["parts"])
-    for title, numbers in (("lag", found["lag"]), ("rows", found["rows"])):
+def _show_status(console: "Console", status: dict[str, Any]) -> None:
+    _print_parts(console, status["parts"])
+    for title in ("lag", "rows"):
         text = ", ".join(
             f"{name} {'unknown' if number is None else format(number, ',')}"
-            for name, number in numbers.items()
+            for name, number in status[title].items()
         )
         console.print(f"{title:<6}{text or 'unknown'}", soft_wrap=True)
-    if found["problem"]:
-        console.print(found["problem"], style="red", soft_wrap=True)
-    elif found["supervisor"] is None:
+    if status["problem"]:
+        console.print(status["problem"], style="red", soft_wrap=True)
+    elif status["supervisor"] is None:
         console.print("no stack runs here: start it with `streamflow up`")
 
 
 def _print_parts(console: "Console", parts: Sequence[dict[str, Any]]) -> None:
-    """A table of the parts, and below it why one is not up."""
+    """A table of the parts, and below it why some are not up."""
     from rich.table import Table
     from rich.text import Text
 
@@ -285,7 +268,7 @@ def _print_parts(console: "Console", parts: Sequence[dict[str, Any]]) -> None:
     for part in parts:
         table.add_row(
             part["name"],
-            Text(part["state"], COLOURS.get(part["state"], MIDDLE_COLOUR)),
+            Text(part["state"], _COLOURS.get(part["state"], _OTHER_COLOUR)),
             str(part["pid"] or "-"),
             str(part["restarts"]),
             Text(part["address"] or "-"),

@@ -1,4 +1,4 @@
-"""Where commands print, and tables that can be read on a terminal of 80 columns."""
+"""Consoles, and tables that are readable on a terminal of 80 columns."""
 
 import os
 
@@ -11,19 +11,18 @@ _LOG_WIDTH = 160
 _SHOWN = 10
 _NUMBERS = frozenset(
     {"partition", "records", "stored", "dead", "duplicate", "problems", "events", "counted", "open"}
-    | {"partitions", "retention (h)", "attempt", "selected", "pass", "fail", "failed", "at cap"}
+    | {"partitions", "retention (h)", "attempt", "selected", "pass", "fail", "failed", "at limit"}
 )
 # As wide as the other columns leave them.
 _FOLDED = frozenset({"topic", "windows of", "reasons", "differs in", "message"})
 
 
 def make_console() -> Console:
-    """Where commands print."""
-    found = Console(highlight=False)
-    if not found.is_terminal and "COLUMNS" not in os.environ:
-        # A log has no edge; what reads it should find a row in one line.
-        found.width = _LOG_WIDTH
-    return found
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # A log is not 80 columns wide; a row should be one line in it.
+        console.width = _LOG_WIDTH
+    return console
 
 
 def plain_table(*titles: str) -> Table:
@@ -43,26 +42,15 @@ def audit_table(report: AuditReport) -> None:
     """Prints an audit: the ledger per partition, window totals by type, then the verdict."""
     console = make_console()
     ledger = plain_table("topic", "partition", "records", "stored", "dead", "duplicate", "problems")
-    for each in report.partitions:
-        numbers = (
-            each.partition,
-            each.records,
-            each.stored,
-            each.dead_lettered,
-            each.duplicate,
-            each.problem_count,
-        )
-        ledger.add_row(each.topic, *(f"{number:,}" for number in numbers))
+    for own in report.partitions:
+        numbers = (own.partition, own.records, own.stored, own.dead_lettered, own.duplicate)
+        ledger.add_row(own.topic, *(f"{number:,}" for number in (*numbers, own.problem_count)))
     console.print(ledger)
     windows = plain_table("windows of", "type", "events", "counted", "open")
-    for name, found in report.windows.items():
-        for kind in sorted(found.events | found.open):
-            totals = (
-                found.events.get(kind, 0),
-                found.counted.get(kind, 0),
-                found.open.get(kind, 0),
-            )
-            windows.add_row(name, kind, *(f"{total:,}" for total in totals))
+    for name, totals in report.windows.items():
+        for kind in sorted(totals.events | totals.open):
+            counts = (totals.events, totals.counted, totals.open)
+            windows.add_row(name, kind, *(f"{count.get(kind, 0):,}" for count in counts))
     console.print()
     console.print(windows)
     console.print()
@@ -70,13 +58,15 @@ def audit_table(report: AuditReport) -> None:
 
 
 def _audit_verdict(console: Console, report: AuditReport) -> None:
-    total = sum(each.records for each in report.partitions)
     if report.lost:
         console.print(f"lost: {report.lost:,} offsets in gaps that were acknowledged.")
     if report.verdict is Verdict.CLOSED:
+        total = sum(own.records for own in report.partitions)
+        waiting = report.in_open_windows
+        also = f", {waiting:,} events in windows that are still open" if waiting else ""
         console.print(
-            f"[green]The ledger closes[/]: {total:,} records, each accounted for exactly once"
-            f"{_open_windows(report)} ({report.seconds:.1f} s)."
+            f"[green]The ledger closes[/]: {total:,} records, each accounted for exactly once{also}"
+            f" ({report.seconds:.1f} s)."
         )
     elif report.verdict is Verdict.NOT_YET:
         console.print(
@@ -88,8 +78,3 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
             console.print(f"  {problem}", highlight=False, markup=False)
     for pending in report.pending:
         console.print(f"  not yet: {pending}", highlight=False, markup=False)
-
-
-def _open_windows(report: AuditReport) -> str:
-    number = report.in_open_windows
-    return f", {number:,} events in windows that are still open" if number else ""

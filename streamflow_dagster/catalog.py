@@ -1,8 +1,9 @@
-"""The assets that the registry of streams brings along, as data: keys, lineage, columns. Pure."""
+"""The assets of the streams as data: keys, lineage, columns. Pure."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import dagster as dg
@@ -28,7 +29,7 @@ TABLES: Final = "postgres"
 ROLLUPS: Final = "rollups"
 OPERATIONS: Final = "operations"
 
-_SHARED_TELL: Final = {
+_SHARED: Final = {
     WINDOW_COUNTS.name: "Events counted in windows; a window's total is the sum of its rows.",
     NOTIFICATIONS.name: "One notification for each valid event.",
     DEAD_LETTERS.name: "Records that broke their contract, with the cause; addresses are hashed.",
@@ -41,9 +42,9 @@ class TopicEntry:
 
     key: dg.AssetKey
     spec: TopicSpec
-    tells: str
-    deps: tuple[dg.AssetKey, ...] = ()
-    columns: dict[str, str] = field(default_factory=dict)
+    description: str
+    deps: tuple[dg.AssetKey, ...]
+    columns: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,54 +54,53 @@ class TableEntry:
     key: dg.AssetKey
     table: Table
     topics: tuple[str, ...]
-    tells: str
+    description: str
     deps: tuple[dg.AssetKey, ...]
     columns: dict[str, str]
-    stream: Stream | None = None
+    stream: Stream | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Catalog:
     """Everything derived from the streams."""
 
     streams: tuple[Stream, ...]
-    producers: tuple[dg.AssetKey, ...]
     topics: tuple[TopicEntry, ...]
+    unmanaged_topics: tuple[TopicEntry, ...]
     tables: tuple[TableEntry, ...]
-    unmanaged_topics: tuple[TopicEntry, ...] = ()
 
     def table(self, name: str) -> TableEntry:
-        """The entry of a table."""
         return next(entry for entry in self.tables if entry.table.name == name)
 
 
-def word(name: str) -> str:
-    """A name as Dagster takes it in an asset key."""
+def _word(name: str) -> str:
+    """A name as Dagster accepts it in an asset key."""
     return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 def producer_key(stream: Stream) -> dg.AssetKey:
-    """What sends the events of a stream."""
-    return dg.AssetKey(["producer", word(stream.name)])
+    """What sends the stream's events."""
+    return dg.AssetKey(["producer", _word(stream.name)])
 
 
 def topic_key(name: str) -> dg.AssetKey:
-    """Of a topic, by its name without prefix."""
-    return dg.AssetKey(["kafka", word(name)])
+    """`name` is without the prefix."""
+    return dg.AssetKey([TOPICS, _word(name)])
 
 
 def table_key(name: str) -> dg.AssetKey:
-    """Of a table."""
-    return dg.AssetKey(["postgres", word(name)])
+    return dg.AssetKey([TABLES, _word(name)])
+
+
+def rollup_key(table: str) -> dg.AssetKey:
+    return dg.AssetKey([ROLLUPS, _word(table)])
 
 
 def catalog_of(settings: Settings, streams: Sequence[Stream]) -> Catalog:
-    """Derives the assets of these streams."""
-    # Of a topic that is not managed, the partitions and settings are its owner's.
+    # The partitions and settings of a topic that is not managed are up to its owner.
     unmanaged = [TopicSpec(name, 0, {}) for name in unmanaged_topics(streams)]
     return Catalog(
         streams=tuple(streams),
-        producers=tuple(producer_key(stream) for stream in streams),
         topics=_topics(settings, streams, declared_topics(settings, streams)),
         tables=_tables(settings, streams),
         unmanaged_topics=_topics(settings, streams, unmanaged),
@@ -110,26 +110,28 @@ def catalog_of(settings: Settings, streams: Sequence[Stream]) -> Catalog:
 def _topics(
     settings: Settings, streams: Sequence[Stream], specs: Sequence[TopicSpec]
 ) -> tuple[TopicEntry, ...]:
-    tells: dict[str, str] = {}
-    deps: dict[str, list[dg.AssetKey]] = {}
+    descriptions: dict[str, str] = {}
+    deps: dict[str, list[dg.AssetKey]] = defaultdict(list)
     columns: dict[str, dict[str, str]] = {}
     for stream in streams:
-        own = topic_key(stream.name)
-        tells[stream.topic] = f"Events of {stream.name}, as they happened: {_fields(stream)}."
-        columns[stream.topic] = _contract_columns(stream)
-        deps.setdefault(stream.topic, []).append(producer_key(stream))
-        for topic, told in (
+        fields = _contract_columns(stream)
+        descriptions[stream.topic] = (
+            f"Events of {stream.name}, as they happened: {', '.join(fields)}."
+        )
+        columns[stream.topic] = fields
+        deps[stream.topic].append(producer_key(stream))
+        for topic, description in (
             (stream.analytics_topic, "Counts of the windows, from the analytics worker."),
             (stream.notifications_topic, "One notification a valid event, from the validator."),
             (stream.dead_letter_topic, "Records that broke their contract, as they came."),
         ):
-            tells[topic] = told
-            deps.setdefault(topic, []).append(own)
+            descriptions[topic] = description
+            deps[topic].append(topic_key(stream.name))
     return tuple(
         TopicEntry(
             key=topic_key(spec.name.removeprefix(settings.prefix)),
             spec=spec,
-            tells=tells[spec.name],
+            description=descriptions[spec.name],
             deps=tuple(deps[spec.name]),
             columns=columns.get(spec.name, {}),
         )
@@ -138,19 +140,19 @@ def _topics(
 
 
 def _tables(settings: Settings, streams: Sequence[Stream]) -> tuple[TableEntry, ...]:
-    topics: dict[str, list[str]] = {}
+    topics: dict[str, list[str]] = defaultdict(list)
     tables: dict[str, Table] = {}
     for topic, table in tables_of_topics(streams).items():
         tables[table.name] = table
-        topics.setdefault(table.name, []).append(topic)
+        topics[table.name].append(topic)
     owners = {stream.table: stream for stream in streams}
     return tuple(
         TableEntry(
             key=table_key(name),
             table=table,
             topics=tuple(topics[name]),
-            tells=_SHARED_TELL.get(name, f"Every valid event of {topics[name][0]}, exactly once."),
-            deps=tuple(topic_key(each.removeprefix(settings.prefix)) for each in topics[name]),
+            description=_SHARED.get(name, f"Every valid event of {topics[name][0]}, exactly once."),
+            deps=tuple(topic_key(topic.removeprefix(settings.prefix)) for topic in topics[name]),
             columns=_event_types(owners[name]) if name in owners else SHARED_COLUMNS[name],
             stream=owners.get(name),
         )
@@ -167,19 +169,15 @@ def _event_types(stream: Stream) -> dict[str, str]:
 
 def _contract_columns(stream: Stream) -> dict[str, str]:
     return {
-        name: column_type(each.annotation)[0]
+        name: column_type(field.annotation)[0]
         for model in stream.decoder.models
-        for name, each in model.model_fields.items()
+        for name, field in model.model_fields.items()
     }
 
 
-def _fields(stream: Stream) -> str:
-    return ", ".join(_contract_columns(stream))
-
-
-def column_schema(columns: dict[str, str]) -> dg.TableSchema:
-    """Columns as Dagster shows them."""
-    return dg.TableSchema(
+def schema_metadata(columns: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata in which Dagster looks for columns; empty if none are known."""
+    schema = dg.TableSchema(
         columns=[
             dg.TableColumn(
                 name=name,
@@ -189,8 +187,4 @@ def column_schema(columns: dict[str, str]) -> dg.TableSchema:
             for name, kind in columns.items()
         ]
     )
-
-
-def schema_metadata(columns: dict[str, str]) -> dict[str, Any]:
-    """The metadata under which Dagster looks for columns; nothing where none are known."""
-    return {"dagster/column_schema": column_schema(columns)} if columns else {}
+    return {"dagster/column_schema": schema} if columns else {}

@@ -1,13 +1,14 @@
-"""What sensors decide: pure, so that they are tested without Dagster.
+"""What sensors decide: pure, so that it is tested without Dagster.
 
-A sensor that requests a run must neither request the same twice nor forget one that failed. So it does
-not rely on run keys (a used one never launches again): the runs that it requested before show whether
-one is on its way, has failed, or is done.
+A sensor must neither request the same run twice nor forget one that failed. So it does not rely on run
+keys (a used one never launches again): the runs that it requested before show whether one is in
+progress, has failed, or is done.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from pydantic import TypeAdapter
@@ -18,24 +19,20 @@ from streamflow.lag.history import GroupLag, LagHistory, WorkerHealth
 from streamflow.lag.measure import LagSample
 from streamflow.lag.verdicts import LagVerdict
 
-# After its last attempt, a sensor requests one run an hour: what stays broken for long must neither be
-# given up nor fill the list of runs.
+# After its last attempt, a sensor requests one run an hour: what stays broken must neither be given up
+# nor fill the list of runs.
 GIVING_UP: Final = timedelta(hours=1)
 
 _ALERTS: Final = TypeAdapter(list[Alert])
 
 
 class RequestedRun(NamedTuple):
-    """A run that a sensor requested.
-
-    Attributes:
-        at: of its last change.
-    """
+    """A run that a sensor requested."""
 
     run_id: str
     finished: bool
     succeeded: bool
-    at: datetime
+    updated_at: datetime
 
 
 def reason_to_wait(
@@ -46,22 +43,22 @@ def reason_to_wait(
     pause: timedelta,
     lost: timedelta,
 ) -> str | None:
-    """Why no run may be requested now; None when one may.
+    """Why no run may be requested now; None if one may.
 
     Args:
-        requested: runs that were requested before, the latest first.
+        requested: the runs that were requested before, the latest first.
         now: the time.
-        attempts: how many failures in a row are followed by another attempt at once.
-        pause: to the second attempt; doubled with each further one.
-        lost: a run that has not changed for so long does not count as on its way.
+        attempts: after so many failures in a row, only one run per `GIVING_UP` is requested.
+        pause: before the second attempt; doubled with each further one.
+        lost: a run that has not changed for so long does not count as in progress.
     """
     for run in requested:
-        if not run.finished and now - run.at < lost:
-            return f"run {run.run_id} is on its way"
+        if not run.finished and now - run.updated_at < lost:
+            return f"run {run.run_id} is in progress"
     failures = failures_in_a_row(requested)
     if not failures:
         return None
-    since = now - requested[0].at
+    since = now - requested[0].updated_at
     if failures >= attempts:
         wait = GIVING_UP
         says = f"{failures} runs failed in a row, the last is {requested[0].run_id}: see why"
@@ -75,23 +72,14 @@ def reason_to_wait(
 
 def failures_in_a_row(requested: Iterable[RequestedRun]) -> int:
     """How many of the latest runs failed in a row. A lost run counts as failed."""
-    failures = 0
-    for run in requested:
-        if run.succeeded:
-            break
-        failures += 1
-    return failures
+    return sum(1 for _ in takewhile(lambda run: not run.succeeded, requested))
 
 
 class WorkerWatch:
-    """How the workers are, from one look of a sensor to the next; kept in the sensor's cursor.
+    """The workers' health from one evaluation of a sensor to the next; kept in the sensor's cursor.
 
-    A worker joins, leaves and gets other partitions in between, so a condition must hold for a while
-    before it counts: that is the `AlertBook`'s work.
-
-    Args:
-        hold: seconds that a condition must hold.
-        window: seconds that verdicts look back.
+    Workers join, leave and are given other partitions, so a condition counts only once it has held for
+    a while (`AlertBook`). `hold` is in seconds, and so is `window`, the history that verdicts use.
     """
 
     def __init__(self, hold: float, window: float) -> None:
@@ -101,7 +89,7 @@ class WorkerWatch:
         self._groups: dict[str, GroupLag] = {}
 
     def load(self, cursor: str | None) -> None:
-        """Takes what `dump` gave; begins afresh with a cursor of another release."""
+        """Restores what `dump` returned; starts empty if the cursor was written by another release."""
         try:
             content = json.loads(cursor or "")
             alerts = _ALERTS.validate_python(content["alerts"])
@@ -111,12 +99,11 @@ class WorkerWatch:
         self._book.restore(alerts)
 
     def dump(self) -> str:
-        """As a cursor."""
         alerts = _ALERTS.dump_python(list(self._book.active.values()), mode="json")
         return json.dumps({"alerts": alerts, "samples": self._history.dump()})
 
     def update(self, sample: LagSample, thresholds: Thresholds, now: float) -> list[Alert]:
-        """Takes a sample; returns the alerts that began to fire or were resolved by that."""
+        """Adds a sample; returns the alerts that it made fire or resolved."""
         self._groups = {lag.group.worker: lag for lag in self._history.add(sample, now).values()}
         down = {
             worker: f"{lag.group.name} has no member"
@@ -127,7 +114,7 @@ class WorkerWatch:
         return self._book.update(conditions(Facts(groups=groups, down=down), thresholds), now)
 
     def health(self, worker: str) -> WorkerHealth | None:
-        """How a worker is; None while that is in doubt."""
+        """None while it is in doubt."""
         lag = self._groups[worker]
         down = self._book.active.get(f"{PART_DOWN}/{worker}")
         if down is not None:
@@ -138,7 +125,7 @@ class WorkerWatch:
         return WorkerHealth.STALLED if trouble.state is AlertState.FIRING else None
 
     def worker_of(self, subject: str) -> str:
-        """The worker that an alert is about, by its name or its group's."""
+        """The worker that an alert is about; `subject` is its name or its group's."""
         by_group = {lag.group.name: worker for worker, lag in self._groups.items()}
         return by_group.get(subject, subject)
 
@@ -146,47 +133,34 @@ class WorkerWatch:
 def tables_to_drain(
     lags: Mapping[str, int], *, worker: WorkerHealth | None, threshold: int
 ) -> tuple[list[str], str]:
-    """Which tables to drain, and why, or why none.
-
-    Args:
-        lags: offsets that wait, by table.
-        worker: how the loader is; None while that is in doubt.
-        threshold: a lag beyond this is drained although the loader is up.
-    """
+    """Which tables to drain, and why, or why none. A lag above `threshold` is drained although the loader
+    is up; `worker` is the loader's health, None while it is in doubt."""
     waiting = sorted(table for table, lag in lags.items() if lag > 0)
     if worker in (WorkerHealth.GONE, WorkerHealth.STALLED) and waiting:
         total = sum(lags[table] for table in waiting)
         return waiting, f"the loader is {worker} and {total:,} offsets wait"
-    beyond = [table for table in waiting if lags[table] > threshold]
-    if beyond:
-        named = ", ".join(f"{table}: {lags[table]:,}" for table in beyond)
-        return beyond, f"lag is above {threshold:,} ({named})"
+    above = [table for table in waiting if lags[table] > threshold]
+    if above:
+        named = ", ".join(f"{table}: {lags[table]:,}" for table in above)
+        return above, f"lag is above {threshold:,} ({named})"
     total = sum(lags.values())
     return [], f"{total:,} offsets wait, the loader is {worker or 'not judged yet'}"
 
 
-class DeadLettersSeen(NamedTuple):
-    """Up to which offset dead letters were seen, by ``topic/partition``."""
-
-    positions: dict[str, int]
-
-
 def new_dead_letters(
-    before: DeadLettersSeen | None, now: DeadLettersSeen
+    before: Mapping[str, int] | None, now: Mapping[str, int]
 ) -> dict[str, tuple[int, int]]:
-    """The offsets appended since, first and next, by ``topic/partition``."""
-    known = before.positions if before is not None else {}
+    """The offsets between two positions of the loader, first and end, by ``topic/partition``."""
+    known = before or {}
     return {
-        place: (known.get(place, 0), end)
-        for place, end in now.positions.items()
-        if end > known.get(place, 0)
+        place: (known.get(place, 0), end) for place, end in now.items() if end > known.get(place, 0)
     }
 
 
-def load_dead_letters_seen(cursor: str | None) -> DeadLettersSeen | None:
-    """From a cursor; None for none, or one of another release."""
+def load_positions(cursor: str | None) -> dict[str, int] | None:
+    """From a cursor; None if it is empty or was written by another release."""
     try:
         positions = json.loads(cursor or "null")
-        return DeadLettersSeen({str(place): int(end) for place, end in positions.items()})
+        return {str(place): int(end) for place, end in positions.items()}
     except (ValueError, TypeError, AttributeError):
         return None

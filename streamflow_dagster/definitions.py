@@ -1,4 +1,4 @@
-"""The code location: everything that Dagster is to know, assembled. Nothing is computed here."""
+"""The code location: everything that Dagster knows of. Only assembled here."""
 
 import dagster as dg
 
@@ -24,7 +24,6 @@ from streamflow_dagster.resources import Platform
 
 
 def build(platform: Platform) -> dg.Definitions:
-    """The definitions of a platform."""
     settings = platform.settings()
     catalog = catalog_of(settings, platform.streams(settings))
     return dg.Definitions(
@@ -37,10 +36,10 @@ def build(platform: Platform) -> dg.Definitions:
             retention_asset(catalog),
         ],
         asset_checks=[
-            *topic_checks(catalog),
-            *ledger_checks(catalog),
+            topic_checks(catalog),
+            ledger_checks(catalog),
             *content_checks(catalog),
-            *traffic_checks(catalog),
+            traffic_checks(catalog),
         ],
         jobs=[*jobs(catalog), replay_dead_letters, prune_dagster],
         schedules=schedules(settings),

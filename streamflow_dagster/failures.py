@@ -7,12 +7,10 @@ import dagster as dg
 
 from streamflow.errors import StreamFlowError, Unavailable
 
-_RETRIES = 3
-
 
 @contextmanager
 def as_dagster_failure() -> Iterator[None]:
-    """Fails a step with the error's message. Only an outage is retried."""
+    """Fails the step with the error's message. Only an outage is retried."""
     try:
         yield
     except StreamFlowError as error:
@@ -25,9 +23,4 @@ def as_dagster_failure() -> Iterator[None]:
 
 def retrying() -> dg.RetryPolicy:
     """The retry policy of every step."""
-    return dg.RetryPolicy(
-        max_retries=_RETRIES,
-        delay=2,
-        backoff=dg.Backoff.EXPONENTIAL,
-        jitter=dg.Jitter.PLUS_MINUS,
-    )
+    return dg.RetryPolicy(3, 2, dg.Backoff.EXPONENTIAL, dg.Jitter.PLUS_MINUS)

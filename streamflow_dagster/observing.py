@@ -1,5 +1,6 @@
-"""What sensors measure. They only read, and are done in well under a second."""
+"""What sensors measure. It only reads, in well under a second."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from streamflow.lag.measure import LagSample, loader_positions
@@ -8,13 +9,10 @@ from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import Catalog
 from streamflow_dagster.resources import Platform
 
-STATEMENT_SECONDS = 5
-
 
 def measure_lag(
     platform: Platform, settings: OrchestrationSettings, connection: Connection
 ) -> LagSample:
-    """The lag of every worker; the loader's by its positions in the database."""
     positions = loader_positions(connection, settings.group("loader"))
     return platform.lag(settings)(positions)
 
@@ -32,7 +30,7 @@ def dead_letters_loaded(
     connection: Connection, settings: OrchestrationSettings, topics: Sequence[str]
 ) -> dict[str, int]:
     """The loader's positions in the dead-letter topics, by ``topic/partition``. Rows and positions are
-    committed together, so no dead letter is missed between two looks."""
+    committed together, so no dead letter is missed between two evaluations."""
     positions = loader_positions(connection, settings.group("loader"))
     return {
         f"{topic}/{partition}": position
@@ -45,7 +43,7 @@ def dead_letter_codes(
     connection: Connection, arrived: Mapping[str, tuple[int, int]]
 ) -> dict[str, int]:
     """Error codes of the dead letters in these offsets, the most frequent first."""
-    codes: dict[str, int] = {}
+    codes: Counter[str] = Counter()
     for place, (first, end) in arrived.items():
         topic, _, partition = place.rpartition("/")
         for code, number in connection.execute(
@@ -53,5 +51,5 @@ def dead_letter_codes(
             " AND record_partition = %s AND record_offset >= %s AND record_offset < %s GROUP BY 1",
             [topic, int(partition), first, end],
         ):
-            codes[code] = codes.get(code, 0) + number
-    return dict(sorted(codes.items(), key=lambda pair: -pair[1]))
+            codes[code] += number
+    return dict(codes.most_common())

@@ -1,12 +1,14 @@
-"""What assets, checks and sensors work with: settings, streams, connections."""
+"""The resource of assets, checks and sensors: settings, streams, connections."""
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
 from confluent_kafka.admin import AdminClient
 
+from streamflow.audit.ledger import run_audit
+from streamflow.audit.report import AuditReport
 from streamflow.errors import Unavailable
 from streamflow.kafka.clients import admin
 from streamflow.lag.measure import LagReader
@@ -16,42 +18,36 @@ from streamflow.settings.orchestration import OrchestrationSettings, load_orches
 from streamflow.stream import Stream
 
 _CONNECT_SECONDS = 0.5
-_STATEMENT_SECONDS = 300
-# The bridge joins no group, and no asset is its work.
+# The bridge joins no group, and writes no asset.
 _WORKERS = ("validator", "analytics", "loader")
 
 
 class Platform:
-    """Settings, streams and connections. Settings are read each time: the stack may start, end and move
-    while the code stays loaded.
-
-    Args:
-        load: reads the settings.
-    """
+    """Settings, streams and connections. Settings are read each time: the stack may start, stop or move
+    while the code stays loaded."""
 
     def __init__(
         self, load: Callable[[], OrchestrationSettings] = load_orchestration_settings
     ) -> None:
-        self._load = load
+        self.settings = load
         self._admin: tuple[str, AdminClient] | None = None
         self._lag: tuple[str, LagReader] | None = None
 
-    def settings(self) -> OrchestrationSettings:
-        """The settings as they are now."""
-        return self._load()
-
     def streams(self, settings: OrchestrationSettings) -> tuple[Stream, ...]:
-        """The configured streams."""
         return load_streams(settings)
 
+    def audit(self, settings: OrchestrationSettings) -> AuditReport:
+        patience, most = settings.audit_patience, settings.audit_records
+        return run_audit(settings, self.streams(settings), patience=patience, most=most)
+
     def admin(self, settings: OrchestrationSettings) -> AdminClient:
-        """An admin client, the same one as long as the broker is: each has threads of its own."""
+        """An admin client, kept while the broker is the same: each client has threads of its own."""
         if self._admin is None or self._admin[0] != settings.bootstrap:
             self._admin = (settings.bootstrap, admin(settings))
         return self._admin[1]
 
     def lag(self, settings: OrchestrationSettings) -> LagReader:
-        """Measures lag; as `admin`, the same reader as long as the broker is."""
+        """Kept while the broker is the same."""
         if self._lag is None or self._lag[0] != settings.bootstrap:
             if self._lag is not None:
                 self._lag[1].close()
@@ -59,25 +55,15 @@ class Platform:
             self._lag = (settings.bootstrap, reader)
         return self._lag[1]
 
-    @contextmanager
     def database(
-        self, settings: OrchestrationSettings, *, statement_seconds: int = _STATEMENT_SECONDS
-    ) -> Iterator[Connection]:
-        """A connection for some reads or changes.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
-        with session(settings, "dagster", statement_timeout=statement_seconds) as connection:
-            yield connection
+        self, settings: OrchestrationSettings, *, statement_seconds: int = 300
+    ) -> AbstractContextManager[Connection]:
+        """Raises Unavailable if the database does not answer."""
+        return session(settings, "dagster", statement_timeout=statement_seconds)
 
     def require_reachable(self, settings: OrchestrationSettings) -> None:
-        """Fails within a second where clients would wait for long.
-
-        Raises:
-            Unavailable: broker or database does not listen.
-            ConfigurationError: no database is configured.
-        """
+        """Raises Unavailable within a second if broker or database does not listen, where clients would
+        wait for a long time; ConfigurationError if no database is configured."""
         brokers = [
             _host_and_port(f"//{address}", 9092) for address in settings.bootstrap.split(",")
         ]

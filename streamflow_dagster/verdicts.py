@@ -1,6 +1,6 @@
 """What checks conclude from what they measured. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import median
@@ -10,57 +10,43 @@ import dagster as dg
 
 from streamflow import units
 from streamflow.alerting.rules import Thresholds
-from streamflow.audit.problems import GAPS, ProblemKind
-from streamflow.audit.report import AuditReport
+from streamflow.audit.problems import GAPS, Problem, ProblemKind
+from streamflow.audit.report import AuditReport, PartitionAudit
 from streamflow_dagster.defs.quality_sql import Rate
 
-SHOWN: Final = 10
+_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """Outcome of a check, in words and numbers.
-
-    Attributes:
-        says: what, where, how many; with a sample when it failed.
-        severe: later assets would be wrong.
-    """
+    """The result of a check."""
 
     passed: bool
-    says: str
-    severe: bool = True
+    says: str  # what, where, how many; with a sample if it failed
+    severe: bool = True  # what follows would be wrong
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dagster(self, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:
-        """For Dagster."""
-        severity = dg.AssetCheckSeverity.ERROR if self.severe else dg.AssetCheckSeverity.WARN
         return dg.AssetCheckResult(
             passed=self.passed,
             asset_key=key,
             check_name=name,
-            severity=severity,
+            severity=dg.AssetCheckSeverity.ERROR if self.severe else dg.AssetCheckSeverity.WARN,
             description=self.says,
             metadata=dict(self.metadata),
         )
 
 
-def sample_of(lines: Sequence[str]) -> dict[str, Any]:
-    """Some of the lines as metadata; nothing when there are none."""
-    return (
-        {"sample": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines[:SHOWN]))}
-        if lines
-        else {}
-    )
-
-
-def _also_late(report: AuditReport) -> str:
-    return "" if report.caught_up else f" (and not yet: {report.waits_for})"
+def _sample(lines: Sequence[object]) -> dict[str, Any]:
+    """Metadata with some of the lines; empty if there are none."""
+    text = "\n".join(f"- {line}" for line in lines[:_SHOWN])
+    return {"sample": dg.MetadataValue.md(text)} if lines else {}
 
 
 def _judge_audit(
     report: AuditReport, metadata: Mapping[str, Any], *, wrong: str | None, closed: str
 ) -> CheckResult:
-    """Wrong as soon as something is; closed only once everything was audited."""
+    """Wrong as soon as one thing is; closed only once everything was audited."""
     if wrong is not None:
         return CheckResult(passed=False, says=wrong, metadata=metadata)
     if report.caught_up:
@@ -73,42 +59,34 @@ def _judge_audit(
     )
 
 
+def _also_late(report: AuditReport) -> str:
+    return "" if report.caught_up else f" (and not yet: {report.waits_for})"
+
+
 def judge_gaps(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether every record of these topics is accounted for, and none was removed before."""
     own = report.of(topics)
-    missing = sum(partition.missing for partition in own)
-    records = sum(partition.records for partition in own)
+    missing, records = sum(each.missing for each in own), sum(each.records for each in own)
     problems = [problem for problem in report.topics if problem.topic in topics]
-    problems += [
-        problem
-        for partition in own
-        for problem in partition.problems
-        if problem.kind in GAPS or problem.kind is ProblemKind.MISSING
-    ]
+    problems += _problems(own, {*GAPS, ProblemKind.MISSING})
     wrong = None
     if problems:
         where = ", ".join(dict.fromkeys(problem.place for problem in problems))
-        what = (
+        wrong = (
             f"{missing:,} of {records:,} records are not accounted for, in {where}"
             if missing
             else f"gaps in {where}"
         )
-        wrong = f"{what}: first {problems[0]}{_also_late(report)}"
-    metadata = {"missing": missing, "records": records, **sample_of([*map(str, problems)])}
+        wrong += f": first {problems[0]}{_also_late(report)}"
+    metadata = {"missing": missing, "records": records, **_sample(problems)}
     return _judge_audit(report, metadata, wrong=wrong, closed=f"no gap in {records:,} records")
 
 
 def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether no record of these topics is accounted for twice."""
     own = report.of(topics)
-    twice = sum(partition.twice for partition in own)
-    records = sum(partition.records for partition in own)
-    problems = [
-        problem
-        for partition in own
-        for problem in partition.problems
-        if problem.kind is ProblemKind.TWICE
-    ]
+    twice, records = sum(each.twice for each in own), sum(each.records for each in own)
+    problems = _problems(own, {ProblemKind.TWICE})
     wrong = None
     if twice:
         where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
@@ -118,13 +96,16 @@ def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> CheckResult:
         )
     metadata = {
         "twice": twice,
-        "duplicates_avoided": sum(partition.duplicate for partition in own),
+        "duplicates_avoided": sum(each.duplicate for each in own),
         "records": records,
-        **sample_of([*map(str, problems)]),
+        **_sample(problems),
     }
-    return _judge_audit(
-        report, metadata, wrong=wrong, closed=f"no duplicate in {records:,} records"
-    )
+    closed = f"no duplicate in {records:,} records"
+    return _judge_audit(report, metadata, wrong=wrong, closed=closed)
+
+
+def _problems(own: Iterable[PartitionAudit], kinds: Container[ProblemKind]) -> list[Problem]:
+    return [problem for each in own for problem in each.problems if problem.kind in kinds]
 
 
 def judge_ledger(report: AuditReport) -> CheckResult:
@@ -140,7 +121,7 @@ def judge_ledger(report: AuditReport) -> CheckResult:
         "lost": report.lost,
         "in_open_windows": report.in_open_windows,
         "seconds": round(report.seconds, 3),
-        **sample_of([*map(str, problems[:SHOWN])]),
+        **_sample(problems),
     }
     wrong = None
     if problems:
@@ -161,7 +142,7 @@ def judge_windows(report: AuditReport) -> CheckResult:
         "events": sum(sum(window.events.values()) for window in windows),
         "counted": sum(sum(window.counted.values()) for window in windows),
         "in_open_windows": report.in_open_windows,
-        **sample_of([str(window.differences[0]) for window in differing]),
+        **_sample([window.differences[0] for window in differing]),
     }
     wrong = None
     if differing:
@@ -171,122 +152,112 @@ def judge_windows(report: AuditReport) -> CheckResult:
     return _judge_audit(report, metadata, wrong=wrong, closed=closed)
 
 
-def judge_clear_text(table: str, found: Sequence[str], looked_at: int) -> CheckResult:
-    """Whether there is no address in clear text. `found` names rows and columns, never contents."""
+def judge_clear_text(table: str, addresses: Sequence[str], checked: int) -> CheckResult:
+    """Whether there is no address in clear text. `addresses` names rows and columns, never contents."""
     return CheckResult(
-        passed=not found,
-        says=f"no clear-text address in {table}"
-        if not found
-        else f"{len(found):,} clear-text addresses in {table}: first {found[0]}. Replace them by their "
-        "hashes, and find out what wrote them past the contract",
-        metadata={"found": len(found), "rows_looked_at_closely": looked_at, **sample_of(found)},
+        passed=not addresses,
+        says=f"{len(addresses):,} clear-text addresses in {table}: first {addresses[0]}. Replace them by "
+        "their hashes, and find out what wrote them past the contract"
+        if addresses
+        else f"no clear-text address in {table}",
+        metadata={
+            "found": len(addresses),
+            "rows_looked_at_closely": checked,
+            **_sample(addresses),
+        },
     )
 
 
 def judge_contract(
-    table: str, drifted: Sequence[str], broken: Sequence[str], looked_at: int, rows: int
+    table: str, drifted: Sequence[str], broken: Sequence[str], checked: int, rows: int
 ) -> CheckResult:
     """Whether columns and rows are what the contract says."""
     problems = [*drifted, *broken]
     return CheckResult(
         passed=not problems,
-        says=f"columns of {table} keep the contract, {looked_at:,} of {rows:,} new rows were checked"
-        if not problems
-        else f"{table} breaks the contract in {len(drifted)} columns and {len(broken):,} of "
-        f"{looked_at:,} rows: first {problems[0]}",
+        says=f"{table} breaks the contract in {len(drifted)} columns and {len(broken):,} of "
+        f"{checked:,} rows: first {problems[0]}"
+        if problems
+        else f"columns of {table} keep the contract, {checked:,} of {rows:,} new rows were checked",
         metadata={
             "columns_differing": len(drifted),
             "rows_broken": len(broken),
-            "rows_looked_at": looked_at,
+            "rows_looked_at": checked,
             "rows_new": rows,
-            **sample_of(problems),
+            **_sample(problems),
         },
     )
 
 
 def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timedelta) -> CheckResult:
-    """Whether loading goes on. Nothing to load is no delay."""
+    """Whether rows are still being loaded. Nothing to load is no delay."""
     if last is None:
-        return CheckResult(
-            passed=lag == 0,
-            severe=False,
-            says="nothing has been loaded yet" + (f", {lag:,} offsets wait" if lag else ""),
-            metadata={"remaining_lag": lag},
+        return _warning(
+            lag == 0,
+            "nothing has been loaded yet" + (f", {lag:,} offsets wait" if lag else ""),
+            remaining_lag=lag,
         )
     age = now - last
     passed = age <= limit or lag == 0
-    return CheckResult(
-        passed=passed,
-        severe=False,
-        says=f"last loaded {units.duration(age.total_seconds())} ago, {lag:,} offsets wait"
-        + (
-            ""
-            if passed
-            else f"; at most {units.duration(limit.total_seconds())} is allowed: is the loader running?"
-        ),
-        metadata={"age_seconds": round(age.total_seconds(), 1), "remaining_lag": lag},
-    )
+    says = f"last loaded {_duration(age)} ago, {lag:,} offsets wait"
+    if not passed:
+        says += f"; at most {_duration(limit)} is allowed: is the loader running?"
+    return _warning(passed, says, age_seconds=round(age.total_seconds(), 1), remaining_lag=lag)
 
 
 def judge_event_age(last: datetime | None, now: datetime, limit: timedelta) -> CheckResult:
     """Whether there are recent events."""
     if last is None:
-        return CheckResult(passed=False, severe=False, says="there is no event yet")
+        return _warning(False, "there is no event yet")
     age = now - last
-    return CheckResult(
-        passed=age <= limit,
-        severe=False,
-        says=f"the latest event happened {units.duration(age.total_seconds())} ago"
-        + (
-            ""
-            if age <= limit
-            else f"; at most {units.duration(limit.total_seconds())} is usual: do producers send?"
-        ),
-        metadata={"age_seconds": round(age.total_seconds(), 1)},
-    )
+    says = f"the latest event happened {_duration(age)} ago"
+    if age > limit:
+        says += f"; at most {_duration(limit)} is usual: do producers send?"
+    return _warning(age <= limit, says, age_seconds=round(age.total_seconds(), 1))
+
+
+def _duration(span: timedelta) -> str:
+    return units.duration(span.total_seconds())
+
+
+def _warning(passed: bool, says: str, **metadata: Any) -> CheckResult:
+    return CheckResult(passed=passed, severe=False, says=says, metadata=metadata)
 
 
 def judge_rate(rate: Rate, thresholds: Thresholds) -> CheckResult:
     """Whether dead letters are few. The share among a handful of records says nothing."""
     limit, minutes = thresholds.dead_letter_ratio, thresholds.dead_letter_minutes
-    records = rate.rows + rate.letters
-    ratio = rate.letters / records if records else 0.0
+    records = rate.rows + rate.dead_letters
+    ratio = rate.dead_letters / records if records else 0.0
     passed = ratio <= limit or records < thresholds.dead_letter_records
-    codes = ", ".join(f"{number:,} {code}" for code, number in rate.codes[:SHOWN])
-    return CheckResult(
-        passed=passed,
-        severe=False,
-        says=f"{rate.letters:,} of {records:,} records of the last {minutes} minutes are dead letters "
-        f"({ratio:.1%})" + ("" if passed else f", {limit:.1%} are allowed: {codes}"),
-        metadata={
-            "dead_letters": rate.letters,
-            "records": records,
-            "ratio": round(ratio, 6),
-            **({} if passed else sample_of(rate.sample)),
-        },
+    says = (
+        f"{rate.dead_letters:,} of {records:,} records of the last {minutes} minutes are dead letters "
+        f"({ratio:.1%})"
     )
+    metadata = {"dead_letters": rate.dead_letters, "records": records, "ratio": round(ratio, 6)}
+    if passed:
+        return _warning(passed, says, **metadata)
+    codes = ", ".join(f"{number:,} {code}" for code, number in rate.codes[:_SHOWN])
+    says += f", {limit:.1%} are allowed: {codes}"
+    return _warning(passed, says, **metadata, **_sample(rate.sample))
 
 
 def judge_volume(
     hours: Sequence[tuple[datetime, int]], factor: float, fewest_hours: int
 ) -> CheckResult:
-    """Whether the last whole hour brought about as many events as those before it."""
+    """Whether the last whole hour had about as many events as those before it."""
     if len(hours) <= fewest_hours:
-        return CheckResult(
-            passed=True,
-            severe=False,
-            says=f"unknown yet: {len(hours)} hours of history, {fewest_hours + 1} are needed",
-            metadata={"hours": len(hours)},
-        )
+        says = f"unknown yet: {len(hours)} hours of history, {fewest_hours + 1} are needed"
+        return _warning(True, says, hours=len(hours))
     *before, (hour, last) = hours
     usual = median(number for _, number in before)
     low, high = usual / factor, usual * factor
     # Where there is usually nothing, anything is usual.
-    passed = usual == 0 or low <= last <= high
-    return CheckResult(
-        passed=passed,
-        severe=False,
-        says=f"{last:,} events in the hour from {hour:%Y-%m-%d %H:%M} UTC; usual are {low:,.0f} to "
+    return _warning(
+        usual == 0 or low <= last <= high,
+        f"{last:,} events in the hour from {hour:%Y-%m-%d %H:%M} UTC; usual are {low:,.0f} to "
         f"{high:,.0f} (median {usual:,.0f} of {len(before)} hours)",
-        metadata={"events": last, "usual": float(usual), "hours": len(hours)},
+        events=last,
+        usual=float(usual),
+        hours=len(hours),
     )

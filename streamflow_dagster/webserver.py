@@ -1,9 +1,9 @@
-"""Dagster's webserver with `OriginGuard` before it: ``python -m streamflow_dagster.webserver``.
+"""Dagster's webserver behind `OriginGuard`: ``python -m streamflow_dagster.webserver``.
 
-Dagster's has no sign-in, and runs any mutation that it is asked for, by GET as well.
+Dagster's own has no sign-in, and executes any mutation, even one sent by GET.
 
-Takes the options of ``dagster-webserver``. One that ``dagster dev`` starts gets the guard
-from `streamflow_dagster.instance`, which our ``dagster.yaml`` names.
+Takes the options of ``dagster-webserver``. The webserver that ``dagster dev`` starts gets the guard from
+`streamflow_dagster.instance`, which is named in our ``dagster.yaml``.
 """
 
 import sys
@@ -18,14 +18,14 @@ from streamflow.origins import HttpRequest, OriginGuard
 from streamflow.settings.orchestration import load_orchestration_settings
 
 _READS: Final = frozenset({"GET", "HEAD"})
-# What a form of another page cannot send without asking first (https://fetch.spec.whatwg.org/,
+# What another page cannot send without a preflight request (https://fetch.spec.whatwg.org/,
 # "CORS-safelisted request-header").
 _DOCUMENTS: Final = frozenset({"application/json", "application/graphql"})
 
 
 def mutation_refusal(asked: HttpRequest) -> str | None:
-    """Why a request is refused, as one sentence: any page can send a GET or a form without being
-    asked, so neither may run a mutation."""
+    """Why a request is refused, as one sentence; None if it is not. Any page can send a GET or a form
+    without a preflight request, so neither may run a mutation."""
     if asked.method in _READS:
         if asked.path.rstrip("/").endswith("/graphql") and "query" in parse_qs(
             asked.query, keep_blank_values=True
@@ -39,22 +39,18 @@ def mutation_refusal(asked: HttpRequest) -> str | None:
 
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):
-    """The webserver that refuses what pages of others ask."""
-
     def create_asgi_app(self, **options: Any) -> Any:
-        """The application, the guard before it."""
         hosts = load_orchestration_settings().webserver_hosts
         return OriginGuard(super().create_asgi_app(**options), hosts, mutation_refusal)
 
 
 def install_guard() -> None:
-    """Has Dagster's command serve `GuardedWebserver`. The command has no option for it; it finds the
-    class here."""
+    """Makes Dagster's command serve `GuardedWebserver`. The command has no option for it, but looks the
+    class up here."""
     app.DagsterWebserver = GuardedWebserver  # type: ignore[attr-defined]
 
 
 def main() -> None:
-    """Runs it until SIGINT or SIGTERM."""
     try:
         load_orchestration_settings()
     except StreamFlowError as error:

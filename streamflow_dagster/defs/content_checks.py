@@ -1,7 +1,7 @@
-"""Checks of what is in the tables: no clear-text address, and the contract of each column.
+"""Checks of the tables' contents: no clear-text address, and the contract of each column.
 
-Both check the rows that were loaded since they last passed, so that they cost only what is new; what
-failed fails again until it is fixed.
+Both check only the rows that were loaded since they last passed; what failed fails again until it is
+fixed.
 """
 
 import json
@@ -17,88 +17,73 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
+from streamflow_dagster.checks import TableChecks, define_checks
 from streamflow_dagster.defs import quality_sql as quality
-from streamflow_dagster.failures import as_dagster_failure
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.runless import report_runless
 from streamflow_dagster.verdicts import CheckResult, judge_clear_text, judge_contract
 
 CLEAR_TEXT: Final = "no_clear_text_address"
 CONTRACT: Final = "columns_keep_contract"
 
+_DESCRIPTIONS: Final = {
+    CLEAR_TEXT: "No e-mail address is in clear text (G7). Checks the rows loaded since it last passed.",
+    CONTRACT: "The table has the declared columns; rows of events keep the stream's contract. Checks up "
+    "to STREAMFLOW_CONTRACT_ROWS of the rows loaded since it last passed.",
+}
 _SCANNED: Final = ("text", "bytea", "jsonb")
 _MOST_NAMED: Final = 1000
 
 
 def content_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
-    """Both checks of every table."""
-    return [_clear_text(catalog), _contract(catalog)]
+    names = {name for stream in catalog.streams for name in stream.private_fields}
+    hasher = Hasher(private_fields=names)
 
+    def clear_text(
+        platform: Platform, settings: OrchestrationSettings, checks: TableChecks
+    ) -> Iterator[CheckResult]:
+        with platform.database(settings) as connection:
+            for entry, _ in checks:
+                yield _look_for_addresses(connection, entry, hasher)
 
-def _clear_text(catalog: Catalog) -> dg.AssetChecksDefinition:
-    specs = [
-        dg.AssetCheckSpec(
-            CLEAR_TEXT,
-            asset=entry.key,
-            blocking=True,
-            description="No e-mail address is in clear text (G7). Checks the rows loaded since it last "
-            "passed.",
+    return [
+        define_checks(step, [(entry, name) for entry in catalog.tables], _DESCRIPTIONS, judge)
+        for step, name, judge in (
+            ("clear_text", CLEAR_TEXT, clear_text),
+            ("contract", CONTRACT, _contract),
         )
-        for entry in catalog.tables
     ]
-
-    @dg.multi_asset_check(specs=specs, can_subset=True, name="clear_text")
-    def check(
-        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
-    ) -> Iterator[dg.AssetCheckResult]:
-        settings = platform.settings()
-        names = {name for stream in catalog.streams for name in stream.private_fields}
-        hasher = Hasher(private_fields=names)
-        with as_dagster_failure(), platform.database(settings) as connection:
-            yield from report_runless(
-                context,
-                (
-                    _look_for_addresses(connection, entry, hasher).as_dagster(entry.key, CLEAR_TEXT)
-                    for entry in _selected(catalog, context, CLEAR_TEXT)
-                ),
-            )
-
-    return check
 
 
 def _look_for_addresses(connection: Connection, entry: TableEntry, hasher: Hasher) -> CheckResult:
     table = entry.table.name
+    # Topics are named by the operator, and so are no private data.
+    topics = {entry.table.identity[0], entry.table.position[0], "origin_topic"}
     columns = {
         name: kind.removesuffix(" not null")
         for name, kind in entry.columns.items()
-        if kind.removesuffix(" not null") in _SCANNED and name not in _places(entry)
+        if kind.removesuffix(" not null") in _SCANNED and name not in topics
     }
-    since = quality.scanned_through(connection, CLEAR_TEXT, table)
-    began = quality.database_time(connection)
-    found: list[str] = []
-    looked_at = 0
+    began, since = quality.begin_scan(connection, CLEAR_TEXT, table)
+    addresses: list[str] = []
+    checked = 0
     for where, values in quality.suspects(connection, table, entry.table.identity, columns, since):
-        looked_at += 1
-        found += [
+        checked += 1
+        addresses += [
             f"{where}: {name}"
             for name, value in values.items()
-            if len(found) < _MOST_NAMED and _holds_address(name, value, columns[name], hasher)
+            if len(addresses) < _MOST_NAMED and _holds_address(name, value, columns[name], hasher)
         ]
-    found += _unhashed(connection, entry, since)
-    if not found:
+    addresses += _unhashed(connection, entry, since)
+    if not addresses:
         quality.note_scan(connection, CLEAR_TEXT, table, began)
-    return judge_clear_text(table, found, looked_at)
-
-
-def _places(entry: TableEntry) -> set[str]:
-    """Columns that name topics: they are ours."""
-    return {entry.table.identity[0], entry.table.position[0], "origin_topic"}
+    return judge_clear_text(table, addresses, checked)
 
 
 def _holds_address(name: str, value: bytes, kind: str, hasher: Hasher) -> bool:
-    """Redacting changes exactly what holds an address."""
+    """Redaction changes exactly the values that contain an address."""
     if kind == "jsonb" and name == "headers":
         pairs: list[tuple[str, str | None]] = json.loads(value)
         parts = [part for key, text in pairs for part in (key.encode(), b64decode(text or ""))]
@@ -107,7 +92,7 @@ def _holds_address(name: str, value: bytes, kind: str, hasher: Hasher) -> bool:
 
 
 def _unhashed(connection: Connection, entry: TableEntry, since: Any) -> list[str]:
-    """Private columns that hold something else than a hash, an address or not."""
+    """Private columns that contain anything but a hash."""
     if entry.stream is None:
         return []
     private = [name for name in entry.stream.private_fields if name in entry.columns]
@@ -119,36 +104,12 @@ def _unhashed(connection: Connection, entry: TableEntry, since: Any) -> list[str
     ]
 
 
-def _contract(catalog: Catalog) -> dg.AssetChecksDefinition:
-    specs = [
-        dg.AssetCheckSpec(
-            CONTRACT,
-            asset=entry.key,
-            blocking=True,
-            description="The table has the declared columns; rows of events keep the stream's "
-            "contract. Checks up to STREAMFLOW_CONTRACT_ROWS of the rows loaded since it last "
-            "passed.",
-        )
-        for entry in catalog.tables
-    ]
-
-    @dg.multi_asset_check(specs=specs, can_subset=True, name="contract")
-    def check(
-        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
-    ) -> Iterator[dg.AssetCheckResult]:
-        settings = platform.settings()
-        with as_dagster_failure(), platform.database(settings) as connection:
-            yield from report_runless(
-                context,
-                (
-                    _compare(connection, entry, settings.contract_rows).as_dagster(
-                        entry.key, CONTRACT
-                    )
-                    for entry in _selected(catalog, context, CONTRACT)
-                ),
-            )
-
-    return check
+def _contract(
+    platform: Platform, settings: OrchestrationSettings, checks: TableChecks
+) -> Iterator[CheckResult]:
+    with platform.database(settings) as connection:
+        for entry, _ in checks:
+            yield _compare(connection, entry, settings.contract_rows)
 
 
 def _compare(connection: Connection, entry: TableEntry, most: int) -> CheckResult:
@@ -157,21 +118,20 @@ def _compare(connection: Connection, entry: TableEntry, most: int) -> CheckResul
     drifted = column_drifts(entry, actual)
     if entry.stream is None or drifted:
         return judge_contract(table, drifted, [], 0, 0)
-    since = quality.scanned_through(connection, CONTRACT, table)
-    began = quality.database_time(connection)
+    began, since = quality.begin_scan(connection, CONTRACT, table)
     rows = quality.loaded_since(connection, table, since)
     share = most / rows if rows > most else 1.0
-    looked_at = 0
+    checked = 0
     broken: list[str] = []
     for row in quality.some_rows(connection, table, since, share, most):
-        looked_at += 1
+        checked += 1
         rejection = rejection_of(entry.stream, row)
         if rejection is not None and len(broken) < _MOST_NAMED:
             where = "/".join(str(row[column]) for column in entry.table.identity)
             broken.append(f"{where}: {rejection.code}: {rejection.message}")
     if not broken:
         quality.note_scan(connection, CONTRACT, table, began)
-    return judge_contract(table, drifted, broken, looked_at, rows)
+    return judge_contract(table, drifted, broken, checked, rows)
 
 
 def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
@@ -179,11 +139,9 @@ def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
     are declared without their constraints."""
     drifts = []
     for name, kind in entry.columns.items():
-        found = actual.get(name)
-        if found is None:
-            drifts.append(f"column {name}: missing, {kind} is declared")
-        elif found not in (kind, f"{kind} not null"):
-            drifts.append(f"column {name}: {found}, {kind} is declared")
+        actual_kind = actual.get(name, "missing")
+        if actual_kind not in (kind, f"{kind} not null"):
+            drifts.append(f"column {name}: {actual_kind}, {kind} is declared")
     drifts += [f"column {name}: not declared" for name in actual if name not in entry.columns]
     return drifts
 
@@ -198,13 +156,3 @@ def rejection_of(stream: Stream, row: dict[str, Any]) -> Rejection | None:
     }
     decoded = stream.decoder.decode(orjson.dumps(document, default=str))
     return decoded if isinstance(decoded, Rejection) else None
-
-
-def _selected(
-    catalog: Catalog, context: dg.AssetCheckExecutionContext, name: str
-) -> list[TableEntry]:
-    return [
-        entry
-        for entry in catalog.tables
-        if dg.AssetCheckKey(entry.key, name) in context.selected_asset_check_keys
-    ]

@@ -4,9 +4,9 @@ from typing import Any, Final
 
 import dagster as dg
 
-from streamflow_dagster.catalog import Catalog
+from streamflow_dagster.catalog import Catalog, rollup_key
 from streamflow_dagster.defs.retention import KEY as EVENTS_RETENTION
-from streamflow_dagster.defs.rollups import CAUSES, HOURLY, daily_rollups, rollup_key
+from streamflow_dagster.defs.rollups import CAUSES, HOURLY, daily_rollups
 
 # Dagster does not export the type of a job that is a selection.
 Job = Any
@@ -20,7 +20,6 @@ RETENTION: Final = "drop_expired_days"
 
 
 def jobs(catalog: Catalog) -> list[Job]:
-    """All jobs. Those that sensors and schedules start run no checks: checks have a schedule."""
     tables = [entry.key for entry in catalog.tables]
     daily = [rollup_key(rollup.table) for rollup, _ in daily_rollups(catalog.streams)]
     return [
@@ -38,5 +37,6 @@ def jobs(catalog: Catalog) -> list[Job]:
 
 
 def _of(name: str, keys: list[dg.AssetKey], description: str) -> Job:
+    # Checks have a schedule of their own.
     selection = dg.AssetSelection.assets(*keys).without_checks()
     return dg.define_asset_job(name, selection, description=description)

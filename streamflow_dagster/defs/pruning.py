@@ -1,8 +1,8 @@
-"""Deletes what Dagster itself keeps without end: finished runs with their events, logs and files, events
-reported outside of runs, and executions of checks. Ticks it deletes by itself, as ``dagster.yaml`` says.
+"""Deletes what Dagster keeps forever: finished runs with their events, logs and files, events reported
+outside of runs, and executions of checks. Dagster deletes old ticks itself (``dagster.yaml``).
 
-`DagsterInstance.delete_run` knows nothing of the last two, and Dagster has no other interface for them
-(https://github.com/dagster-io/dagster/issues/33785), so these are deleted from its tables.
+`DagsterInstance.delete_run` does not delete the last two, and Dagster has no other interface for them
+(https://github.com/dagster-io/dagster/issues/33785), so they are deleted from its tables.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from streamflow_dagster.resources import Platform
 
 JOB: Final = "prune_dagster"
 
-# At most so many in one run of the job, which is hourly: twenty times what a day brings.
+# Limits of one run of the job, which is hourly: twenty times what accumulates in a day.
 RUNS_AT_ONCE: Final = 500
 ROWS_AT_ONCE: Final = 50_000
 
@@ -68,11 +68,8 @@ _EVENT_TAGS: Final = _statement("""
 
 
 def prune(instance: dg.DagsterInstance, before: datetime) -> dict[str, int]:
-    """Deletes what is older, at most `RUNS_AT_ONCE` runs and `ROWS_AT_ONCE` rows of a table.
-
-    Returns:
-        How many of each kind.
-    """
+    """Deletes what is older, at most `RUNS_AT_ONCE` runs and `ROWS_AT_ONCE` rows of a table. Returns the
+    number of each kind."""
     filters = dg.RunsFilter(statuses=_FINISHED, updated_before=before)
     runs = instance.get_run_records(filters, limit=RUNS_AT_ONCE, ascending=True)
     for record in runs:
@@ -88,7 +85,7 @@ def prune(instance: dg.DagsterInstance, before: datetime) -> dict[str, int]:
         ):
             deleted[name] = connection.execute(statement, values).rowcount
     if _is_sqlite(storage):
-        # It has a copy of reported events in a file of their own.
+        # It has a copy of reported events in a separate file.
         with storage.run_connection("") as connection:
             connection.execute(_REPORTED_EVENTS, values)
     return deleted
@@ -97,7 +94,7 @@ def prune(instance: dg.DagsterInstance, before: datetime) -> dict[str, int]:
 def _delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
     instance.delete_run(run_id)
     instance.compute_log_manager.delete_logs(prefix=[run_id])
-    # Of a run's file, Dagster deletes the rows alone.
+    # Dagster deletes only the rows of a run's file, not the file.
     storage: Any = instance.event_log_storage
     if _is_sqlite(storage):
         for suffix in ("", "-wal", "-shm"):
@@ -105,13 +102,12 @@ def _delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 def _is_sqlite(storage: Any) -> bool:
-    """Only there, the events of each run have a database file of their own."""
+    """Only in SQLite, the events of each run are in a database file of their own."""
     return hasattr(storage, "path_for_shard")
 
 
 @dg.op
 def prune_instance(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
-    """Deletes what is older than the settings allow, and says how much it was."""
     days = platform.settings().dagster_retention_days
     deleted = prune(context.instance, datetime.now(UTC) - timedelta(days=days))
     context.add_output_metadata({"days": days, **deleted})
@@ -123,5 +119,4 @@ def prune_instance(context: dg.OpExecutionContext, platform: dg.ResourceParam[Pl
     "STREAMFLOW_DAGSTER_RETENTION_DAYS.",
 )
 def prune_dagster() -> None:
-    """Deletes old runs and events."""
     prune_instance()

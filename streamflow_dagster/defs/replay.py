@@ -1,6 +1,6 @@
 """The job ``replay_dead_letters``: the same as `streamflow dlq replay`, from Dagster's launchpad."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import dagster as dg
@@ -16,13 +16,14 @@ from streamflow.settings import load_settings
 _FIGURES: Final = (
     "state", "selected", "passed", "failed", "sent", "quarantined", "pending",
 )  # fmt: skip
+_FILTERS: Final = {"since", "until", "ids", "text", "loaded_until", "limit"}
 DEAD_LETTERS: Final = dg.AssetKey(["postgres", "dead_letters"])
 
 
 class ReplayConfig(dg.Config):
     """What to replay, and how. All filters that are set must match; without any, every open dead letter
-    does. With `plan_id`, set only `dry_run` and `requested_by`. Dagster stores this configuration: do
-    not write clear-text addresses into it."""
+    is selected. With `plan_id`, set only `dry_run` and `requested_by`. Dagster stores this configuration:
+    do not write clear-text addresses into it."""
 
     plan_id: int | None = Field(
         default=None,
@@ -87,21 +88,11 @@ class ReplayConfig(dg.Config):
     )
 
     def options(self) -> ReplayOptions:
-        """The options of the replay."""
-        return ReplayOptions(
-            repairs=tuple(self.repairs),
-            canary=self.canary,
-            rate=self.rate,
-            max_attempts=self.max_attempts,
-            force=self.force,
-        )
+        options = self.model_dump(include={"canary", "rate", "max_attempts", "force"})
+        return ReplayOptions(repairs=tuple(self.repairs), **options)
 
     def require_plan_alone(self) -> None:
-        """Checks that no filter or option is combined with `plan_id`.
-
-        Raises:
-            UsageError: one is, or it is a dry run.
-        """
+        """Raises UsageError if `plan_id` is combined with a filter, an option or a dry run."""
         if self.dry_run:
             raise UsageError("plan_id needs dry_run: false; leave plan_id out to make a plan")
         with_plan = {"plan_id", "dry_run", "requested_by"}
@@ -121,11 +112,8 @@ class ReplayConfig(dg.Config):
 def replay_op(
     context: dg.OpExecutionContext, config: ReplayConfig
 ) -> Iterator[dg.AssetObservation | dg.Output[dict[str, Any]]]:
-    """Replays, reports on the asset of the dead letters, and fails if a dead letter does.
-
-    If the run is terminated, the replay is rolled back to what Kafka has committed; launch it again for
-    the rest.
-    """
+    """Replays, reports on the dead letters' asset, and fails if a dead letter does. If the run is
+    terminated, the replay ends with what Kafka has committed; launch it again for the rest."""
     settings = load_settings()
     streams = load_streams(settings)
     by = config.requested_by or f"dagster run {context.run_id}"
@@ -135,16 +123,9 @@ def replay_op(
             settings, streams, config.plan_id, requested_by=by, on_progress=_logged(context)
         )
     else:
-        selection = make_selection(
-            hasher_for(settings, streams),
-            codes=config.error_codes,
-            since=config.since,
-            until=config.until,
-            ids=config.ids,
-            text=config.text,
-            loaded_until=config.loaded_until,
-            limit=config.limit,
-        )
+        filters = config.model_dump(include=_FILTERS)
+        hasher = hasher_for(settings, streams)
+        selection = make_selection(hasher, codes=config.error_codes, **filters)
         options = config.options()
         if config.dry_run:
             report = plan_after_recovery(settings, streams, selection, options, requested_by=by)
@@ -159,7 +140,7 @@ def replay_op(
                 on_progress=_logged(context),
             )
     context.log.info(report.summary())
-    metadata = metadata_of(report)
+    metadata = _metadata(report)
     # Yielded, because an event that is only logged is lost when the op fails.
     yield dg.AssetObservation(DEAD_LETTERS, description=report.summary(), metadata=metadata)
     if not report.dry_run and not report.good:
@@ -174,51 +155,43 @@ def replay_op(
     "would fail now. With `dry_run: false` and `plan_id` it sends what passes, each exactly once.",
 )
 def replay_dead_letters() -> None:
-    """One op, configured in the launchpad."""
     replay_op()
 
 
-def metadata_of(report: ReplayReport) -> Mapping[str, Any]:
+def _metadata(report: ReplayReport) -> Mapping[str, Any]:
     """Numbers, which Dagster plots, and tables."""
-    found: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "dry_run": dg.MetadataValue.bool(report.dry_run),
         **{name: getattr(report, name) for name in _FIGURES},
         "by_code": dg.MetadataValue.md(_by_code(report)),
         "samples": dg.MetadataValue.md(_samples(report)),
     }
     ids = {"plan_id": report.plan_id, "replay_id": report.replay_id}
-    return found | {name: id_ for name, id_ in ids.items() if id_ is not None}
+    return metadata | {name: id_ for name, id_ in ids.items() if id_ is not None}
 
 
 def _by_code(report: ReplayReport) -> str:
     passed, failed = ("would pass", "would fail") if report.dry_run else ("stored", "failed")
     rows = [
-        f"| {line.error_code} | {line.selected} | {line.passed} | {line.failed} "
-        f"| {line.quarantined} | {', '.join(f'{why} {n}' for why, n in line.reasons.items())} |"
+        (*line[:5], ", ".join(f"{why} {number}" for why, number in line.reasons.items()))
         for line in report.lines()
     ]
-    if not rows:
-        return "No dead letter was selected."
     head = f"| code | selected | {passed} | {failed} | at the limit | reasons |"
-    return "\n".join([head, "|---|--:|--:|--:|--:|---|", *rows])
+    return _table([head, "|---|--:|--:|--:|--:|---|"], rows) or "No dead letter was selected."
 
 
 def _samples(report: ReplayReport) -> str:
-    rows = [
-        f"| {sample.id} | {sample.error_code} | {sample.reason} | {_cell(sample.message)} |"
-        for sample in report.samples
-    ]
-    if not rows:
-        return "None."
-    return "\n".join(["| dead letter | code | reason | message |", "|---|---|---|---|", *rows])
+    head = ["| dead letter | code | reason | message |", "|---|---|---|---|"]
+    return _table(head, report.samples) or "None."
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _table(head: list[str], rows: Sequence[tuple[object, ...]]) -> str:
+    """In Markdown; empty without rows."""
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in cells)]) if rows else ""
 
 
 def _logged(context: dg.OpExecutionContext) -> Any:
-    """Logs the progress at each tenth."""
     logged = 0
 
     def on_progress(done: int, total: int) -> None:

@@ -1,16 +1,16 @@
-"""Retention as an asset: what it removes, it says; and it removes nothing while the audit is red."""
+"""Retention as an asset: it reports what it removes, and removes nothing while the audit is red."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
 
-from streamflow.audit.ledger import run_audit
+from streamflow.audit.report import AuditReport
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import OPERATIONS, OWNERS, Catalog, table_key
-from streamflow_dagster.defs.retention_sql import Expired, cutoff, drop_day, expired_days
+from streamflow_dagster.defs.retention_sql import Expired, drop_day, expired_days
 from streamflow_dagster.failures import as_dagster_failure
 from streamflow_dagster.resources import Platform
 
@@ -19,8 +19,6 @@ _SHOWN: Final = 5
 
 
 def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
-    """Drops days of all streams' events."""
-
     @dg.asset(
         key=KEY,
         deps=[table_key(stream.table) for stream in catalog.streams],
@@ -29,7 +27,7 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
         kinds={"postgres"},
         description="Drops days of events that are older than STREAMFLOW_EVENTS_RETENTION_DAYS (unset: "
         "none). A day of which Kafka still holds a record stays until Kafka has removed it, so that the "
-        "audit can compare the two. Refuses unless the audit closes. What it dropped stands in "
+        "audit can compare the two. Fails unless the audit closes. What it dropped is listed in "
         "`dropped_days`; windows and rollups of those days stay.",
     )
     def events_retention(
@@ -46,17 +44,19 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
         with as_dagster_failure():
             for stream in platform.streams(settings):
                 expired = _expired(platform, settings, stream, days)
-                ready = [each for each in expired if not each.held]
                 kept += [
-                    f"{stream.table} {each.day}: {_why(each)}" for each in expired if each.held
+                    f"{stream.table} {day.day}: {day.held:,} of {day.rows:,} records are still in Kafka"
+                    for day in expired
+                    if day.held
                 ]
+                ready = [day for day in expired if not day.held]
                 if ready:
-                    _require_green(platform, settings)
+                    _require_closed(platform.audit(settings))
                 with platform.database(settings) as connection:
-                    for each in ready:
-                        drop_day(connection, stream, each)
-                        rows += each.rows
-                        dropped.append(f"{stream.table} {each.day}: {each.rows:,} rows")
+                    for day in ready:
+                        drop_day(connection, stream, day)
+                        rows += day.rows
+                        dropped.append(f"{stream.table} {day.day}: {day.rows:,} rows")
                         context.log.info("dropped %s", dropped[-1])
         return dg.MaterializeResult(
             metadata={
@@ -76,37 +76,25 @@ def _expired(
     platform: Platform, settings: OrchestrationSettings, stream: Stream, days: int
 ) -> list[Expired]:
     client = platform.admin(settings)
-    found = bounds(client, partitions_of(client, [stream.topic]))
-    held_from = {partition: first for partition, (first, _) in found.items()}
-    first_kept = cutoff(datetime.now(UTC).date(), days)
+    topic_bounds = bounds(client, partitions_of(client, [stream.topic]))
+    held_from = {partition: first for partition, (first, _) in topic_bounds.items()}
+    first_kept = datetime.now(UTC).date() - timedelta(days=days)
     with platform.database(settings) as connection:
         return expired_days(connection, stream, first_kept, held_from)
 
 
-def _require_green(platform: Platform, settings: OrchestrationSettings) -> None:
-    report = run_audit(
-        settings,
-        platform.streams(settings),
-        patience=settings.audit_patience,
-        most=settings.audit_records,
-    )
+def _require_closed(report: AuditReport) -> None:
     if not report.closed:
-        first = "; ".join(map(str, report.problems[:_SHOWN]))
-        why = (
-            f"{report.problem_count:,} problems, first {first}"
-            if report.problem_count
-            else f"not yet: {report.waits_for}"
-        )
+        why = f"not yet: {report.waits_for}"
+        if report.problem_count:
+            first = "; ".join(map(str, report.problems[:_SHOWN]))
+            why = f"{report.problem_count:,} problems, first {first}"
         raise dg.Failure(
             description="nothing is dropped while the audit is red: what is missing might be found in "
             f"what would be removed. {why}",
             metadata={"problems": report.problem_count},
             allow_retries=False,
         )
-
-
-def _why(each: Expired) -> str:
-    return f"{each.held:,} of {each.rows:,} records are still in Kafka"
 
 
 def _lines(lines: list[str]) -> dg.MetadataValue[Any]:

@@ -1,8 +1,7 @@
-"""Retention of events: whole days that are past their age, and only what Kafka holds no longer.
+"""Retention of events: drops whole days that are past their age and of which Kafka holds no record.
 
-The audit compares what Kafka holds with what is stored. So a day stays as long as Kafka still has a
-record of it, however old its events are; what was removed is written down, for the reconciliation of
-the windows and for the rollups.
+The audit compares what Kafka holds with what is stored, so a day stays while Kafka has a record of it,
+however old its events are. What was dropped is noted for the audit of the windows and for the rollups.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -21,36 +20,19 @@ _LOCK_SECONDS: Final = 5
 
 
 class Expired(NamedTuple):
-    """A day that is past its age.
-
-    Attributes:
-        rows: that it has.
-        own_partition: it has one; else its rows lie in the default partition.
-        held: how many of its records Kafka still holds.
-    """
+    """A day that is past its age."""
 
     day: date
     rows: int
-    own_partition: bool
-    held: int
-
-
-def cutoff(today: date, days: int) -> date:
-    """The first day that is kept."""
-    return today - timedelta(days=days)
+    own_partition: bool  # False if its rows are in the default partition
+    held: int  # records that Kafka still holds
 
 
 def expired_days(
     connection: Connection, stream: Stream, first_kept: date, held_from: dict[Partition, int]
 ) -> list[Expired]:
-    """The days before `first_kept` that have rows.
-
-    Args:
-        connection: where to look.
-        stream: whose events.
-        first_kept: days before it are past their age.
-        held_from: the first offset that Kafka still holds, of each partition.
-    """
+    """The days before `first_kept` that have rows. `held_from` is the first offset that Kafka still holds
+    of each partition."""
     table = sql.Identifier(stream.table)
     end = datetime.combine(first_kept, datetime.min.time(), UTC)
     rows = connection.execute(
@@ -60,7 +42,7 @@ def expired_days(
             " count(*) FILTER (WHERE held.first IS NOT NULL"
             ' AND coalesce(r."offset", e.origin_offset) >= held.first)'
             " FROM {table} AS e"
-            # A replayed event stands for the replay's record, not for its origin's.
+            # A replayed event belongs to the replay's record, not to its origin's.
             " LEFT JOIN replayed_events AS r USING (origin_topic, origin_partition, origin_offset)"
             " LEFT JOIN unnest(%s::text[], %s::int[], %s::bigint[]) AS held (topic, number, first)"
             " ON held.topic = coalesce(r.topic, e.origin_topic)"
@@ -78,11 +60,8 @@ def expired_days(
 
 
 def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
-    """Removes a day and writes that down, in one transaction; what audits remember of its rows, too.
-
-    Raises:
-        Unavailable: the table is busy; nothing was removed.
-    """
+    """Removes a day and what audits remember of its rows, and notes that, in one transaction. Raises
+    Unavailable if the table is busy; nothing was removed then."""
     start = datetime.combine(expired.day, datetime.min.time(), UTC)
     end = start + timedelta(days=1)
     name = partition_name(stream.table, expired.day)

@@ -12,19 +12,20 @@ from streamflow.errors import ConfigurationError
 from streamflow.postgres.tables import DEAD_LETTERS
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import DailyRollup, Stream
-from streamflow_dagster.catalog import OWNERS, ROLLUPS, Catalog, schema_metadata, table_key, word
-from streamflow_dagster.defs.rollups_sql import (
-    Computed,
-    roll_causes,
-    roll_days,
-    roll_hours,
-    rollups_of,
+from streamflow_dagster.catalog import (
+    OWNERS,
+    ROLLUPS,
+    Catalog,
+    rollup_key,
+    schema_metadata,
+    table_key,
 )
+from streamflow_dagster.defs.rollups_sql import roll_causes, roll_days, roll_hours, rollups_of
 from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
 
-HOURLY: Final = dg.AssetKey([ROLLUPS, "hourly_events"])
-CAUSES: Final = dg.AssetKey([ROLLUPS, "dead_letters_by_cause"])
+HOURLY: Final = rollup_key("hourly_events")
+CAUSES: Final = rollup_key("dead_letters_by_cause")
 
 _SHOWN: Final = 20
 _TIME: Final = "timestamp with time zone"
@@ -44,13 +45,7 @@ _CAUSES_COLUMNS: Final = {
 _SHOWN_TYPES: Final = {16: "bool", 20: "int", 21: "int", 23: "int"}
 
 
-def partitions(settings: OrchestrationSettings) -> dg.HourlyPartitionsDefinition:
-    """The hours that are rolled up: whole ones, from the configured start on."""
-    return dg.HourlyPartitionsDefinition(start_date=settings.rollup_start, timezone="UTC")
-
-
 def rollup_assets(catalog: Catalog, settings: OrchestrationSettings) -> list[dg.AssetsDefinition]:
-    """All rollups of the streams."""
     daily = daily_rollups(catalog.streams)
     return [
         _hourly(catalog.streams, settings),
@@ -60,27 +55,19 @@ def rollup_assets(catalog: Catalog, settings: OrchestrationSettings) -> list[dg.
 
 
 def daily_rollups(streams: Sequence[Stream]) -> list[tuple[DailyRollup, list[Stream]]]:
-    """The daily rollups, each with the streams that declare it.
-
-    Raises:
-        ConfigurationError: two different rollups have the same table.
-    """
-    found: dict[str, tuple[DailyRollup, list[Stream]]] = {}
+    """The daily rollups, each with the streams that declare it. Raises ConfigurationError if two different
+    rollups have the same table."""
+    by_table: dict[str, tuple[DailyRollup, list[Stream]]] = {}
     for stream in streams:
         for rollup in rollups_of(stream):
-            known, sharing = found.setdefault(rollup.table, (rollup, []))
+            known, sharing = by_table.setdefault(rollup.table, (rollup, []))
             if known != rollup:
                 raise ConfigurationError(
                     f"stream {stream.name}: its rollup {rollup.table} differs from that of stream "
                     f"{sharing[0].name}; rename one of them"
                 )
             sharing.append(stream)
-    return list(found.values())
-
-
-def rollup_key(table: str) -> dg.AssetKey:
-    """The asset key of a rollup."""
-    return dg.AssetKey([ROLLUPS, word(table)])
+    return list(by_table.values())
 
 
 def _rollup(
@@ -90,36 +77,31 @@ def _rollup(
     columns: Mapping[str, str],
     **more: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """The common part of all rollups."""
     with warnings.catch_warnings():
-        # Dagster calls backfill policies beta; what they do here is tested.
+        # Dagster calls backfill policies beta; what we use of them is tested.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        made: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+        decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
             key=key,
             deps=upstream,
             group_name=ROLLUPS,
             owners=OWNERS,
             kinds={"postgres", "sql"},
             description=description,
-            metadata={"dagster/table_name": key.path[-1], **schema_metadata(dict(columns))},
+            metadata={"dagster/table_name": key.path[-1], **schema_metadata(columns)},
             retry_policy=retrying(),
             **more,
         )
-    return made
-
-
-def _tables(streams: Sequence[Stream]) -> list[dg.AssetKey]:
-    return [table_key(stream.table) for stream in streams]
+    return decorator
 
 
 def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.AssetsDefinition:
     @_rollup(
         HOURLY,
-        _tables(streams),
+        [table_key(stream.table) for stream in streams],
         "Events by type and hour of event time, with the number of different users. A backfill "
         "over any range is one run.",
         _HOURLY_COLUMNS,
-        partitions_def=partitions(settings),
+        partitions_def=dg.HourlyPartitionsDefinition(settings.rollup_start, timezone="UTC"),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def hourly_events(
@@ -128,9 +110,8 @@ def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.
         start, end = context.partition_time_window
         now = platform.settings()
         with as_dagster_failure(), platform.database(now) as connection:
-            rows = sum(
-                roll_hours(connection, stream, start, end).rows for stream in platform.streams(now)
-            )
+            streams_now = platform.streams(now)
+            rows = sum(roll_hours(connection, stream, start, end) for stream in streams_now)
         hours = round((end - start) / timedelta(hours=1))
         return dg.MaterializeResult(metadata={"rows": rows, "hours": hours})
 
@@ -147,7 +128,7 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
 
     @_rollup(
         rollup_key(rollup.table),
-        _tables(streams),
+        [table_key(stream.table) for stream in streams],
         rollup.description,
         columns,
         freshness_policy=_FRESHNESS,
@@ -167,7 +148,9 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
                 _SHOWN,
             )
             top = _table(connection.execute(query))
-        return dg.MaterializeResult(metadata={**_computed(done), "top": top})
+        rows = sum(number for number, _ in done)
+        days = {day for _, computed in done for day in computed}
+        return dg.MaterializeResult(metadata={"rows": rows, "days_computed": len(days), "top": top})
 
     return daily_rollup
 
@@ -183,7 +166,7 @@ def _causes() -> dg.AssetsDefinition:
     def dead_letters_by_cause(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
         with as_dagster_failure(), platform.database(settings) as connection:
-            done = roll_causes(connection)
+            rows = roll_causes(connection)
             causes = _table(
                 connection.execute(
                     "SELECT topic, error_code, stage, sum(letters)::bigint AS letters,"
@@ -192,22 +175,17 @@ def _causes() -> dg.AssetsDefinition:
                     [_SHOWN],
                 )
             )
-        totals = {
-            name: sum(int(str(record.data[name])) for record in causes.records)
-            for name in ("letters", "open")
-        }
+            # The table shows only the most frequent causes.
+            totals = connection.execute(
+                "SELECT coalesce(sum(letters), 0)::bigint, coalesce(sum(open), 0)::bigint"
+                " FROM dead_letters_by_cause"
+            ).fetchone()
+        letters, still_open = totals or (0, 0)
         return dg.MaterializeResult(
-            metadata={**_computed([done]), **totals, "causes": causes},
+            metadata={"rows": rows, "letters": letters, "open": still_open, "causes": causes}
         )
 
     return dead_letters_by_cause
-
-
-def _computed(done: list[Computed]) -> dict[str, Any]:
-    return {
-        "rows": sum(computed.rows for computed in done),
-        "days_computed": len({day for computed in done for day in computed.days}),
-    }
 
 
 def _table(cursor: Cursor[Any]) -> dg.TableMetadataValue:
@@ -220,8 +198,8 @@ def _table(cursor: Cursor[Any]) -> dg.TableMetadataValue:
         records=[
             dg.TableRecord(
                 {
-                    name: held if kind != "text" or held is None else str(held)
-                    for (name, kind), held in zip(columns.items(), row, strict=True)
+                    name: value if kind != "text" or value is None else str(value)
+                    for (name, kind), value in zip(columns.items(), row, strict=True)
                 }
             )
             for row in cursor

@@ -1,13 +1,13 @@
-"""The SQL of the rollups. Each can be run again.
+"""The SQL of the rollups. All of it can be run again.
 
-Hours are computed for a range. Days are computed again when rows of them were loaded since the last
-time, so that late and replayed events correct them. A day that retention has dropped keeps what was
-computed while its rows were there.
+Hours are computed for a range. A day is computed again when rows of it were loaded since the last time,
+so that late and replayed events correct it. A day that retention has dropped keeps what was computed
+while its rows were there.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from psycopg import sql
 
@@ -15,7 +15,6 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import event_columns
 from streamflow.stream import DailyRollup, Stream
 
-USER: Final = "user"
 # Of every stream whose events name a user.
 ACTIVE_USERS: Final = DailyRollup(
     table="daily_active_users",
@@ -30,35 +29,29 @@ _OVERLAP: Final = timedelta(minutes=5)
 _LATELY: Final = timedelta(days=2)
 
 
-class Computed(NamedTuple):
-    """What a rollup wrote."""
-
-    rows: int
-    days: tuple[date, ...] = ()
-
-
 def has_users(stream: Stream) -> bool:
-    """Whether the stream's events have a user."""
-    return any(column.name == USER for column in event_columns(stream))
+    return any(column.name == "user" for column in event_columns(stream))
 
 
 def rollups_of(stream: Stream) -> tuple[DailyRollup, ...]:
-    """The daily rollups of a stream: its own, and the platform's that fit its columns."""
+    """The daily rollups of a stream: its own, and the built-in ones that fit its columns."""
     return ((ACTIVE_USERS,) if has_users(stream) else ()) + stream.rollups
 
 
-def roll_hours(connection: Connection, stream: Stream, start: datetime, end: datetime) -> Computed:
-    """Counts the events of whole hours, `start` up to before `end`, by type. Hours of days that
-    retention has removed stay as they are."""
+def roll_hours(connection: Connection, stream: Stream, start: datetime, end: datetime) -> int:
+    """Counts the events of the whole hours from `start` to `end` by type; returns the rows written. Hours
+    of days that retention has dropped stay as they are."""
     users = sql.SQL('count(DISTINCT "user")') if has_users(stream) else sql.SQL("NULL::bigint")
+    values = {"stream": stream.name, "start": start, "end": end, "table": stream.table}
     with connection.transaction():
         connection.execute(
-            "DELETE FROM hourly_events WHERE stream = %s AND hour >= %s AND hour < %s"
+            "DELETE FROM hourly_events"
+            " WHERE stream = %(stream)s AND hour >= %(start)s AND hour < %(end)s"
             " AND (hour AT TIME ZONE 'UTC')::date NOT IN"
-            " (SELECT day FROM dropped_days WHERE table_name = %s)",
-            [stream.name, start, end, stream.table],
+            " (SELECT day FROM dropped_days WHERE table_name = %(table)s)",
+            values,
         )
-        rows = connection.execute(
+        return connection.execute(
             sql.SQL(
                 "INSERT INTO hourly_events (stream, hour, event_type, events, users)"
                 " SELECT %(stream)s, date_bin('1 hour', \"timestamp\", 'epoch'), {kind}::text,"
@@ -67,16 +60,15 @@ def roll_hours(connection: Connection, stream: Stream, start: datetime, end: dat
                 " AND (\"timestamp\" AT TIME ZONE 'UTC')::date NOT IN"
                 " (SELECT day FROM dropped_days WHERE table_name = %(table)s) GROUP BY 2, 3"
             ).format(kind=_kind(stream), users=users, table=sql.Identifier(stream.table)),
-            {"stream": stream.name, "start": start, "end": end, "table": stream.table},
+            values,
         ).rowcount
-    return Computed(rows)
 
 
 def stale_hours(
     connection: Connection, stream: Stream, start: datetime, *, most: int
 ) -> list[datetime]:
-    """Whole hours from `start` on whose rollup is missing or older than its events, oldest first. Only
-    rows loaded within two days count; backfill older ones by hand."""
+    """Whole hours from `start` on whose rollup is missing or older than their events, oldest first. Only
+    rows loaded in the last two days count; older hours are backfilled by hand."""
     rows = connection.execute(
         sql.SQL(
             "WITH loaded AS (SELECT date_bin('1 hour', \"timestamp\", 'epoch') AS hour,"
@@ -90,28 +82,17 @@ def stale_hours(
             " AND computed.at < now() - 2 * %(overlap)s::interval"
             " ORDER BY hour LIMIT %(most)s"
         ).format(table=sql.Identifier(stream.table)),
-        {
-            "stream": stream.name,
-            "start": start,
-            "overlap": _OVERLAP,
-            "lately": _LATELY,
-            "most": most,
-        },
+        {"stream": stream.name, "start": start, "most": most}
+        | {"overlap": _OVERLAP, "lately": _LATELY},
     )
     return [hour for (hour,) in rows]
 
 
 def roll_days(
     connection: Connection, stream: Stream, rollup: DailyRollup, parameters: Mapping[str, Any]
-) -> Computed:
-    """Computes each day of a rollup that has newly loaded rows; creates its table if needed.
-
-    Args:
-        connection: not in a transaction.
-        stream: whose rows.
-        rollup: one of `rollups_of` the stream.
-        parameters: of the rollup's query.
-    """
+) -> tuple[int, tuple[date, ...]]:
+    """Computes each day of a rollup that has newly loaded rows; creates its table if needed. Returns the
+    number of rows written and the days computed. `parameters` are those of the rollup's query."""
     table = sql.Identifier(rollup.table)
     insert = sql.SQL(
         "INSERT INTO {} (stream, day, {}) SELECT %(stream)s, %(day)s, rolled.* FROM ({}) AS rolled"
@@ -122,7 +103,7 @@ def roll_days(
     )
     with connection.transaction():
         _create_table(connection, rollup)
-        until, days = _days_with_news(connection, stream, rollup.table)
+        until, days = _newly_loaded_days(connection, stream, rollup.table)
         if rollup.neighbours:
             nearby = {day + timedelta(days=step) for day in days for step in (-1, 0, 1)}
             days = _without_dropped(connection, stream, nearby)
@@ -141,13 +122,13 @@ def roll_days(
             " ON CONFLICT (rollup, stream) DO UPDATE SET loaded_through = excluded.loaded_through",
             [rollup.table, stream.name, until],
         )
-    return Computed(rows, days)
+    return rows, days
 
 
 def _create_table(connection: Connection, rollup: DailyRollup) -> None:
-    """The tables of the shipped rollups are made by migrations, those of a user's streams here."""
-    row = connection.execute("SELECT to_regclass(%s)", [f'"{rollup.table}"']).fetchone()
-    if row is not None and row[0] is not None:
+    """The tables of the shipped rollups are created by migrations, those of a user's streams here."""
+    known = connection.execute("SELECT to_regclass(%s)", [f'"{rollup.table}"']).fetchone()
+    if known != (None,):
         return
     columns = [
         sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
@@ -164,24 +145,24 @@ def _create_table(connection: Connection, rollup: DailyRollup) -> None:
     )
 
 
-def roll_causes(connection: Connection) -> Computed:
-    """Counts all dead letters by day, topic, cause and stage; all days, since replays change old ones."""
+def roll_causes(connection: Connection) -> int:
+    """Counts all dead letters by day, topic, cause and stage; all days, since replays change old ones.
+    Returns the rows written."""
     with connection.transaction():
         connection.execute("DELETE FROM dead_letters_by_cause")
-        rows = connection.execute(
+        return connection.execute(
             "INSERT INTO dead_letters_by_cause (day, topic, error_code, stage, letters, open,"
             " first_at, last_at)"
             " SELECT (coalesce(appended_at, loaded_at) AT TIME ZONE 'UTC')::date, source_topic,"
             " error_code, stage, count(*), count(*) FILTER (WHERE status = 'open'),"
             " min(appended_at), max(appended_at) FROM dead_letters GROUP BY 1, 2, 3, 4"
         ).rowcount
-    return Computed(rows)
 
 
-def _days_with_news(
+def _newly_loaded_days(
     connection: Connection, stream: Stream, rollup: str
 ) -> tuple[datetime, tuple[date, ...]]:
-    """The days of rows that were loaded since the last time, and the time up to which these are known."""
+    """The time up to which this covers loaded rows, and the days of the rows loaded since the last time."""
     row = connection.execute(
         "SELECT now(), (SELECT loaded_through FROM rollup_progress"
         " WHERE rollup = %s AND stream = %s)",

@@ -1,5 +1,3 @@
-"""Schedules: what is done by the clock."""
-
 from datetime import UTC
 from typing import Final
 
@@ -12,12 +10,6 @@ from streamflow_dagster.defs.pruning import JOB as PRUNE
 from streamflow_dagster.defs.rollups_sql import stale_hours
 from streamflow_dagster.resources import Platform
 
-QUALITY_SCHEDULE: Final = "data_quality_schedule"
-HOURS_SCHEDULE: Final = "hourly_rollup_schedule"
-DAYS_SCHEDULE: Final = "daily_rollup_schedule"
-RETENTION_SCHEDULE: Final = "retention_schedule"
-PRUNE_SCHEDULE: Final = "prune_schedule"
-
 _HOURS_AT_ONCE: Final = 24
 _RUNNING: Final = dg.DefaultScheduleStatus.RUNNING
 _UNFINISHED: Final = [
@@ -29,24 +21,23 @@ _UNFINISHED: Final = [
 
 
 def schedules(settings: OrchestrationSettings) -> list[dg.ScheduleDefinition]:
-    """All schedules, running by default."""
     return [
-        _plain(QUALITY_SCHEDULE, QUALITY, settings.quality_cron, "All checks."),
-        _plain(DAYS_SCHEDULE, DAILY, "*/15 * * * *", "Days with newly loaded rows."),
-        _plain(RETENTION_SCHEDULE, RETENTION, "30 3 * * *", "Drops days past their age."),
-        _plain(PRUNE_SCHEDULE, PRUNE, "37 * * * *", "Deletes Dagster's old runs and events."),
+        _simple("data_quality_schedule", QUALITY, settings.quality_cron, "All checks."),
+        _simple("daily_rollup_schedule", DAILY, "*/15 * * * *", "Days with newly loaded rows."),
+        _simple("retention_schedule", RETENTION, "30 3 * * *", "Drops days past their age."),
+        _simple("prune_schedule", PRUNE, "37 * * * *", "Deletes Dagster's old runs and events."),
         _hours(settings),
     ]
 
 
-def _plain(name: str, job: str, cron: str, tells: str) -> dg.ScheduleDefinition:
+def _simple(name: str, job: str, cron: str, description: str) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=name,
         job_name=job,
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=_RUNNING,
-        description=f"{tells} Skipped while the run before is not done.",
+        description=f"{description} Skipped while the previous run is not done.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         filters = dg.RunsFilter(job_name=job, statuses=_UNFINISHED)
@@ -62,7 +53,7 @@ def _hours(settings: OrchestrationSettings) -> dg.ScheduleDefinition:
     start = settings.rollup_start
 
     @dg.schedule(
-        name=HOURS_SCHEDULE,
+        name="hourly_rollup_schedule",
         job_name=HOURS,
         cron_schedule="7 * * * *",
         execution_timezone="UTC",
@@ -84,9 +75,9 @@ def _hours(settings: OrchestrationSettings) -> dg.ScheduleDefinition:
         except StreamFlowError as error:
             return dg.SkipReason(str(error))
         if not hours:
-            return dg.SkipReason("no hour has news")
+            return dg.SkipReason("no hour has newly loaded rows")
         return [
-            # The scheduled time makes the key: an hour with news again is rolled up again.
+            # With the scheduled time in the key, an hour that changes again is rolled up again.
             dg.RunRequest(
                 run_key=f"{context.scheduled_execution_time:{HOUR_FORMAT}}/{hour:{HOUR_FORMAT}}",
                 partition_key=hour.astimezone(UTC).strftime(HOUR_FORMAT),

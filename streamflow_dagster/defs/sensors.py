@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import dagster as dg
 
@@ -19,11 +20,10 @@ from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster import observing
 from streamflow_dagster.catalog import Catalog, table_key, topic_key
 from streamflow_dagster.decisions import (
-    DeadLettersSeen,
     RequestedRun,
     WorkerWatch,
     failures_in_a_row,
-    load_dead_letters_seen,
+    load_positions,
     new_dead_letters,
     reason_to_wait,
     tables_to_drain,
@@ -33,46 +33,46 @@ from streamflow_dagster.resources import Platform
 
 LAG: Final = "lag_sensor"
 DEAD_LETTERS: Final = "dead_letter_sensor"
-HEARTBEAT: Final = "worker_heartbeat_sensor"
-FAILURE: Final = "run_failure_sensor"
 
-# Which sensor requested a run: by this tag it finds its own.
+# Tag: the sensor that requested the run.
 ASKED_BY: Final = "streamflow/asked_by"
 REASON: Final = "streamflow/reason"
 
-_T = TypeVar("_T")
 _REMEMBERED: Final = 20  # runs
 _LOADER: Final = "loader"
-_ATTEMPTS: Final = 3  # to reach the webhook: a tick must not take long
+_ATTEMPTS: Final = 3  # to reach the webhook: an evaluation must be short
+_TRACE: Final = "\n\nStack Trace"  # what follows the message of a failed step
 _LOOKS: Final = 3  # samples that a window holds, however far apart
 
 
 def sensors(catalog: Catalog, settings: OrchestrationSettings) -> list[dg.SensorDefinition]:
-    """All sensors, running by default."""
+    common: dict[str, Any] = {
+        "minimum_interval_seconds": settings.sensor_seconds,
+        "default_status": dg.DefaultSensorStatus.RUNNING,
+    }
     return [
-        _lag(catalog, settings.sensor_seconds),
-        _dead_letters(catalog, settings.sensor_seconds),
-        _heartbeat(catalog, settings.sensor_seconds),
-        _failure(settings.sensor_seconds),
+        _lag(catalog, common),
+        _dead_letters(catalog, common),
+        _heartbeat(catalog, common),
+        _failure(common),
     ]
 
 
-def _lag(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
+def _lag(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefinition:
     @dg.sensor(
         name=LAG,
         job_name=DRAIN,
-        minimum_interval_seconds=seconds,
-        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Starts a drain when a lag passes STREAMFLOW_DRAIN_LAG, or when the loader is gone "
         "or stalled and something waits.",
+        **common,
     )
     def sensor(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SensorResult:
-        watched = _watched(platform, context.cursor)
-        if isinstance(watched, str):
-            return dg.SensorResult(skip_reason=watched, cursor=context.cursor)
-        settings, sample, watch, _ = watched
+        try:
+            settings, sample, watch, _ = _watched(platform, context.cursor)
+        except StreamFlowError as error:
+            return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         lags = observing.table_lags(catalog, sample, settings.group(_LOADER))
         tables, reason = tables_to_drain(
             lags, worker=watch.health(_LOADER), threshold=settings.drain_lag
@@ -89,36 +89,28 @@ def _lag(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     return sensor
 
 
-def _dead_letters(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
+def _dead_letters(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefinition:
     topics = sorted({stream.dead_letter_topic for stream in catalog.streams})
 
     @dg.sensor(
         name=DEAD_LETTERS,
         job_name=TRIAGE,
-        minimum_interval_seconds=seconds,
-        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Counts dead letters by cause when new ones were loaded.",
+        **common,
     )
     def sensor(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SensorResult:
-        before = load_dead_letters_seen(context.cursor)
-
-        def measure(
-            settings: OrchestrationSettings, connection: Connection
-        ) -> tuple[DeadLettersSeen, dict[str, int]]:
-            now = DeadLettersSeen(observing.dead_letters_loaded(connection, settings, topics))
-            return now, observing.dead_letter_codes(connection, new_dead_letters(before, now))
-
-        measured = _measured(platform, measure)
-        if isinstance(measured, str):
-            return dg.SensorResult(skip_reason=measured, cursor=context.cursor)
-        settings, (now, codes) = measured
+        before = load_positions(context.cursor)
+        try:
+            with _measuring(platform) as (settings, connection):
+                now = observing.dead_letters_loaded(connection, settings, topics)
+                codes = observing.dead_letter_codes(connection, new_dead_letters(before, now))
+        except StreamFlowError as error:
+            return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         failed = failures_in_a_row(_requested(context.instance, DEAD_LETTERS))
         if not codes and not failed:
-            return dg.SensorResult(
-                skip_reason="no new dead letters", cursor=json.dumps(now.positions)
-            )
+            return dg.SensorResult(skip_reason="no new dead letters", cursor=json.dumps(now))
         wait = _wait(context.instance, DEAD_LETTERS, settings)
         if wait:
             # The cursor stays: what has arrived is part of the next request.
@@ -126,12 +118,12 @@ def _dead_letters(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
         counted = ", ".join(f"{number:,} {code}" for code, number in codes.items())
         reason = f"new dead letters: {counted}" if counted else "again"
         request = dg.RunRequest(tags={ASKED_BY: DEAD_LETTERS, REASON: reason})
-        return dg.SensorResult(run_requests=[request], cursor=json.dumps(now.positions))
+        return dg.SensorResult(run_requests=[request], cursor=json.dumps(now))
 
     return sensor
 
 
-def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
+def _heartbeat(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefinition:
     first = catalog.streams[0]
     works_on = {
         "validator": topic_key(first.topics.notifications),
@@ -140,19 +132,18 @@ def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     }
 
     @dg.sensor(
-        name=HEARTBEAT,
-        minimum_interval_seconds=seconds,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        name="worker_heartbeat_sensor",
         description="Alerts when a worker is gone, stalled or behind, and when it is back: as an "
         "observation of the asset it works on, and to the webhook.",
+        **common,
     )
     def sensor(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SensorResult:
-        watched = _watched(platform, context.cursor)
-        if isinstance(watched, str):
-            return dg.SensorResult(skip_reason=watched, cursor=context.cursor)
-        settings, _, watch, changed = watched
+        try:
+            settings, _, watch, changed = _watched(platform, context.cursor)
+        except StreamFlowError as error:
+            return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         events = []
         for alert in changed:
             worker = watch.worker_of(alert.condition.subject)
@@ -177,26 +168,22 @@ def _heartbeat(catalog: Catalog, seconds: int) -> dg.SensorDefinition:
     return sensor
 
 
-def _failure(seconds: int) -> dg.SensorDefinition:
+def _failure(common: dict[str, Any]) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
-        name=FAILURE,
-        minimum_interval_seconds=seconds,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        name="run_failure_sensor",
         description="Sends each failed run, and so each failed blocking check, to the webhook of "
         "STREAMFLOW_WEBHOOK_URL.",
+        **common,
     )
     def sensor(
         context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Platform]
     ) -> dg.SkipReason | None:
         run = context.dagster_run
-        causes = [
-            (
-                event.step_key,
-                event.step_failure_data.error_display_string.split("\n\nStack Trace")[0],
-            )
+        reasons = "; ".join(
+            f"{event.step_key}: "
+            + " ".join(event.step_failure_data.error_display_string.partition(_TRACE)[0].split())
             for event in context.get_step_failure_events()
-        ]
-        reasons = "; ".join(f"{step}: {' '.join(why.split())}" for step, why in causes)
+        )
         condition = Condition(
             RUN_FAILED,
             run.job_name,
@@ -215,15 +202,14 @@ def _failure(seconds: int) -> dg.SensorDefinition:
         )
         if _notify(context, platform.settings(), body):
             return None
-        return dg.SkipReason("no webhook is configured, or it did not take the alert")
+        return dg.SkipReason("no webhook is configured, or it did not accept the alert")
 
     return sensor
 
 
 def _failed_checks(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, str]]:
-    records = instance.get_records_for_run(
-        run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    ).records
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    records = instance.get_records_for_run(run_id, of_type=kind).records
     events = [record.event_log_entry.dagster_event for record in records]
     evaluations = [event.asset_check_evaluation_data for event in events if event is not None]
     return [
@@ -242,7 +228,7 @@ def _notify(
     settings: OrchestrationSettings,
     body: dict[str, Any],
 ) -> bool:
-    """Sends a body to the webhook, if there is one. A failure is a line in the sensor's log."""
+    """Posts to the webhook, if one is configured. A failure is a line in the sensor's log."""
     if settings.webhook_url is None:
         return False
     try:
@@ -255,39 +241,28 @@ def _notify(
 
 def _watched(
     platform: Platform, cursor: str | None
-) -> tuple[OrchestrationSettings, LagSample, WorkerWatch, list[Alert]] | str:
-    """The settings, the lag measured now, the watch of a cursor that has taken it, and the alerts that
-    changed by that; or why it could not be measured."""
-
-    def measure(settings: OrchestrationSettings, connection: Connection) -> LagSample:
-        return observing.measure_lag(platform, settings, connection)
-
-    measured = _measured(platform, measure)
-    if isinstance(measured, str):
-        return measured
-    settings, sample = measured
+) -> tuple[OrchestrationSettings, LagSample, WorkerWatch, list[Alert]]:
+    """The settings, the lag measured now, the cursor's watch after that sample, and the alerts that
+    changed. Raises as `_measuring`."""
+    with _measuring(platform) as (settings, connection):
+        sample = observing.measure_lag(platform, settings, connection)
     watch = WorkerWatch(settings.alert_for, max(WINDOW, _LOOKS * settings.sensor_seconds))
     watch.load(cursor)
     changed = watch.update(sample, Thresholds.of(settings), time.time())
     return settings, sample, watch, changed
 
 
-def _measured(
-    platform: Platform, measure: Callable[[OrchestrationSettings, Connection], _T]
-) -> tuple[OrchestrationSettings, _T] | str:
-    """The settings and what was measured; or why it could not be."""
-    try:
-        settings = platform.settings()
-        platform.require_reachable(settings)
-        seconds = observing.STATEMENT_SECONDS
-        with platform.database(settings, statement_seconds=seconds) as connection:
-            return settings, measure(settings, connection)
-    except StreamFlowError as error:
-        return str(error)
+@contextmanager
+def _measuring(platform: Platform) -> Iterator[tuple[OrchestrationSettings, Connection]]:
+    """Raises a StreamFlowError if nothing can be measured now."""
+    settings = platform.settings()
+    platform.require_reachable(settings)
+    with platform.database(settings, statement_seconds=5) as connection:
+        yield settings, connection
 
 
 def _requested(instance: dg.DagsterInstance, sensor: str) -> list[RequestedRun]:
-    """The runs that a sensor requested, the latest first."""
+    """The latest run first."""
     records = instance.get_run_records(dg.RunsFilter(tags={ASKED_BY: sensor}), limit=_REMEMBERED)
     return [
         RequestedRun(

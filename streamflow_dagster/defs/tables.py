@@ -1,4 +1,4 @@
-"""Tables as assets: materializing one loads its topics up to where they end now (a drain)."""
+"""Tables as assets: materializing one drains its topics."""
 
 from typing import Any
 
@@ -16,7 +16,6 @@ POOL = "drain"
 
 
 def table_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
-    """One asset for each table."""
     return [_table_asset(entry) for entry in catalog.tables]
 
 
@@ -27,31 +26,25 @@ def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
         group_name=TABLES,
         owners=OWNERS,
         kinds={"postgres", "table"},
-        description=f"{entry.tells}\n\nMaterializing it drains {', '.join(entry.topics)} to the high "
-        "watermark of the moment, exactly once, also while the loader runs beside it.",
-        metadata={
-            "dagster/table_name": entry.table.name,
-            **schema_metadata(entry.columns),
-        },
+        description=f"{entry.description}\n\nMaterializing it drains {', '.join(entry.topics)} to the high "
+        "watermark of the moment, exactly once, also while the loader is running.",
+        metadata={"dagster/table_name": entry.table.name, **schema_metadata(entry.columns)},
         freshness_policy=FRESHNESS,
         retry_policy=retrying(),
         pool=POOL,
     )
     def table(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
-        with (
-            as_dagster_failure(),
-            structlog.contextvars.bound_contextvars(asset=entry.key.to_user_string()),
-        ):
-            done = drain(
-                settings, load_streams(settings), entry.topics, limit=settings.drain_seconds
-            )
-        return dg.MaterializeResult(metadata=drained_metadata(done))
+        streams = load_streams(settings)
+        bound = structlog.contextvars.bound_contextvars(asset=entry.key.to_user_string())
+        with as_dagster_failure(), bound:
+            done = drain(settings, streams, entry.topics, limit=settings.drain_seconds)
+        return dg.MaterializeResult(metadata=_metadata(done))
 
     return table
 
 
-def drained_metadata(done: Drained) -> dict[str, Any]:
+def _metadata(done: Drained) -> dict[str, Any]:
     """Plain numbers, so that Dagster plots them over time."""
     return {
         "rows": done.rows,

@@ -1,6 +1,7 @@
-"""Topics as assets: materializing one makes the broker's topic as it is declared."""
+"""Topics as assets: materializing one creates or alters the broker's topic as declared."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -21,11 +22,12 @@ from streamflow_dagster.catalog import (
     producer_key,
     schema_metadata,
 )
+from streamflow_dagster.checks import TopicChecks, define_checks
 from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
-from streamflow_dagster.runless import report_runless
+from streamflow_dagster.verdicts import CheckResult
 
-# Workers report every half minute, and every five minutes when nothing comes.
+# Workers report every half minute, and every five minutes if there is no traffic.
 FRESHNESS = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(minutes=12), fail_window=timedelta(minutes=20)
 )
@@ -33,22 +35,21 @@ SPECIFICATION = "as_declared"
 
 
 def producer_specs(catalog: Catalog) -> list[dg.AssetSpec]:
-    """What sends events: outside of Dagster, which only learns that it does."""
+    """What sends events. It runs outside of Dagster."""
     return [
         dg.AssetSpec(
             key=producer_key(stream),
             group_name=PRODUCERS,
             owners=OWNERS,
             kinds={"python", "kafka"},
-            description=f"Sends events of {stream.name}. Addresses are hashed before they leave it. "
-            "`streamflow produce`, and every other client that keeps the contract.",
+            description=f"Sends events of {stream.name}, with hashed addresses: `streamflow produce`, or "
+            "any other client that keeps the contract.",
         )
         for stream in catalog.streams
     ]
 
 
 def unmanaged_topic_specs(catalog: Catalog) -> list[dg.AssetSpec]:
-    """Topics of somebody else: shown, and nothing to materialize."""
     return [
         dg.AssetSpec(
             key=entry.key,
@@ -56,8 +57,8 @@ def unmanaged_topic_specs(catalog: Catalog) -> list[dg.AssetSpec]:
             group_name=TOPICS,
             owners=OWNERS,
             kinds={"kafka"},
-            description=f"{entry.tells}\n\nThe topic is somebody else's (`Topics(managed=False)`): "
-            "it is read, and nothing about it is ever changed.",
+            description=f"{entry.description}\n\nStreamFlow does not manage this topic "
+            "(`Topics(managed=False)`): it only reads it, and never alters it.",
             metadata={"topic": entry.spec.name, **schema_metadata(entry.columns)},
         )
         for entry in catalog.unmanaged_topics
@@ -76,7 +77,7 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
         group_name=TOPICS,
         owners=OWNERS,
         kinds={"kafka"},
-        description=f"{entry.tells}\n\nMaterializing it creates or alters the topic until it is as "
+        description=f"{entry.description}\n\nMaterializing it creates or alters the topic until it is as "
         "declared. Partitions are only ever added, and a topic that StreamFlow neither created nor "
         "adopted is never altered.",
         metadata={"topic": entry.spec.name, **schema_metadata(entry.columns)},
@@ -88,16 +89,14 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
         with as_dagster_failure():
-            mended = provision_topics(settings, [entry.spec], TopicsTable(settings))
-        for drift in mended:
-            context.log.info(_say(drift))
+            drifted = provision_topics(settings, [entry.spec], TopicsTable(settings))
+            measured = _measured(platform, settings, entry)
+        changes = [_describe(drift) for drift in drifted]
+        for change in changes:
+            context.log.info(change)
+        changed = dg.MetadataValue.md("\n".join(f"- {change}" for change in changes))
         return dg.MaterializeResult(
-            metadata={
-                **_measured(platform, settings, entry),
-                "changed": dg.MetadataValue.md("\n".join(f"- {_say(each)}" for each in mended))
-                if mended
-                else "nothing",
-            }
+            metadata={**measured, "changed": changed if changes else "nothing"}
         )
 
     return topic
@@ -106,116 +105,78 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
 def _measured(
     platform: Platform, settings: OrchestrationSettings, entry: TopicEntry
 ) -> dict[str, Any]:
-    """What the topic holds. Records are counted, since transaction markers occupy offsets too; in a
-    topic too long for that, their number stays unknown."""
-    name = entry.spec.name
+    """What the topic holds. Records are read to be counted, since transaction markers occupy offsets too;
+    in a topic too long for that, their number stays unknown."""
     client = platform.admin(settings)
-    with as_dagster_failure():
-        found = bounds(client, partitions_of(client, [name]))
-    held = sum(end - first for first, end in found.values())
+    topic_bounds = bounds(client, partitions_of(client, [entry.spec.name]))
+    held = sum(end - first for first, end in topic_bounds.values())
+    columns = [dg.TableColumn(name, "int") for name in ("partition", "first", "end")]
     metadata: dict[str, Any] = {
-        "partitions": len(found),
+        "partitions": len(topic_bounds),
         "retention_hours": int(entry.spec.config["retention.ms"]) / 3_600_000,
         "offsets_held": held,
-        "end_offsets": sum(end for _, end in found.values()),
+        "end_offsets": sum(end for _, end in topic_bounds.values()),
         "offsets": dg.TableMetadataValue(
             records=[
                 dg.TableRecord({"partition": partition, "first": first, "end": end})
-                for (_, partition), (first, end) in sorted(found.items())
+                for (_, partition), (first, end) in sorted(topic_bounds.items())
             ],
-            schema=dg.TableSchema(
-                columns=[dg.TableColumn(each, "int") for each in ("partition", "first", "end")]
-            ),
+            schema=dg.TableSchema(columns=columns),
         ),
     }
     if held > settings.count_offsets:
-        limit = f"{settings.count_offsets:,}"
-        metadata["records_unknown"] = f"not counted: more than {limit} offsets"
-        return metadata
-    scanner = Scanner(settings)
+        unknown = f"not counted: more than {settings.count_offsets:,} offsets"
+        return {**metadata, "records_unknown": unknown}
     records = size = 0
-    try:
-        with as_dagster_failure():
-            for partition, (first, end) in found.items():
-                for message in scanner.records(partition, first, end):
-                    records += 1
-                    size += len(message.value() or b"") + len(message.key() or b"")
-    finally:
-        scanner.close()
-    # Keys and values, not compressed: what the broker's disk holds is its own matter.
+    with closing(Scanner(settings)) as scanner:
+        for partition, (first, end) in topic_bounds.items():
+            for message in scanner.records(partition, first, end):
+                records += 1
+                size += len(message.value() or b"") + len(message.key() or b"")
+    # Keys and values, not compressed: not what the broker's disk holds.
     return {**metadata, "records": records, "bytes": size}
 
 
-def topic_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
-    """Whether each of the broker's topics is as declared."""
-    specs = [
-        dg.AssetCheckSpec(
-            SPECIFICATION,
-            asset=entry.key,
-            blocking=True,
-            description="The broker's topic has the partitions and settings that are declared.",
+def topic_checks(catalog: Catalog) -> dg.AssetChecksDefinition:
+    description = "The broker's topic has the partitions and settings that are declared."
+    checks = [(entry, SPECIFICATION) for entry in catalog.topics]
+    return define_checks("topics_as_declared", checks, {SPECIFICATION: description}, _judge)
+
+
+def _judge(
+    _platform: Platform, settings: OrchestrationSettings, checks: TopicChecks
+) -> Iterator[CheckResult]:
+    specs = [entry.spec for entry, _ in checks]
+    drifted = drifts(settings, specs)
+    topic_owners = owners(settings, specs, TopicsTable(settings)) if drifted else {}
+    for entry, _ in checks:
+        own = [drift for drift in drifted if drift.topic == entry.spec.name]
+        yield CheckResult(
+            passed=not own,
+            says=_verdict(entry, own, topic_owners.get(entry.spec.name)),
+            # A missing topic stops what follows; a setting that differs makes nothing wrong.
+            severe=any(drift.what == "topic" for drift in own),
+            metadata={
+                "differences": len(own),
+                **{drift.what: f"{drift.found}, not {drift.declared}" for drift in own},
+            },
         )
-        for entry in catalog.topics
-    ]
-
-    @dg.multi_asset_check(specs=specs, can_subset=True, name="topics_as_declared")
-    def check(
-        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
-    ) -> Iterator[dg.AssetCheckResult]:
-        wanted = {each.asset_key for each in context.selected_asset_check_keys}
-        entries = [entry for entry in catalog.topics if entry.key in wanted]
-        settings, declared = platform.settings(), [entry.spec for entry in entries]
-        with as_dagster_failure():
-            found = drifts(settings, declared)
-            whose = owners(settings, declared, TopicsTable(settings)) if found else {}
-        yield from report_runless(
-            context, (_result(entry, found, whose.get(entry.spec.name)) for entry in entries)
-        )
-
-    return [check]
 
 
-def _result(entry: TopicEntry, found: Sequence[Drift], owner: Owner | None) -> dg.AssetCheckResult:
-    own = [drift for drift in found if drift.topic == entry.spec.name]
-    return dg.AssetCheckResult(
-        passed=not own,
-        asset_key=entry.key,
-        check_name=SPECIFICATION,
-        severity=severity_of(own),
-        description=_verdict(entry, own, owner),
-        metadata={
-            "differences": len(own),
-            **{drift.what: f"{drift.found}, not {drift.declared}" for drift in own},
-        },
-    )
-
-
-def severity_of(found: Sequence[Drift]) -> dg.AssetCheckSeverity:
-    """A missing topic stops what follows; a setting that differs does not make it wrong."""
-    missing = any(drift.what == "topic" for drift in found)
-    return dg.AssetCheckSeverity.ERROR if missing else dg.AssetCheckSeverity.WARN
-
-
-def _verdict(entry: TopicEntry, found: Sequence[Drift], owner: Owner | None) -> str:
-    if not found:
+def _verdict(entry: TopicEntry, drifted: Sequence[Drift], owner: Owner | None) -> str:
+    if not drifted:
         return "as declared"
     if owner is Owner.FOREIGN:
-        # In its words the ways out: it is not altered by materializing it.
-        return refusal(entry.spec, found, ())
-    shrunk = [
-        drift
-        for drift in found
-        if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared)
-    ]
-    advice = (
-        "Kafka cannot remove partitions: raise the declaration"
-        if shrunk
-        else f"materialize {entry.key.to_user_string()} or run `streamflow topics --apply`"
-    )
-    return f"{entry.spec.name}: {'; '.join(map(_say, found))}. {advice}"
+        # Materializing does not alter it; the message says what can be done.
+        return refusal(entry.spec, drifted, ())
+    advice = f"materialize {entry.key.to_user_string()} or run `streamflow topics --apply`"
+    for drift in drifted:
+        if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared):
+            advice = "Kafka cannot remove partitions: raise the declaration"
+    return f"{entry.spec.name}: {'; '.join(map(_describe, drifted))}. {advice}"
 
 
-def _say(drift: Drift) -> str:
+def _describe(drift: Drift) -> str:
     if drift.what == "topic":
         return "the topic did not exist"
     return f"{drift.what} was {drift.found}, {drift.declared} is declared"

@@ -12,7 +12,7 @@ _LAUNCH_TIMEOUT: Final = 60.0  # seconds; a process is started before it answers
 REPOSITORY: Final = "__repository__"
 REPLAY_JOB: Final = "replay_dead_letters"
 # Executions of a check. Each is reported twice, by its run and outside of it, so that it stays valid
-# while workers report new rows (`streamflow_dagster.runless`).
+# while workers report new rows (`streamflow_dagster.checks`).
 _HISTORY: Final = 40
 
 FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})

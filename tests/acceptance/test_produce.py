@@ -209,7 +209,7 @@ def test_an_interrupted_run_says_how_far_it_got_and_resumes(
         _, errors = process.communicate(timeout=30)
     got = len(stored_values(stack_settings, "user-events"))
     assert 50 < got < 1_000
-    assert f"stopped behind line {got:,}: --resume goes on from there" in errors
+    assert f"stopped after line {got:,}: --resume goes on from there" in errors
 
     again = streamflow(stack_settings, "produce", "--from", str(path), "--resume", "--json")
     assert json.loads(again.stdout)["sent"] == 1_000 - got

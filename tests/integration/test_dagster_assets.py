@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import NewPartitions
 
 import pipeline
-from loads import rows, value
+from loads import execute, rows, value
 from orchestration import Orchestration, metadata_of, orchestrated
 from streamflow.kafka.clients import admin
 from streamflow.postgres.tables import SHARED_COLUMNS
@@ -104,6 +104,20 @@ def test_every_asset_is_materialized_in_one_run(one: Orchestration) -> None:
     assert rollups.success
     assert value(one.settings, "SELECT sum(events) FROM daily_active_users") == events["rows"]
     assert metadata_of(rollups, "rollups/dead_letters_by_cause")["letters"] == 3
+
+
+def test_totals_of_dead_letters_include_rare_causes(one: Orchestration) -> None:
+    pipeline.produce(one.settings, "dead-letter-topic", [b"foreign"])
+    one.materialize("postgres/dead_letters")
+    execute(
+        one.settings,
+        "INSERT INTO dead_letters SELECT (jsonb_populate_record(letter, jsonb_build_object("
+        "'source_offset', source_offset + number, 'error_code', 'CODE_' || number))).*"
+        " FROM dead_letters AS letter, generate_series(1, 30) AS number",
+    )
+    rollups = one.materialize("rollups/dead_letters_by_cause")
+    found = metadata_of(rollups, "rollups/dead_letters_by_cause")
+    assert (found["letters"], found["open"]) == (31, 31)
 
 
 def test_hours_are_backfilled_in_one_run_and_again(one: Orchestration) -> None:

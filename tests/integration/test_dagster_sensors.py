@@ -113,11 +113,11 @@ def test_a_lag_without_a_loader_is_drained_once(one: Watch) -> None:
     assert request.asset_selection == [dg.AssetKey(["postgres", "events"])]
     assert request.tags["streamflow/reason"] == "the loader is gone and 50 offsets wait"
 
-    # While the run is on its way, nothing is asked for.
+    # While the run is in progress, none is requested.
     job = one.definitions.resolve_job_def("drain_tables")
     with_tag = {ASKED_BY: "lag_sensor"}
     run = one.instance.create_run_for_job(job, tags=with_tag)
-    assert one.said("lag_sensor") == f"run {run.run_id} is on its way"
+    assert one.said("lag_sensor") == f"run {run.run_id} is in progress"
     one.instance.report_run_failed(run)
     assert one.said("lag_sensor").startswith(f"run {run.run_id} failed; requested again in ")
 

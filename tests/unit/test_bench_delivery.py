@@ -16,17 +16,17 @@ SENT = [10.0, 11.0, 12.0]
 def test_all_that_came_in_time() -> None:
     notes = [Note(CONNECTED, 8.0), Note(1, 9.5), Note(2, 10.5), Note(4, 12.1), Note(3, 11.2)]
     found = judge(SENT, 2, notes, 1.0)
-    assert (found.lost, found.doubled, found.told) == (0, 0, 0)
+    assert (found.lost, found.doubled, found.reported_missed) == (0, 0, 0)
     assert found.latencies.events == 3
-    assert found.latencies.p50 == pytest.approx(200)
-    assert found.latencies.most == pytest.approx(500)
+    assert found.latencies.p50_ms == pytest.approx(200)
+    assert found.latencies.max_ms == pytest.approx(500)
 
 
 def test_what_never_came_is_lost_and_what_came_twice_is_told() -> None:
     notes = [Note(2, 10.1), Note(2, 10.9), Note(-2, 12.0)]
     found = judge(SENT, 2, notes, 1.0)
-    assert (found.lost, found.doubled, found.told) == (2, 1, 2)
-    assert found.latencies.most == pytest.approx(100)
+    assert (found.lost, found.doubled, found.reported_missed) == (2, 1, 2)
+    assert found.latencies.max_ms == pytest.approx(100)
     assert found.named()["lost"] == 2
 
 

@@ -11,10 +11,9 @@ from streamflow.audit.windows import Reconciliation
 from streamflow.lag.history import WorkerHealth
 from streamflow_dagster.decisions import (
     GIVING_UP,
-    DeadLettersSeen,
     RequestedRun,
     WorkerWatch,
-    load_dead_letters_seen,
+    load_positions,
     new_dead_letters,
     reason_to_wait,
     tables_to_drain,
@@ -72,8 +71,8 @@ def test_a_run_may_be_asked_for(asked: list[RequestedRun]) -> None:
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ([run("running", 5)], "run run-running is on its way"),
-        ([run("failed", 5), run("running", 100)], "run run-running is on its way"),
+        ([run("running", 5)], "run run-running is in progress"),
+        ([run("failed", 5), run("running", 100)], "run run-running is in progress"),
         ([run("failed", 10)], "run run-failed failed; requested again in 20 s"),
         ([run("failed", 10), run("failed", 50)], "run run-failed failed; requested again in 50 s"),
         ([run("failed", 100)] * 3, "3 runs failed in a row, the last is run-failed: see why"),
@@ -156,7 +155,7 @@ def test_a_foreign_cursor_is_a_fresh_start(cursor: str | None) -> None:
     watch = WorkerWatch(hold=15, window=90)
     watch.load(cursor)
     assert watch.dump() == WorkerWatch(hold=15, window=90).dump()
-    assert load_dead_letters_seen(cursor) is None or cursor == '{"a": 1}'
+    assert load_positions(cursor) is None or cursor == '{"a": 1}'
 
 
 @pytest.mark.parametrize(
@@ -179,10 +178,10 @@ def test_what_is_drained(
 
 
 def test_dead_letters_are_new_once() -> None:
-    first = DeadLettersSeen({"dead/0": 5, "dead/1": 0})
+    first = {"dead/0": 5, "dead/1": 0}
     assert new_dead_letters(None, first) == {"dead/0": (0, 5)}
     assert new_dead_letters(first, first) == {}
-    assert new_dead_letters(first, DeadLettersSeen({"dead/0": 7, "dead/2": 1})) == {
+    assert new_dead_letters(first, {"dead/0": 7, "dead/2": 1}) == {
         "dead/0": (5, 7),
         "dead/2": (0, 1),
     }

@@ -97,6 +97,13 @@ def test_a_plan_names_codes_and_reasons_in_full(printed: Printed) -> None:
     assert "UNSTORABLE_VALUE 1,234,567" in text
 
 
+def test_numbers_of_a_plan_are_aligned_to_the_right(printed: Printed) -> None:
+    tally = Counter({("INVALID_JSON", Outcome.PASSES, ""): 5})
+    report = ReplayReport(dry_run=True, tally=tally)
+    titles, line, *_ = printed(80, lambda: report_view(report))
+    assert line.rindex("0") == titles.index("at limit") + len("at limit") - 1
+
+
 def test_an_audit_names_topics_in_full(printed: Printed) -> None:
     def ledger(topic: str) -> PartitionAudit:
         return PartitionAudit(topic=topic, partition=0, first=0, end=9, records=1_234_567)
