@@ -26,8 +26,8 @@ from streamlit_app.measure.demand import Demand
 from streamlit_app.measure.poller import Poller, PollJob
 from streamlit_app.measure.postgres import PostgresSource
 from streamlit_app.measure.probe import Probe
-from streamlit_app.measure.recording import Recorder
-from streamlit_app.measure.series import Store
+from streamlit_app.measure.rates import Recorder
+from streamlit_app.measure.ring_buffers import Store
 from streamlit_app.measure.stack import StackSource
 from streamlit_app.measure.workers import WorkersSource
 from streamlit_app.memory import Memory
@@ -44,11 +44,7 @@ _POOLED: Final = "AnyIO worker thread"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The parts that sessions share.
-
-    Attributes:
-        topics: of all streams, each once: events first, dead letters last.
-    """
+    """The parts that sessions share; `topics` are those of all streams, events first."""
 
     settings: DashboardSettings
     streams: Sequence[Stream]
@@ -66,7 +62,6 @@ class Serving:
     started_at: float = field(default_factory=time.time)
 
     def start(self) -> None:
-        """Restores what was kept, and begins to measure."""
         self.memory.recall()
         self.webhook.start()
         self.poller.start()
@@ -74,7 +69,6 @@ class Serving:
         self.tail.start()
 
     def stop(self) -> None:
-        """Ends all threads and connections."""
         self.poller.stop()
         self.demand.stop()
         self.tail.stop()
@@ -95,7 +89,7 @@ class Serving:
                 }
                 for name, reading in self.poller.readings().items()
             },
-            "threads": sum(each.name != _POOLED for each in threading.enumerate()),
+            "threads": sum(thread.name != _POOLED for thread in threading.enumerate()),
             "looked_at": self.demand.subscriptions,
         }
 
@@ -108,7 +102,6 @@ def build(settings: DashboardSettings) -> Serving:
     """
     streams = load_streams(settings)
     hasher = hasher_for(settings, streams)
-    topics = _topics(streams)
     store = Store()
     recorder = Recorder(store)
     webhook = Webhook(settings.webhook_url)
@@ -120,22 +113,23 @@ def build(settings: DashboardSettings) -> Serving:
     workers = WorkersSource(settings.workers)
     stack = StackSource(settings.state_dir)
     jobs: list[PollJob[Any]] = [
-        PollJob("kafka", kafka.name, interval, kafka, recorder.take_kafka, kafka.close),
+        PollJob("kafka", "Kafka", interval, kafka, recorder.take_kafka, kafka.close),
         PollJob(
-            "postgres", postgres.name, interval, postgres, recorder.take_postgres, postgres.close
+            "postgres", "PostgreSQL", interval, postgres, recorder.take_postgres, postgres.close
         ),
         PollJob("workers", "the workers' /metrics", 2 * interval, workers),
-        PollJob("stack", "the supervisor's status.json", interval, stack),
+        PollJob("stack", "the supervisor", interval, stack),
         PollJob("memory", memory.name, _KEPT_EVERY, memory, close=memory),
     ]
     if settings.probes:
         probe = Probe(settings)
-        jobs.append(PollJob("probe", probe.name, interval, probe, recorder.take_probe, probe.close))
+        jobs.append(
+            PollJob("probe", "end-to-end probe", interval, probe, recorder.take_probe, probe.close)
+        )
     poller: Poller
 
     def evaluate() -> list[Alert]:
-        changed = watch.look(poller.readings(), time.time())
-        for alert in changed:
+        for alert in watch.evaluate(poller.readings(), time.time()):
             log.warning("alert", state=str(alert.state), text=alert.condition.text)
             webhook.send(alert)
         return watch.book.firing()
@@ -145,7 +139,7 @@ def build(settings: DashboardSettings) -> Serving:
     return Serving(
         settings=settings,
         streams=streams,
-        topics=topics,
+        topics=_topics(streams),
         store=store,
         recorder=recorder,
         watch=watch,
@@ -160,13 +154,8 @@ def build(settings: DashboardSettings) -> Serving:
 
 
 def _topics(streams: Sequence[Stream]) -> list[str]:
-    by_kind = [
-        [stream.topic for stream in streams],
-        [stream.analytics_topic for stream in streams],
-        [stream.notifications_topic for stream in streams],
-        [stream.dead_letter_topic for stream in streams],
-    ]
-    return list(dict.fromkeys(topic for kind in by_kind for topic in kind))
+    kinds = ("topic", "analytics_topic", "notifications_topic", "dead_letter_topic")
+    return list(dict.fromkeys(getattr(stream, kind) for kind in kinds for stream in streams))
 
 
 class _Holder:
@@ -176,11 +165,6 @@ class _Holder:
         self._serving: Serving | None = None
 
     def open(self) -> Serving:
-        """Builds and starts it.
-
-        Raises:
-            ConfigurationError: a stream or a setting is wrong.
-        """
         serving = build(load_dashboard_settings())
         serving.start()
         # Streamlit collects garbage after every run of a script. Imported modules never become garbage:
@@ -191,7 +175,6 @@ class _Holder:
         return serving
 
     def close(self) -> None:
-        """Ends it."""
         if self._serving is not None:
             self._serving.stop()
             self._serving = None

@@ -22,8 +22,7 @@ class PendingAction(Generic[T]):
 
     Attributes:
         asked: which of its buttons was pressed; None once it was run.
-        result: of the last run; None where that failed.
-        error: why that failed.
+        result: of the last run; None where that failed, and `error` says why.
     """
 
     asked: str | None = None
@@ -35,7 +34,7 @@ class PendingAction(Generic[T]):
         self.asked = what
 
     def do(self, work: Callable[[], T]) -> None:
-        """Runs it. A StreamFlowError of `work` is kept to be shown."""
+        """Runs it. A StreamFlowError of `work` is kept, to be shown."""
         self.asked = None
         try:
             self.result, self.error = work(), None
