@@ -111,7 +111,7 @@ def build(settings: DashboardSettings) -> Serving:
     kafka = LagReader(settings, streams, refresh=_REFRESH)
     postgres = PostgresSource(settings, streams)
     workers = WorkersSource(settings.workers)
-    stack = StackSource(settings.state_dir)
+    stack = StackSource(settings)
     jobs: list[PollJob[Any]] = [
         PollJob("kafka", "Kafka", interval, kafka, recorder.take_kafka, kafka.close),
         PollJob(

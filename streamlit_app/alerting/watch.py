@@ -59,16 +59,17 @@ class Watch:
     ) -> dict[str, str]:
         """Why parts and workers that were there do not do their work."""
         down: dict[str, str] = {}
-        stack, workers = readings["stack"], readings["workers"]
         left_out: set[str] = set()
-        for part in stack.current(now) or ():
+        for part in readings["stack"].current(now) or ():
             if part.state == "off":
                 left_out.add(part.name)
             elif part.state in _NOT_UP and part.name not in known:
                 down[part.name] = part.detail or part.state
-        states: dict[str, WorkerState] = workers.current(now) or {}
-        self._answered |= {name for name, worker in states.items() if worker.answers}
-        self.expected = frozenset(self._answered - left_out)
+        states: dict[str, WorkerState] = readings["workers"].current(now) or {}
+        answering = {name for name, worker in states.items() if worker.answers}
+        self._answered |= answering
+        # A worker that the stack leaves out may run by hand.
+        self.expected = frozenset(self._answered - (left_out - answering))
         for name, worker in states.items():
             if name in self.expected and not (worker.answers and worker.ready):
                 down.setdefault(name, worker.reason or "not ready")

@@ -18,7 +18,7 @@ def test_a_worker_that_answered_once_is_expected_to_go_on_unless_it_is_left_out(
             name: WorkerState(name=name, answers=each, ready=each, reason="timed out")
             for name, each in answers.items()
         }
-        parts = tuple(PartStatus(off, "off", 0, "", "") for _ in off[:1])
+        parts = tuple(PartStatus(off, "off", 0, "") for _ in off[:1])
         readings = {
             "kafka": Reading[object]("Kafka", 1.0),
             "postgres": Reading[object]("PostgreSQL", 1.0),
@@ -33,3 +33,5 @@ def test_a_worker_that_answered_once_is_expected_to_go_on_unless_it_is_left_out(
     assert watch.expected == {"loader"}
     look(3.0, off="loader", loader=False, bridge=True)
     assert watch.expected == {"bridge"}
+    look(4.0, off="loader", loader=True, bridge=True)
+    assert watch.expected == {"bridge", "loader"}
