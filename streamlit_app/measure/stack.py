@@ -1,7 +1,7 @@
 """State and restarts of the stack's parts, from what the supervisor wrote."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streamflow.errors import Unavailable
 from streamflow.settings import Settings
@@ -31,8 +31,10 @@ class StackSource:
             Unavailable: no supervisor runs here, or it hangs.
         """
         state = state_of(self._settings)
-        # Without a snapshot the lock is not tried, which a supervisor that starts may be taking.
-        status = read_status(self._settings) if state.snapshot.exists() else {"supervisor": None}
+        status: dict[str, Any] = {"supervisor": None}
+        # Without a snapshot the lock is not tried: a supervisor that starts may be taking it.
+        if state.snapshot.exists():
+            status = read_status(self._settings)
         if status["supervisor"] is None:
             raise Unavailable(
                 f"no supervisor runs in {state.directory}: restarts are only known under "
