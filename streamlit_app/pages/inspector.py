@@ -195,12 +195,12 @@ def _search_form(server: Serving, topic: str, wanted: Filter) -> None:
         type="primary",
         icon=":material/search:",
         width="stretch",
-        on_click=task.ask,
+        on_click=task.press,
         args=(topic,),
     )
-    if task.asked is not None:
+    if task.pressed is not None:
         with st.spinner("Reading …"):
-            task.do(lambda: (topic, server.search.run(topic, start(), wanted)))
+            task.run(lambda: (topic, server.search.run(topic, start(), wanted)))
     if task.error is not None:
         show(banner(Tone.BAD, "The search did not finish", task.error))
 

@@ -73,17 +73,19 @@ def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
         width="stretch",
         icon=":material/fact_check:",
         disabled=not included.possible,
-        on_click=planning.ask,
+        on_click=planning.press,
         args=("plan",),
     )
-    if planning.asked is not None:
+    if planning.pressed is not None:
         with st.spinner("Asking Dagster …"):
-            planning.do(lambda: _Started(plan(server.dagster, identity, request), request=request))
+            planning.run(lambda: _Started(plan(server.dagster, identity, request), request=request))
         applying.result = applying.error = None
-    if applying.asked is not None:
-        plan_id = int(applying.asked)
+    if applying.pressed is not None:
+        plan_id = int(applying.pressed)
         with st.spinner("Asking Dagster …"):
-            applying.do(lambda: _Started(apply(server.dagster, identity, plan_id), plan_id=plan_id))
+            applying.run(
+                lambda: _Started(apply(server.dagster, identity, plan_id), plan_id=plan_id)
+            )
     with second:
         _replay_button(planning, applying, request)
     for task in (planning, applying):
@@ -143,7 +145,7 @@ def _replay_button(
         type="primary",
         width="stretch",
         icon=":material/replay:",
-        on_click=applying.ask,
+        on_click=applying.press,
         args=(str(plan_id),),
     )
 

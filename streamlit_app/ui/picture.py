@@ -94,26 +94,24 @@ def _ends(start: Box, end: Box) -> tuple[float, float, float, float]:
     return x1, start.y + HEIGHT / 2, x2, end.y + HEIGHT / 2
 
 
+# Colours are those of `style`, which reach into the component.
 _STYLE: Final = """
 svg { width: 100%; min-width: 780px; height: auto; display: block; font-family: inherit; }
-.wrap { overflow-x: auto; color-scheme: inherit; --good: light-dark(#1b7a3d, #5fd38d);
-  --warn: light-dark(#9a5b00, #ffb454); --bad: light-dark(#c01c28, #ff7b85);
-  --idle: light-dark(#8b97a3, #66727e); --soft: light-dark(#566372, #94a3b3);
-  --text: light-dark(#17212b, #e3eaf1); --card: light-dark(#ffffff, #131c25);
+.wrap { overflow-x: auto; color-scheme: inherit; --idle: light-dark(#8b97a3, #66727e);
   --fill: light-dark(#f6f8fa, #1a242e); }
-.good { --tone: var(--good); } .warn { --tone: var(--warn); }
-.bad { --tone: var(--bad); } .idle { --tone: var(--idle); }
+.good { --tone: var(--sf-good); } .warn { --tone: var(--sf-warn); }
+.bad { --tone: var(--sf-bad); } .idle { --tone: var(--idle); }
 .box rect { fill: var(--fill); stroke: var(--tone); stroke-width: 1.6; }
 .box.store rect { stroke-width: 2.4; }
-text { fill: var(--text); text-anchor: middle; font-variant-numeric: tabular-nums; }
+text { fill: var(--sf-text); text-anchor: middle; font-variant-numeric: tabular-nums; }
 .name { font-size: 14px; font-weight: 600; } .sign { fill: var(--tone); }
-.line { font-size: 12px; fill: var(--soft); }
-.label { font-size: 12px; } .plate { fill: var(--card); }
+.line { font-size: 12px; fill: var(--sf-soft); }
+.label { font-size: 12px; } .plate { fill: var(--sf-card); }
 .edge path { fill: none; stroke: var(--idle); stroke-width: 1.7; }
 .edge.warn path, .edge.bad path { stroke: var(--tone); }
-.edge.flows path { stroke: light-dark(#0b7285, #3bc9db); stroke-dasharray: 7 5;
+.edge.flows path { stroke: var(--sf-accent); stroke-dasharray: 7 5;
   animation: flow 1.1s linear infinite; }
-.tip { fill: var(--soft); stroke: none; }
+.tip { fill: var(--sf-soft); stroke: none; }
 @keyframes flow { from { stroke-dashoffset: 12; } to { stroke-dashoffset: 0; } }
 @media (prefers-reduced-motion: reduce) { .edge.flows path { animation: none; } }
 """
