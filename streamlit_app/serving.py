@@ -16,6 +16,7 @@ import structlog
 from streamflow.alerting.book import Alert, AlertBook
 from streamflow.alerting.rules import Thresholds
 from streamflow.lag.measure import LagReader
+from streamflow.privacy import Hasher
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
 from streamflow.stream import Stream
@@ -49,6 +50,7 @@ class Serving:
     settings: DashboardSettings
     streams: Sequence[Stream]
     topics: Sequence[str]
+    hasher: Hasher
     store: Store
     recorder: Recorder
     watch: Watch
@@ -140,6 +142,7 @@ def build(settings: DashboardSettings) -> Serving:
         settings=settings,
         streams=streams,
         topics=_topics(streams),
+        hasher=hasher,
         store=store,
         recorder=recorder,
         watch=watch,

@@ -11,7 +11,6 @@ from streamflow.dead_letters.select import DeadLetter, Status
 from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.records import Origin
-from streamflow.registry import hasher_for
 from streamlit_app.measure.poller import PollJob
 from streamlit_app.pages.event_trace import render_trace
 from streamlit_app.pages.replay_form import render_history, render_replay_form
@@ -26,14 +25,7 @@ from streamlit_app.records.queries import (
 )
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
-from streamlit_app.ui.components import (
-    card,
-    heading,
-    show,
-    show_error,
-    show_trouble,
-    span_control,
-)
+from streamlit_app.ui.components import card, heading, show, show_error, show_trouble, span_control
 from streamlit_app.ui.markup import (
     Html,
     Tone,
@@ -89,7 +81,7 @@ def _filter(span: float) -> DeadLetterFilter:
         codes=tuple(codes),
         status=None if status == "any" else status,
         span=span if since == "the time above" else None,
-        text=text or "",
+        text=text,
     )
 
 
@@ -98,7 +90,7 @@ def _pinned(server: Serving, wanted: DeadLetterFilter) -> PinnedList | None:
     pinned: PinnedList | None = st.session_state.get(_PINNED)
     if pinned is None or pinned.filter != wanted:
         try:
-            pinned = PinnedList.make(wanted, hasher_for(server.settings, server.streams))
+            pinned = PinnedList.make(wanted, server.hasher)
         except UsageError as error:
             st.session_state.pop(_PINNED, None)
             show(banner(Tone.BAD, "This filter cannot be applied", str(error)))
@@ -112,8 +104,7 @@ def _refresh(server: Serving) -> None:
     before: PinnedList = st.session_state[_PINNED]
     if before.content is None:  # clicked twice: it is still loading
         return
-    hasher = hasher_for(server.settings, server.streams)
-    st.session_state[_PINNED] = PinnedList.make(before.filter, hasher, before.ticked)
+    st.session_state[_PINNED] = PinnedList.make(before.filter, server.hasher, before.ticked)
 
 
 def _over_time_job(server: Serving, span: float) -> PollJob[tuple[DeadLetterCount, ...]]:

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from streamflow import units
+from streamflow.dead_letters.selection_parser import parse_time
 from streamflow.errors import UsageError
 from streamflow.records import ORIGIN_HEADER, Origin
 from streamlit_app.pages.event_trace import render_trace
@@ -69,7 +70,7 @@ def _controls(server: Serving) -> tuple[str, Filter]:
     first, second, third = st.columns([1.3, 1.6, 1.6])
     known = server.poller.reading("kafka").sample
     numbers = sorted(number for name, number in known.bounds if name == topic) if known else []
-    partitions = first.multiselect("Partitions", numbers, key="partitions", placeholder="all")
+    chosen = first.multiselect("Partitions", numbers, key="partitions", placeholder="all")
     key = second.text_input("Key", key="key", placeholder="contains", bind="query-params")
     header = third.text_input(
         "Header",
@@ -78,13 +79,8 @@ def _controls(server: Serving) -> tuple[str, Filter]:
         bind="query-params",
         help="A name that must be there, or name=text that its value must contain.",
     )
-    return topic or server.topics[0], Filter(
-        text=text or "",
-        key=key or "",
-        partitions=frozenset(partitions),
-        path=path or "",
-        header=header or "",
-    )
+    partitions = frozenset(chosen)
+    return topic, Filter(text=text, key=key, partitions=partitions, path=path, header=header)
 
 
 @st.fragment(run_every=1)
@@ -206,12 +202,7 @@ def _search_form(server: Serving, topic: str, wanted: Filter) -> None:
 
 
 def _start_at(text: str) -> Start:
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise UsageError("the time cannot be read: write it as 2026-03-01 12:00, in UTC") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return Start(time=moment.timestamp())
+    return Start(time=parse_time(text.strip(), datetime.now(UTC)).timestamp())
 
 
 def _search_result(topic: str) -> None:

@@ -9,6 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from streamflow import units
+from streamflow.dead_letters.selection_parser import parse_time
+from streamflow.errors import UsageError
 from streamflow.stream import Stream
 from streamlit_app.measure.poller import PollJob
 from streamlit_app.records.queries import Windows, windows
@@ -45,22 +47,16 @@ def render() -> None:
             key="until",
             placeholder="the newest window",
             bind="query-params",
-            help="A time such as 2016-12-10 11:05; empty follows the newest window.",
+            help="A time such as 2016-12-10 11:05, or an age such as 2h; empty follows the newest "
+            "window.",
         )
-    end = _moment(until or "")
-    if until and end is None:
-        show(empty("That time cannot be read", "Write it as 2016-12-10 11:05, in UTC."))
+    try:
+        end = parse_time(until.strip(), datetime.now(UTC)) if until else None
+    except UsageError as error:
+        show(empty("That time cannot be read", str(error)))
         return
     server.demand.wait(_job(server, counted[name], span, end), 2.0)
     _counts(counted[name], span, end, _BEFORE[before or "nothing"])
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _job(server: Serving, stream: Stream, span: float, end: datetime | None) -> PollJob[Windows]:
@@ -77,11 +73,8 @@ def _counts(stream: Stream, span: float, end: datetime | None, before: timedelta
     if show_trouble(reading, datetime.now(UTC).timestamp()) and shown is None:
         return
     if shown is None or shown.end is None:
-        show(
-            empty(
-                "No window is closed yet", "Windows close 5 s after their end: produce some events."
-            )
-        )
+        hint = "Windows close 5 s after their end: produce some events."
+        show(empty("No window is closed yet", hint))
         return
     earlier: Windows | None = None
     if before is not None:

@@ -3,7 +3,7 @@ selected and planned is what is shown."""
 
 import uuid
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 from streamflow.dead_letters.select import DeadLetterSummary, Selection
@@ -39,13 +39,13 @@ class DeadLetterFilter:
         Raises:
             UsageError: the text cannot be searched for.
         """
-        since = None if self.span is None else now - timedelta(seconds=self.span)
         return make_selection(
             hasher,
             codes=self.codes,
-            since=None if since is None else since.isoformat(),
+            since=None if self.span is None else f"{self.span:.0f}s",
             text=self.text,
             statuses=() if self.status is None else (self.status,),
+            now=now,
         )
 
 

@@ -48,17 +48,8 @@ def lines(
     area: bool = False,
     form: str = "~s",
 ) -> None:
-    """Lines over time by name, with the area below them filled where `area` says so.
-
-    Args:
-        key: of the chart, so that it is updated and not recreated.
-        series: by name.
-        span: seconds shown.
-        unit: of the values, on the axis.
-        height: in pixels.
-        area: fill below the lines.
-        form: of the values on the axis (d3-format).
-    """
+    """Lines of named series over the last `span` seconds; `form` is the d3-format of the axis, and with
+    the same `key` a chart is updated and not recreated."""
     rows = pd.DataFrame(
         {
             "time": pd.to_datetime(

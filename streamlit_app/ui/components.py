@@ -72,13 +72,8 @@ def metric(
 ) -> None:
     """A figure on a card: its value, or "—" with what was known last, its age and why.
 
-    Args:
-        key: of the card, for tests and styles.
-        label: what it is.
-        figure: the value.
-        form: writes it with its unit.
-        note: below the value while it is current.
-        points: a sparkline; gaps are left out.
+    `form` writes the value with its unit, `note` is shown below while it is current, and `points` are
+    a sparkline without its gaps.
     """
     now = time.time()
     current = figure.sample is not None and figure.is_current(now)
