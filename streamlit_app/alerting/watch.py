@@ -28,14 +28,14 @@ class Watch:
         self._streams = tuple(streams)
         self._recorder = recorder
         self.book = book
-        self.thresholds = thresholds
+        self._thresholds = thresholds
         self._answered: set[str] = set()
         self.expected: frozenset[str] = frozenset()
         self._counts: dict[str, deque[tuple[float, int, int]]] = defaultdict(deque)
 
     def evaluate(self, readings: Mapping[str, Reading[Any]], now: float) -> list[Alert]:
         """Applies the rules to the readings of this moment; returns the alerts that changed."""
-        return self.book.update(conditions(self._facts(readings, now), self.thresholds), now)
+        return self.book.update(conditions(self._facts(readings, now), self._thresholds), now)
 
     def _facts(self, readings: Mapping[str, Reading[Any]], now: float) -> Facts:
         kafka, postgres = readings["kafka"], readings["postgres"]
@@ -92,10 +92,10 @@ class Watch:
             if counts and read < counts[-1][1]:
                 counts.clear()
             counts.append((now, read, rejected))
-            while now - counts[0][0] > 60 * self.thresholds.dead_letter_minutes:
+            while now - counts[0][0] > 60 * self._thresholds.dead_letter_minutes:
                 counts.popleft()
             records = read - counts[0][1]
-            if records >= self.thresholds.dead_letter_records:
+            if records >= self._thresholds.dead_letter_records:
                 ratios[stream.topic] = (rejected - counts[0][2]) / records
         return ratios
 

@@ -86,19 +86,19 @@ class _Worker:
         while now - self._samples[0][0] > _SPAN:
             self._samples.popleft()
         first, earlier, earlier_buckets = self._samples[0]
-        rates = {
-            key: (value - earlier.get(key, 0.0)) / (now - first)
-            for key, value in counters.items()
-            if now > first
-        }
+        elapsed = now - first
+        rates: _Counters = {}
+        if elapsed > 0:
+            rates = {
+                key: (value - earlier.get(key, 0.0)) / elapsed for key, value in counters.items()
+            }
+        records_in = sum(_labelled(rates, "streamflow_records_in_total").values())
         return WorkerState(
             name=self._name,
             answers=True,
             ready=readiness.ok,
             reason="" if readiness.ok else http.first_words(readiness),
-            rate_in=sum(_labelled(rates, "streamflow_records_in_total").values())
-            if rates
-            else None,
+            rate_in=records_in if rates else None,
             rate_out=_labelled(rates, "streamflow_records_out_total"),
             latency=_percentile(buckets, earlier_buckets, 0.99),
             memory=counters.get(("process_resident_memory_bytes", "")),

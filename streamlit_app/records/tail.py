@@ -279,7 +279,7 @@ def _starts(
         with kafka_errors():
             listed = scanner.consumer.offsets_for_times(wanted, timeout=_TIMEOUT)
         starts = {(place.topic, place.partition): place.offset for place in listed}
-        # Where no record is as late, the offset is negative.
+        # The offset is negative where all records are older.
         return {
             partition: offset if offset >= 0 else bounds[partition][1]
             for partition, offset in starts.items()
