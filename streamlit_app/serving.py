@@ -8,7 +8,6 @@ import gc
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -16,7 +15,6 @@ import structlog
 from streamflow.alerting.book import Alert, AlertBook
 from streamflow.alerting.rules import Thresholds
 from streamflow.lag.measure import LagReader
-from streamflow.privacy import Hasher
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
 from streamflow.stream import Stream
@@ -43,25 +41,63 @@ _KEPT_EVERY: Final = 30.0  # seconds; what a crash may cost of the charts
 _POOLED: Final = "AnyIO worker thread"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The parts that sessions share; `topics` are those of all streams, events first."""
+    """The parts that sessions share; starts nothing yet.
 
-    settings: DashboardSettings
-    streams: Sequence[Stream]
-    topics: Sequence[str]
-    hasher: Hasher
-    store: Store
-    recorder: Recorder
-    watch: Watch
-    webhook: Webhook
-    poller: Poller
-    demand: Demand
-    tail: Tail
-    search: Search
-    dagster: Dagster
-    memory: Memory
-    started_at: float = field(default_factory=time.time)
+    Attributes:
+        topics: of all streams, each once, events first.
+
+    Raises:
+        ConfigurationError: a stream or a setting is wrong.
+    """
+
+    def __init__(self, settings: DashboardSettings) -> None:
+        self.settings = settings
+        self.streams = load_streams(settings)
+        self.topics = _topics(self.streams)
+        self.hasher = hasher_for(settings, self.streams)
+        self.store = Store()
+        self.recorder = Recorder(self.store)
+        self.webhook = Webhook(settings.webhook_url)
+        book, thresholds = AlertBook(settings.alert_for), Thresholds.of(settings)
+        self.watch = Watch(self.streams, self.recorder, book, thresholds)
+        self.memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", self.store, book)
+        self.demand = Demand()
+        self.tail = Tail(settings, self.hasher)
+        self.search = Search(settings, self.hasher)
+        self.dagster = Dagster(settings.dagster, settings.dagster_for_people)
+        self.poller = Poller(self._jobs())
+
+    def _jobs(self) -> list[PollJob[Any]]:
+        settings, recorder = self.settings, self.recorder
+        interval = settings.dashboard_interval
+        kafka = LagReader(settings, self.streams, refresh=_REFRESH)
+        postgres = PostgresSource(settings, self.streams)
+        workers = WorkersSource(settings.workers)
+        jobs: list[PollJob[Any]] = [
+            PollJob("kafka", "Kafka", interval, kafka, recorder.take_kafka, kafka.close),
+            PollJob(
+                "postgres", "PostgreSQL", interval, postgres, recorder.take_postgres, postgres.close
+            ),
+            PollJob("workers", "the workers' /metrics", 2 * interval, workers),
+            PollJob("stack", "the supervisor", interval, StackSource(settings)),
+            PollJob("memory", self.memory.name, _KEPT_EVERY, self.memory, close=self.memory),
+            PollJob("alerts", "the alert rules", interval, self._evaluate_alerts),
+        ]
+        if settings.probes:
+            probe = Probe(settings)
+            jobs.append(
+                PollJob(
+                    "probe", "end-to-end probe", interval, probe, recorder.take_probe, probe.close
+                )
+            )
+        return jobs
+
+    def _evaluate_alerts(self) -> list[Alert]:
+        for alert in self.watch.evaluate(self.poller.readings(), time.time()):
+            log.warning("alert", state=str(alert.state), text=alert.condition.text)
+            self.webhook.send(alert)
+        return self.watch.book.firing()
 
     def start(self) -> None:
         self.memory.recall()
@@ -96,66 +132,6 @@ class Serving:
         }
 
 
-def build(settings: DashboardSettings) -> Serving:
-    """Puts the parts together; starts nothing.
-
-    Raises:
-        ConfigurationError: a stream or a setting is wrong.
-    """
-    streams = load_streams(settings)
-    hasher = hasher_for(settings, streams)
-    store = Store()
-    recorder = Recorder(store)
-    webhook = Webhook(settings.webhook_url)
-    watch = Watch(streams, recorder, AlertBook(settings.alert_for), Thresholds.of(settings))
-    memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", store, watch.book)
-    interval = settings.dashboard_interval
-    kafka = LagReader(settings, streams, refresh=_REFRESH)
-    postgres = PostgresSource(settings, streams)
-    workers = WorkersSource(settings.workers)
-    stack = StackSource(settings)
-    jobs: list[PollJob[Any]] = [
-        PollJob("kafka", "Kafka", interval, kafka, recorder.take_kafka, kafka.close),
-        PollJob(
-            "postgres", "PostgreSQL", interval, postgres, recorder.take_postgres, postgres.close
-        ),
-        PollJob("workers", "the workers' /metrics", 2 * interval, workers),
-        PollJob("stack", "the supervisor", interval, stack),
-        PollJob("memory", memory.name, _KEPT_EVERY, memory, close=memory),
-    ]
-    if settings.probes:
-        probe = Probe(settings)
-        jobs.append(
-            PollJob("probe", "end-to-end probe", interval, probe, recorder.take_probe, probe.close)
-        )
-    poller: Poller
-
-    def evaluate() -> list[Alert]:
-        for alert in watch.evaluate(poller.readings(), time.time()):
-            log.warning("alert", state=str(alert.state), text=alert.condition.text)
-            webhook.send(alert)
-        return watch.book.firing()
-
-    jobs.append(PollJob("alerts", "the alert rules", interval, evaluate))
-    poller = Poller(jobs)
-    return Serving(
-        settings=settings,
-        streams=streams,
-        topics=_topics(streams),
-        hasher=hasher,
-        store=store,
-        recorder=recorder,
-        watch=watch,
-        webhook=webhook,
-        poller=poller,
-        demand=Demand(),
-        tail=Tail(settings, hasher),
-        search=Search(settings, hasher),
-        dagster=Dagster(settings.dagster, settings.dagster_for_people),
-        memory=memory,
-    )
-
-
 def _topics(streams: Sequence[Stream]) -> list[str]:
     kinds = ("topic", "analytics_topic", "notifications_topic", "dead_letter_topic")
     return list(dict.fromkeys(getattr(stream, kind) for kind in kinds for stream in streams))
@@ -168,7 +144,7 @@ class _Holder:
         self._serving: Serving | None = None
 
     def open(self) -> Serving:
-        serving = build(load_dashboard_settings())
+        serving = Serving(load_dashboard_settings())
         serving.start()
         # Streamlit collects garbage after every run of a script. Imported modules never become garbage:
         # frozen, it is not walked each time (ten sessions: 12 % of a core instead of 94 %).
