@@ -8,6 +8,7 @@ import gc
 import threading
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 
 import structlog
@@ -133,8 +134,8 @@ class Serving:
 
 
 def _topics(streams: Sequence[Stream]) -> list[str]:
-    kinds = ("topic", "analytics_topic", "notifications_topic", "dead_letter_topic")
-    return list(dict.fromkeys(getattr(stream, kind) for kind in kinds for stream in streams))
+    by_kind = zip(*(stream.topic_names for stream in streams), strict=True)
+    return list(dict.fromkeys(chain.from_iterable(by_kind)))
 
 
 class _Holder:
