@@ -25,7 +25,7 @@ from streamlit_app.serving import serving
 
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
-    """The poller runs before the first session and until after the last."""
+    """Runs the poller from before the first session until after the last."""
     configure_logging(load_settings())
     await anyio.to_thread.run_sync(serving.open)
     try:
@@ -35,8 +35,8 @@ async def lifespan(_app: st.App) -> AsyncIterator[None]:
 
 
 async def readyz(_request: Request) -> JSONResponse:
-    """200 while the poller works, with how each source is; a broker that is down
-    is shown, and no reason to restart the dashboard."""
+    """200 while the poller works, with the state of each source; a broker that is down is shown, and
+    no reason to restart the dashboard."""
     ready, content = serving().state()
     return JSONResponse(content, status_code=200 if ready else 503)
 

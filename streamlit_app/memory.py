@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from streamflow.alerting.book import Alert, AlertBook
 from streamflow.errors import Unavailable
-from streamlit_app.measure.series import Kept, Store
+from streamlit_app.measure.ring_buffers import Kept, Store
 
 log = structlog.get_logger()
 
@@ -32,13 +32,7 @@ _ALERT: Final = TypeAdapter(Alert)
 
 
 class Memory:
-    """Keeps what is in `store` and `book`, and brings it back.
-
-    Args:
-        path: of the file; its folder is made.
-        store: all series.
-        book: all alerts.
-    """
+    """Keeps what is in `store` and `book` in a file, and restores it."""
 
     def __init__(self, path: Path, store: Store, book: AlertBook) -> None:
         self.name = f"the memory in {path}"
@@ -87,15 +81,12 @@ class Memory:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self._path, timeout=2)) as database:
-                self._prepare(database)
+                [(version,)] = database.execute("PRAGMA user_version")
+                if version != _VERSION:
+                    database.executescript(_SCHEMA)
                 yield database
         except (OSError, sqlite3.Error) as error:
             raise Unavailable(
                 f"{self._path} cannot be used ({error}): charts and alerts of the dashboard will not "
                 "outlive it; make the folder writable, or remove the file"
             ) from error
-
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        [(version,)] = database.execute("PRAGMA user_version")
-        if version != _VERSION:
-            database.executescript(_SCHEMA)

@@ -8,7 +8,7 @@ import gc
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import structlog
@@ -26,8 +26,8 @@ from streamlit_app.measure.demand import Demand
 from streamlit_app.measure.poller import Poller, PollJob
 from streamlit_app.measure.postgres import PostgresSource
 from streamlit_app.measure.probe import Probe
-from streamlit_app.measure.recording import Recorder
-from streamlit_app.measure.series import Store
+from streamlit_app.measure.rates import Recorder
+from streamlit_app.measure.ring_buffers import Store
 from streamlit_app.measure.stack import StackSource
 from streamlit_app.measure.workers import WorkersSource
 from streamlit_app.memory import Memory
@@ -42,31 +42,65 @@ _KEPT_EVERY: Final = 30.0  # seconds; what a crash may cost of the charts
 _POOLED: Final = "AnyIO worker thread"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The parts that sessions share.
+    """The parts that sessions share; starts nothing yet.
 
     Attributes:
-        topics: of all streams, each once: events first, dead letters last.
+        topics: of all streams, each once, events first.
+
+    Raises:
+        ConfigurationError: a stream or a setting is wrong.
     """
 
-    settings: DashboardSettings
-    streams: Sequence[Stream]
-    topics: Sequence[str]
-    store: Store
-    recorder: Recorder
-    watch: Watch
-    webhook: Webhook
-    poller: Poller
-    demand: Demand
-    tail: Tail
-    search: Search
-    dagster: Dagster
-    memory: Memory
-    started_at: float = field(default_factory=time.time)
+    def __init__(self, settings: DashboardSettings) -> None:
+        self.settings = settings
+        self.streams = load_streams(settings)
+        self.topics = _topics(self.streams)
+        self.hasher = hasher_for(settings, self.streams)
+        self.store = Store()
+        self.recorder = Recorder(self.store)
+        self.webhook = Webhook(settings.webhook_url)
+        book, thresholds = AlertBook(settings.alert_for), Thresholds.of(settings)
+        self.watch = Watch(self.streams, self.recorder, book, thresholds)
+        self.memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", self.store, book)
+        self.demand = Demand()
+        self.tail = Tail(settings, self.hasher)
+        self.search = Search(settings, self.hasher)
+        self.dagster = Dagster(settings.dagster, settings.dagster_for_people)
+        self.poller = Poller(self._jobs())
+
+    def _jobs(self) -> list[PollJob[Any]]:
+        settings, recorder = self.settings, self.recorder
+        interval = settings.dashboard_interval
+        kafka = LagReader(settings, self.streams, refresh=_REFRESH)
+        postgres = PostgresSource(settings, self.streams)
+        workers = WorkersSource(settings.workers)
+        jobs: list[PollJob[Any]] = [
+            PollJob("kafka", "Kafka", interval, kafka, recorder.take_kafka, kafka.close),
+            PollJob(
+                "postgres", "PostgreSQL", interval, postgres, recorder.take_postgres, postgres.close
+            ),
+            PollJob("workers", "the workers' /metrics", 2 * interval, workers),
+            PollJob("stack", "the supervisor", interval, StackSource(settings)),
+            PollJob("memory", self.memory.name, _KEPT_EVERY, self.memory, close=self.memory),
+            PollJob("alerts", "the alert rules", interval, self._evaluate_alerts),
+        ]
+        if settings.probes:
+            probe = Probe(settings)
+            jobs.append(
+                PollJob(
+                    "probe", "end-to-end probe", interval, probe, recorder.take_probe, probe.close
+                )
+            )
+        return jobs
+
+    def _evaluate_alerts(self) -> list[Alert]:
+        for alert in self.watch.evaluate(self.poller.readings(), time.time()):
+            log.warning("alert", state=str(alert.state), text=alert.condition.text)
+            self.webhook.send(alert)
+        return self.watch.book.firing()
 
     def start(self) -> None:
-        """Restores what was kept, and begins to measure."""
         self.memory.recall()
         self.webhook.start()
         self.poller.start()
@@ -74,7 +108,6 @@ class Serving:
         self.tail.start()
 
     def stop(self) -> None:
-        """Ends all threads and connections."""
         self.poller.stop()
         self.demand.stop()
         self.tail.stop()
@@ -95,78 +128,14 @@ class Serving:
                 }
                 for name, reading in self.poller.readings().items()
             },
-            "threads": sum(each.name != _POOLED for each in threading.enumerate()),
+            "threads": sum(thread.name != _POOLED for thread in threading.enumerate()),
             "looked_at": self.demand.subscriptions,
         }
 
 
-def build(settings: DashboardSettings) -> Serving:
-    """Puts the parts together; starts nothing.
-
-    Raises:
-        ConfigurationError: a stream or a setting is wrong.
-    """
-    streams = load_streams(settings)
-    hasher = hasher_for(settings, streams)
-    topics = _topics(streams)
-    store = Store()
-    recorder = Recorder(store)
-    webhook = Webhook(settings.webhook_url)
-    watch = Watch(streams, recorder, AlertBook(settings.alert_for), Thresholds.of(settings))
-    memory = Memory(settings.state_dir / "dashboard" / "memory.sqlite", store, watch.book)
-    interval = settings.dashboard_interval
-    kafka = LagReader(settings, streams, refresh=_REFRESH)
-    postgres = PostgresSource(settings, streams)
-    workers = WorkersSource(settings.workers)
-    stack = StackSource(settings.state_dir)
-    jobs: list[PollJob[Any]] = [
-        PollJob("kafka", kafka.name, interval, kafka, recorder.take_kafka, kafka.close),
-        PollJob(
-            "postgres", postgres.name, interval, postgres, recorder.take_postgres, postgres.close
-        ),
-        PollJob("workers", "the workers' /metrics", 2 * interval, workers),
-        PollJob("stack", "the supervisor's status.json", interval, stack),
-        PollJob("memory", memory.name, _KEPT_EVERY, memory, close=memory),
-    ]
-    if settings.probes:
-        probe = Probe(settings)
-        jobs.append(PollJob("probe", probe.name, interval, probe, recorder.take_probe, probe.close))
-    poller: Poller
-
-    def evaluate() -> list[Alert]:
-        changed = watch.look(poller.readings(), time.time())
-        for alert in changed:
-            log.warning("alert", state=str(alert.state), text=alert.condition.text)
-            webhook.send(alert)
-        return watch.book.firing()
-
-    jobs.append(PollJob("alerts", "the alert rules", interval, evaluate))
-    poller = Poller(jobs)
-    return Serving(
-        settings=settings,
-        streams=streams,
-        topics=topics,
-        store=store,
-        recorder=recorder,
-        watch=watch,
-        webhook=webhook,
-        poller=poller,
-        demand=Demand(),
-        tail=Tail(settings, hasher),
-        search=Search(settings, hasher),
-        dagster=Dagster(settings.dagster, settings.dagster_for_people),
-        memory=memory,
-    )
-
-
 def _topics(streams: Sequence[Stream]) -> list[str]:
-    by_kind = [
-        [stream.topic for stream in streams],
-        [stream.analytics_topic for stream in streams],
-        [stream.notifications_topic for stream in streams],
-        [stream.dead_letter_topic for stream in streams],
-    ]
-    return list(dict.fromkeys(topic for kind in by_kind for topic in kind))
+    by_kind = zip(*(stream.topic_names for stream in streams), strict=True)
+    return list(dict.fromkeys(chain.from_iterable(by_kind)))
 
 
 class _Holder:
@@ -176,12 +145,7 @@ class _Holder:
         self._serving: Serving | None = None
 
     def open(self) -> Serving:
-        """Builds and starts it.
-
-        Raises:
-            ConfigurationError: a stream or a setting is wrong.
-        """
-        serving = build(load_dashboard_settings())
+        serving = Serving(load_dashboard_settings())
         serving.start()
         # Streamlit collects garbage after every run of a script. Imported modules never become garbage:
         # frozen, it is not walked each time (ten sessions: 12 % of a core instead of 94 %).
@@ -191,7 +155,6 @@ class _Holder:
         return serving
 
     def close(self) -> None:
-        """Ends it."""
         if self._serving is not None:
             self._serving.stop()
             self._serving = None

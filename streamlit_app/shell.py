@@ -2,24 +2,17 @@
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
 from streamflow import units
 from streamlit_app.access.sign_in import current_identity, require_sign_in, sign_out_control
-from streamlit_app.pages import (
-    alerts,
-    dead_letters,
-    inspector,
-    live,
-    pipeline,
-    quality,
-    windows,
-)
+from streamlit_app.measure.readings import Reading
+from streamlit_app.pages import alerts, dead_letters, inspector, live, pipeline, quality, windows
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui.components import show, stamp
-from streamlit_app.ui.markup import Html, Tone, banner, mark, soft
+from streamlit_app.ui.markup import Html, Tone, banner, counted, mark, soft
 from streamlit_app.ui.style import CSS, LOGO
 
 # In a folder of its own: beside a folder named "pages", Streamlit would serve each file of that as a
@@ -27,10 +20,18 @@ from streamlit_app.ui.style import CSS, LOGO
 SCRIPT: Final = str(Path(__file__).parent / "session" / "main.py")
 
 _SHOWN_ALERTS: Final = 3
+_PAGES: Final = (
+    (live, "Live", "monitoring"),
+    (inspector, "Inspector", "search"),
+    (windows, "Windows", "bar_chart"),
+    (dead_letters, "Dead letters", "mark_email_unread"),
+    (quality, "Quality", "verified"),
+    (pipeline, "Pipeline", "account_tree"),
+    (alerts, "Alerts", "notifications"),
+)
 
 
 def run() -> None:
-    """One run of a session's script."""
     st.set_page_config(
         page_title="StreamFlow", page_icon="🌊", layout="wide", initial_sidebar_state="collapsed"
     )
@@ -39,42 +40,17 @@ def run() -> None:
     server = serving()
     signed_in = current_identity(server.settings).role is not None
     # Also before sign-in, so that the requested page is kept.
-    page = st.navigation(
-        [
-            st.Page(live.render, title="Live", icon=":material/monitoring:", default=True),
-            st.Page(
-                inspector.render,
-                title="Inspector",
-                icon=":material/search:",
-                url_path="inspector",
-            ),
-            st.Page(
-                windows.render, title="Windows", icon=":material/bar_chart:", url_path="windows"
-            ),
-            st.Page(
-                dead_letters.render,
-                title="Dead letters",
-                icon=":material/mark_email_unread:",
-                url_path="dead-letters",
-            ),
-            st.Page(
-                quality.render, title="Quality", icon=":material/verified:", url_path="quality"
-            ),
-            st.Page(
-                pipeline.render,
-                title="Pipeline",
-                icon=":material/account_tree:",
-                url_path="pipeline",
-            ),
-            st.Page(
-                alerts.render,
-                title="Alerts",
-                icon=":material/notifications:",
-                url_path="alerts",
-            ),
-        ],
-        position="top" if signed_in else "hidden",
-    )
+    pages = [
+        st.Page(
+            module.render,
+            title=title,
+            icon=f":material/{icon}:",
+            url_path=title.lower().replace(" ", "-"),
+            default=module is live,
+        )
+        for module, title, icon in _PAGES
+    ]
+    page = st.navigation(pages, position="top" if signed_in else "hidden")
     require_sign_in(server.settings)
     _strip()
     page.run()
@@ -86,23 +62,12 @@ def _strip() -> None:
     """The status strip. No I/O: it reads what the poller has."""
     server = serving()
     now = time.time()
-    parts = [
-        _source(server, "kafka", "Kafka", now),
-        _source(server, "postgres", "PostgreSQL", now),
-        _workers(server, now),
-        _alerts(server),
-    ]
-    kafka = server.poller.reading("kafka")
-    role = current_identity(server.settings)
-    who = soft(
-        f"{role.name}, {role.role}"
-        if server.settings.dashboard_sign_in != "none"
-        else f"{role.role}"
-    )
-    body = (
-        "".join(parts)
-        + f'<span class="sf-push">{who} · {stamp(int(now), kafka.measured_at)}</span>'
-    )
+    kafka, postgres = server.poller.reading("kafka"), server.poller.reading("postgres")
+    marks = _source(kafka, now) + _source(postgres, now) + _workers(server, now) + _alerts(server)
+    user = current_identity(server.settings)
+    named = server.settings.dashboard_sign_in != "none"
+    who = soft(f"{user.name}, {user.role}" if named else f"{user.role}")
+    body = f'{marks}<span class="sf-push">{who} · {stamp(now, kafka.measured_at)}</span>'
     with st.container(key="strip", gap="xsmall"):
         show(Html(f'<div class="sf sf-strip">{body}</div>'))
         firing = server.watch.book.firing()
@@ -114,24 +79,22 @@ def _strip() -> None:
             show(soft(f"and {len(firing) - _SHOWN_ALERTS} more: see Alerts"))
 
 
-def _source(server: Serving, name: str, title: str, now: float) -> Html:
-    reading = server.poller.reading(name)
-    why = reading.trouble(now)
+def _source(reading: Reading[Any], now: float) -> Html:
+    name, why = reading.source, reading.trouble(now)
     if why is None:
-        return mark(Tone.GOOD, f"{title} up", f"answered in {units.duration(reading.seconds)}")
-    if reading.measured_at is None and reading.error is None:
-        return mark(Tone.IDLE, f"{title}: asking")
-    age = None if reading.measured_at is None else now - reading.measured_at
-    return mark(Tone.BAD, f"{title} does not answer, last seen {units.ago(age)}", why)
+        return mark(Tone.GOOD, f"{name} up", f"answered in {units.duration(reading.seconds)}")
+    if reading.is_pending:
+        return mark(Tone.IDLE, f"{name}: asking")
+    last_seen = units.ago(reading.age(now))
+    return mark(Tone.BAD, f"{name} does not answer, last seen {last_seen}", why)
 
 
 def _workers(server: Serving, now: float) -> Html:
-    reading = server.poller.reading("workers")
-    states = reading.current(now)
+    states = server.poller.reading("workers").current(now)
     if states is None:
         return mark(Tone.IDLE, "workers: asking")
     expected = server.watch.expected
-    ready = sum(each.answers and each.ready for name, each in states.items() if name in expected)
+    ready = sum(state.answers and state.ready for name, state in states.items() if name in expected)
     if not expected:
         return mark(Tone.IDLE, "no worker answers", "see STREAMFLOW_WORKER_URLS")
     tone = Tone.GOOD if ready == len(expected) else Tone.WARN
@@ -142,4 +105,4 @@ def _alerts(server: Serving) -> Html:
     firing = server.watch.book.firing()
     if not firing:
         return mark(Tone.GOOD, "no alerts")
-    return mark(Tone.BAD, f"{len(firing)} alert{'s' if len(firing) > 1 else ''}")
+    return mark(Tone.BAD, counted(len(firing), "alert"))

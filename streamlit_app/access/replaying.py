@@ -14,6 +14,7 @@ from streamflow.dead_letters.select import Status
 from streamlit_app.access.roles import Identity, require_operator
 from streamlit_app.measure.dagster import REPLAY_JOB, Dagster
 from streamlit_app.records.queries import MOST_COUNTED
+from streamlit_app.ui.markup import counted
 
 log = structlog.get_logger()
 
@@ -26,7 +27,7 @@ class PlanRequest:
         ids: of dead letters; empty for all that match the filter (codes, text, times).
         since: ISO 8601, as `loaded_until`; absolute, so that the filter matches the same later.
         repairs: applied to each dead letter first, in this order.
-        canary: dead letters to send first and see stored before sending the rest.
+        canary: dead letters to send first; the rest is sent once these are stored.
         rate: dead letters per second, at most.
     """
 
@@ -60,7 +61,7 @@ def plan(dagster: Dagster, identity: Identity, request: PlanRequest) -> str:
     Raises:
         Forbidden: the role is not operator.
         Unavailable: Dagster does not answer.
-        UsageError: Dagster refuses; says why.
+        UsageError: Dagster rejects the run; says why.
     """
     run_id = _launch(dagster, identity, request.config())
     log.info(
@@ -73,21 +74,15 @@ def plan(dagster: Dagster, identity: Identity, request: PlanRequest) -> str:
 
 
 def apply(dagster: Dagster, identity: Identity, plan_id: int) -> str:
-    """Launches a run that applies a plan, and returns its id.
-
-    Raises:
-        Forbidden: the role is not operator.
-        Unavailable: Dagster does not answer.
-        UsageError: Dagster refuses; says why.
-    """
+    """Launches a run that applies a plan, and returns its id. Raises as `plan` does."""
     run_id = _launch(dagster, identity, {"dry_run": False, "plan_id": plan_id})
     log.info("replay_requested", requested_by=identity.name, run_id=run_id, plan_id=plan_id)
     return run_id
 
 
-def _launch(dagster: Dagster, identity: Identity, config: Mapping[str, Any]) -> str:
+def _launch(dagster: Dagster, identity: Identity, config: dict[str, Any]) -> str:
     require_operator(identity)
-    config = {**config, "requested_by": identity.name}
+    config |= {"requested_by": identity.name}
     return dagster.launch(REPLAY_JOB, {"ops": {"replay": {"config": config}}})
 
 
@@ -107,35 +102,27 @@ def scope(ticked: Sequence[str], counts: Mapping[Status, int], shown: int) -> Pl
         counts: how many match, by status; incomplete past `MOST_COUNTED` in all.
         shown: how many of them the list shows.
     """
+    newest = f", of which the newest {units.count(shown)} are shown"
     if ticked:
         number, open_ = len(ticked), sum(status == Status.OPEN for status in ticked)
         few = "" if open_ == number else f", of which {units.count(open_)} can be replayed"
-        selected = f"{units.count(number)} selected {_noun(number)}"
-        return PlanScope(f"Plans the {selected}{few}", open_ > 0)
+        return PlanScope(f"Plans the {counted(number, 'selected dead letter')}{few}", open_ > 0)
     number, open_ = sum(counts.values()), counts.get(Status.OPEN, 0)
     if number > MOST_COUNTED:
         return PlanScope(
             f"Plans all open ones of the more than {units.count(MOST_COUNTED)} dead letters that "
-            f"match the filter above, of which the newest {units.count(shown)} are shown",
+            f"match the filter above{newest}",
             True,
         )
     if not open_:
         return PlanScope(
             "No open dead letter matches the filter above, and only open ones are replayed", False
         )
-    matching = (
-        "1 dead letter that matches"
-        if number == 1
-        else f"{units.count(number)} dead letters that match"
-    )
-    which = f"all {matching}"
+    which = "all"
     if number == 1:
-        which = f"the {matching}"
+        which = "the"
     elif open_ < number:
-        which = f"the {units.count(open_)} open ones of the {matching}"
-    few = f", of which the newest {units.count(shown)} are shown" if shown < number else ""
-    return PlanScope(f"Plans {which} the filter above{few}", True)
-
-
-def _noun(number: int) -> str:
-    return "dead letter" if number == 1 else "dead letters"
+        which = f"the {units.count(open_)} open ones of the"
+    matching = f"{counted(number, 'dead letter')} that {'matches' if number == 1 else 'match'}"
+    few = newest if shown < number else ""
+    return PlanScope(f"Plans {which} {matching} the filter above{few}", True)

@@ -6,29 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import SecretStr
+
 from streamflow.errors import StreamFlowError
 from streamflow.settings.dashboard import DashboardSettings, Role
 
 
 class Forbidden(StreamFlowError):
-    """The role does not allow this action."""
+    """The user's role does not allow this action."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The user of a session.
-
-    Attributes:
-        name: for the audit trail.
-        role: None for a user who must sign in first.
-    """
+    """The user of a session; `role` is None for one who must sign in first."""
 
     name: str
     role: Role | None
 
     @property
     def is_operator(self) -> bool:
-        """Whether actions are allowed."""
         return self.role == "operator"
 
 
@@ -38,45 +34,36 @@ def identify(
     token: str | None = None,
     user: Mapping[str, Any] | None = None,
 ) -> Identity:
-    """The user, by token or by claims of the identity provider.
-
-    Args:
-        settings: how users sign in, and where the dashboard listens.
-        token: as entered; only for sign-in by token.
-        user: claims of the identity provider, once signed in; only for OIDC.
-    """
+    """The user, by the token entered or by the claims of the identity provider, whichever the settings
+    ask for."""
     if settings.dashboard_sign_in == "none":
         return Identity("anonymous", settings.default_role)
     if settings.dashboard_sign_in == "token":
-        for name, role, secret in (
-            ("operator (token)", "operator", settings.dashboard_operator_token),
-            ("viewer (token)", "viewer", settings.dashboard_viewer_token),
-        ):
-            if secret is not None and token and _same(token, secret.get_secret_value()):
-                return Identity(name, "operator" if role == "operator" else "viewer")
+        if _is(token, settings.dashboard_operator_token):
+            return Identity("operator (token)", "operator")
+        if _is(token, settings.dashboard_viewer_token):
+            return Identity("viewer (token)", "viewer")
         return Identity("anonymous", None)
     if user is None or not user.get("email"):
         return Identity("anonymous", None)
     email = str(user["email"])
     # An address that the provider has not verified may belong to another user.
     verified = user.get("email_verified", True) in (True, "true")
-    named = email.casefold() in {each.casefold() for each in settings.dashboard_operators}
-    # The name goes into tables, where no address may lie (G7).
+    named = email.casefold() in map(str.casefold, settings.dashboard_operators)
+    # The name goes into tables, which must hold no address (G7).
     name = str(user.get("name") or email).partition("@")[0]
     return Identity(name, "operator" if named and verified else "viewer")
 
 
 def require_operator(identity: Identity) -> None:
-    """Rejects an action of a user who is no operator.
-
-    Raises:
-        Forbidden: the role is not operator.
-    """
+    """Raises Forbidden for a user who is no operator."""
     if not identity.is_operator:
         raise Forbidden(
             "this needs the role operator: sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator"
         )
 
 
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())
+def _is(token: str | None, secret: SecretStr | None) -> bool:
+    if not token or secret is None:
+        return False
+    return hmac.compare_digest(token.encode(), secret.get_secret_value().encode())

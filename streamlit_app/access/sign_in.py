@@ -6,7 +6,7 @@ import streamlit as st
 
 from streamflow.settings.dashboard import DashboardSettings
 from streamlit_app.access.roles import Identity, identify
-from streamlit_app.ui.components import show
+from streamlit_app.ui.components import card, show
 from streamlit_app.ui.markup import empty
 
 _TOKEN = "signed_in_with"  # noqa: S105 (the name of a session's variable)
@@ -14,7 +14,7 @@ _PAUSE = 1.0  # seconds after a wrong token: guessing must take long
 
 
 def current_identity(settings: DashboardSettings) -> Identity:
-    """The user of this session, determined at each call."""
+    """The user of this session, as of now."""
     if settings.dashboard_sign_in == "oidc":
         user = st.user.to_dict() if getattr(st.user, "is_logged_in", False) else None
         return identify(settings, user=user)
@@ -32,7 +32,7 @@ def require_sign_in(settings: DashboardSettings) -> Identity:
 
 def _ask(settings: DashboardSettings) -> None:
     _, middle, _ = st.columns([1, 2, 1])
-    with middle, st.container(border=True, key="card-sign-in"):
+    with middle, card("sign-in"):
         if settings.dashboard_sign_in == "oidc":
             show(empty("Sign in to see the pipeline", "Your identity provider asks who you are."))
             if not hasattr(st.user, "is_logged_in"):
@@ -61,10 +61,9 @@ def _try(settings: DashboardSettings, token: str) -> None:
 
 def sign_out_control(settings: DashboardSettings) -> None:
     """The sign-out button, where users sign in."""
-    if settings.dashboard_sign_in == "oidc":
-        st.button("Sign out", on_click=st.logout, type="tertiary", icon=":material/logout:")
-    elif settings.dashboard_sign_in == "token":
-        st.button("Sign out", on_click=_forget, type="tertiary", icon=":material/logout:")
+    if settings.dashboard_sign_in != "none":
+        sign_out = st.logout if settings.dashboard_sign_in == "oidc" else _forget
+        st.button("Sign out", on_click=sign_out, type="tertiary", icon=":material/logout:")
 
 
 def _forget() -> None:

@@ -1,16 +1,15 @@
 """From the poller's readings to the facts that the alert rules look at, once a second."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any, Final
 
 from streamflow.alerting.book import Alert, AlertBook
 from streamflow.alerting.rules import Facts, Thresholds, conditions
-from streamflow.lag.measure import offsets_behind
 from streamflow.stream import Stream
+from streamlit_app.measure.rates import Recorder
 from streamlit_app.measure.readings import Reading
-from streamlit_app.measure.recording import Recorder
 from streamlit_app.measure.workers import WorkerState
 
 _NOT_UP: Final = frozenset({"restarting", "not ready", "hung", "stopped"})
@@ -19,14 +18,8 @@ _NOT_UP: Final = frozenset({"restarting", "not ready", "hung", "stopped"})
 class Watch:
     """Applies the alert rules to the readings.
 
-    Args:
-        streams: whose topics are watched.
-        recorder: lag and rates.
-        book: remembers what holds for how long.
-        thresholds: what is too much.
-
     Attributes:
-        expected: the workers that should do their work: those that did once, and are not left out.
+        expected: the workers that should be ready: those that answered once and are not left out.
     """
 
     def __init__(
@@ -35,22 +28,21 @@ class Watch:
         self._streams = tuple(streams)
         self._recorder = recorder
         self.book = book
-        self.thresholds = thresholds
+        self._thresholds = thresholds
         self._answered: set[str] = set()
         self.expected: frozenset[str] = frozenset()
-        self._seen: dict[str, deque[tuple[float, int, int]]] = {}
+        self._counts: dict[str, deque[tuple[float, int, int]]] = defaultdict(deque)
 
-    def look(self, readings: Mapping[str, Reading[Any]], now: float) -> list[Alert]:
-        """Takes the readings of this moment; returns the alerts that changed."""
-        return self.book.update(conditions(self._facts(readings, now), self.thresholds), now)
+    def evaluate(self, readings: Mapping[str, Reading[Any]], now: float) -> list[Alert]:
+        """Applies the rules to the readings of this moment; returns the alerts that changed."""
+        return self.book.update(conditions(self._facts(readings, now), self._thresholds), now)
 
     def _facts(self, readings: Mapping[str, Reading[Any]], now: float) -> Facts:
         kafka, postgres = readings["kafka"], readings["postgres"]
         down = {
             name: trouble
             for name, reading in (("kafka", kafka), ("postgres", postgres))
-            # What was not asked yet is not down.
-            if (reading.measured_at or reading.error) and (trouble := reading.trouble(now))
+            if not reading.is_pending and (trouble := reading.trouble(now))
         }
         down |= self._parts_down(readings, now, down)
         current = kafka.is_current(now)
@@ -65,49 +57,50 @@ class Watch:
     def _parts_down(
         self, readings: Mapping[str, Reading[Any]], now: float, known: Mapping[str, str]
     ) -> dict[str, str]:
-        """Parts and workers that do not do their work, as far as they were ever there."""
+        """Why parts and workers that were there do not do their work."""
         down: dict[str, str] = {}
-        stack, workers = readings["stack"], readings["workers"]
         left_out: set[str] = set()
-        for part in stack.current(now) or ():
+        for part in readings["stack"].current(now) or ():
             if part.state == "off":
                 left_out.add(part.name)
             elif part.state in _NOT_UP and part.name not in known:
                 down[part.name] = part.detail or part.state
-        states: dict[str, WorkerState] = workers.current(now) or {}
-        self._answered |= {name for name, worker in states.items() if worker.answers}
-        self.expected = frozenset(self._answered - left_out)
+        states: dict[str, WorkerState] = readings["workers"].current(now) or {}
+        answering = {name for name, worker in states.items() if worker.answers}
+        self._answered |= answering
+        # A worker that the stack leaves out may run by hand.
+        self.expected = frozenset(self._answered - (left_out - answering))
         for name, worker in states.items():
             if name in self.expected and not (worker.answers and worker.ready):
                 down.setdefault(name, worker.reason or "not ready")
         return down
 
     def _rates(self) -> dict[str, float]:
-        rates = {
-            stream.topic: self._recorder.rate(f"appended/{stream.topic}")
-            for stream in self._streams
-        }
+        topics = [stream.topic for stream in self._streams]
+        rates = {topic: self._recorder.rate(f"appended/{topic}") for topic in topics}
         return {topic: rate for topic, rate in rates.items() if rate is not None}
 
     def _ratios(self, postgres: Reading[Any], now: float) -> dict[str, float]:
+        """The share of records rejected in the last minutes, by topic."""
         ratios: dict[str, float] = {}
         sample = postgres.current(now)
         if sample is None:
             return ratios
         for stream in self._streams:
-            seen = self._seen.setdefault(stream.topic, deque())
+            counts = self._counts[stream.topic]
             read, rejected = sample.records(stream.topic), sample.rejected(stream.topic)
-            if seen and read < seen[-1][1]:
-                seen.clear()
-            seen.append((now, read, rejected))
-            while now - seen[0][0] > 60 * self.thresholds.dead_letter_minutes:
-                seen.popleft()
-            records = read - seen[0][1]
-            if records >= self.thresholds.dead_letter_records:
-                ratios[stream.topic] = (rejected - seen[0][2]) / records
+            if counts and read < counts[-1][1]:
+                counts.clear()
+            counts.append((now, read, rejected))
+            while now - counts[0][0] > 60 * self._thresholds.dead_letter_minutes:
+                counts.popleft()
+            records = read - counts[0][1]
+            if records >= self._thresholds.dead_letter_records:
+                ratios[stream.topic] = (rejected - counts[0][2]) / records
         return ratios
 
     def _waiting(self, kafka: Reading[Any], postgres: Reading[Any], now: float) -> dict[str, float]:
+        """Seconds since the loader moved, by topic of which records wait for it."""
         broker, database = kafka.current(now), postgres.current(now)
         if broker is None or database is None or database.loaded_at is None:
             return {}
@@ -115,9 +108,5 @@ class Watch:
         return {
             stream.topic: since
             for stream in self._streams
-            if any(
-                offsets_behind(database.position(partition), bounds)
-                for partition, bounds in broker.bounds.items()
-                if partition[0] == stream.topic
-            )
+            if database.waiting(stream.topic, broker.bounds)
         }

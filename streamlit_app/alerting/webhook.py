@@ -23,7 +23,7 @@ _KEPT: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class SentAlert:
-    """What became of a message."""
+    """A message that was delivered, or not: `detail` says why."""
 
     at: float
     text: str
@@ -32,11 +32,7 @@ class SentAlert:
 
 
 class Webhook:
-    """Queues alerts and sends them one after the other.
-
-    Args:
-        url: where to; None sends nothing.
-    """
+    """Queues alerts and sends them one after the other; without a URL it sends nothing."""
 
     def __init__(self, url: SecretStr | None) -> None:
         self._url = url
@@ -47,11 +43,9 @@ class Webhook:
 
     @property
     def configured(self) -> bool:
-        """Whether anything is sent."""
         return self._url is not None
 
     def start(self) -> None:
-        """Begins to send."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -78,9 +72,7 @@ class Webhook:
                 send(self._url, body, attempts=_ATTEMPTS, stop=self._ended)
             except Unavailable as error:
                 log.error("webhook_failed", reason=str(error))  # noqa: TRY400 (no traceback needed)
-                detail = str(error)
+                sent = SentAlert(time.time(), body["text"], delivered=False, detail=str(error))
             else:
-                detail = ""
-            self.sent.append(
-                SentAlert(time.time(), body["text"], not detail, detail or "delivered")
-            )
+                sent = SentAlert(time.time(), body["text"], delivered=True, detail="delivered")
+            self.sent.append(sent)

@@ -9,7 +9,6 @@ from streamflow.errors import Unavailable, UsageError
 
 _TIMEOUT: Final = 8.0  # seconds
 _LAUNCH_TIMEOUT: Final = 60.0  # seconds; a process is started before it answers
-REPOSITORY: Final = "__repository__"
 REPLAY_JOB: Final = "replay_dead_letters"
 # Executions of a check. Each is reported twice, by its run and outside of it, so that it stays valid
 # while workers report new rows (`streamflow_dagster.checks`).
@@ -23,6 +22,7 @@ class Execution:
     """One execution of a check.
 
     Attributes:
+        run_id: empty for a result that was reported without a run.
         status: SUCCEEDED, FAILED, IN_PROGRESS, EXECUTION_FAILED or SKIPPED.
         severity: WARN or ERROR; empty where it did not come to that.
         at: seconds since the epoch.
@@ -38,7 +38,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A data-quality check, its executions from the newest."""
+    """A data-quality check, with its executions from the newest."""
 
     asset: str
     name: str
@@ -49,14 +49,8 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ReplayRun:
-    """A run of the replay job.
+    """A run of the replay job; summary and figures say what it did, and are empty before that."""
 
-    Attributes:
-        summary: what it came to, in words; empty before that.
-        figures: what it came to, by name.
-    """
-
-    run_id: str
     status: str
     started_at: float | None
     ended_at: float | None
@@ -70,14 +64,7 @@ class ReplayRun:
 
 
 class Dagster:
-    """Asks Dagster.
-
-    Args:
-        url: of its webserver.
-        public_url: of the same for a browser, where it is another.
-    """
-
-    name = "Dagster"
+    """Asks Dagster's webserver at `url`, which browsers may reach at another one."""
 
     def __init__(self, url: str, public_url: str | None = None) -> None:
         self.url = url.rstrip("/")
@@ -95,25 +82,25 @@ class Dagster:
         """
         nodes = self._ask(_CHECKS, {})["assetNodes"]
         known = [
-            (node["assetKey"]["path"], each)
+            (node["assetKey"]["path"], check)
             for node in nodes
-            for each in (node["assetChecksOrError"] or {}).get("checks", ())
+            for check in (node["assetChecksOrError"] or {}).get("checks", ())
         ]
-        executions = self._executions([(path, each["name"]) for path, each in known])
+        histories = self._executions([(path, check["name"]) for path, check in known])
         checks = [
             Check(
                 "/".join(path),
-                each["name"],
-                each["description"] or "",
-                bool(each["blocking"]),
-                _once(_execution(one) for one in found),
+                check["name"],
+                check["description"] or "",
+                bool(check["blocking"]),
+                _once_per_run(map(_execution, history)),
             )
-            for (path, each), found in zip(known, executions, strict=True)
+            for (path, check), history in zip(known, histories, strict=True)
         ]
         return sorted(checks, key=lambda check: (check.asset, check.name))
 
     def _executions(self, checks: list[tuple[list[str], str]]) -> list[list[dict[str, Any]]]:
-        """The last executions of each check, in one question with an alias for each."""
+        """The last executions of each check, in one query with an alias for each."""
         if not checks:
             return []
         names = ", ".join(f"$k{n}: AssetKeyInput!, $c{n}: String!" for n in range(len(checks)))
@@ -125,8 +112,8 @@ class Dagster:
         values: dict[str, Any] = {}
         for number, (path, name) in enumerate(checks):
             values |= {f"k{number}": {"path": path}, f"c{number}": name}
-        found = self._ask(f"query History({names}) {{ {parts} }} {_EXECUTION}", values)
-        return [found[f"e{number}"] for number in range(len(checks))]
+        histories = self._ask(f"query History({names}) {{ {parts} }} {_EXECUTION}", values)
+        return [histories[f"e{number}"] for number in range(len(checks))]
 
     def run(self, run_id: str) -> ReplayRun | None:
         """A run of the replay job; None where Dagster does not know it.
@@ -134,8 +121,17 @@ class Dagster:
         Raises:
             Unavailable: Dagster does not answer.
         """
-        found = self._ask(_RUN, {"id": run_id})["runOrError"]
-        return _run(found) if "runId" in found else None
+        run = self._ask(_RUN, {"id": run_id})["runOrError"]
+        if "runId" not in run:
+            return None
+        events = (run["eventConnection"] or {}).get("events", ())
+        observed = [event for event in events if event["__typename"] == "ObservationEvent"]
+        last: dict[str, Any] = {"description": "", "metadataEntries": ()}
+        if observed:
+            last = observed[-1]
+        return ReplayRun(
+            run["status"], run["startTime"], run["endTime"], last["description"] or "", _texts(last)
+        )
 
     def launch(self, job: str, config: dict[str, Any]) -> str:
         """Starts a run of a job, and returns its id.
@@ -144,30 +140,22 @@ class Dagster:
             Unavailable: Dagster does not answer.
             UsageError: Dagster rejects the run configuration.
         """
-        location = self._location(job)
-        found = self._ask(
-            _LAUNCH,
-            {
-                "selector": {
-                    "repositoryLocationName": location,
-                    "repositoryName": REPOSITORY,
-                    "jobName": job,
-                },
-                "config": config,
-            },
-            timeout=_LAUNCH_TIMEOUT,
-        )["launchRun"]
-        if found["__typename"] == "LaunchRunSuccess":
-            return str(found["run"]["runId"])
-        reasons = [each["message"] for each in found.get("errors", ())]
-        raise UsageError(
-            "Dagster rejects the run: " + ("; ".join(reasons) or found.get("message", "?"))
-        )
+        selector = {
+            "repositoryLocationName": self._location(job),
+            "repositoryName": "__repository__",
+            "jobName": job,
+        }
+        variables = {"selector": selector, "config": config}
+        launched = self._ask(_LAUNCH, variables, timeout=_LAUNCH_TIMEOUT)["launchRun"]
+        if launched["__typename"] == "LaunchRunSuccess":
+            return str(launched["run"]["runId"])
+        reasons = "; ".join(error["message"] for error in launched.get("errors", ()))
+        raise UsageError(f"Dagster rejects the run: {reasons or launched.get('message', '?')}")
 
     def _location(self, job: str) -> str:
-        found = self._ask(_LOCATIONS, {})["repositoriesOrError"]
-        for repository in found.get("nodes", ()):
-            if job in {each["name"] for each in repository["jobs"]}:
+        repositories = self._ask(_LOCATIONS, {})["repositoriesOrError"].get("nodes", ())
+        for repository in repositories:
+            if any(known["name"] == job for known in repository["jobs"]):
                 return str(repository["location"]["name"])
         raise Unavailable(f"Dagster at {self.url} has no job {job}: load streamflow_dagster")
 
@@ -192,52 +180,37 @@ class Dagster:
         return data
 
 
-def _run(found: dict[str, Any]) -> ReplayRun:
-    observed = [
-        event
-        for event in (found["eventConnection"] or {}).get("events", ())
-        if event["__typename"] == "ObservationEvent"
-    ]
-    observation: dict[str, Any] = (
-        observed[-1] if observed else {"description": "", "metadataEntries": ()}
-    )
-    return ReplayRun(
-        found["runId"],
-        found["status"],
-        found["startTime"],
-        found["endTime"],
-        observation["description"] or "",
-        tuple((entry["label"], _text(entry)) for entry in observation["metadataEntries"]),
-    )
+def _once_per_run(executions: Iterable[Execution]) -> tuple[Execution, ...]:
+    """The first one of each run, and all those without a run."""
+    kept: dict[object, Execution] = {}
+    for number, execution in enumerate(executions):
+        kept.setdefault(execution.run_id or number, execution)
+    return tuple(kept.values())
 
 
-def _once(executions: Iterable[Execution]) -> tuple[Execution, ...]:
-    """One of each run, and those that belong to none."""
-    seen: set[str] = set()
-    kept = []
-    for each in executions:
-        if each.run_id not in seen:
-            kept.append(each)
-            seen |= {each.run_id} - {""}
-    return tuple(kept)
-
-
-def _execution(found: dict[str, Any]) -> Execution:
-    evaluation = found["evaluation"] or {}
-    entries = evaluation.get("metadataEntries", ())
-    outside_of = next((entry["runId"] for entry in entries if entry.get("runId")), "")
+def _execution(execution: dict[str, Any]) -> Execution:
+    evaluation = execution["evaluation"] or {"metadataEntries": ()}
+    reported_by = [entry["runId"] for entry in evaluation["metadataEntries"] if entry.get("runId")]
     return Execution(
-        found["runId"] or outside_of,
-        found["status"],
+        execution["runId"] or next(iter(reported_by), ""),
+        execution["status"],
         evaluation.get("severity") or "",
-        float(found["timestamp"]),
+        float(execution["timestamp"]),
         evaluation.get("description") or "",
-        tuple((entry["label"], _text(entry)) for entry in entries if not entry.get("runId")),
+        _texts(evaluation),
+    )
+
+
+def _texts(holder: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Metadata as label and text, whatever its kind; without the run that reported it."""
+    return tuple(
+        (entry["label"], _text(entry))
+        for entry in holder["metadataEntries"]
+        if not entry.get("runId")
     )
 
 
 def _text(entry: dict[str, Any]) -> str:
-    """A metadata entry's value as text, whatever its kind."""
     for field in (
         "text", "intRepr", "floatValue", "boolValue", "mdStr", "jsonString", "url", "path",
         "timestamp",
@@ -248,8 +221,8 @@ def _text(entry: dict[str, Any]) -> str:
     return "; ".join(table["records"]) if table else ""
 
 
-_ENTRIES: Final = """
-metadataEntries {
+_ENTRY: Final = """
+fragment Entry on MetadataEntry {
   label
   ... on TextMetadataEntry { text }
   ... on IntMetadataEntry { intRepr }
@@ -272,39 +245,31 @@ query Checks {
   }
 }
 """
-_EXECUTION: Final = (
-    """
-fragment Execution on AssetCheckExecution {
+_EXECUTION: Final = f"""{_ENTRY}
+fragment Execution on AssetCheckExecution {{
   runId status timestamp
-  evaluation { severity description """
-    + _ENTRIES
-    + """ }
-}
+  evaluation {{ severity description metadataEntries {{ ...Entry }} }}
+}}
 """
-)
-_RUN: Final = (
-    """
-query Run($id: ID!) {
-  runOrError(runId: $id) {
-    ... on Run {
+_RUN: Final = f"""{_ENTRY}
+query Run($id: ID!) {{
+  runOrError(runId: $id) {{
+    ... on Run {{
       runId status startTime endTime
-      eventConnection(limit: 500) {
-        events { __typename ... on ObservationEvent { description """
-    + _ENTRIES
-    + """ } }
-      }
-    }
-    ... on RunNotFoundError { message }
-    ... on PythonError { message }
-  }
-}
+      eventConnection(limit: 500) {{
+        events {{
+          __typename
+          ... on ObservationEvent {{ description metadataEntries {{ ...Entry }} }}
+        }}
+      }}
+    }}
+  }}
+}}
 """
-)
 _LOCATIONS: Final = """
 query Locations {
   repositoriesOrError {
-    ... on RepositoryConnection { nodes { name location { name } jobs { name } } }
-    ... on PythonError { message }
+    ... on RepositoryConnection { nodes { location { name } jobs { name } } }
   }
 }
 """

@@ -2,53 +2,36 @@
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
-from streamlit_app.measure.poller import attempt
+from streamlit_app.measure.poller import PollJob, attempt
 from streamlit_app.measure.readings import Reading
 
 T = TypeVar("T")
 
 _THREADS: Final = 3
-_FORGOTTEN: Final = 20.0  # seconds after the last `look`
+_KEPT_FOR: Final = 20.0  # seconds after it was last shown
 _MOST: Final = 200  # subscriptions
 _TURN: Final = 0.1  # seconds
 _POLL: Final = 0.02  # seconds
 
 
-@dataclass(frozen=True)
-class Question(Generic[T]):
-    """Something that a page shows.
-
-    Attributes:
-        key: what it is; sessions with the same one share the answer.
-        source: what measures, in words.
-        interval: seconds between two fetches.
-        fetch: measures; may raise StreamFlowError or OSError.
-    """
-
-    key: Hashable
-    source: str
-    interval: float
-    fetch: Callable[[], T]
-
-
 @dataclass(slots=True)
 class _Subscription:
-    """A question that at least one page shows."""
+    """A job whose readings at least one page shows."""
 
-    fetch: Callable[[], Any]
+    job: PollJob[Any]
     reading: Reading[Any]
-    asked_at: float
-    due_at: float
+    shown_at: float
+    due_at: float = 0.0
     running: bool = False
 
 
 class Demand:
-    """Answers questions. `start` before use, `stop` at the end."""
+    """Fetches what pages show."""
 
     def __init__(self) -> None:
         self._subscriptions: dict[Hashable, _Subscription] = {}
@@ -59,7 +42,6 @@ class Demand:
         self._thread = threading.Thread(target=self._run, name="demand", daemon=True)
 
     def start(self) -> None:
-        """Begins to fetch."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -70,49 +52,37 @@ class Demand:
 
     @property
     def running(self) -> bool:
-        """Whether it works."""
         return self._thread.is_alive()
 
     @property
     def subscriptions(self) -> int:
-        """How many questions are being answered."""
+        """How many jobs are fetched now."""
         return len(self._subscriptions)
 
-    def look(self, question: Question[T]) -> Reading[T]:
-        """The last answer, at once. It is fetched again and again while pages keep calling this."""
+    def latest(self, job: PollJob[T]) -> Reading[T]:
+        """The last reading, at once. It is measured again and again while pages keep calling this."""
         now = time.monotonic()
         with self._guard:
-            subscription = self._subscriptions.get(question.key)
+            subscription = self._subscriptions.get(job.key)
             if subscription is None:
-                first: Reading[T] = Reading(question.source, question.interval)
-                subscription = self._subscriptions[question.key] = _Subscription(
-                    question.fetch, first, now, now
-                )
+                first: Reading[T] = Reading(job.source, job.interval)
+                subscription = self._subscriptions[job.key] = _Subscription(job, first, now)
                 self._wake.set()
-            subscription.asked_at = now
+            subscription.shown_at = now
             return subscription.reading
 
-    def wait(self, question: Question[T], patience: float) -> Reading[T]:
-        """As `look`, but waits up to `patience` seconds for the first answer: for a page that is
+    def wait(self, job: PollJob[T], patience: float) -> Reading[T]:
+        """As `latest`, but waits up to `patience` seconds for the first reading: for a page that is
         being opened."""
         deadline = time.monotonic() + patience
         while True:
-            reading = self.look(question)
-            first = reading.measured_at is None and reading.error is None
-            if not first or time.monotonic() > deadline:
+            reading = self.latest(job)
+            if not reading.is_pending or time.monotonic() > deadline:
                 return reading
             time.sleep(_POLL)
 
-    def refresh(self, key: Hashable) -> None:
-        """Fetches again at once, after a change."""
-        with self._guard:
-            subscription = self._subscriptions.get(key)
-            if subscription is not None:
-                subscription.due_at = 0.0
-        self._wake.set()
-
     def forget(self, key: Hashable) -> None:
-        """Stops fetching; answers that were handed out stay valid."""
+        """Stops fetching; readings that were handed out stay valid."""
         with self._guard:
             self._subscriptions.pop(key, None)
 
@@ -120,19 +90,7 @@ class Demand:
         while not self._ended.is_set():
             now = time.monotonic()
             with self._guard:
-                for key in [
-                    key
-                    for key, subscription in self._subscriptions.items()
-                    if now - subscription.asked_at
-                    > max(_FORGOTTEN, 2 * subscription.reading.interval)
-                    and not subscription.running
-                ]:
-                    del self._subscriptions[key]
-                while len(self._subscriptions) > _MOST:
-                    oldest = min(
-                        self._subscriptions, key=lambda key: self._subscriptions[key].asked_at
-                    )
-                    del self._subscriptions[oldest]
+                self._drop_unseen(now)
                 due = [s for s in self._subscriptions.values() if not s.running and now >= s.due_at]
                 for subscription in due:
                     subscription.running = True
@@ -142,9 +100,17 @@ class Demand:
             self._wake.wait(_TURN if self._subscriptions else None)
             self._wake.clear()
 
+    def _drop_unseen(self, now: float) -> None:
+        by_age = sorted(self._subscriptions.items(), key=lambda pair: pair[1].shown_at)
+        surplus = len(by_age) - _MOST
+        for number, (key, subscription) in enumerate(by_age):
+            unseen = now - subscription.shown_at > max(_KEPT_FOR, 2 * subscription.job.interval)
+            if number < surplus or (unseen and not subscription.running):
+                del self._subscriptions[key]
+
     def _fetch(self, subscription: _Subscription) -> None:
         began = time.monotonic()
-        reading, _ = attempt(subscription.reading, subscription.fetch)
+        reading, _ = attempt(subscription.reading, subscription.job.measure)
         with self._guard:
             subscription.reading = reading
             # A source is busy with this for at most a fifth of the time.

@@ -1,13 +1,13 @@
 """The one poller of a server: a thread per source, however many sessions there are.
 
-Sessions only read the last `Reading` of each source, and the series. A source that hangs holds up no
+Sessions only read the last `Reading` of each source, and the series. A source that hangs delays no
 other; its reading grows stale and says so.
 """
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,21 +26,22 @@ _SHORTEST_PAUSE: Final = 0.05  # seconds
 
 @dataclass(frozen=True)
 class PollJob(Generic[T]):
-    """Something to be measured again and again.
+    """Something to be measured again and again, always (`Poller`) or while pages show it (`Demand`).
 
     Attributes:
+        key: what it is; sessions share the reading of the same key.
         source: what measures, in words.
         interval: seconds between two measurements.
         measure: may raise StreamFlowError or OSError.
-        then: takes every reading, also a failed one.
+        then: takes each sample and its time; only for a `Poller`, as `close`.
         close: called at the end, in the same thread.
     """
 
-    name: str
+    key: Hashable
     source: str
     interval: float
     measure: Callable[[], T]
-    then: Callable[[Reading[T], float], None] | None = None
+    then: Callable[[T, float], None] | None = None
     close: Callable[[], object] | None = None
 
 
@@ -60,20 +61,15 @@ class Poller:
     """Runs jobs, each in a thread of its own, and keeps their last readings."""
 
     def __init__(self, jobs: list[PollJob[Any]]) -> None:
-        self._jobs = jobs
-        self._readings: dict[str, Reading[Any]] = {
-            job.name: Reading(job.source, job.interval) for job in jobs
-        }
+        self._readings = {str(job.key): Reading[Any](job.source, job.interval) for job in jobs}
         self._ended = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads = [
+            threading.Thread(target=self._run, args=(job,), name=f"poll-{job.key}", daemon=True)
+            for job in jobs
+        ]
 
     def start(self) -> None:
-        """Begins to measure."""
-        for job in self._jobs:
-            thread = threading.Thread(
-                target=self._run, args=(job,), name=f"poll-{job.name}", daemon=True
-            )
-            self._threads.append(thread)
+        for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
@@ -85,21 +81,21 @@ class Poller:
     @property
     def running(self) -> bool:
         """Whether every thread is alive."""
-        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+        return all(thread.is_alive() for thread in self._threads)
 
-    def reading(self, name: str) -> Reading[Any]:
-        """The last reading of a job."""
-        return self._readings[name]
+    def reading(self, key: str) -> Reading[Any]:
+        return self._readings[key]
 
     def readings(self) -> dict[str, Reading[Any]]:
-        """The last reading of every job, by its name."""
+        """The last reading of every job, by its key."""
         return dict(self._readings)
 
     def _run(self, job: PollJob[Any]) -> None:
+        key = str(job.key)
         failing = False
         due = time.monotonic()
         while not self._ended.is_set():
-            reading, error = attempt(self._readings[job.name], job.measure)
+            reading, error = attempt(self._readings[key], job.measure)
             if error is None and failing:
                 log.info("source_back", source=job.source)
             elif error is not None and not failing:
@@ -110,10 +106,10 @@ class Poller:
                     reason=reading.error,
                     exc_info=None if expected else error,
                 )
-            failing = reading.error is not None
-            self._readings[job.name] = reading
-            if job.then is not None:
-                job.then(reading, time.time())
+            failing = error is not None
+            self._readings[key] = reading
+            if job.then is not None and not failing:
+                job.then(reading.sample, time.time())
             # By the clock, so that delays do not add up; missed measurements are not made up for.
             now = time.monotonic()
             due = max(due + job.interval, now + _SHORTEST_PAUSE)

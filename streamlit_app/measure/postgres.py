@@ -5,18 +5,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
 
 from streamflow.flow import Partition
+from streamflow.lag.measure import Bounds, offsets_behind
 from streamflow.postgres.connections import Connection, connect, translate
 from streamflow.postgres.sink.positions import Loaded, loaded
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
-_TIMEOUT: Final = 5  # seconds; of a statement
+# Of every connection of the dashboard.
+STATEMENT_TIMEOUT: Final = 5  # seconds
+READ_ONLY: Final = "SET default_transaction_read_only = on"
 _SAMPLE: Final = 5_000  # rows
 _LOOK_BACK: Final = 3  # seconds of loading that the latency is taken of
 _SELDOM: Final = 5.0  # seconds between two queries of what rarely changes
@@ -24,19 +27,15 @@ _SHARE: Final = 20  # a query that took so long is asked again after that many t
 
 
 class Latency(NamedTuple):
-    """Latencies of the rows just loaded, in seconds.
+    """p50 and p99 of the rows just loaded, in seconds.
 
     Attributes:
-        rows: how many rows were sampled.
-        event: p50 and p99 from event time to load time.
-        append: p50 and p99 from the broker's time to load time; None without broker times.
-        newest: the newest event time among them.
+        event: from event time to load time.
+        append: from append time to load time; None without append times.
     """
 
-    rows: int
     event: tuple[float, float]
     append: tuple[float, float] | None
-    newest: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,29 +66,32 @@ class PostgresSample:
     connections: int
     version: str
 
-    def position(self, partition: Partition) -> int | None:
-        """The loader's position; None where it has read nothing yet."""
-        loaded = self.loaded.get(partition)
-        return None if loaded is None else loaded.next_offset
-
     def records(self, topic: str) -> int:
         """Records of a topic that the loader has read."""
-        return sum(each.records for (name, _), each in self.loaded.items() if name == topic)
+        return sum(done.records for (name, _), done in self.loaded.items() if name == topic)
 
     def rejected(self, topic: str) -> int:
-        """Those of them that were not stored in its table."""
-        return sum(each.rejected for (name, _), each in self.loaded.items() if name == topic)
+        """How many of them were not stored in its table."""
+        return sum(done.rejected for (name, _), done in self.loaded.items() if name == topic)
+
+    def waiting(self, topic: str, bounds: Bounds) -> int:
+        """How many offsets of a topic the loader has still to read."""
+        positions = {partition: done.next_offset for partition, done in self.loaded.items()}
+        return sum(
+            offsets_behind(positions.get(partition), ends)
+            for partition, ends in bounds.items()
+            if partition[0] == topic
+        )
 
     def stored(self, topic: str) -> int:
-        """Rows that were stored of a topic's records."""
+        """How many of them were stored as rows."""
         return self.records(topic) - self.rejected(topic) - self.duplicates.get(topic, 0)
 
 
 _LATENCY: Final = """
 SELECT count(*), percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY event_lag),
-       percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY append_lag), max(moment)
-  FROM (SELECT "timestamp" AS moment,
-               extract(epoch FROM loaded_at - "timestamp")::float8 AS event_lag,
+       percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY append_lag)
+  FROM (SELECT extract(epoch FROM loaded_at - "timestamp")::float8 AS event_lag,
                extract(epoch FROM loaded_at - appended_at)::float8 AS append_lag
           FROM {table}
          WHERE loaded_at >= now() - {look_back} * interval '1 s'
@@ -112,14 +114,7 @@ SELECT pg_database_size(current_database()), count(*) FILTER (WHERE datname = cu
 
 
 class PostgresSource:
-    """Asks the database, on one connection that it keeps.
-
-    Args:
-        settings: where it is.
-        streams: whose tables are measured.
-    """
-
-    name = "PostgreSQL"
+    """Measures on one connection, which it keeps."""
 
     def __init__(self, settings: Settings, streams: Sequence[Stream]) -> None:
         self._settings = settings
@@ -138,7 +133,10 @@ class PostgresSource:
         """
         try:
             if self._connection is None:
-                self._connection = open_reader(self._settings, "dashboard")
+                self._connection = connect(
+                    self._settings, "dashboard", statement_timeout=STATEMENT_TIMEOUT
+                )
+                self._connection.execute(READ_ONLY)
             return self._measure(self._connection)
         except psycopg.Error as error:
             self.close()
@@ -153,62 +151,44 @@ class PostgresSource:
 
     def _measure(self, connection: Connection) -> PostgresSample:
         group = self._settings.group("loader")
-        row = connection.execute(
+        [(loaded_at,)] = connection.execute(
             "SELECT max(updated_at) FROM loader_positions WHERE group_name = %s", [group]
-        ).fetchone()
+        )
         now = time.monotonic()
         if now >= self._ask_counts_at:
-            self._counts = _nested(connection.execute(_COUNTS).fetchall())
+            self._counts = {kind: {} for kind in ("letters", "statuses", "refused", "duplicates")}
+            for kind, name, number in connection.execute(_COUNTS):
+                self._counts[kind][name] = number
             took = time.monotonic() - now
             # Few dead letters are counted with every sample; many of them rarely.
             self._ask_counts_at = now + took * _SHARE
         if now >= self._ask_server_at:
-            self._server = connection.execute(_SERVER).fetchone() or self._server
+            [self._server] = connection.execute(_SERVER)
             self._ask_server_at = now + _SELDOM
         size, connections, version = self._server
         return PostgresSample(
             loaded=loaded(connection, group),
-            loaded_at=row[0] if row else None,
+            loaded_at=loaded_at,
             latency=self._latencies(connection),
-            dead_letters=self._counts.get("letters", {}),
-            statuses=self._counts.get("statuses", {}),
-            rejected_from=self._counts.get("refused", {}),
-            duplicates=self._counts.get("duplicates", {}),
+            dead_letters=self._counts["letters"],
+            statuses=self._counts["statuses"],
+            rejected_from=self._counts["refused"],
+            duplicates=self._counts["duplicates"],
             size=size,
             connections=connections,
             version=version,
         )
 
     def _latencies(self, connection: Connection) -> dict[str, Latency]:
-        found = {}
+        latencies = {}
         for stream in self._streams:
             query = sql.SQL(_LATENCY).format(
                 table=sql.Identifier(stream.table),
                 look_back=sql.Literal(_LOOK_BACK),
                 sample=sql.Literal(_SAMPLE),
             )
-            row = connection.execute(query).fetchone()
-            if row and row[0]:
-                rows, event, append, newest = row
-                both = None if append is None or append[0] is None else (append[0], append[1])
-                found[stream.name] = Latency(rows, (event[0], event[1]), both, newest)
-        return found
-
-
-def open_reader(settings: Settings, name: str) -> Connection:
-    """A read-only connection whose statements time out soon.
-
-    Raises:
-        Unavailable: the database does not answer.
-        ConfigurationError: it refuses.
-    """
-    connection = connect(settings, name, statement_timeout=_TIMEOUT)
-    connection.execute("SET default_transaction_read_only = on")
-    return connection
-
-
-def _nested(rows: Sequence[tuple[Any, ...]]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for kind, name, number in rows:
-        found.setdefault(kind, {})[name] = number
-    return found
+            [(rows, event, append)] = connection.execute(query)
+            if rows:
+                known = append is not None and append[0] is not None
+                latencies[stream.name] = Latency(tuple(event), tuple(append) if known else None)
+        return latencies

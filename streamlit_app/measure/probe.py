@@ -1,6 +1,6 @@
 """The end-to-end probe: a record a second on a topic of its own, sent and received by this process.
 
-It shows what no worker's metric can: that the broker takes a record now, and delivers it.
+It shows what no worker's metric can: that the broker takes and delivers a record now.
 """
 
 import contextlib
@@ -32,15 +32,13 @@ class ProbeSample:
     Attributes:
         acknowledged: seconds until the broker acknowledged the newest one.
         round_trip: seconds until the newest one came back.
-        p50: of the last round trips.
-        p99: of the last round trips.
+        p99: of the last round trips, in seconds.
         sent: since the start.
         lost: of those, not back within ten seconds.
     """
 
     acknowledged: float | None
     round_trip: float | None
-    p50: float | None
     p99: float | None
     sent: int
     lost: int
@@ -49,14 +47,11 @@ class ProbeSample:
 class Probe:
     """Sends and receives. Use it from one thread."""
 
-    name = "end-to-end probe"
-
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topic = settings.prefix + TOPIC
         self._run = uuid.uuid4().hex
-        self._producer: Producer | None = None
-        self._consumer: Consumer | None = None
+        self._clients: tuple[Producer, Consumer] | None = None
         self._waiting: dict[bytes, float] = {}
         self._trips: deque[float] = deque(maxlen=_LAST)
         self._acknowledged: float | None = None
@@ -69,11 +64,13 @@ class Probe:
         Raises:
             Unavailable: the broker did not take it, or has not delivered it yet.
         """
-        with kafka_errors():
-            self._open()
+        if self._clients is None:
+            with kafka_errors():
+                self._clients = self._open()
+        producing, consumer = self._clients
         key = f"{self._run}/{self._sent}".encode()
-        self._send(key)
-        self._receive(key)
+        self._send(producing, key)
+        self._receive(producing, consumer, key)
         now = time.monotonic()
         overdue = [probe for probe, sent in self._waiting.items() if now - sent > _LOST_AFTER]
         for probe in overdue:
@@ -88,25 +85,20 @@ class Probe:
         return ProbeSample(
             self._acknowledged,
             self._trips[-1] if trips else None,
-            trips[len(trips) // 2] if trips else None,
             trips[min(len(trips) - 1, int(len(trips) * 0.99))] if trips else None,
             self._sent,
             self._lost,
         )
 
     def close(self) -> None:
-        """Closes both clients."""
-        if self._consumer is not None:
-            self._consumer.close()
-        if self._producer is not None:
-            self._producer.purge()
+        if self._clients is not None:
+            producing, consumer = self._clients
+            consumer.close()
+            producing.purge()
 
-    def _open(self) -> None:
-        if self._producer is not None:
-            return
-        client = admin(self._settings)
-        self._create_topic(client)
-        reader = assigned_consumer(
+    def _open(self) -> tuple[Producer, Consumer]:
+        self._create_topic(admin(self._settings))
+        consumer = assigned_consumer(
             self._settings,
             self._settings.prefix + "streamflow-probe",
             **{
@@ -115,12 +107,10 @@ class Probe:
                 "auto.offset.reset": "latest",
             },
         )
-        _, end = reader.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=_TIMEOUT)
-        reader.assign([TopicPartition(self._topic, 0, end)])
-        self._consumer = reader
-        self._producer = producer(
-            self._settings, **{"linger.ms": 0, "message.timeout.ms": int(_LOST_AFTER * 1000)}
-        )
+        _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=_TIMEOUT)
+        consumer.assign([TopicPartition(self._topic, 0, end)])
+        options = {"linger.ms": 0, "message.timeout.ms": int(_LOST_AFTER * 1000)}
+        return producer(self._settings, **options), consumer
 
     def _create_topic(self, client: AdminClient) -> None:
         wanted = NewTopic(
@@ -136,9 +126,7 @@ class Probe:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
 
-    def _send(self, key: bytes) -> None:
-        if self._producer is None:
-            return
+    def _send(self, producing: Producer, key: bytes) -> None:
         sent = time.monotonic()
         self._waiting[key] = sent
         self._sent += 1
@@ -151,19 +139,17 @@ class Probe:
                 self._failure = f"Kafka: {error.str()}"
 
         with contextlib.suppress(BufferError):
-            self._producer.produce(self._topic, b"", key, partition=0, on_delivery=acknowledged)
+            producing.produce(self._topic, b"", key, partition=0, on_delivery=acknowledged)
 
-    def _receive(self, key: bytes) -> None:
-        if self._consumer is None or self._producer is None:
-            return
+    def _receive(self, producing: Producer, consumer: Consumer, key: bytes) -> None:
         deadline = time.monotonic() + _WAIT
         while key in self._waiting and time.monotonic() < deadline:
-            self._producer.poll(0)
-            message = self._consumer.poll(0.05)
+            producing.poll(0)
+            message = consumer.poll(0.05)
             if message is None or message.error() is not None:
                 continue
             sent = self._waiting.pop(message.key() or b"", None)
             # The first one waits for connections to be opened: that is no round trip.
             if sent is not None and self._sent > 1:
                 self._trips.append(time.monotonic() - sent)
-        self._producer.poll(0)
+        producing.poll(0)

@@ -1,14 +1,12 @@
-"""State and restarts of the stack's parts, from the supervisor's file."""
+"""State and restarts of the stack's parts, from what the supervisor wrote."""
 
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
 from streamflow.errors import Unavailable
-from streamflow_stack.state import read_snapshot
-
-_STALE: Final = 30.0  # seconds; it writes at least every two
+from streamflow.settings import Settings
+from streamflow_stack.state import state_of
+from streamflow_stack.status import read_status
 
 
 class PartStatus(NamedTuple):
@@ -18,43 +16,33 @@ class PartStatus(NamedTuple):
     state: str
     restarts: int
     detail: str
-    address: str
 
 
 class StackSource:
-    """Reads the supervisor's file.
+    """Reads the status of the stack in this folder."""
 
-    Args:
-        directory: the state directory.
-    """
-
-    name = "supervisor"
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def __call__(self) -> Sequence[PartStatus]:
-        """Measures.
+        """The parts; one that the stack leaves out is "off".
 
         Raises:
             Unavailable: no supervisor runs here, or it hangs.
         """
-        content = read_snapshot(self._directory)
-        age = time.time() - float(content.get("updated_at", 0))
-        if not content:
+        state = state_of(self._settings)
+        status: dict[str, Any] = {"supervisor": None}
+        # Without a snapshot the lock is not tried: a supervisor that starts may be taking it.
+        if state.snapshot.exists():
+            status = read_status(self._settings)
+        if status["supervisor"] is None:
             raise Unavailable(
-                f"no supervisor runs in {self._directory}: restarts are only known under "
+                f"no supervisor runs in {state.directory}: restarts are only known under "
                 "`streamflow up`"
             )
-        if age > _STALE:
-            raise Unavailable(f"the supervisor has written nothing for {age:.0f} s")
+        if status["problem"] is not None:
+            raise Unavailable(status["problem"])
         return [
-            PartStatus(
-                str(part["name"]),
-                str(part["state"]),
-                int(part["restarts"]),
-                str(part["detail"] or ""),
-                str(part["address"] or ""),
-            )
-            for part in content.get("parts", ())
+            PartStatus(part["name"], part["state"], part["restarts"], part["detail"] or "")
+            for part in status["parts"]
         ]

@@ -6,18 +6,20 @@ import streamlit as st
 
 from streamflow import units
 from streamflow.alerting.book import Alert, AlertState
-from streamflow.alerting.rules import Severity
+from streamflow.alerting.rules import GROUP, PART_DOWN, Severity
+from streamflow.lag.verdicts import TROUBLE
+from streamflow.settings.fields import variable
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui.components import show
+from streamlit_app.ui.components import card, show
 from streamlit_app.ui.markup import Html, Tone, chip, code, empty, mark, soft, table
+
+_SHOWN = 20  # of the resolved ones, and of those sent
 
 
 def render() -> None:
-    """The page."""
     st.title("Alerts", anchor=False)
     _now()
-    with st.container(border=True, key="card-rules"):
-        st.subheader("Rules", anchor=False)
+    with card("rules", "Rules"):
         _rules(serving())
 
 
@@ -25,59 +27,32 @@ def render() -> None:
 def _now() -> None:
     """No I/O: the poller evaluates the rules."""
     server = serving()
-    book = server.watch.book
     now = time.time()
-    with st.container(border=True, key="card-active"):
-        st.subheader("Now", anchor=False)
-        active = sorted(
-            book.active.values(), key=lambda each: (each.state is AlertState.PENDING, each.since)
-        )
-        if not active:
-            show(
-                Html(
-                    f'<div class="sf sf-empty"><b>{mark(Tone.GOOD, "Nothing is wrong")}</b>'
-                    "The rules below are evaluated every second.</div>"
-                )
-            )
-        else:
-            show(
-                table(
-                    ("state", "rule", "what", "since (UTC)", "what to do"),
-                    (
-                        (
-                            _state(alert),
-                            alert.condition.rule,
-                            alert.condition.text,
-                            f"{units.when(alert.since, now)}, {units.duration(now - alert.since)}",
-                            soft(alert.condition.action),
-                        )
-                        for alert in active
-                    ),
-                )
-            )
+    with card("active", "Now"):
+        show(_active(list(server.watch.book.active.values()), now))
     left, right = st.columns(2)
-    with left, st.container(border=True, key="card-history", height="stretch"):
-        st.subheader("Resolved", anchor=False)
-        history = book.history[::-1][:20]
-        if not history:
-            show(empty("No alert was resolved", "Since the dashboard was started."))
-        else:
-            show(
-                table(
-                    ("from (UTC)", "for", "what"),
-                    (
-                        (
-                            units.when(each.since, now),
-                            units.duration((each.resolved_at or now) - each.since),
-                            each.condition.text,
-                        )
-                        for each in history
-                    ),
-                )
-            )
-    with right, st.container(border=True, key="card-webhook", height="stretch"):
-        st.subheader("Sent to the webhook", anchor=False)
-        _deliveries(server)
+    with left, card("history", "Resolved", stretch=True):
+        show(_resolved(server.watch.book.history[::-1][:_SHOWN], now))
+    with right, card("webhook", "Sent to the webhook", stretch=True):
+        show(_deliveries(server, now))
+
+
+def _active(alerts: list[Alert], now: float) -> Html:
+    if not alerts:
+        nothing = mark(Tone.GOOD, "Nothing is wrong")
+        return empty(nothing, "The rules below are evaluated every second.")
+    alerts.sort(key=lambda alert: (alert.state is AlertState.PENDING, alert.since))
+    rows = (
+        (
+            _state(alert),
+            alert.condition.rule,
+            alert.condition.text,
+            f"{units.when(alert.since, now)}, {units.duration(now - alert.since)}",
+            soft(alert.condition.action),
+        )
+        for alert in alerts
+    )
+    return table(("state", "rule", "what", "since (UTC)", "what to do"), rows)
 
 
 def _state(alert: Alert) -> Html:
@@ -87,78 +62,51 @@ def _state(alert: Alert) -> Html:
     return chip(Tone.BAD if severe else Tone.WARN, "firing")
 
 
-def _deliveries(server: Serving) -> None:
-    if not server.webhook.configured:
-        show(empty("No webhook is configured", "Set STREAMFLOW_WEBHOOK_URL to send alerts there."))
-        return
-    now = time.time()
-    sent = list(server.webhook.sent)[::-1][:20]
-    if not sent:
-        show(
-            empty(
-                "Nothing was sent yet", "Each alert is sent when it fires and when it is resolved."
-            )
+def _resolved(alerts: list[Alert], now: float) -> Html:
+    if not alerts:
+        return empty("No alert was resolved", "Since the dashboard was started.")
+    rows = (
+        (
+            units.when(alert.since, now),
+            units.duration((alert.resolved_at or now) - alert.since),
+            alert.condition.text,
         )
-        return
-    show(
-        table(
-            ("at (UTC)", "delivered", "message"),
-            (
-                (
-                    units.when(each.at, now),
-                    mark(Tone.GOOD if each.delivered else Tone.BAD, each.detail),
-                    each.text,
-                )
-                for each in sent
-            ),
-        )
+        for alert in alerts
     )
+    return table(("from (UTC)", "for", "what"), rows)
+
+
+def _deliveries(server: Serving, now: float) -> Html:
+    if not server.webhook.configured:
+        return empty("No webhook is configured", "Set STREAMFLOW_WEBHOOK_URL to send alerts there.")
+    sent = list(server.webhook.sent)[::-1][:_SHOWN]
+    if not sent:
+        return empty(
+            "Nothing was sent yet", "Each alert is sent when it fires and when it is resolved."
+        )
+    rows = (
+        (
+            units.when(message.at, now),
+            mark(Tone.GOOD if message.delivered else Tone.BAD, message.detail),
+            message.text,
+        )
+        for message in sent
+    )
+    return table(("at (UTC)", "delivered", "message"), rows)
 
 
 def _rules(server: Serving) -> None:
-    thresholds = server.watch.thresholds
-    hold = units.duration(server.watch.book.hold)
-    rows = (
-        ("part down", "broker, database, worker or supervised part does not do its work", "—", ""),
-        ("group", "verdict STALL, STOP, REWIND or ERR", "—", ""),
-        (
-            "lag records",
-            "a group is further behind than",
-            units.count(thresholds.lag_records),
-            "STREAMFLOW_ALERT_LAG_RECORDS",
-        ),
-        (
-            "lag seconds",
-            "a group is longer behind than",
-            units.duration(thresholds.lag_seconds),
-            "STREAMFLOW_ALERT_LAG_SECONDS",
-        ),
-        (
-            "rate",
-            "a stream gets less than",
-            units.rate(thresholds.rate_min) if thresholds.rate_min else "off",
-            "STREAMFLOW_ALERT_RATE_MIN",
-        ),
-        (
-            "dead letters",
-            f"share of records rejected in {thresholds.dead_letter_minutes} min is above",
-            units.percent(thresholds.dead_letter_ratio),
-            "STREAMFLOW_ALERT_DEAD_LETTER_RATIO",
-        ),
-        (
-            "freshness",
-            "records wait and nothing is loaded for longer than",
-            units.duration(thresholds.freshness),
-            "STREAMFLOW_ALERT_FRESHNESS_SECONDS",
-        ),
-    )
+    """The settings of the rules, as they describe themselves."""
+    settings = server.settings
+    hold = units.duration(settings.alert_for)
     st.caption(
-        f"Each must hold for {hold} (STREAMFLOW_ALERT_FOR) to fire, and be away as long to end."
+        f"“{PART_DOWN}” fires for a broker, database, worker or supervised part that does not do its "
+        f"work, “{GROUP}” for a consumer group in state {', '.join(TROUBLE)}; the others beyond these "
+        f"limits. Each must hold for {hold} to fire, and be away as long to be resolved."
     )
-    show(
-        table(
-            ("rule", "fires when", "limit", "setting"),
-            ((rule, when, limit, code(name) if name else "") for rule, when, limit, name in rows),
-            (2,),
-        )
+    rows = (
+        (field.description, f"{getattr(settings, name):,g}", code(variable(name)))
+        for name, field in type(settings).model_fields.items()
+        if name.startswith("alert_")
     )
+    show(table(("limit", "value", "setting"), rows, (1,)))

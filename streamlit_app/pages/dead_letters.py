@@ -11,9 +11,7 @@ from streamflow.dead_letters.select import DeadLetter, Status
 from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.records import Origin
-from streamflow.registry import hasher_for
-from streamlit_app.measure.demand import Question
-from streamlit_app.measure.readings import Reading
+from streamlit_app.measure.poller import PollJob
 from streamlit_app.pages.event_trace import render_trace
 from streamlit_app.pages.replay_form import render_history, render_replay_form
 from streamlit_app.records.masking import as_text
@@ -27,8 +25,19 @@ from streamlit_app.records.queries import (
 )
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
-from streamlit_app.ui.components import show, span_control, trouble
-from streamlit_app.ui.markup import Html, Tone, banner, code, empty, mark, soft, table
+from streamlit_app.ui.components import card, heading, show, show_error, show_trouble, span_control
+from streamlit_app.ui.markup import (
+    Html,
+    Tone,
+    banner,
+    code,
+    counted,
+    empty,
+    line,
+    mark,
+    soft,
+    table,
+)
 
 _PINNED: Final = "pinned_list"
 _FIRST_TICKED: Final = "first_ticked"
@@ -36,38 +45,30 @@ _VALUE_SHOWN: Final = 160  # characters
 
 
 def render() -> None:
-    """The page."""
     server = serving()
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    left.title("Dead letters", anchor=False)
-    with right, st.container(horizontal=True, horizontal_alignment="right"):
+    with heading("Dead letters"):
         span = span_control("letter_span", "1 h")
-    server.demand.wait(_over_time_question(server, span), 1.5)
+    server.demand.wait(_over_time_job(server, span), 1.5)
     _over_time(span)
-    with st.container(border=True, key="card-controls"):
+    with card("controls"):
         wanted = _filter(span)
-    with st.container(border=True, key="card-letters"):
+    with card("letters"):
         pinned = _pinned(server, wanted)
         if pinned is not None:
             _list(server, pinned)
     left, right = st.columns([3, 2])
-    with left, st.container(border=True, key="card-letter", height="stretch"):
+    with left, card("letter", stretch=True):
         _first_ticked(server, pinned)
-    with right, st.container(border=True, key="card-replay", height="stretch"):
+    with right, card("replay", "Replay", stretch=True):
         render_replay_form(server, pinned)
-    with st.container(border=True, key="card-history"):
-        st.subheader("Who replayed what", anchor=False)
+    with card("history", "Who replayed what"):
         render_history()
 
 
 def _filter(span: float) -> DeadLetterFilter:
     first, second, third, fourth = st.columns([2, 1, 1.4, 1])
     codes = first.multiselect(
-        "Codes",
-        [str(each) for each in ErrorCode],
-        key="codes",
-        placeholder="all",
-        bind="query-params",
+        "Codes", list(map(str, ErrorCode)), key="codes", placeholder="all", bind="query-params"
     )
     status = second.selectbox(
         "Status", ["any", *map(str, Status)], index=1, key="status", bind="query-params"
@@ -75,12 +76,12 @@ def _filter(span: float) -> DeadLetterFilter:
     text = third.text_input(
         "Text in value or message", key="letter_text", placeholder="contains", bind="query-params"
     )
-    everything = fourth.selectbox("From", ["the time above", "ever"], index=1, key="letter_since")
+    since = fourth.selectbox("From", ["the time above", "ever"], index=1, key="letter_since")
     return DeadLetterFilter(
         codes=tuple(codes),
         status=None if status == "any" else status,
-        span=span if everything == "the time above" else None,
-        text=text or "",
+        span=span if since == "the time above" else None,
+        text=text,
     )
 
 
@@ -89,7 +90,7 @@ def _pinned(server: Serving, wanted: DeadLetterFilter) -> PinnedList | None:
     pinned: PinnedList | None = st.session_state.get(_PINNED)
     if pinned is None or pinned.filter != wanted:
         try:
-            pinned = PinnedList.make(wanted, hasher_for(server.settings, server.streams))
+            pinned = PinnedList.make(wanted, server.hasher)
         except UsageError as error:
             st.session_state.pop(_PINNED, None)
             show(banner(Tone.BAD, "This filter cannot be applied", str(error)))
@@ -103,73 +104,49 @@ def _refresh(server: Serving) -> None:
     before: PinnedList = st.session_state[_PINNED]
     if before.content is None:  # clicked twice: it is still loading
         return
-    hasher = hasher_for(server.settings, server.streams)
-    st.session_state[_PINNED] = PinnedList.make(before.filter, hasher, before.ticked)
+    st.session_state[_PINNED] = PinnedList.make(before.filter, server.hasher, before.ticked)
 
 
-def _over_time_question(server: Serving, span: float) -> Question[tuple[DeadLetterCount, ...]]:
-    ask = partial(dead_letters_over_time, server.settings, span)
-    return Question(("letters over time", span), "PostgreSQL", 2.0, ask)
+def _over_time_job(server: Serving, span: float) -> PollJob[tuple[DeadLetterCount, ...]]:
+    query = partial(dead_letters_over_time, server.settings, span)
+    return PollJob(("letters over time", span), "PostgreSQL", 2.0, query)
 
 
 @st.fragment(run_every=2)
 def _over_time(span: float) -> None:
     """By code and time. No I/O: fetched in the background."""
     server = serving()
-    reading: Reading[tuple[DeadLetterCount, ...]] = server.demand.look(
-        _over_time_question(server, span)
-    )
-    postgres = server.poller.reading("postgres")
+    reading = server.demand.latest(_over_time_job(server, span))
     left, right = st.columns([3, 1])
-    with left, st.container(border=True, key="card-over-time", height="stretch"):
-        st.subheader("By code over time", anchor=False)
-        if not reading.sample:
-            if reading.error:
-                show(banner(Tone.BAD, "The database does not answer", reading.error))
-            else:
-                show(empty("No dead letters in this period", "Every record met its contract."))
-        else:
-            step = pd.Timedelta(seconds=max(1.0, span / 60))
-            rows = pd.DataFrame(
-                [
-                    {
-                        "time": each.start,
-                        "until": each.start + step,
-                        "code": each.code,
-                        "value": each.number,
-                    }
-                    for each in reading.sample
-                ]
-            )
-            charts.bars(
-                "letters-over-time",
-                rows,
-                span,
-                unit="dead letters",
-                colour="code",
-                order=sorted({each.code for each in reading.sample}),
-                height=250,
-            )
-    with right, st.container(border=True, key="card-statuses", height="stretch"):
-        st.subheader("By status", anchor=False)
-        sample = postgres.sample
-        counts = {} if sample is None else sample.statuses
-        if not counts:
+    with left, card("over-time", "By code over time", stretch=True):
+        if reading.sample:
+            _chart(reading.sample, span)
+        elif not show_error(reading):
+            show(empty("No dead letters in this period", "Every record met its contract."))
+    with right, card("statuses", "By status", stretch=True):
+        sample = server.poller.reading("postgres").sample
+        if sample is None or not sample.statuses:
             show(empty("None", "No record was rejected so far."))
-        else:
-            show(
-                table(
-                    ("status", "dead letters"),
-                    (
-                        (
-                            _status(name),
-                            Html(f'<span data-status="{name}">{units.count(number)}</span>'),
-                        )
-                        for name, number in sorted(counts.items())
-                    ),
-                    (1,),
-                )
-            )
+            return
+        rows = (
+            (_status(name), Html(f'<span data-status="{name}">{units.count(number)}</span>'))
+            for name, number in sorted(sample.statuses.items())
+        )
+        show(table(("status", "dead letters"), rows, (1,)))
+
+
+def _chart(counts: tuple[DeadLetterCount, ...], span: float) -> None:
+    rows = pd.DataFrame(counts).rename(columns={"start": "time", "number": "value"})
+    rows["until"] = rows["time"] + pd.Timedelta(seconds=max(1.0, span / 60))
+    charts.bars(
+        "letters-over-time",
+        rows,
+        span,
+        unit="dead letters",
+        colour="code",
+        order=sorted(set(rows["code"])),
+        height=250,
+    )
 
 
 def _status(name: str) -> Html:
@@ -181,37 +158,26 @@ def _list(server: Serving, pinned: PinnedList) -> None:
     """The table of dead letters, and what is ticked in it."""
     missing = pinned.load(server.settings, server.demand, 2.0)
     if missing is not None:
-        trouble(missing, missing.measured_at or 0.0, "PostgreSQL")
+        show_trouble(missing, missing.measured_at or 0.0)
         _await(pinned)
     content = pinned.content
     if content is None:
         return
     total, shown = sum(content.counts.values()), len(pinned.rows)
-    more = "More than " if total > MOST_COUNTED else ""
     with st.container(horizontal=True, vertical_alignment="center"):
-        most = f", the newest {units.count(shown)} shown" if shown < total else ""
-        many = "dead letter" if total == 1 else "dead letters"
-        number = units.count(min(total, MOST_COUNTED))
-        st.subheader(f"{more}{number} {many}{most}", anchor=False, width="content")
+        more = "More than " if total > MOST_COUNTED else ""
+        number = counted(min(total, MOST_COUNTED), "dead letter")
+        newest = f", the newest {units.count(shown)} shown" if shown < total else ""
+        st.subheader(f"{more}{number}{newest}", anchor=False, width="content")
         # Not at the right end: there the table shows its own buttons.
-        st.button(
-            "Refresh",
-            icon=":material/refresh:",
-            type="tertiary",
-            on_click=_refresh,
-            args=(server,),
-        )
+        icon = ":material/refresh:"
+        st.button("Refresh", icon=icon, type="tertiary", on_click=_refresh, args=(server,))
         since = pinned.selection.since
         begin = "" if since is None else f"from {units.moment(since)}, "
         show(soft(f"{begin}as of {units.moment(content.as_of)}"))
     if not shown:
-        show(
-            empty(
-                "No dead letter matches",
-                "Widen the filter, or make some: streamflow produce --count 100 "
-                "--invalid-ratio 0.1",
-            )
-        )
+        hint = "Widen the filter, or make some: streamflow produce --count 100 --invalid-ratio 0.1"
+        show(empty("No dead letter matches", hint))
         return
     key = f"letters-{pinned.version}"
     if key not in st.session_state:  # first shown, or shown again after leaving the page
@@ -228,12 +194,12 @@ def _list(server: Serving, pinned: PinnedList) -> None:
             "failed": st.column_config.DatetimeColumn(
                 "failed (UTC)", format="MM-DD HH:mm:ss", timezone="UTC", width=105
             ),
-            "code": st.column_config.TextColumn("code", width=140),
-            "record": st.column_config.TextColumn("record", width=130),
-            "attempt": st.column_config.NumberColumn("attempt", width=60),
-            "status": st.column_config.TextColumn("status", width=80),
-            "message": st.column_config.TextColumn("message", width="medium"),
-            "value": st.column_config.TextColumn("value", width="large"),
+            "code": st.column_config.Column(width=140),
+            "record": st.column_config.Column(width=130),
+            "attempt": st.column_config.Column(width=60),
+            "status": st.column_config.Column(width=80),
+            "message": st.column_config.Column(width="medium"),
+            "value": st.column_config.Column(width="large"),
         },
     )
     pinned.tick(event["selection"]["rows"])
@@ -241,33 +207,34 @@ def _list(server: Serving, pinned: PinnedList) -> None:
 
 @st.fragment(run_every=1)
 def _await(pinned: PinnedList) -> None:
-    """Reruns the page once the list is loaded. No I/O: it is fetched in the background."""
+    """Reruns the page once the list is loaded. No I/O: fetched in the background."""
     server = serving()
-    if server.demand.look(pinned.question(server.settings)).sample is not None:
+    if server.demand.latest(pinned.job(server.settings)).sample is not None:
         st.rerun()
 
 
 def _frame(pinned: PinnedList) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "failed": [letter.failed_at for letter in pinned.rows],
-            "code": [letter.error_code for letter in pinned.rows],
-            "record": [str(letter.id) for letter in pinned.rows],
-            "attempt": [letter.attempt for letter in pinned.rows],
-            "status": [letter.status for letter in pinned.rows],
-            "message": [letter.message for letter in pinned.rows],
-            "value": [as_text(letter.start or b"")[0][:_VALUE_SHOWN] for letter in pinned.rows],
+            "failed": letter.failed_at,
+            "code": letter.error_code,
+            "record": str(letter.id),
+            "attempt": letter.attempt,
+            "status": letter.status,
+            "message": letter.message,
+            "value": as_text(letter.start or b"")[0][:_VALUE_SHOWN],
         }
+        for letter in pinned.rows
     )
 
 
 def _first_ticked(server: Serving, pinned: PinnedList | None) -> None:
-    """The first of the ticked dead letters in full."""
+    """Shows the first of the ticked dead letters in full."""
     if pinned is None or not pinned.ticked:
         show(empty("No dead letter selected", "Tick rows to read and replay them."))
         return
     id_ = parse_id(pinned.ticked[0])
-    reading = server.demand.wait(_dead_letter_question(server, id_), 2.0)
+    reading = server.demand.wait(_dead_letter_job(server, id_), 2.0)
     st.subheader(str(id_), anchor=False)
     letter = reading.sample
     if letter is None:
@@ -275,13 +242,8 @@ def _first_ticked(server: Serving, pinned: PinnedList | None) -> None:
         show(banner(Tone.WARN, "The dead letter cannot be shown", why))
         return
     redacted = " · addresses replaced by their hashes" if letter.redacted else ""
-    show(
-        Html(
-            f'<div class="sf">{code(letter.error_code)} {soft(letter.message)}<br>'
-            f"{soft(f'{letter.exception} in the {letter.stage}, attempt {letter.attempt}{redacted}')}"
-            "</div>"
-        )
-    )
+    where = f"{letter.exception} in the {letter.stage}, attempt {letter.attempt}{redacted}"
+    show(line(code(letter.error_code), soft(letter.message), Html("<br>"), soft(where)))
     _status_now(id_)
     value = letter.value
     st.code(
@@ -295,24 +257,20 @@ def _first_ticked(server: Serving, pinned: PinnedList | None) -> None:
     if letter.truncated is not None:
         st.caption(f"{letter.truncated}. What was cut cannot be replayed.")
     with st.expander(f"Headers ({len(letter.headers)})"):
-        show(
-            table(
-                ("name", "value"),
-                ((name, "" if held is None else as_text(held)[0]) for name, held in letter.headers),
-            )
-        )
+        rows = ((name, as_text(content or b"")[0]) for name, content in letter.headers)
+        show(table(("name", "value"), rows))
     render_trace(server, letter.origin)
 
 
-def _dead_letter_question(server: Serving, id_: Origin) -> Question[DeadLetter | None]:
-    ask = partial(dead_letter, server.settings, id_)
-    return Question(("dead letter", id_), "PostgreSQL", 2.0, ask)
+def _dead_letter_job(server: Serving, id_: Origin) -> PollJob[DeadLetter | None]:
+    query = partial(dead_letter, server.settings, id_)
+    return PollJob(("dead letter", id_), "PostgreSQL", 2.0, query)
 
 
 @st.fragment(run_every=2)
 def _status_now(id_: Origin) -> None:
-    """The status, the only part that changes. No I/O: it is fetched in the background."""
+    """The status, the only part that changes. No I/O: fetched in the background."""
     server = serving()
-    letter = server.demand.look(_dead_letter_question(server, id_)).sample
+    letter = server.demand.latest(_dead_letter_job(server, id_)).sample
     if letter is not None:
-        show(Html(f'<div class="sf">{_status(letter.status)} {soft("now")}</div>'))
+        show(line(_status(letter.status), soft("now")))

@@ -1,6 +1,5 @@
 """Inspector: the records of a topic, live or searched, and one of them in full with its trace."""
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -11,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from streamflow import units
+from streamflow.dead_letters.selection_parser import parse_time
 from streamflow.errors import UsageError
 from streamflow.records import ORIGIN_HEADER, Origin
 from streamlit_app.pages.event_trace import render_trace
@@ -18,8 +18,8 @@ from streamlit_app.records.filters import Filter
 from streamlit_app.records.masking import SeenRecord
 from streamlit_app.records.tail import KEPT, SearchResult, Start
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui.components import show
-from streamlit_app.ui.markup import Html, Tone, banner, empty, mark, soft, table
+from streamlit_app.ui.components import card, choice, heading, show
+from streamlit_app.ui.markup import Tone, banner, empty, line, mark, soft, table
 from streamlit_app.ui.pending_action import PendingAction, pending_action
 
 _SHOWN: Final = 100  # rows of the live tail
@@ -35,28 +35,17 @@ _FROM_END, _FROM_OFFSET, _FROM_TIME = "the last records", "an offset", "a time"
 
 
 def render() -> None:
-    """The page."""
     server = serving()
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    left.title("Inspector", anchor=False)
-    with right, st.container(horizontal=True, horizontal_alignment="right"):
-        mode = st.segmented_control(
-            "Mode",
-            [_LIVE, _SEARCH],
-            default=_LIVE,
-            required=True,
-            key="mode",
-            label_visibility="collapsed",
-            bind="query-params",
-        )
-    with st.container(border=True, key="card-controls"):
+    with heading("Inspector"):
+        mode = choice("Mode", [_LIVE, _SEARCH], "mode", _LIVE)
+    with card("controls"):
         topic, wanted = _controls(server)
         if mode == _SEARCH:
             _search_form(server, topic, wanted)
     left, right = st.columns([3, 2])
     with left:
         if mode == _SEARCH:
-            _found(topic)
+            _search_result(topic)
         else:
             _tail(topic, wanted)
     with right:
@@ -80,10 +69,8 @@ def _controls(server: Serving) -> tuple[str, Filter]:
     )
     first, second, third = st.columns([1.3, 1.6, 1.6])
     known = server.poller.reading("kafka").sample
-    numbers = sorted(
-        {number for name, number in known.bounds if name == topic} if known is not None else set()
-    )
-    partitions = first.multiselect("Partitions", numbers, key="partitions", placeholder="all")
+    numbers = sorted(number for name, number in known.bounds if name == topic) if known else []
+    chosen = first.multiselect("Partitions", numbers, key="partitions", placeholder="all")
     key = second.text_input("Key", key="key", placeholder="contains", bind="query-params")
     header = third.text_input(
         "Header",
@@ -92,25 +79,19 @@ def _controls(server: Serving) -> tuple[str, Filter]:
         bind="query-params",
         help="A name that must be there, or name=text that its value must contain.",
     )
-    return topic or server.topics[0], Filter(
-        text=text or "",
-        key=key or "",
-        partitions=frozenset(partitions),
-        path=path or "",
-        header=header or "",
-    )
+    partitions = frozenset(chosen)
+    return topic, Filter(text=text, key=key, partitions=partitions, path=path, header=header)
 
 
 @st.fragment(run_every=1)
 def _tail(topic: str, wanted: Filter) -> None:
     """The live tail. No I/O: another thread reads."""
-    server = serving()
     if st.session_state.pop(_CHOSEN, False):
         # A choice reruns only this fragment; the record beside it is outside.
         st.rerun(scope="app")
-    view = server.tail.watch(topic)
+    view = serving().tail.watch(topic)
     paused = bool(st.session_state.get(_PAUSED))
-    with st.container(border=True, key="card-tail"):
+    with card("tail"):
         with st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
         ):
@@ -127,30 +108,19 @@ def _tail(topic: str, wanted: Filter) -> None:
                 st.session_state[_ON_SCREEN] = shown
             records: tuple[SeenRecord, ...] = shown[1]
             state = mark(Tone.IDLE, "paused") if paused else mark(Tone.GOOD, "following")
-            skipped = (
-                f" · {units.count(view.skipped)} offsets skipped to keep up" if view.skipped else ""
-            )
             note = f" · {len(records)} of the last {len(view.records)} records (at most {KEPT})"
-            show(
-                Html(
-                    f'<span class="sf" data-sequence="{view.sequence}">{state}'
-                    f"{soft(note + skipped)}</span>"
-                )
-            )
+            if view.skipped:
+                note += f" · {units.count(view.skipped)} offsets skipped to keep up"
+            show(line(state, soft(note)))
         if view.error is not None:
             show(banner(Tone.BAD, "The topic cannot be read", view.error))
-        if not records:
-            if view.records:
-                show(empty("No record matches", "Change the filter, or search further back."))
-            else:
-                show(
-                    empty(
-                        "No record yet",
-                        f"Try: streamflow produce --count 100, or wait for {topic}.",
-                    )
-                )
-            return
-        _rows("tail", records)
+        if records:
+            _rows("tail", records)
+        elif view.records:
+            show(empty("No record matches", "Change the filter, or search further back."))
+        else:
+            hint = f"Try: streamflow produce --count 100, or wait for {topic}."
+            show(empty("No record yet", hint))
 
 
 def _rows(key: str, records: tuple[SeenRecord, ...]) -> None:
@@ -165,12 +135,13 @@ def _rows(key: str, records: tuple[SeenRecord, ...]) -> None:
 
     shown = pd.DataFrame(
         {
-            "appended": [each.appended for each in records],
-            "p": [each.partition for each in records],
-            "offset": [each.offset for each in records],
-            "key": [each.key for each in records],
-            "value": [_preview(each) for each in records],
+            "appended": record.appended,
+            "p": record.partition,
+            "offset": record.offset,
+            "key": record.key,
+            "value": _preview(record),
         }
+        for record in records
     )
     st.dataframe(
         shown,
@@ -183,11 +154,11 @@ def _rows(key: str, records: tuple[SeenRecord, ...]) -> None:
             "appended": st.column_config.DatetimeColumn(
                 "appended (UTC)", format="HH:mm:ss.SSS", timezone="UTC", width=105
             ),
-            "p": st.column_config.NumberColumn("p", width=34, help="Partition"),
+            "p": st.column_config.Column(width=34, help="Partition"),
             # Not "plain": of that Streamlit 1.67 makes 14061.000000000002.
             "offset": st.column_config.NumberColumn("offset", format="%d", width=75),
-            "key": st.column_config.TextColumn("key", width=90),
-            "value": st.column_config.TextColumn("value", width="large"),
+            "key": st.column_config.Column(width=90),
+            "value": st.column_config.Column(width="large"),
         },
     )
 
@@ -206,53 +177,43 @@ def _search_form(server: Serving, topic: str, wanted: Filter) -> None:
     start: Callable[[], Start]
     if begin == _FROM_OFFSET:
         offset = second.number_input("Offset, in every partition", min_value=0, key="offset")
-        start = partial(Start, offset=int(offset or 0))
+        start = partial(Start, offset=int(offset))
     elif begin == _FROM_TIME:
-        moment = second.text_input(
-            "Time, UTC", key="time", placeholder=f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
-        )
-        start = partial(_start_at, moment or "")
+        example = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
+        moment = second.text_input("Time, UTC", key="time", placeholder=example)
+        start = partial(_start_at, moment)
     else:
-        last = second.number_input(
-            "How many", min_value=100, max_value=1_000_000, value=100_000, step=1000, key="last"
-        )
-        start = partial(Start, last=int(last or 100_000))
+        last = second.number_input("How many", 100, 1_000_000, 100_000, 1000, key="last")
+        start = partial(Start, last=int(last))
     task: PendingAction[tuple[str, SearchResult]] = pending_action(_RESULT)
     third.button(
         "Search",
         type="primary",
         icon=":material/search:",
         width="stretch",
-        on_click=task.ask,
+        on_click=task.press,
         args=(topic,),
     )
-    if task.asked is not None:
+    if task.pressed is not None:
         with st.spinner("Reading …"):
-            task.do(lambda: (topic, server.search.run(topic, start(), wanted)))
+            task.run(lambda: (topic, server.search.run(topic, start(), wanted)))
     if task.error is not None:
         show(banner(Tone.BAD, "The search did not finish", task.error))
 
 
 def _start_at(text: str) -> Start:
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise UsageError("the time cannot be read: write it as 2026-03-01 12:00, in UTC") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return Start(time=moment.timestamp())
+    return Start(time=parse_time(text.strip(), datetime.now(UTC)).timestamp())
 
 
-def _found(topic: str) -> None:
-    with st.container(border=True, key="card-found"):
-        task: PendingAction[tuple[str, SearchResult]] = pending_action(_RESULT)
+def _search_result(topic: str) -> None:
+    task: PendingAction[tuple[str, SearchResult]] = pending_action(_RESULT)
+    with card("found"):
         if task.result is None or task.result[0] != topic:
-            show(
-                empty(
-                    "Search the topic",
-                    "Set a filter, choose where to begin, and press Search. It reads at most "
-                    "100,000 records, 256 MB or 10 s, and says how far it got.",
-                )
+            hint = (
+                "Set a filter, choose where to begin, and press Search. It reads at most "
+                "100,000 records, 256 MB or 10 s, and says how far it got."
             )
+            show(empty("Search the topic", hint))
             return
         result = task.result[1]
         many = "matches" if result.matches != 1 else "match"
@@ -266,15 +227,10 @@ def _found(topic: str) -> None:
             f'data-matches="{result.matches}" data-at="{result.finished_at}" '
             f'data-seconds="{result.seconds:.3f}"'
         )
-        show(Html(f'<span class="sf" {data}>{summary}</span>'))
+        show(line(summary, data=data))
         if result.stopped_by is not None:
-            show(
-                banner(
-                    Tone.WARN,
-                    f"Stopped after {result.stopped_by}",
-                    "There is more: begin later, or choose a partition.",
-                )
-            )
+            hint = "There is more: begin later, or choose a partition."
+            show(banner(Tone.WARN, f"Stopped after {result.stopped_by}", hint))
         if result.records:
             _rows("found", result.records)
         else:
@@ -284,14 +240,12 @@ def _found(topic: str) -> None:
 def _record(server: Serving) -> None:
     """The chosen record in full."""
     record: SeenRecord | None = st.session_state.get(_SELECTED)
-    with st.container(border=True, key="card-record"):
+    with card("record"):
         if record is None:
-            show(
-                empty(
-                    "No record chosen",
-                    "Tick a row to see it in full, with its headers and its trace through the pipeline.",
-                )
+            hint = (
+                "Tick a row to see it in full, with its headers and its trace through the pipeline."
             )
+            show(empty("No record chosen", hint))
             return
         st.subheader(record.position, anchor=False)
         appended = units.moment(record.appended)
@@ -301,15 +255,10 @@ def _record(server: Serving) -> None:
             show(banner(Tone.WARN, "Shortened", "The value is longer than 64 kB."))
         if record.headers:
             with st.expander(f"Headers ({len(record.headers)})"):
-                show(
-                    table(
-                        ("name", "value"),
-                        (
-                            (name, value if value is not None else "—")
-                            for name, value in record.headers
-                        ),
-                    )
+                rows = (
+                    (name, value if value is not None else "—") for name, value in record.headers
                 )
+                show(table(("name", "value"), rows))
         st.download_button(
             "Download",
             _document(record),
@@ -323,8 +272,8 @@ def _record(server: Serving) -> None:
 
 
 def _origin(record: SeenRecord) -> Origin:
-    held = [value for name, value in record.headers if name == ORIGIN_HEADER and value]
-    claimed = Origin.parse(held[-1].encode()) if held else None
+    claims = [value for name, value in record.headers if name == ORIGIN_HEADER and value]
+    claimed = Origin.parse(claims[-1].encode()) if claims else None
     return claimed or Origin(record.topic, record.partition, record.offset)
 
 
@@ -346,9 +295,9 @@ def _document(record: SeenRecord) -> bytes:
             "offset": record.offset,
             "appended": record.appended,
             "key": record.key,
-            "headers": [list(each) for each in record.headers],
+            "headers": record.headers,
             "value": record.value,
-            "downloaded_at": datetime.fromtimestamp(time.time(), UTC),
+            "downloaded_at": datetime.now(UTC),
         },
         option=orjson.OPT_INDENT_2,
     )

@@ -1,31 +1,26 @@
 """Live: is data flowing, how fast, how late, what is broken. Figures and charts."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import streamlit as st
 
 from streamflow import units
 from streamflow.lag.history import GroupLag
 from streamlit_app.measure.postgres import PostgresSample
-from streamlit_app.measure.readings import Figure, Reading
-from streamlit_app.measure.series import Points
+from streamlit_app.measure.readings import Reading
+from streamlit_app.measure.ring_buffers import Points
 from streamlit_app.pages.live_tables import render_tables
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
-from streamlit_app.ui.components import metric, show, span_control
-from streamlit_app.ui.markup import (
-    empty,
-)
+from streamlit_app.ui.components import card, choice, heading, metric, show, span_control
+from streamlit_app.ui.markup import empty
 
 _SPARK = 60.0  # seconds of a sparkline
 
 
 def render() -> None:
-    """The page."""
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    left.title("Live", anchor=False)
-    with right, st.container(horizontal=True, horizontal_alignment="right"):
+    with heading("Live"):
         span = span_control()
     _figures()
     _throughput(span)
@@ -54,26 +49,19 @@ def _figures() -> None:
             points=_spark(server, f"appended/{stream.topic}"),
         )
     with columns[1]:
+        loading = server.recorder.rate(f"loaded/{stream.topic}")
         metric(
             "stored",
             "Rows stored",
             postgres.figure(lambda sample: sample.stored(stream.topic)),
             units.count,
-            note=_loading(server, stream.topic),
+            note=f"of {stream.topic} · {units.rate(loading)} loading",
             points=_spark(server, f"loaded/{stream.topic}"),
         )
     with columns[2]:
         _latency(server, postgres, stream.name)
     with columns[3]:
-        worst = _worst(server.recorder.groups)
-        metric(
-            "lag",
-            "Furthest behind",
-            kafka.figure(lambda _: worst.time.seconds if worst and worst.time else None),
-            _lag_form(worst),
-            note=_lag_note(worst),
-            points=_spark(server, f"seconds/{worst.group.name}") if worst else None,
-        )
+        _furthest_behind(server)
     with columns[4]:
         _probe(server)
     with columns[5]:
@@ -87,56 +75,46 @@ def _figures() -> None:
         )
 
 
-def _loading(server: Serving, topic: str) -> str:
-    rate = server.recorder.rate(f"loaded/{topic}")
-    return f"of {topic} · {units.rate(rate)} loading" if rate is not None else f"of {topic}"
-
-
 def _latency(server: Serving, postgres: Reading[PostgresSample], stream: str) -> None:
-    def pick(kind: str, index: int) -> Callable[[PostgresSample], float | None]:
-        def value(sample: PostgresSample) -> float | None:
-            found = sample.latency.get(stream)
-            pair = getattr(found, kind) if found else None
-            return None if pair is None else float(pair[index])
-
-        return value
-
-    figure = postgres.figure(pick("event", 1))
-    sample = postgres.sample
-    found = sample.latency.get(stream) if sample else None
+    latency = postgres.sample.latency.get(stream) if postgres.sample else None
     note = ""
-    if found is not None:
-        append = f" · from broker {units.duration(found.append[1])}" if found.append else ""
-        note = f"p99, p50 {units.duration(found.event[0])}{append}"
+    if latency is not None:
+        append = f" · from broker {units.duration(latency.append[1])}" if latency.append else ""
+        note = f"p99, p50 {units.duration(latency.event[0])}{append}"
     metric(
         "latency",
         "Event to row",
-        figure,
+        postgres.figure(lambda _: latency.event[1] if latency else None),
         units.duration,
         note=note,
         points=_spark(server, f"latency/{stream}/event/p99"),
     )
 
 
-def _worst(groups: Mapping[str, GroupLag]) -> GroupLag | None:
-    known = [each for each in groups.values() if each.time is not None]
-    return max(known, key=lambda each: each.time.seconds if each.time else 0.0, default=None)
+def _furthest_behind(server: Serving) -> None:
+    def seconds(lag: GroupLag) -> float:
+        return lag.time.seconds if lag.time else 0.0
+
+    known = [lag for lag in server.recorder.groups.values() if lag.time is not None]
+    worst = max(known, key=seconds, default=None)
+    metric(
+        "lag",
+        "Furthest behind",
+        server.poller.reading("kafka").figure(lambda _: seconds(worst) if worst else None),
+        _lag_form(worst),
+        note=f"{worst.group.name} · {units.count(worst.records)} records" if worst else "",
+        points=_spark(server, f"seconds/{worst.group.name}") if worst else None,
+    )
 
 
-def _lag_form(worst: GroupLag | None) -> Callable[[float | None], str]:
-    at_least = worst is not None and worst.time is not None and not worst.time.exact
+def _lag_form(lag: GroupLag | None) -> Callable[[float | None], str]:
+    at_least = lag is not None and lag.time is not None and not lag.time.exact
     return lambda value: ("over " if at_least else "") + units.duration(value)
-
-
-def _lag_note(worst: GroupLag | None) -> str:
-    if worst is None:
-        return ""
-    return f"{worst.group.name} · {units.count(worst.records)} records"
 
 
 def _probe(server: Serving) -> None:
     if not server.settings.probes:
-        off = Figure(None, None, "the end-to-end probe", 1.0, "off: read-only")
+        off = Reading[float]("the end-to-end probe", 1.0, error="off: read-only")
         metric("probe", "End-to-end probe", off, units.duration)
         return
     reading = server.poller.reading("probe")
@@ -150,7 +128,7 @@ def _probe(server: Serving) -> None:
     metric(
         "probe",
         "End-to-end probe",
-        reading.figure(lambda found: found.p99),
+        reading.figure(lambda probed: probed.p99),
         units.duration,
         note=note,
         points=_spark(server, "probe"),
@@ -161,90 +139,73 @@ def _letters_note(postgres: Reading[PostgresSample]) -> str:
     if postgres.sample is None:
         return ""
     letters = postgres.sample.dead_letters
-    total = f"{units.count(sum(letters.values()))} in all"
-    worst = max(letters.items(), key=lambda pair: pair[1], default=None)
-    return f"{total} · most {worst[0]}" if worst else "none so far"
+    if not letters:
+        return "0 in all · none so far"
+    return f"{units.count(sum(letters.values()))} in all · most {max(letters, key=letters.__getitem__)}"
 
 
 @st.fragment(run_every=1)
 def _throughput(span: float) -> None:
     """Records arriving per topic. No I/O."""
     server = serving()
-    now = time.time()
-    most = charts.points_for(len(server.topics))
-    series = {
-        topic: server.store.recent(f"appended/{topic}", now, span, most) for topic in server.topics
-    }
-    with st.container(border=True, key="card-throughput"):
-        st.subheader("Throughput by topic", anchor=False)
+    series = _recent(server, {topic: f"appended/{topic}" for topic in server.topics}, span)
+    with card("throughput", "Throughput by topic"):
         st.caption("Offsets appended per second; transaction markers of derived topics included.")
-        if not any(each.times for each in series.values()):
+        if series:
+            charts.lines("throughput", series, span, unit="offsets/s", area=True, height=260)
+        else:
             show(empty("Nothing measured yet", "The first points appear within a few seconds."))
-            return
-        charts.lines("throughput", series, span, unit="offsets/s", area=True, height=260)
+
+
+def _recent(server: Serving, names: dict[str, str], span: float) -> dict[str, Points]:
+    """Series by title, from their names; empty where none has a point."""
+    now, most = time.time(), charts.points_for(len(names))
+    series = {title: server.store.recent(name, now, span, most) for title, name in names.items()}
+    return series if any(points.times for points in series.values()) else {}
 
 
 @st.fragment(run_every=1)
 def _lag_and_latency(span: float) -> None:
-    """Lag per group and partition, latency to the row. No I/O after the choice."""
+    """Lag per group and partition, latency to the row. No I/O."""
     server = serving()
-    now = time.time()
     left, right = st.columns(2)
-    with left, st.container(border=True, key="card-lag", height="stretch"):
-        st.subheader("Lag", anchor=False)
+    with left, card("lag", "Lag", stretch=True):
         with st.container(horizontal=True):
-            unit = st.segmented_control(
-                "Lag in",
-                ["seconds", "records"],
-                default="seconds",
-                required=True,
-                key="lag_unit",
-                label_visibility="collapsed",
-                bind="query-params",
-            )
-            chosen = st.selectbox(
+            unit = choice("Lag in", ["seconds", "records"], "lag_unit", "seconds")
+            group = st.selectbox(
                 "Of",
                 ["all groups", *server.recorder.groups],
                 key="lag_group",
                 label_visibility="collapsed",
                 width=240,
             )
-        series = _lag_series(server, unit or "seconds", chosen, now, span)
-        if not any(each.times for each in series.values()):
-            show(empty("No lag measured", "A group appears once its worker has committed."))
-        else:
+        series = _recent(server, _lag_names(server, unit, group), span)
+        if series:
             form = ".2~f" if unit == "seconds" else "~s"
-            charts.lines("lag", series, span, unit=unit or "seconds", height=230, form=form)
-    with right, st.container(border=True, key="card-latency", height="stretch"):
-        st.subheader("Latency to the row", anchor=False)
-        st.caption("Of up to 5,000 rows loaded in the last 3 s; events of the last day.")
-        stream = server.streams[0].name
-        names = {
-            "event time, p99": f"latency/{stream}/event/p99",
-            "event time, p50": f"latency/{stream}/event/p50",
-            "broker time, p99": f"latency/{stream}/append/p99",
-            "broker time, p50": f"latency/{stream}/append/p50",
-        }
-        found = {title: server.store.recent(name, now, span) for title, name in names.items()}
-        if not any(each.times for each in found.values()):
-            show(empty("No row was loaded lately", "Try: streamflow produce --count 1000"))
+            charts.lines("lag", series, span, unit=unit, height=230, form=form)
         else:
-            charts.lines("latency", found, span, unit="seconds", height=230, form=".2~f")
+            show(empty("No lag measured", "A group appears once its worker has committed."))
+    with right, card("latency", "Latency to the row", stretch=True):
+        st.caption("Of up to 5,000 rows loaded in the last 3 s; events of the last day.")
+        names = {
+            f"{title}, {percentile}": f"latency/{server.streams[0].name}/{name}/{percentile}"
+            for title, name in (("event time", "event"), ("broker time", "append"))
+            for percentile in ("p99", "p50")
+        }
+        series = _recent(server, names, span)
+        if series:
+            charts.lines("latency", series, span, unit="seconds", height=230, form=".2~f")
+        else:
+            show(empty("No row was loaded lately", "Try: streamflow produce --count 1000"))
 
 
-def _lag_series(
-    server: Serving, unit: str, chosen: str | None, now: float, span: float
-) -> dict[str, Points]:
+def _lag_names(server: Serving, unit: str, chosen: str) -> dict[str, str]:
+    """The series to show, by their titles: of every group, or of one in more detail."""
     kind = "lag" if unit == "records" else "seconds"
     groups = server.recorder.groups
-    if chosen in groups and kind == "lag":
-        names = {
-            name.removeprefix(f"lag/{chosen}/"): name
-            for name in server.store.names(f"lag/{chosen}/")
-        }
-    elif chosen in groups:
-        names = {str(chosen): f"seconds/{chosen}"}
-    else:
-        names = {name: f"{kind}/{name}" for name, each in groups.items() if each.partitions}
-    most = charts.points_for(len(names))
-    return {title: server.store.recent(name, now, span, most) for title, name in names.items()}
+    if chosen not in groups:
+        return {name: f"{kind}/{name}" for name, lag in groups.items() if lag.partitions}
+    if kind == "seconds":
+        return {chosen: f"seconds/{chosen}"}
+    prefix = f"lag/{chosen}/"
+    return {name.removeprefix(prefix): name for name in server.store.names(prefix)}

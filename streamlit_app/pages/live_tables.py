@@ -1,27 +1,27 @@
 """Live, the lower half: consumer groups, parts, totals by topic and dead letters by code."""
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
 from streamflow import units
 from streamflow.lag.history import WINDOW, GroupLag
-from streamflow.lag.measure import LagSample, offsets_behind
+from streamflow.lag.measure import LagSample
 from streamflow.lag.verdicts import MEANINGS
 from streamlit_app.measure.postgres import PostgresSample
 from streamlit_app.measure.readings import Reading
 from streamlit_app.measure.stack import PartStatus
 from streamlit_app.measure.workers import WorkerState
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui.components import show, trouble
+from streamlit_app.ui.components import card, show, show_trouble
 from streamlit_app.ui.markup import (
     VERDICT_TONES,
     Html,
     Tone,
     chip,
     code,
+    counted,
     empty,
     mark,
     soft,
@@ -32,30 +32,25 @@ from streamlit_app.ui.markup import (
 
 @st.fragment(run_every=1)
 def render_tables() -> None:
-    """Shows them; no I/O."""
+    """No I/O."""
     server = serving()
     now = time.time()
+    postgres = server.poller.reading("postgres")
     left, right = st.columns(2)
-    with left, st.container(border=True, key="card-groups", height="stretch"):
-        st.subheader("Consumer groups", anchor=False)
-        if not trouble(server.poller.reading("kafka"), now, "Kafka") or server.recorder.groups:
+    with left, card("groups", "Consumer groups", stretch=True):
+        if not show_trouble(server.poller.reading("kafka"), now) or server.recorder.groups:
             show(_groups_table(server.recorder.groups))
-    with right, st.container(border=True, key="card-parts", height="stretch"):
-        st.subheader("Parts", anchor=False)
+    with right, card("parts", "Parts", stretch=True):
         show(_parts_table(server, now))
     left, right = st.columns([3, 2])
-    with left, st.container(border=True, key="card-totals", height="stretch"):
-        st.subheader("Ledger so far", anchor=False)
+    with left, card("totals", "Ledger so far", stretch=True):
         st.caption(
             "Records since the topics began, as the loader counts them; `streamflow audit` "
             "proves them one by one."
         )
-        postgres = server.poller.reading("postgres")
-        if not trouble(postgres, now, "PostgreSQL") or postgres.sample is not None:
+        if not show_trouble(postgres, now) or postgres.sample is not None:
             show(_totals_table(server, postgres.sample))
-    with right, st.container(border=True, key="card-codes", height="stretch"):
-        st.subheader("Dead letters by code", anchor=False)
-        postgres = server.poller.reading("postgres")
+    with right, card("codes", "Dead letters by code", stretch=True):
         show(_codes_table(postgres.sample))
 
 
@@ -65,18 +60,10 @@ def _groups_table(groups: Mapping[str, GroupLag]) -> Html:
         seconds = "—"
         if lag.time is not None:
             seconds = ("" if lag.time.exact else "over ") + units.duration(lag.time.seconds)
-        verdict = chip(VERDICT_TONES[lag.verdict], str(lag.verdict), MEANINGS[lag.verdict])
-        members = f"{lag.group.members} · {lag.group.state}"
-        rows.append(
-            (
-                code(name),
-                verdict,
-                units.count(lag.records),
-                seconds,
-                _trend(lag.trend),
-                soft(members),
-            )
-        )
+        verdict = chip(VERDICT_TONES[lag.verdict], lag.verdict, MEANINGS[lag.verdict])
+        members = soft(f"{lag.group.members} · {lag.group.state}")
+        records = units.count(lag.records)
+        rows.append((code(name), verdict, records, seconds, _trend(lag.trend), members))
     return table(
         ("group", "verdict", "lag, records", "lag, time", "trend", "members"), rows, (2, 3, 4)
     )
@@ -98,30 +85,19 @@ def _totals_table(server: Serving, sample: PostgresSample | None) -> Html:
     if sample is None:
         return empty("No figures yet", "They appear once the database answers.")
     broker: LagSample | None = server.poller.reading("kafka").sample
-    rows = []
-    for topic in server.topics:
-        waiting = None
-        if broker is not None:
-            waiting = sum(
-                offsets_behind(sample.position(partition), bounds)
-                for partition, bounds in broker.bounds.items()
-                if partition[0] == topic
-            )
-        rows.append(
-            (
-                code(topic),
-                Html(f'<span data-total="{topic}">{units.count(sample.records(topic))}</span>'),
-                units.count(sample.stored(topic)),
-                units.count(sample.rejected_from.get(topic, 0)),
-                units.count(sample.duplicates.get(topic, 0)),
-                units.count(waiting),
-            )
+    rows = (
+        (
+            code(topic),
+            Html(f'<span data-total="{topic}">{units.count(sample.records(topic))}</span>'),
+            units.count(sample.stored(topic)),
+            units.count(sample.rejected_from.get(topic, 0)),
+            units.count(sample.duplicates.get(topic, 0)),
+            units.count(sample.waiting(topic, broker.bounds)) if broker else units.UNKNOWN,
         )
-    return table(
-        ("topic", "records", "stored", "dead-lettered", "duplicates", "waiting"),
-        rows,
-        (1, 2, 3, 4, 5),
+        for topic in server.topics
     )
+    columns = ("topic", "records", "stored", "dead-lettered", "duplicates", "waiting")
+    return table(columns, rows, (1, 2, 3, 4, 5))
 
 
 def _codes_table(sample: PostgresSample | None) -> Html:
@@ -136,25 +112,21 @@ def _codes_table(sample: PostgresSample | None) -> Html:
 
 
 def _parts_table(server: Serving, now: float) -> Html:
-    stack, workers = server.poller.reading("stack"), server.poller.reading("workers")
-    parts = {part.name: part for part in stack.sample or ()} if stack.is_current(now) else {}
-    states: Mapping[str, WorkerState] = workers.sample or {}
+    stack: Sequence[PartStatus] = server.poller.reading("stack").current(now) or ()
+    parts = {part.name: part for part in stack if part.state != "off"}
+    states: Mapping[str, WorkerState] = server.poller.reading("workers").sample or {}
     rows: list[tuple[object, ...]] = []
-    for name, title in (("kafka", "Kafka"), ("postgres", "PostgreSQL")):
-        reading = server.poller.reading(name)
-        why = reading.trouble(now)
-        state = mark(Tone.GOOD, "up") if why is None else mark(Tone.BAD, "no answer", why)
-        restarts = str(parts[name].restarts) if name in parts else "—"
-        rows.append((title, state, restarts, soft(_service_note(name, reading))))
-    for name in dict.fromkeys([*states, *parts]):
-        if name in ("kafka", "postgres"):
-            continue
+    for name in dict.fromkeys(["kafka", "postgres", *states, *parts]):
         worker, part = states.get(name), parts.get(name)
-        if part is None and (worker is None or not worker.answers):
-            continue
         restarts = str(part.restarts) if part else "—"
-        note = _worker_note(worker, now) or (part.detail if part else "")
-        rows.append((name, _part_state(worker, part), restarts, soft(note)))
+        if name in ("kafka", "postgres"):
+            reading = server.poller.reading(name)
+            why = reading.trouble(now)
+            state = mark(Tone.GOOD, "up") if why is None else mark(Tone.BAD, "no answer", why)
+            rows.append((reading.source, state, restarts, soft(_service_note(reading))))
+        elif part is not None or (worker is not None and worker.answers):
+            note = _worker_note(worker, now) or (part.detail if part else "")
+            rows.append((name, _part_state(worker, part), restarts, soft(note)))
     return table(("part", "state", "restarts", "now"), rows, (2,))
 
 
@@ -169,14 +141,13 @@ def _part_state(worker: WorkerState | None, part: PartStatus | None) -> Html:
     return mark(Tone.BAD, "no answer", worker.reason if worker else "")
 
 
-def _service_note(name: str, reading: Reading[Any]) -> str:
-    if reading.sample is None:
+def _service_note(reading: Reading[LagSample | PostgresSample]) -> str:
+    sample = reading.sample
+    if sample is None:
         return ""
-    took = f"asked in {units.duration(reading.seconds)}"
-    if name == "kafka":
-        brokers = reading.sample.brokers
-        return f"{brokers} broker{'s' if brokers != 1 else ''} · {took}"
-    sample: PostgresSample = reading.sample
+    if isinstance(sample, LagSample):
+        took = units.duration(reading.seconds)
+        return f"{counted(sample.brokers, 'broker')} · answered in {took}"
     return f"{sample.version} · {units.size(sample.size)} · {sample.connections} connections"
 
 
@@ -189,7 +160,7 @@ def _worker_note(worker: WorkerState | None, now: float) -> str:
     if worker.rate_out:
         notes.append(f"out {units.rate(sum(worker.rate_out.values()))}")
     if worker.latency is not None:
-        notes.append(f"p99 under {units.duration(worker.latency[1])}")
+        notes.append(f"p99 under {units.duration(worker.latency)}")
     if worker.memory is not None:
         notes.append(units.size(worker.memory))
     if worker.started_at is not None:

@@ -2,106 +2,97 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
 from streamflow import units
 from streamlit_app.measure.dagster import Check, Execution
-from streamlit_app.measure.demand import Question
-from streamlit_app.measure.readings import Figure, Reading
+from streamlit_app.measure.poller import PollJob
+from streamlit_app.measure.readings import Reading
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui.components import metric, show
-from streamlit_app.ui.markup import SIGNS, Html, Tone, banner, chip, code, empty, link, soft, table
-
-_INTERVAL: Final = 10.0  # seconds; checks run every few minutes
-_PATIENCE: Final = 3.0  # seconds
+from streamlit_app.ui.components import card, metric, show, show_error
+from streamlit_app.ui.markup import SIGNS, Html, Tone, chip, code, empty, link, soft, table
 
 
 def render() -> None:
-    """The page."""
     server = serving()
     st.title("Data quality", anchor=False)
-    server.demand.wait(_question(server), _PATIENCE)
+    server.demand.wait(_job(server), 3.0)
     _checks()
 
 
-def _question(server: Serving) -> Question[Sequence[Check]]:
-    return Question("checks", "Dagster", _INTERVAL, server.dagster.checks)
+def _job(server: Serving) -> PollJob[Sequence[Check]]:
+    # Checks run every few minutes.
+    return PollJob("checks", "Dagster", 10.0, server.dagster.checks)
 
 
 @st.fragment(run_every=5)
 def _checks() -> None:
     """No I/O: fetched in the background."""
     server = serving()
-    reading: Reading[Sequence[Check]] = server.demand.look(_question(server))
-    if reading.error is not None:
-        show(banner(Tone.BAD, "Dagster does not answer", reading.error))
-    if reading.sample is None:
+    reading = server.demand.latest(_job(server))
+    show_error(reading)
+    checks = reading.sample
+    if checks is None:
         if reading.error is None:
             show(empty("Asking Dagster …", "The checks appear as soon as it answers."))
         return
-    checks = reading.sample
     if not checks:
         show(empty("Dagster has no checks", "Load streamflow_dagster: its checks appear here."))
         return
     _summary(checks, reading)
-    ran = [check for check in checks if check.executions]
-    with st.container(border=True, key="card-checks"):
-        st.subheader("Checks", anchor=False)
+    with card("checks", "Checks"):
         show(_table(server, checks))
+    ran = [check for check in checks if check.executions]
     if ran:
-        with st.container(border=True, key="card-check"):
-            _one(server, ran)
+        with card("check"):
+            _in_full(server, ran)
 
 
 def _summary(checks: Sequence[Check], reading: Reading[Any]) -> None:
     tones = [_state(check)[0] for check in checks]
-    never = sum(not check.executions for check in checks)
-    columns = st.columns(4)
     figures = (
         ("passed", "Passed", tones.count(Tone.GOOD)),
         ("failed", "Failed", tones.count(Tone.BAD)),
         ("warnings", "Warnings", tones.count(Tone.WARN)),
-        ("never-run", "Never run", never),
+        ("never-run", "Never run", sum(not check.executions for check in checks)),
     )
-    for column, (key, title, number) in zip(columns, figures, strict=True):
-        figure = Figure(
-            number, reading.measured_at, reading.source, reading.interval, reading.error
-        )
+    for column, (key, title, number) in zip(st.columns(4), figures, strict=True):
         with column:
-            metric(key, title, figure, units.count)
+            metric(key, title, replace(reading, sample=number), units.count)
 
 
 def _state(check: Check) -> tuple[Tone, str]:
-    if not check.executions:
-        return Tone.IDLE, "never run"
-    return _result(check.executions[0])
+    return _result(check.executions[0]) if check.executions else (Tone.IDLE, "never run")
 
 
 def _result(execution: Execution) -> tuple[Tone, str]:
-    if execution.status == "SUCCEEDED":
-        return Tone.GOOD, "passed"
-    if execution.status == "IN_PROGRESS":
-        return Tone.IDLE, "running"
     if execution.status == "FAILED":
         return (Tone.WARN, "warns") if execution.severity == "WARN" else (Tone.BAD, "failed")
-    if execution.status == "EXECUTION_FAILED":
-        return Tone.BAD, "did not run"
-    return Tone.IDLE, execution.status.lower().replace("_", " ")
+    results = {
+        "SUCCEEDED": (Tone.GOOD, "passed"),
+        "IN_PROGRESS": (Tone.IDLE, "running"),
+        "EXECUTION_FAILED": (Tone.BAD, "did not run"),
+    }
+    other = (Tone.IDLE, execution.status.lower().replace("_", " "))
+    return results.get(execution.status, other)
 
 
 def _table(server: Serving, checks: Sequence[Check]) -> Html:
-    order = {Tone.BAD: 0, Tone.WARN: 1, Tone.IDLE: 2, Tone.GOOD: 3}
+    order = (Tone.BAD, Tone.WARN, Tone.IDLE, Tone.GOOD)
     rows = []
-    for check in sorted(checks, key=lambda each: (order[_state(each)[0]], each.asset, each.name)):
-        tone, word = _state(check)
+    for check in sorted(
+        checks, key=lambda check: (order.index(_state(check)[0]), check.asset, check.name)
+    ):
+        blocking = f" {soft('· blocking')}" if check.blocking else ""
         last = check.executions[0] if check.executions else None
         rows.append(
             (
-                Html(f"{code(check.asset)}<br>{check.name}{_blocking(check)}"),
-                chip(tone, word),
-                _strokes(check.executions),
+                Html(f"{code(check.asset)}<br>{check.name}{blocking}"),
+                chip(*_state(check)),
+                _history(check.executions),
                 (last.description if last else "") or soft(check.description),
                 soft(units.when(last.at, time.time()) if last else "—"),
                 _run_link(server, last, "run") if last else "",
@@ -115,22 +106,17 @@ def _run_link(server: Serving, execution: Execution, words: str) -> Html | str:
     return link(server.dagster.run_url(execution.run_id), words) if execution.run_id else ""
 
 
-def _blocking(check: Check) -> str:
-    return f" {soft('· blocking')}" if check.blocking else ""
-
-
-def _strokes(executions: Sequence[Execution]) -> Html:
+def _history(executions: Sequence[Execution]) -> Html:
     signs = []
-    for each in executions[:12]:
-        tone, word = _result(each)
-        signs.append(
-            f'<span class="sf-{tone}" title="{word} {units.when(each.at, time.time())}">{SIGNS[tone]}</span>'
-        )
-    return Html(f'<span class="sf-strokes">{"".join(signs)}</span>')
+    for execution in executions[:12]:
+        tone, word = _result(execution)
+        title = f"{word} {units.when(execution.at, time.time())}"
+        signs.append(f'<span class="sf-{tone}" title="{title}">{SIGNS[tone]}</span>')
+    return Html(f'<span class="sf-history">{"".join(signs)}</span>')
 
 
-def _one(server: Serving, checks: Sequence[Check]) -> None:
-    """A check in full, with every execution that Dagster keeps."""
+def _in_full(server: Serving, checks: Sequence[Check]) -> None:
+    """One check, with every execution that Dagster keeps."""
     names = {f"{check.asset} · {check.name}": check for check in checks}
     chosen = st.selectbox("In full", list(names), key="check", bind="query-params")
     check = names.get(chosen or "")
@@ -141,17 +127,13 @@ def _one(server: Serving, checks: Sequence[Check]) -> None:
     last = check.executions[0]
     if last.metadata:
         show(table(("figure", "value"), ((name, value[:400]) for name, value in last.metadata)))
-    show(
-        table(
-            ("at (UTC)", "result", "message", ""),
-            (
-                (
-                    units.when(each.at, time.time()),
-                    chip(*_result(each)),
-                    each.description,
-                    _run_link(server, each, f"run {each.run_id[:8]}"),
-                )
-                for each in check.executions
-            ),
+    rows = (
+        (
+            units.when(execution.at, time.time()),
+            chip(*_result(execution)),
+            execution.description,
+            _run_link(server, execution, f"run {execution.run_id[:8]}"),
         )
+        for execution in check.executions
     )
+    show(table(("at (UTC)", "result", "message", ""), rows))

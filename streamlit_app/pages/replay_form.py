@@ -11,24 +11,24 @@ from streamflow import units
 from streamlit_app.access.replaying import PlanRequest, apply, plan, scope
 from streamlit_app.access.sign_in import current_identity
 from streamlit_app.measure.dagster import FINISHED, ReplayRun
-from streamlit_app.measure.demand import Question
-from streamlit_app.measure.readings import Reading
+from streamlit_app.measure.poller import PollJob
 from streamlit_app.records.pinned import PinnedList
 from streamlit_app.records.queries import recent_replays
 from streamlit_app.serving import Serving, serving
-from streamlit_app.ui.components import show
+from streamlit_app.ui.components import show, show_error
 from streamlit_app.ui.markup import (
     Html,
     Tone,
     banner,
     chip,
     code,
+    counted,
     empty,
+    line,
     link,
     mark,
     soft,
     table,
-    text,
 )
 from streamlit_app.ui.pending_action import PendingAction, pending_action
 
@@ -37,20 +37,14 @@ _REPAIRS: Final = {
     "coerce_numbers": "numbers written as text",
     "add_zone": "times without a zone: UTC",
 }
-_LISTED: Final = 1  # values of a filter that the history shows
 # Figures of a run that the page shows elsewhere.
 _UNSHOWN: Final = ("dry_run", "state")
 
 
 @dataclass(slots=True)
 class _Started:
-    """A run that this session has launched.
-
-    Attributes:
-        request: of the plan; None if a plan is applied.
-        plan_id: of the plan that is applied; None if one is made.
-        ended: the run, once it has ended.
-    """
+    """A run that this session has launched, to make the plan of `request` or to apply plan `plan_id`;
+    `ended` is the run once it has ended."""
 
     run_id: str
     request: PlanRequest | None = None
@@ -59,22 +53,17 @@ class _Started:
 
 
 def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
-    """The form; hidden from viewers, whose requests `replaying` refuses anyway."""
-    st.subheader("Replay", anchor=False)
+    """The form; hidden from viewers, whose requests `replaying` rejects anyway."""
     identity = current_identity(server.settings)
     if not identity.is_operator:
-        show(
-            empty(
-                "Only operators can replay",
-                "Sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator.",
-            )
-        )
+        hint = "Sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator."
+        show(empty("Only operators can replay", hint))
         return
     if pinned is None or pinned.content is None:
         show(empty("Nothing to replay", "The list of dead letters is not loaded."))
         return
-    about = scope(pinned.ticked_statuses(), pinned.content.counts, len(pinned.rows))
-    st.caption(f"**{about.text}**, with today's contract. A plan changes nothing.")
+    included = scope(pinned.ticked_statuses(), pinned.content.counts, len(pinned.rows))
+    st.caption(f"**{included.text}**, with today's contract. A plan changes nothing.")
     request = _request(pinned)
     planning: PendingAction[_Started] = pending_action("replay_plan")
     applying: PendingAction[_Started] = pending_action("replay_apply")
@@ -83,26 +72,32 @@ def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
         "Plan (dry run)",
         width="stretch",
         icon=":material/fact_check:",
-        disabled=not about.possible,
-        on_click=planning.ask,
+        disabled=not included.possible,
+        on_click=planning.press,
         args=("plan",),
     )
-    if planning.asked is not None:
+    if planning.pressed is not None:
         with st.spinner("Asking Dagster …"):
-            planning.do(lambda: _Started(plan(server.dagster, identity, request), request=request))
+            planning.run(lambda: _Started(plan(server.dagster, identity, request), request=request))
         applying.result = applying.error = None
-    if applying.asked is not None:
-        plan_id = int(applying.asked)
+    if applying.pressed is not None:
+        plan_id = int(applying.pressed)
         with st.spinner("Asking Dagster …"):
-            applying.do(lambda: _Started(apply(server.dagster, identity, plan_id), plan_id=plan_id))
+            applying.run(
+                lambda: _Started(apply(server.dagster, identity, plan_id), plan_id=plan_id)
+            )
     with second:
         _replay_button(planning, applying, request)
     for task in (planning, applying):
         if task.error is not None:
             show(banner(Tone.BAD, "No run was started in Dagster as far as we know", task.error))
     started = applying.result or planning.result
-    if started is not None:
-        _follow(started)
+    if started is None:
+        return
+    if started.ended is None:
+        _watch(started)
+    else:
+        _show_run(started, started.ended)
 
 
 def _request(pinned: PinnedList) -> PlanRequest:
@@ -144,40 +139,30 @@ def _replay_button(
     if planned.request != request:
         show(soft(f"Plan {plan_id} has another selection, filter or options: plan again."))
         return
-    many = "dead letter" if number == 1 else "dead letters"
     st.button(
-        f"Replay plan {plan_id}: {units.count(number)} {many}",
+        f"Replay plan {plan_id}: {counted(number, 'dead letter')}",
         key="replay-plan",
         type="primary",
         width="stretch",
         icon=":material/replay:",
-        on_click=applying.ask,
+        on_click=applying.press,
         args=(str(plan_id),),
     )
 
 
-def _follow(started: _Started) -> None:
-    """Shows the run until it ends."""
-    if started.ended is None:
-        _watch(started)
-    else:
-        _show_run(started, started.ended)
-
-
 @st.fragment(run_every=1)
 def _watch(started: _Started) -> None:
-    """Shows a running run. No I/O: it is fetched in the background."""
+    """Shows the run until it ends. No I/O: fetched in the background."""
     server = serving()
-    ask = partial(server.dagster.run, started.run_id)
-    question = Question(("replay run", started.run_id), "Dagster", 1.0, ask)
-    reading: Reading[ReplayRun | None] = server.demand.look(question)
+    query = partial(server.dagster.run, started.run_id)
+    job: PollJob[ReplayRun | None] = PollJob(("replay run", started.run_id), "Dagster", 1.0, query)
+    reading = server.demand.latest(job)
     run = reading.sample
     _show_run(started, run)
-    if reading.error is not None:
-        show(banner(Tone.BAD, "Dagster does not answer", reading.error))
+    show_error(reading)
     if run is not None and run.status in FINISHED:
         started.ended = run
-        server.demand.forget(question.key)
+        server.demand.forget(job.key)
         st.rerun()
 
 
@@ -185,28 +170,25 @@ def _show_run(started: _Started, run: ReplayRun | None) -> None:
     what = "makes a plan" if started.plan_id is None else f"applies plan {started.plan_id}"
     where = link(serving().dagster.run_url(started.run_id), f"run {started.run_id[:8]} in Dagster")
     if run is None:
-        show(Html(f'<div class="sf">{mark(Tone.IDLE, "starting")} {where} {soft(what)}</div>'))
+        show(line(mark(Tone.IDLE, "starting"), where, soft(what)))
         return
-    show(
-        Html(
-            f'<div class="sf" data-run-status="{run.status}">{_run_mark(run)} {where} '
-            f"{soft(what)} {soft(_took(run))}</div>"
-        )
-    )
+    if run.started_at is not None and run.ended_at is not None:
+        what += f" in {units.duration(run.ended_at - run.started_at)}"
+    status = f'data-run-status="{run.status}"'
+    show(line(_run_chip(run), where, soft(what), data=status))
     if run.summary:
-        show(Html(f'<div class="sf">{text(run.summary)}</div>'))
+        show(line(run.summary))
         _outcome(run.figures)
     elif run.status in FINISHED:
         show(soft("the run reported no figures: see its log in Dagster"))
 
 
 def _outcome(figures: Sequence[tuple[str, str]]) -> None:
-    """The result of a plan or a replay: numbers that are not 0, and the job's own tables."""
-    numbers = [(name, value) for name, value in figures if "\n" not in value]
+    """The result of a plan or a replay: figures that are not 0, and the job's own tables."""
     shown = [
         (name, value)
-        for name, value in numbers
-        if name not in _UNSHOWN and value not in ("0", "", "None.")
+        for name, value in figures
+        if "\n" not in value and name not in _UNSHOWN and value not in ("0", "", "None.")
     ]
     if shown:
         show(table(("figure", "value"), shown, (1,)))
@@ -215,52 +197,41 @@ def _outcome(figures: Sequence[tuple[str, str]]) -> None:
             st.markdown(value)
 
 
-def _run_mark(run: ReplayRun) -> Html:
+def _run_chip(run: ReplayRun) -> Html:
     tones = {"SUCCESS": Tone.GOOD, "FAILURE": Tone.BAD, "CANCELED": Tone.WARN}
     return chip(tones.get(run.status, Tone.IDLE), run.status.lower().replace("_", " "))
-
-
-def _took(run: ReplayRun) -> str:
-    if run.started_at is None or run.ended_at is None:
-        return ""
-    return f"in {units.duration(run.ended_at - run.started_at)}"
 
 
 @st.fragment(run_every=3)
 def render_history() -> None:
     """The history of replays. No I/O: fetched in the background."""
     server = serving()
-    kept: Reading[tuple[dict[str, Any], ...] | None] = server.demand.look(
-        Question("replays", "PostgreSQL", 3.0, partial(recent_replays, server.settings))
+    reading = server.demand.latest(
+        PollJob("replays", "PostgreSQL", 3.0, partial(recent_replays, server.settings))
     )
-    if kept.error is not None:
-        show(banner(Tone.BAD, "The database does not answer", kept.error))
+    if show_error(reading):
         return
-    if kept.measured_at is None:
-        show(soft("looking …"))
-        return
-    if kept.sample is None:
+    replays = reading.sample
+    if reading.is_pending:
+        show(soft("loading …"))
+    elif replays is None:
         show(empty("Replays are not recorded here yet", "Run: streamflow db upgrade"))
-        return
-    if not kept.sample:
+    elif not replays:
         show(empty("No replays yet", "Replays are listed here."))
-        return
-    show(
-        table(
-            ("started (UTC)", "by", "plan", "selection", "state", "outcome"),
+    else:
+        rows = (
             (
-                (
-                    str(replay["started_at"])[:19].replace("T", " "),
-                    replay["requested_by"],
-                    "—" if replay.get("plan_id") is None else f"plan {replay['plan_id']}",
-                    code(_selection(replay["selection"])),
-                    replay["state"],
-                    soft(_outcomes(replay)),
-                )
-                for replay in kept.sample[:20]
-            ),
+                str(replay["started_at"])[:19].replace("T", " "),
+                replay["requested_by"],
+                "—" if replay.get("plan_id") is None else f"plan {replay['plan_id']}",
+                code(_selection(replay["selection"])),
+                replay["state"],
+                soft(_outcomes(replay)),
+            )
+            for replay in replays
         )
-    )
+        columns = ("started (UTC)", "by", "plan", "selection", "state", "outcome")
+        show(table(columns, rows))
 
 
 def _selection(filters: dict[str, Any]) -> str:
@@ -273,8 +244,7 @@ def _selection(filters: dict[str, Any]) -> str:
 
 
 def _short(values: list[Any]) -> str:
-    more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
-    return ", ".join(map(str, values[:_LISTED])) + more
+    return f"{values[0]} and {len(values) - 1} more" if len(values) > 1 else str(values[0])
 
 
 def _outcomes(replay: dict[str, Any]) -> str:

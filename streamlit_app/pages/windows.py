@@ -1,5 +1,6 @@
 """Windows: counts by event time, corrections by late events, compared with the same time before."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -8,40 +9,36 @@ import pandas as pd
 import streamlit as st
 
 from streamflow import units
+from streamflow.dead_letters.selection_parser import parse_time
+from streamflow.errors import UsageError
 from streamflow.stream import Stream
-from streamlit_app.measure.demand import Question
-from streamlit_app.measure.readings import Reading
-from streamlit_app.records.queries import WindowCell, Windows, windows
+from streamlit_app.measure.poller import PollJob
+from streamlit_app.records.queries import Windows, windows
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
-from streamlit_app.ui.components import show, span_control, trouble
+from streamlit_app.ui.components import card, heading, show, show_trouble, span_control
 from streamlit_app.ui.markup import Html, Tone, code, empty, mark, soft, table
 
 _BEFORE: Final = {
     "nothing": None,
-    "an hour before": 3600,
-    "a day before": 86_400,
-    "a week before": 604_800,
+    "an hour before": timedelta(hours=1),
+    "a day before": timedelta(days=1),
+    "a week before": timedelta(weeks=1),
 }
-_INTERVAL: Final = 2.0  # seconds
 
 
 def render() -> None:
-    """The page."""
     server = serving()
-    counted = [stream for stream in server.streams if stream.windows is not None]
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    left.title("Windows", anchor=False)
+    counted = {stream.name: stream for stream in server.streams if stream.windows is not None}
+    controls = heading("Windows")
     if not counted:
         show(empty("No stream has windows", "Declare windows=TumblingWindow(…) in a stream."))
         return
-    with right, st.container(horizontal=True, horizontal_alignment="right"):
+    with controls:
         span = span_control("window_span")
-    with st.container(border=True, key="card-controls"):
+    with card("controls"):
         first, second, third = st.columns(3)
-        name = first.selectbox(
-            "Stream", [stream.name for stream in counted], key="stream", bind="query-params"
-        )
+        name = first.selectbox("Stream", list(counted), key="stream", bind="query-params")
         before = second.selectbox(
             "Compare with", list(_BEFORE), key="compare", index=1, bind="query-params"
         )
@@ -50,90 +47,72 @@ def render() -> None:
             key="until",
             placeholder="the newest window",
             bind="query-params",
-            help="A time such as 2016-12-10 11:05; empty follows the newest window.",
+            help="A time such as 2016-12-10 11:05, or an age such as 2h; empty follows the newest "
+            "window.",
         )
-    stream = next(each for each in counted if each.name == name)
-    end = _moment(until or "")
-    if until and end is None:
-        show(empty("That time cannot be read", "Write it as 2016-12-10 11:05, in UTC."))
-        return
-    server.demand.wait(_question(server, stream, span, end), 2.0)
-    _counts(stream.name, span, end, _BEFORE[before or "nothing"])
-
-
-def _moment(text: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+        end = parse_time(until.strip(), datetime.now(UTC)) if until else None
+    except UsageError as error:
+        show(empty("That time cannot be read", str(error)))
+        return
+    server.demand.wait(_job(server, counted[name], span, end), 2.0)
+    _counts(counted[name], span, end, _BEFORE[before or "nothing"])
 
 
-def _question(
-    server: Serving, stream: Stream, span: float, end: datetime | None
-) -> Question[Windows]:
-    ask = partial(windows, server.settings, stream, span, end)
-    return Question(("windows", stream.name, span, end), "PostgreSQL", _INTERVAL, ask)
+def _job(server: Serving, stream: Stream, span: float, end: datetime | None) -> PollJob[Windows]:
+    query = partial(windows, server.settings, stream, span, end)
+    return PollJob(("windows", stream.name, span, end), "PostgreSQL", 2.0, query)
 
 
 @st.fragment(run_every=2)
-def _counts(name: str, span: float, end: datetime | None, before: int | None) -> None:
+def _counts(stream: Stream, span: float, end: datetime | None, before: timedelta | None) -> None:
     """Chart and totals. No I/O: fetched in the background."""
     server = serving()
-    stream = next(each for each in server.streams if each.name == name)
-    reading: Reading[Windows] = server.demand.look(_question(server, stream, span, end))
-    now = datetime.now(UTC).timestamp()
-    if trouble(reading, now, "PostgreSQL") and reading.sample is None:
+    reading = server.demand.latest(_job(server, stream, span, end))
+    shown = reading.sample
+    if show_trouble(reading, datetime.now(UTC).timestamp()) and shown is None:
         return
-    found = reading.sample
-    if found is None or found.newest is None:
-        show(
-            empty(
-                "No window is closed yet", "Windows close 5 s after their end: produce some events."
-            )
-        )
+    if shown is None or shown.end is None:
+        hint = "Windows close 5 s after their end: produce some events."
+        show(empty("No window is closed yet", hint))
         return
     earlier: Windows | None = None
     if before is not None:
-        shifted = found.end - timedelta(seconds=before)
-        earlier = server.demand.look(_question(server, stream, span, shifted)).sample
-    with st.container(border=True, key="card-windows"):
+        earlier = server.demand.latest(_job(server, stream, span, shown.end - before)).sample
+    with card("windows", "Events by type"):
         size = stream.windows.size.total_seconds() if stream.windows else 10.0
-        together = f", {found.step / size:.0f} windows to a bar" if found.step > size else ""
-        st.subheader("Events by type", anchor=False)
+        together = f", {shown.step / size:.0f} windows to a bar" if shown.step > size else ""
         st.caption(
-            f"Windows of {size:g} s by event time{together}, up to {units.moment(found.end)[:19]} UTC. "
+            f"Windows of {size:g} s by event time{together}, up to {units.moment(shown.end)[:19]} UTC. "
             "A diamond marks corrections by late events; the dashed line is the earlier total."
         )
-        if not found.cells:
+        if not shown.cells:
             show(empty("No event in this time", "Choose a longer span, or another end."))
         else:
-            _chart(found, earlier, span, before)
+            _chart(shown, earlier, span, before)
     left, right = st.columns(2)
-    with left, st.container(border=True, key="card-totals", height="stretch"):
-        st.subheader("Totals", anchor=False)
-        show(_totals(found, earlier))
-    with right, st.container(border=True, key="card-late", height="stretch"):
-        st.subheader("Corrected windows", anchor=False)
-        show(_late(found))
+    with left, card("totals", "Totals", stretch=True):
+        show(_totals(shown, earlier))
+    with right, card("late", "Corrected windows", stretch=True):
+        show(_late(shown))
 
 
-def _chart(found: Windows, earlier: Windows | None, span: float, before: int | None) -> None:
-    kinds = sorted({cell.kind for cell in found.cells})
-    step = timedelta(seconds=found.step)
+def _chart(shown: Windows, earlier: Windows | None, span: float, before: timedelta | None) -> None:
+    step = timedelta(seconds=shown.step)
     rows: list[dict[str, Any]] = [
         {"time": cell.start, "until": cell.start + step, "type": cell.kind, "value": cell.number}
-        for cell in found.cells
+        for cell in shown.cells
     ]
     layers: list[dict[str, Any]] = []
     x = charts.time_axis(span)
-    late = _by_start(found.cells, late=True)
-    totals = _by_start(found.cells)
+    late = _sums(shown, "start", "late")
+    totals = _sums(shown, "start", "number")
     if late:
         rows += [
             {"time": start + step / 2, "late": number, "top": totals[start]}
             for start, number in late.items()
         ]
+        tooltip = {"field": "late", "title": "late events counted here", "format": ","}
         layers.append(
             {
                 "transform": [{"filter": "isValid(datum.late)"}],
@@ -148,17 +127,14 @@ def _chart(found: Windows, earlier: Windows | None, span: float, before: int | N
                     "x": x,
                     "y": {"field": "top", "type": "quantitative"},
                     "color": {"value": "#c2255c"},
-                    "tooltip": [
-                        {"field": "late", "title": "late events counted here", "format": ","}
-                    ],
+                    "tooltip": [tooltip],
                 },
             }
         )
     if earlier is not None and before is not None and earlier.cells:
-        shift = timedelta(seconds=before)
         rows += [
-            {"time": start + shift + step / 2, "earlier": number}
-            for start, number in _by_start(earlier.cells).items()
+            {"time": start + before + step / 2, "earlier": number}
+            for start, number in _sums(earlier, "start", "number").items()
         ]
         layers.append(
             {
@@ -173,68 +149,49 @@ def _chart(found: Windows, earlier: Windows | None, span: float, before: int | N
         span,
         unit="events",
         colour="type",
-        order=kinds,
+        order=sorted({cell.kind for cell in shown.cells}),
         layers=layers,
         height=300,
     )
 
 
-def _by_start(cells: tuple[WindowCell, ...], *, late: bool = False) -> dict[datetime, int]:
-    found: dict[datetime, int] = {}
-    for cell in cells:
-        number = cell.late if late else cell.number
-        if number:
-            found[cell.start] = found.get(cell.start, 0) + number
-    return found
+def _sums(counted: Windows, by: str, field: str) -> Counter[Any]:
+    """Sums of a field of the cells by another one, without zeros."""
+    sums: Counter[Any] = Counter()
+    for cell in counted.cells:
+        sums[getattr(cell, by)] += getattr(cell, field)
+    return +sums
 
 
-def _totals(found: Windows, earlier: Windows | None) -> Html:
-    now, late = _by_kind(found.cells), _by_kind(found.cells, late=True)
-    then = _by_kind(earlier.cells) if earlier is not None else {}
-    rows = []
-    for kind in sorted({*now, *then}):
-        count = now.get(kind, 0)
-        rows.append(
-            (
-                code(kind),
-                Html(f'<span data-window-total="{kind}">{units.count(count)}</span>'),
-                units.count(late.get(kind, 0)),
-                units.count(then[kind]) if kind in then else "—",
-                _change(count, then.get(kind)),
-            )
+def _totals(shown: Windows, earlier: Windows | None) -> Html:
+    now, late = _sums(shown, "kind", "number"), _sums(shown, "kind", "late")
+    then = Counter() if earlier is None else _sums(earlier, "kind", "number")
+    rows = [
+        (
+            code(kind),
+            Html(f'<span data-window-total="{kind}">{units.count(now[kind])}</span>'),
+            units.count(late[kind]),
+            units.count(then[kind]) if kind in then else "—",
+            f"{(now[kind] - then[kind]) / then[kind] * 100:+.0f} %" if kind in then else "—",
         )
+        for kind in sorted(now | then)
+    ]
     if not rows:
         return empty("No totals", "There is no event in this time.")
     return table(("type", "events", "of those late", "before", "change"), rows, (1, 2, 3, 4))
 
 
-def _by_kind(cells: tuple[WindowCell, ...], *, late: bool = False) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for cell in cells:
-        found[cell.kind] = found.get(cell.kind, 0) + (cell.late if late else cell.number)
-    return found
-
-
-def _change(now: int, then: int | None) -> str:
-    if not then:
-        return "—"
-    return f"{(now - then) / then * 100:+.0f} %"
-
-
-def _late(found: Windows) -> Html:
-    corrected = [cell for cell in reversed(found.cells) if cell.late][:12]
+def _late(shown: Windows) -> Html:
+    corrected = [cell for cell in reversed(shown.cells) if cell.late][:12]
     if not corrected:
         return empty("No correction", "Every event came before its window closed.")
-    return table(
-        ("window", "type", "late", "of"),
+    rows = (
         (
-            (
-                f"{cell.start.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-                code(cell.kind),
-                mark(Tone.WARN, units.count(cell.late)),
-                soft(units.count(cell.number)),
-            )
-            for cell in corrected
-        ),
-        (2, 3),
+            f"{cell.start.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            code(cell.kind),
+            mark(Tone.WARN, units.count(cell.late)),
+            soft(units.count(cell.number)),
+        )
+        for cell in corrected
     )
+    return table(("window", "type", "late", "of"), rows, (2, 3))

@@ -3,6 +3,7 @@
 No code of the user runs: a JSON path is only names, indexes and a comparison.
 """
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _PATH: Final = re.compile(
 )
 _STEP: Final = re.compile(r"""([^.\[\]]+)|\[(\d+)\]|\["([^"]*)"\]|\['([^']*)'\]""")
 _MISSING: Final = object()
+_ORDERS: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,40 +49,37 @@ class Filter:
         Raises:
             UsageError: the path cannot be understood.
         """
-        tests: list[Test] = []
-        if self.partitions:
-            wanted = self.partitions
-            tests.append(lambda record: record.partition in wanted)
-        if self.text.strip():
-            tests.append(_text_test(self.text.strip().casefold()))
-        if self.key.strip():
-            tests.append(_key_test(self.key.strip().casefold()))
-        if self.header.strip():
-            tests.append(_header_test(self.header.strip()))
-        if self.path.strip():
-            tests.append(_path_test(self.path.strip()))
+        parts = (
+            (self.text, _text_test),
+            (self.key, _key_test),
+            (self.header, _header_test),
+            (self.path, _path_test),
+        )
+        tests = [make_test(part.strip()) for part, make_test in parts if part.strip()]
+        wanted = self.partitions
+        if wanted:
+            tests.insert(0, lambda record: record.partition in wanted)
         return lambda record: all(test(record) for test in tests)
 
 
 def _text_test(wanted: str) -> Test:
-    return lambda record: wanted in record.value.casefold()
+    folded = wanted.casefold()
+    return lambda record: folded in record.value.casefold()
 
 
 def _key_test(wanted: str) -> Test:
-    return lambda record: record.key is not None and wanted in record.key.casefold()
+    folded = wanted.casefold()
+    return lambda record: folded in (record.key or "").casefold()
 
 
 def _header_test(expression: str) -> Test:
     name, separator, wanted = expression.partition("=")
     name, wanted = name.strip().casefold(), wanted.strip().casefold()
 
-    def test(record: SeenRecord) -> bool:
-        return any(
-            name in held.casefold() and (not separator or wanted in (value or "").casefold())
-            for held, value in record.headers
-        )
-
-    return test
+    return lambda record: any(
+        name in header.casefold() and (not separator or wanted in (value or "").casefold())
+        for header, value in record.headers
+    )
 
 
 def _path_test(expression: str) -> Test:
@@ -95,14 +94,12 @@ def _path_test(expression: str) -> Test:
 
     def test(record: SeenRecord) -> bool:
         try:
-            found: Any = orjson.loads(record.value)
+            value: Any = orjson.loads(record.value)
         except orjson.JSONDecodeError:
             return False
         for step in steps:
-            found = _step_into(found, step)
-            if found is _MISSING:
-                return False
-        return compare(found)
+            value = _step_into(value, step)
+        return value is not _MISSING and compare(value)
 
     return test
 
@@ -128,39 +125,32 @@ def _steps(path: str) -> list[str | int]:
     return steps
 
 
-def _step_into(found: Any, step: str | int) -> Any:
+def _step_into(value: Any, step: str | int) -> Any:
     if isinstance(step, int):
-        return found[step] if isinstance(found, list) and step < len(found) else _MISSING
-    return found.get(step, _MISSING) if isinstance(found, dict) else _MISSING
+        return value[step] if isinstance(value, list) and step < len(value) else _MISSING
+    return value.get(step, _MISSING) if isinstance(value, dict) else _MISSING
 
 
-def _comparison(operator: str | None, raw: str | None) -> Callable[[Any], bool]:
-    if operator is None or raw is None:
-        return lambda _found: True
+def _comparison(sign: str | None, raw: str | None) -> Callable[[Any], bool]:
+    if sign is None or raw is None:
+        return lambda _value: True
     wanted = _literal(raw.strip())
-    if operator in ("=", "=="):
-        return lambda found: bool(found == wanted) or str(found) == str(wanted)
-    if operator == "!=":
-        return lambda found: found != wanted and str(found) != str(wanted)
-    if operator == "~":
+    if sign in ("=", "=="):
+        return lambda value: bool(value == wanted) or str(value) == str(wanted)
+    if sign == "!=":
+        return lambda value: value != wanted and str(value) != str(wanted)
+    if sign == "~":
         part = str(wanted).casefold()
-        return lambda found: part in str(found).casefold()
-    return lambda found: _ordered(operator, found, wanted)
-
-
-def _ordered(operator: str, found: Any, wanted: Any) -> bool:
-    numbers = isinstance(found, int | float) and isinstance(wanted, int | float)
-    if not numbers and not (isinstance(found, str) and isinstance(wanted, str)):
-        return False
-    if operator == "<":
-        return bool(found < wanted)
-    if operator == ">":
-        return bool(found > wanted)
-    return bool(found <= wanted) if operator == "<=" else bool(found >= wanted)
+        return lambda value: part in str(value).casefold()
+    kind = str if isinstance(wanted, str) else int | float
+    ordered = _ORDERS[sign]
+    return lambda value: (
+        isinstance(value, kind) and isinstance(wanted, kind) and bool(ordered(value, wanted))
+    )
 
 
 def _literal(raw: str) -> Any:
-    """A JSON value, or a text that needs no quotes."""
+    """A JSON value, or a text without quotes."""
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

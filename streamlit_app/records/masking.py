@@ -1,7 +1,5 @@
-"""Masked records: addresses are hashed before anything is kept or searched (G7).
-
-Masking first means that a filter cannot find what may not be seen.
-"""
+"""Masked records: addresses are hashed before anything is kept or searched (G7), so that a filter
+cannot find what may not be seen."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +34,6 @@ class SeenRecord:
 
     @property
     def position(self) -> str:
-        """As ``topic/partition/offset``."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     @property
@@ -46,9 +43,8 @@ class SeenRecord:
 
 
 def mask(record: Record, hasher: Hasher) -> SeenRecord:
-    """A record with addresses hashed."""
     value = record.value()
-    # Hashes are longer than addresses, so the cut comes last; a little more is masked than is kept.
+    # Hashes are longer than addresses, so it is cut last; a little more is masked than is kept.
     masked = b"" if value is None else hasher.redact(value[: 2 * LONGEST])[:LONGEST]
     text, binary = as_text(masked)
     key = record.key()
@@ -62,8 +58,8 @@ def mask(record: Record, hasher: Hasher) -> SeenRecord:
         value=text,
         size=None if value is None else len(value),
         headers=tuple(
-            (name, None if held is None else as_text(hasher.redact(held))[0])
-            for name, held in headers_of(record)
+            (name, None if content is None else as_text(hasher.redact(content))[0])
+            for name, content in headers_of(record)
         ),
         binary=binary,
     )

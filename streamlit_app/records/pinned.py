@@ -3,7 +3,7 @@ selected and planned is what is shown."""
 
 import uuid
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 from streamflow.dead_letters.select import DeadLetterSummary, Selection
@@ -11,7 +11,8 @@ from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamlit_app.access.replaying import PlanRequest
-from streamlit_app.measure.demand import Demand, Question
+from streamlit_app.measure.demand import Demand
+from streamlit_app.measure.poller import PollJob
 from streamlit_app.measure.readings import Reading
 from streamlit_app.records.queries import DeadLetters, dead_letters
 
@@ -38,13 +39,13 @@ class DeadLetterFilter:
         Raises:
             UsageError: the text cannot be searched for.
         """
-        since = None if self.span is None else now - timedelta(seconds=self.span)
         return make_selection(
             hasher,
             codes=self.codes,
-            since=None if since is None else since.isoformat(),
+            since=None if self.span is None else f"{self.span:.0f}s",
             text=self.text,
             statuses=() if self.status is None else (self.status,),
+            now=now,
         )
 
 
@@ -87,24 +88,23 @@ class PinnedList:
         """
         if self.content is not None:
             return None
-        question = self.question(settings)
-        reading = demand.wait(question, patience)
+        job = self.job(settings)
+        reading = demand.wait(job, patience)
         if reading.sample is None:
             return reading
-        demand.forget(question.key)
+        demand.forget(job.key)
         self.content = reading.sample
         shown = {str(letter.id) for letter in reading.sample.rows}
         self.ticked = tuple(id_ for id_ in self.ticked if id_ in shown)
         return None
 
-    def question(self, settings: Settings) -> Question[DeadLetters]:
-        """The query of the content; repeated only while it fails."""
-        ask = partial(dead_letters, settings, self.selection)
-        return Question(("dead letters", self.version), "PostgreSQL", 2.0, ask)
+    def job(self, settings: Settings) -> PollJob[DeadLetters]:
+        """Queries the content; repeated only while it fails."""
+        query = partial(dead_letters, settings, self.selection)
+        return PollJob(("dead letters", self.version), "PostgreSQL", 2.0, query)
 
     @property
     def rows(self) -> tuple[DeadLetterSummary, ...]:
-        """The dead letters shown."""
         return () if self.content is None else self.content.rows
 
     def positions(self) -> list[int]:
@@ -118,20 +118,19 @@ class PinnedList:
         self.ticked = tuple(str(rows[place].id) for place in positions if place < len(rows))
 
     def ticked_statuses(self) -> list[str]:
-        """The statuses of the ticked ones, as shown."""
         return [self.rows[place].status for place in self.positions()]
 
     def request(self, *, repairs: list[str], canary: int, rate: float) -> PlanRequest:
         """The plan to request: of the ticked dead letters, or of all that the filter matched when the list
         was loaded."""
-        how = PlanRequest(repairs=tuple(repairs), canary=canary, rate=rate)
+        request = PlanRequest(repairs=tuple(repairs), canary=canary, rate=rate)
         if self.ticked:
-            return replace(how, ids=self.ticked)
-        chosen, content = self.selection, self.content
+            return replace(request, ids=self.ticked)
+        since = self.selection.since
         return replace(
-            how,
-            codes=chosen.codes,
-            text=chosen.text,
-            since=None if chosen.since is None else chosen.since.isoformat(),
-            loaded_until=None if content is None else content.as_of.isoformat(),
+            request,
+            codes=self.selection.codes,
+            text=self.selection.text,
+            since=None if since is None else since.isoformat(),
+            loaded_until=None if self.content is None else self.content.as_of.isoformat(),
         )

@@ -1,5 +1,5 @@
 """Database queries of single pages. Each has its own read-only connection, a limit of rows, and an
-index."""
+index. All raise Unavailable if the database does not answer, or not within five seconds."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ from streamflow.postgres.connections import Connection, session
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streamlit_app.measure.series import MAX_POINTS
+from streamlit_app.measure.postgres import READ_ONLY, STATEMENT_TIMEOUT
+from streamlit_app.measure.ring_buffers import MAX_POINTS
 
-_TIMEOUT: Final = 5  # seconds
 MOST_LETTERS: Final = 500
 MOST_COUNTED: Final = 100_000
 MOST_SHOWN: Final = 65_536  # bytes of a value
@@ -32,19 +32,14 @@ MOST_SHOWN: Final = 65_536  # bytes of a value
 
 @contextmanager
 def _reader(settings: Settings) -> Iterator[Connection]:
-    with session(settings, "dashboard-page", statement_timeout=_TIMEOUT) as connection:
-        connection.execute("SET default_transaction_read_only = on")
+    with session(settings, "dashboard-page", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        connection.execute(READ_ONLY)
         yield connection
 
 
 class WindowCell(NamedTuple):
-    """Events of a type in a window, or in some windows next to each other.
-
-    Attributes:
-        start: of the first window.
-        number: all of them.
-        late: how many of those came too late for their window, as corrections.
-    """
+    """Events of a type in one or more adjacent windows, and how many of them are corrections: late
+    events."""
 
     start: datetime
     kind: str
@@ -57,17 +52,19 @@ class Windows(NamedTuple):
 
     Attributes:
         cells: by time, then type.
-        step: seconds that a cell covers: a window, or several where there are many.
-        end: of the span.
-        newest: start of the newest window that there is.
+        step: seconds that a cell covers.
+        end: of the span; None where there is no window at all.
     """
 
     cells: tuple[WindowCell, ...]
     step: float
-    end: datetime
-    newest: datetime | None
+    end: datetime | None
 
 
+_NEWEST_WINDOW: Final = """
+SELECT window_start FROM window_counts WHERE window_start <= now() + interval '1 hour'
+ ORDER BY window_start DESC LIMIT 1
+"""
 _WINDOWS: Final = """
 SELECT date_bin(%(step)s * interval '1 s', window_start, '1970-01-01 00:00:00+00'), event_type,
        sum(count)::bigint, coalesce(sum(count) FILTER (WHERE late), 0)::bigint
@@ -78,38 +75,20 @@ SELECT date_bin(%(step)s * interval '1 s', window_start, '1970-01-01 00:00:00+00
 
 
 def windows(settings: Settings, stream: Stream, span: float, end: datetime | None) -> Windows:
-    """Window counts of the last `span` seconds before `end`, at most 300 steps.
-
-    Args:
-        settings: where the database is.
-        stream: whose windows.
-        span: in seconds.
-        end: None for the end of the newest window.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Window counts of the last `span` seconds before `end`, or before the end of the newest window; at
+    most 300 steps."""
     size = stream.windows.size.total_seconds() if stream.windows is not None else 10.0
     step = max(size, -(-span / MAX_POINTS // size) * size)
     with _reader(settings) as connection:
-        row = connection.execute(
-            "SELECT window_start FROM window_counts WHERE window_start <= now() + interval '1 hour'"
-            " ORDER BY window_start DESC LIMIT 1"
-        ).fetchone()
-        newest = row[0] if row else None
-        until = end or (newest + timedelta(seconds=size) if newest else None)
-        if until is None:
-            return Windows((), step, datetime.fromtimestamp(0).astimezone(), None)
+        newest = connection.execute(_NEWEST_WINDOW).fetchone()
+        if newest is None:
+            return Windows((), step, None)
+        end = end or newest[0] + timedelta(seconds=size)
+        start = end - timedelta(seconds=span)
         rows = connection.execute(
-            _WINDOWS,
-            {
-                "step": step,
-                "start": until - timedelta(seconds=span),
-                "end": until,
-                "topic": stream.topic,
-            },
-        ).fetchall()
-    return Windows(tuple(WindowCell(*each) for each in rows), step, until, newest)
+            _WINDOWS, {"step": step, "start": start, "end": end, "topic": stream.topic}
+        )
+        return Windows(tuple(WindowCell(*row) for row in rows), step, end)
 
 
 class DeadLetters(NamedTuple):
@@ -127,28 +106,19 @@ class DeadLetters(NamedTuple):
 
 
 def dead_letters(settings: Settings, selection: Selection) -> DeadLetters:
-    """The dead letters that match, from one snapshot.
-
-    Raises:
-        Unavailable: the database does not answer, or not within five seconds.
-    """
+    """The dead letters that match, from one snapshot."""
     with _reader(settings) as connection, connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        row = connection.execute("SELECT now()").fetchone()
-        assert row is not None  # noqa: S101 (one row always)
+        [(now,)] = connection.execute("SELECT now()")
         return DeadLetters(
             tuple(summaries(connection, replace(selection, limit=MOST_LETTERS))),
             counts(connection, selection, MOST_COUNTED + 1),
-            row[0],
+            now,
         )
 
 
 def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
-    """A dead letter with the first `MOST_SHOWN` bytes of its value; None if there is none.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """A dead letter with the first `MOST_SHOWN` bytes of its value; None if there is none."""
     with _reader(settings) as connection:
         group = settings.group("loader")
         letters = read(connection, [id_], group=group, most_bytes=MOST_SHOWN)
@@ -172,16 +142,12 @@ class DeadLetterCount(NamedTuple):
 
 
 def dead_letters_over_time(settings: Settings, span: float) -> tuple[DeadLetterCount, ...]:
-    """Dead letters by code over the last `span` seconds, in 60 steps.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Dead letters by code over the last `span` seconds, in 60 steps."""
     with _reader(settings) as connection:
         rows = connection.execute(
             _DEAD_LETTERS_OVER_TIME, {"step": max(1.0, span / 60), "span": span}
-        ).fetchall()
-    return tuple(DeadLetterCount(*row) for row in rows)
+        )
+        return tuple(DeadLetterCount(*row) for row in rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,9 +172,9 @@ class Trace:
     replay: dict[str, Any] | None
 
 
-_ROW: Final = """
+_ROWS: Final = """
 SELECT to_jsonb(kept) FROM {table} AS kept WHERE origin_topic = %(topic)s
-   AND origin_partition = %(partition)s AND origin_offset = %(offset)s
+   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 20
 """
 _COUNTED: Final = """
 SELECT to_jsonb(window_counts) FROM window_counts
@@ -218,84 +184,58 @@ SELECT to_jsonb(window_counts) FROM window_counts
    AND first_offset <= %(offset)s AND last_offset >= %(offset)s
  ORDER BY late, first_offset LIMIT 20
 """
-_NOTIFIED: Final = """
-SELECT to_jsonb(notifications) FROM notifications WHERE origin_topic = %(topic)s
-   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
-"""
 _REJECTED: Final = """
 SELECT to_jsonb(dead_letters) - 'value' - 'key' - 'headers' FROM dead_letters
  WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s
    AND origin_offset = %(offset)s ORDER BY attempt LIMIT 20
 """
-_REPEATED: Final = """
-SELECT to_jsonb(duplicates) FROM duplicates WHERE origin_topic = %(topic)s
-   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 20
-"""
-_REPLAYED: Final = """
-SELECT to_jsonb(replayed_events) FROM replayed_events WHERE origin_topic = %(topic)s
-   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
-"""
 
 
 def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trace:
-    """Follows an event by its identity.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Follows an event by its identity."""
     values: dict[str, Any] = origin._asdict()
     stream = next((stream for stream in streams if stream.topic == origin.topic), None)
     with _reader(settings) as connection:
 
         def ask(query: LiteralString | sql.Composed) -> tuple[dict[str, Any], ...]:
-            return tuple(row[0] for row in connection.execute(query, values).fetchall())
+            return tuple(row[0] for row in connection.execute(query, values))
 
-        rows: tuple[dict[str, Any], ...] = ()
+        def rows_of(table: str) -> tuple[dict[str, Any], ...]:
+            return ask(sql.SQL(_ROWS).format(table=sql.Identifier(table)))
+
+        rows = () if stream is None else rows_of(stream.table)
         counted: tuple[dict[str, Any], ...] = ()
-        if stream is not None:
-            rows = ask(sql.SQL(_ROW).format(table=sql.Identifier(stream.table)))
         if rows and stream is not None and stream.windows is not None:
             values["time"] = rows[0]["timestamp"]
             values["kind"] = str(rows[0][stream.windows.group_by])
             values["size"] = stream.windows.size_ms
             counted = ask(_COUNTED)
-        notifications, replayed = ask(_NOTIFIED), ask(_REPLAYED)
         return Trace(
             origin=origin,
-            row=rows[0] if rows else None,
-            notification=notifications[0] if notifications else None,
+            row=next(iter(rows), None),
+            notification=next(iter(rows_of("notifications")), None),
             dead_letters=ask(_REJECTED),
             windows=counted,
-            duplicates=ask(_REPEATED),
-            replay=replayed[0] if replayed else None,
+            duplicates=rows_of("duplicates"),
+            replay=next(iter(rows_of("replayed_events")), None),
         )
 
 
-def has_table(settings: Settings, name: str) -> bool:
-    """Whether the database has a table; older schemas lack those of replays.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
-    with _reader(settings) as connection:
-        row = connection.execute("SELECT to_regclass(%s)", [name]).fetchone()
-    return row is not None and row[0] is not None
+_REPLAYS: Final = """
+SELECT to_jsonb(replay)
+  FROM (SELECT replays.*,
+               (SELECT jsonb_object_agg(outcome, number)
+                  FROM (SELECT outcome, count(*) AS number FROM replay_records
+                         WHERE replay_id = replays.id GROUP BY outcome) AS counted) AS outcomes
+          FROM replays ORDER BY id DESC LIMIT 20) AS replay
+"""
 
 
 def recent_replays(settings: Settings) -> tuple[dict[str, Any], ...] | None:
     """The newest replays: who, when, which dead letters, and the outcome. None if the schema is too old
-    to record them.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
-    if not has_table(settings, "replays"):
-        return None
+    to record them."""
     with _reader(settings) as connection:
-        rows = connection.execute(
-            "SELECT to_jsonb(replay) FROM (SELECT replays.*,"
-            " (SELECT jsonb_object_agg(outcome, number) FROM (SELECT outcome, count(*) AS number"
-            " FROM replay_records WHERE replay_id = replays.id GROUP BY outcome) AS counted)"
-            " AS outcomes FROM replays ORDER BY id DESC LIMIT 50) AS replay"
-        ).fetchall()
-    return tuple(row[0] for row in rows)
+        [(table,)] = connection.execute("SELECT to_regclass('replays')")
+        if table is None:
+            return None
+        return tuple(row[0] for row in connection.execute(_REPLAYS))

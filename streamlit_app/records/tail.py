@@ -3,12 +3,13 @@
 Every record is masked before it is kept or compared. No offset is committed, so no worker is disturbed.
 """
 
+import math
 import threading
 import time
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import TopicPartition
 
@@ -26,34 +27,35 @@ KEPT: Final = 500  # records of a topic in the tail
 MOST_A_TURN: Final = 400  # records of a topic that the tail takes a second
 
 _TURN: Final = 0.5  # seconds
-_FORGOTTEN: Final = 10.0  # seconds after the last `watch`
+_KEPT_FOR: Final = 10.0  # seconds after the last `watch`
 _TIMEOUT: Final = 5.0  # seconds
 _SEARCHES: Final = threading.BoundedSemaphore(2)
+# Of one search.
+_MOST_RECORDS: Final = 100_000
+_MOST_BYTES: Final = 256_000_000
+_MOST_SECONDS: Final = 10.0
+_MOST_KEPT: Final = 200  # records
 
 
-@dataclass(frozen=True, slots=True)
-class TailView:
+class TailView(NamedTuple):
     """The end of a topic.
 
     Attributes:
         records: the newest first.
         skipped: offsets left out since it is watched, because more came than a person can read.
         error: why nothing comes.
-        sequence: grows with every record.
     """
 
-    records: tuple[SeenRecord, ...] = ()
-    skipped: int = 0
-    error: str | None = None
-    sequence: int = 0
+    records: tuple[SeenRecord, ...]
+    skipped: int
+    error: str | None
 
 
 @dataclass(slots=True)
 class _Watched:
-    asked_at: float
+    watched_at: float
     records: deque[SeenRecord] = field(default_factory=lambda: deque(maxlen=KEPT))
     skipped: int = 0
-    sequence: int = 0
     error: str | None = None
 
 
@@ -71,32 +73,28 @@ class Tail:
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
 
     def start(self) -> None:
-        """Begins; reads nothing until a topic is watched."""
+        """Starts; reads nothing until a topic is watched."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends, and closes the consumers."""
         self._ended.set()
         self._wake.set()
         self._thread.join(3)
 
     def watch(self, topic: str) -> TailView:
         """The end of a topic, which is followed for some seconds more."""
+        now = time.monotonic()
         with self._guard:
-            watched = self._watched.get(topic)
-            if watched is None:
-                watched = self._watched[topic] = _Watched(time.monotonic())
+            if topic not in self._watched:
+                self._watched[topic] = _Watched(now)
                 self._wake.set()
-            watched.asked_at = time.monotonic()
-            return TailView(
-                tuple(reversed(watched.records)), watched.skipped, watched.error, watched.sequence
-            )
+            watched = self._watched[topic]
+            watched.watched_at = now
+            return TailView(tuple(reversed(watched.records)), watched.skipped, watched.error)
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            self._forget()
-            with self._guard:
-                topics = list(self._watched)
+            topics = self._watched_topics()
             for topic in topics:
                 try:
                     self._read(topic)
@@ -108,13 +106,15 @@ class Tail:
         for reader in self._readers.values():
             reader.close()
 
-    def _forget(self) -> None:
-        now = time.monotonic()
+    def _watched_topics(self) -> list[str]:
+        """The topics to follow; forgets those that nobody has watched lately."""
+        since = time.monotonic() - _KEPT_FOR
         with self._guard:
-            for topic in [t for t, w in self._watched.items() if now - w.asked_at > _FORGOTTEN]:
-                del self._watched[topic]
-        for topic in [topic for topic in self._readers if topic not in self._watched]:
+            self._watched = {t: w for t, w in self._watched.items() if w.watched_at >= since}
+            topics = list(self._watched)
+        for topic in set(self._readers).difference(topics):
             self._readers.pop(topic).close()
+        return topics
 
     def _fail(self, topic: str, reason: str) -> None:
         with self._guard:
@@ -131,12 +131,11 @@ class Tail:
         fetched, _ = reader.read(MOST_A_TURN, 0.05)
         records = [mask(record, self._hasher) for record in fetched]
         skipped = self._catch_up(reader) if len(fetched) == MOST_A_TURN else 0
-        records.sort(key=lambda each: (each.appended is not None, each.appended or 0))
+        records.sort(key=_append_time)
         with self._guard:
             watched = self._watched.get(topic)
             if watched is not None:
                 watched.records.extend(records)
-                watched.sequence += len(records)
                 watched.skipped += skipped
                 watched.error = None
 
@@ -173,16 +172,6 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much a search may read."""
-
-    records: int = 100_000
-    bytes: int = 256_000_000
-    seconds: float = 10.0
-    kept: int = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
     """What a search found.
 
@@ -209,24 +198,17 @@ class SearchResult:
 class Start:
     """Where a search begins: at the last records, an offset in every partition, or a time."""
 
-    last: int | None = None
+    last: int = _MOST_RECORDS
     offset: int | None = None
     time: float | None = None  # seconds since the epoch
 
 
 class Search:
-    """Looks for records in a topic.
+    """Looks for records in a topic."""
 
-    Args:
-        settings: where the broker is.
-        hasher: masks.
-        limits: how much may be read.
-    """
-
-    def __init__(self, settings: Settings, hasher: Hasher, limits: Limits | None = None) -> None:
+    def __init__(self, settings: Settings, hasher: Hasher) -> None:
         self._settings = settings
         self._hasher = hasher
-        self._limits = limits or Limits()
 
     def run(self, topic: str, start: Start, wanted: Filter) -> SearchResult:
         """Reads from `start` to the end, or to a limit.
@@ -242,38 +224,20 @@ class Search:
         try:
             client = admin(self._settings)
             partitions = [
-                each
-                for each in offsets.partitions_of(client, [topic])
-                if not wanted.partitions or each[1] in wanted.partitions
+                partition
+                for partition in offsets.partitions_of(client, [topic])
+                if not wanted.partitions or partition[1] in wanted.partitions
             ]
             with closing(Scanner(self._settings, "search")) as scanner:
-                ranges = self._ranges(scanner, offsets.bounds(client, partitions), start)
+                bounds = offsets.bounds(client, partitions)
+                starts = _starts(scanner, bounds, start)
+                ranges = {
+                    partition: (max(first, starts[partition]), end)
+                    for partition, (first, end) in bounds.items()
+                }
                 return self._scan(scanner, ranges, test, began)
         finally:
             _SEARCHES.release()
-
-    def _ranges(
-        self, scanner: Scanner, bounds: dict[Partition, tuple[int, int]], start: Start
-    ) -> dict[Partition, tuple[int, int]]:
-        starts: dict[Partition, int] = {}
-        if start.time is not None:
-            wanted = [TopicPartition(*each, int(start.time * 1000)) for each in bounds]
-            with kafka_errors():
-                for found in scanner.consumer.offsets_for_times(wanted, timeout=_TIMEOUT):
-                    end = bounds[found.topic, found.partition][1]
-                    starts[found.topic, found.partition] = (
-                        found.offset if found.offset >= 0 else end
-                    )
-        elif start.offset is not None:
-            starts = dict.fromkeys(bounds, start.offset)
-        else:
-            share = -(-(start.last or self._limits.records) // max(1, len(bounds)))
-            starts = {partition: end - share for partition, (_, end) in bounds.items()}
-        return {
-            partition: (max(first, starts[partition]), end)
-            for partition, (first, end) in bounds.items()
-            if max(first, starts[partition]) < end
-        }
 
     def _scan(
         self,
@@ -282,24 +246,21 @@ class Search:
         test: Test,
         began: float,
     ) -> SearchResult:
-        found: list[SeenRecord] = []
+        matching: list[SeenRecord] = []
         scanned = volume = matches = 0
         stopped: str | None = None
-        for records in scanner.scan(ranges):
-            scanned += len(records)
-            for each in records:
-                volume += len(each.value() or b"") + len(each.key() or b"")
-                record = mask(each, self._hasher)
-                if test(record):
-                    matches += 1
-                    found.append(record)
-            if len(found) > 4 * self._limits.kept:
-                found = _newest(found, self._limits.kept)
-            stopped = self._limit(scanned, volume, time.monotonic() - began)
+        for batch in scanner.scan(ranges):
+            scanned += len(batch)
+            volume += sum(len(record.value() or b"") + len(record.key() or b"") for record in batch)
+            masked = (mask(record, self._hasher) for record in batch)
+            found = [record for record in masked if test(record)]
+            matches += len(found)
+            matching = _newest([*matching, *found])
+            stopped = _limit_reached(scanned, volume, time.monotonic() - began)
             if stopped is not None:
                 break
         return SearchResult(
-            records=tuple(_newest(found, self._limits.kept)),
+            records=tuple(matching),
             matches=matches,
             scanned=scanned,
             scanned_bytes=volume,
@@ -308,21 +269,41 @@ class Search:
             stopped_by=stopped if scanner.unread else None,
         )
 
-    def _limit(self, scanned: int, volume: int, seconds: float) -> str | None:
-        limits = self._limits
-        if scanned >= limits.records:
-            return f"{limits.records:,} records read"
-        if volume >= limits.bytes:
-            return f"{limits.bytes / 1e6:.0f} MB read"
-        if seconds >= limits.seconds:
-            return f"{limits.seconds:g} s"
-        return None
+
+def _starts(
+    scanner: Scanner, bounds: dict[Partition, tuple[int, int]], start: Start
+) -> dict[Partition, int]:
+    """The offset at which each partition is read from; one before its first counts as that."""
+    if start.time is not None:
+        wanted = [TopicPartition(*partition, int(start.time * 1000)) for partition in bounds]
+        with kafka_errors():
+            listed = scanner.consumer.offsets_for_times(wanted, timeout=_TIMEOUT)
+        starts = {(place.topic, place.partition): place.offset for place in listed}
+        # The offset is negative where all records are older.
+        return {
+            partition: offset if offset >= 0 else bounds[partition][1]
+            for partition, offset in starts.items()
+        }
+    if start.offset is not None:
+        return dict.fromkeys(bounds, start.offset)
+    share = -(-start.last // max(1, len(bounds)))
+    return {partition: end - share for partition, (_, end) in bounds.items()}
 
 
-def _newest(records: list[SeenRecord], most: int) -> list[SeenRecord]:
-    """The newest ones by the broker's time, the newest first."""
-    return sorted(
-        records,
-        key=lambda each: (each.appended is not None, each.appended, each.offset),
-        reverse=True,
-    )[:most]
+def _limit_reached(scanned: int, volume: int, seconds: float) -> str | None:
+    if scanned >= _MOST_RECORDS:
+        return f"{_MOST_RECORDS:,} records read"
+    if volume >= _MOST_BYTES:
+        return f"{_MOST_BYTES / 1e6:.0f} MB read"
+    if seconds >= _MOST_SECONDS:
+        return f"{_MOST_SECONDS:g} s"
+    return None
+
+
+def _append_time(record: SeenRecord) -> tuple[float, int]:
+    """Orders records; those without a time stamp come first."""
+    return (record.appended.timestamp() if record.appended else -math.inf), record.offset
+
+
+def _newest(records: list[SeenRecord]) -> list[SeenRecord]:
+    return sorted(records, key=_append_time, reverse=True)[:_MOST_KEPT]

@@ -5,7 +5,8 @@ from enum import StrEnum
 from html import escape
 from typing import Final
 
-from streamflow.lag.verdicts import LagVerdict
+from streamflow import units
+from streamflow.lag.verdicts import TROUBLE, LagVerdict
 
 
 class Tone(StrEnum):
@@ -23,12 +24,8 @@ VERDICT_TONES: Final = {
     LagVerdict.UNKNOWN: Tone.IDLE,
     LagVerdict.OK: Tone.GOOD,
     LagVerdict.WARN: Tone.WARN,
-    LagVerdict.STALL: Tone.BAD,
-    LagVerdict.STOP: Tone.BAD,
-    LagVerdict.REWIND: Tone.BAD,
-    LagVerdict.ERR: Tone.BAD,
+    **dict.fromkeys(TROUBLE, Tone.BAD),
 }
-
 
 _NARROW: Final = 2  # columns that fit a phone
 
@@ -40,12 +37,16 @@ class Html(str):
 
 
 def text(value: object) -> str:
-    """A value as markup."""
     return value if isinstance(value, Html) else escape(str(value))
 
 
+def counted(number: int, noun: str) -> str:
+    """As "1 dead letter" or "2 dead letters"."""
+    return f"{units.count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def mark(tone: Tone, words: str, title: str = "") -> Html:
-    """A sign and words in one colour."""
+    """A sign and words in one colour; `title` appears on hovering."""
     return Html(
         f'<span class="sf-mark sf-{tone}" title="{escape(title)}"><span aria-hidden="true">'
         f"{SIGNS[tone]}</span>{escape(words)}</span>"
@@ -65,12 +66,16 @@ def soft(words: str) -> Html:
 
 
 def code(words: str) -> Html:
-    """A name."""
     return Html(f"<code>{escape(words)}</code>")
 
 
+def line(*pieces: object, data: str = "") -> Html:
+    """Pieces one after the other; `data` are attributes for tests."""
+    return Html(f'<div class="sf" {data}>{" ".join(map(text, pieces))}</div>')
+
+
 def link(url: str, words: str) -> Html:
-    """A link that opens beside."""
+    """A link that opens in a new tab."""
     if not url.startswith(("http://", "https://", "/")):
         return Html(escape(words))
     return Html(f'<a href="{escape(url)}" target="_blank" rel="noopener">{escape(words)}</a>')
@@ -79,7 +84,7 @@ def link(url: str, words: str) -> Html:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()
 ) -> Html:
-    """A table; the columns in `numbers` stand at the right. On a phone each row of more than two cells
+    """A table; the columns in `numbers` are aligned right. On a phone each row of more than two cells
     becomes a paragraph, in which each cell names its column."""
     kinds = ["sf-num" if index in numbers else "" for index in range(len(columns))]
     head = "".join(
@@ -109,16 +114,15 @@ def banner(tone: Tone, title: str, detail: str) -> Html:
     )
 
 
-def empty(title: str, next_step: str) -> Html:
+def empty(title: object, next_step: str) -> Html:
     """Nothing is here, and what to do about it."""
-    return Html(f'<div class="sf sf-empty"><b>{escape(title)}</b>{escape(next_step)}</div>')
+    return Html(f'<div class="sf sf-empty"><b>{text(title)}</b>{escape(next_step)}</div>')
 
 
 def timeline(steps: Iterable[tuple[Tone, str, object]]) -> Html:
-    """Steps below each other."""
     items = "".join(
         f'<li><span class="sf-dot sf-{tone}" aria-hidden="true">{SIGNS[tone]}</span>'
         f"<b>{escape(title)}</b><div>{text(detail)}</div></li>"
         for tone, title, detail in steps
     )
-    return Html(f'<ul class="sf sf-way">{items}</ul>')
+    return Html(f'<ul class="sf sf-timeline">{items}</ul>')

@@ -21,22 +21,21 @@ class PendingAction(Generic[T]):
     """An action of one session.
 
     Attributes:
-        asked: which of its buttons was pressed; None once it was run.
-        result: of the last run; None where that failed.
-        error: why that failed.
+        pressed: which of its buttons was pressed; None once it was run.
+        result: of the last run; None where that failed, and `error` says why.
     """
 
-    asked: str | None = None
+    pressed: str | None = None
     result: T | None = None
     error: str | None = None
 
-    def ask(self, what: str) -> None:
+    def press(self, button: str) -> None:
         """For a button's `on_click`."""
-        self.asked = what
+        self.pressed = button
 
-    def do(self, work: Callable[[], T]) -> None:
-        """Runs it. A StreamFlowError of `work` is kept to be shown."""
-        self.asked = None
+    def run(self, work: Callable[[], T]) -> None:
+        """Runs it. A StreamFlowError of `work` is kept, to be shown."""
+        self.pressed = None
         try:
             self.result, self.error = work(), None
         except StreamFlowError as error:
@@ -44,6 +43,5 @@ class PendingAction(Generic[T]):
 
 
 def pending_action(key: str) -> PendingAction[T]:
-    """The action of this name in this session."""
     action: PendingAction[T] = st.session_state.setdefault(key, PendingAction())
     return action

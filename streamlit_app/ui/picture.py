@@ -13,37 +13,26 @@ from streamlit_app.ui.markup import SIGNS, Tone
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A part of the flow, and its place (in units of the picture).
-
-    Attributes:
-        kind: topic, worker or store.
-        lines: below its name.
-    """
+    """A part of the flow at a place of the picture; `kind` is topic, worker or store."""
 
     name: str
     kind: str
     x: int
     y: int
     tone: Tone
-    lines: tuple[str, ...] = ()
+    lines: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What flows from one box to another.
-
-    Attributes:
-        label: on it; empty for none.
-        flows: whether anything does now.
-        bend: where the label is along the line, 0 to 1.
-    """
+    """What flows from one box to another; its label is `at` 0 to 1 along the line."""
 
     start: str
     end: str
-    label: str = ""
-    tone: Tone = Tone.IDLE
-    flows: bool = False
-    at: float = 0.5
+    label: str
+    tone: Tone
+    flows: bool
+    at: float
 
 
 WIDTH: Final = 166
@@ -63,7 +52,7 @@ def svg(boxes: Mapping[str, Box], edges: list[Edge], width: int, height: int, ti
 
 
 def _box(box: Box) -> str:
-    radius = {"topic": 8, "worker": 33, "store": 3}.get(box.kind, 8)
+    radius = {"topic": 8, "worker": 33, "store": 3}[box.kind]
     texts = "".join(
         f'<text x="{box.x + WIDTH / 2}" y="{box.y + 41 + 15 * number}" class="line">'
         f"{escape(line)}</text>"
@@ -85,16 +74,13 @@ def _edge(start: Box, end: Box, edge: Edge) -> str:
         middle = (x1 + x2) / 2
         path = f"M{x1} {y1}C{middle} {y1} {middle} {y2} {x2} {y2}"
     flow = " flows" if edge.flows else ""
-    label = ""
-    if edge.label:
-        x, y = x1 + (x2 - x1) * edge.at, y1 + (y2 - y1) * edge.at
-        wide = 7.1 * len(edge.label) + 12
-        label = (
-            f'<rect class="plate" x="{x - wide / 2:.0f}" y="{y - 10:.0f}" width="{wide:.0f}"'
-            f' height="19" rx="9"/><text x="{x:.0f}" y="{y + 4:.0f}" class="label">'
-            f"{escape(edge.label)}</text>"
-        )
-    return f'<g class="edge {edge.tone}{flow}"><path d="{path}" marker-end="url(#tip)"/>{label}</g>'
+    x, y = x1 + (x2 - x1) * edge.at, y1 + (y2 - y1) * edge.at
+    wide = 7.1 * len(edge.label) + 12
+    return (
+        f'<g class="edge {edge.tone}{flow}"><path d="{path}" marker-end="url(#tip)"/>'
+        f'<rect class="plate" x="{x - wide / 2:.0f}" y="{y - 10:.0f}" width="{wide:.0f}" height="19"'
+        f' rx="9"/><text x="{x:.0f}" y="{y + 4:.0f}" class="label">{escape(edge.label)}</text></g>'
+    )
 
 
 def _ends(start: Box, end: Box) -> tuple[float, float, float, float]:
@@ -108,26 +94,24 @@ def _ends(start: Box, end: Box) -> tuple[float, float, float, float]:
     return x1, start.y + HEIGHT / 2, x2, end.y + HEIGHT / 2
 
 
+# Colours are those of `style`, which reach into the component.
 _STYLE: Final = """
 svg { width: 100%; min-width: 780px; height: auto; display: block; font-family: inherit; }
-.wrap { overflow-x: auto; color-scheme: inherit; --good: light-dark(#1b7a3d, #5fd38d);
-  --warn: light-dark(#9a5b00, #ffb454); --bad: light-dark(#c01c28, #ff7b85);
-  --idle: light-dark(#8b97a3, #66727e); --soft: light-dark(#566372, #94a3b3);
-  --text: light-dark(#17212b, #e3eaf1); --card: light-dark(#ffffff, #131c25);
+.wrap { overflow-x: auto; color-scheme: inherit; --idle: light-dark(#8b97a3, #66727e);
   --fill: light-dark(#f6f8fa, #1a242e); }
-.good { --tone: var(--good); } .warn { --tone: var(--warn); }
-.bad { --tone: var(--bad); } .idle { --tone: var(--idle); }
+.good { --tone: var(--sf-good); } .warn { --tone: var(--sf-warn); }
+.bad { --tone: var(--sf-bad); } .idle { --tone: var(--idle); }
 .box rect { fill: var(--fill); stroke: var(--tone); stroke-width: 1.6; }
 .box.store rect { stroke-width: 2.4; }
-text { fill: var(--text); text-anchor: middle; font-variant-numeric: tabular-nums; }
+text { fill: var(--sf-text); text-anchor: middle; font-variant-numeric: tabular-nums; }
 .name { font-size: 14px; font-weight: 600; } .sign { fill: var(--tone); }
-.line { font-size: 12px; fill: var(--soft); }
-.label { font-size: 12px; } .plate { fill: var(--card); }
+.line { font-size: 12px; fill: var(--sf-soft); }
+.label { font-size: 12px; } .plate { fill: var(--sf-card); }
 .edge path { fill: none; stroke: var(--idle); stroke-width: 1.7; }
 .edge.warn path, .edge.bad path { stroke: var(--tone); }
-.edge.flows path { stroke: light-dark(#0b7285, #3bc9db); stroke-dasharray: 7 5;
+.edge.flows path { stroke: var(--sf-accent); stroke-dasharray: 7 5;
   animation: flow 1.1s linear infinite; }
-.tip { fill: var(--soft); stroke: none; }
+.tip { fill: var(--sf-soft); stroke: none; }
 @keyframes flow { from { stroke-dashoffset: 12; } to { stroke-dashoffset: 0; } }
 @media (prefers-reduced-motion: reduce) { .edge.flows path { animation: none; } }
 """
@@ -163,5 +147,4 @@ def _component() -> Any:
 
 
 def draw(markup: str, key: str) -> None:
-    """Puts a picture on the page."""
     _component()(data={"markup": markup}, key=key)

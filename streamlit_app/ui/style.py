@@ -57,15 +57,15 @@ CSS: Final = """
 .sf-banner b { display: block; } .sf-banner span { color: var(--sf-text); }
 .sf-empty { text-align: center; padding: 1.6rem 1rem; color: var(--sf-soft); }
 .sf-empty b { display: block; color: var(--sf-text); font-size: 1rem; margin-bottom: .25rem; }
-.sf-way { list-style: none; margin: 0; padding: 0; }
-.sf-way li { position: relative; padding: 0 0 .9rem 1.7rem; border-left: 2px solid var(--sf-line);
+.sf-timeline { list-style: none; margin: 0; padding: 0; }
+.sf-timeline li { position: relative; padding: 0 0 .9rem 1.7rem; border-left: 2px solid var(--sf-line);
   margin-left: .55rem; }
-.sf-way li:last-child { border-left-color: transparent; padding-bottom: 0; }
-.sf-way .sf-dot { position: absolute; left: -.72rem; top: 0; width: 1.35rem; height: 1.35rem;
+.sf-timeline li:last-child { border-left-color: transparent; padding-bottom: 0; }
+.sf-timeline .sf-dot { position: absolute; left: -.72rem; top: 0; width: 1.35rem; height: 1.35rem;
   border-radius: 50%; background: var(--sf-card); border: 2px solid currentColor; text-align: center;
   line-height: 1.1rem; font-size: .75rem; font-weight: 700; }
-.sf-way b { font-weight: 600; }
-.sf-strokes { letter-spacing: .12rem; }
+.sf-timeline b { font-weight: 600; }
+.sf-history { letter-spacing: .12rem; }
 .sf-stamp { color: var(--sf-soft); font-size: .78rem; }
 @media (max-width: 640px) {
   .stMainBlockContainer { padding-left: .9rem; padding-right: .9rem; }

@@ -5,12 +5,12 @@ import math
 import pytest
 
 from streamflow import units
-from streamlit_app.measure.readings import Figure, Reading
-from streamlit_app.measure.series import MAX_POINTS, Store
+from streamlit_app.measure.readings import Reading
+from streamlit_app.measure.ring_buffers import MAX_POINTS, Store
 
 
 def test_a_figure_is_current_for_three_intervals() -> None:
-    figure = Figure(5.0, 100.0, "Kafka", interval=1.0)
+    figure = Reading[float]("Kafka", 1.0).succeeded(5.0, 100.0, 0.01)
     assert figure.is_current(103.0)
     assert not figure.is_current(103.1)
     assert figure.age(110.0) == 10.0
@@ -21,14 +21,14 @@ def test_a_figure_whose_source_failed_is_not_current() -> None:
     assert reading.figure(float).is_current(100.5)
     failed = reading.failed("no answer", 2.0)
     figure = failed.figure(float)
-    assert (figure.value, figure.measured_at, figure.error) == (7.0, 100.0, "no answer")
+    assert (figure.sample, figure.measured_at, figure.error) == (7.0, 100.0, "no answer")
     assert not figure.is_current(100.5)
     assert failed.succeeded(8, 101.0, 0.01).figure(float).is_current(101.0)
 
 
 def test_what_was_never_measured_says_so() -> None:
     reading = Reading[int]("Kafka", 1.0)
-    assert reading.figure(float).value is None
+    assert reading.figure(float).sample is None
     assert reading.trouble(100.0) == "not measured yet"
     assert reading.current(100.0) is None
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from streamflow.alerting.book import AlertBook, AlertState
 from streamflow.alerting.rules import Condition, Severity
 from streamflow.errors import Unavailable
-from streamlit_app.measure.series import Store
+from streamlit_app.measure.ring_buffers import Store
 from streamlit_app.memory import Memory
 
 DOWN = Condition("part down", "kafka", Severity.CRITICAL, "kafka is down: no answer", "look")

@@ -3,9 +3,11 @@
 import math
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import fmean
 from typing import Final, NamedTuple
 
 MAX_POINTS: Final = 300
@@ -27,8 +29,7 @@ class _Ring:
     """Means of values over steps of time; the last step is still growing."""
 
     def __init__(self, tier: Tier) -> None:
-        self._tier = tier
-        self.step = tier.step
+        self.step, self._capacity = tier
         self._sums = array("d", bytes(8 * tier.capacity))
         self._counts = array("q", bytes(8 * tier.capacity))
         self._slots = array("q", [-1]) * tier.capacity
@@ -36,32 +37,31 @@ class _Ring:
     @property
     def reach(self) -> float:
         """Seconds that it looks back."""
-        return self._tier.step * self._tier.capacity
+        return self.step * self._capacity
 
     def add(self, time: float, value: float) -> None:
-        number = int(time // self._tier.step)
-        index = number % self._tier.capacity
+        number = int(time // self.step)
+        index = number % self._capacity
         if self._slots[index] != number:
             self._slots[index], self._sums[index], self._counts[index] = number, 0.0, 0
         self._sums[index] += value
         self._counts[index] += 1
 
     def kept(self) -> tuple[bytes, bytes, bytes]:
-        """All of it, as bytes."""
         return self._slots.tobytes(), self._sums.tobytes(), self._counts.tobytes()
 
     def restore(self, steps: bytes, sums: bytes, counts: bytes) -> None:
-        """Takes what `kept` gave; what was of another size is left out."""
-        if len(steps) == len(sums) == len(counts) == 8 * self._tier.capacity:
+        """Takes what `kept` gave; content of another size is left out."""
+        if len(steps) == len(sums) == len(counts) == 8 * self._capacity:
             self._slots = array("q", steps)
             self._sums = array("d", sums)
             self._counts = array("q", counts)
 
     def since(self, start: float) -> list[tuple[float, float]]:
         """Time and mean of each step from `start` on, ascending; a step without values is absent."""
-        first = int(start // self._tier.step)
+        first = int(start // self.step)
         return [
-            (number * self._tier.step, self._sums[index] / self._counts[index])
+            (number * self.step, self._sums[index] / self._counts[index])
             for number, index in sorted(
                 (number, index) for index, number in enumerate(self._slots) if number >= first
             )
@@ -70,7 +70,7 @@ class _Ring:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """A series for a chart: times in seconds since the epoch, and values; NaN where none is known."""
+    """A series for a chart: times in seconds since the epoch, and means; NaN where none is known."""
 
     times: list[float]
     means: list[float]
@@ -89,13 +89,12 @@ class Kept(NamedTuple):
 class Store:
     """All series of one server, by name. Written by the poller, read by every session."""
 
-    def __init__(self, tiers: Iterable[Tier] = TIERS) -> None:
-        self._tiers = tuple(tiers)
+    def __init__(self) -> None:
         self._series: dict[str, tuple[_Ring, ...]] = {}
         self._guard = threading.Lock()
 
     def add(self, name: str, time: float, value: float | None) -> None:
-        """Notes a value; None leaves a gap."""
+        """Adds a value; None leaves a gap."""
         if value is None:
             return
         with self._guard:
@@ -103,28 +102,25 @@ class Store:
                 ring.add(time, value)
 
     def _rings(self, name: str) -> tuple[_Ring, ...]:
-        rings = self._series.get(name)
-        if rings is None:
-            rings = self._series[name] = tuple(_Ring(tier) for tier in self._tiers)
-        return rings
+        if name not in self._series:
+            self._series[name] = tuple(map(_Ring, TIERS))
+        return self._series[name]
 
     def kept(self) -> Iterator[Kept]:
-        """Everything, as it is now."""
         with self._guard:
             series = list(self._series.items())
         for name, rings in series:
             with self._guard:
-                found = [Kept(name, tier, *ring.kept()) for tier, ring in enumerate(rings)]
-            yield from found
+                copies = [Kept(name, tier, *ring.kept()) for tier, ring in enumerate(rings)]
+            yield from copies
 
     def restore(self, kept: Kept) -> None:
         """Takes back what `kept` gave, before anything is added."""
-        if kept.tier < len(self._tiers):
+        if kept.tier < len(TIERS):
             with self._guard:
                 self._rings(kept.name)[kept.tier].restore(kept.steps, kept.sums, kept.counts)
 
     def names(self, prefix: str) -> list[str]:
-        """The series whose names begin so."""
         with self._guard:
             return sorted(name for name in self._series if name.startswith(prefix))
 
@@ -139,26 +135,24 @@ class Store:
             rings = self._series.get(name)
             if rings is None:
                 return Points([], [])
-            ring = next((each for each in rings if each.reach >= span), rings[-1])
-            found = ring.since(now - span)
-        return downsample(found, now, span, max(step, ring.step))
+            ring = next((ring for ring in rings if ring.reach >= span), rings[-1])
+            values = ring.since(now - span)
+        return _downsample(values, now, span, max(step, ring.step))
 
 
-def downsample(found: list[tuple[float, float]], now: float, span: float, step: float) -> Points:
+def _downsample(values: list[tuple[float, float]], now: float, span: float, step: float) -> Points:
     """Means over steps, from the first value on; NaN in gaps of more than two steps."""
     last = int(now // step)
-    sums: dict[int, list[float]] = {}
-    for time, value in found:
-        cell = sums.setdefault(int(time // step), [0.0, 0.0])
-        cell[0] += value
-        cell[1] += 1
+    cells: dict[int, list[float]] = defaultdict(list)
+    for time, value in values:
+        cells[int(time // step)].append(value)
     # The step that is still growing would show a dip, and before the first value there was nothing.
-    first = max(min(sums, default=last), int((now - span) // step) + 1)
+    first = max(min(cells, default=last), int((now - span) // step) + 1)
     times, means = [], []
-    for measured, found_here in groupby(range(first, last), key=sums.__contains__):
-        numbers = list(found_here)
+    for measured, run in groupby(range(first, last), key=cells.__contains__):
+        numbers = list(run)
         if measured:
-            means += [sums[number][0] / sums[number][1] for number in numbers]
+            means += [fmean(cells[number]) for number in numbers]
         elif len(numbers) > _SLACK:
             means += [math.nan] * len(numbers)
         else:
