@@ -8,7 +8,7 @@ import pytest
 
 from streamflow.errors import Unavailable
 from streamflow.settings import Settings
-from streamflow_stack.state import StateDirectory, StateLock
+from streamflow_stack.state import StateDirectory, state_lock
 from streamlit_app.measure.stack import StackSource
 
 LOADER = {"name": "loader", "state": "restarting", "restarts": 3, "detail": "exit 1"}
@@ -19,11 +19,8 @@ def read(directory: Path, age: float = 0.0) -> dict[str, tuple[str, int, str]]:
     state.create()
     content = {"pid": 1, "updated_at": time.time() - age, "parts": [LOADER]}
     state.snapshot.write_text(json.dumps(content))
-    lock = StateLock(state)
-    try:
+    with state_lock(state):
         parts = StackSource(Settings(STREAMFLOW_STATE_DIR=directory))()
-    finally:
-        lock.release()
     return {part.name: (part.state, part.restarts, part.detail) for part in parts}
 
 
