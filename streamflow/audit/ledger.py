@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import datetime
 from itertools import groupby
 
+import tenacity
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.audit import completeness, gap_ledger, proofs, wording
@@ -23,6 +24,7 @@ from streamflow.audit.proofs import Earlier, Proof
 from streamflow.audit.recreated import kept_ids
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.windows import Reconciliation, reconcile
+from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin
 from streamflow.kafka.reader import Scanner
@@ -48,11 +50,20 @@ def run_audit(
         most: if there are more records, skip those that an earlier audit has proved.
 
     Raises:
-        Unavailable: broker or database does not answer.
+        Unavailable: broker or database does not answer, at the start or until `patience` is over.
     """
     began = time.monotonic()
-    with session(settings, "audit") as connection:
-        report = _Audit(settings, connection, streams, began + patience).run(most)
+    with session(settings, "audit"):
+        present_topic_ids(admin(settings), reads("loader", streams))
+    # Both have answered. A broker that fails from here on is waited for, as workers wait for it.
+    for attempt in tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(Unavailable),
+        wait=tenacity.wait_fixed(1.0),
+        stop=tenacity.stop_after_delay(patience),
+        reraise=True,
+    ):
+        with attempt, session(settings, "audit") as connection:
+            report = _Audit(settings, connection, streams, began + patience).run(most)
     report.seconds = time.monotonic() - began
     return report
 

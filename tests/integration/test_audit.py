@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from pipeline import (
     topic_bounds,
     workers,
 )
+from services import BrokerService
 from streamflow.audit.ledger import run_audit
 from streamflow.audit.report import AuditReport
 from streamflow.kafka.clients import admin
@@ -80,6 +82,12 @@ def stored(settings: Settings, number: int) -> None:
     wait_until(lambda: count(settings, "SELECT count(*) FROM events") == number, 60, "all stored")
 
 
+def folder(parent: Path, name: str) -> Path:
+    made = parent / name
+    made.mkdir()
+    return made
+
+
 def test_a_worker_that_never_ran_is_not_yet(stack_settings: Settings, tmp_path: Path) -> None:
     produce(stack_settings, "user-events", events(300)[0])
     with workers(stack_settings, tmp_path, ("validator", "loader")):
@@ -93,6 +101,24 @@ def test_a_worker_that_never_ran_is_not_yet(stack_settings: Settings, tmp_path: 
         shown = streamflow(stack_settings, "audit", "--wait", "0")
         assert shown.returncode == 1
         assert "not yet: analytics is 300 records behind" in shown.stdout
+
+
+def test_a_broker_that_restarts_meanwhile_is_waited_for(
+    stack_settings: Settings, broker: BrokerService, tmp_path: Path
+) -> None:
+    produce(stack_settings, "user-events", events(300)[0])
+    begun = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT clock_timestamp()'"
+    with workers(stack_settings, tmp_path, ("validator", "loader")), ThreadPoolExecutor(1) as pool:
+        stored(stack_settings, 300)
+        audited = pool.submit(audit, stack_settings, wait=120)
+        wait_until(lambda: count(stack_settings, begun) == 1, 30, "the audit to wait for analytics")
+        broker.kill()
+        try:
+            wait_until(lambda: not broker.probe().ready, 10, "the broker to be gone")
+        finally:
+            broker.start()
+        with workers(stack_settings, folder(tmp_path, "analytics"), ("analytics",)):
+            assert audited.result(120)["verdict"] == "closed"
 
 
 def test_a_worker_that_has_stopped_is_not_yet_with_numbers(
@@ -466,9 +492,7 @@ def test_what_is_missing_for_a_gap_in_a_derived_topic_can_be_acknowledged(
         wait_until(lambda: derived() == (500, 500), 60, "all derived")
     remove_all_records(stack_settings, "notifications")
     remove_all_records(stack_settings, "analytics")
-    second = tmp_path / "second"
-    second.mkdir()
-    with workers(stack_settings, second):
+    with workers(stack_settings, folder(tmp_path, "second")):
         red = audit(stack_settings, wait=60)
         assert kinds(red) == {"no_notification", "window_differs", "gap_retention"}
         assert red["pending"] == []
@@ -509,9 +533,7 @@ def test_what_is_missing_for_lost_dead_letters_can_be_acknowledged(
         letters = "dead-letter-topic"
         wait_until(lambda: len(stored_values(stack_settings, letters)) == 20, 60, "dead letters")
     remove_all_records(stack_settings, letters)
-    second = tmp_path / "second"
-    second.mkdir()
-    with workers(stack_settings, second):
+    with workers(stack_settings, folder(tmp_path, "second")):
         red = audit(stack_settings, wait=60)
         assert kinds(red) == {"missing", "gap_retention"}
         assert sum(each["count"] for each in of_kind(red, "missing")) == 20

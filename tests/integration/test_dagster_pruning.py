@@ -73,7 +73,7 @@ def materializations(instance: dg.DagsterInstance) -> int:
 
 @pytest.mark.timeout(600)
 def test_old_runs_go_with_all_that_belongs_to_them(instance: dg.DagsterInstance) -> None:
-    count = 200
+    count = 40
     old = [run(instance, executed=number < EXECUTED) for number in range(count)]
     before = datetime.now(UTC)
     new = [run(instance, executed=True) for _ in range(NEW)]
