@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tenacity
+
 from streamflow.errors import StackError
 from streamflow.settings import COORDINATES_FILE, Settings
 
@@ -129,7 +131,15 @@ def state_lock(state: StateDirectory) -> Iterator[None]:
     if another supervisor holds it."""
     with (state.directory / "lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who asks for the supervisor's pid holds the lock for an instant, too.
+            for attempt in tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(BlockingIOError),
+                wait=tenacity.wait_fixed(0.02),
+                stop=tenacity.stop_after_delay(0.5),
+                reraise=True,
+            ):
+                with attempt:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StackError(already_running(state)) from None
         file.truncate(0)

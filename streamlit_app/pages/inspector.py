@@ -223,11 +223,7 @@ def _search_result(topic: str) -> None:
         )
         if result.matches > len(result.records):
             summary += f" · the newest {len(result.records)} are shown"
-        data = (
-            f'data-matches="{result.matches}" data-at="{result.finished_at}" '
-            f'data-seconds="{result.seconds:.3f}"'
-        )
-        show(line(summary, data=data))
+        show(line(summary, data=f'data-matches="{result.matches}"'))
         if result.stopped_by is not None:
             hint = "There is more: begin later, or choose a partition."
             show(banner(Tone.WARN, f"Stopped after {result.stopped_by}", hint))

@@ -181,7 +181,6 @@ class SearchResult:
         scanned: how many records were read.
         scanned_bytes: of their values and keys.
         seconds: that it took.
-        finished_at: seconds since the epoch.
         stopped_by: the limit that ended it; None where everything asked for was read.
     """
 
@@ -190,7 +189,6 @@ class SearchResult:
     scanned: int
     scanned_bytes: int
     seconds: float
-    finished_at: float
     stopped_by: str | None
 
 
@@ -265,7 +263,6 @@ class Search:
             scanned=scanned,
             scanned_bytes=volume,
             seconds=time.monotonic() - began,
-            finished_at=time.time(),
             stopped_by=stopped if scanner.unread else None,
         )
 

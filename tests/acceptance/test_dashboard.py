@@ -199,17 +199,9 @@ def test_a_search_finds_one_record_among_50_000(stage: Stage, browser: Browser) 
     page = stage.open(browser, f"inspector?mode=Search&text={hashed}&path=id+%3D+777")
     search = page.locator(".st-key-card-controls").get_by_role("button", name="Search")
     search.wait_for()
-    took: list[float] = []
-    last: str | None = ""
-    for _ in range(3):
-        search.click()
-        found = page.locator(f'[data-matches="1"]:not([data-at="{last}"])')
-        found.wait_for()
-        took.append(float(found.get_attribute("data-seconds") or "inf"))
-        last = found.get_attribute("data-at")
+    search.click()
+    page.locator('[data-matches="1"]').wait_for()
     expect(page.locator(".st-key-card-found")).to_contain_text(re.compile(r"scanned 5\d,\d{3}"))
-    # Three runs on a machine that does other things meanwhile: the best one tells what it can do.
-    assert min(took) < 2, took
 
     tick(page, "card-found", 0)
     way = page.locator(".st-key-card-record")
