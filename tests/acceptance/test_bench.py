@@ -196,7 +196,7 @@ def test_what_a_killed_benchmark_left_is_removed_by_the_next(
             seconds=280,
         )
         assert done.returncode == 0, done.stderr
-        assert f"that was killed (process {interrupted.pid}, begun 20" in done.stderr
+        assert f"what a killed benchmark left (process {interrupted.pid}, started 20" in done.stderr
         assert sorted(topics_and_groups(stack_settings)) == others
         assert schemas(stack_settings) == []
     finally:
