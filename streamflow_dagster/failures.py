@@ -7,6 +7,8 @@ import dagster as dg
 
 from streamflow.errors import StreamFlowError, Unavailable
 
+_RETRIES = 3
+
 
 @contextmanager
 def as_dagster_failure() -> Iterator[None]:
@@ -23,4 +25,4 @@ def as_dagster_failure() -> Iterator[None]:
 
 def retrying() -> dg.RetryPolicy:
     """The retry policy of every step."""
-    return dg.RetryPolicy(3, 2, dg.Backoff.EXPONENTIAL, dg.Jitter.PLUS_MINUS)
+    return dg.RetryPolicy(_RETRIES, 2, dg.Backoff.EXPONENTIAL, dg.Jitter.PLUS_MINUS)
