@@ -22,7 +22,7 @@ help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
 	@echo 'make down    end a stack that runs in the background'
 	@echo 'make setup   only create the environment in .venv'
-	@echo 'make check   formatting, lint, types, import contracts'
+	@echo 'make check   formatting, lint, types, import contracts, security'
 	@echo 'make test    all tests'
 	@echo 'make chaos   the faults that take long: connections that break, a broker that is killed'
 
@@ -52,11 +52,14 @@ down: setup
 status: setup
 	@$(BIN)/streamflow status
 
+PACKAGES := $(patsubst %/__init__.py,%,$(wildcard stream*/__init__.py))
+
 check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(PACKAGES)
 
 format: setup-dev
 	$(BIN)/ruff format .

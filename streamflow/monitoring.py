@@ -1,18 +1,20 @@
 """What a process reports about itself: log events, metrics, and /health /ready /metrics (G9)."""
 
 import logging
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
 from streamflow.errors import ConfigurationError
-from streamflow.origins import host_refusal
+from streamflow.origins import SECURITY_HEADERS, host_refusal
 from streamflow.settings import Settings
 
 # The catalogue of metrics. Times in seconds; lag in offsets.
@@ -53,6 +55,8 @@ Probe = Callable[[], tuple[bool, str]]
 
 _PROBE_SECONDS = 2.0
 _PROBE_WAIT = 1.0  # seconds
+_REQUEST_SECONDS = 10.0  # from a connection to the end of its response
+_MOST_REQUESTS = 16  # at a time, each with a thread
 
 
 def configure_logging(settings: Settings) -> None:
@@ -100,6 +104,43 @@ class CachedProbe:
             self._lock.release()
 
 
+class _BoundedServer(ThreadingHTTPServer):
+    """Ends what takes too long, and the oldest when there are too many: a half-sent request must not keep
+    a thread."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._began: dict[socket.socket, float] = {}
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._began[request] = time.monotonic()
+        self.service_actions()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._began.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called by the loop twice a second."""
+        requests = tuple(self._began.items())
+        now = time.monotonic()
+        for number, (request, began) in enumerate(requests):
+            if number < len(requests) - _MOST_REQUESTS or now - began > _REQUEST_SECONDS:
+                self._began.pop(request, None)
+                with suppress(OSError):
+                    # Wakes its thread, which closes it.
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Not of a client that has gone.
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class HealthServer:
     """Serves ``/health``, ``/ready`` and ``/metrics`` from a thread of its own; port 0 is any free one.
     Raises ConfigurationError if the port is taken.
@@ -132,6 +173,8 @@ class HealthServer:
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
+                for name, value in SECURITY_HEADERS:
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -139,13 +182,12 @@ class HealthServer:
                 """Probes come every second: no events that matter."""
 
         try:
-            self._server = ThreadingHTTPServer((settings.host, port), Handler)
+            self._server = _BoundedServer((settings.host, port), Handler)
         except OSError as error:
             raise ConfigurationError(
                 f"port {port} for health and metrics cannot be used ({error.strerror}): choose "
                 "another with --health-port, or 0 for any free one"
             ) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="health", daemon=True
         )

@@ -10,10 +10,26 @@ import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 _NETLOC: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>\d{1,5}))?")
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+
+# Of every response, unless the application has set its own: what browsers may do with it. A policy for
+# scripts is left to the applications, which know theirs.
+SECURITY_HEADERS: Final = (
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    (
+        "content-security-policy",
+        "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    ),
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -163,7 +179,8 @@ def _shown(text: str) -> str:
 
 
 class OriginGuard:
-    """ASGI middleware: answers 403 and the reason to what `refusal`, or the rule `also`, refuses."""
+    """ASGI middleware: answers 403 and the reason to what `refusal`, or the rule `also`, refuses. All
+    responses get the security headers."""
 
     def __init__(self, app: App, hosts: Hosts, also: Rule = lambda _: None) -> None:
         self._app = app
@@ -172,6 +189,7 @@ class OriginGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         why = None
+        send = partial(_send_secured, send)
         if scope["type"] in ("http", "websocket"):
             request = HttpRequest.of(scope)
             why = refusal(request, self._hosts) or self._also(request)
@@ -186,12 +204,22 @@ class OriginGuard:
             await send({"type": "websocket.close", "code": 1008})
 
 
+async def _send_secured(send: Send, message: Message) -> None:
+    if message["type"] in ("http.response.start", "websocket.http.response.start"):
+        headers = list(message.get("headers", ()))
+        given = {name.lower() for name, _ in headers}
+        for name, value in SECURITY_HEADERS:
+            if name.encode() not in given:
+                headers.append((name.encode(), value.encode()))
+        message = {**message, "headers": headers}
+    await send(message)
+
+
 async def _answer(send: Send, kind: str, why: str) -> None:
     body = f"{why}\n".encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
-        (b"x-content-type-options", b"nosniff"),
     ]
     await send({"type": f"{kind}.start", "status": 403, "headers": headers})
     await send({"type": f"{kind}.body", "body": body, "more_body": False})

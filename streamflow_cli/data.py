@@ -213,6 +213,28 @@ def db_upgrade() -> None:
     typer.echo("the schema is up to date")
 
 
+@db.command("roles")
+def db_roles(
+    apply: Annotated[bool, typer.Option("--apply", help="Execute the statements, too.")] = False,
+    prefix: Annotated[str, typer.Option(help="Beginning of the roles' names.")] = "streamflow",
+) -> None:
+    """Prints the SQL of least-privilege roles: PREFIX_worker loads and cannot alter the schema,
+    PREFIX_reader (for the dashboard) only reads. Repeat it after a stream was added.
+
+    Example: streamflow db roles | psql "$DATABASE_URL"
+    """
+    from streamflow.postgres.roles import apply_roles, role_statements
+
+    made = apply_roles if apply else role_statements
+    for statement in made(*settings_and_streams(), prefix):
+        typer.echo(f"{statement};")
+    if apply:
+        typer.echo(
+            f"granted: give each user its role, as in GRANT {prefix}_worker TO the_loaders_user",
+            err=True,
+        )
+
+
 def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     wait: Annotated[

@@ -245,10 +245,11 @@ def judge_rate(rate: Rate, thresholds: Thresholds) -> CheckResult:
 def judge_volume(
     hours: Sequence[tuple[datetime, int]], factor: float, fewest_hours: int
 ) -> CheckResult:
-    """Whether the last whole hour had about as many events as those before it."""
+    """Whether the last whole hour had about as many events as those before it. What is not known yet is
+    not passed."""
     if len(hours) <= fewest_hours:
-        says = f"unknown yet: {len(hours)} hours of history, {fewest_hours + 1} are needed"
-        return _warning(True, says, hours=len(hours))
+        says = f"not yet: {len(hours)} hours of history, {fewest_hours + 1} are needed"
+        return _warning(False, says, hours=len(hours))
     *before, (hour, last) = hours
     usual = median(number for _, number in before)
     low, high = usual / factor, usual * factor

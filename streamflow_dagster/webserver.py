@@ -16,6 +16,7 @@ from dagster_webserver.webserver import DagsterWebserver
 from streamflow.errors import StreamFlowError
 from streamflow.origins import HttpRequest, OriginGuard
 from streamflow.settings.orchestration import load_orchestration_settings
+from streamflow.web_limits import limit_uvicorn
 
 _READS: Final = frozenset({"GET", "HEAD"})
 # What another page cannot send without a preflight request (https://fetch.spec.whatwg.org/,
@@ -45,8 +46,9 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 
 
 def install_guard() -> None:
-    """Makes Dagster's command serve `GuardedWebserver`. The command has no option for it, but looks the
-    class up here."""
+    """Makes Dagster's command serve `GuardedWebserver`, within our limits. The command has no option for
+    it, but looks the class up here."""
+    limit_uvicorn()
     app.DagsterWebserver = GuardedWebserver  # type: ignore[attr-defined]
 
 

@@ -17,6 +17,7 @@ from streamflow.monitoring import configure_logging
 from streamflow.origins import OriginGuard
 from streamflow.settings import load_settings
 from streamflow.settings.dashboard import load_dashboard_settings
+from streamflow.web_limits import limit_uvicorn
 
 # Imported before the first session, so that what they import is frozen with the rest.
 from streamlit_app import shell
@@ -41,6 +42,7 @@ async def readyz(_request: Request) -> JSONResponse:
     return JSONResponse(content, status_code=200 if ready else 503)
 
 
+limit_uvicorn()
 # On loopback every user is operator, so no foreign page may open a session there.
 app = st.App(
     shell.SCRIPT,

@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import psycopg
-from psycopg import sql
 
 from streamflow.postgres.connections import Connection
 
@@ -24,7 +23,6 @@ _MOST_REMEMBERED: Final = 100_000
 
 # Attaching waits for the readers of the default partition, and new readers wait behind it.
 _LOCK_TIMEOUT: Final = timedelta(seconds=2)
-_ADVISORY_KEY: Final = 0x5F10_DA75
 
 
 def partition_name(table: str, day: date) -> str:
@@ -93,36 +91,16 @@ class DayPartitions:
 
     def _create(self, connection: Connection, day: date) -> bool:
         """Creates one; False where it must be left to the default partition."""
-        table, name = sql.Identifier(self._table), sql.Identifier(partition_name(self._table, day))
-        low = f"{day.isoformat()} 00:00:00+00"
-        high = f"{(day + timedelta(days=1)).isoformat()} 00:00:00+00"
         try:
             with connection.transaction():
                 connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT.seconds}s'")
-                # Another loader that needs the same day waits here, and then sees the partition.
-                connection.execute(
-                    "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ADVISORY_KEY, self._table]
+                # A function of the schema's owner: a loader need not be able to alter tables.
+                [(created,)] = connection.execute(
+                    "SELECT create_day_partition(%s, %s)", [self._table, day]
                 )
-                if table_exists(connection, partition_name(self._table, day)):
-                    return True
-                has_rows = connection.execute(
-                    sql.SQL(
-                        "SELECT EXISTS (SELECT FROM {} WHERE timestamp >= %s AND timestamp < %s)"
-                    ).format(sql.Identifier(f"{self._table}_default")),
-                    [low, high],
-                ).fetchone()
-                if has_rows is not None and has_rows[0]:
-                    return False
-                # Attached, not created in place: that would lock the whole table against reads.
-                connection.execute(
-                    sql.SQL(
-                        "CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS);"
-                        "ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({low}) TO ({high})"
-                    ).format(name=name, table=table, low=sql.Literal(low), high=sql.Literal(high))
-                )
+                return bool(created)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.CheckViolation):
             return False
-        return True
 
 
 def _is_near(day: date, today: date) -> bool:

@@ -1,6 +1,7 @@
 """What fields of settings are made of: the names of their variables, their documentation, common types."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -39,6 +40,19 @@ def _split(value: Any) -> Any:
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 # "~" is the user's folder, as in a shell.
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+def _whole_utc_hour(value: datetime) -> datetime:
+    try:
+        time = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is no time that UTC has") from None
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
+# Dagster takes a partition's start by its wall clock, and PostgreSQL by its instant: in whole hours of UTC
+# these are the same. Without an offset it is UTC; what is in between is rounded down.
+WholeUtcHour = Annotated[datetime, AfterValidator(_whole_utc_hour)]
 
 
 def _require_names(value: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from streamflow.origins import Hosts
 from streamflow.settings.alerting import AlertSettings
-from streamflow.settings.fields import HostNames, group
+from streamflow.settings.fields import HostNames, WholeUtcHour, group
 from streamflow.settings.platform import load_settings_of
 
 HOUR_FORMAT: Final = "%Y-%m-%d-%H:%M"
@@ -57,8 +57,9 @@ class OrchestrationSettings(AlertSettings):
     burst_minutes: int = _tables(
         5, "example stream: minutes within which these logins are a burst", ge=1
     )
-    rollup_start: datetime = _tables(
-        datetime.fromisoformat("2026-01-01T00:00:00+00:00"), "first hour of the hourly rollup"
+    rollup_start: WholeUtcHour = _tables(
+        datetime.fromisoformat("2026-01-01T00:00:00+00:00"),
+        "first hour of the hourly rollup, in UTC unless it has an offset; rounded down to whole hours of UTC",
     )
     events_retention_days: int | None = _tables(
         None, "age in days at which days of events are dropped", shown="never", ge=1

@@ -181,6 +181,13 @@ class Settings(BaseSettings):
     bridge_queue: int = _bridge(50_000, "records that a client may lag behind", ge=1)
     bridge_history: int = _bridge(1_000, "records of each topic that are kept for `last`", ge=0)
 
+    bridge_clients: int = _bridge(400, "clients at a time", ge=1)
+    bridge_clients_per_address: int = _bridge(
+        100,
+        "clients of one address at a time; a proxy that sends no `X-Forwarded-For` is one",
+        ge=1,
+    )
+
     breaker_window: int = _breaker(
         10_000, "number of records that the ratio is computed over", ge=1
     )

@@ -25,6 +25,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streaming_workers.bridge.admission import Admission, Allowance
 from streaming_workers.bridge.frames import DROPPED_EVENT, Encoder, Frame, event_text
 from streaming_workers.bridge.subscriptions import (
     Audience,
@@ -43,7 +44,7 @@ SENT_TO = "socket.io"  # label of a metric
 QUEUE_BYTES = 64 * 1024 * 1024
 HISTORY_BYTES = 16 * 1024 * 1024
 # Bytes of one request. Clients only send a few names.
-_LONGEST_REQUEST = 262_144
+LONGEST_REQUEST = 262_144
 # Packets passed to a connection at a time. Polling clients refuse more than 16 in one answer, and a
 # heartbeat may be among them.
 _SLICE = 256
@@ -75,8 +76,9 @@ class Bridge:
             async_mode="asgi",
             cors_allowed_origins=_allowed_origins(settings),
             cors_credentials=False,
-            max_http_buffer_size=_LONGEST_REQUEST,
+            max_http_buffer_size=LONGEST_REQUEST,
         )
+        self._admission = Admission(settings, self.server)
         for handler in (self._on_connect, self._on_disconnect, self._on_subscribe, self._on_last):
             self.server.on(handler.__name__.removeprefix("_on_"), handler)
 
@@ -122,9 +124,11 @@ class Bridge:
             self._audience.leave(connection.client)
             monitoring.BRIDGE_CLIENTS.set(len(self._audience))
             connection.end()
+            self._admission.watch(connection.engine_id)
 
     async def _on_subscribe(self, sid: str, request: object = None) -> dict[str, Any]:
         try:
+            self._require_allowance(sid)
             subscription = parse_subscription(request, self._plain.values())
         except UsageError as error:
             return await self._refuse(sid, error)
@@ -134,6 +138,7 @@ class Bridge:
 
     async def _on_last(self, sid: str, request: object = None) -> dict[str, Any]:
         try:
+            self._require_allowance(sid)
             count = parse_count(request, self._settings.bridge_history)
         except UsageError as error:
             return await self._refuse(sid, error)
@@ -143,6 +148,14 @@ class Bridge:
             frames = self._audience.recall(client.subscription, count)
             client.offer(frames)
         return {"ok": True, "count": len(frames)}
+
+    def _require_allowance(self, sid: str) -> None:
+        """Raises UsageError for one request too many, and ends the connection: the answers to a client
+        that does not read them are kept in memory."""
+        connection = self._clients.get(sid)
+        if connection is not None and not connection.allowance.take():
+            self._admission.end_soon(connection.engine_id)
+            raise UsageError("too many requests: send at most 10 per second")
 
     async def _refuse(self, sid: str, error: UsageError) -> dict[str, Any]:
         """Reports an error twice: not every client asks for an acknowledgement."""
@@ -167,7 +180,8 @@ class _Connection:
 
     def __init__(self, server: socketio.AsyncServer, sid: str) -> None:
         self._engine = server.eio
-        self._id: str = server.manager.eio_sid_from_sid(sid, "/")
+        self.engine_id: str = server.manager.eio_sid_from_sid(sid, "/")
+        self.allowance = Allowance()
         self._awake = asyncio.Event()
 
     def wake(self) -> None:
@@ -179,7 +193,7 @@ class _Connection:
             self.task.cancel()
 
     async def pump(self) -> None:
-        client, socket = self.client, self._engine.sockets[self._id]
+        client, socket = self.client, self._engine.sockets[self.engine_id]
         put = socket.queue.put_nowait
         sent = monitoring.RECORDS_OUT.labels(SENT_TO)
         try:

@@ -19,11 +19,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamflow.errors import ConfigurationError
 from streamflow.monitoring import HealthServer, configure_logging
-from streamflow.origins import HttpRequest, host_refusal
+from streamflow.origins import SECURITY_HEADERS, HttpRequest, host_refusal
 from streamflow.records import Record
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
-from streaming_workers.bridge.bridge import Bridge
+from streamflow.web_limits import LimitedHttp
+from streaming_workers.bridge.bridge import LONGEST_REQUEST, Bridge
 from streaming_workers.bridge.feed import Feed
 from streaming_workers.runtime.process import end_after, freeze_gc
 
@@ -42,6 +43,15 @@ class _WebServer(uvicorn.Server):
         yield
 
 
+def _limited(settings: Settings) -> type[LimitedHttp]:
+    class BridgeHttp(LimitedHttp):
+        most_bytes = LONGEST_REQUEST + 65_536  # with its head
+        # A client that polls has two.
+        most_connections = 2 * settings.bridge_clients + 50
+
+    return BridgeHttp
+
+
 class BridgeServer:
     def __init__(self, settings: Settings, bridge: Bridge) -> None:
         self._settings = settings
@@ -57,6 +67,9 @@ class BridgeServer:
         self._server = _WebServer(
             uvicorn.Config(
                 socketio.ASGIApp(bridge.server, other_asgi_app=self._answer),
+                http=_limited(settings),
+                headers=list(SECURITY_HEADERS),
+                ws_max_size=LONGEST_REQUEST,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -15,6 +15,7 @@ REPLAY_JOB: Final = "replay_dead_letters"
 _HISTORY: Final = 40
 
 FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+_RUNNING: Final = "IN_PROGRESS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,18 @@ class Check:
     description: str
     blocking: bool
     executions: tuple[Execution, ...]
+
+    @property
+    def latest(self) -> Execution | None:
+        """The newest one that is finished: what is known of the check while it runs again."""
+        finished = (execution for execution in self.executions if execution.status != _RUNNING)
+        return next(finished, None)
+
+    @property
+    def running_since(self) -> float | None:
+        """When the newest execution began, if it is still running; seconds since the epoch."""
+        newest = next(iter(self.executions), None)
+        return newest.at if newest is not None and newest.status == _RUNNING else None
 
 
 @dataclass(frozen=True, slots=True)

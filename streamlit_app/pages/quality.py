@@ -57,7 +57,7 @@ def _summary(checks: Sequence[Check], reading: Reading[Any]) -> None:
         ("passed", "Passed", tones.count(Tone.GOOD)),
         ("failed", "Failed", tones.count(Tone.BAD)),
         ("warnings", "Warnings", tones.count(Tone.WARN)),
-        ("never-run", "Never run", sum(not check.executions for check in checks)),
+        ("never-run", "Never run", sum(check.latest is None for check in checks)),
     )
     for column, (key, title, number) in zip(st.columns(4), figures, strict=True):
         with column:
@@ -65,7 +65,7 @@ def _summary(checks: Sequence[Check], reading: Reading[Any]) -> None:
 
 
 def _state(check: Check) -> tuple[Tone, str]:
-    return _result(check.executions[0]) if check.executions else (Tone.IDLE, "never run")
+    return (Tone.IDLE, "never run") if check.latest is None else _result(check.latest)
 
 
 def _result(execution: Execution) -> tuple[Tone, str]:
@@ -87,11 +87,11 @@ def _table(server: Serving, checks: Sequence[Check]) -> Html:
         checks, key=lambda check: (order.index(_state(check)[0]), check.asset, check.name)
     ):
         blocking = f" {soft('· blocking')}" if check.blocking else ""
-        last = check.executions[0] if check.executions else None
+        last = check.latest
         rows.append(
             (
                 Html(f"{code(check.asset)}<br>{check.name}{blocking}"),
-                chip(*_state(check)),
+                _state_of_now(check),
                 _history(check.executions),
                 (last.description if last else "") or soft(check.description),
                 soft(units.when(last.at, time.time()) if last else "—"),
@@ -99,6 +99,14 @@ def _table(server: Serving, checks: Sequence[Check]) -> Html:
             )
         )
     return table(("check", "result", "history, newest first", "message", "at (UTC)", ""), rows)
+
+
+def _state_of_now(check: Check) -> Html:
+    since = check.running_since
+    running = (
+        "" if since is None else f"<br>{soft(f'running since {units.when(since, time.time())}')}"
+    )
+    return Html(chip(*_state(check)) + running)
 
 
 def _run_link(server: Serving, execution: Execution, words: str) -> Html | str:
@@ -124,8 +132,8 @@ def _in_full(server: Serving, checks: Sequence[Check]) -> None:
         return
     if check.description:
         show(soft(check.description))
-    last = check.executions[0]
-    if last.metadata:
+    last = check.latest
+    if last is not None and last.metadata:
         show(table(("figure", "value"), ((name, value[:400]) for name, value in last.metadata)))
     rows = (
         (

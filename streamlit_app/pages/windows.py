@@ -13,11 +13,11 @@ from streamflow.dead_letters.selection_parser import parse_time
 from streamflow.errors import UsageError
 from streamflow.stream import Stream
 from streamlit_app.measure.poller import PollJob
-from streamlit_app.records.queries import Windows, windows
+from streamlit_app.records.queries import MOST_AHEAD, Windows, windows
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
 from streamlit_app.ui.components import card, heading, show, show_trouble, span_control
-from streamlit_app.ui.markup import Html, Tone, code, empty, mark, soft, table
+from streamlit_app.ui.markup import Html, Tone, code, counted, empty, mark, soft, table
 
 _BEFORE: Final = {
     "nothing": None,
@@ -29,16 +29,16 @@ _BEFORE: Final = {
 
 def render() -> None:
     server = serving()
-    counted = {stream.name: stream for stream in server.streams if stream.windows is not None}
+    with_windows = {stream.name: stream for stream in server.streams if stream.windows is not None}
     controls = heading("Windows")
-    if not counted:
+    if not with_windows:
         show(empty("No stream has windows", "Declare windows=TumblingWindow(…) in a stream."))
         return
     with controls:
         span = span_control("window_span")
     with card("controls"):
         first, second, third = st.columns(3)
-        name = first.selectbox("Stream", list(counted), key="stream", bind="query-params")
+        name = first.selectbox("Stream", list(with_windows), key="stream", bind="query-params")
         before = second.selectbox(
             "Compare with", list(_BEFORE), key="compare", index=1, bind="query-params"
         )
@@ -55,8 +55,8 @@ def render() -> None:
     except UsageError as error:
         show(empty("That time cannot be read", str(error)))
         return
-    server.demand.wait(_job(server, counted[name], span, end), 2.0)
-    _counts(counted[name], span, end, _BEFORE[before or "nothing"])
+    server.demand.wait(_job(server, with_windows[name], span, end), 2.0)
+    _counts(with_windows[name], span, end, _BEFORE[before or "nothing"])
 
 
 def _job(server: Serving, stream: Stream, span: float, end: datetime | None) -> PollJob[Windows]:
@@ -86,6 +86,12 @@ def _counts(stream: Stream, span: float, end: datetime | None, before: timedelta
             f"Windows of {size:g} s by event time{together}, up to {units.moment(shown.end)[:19]} UTC. "
             "A diamond marks corrections by late events; the dashed line is the earlier total."
         )
+        if shown.ahead:
+            least = "At least " if shown.ahead == MOST_AHEAD else ""
+            st.caption(
+                f"{least}{counted(shown.ahead, 'window')} ahead of now, of events with future times: "
+                "choose an end there to see them."
+            )
         if not shown.cells:
             show(empty("No event in this time", "Choose a longer span, or another end."))
         else:

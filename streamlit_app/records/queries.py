@@ -27,6 +27,7 @@ from streamlit_app.measure.ring_buffers import MAX_POINTS
 
 MOST_LETTERS: Final = 500
 MOST_COUNTED: Final = 100_000
+MOST_AHEAD: Final = 1_000
 MOST_SHOWN: Final = 65_536  # bytes of a value
 
 
@@ -54,16 +55,26 @@ class Windows(NamedTuple):
         cells: by time, then type.
         step: seconds that a cell covers.
         end: of the span; None where there is no window at all.
+        ahead: windows that have not begun yet, of events with future times; at most `MOST_AHEAD`.
     """
 
     cells: tuple[WindowCell, ...]
     step: float
     end: datetime | None
+    ahead: int = 0
 
 
 _NEWEST_WINDOW: Final = """
-SELECT window_start FROM window_counts WHERE window_start <= now() + interval '1 hour'
- ORDER BY window_start DESC LIMIT 1
+SELECT coalesce(
+         (SELECT window_start FROM window_counts
+           WHERE window_start <= now() AND origin_topic = %(topic)s
+           ORDER BY window_start DESC LIMIT 1),
+         CASE WHEN ahead > 0
+              THEN date_bin(%(size)s * interval '1 s', now(), '1970-01-01 00:00:00+00') END),
+       ahead
+  FROM (SELECT count(*) AS ahead
+          FROM (SELECT DISTINCT window_start FROM window_counts
+                 WHERE window_start > now() AND origin_topic = %(topic)s LIMIT %(most)s) AS later) AS counted
 """
 _WINDOWS: Final = """
 SELECT date_bin(%(step)s * interval '1 s', window_start, '1970-01-01 00:00:00+00'), event_type,
@@ -75,20 +86,22 @@ SELECT date_bin(%(step)s * interval '1 s', window_start, '1970-01-01 00:00:00+00
 
 
 def windows(settings: Settings, stream: Stream, span: float, end: datetime | None) -> Windows:
-    """Window counts of the last `span` seconds before `end`, or before the end of the newest window; at
-    most 300 steps."""
+    """Window counts of the last `span` seconds before `end`, or before the end of the newest window that
+    has begun; at most 300 steps."""
     size = stream.windows.size.total_seconds() if stream.windows is not None else 10.0
     step = max(size, -(-span / MAX_POINTS // size) * size)
     with _reader(settings) as connection:
-        newest = connection.execute(_NEWEST_WINDOW).fetchone()
+        [(newest, ahead)] = connection.execute(
+            _NEWEST_WINDOW, {"topic": stream.topic, "size": size, "most": MOST_AHEAD}
+        )
         if newest is None:
             return Windows((), step, None)
-        end = end or newest[0] + timedelta(seconds=size)
+        end = end or newest + timedelta(seconds=size)
         start = end - timedelta(seconds=span)
         rows = connection.execute(
             _WINDOWS, {"step": step, "start": start, "end": end, "topic": stream.topic}
         )
-        return Windows(tuple(WindowCell(*row) for row in rows), step, end)
+        return Windows(tuple(WindowCell(*row) for row in rows), step, end, ahead)
 
 
 class DeadLetters(NamedTuple):

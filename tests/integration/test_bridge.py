@@ -7,13 +7,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 import requests
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 from faults import assert_on_loopback_only, stalled, wait_until
 from listeners import (
@@ -33,6 +37,7 @@ from streamflow.errors import ErrorCode
 from streamflow.kafka.clients import producer
 from streamflow.kafka.topics import provision
 from streamflow.lag.measure import group_lags
+from streamflow.origins import SECURITY_HEADERS
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
@@ -546,6 +551,75 @@ def test_a_taken_port_is_named(own: Settings, bridge: BridgeProcess, tmp_path: P
 
 def test_it_listens_on_loopback_only(bridge: BridgeProcess) -> None:
     assert_on_loopback_only(bridge.port)
+
+
+def test_half_sent_requests_are_bounded_and_end_soon(bridge: BridgeProcess) -> None:
+    before = psutil.Process(bridge.pid).num_fds()
+    with ExitStack() as stack:
+        address = ("127.0.0.1", bridge.port)
+        halves = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(500)]
+        for half in halves:
+            half.sendall(b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: 127")
+        with raw_client(bridge.port):
+            assert bridge.ask("/ready")[0] == 200
+        wait_until(
+            lambda: psutil.Process(bridge.pid).num_fds() <= before + 10, 12, "the ends of all"
+        )
+
+
+def texts_until_closed(connection: ClientConnection) -> list[str]:
+    texts = []
+    try:
+        while True:
+            texts.append(str(connection.recv(timeout=15)))
+    except ConnectionClosed:
+        return texts
+
+
+def test_a_client_has_little_time_to_connect_and_not_many_requests(bridge: BridgeProcess) -> None:
+    engine = f"ws://127.0.0.1:{bridge.port}/socket.io/?EIO=4&transport=websocket"
+    with connect(engine) as silent, connect(engine) as wrong, raw_client(bridge.port) as client:
+        wrong.send("40/other,{}")
+        for connection in (silent, wrong):
+            texts_until_closed(connection)
+        # That one has connected, and may stay; but it asks too much.
+        for number in range(60):
+            client.send(f'42{number}["last",0]')
+        answers = texts_until_closed(client)
+        assert '430[{"ok":true,"count":0}]' in answers
+        assert any("too many requests: send at most 10 per second" in answer for answer in answers)
+    with raw_client(bridge.port) as client:
+        client.send("4" + "x" * 300_000)
+        texts_until_closed(client)
+
+
+def test_clients_are_counted_in_total_and_by_address(own: Settings, tmp_path: Path) -> None:
+    limits = {"STREAMFLOW_BRIDGE_CLIENTS": "5", "STREAMFLOW_BRIDGE_CLIENTS_PER_ADDRESS": "3"}
+    with bridge_process(own, tmp_path / "b.log", **limits) as running, ExitStack() as stack:
+
+        def opens(address: str) -> bool:
+            url = f"ws://127.0.0.1:{running.port}/socket.io/?EIO=4&transport=websocket"
+            # Of a proxy on this machine it is believed.
+            headers = {"X-Forwarded-For": address}
+            try:
+                client = stack.enter_context(connect(url, additional_headers=headers))
+            except InvalidStatus:
+                return False
+            client.send("40")
+            return True
+
+        first = [opens("192.0.2.1") for _ in range(4)]
+        assert first == [True, True, True, False]
+        assert [opens("192.0.2.2") for _ in range(3)] == [True, True, False]
+        stack.close()
+        wait_until(lambda: opens("192.0.2.1"), 10, "room again")
+        assert running.said("STREAMFLOW_BRIDGE_CLIENTS_PER_ADDRESS")
+
+
+def test_security_headers_on_every_answer(bridge: BridgeProcess) -> None:
+    for path in ("/health", "/nothing", "/socket.io/?EIO=4&transport=polling"):
+        answer = requests.get(bridge.url + path, timeout=10)
+        assert set(SECURITY_HEADERS) <= set(answer.headers.lower_items())
 
 
 def test_requests_that_are_no_socket_io_do_no_harm(bridge: BridgeProcess) -> None:

@@ -59,7 +59,10 @@ def test_all_is_green_on_sound_data(one: Orchestration) -> None:
         f"{each.asset_key.to_user_string()}:{each.check_name}": (each.passed, each.description)
         for each in result.get_asset_check_evaluations()
     }
-    assert {name: says for name, (passed, says) in found.items() if not passed} == {}
+    # What cannot be known yet is not green.
+    red = {name: says for name, (passed, says) in found.items() if not passed}
+    assert list(red) == ["postgres/events:volume_as_usual"]
+    assert "not yet: " in red["postgres/events:volume_as_usual"]
     assert result.success
     assert len(found) == len(one.definitions.resolve_asset_graph().asset_check_keys)
     assert found["postgres/events:ledger_closes"][1].startswith("the ledger closes:")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from streamflow.records import ORIGIN_HEADER, Gap, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.windows import Progress
+from streamlit_app.records.queries import windows
 
 pytestmark = pytest.mark.integration
 
@@ -185,6 +187,37 @@ def test_a_duplicate_far_ahead_of_the_broker_s_clock_is_counted_at_once(
     found = reconciled(database, 3, 1_782_907_210_000)
     assert found.events == found.counted == {"USER_LOGIN": 2}
     assert found.differing == 0
+
+
+def test_the_windows_page_ends_at_now(database: Settings) -> None:
+    """Neither events ahead of now nor another stream's windows decide what is shown."""
+
+    def add(ago: str, topic: str = TOPIC) -> None:
+        execute(
+            database,
+            "INSERT INTO window_counts SELECT start, start + interval '10 s', 'USER_LOGIN', 1, 0, false,"
+            f" n, n, '{topic}', 'analytics', 0, n FROM (SELECT date_bin('10 s', now() - interval"
+            f" '{ago}', 'epoch') AS start, nextval('window_test') AS n) AS one",
+        )
+
+    def shown() -> tuple[int, int]:
+        found = windows(database, USER_EVENTS, 900.0, None)
+        if found.end is not None:
+            assert found.end <= datetime.now(UTC) + timedelta(seconds=11)
+        return sum(cell.number for cell in found.cells), found.ahead
+
+    execute(database, "CREATE SEQUENCE window_test")
+    add("1 minute", "another-stream")
+    assert windows(database, USER_EVENTS, 900.0, None).end is None
+    add("-30 minutes")
+    add("-400 days")
+    assert shown() == (0, 2)
+    add("20 minutes")
+    add("10 minutes")
+    add("-30 minutes", "another-stream")
+    assert shown() == (2, 2)
+    later = windows(database, USER_EVENTS, 900.0, datetime.now(UTC) + timedelta(minutes=31))
+    assert sum(cell.number for cell in later.cells) == 1
 
 
 def test_windows_before_the_epoch_align_to_it(load: Load, database: Settings) -> None:

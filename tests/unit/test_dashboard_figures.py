@@ -5,6 +5,7 @@ import math
 import pytest
 
 from streamflow import units
+from streamlit_app.measure.dagster import Check, Execution
 from streamlit_app.measure.readings import Reading
 from streamlit_app.measure.ring_buffers import MAX_POINTS, Store
 
@@ -100,3 +101,32 @@ def test_a_series_forgets_what_its_ring_overwrote() -> None:
 )
 def test_numbers_have_units(shown: str, text: str) -> None:
     assert shown == text
+
+
+def _check(*statuses: str) -> Check:
+    """A check with executions from the newest."""
+    executions = tuple(
+        Execution(f"run-{at}", status, "ERROR", float(at), "", ())
+        for at, status in zip(range(len(statuses), 0, -1), statuses, strict=True)
+    )
+    return Check("events", "no_gaps", "", True, executions)
+
+
+@pytest.mark.parametrize("known", ["FAILED", "SUCCEEDED", "EXECUTION_FAILED", "SKIPPED"])
+def test_a_check_that_runs_again_shows_its_newest_finished_result(known: str) -> None:
+    again = _check("IN_PROGRESS", "IN_PROGRESS", known, "SUCCEEDED")
+    assert again.latest is not None
+    assert again.latest.status == known
+    assert again.running_since == 4.0
+    # One that was overtaken is not running any more.
+    overtaken = _check(known, "IN_PROGRESS")
+    assert overtaken.latest == overtaken.executions[0]
+    assert overtaken.running_since is None
+
+
+def test_a_check_that_first_runs_has_no_result() -> None:
+    first = _check("IN_PROGRESS")
+    assert first.latest is None
+    assert first.running_since == 1.0
+    assert _check().latest is None
+    assert _check().running_since is None

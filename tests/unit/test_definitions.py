@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +16,11 @@ import pytest
 from services import Quiet
 from streamflow.errors import ConfigurationError
 from streamflow.settings import Settings
-from streamflow.settings.orchestration import OrchestrationSettings
+from streamflow.settings.orchestration import (
+    HOUR_FORMAT,
+    OrchestrationSettings,
+    load_orchestration_settings,
+)
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.definitions import build
@@ -75,6 +81,35 @@ def test_everything_has_its_name(definitions: dg.Definitions) -> None:
         "worker_heartbeat_sensor",
         "run_failure_sensor",
     }
+
+
+@pytest.mark.parametrize(
+    ("start", "hour"),
+    [
+        ("2026-11-01T00:00:00+05:30", "2026-10-31-18:00"),
+        ("2026-11-01T00:00:00+05:45", "2026-10-31-18:00"),
+        ("2026-11-01T10:17:30Z", "2026-11-01-10:00"),
+        ("2026-11-01T10:17:30.5", "2026-11-01-10:00"),
+        ("2026-11-01T03:00:00-08:00", "2026-11-01-11:00"),
+        ("2026-11-01", "2026-11-01-00:00"),
+    ],
+)
+def test_the_hourly_rollup_begins_with_a_whole_hour_of_utc(start: str, hour: str) -> None:
+    settings = partial(OrchestrationSettings, STREAMFLOW_ROLLUP_START=start)
+    graph = build(Platform(settings)).get_repository_def().asset_graph
+    partitions = graph.get(dg.AssetKey(["rollups", "hourly_events"])).partitions_def
+    assert partitions is not None
+    # The schedule asks for the hours from the setting's instant on, by these keys.
+    assert settings().rollup_start.astimezone(UTC).strftime(HOUR_FORMAT) == hour
+    assert partitions.has_partition_key(hour)
+    assert partitions.get_first_partition_key() == hour
+
+
+def test_a_start_that_utc_does_not_have_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match="STREAMFLOW_ROLLUP_START: is no time that UTC has"
+    ):
+        load_orchestration_settings(STREAMFLOW_ROLLUP_START="0001-01-01T00:00:00+14:00")
 
 
 def test_lineage_goes_from_the_producer_to_the_rollups(definitions: dg.Definitions) -> None:

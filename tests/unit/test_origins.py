@@ -5,7 +5,7 @@ import requests
 
 from faults import free_ports
 from streamflow.monitoring import HealthServer
-from streamflow.origins import Hosts, HttpRequest, refusal
+from streamflow.origins import SECURITY_HEADERS, Hosts, HttpRequest, refusal
 from streamflow.settings import Settings
 
 HOSTS = Hosts.of(
@@ -109,4 +109,5 @@ def test_a_worker_is_not_read_under_a_rebound_name(host: str, status: int) -> No
                 f"http://127.0.0.1:{port}{path}", headers={"Host": host}, timeout=10
             )
             assert answer.status_code == status
+            assert set(SECURITY_HEADERS) <= set(answer.headers.lower_items())
             assert ("STREAMFLOW_HEALTH_HOSTS" in answer.text) == (status == 403)

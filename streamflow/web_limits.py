@@ -1,0 +1,108 @@
+"""Bounds on what clients of a web server may hold open: uvicorn only bounds the time between requests
+(https://github.com/Kludex/uvicorn/issues/157)."""
+
+import asyncio
+from operator import attrgetter
+from typing import ClassVar, Final
+
+import uvicorn.config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+_EXPLANATIONS: Final = {
+    408: b"the request was not complete in time\n",
+    413: b"the request is too large\n",
+    503: b"too many connections: close some, or try again later\n",
+}
+
+
+class LimitedHttp(HttpToolsProtocol):
+    """HTTP of our web servers. A request is complete in time, and not too large, or its connection is
+    closed; WebSockets and slow responses take as long as they need.
+
+    When there are too many connections, the oldest without a complete request makes room: half-sent
+    requests keep nobody out.
+    """
+
+    request_seconds: ClassVar[float] = 5.0
+    most_bytes: ClassVar[int] = 1_048_576  # of a request
+    most_connections: ClassVar[int] = 500
+
+    _deadline: asyncio.TimerHandle | None = None
+    opened: float = 0.0  # by the loop's clock
+    _received: int = 0  # bytes of the request that is not complete yet
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.opened = self.loop.time()
+        self._arm()
+        if len(self.connections) > self.most_connections:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._arm()
+        self._received += len(data)
+        super().data_received(data)
+        if self._received > self.most_bytes:
+            self._refuse(413)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._arm()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._disarm()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._disarm()
+        super().handle_websocket_upgrade()
+
+    def _make_room(self) -> None:
+        # An upgraded connection has another class.
+        others = (one for one in self.connections if isinstance(one, LimitedHttp))
+        waiting = [one for one in others if one.is_waiting and one is not self]
+        if waiting:
+            oldest = min(waiting, key=attrgetter("opened"))
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+        else:
+            self._refuse(503)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is no complete request to answer."""
+        return self._deadline is not None or self.cycle is None or self.cycle.response_complete
+
+    def _arm(self) -> None:
+        if self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(self.request_seconds, self._refuse, 408)
+
+    def _disarm(self) -> None:
+        self._received = 0
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, status: int) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The application may have begun its response.
+            self.transport.abort()
+            return
+        body = _EXPLANATIONS[status]
+        length = b"content-length: %d\r\n" % len(body)
+        kind = b"content-type: text/plain; charset=utf-8\r\n"
+        head = STATUS_LINE[status] + kind + length + b"connection: close\r\n\r\n"
+        self.transport.write(head + body)
+        self.transport.close()
+
+
+def limit_uvicorn() -> None:
+    """Makes servers that others start, as Dagster and Streamlit do, use `LimitedHttp`. They have no option
+    for it, but look up uvicorn's default."""
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{LimitedHttp.__name__}"
