@@ -7,7 +7,7 @@ out what is wrong, is in `explain`.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -21,9 +21,10 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_core import ErrorDetails, core_schema
+from pydantic_core import ErrorDetails, SchemaValidator, core_schema
 
-from streamflow import privacy
+from streamflow import addresses, privacy
+from streamflow.addresses import may_hold
 from streamflow.errors import ErrorCode
 from streamflow.records import Rejection
 
@@ -45,6 +46,7 @@ _MOST_VALUES: Final = 250_000
 _MOST_FAULTS: Final = 1_000
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_ESCAPE: Final = ord("\\")
 
 # Texts of the parts of a time: looking them up is three times as fast as formatting.
 MINUTES: Final = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
@@ -138,11 +140,17 @@ class Decoder:
         self.model = model
         self.max_bytes = max_bytes
         self.private_fields = frozenset(private_fields)
-        self._adapter: TypeAdapter[Event] = TypeAdapter(model)
-        self._validate: Callable[[bytes], Event] = self._adapter.validator.validate_json
+        adapter = TypeAdapter(model)
+        schema, validator = adapter.core_schema, adapter.validator
+        # A time without a zone would be another one on each machine.
+        zoned = _with_zones(schema)
+        if zoned != schema:
+            # A nested model's own validator would still take one.
+            validator = SchemaValidator(zoned, _use_prebuilt=False)
+        self._validate: Callable[[bytes], Event] = validator.validate_json
+        self._literals = "\n".join(_literals_in(schema))
         self.models = tuple(_models_in(model))  # of the union; one for a plain model
         self._fields = frozenset(name for member in self.models for name in member.model_fields)
-        self._exempt = self.private_fields | {"type", "timestamp"}
 
     def decode(self, value: bytes | None) -> Event | Rejection:
         """The event, or why the bytes are not one. Never raises, whatever the bytes."""
@@ -154,21 +162,31 @@ class Decoder:
             event = self._validate(value)  # type: ignore[arg-type]
         except (ValidationError, TypeError):
             return self.explain(value)
-        # An address needs an "@", and NUL can only be an escape: one scan for each, and a closer look
-        # only at the few records that hold them.
-        if b"@" in value or b"\\u" in value:  # type: ignore[operator]
-            return self._look_closer(event)
+        # A closer look only at the few records that can hold an address. NUL can only be an escape.
+        if may_hold(value):  # type: ignore[arg-type]
+            return self._look_closer(value, event)  # type: ignore[arg-type]
         return event
 
-    def _look_closer(self, event: Event) -> Event | Rejection:
-        for name, text in event:
-            if not isinstance(text, str) or name in self._exempt:
-                continue
-            if privacy.has_address(text):
-                return _clear_text(name)
-            if "\x00" in text:
-                return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
-        return event
+    def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
+        """Looks at the bytes, for they hold keys and values that no field shows; and at the texts, where
+        escapes hide what they stand for."""
+        found = self._holds_address(value)
+        if not found and _ESCAPE not in value:
+            return event
+        for name, part in event:
+            for text in _texts_in(part):
+                if self._holds_address(text.encode("utf-8", "surrogatepass")):
+                    return _clear_text(name)
+                if "\x00" in text:
+                    return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
+        return _clear_text("a repeated field or key") if found else event
+
+    def _holds_address(self, value: bytes) -> bool:
+        """Whether some bytes hold an address that the contract does not name itself (``Literal``, enums)."""
+        return any(
+            addresses.plain(value[begin:end]) not in self._literals
+            for begin, end in addresses.find(value)
+        )
 
     def _too_large(self, value: bytes) -> Rejection | None:
         """Why a value is not parsed at all, if so. Explaining what is wrong keeps copies of the document
@@ -193,7 +211,7 @@ class Decoder:
             reason = f"not UTF-8 from byte {error.start} on"
             return Rejection(ErrorCode.INVALID_UTF8, "UnicodeDecodeError", reason)
         if len(value) > _LARGE:
-            return self._explain_in_short(value, text)
+            return self._explain_in_short(value)
         try:
             document = json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded_int)
         except RecursionError:
@@ -205,9 +223,9 @@ class Decoder:
             return Rejection(ErrorCode.INVALID_JSON, "JSONDecodeError", f"not JSON{position}")
         if not isinstance(document, dict):
             return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", "not a JSON object")
-        return self._explain_document(document)
+        return self._explain_document(value, document)
 
-    def _explain_in_short(self, value: bytes, text: str) -> Rejection:
+    def _explain_in_short(self, value: bytes) -> Rejection:
         """The cause for a value whose document would take seconds and hundreds of megabytes to walk;
         other faults are not looked for."""
         try:
@@ -220,14 +238,14 @@ class Decoder:
                 else []
             )
         else:
-            closer = self._look_closer(event)
+            closer = self._look_closer(value, event)
             if isinstance(closer, Rejection):
                 return closer
             return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL")
         kinds = {fault["type"] for fault in faults}
         if "json_invalid" in kinds:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
-        if privacy.has_address(text):
+        if self._holds_address(value):
             return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
         reason = "; ".join(map(self._describe, faults)) or f"{count:,} fields are wrong"
         code = (
@@ -235,7 +253,7 @@ class Decoder:
         )
         return Rejection(code, "ValidationError", reason[:1000])
 
-    def _explain_document(self, document: dict[str, Any]) -> Rejection:
+    def _explain_document(self, value: bytes, document: dict[str, Any]) -> Rejection:
         for name in self.private_fields:
             if isinstance(document.get(name), str) and "@" in document[name]:
                 return _clear_text(name)
@@ -245,15 +263,15 @@ class Decoder:
             cleaned = json.dumps(_without_unstorable(document)).encode()
             event = self._validate(cleaned)
         except ValidationError as error:
-            return self._explain_errors(document, error)
+            return self._explain_errors(value, error)
         except RecursionError:
             return Rejection(ErrorCode.SCHEMA_VIOLATION, "RecursionError", "nested too deeply")
-        closer = self._look_closer(event)
+        closer = self._look_closer(value, event)
         if isinstance(closer, Rejection):
             return closer
         return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL or a lone surrogate")
 
-    def _explain_errors(self, document: dict[str, Any], error: ValidationError) -> Rejection:
+    def _explain_errors(self, value: bytes, error: ValidationError) -> Rejection:
         faults = error.errors(include_url=False, include_context=False, include_input=True)
         described = [(self._code_of(fault), self._describe(fault)) for fault in faults]
         # The first of these counts: an unknown type explains wrong fields, and a record of the wrong
@@ -265,7 +283,7 @@ class Decoder:
         ):
             reasons = [text for cause, text in described if cause is code]
             if reasons:
-                if code is ErrorCode.SCHEMA_VIOLATION and _holds_address(document):
+                if code is ErrorCode.SCHEMA_VIOLATION and self._holds_address(value):
                     break
                 return Rejection(code, "ValidationError", "; ".join(reasons)[:1000])
         return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
@@ -293,8 +311,47 @@ def _models_in(model: Any) -> Iterator[type[Event]]:
         yield from _models_in(argument)
 
 
-def _holds_address(document: dict[str, Any]) -> bool:
-    return any(isinstance(text, str) and privacy.has_address(text) for text in document.values())
+def _with_zones(schema: Any) -> Any:
+    """A core schema whose times all have zones."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_with_zones, schema))
+    if not isinstance(schema, dict):
+        return schema
+    zone = {"tz_constraint": "aware"} if schema.get("type") == "datetime" else {}
+    return {name: _with_zones(part) for name, part in schema.items()} | zone
+
+
+def _literals_in(schema: Any) -> Iterator[str]:
+    """The texts that a contract allows one by one."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "literal":
+            yield from filter(_is_text, schema["expected"])
+        if schema.get("type") == "enum":
+            yield from filter(_is_text, (member.value for member in schema["members"]))
+        schema = tuple(schema.values())
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            yield from _literals_in(part)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """All texts of a field's value, at any depth: keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, BaseModel):
+        for _, part in value:
+            yield from _texts_in(part)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _texts_in(key)
+            yield from _texts_in(part)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            yield from _texts_in(part)
 
 
 def _clear_text(field: str) -> Rejection:

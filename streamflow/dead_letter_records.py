@@ -48,6 +48,7 @@ class Redacted(NamedTuple):
     value: bytes | None
     headers: Headers
     truncated: Truncated | None  # if something was cut
+    redacted: bool  # whether a hash stands for anything
 
 
 def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Headers) -> Redacted:
@@ -64,6 +65,7 @@ def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Head
     if value is not None:
         new_value, taken = hasher.redact_within(value, _MAX_VALUE)
         kept, size = kept + taken, size + len(value)
+    redacted = (new_key, new_value) != (key, value)
     new_headers: Headers = []
     room = _MAX_HEADERS
     for name, content in headers:
@@ -71,13 +73,15 @@ def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Head
         size += original
         if original > room:
             continue
+        new_name = hasher.redact(name.encode()).decode(errors="replace")
         new = None if content is None else hasher.redact(content)
-        needed = len(name.encode()) + len(new or b"") + _HEADER_OVERHEAD
+        needed = len(new_name.encode()) + len(new or b"") + _HEADER_OVERHEAD
         if needed <= room:
             room, kept = room - needed, kept + original
-            new_headers.append((name, new))
+            new_headers.append((new_name, new))
+            redacted |= (new_name, new) != (name, content)
     truncated = Truncated(kept, size) if kept < size else None
-    return Redacted(new_key, new_value, new_headers, truncated)
+    return Redacted(new_key, new_value, new_headers, truncated, redacted)
 
 
 def truncation_of(headers: Headers) -> Truncated | None:
@@ -131,7 +135,7 @@ def build(
         records.ERROR_MESSAGE_HEADER: rejection.message[:_LONGEST_MESSAGE],
         records.ERROR_CODE_HEADER: rejection.code.value,
         records.ATTEMPT_HEADER: str(attempt_of(incoming)),
-        records.REDACTED_HEADER: str((kept.key, kept.value) != (key, value)).lower(),
+        records.REDACTED_HEADER: str(kept.redacted).lower(),
         records.FAILED_AT_HEADER: format_time(now),
         records.GROUP_HEADER: group,
         records.ORIGIN_HEADER: str(origin or claimed_origin(record) or position),

@@ -2,41 +2,25 @@
 
 import hashlib
 import hmac
-import json
 import re
-from collections.abc import Iterable
-from typing import Final
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
+from typing import Final, Literal, NamedTuple
+
+from streamflow import addresses
 
 HASH_LENGTH: Final = 64
 HASH_PATTERN: Final = r"^[0-9a-f]{64}$"
 _HASHED = re.compile(HASH_PATTERN)
 
-# One pattern for bytes of any encoding: a delimiter is never part of an address, all else may be. The
-# possessive quantifiers and the look-behind keep it linear on hostile input (a megabyte of "a").
-# JSON may escape the "@" and the ".", so those count as well.
-_DELIMITERS: Final = rb"\x00-\x20\"'<>()\[\],;:{}=@"
-_AT: Final = rb"(?:@|\\u0040)"
-_ADDRESS = re.compile(
-    rb"(?<![^" + _DELIMITERS + rb"])"
-    rb"(?:(?!\\u0040)[^"
-    + _DELIMITERS
-    + rb"])++((?:"
-    + _AT
-    + rb"(?:(?!\\u0040)[^"
-    + _DELIMITERS
-    + rb"/?#])++)++)"
-)
-# Characters of one: 64 and 255 around the "@" (RFC 5321), each as an escape of six at most.
-_LONGEST_ADDRESS: Final = 6 * 320
-_NO_DELIMITER = re.compile(rb"[^" + _DELIMITERS.replace(b"@", b"") + rb"]*+")
-_DOT = re.compile(rb"[^.]\.[^.]|[^.]\\u002[eE][^.]")
+# Characters of an address: 64 and 255 around the "@" (RFC 5321), each as an escape of six at most, in
+# UTF-32 at most.
+_LONGEST_ADDRESS: Final = 4 * 6 * 320
+_WIDEST: Final = 4  # bytes of a character
 
-
-def has_address(text: str) -> bool:
-    """Whether a text holds something that can be an e-mail address."""
-    return "@" in text and any(
-        _is_address(match) for match in _ADDRESS.finditer(text.encode("utf-8", "surrogatepass"))
-    )
+_Spans = Iterable[tuple[int, int]]
 
 
 def is_hashed(text: str) -> bool:
@@ -44,18 +28,51 @@ def is_hashed(text: str) -> bool:
     return _HASHED.match(text) is not None
 
 
-def _is_address(match: re.Match[bytes]) -> bool:
-    return _DOT.search(match[1]) is not None
+class _Encoding(NamedTuple):
+    """How bytes are to be read: as ASCII and whatever extends it, or as UTF-16 or UTF-32 from `offset` on.
+    A text that was split at bytes begins anywhere."""
+
+    width: int  # bytes of a character
+    order: Literal["little", "big"]
+    offset: int
+
+    def narrow(self, data: bytes) -> bytes:
+        """One byte for each character; those beyond Latin-1 become one that an address may hold."""
+        if self.width == 1:
+            return data
+        characters = array("H" if self.width == 2 else "I")  # noqa: PLR2004
+        size = (len(data) - self.offset) // self.width * self.width
+        characters.frombytes(data[self.offset : self.offset + size])
+        if self.order != sys.byteorder:
+            characters.byteswap()
+        return bytes(map(min, characters, repeat(255)))
+
+    def utf8(self, raw: bytes) -> bytes:
+        return raw if self.width == 1 else raw.decode(self._codec, "replace").encode()
+
+    def encode(self, ascii_text: str) -> bytes:
+        return ascii_text.encode("ascii" if self.width == 1 else self._codec)
+
+    @property
+    def _codec(self) -> str:
+        return f"utf-{8 * self.width}-{self.order[0]}e"
 
 
-def _unescaped(raw: bytes) -> str:
-    """What a piece of JSON text stands for; the text itself where it is not JSON."""
-    text = raw.decode("utf-8", "replace")
-    try:
-        meant = json.loads(f'"{text}"')
-    except ValueError:
-        return text
-    return str(meant)
+_ASCII: Final = _Encoding(1, "little", 0)
+
+
+def _encodings(data: bytes) -> Iterator[_Encoding]:
+    """All that could be read in some bytes."""
+    yield _ASCII
+    if 0 in data:
+        for width in (2, 4):
+            zeros = bytes(width - 1)
+            for offset in range(width):
+                # An address has the one, a private field's name the other.
+                if b"@" + zeros in data or b'"' + zeros in data:
+                    yield _Encoding(width, "little", offset)
+                if zeros + b"@" in data or zeros + b'"' in data:
+                    yield _Encoding(width, "big", offset)
 
 
 class Hasher:
@@ -73,13 +90,13 @@ class Hasher:
         self._key = key
         names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
         self._private = (
-            re.compile(rb'("(?:' + names + rb')"\s*+:\s*+")((?:[^"\\]|\\.)*+)', re.DOTALL)
+            re.compile(rb'"(?:' + names + rb')"\s*+:\s*+"((?:[^"\\]|\\.)++)', re.DOTALL)
             if names
             else None
         )
         # Where a hash may be put in.
         self._markers = re.compile(
-            rb"@|\\u0040" + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
+            addresses.AT + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
         )
 
     def hash(self, address: str) -> str:
@@ -94,51 +111,86 @@ class Hasher:
         Works on any bytes, valid JSON or not, in time linear in their length. Hashes stay as they are, so
         redacting twice changes nothing.
         """
-        if self._private is not None:
-            data = self._private.sub(self._hash_private, data)
-        if b"@" in data or b"\\u0040" in data:
-            data = _ADDRESS.sub(self._hash_address, data)
+        for encoding in _encodings(data):
+            data = self.hash_private(data, encoding)
+            if addresses.may_hold(data):
+                data = self._replace(data, encoding, addresses.find, addresses.plain)
         return data
+
+    def hash_private(self, data: bytes, encoding: _Encoding = _ASCII) -> bytes:
+        """The same bytes with each private field's value replaced by its hash, at any depth."""
+        if self._private is None:
+            return data
+        return self._replace(data, encoding, self._private_values, addresses.unescaped)
 
     def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
         """As `redact`, of as much of the data as becomes at most `limit` bytes; also returns how much
         that is.
 
-        What does not fit is cut off before it is redacted, behind a byte that cannot be part of an
-        address: neither half an address nor gigabytes of hashes ever exist. A private field's value may
-        be cut: its first half is hashed as a whole one is.
+        What does not fit is cut off before it is redacted, and never within an address: neither half an
+        address nor gigabytes of hashes ever exist. A private field's value may be cut: its first half is
+        hashed as a whole one is.
         """
         if len(data) <= limit // 4:  # nearly always fits: it grows thirteenfold at most
             redacted = self.redact(data)
             if len(redacted) <= limit:
                 return redacted, len(data)
         room = self._room(data, limit)
-        if room < len(data):
-            data = data[:room]
-            tail = data[: -_LONGEST_ADDRESS - 1 : -1]
-            half = _NO_DELIMITER.match(tail)
-            if half and half.end() < _LONGEST_ADDRESS:
-                data = data[: room - half.end()]
-        return self.redact(data), len(data)
+        while True:
+            room = _outside_addresses(data, room)
+            redacted = self.redact(data[:room])
+            if len(redacted) <= limit:
+                return redacted, room
+            room = min(room - 1, room * limit // len(redacted))
 
     def _room(self, data: bytes, limit: int) -> int:
-        """How many bytes of the data become at most `limit` in any case."""
+        """How many bytes of the data become at most `limit`, whatever the hashes replace."""
+        length = HASH_LENGTH * (_WIDEST if 0 in data else 1)
         number = -1
         for number, marker in enumerate(self._markers.finditer(data)):
-            room = limit - HASH_LENGTH * number
+            room = limit - length * number
             if marker.start() >= room:
-                return room
-        return max(0, min(len(data), limit - HASH_LENGTH * (number + 1)))
+                return max(0, room)
+        return max(0, min(len(data), limit - length * (number + 1)))
 
-    def _hash_private(self, match: re.Match[bytes]) -> bytes:
-        value = _unescaped(match[2])
-        if not value or is_hashed(value):
-            return match[0]
-        return match[1] + self.hash(value).encode()
+    def _private_values(self, data: bytes) -> Iterator[tuple[int, int]]:
+        if self._private is not None:
+            yield from (match.span(1) for match in self._private.finditer(data))
 
-    def _hash_address(self, match: re.Match[bytes]) -> bytes:
-        if not _is_address(match):
-            return match[0]
-        # The sentence's full stop is not part of the address before it.
-        address = match[0].rstrip(b".")
-        return self.hash(_unescaped(address)).encode() + match[0][len(address) :]
+    def _replace(
+        self,
+        data: bytes,
+        encoding: _Encoding,
+        find: Callable[[bytes], _Spans],
+        meaning: Callable[[bytes], str],
+    ) -> bytes:
+        """The data with the hash of what is found in it, by its meaning, in its place."""
+        pieces: list[bytes] = []
+        done = 0
+        width, _, offset = encoding
+        for begin, end in find(encoding.narrow(data)):
+            start, after = offset + width * begin, offset + width * end
+            text = meaning(encoding.utf8(data[start:after]))
+            if not is_hashed(text):
+                pieces += data[done:start], encoding.encode(self.hash(text))
+                done = after
+        return b"".join((*pieces, data[done:])) if pieces else data
+
+
+def _outside_addresses(data: bytes, room: int) -> int:
+    """The largest number of bytes, up to `room`, that the data can be cut to without halving an address."""
+    while room < len(data):
+        first = max(0, room - _LONGEST_ADDRESS)
+        near = data[first : room + _LONGEST_ADDRESS]
+        halved = [
+            start
+            for encoding in _encodings(near)
+            for begin, end in addresses.find(encoding.narrow(near))
+            if (start := first + encoding.offset + encoding.width * begin)
+            < room
+            < first + encoding.offset + encoding.width * end
+        ]
+        if not halved:
+            break
+        room = min(halved)
+    return room

@@ -74,7 +74,7 @@ def suspects(
     columns: Mapping[str, str],
     since: datetime,
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yields the rows loaded from then on that contain a character that every address needs: identity as
+    """Yields the rows loaded from then on that contain a character that every address has: identity as
     text, and the columns' contents as bytes, without nulls. The connection may not be used meanwhile.
 
     Args:
@@ -82,9 +82,9 @@ def suspects(
         columns: those to search, with their types: text, bytea or jsonb.
     """
     tests = {
-        # JSON may write the "@" as an escape. Headers are JSON of base64, which shows nothing.
-        "text": "(position('@' in {0}) > 0 OR position('\\u0040' in {0}) > 0)",
-        "bytea": "(position('@'::bytea in {0}) > 0 OR position('\\\\u0040'::bytea in {0}) > 0)",
+        # As `addresses.may_hold`. Headers are JSON of base64, which shows nothing.
+        "text": r"{0} ~ '[@\\%%=&\uff20\ufe6b]'",
+        "bytea": r"encode({0}, 'escape') ~ '[@\\%%=&]'",  # other bytes than ASCII become escapes
         "jsonb": "{0} <> '[]'::jsonb",
     }
     query = sql.SQL(

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-import orjson
-
 from streamflow.contract import Event
 from streamflow.errors import ErrorCode
-from streamflow.privacy import Hasher, is_hashed
+from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.stream import Stream
 
+_BOM = "\ufeff".encode()
+_RECORD_SEPARATOR = b"\x1e"
 _OVERHEAD_BYTES = 1024  # of a record, beside its value
 
 
@@ -25,7 +25,6 @@ class LineReader:
     """Turns lines into records of a stream: hashes what is private, then checks the contract."""
 
     def __init__(self, stream: Stream, hasher: Hasher) -> None:
-        self._private_fields = stream.private_fields
         self._hasher = hasher
         # Looked up once and not for every line.
         self._longest = stream.topics.max_record_bytes - _OVERHEAD_BYTES
@@ -37,29 +36,17 @@ class LineReader:
             return Rejection(
                 ErrorCode.SCHEMA_VIOLATION, "ValueError", "longer than the topic's largest record"
             )
-        decode = self._decode
+        decode, hashed = self._decode, self._hasher.hash_private
         # No hash holds an "@": finding out what is wrong with a clear-text address is slow.
-        event = decode(self._hashed(line) if b"@" in line else line)
+        event = decode(hashed(line) if b"@" in line else line)
         if isinstance(event, Rejection):
-            event = decode(self._hashed(line))
+            event = decode(hashed(line))
         if isinstance(event, Rejection):
-            return event
+            # Of files that were put together (BOM), and of JSON text sequences (RFC 7464).
+            bare = line.removeprefix(_BOM).removeprefix(_RECORD_SEPARATOR)
+            return self.read(bare) if bare != line else event
         return Accepted(*self._encode(event), event)
 
     def redacted(self, line: bytes) -> bytes:
         """A line that breaks the contract, without clear-text addresses."""
         return self._hasher.redact(line)
-
-    def _hashed(self, line: bytes) -> bytes:
-        """The line with its private fields hashed; unchanged if it is not a JSON object."""
-        try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            return line
-        if not isinstance(document, dict):
-            return line
-        for name in self._private_fields:
-            value = document.get(name)
-            if isinstance(value, str) and value and not is_hashed(value):
-                document[name] = self._hasher.hash(value)
-        return orjson.dumps(document)

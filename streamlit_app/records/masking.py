@@ -44,8 +44,7 @@ class SeenRecord:
 
 def mask(record: Record, hasher: Hasher) -> SeenRecord:
     value = record.value()
-    # Hashes are longer than addresses, so it is cut last; a little more is masked than is kept.
-    masked = b"" if value is None else hasher.redact(value[: 2 * LONGEST])[:LONGEST]
+    masked = b"" if value is None else hasher.redact_within(value, LONGEST)[0]
     text, binary = as_text(masked)
     key = record.key()
     kind, time = record.timestamp()
@@ -58,7 +57,10 @@ def mask(record: Record, hasher: Hasher) -> SeenRecord:
         value=text,
         size=None if value is None else len(value),
         headers=tuple(
-            (name, None if content is None else as_text(hasher.redact(content))[0])
+            (
+                as_text(hasher.redact(name.encode()))[0],
+                None if content is None else as_text(hasher.redact(content))[0],
+            )
             for name, content in headers_of(record)
         ),
         binary=binary,

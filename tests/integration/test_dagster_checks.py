@@ -151,6 +151,9 @@ def _aged(one: Orchestration) -> bool:
         ("postgres/window_counts", "event_type", f"'{ADDRESS}'"),
         ("postgres/dead_letters", "value", f'\'{{"a": "{ADDRESS}"}}\'::bytea'),
         ("postgres/dead_letters", "value", "'ann\\\\u0040example.com'::bytea"),
+        ("postgres/dead_letters", "value", "convert_to('ann\uff20example.com', 'UTF8')"),
+        ("postgres/dead_letters", "value", "'ann=40example.com'::bytea"),
+        ("postgres/notifications", "message", "'to ann%40example.com'"),
         ("postgres/dead_letters", "key", f"'{ADDRESS}'::bytea"),
         ("postgres/dead_letters", "message", f"'{ADDRESS}'"),
         # Base64 of the address.

@@ -2,13 +2,14 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field
 
-from streamflow.contract import EARLIEST, LATEST, format_time
+from streamflow.contract import EARLIEST, LATEST, Decoder, Event, Timestamp, format_time
 from streamflow.errors import ErrorCode
 from streamflow.records import Rejection
 from streamflow.streams.user_events import USER_EVENTS, UserEvent
@@ -52,6 +53,11 @@ def changed(**fields: Any) -> bytes:
         (changed(type=1), ErrorCode.SCHEMA_VIOLATION),
         (changed(user_email="ann@example.com"), ErrorCode.CLEAR_TEXT_PII),
         (changed(user="ann@example.com"), ErrorCode.CLEAR_TEXT_PII),
+        (changed(user="ann%40example.com"), ErrorCode.CLEAR_TEXT_PII),
+        (changed(user="ann\uff20example.com"), ErrorCode.CLEAR_TEXT_PII),
+        (changed(user="ann@example.com").replace(b"@", b"\\u002540"), ErrorCode.CLEAR_TEXT_PII),
+        (changed().replace(b"{", b'{"user": "ann@example.com", '), ErrorCode.CLEAR_TEXT_PII),
+        (changed(extra={"ann@example.com": 1}), ErrorCode.CLEAR_TEXT_PII),
         (changed(user="a\0b"), ErrorCode.UNSTORABLE_VALUE),
         (changed(user="\ud800"), ErrorCode.UNSTORABLE_VALUE),
         (changed(timestamp="0000-01-01T00:00:00Z"), ErrorCode.UNSTORABLE_VALUE),
@@ -123,6 +129,83 @@ def test_a_large_value_is_explained_in_short(value: bytes, code: ErrorCode) -> N
     found = USER_EVENTS.decoder.decode(value)
     assert isinstance(found, Rejection)
     assert found.code is code
+
+
+class Visit(BaseModel):
+    at: datetime
+    by: str = ""
+
+
+class Booking(Event):
+    type: Literal["booked@desk.v1"]
+    timestamp: Timestamp
+    due: datetime | None = None
+    visits: list[Visit] = Field(default_factory=list)
+    tags: list[str] = Field(default_factory=list)
+    more: dict[str, Any] = Field(default_factory=dict)
+
+
+BOOKINGS = Decoder(Booking)
+
+
+def booking(**fields: Any) -> Event | Rejection:
+    known = {"type": "booked@desk.v1", "timestamp": "2026-03-01T12:00:00Z"}
+    return BOOKINGS.decode(json.dumps(known | fields).encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tags", ["one", "ann@example.com"]),
+        ("more", {"ann@example.com": 1}),
+        ("more", {"a": [{"b": "mail ann%40example.com"}]}),
+        ("more", {"a": [{"ann\u0040example.com": None}]}),
+        ("visits", [{"at": "2026-03-01T12:00:00Z", "by": "ann@example.com"}]),
+    ],
+)
+def test_an_address_is_seen_at_any_depth(field: str, value: object) -> None:
+    found = booking(**{field: value})
+    assert isinstance(found, Rejection)
+    assert (found.code, found.message) == (
+        ErrorCode.CLEAR_TEXT_PII,
+        f"{field}: holds a clear-text address",
+    )
+
+
+@pytest.mark.parametrize("value", [{"a\0": 1}, {"a": ["b\0"]}])
+def test_nul_is_seen_at_any_depth(value: object) -> None:
+    found = booking(more=value)
+    assert isinstance(found, Rejection)
+    assert (found.code, found.message) == (ErrorCode.UNSTORABLE_VALUE, "more: holds NUL")
+
+
+def test_what_the_contract_names_itself_and_what_is_no_address_is_accepted() -> None:
+    more = {"n": 12345678901234567890123, "path": "C:\\u0000", "by": "@ann.smith", "x": "a=4012.5"}
+    found = booking(more=more)
+    assert isinstance(found, Booking)
+    assert found.more == more
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("due", "2026-11-26T18:00:00"),
+        ("due", "2026-11-26"),
+        ("visits", [{"at": "2026-11-26T18:00:00"}]),
+    ],
+)
+def test_a_time_without_a_zone_is_rejected_in_every_field(field: str, value: object) -> None:
+    found = booking(**{field: value})
+    assert isinstance(found, Rejection)
+    assert found.code is ErrorCode.SCHEMA_VIOLATION
+    assert found.message.startswith(field)
+
+
+def test_a_time_with_any_zone_is_accepted_in_every_field() -> None:
+    due = "2026-11-26T18:00:00+05:30"
+    found = booking(due=due, visits=[{"at": due}])
+    assert isinstance(found, Booking)
+    assert found.due == found.visits[0].at == datetime.fromisoformat(due)
 
 
 def test_a_large_event_is_an_event() -> None:

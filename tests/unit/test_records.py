@@ -133,6 +133,12 @@ def test_a_dead_letter_holds_no_clear_text_address() -> None:
     assert ("__streamflow.redacted", b"true") in made.headers
 
 
+def test_a_header_s_name_holds_no_clear_text_address_either() -> None:
+    made = letter(FakeRecord(1, b"{", headers=[("ann@example.com", None), ("by", b"ann")]))
+    assert made.headers[:2] == [(HASHER.hash("ann@example.com"), None), ("by", b"ann")]
+    assert ("__streamflow.redacted", b"true") in made.headers
+
+
 def test_a_long_message_is_cut() -> None:
     message = dict(letter(FakeRecord(1, b"x"), "m" * 5_000).headers)[
         "__connect.errors.exception.message"

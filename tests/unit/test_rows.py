@@ -38,6 +38,11 @@ class Colour(Enum):
     RED = "red"
 
 
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="without a zone"):
+        text_of(datetime(2026, 7, 1, 14))  # noqa: DTZ001 (the fault)
+
+
 @pytest.mark.parametrize(
     ("given_value", "text"),
     [

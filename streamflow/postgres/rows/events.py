@@ -57,6 +57,8 @@ def _escaped(text: str) -> str:
 
 def time_text(moment: datetime) -> str:
     """A time as COPY text, in UTC: PostgreSQL knows no offsets beyond 15:59."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone is another one on each machine")
     try:
         return moment.astimezone(UTC).isoformat(" ")
     except OverflowError:  # the first or last hours of the calendar

@@ -1,0 +1,169 @@
+"""An address is found in whatever form it is written, wherever it stands, in linear time."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamflow import addresses
+from streamflow.privacy import Hasher
+
+HASHER = Hasher(None, ["user_email"])
+FORMS = {
+    'dora"smith': r"\"dora smith\"@example.com",
+    "quoted": '"dora smith"@example.com',
+    "quoted at": r"\"dora@work\"@example.com",
+    "quoted address": r"\"dora@work.org\"@example.com",
+    "quoted quote": r"\"do\\\"ra\"@example.com",
+    "literal": "dora@[192.0.2.7]",
+    "IPv6": "dora@[IPv6:2001:db8::1]",
+    "IPv4": "dora@127.0.0.1",
+    "in URL": "dora%40example.com",
+    "in URL twice": "dora%2540example.com",
+    "in URL, dot too": "dora%40example%2Ecom",
+    "number's domain in URL": "dora%40163.com",
+    "quoted-printable": "dora=40example=2Ecom",
+    "JSON": r"dora\u0040example\u002ecom",
+    "HTML": "dora&#64;example.com",
+    "HTML, hexadecimal": "dora&#x40;example&#x2e;com",
+    "HTML, named": "dora&commat;example&period;com",
+    "full width": "dora\uff20example\uff0ecom",
+    "full width in JSON": r"dora\uff20example.com",
+    "small": "dora\ufe6bexample.com",
+    "ideographic stop": "dora@example\u3002com",
+    "half-width stop": "dora@example\uff61com",
+    "several": "{dora,emil}@example.com",
+    "comment": "dora(work)@example.com",
+    "comment behind": "dora@(work)example.com",
+    "comment within": "dora@example(work).com",
+    "blanks": "dora @ example.com",
+    "blank behind": "dora@ example.com",
+    "comment and blanks": "dora (work) @ example.com",
+    "tag": "dora+tag@example.com",
+    "other scripts": "d\xf6ra@ex\xe4mple.de",
+    "punycode": "dora@xn--exmple-cua.de",
+    "zero width": "dora\u200b@example.com",
+    "underscore": "dora@sub_domain.example",
+    "relayed": "dora@home@example.com",
+}
+NONE = [
+    "ann@localhost",
+    "no address @ all",
+    "hello @dora.smith",
+    "tea @ 4.30",
+    "@dora.smith",
+    '["a","@b.cd"]',
+    '{"user":"@dora.smith"}',
+    '{"a": "x", "@b.cd": 1}',
+    r"{\"user\":\"@dora.smith\"}",
+    "?a=4012.75&b=c.de",
+    "?img=4023.jpg",
+    "price=40.50",
+    "100%40.5",
+    "a@b. c",
+    "f=40",
+]
+# What stands beside an address in logs, mails and documents.
+NOISE = st.text(
+    st.sampled_from(list("ab.,;: \"'()[]{}<>@\\%=&#40u/\n")) | st.characters(), max_size=30
+)
+
+
+def clear(data: bytes) -> str:
+    """What is left to read of it, whatever stands for the signs."""
+    return re.sub(r"[0-9a-f]{64}", "", data.decode("utf-8", "replace"))
+
+
+@pytest.mark.parametrize("text", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(
+    "around", ["{}", '{{"user":"{}","n":1}}', "Mail <{}>, or call.\n", "mailto:{}?subject=x"]
+)
+def test_an_address_is_found_in_every_form(text: str, around: str) -> None:
+    data = around.format(text).encode()
+    assert addresses.may_hold(data)
+    assert addresses.holds(data)
+    assert not re.search("dora|emil|d\xf6ra", clear(HASHER.redact(data)))
+    assert HASHER.redact(HASHER.redact(data)) == HASHER.redact(data)
+
+
+@pytest.mark.parametrize(
+    "form", ["in URL", "JSON", "quoted-printable", "HTML", "HTML, named", "full width", "blanks"]
+)
+def test_all_forms_of_an_address_have_one_hash(form: str) -> None:
+    assert HASHER.redact(FORMS[form].encode()).decode() == HASHER.hash("dora@example.com")
+
+
+@pytest.mark.parametrize("text", NONE)
+def test_what_is_no_address_stays(text: str) -> None:
+    assert not addresses.holds(text.encode())
+    assert HASHER.redact(text.encode()) == text.encode()
+
+
+@given(
+    NOISE,
+    st.sampled_from(["\n", "\t<", '{"x":"', "; ", "= "]),
+    st.sampled_from(list(FORMS.values())),
+    NOISE,
+)
+def test_an_address_is_found_in_any_noise(before: str, start: str, text: str, after: str) -> None:
+    data = f"{before}{start}{text} {after}".encode("utf-8", "surrogatepass")
+    redacted = HASHER.redact(data)
+    assert not re.search("dora|emil|d\xf6ra", clear(redacted))
+    assert HASHER.redact(redacted) == redacted
+
+
+@given(NOISE | st.binary(max_size=100))
+def test_redacting_twice_changes_nothing(noise: str | bytes) -> None:
+    data = noise if isinstance(noise, bytes) else noise.encode("utf-8", "surrogatepass")
+    redacted = HASHER.redact(data)
+    assert HASHER.redact(redacted) == redacted
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("shift", [b"", b"\x00", b"\n", b"abc"])
+@pytest.mark.parametrize("at", ["@example.com", ""])
+def test_an_address_is_found_in_other_encodings(codec: str, shift: bytes, at: str) -> None:
+    text = f'{{"id":1,"user":"emil{at}","user_email":"at home: D\u043e\u0440\u0430"}}'
+    data = shift + text.encode(codec)
+    redacted = HASHER.redact(data)
+    if at:
+        assert HASHER.hash(f"emil{at}").encode(codec) in redacted
+        assert "emil".encode(codec) not in redacted
+    if not shift:  # else where a character begins is known of Latin-1 only
+        assert HASHER.hash("at home: D\u043e\u0440\u0430").encode(codec) in redacted
+    assert "\u043e\u0440\u0430".encode(codec) not in redacted
+    assert HASHER.redact(redacted) == redacted
+    assert len(HASHER.redact_within(data, 400)[0]) <= 400
+
+
+@pytest.mark.parametrize("limit", range(0, 700, 23))
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16-le"])
+def test_a_cut_halves_no_address(limit: int, codec: str) -> None:
+    data = "x".join(f"<{text}>" for text in FORMS.values()).encode(codec)
+    kept, taken = HASHER.redact_within(data, limit)
+    assert len(kept) <= limit
+    assert kept == HASHER.redact(data[:taken])
+    text = clear(kept.replace(b"\x00", b""))
+    assert not re.search("dora|emil|d\xf6ra", text)
+
+
+PIECES = [
+    *(b"a", b"a@", b"a.b@", b".", b"a@b.", b"@a@b.c", b" @ ", b"@ a.b", b"\\", b"\xef", b"\x00"),
+    *(b"\\u0040", b"a%40b/", b"a%40b.c/", b"=40", b"a=40b.c", b"&#64;", b"a\xef\xbc\xa0b.c"),
+    *(b'"user_email":', b'"@', b'a"@b.c', b'"a@b.c', b'\\"@', b'\\\\\\"@b.c'),
+    *(b")@", b"(a)@b.c", b"@(b)", b"@(b)c.d", b"@(", b"}@", b"{a}@b.c", b"a@[b.c]"),
+    *(b"@\x00", b"\x00@", b"a\x00@\x00b\x00.\x00c\x00", b"@\x00\x00\x00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_hostile_input_takes_linear_time(piece: bytes) -> None:
+    def seconds(size: int) -> float:
+        data = b".com,".join(piece * (size // len(piece)) + end for end in (b"", b"@", b"@a.b"))
+        began = time.process_time()
+        HASHER.redact(data)
+        return time.process_time() - began
+
+    assert seconds(40_000) < 0.5 + min(seconds(10_000) for _ in range(2)) * 8
