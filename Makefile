@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev browser up down status check format docs-settings test chaos
+.PHONY: help setup setup-dev browser up down status check format docs-settings test chaos fuzz
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -24,6 +24,7 @@ help:
 	@echo 'make setup   only create the environment in .venv'
 	@echo 'make check   formatting, lint, types, import contracts'
 	@echo 'make test    all tests'
+	@echo 'make fuzz    a million fuzzed records, and every door with 20,000 inputs; SEED=n repeats a run'
 	@echo 'make chaos   the faults that take long: connections that break, a broker that is killed'
 
 setup: $(VENV)/.installed
@@ -88,3 +89,10 @@ ROUNDS ?= 20
 chaos: setup-dev
 	$(BIN)/pytest -m chaos $(ARGS)
 	PYTHONPATH=tests $(BIN)/python tests/chaos/rounds.py --kills $(ROUNDS) --breaks $(ROUNDS)
+
+# Some ten minutes on two cores.
+COUNT ?= 1000000
+SEED ?= $(shell date +%s)
+fuzz: setup-dev
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/records.py --count $(COUNT) --seed $(SEED)
+	FUZZ_EXAMPLES=20000 $(BIN)/pytest --timeout 1800 --hypothesis-seed $(SEED) tests/fuzz/test_doors.py
