@@ -26,7 +26,7 @@ def test_the_oracle_imports_only_client_libraries() -> None:
     assert imported(TESTS / "chaos" / "oracle.py") <= CLIENTS | sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("call", ["__import__", "import_module", "exec", "eval", "subprocess"])
+@pytest.mark.parametrize("call", ["__import__", "import_module", "exec(", "eval(", "subprocess"])
 def test_the_oracle_comes_by_no_other_code(call: str) -> None:
     assert call not in (TESTS / "chaos" / "oracle.py").read_text()
 
