@@ -33,4 +33,4 @@ def test_the_oracle_comes_by_no_other_code(call: str) -> None:
 
 def test_an_import_of_the_product_would_be_seen() -> None:
     assert {"streamflow", "streaming_workers", "streamflow_stack"} <= PRODUCT
-    assert imported(TESTS / "chaos" / "rounds.py") & PRODUCT
+    assert imported(TESTS / "chaos" / "nemesis.py") & PRODUCT
