@@ -195,12 +195,26 @@ def _fill_disk(name: str) -> Fault:
         service: Service = getattr(rig, name)
         for pid in _tree(service):
             with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (1, psutil.RLIM_INFINITY))
+                _limit_files(psutil.Process(pid))
         pause(chance.uniform(3, 8))
         # Both give up rather than go on; a server that has not is no exception.
         service.restart()
 
     return fault
+
+
+def _limit_files(process: psutil.Process) -> None:
+    code = (
+        "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_FSIZE, (1, -1))"
+    )
+    # PostgreSQL's belong to a user of their own where root runs it, and only its own may do that.
+    owner = process.uids().real
+    subprocess.run(
+        [sys.executable, "-c", code, str(process.pid)],
+        user=None if owner == os.getuid() else owner,
+        cwd="/",
+        check=process.is_running(),
+    )
 
 
 def _break(proxy: Callable[[Rig], Proxy], how: str) -> Fault:

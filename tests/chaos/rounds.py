@@ -161,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chance = random.Random(options.seed)
     names = [*FAULTS, *LAST] if options.faults is None else options.faults.split(";")
     last = [name for name in LAST if name in names]
+    outcome: list[bool] = []
     with ExitStack() as cleanup:
         directory = options.directory or Path(
             cleanup.enter_context(tempfile.TemporaryDirectory(prefix="chaos-"))
@@ -171,17 +172,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         until, rounds = time.monotonic() + options.minutes * 60, list[Round]()
         oracle = Oracle(rig.broker.direct, rig.database.url)
         sender = cleanup.enter_context(Sender(rig.broker.direct, TOPIC, options.rate))
-        todo = (
-            plan(chance, [name for name in names if name not in LAST])
-            if set(names) - set(last)
-            else ()
-        )
-        for fault in todo:
+        # Also where a round ends the run.
+        cleanup.callback(lambda: outcome.append(show(rounds, options.seed)))
+        faults = [name for name in names if name not in LAST]
+        for fault in plan(chance, faults) if faults else ():
             if time.monotonic() > until:
                 break
             rounds.append(_play_and_say(rig, oracle, sender, fault, chance))
-        rounds += [_play_and_say(rig, oracle, sender, fault, chance) for fault in last]
-    return 0 if show(rounds, options.seed) else 1
+        for fault in last:
+            rounds.append(_play_and_say(rig, oracle, sender, fault, chance))
+    return 0 if all(outcome) else 1
 
 
 def _play_and_say(
