@@ -189,9 +189,10 @@ def _play_and_say(
 ) -> Round:
     began = time.monotonic()
     done = play(rig, oracle, sender, fault, chance)
+    took = time.monotonic() - began
     say(
-        f"{fault}: {_seconds(done.seconds)} s, {done.hangs} hangs, {_described(done.verdict)}, audit "
-        f"{done.audit} ({time.monotonic() - began:.0f} s in all)"
+        f"{fault}: {done.acknowledged:,} acknowledged, {_seconds(done.seconds)} s, {done.hangs} hangs, "
+        f"{_described(done.verdict)}, audit {done.audit} ({took:.0f} s in all)"
     )
     return done
 
