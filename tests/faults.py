@@ -18,6 +18,7 @@ import pytest
 T = TypeVar("T")
 
 POLL_SECONDS = 0.05
+DELAY_SECONDS = 0.2
 
 # API keys of Kafka's protocol (https://kafka.apache.org/protocol.html#protocol_api_keys).
 ADD_OFFSETS_TO_TXN = 25
@@ -150,7 +151,8 @@ class Proxy:
     `cut` resets what is open and refuses what is new; `reset` only resets. `half_close` ends what
     the clients read and goes on taking what they write. `stall` keeps connections open and passes
     nothing on, as a network does that loses every packet. `black_hole` does so with what is open, for
-    good, as a firewall that has forgotten a connection; what is new passes. `mend` ends the others.
+    good, as a firewall that has forgotten a connection; what is new passes. `delay` passes everything
+    on late. `mend` ends the others.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -191,7 +193,8 @@ class Proxy:
     def set_trap(
         self, *api_keys: int, fault: str, delivered: bool = False, sender: bytes = b""
     ) -> Trap:
-        """The fault happens when the next request of these kinds comes by."""
+        """The fault happens when the next request of these kinds comes by; without kinds, when the next
+        bytes come by that hold `sender`, in any protocol."""
         made = Trap(frozenset(api_keys), sender, fault, delivered)
         with self._guard:
             self._trap = made
@@ -217,6 +220,10 @@ class Proxy:
         with self._guard:
             self._inflict("black_hole")
 
+    def delay(self) -> None:
+        with self._guard:
+            self._inflict("delay")
+
     def mend(self) -> None:
         with self._guard:
             if self._listener is None:
@@ -229,8 +236,8 @@ class Proxy:
                     target.sendall(data)
 
     def _inflict(self, fault: str) -> None:
-        if fault == "stall":
-            self._mode = "stall"
+        if fault in ("stall", "delay"):
+            self._mode = fault
             return
         if fault == "cut":
             self._mode = "cut"
@@ -260,6 +267,8 @@ class Proxy:
             if self._mode == "stall":
                 time.sleep(POLL_SECONDS)
                 continue
+            if self._mode == "delay":
+                time.sleep(DELAY_SECONDS)
             ready = self._selector.select(POLL_SECONDS)
             with self._guard:
                 for key, _ in ready:
@@ -298,7 +307,9 @@ class Proxy:
     def _springs(self, source: socket.socket, data: bytes) -> bool:
         """Whether these bytes set off the trap, which has then dealt with them."""
         keys, trap = self._requests[source].feed(data), self._trap
-        if trap is None or trap.api_keys.isdisjoint(keys) or trap.sender not in data:
+        if trap is None or trap.sender not in data:
+            return False
+        if trap.api_keys and trap.api_keys.isdisjoint(keys):
             return False
         self._trap, target = None, self._peers[source]
         if trap.delivered:

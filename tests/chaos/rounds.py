@@ -1,151 +1,146 @@
-"""Rounds of broken brokers and broken connections under load; prints how long each took to mend.
+"""Rounds of faults under load, by a seed: after each, an oracle and the audit say what has become of the
+records.
 
-    PYTHONPATH=tests .venv/bin/python tests/chaos/rounds.py --kills 20 --breaks 20
+    PYTHONPATH=tests .venv/bin/python tests/chaos/rounds.py --seed 7 --minutes 15
 
-A broker of its own is killed (SIGKILL) and started again, or a proxy before it breaks all connections,
-while events are produced and the three workers run under `streamflow up`. A round's time is that from
-the broker's being up until every group has read past the end seen then. Exits 1 where something was
-lost or doubled, an audit does not close, or a round was never mended.
+A round is some seconds of load, a fault, and the wait until every group has read past the end seen then.
+Then the sender pauses, everything arrives, oracle and audit judge all records since the start. Exits 1
+where something was lost, doubled or wrong, a round was never mended, or the audit says otherwise than
+the oracle.
 """
 
 import argparse
-import json
+import random
 import signal
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-from oracle import Sender, Verdict, compare, wait_until_complete
+from nemesis import FAULTS, LAST, LOSING, TOPIC, WORKERS, Rig
+from oracle import Oracle, Sender, Verdict
 
-from folders import Folder, free_offset
-from services import ProxiedBrokerService
-from streamflow.errors import Unavailable
-from streamflow.kafka import clients, offsets
-from streamflow.settings import Settings
-
-WORKERS = ("validator", "analytics", "loader")
-LEFT_OUT = ("producer", "bridge", "dagster", "dashboard")
-FAULTS = ("cut", "reset", "half_close", "stall", "black_hole")
-TOPIC = "user-events"
-BREAK_SECONDS = 2.0
-PAUSE_SECONDS = 5.0  # of undisturbed work before each round
+PAUSE_SECONDS = 3.0  # of undisturbed work before each round, and as much again at most
 PATIENCE = 180.0  # seconds until a round counts as never mended
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
+CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: what was done, how many seconds it took to mend, how many workers had hung, and what
-    the audit said of everything produced by then."""
+    """One round.
+
+    Attributes:
+        acknowledged: events that the broker took in this round.
+        seconds: until all groups had read past the end that was seen after the fault; None for never.
+        hangs: how many workers a watchdog has ended.
+        verdict: of everything produced by then.
+        audit: what it said of the same.
+    """
 
     fault: str
+    acknowledged: int
     seconds: float | None
     hangs: int
+    verdict: Verdict
     audit: str
 
-
-class Rig:
-    """A broker behind a proxy, and the workers that know only the proxy."""
-
-    def __init__(self, directory: Path) -> None:
-        self.broker = ProxiedBrokerService(directory / "broker")
-        self.folder = Folder(directory / "project", free_offset())
-        self.folder.variables["KAFKA_BOOTSTRAP_SERVERS"] = self.broker.proxied
-        self._settings = Settings(KAFKA_BOOTSTRAP_SERVERS=self.broker.direct)
-        self._admin = clients.admin(self._settings)
+    @property
+    def agrees(self) -> bool:
+        return (self.audit == CLOSED) == self.verdict.exact
 
     @property
-    def database_url(self) -> str:
-        return str(json.loads((self.folder.state / "stack.json").read_text())["database_url"])
+    def good(self) -> bool:
+        if self.fault in LOSING:
+            kept = not (self.verdict.doubled.total() or self.verdict.wrong.total())
+            return kept and self.agrees and self.seconds is not None
+        return self.verdict.exact and self.audit == CLOSED and self.seconds is not None
 
-    def start(self, cleanup: ExitStack) -> None:
-        self.broker.start()
-        cleanup.callback(self.broker.stop)
-        cleanup.enter_context(self.broker.proxy)
-        cleanup.callback(self.folder.run, "down")
-        self.folder.up(*(part for name in LEFT_OUT for part in ("--without", name)))
 
-    def play(self, fault: str) -> Round:
-        """One round of a fault, from before it until all is mended."""
-        hangs = self.hangs()
-        if fault == "kill":
-            self.broker.restart()
+def plan(chance: random.Random, names: Sequence[str]) -> Iterator[str]:
+    """All of them in some order, again and again."""
+    while True:
+        yield from chance.sample(names, len(names))
+
+
+def play(rig: Rig, oracle: Oracle, sender: Sender, fault: str, chance: random.Random) -> Round:
+    before, hangs = sum(sender.acknowledged), rig.hangs()
+    sender.go_on()
+    threading.Event().wait(PAUSE_SECONDS * (1 + chance.random()))
+    (FAULTS | LAST)[fault](rig, chance, sender)
+    over = time.monotonic()
+    ends, seconds = rig.ends(), None
+    while seconds is None and time.monotonic() - over < PATIENCE:
+        if all(rig.has_read(worker, ends) for worker in WORKERS):
+            seconds = time.monotonic() - over
         else:
-            getattr(self.broker.proxy, fault)()
-            threading.Event().wait(BREAK_SECONDS)
-            self.broker.proxy.mend()
-        up = time.monotonic()
-        partitions = offsets.partitions_of(self._admin, [TOPIC])
-        ends = {each: end for each, (_, end) in offsets.bounds(self._admin, partitions).items()}
-        seconds = None
-        while time.monotonic() - up < PATIENCE:
-            if all(self._has_read(worker, ends) for worker in WORKERS):
-                seconds = time.monotonic() - up
-                break
             time.sleep(POLL_SECONDS)
-        return Round(fault, seconds, self.hangs() - hangs, self.audit())
-
-    def _has_read(self, worker: str, ends: dict[tuple[str, int], int]) -> bool:
-        try:
-            found = offsets.committed(self._settings, self._settings.group(worker), list(ends))
-        except Unavailable:  # its coordinator is still being elected
-            return False
-        return all(
-            each in found and offsets.read_position(found[each]) >= end
-            for each, end in ends.items()
-        )
-
-    def hangs(self) -> int:
-        """How often a watchdog has ended a worker."""
-        # Not all logs: the supervisor's quotes those of the workers.
-        logs = self.folder.state / "logs"
-        return sum(
-            each.read_text(errors="replace").count('"event": "stalled"')
-            for worker in WORKERS
-            for each in logs.glob(f"{worker}.log*")
-        )
-
-    def audit(self) -> str:
-        done = self.folder.run("audit", "--json", "--wait", "120", timeout=600)
-        try:
-            found = json.loads(done.stdout)
-        except ValueError:
-            return f"fails ({done.returncode}): {done.stderr.strip()[-300:]}"
-        if found["closed"]:
-            return "closed"
-        return f"{found['verdict']}: {found['problems'][:3] or found['pending'][:3]}"
+    sender.pause()
+    oracle.wait_until_complete(sender)
+    verdict = oracle.compare(sender)
+    acknowledged = verdict.acknowledged - before
+    return Round(fault, acknowledged, seconds, rig.hangs() - hangs, verdict, rig.audit())
 
 
-def show(rounds: list[Round], verdict: Verdict, sender: Sender, audit: str) -> bool:
-    """Prints the tables; returns whether all is well."""
-    say(f"\n{'round':>5}  {'fault':<11}{'recovery s':>11}{'hangs':>7}  audit")
-    for number, each in enumerate(rounds, 1):
-        say(f"{number:>5}  {each.fault:<11}{shown(each.seconds):>11}{each.hangs:>7}  {each.audit}")
-    for name in dict.fromkeys(("kill" if each.fault == "kill" else "break") for each in rounds):
-        times = [each.seconds for each in rounds if (each.fault == "kill") == (name == "kill")]
-        mended = [each for each in times if each is not None]
-        median = statistics.median(mended) if mended else None
-        worst = max(mended) if len(mended) == len(times) else None
-        say(f"{name}s: {len(times)}, median {shown(median)} s, worst {shown(worst)} s")
-    say(f"hangs: {sum(each.hangs for each in rounds)}")
-    say(f"sent {sender.sent}, acknowledged {verdict.acknowledged}, given up {sender.failed}")
-    for place in verdict.lost:
-        unknown = verdict.unknown.get(place, 0)
-        say(
-            f"{place:<20} lost {verdict.lost[place]}, doubled {verdict.doubled[place]}"
-            + (f", never acknowledged {unknown}" if unknown else "")
-        )
-    say(f"audit: {audit}")
-    mended = all(each.seconds is not None and each.audit == "closed" for each in rounds)
-    return mended and verdict.exact and audit == "closed"
+def show(rounds: list[Round], seed: int) -> bool:
+    """Prints the table; returns whether all is well."""
+    head = (
+        "fault",
+        "runs",
+        "acknowledged",
+        "recovered in, s",
+        "hangs",
+        "lost",
+        "doubled",
+        "wrong",
+        "audit",
+    )
+    say(f"\nseed {seed}\n\n| {' | '.join(head)} |\n|---|" + "--:|" * (len(head) - 2) + "---|")
+    for fault, some in groupby(sorted(rounds, key=lambda one: one.fault), lambda one: one.fault):
+        of_fault = list(some)
+        seconds = [one.seconds for one in of_fault]
+        mended = [each for each in seconds if each is not None]
+        times = f"{statistics.median(mended):.1f}, at most {max(mended):.1f}" if mended else "never"
+        if len(mended) < len(seconds):
+            times += f"; never: {len(seconds) - len(mended)}"
+        cells = (
+            fault, len(of_fault), f"{sum(one.acknowledged for one in of_fault):,}", times,
+            sum(one.hangs for one in of_fault),
+            *(_worst(of_fault, what) for what in ("lost", "doubled", "wrong")), _audits(of_fault),
+        )  # fmt: skip
+        say(f"| {' | '.join(map(str, cells))} |")
+    bad = [one for one in rounds if not one.good]
+    for one in bad:
+        say(f"{one.fault}: {_seconds(one.seconds)} s; {_described(one.verdict)}; audit {one.audit}")
+    total = sum(one.acknowledged for one in rounds)
+    say(
+        f"\n{len(rounds)} rounds, {total:,} acknowledged; {'all well' if not bad else 'NOT as promised'}"
+    )
+    return not bad
 
 
-def shown(seconds: float | None) -> str:
+def _worst(rounds: list[Round], what: str) -> int:
+    return max(getattr(one.verdict, what).total() for one in rounds)
+
+
+def _audits(rounds: list[Round]) -> str:
+    agreeing = sum(one.agrees for one in rounds)
+    closed = sum(one.audit == CLOSED for one in rounds)
+    return f"closed {closed}, agrees {agreeing} of {len(rounds)}"
+
+
+def _described(verdict: Verdict) -> str:
+    parts = {"lost": +verdict.lost, "doubled": +verdict.doubled, "wrong": +verdict.wrong}
+    return ", ".join(f"{what} {dict(where)}" for what, where in parts.items() if where) or "exact"
+
+
+def _seconds(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds:.1f}"
 
 
@@ -154,40 +149,55 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=2, help="rounds of a killed broker")
-    parser.add_argument("--breaks", type=int, default=2, help="rounds of broken connections")
-    parser.add_argument("--rate", type=int, default=2_000, help="events a second")
-    parser.add_argument("--faults", default=",".join(FAULTS), help="for the breaks, in turn")
+    parser.add_argument("--minutes", type=float, default=15.0, help="after which no round begins")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--rate", type=int, default=1_000, help="events a second")
+    parser.add_argument("--faults", help="only these, separated by semicolons")
+    parser.add_argument("--lock-seconds", type=float, default=60.0)
     parser.add_argument("--directory", type=Path, help="kept afterwards; else a temporary one")
-    options = parser.parse_args()
-    # Ends what it has started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    faults = options.faults.split(",")
-    plan = ["kill"] * options.kills
-    plan += [faults[number % len(faults)] for number in range(options.breaks)]
+    options = parser.parse_args(arguments)
+    chance = random.Random(options.seed)
+    names = [*FAULTS, *LAST] if options.faults is None else options.faults.split(";")
+    last = [name for name in LAST if name in names]
+    outcome: list[bool] = []
     with ExitStack() as cleanup:
         directory = options.directory or Path(
             cleanup.enter_context(tempfile.TemporaryDirectory(prefix="chaos-"))
         )
         rig = Rig(directory)
+        rig.lock_seconds = options.lock_seconds
         rig.start(cleanup)
-        rounds = []
-        with Sender(rig.broker.direct, TOPIC, options.rate) as sender:
-            for fault in plan:
-                threading.Event().wait(PAUSE_SECONDS)
-                rounds.append(rig.play(fault))
-                done = rounds[-1]
-                say(
-                    f"{len(rounds)}/{len(plan)} {fault}: {shown(done.seconds)} s, {done.hangs} hangs, "
-                    f"audit {done.audit}"
-                )
-        wait_until_complete(sender, rig.database_url)
-        audit = rig.audit()
-        verdict = compare(sender, rig.broker.direct, rig.database_url)
-        return 0 if show(rounds, verdict, sender, audit) else 1
+        until, rounds = time.monotonic() + options.minutes * 60, list[Round]()
+        oracle = Oracle(rig.broker.direct, rig.database.url)
+        sender = cleanup.enter_context(Sender(rig.broker.direct, TOPIC, options.rate))
+        # Also where a round ends the run.
+        cleanup.callback(lambda: outcome.append(show(rounds, options.seed)))
+        faults = [name for name in names if name not in LAST]
+        for fault in plan(chance, faults) if faults else ():
+            if time.monotonic() > until:
+                break
+            rounds.append(_play_and_say(rig, oracle, sender, fault, chance))
+        for fault in last:
+            rounds.append(_play_and_say(rig, oracle, sender, fault, chance))
+    return 0 if all(outcome) else 1
+
+
+def _play_and_say(
+    rig: Rig, oracle: Oracle, sender: Sender, fault: str, chance: random.Random
+) -> Round:
+    began = time.monotonic()
+    done = play(rig, oracle, sender, fault, chance)
+    took = time.monotonic() - began
+    say(
+        f"{fault}: {done.acknowledged:,} acknowledged, {_seconds(done.seconds)} s, {done.hangs} hangs, "
+        f"{_described(done.verdict)}, audit {done.audit} ({took:.0f} s in all)"
+    )
+    return done
 
 
 if __name__ == "__main__":
+    # Ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -1,0 +1,206 @@
+"""A long run with restarts: memory, descriptors, threads and connections over time, and whether they stay.
+
+    PYTHONPATH=tests .venv/bin/python tests/chaos/soak.py --minutes 30 --rate 2000 --plot soak.png
+
+All parts run under `streamflow up`; every so often one of the workers, the broker or the database is
+killed. Samples are written as JSON, and as a plot. Exits 1 where something grows, a record is lost or
+doubled, or the audit is not closed.
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from nemesis import FAULTS, TOPIC, WORKERS, Rig
+from oracle import Oracle, Sender
+from rounds import say
+
+SAMPLE_SECONDS = 5.0
+# Of the whole run: what is loaded and filled once is no growth.
+SETTLING = 1 / 3
+# A part that was restarted begins low, and fills its caches again.
+WARM_SECONDS = 60.0
+MEGABYTES_IN_TEN_MINUTES = 1.0
+KINDS = ("memory", "descriptors", "threads", "connections")
+RESTARTED = (*WORKERS, "broker", "PostgreSQL")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a part holds at some second of the run.
+
+    Attributes:
+        memory: proportional set size of its processes, in MB.
+        connections: of the database: how many it serves; of others their TCP connections.
+        age: of its main process, in seconds.
+    """
+
+    part: str
+    second: float
+    memory: float
+    descriptors: int
+    threads: int
+    connections: int
+    age: float
+
+
+def sample(part: str, pid: int, began: float) -> Sample | None:
+    """None if it has just ended."""
+    try:
+        root = psutil.Process(pid)
+        tree = [root, *root.children(recursive=True)]
+        memory, descriptors, threads, connections = 0.0, 0, 0, 0
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                memory += process.memory_full_info().pss / 1e6
+                descriptors += process.num_fds()
+                threads += process.num_threads()
+                connections += len(process.net_connections("tcp"))
+        second = time.monotonic() - began
+        age = time.time() - root.create_time()
+    except psutil.Error:
+        return None
+    return Sample(part, second, memory, descriptors, threads, connections, age)
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Growth in a second, after Theil and Sen: the median of the slopes between all pairs."""
+    most = 400
+    some = points[:: max(1, len(points) // most)]
+    slopes = [
+        (high - low) / (later - sooner)
+        for number, (sooner, low) in enumerate(some)
+        for later, high in some[number + 1 :]
+        if later > sooner
+    ]
+    return statistics.median(slopes) if slopes else 0.0
+
+
+def growing(samples: Sequence[Sample], seconds: float) -> list[str]:
+    """What grows, by part and kind."""
+    found = []
+    by_part: defaultdict[str, list[Sample]] = defaultdict(list)
+    for one in samples:
+        if one.second > seconds * SETTLING and one.age > WARM_SECONDS:
+            by_part[one.part].append(one)
+    for part, some in by_part.items():
+        for kind in KINDS:
+            rate = slope([(one.second, float(getattr(one, kind))) for one in some]) * 600
+            most = MEGABYTES_IN_TEN_MINUTES if kind == "memory" else 0.5
+            if rate > most:
+                found.append(f"{part}: {kind} grows by {rate:.1f} in ten minutes")
+    return found
+
+
+def plot(samples: Sequence[Sample], restarts: Sequence[tuple[float, str]], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(len(KINDS), 1, sharex=True, figsize=(11, 13), layout="constrained")
+    parts = sorted({one.part for one in samples})
+    for axis, kind in zip(axes, KINDS, strict=True):
+        for part in parts:
+            of_part = [one for one in samples if one.part == part]
+            minutes = [one.second / 60 for one in of_part]
+            axis.plot(minutes, [getattr(one, kind) for one in of_part], label=part, linewidth=1)
+        for second, _ in restarts:
+            axis.axvline(second / 60, color="0.8", linewidth=0.7, zorder=0)
+        axis.set_ylabel("memory (PSS), MB" if kind == "memory" else kind)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0].legend(ncols=4, fontsize="small", loc="upper left", bbox_to_anchor=(0, 1.32))
+    axes[-1].set_xlabel("minutes; grey: one part was killed")
+    figure.savefig(path, dpi=110)
+
+
+def pids(rig: Rig) -> dict[str, int]:
+    found = {"broker": rig.broker.pid, "database": rig.database.pid}
+    with contextlib.suppress(OSError, ValueError):
+        snapshot = json.loads((rig.folder.state / "status.json").read_text())
+        found |= {part["name"]: part["pid"] for part in snapshot["parts"] if part["pid"]}
+        found["supervisor"] = rig.folder.supervisor()
+    return found
+
+
+def watch(rig: Rig, sender: Sender, seconds: float, restart_every: float, seed: int) -> tuple[
+    list[Sample], list[tuple[float, str]]
+]:  # fmt: skip
+    """Samples for so long, and restarts one after the other."""
+    chance, began = random.Random(seed), time.monotonic()
+    samples: list[Sample] = []
+    restarts: list[tuple[float, str]] = []
+    while (now := time.monotonic() - began) < seconds:
+        # Not in the last minutes: what is left then is to be seen.
+        if now > (len(restarts) + 1) * restart_every and now < seconds - WARM_SECONDS:
+            name = RESTARTED[len(restarts) % len(RESTARTED)]
+            restarts.append((now, name))
+            FAULTS[f"SIGKILL {name}"](rig, chance, sender)
+        taken = (sample(part, pid, began) for part, pid in pids(rig).items())
+        samples += [one for one in taken if one is not None]
+        threading.Event().wait(SAMPLE_SECONDS)
+    return samples, restarts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--rate", type=int, default=2_000, help="events a second")
+    parser.add_argument("--restart-every", type=float, default=120.0, help="seconds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plot", type=Path, default=Path("soak.png"))
+    parser.add_argument("--samples", type=Path, default=Path("soak.json"))
+    parser.add_argument("--without", action="append", default=["producer"], metavar="PART")
+    options = parser.parse_args()
+    with ExitStack() as cleanup:
+        directory = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="soak-"))
+        rig = Rig(Path(directory), left_out=options.without)
+        rig.start(cleanup)
+        sender = cleanup.enter_context(Sender(rig.broker.direct, TOPIC, options.rate))
+        seconds = options.minutes * 60
+        samples, restarts = watch(rig, sender, seconds, options.restart_every, options.seed)
+        sender.pause()
+        oracle = Oracle(rig.broker.direct, rig.database.url)
+        oracle.wait_until_complete(sender)
+        verdict, audit = oracle.compare(sender), rig.audit()
+    options.samples.write_text(json.dumps([asdict(one) for one in samples]))
+    plot(samples, restarts, options.plot)
+    say(
+        f"{'part':<14}{'samples':>8}{'memory, MB':>22}{'descriptors':>14}{'threads':>10}{'connections':>14}"
+    )
+    for part in sorted({one.part for one in samples}):
+        some = [one for one in samples if one.part == part]
+        ranges = [
+            f"{min(getattr(one, kind) for one in some):.0f} to {max(getattr(one, kind) for one in some):.0f}"
+            for kind in KINDS
+        ]
+        say(f"{part:<14}{len(some):>8}{ranges[0]:>22}{ranges[1]:>14}{ranges[2]:>10}{ranges[3]:>14}")
+    grows = growing(samples, seconds)
+    for line in grows:
+        say(line)
+    say(
+        f"{verdict.acknowledged:,} acknowledged in {options.minutes:g} minutes with {len(restarts)} "
+        f"restarts: lost {verdict.lost.total()}, doubled {verdict.doubled.total()}, wrong "
+        f"{verdict.wrong.total()}; audit {audit}; {'flat' if not grows else 'NOT flat'}"
+    )
+    return 0 if verdict.exact and audit == "closed" and not grows else 1
+
+
+if __name__ == "__main__":
+    # Ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

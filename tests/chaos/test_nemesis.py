@@ -1,0 +1,69 @@
+"""The three-minute form of `make chaos`, and that its faults are what their names say."""
+
+import random
+
+import pytest
+from nemesis import FAULTS, LAST
+from oracle import Verdict
+from rounds import Round, main, plan
+from soak import Sample, growing, slope
+
+# What no other test of `make test` does to a whole pipeline.
+SHORT = (
+    "SIGKILL broker", "disk full, PostgreSQL", "break in COPY", "connections exhausted",
+    "replay killed, and two at once", "records removed",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_under_faults() -> None:
+    arguments = ["--seed", "1", "--minutes", "2", "--rate", "300", "--faults", ";".join(SHORT)]
+    assert main(arguments) == 0
+
+
+def test_each_fault_has_its_turn_before_one_comes_again() -> None:
+    turns = plan(random.Random(3), list(FAULTS))
+    first, second = ([next(turns) for _ in FAULTS] for _ in range(2))
+    assert sorted(first) == sorted(second) == sorted(FAULTS)
+    assert first != second
+    repeated = plan(random.Random(3), list(FAULTS))
+    assert [next(repeated) for _ in FAULTS] == first
+    assert FAULTS.keys().isdisjoint(LAST)
+    assert set(SHORT) <= FAULTS.keys() | LAST.keys()
+
+
+@pytest.mark.parametrize(
+    ("fault", "lost", "audit", "good"),
+    [
+        ("SIGKILL broker", 0, "closed", True),
+        ("SIGKILL broker", 1, "closed", False),
+        ("SIGKILL broker", 0, "not yet: []", False),
+        ("records removed", 1, "problems: []", True),
+        # The worst fault there is.
+        ("records removed", 1, "closed", False),
+        ("records removed", 0, "closed", True),
+    ],
+)
+def test_an_audit_that_says_otherwise_than_the_oracle_is_no_good(
+    fault: str, lost: int, audit: str, good: bool
+) -> None:
+    verdict = Verdict(10)
+    verdict.lost["events"] = lost
+    assert Round(fault, 10, 1.0, 0, verdict, audit).good is good
+
+
+def test_a_round_that_was_never_mended_is_no_good() -> None:
+    assert not Round("SIGKILL broker", 10, None, 0, Verdict(10), "closed").good
+
+
+@pytest.mark.parametrize(("each_minute", "grows"), [(0.0, False), (0.05, False), (1.0, True)])
+def test_growth_is_seen_through_noise_and_restarts(each_minute: float, grows: bool) -> None:
+    chance, samples = random.Random(1), []
+    for second in range(0, 1800, 5):
+        age = float(second % 600)
+        memory = 100 + each_minute * second / 60 + chance.uniform(-3, 3) - (50 if age < 30 else 0)
+        samples.append(Sample("loader", float(second), memory, 20, 9, 4, age))
+    assert bool(growing(samples, 1800)) is grows
+    assert slope([*((second, second) for second in range(9)), (9, 400)]) == pytest.approx(1)
