@@ -72,13 +72,14 @@ def produce(
 ) -> None:
     """Sends events: simulated users, or a file with one JSON object a line.
 
-    Example: streamflow produce --from logins.ndjson --resume
+    Example: streamflow produce --from logins.ndjson
     """
     from streamflow.errors import UsageError
     from streamflow.monitoring import configure_logging
     from streamflow.registry import hasher_for
     from streaming_workers.producer.lines import LineReader
     from streaming_workers.runtime.process import freeze_gc
+    from streaming_workers.runtime.watchdog import no_endless_call
 
     if resume and source in (None, "-"):
         raise UsageError("--resume needs a file: name one with --from FILE")
@@ -103,13 +104,15 @@ def produce(
     _require_topic(settings, stream)
     freeze_gc()
     began = time.monotonic()
-    if path is None and stream.simulate is not None:
-        records = stream.simulate(hasher, seed=seed, invalid_ratio=invalid_ratio)
-        sent = _simulate(settings, stream, records, stop, rate, count, health_port)
-    elif path is not None:
-        reader = LineReader(stream, hasher)
-        pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
-        sent = _send_file(settings, stream, reader, path, on_invalid, stop, resume, pacing)
+    advice = "nothing is lost: --resume goes on behind what was sent" if path else "start it again"
+    with no_endless_call(settings.stall_seconds, "produce", advice):
+        if path is None and stream.simulate is not None:
+            records = stream.simulate(hasher, seed=seed, invalid_ratio=invalid_ratio)
+            sent = _simulate(settings, stream, records, stop, rate, count, health_port)
+        elif path is not None:
+            reader = LineReader(stream, hasher)
+            pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
+            sent = _send_file(settings, stream, reader, path, on_invalid, stop, resume, pacing)
     _summary(sent, time.monotonic() - began, source, as_json=as_json)
     raise typer.Exit(1 if sent.skipped else 0)
 
