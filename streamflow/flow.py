@@ -83,6 +83,8 @@ class Output:
     counts: dict[Partition, Count] = field(default_factory=dict)  # kept beside the positions
     # Index in the batch, and cause, of each rejected record.
     rejected: list[tuple[int, ErrorCode]] = field(default_factory=list)
+    # Indexes of those among them that are no events but derived records: no producer's fault.
+    derived: set[int] = field(default_factory=set)
     batch: Sequence[Record] = ()  # the records that it was made of
     gaps: Sequence[Gap] = ()  # what the positions pass because it was lost
     logs: Mapping[Partition, Log] = field(default_factory=dict)  # that the positions count in
@@ -92,9 +94,12 @@ class Limit(Protocol):
     """How many records may be refused. A sink asks before it commits a batch, and before it produces the
     dead letters of it."""
 
-    def check(self, records: Sequence[Record], rejected: Sequence[int]) -> None:
-        """Looks at a batch, of which these were refused; indexes are ascending. Raises CircuitOpen if
-        they are too many: the batch must not be committed."""
+    def check(
+        self, records: Sequence[Record], rejected: Sequence[int], refused: Sequence[int] = ()
+    ) -> None:
+        """Looks at a batch, of which these events were rejected by their contract, and these records
+        cannot be kept for another reason; indexes are ascending. Raises CircuitOpen if they are too many:
+        the batch must not be committed."""
 
     def kept(self) -> None:
         """The batch that was checked last was committed."""

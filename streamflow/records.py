@@ -91,7 +91,8 @@ class Origin(NamedTuple):
             topic, partition, offset = raw.decode("ascii").rsplit("/", 2)
         except (UnicodeDecodeError, ValueError):
             return None
-        if not topic or not (partition.isdigit() and offset.isdigit()):
+        # Names of rows that were set aside are wider than those of topics.
+        if not topic or not topic.isprintable() or not (partition.isdigit() and offset.isdigit()):
             return None
         if int(partition) >= 2**31 or int(offset) > MAX_OFFSET:
             return None

@@ -8,7 +8,11 @@ lies before ``closed_through`` (its window was closed, or it came late) or if it
 broker's clock; everything else is in a window that is still open. So a restarted worker reads again from
 the oldest event of an open window (``resume``), skips up to ``position`` what was emitted, and counts the
 rest into its open windows as before. Until it has caught up with ``position`` it emits nothing: its open
-windows are not complete yet.
+windows are not complete yet. When a window is closed does not matter for that, only that ``closed_through``
+says so.
+
+No window is closed before the broker's clock has passed its end: an event that is a little ahead, from a
+client whose clock is fast, waits in its open window, and makes no event of others late.
 
 All times are integer milliseconds since the epoch; intervals are half-open, closed at the left.
 """
@@ -137,8 +141,10 @@ class PartitionWindows:
             return
         start = time - time % self._size
         cells = self._corrections if is_late or is_ahead else self._open
-        if not is_ahead and (self._latest is None or time > self._latest):
-            self._latest = time
+        # The watermark never passes the broker's clock.
+        moved = min(time, appended)
+        if not is_ahead and (self._latest is None or moved > self._latest):
+            self._latest = moved
         cell = cells.get((start, group))
         if cell is None:
             cells[start, group] = [1, offset, offset]
@@ -151,15 +157,18 @@ class PartitionWindows:
         self.read_to = max(self.read_to, position)
 
     def close_due(self) -> None:
-        """Moves the watermark, which lies `grace` behind the latest event."""
+        """Moves the watermark, which lies `grace` behind the latest event, or where that is ahead, behind
+        the broker's clock."""
         if self._latest is not None and not self.catching_up:
             watermark = self._latest - self._grace
             self._close_through(watermark - watermark % self._size)
 
-    def close_idle(self) -> None:
-        """Closes all open windows: nothing has come for so long that nothing is waited for."""
-        if self._open and not self.catching_up:
-            self._close_through(max(start for start, _ in self._open) + self._size)
+    def close_idle(self, now: int) -> None:
+        """Closes all open windows that have ended by `now`: nothing has come for so long that nothing is
+        waited for."""
+        ended = [end for start, _ in self._open if (end := start + self._size) <= now]
+        if ended and not self.catching_up:
+            self._close_through(max(ended))
 
     def _close_through(self, time: int) -> None:
         if self.closed_through is None or time > self.closed_through:

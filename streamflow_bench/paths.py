@@ -18,7 +18,7 @@ from streamflow_bench.latency import Latencies, Pace
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.sources import Sources
 from streamflow_bench.watching import Course, group_progress, loader_progress, running, watch
-from streaming_workers.producer.file import group_of
+from streaming_workers.producer.progress import group_of
 
 RATE: Final = 5_000  # events a second, for latencies
 HIGH_RATE: Final = 12_000

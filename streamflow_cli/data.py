@@ -3,11 +3,14 @@
 import getpass
 import json
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streamflow_cli.configured import settings_and_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 db = typer.Typer(help="The database's schema.")
 
@@ -132,7 +135,7 @@ def topics(
     from streamflow.kafka.ownership import Owner
     from streamflow.kafka.topics import (
         adopt,
-        declared_topics,
+        all_topics,
         drifts,
         owners,
         provision,
@@ -146,7 +149,7 @@ def topics(
         adopt(settings, streams, adopted, owned)
     if apply:
         provision(settings, streams, owned)
-    specs = declared_topics(settings, streams)
+    specs = all_topics(settings, streams)
     differences = drifts(settings, specs)
     owner_of = owners(settings, specs, owned)
     report: list[dict[str, Any]] = [
@@ -170,6 +173,12 @@ def topics(
     raise typer.Exit(1 if differences else 0)
 
 
+def _retention(config: "Mapping[str, str]") -> str:
+    if config.get("cleanup.policy") == "compact":
+        return "compacted"
+    return f"{int(config['retention.ms']) / 3_600_000:g}" if config else "-"
+
+
 def _show_topics(report: list[dict[str, Any]]) -> None:
     from streamflow.kafka.ownership import Owner
     from streamflow_cli.tables import make_console, plain_table
@@ -185,7 +194,7 @@ def _show_topics(report: list[dict[str, Any]]) -> None:
             row["topic"],
             row["owner"] or "-",
             str(row["partitions"] or "-"),
-            f"{int(config['retention.ms']) / 3_600_000:g}" if config else "-",
+            _retention(config),
             "; ".join(differs) or "-",
         )
     make_console().print(table)

@@ -194,13 +194,15 @@ def replay(
     from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
     from streamflow.dead_letters.report import ReplayOptions
     from streamflow_cli.dead_letter_views import report_view
+    from streaming_workers.runtime.watchdog import no_endless_call
 
     if plan_id is not None:
         _require_plan_alone(context, apply_)
     settings, streams = settings_and_streams()
     by = by or getuser()
+    hung = no_endless_call(settings.stall_seconds, "replay", "run it again: nothing is sent twice")
     if plan_id is not None:
-        with _progress() as shown:
+        with hung, _progress() as shown:
             report = apply(settings, streams, plan_id, requested_by=by, **shown)
     else:
         options = ReplayOptions(
@@ -215,7 +217,7 @@ def replay(
             settings, streams, code, id_, since=since, until=until, text=text, limit=limit
         )
         if apply_:
-            with _progress() as shown:
+            with hung, _progress() as shown:
                 report = plan_and_apply(
                     settings,
                     streams,

@@ -80,7 +80,7 @@ def produce(
 ) -> None:
     """Sends events: simulated users, or a file with one JSON object a line.
 
-    Example: streamflow produce --from logins.ndjson --resume
+    Example: streamflow produce --from logins.ndjson
     """
     from streamflow.errors import UsageError
     from streamflow.monitoring import configure_logging
@@ -88,6 +88,7 @@ def produce(
     from streaming_workers.producer.lines import LineReader
     from streaming_workers.producer.source import open_source
     from streaming_workers.runtime.process import freeze_gc
+    from streaming_workers.runtime.watchdog import no_endless_call
 
     if resume and source in (None, "-"):
         raise UsageError("--resume needs a file: name one with --from FILE")
@@ -114,13 +115,18 @@ def produce(
     _require_topic(settings, stream)
     freeze_gc()
     began = time.monotonic()
-    if opened is None and stream.simulate is not None:
-        records = stream.simulate(hasher, seed=seed, invalid_ratio=invalid_ratio)
-        sent = _simulate(settings, stream, records, stop, rate, count, health_port)
-    elif opened is not None:
-        reader = LineReader(stream, hasher)
-        pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
-        sent = _send_file(settings, stream, reader, opened, on_invalid, stop, resume, pacing)
+    resumable = opened is not None and opened.resumable
+    advice = (
+        "nothing is lost: --resume continues after what was sent" if resumable else "start it again"
+    )
+    with no_endless_call(settings.stall_seconds, "produce", advice):
+        if opened is None and stream.simulate is not None:
+            records = stream.simulate(hasher, seed=seed, invalid_ratio=invalid_ratio)
+            sent = _simulate(settings, stream, records, stop, rate, count, health_port)
+        elif opened is not None:
+            reader = LineReader(stream, hasher)
+            pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
+            sent = _send_file(settings, stream, reader, opened, on_invalid, stop, resume, pacing)
     _summary(sent, time.monotonic() - began, source, as_json=as_json)
     raise typer.Exit(1 if sent.skipped or sent.waiting else 0)
 

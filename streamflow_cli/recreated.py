@@ -7,8 +7,10 @@ from streamflow_cli.configured import settings_and_streams
 
 def accept(topic: str, *, yes: bool) -> None:
     from streaming_workers.acceptance import Acceptance
+    from streaming_workers.runtime.watchdog import no_endless_call
 
-    acceptance = Acceptance(*settings_and_streams(), topic)
+    settings, streams = settings_and_streams()
+    acceptance = Acceptance(settings, streams, topic)
     finding = acceptance.look()
     if finding.reuse is None:
         typer.echo(f"nothing is stored of another topic {topic}; the workers begin with this one")
@@ -29,5 +31,6 @@ def accept(topic: str, *, yes: bool) -> None:
             typer.echo(f"  {table}: {count:,}")
     if not yes:
         typer.confirm("go on?", abort=True)
-    acceptance.apply(finding)
+    with no_endless_call(settings.stall_seconds, "accept-recreated", "run it again"):
+        acceptance.apply(finding)
     typer.echo(f"topic {topic} is accepted; workers that wait for it go on within seconds")

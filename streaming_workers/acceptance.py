@@ -16,14 +16,17 @@ from confluent_kafka.admin import AdminClient
 
 from streamflow.audit import recreated
 from streamflow.audit.recreated import Reuse
+from streamflow.calls import call
 from streamflow.errors import Unavailable, UsageError
 from streamflow.flow import Partition
-from streamflow.kafka import clients, continuity, offsets
+from streamflow.kafka import clients, continuity, kept_positions, offsets
 from streamflow.kafka.offsets import member_counts
+from streamflow.kafka.producing import produce_and_flush
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.postgres.connections import session
 from streamflow.postgres.gaps import import_gaps
+from streamflow.postgres.signing_key import SigningKey
 from streamflow.postgres.sink import positions
 from streamflow.records import Log, Position, set_aside_name
 from streamflow.settings import Settings
@@ -208,9 +211,11 @@ class Acceptance:
     def _commit(self, moves: Mapping[str, list[TopicPartition]]) -> None:
         for group, moved in moves.items():
             if moved:
+                self._forget(group, moved)
                 with (
                     closing(clients.assigned_consumer(self._settings, group)) as consumer,
                     clients.kafka_errors(),
+                    call("consumer.commit", _LEAVE),
                 ):
                     for committed in consumer.commit(offsets=moved, asynchronous=False) or ():
                         if committed.error is not None:
@@ -218,6 +223,15 @@ class Acceptance:
                                 f"group {group}: its offset cannot be moved "
                                 f"({committed.error.str()}): run this again"
                             )
+
+    def _forget(self, group: str, moved: Sequence[TopicPartition]) -> None:
+        """First: what is kept would hold instead of an offset that steps back."""
+        sign = SigningKey(self._settings).signer().sign
+        records = [
+            kept_positions.forgetting(self._settings, group, offsets.partition_of(one))
+            for one in moved
+        ]
+        produce_and_flush(clients.producer(self._settings), list(map(sign, records)))
 
 
 def _stepped_back(position: Position, since: int) -> TopicPartition:

@@ -1,6 +1,7 @@
 """Analytics: events counted in tumbling windows, each exactly once (G4)."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Final
@@ -42,7 +43,13 @@ class Analytics:
     # A batch of small events, and some more.
     prefetch_kb = 16_384
 
-    def __init__(self, settings: Settings, streams: Sequence[Stream]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        streams: Sequence[Stream],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self.group = settings.group(self.name)
         self._streams = {
             stream.topic: (stream, stream.windows)
@@ -105,7 +112,7 @@ class Analytics:
         for partition, windows in self._windows.items():
             windows.close_due()
             if self._is_idle(partition, batch.now):
-                windows.close_idle()
+                windows.close_idle(int(self._clock() * 1000))
             results = windows.take()
             stream = self._streams[partition[0]][0]
             topic_id = ids.get(partition[0], [])

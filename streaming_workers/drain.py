@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
+from streamflow.calls import call
 from streamflow.errors import Fenced, StreamFlowError
 from streamflow.flow import Batch, Output, Partition
 from streamflow.kafka import clients, continuity, offsets
@@ -283,7 +284,7 @@ class _Drain:
             for position in self._sink.take_durable()
         ]
         if durable:
-            with suppress(KafkaException):
+            with suppress(KafkaException), call("consumer.commit", _SILENCE):
                 self._reader.consumer.commit(offsets=durable, asynchronous=False)
 
     def _read_by_all(self, bounds: Mapping[Partition, tuple[int, int]]) -> int:

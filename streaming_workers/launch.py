@@ -49,7 +49,9 @@ def make_worker(
     transactional_id = f"{settings.group(name)}-{instance or secrets.token_hex(4)}"
 
     def kafka_sink(consumer: Consumer, limit: Limit | None) -> KafkaSink:
-        return KafkaSink(settings, consumer, transactional_id, key.signer().sign, limit)
+        return KafkaSink(
+            settings, consumer, settings.group(name), transactional_id, key.signer(), limit
+        )
 
     if name != "loader":
         job: Job = (

@@ -165,6 +165,7 @@ class Loader(PlainJob):
                     line = rejection_of(record, line)
                     count[1] += 1
                     output.rejected.append((index, line.code))
+                    output.derived.add(index)
                     output.records.append(self.refuse(record, line))
                 elif source is not None and source != origin:
                     rows.claims.append(_claim(to_line, record, source, line))

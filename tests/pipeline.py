@@ -22,7 +22,7 @@ from streamflow.audit.report import AuditReport
 from streamflow.errors import ErrorCode
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.producing import produce_all
-from streamflow.kafka.topics import declared_topics, provision
+from streamflow.kafka.topics import all_topics, provision
 from streamflow.records import OutRecord
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
@@ -136,7 +136,7 @@ def topics_of(settings: Settings) -> Iterator[None]:
 
 def delete_topics(settings: Settings) -> None:
     """Deletes the declared topics, where they are still there."""
-    names = [spec.name for spec in declared_topics(settings, load_streams(settings))]
+    names = [spec.name for spec in all_topics(settings, load_streams(settings))]
     # The client has a name: one that is collected cancels its requests, or never answers them.
     client = clients.admin(settings)
     for future in client.delete_topics(names).values():

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from itertools import groupby
+from typing import Final
 
 import tenacity
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
@@ -34,6 +35,8 @@ from streamflow.postgres.gaps import import_gaps
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
+
+_EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 
 
 def run_audit(
@@ -287,10 +290,16 @@ class _Audit:
 
     def _overdue(self, windows: dict[Partition, Reconciliation]) -> list[Pending]:
         """Windows that analytics should have emitted and has not."""
+        ended = (self._began.timestamp() - _EMITTING) * 1000
         late = {
             partition: sum(compared.open.values())
             for partition, compared in windows.items()
-            if compared.open and (compared.overdue or partition in self._reached.overdue)
+            if compared.open
+            and (
+                compared.overdue
+                # A window of which the end is still to come waits for it.
+                or (partition in self._reached.overdue and compared.first_end <= ended)
+            )
         }
         pending = Pending(
             kind=PendingKind.OPEN_WINDOWS,

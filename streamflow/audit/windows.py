@@ -53,14 +53,14 @@ WITH counted AS (
     SELECT date_bin(%(size)s * interval '1 ms', timestamp, 'epoch') AS window_start, event_type,
            timestamp, {lost} AS lost,
            timestamp > appended_at + %(ahead)s * interval '1 ms' AS ahead, position,
-           timestamp < to_timestamp(%(closed)s / 1000.0) AS closed
+           timestamp < to_timestamp(%(closed)s / 1000.0) AS closed, appended_at
     FROM read
 ), expected AS (
     SELECT window_start, event_type,
            count(*) FILTER (WHERE closed OR ahead) AS total,
            count(*) FILTER (WHERE (closed OR ahead) AND lost) AS lost,
            count(*) FILTER (WHERE NOT (closed OR ahead) AND NOT lost) AS open,
-           max(timestamp) FILTER (WHERE NOT ahead) AS latest,
+           max(least(timestamp, appended_at)) FILTER (WHERE NOT ahead) AS latest,
            min(position) FILTER (WHERE closed OR ahead) AS first_position,
            max(position) FILTER (WHERE closed OR ahead) AS last_position
     FROM judged
@@ -90,6 +90,7 @@ class Reconciliation:
         cells: number of (window, type) cells that were emitted.
         lost: events that are uncounted because of acknowledged gaps.
         overdue: whether the watermark has passed a window that is still open.
+        first_end: of the windows that are still open, in milliseconds since the epoch.
         differences: the cells that differ, by window and type; at most a thousand.
         differing: the number of all cells that differ.
         uncounted: for each cell with too low a count, the range of its events' offsets.
@@ -101,6 +102,7 @@ class Reconciliation:
     cells: int = 0
     lost: int = 0
     overdue: bool = False
+    first_end: float = math.inf
     differences: list[Problem] = field(default_factory=list)
     differing: int = 0
     uncounted: list[Range] = field(default_factory=list)
@@ -172,5 +174,6 @@ def reconcile(
             )
         )
     grace = windows.grace.total_seconds() * 1000
-    compared.overdue = first_open + windows.size_ms + grace <= latest
+    compared.first_end = first_open + windows.size_ms
+    compared.overdue = compared.first_end + grace <= latest
     return compared

@@ -268,8 +268,9 @@ def plan(
 
 
 def redacted(settings: Settings, streams: Sequence[Stream], name: str) -> str:
-    """With addresses hashed, as it may be stored."""
-    return hasher_for(settings, streams).redact(name.encode()).decode()
+    """With addresses hashed, and without NUL, as it may be stored."""
+    name = name.replace("\0", "")
+    return hasher_for(settings, streams).redact(name.encode("utf-8", "replace")).decode()
 
 
 def _tally(report: ReplayReport, outcomes: Sequence[PlannedOutcome]) -> None:

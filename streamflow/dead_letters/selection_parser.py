@@ -9,7 +9,7 @@ from typing import Final
 from streamflow.dead_letters.select import Selection, Status
 from streamflow.errors import UsageError
 from streamflow.privacy import Hasher
-from streamflow.records import Origin
+from streamflow.records import MAX_OFFSET, Origin
 
 _AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -49,8 +49,8 @@ def make_selection(
     unknown = [status for status in statuses if status not in set(Status)]
     if unknown:
         raise UsageError(f"{unknown[0]!r} is not a status: choose from {', '.join(Status)}")
-    if limit is not None and limit < 1:
-        raise UsageError("the limit must be at least 1")
+    if limit is not None and not 1 <= limit <= MAX_OFFSET:
+        raise UsageError(f"the limit must be at least 1, and at most {MAX_OFFSET}")
     selection = Selection(
         codes=tuple(codes),
         since=None if since is None else parse_time(since, now),

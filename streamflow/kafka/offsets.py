@@ -7,6 +7,7 @@ from contextlib import closing
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, MemberDescription, OffsetSpec
 
+from streamflow.calls import SLACK, call
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
 from streamflow.kafka.clients import (
@@ -26,7 +27,7 @@ _DESCRIBE_TIMEOUT = 5.0  # seconds
 
 def partitions_of(client: AdminClient | Consumer, topics: Iterable[str]) -> list[Partition]:
     """The partitions of topics; a topic that does not exist has none."""
-    with kafka_errors():
+    with kafka_errors(), call("list_topics", _TIMEOUT + SLACK):
         known = client.list_topics(timeout=_TIMEOUT).topics
     return [
         (topic, partition)
@@ -123,9 +124,13 @@ class GroupOffsets:
         """The committed positions, as the group's workers wrote them; nothing for a partition, or a
         group, that never had one."""
         return {
-            partition_of(stored): committed_position(stored)
-            for stored in self._committed(partitions)
+            partition: committed_position(stored)
+            for partition, stored in self.as_stored(partitions).items()
         }
+
+    def as_stored(self, partitions: Iterable[Partition]) -> dict[Partition, TopicPartition]:
+        """As `read`, with everything that is kept beside an offset."""
+        return {partition_of(stored): stored for stored in self._committed(partitions)}
 
     def gaps(self, partitions: Iterable[Partition]) -> list[Gap]:
         """What the group's workers passed unread, as they kept it beside their positions."""
@@ -138,7 +143,7 @@ class GroupOffsets:
     @retry_while_unavailable
     def _committed(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         wanted = [TopicPartition(*partition) for partition in partitions]
-        with kafka_errors():
+        with kafka_errors(), call("consumer.committed", _TIMEOUT + SLACK):
             committed = self._consumer.committed(wanted, timeout=_TIMEOUT) if wanted else []
         for stored in committed:
             if stored.error is not None:
@@ -146,7 +151,8 @@ class GroupOffsets:
         return [stored for stored in committed if stored.offset >= 0]
 
     def close(self) -> None:
-        self._consumer.close()
+        with call("consumer.close", _TIMEOUT):
+            self._consumer.close()
 
 
 def committed(

@@ -8,6 +8,7 @@ a log was truncated, and `Unavailable` if the broker does not answer.
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
+from operator import methodcaller
 from typing import Any, Final, NamedTuple, cast
 
 import structlog
@@ -29,6 +30,11 @@ _TURN: Final = 0.05  # seconds
 _SILENCE: Final = 10.0  # seconds without anything from the broker
 _OPEN_TRANSACTION: Final = 90.0  # seconds that another producer's open transaction may hide records
 _POLL: Final = 0.2  # seconds
+# Of keys and values. A batch of ordinary records is smaller; what is made of it is several times as large.
+_BATCH_BYTES: Final = 8_388_608
+_FIRST_SLICE: Final = 16  # records; shows how large they are
+_SLICE: Final = 500  # records
+_KEY: Final = methodcaller("key")
 # librdkafka reports these for a batch, and would fetch the same batch again.
 _UNREADABLE: Final = (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG)
 
@@ -39,6 +45,22 @@ class Fetched(NamedTuple):
     records: list[Record]  # in the order of their offsets within each partition
     # Where partitions ended that were read to their end: transaction markers before it are passed.
     ends: dict[Partition, int]
+
+
+def consume_batch(consumer: Consumer, most: int, linger: float) -> list[Message]:
+    """The next messages, at most `most`, that come within `linger` seconds; fewer if they are large, so that
+    memory is bounded whatever is produced."""
+    deadline = time.monotonic() + linger
+    messages: list[Message] = []
+    size, wanted = 0, min(_FIRST_SLICE, most)
+    while True:
+        came = consumer.consume(wanted, max(0.0, deadline - time.monotonic()))
+        messages += came
+        size += sum(map(len, came)) + sum(map(len, filter(None, map(_KEY, came))))
+        if len(came) < wanted or len(messages) >= most or size >= _BATCH_BYTES:
+            return messages
+        room = (_BATCH_BYTES - size) * len(messages) // (size + 1)
+        wanted = max(1, min(_SLICE, room, most - len(messages)))
 
 
 def interpret(
@@ -140,7 +162,7 @@ class Reader:
         with kafka_errors(), call("consumer.consume"):
             messages = self.consumer.consume(1, idle) if idle else []
             if messages or not idle:
-                messages += self.consumer.consume(most, linger)
+                messages += consume_batch(self.consumer, most, linger)
         self.silent_for = 0.0 if messages else self.silent_for + time.monotonic() - began
         records, ends = interpret(self.consumer, messages, self.read_to)
         reached = {partition: offset + 1 for partition, offset in map(_place, records)}
@@ -156,7 +178,8 @@ class Reader:
             raise Unavailable(f"Kafka sent nothing of {silent} for {seconds:g} s")
 
     def close(self) -> None:
-        self.consumer.close()
+        with call("consumer.close", _SILENCE):
+            self.consumer.close()
 
 
 class Scanner(Reader):
@@ -210,14 +233,15 @@ def committed_among(settings: Settings, positions: Collection[Origin]) -> set[Or
     committed: set[Origin] = set()
     with closing(Scanner(settings)) as scanner:
         for partition, wanted in by_partition.items():
-            start = max(_first_once_visible(settings, partition, max(wanted)), min(wanted))
+            start = max(first_once_visible(settings, partition, max(wanted)), min(wanted))
             present = scanner.offsets(partition, start, max(wanted) + 1)
             committed |= {Origin(*partition, offset) for offset in present if offset in wanted}
     return committed
 
 
-def _first_once_visible(settings: Settings, partition: Partition, offset: int) -> int:
-    """Waits until readers of committed records get past an offset; returns the first offset."""
+def first_once_visible(settings: Settings, partition: Partition, offset: int) -> int:
+    """Waits until readers of committed records get past an offset; returns the first offset. Raises
+    Unavailable if another producer's open transaction hides it for too long."""
     client = admin(settings)
     deadline = time.monotonic() + _OPEN_TRANSACTION
     while True:

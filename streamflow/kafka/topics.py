@@ -16,6 +16,7 @@ from confluent_kafka.admin import (
 )
 
 from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
+from streamflow.kafka import kept_positions
 from streamflow.kafka.clients import admin, kafka_errors, retry_while_unavailable
 from streamflow.kafka.ownership import (
     BrokerTopic,
@@ -55,6 +56,11 @@ def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[Topi
     return tuple(specs.values())
 
 
+def all_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[TopicSpec, ...]:
+    """What is created: the topics of all streams, and that of the kept positions."""
+    return *declared_topics(settings, streams), kept_positions.topic_spec(settings)
+
+
 def unmanaged_topics(streams: Iterable[Stream]) -> tuple[str, ...]:
     return tuple(stream.topic for stream in streams if not stream.topics.managed)
 
@@ -92,7 +98,7 @@ def provision(
         Unavailable: the broker, or the store of `owned`, does not answer.
     """
     streams = tuple(streams)
-    specs = declared_topics(settings, streams)
+    specs = all_topics(settings, streams)
     require_readable(settings, unmanaged_topics(streams))
     return provision_topics(settings, specs, owned)
 
@@ -172,7 +178,7 @@ def adopt(
     """Takes over topics of another owner, so that `provision` may alter them. Alters nothing. Raises
     ConfigurationError if one is not declared, or declared as unmanaged, or does not exist."""
     streams = tuple(streams)
-    declared = {spec.name for spec in declared_topics(settings, streams)}
+    declared = {spec.name for spec in all_topics(settings, streams)}
     existing = _described(admin(settings), names)
     for name in names:
         if name in unmanaged_topics(streams):

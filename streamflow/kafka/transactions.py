@@ -5,17 +5,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streamflow.calls import SLACK, call
 from streamflow.errors import Unavailable
 from streamflow.flow import Limit, Output, Partition
+from streamflow.kafka import kept_positions
 from streamflow.kafka.clients import kafka_errors, producer, translated
 from streamflow.kafka.offsets import as_committed, committed_position, partition_of
 from streamflow.kafka.position_metadata import LostRange, PositionMetadata
 from streamflow.kafka.producing import produce_acknowledged, produce_all
 from streamflow.records import Log, Origin, OutRecord, Position
 from streamflow.settings import Settings
+from streamflow.signing import Signer
+
+log = structlog.get_logger()
 
 # Seconds. A broker that was killed is up again within these, or the session ends.
 _TIMEOUT = 10.0  # of one call to the coordinator
@@ -59,8 +64,9 @@ class KafkaSink:
 
     Args:
         consumer: whose positions are committed.
+        group: of the consumer.
         transactional_id: of this instance.
-        sign: signs a record.
+        signer: signs what it writes, and recognises the positions that it kept.
         limit: of refused records; None for none.
     """
 
@@ -68,35 +74,56 @@ class KafkaSink:
         self,
         settings: Settings,
         consumer: Consumer,
+        group: str,
         transactional_id: str,
-        sign: Callable[[OutRecord], OutRecord],
+        signer: Signer,
         limit: Limit | None = None,
     ) -> None:
+        self._settings = settings
         self._consumer = consumer
-        self._sign = sign
+        self._group = group
+        self._signer = signer
         self._limit = limit
         self._producer = transactional_producer(settings, transactional_id)
         self._lost: dict[Partition, tuple[LostRange, ...]] = {}
+        # Positions that Kafka and we keep differently until the next commit.
+        self._unequal: dict[Partition, TopicPartition] = {}
 
     def resume(self, partitions: Sequence[Partition]) -> Mapping[Partition, Position | None]:
-        """What the group has committed. Waits for transactions whose outcome is still open."""
+        """What the group has committed, or has kept itself where Kafka has lost that. Waits for
+        transactions whose outcome is still open."""
         with kafka_errors(), call("consumer.committed", _COMMITTED_TIMEOUT + SLACK):
-            committed = self._consumer.committed(
+            answered = self._consumer.committed(
                 [TopicPartition(*partition) for partition in partitions],
                 timeout=_COMMITTED_TIMEOUT,
             )
-        positions: dict[Partition, Position | None] = {}
-        for stored in committed:
-            partition = partition_of(stored)
+        committed = {partition_of(stored): stored for stored in answered if stored.offset >= 0}
+        kept = kept_positions.reconcile(
+            self._settings, self._group, partitions, committed, self._signer.verify
+        )
+        positions: dict[Partition, Position | None] = dict.fromkeys(partitions)
+        for partition, (stored, by_kafka, agreed) in kept.items():
             self._lost[partition] = PositionMetadata.parse(stored.metadata).lost
-            positions[partition] = committed_position(stored) if stored.offset >= 0 else None
+            positions[partition] = committed_position(stored)
+            if not agreed:
+                self._unequal[partition] = stored
+            if stored is not committed.get(partition) and not agreed:
+                log.warning(
+                    "committed offset restored",
+                    topic=stored.topic,
+                    partition=stored.partition,
+                    offset=stored.offset,
+                    committed=by_kafka,
+                    advice="Kafka had lost it, or it was moved back",
+                )
         return positions
 
     def commit(self, output: Output) -> None:
         """Keeps an output in one transaction.
 
         1. begin;
-        2. produce the records (asynchronously: errors show at the commit);
+        2. produce the records, and those that keep the positions (asynchronously: errors show at the
+           commit);
         3. add the positions, with what they pass unread beside them, and with the group's generation, so
            that a zombie is refused;
         4. flush and commit.
@@ -114,13 +141,23 @@ class KafkaSink:
         for topic, partition, first, end, cause in output.gaps:
             known = self._lost.get((topic, partition), ())
             self._lost[topic, partition] = (*known, LostRange(first, end, cause))
+        self._transact(
+            output.records, [self._as_committed(position, output) for position in output.positions]
+        )
+        if self._limit is not None:
+            self._limit.kept()
+
+    def _transact(self, records: Sequence[OutRecord], moved: Sequence[TopicPartition]) -> None:
+        # If this fails, none of them is to be committed without its records.
+        unequal, self._unequal = self._unequal, {}
+        offsets = list((unequal | {partition_of(one): one for one in moved}).values())
+        kept = [kept_positions.record_of(self._settings, self._group, one) for one in offsets]
         try:
             self._producer.begin_transaction()
             with call("producer.produce"):
-                produce_all(self._producer, map(self._sign, output.records))
+                produce_all(self._producer, map(self._signer.sign, (*records, *kept)))
                 self._producer.poll(0)
-            if output.positions:
-                offsets = [self._as_committed(position, output) for position in output.positions]
+            if offsets:
                 members = self._consumer.consumer_group_metadata()
                 with call("send_offsets_to_transaction", _SEND_OFFSETS_TIMEOUT + SLACK):
                     self._producer.send_offsets_to_transaction(
@@ -130,8 +167,6 @@ class KafkaSink:
         except KafkaException as error:
             self._abort(error)
             raise translated(error) from error
-        if self._limit is not None:
-            self._limit.kept()
 
     def _as_committed(self, position: Position, output: Output) -> TopicPartition:
         partition = position.topic, position.partition
@@ -153,7 +188,10 @@ class KafkaSink:
             raise Unavailable(f"Kafka: a transaction could not be aborted: {failed}") from error
 
     def flush(self) -> None:
-        """Nothing to wait for: a commit is durable when it returns."""
+        """Commits positions that Kafka and we keep differently. Otherwise there is nothing to wait for: a
+        commit is durable when it returns."""
+        if self._unequal:
+            self._transact((), ())
 
     @property
     def in_flight(self) -> int:
@@ -170,6 +208,8 @@ class KafkaSink:
         while the coordinator is away. Dropping the last reference destroys the producer, with its threads
         and connections, in milliseconds.
         """
+        # Closing the consumer may still revoke partitions, and flush.
+        self._unequal = {}
         with call("closing the producer", _TIMEOUT):
             self._producer.purge()
             del self._producer
@@ -223,11 +263,16 @@ class Publisher:
             try:
                 before_commit(self._produce(records))
             except BaseException:
-                self._producer.abort_transaction(_PUBLISH_TIMEOUT)
+                with call("abort_transaction", _PUBLISH_TIMEOUT + SLACK):
+                    self._producer.abort_transaction(_PUBLISH_TIMEOUT)
                 raise
-            retry_while_retriable(lambda: self._producer.commit_transaction(_PUBLISH_TIMEOUT))
+            retry_while_retriable(self._commit)
         except KafkaException as error:
             raise translated(error) from error
+
+    def _commit(self) -> None:
+        with call("commit_transaction", _PUBLISH_TIMEOUT + SLACK):
+            self._producer.commit_transaction(_PUBLISH_TIMEOUT)
 
     def _produce(self, records: Sequence[OutRecord]) -> list[Origin]:
         positions, failure = produce_acknowledged(self._producer, records)
@@ -237,5 +282,6 @@ class Publisher:
 
     def close(self) -> None:
         """Drops what is not committed, as `KafkaSink.close` does."""
-        self._producer.purge()
-        del self._producer
+        with call("closing the producer", _TIMEOUT):
+            self._producer.purge()
+            del self._producer

@@ -197,6 +197,12 @@ class Settings(BaseSettings):
     breaker_consecutive: int = _breaker(
         5_000, "rejected records in a row that open the breaker", ge=1
     )
+    breaker_keys: int = _breaker(
+        10,
+        "keys of which nothing was accepted that put it down to the release; fewer are a producer's "
+        "fault",
+        ge=1,
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import UsageError
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import load_settings
+from streaming_workers.runtime.watchdog import no_endless_call
 
 _FIGURES: Final = (
     "state", "selected", "passed", "failed", "sent", "quarantined", "pending",
@@ -117,28 +118,31 @@ def replay_op(
     settings = load_settings()
     streams = load_streams(settings)
     by = config.requested_by or f"dagster run {context.run_id}"
-    if config.plan_id is not None:
-        config.require_plan_alone()
-        report = apply(
-            settings, streams, config.plan_id, requested_by=by, on_progress=_logged(context)
-        )
-    else:
-        filters = config.model_dump(include=_FILTERS)
-        hasher = hasher_for(settings, streams)
-        selection = make_selection(hasher, codes=config.error_codes, **filters)
-        options = config.options()
-        if config.dry_run:
-            report = plan_after_recovery(settings, streams, selection, options, requested_by=by)
-        else:
-            report = plan_and_apply(
-                settings,
-                streams,
-                selection,
-                options,
-                requested_by=by,
-                on_plan=lambda planned: context.log.info(planned.summary()),
-                on_progress=_logged(context),
+    with no_endless_call(
+        settings.stall_seconds, "replay", "launch it again: nothing is sent twice"
+    ):
+        if config.plan_id is not None:
+            config.require_plan_alone()
+            report = apply(
+                settings, streams, config.plan_id, requested_by=by, on_progress=_logged(context)
             )
+        else:
+            filters = config.model_dump(include=_FILTERS)
+            hasher = hasher_for(settings, streams)
+            selection = make_selection(hasher, codes=config.error_codes, **filters)
+            options = config.options()
+            if config.dry_run:
+                report = plan_after_recovery(settings, streams, selection, options, requested_by=by)
+            else:
+                report = plan_and_apply(
+                    settings,
+                    streams,
+                    selection,
+                    options,
+                    requested_by=by,
+                    on_plan=lambda planned: context.log.info(planned.summary()),
+                    on_progress=_logged(context),
+                )
     context.log.info(report.summary())
     metadata = _metadata(report)
     # Yielded, because an event that is only logged is lost when the op fails.

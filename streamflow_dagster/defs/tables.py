@@ -11,6 +11,7 @@ from streamflow_dagster.defs.topics import FRESHNESS
 from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
 from streaming_workers.drain import Drained, drain
+from streaming_workers.runtime.watchdog import no_endless_call
 
 POOL = "drain"
 
@@ -37,7 +38,8 @@ def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
         settings = platform.settings()
         streams = load_streams(settings)
         bound = structlog.contextvars.bound_contextvars(asset=entry.key.to_user_string())
-        with as_dagster_failure(), bound:
+        hung = no_endless_call(settings.stall_seconds, "drain", "nothing is lost: drain again")
+        with as_dagster_failure(), bound, hung:
             done = drain(settings, streams, entry.topics, limit=settings.drain_seconds)
         return dg.MaterializeResult(metadata=_metadata(done))
 

@@ -1,8 +1,8 @@
 """Sending events: a file exactly once, or simulated users for as long as one likes.
 
 A file is sent in Kafka transactions. Each also commits how much of the file is sent, as the offset of a
-consumer group that belongs to that file, so `resume` continues exactly behind what is in the topic,
-however the run before ended.
+consumer group that belongs to that file, and keeps it where it does not expire, so `resume` continues
+exactly behind what is in the topic, however the run before ended.
 """
 
 import hashlib
@@ -12,19 +12,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Literal
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from streamflow.calls import SLACK, call
 from streamflow.contract import Event
 from streamflow.errors import Unavailable, UsageError
-from streamflow.kafka import clients, offsets
+from streamflow.kafka import clients
 from streamflow.kafka.producing import produce
 from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated, Stream
 from streaming_workers.producer.lines import LineReader
+from streaming_workers.producer.progress import FileProgress, FileTransactions
 from streaming_workers.producer.source import Source
 
 OnInvalid = Literal["stop", "skip", "send"]
@@ -43,14 +44,6 @@ class Sent:
     line: int = 0  # lines that are done, those of earlier runs included
     finished: bool = False  # the whole input is done
     waiting: bool = False  # the last line has no newline: it may be half a line, and is not sent
-
-
-class FileProgress(NamedTuple):
-    """How far a file was sent: lines, bytes, and the SHA-256 of those bytes."""
-
-    lines: int
-    bytes: int
-    digest: str
 
 
 def simulate(
@@ -94,7 +87,8 @@ def simulate(
             client.poll(0)
             check()
             stop.wait(ahead)
-    left = client.flush(_TIMEOUT)
+    with call("producer.flush", _TIMEOUT + SLACK):
+        left = client.flush(_TIMEOUT)
     check()
     if left:
         raise Unavailable(
@@ -103,12 +97,6 @@ def simulate(
     sent.line = sent.records
     sent.finished = True
     return sent
-
-
-def group_of(settings: Settings, path: Path) -> str:
-    """The group whose offset in partition 0 of the topic is the number of lines of a file that are sent."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return f"{settings.prefix}produce-{name}"
 
 
 class FileRun:
@@ -139,11 +127,8 @@ class FileRun:
         self._path = source.path
         self._on_invalid = on_invalid
         self._report = report
-        self._group = group_of(settings, source.path)
-        self._client = clients.producer(
-            settings, **{"transactional.id": self._group, "transaction.timeout.ms": 60_000}
-        )
         self._sent = Sent()
+        self._client: Producer  # of the transactions of `run`
 
     def run(
         self,
@@ -156,45 +141,33 @@ class FileRun:
         """Sends the file from its beginning, or from where an earlier run stopped.
 
         Raises:
-            UsageError: the file's beginning has changed since, or a line is invalid and
-                `on_invalid` says stop.
+            UsageError: nothing is known of an earlier run, the file's beginning has changed since, or a
+                line is invalid and `on_invalid` says stop.
             Fenced: another run of the same file has begun.
             Unavailable: the broker does not answer.
         """
-        client, sent = self._client, self._sent
-        with clients.kafka_errors():
-            client.init_transactions(_TIMEOUT)
-        start = self._earlier() if resume else FileProgress(0, 0, "")
-        done, size = start.lines, start.bytes
-        with closing(self._source) as source:
-            digest = self._skip(source.file, start)
-            group = clients.assigned_consumer(self._settings, self._group)
-            with closing(group) as consumer, clients.kafka_errors():
-                metadata = consumer.consumer_group_metadata()
-                for lines in source.groups(stop, _TRANSACTION_LINES if pace is None else 1):
-                    client.begin_transaction()
+        sent = self._sent
+        with (
+            closing(self._source) as source,
+            FileTransactions(self._settings, self._stream.topic, self._path) as transactions,
+        ):
+            self._client = transactions.client
+            start = transactions.begin(resume=resume)
+            done, size, digest = start.lines, start.bytes, self._skip(source.file, start)
+            for lines in source.groups(stop, _TRANSACTION_LINES if pace is None else 1):
+                with clients.kafka_errors():
+                    self._client.begin_transaction()
                     taken, refusal = self._produce(lines, done + 1, pace, stop)
-                    # What comes before a line that stops the run is sent.
-                    done, size = done + taken, size + sum(map(len, lines[:taken]))
-                    digest.update(b"".join(lines[:taken]))
-                    progress = f"{size};{digest.hexdigest()}"
-                    position = TopicPartition(self._stream.topic, 0, done, metadata=progress)
-                    client.send_offsets_to_transaction([position], metadata, _TIMEOUT)
-                    client.commit_transaction(_TIMEOUT)
-                    if refusal is not None:
-                        raise refusal
-                    on_bytes(sum(map(len, lines)))
+                # What comes before a line that stops the run is sent.
+                done, size = done + taken, size + sum(map(len, lines[:taken]))
+                digest.update(b"".join(lines[:taken]))
+                transactions.commit(FileProgress(done, size, digest.hexdigest()))
+                if refusal is not None:
+                    raise refusal
+                on_bytes(sum(map(len, lines)))
         sent.line, sent.waiting = done, source.waiting
         sent.finished = not (stop.is_set() or source.waiting)
         return sent
-
-    def _earlier(self) -> FileProgress:
-        partition = (self._stream.topic, 0)
-        committed = offsets.committed(self._settings, self._group, [partition]).get(partition)
-        if committed is None or committed.offset == 0:
-            return FileProgress(0, 0, hashlib.sha256().hexdigest())
-        size, _, digest = committed.metadata.partition(";")
-        return FileProgress(committed.offset, int(size), digest)
 
     def _skip(self, file: IO[bytes], start: FileProgress) -> "hashlib._Hash":
         digest = hashlib.sha256()

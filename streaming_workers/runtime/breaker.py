@@ -1,73 +1,138 @@
-"""The circuit breaker: stops a release that refuses everything before it does harm (G6)."""
+"""The circuit breaker: stops a release that rejects everything, or whose database refuses everything,
+before it does harm (G6).
 
-from collections import Counter, deque
-from collections.abc import Sequence
+Whether a contract rejects a record depends on the release and on its producer. A release that has accepted
+enough since its process started is sound: what it rejects from then on is the producers' fault, and stops
+nobody. Before that, many rejected records are the release's fault if they have many keys of which it has
+accepted nothing; few keys are a broken producer.
+
+Each worker judges for itself: what loader or analytics passed because their release cannot read it would
+be missing once the release is mended.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from operator import methodcaller
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
+
+import structlog
 
 from streamflow.errors import CircuitOpen
 from streamflow.records import Record
 from streamflow.settings import Settings
 
-_TOPIC: Final = methodcaller("topic")
+log = structlog.get_logger()
+
+_KEY: Final = methodcaller("key")
+_MOST_KEYS: Final = 4_096  # rejected ones that are remembered
 
 
 class Breaker:
-    """Limits the refused records of each topic on its own: a stream whose table takes nothing must
-    be noticed among others that are well. Implements `flow.Limit`.
+    """Limits the rejected and refused records of each topic on its own: a stream whose table takes nothing
+    must be noticed among others that are well. Implements `flow.Limit`.
 
     Args:
         window: number of last records to take the ratio of.
-        ratio: share of refused records in that window that is too much.
-        consecutive: refused records in a row that are too many.
+        ratio: share of rejected or refused records in that window that is too much.
+        consecutive: rejected or refused records in a row that are too many.
+        keys: keys without any accepted record that show that the release rejects them, not one producer
+            sends them.
     """
 
-    def __init__(self, window: int, ratio: float, consecutive: int) -> None:
+    def __init__(self, window: int, ratio: float, consecutive: int, keys: int = 10) -> None:
         self._window = window
         self._ratio = ratio
         self._consecutive = consecutive
-        self._topics: dict[str, _Past] = {}
-        self._next: dict[str, _Past] = {}
+        self._keys = keys
+        self._enough = max(1, round(window * (1 - ratio)))  # accepted ones
+        self._sound: set[str] = set()
+        self._evidence: dict[str, _Evidence] = {}
+        self._learned: dict[str, _Evidence] = {}
+        self._tallies: dict[Hashable, _Past] = {}
+        self._next: dict[Hashable, _Past] = {}
+        self._warned: set[str] = set()
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        return cls(settings.breaker_window, settings.breaker_ratio, settings.breaker_consecutive)
+        return cls(
+            settings.breaker_window,
+            settings.breaker_ratio,
+            settings.breaker_consecutive,
+            settings.breaker_keys,
+        )
 
-    def check(self, records: Sequence[Record], rejected: Sequence[int]) -> None:
-        """Checks a batch before it is committed; the same one again if its commit is retried.
-        `rejected` are the indexes of the refused records, ascending.
+    def check(
+        self, records: Sequence[Record], rejected: Sequence[int], refused: Sequence[int] = ()
+    ) -> None:
+        """Checks a batch before it is committed; the same one again if its commit is retried. `rejected`
+        and `refused` are indexes, ascending: of records that break their contract, and of others that
+        cannot be kept.
 
         Raises:
             CircuitOpen: this batch would be too much; it must not be committed.
         """
-        self._next = self._topics
-        if rejected or self._topics:
-            batch = _by_topic(records, rejected)
-            self._next = self._topics | {
-                topic: self._checked(topic, *counted) for topic, counted in batch.items()
-            }
+        self._next, self._learned = self._tallies.copy(), {}
+        unknown = bool(records) and records[0].topic() not in self._sound
+        if rejected or refused or self._tallies or unknown:
+            for topic, part in _by_topic(records, rejected, refused).items():
+                self._check_refused(topic, part)
+                self._check_rejected(topic, part)
 
     def kept(self) -> None:
-        # Most batches hold nothing to refuse, so nothing to count.
-        self._topics = {topic: past for topic, past in self._next.items() if past.refused}
+        # Most batches hold nothing to count.
+        self._tallies = {topic: past for topic, past in self._next.items() if past.refused}
+        self._warned = {topic for topic in self._warned if (topic, "rejected") in self._tallies}
+        self._evidence |= self._learned
+        for topic, evidence in self._learned.items():
+            if evidence.accepted >= self._enough:
+                self._sound.add(topic)
+                del self._evidence[topic]
+        self._learned = {}
 
-    def _checked(self, topic: str, records: int, rejected: Sequence[int]) -> "_Past":
-        past = self._topics.get(topic, _Past())
-        run, longest = _runs(past.run, records, rejected)
-        recent = deque([(records, len(rejected))])
+    def _check_refused(self, topic: str, part: "_Part") -> None:
+        records = len(part.records) - len(part.rejected)
+        excess = self._counted((topic, "refused"), records, part.refused)
+        if excess:
+            raise CircuitOpen(f"{excess} were refused, of {topic}")
+
+    def _check_rejected(self, topic: str, part: "_Part") -> None:
+        excess = self._counted((topic, "rejected"), len(part.records), part.rejected)
+        unaccepted = 0
+        if topic not in self._sound:
+            evidence = self._evidence.get(topic, _Evidence()).plus(part)
+            self._learned[topic] = evidence
+            unaccepted = len(evidence.rejected_keys - evidence.accepted_keys)
+        if not excess:
+            return
+        if unaccepted >= self._keys:
+            raise CircuitOpen(f"{excess} were rejected, of {topic}")
+        if topic not in self._warned:
+            self._warned.add(topic)
+            log.error(
+                "broken producer",
+                topic=topic,
+                why=f"{excess} were rejected; this release accepts those of others",
+                advice="each is a dead letter: see `streamflow dlq list`",
+            )
+
+    def _counted(self, what: Hashable, records: int, indexes: Sequence[int]) -> str:
+        """Counts a batch; returns what is too much, if anything."""
+        past = self._tallies.get(what, _Past())
+        run, longest = _runs(past.run, records, indexes)
+        recent = deque([(records, len(indexes))])
         seen = records
         for size, count in reversed(past.batches):
             if seen >= self._window:
                 break
             recent.appendleft((size, count))
             seen += size
-        new = _Past(run, recent)
+        self._next[what] = new = _Past(run, recent)
         if longest >= self._consecutive:
-            raise CircuitOpen(f"{longest} records in a row were refused, of {topic}")
+            return f"{longest} records in a row"
         if seen >= self._window and new.refused >= self._ratio * seen:
-            raise CircuitOpen(f"{new.refused} of the last {seen} records were refused, of {topic}")
-        return new
+            return f"{new.refused} of the last {seen} records"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +145,45 @@ class _Past:
         return sum(count for _, count in self.batches)
 
 
+class _Part(NamedTuple):
+    """The records of a topic in a batch."""
+
+    records: Sequence[Record]
+    rejected: Sequence[int]  # indexes of those that break the contract
+    refused: Sequence[int]  # indexes, among the others, of those that cannot be kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What a release has made of a topic since its process started."""
+
+    accepted: int = 0
+    accepted_keys: frozenset[bytes | None] = frozenset()  # no key is a key like others
+    rejected_keys: frozenset[bytes | None] = frozenset()
+
+    def plus(self, part: _Part) -> "_Evidence":
+        rejected = set(part.rejected)
+        accepted = [record for at, record in enumerate(part.records) if at not in rejected]
+        accepted_keys = self.accepted_keys.union(map(_KEY, accepted))
+        rejected_keys = self.rejected_keys
+        if len(rejected_keys) < _MOST_KEYS:
+            rejected_keys = rejected_keys.union(part.records[at].key() for at in part.rejected)
+        return _Evidence(self.accepted + len(accepted), accepted_keys, rejected_keys)
+
+
 def _by_topic(
-    records: Sequence[Record], rejected: Sequence[int]
-) -> dict[str, tuple[int, Sequence[int]]]:
-    counts: Counter[str] = Counter(map(_TOPIC, records))
-    if len(counts) == 1:
-        return dict.fromkeys(counts, (len(records), rejected))
-    indexes: dict[str, list[int]] = {topic: [] for topic in counts}
-    refused = set(rejected)
-    seen: Counter[str] = Counter()
+    records: Sequence[Record], rejected: Sequence[int], refused: Sequence[int]
+) -> dict[str, _Part]:
+    parts: dict[str, tuple[list[Record], list[int], list[int]]] = {}
+    contract, others = set(rejected), set(refused)
     for index, record in enumerate(records):
-        topic = record.topic() or ""
-        if index in refused:
-            indexes[topic].append(seen[topic])
-        seen[topic] += 1
-    return {topic: (count, indexes[topic]) for topic, count in counts.items()}
+        held, no_events, not_kept = parts.setdefault(record.topic() or "", ([], [], []))
+        if index in contract:
+            no_events.append(len(held))
+        elif index in others:
+            not_kept.append(len(held) - len(no_events))
+        held.append(record)
+    return {topic: _Part(*part) for topic, part in parts.items()}
 
 
 def _runs(run: int, records: int, rejected: Sequence[int]) -> tuple[int, int]:

@@ -2,9 +2,11 @@
 
 import gc
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import tenacity
@@ -12,6 +14,7 @@ import tenacity
 from streamflow.errors import Fenced, Unavailable
 
 _PAUSES: Final = tenacity.wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.3)  # seconds
+PATIENCE: Final = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _SETTLED: Final = 30.0  # seconds that a session must last for earlier failures to be forgotten
 
 # Thresholds of the three generations. A batch is tens of thousands of records that die together and
@@ -41,6 +44,39 @@ def end_after(seconds: float, code: int = 0, end: Callable[[int], object] = os._
     timer = threading.Timer(seconds, end, (code,))
     timer.daemon = True
     timer.start()
+
+
+@contextmanager
+def end_soon_after_signal(
+    code: int = 0, end: Callable[[int], object] = os._exit, seconds: float = PATIENCE
+) -> Iterator[None]:
+    """Inside, SIGTERM or SIGINT ends the process soon, whatever hangs. What handles them is up to the
+    caller: but no handler of Python's runs while the main thread is in a call into a client library, so
+    another thread reads from the pipe that the interpreter writes signals to.
+
+    In another thread than the main one, which alone handles signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while received := os.read(reading, 64):
+            if before != -1:
+                os.write(before, received)
+            if {signal.SIGTERM, signal.SIGINT}.intersection(received):
+                end_after(seconds, code, end)
+        os.close(reading)
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
 
 
 def freeze_gc() -> None:

@@ -27,13 +27,12 @@ from streaming_workers.reporting import Reporter
 from streaming_workers.runtime.batch_metrics import BatchMetrics
 from streaming_workers.runtime.breaker import Breaker
 from streaming_workers.runtime.job import Job, SinkFactory
-from streaming_workers.runtime.process import end_after, repeat_sessions
+from streaming_workers.runtime.process import end_soon_after_signal, repeat_sessions
 from streaming_workers.runtime.session import Session
 from streaming_workers.runtime.watchdog import Watchdog
 
 log = structlog.get_logger()
 
-_PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _ASK_EVERY = 2.0  # seconds
 _TRY_AGAIN = 15.0  # seconds until a worker that waits for a user tries again by itself
 _ASK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
@@ -62,7 +61,8 @@ class Worker:
         self._settings = settings
         self._job = job
         self._make_sink = sink
-        self._accept_rejects = accept_rejects
+        # Lives as long as the process: it judges the release.
+        self._breaker = None if accept_rejects else Breaker.of(settings)
         self._stop = threading.Event()
         self._watchdog = Watchdog(settings.stall_seconds, job.name)
         self._watchdog.leave = self._leave_group
@@ -82,7 +82,9 @@ class Worker:
         server = monitoring.HealthServer(
             self._settings, health_port, self._watchdog.health, self._ready
         )
-        with server, self._watchdog, self._reporter:
+        # What is not committed is read again by the next worker, so ending hard is safe; hanging on a
+        # broker that is gone is not (G10).
+        with end_soon_after_signal(), server, self._watchdog, self._reporter:
             log.info("worker started", health_port=server.port)
             repeat_sessions(self._try_session, self._stop)
         log.info("worker stopped")
@@ -93,9 +95,6 @@ class Worker:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stop.set()
-        # What is not committed is read again by the next worker, so ending hard is safe; hanging
-        # on a broker that is gone is not (G10).
-        end_after(_PATIENCE)
 
     def _ready(self) -> tuple[bool, str]:
         turns, why = self._watchdog.health()
@@ -119,6 +118,7 @@ class Worker:
             self._run_session()
         except CircuitOpen as error:
             self._wait_for_another(error)
+            self._breaker = Breaker.of(self._settings)
         except OffsetsReused as error:
             self._wait_until_accepted(error)
         except (Unavailable, Fenced) as error:
@@ -133,11 +133,10 @@ class Worker:
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
         self._watchdog.turned()
-        breaker = None if self._accept_rejects else Breaker.of(self._settings)
         session = Session(
             self._settings,
             self._job,
-            lambda consumer: self._make_sink(consumer, breaker),
+            lambda consumer: self._make_sink(consumer, self._breaker),
             self._on_durable,
             self._topics,
         )

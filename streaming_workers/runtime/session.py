@@ -14,7 +14,7 @@ from streamflow.calls import SLACK, call
 from streamflow.errors import Fenced, OffsetsReused, StreamFlowError, Unavailable
 from streamflow.flow import Batch, Output, Partition, Sink
 from streamflow.kafka import clients, continuity, offsets
-from streamflow.kafka.reader import Fetched, Scanner, interpret
+from streamflow.kafka.reader import Fetched, Scanner, consume_batch, interpret
 from streamflow.kafka.topic_ids import TopicMissing, TopicWatch
 from streamflow.records import Gap, Log, Position, Record
 from streamflow.settings import Settings
@@ -94,7 +94,7 @@ class Session:
         self._moved = False
         self._given_away.clear()
         with clients.kafka_errors(), call("consumer.consume"):
-            messages = self._consumer.consume(self._job.batch_size, self._job.linger)
+            messages = consume_batch(self._consumer, self._job.batch_size, self._job.linger)
         if self._failure is not None:
             raise self._failure
         self._report_lag()

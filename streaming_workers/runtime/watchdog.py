@@ -9,14 +9,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
 import structlog
 
 from streamflow.calls import CALLS, HUNG_EXIT_CODE, Activity, Calls
-from streaming_workers.runtime.process import end_after
+from streaming_workers.runtime.process import end_after, end_soon_after_signal
 
 log = structlog.get_logger()
 
@@ -86,6 +87,7 @@ class Watchdog:
     Args:
         limit: seconds; see `Judge`.
         worker: for the log.
+        advice: for the log, too.
         calls: to watch.
         end: ends the process at once.
     """
@@ -96,8 +98,10 @@ class Watchdog:
         worker: str,
         calls: Calls = CALLS,
         end: Callable[[int], object] = os._exit,
+        advice: str = "nothing is lost: what is not committed is read again after a restart",
     ) -> None:
         self._worker = worker
+        self._advice = advice
         self._calls = calls
         self._end = end
         # Called in another thread with the call that hangs, two seconds before the process ends.
@@ -143,12 +147,20 @@ class Watchdog:
             seconds=round(stall.seconds, 1),
             limit=stall.limit,
             exit_code=HUNG_EXIT_CODE,
-            advice="nothing is lost: what is not committed is read again after a restart",
+            advice=self._advice,
         )
         leaving = threading.Thread(target=self.leave, args=(stall.call,), daemon=True)
         leaving.start()
         leaving.join(_LEAVING)
         self._end(HUNG_EXIT_CODE)
+
+
+@contextmanager
+def no_endless_call(limit: float, name: str, advice: str) -> Iterator[None]:
+    """For commands and jobs: inside, a call that hangs ends the process, and so does a signal to end it,
+    whatever hangs. `limit` is that of calls that name none."""
+    with Watchdog(limit, name, advice=advice), end_soon_after_signal(HUNG_EXIT_CODE):
+        yield
 
 
 def _place(thread: int) -> str:

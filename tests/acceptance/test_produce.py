@@ -19,10 +19,12 @@ from faults import kill, stalled, wait_until
 from pipeline import audit, environment, event, stored_values, streamflow, topic_bounds, workers
 from services import BrokerService
 from streamflow.errors import Unavailable
+from streamflow.kafka.clients import admin
 from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.producer.progress import group_of
 
 pytestmark = pytest.mark.acceptance
 
@@ -270,6 +272,22 @@ def test_a_file_that_has_changed_is_not_resumed(stack_settings: Settings, tmp_pa
     assert done.returncode == 2
     assert "has changed before line 3" in done.stderr
     assert len(stored_values(stack_settings, "user-events")) == 2
+
+
+def test_progress_outlives_the_offsets_in_kafka(stack_settings: Settings, tmp_path: Path) -> None:
+    path = write(tmp_path / "in.ndjson", [event(1), event(2)])
+    arguments = ("produce", "--from", str(path), "--resume")
+    unknown = streamflow(stack_settings, *arguments)
+    assert unknown.returncode == 2
+    assert "it is not known whether" in unknown.stderr
+    assert streamflow(stack_settings, *arguments[:3]).returncode == 0
+    group = group_of(stack_settings, path)
+    client = admin(stack_settings)
+    client.delete_consumer_groups([group])[group].result(20)
+    write(path, [event(1), event(2), event(3)])
+    again = streamflow(stack_settings, *arguments)
+    assert (again.returncode, again.stdout.split(" in ")[0]) == (0, "sent 1 events")
+    assert len(stored_values(stack_settings, "user-events")) == 3
 
 
 @pytest.mark.parametrize(

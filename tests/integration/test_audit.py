@@ -337,6 +337,15 @@ def test_a_group_without_positions_is_not_green(stack_settings: Settings, tmp_pa
         (each["kind"], each["worker"]) for each in report["pending"]
     }
 
+    # What the workers keep themselves holds: nothing is derived or counted twice, nor passed over.
+    produce(stack_settings, "user-events", events(50, seed=2)[0])
+    with workers(stack_settings, tmp_path) as running:
+        closes(stack_settings)
+        assert value(stack_settings, COUNTED) == 150
+        for name in ("validator", "analytics"):
+            assert running[name].said("committed offset restored")
+    assert len(stored_values(stack_settings, "notifications")) == 150
+
 
 def test_a_topic_that_is_not_there_and_one_that_was_recreated(
     stack_settings: Settings, tmp_path: Path

@@ -10,7 +10,7 @@ import pytest
 
 from faults import wait_until
 from loads import rows, value
-from pipeline import audit, event, streamflow, workers
+from pipeline import audit, event, produce, streamflow, workers
 from streamflow.kafka import clients
 from streamflow.privacy import Hasher
 from streamflow.records import Origin, Record
@@ -23,6 +23,7 @@ from streamlit_app.records.tail import Search, Start, Tail
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 MB = 1_000_000
+MOST_MEMORY = 250  # MB, of each worker
 # Of 3.4 MB: in the topic 0.6 MB, in the dead letter 18 MB, since each address becomes a longer hash.
 ADDRESSES = b'{"list":"' + b",".join(b"%06x@b.cc" % number for number in range(283_000)) + b'"}'
 
@@ -122,12 +123,26 @@ def test_a_value_that_inflates_is_refused_unparsed(
         report = audit(stack_settings)
         assert report.closed, report.problems
         peaks = {name: peak(each.pid) for name, each in running.items()}
-        assert all(most < 300 for most in peaks.values()), peaks
+        assert all(most < MOST_MEMORY for most in peaks.values()), peaks
     [(code, size)] = rows(
         stack_settings, "SELECT error_code, octet_length(value) FROM dead_letters"
     )
     assert code == "TOO_LARGE"
     assert 13 * MB < size < 16 * MB
+
+
+def test_many_large_records_do_not_fill_the_memory(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    large = [event(number) + b" " * (MB // 2) for number in range(150)]
+    rejected = [b'{"id":"%d%s"}' % (number, b"x" * (MB // 2)) for number in range(150)]
+    produce(stack_settings, "user-events", [*large, *rejected])
+    with workers(stack_settings, tmp_path) as running:
+        report = audit(stack_settings)
+        assert report.closed, report.problems
+        peaks = {name: peak(each.pid) for name, each in running.items()}
+        assert all(most < MOST_MEMORY for most in peaks.values()), peaks
+    assert value(stack_settings, "SELECT count(*) FROM dead_letters") == 150
 
 
 def test_the_bridge_passes_what_it_cannot_read(stack_settings: Settings) -> None:

@@ -106,30 +106,67 @@ def test_each_of_two_private_values_is_hashed() -> None:
     assert json.loads(found.value)["user_email"] == HASHER.hash("bob@example.com")
 
 
-def opens(breaker: Breaker, records: int, rejected: list[int], topic: str = "one") -> bool:
-    batch = [FakeRecord(offset, b"", topic=topic) for offset in range(records)]
+def opens(
+    breaker: Breaker,
+    records: int,
+    rejected: list[int],
+    topic: str = "one",
+    *,
+    keys: int = 1_000,
+    refused: bool = False,
+) -> bool:
+    batch = [
+        FakeRecord(offset, b"", topic=topic, key=b"%d" % (offset % keys))
+        for offset in range(records)
+    ]
+    indexes = ([], rejected) if refused else (rejected, [])
     try:
-        breaker.check(batch, rejected)
-        breaker.check(batch, rejected)  # The commit is retried.
+        breaker.check(batch, *indexes)
+        breaker.check(batch, *indexes)  # The commit is retried.
     except CircuitOpen:
         return True
     breaker.kept()
     return False
 
 
-def test_the_breaker_opens_on_a_run_and_on_a_ratio() -> None:
-    breaker = Breaker(window=100, ratio=0.9, consecutive=50)
-    assert not opens(breaker, 60, list(range(20, 60)))
-    assert opens(breaker, 20, list(range(10)))
-    assert not opens(breaker, 20, list(range(1, 10)))
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_breaker_opens_on_a_run_and_on_a_ratio(*, refused: bool) -> None:
+    breaker = Breaker(window=1_000, ratio=0.9, consecutive=50)
+    assert not opens(breaker, 60, list(range(20, 60)), refused=refused)
+    assert opens(breaker, 20, list(range(10)), refused=refused)
+    assert not opens(breaker, 20, list(range(1, 10)), refused=refused)
     ratio = Breaker(window=100, ratio=0.9, consecutive=1_000)
-    assert not opens(ratio, 50, list(range(5, 50)))
-    assert opens(ratio, 50, list(range(5, 50)))
+    assert not opens(ratio, 50, list(range(5, 50)), refused=refused)
+    assert opens(ratio, 50, list(range(5, 50)), refused=refused)
+
+
+def test_one_broken_producer_does_not_open_the_breaker() -> None:
+    """Two signs: few keys, or a release that has accepted enough before."""
+    few_keys = Breaker(window=10_000, ratio=0.9, consecutive=5_000)
+    assert not opens(few_keys, 6_000, list(range(6_000)), keys=9)
+    assert not opens(few_keys, 6_000, list(range(6_000)), keys=9)
+    assert opens(few_keys, 6_000, list(range(6_000)), keys=10)
+
+    sound = Breaker(window=10_000, ratio=0.9, consecutive=5_000)
+    assert not opens(sound, 1_000, [])
+    assert not opens(sound, 20_000, list(range(20_000)))
+    # What the database refuses is no producer's fault, whatever was accepted.
+    assert opens(sound, 5_000, list(range(5_000)), refused=True)
+
+
+def test_keys_that_were_accepted_before_are_no_sign_of_a_broken_release() -> None:
+    breaker = Breaker(window=10_000, ratio=0.9, consecutive=5_000)
+    assert not opens(breaker, 100, [], keys=100)
+    assert not opens(breaker, 6_000, list(range(6_000)), keys=109)
+    assert opens(breaker, 6_000, list(range(6_000)), keys=110)
 
 
 def test_the_breaker_counts_each_topic_on_its_own() -> None:
     breaker = Breaker(window=1_000, ratio=0.9, consecutive=50)
-    mixed = [FakeRecord(each, b"", topic="bad" if each % 2 else "good") for each in range(98)]
+    mixed = [
+        FakeRecord(each, b"", topic="bad" if each % 2 else "good", key=b"%d" % each)
+        for each in range(98)
+    ]
     refused = [each for each in range(98) if each % 2]
     breaker.check(mixed, refused)
     breaker.kept()

@@ -1,6 +1,7 @@
 """What the events of a consumer mean to all who read partitions."""
 
 from contextlib import closing
+from itertools import islice
 
 import pytest
 from confluent_kafka import KafkaError, Message
@@ -54,3 +55,24 @@ def test_errors_say_what_to_do(
 ) -> None:
     with pytest.raises(error, match=text):
         interpret(event(code, reason))
+
+
+def test_a_batch_is_bounded_in_bytes() -> None:
+    sizes = [100] * 11_000 + [40_000] * 3_000 + [100] * 5_000
+    messages = iter(
+        Message(topic="t", partition=0, offset=at, key=b"key", value=b" " * size)
+        for at, size in enumerate(sizes)
+    )
+
+    class Queue:
+        def consume(self, most: int, _timeout: float) -> list[Message]:
+            return list(islice(messages, most))
+
+    batches: list[list[int]] = []
+    while not batches or batches[-1]:
+        batch = reader.consume_batch(Queue(), 10_000, 10.0)  # type: ignore[arg-type]
+        batches.append([len(message) for message in batch])
+    assert [size for batch in batches for size in batch] == sizes
+    assert len(batches[0]) == 10_000
+    large = [batch for batch in batches[2:] if 40_000 in batch]
+    assert max(map(sum, large)) < 9_000_000

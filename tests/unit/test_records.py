@@ -40,7 +40,7 @@ def test_an_origin_survives_its_header(topic: str, partition: int, offset: int) 
 @pytest.mark.parametrize(
     "raw",
     [None, b"", b"topic", b"topic/1", b"/1/2", b"t/-1/2", b"t/1/x", b"t/1/9223372036854775808",
-     b"t/2147483648/0", b"\xff/1/2", b"t/1/" + b"9" * 500],
+     b"t/2147483648/0", b"\xff/1/2", b"a\0/1/2", b"t/1/" + b"9" * 500],
 )  # fmt: skip
 def test_a_header_that_is_no_origin_is_none(raw: bytes | None) -> None:
     assert Origin.parse(raw) is None

@@ -1,5 +1,7 @@
 """When a process counts as hung, and what becomes of it."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -169,3 +171,25 @@ def test_threads_that_call_at_once_are_kept_apart() -> None:
         each.join(5)
     assert names == {"a", "b"}
     assert calls.activities() == {}
+
+
+def test_a_signal_ends_a_process_that_hangs_in_a_library() -> None:
+    """Python runs no handler of its own before the call returns, which it never does."""
+    program = """
+import ctypes, signal
+from streaming_workers.runtime.process import end_soon_after_signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+with end_soon_after_signal(75, seconds=0.1):
+    lock(mutex)
+    print("hangs", flush=True)
+    lock(mutex)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"hangs\n"
+        process.terminate()
+        try:
+            assert process.wait(20) == HUNG_EXIT_CODE
+        finally:
+            process.kill()

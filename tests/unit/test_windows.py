@@ -83,7 +83,7 @@ def test_each_event_is_counted_exactly_once(
         windows.advance(offset)
         windows.close_due()
         if step == "idle":
-            windows.close_idle()
+            windows.close_idle(10**6)
         results = windows.take()
         if step == "remove":
             stood_at = max(committed.resume, first) if committed else first
@@ -120,6 +120,23 @@ def test_a_clock_far_ahead_makes_nobody_late() -> None:
     windows.close_due()
     assert [each.late for each in windows.take()] == [True]
     assert windows.closed_through == -SIZE
+
+
+def test_a_fast_clock_makes_whole_windows_and_nobody_late() -> None:
+    """As a client whose clock is four minutes fast, then an event each second; idle every ten."""
+    windows = PartitionWindows(SPEC)
+    windows.count(0, 240_000, "a", 0)
+    results = []
+    for second in range(1, 300):
+        windows.count(second, second * 1_000, "a", second * 1_000)
+        windows.close_due()
+        if second % 10 == 0:
+            windows.close_idle(second * 1_000)
+        results += windows.take()
+    windows.close_idle(10**6)
+    results += windows.take()
+    assert not any(result.late for result in results)
+    assert [result.count for result in results] == [9, *[10] * 23, 11, *[10] * 5]
 
 
 def test_a_progress_that_is_not_ours_is_none() -> None:

@@ -227,11 +227,14 @@ class PostgresSink:
     def _check(self, output: Output, refused: Sequence[tuple[Record, Rejection]]) -> None:
         if self._limit is None:
             return
-        indexes = {index for index, _ in output.rejected}
+        indexes = output.derived
         if refused:
             records = {id(record) for record, _ in refused}
-            indexes |= {at for at, record in enumerate(output.batch) if id(record) in records}
-        self._limit.check(output.batch, sorted(indexes))
+            indexes = indexes.union(
+                at for at, record in enumerate(output.batch) if id(record) in records
+            )
+        rejected = [index for index, _ in output.rejected if index not in output.derived]
+        self._limit.check(output.batch, rejected, sorted(indexes))
 
     def _expected(self, output: Output) -> dict[Partition, int]:
         expected = {}

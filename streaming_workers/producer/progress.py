@@ -1,0 +1,111 @@
+"""How far a file is sent, kept in the very transactions that send it."""
+
+import hashlib
+from contextlib import closing
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from streamflow.calls import SLACK, call
+from streamflow.errors import UsageError
+from streamflow.kafka import clients, kept_positions, offsets
+from streamflow.kafka.producing import produce
+from streamflow.kafka.topic_ids import topic_ids
+from streamflow.records import Log, Position
+from streamflow.settings import Settings
+
+_TIMEOUT: Final = 60.0  # seconds
+
+
+class FileProgress(NamedTuple):
+    """How far a file was sent: lines, bytes, and the SHA-256 of those bytes."""
+
+    lines: int = 0
+    bytes: int = 0
+    digest: str = hashlib.sha256().hexdigest()
+
+
+def group_of(settings: Settings, path: Path) -> str:
+    """The group whose offset in partition 0 of the topic is the number of lines of a file that are sent."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return f"{settings.prefix}produce-{name}"
+
+
+class FileTransactions:
+    """The transactions of one run over a file; use it as a context manager. Making one fences every other
+    run of the same file, and settles what it left open.
+
+    Raises:
+        Fenced: another run of the same file has begun.
+        Unavailable: the broker does not answer, or a topic does not exist.
+    """
+
+    def __init__(self, settings: Settings, topic: str, path: Path) -> None:
+        self._settings = settings
+        self._partition = topic, 0
+        self._path = path
+        self._group = group_of(settings, path)
+        self.client = clients.producer(
+            settings, **{"transactional.id": self._group, "transaction.timeout.ms": 60_000}
+        )
+        admin = clients.admin(settings)
+        offsets.require_partitions(admin, [topic, kept_positions.topic_of(settings)])
+        self._topic_id = topic_ids(admin, [topic])[topic]
+        with clients.kafka_errors(), call("init_transactions", _TIMEOUT + SLACK):
+            self.client.init_transactions(_TIMEOUT)
+        # Of a consumer that joins no group.
+        self._consumer = clients.assigned_consumer(settings, self._group)
+        self._metadata = self._consumer.consumer_group_metadata()
+
+    def begin(self, *, resume: bool) -> FileProgress:
+        """Where this run begins, which is kept at once: `resume` finds it even if no line is sent.
+
+        Raises UsageError if an earlier run is to be resumed of which nothing is known.
+        """
+        progress = self._earlier() if resume else FileProgress()
+        with clients.kafka_errors():
+            self.client.begin_transaction()
+        self.commit(progress)
+        return progress
+
+    def _earlier(self) -> FileProgress:
+        position = self._known()
+        if position is None:
+            raise UsageError(
+                f"it is not known whether {self._path} was sent before, or how far: send it without "
+                "--resume to send it from its beginning"
+            )
+        if "" != position.log.topic_id != self._topic_id != "":
+            raise UsageError(
+                f"topic {position.topic} was recreated since {self._path} was sent: send it without "
+                "--resume to send it all again"
+            )
+        if position.offset == 0:
+            return FileProgress()
+        size, _, digest = position.metadata.partition(";")
+        return FileProgress(position.offset, int(size), digest)
+
+    def _known(self) -> Position | None:
+        with closing(offsets.GroupOffsets(self._settings, self._group)) as group:
+            answered = group.as_stored([self._partition])
+        kept = kept_positions.reconcile(self._settings, self._group, [self._partition], answered)
+        if self._partition not in kept:
+            return None
+        return offsets.committed_position(kept[self._partition].committed)
+
+    def commit(self, progress: FileProgress) -> None:
+        """Commits the transaction in progress, with how far the file is sent by it."""
+        text = f"{progress.bytes};{progress.digest}"
+        position = Position(*self._partition, progress.lines, text)
+        moved = offsets.as_committed(position, Log(self._topic_id))
+        with clients.kafka_errors():
+            produce(self.client, kept_positions.record_of(self._settings, self._group, moved))
+            with call("send_offsets_to_transaction", _TIMEOUT + SLACK):
+                self.client.send_offsets_to_transaction([moved], self._metadata, _TIMEOUT)
+            with call("commit_transaction", _TIMEOUT + SLACK):
+                self.client.commit_transaction(_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
