@@ -5,7 +5,6 @@ import time
 from contextlib import nullcontext
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from streamflow.settings import Settings
     from streamflow.stream import Simulated, Stream
     from streaming_workers.producer.file import Pace, Sent
+    from streaming_workers.producer.source import Source
 
 _SHOWN = 20  # invalid lines that are reported one by one
 
@@ -65,6 +65,14 @@ def produce(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on after what an earlier run of the file sent.")
     ] = False,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete",
+            help="The file is complete: send its last line even if it has no newline. Without this such "
+            "a line waits, and the exit code is 1.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     health_port: Annotated[
         int | None, typer.Option(help="Serve /health, /ready and /metrics; 0 takes any free port.")
@@ -78,15 +86,18 @@ def produce(
     from streamflow.monitoring import configure_logging
     from streamflow.registry import hasher_for
     from streaming_workers.producer.lines import LineReader
+    from streaming_workers.producer.source import open_source
     from streaming_workers.runtime.process import freeze_gc
 
     if resume and source in (None, "-"):
         raise UsageError("--resume needs a file: name one with --from FILE")
-    path = None if source is None else _readable(source)
+    opened = None if source is None else open_source(source, complete=complete)
+    if opened is not None and resume and not opened.resumable:
+        raise UsageError(f"--resume needs a file, and {source} is read only once")
     settings, streams = settings_and_streams()
     configure_logging(settings)
     stream, hasher = streams[0], hasher_for(settings, streams)
-    if path is None and stream.simulate is None:
+    if opened is None and stream.simulate is None:
         raise UsageError(
             f"stream {stream.name} has no simulator: name a file with --from FILE, or declare "
             "`simulate` of the stream"
@@ -103,15 +114,15 @@ def produce(
     _require_topic(settings, stream)
     freeze_gc()
     began = time.monotonic()
-    if path is None and stream.simulate is not None:
+    if opened is None and stream.simulate is not None:
         records = stream.simulate(hasher, seed=seed, invalid_ratio=invalid_ratio)
         sent = _simulate(settings, stream, records, stop, rate, count, health_port)
-    elif path is not None:
+    elif opened is not None:
         reader = LineReader(stream, hasher)
         pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
-        sent = _send_file(settings, stream, reader, path, on_invalid, stop, resume, pacing)
+        sent = _send_file(settings, stream, reader, opened, on_invalid, stop, resume, pacing)
     _summary(sent, time.monotonic() - began, source, as_json=as_json)
-    raise typer.Exit(1 if sent.skipped else 0)
+    raise typer.Exit(1 if sent.skipped or sent.waiting else 0)
 
 
 def _require_topic(settings: "Settings", stream: "Stream") -> None:
@@ -130,20 +141,6 @@ def _require_topic(settings: "Settings", stream: "Stream") -> None:
         raise ConfigurationError(
             f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
         )
-
-
-def _readable(source: str) -> Path:
-    from streamflow.errors import UsageError
-
-    path = Path("/dev/stdin" if source == "-" else source)
-    if path.is_dir():
-        raise UsageError(f"{source} is a folder: name a file with one JSON object a line")
-    try:
-        if source != "-":
-            path.open("rb").close()
-    except OSError as error:
-        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
-    return path
 
 
 def _simulate(
@@ -185,7 +182,7 @@ def _send_file(
     settings: "Settings",
     stream: "Stream",
     reader: Any,
-    path: Path,
+    source: "Source",
     on_invalid: OnInvalid,
     stop: threading.Event,
     resume: bool,
@@ -206,9 +203,9 @@ def _send_file(
         elif shown == _SHOWN + 1:
             typer.echo("more invalid lines follow; they are counted below", err=True)
 
-    run = FileRun(settings, stream, reader, path, on_invalid.value, report)
+    run = FileRun(settings, stream, reader, source, on_invalid.value, report)
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(path.name, total=path.stat().st_size or None)
+        task = bar.add_task(source.path.name, total=source.size or None)
         return run.run(stop, resume=resume, pace=pace, on_bytes=partial(bar.advance, task))
 
 
@@ -236,6 +233,7 @@ def _summary(sent: "Sent", seconds: float, source: str | None, *, as_json: bool)
             "skipped": sent.skipped,
             "line": sent.line,
             "finished": sent.finished,
+            "waiting": sent.waiting,
             "seconds": round(seconds, 3),
         }
         typer.echo(json.dumps(summary))
@@ -245,7 +243,13 @@ def _summary(sent: "Sent", seconds: float, source: str | None, *, as_json: bool)
         typer.echo(f"  {number:,} of them invalid: {code}")
     if sent.skipped:
         typer.echo(f"skipped {sent.skipped:,} invalid lines", err=True)
-    if source is not None and not sent.finished:
+    if sent.waiting:
+        typer.echo(
+            f"line {sent.line + 1:,} has no newline yet and waits: --resume sends it when it has one, "
+            "--resume --complete as it is",
+            err=True,
+        )
+    elif source is not None and not sent.finished:
         typer.echo(f"stopped after line {sent.line:,}: --resume goes on from there", err=True)
     elif source is not None and not sent.records and not sent.skipped:
         typer.echo(f"nothing to send: all {sent.line:,} lines were sent before")

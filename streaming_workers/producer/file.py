@@ -9,7 +9,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +25,14 @@ from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated, Stream
 from streaming_workers.producer.lines import LineReader
+from streaming_workers.producer.source import Source
 
 OnInvalid = Literal["stop", "skip", "send"]
 # Seconds to wait before an event is sent.
 Pace = Callable[[Event], float]
 _TRANSACTION_LINES = 50_000
-_TRANSACTION_SECONDS = 1.0
 _TIMEOUT = 60.0  # seconds
+_DAY = 86_400.0  # seconds
 
 
 @dataclass(kw_only=True)
@@ -41,6 +42,7 @@ class Sent:
     skipped: int = 0  # lines not sent
     line: int = 0  # lines that are done, those of earlier runs included
     finished: bool = False  # the whole input is done
+    waiting: bool = False  # the last line has no newline: it may be half a line, and is not sent
 
 
 class FileProgress(NamedTuple):
@@ -116,7 +118,7 @@ class FileRun:
         settings: where the broker is.
         stream: whose topic the lines go to.
         reader: turns lines into records.
-        path: `resume` finds the file by its absolute form.
+        source: what is sent; `resume` finds a file by the absolute form of its path. It is closed at the end.
         on_invalid: what to do with a line that breaks the contract.
         report: is called with the number of each such line and what is wrong with it.
     """
@@ -126,17 +128,18 @@ class FileRun:
         settings: Settings,
         stream: Stream,
         reader: LineReader,
-        path: Path,
+        source: Source,
         on_invalid: OnInvalid,
         report: Callable[[int, Rejection], None],
     ) -> None:
         self._settings = settings
         self._stream = stream
         self._reader = reader
-        self._path = path
+        self._source = source
+        self._path = source.path
         self._on_invalid = on_invalid
         self._report = report
-        self._group = group_of(settings, path)
+        self._group = group_of(settings, source.path)
         self._client = clients.producer(
             settings, **{"transactional.id": self._group, "transaction.timeout.ms": 60_000}
         )
@@ -163,12 +166,12 @@ class FileRun:
             client.init_transactions(_TIMEOUT)
         start = self._earlier() if resume else FileProgress(0, 0, "")
         done, size = start.lines, start.bytes
-        with self._path.open("rb") as file:
-            digest = self._skip(file, start)
+        with closing(self._source) as source:
+            digest = self._skip(source.file, start)
             group = clients.assigned_consumer(self._settings, self._group)
             with closing(group) as consumer, clients.kafka_errors():
                 metadata = consumer.consumer_group_metadata()
-                for lines in _groups(file, stop, _TRANSACTION_LINES if pace is None else 1):
+                for lines in source.groups(stop, _TRANSACTION_LINES if pace is None else 1):
                     client.begin_transaction()
                     taken, refusal = self._produce(lines, done + 1, pace, stop)
                     # What comes before a line that stops the run is sent.
@@ -181,7 +184,8 @@ class FileRun:
                     if refusal is not None:
                         raise refusal
                     on_bytes(sum(map(len, lines)))
-        sent.line, sent.finished = done, not stop.is_set()
+        sent.line, sent.waiting = done, source.waiting
+        sent.finished = not (stop.is_set() or source.waiting)
         return sent
 
     def _earlier(self) -> FileProgress:
@@ -227,7 +231,7 @@ class FileRun:
                     return number - first, refusal
                 continue
             if pace is not None:
-                stop.wait(pace(accepted.event))
+                _wait(pace, accepted.event, stop)
             try:
                 queue(topic, accepted.value, accepted.key)
             except BufferError:
@@ -253,15 +257,7 @@ class FileRun:
         return None
 
 
-def _groups(file: IO[bytes], stop: threading.Event, most: int) -> Iterator[list[bytes]]:
-    lines: list[bytes] = []
-    began = time.monotonic()
-    for line in file:
-        lines.append(line)
-        if len(lines) >= most or time.monotonic() - began > _TRANSACTION_SECONDS:
-            yield lines
-            lines, began = [], time.monotonic()
-        if stop.is_set():
-            break
-    if lines:
-        yield lines
+def _wait(pace: Pace, event: Event, stop: threading.Event) -> None:
+    """Waits until an event is due, for centuries if need be: a thread cannot wait so long at once."""
+    while (seconds := pace(event)) > 0 and not stop.wait(min(seconds, _DAY)):
+        pass

@@ -8,6 +8,8 @@ from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.stream import Stream
 
+_BOM = "\ufeff".encode()
+_RECORD_SEPARATOR = b"\x1e"
 _OVERHEAD_BYTES = 1024  # of a record, beside its value
 
 
@@ -40,7 +42,9 @@ class LineReader:
         if isinstance(event, Rejection):
             event = decode(hashed(line))
         if isinstance(event, Rejection):
-            return event
+            # Of files that were put together (BOM), and of JSON text sequences (RFC 7464).
+            bare = line.removeprefix(_BOM).removeprefix(_RECORD_SEPARATOR)
+            return self.read(bare) if bare != line else event
         return Accepted(*self._encode(event), event)
 
     def redacted(self, line: bytes) -> bytes:

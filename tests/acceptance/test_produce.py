@@ -132,6 +132,33 @@ def test_lines_that_break_the_contract(
         assert len(stored_values(stack_settings, "user-events")) == 3
 
 
+def test_half_a_last_line_waits_and_is_sent_by_a_later_run(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(event(1) + b"\n" + event(2)[:30])
+    first = streamflow(stack_settings, "produce", "--from", str(path))
+    assert first.returncode == 1, first.stderr
+    assert "line 2 has no newline yet and waits: --resume sends it" in first.stderr
+    path.write_bytes(event(1) + b"\n" + event(2))
+    again = streamflow(stack_settings, "produce", "--from", str(path), "--resume", "--complete")
+    assert again.returncode == 0, again.stderr
+    values = filter(None, stored_values(stack_settings, "user-events"))
+    assert sorted(values) == [event(1), event(2)]
+
+
+def test_a_named_pipe(stack_settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with running(stack_settings, "--from", str(path), "--json") as process:
+        with path.open("wb") as pipe:
+            pipe.write(event(1) + b"\n" + event(2))
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert json.loads(output)["sent"] == 2
+    assert len(stored_values(stack_settings, "user-events")) == 2
+
+
 def test_standard_input(stack_settings: Settings) -> None:
     done = streamflow(
         stack_settings, "produce", "--from", "-", "--json", text=event(1) + b"\n" + event(2)

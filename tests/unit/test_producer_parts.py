@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -16,6 +18,7 @@ from streamflow.settings import Settings
 from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS, UserEvent
 from streamflow.streams.user_events.simulation import Simulation
+from streamflow_cli import produce
 from streaming_workers.producer import file
 from streaming_workers.producer.lines import Accepted, LineReader
 from streaming_workers.runtime.breaker import Breaker
@@ -53,6 +56,30 @@ def test_a_line_is_hashed_once_and_checked() -> None:
     assert reader.read(first.value) == first
     assert isinstance(reader.read(b"nonsense"), Rejection)
     assert isinstance(reader.read(b'"' + b"x" * 2_000_000 + b'"'), Rejection)
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\x1e"])
+def test_a_mark_before_a_line_is_taken_off(mark: bytes) -> None:
+    line = b'{"id":1,"type":"USER_LOGIN","user":"ann","timestamp":"2026-03-01T12:00:00.000Z"}'
+    found = LineReader(USER_EVENTS, HASHER).read(mark + line)
+    assert isinstance(found, Accepted)
+    assert found.value == line
+
+
+@pytest.mark.parametrize("times", [("0001-01-02", "9999-12-30"), ("9999-12-30", "0001-01-02")])
+def test_the_calendar_s_ends_can_be_waited_for(times: tuple[str, str]) -> None:
+    first, second = (
+        UserEvent(
+            id=1, type="USER_LOGIN", user="ann", timestamp=datetime.fromisoformat(f"{day}T00:00Z")
+        )
+        for day in times
+    )
+    pace, stop = produce._pacing(1.0), threading.Event()
+    file._wait(pace, first, stop)
+    threading.Timer(0.3, stop.set).start()
+    began = time.monotonic()
+    file._wait(pace, second, stop)
+    assert (time.monotonic() - began > 0.2) == (times[1] > times[0])
 
 
 def test_numbers_keep_their_digits_when_a_line_is_hashed() -> None:

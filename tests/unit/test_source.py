@@ -1,0 +1,184 @@
+"""Lines of files and streams, and what is neither."""
+
+import bz2
+import gzip
+import lzma
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from pipeline import event
+from streamflow.errors import UsageError
+from streaming_workers.producer.source import Source, open_source
+
+LINES = [event(number) + b"\n" for number in range(3)]
+NEVER = threading.Event()
+
+
+def flat(source: Source, stop: threading.Event = NEVER) -> list[bytes]:
+    return [line for group in source.groups(stop, 2) for line in group]
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Source]]:
+    with ExitStack() as stack:
+
+        def opened(name: str, *, complete: bool = False) -> Source:
+            return stack.enter_context(closing(open_source(name, complete=complete)))
+
+        yield opened
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.ndjson"
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_half_a_line_waits_unless_the_file_is_complete(
+    opened: Callable[..., Source], path: Path, *, complete: bool
+) -> None:
+    path.write_bytes(b"".join(LINES) + b'{"id": 402, "ty')
+    source = opened(str(path), complete=complete)
+    assert flat(source) == [*LINES, *([b'{"id": 402, "ty'] if complete else [])]
+    assert source.waiting is not complete
+    assert source.resumable
+    assert source.size == path.stat().st_size
+
+
+def test_a_file_that_grows_while_it_is_read_gives_whole_lines(
+    opened: Callable[..., Source], path: Path
+) -> None:
+    path.write_bytes(LINES[0] + LINES[1] + LINES[2][:9])
+    source = opened(str(path))
+    groups = source.groups(NEVER, 2)
+    assert next(groups) == LINES[:2]
+    with path.open("ab") as file:
+        file.write(LINES[2][9:])
+    assert [line for group in groups for line in group] in ([], LINES[2:])
+
+
+def writer(path: Path, pieces: list[bytes], go_on: threading.Event) -> threading.Thread:
+    def write() -> None:
+        with path.open("wb", buffering=0) as pipe:
+            for piece in pieces:
+                pipe.write(piece)
+                go_on.wait(10)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def test_a_named_pipe_is_read_once_as_it_comes(opened: Callable[..., Source], path: Path) -> None:
+    os.mkfifo(path)
+    source = opened(str(path))  # does not wait for its writer
+    assert (source.resumable, source.size) == (False, None)
+    go_on = threading.Event()
+    thread = writer(path, [LINES[0] + LINES[1][:20], LINES[1][20:] + LINES[2].rstrip()], go_on)
+    groups = source.groups(NEVER, 50_000)
+    # A line is handed out though no other follows.
+    assert next(groups) == LINES[:1]
+    go_on.set()
+    assert [line for group in groups for line in group] == [LINES[1], LINES[2].rstrip()]
+    thread.join()
+    assert not source.waiting
+
+
+@pytest.mark.parametrize("written", [b"", LINES[0] + b'{"half'])
+def test_a_silent_stream_can_be_stopped(
+    opened: Callable[..., Source], path: Path, written: bytes
+) -> None:
+    os.mkfifo(path)
+    source = opened(str(path))
+    stop = threading.Event()
+    threading.Timer(1.5, stop.set).start()
+    end = os.open(path, os.O_WRONLY) if written else None
+    if end is not None:
+        os.write(end, written)
+    assert flat(source, stop) == LINES[: bool(written)]
+    if end is not None:
+        os.close(end)
+
+
+def test_a_pipe_by_its_descriptor_is_a_stream(opened: Callable[..., Source]) -> None:
+    read, write = os.pipe()
+    os.write(write, b"".join(LINES))
+    os.close(write)
+    source = opened(f"/proc/self/fd/{read}")
+    os.close(read)
+    assert not source.resumable
+    assert flat(source) == LINES
+
+
+def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        with pytest.raises(UsageError, match="cannot be read: No such device"):
+            open_source(str(path))
+
+
+TEXT = b"".join(LINES)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (
+            gzip.compress(TEXT),
+            r"is compressed with gzip.*`zcat \S+ \| streamflow produce --from -`",
+        ),
+        (bz2.compress(TEXT), "bzip2.*`bzcat"),
+        (lzma.compress(TEXT), "xz.*`xzcat"),
+        (b"\x28\xb5\x2f\xfd\x00", "zstd.*`zstdcat"),
+        (b"PK\x03\x04\x00", "ZIP"),
+        (TEXT.decode().encode("utf-16"), "is UTF-16.*`iconv -f UTF-16 -t UTF-8"),
+        (TEXT.decode().encode("utf-16-le"), "`iconv -f UTF-16LE"),
+        (TEXT.decode().encode("utf-16-be"), "`iconv -f UTF-16BE"),
+        (TEXT.decode().encode("utf-32"), "is UTF-32"),
+        (b"[\n" + b",\n".join(LINES) + b"]", r"is a JSON array.*`jq -c '\.\[\]'"),
+        (b"\xef\xbb\xbf [" + event(1) + b"]", "is a JSON array"),
+        (b'{\n  "id": 1\n}\n', "JSON over several lines.*`jq -c "),
+        (TEXT.replace(b"\n", b"\r"), "lines end with CR alone.*`tr "),
+    ],
+)
+@pytest.mark.parametrize("piped", [False, True])
+def test_another_format_is_named_with_what_converts_it(
+    opened: Callable[..., Source], path: Path, data: bytes, says: str, *, piped: bool
+) -> None:
+    if piped:
+        os.mkfifo(path)
+        source = opened(str(path))
+        go_on = threading.Event()
+        go_on.set()
+        writer(path, [data], go_on).join()
+    else:
+        path.write_bytes(data)
+        source = opened(str(path))
+    with pytest.raises(UsageError, match=says) as caught:
+        flat(source)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n",
+        TEXT,
+        b"\xef\xbb\xbf" + TEXT,
+        TEXT.replace(b"\n", b"\r\n"),
+        b"[1]\n",
+        b"{}\n",
+        b"\x1e{}\n",
+    ],
+)
+def test_lines_are_taken_for_lines(opened: Callable[..., Source], path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    assert b"".join(flat(opened(str(path), complete=True))) == data
