@@ -90,7 +90,7 @@ class Hasher:
         self._key = key
         names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
         self._private = (
-            re.compile(rb'"(?:' + names + rb')"\s*+:\s*+"((?:[^"\\]|\\.)++)', re.DOTALL)
+            re.compile(rb'("(?:' + names + rb')"\s*+:\s*+")([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL)
             if names
             else None
         )
@@ -112,16 +112,22 @@ class Hasher:
         redacting twice changes nothing.
         """
         for encoding in _encodings(data):
-            data = self.hash_private(data, encoding)
+            if encoding is _ASCII:
+                data = self.hash_private(data)
+            else:
+                data = self._replace(data, encoding, self._private_values, addresses.unescaped)
             if addresses.may_hold(data):
                 data = self._replace(data, encoding, addresses.find, addresses.plain)
         return data
 
-    def hash_private(self, data: bytes, encoding: _Encoding = _ASCII) -> bytes:
+    def hash_private(self, data: bytes) -> bytes:
         """The same bytes with each private field's value replaced by its hash, at any depth."""
-        if self._private is None:
-            return data
-        return self._replace(data, encoding, self._private_values, addresses.unescaped)
+        return data if self._private is None else self._private.sub(self._hash_value, data)
+
+    def _hash_value(self, match: re.Match[bytes]) -> bytes:
+        opening, raw = match.groups()
+        text = addresses.unescaped(raw)
+        return opening + (raw if not text or is_hashed(text) else self.hash(text).encode())
 
     def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
         """As `redact`, of as much of the data as becomes at most `limit` bytes; also returns how much
@@ -153,9 +159,8 @@ class Hasher:
                 return max(0, room)
         return max(0, min(len(data), limit - length * (number + 1)))
 
-    def _private_values(self, data: bytes) -> Iterator[tuple[int, int]]:
-        if self._private is not None:
-            yield from (match.span(1) for match in self._private.finditer(data))
+    def _private_values(self, data: bytes) -> _Spans:
+        return [match.span(2) for match in self._private.finditer(data)] if self._private else ()
 
     def _replace(
         self,
@@ -171,7 +176,7 @@ class Hasher:
         for begin, end in find(encoding.narrow(data)):
             start, after = offset + width * begin, offset + width * end
             text = meaning(encoding.utf8(data[start:after]))
-            if not is_hashed(text):
+            if text and not is_hashed(text):
                 pieces += data[done:start], encoding.encode(self.hash(text))
                 done = after
         return b"".join((*pieces, data[done:])) if pieces else data
