@@ -159,12 +159,17 @@ def env() -> None:
     """
     from streamflow.errors import StackError
     from streamflow.settings import load_settings
+    from streamflow.settings.environment import marked
 
     settings = load_settings()
     if settings.database_url is None or settings.kafka_bootstrap_servers is None:
         raise StackError("no stack runs in this folder: start it with `streamflow up`")
-    typer.echo(f"export KAFKA_BOOTSTRAP_SERVERS={shlex.quote(settings.bootstrap)}")
-    typer.echo(f"export DATABASE_URL={shlex.quote(settings.database)}")
+    addresses = {
+        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap,
+        "DATABASE_URL": settings.database,
+    }
+    for name, value in marked(settings.state_dir, addresses).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def doctor() -> None:

@@ -29,6 +29,7 @@ from streamflow_stack import jars
 from streamflow_stack.embedded import (
     JAVA_PACKAGE,
     POSTGRES_PACKAGE,
+    environment,
     is_installed,
     java,
     needed,
@@ -104,7 +105,12 @@ def _embedded(
     try:
         path = find()
         done = subprocess.run(  # noqa: S603 (our own command)
-            (path, *arguments), capture_output=True, text=True, check=True, timeout=20
+            (path, *arguments),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            env=environment(),
         )
     except StackError as error:
         return Finding(subject, Mark.BAD, str(error))
