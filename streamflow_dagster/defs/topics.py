@@ -170,9 +170,8 @@ def _verdict(entry: TopicEntry, drifted: Sequence[Drift], owner: Owner | None) -
         # Materializing does not alter it; the message says what can be done.
         return refusal(entry.spec, drifted, ())
     advice = f"materialize {entry.key.to_user_string()} or run `streamflow topics --apply`"
-    for drift in drifted:
-        if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared):
-            advice = "Kafka cannot remove partitions: raise the declaration"
+    if any(drift.is_surplus for drift in drifted):
+        advice = "Kafka cannot remove partitions: raise the declaration"
     return f"{entry.spec.name}: {'; '.join(map(_describe, drifted))}. {advice}"
 
 
