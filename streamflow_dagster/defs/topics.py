@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from streamflow.kafka.offsets import bounds, partitions_of
-from streamflow.kafka.ownership import Drift, Owner, refusal
+from streamflow.kafka.ownership import Drift, Owner, refusal, surplus
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topics import drifts, owners, provision_topics
 from streamflow.postgres.owned_topics import TopicsTable
@@ -91,9 +91,11 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
         with as_dagster_failure():
             drifted = provision_topics(settings, [entry.spec], TopicsTable(settings))
             measured = _measured(platform, settings, entry)
-        changes = [_describe(drift) for drift in drifted]
+        changes = [_describe(drift) for drift in drifted if not drift.is_surplus]
         for change in changes:
             context.log.info(change)
+        for line in surplus(drifted):
+            context.log.warning(line)
         changed = dg.MetadataValue.md("\n".join(f"- {change}" for change in changes))
         return dg.MaterializeResult(
             metadata={**measured, "changed": changed if changes else "nothing"}
