@@ -26,7 +26,7 @@ from streamflow_stack.embedded import environment, java
 from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
 from streamflow_stack.process import Launch
 
-FORMAT_SECONDS = 60.0
+FORMAT_SECONDS = 120.0
 
 _PROPERTIES = "server.properties"
 
@@ -134,15 +134,21 @@ class Broker:
             *(*self._java(class_path), "kafka.tools.StorageTool", "format"),
             *(f"--cluster-id={cluster_id}", "--config", _PROPERTIES),
         )
-        done = subprocess.run(  # noqa: S603 (our own command)
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=FORMAT_SECONDS,
-            cwd=self.node.directory,
-            env=environment(),
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 (our own command)
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=FORMAT_SECONDS,
+                cwd=self.node.directory,
+                env=environment(),
+            )
+        except subprocess.TimeoutExpired:
+            raise StackError(
+                f"Kafka has not formatted {self.node.data} within {FORMAT_SECONDS:g} s: the machine "
+                "is too busy, try again"
+            ) from None
         if done.returncode != 0:
             lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise StackError(f"Kafka cannot format {self.node.data}: {lines[0] if lines else '?'}")

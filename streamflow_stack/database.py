@@ -158,16 +158,22 @@ class Database:
             inherits=False,
             account=account,
         )
-        done = subprocess.run(  # noqa: S603 (our own command)
-            wrap(launch),
-            input=commands,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.directory,
-            env=environment_of(launch),
-            timeout=INITIALISE_SECONDS,
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 (our own command)
+                wrap(launch),
+                input=commands,
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=self.directory,
+                env=environment_of(launch),
+                timeout=INITIALISE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise StackError(
+                f"PostgreSQL has not set up {self.directory} within {INITIALISE_SECONDS:g} s: the "
+                "machine is too busy, try again"
+            ) from None
         if done.returncode != 0 or "ERROR:" in done.stderr:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             # What initdb prints holds no password; what single-user mode prints could.
