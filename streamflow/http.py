@@ -12,9 +12,7 @@ from streamflow.errors import Unavailable, cause_of
 _LONGEST_TEXT: Final = 300  # characters
 
 
-def request(
-    method: str, url: str, *, timeout: float, direct: bool = False, **options: Any
-) -> requests.Response:
+def request(method: str, url: str, *, timeout: float, **options: Any) -> requests.Response:
     """The response, also an error status: look at its `ok`.
 
     Raises Unavailable if there is no response, or a redirect; the message says why, and not from where.
@@ -23,15 +21,10 @@ def request(
         method: GET or POST.
         url: where to.
         timeout: seconds to connect, and to wait for each part of the response.
-        direct: past any proxy of the environment.
         options: further arguments of `requests.request`.
     """
     try:
-        with requests.Session() as session:
-            session.trust_env = not direct
-            response = session.request(
-                method, url, timeout=timeout, allow_redirects=False, **options
-            )
+        response = requests.request(method, url, timeout=timeout, allow_redirects=False, **options)
     except (requests.RequestException, ValueError) as error:
         raise Unavailable(_cause_of(error)) from None
     if response.status_code in range(300, 400):

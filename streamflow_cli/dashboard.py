@@ -1,3 +1,4 @@
+import os
 import signal
 import sys
 from importlib.util import find_spec
@@ -5,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+# Options that would change the dashboard's address.
+_UNSET = ("server.baseUrlPath", "server.sslCertFile", "server.sslKeyFile")
 
 
 def dashboard(
@@ -18,6 +22,11 @@ def dashboard(
 
     Example: streamflow dashboard --port 8501
     """
+    # Streamlit reads an option from the environment where the command line has none. What names the files
+    # with the secrets of sign-in stays.
+    for name in [name for name in os.environ if name.startswith("STREAMLIT_")]:
+        if name != "STREAMLIT_SECRETS_FILES":
+            del os.environ[name]
     from streamlit.web.cli import main as streamlit
 
     from streamflow.errors import ConfigurationError
@@ -30,6 +39,8 @@ def dashboard(
     program = Path(spec.origin).with_name("app.py")
     listen_on = str(port or settings.port("dashboard"))
     address = ("--server.address", settings.host, "--server.port", listen_on)
+    # Before what a config.toml of the user or of his folder says.
+    pinned = [f"--{option}=" for option in _UNSET]
     # If a proxy has changed Host, Streamlit compares a WebSocket's origin with these.
     origins = [
         argument
@@ -40,4 +51,4 @@ def dashboard(
     # Once Streamlit has shut down it raises the signal again, for the previous handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    streamlit(["run", str(program), *address, *origins], standalone_mode=False)
+    streamlit(["run", str(program), *address, *pinned, *origins], standalone_mode=False)

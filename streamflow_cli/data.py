@@ -77,9 +77,10 @@ def init(
     import tenacity
 
     from streamflow.errors import Unavailable
+    from streamflow.kafka.ownership import surplus
     from streamflow.kafka.topics import provision
+    from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
-    from streamflow.postgres.schema import upgrade
 
     settings, streams = settings_and_streams()
     patiently = tenacity.Retrying(
@@ -89,9 +90,13 @@ def init(
         reraise=True,
     )
     # The schema first: topics that are created are noted in it.
-    patiently(upgrade, settings, streams)
-    for drift in patiently(provision, settings, streams, TopicsTable(settings)):
-        typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
+    patiently(schema.upgrade, settings, streams)
+    differences = patiently(provision, settings, streams, TopicsTable(settings))
+    for drift in differences:
+        if not drift.is_surplus:
+            typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
+    for line in (*schema.surplus(settings, streams), *surplus(differences)):
+        typer.echo(f"warning: {line}", err=True)
     typer.echo("topics and schema are in place")
 
 
@@ -123,6 +128,8 @@ def topics(
 ) -> None:
     """Shows the declared topics, their owners and how the broker's differ; exits 1 if they do.
 
+    More partitions than declared in a topic of StreamFlow's are only warned of.
+
     A topic that StreamFlow did not create is never altered unless it is adopted.
 
     Example: streamflow topics --apply
@@ -132,7 +139,7 @@ def topics(
 
         accept(accept_recreated, yes=yes)
         return
-    from streamflow.kafka.ownership import Owner
+    from streamflow.kafka.ownership import Owner, surplus
     from streamflow.kafka.topics import (
         adopt,
         all_topics,
@@ -170,7 +177,15 @@ def topics(
         typer.echo(json.dumps(report))
     else:
         _show_topics(report)
-    raise typer.Exit(1 if differences else 0)
+    # Of another owner's topic more partitions are a difference like any other.
+    tolerated = [
+        drift
+        for drift in differences
+        if drift.is_surplus and owner_of.get(drift.topic) is Owner.OURS
+    ]
+    for line in surplus(tolerated):
+        typer.echo(f"warning: {line}", err=True)
+    raise typer.Exit(0 if differences == tolerated else 1)
 
 
 def _retention(config: "Mapping[str, str]") -> str:
@@ -207,7 +222,7 @@ def _show_topics(report: list[dict[str, Any]]) -> None:
             err=True,
         )
     elif differing:
-        typer.echo("the broker's topics differ: run `streamflow topics --apply`", err=True)
+        typer.echo("the broker's topics differ: `streamflow topics --apply` alters them", err=True)
 
 
 @db.command("upgrade")
@@ -216,9 +231,12 @@ def db_upgrade() -> None:
 
     Example: streamflow db upgrade
     """
-    from streamflow.postgres.schema import upgrade
+    from streamflow.postgres.schema import surplus, upgrade
 
-    upgrade(*settings_and_streams())
+    settings, streams = settings_and_streams()
+    upgrade(settings, streams)
+    for line in surplus(settings, streams):
+        typer.echo(f"warning: {line}", err=True)
     typer.echo("the schema is up to date")
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,8 +111,9 @@ def up(
 
     if load_streams(load())[0].simulate is None:
         names.append("producer")
-    request = lifecycle.UpRequest(names, partial(_arrange, without=names), when_up)
-    lifecycle.up(load, request, ConsoleReport(console))
+    report = ConsoleReport(console)
+    arrange = partial(_arrange, without=names, say=report.say)
+    lifecycle.up(load, lifecycle.UpRequest(names, arrange, when_up), report)
 
 
 def down(
@@ -159,12 +160,17 @@ def env() -> None:
     """
     from streamflow.errors import StackError
     from streamflow.settings import load_settings
+    from streamflow.settings.environment import marked
 
     settings = load_settings()
     if settings.database_url is None or settings.kafka_bootstrap_servers is None:
         raise StackError("no stack runs in this folder: start it with `streamflow up`")
-    typer.echo(f"export KAFKA_BOOTSTRAP_SERVERS={shlex.quote(settings.bootstrap)}")
-    typer.echo(f"export DATABASE_URL={shlex.quote(settings.database)}")
+    addresses = {
+        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap,
+        "DATABASE_URL": settings.database,
+    }
+    for name, value in marked(settings.state_dir, addresses).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def doctor() -> None:
@@ -188,19 +194,25 @@ def doctor() -> None:
     raise typer.Exit(1 if Mark.BAD in marks else 0)
 
 
-def _arrange(settings: "Settings", without: Collection[str]) -> None:
+def _arrange(settings: "Settings", without: Collection[str], say: Callable[[str], None]) -> None:
     """Puts schema and topics in place. The schema is first: topics that are created are noted in it."""
+    from streamflow.kafka import ownership
     from streamflow.kafka.topics import provision
+    from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
-    from streamflow.postgres.schema import upgrade
     from streamflow.registry import load_streams
 
     streams = load_streams(settings)
     has_database = "postgres" not in without
+    kept = []
     if has_database:
-        upgrade(settings, streams)
+        schema.upgrade(settings, streams)
+        kept += schema.surplus(settings, streams)
     if "kafka" not in without:
-        provision(settings, streams, TopicsTable(settings) if has_database else None)
+        owned = TopicsTable(settings) if has_database else None
+        kept += ownership.surplus(provision(settings, streams, owned))
+    for line in kept:
+        say(f"warning: {line}")
 
 
 def _lag_and_rows(

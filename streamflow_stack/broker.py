@@ -1,10 +1,13 @@
 """The embedded broker: Apache Kafka in KRaft mode, broker and controller in one process.
 
 A node is a folder: ``server.properties`` and ``log4j2.xml`` (written at each start), ``data``, the
-marker ``formatted`` and ``tmp``. Several nodes share a cluster id and a list of voters.
+marker ``formatted`` and ``tmp``. Several nodes share a cluster id and a list of voters. The folder is the
+process's working directory, and all paths are relative to it: a comma in a path would be two folders to
+Kafka, a backslash an escape, and log4j would read a URI.
 """
 
 import base64
+import os
 import shutil
 import subprocess
 import uuid
@@ -19,11 +22,13 @@ from confluent_kafka.admin import AdminClient
 
 from streamflow.errors import StackError
 from streamflow_stack import jars, offsets_topic
-from streamflow_stack.embedded import java
+from streamflow_stack.embedded import environment, java
 from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
 from streamflow_stack.process import Launch
 
-FORMAT_SECONDS = 60.0
+FORMAT_SECONDS = 120.0
+
+_PROPERTIES = "server.properties"
 
 JVM_OPTIONS = (
     "-Xms256m",
@@ -33,6 +38,10 @@ JVM_OPTIONS = (
     # A broker without memory must end, so that it is started again, rather than limp on.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
+    "-Djava.io.tmpdir=tmp",
+    "-Dlog4j2.configurationFile=log4j2.xml",
+    # Its counters would be a file in /tmp, which a killed JVM leaves behind.
+    "-XX:+PerfDisableSharedMem",
     # Native compression libraries, which the JVM would otherwise warn about.
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
@@ -49,10 +58,6 @@ class Node:
     @property
     def data(self) -> Path:
         return self.directory / "data"
-
-    @property
-    def properties(self) -> Path:
-        return self.directory / "server.properties"
 
 
 @dataclass
@@ -76,7 +81,7 @@ class Broker:
         # A killed JVM leaves its unpacked native libraries behind.
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        node.properties.write_text(self._configuration())
+        (node.directory / _PROPERTIES).write_text(self._configuration())
         (node.directory / "log4j2.xml").write_text(_LOGGING)
         marker = node.directory / "formatted"
         if not marker.exists():
@@ -92,8 +97,10 @@ class Broker:
         if class_path is None:
             raise StackError(f"Kafka's jars are gone from {jars.cache_directory()}: start again")
         return Launch(
-            command=(*self._java(class_path), "kafka.Kafka", str(self.node.properties)),
+            command=(*self._java(class_path), "kafka.Kafka", _PROPERTIES),
             log=self.log.with_suffix(".out"),
+            environment=environment(),
+            inherits=False,
             own_log=self.log,
             directory=self.node.directory,
         )
@@ -125,25 +132,31 @@ class Broker:
     def _format(self, class_path: str, cluster_id: str) -> None:
         command = (
             *(*self._java(class_path), "kafka.tools.StorageTool", "format"),
-            *(f"--cluster-id={cluster_id}", "--config", str(self.node.properties)),
+            *(f"--cluster-id={cluster_id}", "--config", _PROPERTIES),
         )
-        done = subprocess.run(  # noqa: S603 (our own command)
-            command, capture_output=True, text=True, check=False, timeout=FORMAT_SECONDS
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 (our own command)
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=FORMAT_SECONDS,
+                cwd=self.node.directory,
+                env=environment(),
+            )
+        except subprocess.TimeoutExpired:
+            raise StackError(
+                f"Kafka has not formatted {self.node.data} within {FORMAT_SECONDS:g} s: the machine "
+                "is too busy, try again"
+            ) from None
         if done.returncode != 0:
             lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise StackError(f"Kafka cannot format {self.node.data}: {lines[0] if lines else '?'}")
 
     def _java(self, class_path: str) -> tuple[str, ...]:
-        folder = self.node.directory
-        return (
-            str(java()),
-            *JVM_OPTIONS,
-            f"-Djava.io.tmpdir={folder / 'tmp'}",
-            f"-Dlog4j2.configurationFile={folder / 'log4j2.xml'}",
-            f"-Dstreamflow.log={self.log}",
-            *("-cp", class_path),
-        )
+        # Both without links, since the process steps up from where it really is.
+        log = os.path.relpath(self.log.resolve(), self.node.directory.resolve())
+        return (str(java()), *JVM_OPTIONS, f"-Dstreamflow.log={log}", "-cp", class_path)
 
     def _configuration(self) -> str:
         nodes = self.nodes or (self.node,)
@@ -159,7 +172,7 @@ class Broker:
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
-            "log.dirs": self.node.data,
+            "log.dirs": self.node.data.name,
             "offsets.topic.replication.factor": replicas,
             "transaction.state.log.replication.factor": replicas,
             "transaction.state.log.min.isr": max(1, replicas - 1),

@@ -21,9 +21,9 @@ from psycopg import sql
 from streamflow.errors import ConfigurationError, StackError, Unavailable
 from streamflow.postgres.connections import open_connection
 from streamflow_stack.account import Account, database_account
-from streamflow_stack.embedded import postgres
+from streamflow_stack.embedded import environment, postgres
 from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
-from streamflow_stack.process import Launch, last_reason, wrap
+from streamflow_stack.process import Launch, environment_of, last_reason, wrap
 from streamflow_stack.state import write_atomically
 
 INITIALISE_SECONDS = 120.0
@@ -48,6 +48,9 @@ class Database:
         """Creates cluster, role and database, unless they exist. Raises StackError if that fails, or
         if the cluster is of another version."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            # For the user that it runs as; the data is closed to all others.
+            self.directory.chmod(0o711)
         version_file = self.data / "PG_VERSION"
         if version_file.exists():
             version = version_file.read_text().strip()
@@ -68,6 +71,8 @@ class Database:
         return Launch(
             command=(program, "-D", str(self.data), "-p", str(self.port), *options),
             log=self.log,
+            environment=environment(),
+            inherits=False,
             directory=self.directory,
             account=self._account(),
             # "Fast": ends sessions, writes a checkpoint. SIGTERM would wait for every client.
@@ -119,9 +124,9 @@ class Database:
         shutil.rmtree(working, ignore_errors=True)
         working.mkdir(mode=0o700)
         passwords = {name: secrets.token_urlsafe(24) for name in (SUPERUSER, ROLE)}
-        write_atomically(self.directory / "credentials.json", json.dumps(passwords), mode=0o600)
+        write_atomically(self.directory / "credentials.json", json.dumps(passwords))
         password_file = self.directory / "password"
-        write_atomically(password_file, passwords[SUPERUSER], mode=0o600)
+        write_atomically(password_file, passwords[SUPERUSER])
         if account:
             for path in (working, password_file):
                 os.chown(path, account.uid, account.gid)
@@ -146,16 +151,29 @@ class Database:
         working.rename(self.data)
 
     def _run(self, account: Account | None, name: str, *arguments: str, commands: str = "") -> None:
-        launch = Launch((str(postgres(name)), *arguments), self.log, account=account)
-        done = subprocess.run(  # noqa: S603 (our own command)
-            wrap(launch),
-            input=commands,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.directory,
-            timeout=INITIALISE_SECONDS,
+        launch = Launch(
+            (str(postgres(name)), *arguments),
+            self.log,
+            environment(),
+            inherits=False,
+            account=account,
         )
+        try:
+            done = subprocess.run(  # noqa: S603 (our own command)
+                wrap(launch),
+                input=commands,
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=self.directory,
+                env=environment_of(launch),
+                timeout=INITIALISE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise StackError(
+                f"PostgreSQL has not set up {self.directory} within {INITIALISE_SECONDS:g} s: the "
+                "machine is too busy, try again"
+            ) from None
         if done.returncode != 0 or "ERROR:" in done.stderr:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             # What initdb prints holds no password; what single-user mode prints could.

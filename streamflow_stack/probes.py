@@ -28,7 +28,7 @@ def probe_worker(url: str) -> Health:
 
 def probe_http(url: str) -> Health:
     try:
-        answer = request("GET", url, timeout=PROBE_SECONDS, direct=True)
+        answer = request("GET", url, timeout=PROBE_SECONDS)
     except Unavailable as error:
         return failure_of(error)
     return READY if answer.ok else Health(answered=True, ready=False, detail=_reason(answer))

@@ -36,7 +36,8 @@ _LAUNCHER = Path(__file__).with_name("tied_exec.py")
 class Launch:
     command: tuple[str, ...]  # never with a secret: everyone can read it in ``ps``
     log: Path  # for standard output and error
-    environment: Mapping[str, str] = field(default_factory=dict)  # added to ours
+    environment: Mapping[str, str] = field(default_factory=dict)
+    inherits: bool = True  # whether `environment` is added to ours, or is all that there is
     directory: Path | None = None
     own_log: Path | None = None  # log that the program writes itself, if it says more
     account: Account | None = None  # user to run as, if not the current one
@@ -57,6 +58,10 @@ def wrap(launch: Launch) -> list[str]:
         **(asdict(launch.account) if launch.account else {}),
     }
     return [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(options), *launch.command]
+
+
+def environment_of(launch: Launch) -> dict[str, str]:
+    return {**(os.environ if launch.inherits else {}), **launch.environment}
 
 
 class Child:
@@ -81,7 +86,7 @@ class Child:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=launch.directory,
-                    env={**os.environ, **launch.environment},
+                    env=environment_of(launch),
                     # Ctrl-C must reach the supervisor only: it ends the parts in order.
                     start_new_session=True,
                 )

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,10 +62,22 @@ class StateDirectory:
         return self.directory / SNAPSHOT_FILE
 
     def create(self) -> None:
-        """Raises StackError if the directory cannot be made or written."""
+        """Makes the directory. From now on what this process and its children write is for their user
+        only, and so is what is there. Raises StackError if it cannot be made or written."""
         try:
-            for folder in (self.directory, self.logs, self.run):
-                folder.mkdir(parents=True, exist_ok=True)
+            os.fsencode(self.directory).decode()
+        except UnicodeDecodeError:
+            shown = os.fsencode(self.directory).decode(errors="replace")
+            raise StackError(
+                f"the path of the state directory is not UTF-8 ({shown}), which Kafka cannot open: "
+                "set STREAMFLOW_STATE_DIR to another folder"
+            ) from None
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            os.umask(0o077)
+            for folder in (self.logs, self.run):
+                folder.mkdir(exist_ok=True)
+            self._close()
             probe = self.directory / f".probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -74,16 +87,26 @@ class StateDirectory:
                 "set STREAMFLOW_STATE_DIR to a folder of yours"
             ) from error
 
-    def write_coordinates(
-        self, bootstrap: str, database_url: str, port_offset: int, brokers: int
-    ) -> None:
+    def _close(self) -> None:
+        """Takes from others what an earlier release has let them read."""
+        for path in (self.directory / name for name in ENTRIES):
+            # PostgreSQL's user, where we are root, has to reach its data, which only it can read.
+            mode = 0o711 if path.name == "postgres" else 0o700 if path.is_dir() else 0o600
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                if stat.S_IMODE(path.stat().st_mode) & ~mode:
+                    path.chmod(mode)
+
+    def write_coordinates(self, settings: Settings, *, database_embedded: bool) -> None:
+        """Of a stack with these settings, as `streamflow.settings.sources` reads them."""
+        url = settings.database_url.get_secret_value() if settings.database_url else ""
         content = {
-            "kafka_bootstrap_servers": bootstrap,
-            "database_url": database_url,
-            "port_offset": port_offset,
-            "brokers": brokers,
+            "kafka_bootstrap_servers": settings.bootstrap,
+            "database_url": url,
+            "database_embedded": database_embedded,
+            "port_offset": settings.port_offset,
+            "brokers": settings.brokers,
         }
-        write_atomically(self.coordinates, json.dumps(content), mode=0o600)
+        write_atomically(self.coordinates, json.dumps(content))
 
     def supervisor_pid(self) -> int | None:
         try:
@@ -106,17 +129,20 @@ class StateDirectory:
         return True
 
     def purge(self) -> list[str]:
-        """Removes data, logs and everything else of the stack; returns what is left, not ours.
-        Raises StackError if something cannot be removed."""
+        """Removes data, logs and everything else of the stack; returns what is left: what is not ours,
+        and folders that the user has linked to. Raises StackError if something cannot be removed."""
+        left = []
         try:
             for name in ENTRIES:
                 path = self.directory / name
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-            left = sorted(path.name for path in self.directory.iterdir())
-            if not left:
+                    continue
+                if path.is_dir():
+                    left.append(str(path.resolve()))
+                path.unlink(missing_ok=True)
+            left += sorted(path.name for path in self.directory.iterdir())
+            if not left and not self.directory.is_symlink():
                 self.directory.rmdir()
         except FileNotFoundError:
             return []
@@ -180,11 +206,11 @@ def already_running(state: StateDirectory) -> str:
     )
 
 
-def write_atomically(path: Path, content: str, mode: int = 0o644) -> None:
-    """Replaces a file in one step, so that no reader sees half of it."""
+def write_atomically(path: Path, content: str) -> None:
+    """Replaces a file, for its owner only, in one step: no reader sees half of it."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(content)
     temporary.replace(path)

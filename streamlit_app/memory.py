@@ -79,7 +79,7 @@ class Memory:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self._path, timeout=2)) as database:
                 [(version,)] = database.execute("PRAGMA user_version")
                 if version != _VERSION:

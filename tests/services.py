@@ -1,12 +1,33 @@
 """The embedded broker and database as things that a test can start, kill and ask."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import trustme
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from psycopg import sql
 
 from faults import Proxy, free_ports, wait_until
+from streamflow.kafka.acls import Right
 from streamflow_stack.broker import Broker, Node
 from streamflow_stack.database import SUPERUSER, Database
 from streamflow_stack.part import Health
@@ -107,6 +128,98 @@ class _BrokerBehindProxy(Broker):
         for name, port in (("listeners", self._listener), ("advertised.listeners", self._proxy)):
             text = re.sub(rf"(?m)^{name}=.*", rf"\g<0>,PROXIED://127.0.0.1:{port}", text)
         return re.sub(r"(?m)^listener.security.protocol.map=.*", r"\g<0>,PROXIED:PLAINTEXT", text)
+
+
+class _SecuredBroker(Broker):
+    """Has one more listener, for TLS, SCRAM and ACLs. On the first one everybody is the administrator."""
+
+    def __init__(self, node: Node, log: Path, listener: int, certificate: Path) -> None:
+        super().__init__(node, log)
+        self.secured = f"127.0.0.1:{listener}"
+        self._certificate = certificate
+
+    def _configuration(self) -> str:
+        text = super()._configuration()
+        for name in ("listeners", "advertised.listeners"):
+            text = re.sub(rf"(?m)^{name}=.*", rf"\g<0>,SECURED://{self.secured}", text)
+        text = re.sub(r"(?m)^listener.security.protocol.map=.*", r"\g<0>,SECURED:SASL_SSL", text)
+        secured = {
+            "listener.name.secured.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.secured.scram-sha-512.sasl.jaas.config": (
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            ),
+            "listener.name.secured.ssl.keystore.type": "PEM",
+            "listener.name.secured.ssl.keystore.location": self._certificate,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
+        return text + "".join(f"{name}={value}\n" for name, value in secured.items())
+
+
+class SecuredBrokerService(Service):
+    """A broker with a listener for SASL_SSL, whose users have the rights that they are granted, and none
+    by default."""
+
+    PASSWORD = "throw-away"
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        authority = trustme.CA()
+        self.ca = directory / "ca.pem"
+        authority.cert_pem.write_to_path(str(self.ca))
+        issued = authority.issue_cert("127.0.0.1")
+        key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+        # The only form that Kafka reads.
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        certificate = directory / "server.pem"
+        certificate.write_bytes(pem + b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        port, controller, listener = free_ports(3)
+        broker = _SecuredBroker(
+            Node(1, port, controller, directory / "kafka"),
+            directory / "kafka.log",
+            listener,
+            certificate,
+        )
+        super().__init__(broker, directory)
+        self.open, self.secured = broker.address, broker.secured
+
+    def add_users(self, rights: Iterable[Right]) -> dict[str, dict[str, Any]]:
+        """A user for each part, with its rights and no others; returns the settings to connect as each."""
+        rights = list(rights)
+        client = AdminClient({"bootstrap.servers": self.open})
+        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+        users = dict.fromkeys(right.part for right in rights)
+        entries = [
+            UserScramCredentialUpsertion(user, info, self.PASSWORD.encode()) for user in users
+        ]
+        bindings = [
+            AclBinding(
+                ResourceType[right.resource.upper().replace("-", "_")],
+                right.name,
+                ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL,
+                f"User:{right.part}",
+                "*",
+                AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", operation).upper()],
+                AclPermissionType.ALLOW,
+            )
+            for right in rights
+            for operation in right.operations
+        ]
+        for future in (
+            *client.alter_user_scram_credentials(entries).values(),
+            *client.create_acls(bindings).values(),
+        ):
+            future.result(60)
+        return {
+            user: {
+                "KAFKA_BOOTSTRAP_SERVERS": self.secured,
+                "STREAMFLOW_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                "STREAMFLOW_KAFKA_SASL_USERNAME": user,
+                "STREAMFLOW_KAFKA_SASL_PASSWORD": self.PASSWORD,
+                "STREAMFLOW_KAFKA_SSL_CA": str(self.ca),
+            }
+            for user in users
+        }
 
 
 class ProxiedBrokerService(Service):

@@ -25,6 +25,12 @@ class Drift(NamedTuple):
     declared: str
     found: str | None
 
+    @property
+    def is_surplus(self) -> bool:
+        """Whether the topic has more partitions than declared: workers read them all, and Kafka cannot
+        remove any."""
+        return self.what == "partitions" and int(self.found or 0) > int(self.declared)
+
 
 class BrokerTopic(NamedTuple):
     topic_id: str
@@ -92,3 +98,13 @@ def refusal(spec: TopicSpec, drifts: Sequence[Drift], known: Collection[str]) ->
         f"adopt it with `streamflow topics --adopt {spec.name}` and then run "
         "`streamflow topics --apply`"
     )
+
+
+def surplus(drifts: Sequence[Drift]) -> list[str]:
+    """What cannot and need not be altered, in a sentence each."""
+    return [
+        f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: all are "
+        f"read, and Kafka cannot remove any; declare Topics(partitions={drift.found})"
+        for drift in drifts
+        if drift.is_surplus
+    ]

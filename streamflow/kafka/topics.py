@@ -86,15 +86,15 @@ def provision(
     """Creates topics, and alters ours, until the broker has what is declared; returns what differed.
 
     Partitions are only ever added: removing one would lose its records, and a key's events would change
-    partition. A topic of another owner is used if it is as declared. Everything is checked before
-    anything is changed.
+    partition. A topic of ours may have more than declared (`ownership.surplus`); one of another owner is
+    used if it is as declared. Everything is checked before anything is changed.
 
     Args:
         owned: which topics are ours; without it none is, and topics are only created.
 
     Raises:
-        ConfigurationError: a topic that is not ours differs; a topic of ours has more partitions than
-            declared; an unmanaged one does not exist; or there is no schema for `owned` yet.
+        ConfigurationError: a topic that is not ours differs; an unmanaged one does not exist; or there
+            is no schema for `owned` yet.
         Unavailable: the broker, or the store of `owned`, does not answer.
     """
     streams = tuple(streams)
@@ -142,20 +142,15 @@ def provision_topics(
         differing = [drift for drift in differences if drift.topic == name]
         if differing and owner_of(name, topic, ids) is not Owner.OURS:
             raise ConfigurationError(refusal(specs[name], differing, ids))
-    for drift in differences:
-        if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared):
-            raise ConfigurationError(
-                f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: "
-                "Kafka cannot remove partitions; raise the declaration"
-            )
-    if not differences:
-        return []
-    missing = [specs[drift.topic] for drift in differences if drift.what == "topic"]
+    changes = [drift for drift in differences if not drift.is_surplus]
+    if not changes:
+        return differences
+    missing = [specs[drift.topic] for drift in changes if drift.what == "topic"]
     with kafka_errors():
         created = _create(client, settings, missing)
         if owned is not None and created:
             owned.add(retry_while_unavailable(topic_ids)(client, created), adopted=False)
-        _alter(client, [drift for drift in differences if drift.what != "topic"])
+        _alter(client, [drift for drift in changes if drift.what != "topic"])
     _wait_until_shown(client, list(specs.values()))
     return differences
 
@@ -169,7 +164,8 @@ def provision_topics(
 def _wait_until_shown(client: AdminClient, specs: Sequence[TopicSpec]) -> bool | None:
     """Waits until the broker that answers this client knows of a change: the controller, which made it,
     is ahead. A time-out is no error: the next comparison shows what differs."""
-    return bool(compare(specs, _described(client, [spec.name for spec in specs])))
+    found = compare(specs, _described(client, [spec.name for spec in specs]))
+    return not all(drift.is_surplus for drift in found)
 
 
 def adopt(

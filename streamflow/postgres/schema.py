@@ -1,12 +1,13 @@
 """The schema: Alembic's migrations for the shared tables, the streams' own from their contracts.
 
-A stream's table only ever grows: a new field becomes a new column. What would change or lose stored
-values is refused, since only its owner knows what should become of them.
+A stream's table only ever grows: a new field becomes a new column, and a column without a field stays
+(`surplus`), so that an older release runs as well. What would change or lose stored values is refused,
+since only its owner knows what should become of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 from alembic import command
@@ -35,8 +36,8 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     each. Safe to repeat, and at the same time.
 
     Raises:
-        ConfigurationError: a stream's table has a column that its contract no longer has, or with another
-            type; or a table of another owner has the name of one of ours.
+        ConfigurationError: a stream's table has a column of another type, or one that must have a value
+            and of which its contract knows nothing; or a table of another owner has the name of one of ours.
         Unavailable: the database does not answer.
     """
     with session(settings, "schema") as connection:
@@ -59,6 +60,21 @@ def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
         for stream in streams:
             todo += [text for text, _ in _changes(connection, stream)]
     return todo
+
+
+def surplus(settings: Settings, streams: Sequence[Stream]) -> list[str]:
+    """The columns that no contract has, in a sentence for each table. Raises as `upgrade`."""
+    found = []
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        for stream in streams:
+            columns = sorted(_surplus(_existing_columns(connection, stream.table), stream))
+            if columns:
+                found.append(
+                    f"table {stream.table} has columns that stream {stream.name} has no field for "
+                    f"({', '.join(columns)}): they stay, empty in new rows; add the fields as "
+                    "optional, or drop the columns by hand"
+                )
+    return found
 
 
 def _manual(settings: Settings) -> Connection:
@@ -130,9 +146,17 @@ def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
     )
 
 
-def _require_own(
-    connection: Connection, stream: Stream, existing: dict[str, tuple[str, bool]]
-) -> None:
+class _Existing(NamedTuple):
+    type: str
+    nullable: bool
+    filled: bool  # by a default, where no value is given
+
+
+def _surplus(existing: Mapping[str, _Existing], stream: Stream) -> set[str]:
+    return existing.keys() - {column.name for column in event_columns(stream)}
+
+
+def _require_own(connection: Connection, stream: Stream, existing: Mapping[str, _Existing]) -> None:
     """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
     row = connection.execute(
         "SELECT pg_get_partkeydef(to_regclass(%s))", [quoted(stream.table)]
@@ -147,14 +171,15 @@ def _require_own(
         )
 
 
-def _existing_columns(connection: Connection, table: str) -> dict[str, tuple[str, bool]]:
-    """Type and nullability of a table's columns; empty if there is no such table."""
+def _existing_columns(connection: Connection, table: str) -> dict[str, _Existing]:
+    """The columns of a table; none if there is no such table."""
     rows = connection.execute(
-        "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute"
+        "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull,"
+        " atthasdef OR attidentity <> '' FROM pg_attribute"
         " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
         [quoted(table)],
     )
-    return {name: (kind, nullable) for name, kind, nullable in rows}
+    return {name: _Existing(*rest) for name, *rest in rows}
 
 
 def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
@@ -180,21 +205,24 @@ def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Comp
             add = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
             statement = add.format(table, name, sql.SQL(column.type))
             changes.append((f"column {stream.table}.{column.name}", statement))
-        elif known[0] != column.type:
+        elif known.type != column.type:
             raise ConfigurationError(
                 f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
-                f"in {stream.table} is {known[0]}: give the field a new name, or the stream a new "
+                f"in {stream.table} is {known.type}: give the field a new name, or the stream a new "
                 "table, or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
             )
-        elif column.nullable and not known[1]:
+        elif column.nullable and not known.nullable:
             drop = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name)
             changes.append((f"column {stream.table}.{column.name} may be null", drop))
-    removed = sorted(existing.keys() - {column.name for column in columns})
-    if removed:
+    surplus_columns = {name: existing[name] for name in sorted(_surplus(existing, stream))}
+    required = [
+        name for name, known in surplus_columns.items() if not (known.nullable or known.filled)
+    ]
+    if required:
         raise ConfigurationError(
-            f"stream {stream.name}: the contract has no field {', '.join(removed)} any more, but "
-            f"{stream.table} has such a column: keep the field as optional, or give the stream a "
-            "new table, or drop the column by hand if its values may go"
+            f"stream {stream.name}: the contract has no field {', '.join(required)}, but every row "
+            f"of {stream.table} must have a value there: keep the field as optional, or allow the "
+            f"column to be empty (ALTER TABLE {stream.table} ALTER COLUMN {required[0]} DROP NOT NULL)"
         )
     return changes
 

@@ -10,8 +10,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streamflow.database_url import normalized
 from streamflow.errors import ConfigurationError
 from streamflow.origins import Hosts
+from streamflow.settings.environment import bypass_proxies, forget_libpq, forget_own_addresses
 from streamflow.settings.fields import HostNames, Texts, UserPath, group, variable
-from streamflow.settings.sources import COORDINATES_FILE, CoordinatesSource, FileSource
+from streamflow.settings.sources import (
+    COORDINATES_FILE,
+    CoordinatesSource,
+    FileSource,
+    read_coordinates,
+)
 
 __all__ = ["COORDINATES_FILE"]
 
@@ -309,18 +315,32 @@ SettingsKind = TypeVar("SettingsKind", bound=Settings)
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Reads the settings. Raises ConfigurationError, with the name of the variable, for a value that
-    cannot be used."""
+    """Reads the settings, and removes from the environment what is not meant for the servers that they
+    name. Raises ConfigurationError, with the name of the variable, for a value that cannot be used."""
     return load_settings_of(Settings, **overrides)
 
 
 def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind:
     """As `load_settings`, of a part with settings of its own."""
     try:
-        return kind(**overrides)
+        settings = kind(**overrides)
+        if forget_own_addresses(settings.state_dir):
+            settings = kind(**overrides)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"settings are wrong: {faults}") from None
+    bypass_proxies(settings.host)
+    if _database_is_embedded(settings):
+        forget_libpq()
+    return settings
+
+
+def _database_is_embedded(settings: Settings) -> bool:
+    """Whether the user has named no database: libpq's variables would be meant for that one."""
+    if settings.database_url is None:
+        return True
+    known = read_coordinates(settings.state_dir)
+    return bool(known.get("database_embedded")) and known["database_url"] == settings.database

@@ -49,6 +49,15 @@ def _hint(name: str, known: Collection[str]) -> str:
     return f"; did you mean {near[0]}?" if near else "; docs/settings.md lists all of them"
 
 
+def read_coordinates(state_dir: Path) -> dict[str, Any]:
+    """What ``streamflow up`` wrote about the stack that runs in a folder; nothing if none runs."""
+    try:
+        content = json.loads((state_dir / COORDINATES_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 class FileSource(InitSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings], known: Collection[str]) -> None:
         super().__init__(settings_cls, read_file(Path(FILE), known))
@@ -64,10 +73,7 @@ class CoordinatesSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         state_dir = Path(self.current_state.get("STREAMFLOW_STATE_DIR") or ".streamflow")
-        try:
-            coordinates = json.loads((state_dir.expanduser() / COORDINATES_FILE).read_text())
-        except (OSError, ValueError):
-            return {}
+        coordinates = read_coordinates(state_dir.expanduser())
         # Another port offset means another stack than the one that wrote the file.
         offset = coordinates.get("port_offset")
         if str(self.current_state.get("STREAMFLOW_PORT_OFFSET", offset)) != str(offset):

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from streamflow.kafka.offsets import bounds, partitions_of
-from streamflow.kafka.ownership import Drift, Owner, refusal
+from streamflow.kafka.ownership import Drift, Owner, refusal, surplus
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topics import drifts, owners, provision_topics
 from streamflow.postgres.owned_topics import TopicsTable
@@ -91,9 +91,11 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
         with as_dagster_failure():
             drifted = provision_topics(settings, [entry.spec], TopicsTable(settings))
             measured = _measured(platform, settings, entry)
-        changes = [_describe(drift) for drift in drifted]
+        changes = [_describe(drift) for drift in drifted if not drift.is_surplus]
         for change in changes:
             context.log.info(change)
+        for line in surplus(drifted):
+            context.log.warning(line)
         changed = dg.MetadataValue.md("\n".join(f"- {change}" for change in changes))
         return dg.MaterializeResult(
             metadata={**measured, "changed": changed if changes else "nothing"}
@@ -170,9 +172,8 @@ def _verdict(entry: TopicEntry, drifted: Sequence[Drift], owner: Owner | None) -
         # Materializing does not alter it; the message says what can be done.
         return refusal(entry.spec, drifted, ())
     advice = f"materialize {entry.key.to_user_string()} or run `streamflow topics --apply`"
-    for drift in drifted:
-        if drift.what == "partitions" and int(drift.found or 0) > int(drift.declared):
-            advice = "Kafka cannot remove partitions: raise the declaration"
+    if any(drift.is_surplus for drift in drifted):
+        advice = "Kafka cannot remove partitions: raise the declaration"
     return f"{entry.spec.name}: {'; '.join(map(_describe, drifted))}. {advice}"
 
 

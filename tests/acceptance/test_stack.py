@@ -1,7 +1,9 @@
 """The real command line: up, status, env, down; crashes of every part, and of the supervisor."""
 
+import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -19,6 +21,7 @@ import pytest
 from faults import is_running, kill, wait_until
 from folders import Folder, free_offset
 from streamflow.settings import DEFAULT_PORTS
+from streamflow_stack import jars
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -35,6 +38,23 @@ MINE = replace(USER_EVENTS, name="mine")
 """
 
 
+PROXIES = [f"{word}_proxy" for word in ("http", "https", "all", "grpc")]
+# What other programs want, and what once reached our own: each part that it reaches does not start.
+HOSTILE = {
+    **dict.fromkeys((*PROXIES, *map(str.upper, PROXIES)), "http://127.0.0.1:9"),
+    "LC_ALL": "tr_TR.UTF-8",
+    "PGSSLMODE": "require",
+    "PGSERVICE": "unknown",
+    "PGHOSTADDR": "127.0.0.2",
+    "PGOPTIONS": "-c search_path=nowhere",
+    "PGDATESTYLE": "unknown",
+    "JAVA_TOOL_OPTIONS": "-Duser.language=tr -Xmx2m",
+    "STREAMLIT_SERVER_BASE_URL_PATH": "elsewhere",
+    "STREAMLIT_SERVER_ADDRESS": "192.0.2.1",
+}
+ODD_NAME = "pröject, a\\b #1="
+
+
 @pytest.fixture
 def folder(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
     made = Folder(tmp_path / "project", free_offset())
@@ -49,12 +69,27 @@ def beside(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
     made.run("down", "--purge")
 
 
-def test_up_status_env_down_purge(folder: Folder) -> None:
+@pytest.fixture
+def odd_folder(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
+    """A folder whose name means something to Kafka, log4j and Java, in a hostile environment."""
+    jars.class_path(lambda _done, _total: None)  # past the proxies below
+    made = Folder(tmp_path / ODD_NAME, free_offset())
+    made.variables |= HOSTILE
+    yield made
+    made.run("down", "--purge")
+
+
+def test_up_status_env_down_purge(odd_folder: Folder, tmp_path: Path) -> None:
+    folder = odd_folder
+    streamlit_config = folder.path / ".streamlit" / "config.toml"
+    streamlit_config.parent.mkdir()
+    streamlit_config.write_text('[server]\nbaseUrlPath = "elsewhere"\n')
     # A stream of the user's own is found in his folder; what is called like a library is not.
     (folder.path / "my_streams.py").write_text(MY_STREAMS)
     for library in ("click", "streamlit", "uvicorn"):
         (folder.path / f"{library}.py").write_text("raise RuntimeError('not the library')\n")
     folder.variables["STREAMFLOW_STREAMS"] = "my_streams:MINE"
+    files = set(tmp_path.rglob("*"))
     shown = folder.up()
     for word in (*MANAGED, "logs", "streamflow down"):
         assert word in shown
@@ -73,16 +108,18 @@ def test_up_status_env_down_purge(folder: Folder) -> None:
     assert set(found["rows"]) >= {"events", "window_counts", "notifications", "dead_letters"}
     wait_until(lambda: (folder.status()["rows"]["events"] or 0) > 0, 60, "the first row")
 
-    shell = folder.run("env").stdout
-    printed = dict(
-        line.removeprefix("export ").split("=", 1) for line in shell.splitlines() if line
-    )
-    assert printed["KAFKA_BOOTSTRAP_SERVERS"] == f"127.0.0.1:{9092 + folder.port_offset}"
-    with psycopg.connect(printed["DATABASE_URL"].strip("'")) as connection:
-        assert connection.execute("SELECT current_user").fetchone() == ("streamflow",)
-    assert stat.S_IMODE((folder.state / "stack.json").stat().st_mode) == 0o600
+    dashboard = f"http://127.0.0.1:{DEFAULT_PORTS['dashboard'] + folder.port_offset}/"
+    with urllib.request.urlopen(dashboard, timeout=60) as answer:
+        assert answer.status == 200
+    assert _open_to_others(folder.state) == {"postgres": 0o711}
 
-    assert folder.run("doctor").returncode == 0
+    shell = folder.run("env").stdout
+    printed = dict(shlex.split(line)[1].split("=", 1) for line in shell.splitlines())
+    assert printed["KAFKA_BOOTSTRAP_SERVERS"] == f"127.0.0.1:{9092 + folder.port_offset}"
+    with psycopg.connect(printed["DATABASE_URL"]) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("streamflow",)
+    found = folder.run("doctor")
+    assert (found.returncode, found.stdout.count("Picked up")) == (0, 0), found.stdout
 
     topics = json.loads(folder.run("topics", "--json").stdout)
     assert "mine" in {each["topic"] for each in topics}
@@ -93,6 +130,8 @@ def test_up_status_env_down_purge(folder: Folder) -> None:
     assert f"already runs in {folder.state} (pid {folder.supervisor()})" in second.stderr
     assert second.stderr.count("\n") == 1
 
+    wait_until(lambda: folder.run("audit").returncode == 0, 60, "a closed ledger")
+
     running = [process.pid for process in folder.processes()]
     done = folder.run("down", timeout=30)
     assert done.returncode == 0
@@ -101,8 +140,22 @@ def test_up_status_env_down_purge(folder: Folder) -> None:
     assert folder.run("status").returncode == 1
     assert folder.run("env").returncode == 1
 
-    folder.run("down", "--purge")
-    assert not folder.state.exists()
+    # As after `eval "$(streamflow env)"`.
+    folder.variables |= printed
+    folder.up(*SERVICES_ONLY)
+    assert {part["managed"] for part in folder.status()["parts"][:2]} == {True}
+
+    assert folder.run("down", "--purge").returncode == 0
+    assert set(tmp_path.rglob("*")) - files <= set(folder.path.glob("__pycache__/**"))
+
+
+def _open_to_others(directory: Path) -> dict[str, int]:
+    """What others than the owner may read, write or enter, with its mode."""
+    modes = {}
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            modes[str(path.relative_to(directory))] = stat.S_IMODE(path.lstat().st_mode)
+    return {path: mode for path, mode in modes.items() if mode & 0o077}
 
 
 def _assets(folder: Folder) -> set[str]:

@@ -15,6 +15,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     ResourceType,
 )
@@ -77,6 +78,12 @@ def set_config(settings: Settings, topic: str, name: str, value: str) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     client = admin(settings)
     client.incremental_alter_configs([resource])[resource].result(15)
+
+
+def add_partitions(settings: Settings, topic: str, total: int) -> None:
+    client = admin(settings)
+    client.create_partitions([NewPartitions(topic, total)])[topic].result(15)
+    wait_until(lambda: len(client.list_topics(topic, 5).topics[topic].partitions) == total, 20)
 
 
 def report(settings: Settings, **changes: str) -> dict[str, dict[str, Any]]:
@@ -197,9 +204,13 @@ def test_what_we_made_is_ours_until_somebody_recreates_it(bare: Settings) -> Non
     assert streamflow(bare, "init").returncode == 0
     assert {each["owner"] for each in report(bare).values()} == {"ours"}
     assert dict(rows(bare, "SELECT topic, topic_id FROM topics"))[topic] == topic_id(bare, topic)
-    # Ours goes on to be altered.
+    # Ours goes on to be altered, and may have more partitions, added by hand.
     set_config(bare, topic, "retention.ms", "1000")
-    assert streamflow(bare, "topics", "--apply").returncode == 0
+    add_partitions(bare, topic, 5)
+    applied = streamflow(bare, "topics", "--apply")
+    assert applied.returncode == 0, applied.stderr
+    assert "warning: topic" in applied.stderr
+    assert "has 5 partitions, 3 are declared" in applied.stderr
     assert config_of(bare, topic)["retention.ms"][0] == "604800000"
 
     delete_topic(bare, topic)

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from streamflow.settings import load_settings
 from streamflow_stack.part import READY
 from streamflow_stack.probes import probe_http, probe_worker
 
@@ -27,6 +28,9 @@ class _Answers(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")  # and back, after the test
+    load_settings()
     with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{made.server_port}"

@@ -1,13 +1,70 @@
-"""The lock of a state directory: one supervisor holds it; who asks for its pid takes nothing from it."""
+"""The state directory: closed to others, held by one supervisor, and purged without a trace."""
 
 import fcntl
+import os
+import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from streamflow.errors import StackError
-from streamflow_stack.state import StateDirectory, state_lock
+from streamflow_stack.state import ENTRIES, StateDirectory, state_lock
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_an_earlier_release_has_let_others_read_is_closed(tmp_path: Path) -> None:
+    for name in ("kafka", "logs", "dashboard", "dagster", "postgres"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "status.json").touch()
+    StateDirectory(tmp_path).create()
+    (tmp_path / "logs" / "kafka.log").touch()
+    assert mode(tmp_path / "logs" / "kafka.log") == 0o600
+    assert mode(tmp_path / "status.json") == 0o600
+    assert {mode(tmp_path / name) for name in ("kafka", "logs", "run", "dashboard", "dagster")} == {
+        0o700
+    }
+    # Where we are root, PostgreSQL runs as another user, and passes through to its own folder.
+    assert mode(tmp_path / "postgres") == 0o711
+
+
+def test_a_linked_directory_is_emptied_and_kept(tmp_path: Path) -> None:
+    link, disk = tmp_path / "link", tmp_path / "disk"
+    disk.mkdir()
+    link.symlink_to(disk)
+    StateDirectory(link).create()
+    for name in ENTRIES[:2]:
+        (link / name).mkdir()
+    assert StateDirectory(link).purge() == []
+    assert link.is_symlink()
+    assert list(disk.iterdir()) == []
+
+
+def test_a_linked_folder_of_data_is_not_emptied_but_named(tmp_path: Path) -> None:
+    state, disk = tmp_path / "state", tmp_path / "disk"
+    for folder in (state, disk):
+        folder.mkdir()
+    (disk / "1").touch()
+    (state / "kafka").symlink_to(disk)
+    assert StateDirectory(state).purge() == [str(disk)]
+    assert (disk / "1").exists()
+    assert not (state / "kafka").is_symlink()
+
+
+def test_a_path_that_kafka_cannot_open_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"not UTF-8 \(.*\), .*STREAMFLOW_STATE_DIR"):
+        StateDirectory(tmp_path / os.fsdecode(b"\xfc")).create()
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""What `streamflow acls` prints."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from streamflow.kafka.acls import Right, least_rights
+from streamflow.registry import load_streams
+from streamflow.settings import Settings
+from streamflow_cli.app import app
+
+
+def test_rights_are_lines_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "broker:9093")
+    monkeypatch.setenv("STREAMFLOW_PREFIX", "team-")
+    printed = CliRunner().invoke(app, ["acls", "--principal", "User:CN={part},O=Us"]).stdout
+    lines = printed.splitlines()
+    assert (
+        "kafka-acls.sh --bootstrap-server broker:9093 --add --allow-principal User:CN=validator,O=Us "
+        "--operation Write --transactional-id team-notification-group- "
+        "--resource-pattern-type prefixed"
+    ) in lines
+    found = json.loads(CliRunner().invoke(app, ["acls", "--json"]).stdout)
+    assert len(found) == len(lines) == len(set(lines))
+    assert found[0]["principal"] == "User:streamflow-setup"
+
+
+def test_only_setup_alters_and_only_the_producer_and_replays_write_events() -> None:
+    settings = Settings(STREAMFLOW_PREFIX="team-")
+    [stream] = load_streams(settings)
+    rights = least_rights(settings, [stream])
+    assert {right.part for right in rights if "Alter" in right.operations} == {"setup"}
+    writers = {
+        right.part for right in rights if right.name == stream.topic and "Write" in right.operations
+    }
+    assert writers == {"producer", "replay"}
+    assert all(right.name.startswith("team-") for right in rights)
+    assert Right("loader", "group", "team-db-group", ("Read",)) in rights
