@@ -20,7 +20,7 @@ from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
 from streaming_workers.runtime.job import Job
-from streaming_workers.runtime.process import freeze_gc
+from streaming_workers.runtime.process import bound_arenas, freeze_gc
 from streaming_workers.runtime.runtime import Worker
 from streaming_workers.validator import Validator
 
@@ -99,6 +99,7 @@ def run_worker(
     accept_rejects: bool,
 ) -> None:
     """Runs a worker until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
+    bound_arenas()
     configure_logging(settings)
     structlog.contextvars.bind_contextvars(worker=name)
     worker = make_worker(

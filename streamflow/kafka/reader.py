@@ -31,7 +31,7 @@ _SILENCE: Final = 10.0  # seconds without anything from the broker
 _OPEN_TRANSACTION: Final = 90.0  # seconds that another producer's open transaction may hide records
 _POLL: Final = 0.2  # seconds
 # Of keys and values. A batch of ordinary records is smaller; what is made of it is several times as large.
-_BATCH_BYTES: Final = 8_388_608
+_BATCH_BYTES: Final = 4_194_304
 _FIRST_SLICE: Final = 16  # records; shows how large they are
 _SLICE: Final = 500  # records
 _KEY: Final = methodcaller("key")

@@ -1,12 +1,13 @@
 """What every worker process does: repeat sessions, end in time, and collect little garbage."""
 
+import ctypes
 import gc
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import tenacity
@@ -14,6 +15,7 @@ import tenacity
 from streamflow.errors import Fenced, Unavailable
 
 _PAUSES: Final = tenacity.wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.3)  # seconds
+_M_ARENA_MAX: Final = -8  # of malloc.h
 PATIENCE: Final = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _SETTLED: Final = 30.0  # seconds that a session must last for earlier failures to be forgotten
 
@@ -77,6 +79,13 @@ def end_soon_after_signal(
     finally:
         signal.set_wakeup_fd(before)
         os.close(writing)
+
+
+def bound_arenas() -> None:
+    """Keeps glibc from giving each thread of a client library its own arena: what is free in one serves
+    no other thread. Other C libraries have no such call."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def freeze_gc() -> None:

@@ -75,4 +75,4 @@ def test_a_batch_is_bounded_in_bytes() -> None:
     assert [size for batch in batches for size in batch] == sizes
     assert len(batches[0]) == 10_000
     large = [batch for batch in batches[2:] if 40_000 in batch]
-    assert max(map(sum, large)) < 9_000_000
+    assert max(map(sum, large)) < 4_500_000
