@@ -31,6 +31,7 @@ def dashboard(
 
     from streamflow.errors import ConfigurationError
     from streamflow.settings.dashboard import load_dashboard_settings
+    from streamflow.web_limits import limit_uvicorn
 
     settings = load_dashboard_settings()
     spec = find_spec("streamlit_app")
@@ -51,4 +52,6 @@ def dashboard(
     # Once Streamlit has shut down it raises the signal again, for the previous handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+    # Here: uvicorn is configured before it imports the application.
+    limit_uvicorn()
     streamlit(["run", str(program), *address, *pinned, *origins], standalone_mode=False)

@@ -17,7 +17,6 @@ from streamflow.monitoring import configure_logging
 from streamflow.origins import OriginGuard
 from streamflow.settings import load_settings
 from streamflow.settings.dashboard import load_dashboard_settings
-from streamflow.web_limits import limit_uvicorn
 
 # Imported before the first session, so that what they import is frozen with the rest.
 from streamlit_app import shell
@@ -42,7 +41,6 @@ async def readyz(_request: Request) -> JSONResponse:
     return JSONResponse(content, status_code=200 if ready else 503)
 
 
-limit_uvicorn()
 # On loopback every user is operator, so no foreign page may open a session there.
 app = st.App(
     shell.SCRIPT,

@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 import psutil
 import pytest
+import requests
 
 T = TypeVar("T")
 
@@ -62,6 +63,27 @@ def stalled(pid: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def assert_guarded(port: int, path: str) -> None:
+    """Every response of a web server has the security headers, and a half-sent request ends soon."""
+    from streamflow.origins import SECURITY_HEADERS
+
+    address = ("127.0.0.1", port)
+    with socket.create_connection(address, 10) as silent, socket.create_connection(address) as half:
+        half.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nhalf")
+        for status, headers in ((200, {}), (403, {"Host": "evil.example"})):
+            url = f"http://127.0.0.1:{port}{path}"
+            answer = requests.get(url, headers=headers, timeout=30)
+            assert answer.status_code == status
+            assert answer.headers["x-frame-options"] == "DENY"
+            missing = {name for name, _ in SECURITY_HEADERS} - {*map(str.lower, answer.headers)}
+            assert not missing
+        for connection in (silent, half):
+            connection.settimeout(20)
+            with contextlib.suppress(ConnectionError):
+                while connection.recv(65_536):
+                    pass
 
 
 def assert_on_loopback_only(port: int) -> None:

@@ -60,9 +60,9 @@ def test_all_is_green_on_sound_data(one: Orchestration) -> None:
         for each in result.get_asset_check_evaluations()
     }
     # What cannot be known yet is not green.
-    red = {name: says for name, (passed, says) in found.items() if not passed}
-    assert list(red) == ["postgres/events:volume_as_usual"]
-    assert "not yet: " in red["postgres/events:volume_as_usual"]
+    waiting = {name: says for name, (passed, says) in found.items() if not passed}
+    assert list(waiting) == ["postgres/events:volume_as_usual"]
+    assert "not yet: " in waiting["postgres/events:volume_as_usual"]
     assert result.success
     assert len(found) == len(one.definitions.resolve_asset_graph().asset_check_keys)
     assert found["postgres/events:ledger_closes"][1].startswith("the ledger closes:")

@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 
 from dashboards import open_browser
 from deployments import ROOT, services
-from faults import free_ports, wait_until
+from faults import assert_guarded, free_ports, wait_until
 from orchestration import stack_of_a_module
 from pipeline import environment
 from services import BrokerService, DatabaseService
@@ -285,6 +285,10 @@ def another_site(text: str) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+def test_headers_and_limits(web: Webserver) -> None:
+    assert_guarded(web.port, "/server_info")
 
 
 def test_a_page_of_another_origin_launches_nothing_and_the_ui_works(web: Webserver) -> None:

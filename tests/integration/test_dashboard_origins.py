@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from dashboards import DashboardProcess, figure, open_browser
-from faults import free_ports, wait_until
+from faults import assert_guarded, free_ports, wait_until
 from orchestration import stack_of_a_module
 from services import BrokerService, DatabaseService
 
@@ -105,6 +105,10 @@ def test_other_pages_and_names_are_refused(dashboard: DashboardProcess) -> None:
         "Sec-Fetch-Dest": "document",
     }
     assert requests.get(f"{dashboard.url}/alerts", headers=link, timeout=30).ok
+
+
+def test_headers_and_limits(dashboard: DashboardProcess) -> None:
+    assert_guarded(port_of(dashboard), "/readyz")
 
 
 def test_another_page_gets_no_session(dashboard: DashboardProcess) -> None:
