@@ -10,8 +10,9 @@ An address is what stands before an at sign, the at sign, and a domain with a do
 
 Not recognised, and so not promised by G7: a domain without a dot (``ann@localhost``); a blank only before
 the at sign (``hello @ann.smith``); words for signs (``ann at example dot com``, ``ann(at)example.com``); what
-is compressed, encrypted or in Base64, and other encodings within encodings; behind ``=40`` a domain that
-begins with a digit (``?img=4023.jpg``).
+is compressed, encrypted or in Base64, and other encodings within encodings; behind ``%40`` and ``=40`` a
+domain that ends in a number (``100%40.5``), and behind ``=40`` one that begins with a digit
+(``?img=4023.jpg``).
 
 Each byte is looked at a bounded number of times, whatever the input.
 """

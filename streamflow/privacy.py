@@ -116,7 +116,7 @@ class Hasher:
                 data = self.hash_private(data)
             else:
                 data = self._replace(data, encoding, self._private_values, addresses.unescaped)
-            if addresses.may_hold(data):
+            if addresses.may_hold(encoding.narrow(data)):
                 data = self._replace(data, encoding, addresses.find, addresses.plain)
         return data
 

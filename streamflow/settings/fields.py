@@ -38,8 +38,18 @@ def _split(value: Any) -> Any:
 
 # A variable is one text: lists are written with commas.
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
 # "~" is the user's folder, as in a shell.
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+def expanded(path: Path) -> Path:
+    """The path with the home directory for its ``~``. Raises ValueError if that is not known."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~, and there is no such home directory") from None
+
+
+UserPath = Annotated[Path, AfterValidator(expanded)]
 
 
 def _whole_utc_hour(value: datetime) -> datetime:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
 from streamflow.errors import ConfigurationError
-from streamflow.settings.fields import variable
+from streamflow.settings.fields import expanded, variable
 
 FILE: Final = "streamflow.toml"
 COORDINATES_FILE: Final = "stack.json"
@@ -73,7 +73,10 @@ class CoordinatesSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         state_dir = Path(self.current_state.get("STREAMFLOW_STATE_DIR") or ".streamflow")
-        coordinates = read_coordinates(state_dir.expanduser())
+        try:
+            coordinates = read_coordinates(expanded(Path(state_dir)))
+        except ValueError:  # the field says so
+            return {}
         # Another port offset means another stack than the one that wrote the file.
         offset = coordinates.get("port_offset")
         if str(self.current_state.get("STREAMFLOW_PORT_OFFSET", offset)) != str(offset):

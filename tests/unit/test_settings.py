@@ -327,6 +327,15 @@ def test_a_tilde_is_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert load_settings().state_dir == tmp_path / "state"
 
 
+@pytest.mark.parametrize("name", ["STREAMFLOW_STATE_DIR", "STREAMFLOW_KAFKA_SSL_CA"])
+def test_the_folder_of_a_user_that_does_not_exist_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "~nobody-of-this-name/x")
+    with pytest.raises(ConfigurationError, match=f"{name}: begins with ~, and there is no such"):
+        load_settings()
+
+
 def test_the_page_of_settings_is_up_to_date() -> None:
     page = (Path(__file__).parents[2] / reference.PAGE).read_text()
     assert reference.render(page) == page, "run `make docs-settings`"
