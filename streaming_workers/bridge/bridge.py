@@ -126,7 +126,7 @@ class Bridge:
             connection.end()
             self._admission.watch(connection.engine_id)
 
-    async def _on_subscribe(self, sid: str, request: object = None) -> dict[str, Any]:
+    async def _on_subscribe(self, sid: str, request: object = None, *_: object) -> dict[str, Any]:
         try:
             self._require_allowance(sid)
             subscription = parse_subscription(request, self._plain.values())
@@ -136,7 +136,7 @@ class Bridge:
             self._clients[sid].client.subscription = subscription
         return {"ok": True, **subscription.as_dict()}
 
-    async def _on_last(self, sid: str, request: object = None) -> dict[str, Any]:
+    async def _on_last(self, sid: str, request: object = None, *_: object) -> dict[str, Any]:
         try:
             self._require_allowance(sid)
             count = parse_count(request, self._settings.bridge_history)

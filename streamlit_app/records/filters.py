@@ -19,7 +19,7 @@ Test = Callable[[SeenRecord], bool]
 _PATH: Final = re.compile(
     r"""\$?\.?(?P<path>[^\s=!<>~]+)\s*(?:(?P<operator>==|=|!=|<=|>=|<|>|~)\s*(?P<value>.+))?""",
 )
-_STEP: Final = re.compile(r"""([^.\[\]]+)|\[(\d+)\]|\["([^"]*)"\]|\['([^']*)'\]""")
+_STEP: Final = re.compile(r"""([^.\[\]]+)|\[(\d{1,9})\]|\["([^"]*)"\]|\['([^']*)'\]""")
 _MISSING: Final = object()
 _ORDERS: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 

@@ -61,7 +61,8 @@ def sample(part: str, pid: int, began: float) -> Sample | None:
     """None if it has just ended."""
     try:
         root = psutil.Process(pid)
-        tree = [root, *root.children(recursive=True)]
+        # The supervisor's children are parts of their own.
+        tree = [root] if part == "supervisor" else [root, *root.children(recursive=True)]
         memory, descriptors, threads, connections = 0.0, 0, 0, 0
         for process in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -180,7 +181,7 @@ def main() -> int:
     options.samples.write_text(json.dumps([asdict(one) for one in samples]))
     plot(samples, restarts, options.plot)
     say(
-        f"{'part':<14}{'samples':>8}{'memory, MB':>22}{'descriptors':>14}{'threads':>10}{'connections':>14}"
+        f"{'part':<14}{'samples':>8}{'memory, MB':>22}{'descriptors':>14}{'threads':>12}{'connections':>14}"
     )
     for part in sorted({one.part for one in samples}):
         some = [one for one in samples if one.part == part]
@@ -188,7 +189,7 @@ def main() -> int:
             f"{min(getattr(one, kind) for one in some):.0f} to {max(getattr(one, kind) for one in some):.0f}"
             for kind in KINDS
         ]
-        say(f"{part:<14}{len(some):>8}{ranges[0]:>22}{ranges[1]:>14}{ranges[2]:>10}{ranges[3]:>14}")
+        say(f"{part:<14}{len(some):>8}{ranges[0]:>22}{ranges[1]:>14}{ranges[2]:>12}{ranges[3]:>14}")
     grows = growing(samples, seconds)
     for line in grows:
         say(line)

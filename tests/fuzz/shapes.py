@@ -123,7 +123,9 @@ OPEN_BEFORE: Final[frozenset[bytes]] = frozenset()
 OPEN_PAIRS: Final[frozenset[tuple[str, str | bytes]]] = frozenset(
     {
         ("escaped dot", "utf-16"), ("wide dot", "utf-16"), ("wide at", "utf-16"), ("small at", "utf-16"),
-        ("quoted", b"\\"), ("quoted at", b"\\"), ("percent", "raw"), ("quoted printable", "raw"),
+        ("quoted", b"\\"), ("quoted at", b"\\"),
+        # Digits may follow: behind these, the last label has to be letters.
+        ("percent", "raw"), ("quoted printable", "raw"),
     }
 )  # fmt: skip
 OWN_HEADERS: Final = tuple(
