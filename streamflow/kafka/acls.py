@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from streamflow.kafka import kept_positions
 from streamflow.settings import GROUPS, Settings
 from streamflow.stream import Stream, reads
 
@@ -53,10 +54,13 @@ def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
         "bridge": [],
     }
     setup = ("Create", "Alter", "AlterConfigs")
+    positions = kept_positions.topic_of(settings)
     rights = [
-        *_topics("setup", [*managed, *derived], setup),
+        *_topics("setup", [*managed, *derived, positions], setup),
         *_topics("setup", set(events) - set(managed), ("Describe", "DescribeConfigs")),
         *_topics("producer", events, ("Write",)),
+        *_topics("producer", [positions], ("Read", "Write")),
+        _scans("producer", prefix),
         Right("producer", "group", prefix + _FILES, ("Read",), prefixed=True),
         Right("producer", "transactional-id", prefix + _FILES, ("Write",), prefixed=True),
     ]
@@ -67,12 +71,12 @@ def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
         rights += [Right(worker, "group", group, ("Read",)), _scans(worker, prefix)]
         if worker in {"validator", "analytics"}:
             own = Right(worker, "transactional-id", f"{group}-", ("Write",), prefixed=True)
-            rights.append(own)
+            rights += [own, *_topics(worker, [positions], ("Read", "Write"))]
     return [
         *rights,
         *_topics("replay", events, ("Write",)),
         Right("replay", "transactional-id", prefix + _REPLAYS, ("Write",), prefixed=True),
-        *_topics("reader", [*events, *derived], ("Read", "DescribeConfigs")),
+        *_topics("reader", [*events, *derived, positions], ("Read", "DescribeConfigs")),
         *(Right("reader", "group", settings.group(name), ("Describe",)) for name in GROUPS),
         _scans("reader", prefix),
         Right("dashboard", "topic", prefix + _PROBE, ("Create", "Read", "Write")),

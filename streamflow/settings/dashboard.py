@@ -65,7 +65,7 @@ class DashboardSettings(AlertSettings):
         pairs = [part.partition("=") for part in value.replace(",", " ").split()]
         wrong = [name for name, _, url in pairs if not url.startswith(("http://", "https://"))]
         if wrong:
-            raise ValueError(f"write NAME=http://HOST:PORT for each worker; {wrong[0]} has no URL")
+            raise ValueError("write NAME=http://HOST:PORT for each worker")
         return {name: url.rstrip("/") for name, _, url in pairs}
 
     @model_validator(mode="after")

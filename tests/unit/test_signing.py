@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from loads import FakeRecord
@@ -64,6 +64,7 @@ def test_framing_is_unambiguous(one: Parts, other: Parts) -> None:
     assert (_framed(*one) == _framed(*other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(records, st.binary(min_size=16, max_size=16))
 def test_a_guessed_signature_is_none(record: OutRecord, guess: bytes) -> None:
     assume(guess != SIGNER.sign(record).headers[-1][1])
