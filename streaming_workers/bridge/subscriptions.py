@@ -69,7 +69,7 @@ def parse_subscription(request: object, known: Collection[str]) -> Subscription:
     topics = _texts(request, "topics", "topic")
     unknown = sorted((topics or frozenset()) - set(known))
     if unknown:
-        raise UsageError(f"there is no topic {unknown[0]}: topics are {', '.join(sorted(known))}")
+        raise UsageError(f"there is no topic {unknown[0]!r}: topics are {', '.join(sorted(known))}")
     return Subscription(
         frozenset(known) if topics is None else topics,
         _texts(request, "types", "type"),

@@ -50,6 +50,7 @@ FIELDS = all_fields()
 
 fuzzed = configured(
     max_examples=EXAMPLES,
+    derandomize="FUZZ_EXAMPLES" not in os.environ,  # `make test` asks the same each time
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

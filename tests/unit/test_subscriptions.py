@@ -60,7 +60,7 @@ def test_parse(request_: object, expected: Subscription) -> None:
     ("request_", "says"),
     [
         (7, "subscribe takes"),
-        ({"topics": "user_events"}, "there is no topic user_events: topics are analytics, "),
+        ({"topics": "user_events"}, "there is no topic 'user_events': topics are analytics, "),
         ({"topics": {"a": 1}}, "topics takes a text or a list"),
         ({"types": [1]}, "types takes"),
         ({"users": "u" * 257}, "users takes"),
