@@ -162,7 +162,9 @@ def test_a_wrong_wish_is_told_and_changes_nothing(
         async with Listener(bridge.url, {"users": user}) as listener:
             answer = await listener.call("subscribe", {"topics": ["user_events"]})
             assert answer["ok"] is False
-            assert answer["error"].startswith("there is no topic 'user_events': topics are analytics")
+            assert answer["error"].startswith(
+                "there is no topic 'user_events': topics are analytics"
+            )
             await listener.client.emit("last", "many")
             await listener.until(lambda: len(listener.errors) == 2)
             assert listener.errors[0] == answer["error"]
