@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,16 +205,15 @@ def _fill_disk(name: str) -> Fault:
 
 
 def _limit_files(process: psutil.Process) -> None:
-    code = (
-        "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_FSIZE, (1, -1))"
-    )
-    # PostgreSQL's belong to a user of their own where root runs it, and only its own may do that.
-    owner = process.uids().real
+    # PostgreSQL's belong to a user of their own where root runs it, and only its own may do that. It can
+    # run the system's commands, and not always the Python of these tests.
+    user, group = process.uids().real, process.gids().real
+    other = {} if user == os.getuid() else {"user": user, "group": group, "extra_groups": []}
     subprocess.run(
-        [sys.executable, "-c", code, str(process.pid)],
-        user=None if owner == os.getuid() else owner,
+        [shutil.which("prlimit") or "prlimit", "--pid", str(process.pid), "--fsize=1:"],
         cwd="/",
         check=process.is_running(),
+        **other,
     )
 
 
