@@ -204,14 +204,14 @@ def _fill_disk(name: str) -> Fault:
 
 
 def _limit_files(process: psutil.Process) -> None:
-    code = (
-        "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_FSIZE, (1, -1))"
-    )
     # PostgreSQL's belong to a user of their own where root runs it, and only its own may do that.
-    owner = process.uids().real
+    owner, group = process.uids().real, process.gids().real
+    is_own = owner == os.getuid()
     subprocess.run(
-        [sys.executable, "-c", code, str(process.pid)],
-        user=None if owner == os.getuid() else owner,
+        ["/usr/bin/prlimit", "--pid", str(process.pid), "--fsize=1:unlimited"],
+        user=None if is_own else owner,
+        group=None if is_own else group,
+        extra_groups=None if is_own else [],
         cwd="/",
         check=process.is_running(),
     )
