@@ -189,7 +189,7 @@ def _freeze(name: str) -> Fault:
 
 
 def _fill_disk(rig: Rig, chance: random.Random, _sender: Sender) -> None:
-    """No file grows, as on a full disk. (PostgreSQL has a user of its own: its limits are not ours to set.)"""
+    """No file grows, as on a full disk. PostgreSQL runs as another user: its limits are not ours to set."""
     for pid in _tree(rig.broker):
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (1, psutil.RLIM_INFINITY))
