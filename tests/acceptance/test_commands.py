@@ -51,6 +51,7 @@ def test_topics_are_shown_made_and_watched(
     applied = streamflow(made, "topics", "--apply", "--json")
     assert applied.returncode == 0, applied.stderr
     found = {each["topic"].removeprefix(made.prefix): each for each in json.loads(applied.stdout)}
+    assert found.pop("streamflow-positions")["partitions"] == 1
     assert set(found) == {"user-events", "analytics", "notifications", "dead-letter-topic"}
     assert {each["partitions"] for each in found.values()} == {3}
     assert found["user-events"]["config"]["retention.ms"] == str(168 * 3_600_000)

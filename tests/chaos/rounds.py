@@ -116,13 +116,14 @@ def show(rounds: list[Round], seed: int) -> bool:
         )  # fmt: skip
         say(f"| {' | '.join(map(str, cells))} |")
     bad = [one for one in rounds if not one.good]
+    good = bool(rounds) and not bad
     for one in bad:
         say(f"{one.fault}: {_seconds(one.seconds)} s; {_described(one.verdict)}; audit {one.audit}")
     total = sum(one.acknowledged for one in rounds)
     say(
-        f"\n{len(rounds)} rounds, {total:,} acknowledged; {'all well' if not bad else 'NOT as promised'}"
+        f"\n{len(rounds)} rounds, {total:,} acknowledged; {'all well' if good else 'NOT as promised'}"
     )
-    return not bad
+    return good
 
 
 def _worst(rounds: list[Round], what: str) -> int:

@@ -19,7 +19,18 @@ SHORT = (
 @pytest.mark.acceptance
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_under_faults() -> None:
-    arguments = ["--seed", "1", "--minutes", "2", "--rate", "300", "--faults", ";".join(SHORT)]
+    arguments = [
+        "--seed",
+        "1",
+        "--minutes",
+        "2",
+        "--rate",
+        "300",
+        "--lock-seconds",
+        "5",
+        "--faults",
+        ";".join(SHORT),
+    ]
     assert main(arguments) == 0
 
 

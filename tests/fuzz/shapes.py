@@ -224,6 +224,8 @@ class Shapes:
             return shape._replace(headers=[*headers, (raw.decode("utf-8", "replace"), b"x")])
         if place == "raw":
             value = value or b""
+            for hiding in OPEN_BEFORE:
+                value = value.replace(hiding, b"")
             at = chance.randrange(len(value) + 1)
             return shape._replace(value=value[:at] + raw + value[at:])
         if place == "utf-16":
