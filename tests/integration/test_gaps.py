@@ -218,8 +218,12 @@ def produce_to_first(settings: Settings, values: list[bytes]) -> None:
     assert client.flush(30) == 0
 
 
-def recreate(settings: Settings, topic: str = "user-events") -> None:
+def recreate(settings: Settings, topic: str = "user-events", *, forgotten: bool = False) -> None:
+    """`forgotten`: StreamFlow's own positions are lost as well, so that validator and analytics take the
+    topic for one that they have never read."""
     delete(settings, topic)
+    if forgotten:
+        delete(settings, "streamflow-positions")
     streams = load_streams(settings)
 
     def made() -> bool:
@@ -449,7 +453,7 @@ def test_old_records_that_were_never_read_are_a_gap(
     produce_to_first(stack_settings, events(30, seed=2)[0])
     with workers(stack_settings, folder(tmp_path, "second"), ["validator"]):
         wait_caught_up(stack_settings, "validator")
-    recreate(stack_settings)
+    recreate(stack_settings, forgotten=True)
     produce_to_first(stack_settings, events(20, seed=3)[0])
     with workers(stack_settings, folder(tmp_path, "third")) as running:
         assert_waits_for_a_person(running["loader"], stack_settings)
@@ -557,7 +561,7 @@ def test_what_was_derived_from_a_recreated_topic_is_never_taken_for_that_of_the_
     with workers(stack_settings, folder(tmp_path, "second"), ["validator", "analytics"]) as running:
         written(stack_settings, 40, 40)
         assert [each.stop() for each in running.values()] == [0, 0]
-    recreate(stack_settings)
+    recreate(stack_settings, forgotten=True)
     produce_to_first(stack_settings, [*events(50, seed=3)[0], b"{"])
     with workers(stack_settings, folder(tmp_path, "third"), ["validator", "analytics"]) as running:
         written(stack_settings, 90, 90)
@@ -605,7 +609,7 @@ def test_what_was_derived_from_a_topic_before_the_loader_first_ran(
     with workers(stack_settings, folder(tmp_path, "first"), ["validator", "analytics"]) as running:
         written(stack_settings, 30, 30)
         assert [each.stop() for each in running.values()] == [0, 0]
-    recreate(stack_settings)
+    recreate(stack_settings, forgotten=True)
     produce_to_first(stack_settings, [*events(50, seed=3)[0], b"{"])
     with workers(stack_settings, folder(tmp_path, "second")):
         wait_for_old_and_new(
