@@ -159,6 +159,12 @@ def topics(
     specs = all_topics(settings, streams)
     differences = drifts(settings, specs)
     owner_of = owners(settings, specs, owned)
+    # Of another owner's topic more partitions are a difference like any other.
+    tolerated = [
+        drift
+        for drift in differences
+        if drift.is_surplus and owner_of.get(drift.topic) is Owner.OURS
+    ]
     report: list[dict[str, Any]] = [
         {
             "topic": spec.name,
@@ -176,13 +182,7 @@ def topics(
     if as_json:
         typer.echo(json.dumps(report))
     else:
-        _show_topics(report)
-    # Of another owner's topic more partitions are a difference like any other.
-    tolerated = [
-        drift
-        for drift in differences
-        if drift.is_surplus and owner_of.get(drift.topic) is Owner.OURS
-    ]
+        _show_topics(report, {drift.topic for drift in differences if drift not in tolerated})
     for line in surplus(tolerated):
         typer.echo(f"warning: {line}", err=True)
     raise typer.Exit(0 if differences == tolerated else 1)
@@ -194,7 +194,7 @@ def _retention(config: "Mapping[str, str]") -> str:
     return f"{int(config['retention.ms']) / 3_600_000:g}" if config else "-"
 
 
-def _show_topics(report: list[dict[str, Any]]) -> None:
+def _show_topics(report: list[dict[str, Any]], to_alter: set[str]) -> None:
     from streamflow.kafka.ownership import Owner
     from streamflow_cli.tables import make_console, plain_table
 
@@ -213,7 +213,7 @@ def _show_topics(report: list[dict[str, Any]]) -> None:
             "; ".join(differs) or "-",
         )
     make_console().print(table)
-    differing = [row for row in report if row["drift"]]
+    differing = [row for row in report if row["topic"] in to_alter]
     foreign = sorted(row["topic"] for row in differing if row["owner"] is Owner.FOREIGN)
     if foreign:
         typer.echo(
