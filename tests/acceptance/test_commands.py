@@ -30,6 +30,7 @@ def test_every_command_has_help_with_an_example(settings_without_topics: Setting
         ("topics",),
         ("audit",),
         ("db", "upgrade"),
+        ("db", "roles"),
         ("bench",),
     ):
         assert command[0] in top
