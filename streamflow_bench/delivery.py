@@ -26,9 +26,8 @@ class Listener:
     """A running client, and the file that it writes."""
 
     def __init__(self, child: Child, file: Path) -> None:
-        self.notes: list[
-            Note
-        ] = []  # what was read of the file; the first says that it is connected
+        # What was read of the file; the first note says that it is connected.
+        self.notes: list[Note] = []
         self.events = 0  # how many of the notes are events
         self.child = child
         self._file = file

@@ -74,21 +74,14 @@ def init(
 
     Example: streamflow init --wait 120
     """
-    import tenacity
-
-    from streamflow.errors import Unavailable
+    from streamflow.kafka.clients import retrying
     from streamflow.kafka.ownership import surplus
     from streamflow.kafka.topics import provision
     from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
 
     settings, streams = settings_and_streams()
-    patiently = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(Unavailable),
-        stop=tenacity.stop_after_delay(wait),
-        wait=tenacity.wait_fixed(1),
-        reraise=True,
-    )
+    patiently = retrying(wait)
     # The schema first: topics that are created are noted in it.
     patiently(schema.upgrade, settings, streams)
     differences = patiently(provision, settings, streams, TopicsTable(settings))

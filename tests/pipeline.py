@@ -90,6 +90,12 @@ def produce(settings: Settings, topic: str, values: Sequence[bytes | None]) -> N
     assert client.flush(60) == 0
 
 
+def folder(parent: Path, name: str) -> Path:
+    made = parent / name
+    made.mkdir()
+    return made
+
+
 def environment(settings: Settings, **changes: str) -> dict[str, str]:
     return {
         **os.environ,

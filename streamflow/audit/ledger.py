@@ -12,7 +12,6 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-import tenacity
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.audit import completeness, gap_ledger, proofs, wording
@@ -25,9 +24,8 @@ from streamflow.audit.proofs import Earlier, Proof
 from streamflow.audit.recreated import kept_ids
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.windows import Reconciliation, reconcile
-from streamflow.errors import Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka.clients import admin
+from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import present_topic_ids
 from streamflow.postgres.connections import Connection, session
@@ -59,12 +57,7 @@ def run_audit(
     with session(settings, "audit"):
         present_topic_ids(admin(settings), reads("loader", streams))
     # Both have answered. A broker that fails from here on is waited for, as workers wait for it.
-    for attempt in tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(Unavailable),
-        wait=tenacity.wait_fixed(1.0),
-        stop=tenacity.stop_after_delay(patience),
-        reraise=True,
-    ):
+    for attempt in retrying(patience):
         with attempt, session(settings, "audit") as connection:
             report = _Audit(settings, connection, streams, began + patience).run(most)
     report.seconds = time.monotonic() - began

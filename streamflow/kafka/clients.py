@@ -188,3 +188,13 @@ retry_while_unavailable = tenacity.retry(
     stop=tenacity.stop_after_delay(8),
     reraise=True,
 )
+
+
+def retrying(seconds: float) -> tenacity.Retrying:
+    """Retries each second while broker or database are unavailable; raises Unavailable after `seconds`."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(Unavailable),
+        wait=tenacity.wait_fixed(1),
+        stop=tenacity.stop_after_delay(seconds),
+        reraise=True,
+    )

@@ -24,6 +24,7 @@ from pipeline import (
     count,
     event,
     events,
+    folder,
     produce,
     stored_values,
     streamflow,
@@ -80,12 +81,6 @@ def remove_all_records(settings: Settings, topic: str) -> int:
 
 def stored(settings: Settings, number: int) -> None:
     wait_until(lambda: count(settings, "SELECT count(*) FROM events") == number, 60, "all stored")
-
-
-def folder(parent: Path, name: str) -> Path:
-    made = parent / name
-    made.mkdir()
-    return made
 
 
 def test_a_worker_that_never_ran_is_not_yet(stack_settings: Settings, tmp_path: Path) -> None:

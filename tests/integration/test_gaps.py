@@ -21,6 +21,7 @@ from pipeline import (
     count,
     environment,
     events,
+    folder,
     produce,
     stored_values,
     streamflow,
@@ -92,12 +93,6 @@ def handled(settings: Settings, name: str) -> int:
         values = stored_values(settings, "analytics")
         return sum(orjson.loads(each or b"")["count"] for each in values)
     return count(settings, "SELECT count(*) FROM events")
-
-
-def folder(parent: Path, name: str) -> Path:
-    made = parent / name
-    made.mkdir()
-    return made
 
 
 def told(worker: WorkerProcess) -> int:

@@ -19,6 +19,7 @@ from pipeline import (
     count,
     event,
     events,
+    folder,
     produce,
     workers,
 )
@@ -226,8 +227,7 @@ def test_a_broken_release_is_stopped_and_a_mended_one_goes_on(
 def test_two_of_each_worker_give_the_same_totals(stack_settings: Settings, tmp_path: Path) -> None:
     values, expected = events(30_000, invalid=0.02)
     produce(stack_settings, "user-events", values[:10_000])
-    others = tmp_path / "others"
-    others.mkdir()
+    others = folder(tmp_path, "others")
     with workers(stack_settings, tmp_path) as running:
         for worker in running.values():
             worker.wait_assigned()

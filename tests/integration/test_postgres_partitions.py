@@ -12,6 +12,8 @@ from loads import FakeRecord, Load, event, execute, rows, value
 from streamflow.postgres import partitions
 from streamflow.postgres.connections import Connection, connect
 from streamflow.postgres.partitions import DayPartitions
+from streamflow.postgres.schema import upgrade
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -30,6 +32,8 @@ def connection(database: Settings) -> Iterator[Connection]:
 
 def test_today_and_tomorrow_are_ready(database: Settings) -> None:
     today = datetime.now(UTC).date()
+    # The template of the tests' databases may be of yesterday: a run of the tests goes through midnight.
+    upgrade(database, load_streams(database))
     names = {name for (name,) in rows(database, "SELECT relname FROM pg_class")}
 
     for day in (today, today + timedelta(days=1)):
