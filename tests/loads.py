@@ -35,10 +35,11 @@ class FakeRecord:
         partition: int = 0,
         headers: Headers | None = None,
         key: bytes | None = None,
+        appended: int | None = None,
     ) -> None:
         self._topic, self._partition, self._offset = topic, partition, offset
         self._value, self._headers, self._key = value, headers, key
-        self.appended = (2, 1_782_907_200_000 + offset)
+        self.appended = (2, 1_782_907_200_000 + offset if appended is None else appended)
 
     def topic(self) -> str:
         return self._topic

@@ -379,6 +379,7 @@ def test_a_notification_of_nobody_is_named(stack_settings: Settings, tmp_path: P
         stored(stack_settings, 30)
         wait_until(lambda: count(stack_settings, notes) == 30, 60, "all notifications")
         wait_until(lambda: value(stack_settings, COUNTED) == 30, 60, "all counted")
+        closes(stack_settings)
     # As a row without an origin: whoever wrote it, it tells of no event.
     execute(
         stack_settings,
@@ -387,6 +388,7 @@ def test_a_notification_of_nobody_is_named(stack_settings: Settings, tmp_path: P
         " WHERE (origin_partition, origin_offset) = (0, 0)",
     )
     report = audit(stack_settings)
+    assert report["pending"] == []
     [orphan] = of_kind(report, "no_event")
     assert orphan["topic"] == stack_settings.prefix + "notifications"
     [missed] = of_kind(report, "no_notification")

@@ -159,9 +159,12 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
     # The latest event is of :14, so that the window of :00 was due at :15.
     assert not still_open.overdue
     assert not reconciled(database, 14, noon).overdue
+    # The clock of a producer does not make a window due: the broker's has to come as far.
     load.load([FakeRecord(14, event(15))])
-    assert reconciled(database, 15, noon).overdue
-    assert not reconciled(database, 15, noon + 10_000).overdue
+    assert not reconciled(database, 15, noon).overdue
+    load.load([FakeRecord(15, event(15), appended=noon + 15_000)])
+    assert reconciled(database, 16, noon).overdue
+    assert not reconciled(database, 16, noon + 10_000).overdue
 
 
 def test_a_duplicate_replay_is_counted_by_analytics_too(load: Load, database: Settings) -> None:
