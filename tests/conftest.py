@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from services import BrokerService, DatabaseService
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from streamflow.postgres.connections import Connection
 
 TEMPLATE = "streamflow_template"
+
+# How long an example takes says more about the machine than about the product.
+hypothesis.settings.register_profile(
+    "shared machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("shared machine")
 
 SettingsFactory = Callable[..., Settings]
 

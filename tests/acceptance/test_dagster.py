@@ -291,7 +291,8 @@ def test_what_dies_is_started_again_and_nothing_is_left_at_the_end(dagster: Dags
     before = dagster.processes()
     os.kill(dagster.process.pid, signal.SIGKILL)
     dagster.process.wait(10)
-    wait_until(lambda: not any(map(is_running, before)), 30, "the end of its children")
+    # The daemon waits up to 30 s for each thread that is busy.
+    wait_until(lambda: not any(map(is_running, before)), 120, "the end of its children")
 
     dagster.start()
     before = dagster.processes()

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import psutil
 import pytest
 import requests
 from playwright.sync_api import expect
@@ -347,7 +347,9 @@ def test_a_webserver_that_dagster_starts_has_the_check_too(
         assert answer.status_code == 403
         assert (tmp_path / ".streamflow" / "dagster" / "storage" / "history" / "runs.db").exists()
     finally:
-        process.send_signal(signal.SIGINT)
+        # At a signal, the daemon of `dagster dev` waits up to 30 s for each of its threads.
+        for one in (*psutil.Process(process.pid).children(recursive=True), process):
+            one.kill()
         process.wait(60)
 
 
