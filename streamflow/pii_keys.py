@@ -98,7 +98,7 @@ class PiiKeys:
     def parse(cls, text: str | None) -> "PiiKeys":
         """Reads the setting. Raises ValueError, which quotes none of it, if it makes no sense."""
         if text is None or not text.lstrip().startswith("{"):
-            return cls((), None if text is None else text.encode())
+            return cls((), None if text is None else _bytes(text))
         try:
             pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
         except (ValueError, RecursionError):
@@ -121,8 +121,8 @@ class PiiKeys:
             raise ValueError(f"lists no key: {_FORM}")
         has_legacy = ids[-1] == LEGACY
         legacy = pairs.pop()[1] if has_legacy else None
-        named = [(id_, secret.encode()) for id_, secret in reversed(pairs)]
-        return cls(named, None if legacy is None else legacy.encode(), has_legacy=has_legacy)
+        named = [(id_, _bytes(secret)) for id_, secret in reversed(pairs)]
+        return cls(named, None if legacy is None else _bytes(legacy), has_legacy=has_legacy)
 
     def name_of(self, hashed: str) -> str:
         """What a hash says of its key: the id, or the mark of a key that is not listed."""
@@ -132,11 +132,9 @@ class PiiKeys:
         return hashed[:_MARKED] if hashed.startswith(_MARK) else LEGACY
 
     @property
-    def marks(self) -> dict[str, str]:
-        """The ids, newest first, each with what its hashes begin with; of a key without id, the first
-        digits of what it makes of nothing, so that it can be known again."""
-        marks = {key.id: key.mark for key in reversed(self.named)}
-        return marks | ({LEGACY: self._under("", 0)[:_TAG_LENGTH]} if self.has_legacy else {})
+    def ids(self) -> list[str]:
+        """Newest first."""
+        return [*(key.id for key in reversed(self.named)), *([LEGACY] if self.has_legacy else ())]
 
     def hash(self, address: str) -> str:
         """Under the newest key."""
@@ -170,6 +168,13 @@ class PiiKeys:
         for key in self.named[known:count]:
             text = key.hash(text)
         return text
+
+
+def _bytes(secret: str) -> bytes:
+    try:
+        return secret.encode()
+    except UnicodeEncodeError:
+        raise ValueError("has a key that is not valid UTF-8") from None
 
 
 def _digest(secret: bytes | None, text: str) -> str:

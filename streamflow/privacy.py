@@ -87,7 +87,7 @@ class Hasher:
         self.keys = key if isinstance(key, PiiKeys) else PiiKeys(legacy=key)
         self._key = self.keys.legacy
         self._with_ids = bool(self.keys.named)
-        self.rotates = len(self.keys.marks) > 1
+        self.rotates = len(self.keys.ids) > 1
         self.keyed = self._with_ids or self._key is not None
         names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
         self._private = (

@@ -215,18 +215,18 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
     with contextlib.suppress(StreamFlowError):
         for line in schema.surplus(settings, load_streams(settings)):
             yield Finding("columns", Mark.NOTE, line)
-        yield from _keys(settings)
+        yield from hash_keys(settings)
     ahead = (row[1] - before).total_seconds() - (after - before).total_seconds() / 2
     yield _clock("database's clock", ahead)
 
 
-def _keys(settings: Settings) -> Iterator[Finding]:
+def hash_keys(settings: Settings) -> Iterator[Finding]:
     """Under which of several keys some of the stored hashes are."""
     streams = load_streams(settings)
     keys = hasher_for(settings, streams).keys
     with session(settings, "doctor", statement_timeout=PROBE_SECONDS) as connection:
         found = keys_of_some(connection, streams, keys)
-    listed = list(keys.marks)
+    listed = keys.ids
     if set(found) - set(listed):
         text = "are under keys that STREAMFLOW_PII_KEY does not list: see docs/privacy.md"
         mark = Mark.BAD

@@ -64,7 +64,7 @@ UPDATE dead_letters SET key = %s, value = %s
 # The rows that are lifted first, and those that are loaded now.
 _SOME: Final = """
 SELECT {column} FROM ((SELECT {column} FROM {table} LIMIT 1000) UNION ALL
-    (SELECT {column} FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 1000)) AS some
+    (SELECT {column} FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 1000)) AS sampled
  WHERE {column} IS NOT NULL
 """
 

@@ -12,17 +12,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from faults import wait_until
 from loads import TOPIC, FakeRecord, Load
-from pipeline import audit, environment, produce, streamflow, workers
+from pipeline import audit, environment, produce, workers
 from pipeline import event as login
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.postgres.connections import session
-from streamflow.postgres.rehash import keys_of_some, rehash
+from streamflow.postgres.rehash import rehash
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow_cli.app import app
+from streamflow_stack.doctor import Mark, hash_keys
 from streaming_workers.producer.lines import Accepted, LineReader
 
 pytestmark = pytest.mark.integration
@@ -114,13 +117,14 @@ def test_each_row_is_lifted_once_whatever_is_killed(database: Settings) -> None:
             _INSERT,
             [list(range(count)), people, [known[person][chance.randrange(3)] for person in people]],
         )
+    settings = with_key(database, THIRD)
+    began = lifted_rows(settings)
+    assert "run `streamflow db rehash`" in next(hash_keys(settings)).text
+    assert 0 < began < count
+
     foreign = chain("ann@example.com", "old", "another")
     with session(database, "test") as connection:
         connection.execute(_INSERT, [[count], ["ann"], [foreign]])
-    settings = with_key(database, THIRD)
-    began = lifted_rows(settings)
-    assert 0 < began < count
-
     env = environment(settings, STREAMFLOW_PII_KEY=THIRD)
     reached = [began]
     for name, calls, when in KILLS:
@@ -130,14 +134,23 @@ def test_each_row_is_lifted_once_whatever_is_killed(database: Settings) -> None:
         reached.append(lifted_rows(settings))
     assert began < reached[1] < reached[2] < reached[3] < count
 
-    done = streamflow(settings, "db", "rehash", STREAMFLOW_PII_KEY=THIRD)
-    assert done.returncode == 1, done.stderr
-    assert f"1 rows of events.user_email are under the key {foreign[:20]}" in done.stderr
-    with session(settings, "test") as connection:
-        # A key that is taken out of the list is noticed, too.
-        for key, known in ((THIRD, "2026b"), ('{"2026b": "newest", "legacy": "old"}', NEWEST_MARK)):
-            keys = hasher_for(with_key(settings, key), [USER_EVENTS]).keys
-            assert known in keys_of_some(connection, [USER_EVENTS], keys)
+    last = CliRunner().invoke(app, ["db", "rehash"], env=env)
+    assert last.exit_code == 1, last.output
+    assert f"events.user_email: {count - reached[3]:,} rows hashed" in last.stdout
+    assert f"1 rows of events.user_email are under the key {foreign[:20]}" in last.stderr
+    # A key that is taken out of the list is noticed, too.
+    for key, mark, text in (
+        (
+            THIRD,
+            Mark.BAD,
+            f"{foreign[:20]} 1) are under keys that STREAMFLOW_PII_KEY does not list",
+        ),
+        ('{"2026b": "newest", "legacy": "old"}', Mark.BAD, f"({NEWEST_MARK} "),
+        (FIRST, Mark.BAD, f"({NEWEST_MARK} "),
+    ):
+        [finding] = hash_keys(with_key(settings, key))
+        assert finding.mark is mark
+        assert text in finding.text
     assert Counter(column(settings, 'SELECT "user", user_email FROM events')) == Counter(
         [*((f"u{person}", known[person][2]) for person in people), ("uann", foreign)]
     )

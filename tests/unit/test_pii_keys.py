@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loads import event
@@ -54,6 +54,7 @@ def test_one_key_without_an_id_hashes_as_ever() -> None:
     assert BARE.hash("ann@example.com") == hashed
 
 
+@settings(deadline=None)  # of a machine that has other things to do
 @given(address=st.emails())
 def test_a_lifted_hash_is_what_the_newest_key_gives(address: str) -> None:
     address = normal_form(address)
@@ -106,6 +107,8 @@ def test_all_hashes_of_an_address_newest_first() -> None:
         ('{"legacy": "secret", "a": "secret2"}', "must list legacy last"),
         ('{"legacy": "", "a": "secret2"}', "must list legacy last"),
         ('{"a": "secret2", "legacy": ""}', "has no key for the id legacy"),
+        ('{"a": "secret\\ud800"}', "has a key that is not valid UTF-8"),
+        ("secret\udcff", "has a key that is not valid UTF-8"),
     ],
 )
 def test_a_list_of_keys_that_makes_no_sense_is_one_line(text: str, reason: str) -> None:
@@ -159,6 +162,7 @@ def test_different_addresses_have_different_normal_forms(one: str, other: str) -
     assert normal_form(one) != normal_form(other)
 
 
+@settings(deadline=None)
 @example("a@b . \u3002.")
 @example("a@\u00fc..")
 @given(address=st.text() | st.emails() | st.from_regex(r"\w+@[\w.]+", fullmatch=True))
