@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from loads import event
+from loads import TRUSTING, FakeRecord, batch, event
 from streamflow.pii_keys import PiiKeys, is_hashed, normal_form
 from streamflow.postgres.rows.events import EventRows
 from streamflow.privacy import Hasher
@@ -20,6 +20,7 @@ from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.loader import Loader
 from streaming_workers.producer.lines import Accepted, LineReader
 
 NODE = shutil.which("node")
@@ -219,3 +220,24 @@ def test_the_loader_lifts_hashes_of_older_keys() -> None:
         lines.add(rows.line(decoded, Origin("payments", 0, 1), (0, 0)))  # type: ignore[arg-type]
     assert len(lines) == 1
     assert ann[0].encode() in lines.pop()
+
+
+def test_producers_with_old_and_new_keys_give_one_person_one_hash() -> None:
+    records = []
+    for offset, keys in enumerate((OLD, NEWEST, NEW)):
+        line = json.dumps(json.loads(event(offset)) | {"user_email": "ann@example.com"})
+        accepted = LineReader(USER_EVENTS, Hasher(keys, ("user_email",))).read(line.encode())
+        assert isinstance(accepted, Accepted)
+        records.append(FakeRecord(offset, accepted.value))
+
+    def hashes(keys: PiiKeys) -> set[bytes]:
+        loader = Loader(Settings(), [USER_EVENTS], Hasher(keys), lambda: TRUSTING)
+        lines = loader.process(batch(records)).tables["events"].lines
+        assert len(lines) == 3
+        return {found for line in lines for found in re.findall(rb"[0-9a-f]{64}", line)}
+
+    newest = NEWEST.hash("ann@example.com").encode()
+    assert hashes(NEWEST) == {newest}
+    # A loader that does not have the newest key yet leaves its hashes as they are.
+    assert hashes(NEW) == {newest, NEW.hash("ann@example.com").encode()}
+    assert hashes(OLD) == {keys.hash("ann@example.com").encode() for keys in (OLD, NEW, NEWEST)}
