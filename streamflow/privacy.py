@@ -7,13 +7,14 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from streamflow import addresses
+from streamflow.pii_keys import HASH_LENGTH, HASH_PATTERN, MARKED_HASH, PiiKeys, is_hashed
 
-HASH_LENGTH: Final = 64
-HASH_PATTERN: Final = r"^[0-9a-f]{64}$"
-_HASHED = re.compile(HASH_PATTERN)
+__all__ = ["HASH_PATTERN", "Hasher", "is_hashed"]
+
+_MARKED_HASH: Final = re.compile(MARKED_HASH)
 
 # Characters of an address: 64 and 255 around the "@" (RFC 5321), each as an escape of six at most, in
 # UTF-32 at most.
@@ -21,11 +22,6 @@ _LONGEST_ADDRESS: Final = 4 * 6 * 320
 _WIDEST: Final = 4  # bytes of a character
 
 _Spans = Iterable[tuple[int, int]]
-
-
-def is_hashed(text: str) -> bool:
-    """Whether a text has the form of a hash: 64 lower-case hexadecimal digits."""
-    return _HASHED.match(text) is not None
 
 
 class _Encoding(NamedTuple):
@@ -81,13 +77,18 @@ class Hasher:
     A bare hash can be guessed by trying addresses; set ``STREAMFLOW_PII_KEY``.
 
     Args:
-        key: the secret; None for a bare hash.
+        key: the secret, or several with ids; None for a bare hash.
         private_fields: names of the fields whose values are private whatever they look like.
     """
 
-    def __init__(self, key: bytes | None = None, private_fields: Iterable[str] = ()) -> None:
-        self.keyed = key is not None
-        self._key = key
+    def __init__(
+        self, key: bytes | PiiKeys | None = None, private_fields: Iterable[str] = ()
+    ) -> None:
+        self.keys = key if isinstance(key, PiiKeys) else PiiKeys(legacy=key)
+        self._key = self.keys.legacy
+        self._with_ids = bool(self.keys.named)
+        self.rotates = len(self.keys.ids) > 1
+        self.keyed = self._with_ids or self._key is not None
         names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
         self._private = (
             re.compile(rb'("(?:' + names + rb')"\s*+:\s*+")([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL)
@@ -100,10 +101,37 @@ class Hasher:
         )
 
     def hash(self, address: str) -> str:
+        """The hash under the newest key."""
+        if self._with_ids:
+            return self.keys.hash(address)
         data = address.encode("utf-8", "surrogatepass")
         if self._key is None:
             return hashlib.sha256(data).hexdigest()
         return hmac.digest(self._key, data, "sha256").hex()
+
+    def hashes(self, address: str) -> tuple[str, ...]:
+        """The hashes that stored values of one address may have, newest first: under each key, and of more
+        than one spelling where a key without an id was in use."""
+        return tuple(dict.fromkeys(hash_(address) for hash_ in self.keys.ways()))
+
+    def lifted(self, value: Any) -> Any:
+        """A private field's value; a hash of an older key as the newest key has it."""
+        return (self.keys.lifted(value) or value) if isinstance(value, str) else value
+
+    def lift_within(self, data: bytes) -> bytes:
+        """The same bytes with all hashes of older keys lifted that are certain to be hashes: in private
+        fields, and under a key with an id."""
+        if self._private is not None:
+            data = self._private.sub(lambda match: match[1] + self._lifted_bytes(match[2]), data)
+        return _MARKED_HASH.sub(lambda match: self._lifted_bytes(match[0]), data)
+
+    def _lifted_bytes(self, hashed: bytes) -> bytes:
+        return (self.keys.lifted(hashed.decode("ascii", "replace")) or "").encode() or hashed
+
+    def redactions(self, data: bytes) -> tuple[bytes, ...]:
+        """As `redact`, with each of the `hashes`."""
+        ways = [_HashedOneWay(self, hash_) for hash_ in self.keys.ways()]
+        return tuple(dict.fromkeys(way.redact(data) for way in ways))
 
     def redact(self, data: bytes) -> bytes:
         """The same bytes with each address, and each private field's value, replaced by its hash.
@@ -180,6 +208,15 @@ class Hasher:
                 pieces += data[done:start], encoding.encode(self.hash(text))
                 done = after
         return b"".join((*pieces, data[done:])) if pieces else data
+
+
+class _HashedOneWay(Hasher):
+    def __init__(self, hasher: Hasher, hash_: Callable[[str], str]) -> None:
+        vars(self).update(vars(hasher))
+        self._way = hash_
+
+    def hash(self, address: str) -> str:
+        return self._way(address)
 
 
 def _outside_addresses(data: bytes, room: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from streamflow.errors import ConfigurationError
+from streamflow.pii_keys import PiiKeys
 from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -41,7 +42,7 @@ def import_named(module: str) -> ModuleType:
 def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
     key = settings.pii_key
     return Hasher(
-        None if key is None else key.get_secret_value().encode(),
+        PiiKeys.parse(None if key is None else key.get_secret_value()),
         {name for stream in streams for name in stream.private_fields},
     )
 

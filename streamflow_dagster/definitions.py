@@ -7,6 +7,7 @@ from streamflow_dagster.defs.content_checks import content_checks
 from streamflow_dagster.defs.jobs import jobs
 from streamflow_dagster.defs.ledger_checks import ledger_checks
 from streamflow_dagster.defs.pruning import prune_dagster
+from streamflow_dagster.defs.rehash import rehash_rows
 from streamflow_dagster.defs.replay import replay_dead_letters
 from streamflow_dagster.defs.retention import retention_asset
 from streamflow_dagster.defs.rollups import rollup_assets
@@ -41,7 +42,7 @@ def build(platform: Platform) -> dg.Definitions:
             *content_checks(catalog),
             traffic_checks(catalog),
         ],
-        jobs=[*jobs(catalog), replay_dead_letters, prune_dagster],
+        jobs=[*jobs(catalog), replay_dead_letters, prune_dagster, rehash_rows],
         schedules=schedules(settings),
         sensors=sensors(catalog, settings),
         resources={"platform": platform},

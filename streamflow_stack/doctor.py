@@ -26,7 +26,8 @@ from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topics import declared_topics, drifts
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
-from streamflow.registry import load_streams
+from streamflow.postgres.rehash import keys_of_some
+from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow_stack import jars
 from streamflow_stack.embedded import (
@@ -214,8 +215,31 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
     with contextlib.suppress(StreamFlowError):
         for line in schema.surplus(settings, load_streams(settings)):
             yield Finding("columns", Mark.NOTE, line)
+        yield from hash_keys(settings)
     ahead = (row[1] - before).total_seconds() - (after - before).total_seconds() / 2
     yield _clock("database's clock", ahead)
+
+
+def hash_keys(settings: Settings) -> Iterator[Finding]:
+    """Under which of several keys some of the stored hashes are."""
+    streams = load_streams(settings)
+    keys = hasher_for(settings, streams).keys
+    with session(settings, "doctor", statement_timeout=PROBE_SECONDS) as connection:
+        found = keys_of_some(connection, streams, keys)
+    listed = keys.ids
+    if set(found) - set(listed):
+        text = "are under keys that STREAMFLOW_PII_KEY does not list: see docs/privacy.md"
+        mark = Mark.BAD
+    elif set(found) - set(listed[:1]):
+        text, mark = "are not all under the newest key: run `streamflow db rehash`", Mark.NOTE
+    elif keys.named:
+        text, mark = "are under one key", Mark.WELL
+    else:
+        return
+    shares = ", ".join(f"{name} {rows:,}" for name, rows in found.most_common()) or "none"
+    yield Finding(
+        "hash keys", mark, f"listed: {', '.join(listed)}; hashes of some rows ({shares}) {text}"
+    )
 
 
 def _broker_clock(settings: Settings) -> Finding:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from operator import methodcaller
-from typing import Final
+from typing import Any, Final
 
 from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
@@ -55,8 +55,8 @@ _ToLine = Callable[[Record, Origin | None], bytes | Rejection]
 
 
 class Loader(PlainJob):
-    """Turns records into rows. `hasher` redacts dead letters; `signer` is called for each batch, since
-    the key may not be known yet."""
+    """Turns records into rows. `hasher` redacts dead letters, and lifts hashes of older keys; `signer` is
+    called for each batch, since the key may not be known yet."""
 
     name = "loader"
 
@@ -118,7 +118,7 @@ class Loader(PlainJob):
         )
 
     def _add(self, stream: Stream) -> None:
-        events = _Events(stream)
+        events = _Events(stream, self._hasher.lifted if self._hasher.rotates else None)
         self.tables[events.table] = events.rows.table
         self._handlers[stream.topic] = events
         # Streams may share these topics; the first one's handler serves all.
@@ -248,8 +248,8 @@ class _Events:
     """Handles the records of a stream's own topic. The loop is on the path of every event: nothing is
     looked up or called in it that could be outside."""
 
-    def __init__(self, stream: Stream) -> None:
-        self.rows = EventRows(stream)
+    def __init__(self, stream: Stream, lifted: Callable[[Any], Any] | None) -> None:
+        self.rows = EventRows(stream, lifted)
         self.table = stream.table
         self._topic = stream.topic
         self._decode = stream.decoder.decode

@@ -50,8 +50,8 @@ class Selection:
         since: failed at or after this time (appended, where a dead letter does not say when it failed).
         until: failed before this time.
         ids: positions of the records that failed.
-        text: contained in the value or in the message, case-sensitive; headers are not searched.
-            Values are redacted: an address must be given hashed.
+        texts: any of these is contained in the value or in the message, case-sensitive; headers are not
+            searched. Values are redacted: an address must be given hashed, under each of the keys.
         loaded_until: loaded at or before this time, by the database's clock: what a list read then
             could show. Rows whose load was not committed yet may count as either.
         statuses: any of these; all when empty.
@@ -62,7 +62,7 @@ class Selection:
     since: datetime | None = None
     until: datetime | None = None
     ids: tuple[Origin, ...] = ()
-    text: str | None = None
+    texts: tuple[str, ...] = ()
     loaded_until: datetime | None = None
     statuses: tuple[Status, ...] = (Status.OPEN,)
     limit: int | None = None
@@ -74,7 +74,7 @@ class Selection:
             "since": self.since.isoformat() if self.since else None,
             "until": self.until.isoformat() if self.until else None,
             "ids": list(map(str, self.ids)),
-            "text": self.text,
+            "texts": list(self.texts),
             "loaded_until": self.loaded_until.isoformat() if self.loaded_until else None,
             "statuses": [status.value for status in self.statuses],
             "limit": self.limit,
@@ -301,8 +301,8 @@ def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
         f"{_FAILED} >= %(since)s": selection.since,
         f"{_FAILED} < %(until)s": selection.until,
         _AMONG_IDS: selection.ids,
-        "(position(%(text)s IN value) > 0"
-        " OR position(%(text)s IN convert_to(message, 'UTF8')) > 0)": selection.text is not None,
+        "EXISTS (SELECT FROM unnest(%(texts)s::bytea[]) AS text WHERE position(text IN value) > 0"
+        " OR position(text IN convert_to(message, 'UTF8')) > 0)": selection.texts,
         "loaded_at <= %(loaded_until)s": selection.loaded_until,
     }
     values = arrays(selection.ids) | {
@@ -311,7 +311,7 @@ def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
         "codes": list(selection.codes),
         "since": selection.since,
         "until": selection.until,
-        "text": (selection.text or "").encode(),
+        "texts": [text.encode() for text in selection.texts],
         "loaded_until": selection.loaded_until,
     }
     conditions = ["true", *(condition for condition, is_set in filters.items() if is_set)]

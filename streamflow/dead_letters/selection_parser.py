@@ -24,6 +24,7 @@ def make_selection(
     until: str | None = None,
     ids: Sequence[str] = (),
     text: str | None = None,
+    texts: Sequence[str] = (),
     statuses: Sequence[str] = (Status.OPEN,),
     loaded_until: str | None = None,
     limit: int | None = None,
@@ -32,10 +33,11 @@ def make_selection(
     """Parses the fields of a `Selection`.
 
     Args:
-        hasher: values are redacted, so an address in `text` is searched by its hash, and the selection,
+        hasher: values are redacted, so an address in `text` is searched by its hashes, and the selection,
             which is stored, holds no address.
         since: a time (ISO 8601, UTC by default) or an age: 90s, 15m, 2h, 7d; `until` and
             `loaded_until` likewise.
+        texts: further ones, any of which is enough.
         ids: as ``topic/partition/offset`` of the failed record.
         now: the time that an age is relative to; the present by default.
 
@@ -56,7 +58,11 @@ def make_selection(
         since=None if since is None else parse_time(since, now),
         until=None if until is None else parse_time(until, now),
         ids=tuple(map(parse_id, ids)),
-        text=hasher.redact(_encoded(text)).decode() if text else None,
+        texts=tuple(
+            redacted.decode()
+            for wanted in filter(None, (text, *texts))
+            for redacted in hasher.redactions(_encoded(wanted))
+        ),
         loaded_until=None if loaded_until is None else parse_time(loaded_until, now),
         statuses=tuple(map(Status, statuses)),
         limit=limit,

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streamflow.database_url import normalized
 from streamflow.errors import ConfigurationError
 from streamflow.origins import Hosts
+from streamflow.pii_keys import PiiKeys
 from streamflow.settings.environment import bypass_proxies, forget_libpq, forget_own_addresses
 from streamflow.settings.fields import HostNames, Texts, UserPath, group, variable
 from streamflow.settings.sources import (
@@ -110,8 +111,9 @@ class Settings(BaseSettings):
     repairs: Texts = _streams((), "modules with your own repairs for `dlq replay`, comma-separated")
     pii_key: SecretStr | None = _streams(
         None,
-        "key for hashing addresses with HMAC-SHA-256; without it they are hashed with plain SHA-256, "
-        "which can be guessed",
+        "key for hashing addresses with HMAC-SHA-256, or several with ids, newest first, as "
+        '`{"2026b": "new", "2026a": "old"}`: see [Rotating the key](privacy.md#rotating-the-key); without '
+        "it they are hashed with plain SHA-256, which can be guessed",
     )
 
     signing_key: SecretStr | None = _streams(
@@ -225,6 +227,12 @@ class Settings(BaseSettings):
     @classmethod
     def _readable_url(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else SecretStr(normalized(value.get_secret_value()))
+
+    @field_validator("pii_key")
+    @classmethod
+    def _readable_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        PiiKeys.parse(None if value is None else value.get_secret_value())
+        return value
 
     @field_validator("brokers")
     @classmethod

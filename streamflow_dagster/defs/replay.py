@@ -17,7 +17,7 @@ from streaming_workers.runtime.watchdog import no_endless_call
 _FIGURES: Final = (
     "state", "selected", "passed", "failed", "sent", "quarantined", "pending",
 )  # fmt: skip
-_FILTERS: Final = {"since", "until", "ids", "text", "loaded_until", "limit"}
+_FILTERS: Final = {"since", "until", "ids", "text", "texts", "loaded_until", "limit"}
 DEAD_LETTERS: Final = dg.AssetKey(["postgres", "dead_letters"])
 
 
@@ -52,6 +52,11 @@ class ReplayConfig(dg.Config):
         default=None,
         description="Only dead letters with this text in the value or the message, case-sensitive. "
         "Values hold addresses as hashes: give the hash.",
+    )
+    texts: list[str] = Field(
+        default=[],
+        description="As `text`, with any of these; the dashboard gives the hashes of one address under "
+        "all keys.",
     )
     loaded_until: str | None = Field(
         default=None,

@@ -24,7 +24,7 @@ class PlanRequest:
     """Which dead letters to plan a replay of, and with which options.
 
     Attributes:
-        ids: of dead letters; empty for all that match the filter (codes, text, times).
+        ids: of dead letters; empty for all that match the filter (codes, texts, times).
         since: ISO 8601, as `loaded_until`; absolute, so that the filter matches the same later.
         repairs: applied to each dead letter first, in this order.
         canary: dead letters to send first; the rest is sent once these are stored.
@@ -33,7 +33,7 @@ class PlanRequest:
 
     ids: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
-    text: str | None = None
+    texts: tuple[str, ...] = ()
     since: str | None = None
     loaded_until: str | None = None
     repairs: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class PlanRequest:
             "dry_run": True,
             "ids": list(self.ids),
             "error_codes": list(self.codes),
-            "text": self.text,
+            "texts": list(self.texts),
             "since": self.since,
             "loaded_until": self.loaded_until,
             "repairs": list(self.repairs),

@@ -130,7 +130,7 @@ class PinnedList:
         return replace(
             request,
             codes=self.selection.codes,
-            text=self.selection.text,
+            texts=self.selection.texts,
             since=None if since is None else since.isoformat(),
             loaded_until=None if self.content is None else self.content.as_of.isoformat(),
         )

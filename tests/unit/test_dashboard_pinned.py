@@ -51,7 +51,7 @@ def test_without_ticks_a_plan_is_of_what_the_filter_matched() -> None:
     request = pinned(selection).request(repairs=["add_zone"], canary=3, rate=7.0)
     assert request.ids == ()
     assert request.codes == ("EMPTY_VALUE",)
-    assert request.text == Hasher().hash("ann@example.com")
+    assert request.texts == (Hasher().hash("ann@example.com"),)
     assert request.since == (NOW - timedelta(seconds=60)).isoformat()
     assert request.loaded_until == NOW.isoformat()
     assert (request.repairs, request.canary, request.rate) == (("add_zone",), 3, 7.0)

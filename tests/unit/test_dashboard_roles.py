@@ -133,7 +133,7 @@ def test_what_is_asked_for_is_the_jobs_config() -> None:
     assert planned == {
         "ids": ["user-events/0/17"],
         "error_codes": [],
-        "text": None,
+        "texts": [],
         "since": None,
         "loaded_until": None,
         "repairs": ["hash_address"],

@@ -108,9 +108,9 @@ class RowTemplate(NamedTuple):
 
 
 class EventRows:
-    """Makes the rows of one stream's events."""
+    """Makes the rows of one stream's events; `lifted` gives hashes of older keys as the newest has them."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, lifted: Callable[[Any], Any] | None = None) -> None:
         self.table = event_table(stream)
         columns = {column.name: column for column in event_columns(stream)}
         fields = [columns[name] for name in self.table.columns if name in columns]
@@ -118,6 +118,14 @@ class EventRows:
         self.templates: dict[type[Event], RowTemplate] = {
             model: _template(model, fields) for model in stream.decoder.models
         }
+        if lifted is not None:
+            names = [column.name for column in fields]
+            for model, template in self.templates.items():
+                present = [name for name in names if name in model.model_fields]
+                private = [name in stream.private_fields for name in present]
+                self.templates[model] = template._replace(
+                    get=_lifting(template.get, private, lifted)
+                )
 
     def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
         """The line of one event; the loop over many has this inlined."""
@@ -152,6 +160,16 @@ def _template(model: type[Event], fields: Sequence[Column]) -> RowTemplate:
     needs_escaping = bool(own_code) or enums or any(column.type not in simple for column in present)
     names = [column.name for column in present]
     return RowTemplate(_getter(names), template, needs_escaping)
+
+
+def _lifting(
+    get: Callable[[Event], tuple[Any, ...]], private: list[bool], lifted: Callable[[Any], Any]
+) -> Callable[[Event], tuple[Any, ...]]:
+    def get_lifted(event: Event) -> tuple[Any, ...]:
+        pairs = zip(get(event), private, strict=True)
+        return tuple(lifted(value) if is_private else value for value, is_private in pairs)
+
+    return get_lifted
 
 
 def _is_enum(annotation: Any) -> bool:

@@ -1,0 +1,215 @@
+"""Lifting stored hashes of older keys to the newest one.
+
+A hash says under which key it is (`streamflow.pii_keys`), so what is done shows in the rows themselves: no
+row is hashed twice, wherever an earlier run has ended. Each batch is a transaction.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from streamflow.errors import ConfigurationError, Unavailable
+from streamflow.pii_keys import PiiKeys
+from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.partitions import quoted
+from streamflow.postgres.tables import DEAD_LETTERS, event_columns
+from streamflow.privacy import Hasher
+from streamflow.registry import hasher_for
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+
+BLOCKS: Final = 256  # of a table, in one batch: about 15,000 events
+
+_ADVISORY_KEY: Final = 0x5F10_4A54
+_LEAVES: Final = """
+SELECT relid::bigint, nspname, relname
+  FROM pg_partition_tree(to_regclass(%s)) JOIN pg_class AS leaf ON leaf.oid = relid
+  JOIN pg_namespace AS namespace ON namespace.oid = relnamespace
+ WHERE isleaf ORDER BY relname
+"""
+_BLOCKS_OF: Final = """
+SELECT coalesce(pg_relation_size(%s::oid), 0) / current_setting('block_size')::bigint
+"""
+_OLD: Final = """
+SELECT {column}, count(*) FROM {table}
+ WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid AND NOT starts_with({column}, %(newest)s)
+ GROUP BY {column}
+"""
+# A row that another transaction changes in the meantime no longer meets the condition.
+_LIFT: Final = """
+UPDATE {table} SET {column} = lifted.new
+  FROM unnest(%(old)s::text[], %(new)s::text[]) AS lifted (old, new)
+ WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid AND {column} = lifted.old
+"""
+_WITH_HASHES: Final = """
+SELECT source_topic, source_partition, source_offset FROM dead_letters
+ WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid
+   AND concat(encode(key, 'escape'), ' ', encode(value, 'escape')) ~ '[0-9a-f]{64}'
+"""
+_DEAD_LETTER: Final = """
+SELECT key, value FROM dead_letters
+ WHERE (source_topic, source_partition, source_offset) = (%s, %s, %s)
+"""
+_LIFT_DEAD_LETTER: Final = """
+UPDATE dead_letters SET key = %s, value = %s
+ WHERE (source_topic, source_partition, source_offset) = (%s, %s, %s)
+   AND (key, value) IS NOT DISTINCT FROM (%s, %s)
+"""
+
+
+# The rows that are lifted first, and those that are loaded now.
+_SOME: Final = """
+SELECT {column} FROM ((SELECT {column} FROM {table} LIMIT 1000) UNION ALL
+    (SELECT {column} FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 1000)) AS sampled
+ WHERE {column} IS NOT NULL
+"""
+
+
+@dataclass(slots=True)
+class Rehashed:
+    """What was done to a column: rows of which hashes were lifted, and how many are under keys that are
+    not listed, by what their hashes say."""
+
+    table: str
+    column: str
+    lifted: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def problems(self) -> list[str]:
+        return [
+            f"{rows:,} rows of {self.table}.{self.column} are under the key {name}, which "
+            "STREAMFLOW_PII_KEY does not list: put it back in its place in the list, see docs/privacy.md"
+            for name, rows in self.unknown.items()
+        ]
+
+
+def rehash(
+    settings: Settings,
+    streams: Sequence[Stream],
+    on_progress: Callable[[str], None] = lambda _table: None,
+) -> list[Rehashed]:
+    """Lifts every hash in private columns, and in dead letters, to the newest key. Safe to repeat after
+    any end of an earlier run, and while workers run. `on_progress` is given the name of each table or
+    partition that is done.
+
+    Raises:
+        Unavailable: the database does not answer, or another rehash is running.
+        ConfigurationError: no key has an id, or the role must not update the tables.
+    """
+    hasher = hasher_for(settings, streams)
+    if not hasher.keys.named:
+        raise ConfigurationError(
+            "no key in STREAMFLOW_PII_KEY has an id, so there is none to hash stored rows under: list "
+            "the new key and the old one, see docs/privacy.md"
+        )
+    with session(settings, "rehash") as connection:
+        try:
+            # Until the connection ends. The server may notice late that an earlier one was killed.
+            connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
+        except psycopg.errors.LockNotAvailable:
+            raise Unavailable("another rehash is running: wait until it has ended") from None
+        done = [
+            column
+            for stream in streams
+            for column in _rehash_events(connection, stream, hasher, on_progress)
+        ]
+        return [*done, _rehash_dead_letters(connection, hasher, on_progress)]
+
+
+def keys_of_some(connection: Connection, streams: Sequence[Stream], keys: PiiKeys) -> Counter[str]:
+    """How many of some stored hashes are under which key, by what they say."""
+    return Counter(
+        keys.name_of(hashed)
+        for stream in streams
+        for column in _private_columns(stream)
+        for (hashed,) in connection.execute(
+            sql.SQL(_SOME).format(
+                table=sql.Identifier(stream.table), column=sql.Identifier(column.column)
+            )
+        )
+    )
+
+
+def _private_columns(stream: Stream) -> list[Rehashed]:
+    return [
+        Rehashed(stream.table, column.name)
+        for column in event_columns(stream)
+        if column.name in stream.private_fields and column.type == "text"
+    ]
+
+
+def _rehash_events(
+    connection: Connection, stream: Stream, hasher: Hasher, on_progress: Callable[[str], None]
+) -> list[Rehashed]:
+    columns = _private_columns(stream)
+    for oid, schema, name in connection.execute(_LEAVES, [quoted(stream.table)]).fetchall():
+        table = sql.Identifier(schema, name)
+        before = sum(column.lifted for column in columns)
+        try:
+            for batch in _batches(connection, oid):
+                with connection.transaction():
+                    for column in columns:
+                        _rehash_batch(connection, table, column, hasher, batch)
+            if sum(column.lifted for column in columns) > before:
+                _remove_old(connection, table)
+        except psycopg.errors.UndefinedTable:
+            continue  # retention has dropped it
+        on_progress(name)
+    return columns
+
+
+def _batches(connection: Connection, oid: int) -> Iterator[dict[str, str]]:
+    # What is loaded or lifted from now on has the newest hash, and needs no look.
+    [(blocks,)] = connection.execute(_BLOCKS_OF, [oid])
+    for first in range(0, blocks, BLOCKS):
+        yield {"first": f"({first},0)", "end": f"({min(first + BLOCKS, blocks)},0)"}
+
+
+def _rehash_batch(
+    connection: Connection,
+    table: sql.Identifier,
+    column: Rehashed,
+    hasher: Hasher,
+    batch: dict[str, str],
+) -> None:
+    keys, names = hasher.keys, {"table": table, "column": sql.Identifier(column.column)}
+    query = sql.SQL(_OLD).format(**names)
+    lifts: dict[str, str] = {}
+    for old, rows in connection.execute(query, batch | {"newest": keys.named[-1].mark}):
+        new = keys.lifted(old)
+        if new is None:
+            column.unknown[keys.name_of(old)] += rows
+        else:
+            lifts[old] = new
+    if lifts:
+        values: dict[str, Any] = {"old": list(lifts), "new": list(lifts.values())}
+        done = connection.execute(sql.SQL(_LIFT).format(**names), batch | values)
+        column.lifted += done.rowcount
+
+
+def _rehash_dead_letters(
+    connection: Connection, hasher: Hasher, on_progress: Callable[[str], None]
+) -> Rehashed:
+    done = Rehashed(DEAD_LETTERS.name, "value")
+    [(oid,)] = connection.execute("SELECT 'dead_letters'::regclass::oid::bigint")
+    for batch in _batches(connection, oid):
+        for id_ in connection.execute(_WITH_HASHES, batch).fetchall():
+            for old in connection.execute(_DEAD_LETTER, id_).fetchall():
+                new = [None if part is None else hasher.lift_within(part) for part in old]
+                if new != list(old):
+                    # On its own, so that a replay never finds the row locked for long.
+                    connection.execute(_LIFT_DEAD_LETTER, [*new, *id_, *old])
+                    done.lifted += 1
+    if done.lifted:
+        _remove_old(connection, sql.Identifier(DEAD_LETTERS.name))
+    on_progress(DEAD_LETTERS.name)
+    return done
+
+
+def _remove_old(connection: Connection, table: sql.Identifier) -> None:
+    """What was replaced would stay readable in the table's files."""
+    connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(table))
