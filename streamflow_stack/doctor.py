@@ -28,6 +28,7 @@ from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow.settings.dashboard import is_loopback
 from streamflow_stack import jars
 from streamflow_stack.embedded import (
     JAVA_PACKAGE,
@@ -202,6 +203,10 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
                 "SELECT current_setting('server_version'), clock_timestamp()"
             ).fetchone()
             after = datetime.now(UTC)
+            # Of the URL or of libpq's environment.
+            used = {option.keyword: option.val for option in connection.pgconn.info}
+            mode = (used[b"sslmode"] or b"prefer").decode()
+            exposed = _exposed(connection.info.host, connection.info.hostaddr, mode)
     except Unavailable as error:
         yield Finding("postgres", Mark.BAD, f"{error}: see its log, or check DATABASE_URL")
         return
@@ -211,11 +216,24 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
     if row is None:
         return
     yield Finding("postgres", Mark.WELL, f"answers, version {row[0]}")
+    if exposed:
+        yield Finding("postgres", Mark.NOTE, exposed)
     with contextlib.suppress(StreamFlowError):
         for line in schema.surplus(settings, load_streams(settings)):
             yield Finding("columns", Mark.NOTE, line)
     ahead = (row[1] - before).total_seconds() - (after - before).total_seconds() / 2
     yield _clock("database's clock", ahead)
+
+
+def _exposed(host: str, address: str, mode: str) -> str:
+    """Why what goes over a connection may go to another server; empty if it cannot. A socket has no
+    address."""
+    if mode.startswith("verify") or not address or is_loopback(address):
+        return ""
+    return (
+        f"is on another machine ({host}), with sslmode={mode}, which does not prove that it is the right "
+        "one: add ?sslmode=verify-full&sslrootcert=FILE to DATABASE_URL"
+    )
 
 
 def _broker_clock(settings: Settings) -> Finding:
