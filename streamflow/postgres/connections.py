@@ -75,7 +75,8 @@ _CONFIGURATION: Final = ("28", "3D", "3F", "42")
 
 # libpq hands over no SQLSTATE for what fails before the login, only words.
 _NOT_TRUSTED: Final = re.compile(
-    r"certificate|private key|sslmode|does not support SSL|alert unknown ca|no pg_hba\.conf entry"
+    r"certificate|private key|sslmode|does not support SSL|SSL required|alert unknown ca"
+    r"|no pg_hba\.conf entry"
 )
 
 
