@@ -143,7 +143,8 @@ class Settings(BaseSettings):
         None,
         "for `OAUTHBEARER`: token endpoint of the identity provider (client credentials), by HTTPS unless "
         "it is on this machine",
-        pattern=r"^(https://|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?(/|$))",
+        # A password in it would be shown.
+        pattern=r"^(https://[^@/]+|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?)(/|$)",
     )
     kafka_oauth_client_id: str | None = _kafka(None, "client id, for `OAUTHBEARER`")
     kafka_oauth_client_secret: SecretStr | None = _kafka(None, "client secret, for `OAUTHBEARER`")

@@ -156,6 +156,8 @@ def test_oauth_says_what_is_missing(name: str) -> None:
         ("http://127.0.0.1@id.example/token", False),
         ("http://127.0.0.1:80@id.example/token", False),
         ("id.example", False),
+        ("https://ann:secret@id.example/token", False),
+        ("https://id.example:8443/token?a=b", True),
         ("http://127.0.0.1:8080/token", True),
         ("http://localhost/token", True),
     ],
