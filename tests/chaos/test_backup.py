@@ -82,7 +82,7 @@ def test_whatever_is_lost_the_runbook_brings_back_what_it_promises(folder: Folde
     wait_loaded(folder, set(range(1000)))
     folder.run("down")
     audited, counted = follow(folder, "PostgreSQL is lost")
-    assert "closed" in audited
+    assert "The ledger closes" in audited
     assert counted.strip() == "1000|1000"
     wait_loaded(folder, set(range(1000)))
 
