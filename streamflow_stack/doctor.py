@@ -29,6 +29,7 @@ from streamflow.postgres.connections import session
 from streamflow.postgres.rehash import keys_of_some
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
+from streamflow.settings.dashboard import is_loopback
 from streamflow_stack import jars
 from streamflow_stack.embedded import (
     JAVA_PACKAGE,
@@ -203,6 +204,10 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
                 "SELECT current_setting('server_version'), clock_timestamp()"
             ).fetchone()
             after = datetime.now(UTC)
+            # Of the URL or of libpq's environment.
+            used = {option.keyword: option.val for option in connection.pgconn.info}
+            mode = (used[b"sslmode"] or b"prefer").decode()
+            exposed = _exposed(connection.info.host, connection.info.hostaddr, mode)
     except Unavailable as error:
         yield Finding("postgres", Mark.BAD, f"{error}: see its log, or check DATABASE_URL")
         return
@@ -212,6 +217,8 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
     if row is None:
         return
     yield Finding("postgres", Mark.WELL, f"answers, version {row[0]}")
+    if exposed:
+        yield Finding("postgres", Mark.NOTE, exposed)
     with contextlib.suppress(StreamFlowError):
         for line in schema.surplus(settings, load_streams(settings)):
             yield Finding("columns", Mark.NOTE, line)
@@ -239,6 +246,17 @@ def hash_keys(settings: Settings) -> Iterator[Finding]:
     shares = ", ".join(f"{name} {rows:,}" for name, rows in found.most_common()) or "none"
     yield Finding(
         "hash keys", mark, f"listed: {', '.join(listed)}; hashes of some rows ({shares}) {text}"
+    )
+
+
+def _exposed(host: str, address: str, mode: str) -> str:
+    """Why what goes over a connection may go to another server; empty if it cannot. A socket has no
+    address."""
+    if mode.startswith("verify") or not address or is_loopback(address):
+        return ""
+    return (
+        f"is on another machine ({host}), with sslmode={mode}, which does not prove that it is the right "
+        "one: add ?sslmode=verify-full&sslrootcert=FILE to DATABASE_URL"
     )
 
 

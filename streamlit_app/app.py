@@ -20,6 +20,7 @@ from streamflow.settings.dashboard import load_dashboard_settings
 
 # Imported before the first session, so that what they import is frozen with the rest.
 from streamlit_app import shell
+from streamlit_app.access.sign_in import check_secrets
 from streamlit_app.serving import serving
 
 
@@ -27,6 +28,7 @@ from streamlit_app.serving import serving
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
     """Runs the poller from before the first session until after the last."""
     configure_logging(load_settings())
+    check_secrets(load_dashboard_settings())
     await anyio.to_thread.run_sync(serving.open)
     try:
         yield

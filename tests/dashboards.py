@@ -25,14 +25,23 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 class DashboardProcess:
-    """One server; its pages are at `url`."""
+    """One server; its pages are at `url`. Streamlit reads `folder`/.streamlit/secrets.toml."""
 
-    def __init__(self, settings: Settings, port: int, log: Path, **changes: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        port: int,
+        log: Path,
+        *,
+        folder: Path | None = None,
+        **changes: str,
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "streamflow_cli.app", "dashboard", "--port", str(port)],
+                cwd=folder,
                 env=environment(settings, **changes),
                 stdout=output,
                 stderr=output,

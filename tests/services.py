@@ -32,6 +32,7 @@ from streamflow_stack.broker import Broker, Node
 from streamflow_stack.database import SUPERUSER, Database
 from streamflow_stack.part import Health
 from streamflow_stack.process import Child
+from token_endpoint import AUDIENCE, SECRET, TokenEndpoint
 
 START_SECONDS = 90.0
 
@@ -131,28 +132,54 @@ class _BrokerBehindProxy(Broker):
 
 
 class _SecuredBroker(Broker):
-    """Has one more listener, for TLS, SCRAM and ACLs. On the first one everybody is the administrator."""
+    """Has two more listeners, both with TLS and ACLs: for SCRAM, and for tokens of an identity provider. On
+    the first one everybody is the administrator."""
 
-    def __init__(self, node: Node, log: Path, listener: int, certificate: Path) -> None:
+    def __init__(
+        self, node: Node, log: Path, ports: tuple[int, int], certificate: Path, keys: Path
+    ) -> None:
         super().__init__(node, log)
-        self.secured = f"127.0.0.1:{listener}"
+        self.secured, self.by_token = (f"127.0.0.1:{port}" for port in ports)
         self._certificate = certificate
+        self._keys = keys.as_uri()
+
+    def _java(self, class_path: str) -> tuple[str, ...]:
+        java, *options = super()._java(class_path)
+        # Kafka opens no other address or file for keys.
+        allowed = "-Dorg.apache.kafka.sasl.oauthbearer.allowed"
+        files = self._keys.removeprefix("file://")
+        return (java, f"{allowed}.urls={self._keys}", f"{allowed}.files={files}", *options)
 
     def _configuration(self) -> str:
         text = super()._configuration()
         for name in ("listeners", "advertised.listeners"):
-            text = re.sub(rf"(?m)^{name}=.*", rf"\g<0>,SECURED://{self.secured}", text)
-        text = re.sub(r"(?m)^listener.security.protocol.map=.*", r"\g<0>,SECURED:SASL_SSL", text)
+            more = f"SECURED://{self.secured},TOKENS://{self.by_token}"
+            text = re.sub(rf"(?m)^{name}=.*", rf"\g<0>,{more}", text)
+        text = re.sub(
+            r"(?m)^listener.security.protocol.map=.*",
+            r"\g<0>,SECURED:SASL_SSL,TOKENS:SASL_SSL",
+            text,
+        )
+        package = "org.apache.kafka.common.security"
+        tokens = f"{package}.oauthbearer.OAuthBearer"
         secured = {
             "listener.name.secured.sasl.enabled.mechanisms": "SCRAM-SHA-512",
             "listener.name.secured.scram-sha-512.sasl.jaas.config": (
-                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+                f"{package}.scram.ScramLoginModule required;"
             ),
-            "listener.name.secured.ssl.keystore.type": "PEM",
-            "listener.name.secured.ssl.keystore.location": self._certificate,
+            "listener.name.tokens.sasl.enabled.mechanisms": "OAUTHBEARER",
+            "listener.name.tokens.oauthbearer.sasl.jaas.config": f"{tokens}LoginModule required;",
+            "listener.name.tokens.oauthbearer.sasl.server.callback.handler.class": (
+                f"{tokens}ValidatorCallbackHandler"
+            ),
+            "sasl.oauthbearer.jwks.endpoint.url": self._keys,
+            "sasl.oauthbearer.expected.audience": AUDIENCE,
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
         }
+        for listener in ("secured", "tokens"):
+            secured[f"listener.name.{listener}.ssl.keystore.type"] = "PEM"
+            secured[f"listener.name.{listener}.ssl.keystore.location"] = str(self._certificate)
         return text + "".join(f"{name}={value}\n" for name, value in secured.items())
 
 
@@ -173,15 +200,17 @@ class SecuredBrokerService(Service):
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         certificate = directory / "server.pem"
         certificate.write_bytes(pem + b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        port, controller, listener = free_ports(3)
+        self.tokens = TokenEndpoint(directory / "keys.json")
+        port, controller, *listeners = free_ports(4)
         broker = _SecuredBroker(
             Node(1, port, controller, directory / "kafka"),
             directory / "kafka.log",
-            listener,
+            (listeners[0], listeners[1]),
             certificate,
+            self.tokens.keys,
         )
         super().__init__(broker, directory)
-        self.open, self.secured = broker.address, broker.secured
+        self.open, self.secured, self.by_token = broker.address, broker.secured, broker.by_token
 
     def add_users(self, rights: Iterable[Right]) -> dict[str, dict[str, Any]]:
         """A user for each part, with its rights and no others; returns the settings to connect as each."""
@@ -219,6 +248,19 @@ class SecuredBrokerService(Service):
                 "STREAMFLOW_KAFKA_SSL_CA": str(self.ca),
             }
             for user in users
+        }
+
+    def token_settings(self, user: str) -> dict[str, Any]:
+        """The settings to connect as that user by a token."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.by_token,
+            "STREAMFLOW_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "STREAMFLOW_KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+            "STREAMFLOW_KAFKA_OAUTH_TOKEN_URL": self.tokens.url,
+            "STREAMFLOW_KAFKA_OAUTH_CLIENT_ID": user,
+            "STREAMFLOW_KAFKA_OAUTH_CLIENT_SECRET": SECRET,
+            "STREAMFLOW_KAFKA_OAUTH_SCOPE": "kafka",
+            "STREAMFLOW_KAFKA_SSL_CA": str(self.ca),
         }
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import tenacity
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -13,6 +13,8 @@ from streamflow.errors import ConfigurationError, Fenced, StreamFlowError, Unava
 from streamflow.settings import Settings
 
 log = logging.getLogger("streamflow.kafka")
+
+OAUTH: Final = "OAUTHBEARER"
 
 # What matters in librdkafka's own log lines is also raised as an error.
 log.setLevel(logging.ERROR)
@@ -92,22 +94,51 @@ def common_config(settings: Settings) -> dict[str, Any]:
         "logger": log,
     }
     if settings.kafka_security_protocol.startswith("SASL"):
-        password = settings.kafka_sasl_password
-        if settings.kafka_sasl_username is None or password is None:
-            raise ConfigurationError(
-                "SASL needs STREAMFLOW_KAFKA_SASL_USERNAME and STREAMFLOW_KAFKA_SASL_PASSWORD"
-            )
-        config |= {
-            "sasl.mechanism": settings.kafka_sasl_mechanism,
-            "sasl.username": settings.kafka_sasl_username,
-            "sasl.password": password.get_secret_value(),
-        }
+        config |= (
+            _oauth(settings) if settings.kafka_sasl_mechanism == OAUTH else _password(settings)
+        )
     files = {
         "ssl.ca.location": settings.kafka_ssl_ca,
         "ssl.certificate.location": settings.kafka_ssl_certificate,
         "ssl.key.location": settings.kafka_ssl_key,
     }
     return config | {name: str(path) for name, path in files.items() if path is not None}
+
+
+def _password(settings: Settings) -> dict[str, Any]:
+    user, password = settings.kafka_sasl_username, settings.kafka_sasl_password
+    if user is None or password is None:
+        raise ConfigurationError(
+            "SASL needs STREAMFLOW_KAFKA_SASL_USERNAME and STREAMFLOW_KAFKA_SASL_PASSWORD"
+        )
+    return {
+        "sasl.mechanism": settings.kafka_sasl_mechanism,
+        "sasl.username": user,
+        "sasl.password": password.get_secret_value(),
+    }
+
+
+def _oauth(settings: Settings) -> dict[str, Any]:
+    """The client library fetches the tokens, and renews them, by itself."""
+    url, client = settings.kafka_oauth_token_url, settings.kafka_oauth_client_id
+    secret = settings.kafka_oauth_client_secret
+    if url is None or client is None or secret is None:
+        raise ConfigurationError(
+            "SASL by OAUTHBEARER needs STREAMFLOW_KAFKA_OAUTH_TOKEN_URL, "
+            "STREAMFLOW_KAFKA_OAUTH_CLIENT_ID and STREAMFLOW_KAFKA_OAUTH_CLIENT_SECRET"
+        )
+    optional = {
+        "sasl.oauthbearer.scope": settings.kafka_oauth_scope,
+        "https.ca.location": settings.kafka_oauth_ca,
+    }
+    return {
+        "sasl.mechanism": OAUTH,
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": url,
+        "sasl.oauthbearer.client.id": client,
+        "sasl.oauthbearer.client.secret": secret.get_secret_value(),
+        **{name: str(value) for name, value in optional.items() if value is not None},
+    }
 
 
 def producer(settings: Settings, **extra: Any) -> Producer:

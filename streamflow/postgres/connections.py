@@ -1,5 +1,6 @@
 """Connections to PostgreSQL, and what its errors mean to a worker."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -71,6 +72,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 _REFUSALS: Final = ("22", "23", "44", "54", "P0")
 _CONTENTION: Final = ("40",)
 _CONFIGURATION: Final = ("28", "3D", "3F", "42")
+
+# libpq hands over no SQLSTATE for what fails before the login, only words.
+_NOT_TRUSTED: Final = re.compile(
+    r"certificate|private key|sslmode|does not support SSL|SSL required|alert unknown ca"
+    r"|no pg_hba\.conf entry"
+)
 
 
 def connect(
@@ -174,6 +181,11 @@ def translate(error: psycopg.Error) -> StreamFlowError:
         )
     if not state:
         lines = str(error).strip().splitlines()
+        if line := next(filter(_NOT_TRUSTED.search, lines), None):
+            return ConfigurationError(
+                f"no connection to the database is allowed ({line.rpartition(' failed: ')[2]}): check the "
+                "host, sslmode and sslrootcert in DATABASE_URL, and the server's pg_hba.conf"
+            )
         return Unavailable(
             f"the database does not answer: {lines[0] if lines else type(error).__name__}"
         )

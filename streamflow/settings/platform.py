@@ -136,9 +136,24 @@ class Settings(BaseSettings):
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _kafka(
         "PLAINTEXT", "`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`"
     )
-    kafka_sasl_mechanism: str = _kafka("SCRAM-SHA-512", "SASL mechanism")
+    kafka_sasl_mechanism: str = _kafka(
+        "SCRAM-SHA-512", "`SCRAM-SHA-512`, `OAUTHBEARER` or another that librdkafka knows"
+    )
     kafka_sasl_username: str | None = _kafka(None, "user, for SASL")
     kafka_sasl_password: SecretStr | None = _kafka(None, "password, for SASL")
+    kafka_oauth_token_url: str | None = _kafka(
+        None,
+        "for `OAUTHBEARER`: token endpoint of the identity provider (client credentials), by HTTPS unless "
+        "it is on this machine",
+        # A password in it would be shown.
+        pattern=r"^(https://[^@/]+|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?)(/|$)",
+    )
+    kafka_oauth_client_id: str | None = _kafka(None, "client id, for `OAUTHBEARER`")
+    kafka_oauth_client_secret: SecretStr | None = _kafka(None, "client secret, for `OAUTHBEARER`")
+    kafka_oauth_scope: str | None = _kafka(None, "scope to ask for, for `OAUTHBEARER`")
+    kafka_oauth_ca: UserPath | None = _kafka(
+        None, "file with CA certificates (PEM) of the token endpoint", shown="the system's"
+    )
     kafka_ssl_ca: UserPath | None = _kafka(None, "file with CA certificates (PEM)")
     kafka_ssl_certificate: UserPath | None = _kafka(
         None, "file with the client's certificate (PEM)"

@@ -1,16 +1,28 @@
 """The user of this session, and the sign-in form."""
 
 import time
+from pathlib import Path
 
 import streamlit as st
+import structlog
 
 from streamflow.settings.dashboard import DashboardSettings
 from streamlit_app.access.roles import Identity, identify
 from streamlit_app.ui.components import card, show
 from streamlit_app.ui.markup import empty
 
+log = structlog.get_logger()
+
 _TOKEN = "signed_in_with"  # noqa: S105 (the name of a session's variable)
 _PAUSE = 1.0  # seconds after a wrong token: guessing must take long
+
+
+def check_secrets(settings: DashboardSettings) -> None:
+    """Warns where others can read the secrets of sign-in."""
+    files = st.get_option("secrets.files") if settings.dashboard_sign_in == "oidc" else ()
+    for file in map(Path, files):
+        if file.exists() and file.stat().st_mode & 0o077:
+            log.warning("secrets can be read by others", file=str(file), advice=f"chmod 600 {file}")
 
 
 def current_identity(settings: DashboardSettings) -> Identity:
@@ -38,7 +50,7 @@ def _ask(settings: DashboardSettings) -> None:
             if not hasattr(st.user, "is_logged_in"):
                 st.error(
                     "OIDC is not configured: put an [auth] section into .streamlit/secrets.toml and "
-                    "install Authlib"
+                    "install StreamFlow with its extra oidc"
                 )
             elif st.button("Sign in", type="primary", width="stretch"):
                 st.login()

@@ -1,6 +1,7 @@
 """The real command line: up, status, env, down; crashes of every part, and of the supervisor."""
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -13,14 +14,17 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from faults import is_running, kill, wait_until
 from folders import Folder, free_offset
 from streamflow.settings import DEFAULT_PORTS
+from streamflow.settings.platform import all_fields
 from streamflow_stack import jars
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
@@ -188,6 +192,61 @@ def test_killed_parts_are_started_again(folder: Folder) -> None:
 
         wait_until(are_back, 90, f"{', '.join(names)} to be up again")
     wait_until(lambda: folder.run("status").returncode == 0, 60, "all parts to be up")
+
+
+@pytest.mark.chaos
+def test_nothing_tells_a_secret(folder: Folder) -> None:
+    """Not in any file, command line or answer, also of a stack in which parts fail."""
+    planted = _secrets()
+    folder.variables |= planted
+    folder.variables |= {"STREAMFLOW_DASHBOARD_SIGN_IN": "token", "STREAMFLOW_ALERT_FOR": "0"}
+    said = [folder.up()]
+    for name in ("postgres", "loader", "dashboard"):
+        kill(folder.part(name)["pid"])
+        wait_until(lambda name=name: folder.part(name)["restarts"] > 0, 60, f"the end of {name}")
+    wait_until(lambda: folder.run("status").returncode == 0, 90, "all parts to be up")
+    words = {name: value.rpartition("/")[2] for name, value in planted.items()}
+    words["password"] = _url(folder).partition("@")[0].rpartition(":")[2]
+    of_others = Folder(folder.path, folder.port_offset)
+    for name in ("DATABASE_URL", "STREAMFLOW_DAGSTER_DATABASE_URL"):
+        words[name] = f"planted-{name}"
+        of_others.variables[name] = f"postgresql://ann:{words[name]}@127.0.0.1:9/x"
+    for asked, command in itertools.product((folder, of_others), ("status", "doctor", "topics")):
+        done = asked.run(command, *(["--json"] if command != "doctor" else []))
+        said += [done.stdout, done.stderr]
+    found = _told(folder, {name: word.encode() for name, word in words.items()}, said)
+    own = {str(folder.state / name) for name in ("stack.json", "postgres/credentials.json")}
+    assert found == {path: ["password"] for path in own}
+
+
+def _secrets() -> dict[str, str]:
+    """A word of its own for every setting that is a secret, but for those that name a database to use."""
+    names = [
+        name
+        for name, field in all_fields().items()
+        if SecretStr in get_args(field.annotation) and "DATABASE_URL" not in name
+    ]
+    assert len(names) > 6
+    planted = {name: f"planted-{name}" for name in names}
+    # Nothing listens there, so that what is sent fails.
+    return planted | {"STREAMFLOW_WEBHOOK_URL": "http://127.0.0.1:9/planted-STREAMFLOW_WEBHOOK_URL"}
+
+
+def _told(folder: Folder, words: dict[str, bytes], said: list[str]) -> dict[str, list[str]]:
+    """Which of the words stand where: in command lines, in what commands have printed, in files."""
+    places = {f"output {number}": text.encode() for number, text in enumerate(said)}
+    for process in psutil.process_iter(["cmdline"]):
+        places[f"process {process.pid}"] = " ".join(process.info["cmdline"] or ()).encode()
+    for path in folder.state.rglob("*"):
+        # Files come and go; others are sockets.
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                places[str(path)] = path.read_bytes()
+    found = {
+        place: [name for name, word in words.items() if word in content]
+        for place, content in places.items()
+    }
+    return {place: names for place, names in found.items() if names}
 
 
 def test_a_killed_supervisor_leaves_nothing_and_up_works_again(folder: Folder) -> None:

@@ -1,13 +1,17 @@
 """Who may do what, and the settings that say so."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit import config
+from structlog.testing import capture_logs
 
 from streamflow.errors import ConfigurationError
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
 from streamlit_app.access.replaying import PlanRequest, apply, plan
 from streamlit_app.access.roles import Forbidden, Identity, identify, require_operator
+from streamlit_app.access.sign_in import check_secrets
 from streamlit_app.measure.dagster import Dagster
 
 
@@ -175,3 +179,23 @@ def test_links_to_runs_lead_where_a_browser_reaches_dagster() -> None:
     assert source.url == inside
     alone = DashboardSettings(STREAMFLOW_DAGSTER_URL=inside)
     assert Dagster(alone.dagster, alone.dagster_for_people).run_url("17") == f"{inside}/runs/17"
+
+
+@pytest.mark.parametrize(
+    ("mode", "sign_in", "warned"),
+    [(0o600, "oidc", False), (0o640, "oidc", True), (0o644, "oidc", True), (0o644, "none", False)],
+)
+def test_secrets_that_others_can_read_are_warned_of(
+    mode: int, sign_in: str, warned: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "secrets.toml"
+    file.touch()
+    file.chmod(mode)
+    before = config.get_option("secrets.files")
+    config.set_option("secrets.files", [str(file)])
+    try:
+        with capture_logs() as said:
+            check_secrets(settings(STREAMFLOW_DASHBOARD_SIGN_IN=sign_in))
+    finally:
+        config.set_option("secrets.files", before)
+    assert [line["file"] for line in said] == [str(file)] * warned

@@ -1,11 +1,13 @@
 """Settings: precedence, secrets, and how Kafka is spoken to."""
 
+import contextlib
 import json
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr, ValidationError
 
@@ -108,6 +110,70 @@ def test_sasl_without_a_password_says_what_is_missing(monkeypatch: pytest.Monkey
     monkeypatch.setenv("STREAMFLOW_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     with pytest.raises(ConfigurationError, match="STREAMFLOW_KAFKA_SASL_PASSWORD"):
         common_config(load_settings())
+
+
+OAUTH = {
+    "STREAMFLOW_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "STREAMFLOW_KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+    "STREAMFLOW_KAFKA_OAUTH_TOKEN_URL": "https://id.example/token",
+    "STREAMFLOW_KAFKA_OAUTH_CLIENT_ID": "worker",
+    "STREAMFLOW_KAFKA_OAUTH_CLIENT_SECRET": "planted",
+}
+
+
+def test_oauth_reaches_librdkafka(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    config = common_config(
+        Settings(**OAUTH, STREAMFLOW_KAFKA_OAUTH_SCOPE="kafka", STREAMFLOW_KAFKA_OAUTH_CA=ca)
+    )
+    given = {name: value for name, value in config.items() if name.startswith(("sasl", "https"))}
+    assert given == {
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": "https://id.example/token",
+        "sasl.oauthbearer.client.id": "worker",
+        "sasl.oauthbearer.client.secret": "planted",
+        "sasl.oauthbearer.scope": "kafka",
+        "https.ca.location": str(ca),
+    }
+    # It knows all of them; a password is not asked for.
+    AdminClient(common_config(Settings(**OAUTH)) | {"log_level": 0})
+    assert "planted" not in repr(Settings(**OAUTH))
+
+
+@pytest.mark.parametrize("name", ["TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET"])
+def test_oauth_says_what_is_missing(name: str) -> None:
+    variable = f"STREAMFLOW_KAFKA_OAUTH_{name}"
+    with pytest.raises(ConfigurationError, match=variable):
+        common_config(Settings(**{key: OAUTH[key] for key in OAUTH if key != variable}))
+
+
+@pytest.mark.parametrize(
+    ("url", "accepted"),
+    [
+        ("http://id.example/token", False),
+        ("http://localhost.example/token", False),
+        ("http://127.0.0.1@id.example/token", False),
+        ("http://127.0.0.1:80@id.example/token", False),
+        ("id.example", False),
+        ("https://ann:secret@id.example/token", False),
+        ("https://id.example:8443/token?a=b", True),
+        ("http://127.0.0.1:8080/token", True),
+        ("http://localhost/token", True),
+    ],
+)
+def test_a_client_secret_is_sent_in_clear_to_this_machine_only(
+    url: str, accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (OAUTH | {"STREAMFLOW_KAFKA_OAUTH_TOKEN_URL": url}).items():
+        monkeypatch.setenv(name, value)
+    expected = (
+        contextlib.nullcontext()
+        if accepted
+        else pytest.raises(ConfigurationError, match="STREAMFLOW_KAFKA_OAUTH_TOKEN_URL")
+    )
+    with expected:
+        load_settings()
 
 
 def test_a_stream_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
