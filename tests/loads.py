@@ -133,6 +133,7 @@ class Load:
             self.loader.tables,
             self.deliver,
             self.loader.refuse,
+            self.loader.forgetting,
             breaker,
         )
 
