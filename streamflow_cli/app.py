@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
-from streamflow_cli import acls, bench, dagster, dashboard, data, dlq, produce, stack
+from streamflow_cli import acls, bench, dagster, dashboard, data, dlq, forget, produce, stack
 
 DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
 INTERRUPTED = 130
@@ -67,6 +67,7 @@ app.command()(data.init)
 app.command()(data.topics)
 app.command()(acls.acls)
 app.command()(data.audit)
+app.command()(forget.forget)
 app.command()(produce.produce)
 app.command()(bench.bench)
 app.add_typer(data.db, name="db")

@@ -51,7 +51,7 @@ def list_(
     status: Annotated[
         list[str] | None,
         typer.Option(
-            help="open (default), replaying, replayed, superseded, quarantined, or any; may be "
+            help="open (default), replaying, replayed, superseded, quarantined, erased, or any; may be "
             "repeated."
         ),
     ] = None,

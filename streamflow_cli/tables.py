@@ -60,6 +60,10 @@ def audit_table(report: AuditReport) -> None:
 def _audit_verdict(console: Console, report: AuditReport) -> None:
     if report.lost:
         console.print(f"lost: {report.lost:,} offsets in gaps that were acknowledged.")
+    if report.erased:
+        console.print(
+            f"erased: {report.erased:,} rows of forgotten subjects, emptied and still there."
+        )
     if report.verdict is Verdict.CLOSED:
         total = sum(own.records for own in report.partitions)
         waiting = report.in_open_windows

@@ -86,6 +86,7 @@ def loader_sink(
         loader.tables,
         lambda records: produce_and_flush(dead_letters, list(map(sign, records))),
         loader.refuse,
+        loader.forgetting,
         limit,
     )
 

@@ -18,6 +18,7 @@ from streamflow.kafka.unreadable import rejection_of
 from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line
 from streamflow.postgres.rows.derived import notification_line, window_count_line
 from streamflow.postgres.rows.events import TIME_AND_POSITION, DayTexts, EventRows, tail
+from streamflow.postgres.sink.forgetting import Forgetting
 from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, SHARED, WINDOW_COUNTS, Table
 from streamflow.privacy import Hasher
 from streamflow.records import (
@@ -70,6 +71,7 @@ class Loader(PlainJob):
         self.group = settings.group(self.name)
         self.signer = signer
         self._hasher = hasher
+        self.forgetting = Forgetting(streams, hasher)
         self._event_topics = {stream.topic for stream in streams}
         self.sources = sorted(self._event_topics)
         # Of the last batch. Within a session they do not change.

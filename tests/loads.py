@@ -134,6 +134,7 @@ class Load:
             self.loader.tables,
             self.deliver,
             self.loader.refuse,
+            self.loader.forgetting,
             breaker,
         )
 

@@ -29,6 +29,7 @@ from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import present_topic_ids
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.erasing import erased_rows
 from streamflow.postgres.gaps import import_gaps
 from streamflow.records import Record
 from streamflow.settings import Settings
@@ -147,6 +148,7 @@ class _Audit:
                 ),
             ],
             lost_aside=sum(gap.end - gap.first for gap in self._gaps.aside if gap.acknowledged),
+            erased=erased_rows(self._connection, self._topics),
         )
 
     def _proof(self, partition: Partition) -> Proof:

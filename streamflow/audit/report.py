@@ -150,6 +150,7 @@ class AuditReport:
         pending: what workers still have to do; the audit closes only if that is nothing.
         topics: problems of whole topics.
         lost_aside: offsets in acknowledged gaps of topics that were set aside.
+        erased: rows of forgotten subjects, which are still there and hold nothing of theirs.
     """
 
     partitions: list[PartitionAudit]
@@ -157,6 +158,7 @@ class AuditReport:
     pending: list[Pending] = field(default_factory=list)
     topics: list[Problem] = field(default_factory=list)
     lost_aside: int = 0
+    erased: int = 0
     seconds: float = 0.0
 
     @property
@@ -219,6 +221,7 @@ class AuditReport:
             "problem_count": self.problem_count,
             "problems": [problem.as_dict() for problem in self.problems],
             "lost": self.lost,
+            "erased": self.erased,
             "in_open_windows": self.in_open_windows,
             "partitions": [ledger.as_dict() for ledger in self.partitions],
             "windows": {

@@ -8,5 +8,5 @@ The status of a dead letter is ``open`` until a replay claims it and ``replaying
 read the replayed record. Then it is ``replayed``, and its event is stored; or ``superseded``, if the
 record was rejected again: a new dead letter of the same origin, with one attempt more, replaces it. At
 the limit of attempts a dead letter is ``quarantined``: only a replay that names it by id with `force`
-sends it again.
+sends it again. One of a forgotten subject is ``erased``: nothing is left of it to send.
 """

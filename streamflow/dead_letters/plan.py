@@ -16,7 +16,8 @@ from streamflow.dead_letters.report import ReplayOptions, ReplayReport
 from streamflow.dead_letters.select import DeadLetter, Selection, Status
 from streamflow.dead_letters.store import Outcome, PlannedOutcome, Sample
 from streamflow.errors import ErrorCode, UsageError
-from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
+from streamflow.postgres.forgotten import Forgotten, read_forgotten
 from streamflow.postgres.rows.derived import notification_line, window_count_line
 from streamflow.privacy import Hasher
 from streamflow.records import ATTEMPT_HEADER, ORIGIN_HEADER, Headers, OutRecord, Record, Rejection
@@ -34,6 +35,7 @@ class Obstacle(StrEnum):
     """Why a dead letter is not sent, besides the error codes of its contract."""
 
     NOT_REPLAYABLE = "NOT_REPLAYABLE"
+    FORGOTTEN = "FORGOTTEN"
     NOT_LOADED_YET = "NOT_LOADED_YET"
     REPAIR_FAILED = "REPAIR_FAILED"
     TOO_LARGE = "TOO_LARGE"
@@ -68,6 +70,7 @@ class Planner:
         repairs: applied in this order to dead letters of a stream's source topic.
         max_attempts: a dead letter with so many attempts is quarantined.
         force: ignore `max_attempts`.
+        forgotten: whose dead letters are not sent.
     """
 
     def __init__(
@@ -78,8 +81,10 @@ class Planner:
         *,
         max_attempts: int,
         force: bool = False,
+        forgotten: Forgotten | None = None,
     ) -> None:
         self._hasher = hasher
+        self._forgotten = forgotten
         self._repairs = repairs
         self._max_attempts = max_attempts
         self._force = force
@@ -113,6 +118,9 @@ class Planner:
                 Obstacle.NOT_REPLAYABLE,
                 "StreamFlow did not write it into this derived topic: a replay would sign it as its own",
             )
+        if self._forgotten and self._forgotten.of_content(*letter.pieces) is not None:
+            reason = "it belongs to a forgotten subject: run `streamflow forget --again`"
+            raise _Refused(Obstacle.FORGOTTEN, reason)
         if letter.truncated is not None:
             reason = f"{letter.truncated}; produce the whole record again from its source"
             raise _Refused(Obstacle.TRUNCATED, reason)
@@ -194,12 +202,17 @@ def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
 
 def make_planner(settings: Settings, streams: Sequence[Stream], options: ReplayOptions) -> Planner:
     """A planner with the repairs named in the options; UsageError if one is unknown."""
+    hasher = hasher_for(settings, streams)
+    repairs = choose(settings, options.repairs)
+    with session(settings, "replay-plan", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        forgotten = read_forgotten(connection, hasher)
     return Planner(
         streams,
-        hasher_for(settings, streams),
-        choose(settings, options.repairs),
+        hasher,
+        repairs,
         max_attempts=options.max_attempts,
         force=options.force,
+        forgotten=forgotten,
     )
 
 

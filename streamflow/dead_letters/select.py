@@ -40,6 +40,7 @@ class Status(StrEnum):
     REPLAYED = "replayed"
     SUPERSEDED = "superseded"
     QUARANTINED = "quarantined"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +124,13 @@ class DeadLetter:
     def original_headers(self) -> Headers:
         """Those that the record came with, without StreamFlow's own."""
         return [header for header in self.headers if not header[0].startswith(OWN_HEADER_PREFIXES)]
+
+    @property
+    def pieces(self) -> list[bytes | None]:
+        """Whatever of it may name a person."""
+        headers = [piece for name, value in self.headers for piece in (name.encode(), value)]
+        texts = (self.message, self.stage, self.exception, self.group_name)
+        return [self.key, self.value, *headers, *map(str.encode, texts)]
 
     @property
     def truncated(self) -> Truncated | None:

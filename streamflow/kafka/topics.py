@@ -199,20 +199,28 @@ def _described(client: AdminClient, names: Sequence[str]) -> dict[str, BrokerTop
         present = [name for name in names if name in existing]
         if not present:
             return {}
-        resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
-        configs = {
-            resource.name: future.result(_TIMEOUT)
-            for resource, future in client.describe_configs(resources).items()
-        }
+        configs = configs_of(client, present)
     ids = retry_while_unavailable(topic_ids)(client, present)
     return {
         name: BrokerTopic(
             ids[name],
             len(existing[name].partitions),
-            {key: entry.value for key, entry in configs[name].items()},
+            configs[name],
         )
         for name in present
     }
+
+
+def configs_of(client: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """The settings of existing topics."""
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    with kafka_errors():
+        return {
+            resource.name: {key: entry.value for key, entry in future.result(_TIMEOUT).items()}
+            for resource, future in (
+                client.describe_configs(resources) if resources else {}
+            ).items()
+        }
 
 
 def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> list[str]:

@@ -1,7 +1,7 @@
 """Least-privilege roles: workers load and cannot alter the schema, the dashboard only reads.
 
-The role that owns the tables stays that of ``init``, ``db upgrade``, the audit, replays and Dagster. Both
-roles are groups: whoever may log in as a worker or dashboard is granted one of them.
+The role that owns the tables stays that of ``init``, ``db upgrade``, ``forget``, the audit, replays and
+Dagster. Both roles are groups: whoever may log in as a worker or dashboard is granted one of them.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,10 @@ from streamflow.stream import Stream
 # Written by the sink beside the tables that records are loaded into.
 _INSERTED: Final = (
     REFUSED_EVENTS.name, "duplicates", "replayed_events", "loader_positions", "gaps",
+    "erased_records",
 )  # fmt: skip
-_UPDATED: Final = ("loader_positions", "gaps", "dead_letters", "replay_records")
+# Notifications and dead letters for what is derived from the events of forgotten subjects.
+_UPDATED: Final = ("loader_positions", "gaps", "dead_letters", "notifications", "replay_records")
 _SECRET: Final = "signing_key"  # noqa: S105 (the name of a table)
 
 

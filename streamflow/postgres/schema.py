@@ -67,7 +67,7 @@ def surplus(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     found = []
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
         for stream in streams:
-            columns = sorted(_surplus(_existing_columns(connection, stream.table), stream))
+            columns = sorted(_surplus(existing_columns(connection, stream.table), stream))
             if columns:
                 found.append(
                     f"table {stream.table} has columns that stream {stream.name} has no field for "
@@ -171,7 +171,7 @@ def _require_own(connection: Connection, stream: Stream, existing: Mapping[str, 
         )
 
 
-def _existing_columns(connection: Connection, table: str) -> dict[str, _Existing]:
+def existing_columns(connection: Connection, table: str) -> dict[str, _Existing]:
     """The columns of a table; none if there is no such table."""
     rows = connection.execute(
         "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull,"
@@ -185,7 +185,7 @@ def _existing_columns(connection: Connection, table: str) -> dict[str, _Existing
 def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
     """What is to be done to a stream's table, in words and as SQL. Raises ConfigurationError if it would
     change or lose stored values."""
-    existing = _existing_columns(connection, stream.table)
+    existing = existing_columns(connection, stream.table)
     if existing:
         _require_own(connection, stream, existing)
     columns = event_columns(stream)

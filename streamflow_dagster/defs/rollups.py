@@ -9,6 +9,7 @@ import dagster as dg
 from psycopg import Cursor, sql
 
 from streamflow.errors import ConfigurationError
+from streamflow.postgres.forgotten import USER
 from streamflow.postgres.tables import DEAD_LETTERS
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import DailyRollup, Stream
@@ -141,8 +142,10 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
                 for stream in platform.streams(settings)
                 if rollup.table in {own.table for own in rollups_of(stream)}
             ]
+            # Dagster keeps what it shows, and cannot forget (G16).
+            shown = [name for name in rollup.columns if name != USER]
             query = sql.SQL("SELECT stream, day, {} FROM {} ORDER BY {} LIMIT {}").format(
-                sql.SQL(", ").join(map(sql.Identifier, rollup.columns)),
+                sql.SQL(", ").join(map(sql.Identifier, shown)),
                 sql.Identifier(rollup.table),
                 sql.SQL(rollup.order),
                 _SHOWN,

@@ -64,7 +64,7 @@ def _dead_letter_step(letter: dict[str, Any]) -> _Step:
         f"{code(letter['error_code'])} {text(letter['message'])}<br>"
         f"{soft(letter['status'] + ', attempt ' + str(letter['attempt']))}"
     )
-    done = letter["status"] in ("replayed", "superseded")
+    done = letter["status"] in ("replayed", "superseded", "erased")
     return (Tone.WARN if done else Tone.BAD), f"Rejected by the {letter['stage']}", detail
 
 

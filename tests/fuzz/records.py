@@ -144,6 +144,7 @@ class Pipeline:
             self._loader.tables,
             self._delivered.extend,
             self._loader.refuse,
+            self._loader.forgetting,
         )
         self._ends: defaultdict[Partition, int] = defaultdict(int)
         self._valid: dict[tuple[int, int], int] = {}  # checksum of the row that an event should be

@@ -284,7 +284,7 @@ def test_positions_and_metadata(raw: bytes, text: str) -> None:
 
 COMMANDS = (
     ["produce"], ["audit"], ["topics"], ["status"], ["env"], ["down"], ["up"], ["init"], ["worker"],
-    ["db"], ["db", "upgrade"], ["dlq"], ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], [],
+    ["db"], ["db", "upgrade"], ["dlq"], ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], ["forget"], [],
 )  # fmt: skip
 OPTIONS = (
     "--from", "--rate", "--count", "--json", "--resume", "--wait", "--limit", "--since", "--code", "--id",

@@ -163,6 +163,10 @@ def test_a_brute_force_attack_is_found_and_honest_mistakes_are_not(one: Orchestr
     one.materialize("postgres/events")
     result = one.materialize("rollups/login_failure_bursts")
     assert result.success
+    # Dagster keeps what it shows, and nobody can be forgotten there.
+    shown = str(metadata_of(result, "rollups/login_failure_bursts"))
+    assert "peak" in shown
+    assert "root" not in shown
     found = rows(
         one.settings,
         'SELECT scope, "user", failures, users, peak, succeeded FROM login_failure_bursts'

@@ -20,7 +20,9 @@ from streamflow.flow import Output, Sink
 from streamflow.kafka.clients import admin
 from streamflow.kafka.topic_ids import TopicWatch
 from streamflow.kafka.transactions import KafkaSink
+from streamflow.postgres.sink.forgetting import Forgetting
 from streamflow.postgres.sink.sink import PostgresSink
+from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streaming_workers.producer.progress import group_of
@@ -84,7 +86,8 @@ def tear(
         return sinks[-1]
 
     def postgres_sink(_consumer: Consumer) -> Sink:
-        return PostgresSink(settings, name, {}, print, lambda _record, _why: None)  # type: ignore[arg-type, return-value]
+        forgetting = Forgetting((), Hasher())
+        return PostgresSink(settings, name, {}, print, lambda _record, _why: None, forgetting)  # type: ignore[arg-type, return-value]
 
     # As a worker does after a session that was torn.
     topics.client = admin(settings)

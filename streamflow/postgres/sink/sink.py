@@ -29,6 +29,7 @@ from streamflow.postgres.partitions import DayPartitions
 from streamflow.postgres.sink import claims, positions, replayed
 from streamflow.postgres.sink.claims import Resolved
 from streamflow.postgres.sink.copy import Stored, copy_rows, merge_rows
+from streamflow.postgres.sink.forgetting import Forgetting
 from streamflow.postgres.tables import Table
 from streamflow.records import OutRecord, Position, Record, Rejection, position_of
 from streamflow.settings import Settings
@@ -73,6 +74,7 @@ class PostgresSink:
         tables: that outputs have rows for, by name.
         deliver: produces dead letters and returns when the broker has confirmed each.
         refuse: the dead letter of a record that the database refuses.
+        forgetting: empties the rows of forgotten subjects.
         limit: of refused records, by their contract or by the database; None for none.
     """
 
@@ -83,6 +85,7 @@ class PostgresSink:
         tables: Mapping[str, Table],
         deliver: Callable[[list[OutRecord]], None],
         refuse: Callable[[Record, Rejection], OutRecord],
+        forgetting: Forgetting,
         limit: Limit | None = None,
     ) -> None:
         self._settings = settings
@@ -90,6 +93,7 @@ class PostgresSink:
         self._tables = dict(tables)
         self._deliver = deliver
         self._refuse = refuse
+        self._forgetting = forgetting
         self._limit = limit
         self._partitions: dict[str, DayPartitions] = {}
         self._connection: Connection | None = None
@@ -128,7 +132,7 @@ class PostgresSink:
         1. look up which of the records that claim to be replays are;
         2. lock the positions of its partitions, in order;
         3. compare them with where this process had left them: Fenced if another has moved them;
-        4. store the rows, and check that not too many are refused;
+        4. store the rows, those of forgotten subjects emptied, and check that not too many are refused;
         5. produce the dead letters, and wait until the broker has them;
         6. move the positions, and store the gaps that they pass;
         7. commit.
@@ -211,10 +215,13 @@ class PostgresSink:
             sent = replayed.sent_by_replays(connection, claimed) if claimed else {}
             resolved = claims.resolve(output, sent)
             positions.lock(connection, self._group, expected, resolved.origins)
+            resolved, erased = self._forgetting.before(connection, resolved)
             output = self._without_replayed(connection, resolved.output, expected)
             stored = store(connection, self._tables, output)
             for table, rows in resolved.replays.items():
                 stored = stored.plus(replayed.merge_replayed(connection, self._tables[table], rows))
+            if erased:
+                self._forgetting.after(connection, erased)
             self._check(output, stored.refused)
             refused = [*resolved.rejected, *stored.refused]
             dead_letters = [self._refuse(record, reason) for record, reason in refused]

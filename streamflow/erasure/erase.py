@@ -1,0 +1,356 @@
+"""Plans and applies an erasure. Killed at any moment, the next run of the same subject finishes it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from streamflow import addresses
+from streamflow.dead_letters import select
+from streamflow.dead_letters.plan import redacted
+from streamflow.dead_letters.select import DeadLetter, Selection
+from streamflow.erasure.certificate import Certificate, read_certificate, with_kafka
+from streamflow.errors import ConfigurationError, Unavailable, UsageError
+from streamflow.postgres import erasing
+from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.erasing import Erased, Positions
+from streamflow.postgres.forgotten import (
+    ERASED,
+    USER,
+    Forgotten,
+    Kind,
+    assignments,
+    event_blanks,
+    hashes_of,
+    parameters,
+)
+from streamflow.postgres.partitions import table_exists
+from streamflow.postgres.schema import existing_columns
+from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, Column
+from streamflow.privacy import Hasher, is_hashed
+from streamflow.registry import hasher_for
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+
+_LOCK: Final = 0x5F10_F063
+_LONGEST: Final = 6 * 3600  # seconds that a statement may take: each reads whole tables
+_SEARCHED: Final = ("text", "character varying", "jsonb")
+
+# Where names of people stand that no record is behind.
+_NAMES: Final = (
+    ("replay_plans", "requested_by"),
+    ("replays", "requested_by"),
+    ("gaps", "acknowledged_by"),
+    ("erasures", "requested_by"),
+)
+_ERASE_EVENTS: Final = sql.SQL("""
+WITH theirs AS MATERIALIZED (
+    SELECT origin_topic, origin_partition, origin_offset, "timestamp", appended_at
+      FROM {table} WHERE {match}
+), noted AS (
+    INSERT INTO erased_records (erasure_id, place, topic, partition, "offset", appended_at)
+    SELECT %(erasure_id)s, 'events', origin_topic, origin_partition, origin_offset, appended_at
+      FROM theirs
+    ON CONFLICT DO NOTHING
+)
+UPDATE {table} AS kept SET {blanks} FROM theirs
+ WHERE (kept.origin_partition, kept.origin_offset, kept.origin_topic, kept."timestamp")
+     = (theirs.origin_partition, theirs.origin_offset, theirs.origin_topic, theirs."timestamp")
+""")
+
+
+class Subject(NamedTuple):
+    """Who is to be forgotten. The name of a user is known only to the process that was given it."""
+
+    kind: Kind
+    hashes: tuple[str, ...]
+    name: str | None = None
+
+
+def parse_subject(settings: Settings, streams: Sequence[Stream], kind: Kind, text: str) -> Subject:
+    """Raises UsageError for what is neither an address nor a hash, nor a name."""
+    text = text.strip()
+    data = text.encode("utf-8", "replace")
+    if not text or "\0" in text or data.decode() != text:
+        raise UsageError(
+            "the subject is empty, or not valid UTF-8 without NUL: give an address, a hash or --user NAME"
+        )
+    if kind is Kind.ADDRESS and not is_hashed(text) and not addresses.holds(data):
+        raise UsageError(
+            "this is neither an e-mail address nor a hash of 64 hexadecimal digits: name a user by "
+            "--user NAME"
+        )
+    hashes = hashes_of(hasher_for(settings, streams), kind, text)
+    return Subject(kind, hashes, text if kind is Kind.USER else None)
+
+
+def listed(settings: Settings) -> list[Subject]:
+    """All subjects on the list."""
+    with session(settings, "forget") as connection:
+        rows = connection.execute(
+            "SELECT kind, hashes FROM erasures WHERE hashes <> '{}' ORDER BY id"
+        ).fetchall()
+    return [Subject(Kind(kind), tuple(hashes)) for kind, hashes in rows]
+
+
+def plan(
+    settings: Settings, streams: Sequence[Stream], subject: Subject, *, requested_by: str
+) -> Certificate:
+    """What `apply` would erase: all of it is done, and rolled back. Raises as `apply`."""
+    with _alone(settings) as connection:
+        with connection.transaction(force_rollback=True):
+            run = _Erasure.begin(connection, settings, streams, subject, requested_by)
+            run.erase_events()
+            run.erase_derived()
+            found = read_certificate(connection, run.erasure_id)
+        return with_kafka(settings, connection, streams, found)
+
+
+def apply(
+    settings: Settings, streams: Sequence[Stream], subject: Subject, *, requested_by: str
+) -> Certificate:
+    """Erases all that is stored of a subject.
+
+    1. put the subject on the list, and wait for loaders that may not have seen it;
+    2. in one transaction: empty the events, note their positions, remove rollups that name the subject;
+    3. wait for loaders again; in one transaction: empty what was derived from the events, dead letters
+       and what else holds the subject;
+    4. remove the rows' old versions from the tables' files;
+    5. store the certificate.
+
+    Raises:
+        ConfigurationError: a stream's windows count by what names the subject, or a column cannot be
+            emptied.
+        Unavailable: broker or database does not answer, or another erasure runs: run it again.
+    """
+    with _alone(settings) as connection:
+        with connection.transaction():
+            run = _Erasure.begin(connection, settings, streams, subject, requested_by)
+        _wait_for_loaders(connection)
+        with connection.transaction():
+            run.erase_events()
+        _wait_for_loaders(connection)
+        with connection.transaction():
+            run.erase_derived()
+        _vacuum(connection, streams)
+        found = read_certificate(connection, run.erasure_id)
+        certificate = with_kafka(settings, connection, streams, found)
+        return certificate.keep(connection)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[Connection]:
+    with session(settings, "forget", statement_timeout=_LONGEST) as connection:
+        [(locked,)] = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+        if not locked:
+            raise Unavailable("another `streamflow forget` is running: wait for it")
+        yield connection
+
+
+def _wait_for_loaders(connection: Connection) -> None:
+    """Returns when all transactions of loaders have ended that began before: each writes to this table
+    first, and reads the list afterwards."""
+    with connection.transaction():
+        connection.execute("LOCK TABLE loader_positions IN SHARE MODE")
+
+
+def _vacuum(connection: Connection, streams: Sequence[Stream]) -> None:
+    for table in (*(stream.table for stream in streams), NOTIFICATIONS.name, DEAD_LETTERS.name):
+        # Where PostgreSQL is doing so already, or another's rights are needed, it does it by itself.
+        with suppress(psycopg.errors.LockNotAvailable):
+            connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
+
+
+class _Erasure:
+    """One subject's erasure, by its id on the list."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Settings,
+        streams: Sequence[Stream],
+        subject: Subject,
+        erasure_id: int,
+    ) -> None:
+        self._connection = connection
+        self._group = settings.group("loader")
+        self._streams = streams
+        self._hasher: Hasher = hasher_for(settings, streams)
+        self._subject = subject
+        self.erasure_id = erasure_id
+        self._known = Forgotten(self._hasher, [(erasure_id, subject.kind, subject.hashes)])
+        self._names: list[str] | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        connection: Connection,
+        settings: Settings,
+        streams: Sequence[Stream],
+        subject: Subject,
+        requested_by: str,
+    ) -> "_Erasure":
+        """Puts the subject on the list, unless it is there already."""
+        for stream in streams:
+            counted = stream.windows.group_by if stream.windows is not None else "type"
+            if counted in (USER, *stream.private_fields):
+                raise ConfigurationError(
+                    f"the windows of stream {stream.name} count by {counted}, and so name whom they "
+                    "count: nothing was erased; count by another field, or remove these windows by hand"
+                )
+        row = connection.execute(
+            "UPDATE erasures SET finished_at = NULL,"
+            " hashes = ARRAY(SELECT DISTINCT unnest(hashes || %(hashes)s::text[]))"
+            " WHERE id = (SELECT min(id) FROM erasures"
+            " WHERE kind = %(kind)s AND hashes && %(hashes)s::text[]) RETURNING id, hashes",
+            {"kind": subject.kind, "hashes": list(subject.hashes)},
+        ).fetchone()
+        if row is None:
+            row = connection.execute(
+                "INSERT INTO erasures (kind, hashes, requested_by) VALUES (%s, %s, %s)"
+                " RETURNING id, hashes",
+                [
+                    subject.kind,
+                    list(subject.hashes),
+                    redacted(settings, streams, requested_by),
+                ],
+            ).fetchone()
+        assert row is not None  # noqa: S101 (it was inserted)
+        subject = subject._replace(hashes=tuple(row[1]))
+        return cls(connection, settings, streams, subject, row[0])
+
+    def erase_events(self) -> None:
+        for stream in self._streams:
+            self._erase_events_of(stream)
+
+    def erase_derived(self) -> None:
+        connection = self._connection
+        erasing.erase_derived(connection, Positions.of_erasure(self.erasure_id))
+        erasing.erase_notifications(
+            connection,
+            Positions(
+                sql.SQL(
+                    "SELECT %(erasure_id)s::bigint AS erasure_id, kept.* FROM notifications AS kept"
+                    ' WHERE "user" = ANY(%(names)s)'
+                ),
+                self._values(),
+            ),
+        )
+        for ids in select.pages(connection, Selection(statuses=())):
+            letters = select.read(connection, ids, group=self._group)
+            theirs = [Erased(self.erasure_id, letter.id) for letter in letters if self._has(letter)]
+            if theirs:
+                erasing.erase_derived(connection, Positions.listed(theirs))
+        self._erase_history()
+
+    def _erase_events_of(self, stream: Stream) -> None:
+        columns = existing_columns(self._connection, stream.table)
+        blanks = event_blanks(
+            stream, [Column(name, known.type, known.nullable) for name, known in columns.items()]
+        )
+        conditions: list[sql.Composable] = [
+            sql.SQL("{}::text ~ %(pattern)s").format(sql.Identifier(name))
+            for name in blanks
+            if columns[name].type.partition("(")[0] in _SEARCHED
+            and self._subject.kind is Kind.ADDRESS
+        ]
+        if USER in columns:
+            conditions.append(sql.SQL('"user"::text = ANY(%(names)s)'))
+        if not conditions:
+            return
+        table = sql.Identifier(stream.table)
+        match = sql.SQL(" OR ").join(conditions)
+        if USER in columns:
+            self._erase_rollups(stream, match)
+        types = {name: known.type for name, known in columns.items()}
+        self._connection.execute(
+            _ERASE_EVENTS.format(table=table, match=match, blanks=assignments(blanks, types)),
+            self._values() | parameters(blanks),
+        )
+
+    def _erase_rollups(self, stream: Stream, match: sql.Composable) -> None:
+        """Removes what was computed of the subject by name, on the days of its events; of a user, on all
+        days. What Dagster is computing now is waited for, and what it computes next sees erased events."""
+        for rollup in stream.rollups:
+            if USER not in rollup.columns or not table_exists(self._connection, rollup.table):
+                continue
+            name = sql.Identifier(rollup.table)
+            self._connection.execute(
+                sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(name)
+            )
+            removed = self._connection.execute(
+                sql.SQL(
+                    'DELETE FROM {} WHERE stream = %(stream)s AND ("user" = ANY(%(names)s)'
+                    ' OR ("user", day) IN (SELECT "user"::text, ("timestamp" AT TIME ZONE \'UTC\')::date'
+                    " FROM {} WHERE {}))"
+                ).format(name, sql.Identifier(stream.table), match),
+                self._values() | {"stream": stream.name},
+            ).rowcount
+            self._count(rollup.table, removed)
+
+    def _erase_history(self) -> None:
+        """Empties texts that dead letters were searched by, and names of those who asked for something."""
+        values = {"terms": [*self._subject.hashes, *self._values()["names"]], "erased": ERASED}
+        for table in ("replay_plans", "replays"):
+            changed = self._connection.execute(
+                sql.SQL(
+                    "UPDATE {} SET selection = selection - 'text' WHERE EXISTS (SELECT FROM"
+                    " unnest(%(terms)s::text[]) AS term WHERE position(term IN selection->>'text') > 0)"
+                ).format(sql.Identifier(table)),
+                values,
+            ).rowcount
+            self._count(table, changed)
+        for table, column in _NAMES:
+            changed = self._connection.execute(
+                sql.SQL(
+                    "UPDATE {} SET {column} = %(erased)s WHERE EXISTS (SELECT FROM"
+                    " unnest(%(terms)s::text[]) AS term WHERE {column} = term"
+                    " OR (length(term) = 64 AND position(term IN {column}) > 0))"
+                ).format(sql.Identifier(table), column=sql.Identifier(column)),
+                values,
+            ).rowcount
+            self._count(table, changed)
+
+    def _count(self, table: str, number: int) -> None:
+        if number:
+            self._connection.execute(
+                "UPDATE erasures SET others = others || jsonb_build_object(%(table)s::text,"
+                " coalesce((others->>%(table)s)::bigint, 0) + %(number)s) WHERE id = %(id)s",
+                {"table": table, "number": number, "id": self.erasure_id},
+            )
+
+    def _has(self, letter: DeadLetter) -> bool:
+        return self._known.of_content(*letter.pieces) is not None
+
+    def _values(self) -> dict[str, Any]:
+        if self._names is None:
+            self._names = self._find_names()
+        return {
+            "erasure_id": self.erasure_id,
+            "pattern": "|".join(self._subject.hashes),
+            "names": self._names,
+        }
+
+    def _find_names(self) -> list[str]:
+        """The names of a user: given, or the stored ones that have the hash."""
+        if self._subject.kind is not Kind.USER:
+            return []
+        if self._subject.name is not None:
+            return [self._subject.name]
+        tables = {NOTIFICATIONS.name}
+        for stream in self._streams:
+            tables |= {rollup.table for rollup in stream.rollups if USER in rollup.columns}
+            tables |= (
+                {stream.table}
+                if USER in existing_columns(self._connection, stream.table)
+                else set()
+            )
+        names: set[str] = set()
+        for table in tables:
+            if table_exists(self._connection, table):
+                query = sql.SQL('SELECT DISTINCT "user"::text FROM {} WHERE "user" IS NOT NULL')
+                rows = self._connection.execute(query.format(sql.Identifier(table)))
+                names |= {name for (name,) in rows if self._known.of_user(name) is not None}
+        return sorted(names)

@@ -1,0 +1,168 @@
+"""Emptying what is stored of forgotten subjects (G16). All of it can be run again."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from psycopg import sql
+
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.forgotten import (
+    DEAD_LETTER_BLANKS,
+    NOTIFICATION_BLANKS,
+    assignments,
+    parameters,
+)
+from streamflow.postgres.tables import SHARED_COLUMNS
+from streamflow.records import Origin
+
+
+class Erased(NamedTuple):
+    """The position of an event or a dead letter that belongs to an erasure."""
+
+    erasure_id: int
+    position: Origin
+    appended_at: str | None = None  # as PostgreSQL writes it
+
+
+class Positions(NamedTuple):
+    """A query of positions, `erasure_id`, `topic`, `partition` and `offset`, and its parameters."""
+
+    query: sql.Composable
+    values: dict[str, Any]
+
+    @classmethod
+    def listed(cls, erased: Iterable[Erased]) -> "Positions":
+        rows = [(number, *position) for number, position, _ in erased]
+        return cls(
+            sql.SQL(
+                "SELECT * FROM unnest(%(ids)s::bigint[], %(topics)s::text[], %(partitions)s::int[],"
+                ' %(offsets)s::bigint[]) AS listed (erasure_id, topic, partition, "offset")'
+            ),
+            dict(zip(("ids", "topics", "partitions", "offsets"), _columns(rows, 4), strict=True)),
+        )
+
+    @classmethod
+    def of_erasure(cls, erasure_id: int) -> "Positions":
+        """Those of all its events."""
+        query = (
+            'SELECT erasure_id, topic, partition, "offset" FROM erased_records'
+            " WHERE erasure_id = %(erasure_id)s AND place = 'events'"
+        )
+        return cls(sql.SQL(query), {"erasure_id": erasure_id})
+
+
+_NOTE_EVENTS: Final = """
+INSERT INTO erased_records (place, erasure_id, topic, partition, "offset", appended_at)
+SELECT 'events', * FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::bigint[], %s::timestamptz[])
+ON CONFLICT DO NOTHING
+"""
+_ERASED_AMONG: Final = """
+SELECT erased.topic, erased.partition, erased."offset", erasure_id
+  FROM unnest(%s::text[], %s::int[], %s::bigint[]) AS asked (topic, partition, at)
+  JOIN erased_records AS erased
+    ON (erased.topic, erased.partition, erased."offset") = (asked.topic, asked.partition, at)
+ WHERE place = 'events'
+"""
+_THEIR_NOTIFICATIONS: Final = sql.SQL("""
+    SELECT event.erasure_id, kept.* FROM ({of}) AS event
+      JOIN notifications AS kept ON (origin_topic, origin_partition, origin_offset)
+                                  = (event.topic, event.partition, event."offset")
+""")
+_NOTIFICATIONS: Final = sql.SQL("""
+WITH theirs AS ({theirs}), noted AS (
+    INSERT INTO erased_records (erasure_id, place, topic, partition, "offset", appended_at)
+    SELECT erasure_id, 'notifications', record_topic, record_partition, record_offset, appended_at
+      FROM theirs
+    ON CONFLICT DO NOTHING
+)
+UPDATE notifications AS kept SET {blanks} FROM theirs
+ WHERE (kept.origin_topic, kept.origin_partition, kept.origin_offset)
+     = (theirs.origin_topic, theirs.origin_partition, theirs.origin_offset)
+""")
+# The positions may be those of dead letters as well as of events that they come from.
+_DEAD_LETTERS: Final = sql.SQL("""
+WITH events AS MATERIALIZED ({of}), theirs AS (
+    SELECT erasure_id, source_topic, source_partition, source_offset,
+           record_topic, record_partition, record_offset, appended_at
+      FROM events JOIN dead_letters ON (source_topic, source_partition, source_offset)
+                                     = (topic, partition, "offset")
+     UNION
+    SELECT erasure_id, source_topic, source_partition, source_offset,
+           record_topic, record_partition, record_offset, appended_at
+      FROM events JOIN dead_letters ON (origin_topic, origin_partition, origin_offset)
+                                     = (topic, partition, "offset")
+), noted AS (
+    INSERT INTO erased_records (erasure_id, place, topic, partition, "offset", appended_at)
+    SELECT erasure_id, 'dead_letters', record_topic, record_partition, record_offset, appended_at
+      FROM theirs
+     UNION ALL
+    SELECT erasure_id, 'rejected', source_topic, source_partition, source_offset, NULL FROM theirs
+    ON CONFLICT DO NOTHING
+)
+UPDATE dead_letters AS kept SET status = 'erased', {blanks} FROM theirs
+ WHERE (kept.source_topic, kept.source_partition, kept.source_offset)
+     = (theirs.source_topic, theirs.source_partition, theirs.source_offset)
+""")
+_OTHER_RECORDS: Final = sql.SQL("""
+WITH events AS MATERIALIZED ({of})
+INSERT INTO erased_records (erasure_id, place, topic, partition, "offset")
+SELECT erasure_id, 'replayed', again.topic, again.partition, again."offset"
+  FROM events JOIN replayed_events AS again
+    ON (origin_topic, origin_partition, origin_offset)
+     = (events.topic, events.partition, events."offset")
+ UNION ALL
+SELECT erasure_id, 'duplicates', again.topic, again.partition, again."offset"
+  FROM events JOIN duplicates AS again
+    ON (origin_topic, origin_partition, origin_offset)
+     = (events.topic, events.partition, events."offset")
+ON CONFLICT DO NOTHING
+""")
+
+
+def note_events(connection: Connection, erased: Sequence[Erased]) -> None:
+    """Notes the positions of events: what is derived from them is emptied from now on, too."""
+    rows = [(number, *position, at) for number, position, at in erased]
+    connection.execute(_NOTE_EVENTS, _columns(rows, 5))
+
+
+def erased_among(connection: Connection, positions: Iterable[Origin]) -> dict[Origin, int]:
+    """Those of the positions that are of erased events, with their erasures."""
+    rows = connection.execute(_ERASED_AMONG, _columns(list(positions), 3))
+    return {Origin(*row[:3]): row[3] for row in rows}
+
+
+def erased_rows(connection: Connection, topics: Sequence[str]) -> int:
+    """How many rows of records in these topics, or set aside of them, are erased."""
+    [(number,)] = connection.execute(
+        "SELECT count(*) FROM erased_records WHERE split_part(topic, '@', 1) = ANY(%s)"
+        " AND place IN ('events', 'notifications', 'dead_letters')",
+        [list(topics)],
+    )
+    return int(number)
+
+
+def erase_derived(connection: Connection, events: Positions) -> None:
+    """Empties notifications and dead letters of events, and dead letters at the positions themselves."""
+    erase_notifications(
+        connection, Positions(_THEIR_NOTIFICATIONS.format(of=events.query), events.values)
+    )
+    blanks = assignments(DEAD_LETTER_BLANKS, SHARED_COLUMNS["dead_letters"])
+    connection.execute(
+        _DEAD_LETTERS.format(of=events.query, blanks=blanks),
+        events.values | parameters(DEAD_LETTER_BLANKS),
+    )
+    connection.execute(_OTHER_RECORDS.format(of=events.query), events.values)
+
+
+def erase_notifications(connection: Connection, theirs: Positions) -> None:
+    """Empties notifications; the query is of whole rows, with `erasure_id`."""
+    blanks = assignments(NOTIFICATION_BLANKS, SHARED_COLUMNS["notifications"])
+    connection.execute(
+        _NOTIFICATIONS.format(theirs=theirs.query, blanks=blanks),
+        theirs.values | parameters(NOTIFICATION_BLANKS),
+    )
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Rows as the arrays that ``unnest`` takes."""
+    return [[row[index] for row in rows] for index in range(width)]

@@ -1,0 +1,161 @@
+"""Forgotten subjects (G16): which records are theirs, and what an erased row keeps.
+
+The list, ``erasures``, knows a subject by hashes alone. An erased row keeps its position, its time and
+what its windows count it by, so that the audit closes over it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from psycopg import sql
+
+from streamflow import addresses
+from streamflow.errors import ConfigurationError
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column
+from streamflow.privacy import HASH_LENGTH, Hasher, is_hashed
+from streamflow.stream import Stream
+
+ERASED: Final = "erased"  # stands where a text may not be null
+USER: Final = "user"  # the field that names a user
+
+_HASH = re.compile(rb"(?=([0-9a-f]{64}))")
+_NAMED = re.compile(rb'"user"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
+_LONGEST_NAME: Final = 1024  # bytes of a text that may be a name
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# What stands in a column that may not be null, by type.
+_NEUTRAL: Final[dict[str, Any]] = {
+    **dict.fromkeys(("bigint", "integer", "smallint", "numeric"), 0),
+    **dict.fromkeys(("double precision", "real"), 0.0),
+    "boolean": False,
+    "text": ERASED,
+    "character varying": "",
+    "jsonb": "null",
+    "bytea": b"",
+    "timestamp with time zone": _EPOCH,
+}
+NOTIFICATION_BLANKS: Final[dict[str, Any]] = {"message": ERASED, "event_id": 0, "user": ERASED}
+# Headers of a foreign record may say anything, also where ours say what went wrong.
+DEAD_LETTER_BLANKS: Final[dict[str, Any]] = {
+    "key": None, "value": None, "headers": "[]",
+    "message": ERASED, "stage": ERASED, "exception": "", "group_name": "",
+}  # fmt: skip
+
+
+class Kind(StrEnum):
+    """What a subject is named by."""
+
+    ADDRESS = "address"
+    USER = "user"
+
+
+def hashes_of(hasher: Hasher, kind: Kind, text: str) -> tuple[str, ...]:
+    """All hashes that a subject may be stored under: the only place that makes them. An address is tried
+    as it is written, in its plain form and in lower case; a hash is one already."""
+    if kind is Kind.USER:
+        return (hasher.hash(text),)
+    if is_hashed(text):
+        return (text,)
+    local, _, domain = text.rpartition("@")
+    plain = addresses.plain(text.encode("utf-8", "surrogatepass"))
+    forms = dict.fromkeys((text, plain, f"{local}@{domain.lower()}", text.lower(), plain.lower()))
+    return tuple(dict.fromkeys(map(hasher.hash, forms)))
+
+
+class Forgotten:
+    """Subjects: the erasure's id, what they are named by, and their hashes."""
+
+    def __init__(self, hasher: Hasher, subjects: Iterable[tuple[int, str, Sequence[str]]]) -> None:
+        self._hasher = hasher
+        self._addresses: dict[str, int] = {}
+        self._users: dict[str, int] = {}
+        for number, kind, hashes in subjects:
+            known = self._users if kind == Kind.USER else self._addresses
+            known.update(dict.fromkeys(hashes, number))
+
+    def __bool__(self) -> bool:
+        return bool(self._addresses or self._users)
+
+    def of_user(self, name: str) -> int | None:
+        """The erasure of the user with this name."""
+        if self._users:
+            for hashed in hashes_of(self._hasher, Kind.USER, name):
+                if hashed in self._users:
+                    return self._users[hashed]
+        return None
+
+    def of_hash(self, text: bytes) -> int | None:
+        """The erasure of an address whose hash is somewhere in a text."""
+        if self._addresses:
+            for match in _HASH.finditer(text):
+                number = self._addresses.get(match[1].decode())
+                if number is not None:
+                    return number
+        return None
+
+    def of_content(self, *pieces: bytes | None) -> int | None:
+        """The erasure that one of these redacted pieces belongs to: keys, values, headers."""
+        for piece in pieces:
+            # Redacted text in UTF-16 or UTF-32 holds hashes in it, too.
+            text = piece.replace(b"\0", b"") if piece and 0 in piece else piece
+            number = self._of_text(text) if text else None
+            if number is not None:
+                return number
+        return None
+
+    def _of_text(self, text: bytes) -> int | None:
+        number = self.of_hash(text)
+        if number is None and self._users:
+            names = [addresses.unescaped(raw) for raw in _NAMED.findall(text)]
+            if len(text) <= _LONGEST_NAME:
+                names.append(text.decode("utf-8", "replace"))
+            number = next((known for name in names if (known := self.of_user(name))), None)
+        return number
+
+
+def read_forgotten(connection: Connection, hasher: Hasher) -> Forgotten:
+    return Forgotten(hasher, connection.execute("SELECT id, kind, hashes FROM erasures"))
+
+
+def event_blanks(stream: Stream, columns: Iterable[Column]) -> dict[str, Any]:
+    """What an erased event has in those columns that it does not keep. Raises ConfigurationError if one
+    of them cannot be emptied."""
+    kept = {"type", "timestamp", *ORIGIN_COLUMNS, *TIME_COLUMNS}
+    if stream.windows is not None:
+        kept.add(stream.windows.group_by)
+    blanks: dict[str, Any] = {}
+    for name, kind, nullable in (
+        (column.name, column.type.partition("(")[0], column.nullable) for column in columns
+    ):
+        if name in kept:
+            continue
+        if not nullable and kind not in _NEUTRAL:
+            raise ConfigurationError(
+                f"column {stream.table}.{name} ({kind}) cannot be emptied: allow it to be null (ALTER "
+                f"TABLE {stream.table} ALTER COLUMN {name} DROP NOT NULL)"
+            )
+        if nullable:
+            blanks[name] = None
+        else:
+            # Checks of the data's quality want hashes in private columns.
+            is_private = name in stream.private_fields and kind == "text"
+            blanks[name] = "0" * HASH_LENGTH if is_private else _NEUTRAL[kind]
+    return blanks
+
+
+def assignments(blanks: Mapping[str, Any], types: Mapping[str, str]) -> sql.Composed:
+    """The SET clause that empties columns; its parameters are those of `parameters`."""
+    return sql.SQL(", ").join(
+        sql.SQL("{} = {}::{}").format(
+            sql.Identifier(name), sql.Placeholder(f"blank {name}"), sql.SQL(types[name])
+        )
+        for name in blanks
+    )
+
+
+def parameters(blanks: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"blank {name}": value for name, value in blanks.items()}

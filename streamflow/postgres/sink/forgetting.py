@@ -1,0 +1,199 @@
+"""Rows of forgotten subjects are emptied before they are stored (G16)."""
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from streamflow.postgres import erasing
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.erasing import Erased, Positions
+from streamflow.postgres.forgotten import (
+    DEAD_LETTER_BLANKS,
+    NOTIFICATION_BLANKS,
+    USER,
+    Forgotten,
+    event_blanks,
+    read_forgotten,
+)
+from streamflow.postgres.rows.events import text_of
+from streamflow.postgres.sink.claims import Resolved
+from streamflow.postgres.tables import (
+    DEAD_LETTERS,
+    NOTIFICATIONS,
+    Table,
+    event_columns,
+    event_table,
+)
+from streamflow.privacy import Hasher
+from streamflow.records import Origin
+from streamflow.stream import Stream
+
+# Of events that are erased while another loader stores what was derived from them.
+_LOCK: Final = 0x5F10_F064
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_ESCAPES: Final = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
+
+
+class _Lines:
+    """Lines of COPY text of one table, as values by column."""
+
+    def __init__(self, table: Table, blanks: dict[str, Any]) -> None:
+        self._at = {name: index for index, name in enumerate(table.columns)}
+        self.names_users = USER in self._at
+        self._identity = table.identity
+        self._blanks = {
+            self._at[name]: text_of(value).encode()
+            for name, value in blanks.items()
+            if name in self._at
+        }
+
+    def values(self, line: bytes) -> list[bytes]:
+        return line[:-1].split(b"\t")
+
+    def text(self, values: Sequence[bytes], column: str) -> bytes:
+        """A column's text; of null, none."""
+        raw = values[self._at[column]]
+        if b"\\" not in raw:
+            return raw
+        return (
+            b""
+            if raw == rb"\N"
+            else _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), raw)
+        )
+
+    def user(self, values: Sequence[bytes]) -> str:
+        return self.text(values, USER).decode() if self.names_users else ""
+
+    def position(self, values: Sequence[bytes], columns: Iterable[str]) -> Origin:
+        topic, partition, offset = (self.text(values, column) for column in columns)
+        return Origin(topic.decode(), int(partition), int(offset))
+
+    def erased(self, number: int, values: Sequence[bytes]) -> Erased:
+        at = self.text(values, "appended_at").decode()
+        return Erased(number, self.position(values, self._identity), at or None)
+
+    def blank(self, values: Sequence[bytes]) -> bytes:
+        return (
+            b"\t".join(self._blanks.get(index, value) for index, value in enumerate(values)) + b"\n"
+        )
+
+
+class Forgetting:
+    """Empties the rows of forgotten subjects in a batch. Costs one query of a batch while nobody is."""
+
+    def __init__(self, streams: Sequence[Stream], hasher: Hasher) -> None:
+        self._hasher = hasher
+        self._events = {
+            stream.table: _Lines(event_table(stream), event_blanks(stream, event_columns(stream)))
+            for stream in streams
+        }
+        self._notifications = _Lines(NOTIFICATIONS, NOTIFICATION_BLANKS)
+        self._dead_letters = _Lines(DEAD_LETTERS, DEAD_LETTER_BLANKS)
+
+    def before(self, connection: Connection, resolved: Resolved) -> tuple[Resolved, list[Erased]]:
+        """The same rows, those of forgotten subjects without what is theirs, and the positions of their
+        events and dead letters. Call it in the transaction that stores the rows, once the positions are
+        locked: whoever adds to the list waits for transactions that may not have seen it."""
+        known = read_forgotten(connection, self._hasher)
+        if not known:
+            return resolved, []
+        erased: list[Erased] = []
+        output = replace(resolved.output, tables=resolved.output.tables.copy())
+        resolved = replace(resolved, output=output, replays=dict(resolved.replays))
+        for name, rows in output.tables.items():
+            if name in self._events:
+                lines = self._without_events(known, name, rows.lines, erased)
+                output.tables[name] = replace(rows, lines=lines)
+        for name, replays in resolved.replays.items():
+            lines = self._without_events(known, name, [row.line for row in replays], erased)
+            resolved.replays[name] = [
+                row._replace(line=line) for row, line in zip(replays, lines, strict=True)
+            ]
+        derived = {
+            name: output.tables[name]
+            for name in (NOTIFICATIONS.name, DEAD_LETTERS.name)
+            if name in output.tables and output.tables[name].lines
+        }
+        if erased or derived:
+            # Another loader may be erasing the event of a notification here, or the reverse.
+            lock = "pg_advisory_xact_lock" if erased else "pg_advisory_xact_lock_shared"
+            connection.execute(f"SELECT {lock}(%s)".encode(), [_LOCK])
+        if erased:
+            erasing.note_events(connection, erased)
+        for name, rows in derived.items():
+            lines = (
+                self._without_notifications(connection, known, rows.lines, erased)
+                if name == NOTIFICATIONS.name
+                else self._without_dead_letters(connection, known, rows.lines, erased)
+            )
+            output.tables[name] = replace(rows, lines=lines)
+        return resolved, erased
+
+    def after(self, connection: Connection, erased: Sequence[Erased]) -> None:
+        """Empties what is stored already of their events, and notes what was stored now."""
+        erasing.erase_derived(connection, Positions.listed(erased))
+
+    def _without_events(
+        self, known: Forgotten, table: str, lines: Sequence[bytes], erased: list[Erased]
+    ) -> list[bytes]:
+        form = self._events[table]
+        kept = []
+        for line in lines:
+            values = form.values(line)
+            number = known.of_hash(line)
+            if number is None and form.names_users:
+                number = known.of_user(form.user(values))
+            if number is not None:
+                erased.append(form.erased(number, values))
+            kept.append(line if number is None else form.blank(values))
+        return kept
+
+    def _without_notifications(
+        self, connection: Connection, known: Forgotten, lines: Sequence[bytes], erased: list[Erased]
+    ) -> list[bytes]:
+        form = self._notifications
+        rows = [form.values(line) for line in lines]
+        events = [form.position(values, NOTIFICATIONS.identity) for values in rows]
+        of_event = erasing.erased_among(connection, events)
+        kept = []
+        for line, values, event in zip(lines, rows, events, strict=True):
+            number = of_event.get(event, known.of_hash(line))
+            if number is None:
+                number = known.of_user(form.user(values))
+            if number is not None:
+                erased.append(Erased(number, event))
+            kept.append(line if number is None else form.blank(values))
+        return kept
+
+    def _without_dead_letters(
+        self, connection: Connection, known: Forgotten, lines: Sequence[bytes], erased: list[Erased]
+    ) -> list[bytes]:
+        form = self._dead_letters
+        rows = [form.values(line) for line in lines]
+        origin = ("origin_topic", "origin_partition", "origin_offset")
+        places = [(form.position(v, DEAD_LETTERS.identity), form.position(v, origin)) for v in rows]
+        of_event = erasing.erased_among(connection, {place for pair in places for place in pair})
+        kept = []
+        for line, values, (source, event) in zip(lines, rows, places, strict=True):
+            number = of_event.get(source, of_event.get(event))
+            if number is None:
+                number = known.of_content(*self._pieces(values))
+            if number is not None:
+                erased.append(Erased(number, source))
+            kept.append(line if number is None else form.blank(values))
+        return kept
+
+    def _pieces(self, values: Sequence[bytes]) -> list[bytes]:
+        """Whatever of a dead letter may name a subject."""
+        form = self._dead_letters
+        texts = [
+            form.text(values, name) for name in ("message", "stage", "exception", "group_name")
+        ]
+        data = [bytes.fromhex(form.text(values, name)[2:].decode()) for name in ("key", "value")]
+        headers = json.loads(form.text(values, "headers"))
+        named = [piece for name, content in headers for piece in (name.encode(), content)]
+        contents = [b64decode(piece) if isinstance(piece, str) else piece for piece in named]
+        return [piece for piece in (*texts, *data, *contents) if piece]

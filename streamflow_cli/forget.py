@@ -1,0 +1,124 @@
+"""`streamflow forget`: shows what is stored of a subject, erases it, and certifies that."""
+
+import json
+import sys
+from functools import partial
+from getpass import getuser
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamflow.errors import UsageError
+from streamflow_cli.configured import settings_and_streams
+
+if TYPE_CHECKING:
+    from streamflow.erasure.certificate import Certificate
+    from streamflow.erasure.erase import Subject
+    from streamflow.settings import Settings
+    from streamflow.stream import Stream
+
+_STDIN = "-"
+
+
+def forget(
+    subject: Annotated[
+        str | None,
+        typer.Argument(help="An e-mail address, or its hash; - reads it from standard input."),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whom the field user names; - reads it likewise."),
+    ] = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="All who were forgotten before: after restoring a backup."),
+    ] = False,
+    apply_: Annotated[
+        bool, typer.Option("--apply", help="Erase. Without this, only show.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Who requested it; the current user by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each.")] = False,
+) -> None:
+    """Shows what is stored of a person; with --apply, erases it and prints a certificate.
+
+    From then on nothing of theirs is stored. If it is killed, run it again. Other users see a command's
+    arguments: with - the address is none.
+
+    Example: streamflow forget - --apply --yes < address.txt
+    """
+    from streamflow.erasure import erase
+    from streaming_workers.runtime.watchdog import no_endless_call
+
+    if sum((subject is not None, user is not None, again)) != 1:
+        raise UsageError("name one subject: an address, its hash, --user NAME, or --again for all")
+    if apply_ and not yes and (as_json or _STDIN in (subject, user)):
+        raise UsageError("nothing can be asked with - or --json: add --yes")
+    settings, streams = settings_and_streams()
+    by = by or getuser()
+    subjects = erase.listed(settings) if again else [_subject(settings, streams, subject, user)]
+    hung = partial(no_endless_call, settings.stall_seconds, "forget", "run it again")
+    for one in subjects:
+        if not (apply_ and yes):
+            with hung():
+                planned = erase.plan(settings, streams, one, requested_by=by)
+            _show(planned, as_json=as_json)
+        if apply_ and not yes:
+            typer.confirm("erase this for good?", abort=True)
+        if apply_:
+            with hung():
+                done = erase.apply(settings, streams, one, requested_by=by)
+            _show(done, as_json=as_json)
+
+
+def _subject(
+    settings: "Settings", streams: "tuple[Stream, ...]", address: str | None, user: str | None
+) -> "Subject":
+    from streamflow.erasure.erase import parse_subject
+    from streamflow.postgres.forgotten import Kind
+
+    kind, given = (Kind.ADDRESS, address) if user is None else (Kind.USER, user)
+    return parse_subject(
+        settings, streams, kind, sys.stdin.readline() if given == _STDIN else given or ""
+    )
+
+
+def _show(certificate: "Certificate", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(certificate.as_dict()))
+        return
+    from streamflow_cli.tables import make_console, plain_table
+
+    console = make_console()
+    console.print(
+        f"erased on {certificate.finished_at}: erasure {certificate.erasure}"
+        if certificate.finished_at
+        else "to be erased (nothing has been changed):"
+    )
+    rows = plain_table("table", "records")
+    for table, number in certificate.erased.items():
+        rows.add_row(table, f"{number:,}")
+    console.print(rows)
+    if certificate.kafka:
+        console.print("still in Kafka, until retention removes it:")
+        held = plain_table("topic", "partition", "records", "offsets", "until")
+        for topic, partition, number, offsets, until in certificate.kafka:
+            held.add_row(
+                topic, str(partition), f"{number:,}", _ranges(offsets), until or "not limited"
+            )
+        console.print(held)
+    if certificate.not_loaded:
+        console.print(
+            f"not loaded yet: {certificate.not_loaded:,} records; what is theirs is emptied when it is"
+        )
+    for place in certificate.elsewhere:
+        console.print(f"not reached: {place}")
+
+
+def _ranges(offsets: "list[tuple[int, int]]") -> str:
+    shown = [
+        str(first) if end == first + 1 else f"{first}-{end - 1}" for first, end in offsets[:10]
+    ]
+    return ", ".join([*shown, *(["…"] if len(offsets) > len(shown) else [])])

@@ -1,0 +1,382 @@
+"""A person is forgotten (G16): in every table, killed between any two steps, and after a reload."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults import wait_until
+from loads import FakeRecord, Load, execute, replay, rows, value
+from loads import event as event_value
+from pipeline import audit, environment, events, produce, workers
+from streamflow.erasure import erase
+from streamflow.errors import ConfigurationError, Unavailable, UsageError
+from streamflow.kafka import clients
+from streamflow.postgres.forgotten import Kind, hashes_of
+from streamflow.privacy import Hasher
+from streamflow.records import ORIGIN_HEADER
+from streamflow.registry import load_streams
+from streamflow.settings import Settings
+from streamflow.streams.user_events import USER_EVENTS
+from streamflow_cli.app import main
+from streaming_workers.drain import drain
+
+pytestmark = pytest.mark.integration
+
+ANN = "ann@example.com"
+HASH = Hasher().hash(ANN)
+
+
+def places(settings: Settings, *words: str) -> list[str]:
+    """The tables that hold one of these words in any form, and how many rows do."""
+    tables = rows(
+        settings,
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        " AND relname NOT IN ('erasures') ORDER BY 1",
+    )
+    forms = [form for word in words for form in (word, word.encode().hex())]
+    found = []
+    for (table,) in tables:
+        held = " OR ".join(f"t::text LIKE '%{form}%'" for form in forms)
+        # Headers are in Base64.
+        if table == "dead_letters":
+            held += "".join(
+                " OR EXISTS (SELECT FROM jsonb_array_elements(headers) AS header"
+                f" WHERE position('{word}' IN decode(header->>1, 'base64')) > 0)"
+                for word in words
+            )
+        number = value(settings, f'SELECT count(*) FROM "{table}" AS t WHERE {held}')
+        if number:
+            found.append(f"{table}: {number}")
+    return found
+
+
+def forget_listed(settings: Settings, kind: Kind, text: str) -> None:
+    """Puts a subject on the list, and nothing else."""
+    hashes = ",".join(hashes_of(Hasher(), kind, text))
+    execute(
+        settings,
+        "INSERT INTO erasures (kind, hashes, requested_by)"
+        f" VALUES ('{kind}', '{{{hashes}}}', 'tests')",
+    )
+
+
+def notification(offset: int, origin: int, user: str = "ann") -> FakeRecord:
+    content = {"message": f"User {user} logged in", "time": "2026-07-01T12:00:00Z"}
+    return FakeRecord(
+        offset,
+        json.dumps(content | {"event_id": 1, "user": user}).encode(),
+        topic="notifications",
+        headers=[(ORIGIN_HEADER, f"user-events/0/{origin}".encode())],
+    )
+
+
+def letter(offset: int, source: int, **content: Any) -> FakeRecord:
+    headers: Any = [
+        ("__connect.errors.topic", b"user-events"),
+        ("__connect.errors.partition", b"0"),
+        ("__connect.errors.offset", str(source).encode()),
+        ("__connect.errors.stage", b"validator"),
+        ("__streamflow.error_code", b"SCHEMA_VIOLATION"),
+        *content.pop("headers", []),
+    ]
+    return FakeRecord(
+        offset, topic="dead-letter-topic", headers=headers, **({"value": b"{}"} | content)
+    )
+
+
+SUBJECTS = {Kind.ADDRESS: ANN, Kind.USER: "ann"}
+
+
+@pytest.mark.parametrize("kind", SUBJECTS)
+def test_nothing_more_is_stored_of_a_forgotten_subject(
+    load: Load, database: Settings, kind: Kind
+) -> None:
+    """Whatever comes first, on the fast and on the slow path, from a replay, and read twice."""
+    forget_listed(database, kind, SUBJECTS[kind])
+    theirs = {"user": "ann", "user_email": HASH}
+    if kind is Kind.ADDRESS:
+        # One that no contract takes for a hash at first sight.
+        escaped = event_value(0, **theirs).replace(
+            HASH.encode(), rb"\u00%02x" % ord(HASH[0]) + HASH[1:].encode()
+        )
+    else:
+        escaped = event_value(0, **theirs).replace(b'"ann"', rb'"\u0061nn"')
+    first = FakeRecord(0, escaped)
+    others = FakeRecord(1, event_value(1, user="bob", user_email="b" * 64))
+    load.load([first, others])
+    load.load([notification(0, 0), notification(1, 1, "bob")])
+    # The notification before its event.
+    load.load([notification(2, 2)])
+    load.load([FakeRecord(2, event_value(2, **theirs))])
+    wide = f'"user": "ann", "{HASH}"'.encode("utf-16-le")
+    load.load(
+        [
+            letter(0, 10, value=json.dumps({**theirs, "timestamp": "noon"}).encode()),
+            letter(1, 11, headers=[("who", b"ann" if kind is Kind.USER else HASH.encode())]),
+            letter(2, 12, key=HASH.encode() if kind is Kind.ADDRESS else b"ann"),
+            letter(3, 13, value=wide),
+            letter(4, 14, value=b'{"user": "bob"}'),
+        ]
+    )
+    load.sent("user-events/0/10", "user-events/0/3")
+    load.load([replay(3, "user-events/0/10", **theirs)])
+    load.load([first, others, notification(0, 0), letter(0, 10, value=b"x" + HASH.encode())])
+
+    assert places(database, HASH, "ann") == []
+    stored = rows(database, 'SELECT origin_offset, "user", user_email, type FROM events ORDER BY 1')
+    assert stored == [
+        (0, "erased", None, "USER_LOGIN"),
+        (1, "bob", "b" * 64, "USER_LOGIN"),
+        (2, "erased", None, "USER_LOGIN"),
+        (10, "erased", None, "USER_LOGIN"),
+    ]
+    assert rows(database, 'SELECT origin_offset, "user" FROM notifications ORDER BY 1') == [
+        (0, "erased"), (1, "bob"), (2, "erased"),
+    ]  # fmt: skip
+    assert rows(database, "SELECT source_offset, status FROM dead_letters ORDER BY 1") == [
+        (10, "erased"), (11, "erased"), (12, "erased"), (13, "erased"), (14, "open"),
+    ]  # fmt: skip
+    assert value(database, "SELECT count(*) FROM erased_records WHERE place = 'replayed'") == 1
+
+
+def test_without_a_list_nothing_is_touched(load: Load, database: Settings) -> None:
+    load.load([FakeRecord(0, event_value(0, user_email=HASH)), notification(0, 0)])
+    assert places(database, HASH) == ["events_20260701: 1"]
+    assert value(database, "SELECT count(*) FROM erased_records") == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "says"),
+    [
+        (Kind.ADDRESS, "ann", "neither an e-mail address nor a hash"),
+        (Kind.ADDRESS, " ", "the subject is empty"),
+        (Kind.USER, "a\0b", "valid UTF-8 without NUL"),
+        (Kind.USER, "a\udcff", "valid UTF-8 without NUL"),
+    ],
+)
+def test_what_names_nobody_is_refused(database: Settings, kind: Kind, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        erase.parse_subject(database, [USER_EVENTS], kind, text)
+
+
+def dump(settings: Settings, *words: str) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows that hold none of these words."""
+    tables = ("events", "notifications", "dead_letters", "window_counts", "login_failure_bursts")
+    return {
+        table: rows(
+            settings,
+            f"SELECT t::text FROM {table} AS t WHERE true"
+            + "".join(f" AND t::text NOT LIKE '%{word}%'" for word in words)
+            + " ORDER BY 1",
+        )
+        for table in (*tables, "erasures", "erased_records", "replay_plans")
+    }
+
+
+class Killed(BaseException):
+    """Ends an erasure at a step; its connection is closed, as that of a killed process."""
+
+
+STEPS = ("erase_events", "erase_derived", "_erase_history")
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, run: "Run") -> None:
+    """Dies before each step of an erasure, each time further on: once for real."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    places: list[tuple[Any, str]] = [(erase._Erasure, step) for step in STEPS]
+    for owner, step in (*places, (erase, "_vacuum"), (erase, "with_kafka")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, step, die)
+            with pytest.raises(Killed):
+                run("-", "--apply", "--yes", given=ANN)
+
+
+def killed(settings: Settings) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from streamflow_cli.app import main\n"
+        "from streamflow.erasure import erase\n"
+        "erase._Erasure.erase_derived = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.argv[1:] = 'forget - --apply --yes'.split()\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(settings),
+        input=f"{ANN}\n".encode(),
+        check=False,
+        capture_output=True,
+        timeout=120,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+Run = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def run(
+    stack_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs `streamflow forget … --json`; returns its certificates."""
+    for name, content in environment(stack_settings).items():
+        monkeypatch.setenv(name, content)
+
+    def call(*arguments: str, given: str = "") -> list[dict[str, Any]]:
+        monkeypatch.setattr(sys, "argv", ["streamflow", "forget", *arguments, "--json"])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        assert not ended.value.code, captured.err
+        assert "ann@" not in captured.out + captured.err
+        return [json.loads(line) for line in captured.out.splitlines()]
+
+    return call
+
+
+def reload(settings: Settings) -> None:
+    streams = load_streams(settings)
+    topics = [topic for stream in streams for topic in stream.topic_names]
+    drain(settings, streams, topics, patience=0.0)
+
+
+BODY = {"type": "USER_LOGIN", "user": "ann", "user_email": HASH}
+THEIRS = [
+    json.dumps(BODY | {"id": n, "timestamp": f"2026-03-01T12:00:{n:02}Z"}).encode()
+    for n in range(20)
+]
+BROKEN = json.dumps(BODY | {"user_email": ANN, "timestamp": "noon"}).encode()
+
+
+@pytest.mark.timeout(420)
+def test_a_person_is_forgotten(
+    stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """Killed between any two steps, and run again; then all of it is loaded again."""
+    settings = stack_settings
+    with workers(settings, tmp_path, ["validator", "analytics"]):
+        produce(settings, "user-events", [*events(60)[0], *THEIRS, *[BROKEN] * 3, b"{"])
+        client = clients.producer(settings)
+        client.produce(f"{settings.prefix}user-events", b"{", headers=[("from", ANN.encode())])
+        assert client.flush(30) == 0
+        wait_until_closed(settings)
+        execute(
+            settings,
+            "INSERT INTO login_failure_bursts VALUES"
+            " ('user-events', '2026-03-01', 'user', 'ann', now(), now(), 5, 1, 5, false),"
+            " ('user-events', '2026-03-01', 'user', 'bob', now(), now(), 5, 1, 5, false);"
+            " INSERT INTO replay_plans (requested_by, selection, options) VALUES"
+            f" ('{HASH}', '{{\"text\": \"{HASH}\"}}', '{{}}'), ('bob', '{{\"text\": \"b\"}}', '{{}}')",
+        )
+        before, others = dump(settings), dump(settings, HASH, HASH.encode().hex(), "ann")
+
+        [planned] = run("-", given=ANN)
+        assert dump(settings) == before
+        killed(settings)
+        interrupted(monkeypatch, run)
+        assert value(settings, "SELECT count(*) FROM erasures WHERE certificate IS NULL") == 1
+        [done] = run("-", "--apply", "--yes", given=f"{ANN}\n")
+
+        assert places(settings, HASH, ANN, "User ann", '"ann"') == []
+        assert {
+            "events": 20, "notifications": 20, "dead_letters": 4,
+            "login_failure_bursts": 1, "replay_plans": 2,
+        } == done["erased"] == planned["erased"]  # fmt: skip
+        assert value(settings, "SELECT certificate FROM erasures") == done
+        kept = dump(settings, "erased")
+        for table in ("notifications", "window_counts", "login_failure_bursts"):
+            assert set(others[table]) <= set(kept[table]), table
+        what_kafka_holds_is_told(settings, done)
+        report = audit(settings)
+        assert (report.closed, report.erased) == (True, 44), report.problems[:5]
+        assert run("-", "--apply", "--yes", given=ANN)[0]["erased"] == done["erased"]
+
+        nothing_comes_back(settings)
+        a_user_is_forgotten_by_name(settings, run)
+        a_row_that_is_gone_is_lost(settings)
+
+
+def wait_until_closed(settings: Settings) -> None:
+    def closed() -> bool:
+        reload(settings)
+        # On a busy machine the broker may need a moment to say who leads what.
+        with suppress(Unavailable):
+            return audit(settings, 5.0).closed
+        return False
+
+    wait_until(closed, 120, "the audit to close")
+
+
+def what_kafka_holds_is_told(settings: Settings, certificate: dict[str, Any]) -> None:
+    """20 events, 4 rejected records, and what was derived from them."""
+    held: dict[str, int] = {}
+    for part in certificate["kafka"]:
+        name = part["topic"].removeprefix(settings.prefix)
+        held[name] = held.get(name, 0) + part["records"]
+        assert part["records"] == sum(end - first for first, end in part["offsets"])
+        assert datetime.fromisoformat(part["until"]) > datetime.now(UTC)
+    assert held == {"user-events": 24, "notifications": 20, "dead-letter-topic": 4}
+
+
+def nothing_comes_back(settings: Settings) -> None:
+    """As after restoring an older dump, and with positions moved back."""
+    execute(
+        settings,
+        "DELETE FROM events WHERE \"user\" = 'erased'; DELETE FROM notifications;"
+        " DELETE FROM dead_letters; UPDATE loader_positions SET next_offset = 0",
+    )
+    reload(settings)
+    assert places(settings, HASH, ANN, "User ann") == []
+    report = audit(settings)
+    assert (report.closed, report.erased) == (True, 44), report.problems[:5]
+
+
+def a_user_is_forgotten_by_name(settings: Settings, run: Run) -> None:
+    """And again after that, when nothing but the hash of the name is known."""
+    produce(settings, "user-events", [THEIRS[0].replace(HASH.encode(), b"c" * 64)])
+    wait_until_closed(settings)
+    assert places(settings, "User ann") == ["notifications: 1"]
+    run("--user", "-", "--apply", "--yes", given="ann\n")
+    assert places(settings, "User ann", "c" * 64) == []
+    execute(
+        settings,
+        "UPDATE notifications SET \"user\" = 'ann', message = 'User ann' WHERE origin_offset ="
+        " (SELECT max(origin_offset) FROM notifications WHERE message = 'erased')",
+    )
+    assert len(run("--again", "--apply", "--yes")) == 2
+    assert places(settings, "User ann") == []
+    assert audit(settings).closed
+
+
+def a_row_that_is_gone_is_lost(settings: Settings) -> None:
+    execute(
+        settings,
+        "DELETE FROM events WHERE origin_offset ="
+        " (SELECT max(origin_offset) FROM events WHERE \"user\" = 'erased')",
+    )
+    report = audit(settings)
+    assert not report.closed
+    assert any(problem.kind == "missing" for problem in report.problems)
+
+
+def test_windows_that_name_whom_they_count_are_not_left_behind(database: Settings) -> None:
+    assert USER_EVENTS.windows is not None
+    stream = replace(USER_EVENTS, windows=replace(USER_EVENTS.windows, group_by="user"))
+    subject = erase.parse_subject(database, [stream], Kind.USER, "ann")
+    with pytest.raises(ConfigurationError, match="count by user"):
+        erase.plan(database, [stream], subject, requested_by="tests")

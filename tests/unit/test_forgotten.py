@@ -1,0 +1,90 @@
+"""Which records are those of a forgotten subject, and what is left of them."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from streamflow.errors import ConfigurationError
+from streamflow.postgres.forgotten import ERASED, Forgotten, Kind, event_blanks, hashes_of
+from streamflow.postgres.tables import Column, event_columns
+from streamflow.privacy import Hasher
+from streamflow.streams.user_events import USER_EVENTS
+
+HASHER = Hasher(b"a key", ("user_email",))
+ANN = "Ann@Example.com"
+HASH = HASHER.hash(ANN)
+FORGOTTEN = Forgotten(
+    HASHER,
+    [
+        (3, "address", hashes_of(HASHER, Kind.ADDRESS, ANN)),
+        (4, "user", hashes_of(HASHER, Kind.USER, "ann")),
+    ],
+)
+
+
+@pytest.mark.parametrize("form", [ANN, "Ann@example.com", "ann@example.com"])
+def test_an_address_is_known_in_several_spellings(form: str) -> None:
+    assert HASHER.hash(form) in hashes_of(HASHER, Kind.ADDRESS, ANN)
+
+
+def test_a_full_width_address_is_known_in_its_plain_form() -> None:
+    assert HASHER.hash("ann@example.com") in hashes_of(HASHER, Kind.ADDRESS, "ann\uff20example.com")
+
+
+def test_a_hash_is_its_own_only_hash() -> None:
+    assert hashes_of(HASHER, Kind.ADDRESS, HASH) == (HASH,)
+    assert hashes_of(HASHER, Kind.USER, HASH) != (HASH,)
+
+
+PIECES: list[tuple[bytes | None, int | None]] = [
+    (None, None),
+    (b"", None),
+    (b"ann", 4),
+    (b"anna", None),
+    (HASH.encode(), 3),
+    (b"f" * 7 + HASH.encode() + b"0" * 9, 3),
+    (json.dumps({"a": [{"mail": HASH}]}).encode(), 3),
+    (f"is {HASH}".encode("utf-16-be"), 3),
+    (f"is {HASH}".encode("utf-32-le"), 3),
+    (b'{"user" :\t"ann", broken', 4),
+    (rb'{"user":"\u0061nn"}', 4),
+    (b'{"user":"anna","name":"ann"}', None),
+    (HASHER.hash("ann").encode(), None),
+    (b"\xff\x00\xfe", None),
+]
+
+
+@pytest.mark.parametrize(("piece", "erasure"), PIECES)
+def test_whose_a_piece_of_a_record_is(piece: bytes | None, erasure: int | None) -> None:
+    assert FORGOTTEN.of_content(b"{}", piece) == erasure
+
+
+def test_nobody_is_forgotten() -> None:
+    nobody = Forgotten(HASHER, [])
+    assert not nobody
+    assert nobody.of_content(HASH.encode(), b"ann") is None
+    # Who may be stored again stays on the list without a hash.
+    assert not Forgotten(HASHER, [(1, "address", [])])
+
+
+def test_an_erased_event_keeps_what_the_audit_compares() -> None:
+    columns = event_columns(USER_EVENTS)
+    blanks = event_blanks(USER_EVENTS, columns)
+    assert blanks == {"id": 0, "user": ERASED, "user_email": None}
+    required = [replace(column, nullable=False) for column in columns]
+    assert event_blanks(USER_EVENTS, required)["user_email"] == "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "blank"), [("numeric(12,2)", 0), ("character varying(2)", ""), ("jsonb", "null")]
+)
+def test_a_column_that_may_not_be_null_has_a_neutral_value(kind: str, blank: Any) -> None:
+    assert event_blanks(USER_EVENTS, [Column("more", kind, nullable=False)]) == {"more": blank}
+
+
+def test_a_column_that_cannot_be_emptied_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"events.more \(inet\) cannot be emptied"):
+        event_blanks(USER_EVENTS, [Column("more", "inet", nullable=False)])
+    assert event_blanks(USER_EVENTS, [Column("more", "inet", nullable=True)]) == {"more": None}
