@@ -140,6 +140,11 @@ class PiiKeys:
         """Under the newest key."""
         return self._under(normal_form(address) if self.named else address, len(self.named))
 
+    def exact(self, text: str) -> list[str]:
+        """The hashes of a text that is no address, as it is spelled, under each key, newest first."""
+        counts = range(len(self.named), -1 if self.has_legacy else 0, -1)
+        return [self._under(text, count) for count in counts]
+
     def ways(self) -> Iterator[Callable[[str], str]]:
         """The functions that could have hashed a stored value, the one in use first. Keys without an id
         hashed each spelling as it came."""

@@ -25,6 +25,7 @@ from streamflow.postgres.forgotten import (
     event_blanks,
     hashes_of,
     parameters,
+    with_lifted,
 )
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.schema import existing_columns
@@ -218,7 +219,7 @@ class _Erasure:
                 ],
             ).fetchone()
         assert row is not None  # noqa: S101 (it was inserted)
-        subject = subject._replace(hashes=tuple(row[1]))
+        subject = subject._replace(hashes=with_lifted(hasher_for(settings, streams), row[1]))
         return cls(connection, settings, streams, subject, row[0])
 
     def erase_events(self) -> None:

@@ -14,9 +14,10 @@ from psycopg import sql
 
 from streamflow import addresses
 from streamflow.errors import ConfigurationError
+from streamflow.pii_keys import HASH_LENGTH
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column
-from streamflow.privacy import HASH_LENGTH, Hasher, is_hashed
+from streamflow.privacy import Hasher, is_hashed
 from streamflow.stream import Stream
 
 ERASED: Final = "erased"  # stands where a text may not be null
@@ -57,13 +58,18 @@ def hashes_of(hasher: Hasher, kind: Kind, text: str) -> tuple[str, ...]:
     """All hashes that a subject may be stored under: the only place that makes them. An address is tried
     as it is written, in its plain form and in lower case; a hash is one already."""
     if kind is Kind.USER:
-        return (hasher.hash(text),)
+        return tuple(hasher.keys.exact(text))
     if is_hashed(text):
-        return (text,)
+        return with_lifted(hasher, [text])
     local, _, domain = text.rpartition("@")
     plain = addresses.plain(text.encode("utf-8", "surrogatepass"))
     forms = dict.fromkeys((text, plain, f"{local}@{domain.lower()}", text.lower(), plain.lower()))
-    return tuple(dict.fromkeys(map(hasher.hash, forms)))
+    return tuple(dict.fromkeys(hashed for form in forms for hashed in hasher.hashes(form)))
+
+
+def with_lifted(hasher: Hasher, hashes: Iterable[str]) -> tuple[str, ...]:
+    """These hashes, and each as the newest key has it: a subject may have been forgotten before that key."""
+    return tuple(dict.fromkeys(form for one in hashes for form in (one, hasher.lifted(one))))
 
 
 class Forgotten:
@@ -75,7 +81,7 @@ class Forgotten:
         self._users: dict[str, int] = {}
         for number, kind, hashes in subjects:
             known = self._users if kind == Kind.USER else self._addresses
-            known.update(dict.fromkeys(hashes, number))
+            known.update(dict.fromkeys(with_lifted(hasher, hashes), number))
 
     def __bool__(self) -> bool:
         return bool(self._addresses or self._users)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from streamflow.errors import ConfigurationError
+from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.forgotten import ERASED, Forgotten, Kind, event_blanks, hashes_of
 from streamflow.postgres.tables import Column, event_columns
 from streamflow.privacy import Hasher
@@ -15,13 +16,11 @@ from streamflow.streams.user_events import USER_EVENTS
 HASHER = Hasher(b"a key", ("user_email",))
 ANN = "Ann@Example.com"
 HASH = HASHER.hash(ANN)
-FORGOTTEN = Forgotten(
-    HASHER,
-    [
-        (3, "address", hashes_of(HASHER, Kind.ADDRESS, ANN)),
-        (4, "user", hashes_of(HASHER, Kind.USER, "ann")),
-    ],
-)
+FORGOTTEN_ADDRESS_AND_USER = [
+    (3, "address", hashes_of(HASHER, Kind.ADDRESS, ANN)),
+    (4, "user", hashes_of(HASHER, Kind.USER, "ann")),
+]
+FORGOTTEN = Forgotten(HASHER, FORGOTTEN_ADDRESS_AND_USER)
 
 
 @pytest.mark.parametrize("form", [ANN, "Ann@example.com", "ann@example.com"])
@@ -36,6 +35,19 @@ def test_a_full_width_address_is_known_in_its_plain_form() -> None:
 def test_a_hash_is_its_own_only_hash() -> None:
     assert hashes_of(HASHER, Kind.ADDRESS, HASH) == (HASH,)
     assert hashes_of(HASHER, Kind.USER, HASH) != (HASH,)
+
+
+def test_who_was_forgotten_under_an_older_key_stays_so() -> None:
+    before = FORGOTTEN_ADDRESS_AND_USER
+    newer = Hasher(PiiKeys([("2026b", b"another")], b"a key"), ("user_email",))
+    known = Forgotten(newer, before)
+    assert known.of_hash(HASH.encode()) == 3  # of a producer that has the old key
+    assert known.of_hash((newer.lifted(HASH) or "").encode()) == 3
+    assert known.of_user("ann") == 4
+    # A user's name is no address: another spelling is another user.
+    assert known.of_user("Ann") is None
+    assert set(hashes_of(newer, Kind.ADDRESS, HASH)) == {HASH, newer.lifted(HASH)}
+    assert {HASH, newer.hash(ANN)} <= set(hashes_of(newer, Kind.ADDRESS, ANN))
 
 
 PIECES: list[tuple[bytes | None, int | None]] = [
