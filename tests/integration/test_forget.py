@@ -169,6 +169,58 @@ def test_what_names_nobody_is_refused(database: Settings, kind: Kind, text: str,
         erase.parse_subject(database, [USER_EVENTS], kind, text)
 
 
+def test_an_erasure_is_repeated_from_the_list(
+    load: Load, database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short twin of the test below: without Kafka, of an address and of a user."""
+    monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
+    streams = [USER_EVENTS]
+    theirs = [
+        FakeRecord(0, event_value(0, user="ann", user_email=HASH)),
+        FakeRecord(1, event_value(1, user="ann")),
+        FakeRecord(2, event_value(2, user="bob")),
+    ]
+    notes = [notification(0, 0), notification(1, 1), notification(2, 2, "bob")]
+    letters = [letter(0, 10, key=HASH.encode()), letter(1, 11, value=b'{"user":"ann"}')]
+    everything = [*theirs, *notes, *letters]
+    load.load(everything)
+    erased = {}
+    for kind, text in SUBJECTS.items():
+        subject = erase.parse_subject(database, streams, kind, text)
+        planned = erase.plan(database, streams, subject, requested_by="tests")
+        done = erase.apply(database, streams, subject, requested_by="tests")
+        assert planned.erased == done.erased
+        erased[kind] = done.erased
+    number = {"events": 1, "notifications": 1, "dead_letters": 1}
+    assert erased == dict.fromkeys(SUBJECTS, number)
+    assert places(database, HASH, "ann") == []
+    assert places(database, "bob") == ["events_20260701: 1", "notifications: 1"]
+
+    # As an older dump has them, with the list kept.
+    execute(
+        database, "CREATE TABLE kept AS TABLE erased_records; CREATE TABLE list AS TABLE erasures"
+    )
+    for table in ("events", "notifications", "dead_letters", "erased_records", "erasures"):
+        execute(database, f"DELETE FROM {table}")
+    execute(database, "UPDATE loader_positions SET next_offset = 0")
+    load.load(everything)
+    execute(
+        database,
+        "INSERT INTO erasures OVERRIDING SYSTEM VALUE TABLE list;"
+        " INSERT INTO erased_records TABLE kept; DROP TABLE list; DROP TABLE kept",
+    )
+    assert places(database, "ann")
+    for subject in erase.listed(database):
+        assert subject.name is None
+        done = erase.apply(database, streams, subject, requested_by="tests")
+        assert done.erased == erased[subject.kind]
+    assert places(database, HASH, "ann") == []
+    execute(database, "UPDATE loader_positions SET next_offset = 0; DELETE FROM notifications")
+    load.load(everything)
+    assert places(database, HASH, "ann") == []
+    assert places(database, "bob") == ["events_20260701: 1", "notifications: 1"]
+
+
 def dump(settings: Settings, *words: str) -> dict[str, list[tuple[Any, ...]]]:
     """All rows that hold none of these words."""
     tables = ("events", "notifications", "dead_letters", "window_counts", "login_failure_bursts")
