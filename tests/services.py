@@ -33,7 +33,7 @@ from streamflow_stack.database import SUPERUSER, Database
 from streamflow_stack.part import Health
 from streamflow_stack.process import Child
 
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 
 
 class Quiet:
