@@ -224,7 +224,9 @@ def _jump_workers(rig: Rig, chance: random.Random, _sender: Sender) -> None:
         for member in members:
             member.terminate()
         for member in members:
-            member.wait(30)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                member.wait(30)
+            member.kill()
 
 
 def _jump(rig: Rig, chance: random.Random, sender: Sender) -> None:

@@ -13,6 +13,7 @@ import argparse
 import random
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -87,7 +88,11 @@ def play(
     before, hangs = sum(sender.acknowledged), rig.hangs()
     sender.go_on()
     threading.Event().wait(PAUSE_SECONDS * (1 + chance.random()))
-    (FAULTS | LAST)[fault](rig, chance, sender)
+    trouble = ""
+    try:
+        (FAULTS | LAST)[fault](rig, chance, sender)
+    except (AssertionError, subprocess.SubprocessError) as error:
+        trouble = f"; the fault itself: {error}"
     over = time.monotonic()
     ends, seconds = rig.ends(), None
     while seconds is None and time.monotonic() - over < PATIENCE:
@@ -99,9 +104,8 @@ def play(
     oracle.wait_until_complete(sender)
     verdict = oracle.compare(sender)
     acknowledged = verdict.acknowledged - before
-    return Round(
-        fault, acknowledged, seconds, rig.hangs() - hangs, verdict, rig.audit(), lost_before
-    )
+    hangs, audit = rig.hangs() - hangs, rig.audit() + trouble
+    return Round(fault, acknowledged, seconds, hangs, verdict, audit, lost_before)
 
 
 def plant(rig: Rig, oracle: Oracle, sender: Sender, what: str) -> Round:
@@ -116,8 +120,8 @@ def plant(rig: Rig, oracle: Oracle, sender: Sender, what: str) -> Round:
     return Round(what, verdict.acknowledged - before, 0.0, 0, verdict, audit)
 
 
-def show(rounds: list[Round], seed: int) -> bool:
-    """Prints the table; returns whether all is well."""
+def show(rounds: list[Round], seed: int, names: Sequence[str]) -> bool:
+    """Prints the table, and which of the faults had no turn in the time; returns whether all is well."""
     head = (
         "fault",
         "runs",
@@ -148,6 +152,9 @@ def show(rounds: list[Round], seed: int) -> bool:
     good = bool(rounds) and not bad
     for one in bad:
         say(f"{one.fault}: {_seconds(one.seconds)} s; {_described(one.verdict)}; audit {one.audit}")
+    left = [name for name in names if name not in {one.fault for one in rounds}]
+    if left:
+        say(f"not played: {'; '.join(left)}")
     total = sum(one.acknowledged for one in rounds)
     say(
         f"\n{len(rounds)} rounds, {total:,} acknowledged; {'all well' if good else 'NOT as promised'}"
@@ -203,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         oracle = Oracle(rig.broker.direct, rig.database.url)
         sender = cleanup.enter_context(Sender(rig.broker.direct, TOPIC, options.rate))
         # Also where a round ends the run.
-        cleanup.callback(lambda: outcome.append(show(rounds, options.seed)))
+        cleanup.callback(lambda: outcome.append(show(rounds, options.seed, names)))
         for name in SKIPPED.keys() & {*names}:
             say(f"skipped: {name}: {SKIPPED[name]}")
         faults = [name for name in names if name in FAULTS.keys() - SKIPPED.keys()]
