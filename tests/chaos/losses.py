@@ -6,8 +6,9 @@ import contextlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
+import psycopg
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions, NewTopic
 from nemesis import Fault, pause, stopped
@@ -55,14 +56,24 @@ def _created(rig: Rig, partitions: int) -> bool:
 
 def _move_position(rig: Rig, _chance: random.Random, _sender: Sender) -> None:
     """What a faulty loader would do: it passes records that it has not stored."""
-    with stopped([rig.pid("loader")]), rig.connect() as connection:
-        pause(5)
-        for (topic, partition), end in rig.ends().items():
-            connection.execute(
-                "UPDATE loader_positions SET next_offset = %s"
-                " WHERE group_name = %s AND topic = %s AND partition = %s",
-                [end, rig.settings.group("loader"), topic, partition],
-            )
+
+    def moved() -> bool:
+        with stopped([rig.pid("loader")]), rig.connect() as connection:
+            pause(5)
+            connection.execute("SET lock_timeout = '1s'")
+            try:
+                with connection.transaction():
+                    for (topic, partition), end in rig.ends().items():
+                        connection.execute(
+                            "UPDATE loader_positions SET next_offset = %s"
+                            " WHERE group_name = %s AND topic = %s AND partition = %s",
+                            [end, rig.settings.group("loader"), topic, partition],
+                        )
+            except psycopg.errors.LockNotAvailable:  # it was stopped in a transaction
+                return False
+        return True
+
+    wait_until(moved, 120, "a loader that is in no transaction")
 
 
 # At the end, in this order.
@@ -95,21 +106,20 @@ PLANTED: Final = {
 
 
 @contextmanager
-def planted(rig: Rig, what: str) -> Iterator[None]:
+def planted(connection: "psycopg.Connection[Any]", what: str) -> Iterator[None]:
     """Inside, one of the last rows is gone, or there twice; afterwards all is as it was."""
     table, identity, which, gone = PLANTED[what]
     one = f"DELETE FROM {table} WHERE ({identity}) IN (SELECT {identity} FROM kept)"
     again = f"INSERT INTO {table} SELECT * FROM kept"
-    with rig.connect() as connection:
-        connection.execute(
-            f"CREATE TEMPORARY TABLE kept AS SELECT * FROM {table} WHERE {which}"
-            " ORDER BY loaded_at DESC LIMIT 1"
-        )
-        if not gone:
-            connection.execute("UPDATE kept SET origin_offset = origin_offset + 1000000000")
-        changed = connection.execute(one if gone else again)
-        assert changed.rowcount == 1
-        try:
-            yield
-        finally:
-            connection.execute(again if gone else one)
+    connection.execute(
+        f"CREATE TEMPORARY TABLE kept AS SELECT * FROM {table} WHERE {which}"
+        " ORDER BY loaded_at DESC LIMIT 1"
+    )
+    if not gone:
+        connection.execute("UPDATE kept SET origin_offset = origin_offset + 1000000000")
+    changed = connection.execute(one if gone else again)
+    assert changed.rowcount == 1
+    try:
+        yield
+    finally:
+        connection.execute(again if gone else one)

@@ -102,10 +102,11 @@ def play(
             time.sleep(POLL_SECONDS)
     sender.pause()
     oracle.wait_until_complete(sender)
+    # The audit first: it may wait longer for the workers, and what the oracle sees then is final.
+    audit = rig.audit() + trouble
     verdict = oracle.compare(sender)
     acknowledged = verdict.acknowledged - before
-    hangs, audit = rig.hangs() - hangs, rig.audit() + trouble
-    return Round(fault, acknowledged, seconds, hangs, verdict, audit, lost_before)
+    return Round(fault, acknowledged, seconds, rig.hangs() - hangs, verdict, audit, lost_before)
 
 
 def plant(rig: Rig, oracle: Oracle, sender: Sender, what: str) -> Round:
@@ -115,7 +116,7 @@ def plant(rig: Rig, oracle: Oracle, sender: Sender, what: str) -> Round:
     threading.Event().wait(PAUSE_SECONDS)
     sender.pause()
     oracle.wait_until_complete(sender)
-    with planted(rig, what):
+    with rig.connect() as connection, planted(connection, what):
         verdict, audit = oracle.compare(sender), rig.audit()
     return Round(what, verdict.acknowledged - before, 0.0, 0, verdict, audit)
 
