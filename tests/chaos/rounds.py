@@ -117,7 +117,7 @@ def plant(rig: Rig, oracle: Oracle, sender: Sender, what: str) -> Round:
     sender.pause()
     oracle.wait_until_complete(sender)
     with rig.connect() as connection, planted(connection, what):
-        verdict, audit = oracle.compare(sender), rig.audit()
+        audit, verdict = rig.audit(), oracle.compare(sender)
     return Round(what, verdict.acknowledged - before, 0.0, 0, verdict, audit)
 
 
