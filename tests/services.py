@@ -34,7 +34,7 @@ from streamflow_stack.part import Health
 from streamflow_stack.process import Child
 from token_endpoint import AUDIENCE, SECRET, TokenEndpoint
 
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 
 
 class Quiet:

@@ -17,7 +17,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 from streamflow.audit import completeness, gap_ledger, proofs, wording
 from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, KnownGap, Range
 from streamflow.audit.merge import merge
-from streamflow.audit.outcomes import OUTCOMES, accounted_offsets
+from streamflow.audit.outcomes import OUTCOMES, accounted_offsets, last_stored
 from streamflow.audit.problems import ProblemKind
 from streamflow.audit.progress import look_up
 from streamflow.audit.proofs import Earlier, Proof
@@ -31,6 +31,7 @@ from streamflow.kafka.topic_ids import present_topic_ids
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.erasing import erased_rows
 from streamflow.postgres.gaps import import_gaps
+from streamflow.postgres.sink import positions
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
@@ -197,9 +198,22 @@ class _Audit:
                 for problem in wording.changed_rows(ledger, proof.through, name, known, present):
                     ledger.note(problem)
         self._merge_range(ledger, (proved, end), scanner)
+        self._note_added(ledger, table)
         gone = 0 if stream is None else self._gaps.lost_of(stream.dead_letter_topic, proof.at)
         if ledger.missing <= gone:
             self._note_underived(self._loader, ledger, ledger.missing_at, (proof.through, end))
+
+    def _note_added(self, ledger: PartitionAudit, table: str | None) -> None:
+        """Rows behind the end of the log. A loader may be ahead of this audit, so its position is read
+        after them; one that is behind was moved back, and had stored more."""
+        last = last_stored(self._connection, ledger.key, ledger.end, table)
+        if last is None:
+            return
+        position = positions.read(self._connection, self._loader, [ledger.key])[ledger.key]
+        if position is not None and ledger.end <= position.offset <= last:
+            ledger.unknown += 1
+            detail = "accounted for, behind the end of the log"
+            ledger.note(ledger.problem(ProblemKind.NOT_IN_KAFKA, last, last + 1, detail))
 
     def _stored_as(self, topic: str) -> str:
         if topic in self._by_topic:

@@ -11,6 +11,7 @@ from streamflow.flow import Partition
 
 Outcome = Literal["stored", "dead_lettered", "duplicate"]
 OUTCOMES: Final = get_args(Outcome)
+_NO_END: Final = 2**63 - 1
 Counts = Counter[str]  # records or rows, by outcome
 
 # Each branch reads an index in offset order, so the outer sort only merges.
@@ -92,6 +93,18 @@ def count_outcomes(
     return Counter(
         dict(() if is_empty else connection.execute(query, _parameters(partition, within)))
     )
+
+
+def last_stored(
+    connection: Connection[Any], partition: Partition, start: int, event_table: str | None
+) -> int | None:
+    """The largest offset, from `start` on, of which a row is stored."""
+    query = sql.SQL(
+        "SELECT max(\"offset\") FROM ({}) AS accounted WHERE outcome = 'stored'"
+    ).format(_outcomes(event_table))
+    last: int | None
+    [(last,)] = connection.execute(query, _parameters(partition, (start, _NO_END)))
+    return last
 
 
 def _outcomes(event_table: str | None) -> sql.Composed:

@@ -83,6 +83,9 @@ _CONNECTION_TIMEOUTS = {
     "socket.keepalive.enable": True,
 }
 
+# Of a response; a single batch may be larger. The client keeps `fetch.max.bytes` above `message.max.bytes`.
+_FETCH_BYTES = 65_536
+
 
 def common_config(settings: Settings) -> dict[str, Any]:
     """What all clients need to connect."""
@@ -178,6 +181,10 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
             "queued.max.messages.kbytes": 32_768,
+            # The client decompresses a response as a whole, and lz4 makes up to 255 bytes of one.
+            "message.max.bytes": _FETCH_BYTES,
+            "fetch.max.bytes": _FETCH_BYTES,
+            "fetch.message.max.bytes": _FETCH_BYTES,
             "fetch.wait.max.ms": 50,
             "fetch.queue.backoff.ms": 20,
             "fetch.error.backoff.ms": 100,

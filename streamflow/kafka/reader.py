@@ -32,8 +32,8 @@ _OPEN_TRANSACTION: Final = 90.0  # seconds that another producer's open transact
 _POLL: Final = 0.2  # seconds
 # Of keys and values. A batch of ordinary records is smaller; what is made of it is several times as large.
 _BATCH_BYTES: Final = 4_194_304
-_FIRST_SLICE: Final = 16  # records; shows how large they are
-_SLICE: Final = 500  # records
+_FIRST_SLICE: Final = 4  # records; shows how large they are
+_SLICE: Final = 64  # records; as many large ones may follow small ones
 _KEY: Final = methodcaller("key")
 # librdkafka reports these for a batch, and would fetch the same batch again.
 _UNREADABLE: Final = (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG)
@@ -60,7 +60,7 @@ def consume_batch(consumer: Consumer, most: int, linger: float) -> list[Message]
         if len(came) < wanted or len(messages) >= most or size >= _BATCH_BYTES:
             return messages
         room = (_BATCH_BYTES - size) * len(messages) // (size + 1)
-        wanted = max(1, min(_SLICE, room, most - len(messages)))
+        wanted = max(1, min(_SLICE, len(messages), room, most - len(messages)))
 
 
 def interpret(

@@ -6,7 +6,6 @@ Broker and database stand behind proxies that the workers know instead of them; 
 """
 
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -15,124 +14,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 import psycopg
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import NewPartitions
 from oracle import Sender
+from rig import TOPIC, WORKERS, Rig
 
 from faults import ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT, Proxy, wait_until
-from folders import Folder, free_offset
-from services import DatabaseService, ProxiedBrokerService, Service
-from streamflow.errors import Unavailable
-from streamflow.kafka import clients, offsets
-from streamflow.settings import Settings
-from streamflow_stack.database import SUPERUSER
+from services import Service
+from streamflow.kafka import clients
 
-WORKERS: Final = ("validator", "analytics", "loader")
-LEFT_OUT: Final = ("producer", "bridge", "dagster", "dashboard")
 BREAKS: Final = ("cut", "reset", "half_close", "stall", "black_hole", "delay")
-TOPIC: Final = "user-events"
 TABLES: Final = "events, notifications, window_counts, dead_letters"
-YEAR: Final = 365 * 86_400.0
+SKEWS: Final = (-400 * 86_400.0, -3_600.0, 3_600.0, 400 * 86_400.0)  # seconds
+CC: Final = shutil.which("cc") or ""
+JOINED: Final = '"event": "assigned"'
 TRAP_SECONDS: Final = 10.0
 
 pause = threading.Event().wait
-
-
-class Rig:
-    """A broker and a database behind proxies, and workers that know only the proxies."""
-
-    def __init__(self, directory: Path, left_out: Sequence[str] = LEFT_OUT) -> None:
-        self._left_out = left_out
-        self.broker = ProxiedBrokerService(directory / "broker")
-        self.database = DatabaseService(directory / "database")
-        self.database_proxy = Proxy(self.database.port)
-        self.folder = Folder(directory / "project", free_offset())
-        self.settings = Settings(KAFKA_BOOTSTRAP_SERVERS=self.broker.direct)
-        self.admin = clients.admin(self.settings)
-        self.lock_seconds = 60.0
-
-    def start(self, cleanup: ExitStack) -> None:
-        for service in (self.broker, self.database):
-            service.start()
-            cleanup.callback(service.stop)
-        for proxy in (self.broker.proxy, self.database_proxy):
-            cleanup.enter_context(proxy)
-        url = self.database.url
-        self.folder.variables |= {
-            "KAFKA_BOOTSTRAP_SERVERS": self.broker.proxied,
-            "DATABASE_URL": url.replace(f":{self.database.port}/", f":{self.database_proxy.port}/"),
-            # Windows close soon after traffic stops: each round waits for that.
-            "STREAMFLOW_STREAMS": "quick_windows:USER_EVENTS",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-        }
-        cleanup.callback(self.folder.run, "down")
-        self.up()
-
-    def up(self) -> None:
-        self.folder.up(*(part for name in self._left_out for part in ("--without", name)))
-
-    def pid(self, worker: str) -> int:
-        def known() -> int | None:
-            found = self.folder.part(worker)["pid"]
-            return found if found and psutil.pid_exists(found) else None
-
-        return int(wait_until(known, 60, f"{worker} to run"))
-
-    def ends(self) -> dict[tuple[str, int], int]:
-        """The present end of each partition of events; waits until the broker answers."""
-
-        def ask() -> dict[tuple[str, int], int] | None:
-            try:
-                partitions = offsets.partitions_of(self.admin, [TOPIC])
-                return {
-                    each: end for each, (_, end) in offsets.bounds(self.admin, partitions).items()
-                }
-            except Unavailable:
-                return None
-
-        return wait_until(ask, 120, "the broker to answer")
-
-    def has_read(self, worker: str, ends: dict[tuple[str, int], int]) -> bool:
-        try:
-            found = offsets.committed(self.settings, self.settings.group(worker), list(ends))
-        except Unavailable:  # its coordinator is still being elected
-            return False
-        return all(
-            each in found and offsets.read_position(found[each]) >= end
-            for each, end in ends.items()
-            if end
-        )
-
-    def hangs(self) -> int:
-        """How often a watchdog has ended a worker."""
-        # Not all logs: the supervisor's quotes those of the workers.
-        logs = self.folder.state / "logs"
-        return sum(
-            each.read_text(errors="replace").count('"event": "stalled"')
-            for worker in WORKERS
-            for each in logs.glob(f"{worker}.log*")
-        )
-
-    def audit(self, *arguments: str) -> str:
-        done = self.folder.run("audit", "--json", "--wait", "120", *arguments, timeout=600)
-        try:
-            found = json.loads(done.stdout)
-        except ValueError:
-            return f"fails ({done.returncode}): {done.stderr.strip()[-300:]}"
-        if found["closed"]:
-            return "closed"
-        return f"{found['verdict']}: {found['problems'][:3] or found['pending'][:3]}"
-
-    def connect(self) -> "psycopg.Connection[Any]":
-        url = self.database.database.url(role=SUPERUSER)
-        return psycopg.connect(url, autocommit=True)
 
 
 Fault = Callable[[Rig, random.Random, Sender], None]
@@ -147,14 +50,14 @@ def _kill(worker: str) -> Fault:
 
 def _stop(worker: str) -> Fault:
     def fault(rig: Rig, chance: random.Random, _sender: Sender) -> None:
-        with _stopped([rig.pid(worker)]):
+        with stopped([rig.pid(worker)]):
             pause(chance.uniform(2, 20))
 
     return fault
 
 
 @contextmanager
-def _stopped(pids: Iterable[int]) -> Iterator[None]:
+def stopped(pids: Iterable[int]) -> Iterator[None]:
     stopped = [*pids]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
@@ -183,7 +86,7 @@ def _restart(name: str) -> Fault:
 
 def _freeze(name: str) -> Fault:
     def fault(rig: Rig, chance: random.Random, _sender: Sender) -> None:
-        with _stopped(_tree(getattr(rig, name))):
+        with stopped(_tree(getattr(rig, name))):
             pause(chance.uniform(1, 10))
 
     return fault
@@ -295,9 +198,40 @@ def _rebalance_storm(rig: Rig, chance: random.Random, _sender: Sender) -> None:
         member.close()
 
 
+def _jump_workers(rig: Rig, chance: random.Random, _sender: Sender) -> None:
+    """One more member of each group, whose clock on the wall jumps."""
+    clock, library = rig.folder.path / "clock", rig.folder.path / "clock.so"
+    clock.write_bytes(bytes(8))
+    subprocess.run(
+        [CC, "-shared", "-fPIC", "-o", library, Path(__file__).with_name("clock.c"), "-ldl"],
+        check=True,
+    )
+    environment = rig.folder.environment | {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(clock)}
+    log = rig.folder.path / "jumping.log"
+    members = [
+        _start(rig, "worker", name, "--instance", "jumping", log=log, environment=environment)
+        for name in WORKERS
+    ]
+    try:
+        before = log.read_text().count(JOINED)
+        wait_until(lambda: log.read_text().count(JOINED) >= before + len(members), 90, "members")
+        for skew in chance.sample(SKEWS, len(SKEWS)):
+            with clock.open("r+b") as file:
+                file.write(int(skew).to_bytes(8, sys.byteorder, signed=True))
+            pause(2)
+        assert [member.poll() for member in members] == [None] * len(members), "a member has ended"
+    finally:
+        for member in members:
+            member.terminate()
+        for member in members:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                member.wait(30)
+            member.kill()
+
+
 def _jump(rig: Rig, chance: random.Random, sender: Sender) -> None:
     del rig
-    sender.skew = chance.choice((-400 / 365, -1 / 8760, 1 / 8760, 400 / 365)) * YEAR
+    sender.skew = chance.choice(SKEWS)
     pause(3)
     sender.skew = 0.0
 
@@ -326,40 +260,24 @@ def _replay(rig: Rig, chance: random.Random, _sender: Sender) -> None:
 
 
 def _start_replay(rig: Rig) -> "subprocess.Popen[bytes]":
-    command = (
-        "dlq",
-        "replay",
-        "--repair",
-        "coerce_numbers",
-        "--apply",
-        "--wait",
-        "60",
-        "--rate",
-        "300",
-    )
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("streamflow"), *command],
-        cwd=rig.folder.path,
-        env=rig.folder.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    options = ("--repair", "coerce_numbers", "--apply", "--wait", "60", "--rate", "300")
+    return _start(rig, "dlq", "replay", *options)
 
 
-def _add_partition(rig: Rig, _chance: random.Random, _sender: Sender) -> None:
-    wanted = len(rig.ends()) + 1
-    rig.admin.create_partitions([NewPartitions(TOPIC, wanted)])[TOPIC].result(30)
-    pause(6)  # the sender asks every five seconds
-
-
-def _remove_records(rig: Rig, _chance: random.Random, _sender: Sender) -> None:
-    """Retention is faster than the loader."""
-    with _stopped([rig.pid("loader")]):
-        pause(5)
-        wanted = [TopicPartition(*each, end) for each, end in rig.ends().items()]
-        for future in rig.admin.delete_records(wanted).values():
-            with contextlib.suppress(KafkaException):
-                future.result(30)
+def _start(
+    rig: Rig,
+    *command: str,
+    log: Path | str = os.devnull,
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[bytes]":
+    with Path(log).open("ab") as output:
+        return subprocess.Popen(
+            [Path(sys.executable).with_name("streamflow"), *command],
+            cwd=rig.folder.path,
+            env=environment or rig.folder.environment,
+            stdout=output,
+            stderr=output,
+        )
 
 
 FAULTS: Final[dict[str, Fault]] = {
@@ -384,13 +302,9 @@ FAULTS: Final[dict[str, Fault]] = {
     "column added": _add_column,
     "rebalance storm": _rebalance_storm,
     "producer's clock jumps": _jump,
+    "workers' clocks jump": _jump_workers,
     "SIGKILL supervisor": _kill_supervisor,
     "replay killed, and two at once": _replay,
 }
-# At the end, since nothing is as before.
-LAST: Final[dict[str, Fault]] = {
-    "partition added": _add_partition,
-    "records removed": _remove_records,
-}
-# Of which records are lost: the audit has to say so.
-LOSING: Final = frozenset({"records removed"})
+# What this machine cannot do, and why.
+SKIPPED: Final = {} if CC else {"workers' clocks jump": "there is no C compiler, cc"}

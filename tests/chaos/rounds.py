@@ -13,6 +13,7 @@ import argparse
 import random
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -23,8 +24,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from nemesis import FAULTS, LAST, LOSING, TOPIC, WORKERS, Rig
+from losses import LAST, LOSING, PLANTED, planted
+from nemesis import FAULTS, SKIPPED
 from oracle import Oracle, Sender, Verdict
+from rig import TOPIC, WORKERS, Rig
 
 PAUSE_SECONDS = 3.0  # of undisturbed work before each round, and as much again at most
 PATIENCE = 180.0  # seconds until a round counts as never mended
@@ -42,6 +45,7 @@ class Round:
         hangs: how many workers a watchdog has ended.
         verdict: of everything produced by then.
         audit: what it said of the same.
+        lost_before: what was lost in rounds before this one.
     """
 
     fault: str
@@ -50,6 +54,7 @@ class Round:
     hangs: int
     verdict: Verdict
     audit: str
+    lost_before: int = 0
 
     @property
     def agrees(self) -> bool:
@@ -57,9 +62,12 @@ class Round:
 
     @property
     def good(self) -> bool:
+        if self.fault in PLANTED:
+            return self.audit != CLOSED and not self.verdict.exact
         if self.fault in LOSING:
             kept = not (self.verdict.doubled.total() or self.verdict.wrong.total())
-            return kept and self.agrees and self.seconds is not None
+            seen = self.verdict.lost.total() > self.lost_before and LOSING[self.fault] in self.audit
+            return kept and seen and self.agrees and self.seconds is not None
         return self.verdict.exact and self.audit == CLOSED and self.seconds is not None
 
 
@@ -69,11 +77,22 @@ def plan(chance: random.Random, names: Sequence[str]) -> Iterator[str]:
         yield from chance.sample(names, len(names))
 
 
-def play(rig: Rig, oracle: Oracle, sender: Sender, fault: str, chance: random.Random) -> Round:
+def play(
+    rig: Rig,
+    oracle: Oracle,
+    sender: Sender,
+    fault: str,
+    chance: random.Random,
+    lost_before: int = 0,
+) -> Round:
     before, hangs = sum(sender.acknowledged), rig.hangs()
     sender.go_on()
     threading.Event().wait(PAUSE_SECONDS * (1 + chance.random()))
-    (FAULTS | LAST)[fault](rig, chance, sender)
+    trouble = ""
+    try:
+        (FAULTS | LAST)[fault](rig, chance, sender)
+    except (AssertionError, subprocess.SubprocessError) as error:
+        trouble = f"; the fault itself: {error}"
     over = time.monotonic()
     ends, seconds = rig.ends(), None
     while seconds is None and time.monotonic() - over < PATIENCE:
@@ -83,13 +102,27 @@ def play(rig: Rig, oracle: Oracle, sender: Sender, fault: str, chance: random.Ra
             time.sleep(POLL_SECONDS)
     sender.pause()
     oracle.wait_until_complete(sender)
+    # The audit first: it may wait longer for the workers, and what the oracle sees then is final.
+    audit = rig.audit() + trouble
     verdict = oracle.compare(sender)
     acknowledged = verdict.acknowledged - before
-    return Round(fault, acknowledged, seconds, rig.hangs() - hangs, verdict, rig.audit())
+    return Round(fault, acknowledged, seconds, rig.hangs() - hangs, verdict, audit, lost_before)
 
 
-def show(rounds: list[Round], seed: int) -> bool:
-    """Prints the table; returns whether all is well."""
+def plant(rig: Rig, oracle: Oracle, sender: Sender, what: str) -> Round:
+    """A round with a loss that no fault has made: does the audit see what the oracle sees?"""
+    before = sum(sender.acknowledged)
+    sender.go_on()
+    threading.Event().wait(PAUSE_SECONDS)
+    sender.pause()
+    oracle.wait_until_complete(sender)
+    with rig.connect() as connection, planted(connection, what):
+        audit, verdict = rig.audit(), oracle.compare(sender)
+    return Round(what, verdict.acknowledged - before, 0.0, 0, verdict, audit)
+
+
+def show(rounds: list[Round], seed: int, names: Sequence[str]) -> bool:
+    """Prints the table, and which of the faults had no turn in the time; returns whether all is well."""
     head = (
         "fault",
         "runs",
@@ -112,13 +145,17 @@ def show(rounds: list[Round], seed: int) -> bool:
         cells = (
             fault, len(of_fault), f"{sum(one.acknowledged for one in of_fault):,}", times,
             sum(one.hangs for one in of_fault),
-            *(_worst(of_fault, what) for what in ("lost", "doubled", "wrong")), _audits(of_fault),
+            max(one.verdict.lost.total() - one.lost_before for one in of_fault),
+            *(_worst(of_fault, what) for what in ("doubled", "wrong")), _audits(of_fault),
         )  # fmt: skip
         say(f"| {' | '.join(map(str, cells))} |")
     bad = [one for one in rounds if not one.good]
     good = bool(rounds) and not bad
     for one in bad:
         say(f"{one.fault}: {_seconds(one.seconds)} s; {_described(one.verdict)}; audit {one.audit}")
+    left = [name for name in names if name not in {one.fault for one in rounds}]
+    if left:
+        say(f"not played: {'; '.join(left)}")
     total = sum(one.acknowledged for one in rounds)
     say(
         f"\n{len(rounds)} rounds, {total:,} acknowledged; {'all well' if good else 'NOT as promised'}"
@@ -160,8 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, help="kept afterwards; else a temporary one")
     options = parser.parse_args(arguments)
     chance = random.Random(options.seed)
-    names = [*FAULTS, *LAST] if options.faults is None else options.faults.split(";")
-    last = [name for name in LAST if name in names]
+    names = options.faults.split(";") if options.faults else [*FAULTS, *PLANTED, *LAST]
+    assert FAULTS.keys() | PLANTED.keys() | LAST.keys() >= {*names}, names
     outcome: list[bool] = []
     with ExitStack() as cleanup:
         directory = options.directory or Path(
@@ -174,26 +211,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         oracle = Oracle(rig.broker.direct, rig.database.url)
         sender = cleanup.enter_context(Sender(rig.broker.direct, TOPIC, options.rate))
         # Also where a round ends the run.
-        cleanup.callback(lambda: outcome.append(show(rounds, options.seed)))
-        faults = [name for name in names if name not in LAST]
+        cleanup.callback(lambda: outcome.append(show(rounds, options.seed, names)))
+        for name in SKIPPED.keys() & {*names}:
+            say(f"skipped: {name}: {SKIPPED[name]}")
+        faults = [name for name in names if name in FAULTS.keys() - SKIPPED.keys()]
         for fault in plan(chance, faults) if faults else ():
             if time.monotonic() > until:
                 break
-            rounds.append(_play_and_say(rig, oracle, sender, fault, chance))
-        for fault in last:
-            rounds.append(_play_and_say(rig, oracle, sender, fault, chance))
+            rounds.append(_said(play(rig, oracle, sender, fault, chance)))
+        lost = 0
+        for fault in (name for name in (*PLANTED, *LAST) if name in names):
+            if fault in PLANTED:
+                rounds.append(_said(plant(rig, oracle, sender, fault)))
+            else:
+                rounds.append(_said(play(rig, oracle, sender, fault, chance, lost)))
+                lost = rounds[-1].verdict.lost.total()
     return 0 if all(outcome) else 1
 
 
-def _play_and_say(
-    rig: Rig, oracle: Oracle, sender: Sender, fault: str, chance: random.Random
-) -> Round:
-    began = time.monotonic()
-    done = play(rig, oracle, sender, fault, chance)
-    took = time.monotonic() - began
+def _said(done: Round) -> Round:
     say(
-        f"{fault}: {done.acknowledged:,} acknowledged, {_seconds(done.seconds)} s, {done.hangs} hangs, "
-        f"{_described(done.verdict)}, audit {done.audit} ({took:.0f} s in all)"
+        f"{time.strftime('%H:%M:%S')} {done.fault}: {done.acknowledged:,} acknowledged, "
+        f"{_seconds(done.seconds)} s, {done.hangs} hangs, {_described(done.verdict)}, audit {done.audit}"
     )
     return done
 

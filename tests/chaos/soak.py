@@ -24,8 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from nemesis import FAULTS, TOPIC, WORKERS, Rig
+from nemesis import FAULTS
 from oracle import Oracle, Sender
+from rig import TOPIC, WORKERS, Rig
 from rounds import say
 
 SAMPLE_SECONDS = 5.0

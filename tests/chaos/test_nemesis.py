@@ -1,17 +1,23 @@
 """The three-minute form of `make chaos`, and that its faults are what their names say."""
 
+import json
 import random
 
+import psycopg
 import pytest
-from nemesis import FAULTS, LAST
+from losses import LAST, LOSING, PLANTED, planted
+from nemesis import FAULTS
 from oracle import Verdict
 from rounds import Round, main, plan
 from soak import Sample, growing, slope
 
+from loads import FakeRecord, Load, dead_letter, events, value, window_count
+from streamflow.settings import Settings
+
 # What no other test of `make test` does to a whole pipeline.
 SHORT = (
     "SIGKILL broker", "disk full, PostgreSQL", "break in COPY", "connections exhausted",
-    "replay killed, and two at once", "records removed",
+    "replay killed, and two at once", "an event is gone", "records removed",
 )  # fmt: skip
 
 
@@ -42,7 +48,39 @@ def test_each_fault_has_its_turn_before_one_comes_again() -> None:
     repeated = plan(random.Random(3), list(FAULTS))
     assert [next(repeated) for _ in FAULTS] == first
     assert FAULTS.keys().isdisjoint(LAST)
-    assert set(SHORT) <= FAULTS.keys() | LAST.keys()
+    assert LOSING.keys() <= LAST.keys()
+    assert set(SHORT) <= FAULTS.keys() | PLANTED.keys() | LAST.keys()
+
+
+@pytest.mark.integration
+def test_what_is_planted_is_taken_back(load: Load, database: Settings) -> None:
+    note = {"message": "m", "time": "2026-07-01T12:00:01Z", "event_id": 1, "user": "user1"}
+    load.load(
+        [
+            *events(range(1, 6)),
+            FakeRecord(0, json.dumps(note).encode(), topic="notifications"),
+            dead_letter(0, "user-events/0/3", 3),
+            window_count(0, 1),
+        ]
+    )
+
+    def numbers() -> dict[str, int]:
+        tables = ("events", "notifications", "dead_letters", "window_counts")
+        return {table: value(database, f"SELECT count(*) FROM {table}") for table in tables}
+
+    before = numbers()
+    for what, (table, *_, gone) in PLANTED.items():
+        with psycopg.connect(database.database, autocommit=True) as connection:
+            with planted(connection, what):
+                assert numbers() == before | {table: before[table] + (-1 if gone else 1)}
+            assert numbers() == before
+
+
+def test_what_was_lost_before_is_no_loss_of_this_round() -> None:
+    verdict = Verdict(10)
+    verdict.lost["events"] = 5
+    assert Round("topic recreated", 10, 1.0, 0, verdict, "open: gap_recreated", 4).good
+    assert not Round("topic recreated", 10, 1.0, 0, verdict, "open: gap_recreated", 5).good
 
 
 @pytest.mark.parametrize(
@@ -51,10 +89,14 @@ def test_each_fault_has_its_turn_before_one_comes_again() -> None:
         ("SIGKILL broker", 0, "closed", True),
         ("SIGKILL broker", 1, "closed", False),
         ("SIGKILL broker", 0, "not yet: []", False),
-        ("records removed", 1, "problems: []", True),
+        ("records removed", 1, "open: gap_retention; []", True),
+        ("records removed", 1, "open: twice; []", False),
         # The worst fault there is.
         ("records removed", 1, "closed", False),
-        ("records removed", 0, "closed", True),
+        ("records removed", 0, "closed", False),
+        ("an event is gone", 1, "open: rows_vanished; []", True),
+        ("an event is gone", 1, "closed", False),
+        ("an event is gone", 0, "open: rows_vanished; []", False),
     ],
 )
 def test_an_audit_that_says_otherwise_than_the_oracle_is_no_good(

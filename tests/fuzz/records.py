@@ -48,20 +48,22 @@ _MOST_NAMED: Final = 20
 
 # Positions of the records that the tables account for. A dead letter accounts for its source, and is a
 # record itself.
-_ACCOUNTED: Final = """
-SELECT topic, partition, count(*), count(DISTINCT "offset"), min("offset"), max("offset") FROM (
-    SELECT origin_topic AS topic, origin_partition AS partition, origin_offset AS "offset" FROM events
-     UNION ALL SELECT record_topic, record_partition, record_offset FROM notifications
-     UNION ALL SELECT record_topic, record_partition, record_offset FROM window_counts
-     UNION ALL SELECT record_topic, record_partition, record_offset FROM dead_letters
-     UNION ALL SELECT topic, partition, "offset" FROM duplicates
-     UNION ALL SELECT source_topic, source_partition, source_offset FROM dead_letters
-      WHERE (source_topic, source_partition, source_offset)
-            <> (record_topic, record_partition, record_offset)
-) AS accounted GROUP BY 1, 2
+ACCOUNTED: Final = """
+SELECT origin_topic AS topic, origin_partition AS partition, origin_offset AS "offset" FROM events
+ UNION ALL SELECT record_topic, record_partition, record_offset FROM notifications
+ UNION ALL SELECT record_topic, record_partition, record_offset FROM window_counts
+ UNION ALL SELECT record_topic, record_partition, record_offset FROM dead_letters
+ UNION ALL SELECT topic, partition, "offset" FROM duplicates
+ UNION ALL SELECT source_topic, source_partition, source_offset FROM dead_letters
+  WHERE (source_topic, source_partition, source_offset)
+        <> (record_topic, record_partition, record_offset)
+"""
+_ACCOUNTED: Final = f"""
+SELECT topic, partition, count(*), count(DISTINCT "offset"), min("offset"), max("offset")
+  FROM ({ACCOUNTED}) AS accounted GROUP BY 1, 2
 """
 
-_EVENTS: Final = """
+STORED: Final = """
 SELECT origin_partition, origin_offset, id, type, "user", user_email, timestamp FROM events
 """
 
@@ -216,7 +218,8 @@ class Pipeline:
             code = _code(out)
             self.findings.outcomes[f"validator: {code or 'valid'}"] += 1
             if not code:
-                self._valid[record.partition(), record.offset()] = _checksum(record.shape.value)
+                row = as_stored(record.shape.value)
+                self._valid[record.partition(), record.offset()] = zlib.crc32(row.encode())
             if not _is_about(record, out):
                 self.findings.add("what came of it is about another record", record)
             if _size(out) > MAX_DEAD_LETTER_BYTES:
@@ -273,7 +276,7 @@ class Pipeline:
         self.findings.problems += [
             f"{name}: nothing of {end} is there" for name, end in left.items()
         ]
-        for partition, offset, *fields in rows(self._settings, _EVENTS):
+        for partition, offset, *fields in rows(self._settings, STORED):
             if self._valid.get((partition, offset)) != zlib.crc32(repr(fields).encode()):
                 self.findings.problems.append(
                     f"{EVENTS}/{partition}/{offset} is stored as {fields}"
@@ -284,12 +287,12 @@ class Pipeline:
         return sum(self._ends.values())
 
 
-def _checksum(value: bytes | None) -> int:
-    """Of the row that holds a valid event, read with no code of the product's."""
+def as_stored(value: bytes | None) -> str:
+    """The row that holds a valid event, read with no code of the product's."""
     event = json.loads(value or b"")
     moment = datetime.fromisoformat(event["timestamp"].upper()).astimezone(UTC)
     fields = [event["id"], event["type"], event["user"], event.get("user_email"), moment]
-    return zlib.crc32(repr(fields).encode())
+    return repr(fields)
 
 
 def _is_about(record: FuzzedRecord, out: OutRecord) -> bool:
