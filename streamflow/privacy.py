@@ -1,4 +1,4 @@
-"""Addresses leave no process in clear text (G7): hash them, and redact what holds them."""
+"""Private values leave no process in clear text (G7): hash them, and redact what holds them."""
 
 import hashlib
 import hmac
@@ -6,10 +6,12 @@ import re
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
 from itertools import repeat
 from typing import Final, Literal, NamedTuple
 
 from streamflow import addresses
+from streamflow.private_values import ADDRESS, PrivateValue
 
 HASH_LENGTH: Final = 64
 HASH_PATTERN: Final = r"^[0-9a-f]{64}$"
@@ -19,6 +21,9 @@ _HASHED = re.compile(HASH_PATTERN)
 # UTF-32 at most.
 _LONGEST_ADDRESS: Final = 4 * 6 * 320
 _WIDEST: Final = 4  # bytes of a character
+_BLANKS: Final = 16  # that are expected before a number
+_NUMBER_BEFORE: Final = re.compile(rb"[:,\[][ \t\r\n]*\Z")
+_NUMBER_BEHIND: Final = re.compile(rb"[ \t\r\n]*+[,}\]]")
 
 _Spans = Iterable[tuple[int, int]]
 
@@ -61,33 +66,41 @@ class _Encoding(NamedTuple):
 _ASCII: Final = _Encoding(1, "little", 0)
 
 
-def _encodings(data: bytes) -> Iterator[_Encoding]:
-    """All that could be read in some bytes."""
+def _encodings(data: bytes, *, of_any_text: bool) -> Iterator[_Encoding]:
+    """All that could be read in some bytes; of those without signs of addresses only if asked for."""
     yield _ASCII
     if 0 in data:
         for width in (2, 4):
             zeros = bytes(width - 1)
             for offset in range(width):
                 # An address has the one, a private field's name the other.
-                if b"@" + zeros in data or b'"' + zeros in data:
+                if of_any_text or b"@" + zeros in data or b'"' + zeros in data:
                     yield _Encoding(width, "little", offset)
-                if zeros + b"@" in data or zeros + b'"' in data:
+                if of_any_text or zeros + b"@" in data or zeros + b'"' in data:
                     yield _Encoding(width, "big", offset)
 
 
 class Hasher:
-    """Hashes addresses with SHA-256, or HMAC-SHA-256 where there is a key.
+    """Hashes private values with SHA-256, or HMAC-SHA-256 where there is a key.
 
     A bare hash can be guessed by trying addresses; set ``STREAMFLOW_PII_KEY``.
 
     Args:
         key: the secret; None for a bare hash.
         private_fields: names of the fields whose values are private whatever they look like.
+        private_values: what is private besides addresses, wherever it stands.
     """
 
-    def __init__(self, key: bytes | None = None, private_fields: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        key: bytes | None = None,
+        private_fields: Iterable[str] = (),
+        private_values: Iterable[PrivateValue] = (),
+    ) -> None:
         self.keyed = key is not None
         self._key = key
+        self._declared = tuple(private_values)
+        self._values = (ADDRESS, *self._declared)
         names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
         self._private = (
             re.compile(rb'("(?:' + names + rb')"\s*+:\s*+")([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL)
@@ -99,26 +112,35 @@ class Hasher:
             addresses.AT + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
         )
 
-    def hash(self, address: str) -> str:
-        data = address.encode("utf-8", "surrogatepass")
+    def hash(self, text: str) -> str:
+        """The hash of a private value: of its one form, if it is one that was declared."""
+        data = text.encode("utf-8", "surrogatepass")
+        for value in self._declared:
+            if list(value.find(data)) == [(0, len(data))]:
+                data = value.plain(data).encode()
+                break
         if self._key is None:
             return hashlib.sha256(data).hexdigest()
         return hmac.digest(self._key, data, "sha256").hex()
 
     def redact(self, data: bytes) -> bytes:
-        """The same bytes with each address, and each private field's value, replaced by its hash.
+        """The same bytes with each private value, and each private field's, replaced by its hash.
 
         Works on any bytes, valid JSON or not, in time linear in their length. Hashes stay as they are, so
         redacting twice changes nothing.
         """
-        for encoding in _encodings(data):
+        for encoding in self._encodings(data):
             if encoding is _ASCII:
                 data = self.hash_private(data)
             else:
                 data = self._replace(data, encoding, self._private_values, addresses.unescaped)
-            if addresses.may_hold(encoding.narrow(data)):
-                data = self._replace(data, encoding, addresses.find, addresses.plain)
+            for value in self._values:
+                if value.may_hold(encoding.narrow(data)):
+                    data = self._replace(data, encoding, value.find, value.plain)
         return data
+
+    def _encodings(self, data: bytes) -> Iterator[_Encoding]:
+        return _encodings(data, of_any_text=bool(self._declared))
 
     def hash_private(self, data: bytes) -> bytes:
         """The same bytes with each private field's value replaced by its hash, at any depth."""
@@ -133,7 +155,7 @@ class Hasher:
         """As `redact`, of as much of the data as becomes at most `limit` bytes; also returns how much
         that is.
 
-        What does not fit is cut off before it is redacted, and never within an address: neither half an
+        What does not fit is cut off before it is redacted, and never within a value: neither half an
         address nor gigabytes of hashes ever exist. A private field's value may be cut: its first half is
         hashed as a whole one is.
         """
@@ -143,7 +165,7 @@ class Hasher:
                 return redacted, len(data)
         room = self._room(data, limit)
         while True:
-            room = _outside_addresses(data, room)
+            room = self._outside_values(data, room)
             redacted = self.redact(data[:room])
             if len(redacted) <= limit:
                 return redacted, room
@@ -153,9 +175,11 @@ class Hasher:
         """How many bytes of the data become at most `limit`, whatever the hashes replace."""
         length = HASH_LENGTH * (_WIDEST if 0 in data else 1)
         number = -1
-        for number, marker in enumerate(self._markers.finditer(data)):
+        starts = (match.start() for match in self._markers.finditer(data))
+        declared = ((begin for begin, _ in value.find(data)) for value in self._declared)
+        for number, start in enumerate(merge(starts, *declared)):
             room = limit - length * number
-            if marker.start() >= room:
+            if start >= room:
                 return max(0, room)
         return max(0, min(len(data), limit - length * (number + 1)))
 
@@ -177,25 +201,36 @@ class Hasher:
             start, after = offset + width * begin, offset + width * end
             text = meaning(encoding.utf8(data[start:after]))
             if text and not is_hashed(text):
-                pieces += data[done:start], encoding.encode(self.hash(text))
+                hashed = encoding.encode(self.hash(text))
+                if encoding is _ASCII and _is_number(data, start, after):
+                    hashed = b'"' + hashed + b'"'  # so that JSON stays JSON
+                pieces += data[done:start], hashed
                 done = after
         return b"".join((*pieces, data[done:])) if pieces else data
 
+    def _outside_values(self, data: bytes, room: int) -> int:
+        """The largest number of bytes, up to `room`, that the data can be cut to without halving a value."""
+        while room < len(data):
+            first = max(0, room - _LONGEST_ADDRESS)
+            near = data[first : room + _LONGEST_ADDRESS]
+            halved = [
+                start
+                for encoding in self._encodings(near)
+                for value in self._values
+                for begin, end in value.find(encoding.narrow(near))
+                if (start := first + encoding.offset + encoding.width * begin)
+                < room
+                < first + encoding.offset + encoding.width * end
+            ]
+            if not halved:
+                break
+            room = min(halved)
+        return room
 
-def _outside_addresses(data: bytes, room: int) -> int:
-    """The largest number of bytes, up to `room`, that the data can be cut to without halving an address."""
-    while room < len(data):
-        first = max(0, room - _LONGEST_ADDRESS)
-        near = data[first : room + _LONGEST_ADDRESS]
-        halved = [
-            start
-            for encoding in _encodings(near)
-            for begin, end in addresses.find(encoding.narrow(near))
-            if (start := first + encoding.offset + encoding.width * begin)
-            < room
-            < first + encoding.offset + encoding.width * end
-        ]
-        if not halved:
-            break
-        room = min(halved)
-    return room
+
+def _is_number(data: bytes, begin: int, end: int) -> bool:
+    """Whether a value is a number of a JSON document. Addresses are none."""
+    return data[begin:end].isdigit() and bool(
+        _NUMBER_BEFORE.search(data, max(0, begin - _BLANKS), begin)
+        and _NUMBER_BEHIND.match(data, end)
+    )
