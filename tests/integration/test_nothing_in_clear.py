@@ -25,6 +25,7 @@ from streamflow_dagster.defs.replay import replay_dead_letters
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
+POSITIONS = "streamflow-positions"
 TOPICS = ("user-events", "analytics", "notifications", "dead-letter-topic")
 # What a user gives a job of Dagster's launchpad is stored by Dagster before StreamFlow sees it, and what
 # another producer writes into Kafka is there until retention removes it. Nothing else stays.
@@ -192,12 +193,12 @@ def look(settings: Settings, planted: Planted, logs: Path) -> None:
 def everything_at_rest(
     settings: Settings, broker: BrokerService, directory: Path
 ) -> Iterator[tuple[str, bytes]]:
-    for topic in TOPICS:
+    for topic in (*TOPICS, POSITIONS):
         for record in records(settings, topic):
             yield f"kafka {topic}", record
-        # What is not compressed, and what a plain consumer is not shown.
-        data = broker.broker.node.directory
-        segments = list(data.glob(f"data/{settings.prefix}{topic}-*/*"))
+        # What is not compressed, and what a plain consumer is not shown. Indexes hold offsets only.
+        data = broker.broker.node.data
+        segments = list(data.glob(f"{settings.prefix}{topic}-*/*.log"))
         assert segments
         for segment in segments:
             yield f"kafka {topic}", segment.read_bytes()
