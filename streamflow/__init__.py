@@ -4,6 +4,7 @@ Streams: `Stream`, `Topics`, `TumblingWindow`, `Notification`; optionally `Simul
 `DailyRollup`.
 Contracts: `Event`, the base of all models; `Timestamp`, a time in RFC 3339 with a zone; `HashedAddress`,
 a hashed e-mail address; `NotNull`, a field that may be absent but not null.
+Private values beside e-mail addresses: `PhoneNumber`, `CardNumber`, `PrivatePattern`.
 Repairs: `repair`, `Repair`, `Hasher`.
 Results: `load_settings`, `load_streams`, `run_audit`, `AuditReport` with its `Verdict` and `Problem`s.
 Errors: `StreamFlowError` and its subclasses.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from streamflow.privacy import Hasher
+    from streamflow.private_values import CardNumber, PhoneNumber, PrivatePattern
     from streamflow.registry import load_streams
     from streamflow.settings import Settings, load_settings
     from streamflow.stream import DailyRollup, Notification, Simulated, Stream, Topics
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuditReport",
+    "CardNumber",
     "CircuitOpen",
     "ConfigurationError",
     "DailyRollup",
@@ -49,6 +52,8 @@ __all__ = [
     "Hasher",
     "NotNull",
     "Notification",
+    "PhoneNumber",
+    "PrivatePattern",
     "Problem",
     "ProblemKind",
     "Repair",
@@ -78,6 +83,7 @@ _NAMES: Final = {
     "errors": "CircuitOpen ConfigurationError ErrorCode Fenced StackError StreamFlowError Unavailable"
     " UsageError",
     "privacy": "Hasher",
+    "private_values": "CardNumber PhoneNumber PrivatePattern",
     "registry": "load_streams",
     "settings": "Settings load_settings",
     "stream": "DailyRollup Notification Simulated Stream Topics",

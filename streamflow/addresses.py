@@ -34,7 +34,7 @@ _DOT: Final = (
     rb"|&(?:#0{0,6}46|#[xX]0{0,6}2[eE]|period);|\xe3\x80\x82|\xef\xbc\x8e|\xef\xbd\xa1)"
 )
 # Each form begins with one of these.
-_AT, _BACKSLASH, _PERCENT, _AMPERSAND, _EQUALS = b"@\\%&="
+_AT, _BACKSLASH, _PERCENT, _AMPERSAND, _EQUALS, _SEMICOLON = b"@\\%&=;"
 _FULL_AT, _SMALL_AT = "\uff20".encode(), "\ufe6b".encode()
 _WIDE_DOTS: Final = ("\u3002".encode(), "\uff0e".encode(), "\uff61".encode())
 
@@ -96,13 +96,17 @@ def find(data: bytes) -> Iterator[tuple[int, int]]:
 
 def may_hold(data: bytes) -> bool:
     """Whether some bytes may hold an at sign, in whatever form: a quick answer, nearly always no."""
-    # A single byte, as a number, is found several times as fast as a piece of bytes.
+    # A single byte, as a number, is found several times as fast as a piece of bytes, and `find` finds such a
+    # piece faster than `in`. The signs of URLs are common, and rarely stand for an at sign.
     return (
         _AT in data
-        or (_BACKSLASH in data and b"\\u" in data)
-        or _PERCENT in data
-        or _AMPERSAND in data
-        or _EQUALS in data
+        or (_BACKSLASH in data and data.find(b"\\u") >= 0)
+        or (
+            (_PERCENT in data or _EQUALS in data)
+            and data.find(b"40") >= 0
+            and (data.find(b"%40") >= 0 or data.find(b"=40") >= 0 or data.find(b"2540") >= 0)
+        )
+        or (_AMPERSAND in data and _SEMICOLON in data)
         or (_FULL_AT[0] in data and (_FULL_AT in data or _SMALL_AT in data))
     )
 

@@ -24,8 +24,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, SchemaValidator, core_schema
 
 from streamflow import addresses, privacy
-from streamflow.addresses import may_hold
 from streamflow.errors import ErrorCode
+from streamflow.private_values import ADDRESS, PrivateValue
 from streamflow.records import Rejection
 
 # RFC 3339 section 5.6, with a zone. ASCII digits only: "\d" would take any script's.
@@ -34,6 +34,7 @@ RFC3339: Final = (
     r"([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
 _RFC3339 = re.compile(RFC3339)
+_RFC3339_BYTES = re.compile(RFC3339.encode())
 
 # Python's datetime and PostgreSQL's timestamptz both hold these, in UTC, with a day to spare for
 # the window that the event falls into.
@@ -47,6 +48,7 @@ _MOST_FAULTS: Final = 1_000
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ESCAPE: Final = ord("\\")
+_JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 
 # Texts of the parts of a time: looking them up is three times as fast as formatting.
 MINUTES: Final = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
@@ -132,13 +134,20 @@ class Decoder:
         private_fields: fields that may only hold hashes.
         max_bytes: the longest value that is parsed; a compressed record of 1 MiB can hold hundreds of
             megabytes.
+        private_values: what an event may not hold in clear, besides addresses.
     """
 
     def __init__(
-        self, model: Any, private_fields: Iterable[str] = (), max_bytes: int = MAX_VALUE_BYTES
+        self,
+        model: Any,
+        private_fields: Iterable[str] = (),
+        max_bytes: int = MAX_VALUE_BYTES,
+        private_values: Iterable[PrivateValue] = (),
     ) -> None:
         self.model = model
         self.max_bytes = max_bytes
+        self._declared = tuple(private_values)
+        self._may_hold = self._may_hold_any if self._declared else addresses.may_hold
         self.private_fields = frozenset(private_fields)
         adapter = TypeAdapter(model)
         schema, validator = adapter.core_schema, adapter.validator
@@ -163,30 +172,50 @@ class Decoder:
         except (ValidationError, TypeError):
             return self.explain(value)
         # A closer look only at the few records that can hold an address. NUL can only be an escape.
-        if may_hold(value):  # type: ignore[arg-type]
+        if self._may_hold(value):  # type: ignore[arg-type]
             return self._look_closer(value, event)  # type: ignore[arg-type]
         return event
 
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
         """Looks at the bytes, for they hold keys and values that no field shows; and at the texts, where
         escapes hide what they stand for."""
-        found = self._holds_address(value)
+        found = self._private_in(value)
         if not found and _ESCAPE not in value:
             return event
         for name, part in event:
             for text in _texts_in(part):
-                if self._holds_address(text.encode("utf-8", "surrogatepass")):
-                    return _clear_text(name)
+                if what := self._private_in_text(text.encode("utf-8", "surrogatepass")):
+                    return _clear_text(name, what)
                 if "\x00" in text:
                     return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
-        return _clear_text("a repeated field or key") if found else event
+        return _clear_text("a repeated field or key", found) if found else event
 
-    def _holds_address(self, value: bytes) -> bool:
-        """Whether some bytes hold an address that the contract does not name itself (``Literal``, enums)."""
-        return any(
-            addresses.plain(value[begin:end]) not in self._literals
-            for begin, end in addresses.find(value)
-        )
+    def _may_hold_any(self, value: bytes) -> bool:
+        return any(kind.may_hold(value) for kind in (ADDRESS, *self._declared))
+
+    def _private_in(self, value: bytes) -> str | None:
+        """What kind of private value a record holds in clear, if any. A number of the contract is none,
+        and neither is a time."""
+        what = self._found(value, (ADDRESS,))
+        if what or not self._declared:
+            return what
+        texts = (text for text in _JSON_TEXT.findall(value) if not _RFC3339_BYTES.match(text))
+        return self._found(b"\n".join(texts), self._declared)
+
+    def _private_in_text(self, text: bytes) -> str | None:
+        return self._found(text, (ADDRESS, *self._declared))
+
+    def _found(self, text: bytes, kinds: Iterable[PrivateValue]) -> str | None:
+        """The first kind of which there is a value that the contract does not name itself (``Literal``,
+        enums)."""
+        for kind in kinds:
+            for begin, end in kind.find(text) if kind.may_hold(text) else ():
+                raw = text[begin:end]
+                if not any(
+                    form in self._literals for form in (kind.plain(raw), addresses.unescaped(raw))
+                ):
+                    return kind.what
+        return None
 
     def _too_large(self, value: bytes) -> Rejection | None:
         """Why a value is not parsed at all, if so. Explaining what is wrong keeps copies of the document
@@ -245,8 +274,8 @@ class Decoder:
         kinds = {fault["type"] for fault in faults}
         if "json_invalid" in kinds:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
-        if self._holds_address(value):
-            return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
+        if what := self._private_in(value):
+            return _clear_text("", what)
         reason = "; ".join(map(self._describe, faults)) or f"{count:,} fields are wrong"
         code = (
             ErrorCode.UNKNOWN_TYPE if "union_tag_invalid" in kinds else ErrorCode.SCHEMA_VIOLATION
@@ -256,7 +285,7 @@ class Decoder:
     def _explain_document(self, value: bytes, document: dict[str, Any]) -> Rejection:
         for name in self.private_fields:
             if isinstance(document.get(name), str) and "@" in document[name]:
-                return _clear_text(name)
+                return _clear_text(name, ADDRESS.what)
         # NUL and lone surrogates stop the parser before it has seen the rest: parse the rest
         # without them, so that other faults are named first.
         try:
@@ -283,10 +312,11 @@ class Decoder:
         ):
             reasons = [text for cause, text in described if cause is code]
             if reasons:
-                if code is ErrorCode.SCHEMA_VIOLATION and self._holds_address(value):
-                    break
+                what = code is ErrorCode.SCHEMA_VIOLATION and self._private_in(value)
+                if what:
+                    return _clear_text("", what)
                 return Rejection(code, "ValidationError", "; ".join(reasons)[:1000])
-        return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", "holds a clear-text address")
+        return _clear_text("", ADDRESS.what)
 
     def _code_of(self, fault: ErrorDetails) -> ErrorCode:
         kind, field = fault["type"], fault["loc"][-1] if fault["loc"] else ""
@@ -354,8 +384,9 @@ def _texts_in(value: Any) -> Iterator[str]:
             yield from _texts_in(part)
 
 
-def _clear_text(field: str) -> Rejection:
-    return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", f"{field}: holds a clear-text address")
+def _clear_text(field: str, what: str) -> Rejection:
+    where = f"{field}: " if field else ""
+    return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", f"{where}holds a clear-text {what}")
 
 
 def _is_unstorable_time(kind: str, text: object) -> bool:

@@ -51,8 +51,17 @@ class Redacted(NamedTuple):
     redacted: bool  # whether a hash stands for anything
 
 
-def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Headers) -> Redacted:
-    """What a dead letter keeps of a record, with addresses replaced by their hashes (G7).
+def redact(
+    hasher: Hasher,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    *,
+    own_are_ours: bool = False,
+) -> Redacted:
+    """What a dead letter keeps of a record, with private values replaced by their hashes (G7).
+
+    Headers with our names hold positions, which can look like phone numbers: if we wrote them, they stay.
 
     A hash is longer than its address, and a compressed record may be larger than its topic's limit. So
     key and value are cut to the limit of the dead-letter topic, and headers that do not fit are left out.
@@ -72,6 +81,10 @@ def redact(hasher: Hasher, key: bytes | None, value: bytes | None, headers: Head
         original = len(name.encode()) + len(content or b"")
         size += original
         if original > room:
+            continue
+        if own_are_ours and name.startswith(OWN_HEADER_PREFIXES):
+            new_headers.append((name, content))
+            kept += original
             continue
         new_name = hasher.redact(name.encode()).decode(errors="replace")
         new = None if content is None else hasher.redact(content)

@@ -1,4 +1,4 @@
-"""Addresses leave no process in clear text (G7): hash them, and redact what holds them."""
+"""Private values leave no process in clear text (G7): hash them, and redact what holds them."""
 
 import hashlib
 import hmac
@@ -6,11 +6,13 @@ import re
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
 from itertools import repeat
 from typing import Any, Final, Literal, NamedTuple
 
 from streamflow import addresses
 from streamflow.pii_keys import HASH_LENGTH, HASH_PATTERN, MARKED_HASH, PiiKeys, is_hashed
+from streamflow.private_values import ADDRESS, PrivateValue
 
 __all__ = ["HASH_PATTERN", "Hasher", "is_hashed"]
 
@@ -20,6 +22,9 @@ _MARKED_HASH: Final = re.compile(MARKED_HASH)
 # UTF-32 at most.
 _LONGEST_ADDRESS: Final = 4 * 6 * 320
 _WIDEST: Final = 4  # bytes of a character
+_BLANKS: Final = 16  # that are expected before a number
+_NUMBER_BEFORE: Final = re.compile(rb"[:,\[][ \t\r\n]*\Z")
+_NUMBER_BEHIND: Final = re.compile(rb"[ \t\r\n]*+[,}\]]")
 
 _Spans = Iterable[tuple[int, int]]
 
@@ -57,38 +62,44 @@ class _Encoding(NamedTuple):
 _ASCII: Final = _Encoding(1, "little", 0)
 
 
-def _encodings(data: bytes) -> Iterator[_Encoding]:
-    """All that could be read in some bytes."""
+def _encodings(data: bytes, *, of_any_text: bool) -> Iterator[_Encoding]:
+    """All that could be read in some bytes; of those without signs of addresses only if asked for."""
     yield _ASCII
     if 0 in data:
         for width in (2, 4):
             zeros = bytes(width - 1)
             for offset in range(width):
                 # An address has the one, a private field's name the other.
-                if b"@" + zeros in data or b'"' + zeros in data:
+                if of_any_text or b"@" + zeros in data or b'"' + zeros in data:
                     yield _Encoding(width, "little", offset)
-                if zeros + b"@" in data or zeros + b'"' in data:
+                if of_any_text or zeros + b"@" in data or zeros + b'"' in data:
                     yield _Encoding(width, "big", offset)
 
 
 class Hasher:
-    """Hashes addresses with SHA-256, or HMAC-SHA-256 where there is a key.
+    """Hashes private values with SHA-256, or HMAC-SHA-256 where there is a key.
 
     A bare hash can be guessed by trying addresses; set ``STREAMFLOW_PII_KEY``.
 
     Args:
         key: the secret, or several with ids; None for a bare hash.
         private_fields: names of the fields whose values are private whatever they look like.
+        private_values: what is private besides addresses, wherever it stands.
     """
 
     def __init__(
-        self, key: bytes | PiiKeys | None = None, private_fields: Iterable[str] = ()
+        self,
+        key: bytes | PiiKeys | None = None,
+        private_fields: Iterable[str] = (),
+        private_values: Iterable[PrivateValue] = (),
     ) -> None:
         self.keys = key if isinstance(key, PiiKeys) else PiiKeys(legacy=key)
         self._key = self.keys.legacy
         self._with_ids = bool(self.keys.named)
         self.rotates = len(self.keys.ids) > 1
         self.keyed = self._with_ids or self._key is not None
+        self._declared = tuple(private_values)
+        self._values = (ADDRESS, *self._declared)
         names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
         self._private = (
             re.compile(rb'("(?:' + names + rb')"\s*+:\s*+")([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL)
@@ -100,19 +111,30 @@ class Hasher:
             addresses.AT + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
         )
 
-    def hash(self, address: str) -> str:
-        """The hash under the newest key."""
+    def hash(self, text: str) -> str:
+        """The hash of a private value under the newest key: of its one form, if it is one that was
+        declared."""
+        if self._declared:
+            text = self._plain(text)
         if self._with_ids:
-            return self.keys.hash(address)
-        data = address.encode("utf-8", "surrogatepass")
+            return self.keys.hash(text)
+        data = text.encode("utf-8", "surrogatepass")
         if self._key is None:
             return hashlib.sha256(data).hexdigest()
         return hmac.digest(self._key, data, "sha256").hex()
 
-    def hashes(self, address: str) -> tuple[str, ...]:
-        """The hashes that stored values of one address may have, newest first: under each key, and of more
-        than one spelling where a key without an id was in use."""
-        return tuple(dict.fromkeys(hash_(address) for hash_ in self.keys.ways()))
+    def _plain(self, text: str) -> str:
+        data = text.encode("utf-8", "surrogatepass")
+        for value in self._declared:
+            if list(value.find(data)) == [(0, len(data))]:
+                return value.plain(data)
+        return text
+
+    def hashes(self, text: str) -> tuple[str, ...]:
+        """The hashes that stored values of one text may have, newest first: under each key, and of more
+        than one spelling of an address where a key without an id was in use."""
+        plain = self._plain(text)
+        return tuple(dict.fromkeys(hash_(plain) for hash_ in self.keys.ways()))
 
     def lifted(self, value: Any) -> Any:
         """A private field's value; a hash of an older key as the newest key has it."""
@@ -134,19 +156,23 @@ class Hasher:
         return tuple(dict.fromkeys(way.redact(data) for way in ways))
 
     def redact(self, data: bytes) -> bytes:
-        """The same bytes with each address, and each private field's value, replaced by its hash.
+        """The same bytes with each private value, and each private field's, replaced by its hash.
 
         Works on any bytes, valid JSON or not, in time linear in their length. Hashes stay as they are, so
         redacting twice changes nothing.
         """
-        for encoding in _encodings(data):
+        for encoding in self._encodings(data):
             if encoding is _ASCII:
                 data = self.hash_private(data)
             else:
                 data = self._replace(data, encoding, self._private_values, addresses.unescaped)
-            if addresses.may_hold(encoding.narrow(data)):
-                data = self._replace(data, encoding, addresses.find, addresses.plain)
+            for value in self._values:
+                if value.may_hold(encoding.narrow(data)):
+                    data = self._replace(data, encoding, value.find, value.plain)
         return data
+
+    def _encodings(self, data: bytes) -> Iterator[_Encoding]:
+        return _encodings(data, of_any_text=bool(self._declared))
 
     def hash_private(self, data: bytes) -> bytes:
         """The same bytes with each private field's value replaced by its hash, at any depth."""
@@ -161,7 +187,7 @@ class Hasher:
         """As `redact`, of as much of the data as becomes at most `limit` bytes; also returns how much
         that is.
 
-        What does not fit is cut off before it is redacted, and never within an address: neither half an
+        What does not fit is cut off before it is redacted, and never within a value: neither half an
         address nor gigabytes of hashes ever exist. A private field's value may be cut: its first half is
         hashed as a whole one is.
         """
@@ -171,7 +197,7 @@ class Hasher:
                 return redacted, len(data)
         room = self._room(data, limit)
         while True:
-            room = _outside_addresses(data, room)
+            room = self._outside_values(data, room)
             redacted = self.redact(data[:room])
             if len(redacted) <= limit:
                 return redacted, room
@@ -181,9 +207,11 @@ class Hasher:
         """How many bytes of the data become at most `limit`, whatever the hashes replace."""
         length = HASH_LENGTH * (_WIDEST if 0 in data else 1)
         number = -1
-        for number, marker in enumerate(self._markers.finditer(data)):
+        starts = (match.start() for match in self._markers.finditer(data))
+        declared = ((begin for begin, _ in value.find(data)) for value in self._declared)
+        for number, start in enumerate(merge(starts, *declared)):
             room = limit - length * number
-            if marker.start() >= room:
+            if start >= room:
                 return max(0, room)
         return max(0, min(len(data), limit - length * (number + 1)))
 
@@ -205,9 +233,31 @@ class Hasher:
             start, after = offset + width * begin, offset + width * end
             text = meaning(encoding.utf8(data[start:after]))
             if text and not is_hashed(text):
-                pieces += data[done:start], encoding.encode(self.hash(text))
+                hashed = encoding.encode(self.hash(text))
+                if encoding is _ASCII and _is_number(data, start, after):
+                    hashed = b'"' + hashed + b'"'  # so that JSON stays JSON
+                pieces += data[done:start], hashed
                 done = after
         return b"".join((*pieces, data[done:])) if pieces else data
+
+    def _outside_values(self, data: bytes, room: int) -> int:
+        """The largest number of bytes, up to `room`, that the data can be cut to without halving a value."""
+        while room < len(data):
+            first = max(0, room - _LONGEST_ADDRESS)
+            near = data[first : room + _LONGEST_ADDRESS]
+            halved = [
+                start
+                for encoding in self._encodings(near)
+                for value in self._values
+                for begin, end in value.find(encoding.narrow(near))
+                if (start := first + encoding.offset + encoding.width * begin)
+                < room
+                < first + encoding.offset + encoding.width * end
+            ]
+            if not halved:
+                break
+            room = min(halved)
+        return room
 
 
 class _HashedOneWay(Hasher):
@@ -215,24 +265,13 @@ class _HashedOneWay(Hasher):
         vars(self).update(vars(hasher))
         self._way = hash_
 
-    def hash(self, address: str) -> str:
-        return self._way(address)
+    def hash(self, text: str) -> str:
+        return self._way(self._plain(text))
 
 
-def _outside_addresses(data: bytes, room: int) -> int:
-    """The largest number of bytes, up to `room`, that the data can be cut to without halving an address."""
-    while room < len(data):
-        first = max(0, room - _LONGEST_ADDRESS)
-        near = data[first : room + _LONGEST_ADDRESS]
-        halved = [
-            start
-            for encoding in _encodings(near)
-            for begin, end in addresses.find(encoding.narrow(near))
-            if (start := first + encoding.offset + encoding.width * begin)
-            < room
-            < first + encoding.offset + encoding.width * end
-        ]
-        if not halved:
-            break
-        room = min(halved)
-    return room
+def _is_number(data: bytes, begin: int, end: int) -> bool:
+    """Whether a value is a number of a JSON document. Addresses are none."""
+    return data[begin:end].isdigit() and bool(
+        _NUMBER_BEFORE.search(data, max(0, begin - _BLANKS), begin)
+        and _NUMBER_BEHIND.match(data, end)
+    )

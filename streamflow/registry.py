@@ -10,6 +10,7 @@ from types import ModuleType
 from streamflow.errors import ConfigurationError
 from streamflow.pii_keys import PiiKeys
 from streamflow.privacy import Hasher
+from streamflow.private_values import PrivateValue
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -44,7 +45,13 @@ def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
     return Hasher(
         PiiKeys.parse(None if key is None else key.get_secret_value()),
         {name for stream in streams for name in stream.private_fields},
+        private_values_of(streams),
     )
+
+
+def private_values_of(streams: Sequence[Stream]) -> tuple[PrivateValue, ...]:
+    """Of all streams, each once: dead letters and logs hold records of all."""
+    return tuple(dict.fromkeys(value for stream in streams for value in stream.private_values))
 
 
 def _load(path: str) -> Stream:

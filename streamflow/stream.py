@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol
 from streamflow.contract import Decoder, Event
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.privacy import Hasher
+from streamflow.private_values import PrivateValue
 from streamflow.windows import TumblingWindow
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Stream:
         table: the PostgreSQL table that its events are loaded into.
         key: the record key of an event; events with the same key keep their order.
         private_fields: fields that may only hold hashes (G7).
+        private_values: what else may not be in clear anywhere, as e-mail addresses never may.
         windows: how its events are counted; None if they are not.
         notify: makes the notification of an event; None for no notifications.
         simulate: makes simulated records for ``streamflow produce``; None if there are none.
@@ -135,6 +137,7 @@ class Stream:
     table: str
     key: Callable[[Any], str]
     private_fields: tuple[str, ...] = ()
+    private_values: tuple[PrivateValue, ...] = ()
     windows: TumblingWindow | None = None
     notify: Callable[[Any], Notification] | None = None
     simulate: Simulator | None = None
@@ -157,9 +160,8 @@ class Stream:
 
     @cached_property
     def decoder(self) -> Decoder:
-        return Decoder(
-            self.contract, self.private_fields, _MAX_COMPRESSION * self.topics.max_record_bytes
-        )
+        max_bytes = _MAX_COMPRESSION * self.topics.max_record_bytes
+        return Decoder(self.contract, self.private_fields, max_bytes, self.private_values)
 
     @property
     def topic(self) -> str:

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from streamflow.contract import format_time
 from streamflow.kafka import clients
 from streamflow.registry import load_streams
-from streamflow.settings import Settings, load_settings
+from streamflow.settings import Settings, load_process_settings
 from streamflow_stack.preflight import owner
 
 SECONDS = 20.0
@@ -78,7 +78,7 @@ def main(
     url: Annotated[str, typer.Option(help="Of the dashboard.")] = "http://127.0.0.1:8501",
 ) -> None:
     """Measures, and prints one line of JSON."""
-    settings = load_settings()
+    settings = load_process_settings()
     port = int(url.rsplit(":", 1)[1].strip("/"))
     listening = owner(port)
     if listening is None:

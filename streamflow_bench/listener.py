@@ -26,7 +26,7 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from streamflow.errors import StreamFlowError, Unavailable
-from streamflow.settings import Settings, load_settings
+from streamflow.settings import Settings, load_process_settings
 
 CONNECTED: Final = 0  # instead of a number: every later event is received
 
@@ -112,7 +112,7 @@ def _number(protocol: ClientProtocol, frame: object, auth: dict[str, str]) -> in
 def main() -> None:
     try:
         with Path(sys.argv[1]).open("ab", buffering=0) as file:
-            listen(load_settings(), file.fileno())
+            listen(load_process_settings(), file.fileno())
     except StreamFlowError as error:
         sys.exit(f"error: {error}")
 

@@ -47,7 +47,7 @@ def bench(
     Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
     """
     from streamflow.errors import UsageError
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
     from streamflow_bench.benchmark import Plan, run_benchmark
     from streamflow_bench.scaling import SCALABLE
 
@@ -71,7 +71,7 @@ def bench(
         workers=tuple(workers or ()),
     )
     results, scaled, report = run_benchmark(
-        load_settings(), plan, lambda text: typer.echo(text, err=True)
+        load_process_settings(), plan, lambda text: typer.echo(text, err=True)
     )
     if out is not None:
         out.write_text(json.dumps(report, indent=1) + "\n")

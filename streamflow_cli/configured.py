@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 def settings_and_streams() -> "tuple[Settings, tuple[Stream, ...]]":
     from streamflow.registry import load_streams
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
 
-    settings = load_settings()
+    settings = load_process_settings()
     return settings, load_streams(settings)

@@ -5,14 +5,14 @@ def dagster() -> None:
 
     Example: streamflow dagster
     """
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
     from streamflow_cli.stack import ConsoleReport
     from streamflow_cli.tables import make_console
     from streamflow_stack.lifecycle import run_parts
     from streamflow_stack.orchestration import Home, dagster_parts, database_url
     from streamflow_stack.state import StateDirectory
 
-    settings = load_settings()
+    settings = load_process_settings()
     url = database_url(settings)
     home = Home(settings, lambda: url)
     # Beside the state of a stack that runs in the same folder without Dagster.

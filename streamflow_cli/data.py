@@ -46,17 +46,17 @@ def worker(
 
     Example: streamflow worker loader --health-port 9103
     """
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
 
     if name is WorkerName.BRIDGE:
         from streaming_workers.bridge.server import run_bridge
 
-        run_bridge(load_settings(), health_port=health_port)
+        run_bridge(load_process_settings(), health_port=health_port)
         return
     from streaming_workers import launch
 
     launch.run_worker(
-        load_settings(),
+        load_process_settings(),
         name.value,
         instance=instance,
         health_port=health_port,

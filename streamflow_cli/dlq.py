@@ -109,11 +109,11 @@ def show(
     from streamflow.dead_letters.store import history, settle
     from streamflow.errors import UsageError
     from streamflow.postgres.connections import session
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
     from streamflow_cli.dead_letter_views import dead_letter_json, dead_letter_view
 
     wanted = parse_id(id_)
-    settings = load_settings()
+    settings = load_process_settings()
     with session(settings, "dlq") as connection:
         settle(connection)
         letters = read(connection, [wanted], group=settings.group("loader"))

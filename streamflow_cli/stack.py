@@ -91,13 +91,15 @@ def up(
     Example: streamflow up --detach --without producer
     """
     from streamflow.registry import load_streams
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack import detached, lifecycle
 
     console = make_console()
     names = list(without or ())
-    load = partial(load_settings, **({} if brokers is None else {"STREAMFLOW_BROKERS": brokers}))
+    load = partial(
+        load_process_settings, **({} if brokers is None else {"STREAMFLOW_BROKERS": brokers})
+    )
     if detach:
         arguments = [part for name in names for part in ("--without", name)]
         arguments += [] if brokers is None else ["--brokers", str(brokers)]
@@ -123,12 +125,12 @@ def down(
 
     Example: streamflow down --purge
     """
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack import lifecycle
 
     report = ConsoleReport(make_console())
-    if not lifecycle.down(load_settings(), purge=purge, report=report):
+    if not lifecycle.down(load_process_settings(), purge=purge, report=report):
         report.say("no stack was running here")
 
 
@@ -139,11 +141,11 @@ def status(
 
     Example: streamflow status --json
     """
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack.status import is_all_up, read_status
 
-    settings = load_settings()
+    settings = load_process_settings()
     current = read_status(settings)
     current["lag"], current["rows"] = _lag_and_rows(settings, current["parts"])
     if as_json:
@@ -159,10 +161,10 @@ def env() -> None:
     Example: eval "$(streamflow env)" && psql "$DATABASE_URL"
     """
     from streamflow.errors import StackError
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
     from streamflow.settings.environment import marked
 
-    settings = load_settings()
+    settings = load_process_settings()
     if settings.database_url is None or settings.kafka_bootstrap_servers is None:
         raise StackError("no stack runs in this folder: start it with `streamflow up`")
     addresses = {
@@ -180,12 +182,12 @@ def doctor() -> None:
     """
     from rich.text import Text
 
-    from streamflow.settings import load_settings
+    from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack.doctor import Mark, examine
 
     console = make_console()
-    settings = load_settings()
+    settings = load_process_settings()
     marks = set()
     for finding in examine(settings):
         marks.add(finding.mark)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from streamflow.monitoring import configure_logging
 from streamflow.origins import OriginGuard
-from streamflow.settings import load_settings
+from streamflow.settings import load_process_settings
 from streamflow.settings.dashboard import load_dashboard_settings
 
 # Imported before the first session, so that what they import is frozen with the rest.
@@ -27,7 +27,7 @@ from streamlit_app.serving import serving
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
     """Runs the poller from before the first session until after the last."""
-    configure_logging(load_settings())
+    configure_logging(load_process_settings())
     check_secrets(load_dashboard_settings())
     await anyio.to_thread.run_sync(serving.open)
     try:

@@ -13,6 +13,7 @@ from streamflow.settings.platform import (
     DEFAULT_PORTS,
     GROUPS,
     Settings,
+    load_process_settings,
     load_settings,
     load_settings_of,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Settings",
     "load_dashboard_settings",
     "load_orchestration_settings",
+    "load_process_settings",
     "load_settings",
     "load_settings_of",
 ]

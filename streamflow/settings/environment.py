@@ -4,7 +4,7 @@ reach our own."""
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.request import getproxies_environment
@@ -19,19 +19,23 @@ _POSTGRES: Final = re.compile(r"PG[A-Z]+(_TIMEOUT)?")
 
 
 def marked(state_dir: Path, addresses: Mapping[str, str]) -> dict[str, str]:
-    """Addresses of the stack of a state directory, with what `forget_own_addresses` knows them by."""
+    """Addresses of the stack of a state directory, with what `own_addresses` knows them by."""
     marks = (_mark(state_dir, name, addresses[name]) for name in _ADDRESSES)
     return {**addresses, OWN_ADDRESSES: ",".join(marks)}
 
 
-def forget_own_addresses(state_dir: Path) -> bool:
-    """Removes the addresses that `streamflow env` has printed for this very stack; returns whether there
-    were any. Taken for those of foreign servers, they would outlive the stack."""
+def own_addresses(state_dir: Path) -> frozenset[str]:
+    """The variables that hold what `streamflow env` has printed for this very stack. Taken for addresses
+    of foreign servers, they would outlive the stack."""
     marks = os.environ.get(OWN_ADDRESSES, "").split(",")
-    own = [name for name in _ADDRESSES if _mark(state_dir, name, os.environ.get(name, "")) in marks]
-    for name in own:
-        del os.environ[name]
-    return bool(own)
+    return frozenset(
+        name for name in _ADDRESSES if _mark(state_dir, name, os.environ.get(name, "")) in marks
+    )
+
+
+def forget(names: Iterable[str]) -> None:
+    for name in names:
+        os.environ.pop(name, None)
 
 
 def _mark(state_dir: Path, name: str, address: str) -> str:
@@ -41,8 +45,7 @@ def _mark(state_dir: Path, name: str, address: str) -> str:
 
 def forget_libpq() -> None:
     """Removes what libpq and PostgreSQL read from the environment."""
-    for name in filter(_POSTGRES.fullmatch, list(os.environ)):
-        del os.environ[name]
+    forget(filter(_POSTGRES.fullmatch, list(os.environ)))
 
 
 def bypass_proxies(*hosts: str) -> None:

@@ -1,5 +1,6 @@
 """The settings of every process: where things are, and how to connect to Kafka."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -11,11 +12,12 @@ from streamflow.database_url import normalized
 from streamflow.errors import ConfigurationError
 from streamflow.origins import Hosts
 from streamflow.pii_keys import PiiKeys
-from streamflow.settings.environment import bypass_proxies, forget_libpq, forget_own_addresses
+from streamflow.settings.environment import bypass_proxies, forget, forget_libpq, own_addresses
 from streamflow.settings.fields import HostNames, Texts, UserPath, group, variable
 from streamflow.settings.sources import (
     COORDINATES_FILE,
     CoordinatesSource,
+    EnvironmentSource,
     FileSource,
     read_coordinates,
 )
@@ -277,7 +279,7 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         return (
             init_settings,
-            env_settings,
+            EnvironmentSource(env_settings),
             FileSource(settings_cls, all_fields()),
             CoordinatesSource(settings_cls),
         )
@@ -338,26 +340,43 @@ SettingsKind = TypeVar("SettingsKind", bound=Settings)
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Reads the settings, and removes from the environment what is not meant for the servers that they
-    name. Raises ConfigurationError, with the name of the variable, for a value that cannot be used."""
+    """Reads the settings. Raises ConfigurationError, with the name of the variable, for a value that
+    cannot be used."""
+    return _read(Settings, overrides)
+
+
+def load_process_settings(**overrides: Any) -> Settings:
+    """As `load_settings`, for a process of ours: removes from its environment what is not meant for the
+    servers that the settings name."""
     return load_settings_of(Settings, **overrides)
 
 
 def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind:
-    """As `load_settings`, of a part with settings of its own."""
+    """As `load_process_settings`, of a part with settings of its own."""
+    settings = _read(kind, overrides)
+    forget(own_addresses(settings.state_dir))
+    bypass_proxies(settings.host)
+    if _database_is_embedded(settings):
+        forget_libpq()
+    return settings
+
+
+def _read(kind: type[SettingsKind], overrides: Mapping[str, Any]) -> SettingsKind:
     try:
         settings = kind(**overrides)
-        if forget_own_addresses(settings.state_dir):
-            settings = kind(**overrides)
+        own = own_addresses(settings.state_dir)
+        if own:
+            token = EnvironmentSource.ignored.set(own)
+            try:
+                settings = kind(**overrides)
+            finally:
+                EnvironmentSource.ignored.reset(token)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"settings are wrong: {faults}") from None
-    bypass_proxies(settings.host)
-    if _database_is_embedded(settings):
-        forget_libpq()
     return settings
 
 

@@ -4,8 +4,9 @@ import difflib
 import json
 import tomllib
 from collections.abc import Collection
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
@@ -56,6 +57,23 @@ def read_coordinates(state_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+class EnvironmentSource(PydanticBaseSettingsSource):
+    """The environment, without the variables in `ignored`."""
+
+    ignored: ClassVar[ContextVar[frozenset[str]]] = ContextVar("ignored", default=frozenset())
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        ignored = self.ignored.get()
+        return {name: value for name, value in self._source().items() if name not in ignored}
 
 
 class FileSource(InitSettingsSource):

@@ -17,6 +17,7 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
+from streamflow.registry import private_values_of
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
@@ -39,14 +40,15 @@ _MOST_NAMED: Final = 1000
 
 def content_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     names = {name for stream in catalog.streams for name in stream.private_fields}
-    hasher = Hasher(private_fields=names)
+    values = private_values_of(catalog.streams)
+    hasher = Hasher(private_fields=names, private_values=values)
 
     def clear_text(
         platform: Platform, settings: OrchestrationSettings, checks: TableChecks
     ) -> Iterator[CheckResult]:
         with platform.database(settings) as connection:
             for entry, _ in checks:
-                yield _look_for_addresses(connection, entry, hasher)
+                yield _look_for_addresses(connection, entry, hasher, all_rows=bool(values))
 
     return [
         define_checks(step, [(entry, name) for entry in catalog.tables], _DESCRIPTIONS, judge)
@@ -57,7 +59,9 @@ def content_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     ]
 
 
-def _look_for_addresses(connection: Connection, entry: TableEntry, hasher: Hasher) -> CheckResult:
+def _look_for_addresses(
+    connection: Connection, entry: TableEntry, hasher: Hasher, *, all_rows: bool
+) -> CheckResult:
     table = entry.table.name
     # Topics are named by the operator, and so are no private data.
     topics = {entry.table.identity[0], entry.table.position[0], "origin_topic"}
@@ -69,7 +73,9 @@ def _look_for_addresses(connection: Connection, entry: TableEntry, hasher: Hashe
     began, since = quality.begin_scan(connection, CLEAR_TEXT, table)
     addresses: list[str] = []
     checked = 0
-    for where, values in quality.suspects(connection, table, entry.table.identity, columns, since):
+    for where, values in quality.suspects(
+        connection, table, entry.table.identity, columns, since, all_rows=all_rows
+    ):
         checked += 1
         addresses += [
             f"{where}: {name}"

@@ -73,6 +73,8 @@ def suspects(
     identity: Sequence[str],
     columns: Mapping[str, str],
     since: datetime,
+    *,
+    all_rows: bool,
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yields the rows loaded from then on that contain a character that every address has: identity as
     text, and the columns' contents as bytes, without nulls. The connection may not be used meanwhile.
@@ -80,6 +82,7 @@ def suspects(
     Args:
         identity: columns that identify a row.
         columns: those to search, with their types: text, bytea or jsonb.
+        all_rows: whether other values than addresses are looked for, of which no character is known.
     """
     tests = {
         # As `addresses.may_hold`. Headers are JSON of base64, which shows nothing.
@@ -89,7 +92,7 @@ def suspects(
     }
     query = sql.SQL(
         "SELECT concat_ws('/', {identity}), {columns} FROM {table}"
-        " WHERE loaded_at >= %(since)s AND ({tests})"
+        " WHERE loaded_at >= %(since)s AND (%(all_rows)s OR {tests})"
     ).format(
         identity=sql.SQL(", ").join(map(sql.Identifier, identity)),
         columns=sql.SQL(", ").join(
@@ -105,7 +108,7 @@ def suspects(
     )
     with connection.transaction(), connection.cursor("suspects") as cursor:
         cursor.itersize = _PAGE
-        for where, *values in cursor.execute(query, {"since": since}):
+        for where, *values in cursor.execute(query, {"since": since, "all_rows": all_rows}):
             yield (
                 where,
                 {

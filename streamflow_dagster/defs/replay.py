@@ -11,7 +11,7 @@ from streamflow.dead_letters.report import ReplayOptions, ReplayReport
 from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import UsageError
 from streamflow.registry import hasher_for, load_streams
-from streamflow.settings import load_settings
+from streamflow.settings import load_process_settings
 from streaming_workers.runtime.watchdog import no_endless_call
 
 _FIGURES: Final = (
@@ -120,7 +120,7 @@ def replay_op(
 ) -> Iterator[dg.AssetObservation | dg.Output[dict[str, Any]]]:
     """Replays, reports on the dead letters' asset, and fails if a dead letter does. If the run is
     terminated, the replay ends with what Kafka has committed; launch it again for the rest."""
-    settings = load_settings()
+    settings = load_process_settings()
     streams = load_streams(settings)
     by = config.requested_by or f"dagster run {context.run_id}"
     with no_endless_call(

@@ -101,6 +101,13 @@ def test_what_is_no_address_stays(text: str) -> None:
     assert HASHER.redact(text.encode()) == text.encode()
 
 
+@pytest.mark.parametrize(
+    "text", ["/s?q=a%20b&page=2", "100 % = all & more", "a==", "%2", "&", "x;y"]
+)
+def test_signs_of_urls_cost_no_search(text: str) -> None:
+    assert not addresses.may_hold(f'{{"user":"{text}","id":40}}'.encode())
+
+
 @given(
     NOISE,
     st.sampled_from(["\n", "\t<", '{"x":"', "; ", "= "]),

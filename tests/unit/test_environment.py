@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamflow.settings import load_settings
+from streamflow.settings import load_process_settings, load_settings
 from streamflow.settings.environment import OWN_ADDRESSES, marked
 from streamflow_stack import embedded
 from streamflow_stack.broker import Broker, Node
@@ -44,8 +44,8 @@ def test_our_own_addresses_are_asked_past_a_proxy(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    load_settings(STREAMFLOW_HOST="10.0.0.7")
-    load_settings(STREAMFLOW_HOST="10.0.0.7")
+    load_process_settings(STREAMFLOW_HOST="10.0.0.7")
+    load_process_settings(STREAMFLOW_HOST="10.0.0.7")
     found = [os.environ.get(name) for name in ("no_proxy", "NO_PROXY")]
     assert found == [expected] * 2 or expected is None
     assert "no_grpc_proxy" not in os.environ
@@ -56,7 +56,7 @@ def test_our_own_addresses_are_asked_past_a_proxy(
 def test_what_grpc_reads_first_also_has_our_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", PROXY)
     monkeypatch.setenv("no_grpc_proxy", "corp")
-    load_settings()
+    load_process_settings()
     assert dict(os.environ)["no_grpc_proxy"] == "corp,127.0.0.1,localhost,::1"
 
 
@@ -86,7 +86,7 @@ def test_libpqs_variables_do_not_reach_the_embedded_database(
     for name in _PG:
         monkeypatch.setenv(name, "unknown")
     monkeypatch.setenv("PGP_KEY", "of another program")
-    load_settings(**({"DATABASE_URL": given} if given else {}))
+    load_process_settings(**({"DATABASE_URL": given} if given else {}))
     assert [name in os.environ for name in _PG] == [stays] * len(_PG)
     assert "PGP_KEY" in os.environ
 
@@ -101,18 +101,31 @@ def test_addresses_that_the_stack_of_this_folder_printed_end_with_it(
             monkeypatch.setenv(name, value)
 
     evaluate(tmp_path / ".streamflow")
-    settings = load_settings()
+    assert load_settings().database_url is None
+    settings = load_process_settings()
     assert (settings.kafka_bootstrap_servers, settings.database_url) == (None, None)
     assert not addresses.keys() & os.environ.keys()
 
     # What was set since then, and the addresses of another folder's stack, are meant.
     evaluate(Path(".streamflow"), DATABASE_URL="postgresql://own/x")
-    settings = load_settings()
+    settings = load_process_settings()
     assert (settings.kafka_bootstrap_servers, settings.database) == (None, "postgresql://own/x")
     evaluate(tmp_path / "elsewhere")
-    settings = load_settings()
+    settings = load_process_settings()
     assert (settings.bootstrap, settings.database) == ("127.0.0.1:9092", URL)
     assert URL not in os.environ[OWN_ADDRESSES]
+
+
+def test_reading_settings_leaves_the_environment_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092", "DATABASE_URL": URL}
+    variables = {**marked(tmp_path / ".streamflow", addresses), "HTTP_PROXY": PROXY}
+    for name, value in {**variables, **dict.fromkeys(_PG, "unknown")}.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    assert load_settings().database_url is None
+    assert dict(os.environ) == before
 
 
 def test_the_embedded_servers_inherit_next_to_nothing(

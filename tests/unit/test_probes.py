@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from streamflow.settings import load_settings
+from streamflow.settings import load_process_settings
 from streamflow_stack.part import READY
 from streamflow_stack.probes import probe_http, probe_worker
 
@@ -30,7 +30,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "")  # and back, after the test
-    load_settings()
+    load_process_settings()
     with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{made.server_port}"

@@ -10,6 +10,7 @@ import streamflow
 
 PUBLIC = [
     "AuditReport",
+    "CardNumber",
     "CircuitOpen",
     "ConfigurationError",
     "DailyRollup",
@@ -20,6 +21,8 @@ PUBLIC = [
     "Hasher",
     "NotNull",
     "Notification",
+    "PhoneNumber",
+    "PrivatePattern",
     "Problem",
     "ProblemKind",
     "Repair",

@@ -84,6 +84,7 @@ def dead_letter_line(
         identity: of the record that failed.
     """
     position = position_of(record)
+    is_ours = source is not None and identity is not None
     if source is None or identity is None:
         source, stage, code = position, FOREIGN_STAGE, str(ErrorCode.FOREIGN_RECORD)
         identity = Replayed(position, 0)
@@ -93,7 +94,7 @@ def dead_letter_line(
         if not _CODE.fullmatch(code):
             code = str(ErrorCode.SCHEMA_VIOLATION)
     # A foreign record may be of any size.
-    kept = redact(hasher, record.key(), record.value(), headers)
+    kept = redact(hasher, record.key(), record.value(), headers, own_are_ours=is_ours)
     if kept.truncated is not None:
         kept.headers.append((records.TRUNCATED_HEADER, "{}/{}".format(*kept.truncated).encode()))
     return line_of(
