@@ -185,12 +185,14 @@ def test_killed_parts_are_started_again(folder: Folder) -> None:
 
         def are_back(before: dict[str, int] = before) -> bool:
             parts = [(folder.part(name), pid) for name, pid in before.items()]
+            # One that is back before a part that it needs may end and be started once more.
             return all(
-                part["restarts"] == 1 and part["state"] == "up" and part["pid"] != pid
+                part["restarts"] >= 1 and part["state"] == "up" and part["pid"] != pid
                 for part, pid in parts
             )
 
-        wait_until(are_back, 90, f"{', '.join(names)} to be up again")
+        # Nine programs start together here, on cores that other tests use too.
+        wait_until(are_back, 240, f"{', '.join(names)} to be up again")
     wait_until(lambda: folder.run("status").returncode == 0, 60, "all parts to be up")
 
 

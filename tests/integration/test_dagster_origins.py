@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import psutil
 import pytest
 import requests
 from playwright.sync_api import expect
@@ -332,6 +332,7 @@ def test_a_webserver_that_dagster_starts_has_the_check_too(
             cwd=tmp_path,
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
 
     def info() -> requests.Response | None:
@@ -347,9 +348,9 @@ def test_a_webserver_that_dagster_starts_has_the_check_too(
         assert answer.status_code == 403
         assert (tmp_path / ".streamflow" / "dagster" / "storage" / "history" / "runs.db").exists()
     finally:
-        # At a signal, the daemon of `dagster dev` waits up to 30 s for each of its threads.
-        for one in (*psutil.Process(process.pid).children(recursive=True), process):
-            one.kill()
+        # SIGKILL: at SIGINT, the daemon of `dagster dev` waits up to 30 s for each of its threads.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
 
 

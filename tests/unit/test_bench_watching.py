@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from faults import wait_until
@@ -16,6 +17,9 @@ from streamflow_stack.process import Child, Launch
 def child(tmp_path: Path) -> Iterator[Child]:
     command = (sys.executable, "-c", "import time; time.sleep(600)")
     found = Child("worker", Launch(command, tmp_path / "log"), tmp_path / "pid.json")
+    # A process that has just been started still has the few pages with which it begins.
+    memory = psutil.Process(found.pid).memory_info
+    wait_until(lambda: memory().rss > 1_000_000, 30, "Python to be loaded")
     yield found
     found.kill()
 
