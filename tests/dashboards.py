@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from playwright.sync_api import Error as BrowserError
 from faults import wait_until
 from pipeline import environment
 from streamflow.settings import Settings
+
+_LOG = logging.getLogger(__name__)
 
 PATIENCE = 30_000  # milliseconds
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -122,6 +125,22 @@ def take_picture(page: Page, name: str) -> None:
     page.wait_for_timeout(1_500)  # for charts and tables to be drawn anew: only pictures need it
     page.screenshot(path=Path(folder, f"{name}.png"))
     page.set_viewport_size(before)
+
+
+def press(button: Locator) -> None:
+    """A click once the page stands still: while Streamlit draws it anew, a button may move away."""
+    button.page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    button.click()
+
+
+def log_messages(page: Page) -> None:
+    """Logs what the browser's console says and when the page loses its connection: pytest shows it for
+    a test that failed."""
+    page.on("console", lambda message: _LOG.warning("console: %s", message.text))
+    page.on(
+        "websocket",
+        lambda socket: socket.on("close", lambda _: _LOG.warning("closed: %s", socket.url)),
+    )
 
 
 def tick(page: Page, key: str, row: int) -> None:

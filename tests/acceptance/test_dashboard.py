@@ -19,8 +19,10 @@ from dashboards import (
     DashboardProcess,
     choose,
     figure,
+    log_messages,
     note,
     open_browser,
+    press,
     take_picture,
     tick,
 )
@@ -76,6 +78,7 @@ class Stage:
         context.set_default_timeout(PATIENCE)
         self.contexts.append(context)
         page = context.new_page()
+        log_messages(page)
         page.goto(f"{self.dashboard.url}/{path}")
         page.locator(".sf-strip").wait_for()
         return page
@@ -246,7 +249,7 @@ def test_dead_letters_show_no_address_and_what_to_do(stage: Stage, browser: Brow
     expect(letter).to_contain_text("Rejected by the validator")
     assert "ann@example.com" not in page.content()
     expect(page.locator(".st-key-card-replay")).to_contain_text("Plans the 1 selected dead letter")
-    page.get_by_role("button", name="Plan (dry run)").click()
+    press(page.get_by_role("button", name="Plan (dry run)"))
     # No Dagster runs in this test: the page says so, and what to do.
     expect(page.locator(".st-key-card-replay")).to_contain_text("streamflow up")
 
@@ -289,7 +292,7 @@ def plan_on(page: Page) -> None:
     """Plans what the page says, and waits until it is planned."""
     choose(page, "Repairs, in this order", "add_zone: ")
     expect(page.locator(".st-key-repairs")).to_contain_text("add_zone")
-    page.get_by_role("button", name="Plan (dry run)").click()
+    press(page.get_by_role("button", name="Plan (dry run)"))
     expect(page.locator("[data-run-status]")).to_have_attribute(
         "data-run-status", re.compile("SUCCESS|FAILURE"), timeout=90_000
     )
@@ -299,7 +302,7 @@ def plan_on(page: Page) -> None:
 def replay_on(stage: Stage, page: Page) -> set[str]:
     """Presses the button, and waits for the replay's end; returns the ids that it took."""
     replays = value(stage.settings, "SELECT count(*) FROM replays WHERE state <> 'running'")
-    page.get_by_role("button", name=re.compile("^Replay")).click()
+    press(page.get_by_role("button", name=re.compile("^Replay")))
     wait_until(
         lambda: (
             value(stage.settings, "SELECT count(*) FROM replays WHERE state <> 'running'") > replays
