@@ -4,7 +4,13 @@ the broker does not answer."""
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, MemberDescription, OffsetSpec
 
 from streamflow.calls import SLACK, call
@@ -104,7 +110,13 @@ def _listed(
             isolation_level=isolation,
             request_timeout=_TIMEOUT,
         )
-        return {partition_of(key): future.result(_TIMEOUT) for key, future in futures.items()}
+        try:
+            return {partition_of(key): future.result(_TIMEOUT) for key, future in futures.items()}
+        except KafkaException as error:
+            # librdkafka goes on asking with the leader epoch of its cached metadata (librdkafka#4620).
+            if error.args[0].code() == KafkaError.FENCED_LEADER_EPOCH:
+                client.list_topics(timeout=_TIMEOUT)
+            raise
 
 
 class GroupOffsets:

@@ -117,12 +117,12 @@ def interrupted(stack_settings: Settings, tmp_path: Path) -> Iterator["subproces
 
 
 def test_an_interrupted_benchmark_leaves_nothing(
-    stack_settings: Settings, interrupted: "subprocess.Popen[bytes]"
+    stack_settings: Settings, interrupted: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
     wait_until(lambda: topics_and_groups(stack_settings), 120, "its first topic")
     assert schemas(stack_settings)
     interrupted.send_signal(signal.SIGINT)
-    assert interrupted.wait(90) == 130
+    assert interrupted.wait(90) == 130, (tmp_path / "bench.log").read_text()
     assert topics_and_groups(stack_settings) == []
     assert schemas(stack_settings) == []
 

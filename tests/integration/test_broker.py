@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from faults import assert_on_loopback_only, is_running, kill, stalled, wait_until
 from services import BrokerService, Quiet
 from streamflow.errors import StackError
+from streamflow.kafka.offsets import bounds
 from streamflow_stack import jars
 from streamflow_stack.process import Child, end_leftovers
 
@@ -56,9 +57,13 @@ def test_records_survive_sigkill_and_restart(own_broker: BrokerService) -> None:
     _create_topic(own_broker.bootstrap, "kept")
     values = [b"%d" % number for number in range(100)]
     _produce(own_broker.bootstrap, "kept", values)
+    admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
+    assert bounds(admin, [("kept", 0)]) == {("kept", 0): (0, 100)}
 
     own_broker.restart()
 
+    # Also to one that knows the leader of before.
+    assert bounds(admin, [("kept", 0)]) == {("kept", 0): (0, 100)}
     assert _consume(own_broker.bootstrap, "kept", 100) == values
     assert "formatting the broker's storage" not in own_broker.report.lines[1:]
 
