@@ -35,8 +35,10 @@ _DOT: Final = (
 )
 # Each form begins with one of these.
 _AT, _BACKSLASH, _PERCENT, _AMPERSAND, _EQUALS, _SEMICOLON = b"@\\%&=;"
-_FULL_AT, _SMALL_AT = "\uff20".encode(), "\ufe6b".encode()
-_WIDE_DOTS: Final = ("\u3002".encode(), "\uff0e".encode(), "\uff61".encode())
+# Characters that stand for an at sign or a dot.
+WIDE_ATS: Final = "\uff20\ufe6b"
+WIDE_DOTS: Final = "\u3002\uff0e\uff61"
+_FULL_AT, _SMALL_AT = (sign.encode() for sign in WIDE_ATS)
 
 _BLANKS: Final = rb"[ \t]{0,4}+"
 _COMMENT: Final = rb"\([^()\x00-\x1f]{0,128}+\)"
@@ -137,8 +139,8 @@ def _end(match: re.Match[bytes]) -> int | None:
     """Where the domain ends; None if it is none."""
     # The sentence's full stop is not part of the address before it.
     chain = match[0].rstrip(b".")
-    for dot in _WIDE_DOTS:
-        chain = chain.removesuffix(dot)
+    for dot in WIDE_DOTS:
+        chain = chain.removesuffix(dot.encode())
     if not _DOTTED.search(chain):
         return None
     first = chain[:1]

@@ -7,7 +7,6 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
-from itertools import repeat
 from typing import Any, Final, Literal, NamedTuple
 
 from streamflow import addresses
@@ -28,6 +27,16 @@ _NUMBER_BEHIND: Final = re.compile(rb"[ \t\r\n]*+[,}\]]")
 
 _Spans = Iterable[tuple[int, int]]
 
+_ORDERS: Final[tuple[Literal["little", "big"], ...]] = ("little", "big")
+# What stands for an at sign or a dot.
+_SIGNS: Final = {
+    ord(wide): ord(sign)
+    for sign, others in (("@", addresses.WIDE_ATS), (".", addresses.WIDE_DOTS))
+    for wide in others
+}
+# An address has one of these, in whatever form; a private field's name has the last.
+_FIRST_SIGNS: Final = tuple(map(ord, f'@{addresses.WIDE_ATS}\\%=&"'))
+
 
 class _Encoding(NamedTuple):
     """How bytes are to be read: as ASCII and whatever extends it, or as UTF-16 or UTF-32 from `offset` on.
@@ -38,7 +47,8 @@ class _Encoding(NamedTuple):
     offset: int
 
     def narrow(self, data: bytes) -> bytes:
-        """One byte for each character; those beyond Latin-1 become one that an address may hold."""
+        """One byte for each character: those that stand for a sign become that, others beyond Latin-1 one
+        that an address may hold."""
         if self.width == 1:
             return data
         characters = array("H" if self.width == 2 else "I")  # noqa: PLR2004
@@ -46,7 +56,7 @@ class _Encoding(NamedTuple):
         characters.frombytes(data[self.offset : self.offset + size])
         if self.order != sys.byteorder:
             characters.byteswap()
-        return bytes(map(min, characters, repeat(255)))
+        return bytes(one if one < 255 else _SIGNS.get(one, 255) for one in characters)  # noqa: PLR2004
 
     def utf8(self, raw: bytes) -> bytes:
         return raw if self.width == 1 else raw.decode(self._codec, "replace").encode()
@@ -67,13 +77,12 @@ def _encodings(data: bytes, *, of_any_text: bool) -> Iterator[_Encoding]:
     yield _ASCII
     if 0 in data:
         for width in (2, 4):
-            zeros = bytes(width - 1)
             for offset in range(width):
-                # An address has the one, a private field's name the other.
-                if of_any_text or b"@" + zeros in data or b'"' + zeros in data:
-                    yield _Encoding(width, "little", offset)
-                if of_any_text or zeros + b"@" in data or zeros + b'"' in data:
-                    yield _Encoding(width, "big", offset)
+                for order in _ORDERS:
+                    if of_any_text or any(
+                        sign.to_bytes(width, order) in data for sign in _FIRST_SIGNS
+                    ):
+                        yield _Encoding(width, order, offset)
 
 
 class Hasher:

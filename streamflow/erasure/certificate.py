@@ -107,10 +107,9 @@ def with_kafka(
 ) -> Certificate:
     """With what Kafka still holds. Raises Unavailable if the broker does not answer in time."""
     topics = reads("loader", streams)
+    client = admin(settings)
     for attempt in retrying(_PATIENCE):
         with attempt:
-            # A new client each time: one may keep an epoch of a leader that the broker refuses.
-            client = admin(settings)
             held = _held(client, found)
             lags = loader_lags(client, connection, settings.group("loader"), topics)
     return replace(found, kafka=held, not_loaded=sum(lags.values()))

@@ -40,8 +40,8 @@ class Right(NamedTuple):
 
 def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
     """What each part needs: ``setup`` (`init`, `topics --apply`), ``producer``, the workers, ``replay``
-    (`dlq`, in addition to ``reader``), ``reader`` (`audit`, `status`, `doctor`), ``dashboard`` (in addition
-    to ``reader``)."""
+    (`dlq`, in addition to ``reader``), ``reader`` (`audit`, `status`, `doctor`, `forget`), ``dashboard``
+    (in addition to ``reader``)."""
     prefix = settings.prefix
     events = [stream.topic for stream in streams]
     derived = [name for stream in streams for name in stream.topic_names if name not in events]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import dagster as dg
-import orjson
+from pydantic_core import to_json
 
 from streamflow.contract import format_time
 from streamflow.postgres.connections import Connection
@@ -160,5 +160,5 @@ def rejection_of(stream: Stream, row: dict[str, Any]) -> Rejection | None:
         for name, value in row.items()
         if name not in own and value is not None
     }
-    decoded = stream.decoder.decode(orjson.dumps(document, default=str))
+    decoded = stream.decoder.decode(to_json(document, fallback=str))
     return decoded if isinstance(decoded, Rejection) else None

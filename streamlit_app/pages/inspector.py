@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 import pandas as pd
 import streamlit as st
+from pydantic_core import from_json, to_json
 
 from streamflow import units
 from streamflow.dead_letters.selection_parser import parse_time
@@ -277,8 +278,8 @@ def _pretty(record: SeenRecord) -> str:
     if record.size is None:
         return "(no value)"
     try:
-        return orjson.dumps(orjson.loads(record.value), option=orjson.OPT_INDENT_2).decode()
-    except orjson.JSONDecodeError:
+        return to_json(from_json(record.value), indent=2).decode()
+    except ValueError:
         return record.value
 
 

@@ -122,7 +122,6 @@ OPEN_BEFORE: Final[frozenset[bytes]] = frozenset()
 # A form in a place, or behind these bytes.
 OPEN_PAIRS: Final[frozenset[tuple[str, str | bytes]]] = frozenset(
     {
-        ("escaped dot", "utf-16"), ("wide dot", "utf-16"), ("wide at", "utf-16"), ("small at", "utf-16"),
         ("quoted", b"\\"), ("quoted at", b"\\"),
         # Digits may follow: behind these, the last label has to be letters.
         ("percent", "raw"), ("quoted printable", "raw"),

@@ -145,6 +145,26 @@ def test_an_address_is_found_in_other_encodings(codec: str, shift: bytes, at: st
     assert len(HASHER.redact_within(data, 400)[0]) <= 400
 
 
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("shift", [b"", b"abc"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "dora@example\u3002com",
+        "dora\uff20example.com",
+        "dora\ufe6bexample\uff0ecom",
+        "dora%40example.com",
+        "dora\\u0040example\\u002ecom",
+    ],
+)
+def test_signs_of_all_forms_are_found_in_other_encodings(
+    address: str, shift: bytes, codec: str
+) -> None:
+    redacted = HASHER.redact(shift + f"to {address} or".encode(codec))
+    hashed = HASHER.hash(addresses.plain(address.encode()))
+    assert redacted == shift + f"to {hashed} or".encode(codec)
+
+
 @pytest.mark.parametrize("limit", range(0, 700, 23))
 @pytest.mark.parametrize("codec", ["utf-8", "utf-16-le"])
 def test_a_cut_halves_no_address(limit: int, codec: str) -> None:
