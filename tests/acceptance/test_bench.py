@@ -149,6 +149,7 @@ def test_a_place_that_cannot_be_written_is_told_before(
     assert "bench.json cannot be written: No such file or directory" in done.stderr
 
 
+@pytest.mark.chaos
 def test_several_workers_are_measured_together(stack_settings: Settings, tmp_path: Path) -> None:
     done, report = measured(stack_settings, tmp_path, "--events", "20000", "--workers", "2")
     assert report["paths"] == []

@@ -160,7 +160,7 @@ def test_what_libpq_refuses_in_a_database_url_is_not_told(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg", "postgresql+psycopg2"])
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg2"])
 def test_a_database_url_may_name_a_driver(
     scheme: str, settings_without_topics: Settings, database_url: str
 ) -> None:

@@ -488,8 +488,15 @@ def test_quality_shows_what_dagster_found(stage: Stage, browser: Browser, dagste
     assert results()[0] == checks.filter(has_text="passed").count()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 390),
+        pytest.param("light", 390, marks=pytest.mark.chaos),
+        pytest.param("dark", 1280, marks=pytest.mark.chaos),
+    ],
+)
 def test_every_page_fits_and_asks_nobody_outside(
     stage: Stage, browser: Browser, dagster: str, scheme: str, width: int
 ) -> None:
@@ -515,6 +522,7 @@ def test_every_page_fits_and_asks_nobody_outside(
     assert outside == []
 
 
+@pytest.mark.chaos
 def test_many_sessions_cost_no_threads_or_connections(stage: Stage, browser: Browser) -> None:
     open_connections = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"

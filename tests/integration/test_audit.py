@@ -185,6 +185,7 @@ def test_notifications_of_removed_records_are_missed_and_can_be_acknowledged(
         assert kinds(audit(stack_settings, wait=10)) == {"gap_retention"}
 
 
+@pytest.mark.chaos
 def test_windows_of_removed_records_can_be_acknowledged(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
@@ -488,6 +489,7 @@ def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
     assert rows(stack_settings, ledger) == [(300, valid, 300 - valid)]
 
 
+@pytest.mark.chaos
 def test_what_is_missing_for_a_gap_in_a_derived_topic_can_be_acknowledged(
     stack_settings: Settings, tmp_path: Path
 ) -> None:

@@ -306,7 +306,9 @@ def test_an_unusual_hour_warns(one: Orchestration) -> None:
         one.settings, history, mend=["DELETE FROM window_counts WHERE record_topic = 'test'"]
     ):
         found = red(one, "postgres/events", "volume_as_usual")
-    assert "usual are 250,000 to 4,000,000 (median 1,000,000 of 11 hours)" in (found.description or "")
+    assert "usual are 250,000 to 4,000,000 (median 1,000,000 of 11 hours)" in (
+        found.description or ""
+    )
     assert found.severity == WARN
 
 

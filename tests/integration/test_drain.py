@@ -67,7 +67,7 @@ def test_several_drains_at_once_store_each_record_once(stack_settings: Settings)
     assert {each.lag for each in done} == {0}
 
 
-@pytest.mark.parametrize("patience", [0.0, 1.0])
+@pytest.mark.parametrize("patience", [0.0, pytest.param(1.0, marks=pytest.mark.chaos)])
 def test_a_drain_beside_the_worker_is_exact(
     stack_settings: Settings, tmp_path: Path, patience: float
 ) -> None:

@@ -99,8 +99,17 @@ def told(worker: WorkerProcess) -> int:
     return worker.log.read_text().count('"event": "records lost"')
 
 
-@pytest.mark.parametrize("partitions", [ONE, ALL], ids=["one partition", "all partitions"])
-@pytest.mark.parametrize("name", WORKERS)
+@pytest.mark.parametrize(
+    ("name", "partitions"),
+    [
+        pytest.param("validator", ALL, id="validator, all partitions"),
+        pytest.param("analytics", ONE, id="analytics, one partition"),
+        pytest.param("loader", ONE, id="loader, one partition"),
+        pytest.param("validator", ONE, marks=pytest.mark.chaos, id="validator, one partition"),
+        pytest.param("analytics", ALL, marks=pytest.mark.chaos, id="analytics, all partitions"),
+        pytest.param("loader", ALL, marks=pytest.mark.chaos, id="loader, all partitions"),
+    ],
+)
 def test_what_was_removed_while_a_worker_was_stopped(
     name: str, partitions: tuple[int, ...], stack_settings: Settings, tmp_path: Path
 ) -> None:
@@ -414,7 +423,7 @@ def test_what_was_loaded_and_never_notified_or_counted_is_a_gap(
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_worker_that_slept_through_an_acceptance_goes_on(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
@@ -531,10 +540,8 @@ def wait_for_old_and_new(
         assert old_and_new(settings, topic, before) == expected
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "loaded_before", [pytest.param("nothing", marks=pytest.mark.chaos), "everything"]
-)
+@pytest.mark.chaos
+@pytest.mark.parametrize("loaded_before", ["nothing", "everything"])
 def test_what_was_derived_from_a_recreated_topic_is_never_taken_for_that_of_the_new_one(
     loaded_before: str,
     stack_settings: Settings,

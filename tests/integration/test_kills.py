@@ -62,6 +62,8 @@ MOMENTS = {
     "analytics, transaction open": ("analytics", IN_TRANSACTION),
     "analytics, transaction committed": ("analytics", AFTER_TRANSACTION),
 }
+# What the other of the two shows of the same code: in `make chaos`.
+SHOWN_BY_OTHERS = ("validator, transaction committed", "analytics, transaction open")
 
 
 def run_until_it_dies(settings: Settings, worker: str, fault: str) -> None:
@@ -82,7 +84,13 @@ def run_until_it_dies(settings: Settings, worker: str, fault: str) -> None:
     assert done.returncode == -9, done.stderr.decode()
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(moment, marks=[pytest.mark.chaos] if moment in SHOWN_BY_OTHERS else [])
+        for moment in MOMENTS
+    ],
+)
 def test_killed_at(moment: str, stack_settings: Settings, tmp_path: Path) -> None:
     worker, fault = MOMENTS[moment]
     values, expected = events(3_000, invalid=0.02, spacing=20)
