@@ -24,7 +24,7 @@ help:
 	@echo 'make setup   only create the environment in .venv'
 	@echo 'make check   formatting, lint, types, import contracts, security'
 	@echo 'make test    all tests'
-	@echo 'make fuzz    a million fuzzed records, 300,000 through a whole stack, every door with 5,000 inputs; SEED=n repeats a run'
+	@echo 'make fuzz    a million fuzzed records, 300,000 through a whole stack, every input with 5,000 examples; SEED=n repeats a run'
 	@echo 'make chaos   faults under load for 15 minutes, judged by an oracle; SEED=n repeats a run'
 	@echo 'make soak    half an hour at 2,000 events/s with restarts: does anything grow?'
 
