@@ -101,7 +101,7 @@ PLANTED: Final = {
     "a window's count is gone": (
         "window_counts", "origin_topic, partition, first_offset", "true", True,
     ),
-    "an event is there twice": ("events", _EVENT, "true", False),
+    "an event is stored twice": ("events", _EVENT, "true", False),
 }  # fmt: skip
 
 
