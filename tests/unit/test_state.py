@@ -1,5 +1,6 @@
 """The state directory: closed to others, held by one supervisor, and purged without a trace."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -8,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from streamflow.errors import StackError
+from streamflow.settings import Settings
+from streamflow_cli.stack import ConsoleReport
+from streamflow_stack import lifecycle
 from streamflow_stack.state import ENTRIES, StateDirectory, state_lock
 
 
@@ -90,6 +95,18 @@ def test_a_linked_folder_of_data_is_not_emptied_but_named(tmp_path: Path) -> Non
     assert StateDirectory(state).purge() == [str(disk)]
     assert (disk / "1").exists()
     assert not (state / "kafka").is_symlink()
+
+
+def test_the_directory_of_another_user_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(run: Path) -> Iterator[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(run))
+
+    monkeypatch.setattr(lifecycle, "end_leftovers", refused)
+    settings = Settings(STREAMFLOW_STATE_DIR=tmp_path)
+    with pytest.raises(StackError, match=r"run may not be written .*another user"):
+        lifecycle.down(settings, purge=False, report=ConsoleReport(Console()))
 
 
 def test_a_path_that_kafka_cannot_open_is_refused(tmp_path: Path) -> None:
