@@ -239,9 +239,9 @@ def db_roles(
     prefix: Annotated[str, typer.Option(help="Beginning of the roles' names.")] = "streamflow",
 ) -> None:
     """Prints the SQL of least-privilege roles: PREFIX_worker loads and cannot alter the schema,
-    PREFIX_reader (for the dashboard) only reads. Repeat it after a stream was added.
+    PREFIX_reader (for the dashboard) only reads. Repeat it after you add a stream, and after an upgrade.
 
-    Example: streamflow db roles | psql "$DATABASE_URL"
+    Example: streamflow db roles | psql --single-transaction -v ON_ERROR_STOP=1 "$DATABASE_URL"
     """
     from streamflow.postgres.roles import apply_roles, role_statements
 

@@ -127,7 +127,10 @@ def produce(
             reader = LineReader(stream, hasher)
             pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
             sent = _send_file(settings, stream, reader, opened, on_invalid, stop, resume, pacing)
-    _summary(sent, time.monotonic() - began, source, as_json=as_json)
+    if as_json:
+        _print_json(sent, time.monotonic() - began)
+    else:
+        _print_summary(sent, time.monotonic() - began, opened, resume=resume)
     raise typer.Exit(1 if sent.skipped or sent.waiting else 0)
 
 
@@ -230,20 +233,21 @@ def _pacing(speed: float) -> "Pace":
     return wait
 
 
-def _summary(sent: "Sent", seconds: float, source: str | None, *, as_json: bool) -> None:
-    if as_json:
-        summary = {
-            "sent": sent.records,
-            "valid": sent.records - sum(sent.invalid.values()),
-            "invalid": sent.invalid,
-            "skipped": sent.skipped,
-            "line": sent.line,
-            "finished": sent.finished,
-            "waiting": sent.waiting,
-            "seconds": round(seconds, 3),
-        }
-        typer.echo(json.dumps(summary))
-        return
+def _print_json(sent: "Sent", seconds: float) -> None:
+    summary = {
+        "sent": sent.records,
+        "valid": sent.records - sum(sent.invalid.values()),
+        "invalid": sent.invalid,
+        "skipped": sent.skipped,
+        "line": sent.line,
+        "finished": sent.finished,
+        "waiting": sent.waiting,
+        "seconds": round(seconds, 3),
+    }
+    typer.echo(json.dumps(summary))
+
+
+def _print_summary(sent: "Sent", seconds: float, source: "Source | None", *, resume: bool) -> None:
     typer.echo(f"sent {sent.records:,} events in {seconds:.1f} s")
     for code, number in sorted(sent.invalid.items()):
         typer.echo(f"  {number:,} of them invalid: {code}")
@@ -256,6 +260,13 @@ def _summary(sent: "Sent", seconds: float, source: str | None, *, as_json: bool)
             err=True,
         )
     elif source is not None and not sent.finished:
-        typer.echo(f"stopped after line {sent.line:,}: --resume goes on from there", err=True)
+        rest = (
+            "--resume goes on from there"
+            if source.resumable
+            else f"send the rest from line {sent.line + 1:,} on"
+        )
+        typer.echo(f"stopped after line {sent.line:,}: {rest}", err=True)
     elif source is not None and not sent.records and not sent.skipped:
-        typer.echo(f"nothing to send: all {sent.line:,} lines were sent before")
+        before = resume and sent.line
+        why = f"all {sent.line:,} lines were sent before" if before else "it is empty"
+        typer.echo(f"nothing to send: {why}")

@@ -24,7 +24,7 @@ from streamflow.errors import StackError
 from streamflow_stack import jars, offsets_topic
 from streamflow_stack.embedded import environment, java
 from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
-from streamflow_stack.process import Launch
+from streamflow_stack.process import Launch, reason_in
 
 FORMAT_SECONDS = 120.0
 
@@ -150,8 +150,8 @@ class Broker:
                 "is too busy, try again"
             ) from None
         if done.returncode != 0:
-            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise StackError(f"Kafka cannot format {self.node.data}: {lines[0] if lines else '?'}")
+            reason = reason_in(done.stderr) or reason_in(done.stdout) or f"code {done.returncode}"
+            raise StackError(f"Kafka cannot format {self.node.data}: {reason}")
 
     def _java(self, class_path: str) -> tuple[str, ...]:
         # Both without links, since the process steps up from where it really is.

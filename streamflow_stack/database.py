@@ -24,7 +24,7 @@ from streamflow_stack.account import Account, database_account
 from streamflow_stack.embedded import environment, postgres
 from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
 from streamflow_stack.process import Launch, environment_of, last_reason, wrap
-from streamflow_stack.state import write_atomically
+from streamflow_stack.state import passage_mode, write_atomically
 
 INITIALISE_SECONDS = 120.0
 
@@ -48,9 +48,8 @@ class Database:
         """Creates cluster, role and database, unless they exist. Raises StackError if that fails, or
         if the cluster is of another version."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        if os.geteuid() == 0:
-            # For the user that it runs as; the data is closed to all others.
-            self.directory.chmod(0o711)
+        if not self.directory.is_symlink():
+            self.directory.chmod(passage_mode())
         version_file = self.data / "PG_VERSION"
         if version_file.exists():
             version = version_file.read_text().strip()

@@ -88,11 +88,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _kafka(settings, state, running=running)
     yield from _database(settings, running=running)
     if running or settings.kafka_bootstrap_servers:
-        yield _broker_clock(settings)
-        with contextlib.suppress(StreamFlowError):
-            specs = declared_topics(settings, load_streams(settings))
-            for line in surplus(drifts(settings, specs)):
-                yield Finding("topics", Mark.NOTE, line)
+        yield from _or_unknown("broker's clock", _broker_clock, settings)
+        yield from _or_unknown("topics", _surplus_partitions, settings)
     versions = ", ".join(map(_with_version, ("streamflow", *LIBRARIES)))
     rdkafka = confluent_kafka.libversion()[0]
     yield Finding("versions", Mark.WELL, f"{versions}, librdkafka {rdkafka}")
@@ -219,12 +216,30 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
     yield Finding("postgres", Mark.WELL, f"answers, version {row[0]}")
     if exposed:
         yield Finding("postgres", Mark.NOTE, exposed)
-    with contextlib.suppress(StreamFlowError):
-        for line in schema.surplus(settings, load_streams(settings)):
-            yield Finding("columns", Mark.NOTE, line)
-        yield from hash_keys(settings)
+    yield from _or_unknown("columns", _surplus_columns, settings)
+    yield from _or_unknown("hash keys", hash_keys, settings)
     ahead = (row[1] - before).total_seconds() - (after - before).total_seconds() / 2
     yield _clock("database's clock", ahead)
+
+
+def _or_unknown(
+    subject: str, examined: Callable[[Settings], Iterator[Finding]], settings: Settings
+) -> Iterator[Finding]:
+    try:
+        yield from examined(settings)
+    except StreamFlowError as error:
+        yield Finding(subject, Mark.NOTE, f"unknown ({error})")
+
+
+def _surplus_partitions(settings: Settings) -> Iterator[Finding]:
+    specs = declared_topics(settings, load_streams(settings))
+    for line in surplus(drifts(settings, specs)):
+        yield Finding("topics", Mark.NOTE, line)
+
+
+def _surplus_columns(settings: Settings) -> Iterator[Finding]:
+    for line in schema.surplus(settings, load_streams(settings)):
+        yield Finding("columns", Mark.NOTE, line)
 
 
 def hash_keys(settings: Settings) -> Iterator[Finding]:
@@ -252,7 +267,8 @@ def hash_keys(settings: Settings) -> Iterator[Finding]:
 def _exposed(host: str, address: str, mode: str) -> str:
     """Why what goes over a connection may go to another server; empty if it cannot. A socket has no
     address."""
-    if mode.startswith("verify") or not address or is_loopback(address):
+    # With verify-ca any host will do whose certificate the same authority has issued.
+    if mode == "verify-full" or not address or is_loopback(address):
         return ""
     return (
         f"is on another machine ({host}), with sslmode={mode}, which does not prove that it is the right "
@@ -260,19 +276,18 @@ def _exposed(host: str, address: str, mode: str) -> str:
     )
 
 
-def _broker_clock(settings: Settings) -> Finding:
+def _broker_clock(settings: Settings) -> Iterator[Finding]:
     """A broker's time is only known from what it appends: it must not be ahead of ours."""
     subject = "broker's clock"
-    try:
-        newest = _newest_append_time(settings)
-    except StreamFlowError as error:
-        return Finding(subject, Mark.NOTE, f"unknown ({error})")
+    newest = _newest_append_time(settings)
     if newest is None:
-        return Finding(subject, Mark.NOTE, "unknown: there is no record to compare with yet")
+        yield Finding(subject, Mark.NOTE, "unknown: there is no record to compare with yet")
+        return
     ahead = (newest - datetime.now(UTC)).total_seconds()
     if ahead > CLOCK_LIMIT_SECONDS:
-        return _clock(subject, ahead)
-    return Finding(subject, Mark.WELL, f"not ahead of ours; last append {-ahead:.1f} s ago")
+        yield _clock(subject, ahead)
+    else:
+        yield Finding(subject, Mark.WELL, f"not ahead of ours; last append {-ahead:.1f} s ago")
 
 
 def _newest_append_time(settings: Settings) -> datetime | None:

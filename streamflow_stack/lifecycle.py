@@ -174,11 +174,14 @@ def down(settings: Settings, *, purge: bool, report: StackReport) -> bool:
     if pid:
         report.say(f"ending the stack (pid {pid})")
         _end_supervisor(state, pid)
-    ended = list(end_leftovers(state.run))
-    for line in ended:
-        report.say(line)
-    state.coordinates.unlink(missing_ok=True)
-    state.snapshot.unlink(missing_ok=True)
+    try:
+        ended = list(end_leftovers(state.run))
+        for line in ended:
+            report.say(line)
+        state.coordinates.unlink(missing_ok=True)
+        state.snapshot.unlink(missing_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, state.directory) from error
     if purge:
         left = state.purge()
         report.say(f"removed the data in {state.directory}")

@@ -29,6 +29,8 @@ _REASONS = (
     re.compile(r"\b(ERROR|FATAL|PANIC|error)\b"),
     re.compile(r"\w"),
 )
+# A frame of a Java stack trace, and what the JVM says of variables such as JAVA_TOOL_OPTIONS.
+_NO_REASON = re.compile(r"\s+(at \S+\(|\.\.\. \d+ )|Picked up ")
 _LAUNCHER = Path(__file__).with_name("tied_exec.py")
 
 
@@ -199,16 +201,19 @@ def end_orphans(processes: Iterable[psutil.Process]) -> Iterator[str]:
     psutil.wait_procs(stubborn, timeout=ORPHAN_SECONDS)
 
 
-def last_reason(path: Path, start: int = 0, limit: int = 300) -> str:
-    """The line of a log that says best why a program ended; at most `limit` characters. Reads from
-    byte `start`, at most the last 64 kB."""
+def last_reason(path: Path, start: int = 0) -> str:
+    """As `reason_in`, of a log. Reads from byte `start`, at most the last 64 kB."""
     try:
         with path.open("rb") as log:
             log.seek(max(_size(path) - 65_536, start))
-            lines = log.read().decode("utf-8", "replace").splitlines()
+            return reason_in(log.read().decode("utf-8", "replace"))
     except OSError:
         return ""
-    lines = [" ".join(line.split()) for line in lines]
+
+
+def reason_in(output: str, limit: int = 300) -> str:
+    """The line that says best why a program ended; at most `limit` characters, empty if there is none."""
+    lines = [" ".join(line.split()) for line in output.splitlines() if not _NO_REASON.match(line)]
     best = next(
         (line for pattern in _REASONS for line in reversed(lines) if pattern.search(line)), ""
     )

@@ -88,12 +88,16 @@ class StateDirectory:
             ) from error
 
     def _close(self) -> None:
-        """Takes from others what an earlier release has let them read."""
-        for path in (self.directory / name for name in ENTRIES):
-            # PostgreSQL's user, where we are root, has to reach its data, which only it can read.
-            mode = 0o711 if path.name == "postgres" else 0o700 if path.is_dir() else 0o600
+        """Takes from others what an earlier release has let them read. What a link leads to keeps its
+        mode, and so does a directory that holds more than a stack: others may use it."""
+        paths = [self.directory / name for name in ENTRIES]
+        if {path.name for path in self.directory.iterdir()} <= set(ENTRIES):
+            paths.append(self.directory)
+        for path in paths:
+            passage = path in (self.directory, self.directory / "postgres")
+            mode = passage_mode() if passage else 0o700 if path.is_dir() else 0o600
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                if stat.S_IMODE(path.stat().st_mode) & ~mode:
+                if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) & 0o777 & ~mode:
                     path.chmod(mode)
 
     def write_coordinates(self, settings: Settings, *, database_embedded: bool) -> None:
@@ -195,6 +199,12 @@ def read_snapshot(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def passage_mode() -> int:
+    """The mode of a folder above the database's data. Where we are root, PostgreSQL runs as another user,
+    who passes through; the data itself is closed to all but that user."""
+    return 0o711 if os.geteuid() == 0 else 0o700
 
 
 def already_running(state: StateDirectory) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from streamflow.flow import Batch, Partition
+from streamflow.postgres.forgotten import Kind, hashes_of
 from streamflow.postgres.sink.sink import PostgresSink
 from streamflow.privacy import Hasher
 from streamflow.records import ORIGIN_HEADER, Headers, Origin, OutRecord, Position
@@ -106,6 +107,16 @@ def window_count(offset: int, first_offset: int, **changes: Any) -> FakeRecord:
     return FakeRecord(offset, json.dumps(content | changes).encode(), topic="analytics")
 
 
+def notification(offset: int, origin: int, user: str = "ann") -> FakeRecord:
+    content = {"message": f"User {user} logged in", "time": "2026-07-01T12:00:00Z"}
+    return FakeRecord(
+        offset,
+        json.dumps(content | {"event_id": 1, "user": user}).encode(),
+        topic="notifications",
+        headers=[(ORIGIN_HEADER, f"user-events/0/{origin}".encode())],
+    )
+
+
 def batch(records: Sequence[FakeRecord]) -> Batch:
     ends: dict[Partition, int] = {}
     for record in records:
@@ -187,3 +198,13 @@ def value(settings: Settings, query: str) -> Any:
 def execute(settings: Settings, statement: str) -> None:
     with psycopg.connect(settings.database, autocommit=True) as connection:
         connection.execute(statement.encode())
+
+
+def forget_listed(settings: Settings, kind: Kind, text: str) -> None:
+    """Puts a subject on the list, and nothing else."""
+    hashes = ",".join(hashes_of(Hasher(), kind, text))
+    execute(
+        settings,
+        "INSERT INTO erasures (kind, hashes, requested_by)"
+        f" VALUES ('{kind}', '{{{hashes}}}', 'tests')",
+    )

@@ -1,6 +1,8 @@
 """The embedded broker and database as things that a test can start, kill and ask."""
 
+import argparse
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -222,17 +224,9 @@ class SecuredBrokerService(Service):
             UserScramCredentialUpsertion(user, info, self.PASSWORD.encode()) for user in users
         ]
         bindings = [
-            AclBinding(
-                ResourceType[right.resource.upper().replace("-", "_")],
-                right.name,
-                ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL,
-                f"User:{right.part}",
-                "*",
-                AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", operation).upper()],
-                AclPermissionType.ALLOW,
-            )
+            binding
             for right in rights
-            for operation in right.operations
+            for binding in _granted(right.command(f"User:{right.part}", self.open))
         ]
         for future in (
             *client.alter_user_scram_credentials(entries).values(),
@@ -262,6 +256,43 @@ class SecuredBrokerService(Service):
             "STREAMFLOW_KAFKA_OAUTH_SCOPE": "kafka",
             "STREAMFLOW_KAFKA_SSL_CA": str(self.ca),
         }
+
+
+def _granted(line: str) -> list[AclBinding]:
+    """What a line for kafka-acls.sh grants; as Kafka documents its options, since the embedded broker comes
+    without that program."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for option in ("--bootstrap-server", "--allow-principal"):
+        parser.add_argument(option, required=True)
+    parser.add_argument("--add", action="store_true", required=True)
+    parser.add_argument("--operation", action="append", required=True)
+    parser.add_argument("--resource-pattern-type", default="literal")
+    resources = parser.add_mutually_exclusive_group(required=True)
+    for kind in _RESOURCES:
+        resources.add_argument(f"--{kind}", dest=kind)
+    program, *words = shlex.split(line)
+    assert program == "kafka-acls.sh"
+    given = vars(parser.parse_args(words))
+    [(kind, name)] = [(kind, given[kind]) for kind in _RESOURCES if given[kind] is not None]
+    return [
+        AclBinding(
+            _RESOURCES[kind],
+            name,
+            ResourcePatternType[given["resource_pattern_type"].upper()],
+            given["allow_principal"],
+            "*",
+            AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", operation).upper()],
+            AclPermissionType.ALLOW,
+        )
+        for operation in given["operation"]
+    ]
+
+
+_RESOURCES = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional-id": ResourceType.TRANSACTIONAL_ID,
+}
 
 
 class ProxiedBrokerService(Service):

@@ -26,10 +26,12 @@ class Right(NamedTuple):
     operations: tuple[str, ...]
     prefixed: bool = False  # `name` is the beginning of the names
 
-    def command(self, principal: str, bootstrap: str) -> str:
-        """As a line for a shell that grants it."""
-        words = ["kafka-acls.sh", "--bootstrap-server", bootstrap, "--add"]
-        words += ["--allow-principal", principal]
+    def command(self, principal: str, bootstrap: str, config: str | None = None) -> str:
+        """As a line for a shell that grants it. `config` is the file that says how an administrator
+        connects."""
+        words = ["kafka-acls.sh", "--bootstrap-server", bootstrap]
+        words += [] if config is None else ["--command-config", config]
+        words += ["--add", "--allow-principal", principal]
         for operation in self.operations:
             words += ["--operation", operation]
         words += [f"--{self.resource}", self.name]

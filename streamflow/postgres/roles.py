@@ -9,7 +9,9 @@ from typing import Final
 
 from psycopg import sql
 
+from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.forgotten import DEAD_LETTER_BLANKS, NOTIFICATION_BLANKS
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.sink.positions import counted_tables
 from streamflow.postgres.tables import REFUSED_EVENTS
@@ -21,8 +23,18 @@ _INSERTED: Final = (
     REFUSED_EVENTS.name, "duplicates", "replayed_events", "loader_positions", "gaps",
     "erased_records",
 )  # fmt: skip
-# Notifications and dead letters for what is derived from the events of forgotten subjects.
-_UPDATED: Final = ("loader_positions", "gaps", "dead_letters", "notifications", "replay_records")
+# What the loader updates, and nothing else: its positions, gaps that grow, and, emptied, what is derived
+# from the events of forgotten subjects.
+_UPDATED: Final = {
+    "loader_positions": (
+        "next_offset", "records", "rejected", "topic_id", "leader_epoch", "updated_at",
+    ),
+    "gaps": ("end_offset", "noticed_at", "acknowledged_at", "acknowledged_by"),
+    "notifications": tuple(NOTIFICATION_BLANKS),
+    "dead_letters": ("status", *DEAD_LETTER_BLANKS),
+}  # fmt: skip
+# Whole tables that earlier releases let workers update.
+_ONCE_UPDATED: Final = (*_UPDATED, "replay_records")
 _SECRET: Final = "signing_key"  # noqa: S105 (the name of a table)
 
 
@@ -35,11 +47,17 @@ def role_statements(settings: Settings, streams: Sequence[Stream], prefix: str) 
 
 
 def apply_roles(settings: Settings, streams: Sequence[Stream], prefix: str) -> list[str]:
-    """As `role_statements`, and executes them in one transaction."""
+    """As `role_statements`, and executes them in one transaction. Also raises ConfigurationError if everybody
+    may create tables in the schema, and it is not ours to change that."""
     with session(settings, "roles") as connection, connection.transaction():
         statements = _statements(connection, streams, prefix)
         for statement in statements:
             connection.execute(statement.encode())
+        if still := _closing(connection):
+            raise ConfigurationError(
+                "everybody may create tables in this schema, so the roles could do more than their work: "
+                f"let the owner of the schema execute {'; '.join(still)}"
+            )
     return statements
 
 
@@ -76,10 +94,38 @@ def _statements(connection: Connection, streams: Sequence[Stream], prefix: str) 
         sql.SQL("GRANT INSERT ON TABLE {} TO {}").format(
             tables([*loaded, *_INSERTED]), names["worker"]
         ),
-        sql.SQL("GRANT UPDATE ON TABLE {} TO {}").format(tables(_UPDATED), names["worker"]),
+        sql.SQL("REVOKE UPDATE ON TABLE {} FROM {}").format(tables(_ONCE_UPDATED), names["worker"]),
+        *(
+            sql.SQL("GRANT UPDATE ({}) ON TABLE {} TO {}").format(
+                sql.SQL(", ").join(map(sql.Identifier, columns)), tables([name]), names["worker"]
+            )
+            for name, columns in _UPDATED.items()
+        ),
         sql.SQL("GRANT EXECUTE ON FUNCTION {schema}.create_day_partition TO {worker}").format(**names),
     ]  # fmt: skip
-    return [statement.as_string(connection) for statement in statements]
+    return [
+        *(statement.as_string(connection) for statement in statements),
+        *_closing(connection),
+    ]
+
+
+def _closing(connection: Connection) -> list[str]:
+    """The statements after which only the owner of the tables creates more in their schema; none if that is
+    so. PostgreSQL before 15 let everybody do it in `public`, also after an upgrade."""
+    query = (
+        "SELECT current_schema(), current_user"
+        " WHERE has_schema_privilege('public', current_schema(), 'CREATE')"
+    )
+    return [
+        sql.SQL(statement)
+        .format(schema=sql.Identifier(schema), owner=sql.Identifier(owner))
+        .as_string(connection)
+        for schema, owner in connection.execute(query)
+        for statement in (
+            "GRANT CREATE ON SCHEMA {schema} TO {owner}",
+            "REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC",
+        )
+    ]
 
 
 def _role_exists(connection: Connection, name: str) -> bool:

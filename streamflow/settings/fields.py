@@ -1,5 +1,6 @@
 """What fields of settings are made of: the names of their variables, their documentation, common types."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,27 @@ def expanded(path: Path) -> Path:
 
 
 UserPath = Annotated[Path, AfterValidator(expanded)]
+
+
+_TOKEN_URL: Final = re.compile(
+    # A password in it would be shown.
+    r"(https://[^@/]+|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?)(/|$)"
+)
+
+
+def _require_safe(url: str) -> str:
+    if not _TOKEN_URL.match(url):
+        raise ValueError(
+            "write https://HOST/PATH, without user and password; http:// only on this machine"
+        )
+    return url
+
+
+# Where a client secret is sent to.
+TokenUrl = Annotated[str, AfterValidator(_require_safe)]
+
+# RFC 4422 has names in capitals only, and librdkafka knows no others.
+SaslMechanism = Annotated[str, AfterValidator(str.upper)]
 
 
 def _whole_utc_hour(value: datetime) -> datetime:

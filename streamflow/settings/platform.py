@@ -13,7 +13,15 @@ from streamflow.errors import ConfigurationError
 from streamflow.origins import Hosts
 from streamflow.pii_keys import PiiKeys
 from streamflow.settings.environment import bypass_proxies, forget, forget_libpq, own_addresses
-from streamflow.settings.fields import HostNames, Texts, UserPath, group, variable
+from streamflow.settings.fields import (
+    HostNames,
+    SaslMechanism,
+    Texts,
+    TokenUrl,
+    UserPath,
+    group,
+    variable,
+)
 from streamflow.settings.sources import (
     COORDINATES_FILE,
     CoordinatesSource,
@@ -138,17 +146,15 @@ class Settings(BaseSettings):
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _kafka(
         "PLAINTEXT", "`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`"
     )
-    kafka_sasl_mechanism: str = _kafka(
+    kafka_sasl_mechanism: SaslMechanism = _kafka(
         "SCRAM-SHA-512", "`SCRAM-SHA-512`, `OAUTHBEARER` or another that librdkafka knows"
     )
     kafka_sasl_username: str | None = _kafka(None, "user, for SASL")
     kafka_sasl_password: SecretStr | None = _kafka(None, "password, for SASL")
-    kafka_oauth_token_url: str | None = _kafka(
+    kafka_oauth_token_url: TokenUrl | None = _kafka(
         None,
         "for `OAUTHBEARER`: token endpoint of the identity provider (client credentials), by HTTPS unless "
         "it is on this machine",
-        # A password in it would be shown.
-        pattern=r"^(https://[^@/]+|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?)(/|$)",
     )
     kafka_oauth_client_id: str | None = _kafka(None, "client id, for `OAUTHBEARER`")
     kafka_oauth_client_secret: SecretStr | None = _kafka(None, "client secret, for `OAUTHBEARER`")

@@ -149,7 +149,9 @@ class FileRun:
         sent = self._sent
         with (
             closing(self._source) as source,
-            FileTransactions(self._settings, self._stream.topic, self._path) as transactions,
+            FileTransactions(
+                self._settings, self._stream.topic, self._path, resumable=source.resumable
+            ) as transactions,
         ):
             self._client = transactions.client
             start = transactions.begin(resume=resume)

@@ -34,13 +34,17 @@ class FileTransactions:
     """The transactions of one run over a file; use it as a context manager. Making one fences every other
     run of the same file, and settles what it left open.
 
+    Args:
+        resumable: whether a later run can go on: how far this one is, is kept only then.
+
     Raises:
         Fenced: another run of the same file has begun.
         Unavailable: the broker does not answer, or a topic does not exist.
     """
 
-    def __init__(self, settings: Settings, topic: str, path: Path) -> None:
+    def __init__(self, settings: Settings, topic: str, path: Path, *, resumable: bool) -> None:
         self._settings = settings
+        self._resumable = resumable
         self._partition = topic, 0
         self._path = path
         self._group = group_of(settings, path)
@@ -48,7 +52,8 @@ class FileTransactions:
             settings, **{"transactional.id": self._group, "transaction.timeout.ms": 60_000}
         )
         admin = clients.admin(settings)
-        offsets.require_partitions(admin, [topic, kept_positions.topic_of(settings)])
+        needed = [topic, kept_positions.topic_of(settings)] if resumable else [topic]
+        offsets.require_partitions(admin, needed)
         self._topic_id = topic_ids(admin, [topic])[topic]
         with clients.kafka_errors(), call("init_transactions", _TIMEOUT + SLACK):
             self.client.init_transactions(_TIMEOUT)
@@ -57,14 +62,15 @@ class FileTransactions:
         self._metadata = self._consumer.consumer_group_metadata()
 
     def begin(self, *, resume: bool) -> FileProgress:
-        """Where this run begins, which is kept at once: `resume` finds it even if no line is sent.
+        """Where this run begins, which is kept at once: a later run finds it even if no line is sent.
 
         Raises UsageError if an earlier run is to be resumed of which nothing is known.
         """
         progress = self._earlier() if resume else FileProgress()
-        with clients.kafka_errors():
-            self.client.begin_transaction()
-        self.commit(progress)
+        if self._resumable:
+            with clients.kafka_errors():
+                self.client.begin_transaction()
+            self.commit(progress)
         return progress
 
     def _earlier(self) -> FileProgress:
@@ -94,15 +100,19 @@ class FileTransactions:
 
     def commit(self, progress: FileProgress) -> None:
         """Commits the transaction in progress, with how far the file is sent by it."""
+        with clients.kafka_errors():
+            if self._resumable:
+                self._keep(progress)
+            with call("commit_transaction", _TIMEOUT + SLACK):
+                self.client.commit_transaction(_TIMEOUT)
+
+    def _keep(self, progress: FileProgress) -> None:
         text = f"{progress.bytes};{progress.digest}"
         position = Position(*self._partition, progress.lines, text)
         moved = offsets.as_committed(position, Log(self._topic_id))
-        with clients.kafka_errors():
-            produce(self.client, kept_positions.record_of(self._settings, self._group, moved))
-            with call("send_offsets_to_transaction", _TIMEOUT + SLACK):
-                self.client.send_offsets_to_transaction([moved], self._metadata, _TIMEOUT)
-            with call("commit_transaction", _TIMEOUT + SLACK):
-                self.client.commit_transaction(_TIMEOUT)
+        produce(self.client, kept_positions.record_of(self._settings, self._group, moved))
+        with call("send_offsets_to_transaction", _TIMEOUT + SLACK):
+            self.client.send_offsets_to_transaction([moved], self._metadata, _TIMEOUT)
 
     def __enter__(self) -> Self:
         return self

@@ -171,6 +171,8 @@ def test_standard_input(stack_settings: Settings) -> None:
         event(1),
         event(2),
     ]
+    # Nothing can be resumed, so nothing is kept.
+    assert stored_values(stack_settings, "streamflow-positions") == []
 
 
 @pytest.mark.parametrize("answers", ["refuses", "is silent"])

@@ -56,6 +56,8 @@ HOSTILE = {
     "STREAMLIT_SERVER_BASE_URL_PATH": "elsewhere",
     "STREAMLIT_SERVER_ADDRESS": "192.0.2.1",
 }
+# Where we are root, PostgreSQL runs as another user, who passes through these two.
+PASSAGES = {".": 0o711, "postgres": 0o711} if os.geteuid() == 0 else {}
 ODD_NAME = "pröject, a\\b #1="
 
 
@@ -115,7 +117,7 @@ def test_up_status_env_down_purge(odd_folder: Folder, tmp_path: Path) -> None:
     dashboard = f"http://127.0.0.1:{DEFAULT_PORTS['dashboard'] + folder.port_offset}/"
     with urllib.request.urlopen(dashboard, timeout=60) as answer:
         assert answer.status == 200
-    assert _open_to_others(folder.state) == {"postgres": 0o711}
+    assert _open_to_others(folder.state) == PASSAGES
 
     shell = folder.run("env").stdout
     printed = dict(shlex.split(line)[1].split("=", 1) for line in shell.splitlines())
@@ -157,7 +159,7 @@ def test_up_status_env_down_purge(odd_folder: Folder, tmp_path: Path) -> None:
 def _open_to_others(directory: Path) -> dict[str, int]:
     """What others than the owner may read, write or enter, with its mode."""
     modes = {}
-    for path in directory.rglob("*"):
+    for path in (directory, *directory.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
             modes[str(path.relative_to(directory))] = stat.S_IMODE(path.lstat().st_mode)
     return {path: mode for path, mode in modes.items() if mode & 0o077}
@@ -251,7 +253,12 @@ def _told(folder: Folder, words: dict[str, bytes], said: list[str]) -> dict[str,
     return {place: names for place, names in found.items() if names}
 
 
-def test_a_killed_supervisor_leaves_nothing_and_up_works_again(folder: Folder) -> None:
+def test_a_killed_supervisor_leaves_nothing_and_up_works_again(
+    folder: Folder, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    folder.state.symlink_to(disk)
     folder.up(*SERVICES_ONLY)
     with psycopg.connect(_url(folder)) as connection:
         connection.execute("CREATE TABLE kept (number integer)")
@@ -264,6 +271,11 @@ def test_a_killed_supervisor_leaves_nothing_and_up_works_again(folder: Folder) -
 
     with psycopg.connect(_url(folder)) as connection:
         connection.execute("SELECT * FROM kept")
+
+    done = folder.run("down", "--purge")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert folder.state.is_symlink()
+    assert list(disk.iterdir()) == []
 
 
 def test_a_taken_port_is_named_and_stacks_work_side_by_side(

@@ -18,7 +18,10 @@ from faults import assert_on_loopback_only, is_running, kill, stalled, wait_unti
 from services import BrokerService, Quiet
 from streamflow.errors import StackError
 from streamflow.kafka.offsets import bounds
+from streamflow_stack import broker as broker_module
 from streamflow_stack import jars
+from streamflow_stack.broker import Broker, Node
+from streamflow_stack.embedded import environment
 from streamflow_stack.process import Child, end_leftovers
 
 pytestmark = pytest.mark.integration
@@ -51,6 +54,15 @@ def _consume(bootstrap: str, topic: str, count: int) -> list[bytes | None]:
     found = consumer.consume(count, timeout=30)
     consumer.close()
     return [each.value() for each in found]
+
+
+def test_why_kafka_does_not_format_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The JVM says first that it has read this variable, and last where Kafka has failed.
+    options = environment() | {"JAVA_TOOL_OPTIONS": "-Xmx64m"}
+    monkeypatch.setattr(broker_module, "environment", lambda: options)
+    node = Node(-1, 1, 2, tmp_path / "kafka")
+    with pytest.raises(StackError, match=r"cannot format .*: .*Invalid value -1 .* node\.id"):
+        Broker(node, tmp_path / "kafka.log").prepare(Quiet())
 
 
 def test_records_survive_sigkill_and_restart(own_broker: BrokerService) -> None:

@@ -17,6 +17,7 @@ from services import DatabaseService
 from streamflow.errors import ConfigurationError, StackError
 from streamflow.postgres.connections import connect
 from streamflow.settings import Settings
+from streamflow_stack.doctor import Mark, _database
 from streamflow_stack.process import Child
 
 pytestmark = pytest.mark.integration
@@ -72,6 +73,14 @@ def test_no_secret_in_the_process_list(database_server: DatabaseService) -> None
     password = database_server.url.split(":")[2].split("@")[0]
     command = Path(f"/proc/{database_server.pid}/cmdline").read_bytes()
     assert password.encode() not in command
+
+
+def test_doctor_says_what_it_could_not_examine(database_server: DatabaseService) -> None:
+    # There are no tables yet, so nobody knows under which keys the hashes are.
+    found = _database(Settings(DATABASE_URL=database_server.url), running=False)
+    [said] = [finding for finding in found if finding.subject == "hash keys"]
+    assert said.mark is Mark.NOTE
+    assert said.text.startswith("unknown (the database refuses (42P01: ")
 
 
 def test_another_database_is_made_once(database_server: DatabaseService) -> None:

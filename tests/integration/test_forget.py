@@ -15,15 +15,14 @@ from typing import Any
 import pytest
 
 from faults import wait_until
-from loads import FakeRecord, Load, execute, replay, rows, value
+from loads import FakeRecord, Load, execute, forget_listed, notification, replay, rows, value
 from loads import event as event_value
 from pipeline import audit, environment, events, produce, workers
 from streamflow.erasure import erase
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.kafka import clients
-from streamflow.postgres.forgotten import Kind, hashes_of
+from streamflow.postgres.forgotten import Kind
 from streamflow.privacy import Hasher
-from streamflow.records import ORIGIN_HEADER
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
@@ -58,26 +57,6 @@ def places(settings: Settings, *words: str) -> list[str]:
         if number:
             found.append(f"{table}: {number}")
     return found
-
-
-def forget_listed(settings: Settings, kind: Kind, text: str) -> None:
-    """Puts a subject on the list, and nothing else."""
-    hashes = ",".join(hashes_of(Hasher(), kind, text))
-    execute(
-        settings,
-        "INSERT INTO erasures (kind, hashes, requested_by)"
-        f" VALUES ('{kind}', '{{{hashes}}}', 'tests')",
-    )
-
-
-def notification(offset: int, origin: int, user: str = "ann") -> FakeRecord:
-    content = {"message": f"User {user} logged in", "time": "2026-07-01T12:00:00Z"}
-    return FakeRecord(
-        offset,
-        json.dumps(content | {"event_id": 1, "user": user}).encode(),
-        topic="notifications",
-        headers=[(ORIGIN_HEADER, f"user-events/0/{origin}".encode())],
-    )
 
 
 def letter(offset: int, source: int, **content: Any) -> FakeRecord:

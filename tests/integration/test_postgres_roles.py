@@ -7,11 +7,26 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from loads import TOPIC, FakeRecord, Load, dead_letter, event, events, execute, replay, window_count
+from loads import (
+    TOPIC,
+    FakeRecord,
+    Load,
+    dead_letter,
+    event,
+    events,
+    execute,
+    forget_listed,
+    notification,
+    replay,
+    rows,
+    value,
+    window_count,
+)
 from services import DatabaseService
 from streamflow.dead_letters.select import Selection
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import session
+from streamflow.postgres.forgotten import ERASED, Kind
 from streamflow.postgres.roles import apply_roles, role_statements
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.records import Origin
@@ -37,11 +52,15 @@ def users(database: Settings, database_server: DatabaseService) -> Iterator[User
     name = psycopg.conninfo.conninfo_to_dict(database.database)["dbname"]
     administrator = database_server.database.url(str(name), SUPERUSER)
     with psycopg.connect(administrator, autocommit=True) as connection:
+        # As in every schema `public` that a PostgreSQL before 15 has made.
+        connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
         for role in ("worker", "reader"):
             connection.execute(f"CREATE ROLE {PREFIX}_{role} NOLOGIN")
             connection.execute(
                 f"CREATE ROLE {PREFIX}_{role}_1 LOGIN PASSWORD 'pass' IN ROLE {PREFIX}_{role}"
             )
+        # As an earlier release has granted it.
+        connection.execute(f"GRANT UPDATE ON notifications, replay_records TO {PREFIX}_worker")
         try:
             # As the owner, who may not create roles.
             apply_roles(database, [USER_EVENTS], PREFIX)
@@ -79,6 +98,11 @@ ALTERS = (
     "UPDATE signing_key SET key = ''",
     "INSERT INTO topics SELECT * FROM topics",
     "UPDATE audit_ledger SET stored = 0",
+    "UPDATE replay_records SET outcome = 'sent'",
+    "UPDATE dead_letters SET error_code = 'NONE'",
+    "UPDATE notifications SET origin_offset = 0",
+    "UPDATE loader_positions SET group_name = 'other'",
+    "UPDATE gaps SET first_offset = 0",
     "INSERT INTO replays (requested_by) VALUES ('me')",
     "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
 )
@@ -120,6 +144,18 @@ def test_a_loader_loads_and_alters_nothing(database: Settings, users: Users) -> 
         assert made == "events_20020202"
 
 
+def test_a_loader_empties_what_it_has_stored_of_the_forgotten(
+    database: Settings, users: Users
+) -> None:
+    load = Load(users.worker)
+    load.load([notification(0, 0), dead_letter(0, "user-events/0/0")])
+    forget_listed(database, Kind.USER, "ann")
+    load.load([FakeRecord(0, event(user="ann"))])
+    load.sink.close()
+    assert value(database, "SELECT message FROM notifications") == ERASED
+    assert rows(database, "SELECT status, value FROM dead_letters") == [("erased", None)]
+
+
 def test_the_dashboard_reads_and_writes_nothing(database: Settings, users: Users) -> None:
     load = Load(database)
     load.load([*events([0, 1]), FakeRecord(2, b"{}"), window_count(0, 0)])
@@ -143,6 +179,18 @@ def test_the_dashboard_reads_and_writes_nothing(database: Settings, users: Users
     ):
         assert refused(reader, statement), statement
     assert refused(reader, "SELECT create_day_partition('events', '2001-01-01')")
+
+
+@pytest.mark.usefixtures("users")
+def test_a_schema_of_others_in_which_all_may_create_is_named(
+    database: Settings, database_server: DatabaseService
+) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(database.database)["dbname"]
+    with psycopg.connect(database_server.database.url(str(name), SUPERUSER)) as connection:
+        connection.execute(f"ALTER SCHEMA public OWNER TO {SUPERUSER}")
+        connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    with pytest.raises(ConfigurationError, match="REVOKE CREATE ON SCHEMA"):
+        apply_roles(database, [USER_EVENTS], PREFIX)
 
 
 def test_the_statements_can_be_executed_by_hand(database: Settings) -> None:

@@ -21,6 +21,12 @@ def test_rights_are_lines_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
         "--operation Write --transactional-id team-notification-group- "
         "--resource-pattern-type prefixed"
     ) in lines
+    given = CliRunner().invoke(app, ["acls", "--command-config", "my admin.properties"]).stdout
+    assert len(given.splitlines()) == len(lines)
+    start = (
+        "kafka-acls.sh --bootstrap-server broker:9093 --command-config 'my admin.properties' --add "
+    )
+    assert all(line.startswith(start) for line in given.splitlines())
     found = json.loads(CliRunner().invoke(app, ["acls", "--json"]).stdout)
     assert len(found) == len(lines) == len(set(lines))
     assert found[0]["principal"] == "User:streamflow-setup"

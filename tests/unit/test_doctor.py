@@ -11,7 +11,7 @@ from streamflow_stack.doctor import _exposed
         ("disable", "192.0.2.7", True),
         ("prefer", "192.0.2.7", True),
         ("require", "2001:db8::7", True),
-        ("verify-ca", "192.0.2.7", False),
+        ("verify-ca", "192.0.2.7", True),
         ("verify-full", "192.0.2.7", False),
         ("prefer", "127.0.0.1", False),
         ("prefer", "::1", False),

@@ -139,6 +139,8 @@ def test_oauth_reaches_librdkafka(tmp_path: Path) -> None:
     # It knows all of them; a password is not asked for.
     AdminClient(common_config(Settings(**OAUTH)) | {"log_level": 0})
     assert "planted" not in repr(Settings(**OAUTH))
+    in_lower_case = OAUTH | {"STREAMFLOW_KAFKA_SASL_MECHANISM": "oauthbearer"}
+    assert common_config(Settings(**in_lower_case)) == common_config(Settings(**OAUTH))
 
 
 @pytest.mark.parametrize("name", ["TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET"])
@@ -170,7 +172,9 @@ def test_a_client_secret_is_sent_in_clear_to_this_machine_only(
     expected = (
         contextlib.nullcontext()
         if accepted
-        else pytest.raises(ConfigurationError, match="STREAMFLOW_KAFKA_OAUTH_TOKEN_URL")
+        else pytest.raises(
+            ConfigurationError, match="OAUTH_TOKEN_URL: write https://HOST/PATH, without"
+        )
     )
     with expected:
         load_settings()

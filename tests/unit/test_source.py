@@ -14,6 +14,8 @@ import pytest
 
 from pipeline import event
 from streamflow.errors import UsageError
+from streamflow_cli.produce import _print_summary
+from streaming_workers.producer.file import Sent
 from streaming_workers.producer.source import Source, open_source
 
 LINES = [event(number) + b"\n" for number in range(3)]
@@ -114,6 +116,34 @@ def test_a_pipe_by_its_descriptor_is_a_stream(opened: Callable[..., Source]) -> 
     os.close(read)
     assert not source.resumable
     assert flat(source) == LINES
+
+
+@pytest.mark.parametrize(
+    ("sent", "resume", "of_file", "of_pipe"),
+    [
+        (Sent(records=5, line=5), False, "--resume goes on from there", "send the rest from line 6 on"),
+        (Sent(finished=True), False, "it is empty", "it is empty"),
+        (Sent(line=5, finished=True), True, "all 5 lines were sent before", None),
+    ],
+)  # fmt: skip
+def test_only_a_file_can_be_resumed(
+    *,
+    sent: Sent,
+    resume: bool,
+    of_file: str,
+    of_pipe: str | None,
+    opened: Callable[..., Source],
+    path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path.touch()
+    reading, writing = os.pipe()
+    os.close(writing)
+    for name, says in ((str(path), of_file), (f"/dev/fd/{reading}", of_pipe)):
+        if says is not None:
+            _print_summary(sent, 1.0, opened(name), resume=resume)
+            assert "".join(capsys.readouterr()).endswith(f": {says}\n")
+    os.close(reading)
 
 
 def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:

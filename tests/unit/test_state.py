@@ -1,5 +1,6 @@
 """The state directory: closed to others, held by one supervisor, and purged without a trace."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -8,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from streamflow.errors import StackError
+from streamflow.settings import Settings
+from streamflow_cli.stack import ConsoleReport
+from streamflow_stack import lifecycle
 from streamflow_stack.state import ENTRIES, StateDirectory, state_lock
 
 
@@ -24,7 +29,19 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_what_an_earlier_release_has_let_others_read_is_closed(tmp_path: Path) -> None:
+@pytest.fixture(params=[0, 1000], ids=["root", "user"])
+def passage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The mode of a folder that leads to the database: where we are root, PostgreSQL runs as another
+    user, and passes through to its own."""
+    expected = 0o700 if request.param else 0o711
+    monkeypatch.setattr(os, "geteuid", lambda: request.param)
+    return expected
+
+
+def test_what_an_earlier_release_has_let_others_read_is_closed(
+    tmp_path: Path, passage: int
+) -> None:
+    tmp_path.chmod(0o755)
     for name in ("kafka", "logs", "dashboard", "dagster", "postgres"):
         (tmp_path / name).mkdir()
     (tmp_path / "status.json").touch()
@@ -35,8 +52,26 @@ def test_what_an_earlier_release_has_let_others_read_is_closed(tmp_path: Path) -
     assert {mode(tmp_path / name) for name in ("kafka", "logs", "run", "dashboard", "dagster")} == {
         0o700
     }
-    # Where we are root, PostgreSQL runs as another user, and passes through to its own folder.
-    assert mode(tmp_path / "postgres") == 0o711
+    assert (mode(tmp_path), mode(tmp_path / "postgres")) == (passage, passage)
+
+
+def test_a_new_directory_is_closed(tmp_path: Path, passage: int) -> None:
+    StateDirectory(tmp_path / "new").create()
+    assert mode(tmp_path / "new") == passage
+
+
+def test_what_is_linked_or_shared_keeps_its_mode(tmp_path: Path) -> None:
+    state, link = tmp_path / "state", tmp_path / "link"
+    folders = [tmp_path / name for name in ("ssd", "log", "disk")]
+    for folder in (state, *folders):
+        folder.mkdir(mode=0o755)
+    for name, folder in zip(("kafka", "logs", "postgres"), folders, strict=True):
+        (state / name).symlink_to(folder)
+    (state / "mine").touch()
+    link.symlink_to(folders[2])
+    StateDirectory(state).create()
+    StateDirectory(link).create()
+    assert {mode(folder) for folder in (state, *folders)} == {0o755}
 
 
 def test_a_linked_directory_is_emptied_and_kept(tmp_path: Path) -> None:
@@ -60,6 +95,18 @@ def test_a_linked_folder_of_data_is_not_emptied_but_named(tmp_path: Path) -> Non
     assert StateDirectory(state).purge() == [str(disk)]
     assert (disk / "1").exists()
     assert not (state / "kafka").is_symlink()
+
+
+def test_the_directory_of_another_user_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(run: Path) -> Iterator[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(run))
+
+    monkeypatch.setattr(lifecycle, "end_leftovers", refused)
+    settings = Settings(STREAMFLOW_STATE_DIR=tmp_path)
+    with pytest.raises(StackError, match=r"run may not be written .*another user"):
+        lifecycle.down(settings, purge=False, report=ConsoleReport(Console()))
 
 
 def test_a_path_that_kafka_cannot_open_is_refused(tmp_path: Path) -> None:
