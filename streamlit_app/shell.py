@@ -38,7 +38,7 @@ def run() -> None:
     st.html(CSS)
     st.logo(LOGO, size="large")
     server = serving()
-    signed_in = current_identity(server.settings).role is not None
+    signed_in = current_identity(server).role is not None
     # Also before sign-in, so that the requested page is kept.
     pages = [
         st.Page(
@@ -51,7 +51,7 @@ def run() -> None:
         for module, title, icon in _PAGES
     ]
     page = st.navigation(pages, position="top" if signed_in else "hidden")
-    require_sign_in(server.settings)
+    require_sign_in(server)
     _strip()
     page.run()
     sign_out_control(server.settings)
@@ -64,7 +64,7 @@ def _strip() -> None:
     now = time.time()
     kafka, postgres = server.poller.reading("kafka"), server.poller.reading("postgres")
     marks = _source(kafka, now) + _source(postgres, now) + _workers(server, now) + _alerts(server)
-    user = current_identity(server.settings)
+    user = current_identity(server)
     named = server.settings.dashboard_sign_in != "none"
     who = soft(f"{user.name}, {user.role}" if named else f"{user.role}")
     body = f'{marks}<span class="sf-push">{who} · {stamp(now, kafka.measured_at)}</span>'

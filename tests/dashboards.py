@@ -59,7 +59,7 @@ class DashboardProcess:
             return {}
 
     def sessions(self) -> int:
-        """How many sessions Streamlit keeps, by its own metrics."""
+        """How many sessions have a page open, by Streamlit's own metrics."""
         with urllib.request.urlopen(f"{self.url}/_stcore/metrics", timeout=5) as answer:
             [line] = re.findall(rb"^active_sessions (\d+)$", answer.read(), re.MULTILINE)
         return int(line)

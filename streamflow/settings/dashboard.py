@@ -38,6 +38,11 @@ class DashboardSettings(AlertSettings):
     dashboard_operators: Texts = _dashboard(
         (), "e-mail addresses of operators, for sign-in by OIDC, comma-separated"
     )
+    dashboard_trust_addresses: bool = _dashboard(
+        False,
+        "whether to believe the address of a provider that sends no `email_verified`: only if its users "
+        "cannot choose theirs, as in a single-tenant Entra app",
+    )
     dashboard_hosts: HostNames = _dashboard(
         (), "names under which a proxy or ingress serves it, some with a port, comma-separated"
     )

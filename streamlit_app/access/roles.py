@@ -2,13 +2,14 @@
 whatever the page shows."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import SecretStr
 
 from streamflow.errors import StreamFlowError
+from streamflow.privacy import Hasher
 from streamflow.settings.dashboard import DashboardSettings, Role
 
 
@@ -18,10 +19,18 @@ class Forbidden(StreamFlowError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The user of a session; `role` is None for one who must sign in first."""
+    """The user of a session.
+
+    Attributes:
+        name: as it may be stored: without an address in clear (G7).
+        role: None for one who must sign in first.
+        listed: by the address given, one of the operators, which a viewer is whose provider does not
+            say that the address is verified.
+    """
 
     name: str
     role: Role | None
+    listed: bool = False
 
     @property
     def is_operator(self) -> bool:
@@ -30,6 +39,7 @@ class Identity:
 
 def identify(
     settings: DashboardSettings,
+    hasher: Hasher,
     *,
     token: str | None = None,
     user: Mapping[str, Any] | None = None,
@@ -47,12 +57,34 @@ def identify(
     if user is None or not user.get("email"):
         return Identity("anonymous", None)
     email = str(user["email"])
+    operators = settings.dashboard_operators
+    listed = next((address for address in operators if _same_address(email, address)), None)
+    # Not the claim `name`: at most providers users choose it.
+    name = _name(listed or email, operators, hasher)
     # An address that the provider has not verified may belong to another user.
-    verified = user.get("email_verified", True) in (True, "true")
-    named = email.casefold() in map(str.casefold, settings.dashboard_operators)
-    # The name goes into tables, which must hold no address (G7).
-    name = str(user.get("name") or email).partition("@")[0]
-    return Identity(name, "operator" if named and verified else "viewer")
+    is_operator = listed is not None and _is_verified(user, settings)
+    return Identity(name, "operator" if is_operator else "viewer", listed is not None)
+
+
+def _same_address(given: str, listed: str) -> bool:
+    # Only ASCII is folded: ß and ss, or K and the Kelvin sign, are two mailboxes.
+    both_ascii = given.isascii() and listed.isascii()
+    return given == listed or (both_ascii and given.lower() == listed.lower())
+
+
+def _is_verified(user: Mapping[str, Any], settings: DashboardSettings) -> bool:
+    claim = user.get("email_verified")
+    if claim is None:
+        return settings.dashboard_trust_addresses
+    return claim is True or claim == "true"
+
+
+def _name(address: str, operators: Sequence[str], hasher: Hasher) -> str:
+    """The part before the at sign; behind it the hash of the address, if operators share that part."""
+    local = address.partition("@")[0] or address
+    sharing = [one for one in operators if _same_address(one.partition("@")[0], local)]
+    text = f"{local} ({address})" if len(sharing) > 1 else local
+    return hasher.redact(text.encode("utf-8", "replace")).decode()
 
 
 def require_operator(identity: Identity) -> None:

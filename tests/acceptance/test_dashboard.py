@@ -123,7 +123,6 @@ def stage(
             STREAMFLOW_ALERT_FOR="2",
             STREAMFLOW_DAGSTER_URL=f"http://127.0.0.1:{dagster_port}",
             STREAMFLOW_WEBHOOK_URL=f"{webhook.url}/alerts",
-            STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL="2",
         )
         running.callback(dashboard.kill)
         dashboard.wait_ready()
@@ -536,7 +535,7 @@ def test_many_sessions_cost_no_threads_or_connections(stage: Stage, browser: Bro
         assert count(stage.settings, open_connections) == 1
         assert stage.dashboard.sessions() == 3
         stage.close_pages()
-        # A session, and its thread, ends with its page.
+        # Without its page, a session runs no script and needs no thread.
         wait_until(lambda: stage.dashboard.sessions() == 0, 60, "the sessions to end")
         return int(stage.dashboard.state()["threads"])
 

@@ -36,7 +36,6 @@ def dashboard(
             port,
             folder / "dashboard.log",
             STREAMFLOW_DASHBOARD_HOSTS=f"{PUBLIC}, inside:8501",
-            STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL="1",
         )
         try:
             running.wait_ready()

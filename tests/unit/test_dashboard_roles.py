@@ -1,5 +1,6 @@
 """Who may do what, and the settings that say so."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ from streamlit import config
 from structlog.testing import capture_logs
 
 from streamflow.errors import ConfigurationError
+from streamflow.privacy import Hasher
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
 from streamlit_app.access.replaying import PlanRequest, apply, plan
 from streamlit_app.access.roles import Forbidden, Identity, identify, require_operator
 from streamlit_app.access.sign_in import check_secrets
 from streamlit_app.measure.dagster import Dagster
+
+HASHER = Hasher()
 
 
 def settings(**values: Any) -> DashboardSettings:
@@ -35,7 +39,7 @@ def settings(**values: Any) -> DashboardSettings:
 def test_read_only_beyond_the_own_machine(host: str, role: str | None, expected: str) -> None:
     made = settings(STREAMFLOW_HOST=host, STREAMFLOW_DASHBOARD_ROLE=role)
     assert made.default_role == expected
-    assert identify(made).role == expected
+    assert identify(made, HASHER).role == expected
     # The probe writes to Kafka: not where one may only look.
     assert made.probes is (expected == "operator")
 
@@ -63,7 +67,7 @@ TOKENS = {
     ],
 )
 def test_sign_in_by_token(token: str | None, role: str | None) -> None:
-    assert identify(settings(**TOKENS), token=token).role == role
+    assert identify(settings(**TOKENS), HASHER, token=token).role == role
 
 
 def test_sign_in_by_token_needs_a_token() -> None:
@@ -77,7 +81,7 @@ def test_tokens_are_in_no_representation() -> None:
 
 OIDC = {
     "STREAMFLOW_DASHBOARD_SIGN_IN": "oidc",
-    "STREAMFLOW_DASHBOARD_OPERATORS": "ann@example.com, bob@example.com",
+    "STREAMFLOW_DASHBOARD_OPERATORS": "ann@example.com, weiss@example.com, kim@example.com",
 }
 
 
@@ -86,18 +90,65 @@ OIDC = {
     [
         (None, None),
         ({}, None),
-        ({"email": "eve@example.com"}, "viewer"),
-        ({"email": "Ann@Example.com"}, "operator"),
+        ({"name": "ann@example.com", "email_verified": True}, None),
+        ({"email": "eve@example.com", "email_verified": True}, "viewer"),
+        ({"email": "Ann@Example.com", "email_verified": True}, "operator"),
+        ({"email": "ann@example.com", "email_verified": "true"}, "operator"),
+        ({"email": "ann@example.com", "email_verified": "false"}, "viewer"),
         ({"email": "ann@example.com", "email_verified": False}, "viewer"),
-        ({"email": "bob@example.com", "email_verified": True}, "operator"),
+        ({"email": "ann@example.com", "email_verified": 1}, "viewer"),
+        # A provider that says nothing about it may let its users choose their addresses.
+        ({"email": "ann@example.com"}, "viewer"),
+        ({"email": "ann@example.com", "email_verified": None}, "viewer"),
+        # Other mailboxes, which are the same to casefold().
+        ({"email": "wei\u00df@example.com", "email_verified": True}, "viewer"),
+        ({"email": "\u212aim@example.com", "email_verified": True}, "viewer"),
     ],
 )
 def test_sign_in_by_an_identity_provider(user: dict[str, Any] | None, role: str | None) -> None:
-    assert identify(settings(**OIDC), user=user).role == role
+    assert identify(settings(**OIDC), HASHER, user=user).role == role
 
 
-def test_the_audit_trail_holds_no_address() -> None:
-    assert identify(settings(**OIDC), user={"email": "ann@example.com"}).name == "ann"
+@pytest.mark.parametrize(
+    ("claims", "role"),
+    [
+        ({}, "operator"),
+        ({"email_verified": None}, "operator"),
+        ({"email_verified": False}, "viewer"),
+        ({"email_verified": "false"}, "viewer"),
+    ],
+)
+def test_a_provider_that_says_nothing_about_addresses_can_be_trusted(
+    claims: dict[str, Any], role: str
+) -> None:
+    trusting = settings(**OIDC, STREAMFLOW_DASHBOARD_TRUST_ADDRESSES=True)
+    assert identify(trusting, HASHER, user={"email": "ann@example.com", **claims}).role == role
+    eve = {"email": "eve@example.com", **claims}
+    assert identify(trusting, HASHER, user=eve).role == "viewer"
+
+
+def test_the_history_names_an_operator_by_the_listed_address() -> None:
+    claims = {"email": "Ann@Example.com", "email_verified": True, "name": "kim"}
+    assert identify(settings(**OIDC), HASHER, user=claims).name == "ann"
+    claims["name"] = "@ann"
+    assert identify(settings(**OIDC), HASHER, user=claims).name == "ann"
+
+
+def test_operators_with_the_same_name_are_told_apart() -> None:
+    addresses = ("kim@example.com", "Kim@example.org")
+    both = settings(**OIDC | {"STREAMFLOW_DASHBOARD_OPERATORS": ",".join(addresses)})
+    names = [identify(both, HASHER, user={"email": address}).name for address in addresses]
+    assert names == [f"{address[:3]} ({HASHER.hash(address)})" for address in addresses]
+
+
+@pytest.mark.parametrize(
+    "address", ["ann%40example.com@example.org", "ann\uff20example.com@example.org", "@ann"]
+)
+def test_a_name_holds_no_address_and_is_not_empty(address: str) -> None:
+    listed = settings(**OIDC | {"STREAMFLOW_DASHBOARD_OPERATORS": address})
+    name = identify(listed, HASHER, user={"email": address, "email_verified": True}).name
+    assert name
+    assert "example" not in name
 
 
 def test_an_action_asks_for_the_role() -> None:
@@ -181,6 +232,17 @@ def test_links_to_runs_lead_where_a_browser_reaches_dagster() -> None:
     assert Dagster(alone.dagster, alone.dagster_for_people).run_url("17") == f"{inside}/runs/17"
 
 
+def warned_of(file: Path, sign_in: str = "oidc") -> list[str]:
+    before = config.get_option("secrets.files")
+    config.set_option("secrets.files", [str(file)])
+    try:
+        with capture_logs() as said:
+            check_secrets(settings(STREAMFLOW_DASHBOARD_SIGN_IN=sign_in))
+    finally:
+        config.set_option("secrets.files", before)
+    return [line["file"] for line in said]
+
+
 @pytest.mark.parametrize(
     ("mode", "sign_in", "warned"),
     [(0o600, "oidc", False), (0o640, "oidc", True), (0o644, "oidc", True), (0o644, "none", False)],
@@ -191,11 +253,18 @@ def test_secrets_that_others_can_read_are_warned_of(
     file = tmp_path / "secrets.toml"
     file.touch()
     file.chmod(mode)
-    before = config.get_option("secrets.files")
-    config.set_option("secrets.files", [str(file)])
-    try:
-        with capture_logs() as said:
-            check_secrets(settings(STREAMFLOW_DASHBOARD_SIGN_IN=sign_in))
-    finally:
-        config.set_option("secrets.files", before)
-    assert [line["file"] for line in said] == [str(file)] * warned
+    assert warned_of(file, sign_in) == [str(file)] * warned
+
+
+def test_a_folder_of_secrets_and_one_that_cannot_be_seen_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warned_of(tmp_path) == []
+    assert warned_of(tmp_path / "secrets.toml") == []
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # As of a folder of another user; root, who may run the tests, is refused nothing.
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert warned_of(tmp_path / "secrets.toml") == []
