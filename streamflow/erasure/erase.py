@@ -46,6 +46,11 @@ _NAMES: Final = (
     ("gaps", "acknowledged_by"),
     ("erasures", "requested_by"),
 )
+# What a plan or a replay was searched by. Older ones have one `text` instead of `texts`.
+_SEARCHED_BY: Final = sql.SQL(
+    "jsonb_array_elements_text(coalesce(selection->'texts', '[]') || coalesce(selection->'text', '[]'))"
+    " AS text"
+)
 _ERASE_EVENTS: Final = sql.SQL("""
 WITH theirs AS MATERIALIZED (
     SELECT origin_topic, origin_partition, origin_offset, "timestamp", appended_at
@@ -297,9 +302,9 @@ class _Erasure:
         for table in ("replay_plans", "replays"):
             changed = self._connection.execute(
                 sql.SQL(
-                    "UPDATE {} SET selection = selection - 'text' WHERE EXISTS (SELECT FROM"
-                    " unnest(%(terms)s::text[]) AS term WHERE position(term IN selection->>'text') > 0)"
-                ).format(sql.Identifier(table)),
+                    "UPDATE {} SET selection = selection - '{{text,texts}}'::text[] WHERE EXISTS ("
+                    "SELECT FROM unnest(%(terms)s::text[]) AS term, {} WHERE position(term IN text) > 0)"
+                ).format(sql.Identifier(table), _SEARCHED_BY),
                 values,
             ).rowcount
             self._count(table, changed)

@@ -18,6 +18,9 @@ from faults import wait_until
 from loads import FakeRecord, Load, execute, replay, rows, value
 from loads import event as event_value
 from pipeline import audit, environment, events, produce, workers
+from streamflow.dead_letters.plan import plan
+from streamflow.dead_letters.report import ReplayOptions
+from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.erasure import erase
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.kafka import clients
@@ -184,6 +187,8 @@ def test_an_erasure_is_repeated_from_the_list(
     letters = [letter(0, 10, key=HASH.encode()), letter(1, 11, value=b'{"user":"ann"}')]
     everything = [*theirs, *notes, *letters]
     load.load(everything)
+    for text, by in ((ANN, ANN), ('the user "ann"', "ann"), ("bob", "bob")):
+        searched_for(database, text, by)
     erased = {}
     for kind, text in SUBJECTS.items():
         subject = erase.parse_subject(database, streams, kind, text)
@@ -191,10 +196,12 @@ def test_an_erasure_is_repeated_from_the_list(
         done = erase.apply(database, streams, subject, requested_by="tests")
         assert planned.erased == done.erased
         erased[kind] = done.erased
-    number = {"events": 1, "notifications": 1, "dead_letters": 1}
+    # Of each history, the text and the name of who requested it.
+    number = {"events": 1, "notifications": 1, "dead_letters": 1, "replay_plans": 3, "replays": 2}
     assert erased == dict.fromkeys(SUBJECTS, number)
     assert places(database, HASH, "ann") == []
-    assert places(database, "bob") == ["events_20260701: 1", "notifications: 1"]
+    others = ["events_20260701: 1", "notifications: 1", "replay_plans: 2", "replays: 1"]
+    assert places(database, "bob") == others
 
     # As an older dump has them, with the list kept.
     execute(
@@ -218,7 +225,21 @@ def test_an_erasure_is_repeated_from_the_list(
     execute(database, "UPDATE loader_positions SET next_offset = 0; DELETE FROM notifications")
     load.load(everything)
     assert places(database, HASH, "ann") == []
-    assert places(database, "bob") == ["events_20260701: 1", "notifications: 1"]
+    assert places(database, "bob") == others
+
+
+def searched_for(settings: Settings, text: str, by: str) -> None:
+    """A plan and a replay of the dead letters that hold a text; and a plan as they were kept before keys
+    had ids."""
+    selection = make_selection(Hasher(), text=text)
+    plan(settings, [USER_EVENTS], selection, ReplayOptions(), requested_by=by)
+    execute(
+        settings,
+        "INSERT INTO replays (transactional_id, requested_by, selection, options)"
+        " SELECT id, requested_by, selection, options FROM replay_plans ORDER BY id DESC LIMIT 1;"
+        " INSERT INTO replay_plans (requested_by, selection, options) VALUES"
+        f" ('tests', jsonb_build_object('text', '{selection.texts[0]}'), '{{}}')",
+    )
 
 
 def dump(settings: Settings, *words: str) -> dict[str, list[tuple[Any, ...]]]:
