@@ -1,7 +1,9 @@
 """Plans and applies an erasure. Killed at any moment, the next run of the same subject finishes it."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -92,12 +94,40 @@ def parse_subject(settings: Settings, streams: Sequence[Stream], kind: Kind, tex
     return Subject(kind, hashes, text if kind is Kind.USER else None)
 
 
+def certified(file: Path) -> list[Subject]:
+    """The subjects of a file of certificates, one after the other. Raises UsageError for anything else."""
+    subjects: list[Subject] = []
+    try:
+        text = file.read_text("utf-8").strip()
+        while text or not subjects:
+            content, end = json.JSONDecoder().raw_decode(text)
+            subjects.append(_subject_of(content))
+            text = text[end:].lstrip()
+    except (OSError, ValueError, RecursionError):
+        # What the file holds is not quoted.
+        raise UsageError(
+            f"{file} does not hold certificates, as `streamflow forget --apply --json` prints them"
+        ) from None
+    return subjects
+
+
+def _subject_of(certificate: Any) -> Subject:
+    """Raises ValueError if it is none. Without `finished_at` it only shows what would be erased."""
+    match certificate:
+        case {"kind": str(kind), "hashes": [_, *_] as hashes, "finished_at": str()}:
+            if all(isinstance(hashed, str) and is_hashed(hashed) for hashed in hashes):
+                return Subject(Kind(kind), tuple(hashes))
+    raise ValueError("not a certificate")
+
+
 def listed(settings: Settings) -> list[Subject]:
-    """All subjects on the list."""
+    """All subjects on the list. Raises UsageError if it is empty: it may not have been restored."""
     with session(settings, "forget") as connection:
         rows = connection.execute(
             "SELECT kind, hashes FROM erasures WHERE hashes <> '{}' ORDER BY id"
         ).fetchall()
+    if not rows:
+        raise UsageError("nobody is on the list of forgotten subjects")
     return [Subject(Kind(kind), tuple(hashes)) for kind, hashes in rows]
 
 

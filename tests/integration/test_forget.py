@@ -172,11 +172,13 @@ def test_what_names_nobody_is_refused(database: Settings, kind: Kind, text: str,
         erase.parse_subject(database, [USER_EVENTS], kind, text)
 
 
-def test_an_erasure_is_repeated_from_the_list(
-    load: Load, database: Settings, monkeypatch: pytest.MonkeyPatch
+def test_an_erasure_is_repeated_from_the_list_and_from_certificates(
+    load: Load, database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The short twin of the test below: without Kafka, of an address and of a user."""
     monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
+    with pytest.raises(UsageError, match="nobody is on the list"):
+        erase.listed(database)
     streams = [USER_EVENTS]
     theirs = [
         FakeRecord(0, event_value(0, user="ann", user_email=HASH)),
@@ -207,25 +209,41 @@ def test_an_erasure_is_repeated_from_the_list(
     execute(
         database, "CREATE TABLE kept AS TABLE erased_records; CREATE TABLE list AS TABLE erasures"
     )
-    for table in ("events", "notifications", "dead_letters", "erased_records", "erasures"):
-        execute(database, f"DELETE FROM {table}")
-    execute(database, "UPDATE loader_positions SET next_offset = 0")
-    load.load(everything)
+    as_dumped(database, load, everything)
     execute(
         database,
         "INSERT INTO erasures OVERRIDING SYSTEM VALUE TABLE list;"
         " INSERT INTO erased_records TABLE kept; DROP TABLE list; DROP TABLE kept",
     )
     assert places(database, "ann")
-    for subject in erase.listed(database):
-        assert subject.name is None
+    certificates = tmp_path / "certificates.json"
+    with certificates.open("w") as file:
+        for subject in erase.listed(database):
+            assert subject.name is None
+            done = erase.apply(database, streams, subject, requested_by="tests")
+            assert done.erased == erased[subject.kind]
+            file.write(json.dumps(done.as_dict()) + "\n")
+    assert places(database, HASH, "ann") == []
+
+    # The same without the list.
+    as_dumped(database, load, everything)
+    assert places(database, "ann")
+    for subject in erase.certified(certificates):
         done = erase.apply(database, streams, subject, requested_by="tests")
-        assert done.erased == erased[subject.kind]
+        assert done.erased == {"events": 1, "notifications": 1, "dead_letters": 1}
     assert places(database, HASH, "ann") == []
     execute(database, "UPDATE loader_positions SET next_offset = 0; DELETE FROM notifications")
     load.load(everything)
     assert places(database, HASH, "ann") == []
     assert places(database, "bob") == others
+
+
+def as_dumped(settings: Settings, load: Load, records: list[FakeRecord]) -> None:
+    """A database that knows of no erasure and has these records."""
+    for table in ("events", "notifications", "dead_letters", "erased_records", "erasures"):
+        execute(settings, f"DELETE FROM {table}")
+    execute(settings, "UPDATE loader_positions SET next_offset = 0")
+    load.load(records)
 
 
 def searched_for(settings: Settings, text: str, by: str) -> None:
