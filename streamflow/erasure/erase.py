@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import psycopg
 from psycopg import sql
 
 from streamflow import addresses
@@ -29,7 +28,7 @@ from streamflow.postgres.forgotten import (
     parameters,
     with_lifted,
 )
-from streamflow.postgres.partitions import table_exists
+from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
 from streamflow.postgres.schema import existing_columns
 from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, Column
 from streamflow.privacy import Hasher, is_hashed
@@ -194,9 +193,8 @@ def _wait_for_loaders(connection: Connection) -> None:
 
 def _vacuum(connection: Connection, streams: Sequence[Stream]) -> None:
     for table in (*(stream.table for stream in streams), NOTIFICATIONS.name, DEAD_LETTERS.name):
-        # Where PostgreSQL is doing so already, or another's rights are needed, it does it by itself.
-        with suppress(psycopg.errors.LockNotAvailable):
-            connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
+        for leaf in leaves(connection, table):
+            remove_old_versions(connection, leaf)
 
 
 class _Erasure:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from faults import wait_until
@@ -24,6 +25,7 @@ from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.erasure import erase
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.kafka import clients
+from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import Kind, hashes_of
 from streamflow.privacy import Hasher
 from streamflow.records import ORIGIN_HEADER
@@ -244,6 +246,22 @@ def as_dumped(settings: Settings, load: Load, records: list[FakeRecord]) -> None
         execute(settings, f"DELETE FROM {table}")
     execute(settings, "UPDATE loader_positions SET next_offset = 0")
     load.load(records)
+
+
+def test_a_locked_partition_does_not_keep_old_versions_in_others(
+    load: Load, database: Settings, connection: Connection
+) -> None:
+    for day in (1, 2):
+        load.load([FakeRecord(day, event_value(day, f"2026-07-0{day}T12:00:00Z"))])
+    connection.execute("SET lock_timeout = '100ms'")
+    with psycopg.connect(database.database) as other:
+        other.execute("LOCK TABLE events_20260701 IN SHARE UPDATE EXCLUSIVE MODE")
+        erase._vacuum(connection, [USER_EVENTS])
+    vacuumed = "SELECT relname FROM pg_stat_user_tables WHERE vacuum_count > 0"
+    wait_until(lambda: ("notifications",) in rows(database, vacuumed), 10, "each VACUUM")
+    names = {name for (name,) in rows(database, vacuumed)}
+    assert {"events_20260702", "dead_letters"} <= names
+    assert "events_20260701" not in names
 
 
 def searched_for(settings: Settings, text: str, by: str) -> None:
