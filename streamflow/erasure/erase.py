@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import psycopg
 from psycopg import sql
 
 from streamflow import addresses
@@ -178,9 +179,11 @@ def apply(
 @contextmanager
 def _alone(settings: Settings) -> Iterator[Connection]:
     with session(settings, "forget", statement_timeout=_LONGEST) as connection:
-        [(locked,)] = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        if not locked:
-            raise Unavailable("another `streamflow forget` is running: wait for it")
+        try:
+            # Until the connection ends. The server may notice late that an earlier one did.
+            connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        except psycopg.errors.LockNotAvailable:
+            raise Unavailable("another `streamflow forget` is running: wait for it") from None
         yield connection
 
 
@@ -373,18 +376,17 @@ class _Erasure:
             return []
         if self._subject.name is not None:
             return [self._subject.name]
-        tables = {NOTIFICATIONS.name}
+        columns = {(NOTIFICATIONS.name, USER), *_NAMES}
         for stream in self._streams:
-            tables |= {rollup.table for rollup in stream.rollups if USER in rollup.columns}
-            tables |= (
-                {stream.table}
-                if USER in existing_columns(self._connection, stream.table)
-                else set()
-            )
+            columns |= {(rollup.table, USER) for rollup in stream.rollups if USER in rollup.columns}
+            if USER in existing_columns(self._connection, stream.table):
+                columns.add((stream.table, USER))
         names: set[str] = set()
-        for table in tables:
+        for table, column in columns:
             if table_exists(self._connection, table):
-                query = sql.SQL('SELECT DISTINCT "user"::text FROM {} WHERE "user" IS NOT NULL')
-                rows = self._connection.execute(query.format(sql.Identifier(table)))
+                query = sql.SQL("SELECT DISTINCT {0}::text FROM {1} WHERE {0} IS NOT NULL")
+                rows = self._connection.execute(
+                    query.format(sql.Identifier(column), sql.Identifier(table))
+                )
                 names |= {name for (name,) in rows if self._known.of_user(name) is not None}
         return sorted(names)

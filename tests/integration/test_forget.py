@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -238,6 +239,12 @@ def test_an_erasure_is_repeated_from_the_list_and_from_certificates(
     load.load(everything)
     assert places(database, HASH, "ann") == []
     assert places(database, "bob") == others
+
+    # A name that only the history has.
+    forget_listed(database, Kind.USER, "zoe")
+    searched_for(database, "some text", "zoe")
+    erase.apply(database, streams, erase.listed(database)[-1], requested_by="tests")
+    assert places(database, "zoe") == []
 
 
 def as_dumped(settings: Settings, load: Load, records: list[FakeRecord]) -> None:
@@ -481,6 +488,20 @@ def a_row_that_is_gone_is_lost(settings: Settings) -> None:
     report = audit(settings)
     assert not report.closed
     assert any(problem.kind == "missing" for problem in report.problems)
+
+
+def test_an_erasure_waits_for_one_that_is_ending(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may notice late that a connection was closed."""
+    monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
+    subject = erase.parse_subject(database, [USER_EVENTS], Kind.USER, "ann")
+    with psycopg.connect(database.database) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [erase._LOCK])
+        ending = threading.Timer(0.5, other.close)
+        ending.start()
+        erase.plan(database, [USER_EVENTS], subject, requested_by="tests")
+        ending.join()
 
 
 def test_windows_that_name_whom_they_count_are_not_left_behind(database: Settings) -> None:
