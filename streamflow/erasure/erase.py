@@ -1,7 +1,9 @@
 """Plans and applies an erasure. Killed at any moment, the next run of the same subject finishes it."""
 
+import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -27,7 +29,7 @@ from streamflow.postgres.forgotten import (
     parameters,
     with_lifted,
 )
-from streamflow.postgres.partitions import table_exists
+from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
 from streamflow.postgres.schema import existing_columns
 from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, Column
 from streamflow.privacy import Hasher, is_hashed
@@ -45,6 +47,11 @@ _NAMES: Final = (
     ("replays", "requested_by"),
     ("gaps", "acknowledged_by"),
     ("erasures", "requested_by"),
+)
+# What a plan or a replay was searched by. Older ones have one `text` instead of `texts`.
+_SEARCHED_BY: Final = sql.SQL(
+    "jsonb_array_elements_text(coalesce(selection->'texts', '[]') || coalesce(selection->'text', '[]'))"
+    " AS text"
 )
 _ERASE_EVENTS: Final = sql.SQL("""
 WITH theirs AS MATERIALIZED (
@@ -87,12 +94,40 @@ def parse_subject(settings: Settings, streams: Sequence[Stream], kind: Kind, tex
     return Subject(kind, hashes, text if kind is Kind.USER else None)
 
 
+def certified(file: Path) -> list[Subject]:
+    """The subjects of a file of certificates, one after the other. Raises UsageError for anything else."""
+    subjects: list[Subject] = []
+    try:
+        text = file.read_text("utf-8").strip()
+        while text or not subjects:
+            content, end = json.JSONDecoder().raw_decode(text)
+            subjects.append(_subject_of(content))
+            text = text[end:].lstrip()
+    except (OSError, ValueError, RecursionError):
+        # What the file holds is not quoted.
+        raise UsageError(
+            f"{file} does not hold certificates, as `streamflow forget --apply --json` prints them"
+        ) from None
+    return subjects
+
+
+def _subject_of(certificate: Any) -> Subject:
+    """Raises ValueError if it is none. Without `finished_at` it only shows what would be erased."""
+    match certificate:
+        case {"kind": str(kind), "hashes": [_, *_] as hashes, "finished_at": str()}:
+            if all(isinstance(hashed, str) and is_hashed(hashed) for hashed in hashes):
+                return Subject(Kind(kind), tuple(hashes))
+    raise ValueError("not a certificate")
+
+
 def listed(settings: Settings) -> list[Subject]:
-    """All subjects on the list."""
+    """All subjects on the list. Raises UsageError if it is empty: it may not have been restored."""
     with session(settings, "forget") as connection:
         rows = connection.execute(
             "SELECT kind, hashes FROM erasures WHERE hashes <> '{}' ORDER BY id"
         ).fetchall()
+    if not rows:
+        raise UsageError("nobody is on the list of forgotten subjects")
     return [Subject(Kind(kind), tuple(hashes)) for kind, hashes in rows]
 
 
@@ -144,9 +179,11 @@ def apply(
 @contextmanager
 def _alone(settings: Settings) -> Iterator[Connection]:
     with session(settings, "forget", statement_timeout=_LONGEST) as connection:
-        [(locked,)] = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        if not locked:
-            raise Unavailable("another `streamflow forget` is running: wait for it")
+        try:
+            # Until the connection ends. The server may notice late that an earlier one did.
+            connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        except psycopg.errors.LockNotAvailable:
+            raise Unavailable("another `streamflow forget` is running: wait for it") from None
         yield connection
 
 
@@ -159,9 +196,8 @@ def _wait_for_loaders(connection: Connection) -> None:
 
 def _vacuum(connection: Connection, streams: Sequence[Stream]) -> None:
     for table in (*(stream.table for stream in streams), NOTIFICATIONS.name, DEAD_LETTERS.name):
-        # Where PostgreSQL is doing so already, or another's rights are needed, it does it by itself.
-        with suppress(psycopg.errors.LockNotAvailable):
-            connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
+        for leaf in leaves(connection, table):
+            remove_old_versions(connection, leaf)
 
 
 class _Erasure:
@@ -297,9 +333,9 @@ class _Erasure:
         for table in ("replay_plans", "replays"):
             changed = self._connection.execute(
                 sql.SQL(
-                    "UPDATE {} SET selection = selection - 'text' WHERE EXISTS (SELECT FROM"
-                    " unnest(%(terms)s::text[]) AS term WHERE position(term IN selection->>'text') > 0)"
-                ).format(sql.Identifier(table)),
+                    "UPDATE {} SET selection = selection - '{{text,texts}}'::text[] WHERE EXISTS ("
+                    "SELECT FROM unnest(%(terms)s::text[]) AS term, {} WHERE position(term IN text) > 0)"
+                ).format(sql.Identifier(table), _SEARCHED_BY),
                 values,
             ).rowcount
             self._count(table, changed)
@@ -340,18 +376,17 @@ class _Erasure:
             return []
         if self._subject.name is not None:
             return [self._subject.name]
-        tables = {NOTIFICATIONS.name}
+        columns = {(NOTIFICATIONS.name, USER), *_NAMES}
         for stream in self._streams:
-            tables |= {rollup.table for rollup in stream.rollups if USER in rollup.columns}
-            tables |= (
-                {stream.table}
-                if USER in existing_columns(self._connection, stream.table)
-                else set()
-            )
+            columns |= {(rollup.table, USER) for rollup in stream.rollups if USER in rollup.columns}
+            if USER in existing_columns(self._connection, stream.table):
+                columns.add((stream.table, USER))
         names: set[str] = set()
-        for table in tables:
+        for table, column in columns:
             if table_exists(self._connection, table):
-                query = sql.SQL('SELECT DISTINCT "user"::text FROM {} WHERE "user" IS NOT NULL')
-                rows = self._connection.execute(query.format(sql.Identifier(table)))
+                query = sql.SQL("SELECT DISTINCT {0}::text FROM {1} WHERE {0} IS NOT NULL")
+                rows = self._connection.execute(
+                    query.format(sql.Identifier(column), sql.Identifier(table))
+                )
                 names |= {name for (name,) in rows if self._known.of_user(name) is not None}
         return sorted(names)
