@@ -21,6 +21,7 @@ from streamflow.stream import Stream
 
 EVENT = "kafka-event"
 DROPPED_EVENT = "kafka-event-dropped"
+ERROR_EVENT = "kafka-error"
 
 # Of the Socket.IO protocol (revision 5): an event in the default namespace without attachments.
 _EVENT_TYPE = "2"

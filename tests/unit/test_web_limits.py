@@ -37,6 +37,10 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         return
     while (await receive()).get("more_body"):
         pass
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1_000):
+            await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
     if scope["path"] == "/slow":
         await asyncio.sleep(3 * SECONDS)
     await send(
@@ -172,6 +176,11 @@ def test_what_is_in_use_stays_open_and_more_is_refused(web: int) -> None:
         for client in clients:
             client.send("still there?")
             assert client.recv(timeout=5) == "here"
+
+
+def test_responses_that_nobody_reads_keep_nobody_out(web: int) -> None:
+    with connections(web, 20, b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
+        wait_until(lambda: answers_now(web), 20, "the oldest to make room")
 
 
 def answers_now(port: int) -> bool:
