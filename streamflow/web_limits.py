@@ -112,8 +112,9 @@ class LimitedHttp(HttpToolsProtocol):
 
 
 class LimitedWebSocket(WebSocketsSansIOProtocol):
-    """WebSockets whose application can abort them, and that end soon after it. Closing alone waits until
-    the client has read what was sent, so for one that does not read it has no end."""
+    """WebSockets whose application can abort them, and that end soon after it or after a time-out of its
+    pings. Closing alone waits until the client has read what was sent, so for one that does not read it
+    has no end."""
 
     close_seconds: ClassVar[float] = 2.0
 
@@ -125,7 +126,14 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         try:
             await super().run_asgi()
         finally:
-            self.loop.call_later(self.close_seconds, self.transport.abort)
+            self._abort_soon()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._abort_soon()
+
+    def _abort_soon(self) -> None:
+        self.loop.call_later(self.close_seconds, self.transport.abort)
 
     def handle_ping(self) -> None:
         if self.writable.is_set():
@@ -142,6 +150,8 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
 
 
 def limit_uvicorn() -> None:
-    """Makes servers that others start, as Dagster and Streamlit do, use `LimitedHttp`. They have no option
-    for it, but look up uvicorn's default."""
+    """Makes servers that others start, as Dagster and Streamlit do, use these classes. They have no option
+    for it, but look up uvicorn's by name."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{LimitedHttp.__name__}"
+    for name in ("auto", "websockets-sansio"):
+        uvicorn.config.WS_PROTOCOLS[name] = f"{__name__}:{LimitedWebSocket.__name__}"

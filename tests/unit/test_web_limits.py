@@ -17,9 +17,10 @@ from faults import free_ports, wait_until
 from streamflow import monitoring
 from streamflow.monitoring import HealthServer
 from streamflow.settings import Settings
-from streamflow.web_limits import LimitedHttp, limit_uvicorn
+from streamflow.web_limits import LimitedHttp, LimitedWebSocket, limit_uvicorn
 
 SECONDS = 0.6
+WITHOUT_READER = threading.Event()  # when a large message could not be sent
 
 
 class QuickHttp(LimitedHttp):
@@ -32,6 +33,12 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
+        if scope["path"] == "/large":
+            try:
+                for _ in range(100):
+                    await send({"type": "websocket.send", "bytes": bytes(1_000_000)})
+            except OSError:
+                WITHOUT_READER.set()
         while (await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": "here"})
         return
@@ -54,7 +61,16 @@ def web() -> Iterator[int]:
     """The port of a server of uvicorn with our limits."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=200)) as listener:
         server = uvicorn.Server(
-            uvicorn.Config(app, http=QuickHttp, lifespan="off", log_config=None, access_log=False)
+            uvicorn.Config(
+                app,
+                http=QuickHttp,
+                ws=LimitedWebSocket,
+                ws_ping_interval=SECONDS,
+                ws_ping_timeout=2.0,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+            )
         )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -183,6 +199,12 @@ def test_responses_that_nobody_reads_keep_nobody_out(web: int) -> None:
         wait_until(lambda: answers_now(web), 20, "the oldest to make room")
 
 
+def test_a_websocket_ends_that_nobody_reads(web: int) -> None:
+    url = f"ws://127.0.0.1:{web}/large"
+    with connect(url, compression=None, max_queue=1, max_size=None, close_timeout=0):
+        assert WITHOUT_READER.wait(10)
+
+
 def answers_now(port: int) -> bool:
     try:
         return answers(port)
@@ -199,8 +221,12 @@ def test_a_request_is_bounded_in_bytes(web: int) -> None:
 
 def test_servers_that_others_start_have_the_limits() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "")
+        patch.setattr(uvicorn.config, "HTTP_PROTOCOLS", {**uvicorn.config.HTTP_PROTOCOLS})
+        patch.setattr(uvicorn.config, "WS_PROTOCOLS", {**uvicorn.config.WS_PROTOCOLS})
         limit_uvicorn()
-        config = uvicorn.Config(app)
-        config.load()
-        assert config.http_protocol_class is LimitedHttp
+        # As Dagster and Streamlit ask for it.
+        for name in ("auto", "websockets-sansio"):
+            config = uvicorn.Config(app, ws=name)
+            config.load()
+            assert config.http_protocol_class is LimitedHttp
+            assert config.ws_protocol_class is LimitedWebSocket
