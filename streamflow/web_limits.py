@@ -3,10 +3,14 @@
 
 import asyncio
 from operator import attrgetter
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+# The extension of a WebSocket's scope that aborts it, whatever its client does.
+ABORT: Final = "streamflow.abort"
 
 _EXPLANATIONS: Final = {
     408: b"the request was not complete in time\n",
@@ -19,8 +23,8 @@ class LimitedHttp(HttpToolsProtocol):
     """HTTP of our web servers. A request is complete in time, and not too large, or its connection is
     closed; WebSockets and slow responses take as long as they need.
 
-    When there are too many connections, the oldest without a complete request makes room: half-sent
-    requests keep nobody out.
+    When there are too many connections, the oldest makes room that has no complete request or does not
+    read its response: neither keeps anybody out.
     """
 
     request_seconds: ClassVar[float] = 5.0
@@ -74,8 +78,13 @@ class LimitedHttp(HttpToolsProtocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is no complete request to answer."""
-        return self._deadline is not None or self.cycle is None or self.cycle.response_complete
+        """Whether there is no complete request to answer, or nobody who reads the answer."""
+        return (
+            self._deadline is not None
+            or self.cycle is None
+            or self.cycle.response_complete
+            or self.flow.write_paused
+        )
 
     def _arm(self) -> None:
         if self._deadline is None and not self.transport.is_closing():
@@ -102,7 +111,47 @@ class LimitedHttp(HttpToolsProtocol):
         self.transport.close()
 
 
+class LimitedWebSocket(WebSocketsSansIOProtocol):
+    """WebSockets whose application can abort them, and that end soon after it or after a time-out of its
+    pings. Closing alone waits until the client has read what was sent, so for one that does not read it
+    has no end."""
+
+    close_seconds: ClassVar[float] = 2.0
+
+    scope: Any
+    _pongs: bytes = b""  # that wait until the client reads
+
+    async def run_asgi(self) -> None:
+        self.scope["extensions"][ABORT] = self.transport.abort
+        try:
+            await super().run_asgi()
+        finally:
+            self._abort_soon()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._abort_soon()
+
+    def _abort_soon(self) -> None:
+        self.loop.call_later(self.close_seconds, self.transport.abort)
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            # Pongs are not held up by flow control. The last is enough (RFC 6455, section 5.5.3).
+            self._pongs = b"".join(self.conn.data_to_send()) or self._pongs
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._pongs and not self.transport.is_closing():
+            self.transport.write(self._pongs)
+        self._pongs = b""
+
+
 def limit_uvicorn() -> None:
-    """Makes servers that others start, as Dagster and Streamlit do, use `LimitedHttp`. They have no option
-    for it, but look up uvicorn's default."""
+    """Makes servers that others start, as Dagster and Streamlit do, use these classes. They have no option
+    for it, but look up uvicorn's by name."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{LimitedHttp.__name__}"
+    for name in ("auto", "websockets-sansio"):
+        uvicorn.config.WS_PROTOCOLS[name] = f"{__name__}:{LimitedWebSocket.__name__}"

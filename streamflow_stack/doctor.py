@@ -29,7 +29,7 @@ from streamflow.postgres.connections import session
 from streamflow.postgres.rehash import keys_of_some
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
-from streamflow.settings.dashboard import is_loopback
+from streamflow.settings.environment import is_loopback
 from streamflow_stack import jars
 from streamflow_stack.embedded import (
     JAVA_PACKAGE,

@@ -1,6 +1,5 @@
 """The dashboard's own settings."""
 
-import ipaddress
 from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -9,6 +8,7 @@ from pydantic_settings import NoDecode
 
 from streamflow.origins import Hosts
 from streamflow.settings.alerting import AlertSettings
+from streamflow.settings.environment import is_loopback
 from streamflow.settings.fields import HostNames, Texts, group
 from streamflow.settings.platform import load_settings_of
 
@@ -125,16 +125,6 @@ class DashboardSettings(AlertSettings):
     def dagster_for_people(self) -> str:
         """Where a browser reaches it."""
         return self.dagster_public_url or self.dagster
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 load_dashboard_settings: Final = partial(load_settings_of, DashboardSettings)

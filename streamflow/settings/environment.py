@@ -2,6 +2,7 @@
 reach our own."""
 
 import hashlib
+import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -61,3 +62,13 @@ def bypass_proxies(*hosts: str) -> None:
         if "*" not in known:
             value = ",".join(dict.fromkeys((*known, *_LOOPBACK, *hosts)))
             os.environ[name] = os.environ[name.upper()] = value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -25,8 +25,8 @@ from streamflow.privacy import Hasher
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.bridge.admission import Admission, Allowance
-from streaming_workers.bridge.frames import DROPPED_EVENT, Encoder, Frame, event_text
+from streaming_workers.bridge.admission import Admission
+from streaming_workers.bridge.frames import DROPPED_EVENT, ERROR_EVENT, Encoder, Frame, event_text
 from streaming_workers.bridge.subscriptions import (
     Audience,
     BoundedQueue,
@@ -37,7 +37,6 @@ from streaming_workers.bridge.subscriptions import (
 
 log = structlog.get_logger()
 
-ERROR_EVENT = "kafka-error"
 SENT_TO = "socket.io"  # label of a metric
 
 # Bytes of records in the queue of one client, and in the history of one topic.
@@ -81,6 +80,10 @@ class Bridge:
         self._admission = Admission(settings, self.server)
         for handler in (self._on_connect, self._on_disconnect, self._on_subscribe, self._on_last):
             self.server.on(handler.__name__.removeprefix("_on_"), handler)
+
+    def asgi_app(self, others: Any) -> Any:
+        """The bridge as an ASGI application; `others` answers what is not Socket.IO."""
+        return self._admission.guard(socketio.ASGIApp(self.server, other_asgi_app=others))
 
     async def publish(self, recalled: Sequence[Record], live: Sequence[Record]) -> None:
         """Takes records from before the start, and live ones."""
@@ -128,7 +131,6 @@ class Bridge:
 
     async def _on_subscribe(self, sid: str, request: object = None, *_: object) -> dict[str, Any]:
         try:
-            self._require_allowance(sid)
             subscription = parse_subscription(request, self._plain.values())
         except UsageError as error:
             return await self._refuse(sid, error)
@@ -138,7 +140,6 @@ class Bridge:
 
     async def _on_last(self, sid: str, request: object = None, *_: object) -> dict[str, Any]:
         try:
-            self._require_allowance(sid)
             count = parse_count(request, self._settings.bridge_history)
         except UsageError as error:
             return await self._refuse(sid, error)
@@ -148,14 +149,6 @@ class Bridge:
             frames = self._audience.recall(client.subscription, count)
             client.offer(frames)
         return {"ok": True, "count": len(frames)}
-
-    def _require_allowance(self, sid: str) -> None:
-        """Raises UsageError for one request too many, and ends the connection: the answers to a client
-        that does not read them are kept in memory."""
-        connection = self._clients.get(sid)
-        if connection is not None and not connection.allowance.take():
-            self._admission.end_soon(connection.engine_id)
-            raise UsageError("too many requests: send at most 10 per second")
 
     async def _refuse(self, sid: str, error: UsageError) -> dict[str, Any]:
         """Reports an error twice: not every client asks for an acknowledgement."""
@@ -181,7 +174,6 @@ class _Connection:
     def __init__(self, server: socketio.AsyncServer, sid: str) -> None:
         self._engine = server.eio
         self.engine_id: str = server.manager.eio_sid_from_sid(sid, "/")
-        self.allowance = Allowance()
         self._awake = asyncio.Event()
 
     def wake(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 import socket
 import threading
@@ -11,7 +10,6 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
 
-import socketio
 import structlog
 import uvicorn
 import uvloop
@@ -23,7 +21,8 @@ from streamflow.origins import SECURITY_HEADERS, HttpRequest, host_refusal
 from streamflow.records import Record
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
-from streamflow.web_limits import LimitedHttp
+from streamflow.settings.environment import is_loopback
+from streamflow.web_limits import LimitedHttp, LimitedWebSocket
 from streaming_workers.bridge.bridge import LONGEST_REQUEST, Bridge
 from streaming_workers.bridge.feed import Feed
 from streaming_workers.runtime.process import end_after, freeze_gc
@@ -52,6 +51,23 @@ def _limited(settings: Settings) -> type[LimitedHttp]:
     return BridgeHttp
 
 
+def web_config(settings: Settings, bridge: Bridge, others: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        bridge.asgi_app(others),
+        http=_limited(settings),
+        ws=LimitedWebSocket,
+        headers=list(SECURITY_HEADERS),
+        ws_max_size=LONGEST_REQUEST,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_GOODBYE,
+        # Engine.IO has heartbeats of its own, and small events cost more to compress than they save.
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
+    )
+
+
 class BridgeServer:
     def __init__(self, settings: Settings, bridge: Bridge) -> None:
         self._settings = settings
@@ -64,29 +80,14 @@ class BridgeServer:
             self._deliver,
         )
         self._failure: BaseException | None = None
-        self._server = _WebServer(
-            uvicorn.Config(
-                socketio.ASGIApp(bridge.server, other_asgi_app=self._answer),
-                http=_limited(settings),
-                headers=list(SECURITY_HEADERS),
-                ws_max_size=LONGEST_REQUEST,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=_GOODBYE,
-                # Engine.IO has heartbeats of its own, and small events cost more to compress than
-                # they save.
-                ws_ping_interval=None,
-                ws_per_message_deflate=False,
-            )
-        )
+        self._server = _WebServer(web_config(settings, bridge, self._answer))
 
     def run(self, health_port: int = 0) -> None:
         """Runs until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
         listener = _listen(self._settings.host, self._settings.bridge)
         health = HealthServer(self._settings, health_port, self._feed.health, self._feed.ready)
         with contextlib.closing(listener), health:
-            if self._settings.bridge_token is None and not _is_loopback(self._settings.host):
+            if self._settings.bridge_token is None and not is_loopback(self._settings.host):
                 log.warning(
                     "anyone who can reach this port can read every record",
                     advice="set STREAMFLOW_BRIDGE_TOKEN",
@@ -172,10 +173,3 @@ def _listen(host: str, port: int) -> socket.socket:
             f"port {port} (bridge) cannot be used on {host} ({error.strerror}): end what listens "
             "there, or choose another with STREAMFLOW_BRIDGE_PORT"
         ) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

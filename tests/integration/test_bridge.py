@@ -92,14 +92,15 @@ def test_every_record_of_the_four_topics_comes(
     shared: Settings, bridge: BridgeProcess, user: str
 ) -> None:
     notification = {"message": f"User {user} logged in", "user": user}
-    count = {"event_type": "USER_LOGIN", "count": 3, "user": user}
+    # JSON knows no largest integer.
+    count = {"event_type": "USER_LOGIN", "count": 12345678901234567890123, "user": user}
     broken = b'{"id": 1, "user_email": "ann@example.com"'
 
     async def scenario() -> list[dict[str, Any]]:
         async with Listener(bridge.url) as listener:
             produce(shared, "user-events", [of(user), INVALID[ErrorCode.CLEAR_TEXT_PII]])
             produce(shared, "notifications", [orjson.dumps(notification)])
-            produce(shared, "analytics", [orjson.dumps(count)])
+            produce(shared, "analytics", [json.dumps(count).encode()])
             produce(shared, "dead-letter-topic", [broken, None, b"\xff\xfe"])
             return await listener.receives(7)
 
@@ -580,9 +581,18 @@ def texts_until_closed(connection: ClientConnection) -> list[str]:
 
 def test_a_client_has_little_time_to_connect_and_not_many_requests(bridge: BridgeProcess) -> None:
     engine = f"ws://127.0.0.1:{bridge.port}/socket.io/?EIO=4&transport=websocket"
-    with connect(engine) as silent, connect(engine) as wrong, raw_client(bridge.port) as client:
+    polling = f"{bridge.url}/socket.io/?EIO=4&transport=polling"
+    upgrade = f"{engine}&sid={json.loads(requests.get(polling, timeout=10).text[1:])['sid']}"
+    with (
+        connect(engine) as silent,
+        connect(engine) as wrong,
+        connect(upgrade) as unfinished,
+        raw_client(bridge.port) as client,
+    ):
+        with pytest.raises(InvalidStatus), connect(upgrade):
+            pass
         wrong.send("40/other,{}")
-        for connection in (silent, wrong):
+        for connection in (silent, wrong, unfinished):
             texts_until_closed(connection)
         # That one has connected, and may stay; but it asks too much.
         for number in range(60):

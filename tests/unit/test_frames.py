@@ -64,6 +64,29 @@ def test_what_is_no_json_is_text(value: bytes | None, payload: object, topic: st
     assert body(frame(value, topic))["payload"] == payload
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12345678901234567890123",
+        "-9999999999999999999",
+        '{"user": "ann", "number": 12345678901234567890123, "share": 0.5, "many": [1, 2]}',
+        '{"user": "ann", "deep": [{"number": 18446744073709551617}]}',
+        "[" * 250 + "1" * 30 + "]" * 250,
+    ],
+)
+def test_integers_keep_all_their_digits(text: str) -> None:
+    assert body(frame(text.encode(), "dead-letter-topic"))["payload"] == json.loads(text)
+
+
+def test_a_long_integer_changes_nothing_else() -> None:
+    value = b'{"user": "ann", "number": 12345678901234567890123, "number": 1e3}'
+    made = frame(value, "notifications")
+    assert made.field("user") == "ann"
+    assert body(made)["payload"] == {"user": "ann", "number": 1000.0}
+    nested = b'{"number": 12345678901234567890123, "deep": ' + b"[" * 900 + b"]" * 900 + b"}"
+    assert body(frame(nested, "dead-letter-topic"))["payload"] == nested.decode()
+
+
 @pytest.mark.parametrize("topic", [TOPIC, "analytics", "notifications", "dead-letter-topic"])
 @pytest.mark.parametrize(
     "value",

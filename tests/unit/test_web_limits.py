@@ -17,9 +17,10 @@ from faults import free_ports, wait_until
 from streamflow import monitoring
 from streamflow.monitoring import HealthServer
 from streamflow.settings import Settings
-from streamflow.web_limits import LimitedHttp, limit_uvicorn
+from streamflow.web_limits import LimitedHttp, LimitedWebSocket, limit_uvicorn
 
 SECONDS = 0.6
+WITHOUT_READER = threading.Event()  # when a large message could not be sent
 
 
 class QuickHttp(LimitedHttp):
@@ -32,11 +33,21 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
+        if scope["path"] == "/large":
+            try:
+                for _ in range(100):
+                    await send({"type": "websocket.send", "bytes": bytes(1_000_000)})
+            except OSError:
+                WITHOUT_READER.set()
         while (await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": "here"})
         return
     while (await receive()).get("more_body"):
         pass
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1_000):
+            await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
     if scope["path"] == "/slow":
         await asyncio.sleep(3 * SECONDS)
     await send(
@@ -50,7 +61,16 @@ def web() -> Iterator[int]:
     """The port of a server of uvicorn with our limits."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=200)) as listener:
         server = uvicorn.Server(
-            uvicorn.Config(app, http=QuickHttp, lifespan="off", log_config=None, access_log=False)
+            uvicorn.Config(
+                app,
+                http=QuickHttp,
+                ws=LimitedWebSocket,
+                ws_ping_interval=SECONDS,
+                ws_ping_timeout=2.0,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+            )
         )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -174,6 +194,17 @@ def test_what_is_in_use_stays_open_and_more_is_refused(web: int) -> None:
             assert client.recv(timeout=5) == "here"
 
 
+def test_responses_that_nobody_reads_keep_nobody_out(web: int) -> None:
+    with connections(web, 20, b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
+        wait_until(lambda: answers_now(web), 20, "the oldest to make room")
+
+
+def test_a_websocket_ends_that_nobody_reads(web: int) -> None:
+    url = f"ws://127.0.0.1:{web}/large"
+    with connect(url, compression=None, max_queue=1, max_size=None, close_timeout=0):
+        assert WITHOUT_READER.wait(10)
+
+
 def answers_now(port: int) -> bool:
     try:
         return answers(port)
@@ -190,8 +221,12 @@ def test_a_request_is_bounded_in_bytes(web: int) -> None:
 
 def test_servers_that_others_start_have_the_limits() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "")
+        patch.setattr(uvicorn.config, "HTTP_PROTOCOLS", {**uvicorn.config.HTTP_PROTOCOLS})
+        patch.setattr(uvicorn.config, "WS_PROTOCOLS", {**uvicorn.config.WS_PROTOCOLS})
         limit_uvicorn()
-        config = uvicorn.Config(app)
-        config.load()
-        assert config.http_protocol_class is LimitedHttp
+        # As Dagster and Streamlit ask for it.
+        for name in ("auto", "websockets-sansio"):
+            config = uvicorn.Config(app, ws=name)
+            config.load()
+            assert config.http_protocol_class is LimitedHttp
+            assert config.ws_protocol_class is LimitedWebSocket

@@ -1,0 +1,180 @@
+"""What one client may take of the bridge, mostly without a token: connections and memory."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+
+import pytest
+import requests
+import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from faults import wait_until
+from streamflow.privacy import Hasher
+from streamflow.settings import Settings
+from streamflow.streams.user_events import USER_EVENTS
+from streaming_workers.bridge import admission
+from streaming_workers.bridge.bridge import Bridge
+from streaming_workers.bridge.server import web_config
+
+SECONDS = 0.5
+TOKEN = "a token of the tests"
+CONNECT = "40" + json.dumps({"token": TOKEN})
+# Of a WebSocket: PING with 125 bytes, masked.
+PING = bytes([0x89, 0x80 | 125]) + bytes(4) + b"x" * 125
+
+
+class Web:
+    """A bridge without Kafka."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        settings = Settings(STREAMFLOW_BRIDGE_TOKEN=TOKEN)
+        bridge = Bridge(settings, [USER_EVENTS], Hasher(b"key"))
+        self.server = uvicorn.Server(web_config(settings, bridge, None))
+        self.thread = threading.Thread(target=self.server.run, args=([listener],))
+        self.path = f"127.0.0.1:{listener.getsockname()[1]}/socket.io/?EIO=4&transport="
+
+    @property
+    def open(self) -> list[WebSocketsSansIOProtocol]:
+        connections = list(self.server.server_state.connections)
+        return [one for one in connections if isinstance(one, WebSocketsSansIOProtocol)]
+
+    @property
+    def unsent(self) -> int:
+        """Bytes in the buffers of this process."""
+        return sum(one.transport.get_write_buffer_size() for one in self.open)
+
+    def none_is_open(self) -> None:
+        wait_until(lambda: not self.open, 10, "the end of the connections")
+
+    @contextmanager
+    def websocket(self, sid: str = "", *, unread: bool = False) -> Iterator[ClientConnection]:
+        host, port = self.path.partition("/")[0].split(":")
+        raw = socket.socket()
+        if unread:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        raw.connect((host, int(port)))
+        url = f"ws://{self.path}websocket" + (f"&sid={sid}" if sid else "")
+        with connect(url, sock=raw, max_queue=1 if unread else None, close_timeout=0) as opened:
+            yield opened
+
+    @contextmanager
+    def client(self, *, unread: bool = False) -> Iterator[ClientConnection]:
+        with self.websocket(unread=unread) as connection:
+            assert str(connection.recv()).startswith("0{")
+            connection.send(CONNECT)
+            assert str(connection.recv()).startswith("40{")
+            yield connection
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setattr(admission, "CONNECT_SECONDS", SECONDS)
+        patch.setattr(admission, "_END_SECONDS", SECONDS, raising=False)
+        made = Web(stack.enter_context(closing(socket.create_server(("127.0.0.1", 0)))))
+        made.thread.start()
+        wait_until(lambda: made.server.started, 10, "the server")
+        yield made
+        made.server.should_exit = True
+        made.thread.join()
+
+
+def answers(connection: ClientConnection, send: Callable[[], object]) -> list[str]:
+    """All that comes until the bridge ends the connection, or nothing for a while."""
+    texts = []
+    try:
+        send()
+        while True:
+            texts.append(str(connection.recv(timeout=3)))
+    except TimeoutError:
+        pytest.fail(f"still open after {len(texts)} answers")
+    except ConnectionClosed:
+        return texts
+
+
+def test_an_upgrade_that_is_not_completed_ends_with_its_session(web: Web) -> None:
+    opened = requests.get(f"http://{web.path}polling", timeout=10).text
+    sid = json.loads(opened[1:])["sid"]
+    with web.websocket(sid) as pending:
+        for _ in range(3):
+            with pytest.raises(InvalidStatus), web.websocket(sid):
+                pass
+        assert answers(pending, lambda: None) == []
+    web.none_is_open()
+
+
+def test_polling_goes_on_after_an_upgrade_that_failed(web: Web) -> None:
+    session = requests.Session()
+    polling = f"http://{web.path}polling"
+    sid = json.loads(session.get(polling, timeout=10).text[1:])["sid"]
+    polling += f"&sid={sid}"
+    session.post(polling, CONNECT, timeout=10)
+    with web.websocket(sid):
+        pass
+    wait_until(lambda: session.get(polling, timeout=10).text.startswith("40{"), 10, "an answer")
+    with web.websocket(sid) as again:
+        again.send("2probe")
+        assert again.recv(timeout=10) == "3probe"
+        again.send("5")
+        assert again.recv(timeout=10) == "6"
+        # The session has its client, and so the connection stays.
+        with pytest.raises(TimeoutError):
+            again.recv(timeout=4 * SECONDS)
+
+
+def test_a_client_that_does_not_read_is_ended_and_fills_no_memory(web: Web) -> None:
+    with web.websocket(unread=True) as opened:
+        began, most = time.monotonic(), 0
+        with suppress(OSError):
+            while time.monotonic() - began < 10:
+                opened.socket.sendall(PING * 500)
+                most = max(most, web.unsent)
+        assert time.monotonic() - began < 10
+        assert most < 1_000_000
+    web.none_is_open()
+
+
+def test_a_long_namespace_is_not_echoed(web: Web) -> None:
+    def send() -> None:
+        for _ in range(20):
+            opened.send("40/" + "a" * 200_000)
+
+    with web.websocket() as opened:
+        assert sum(map(len, answers(opened, send))) < 1_000
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [(CONNECT, '421["last",0]', "41"), ("40{}",), ("5",), ('421["last",0]',), (CONNECT, "3")],
+)
+def test_packets_of_every_kind_are_counted(web: Web, packets: tuple[str, ...]) -> None:
+    def send() -> None:
+        for number in range(200):
+            client.send(packets[number % len(packets)])
+
+    with web.client() as client:
+        assert len(answers(client, send)) < 60
+
+
+@pytest.mark.parametrize("packet", [b"binary", '451-["last",{"_placeholder":true,"num":0}]'])
+def test_attachments_are_not_collected(web: Web, packet: bytes | str) -> None:
+    with web.client() as client:
+        [told] = answers(client, lambda: client.send(packet))[:1]
+    assert "only text is taken" in told
+
+
+def test_answers_that_are_not_read_are_bounded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "_BURST", 10_000)
+    monkeypatch.setattr(admission, "_MOST_UNSENT", 5, raising=False)
+    request = "421" + json.dumps(["subscribe", {"users": [f"{n:0200}" for n in range(1_000)]}])
+    with web.client(unread=True) as client:
+        with suppress(ConnectionClosed):
+            for _ in range(200):
+                client.send(request)
+        web.none_is_open()
