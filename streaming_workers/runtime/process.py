@@ -41,20 +41,24 @@ def repeat_sessions(session: Callable[[], None], stop: threading.Event) -> None:
                 break
 
 
-def end_after(seconds: float, code: int = 0, end: Callable[[int], object] = os._exit) -> None:
-    """Ends the process at once when that time is over, whatever hangs."""
+def end_after(
+    seconds: float, code: int = 0, end: Callable[[int], object] = os._exit
+) -> threading.Timer:
+    """Ends the process at once when that time is over, whatever hangs, unless the timer is canceled."""
     timer = threading.Timer(seconds, end, (code,))
     timer.daemon = True
     timer.start()
+    return timer
 
 
 @contextmanager
 def end_soon_after_signal(
     code: int = 0, end: Callable[[int], object] = os._exit, seconds: float = PATIENCE
 ) -> Iterator[None]:
-    """Inside, SIGTERM or SIGINT ends the process soon, whatever hangs. What handles them is up to the
-    caller: but no handler of Python's runs while the main thread is in a call into a client library, so
-    another thread reads from the pipe that the interpreter writes signals to.
+    """Inside, SIGTERM or SIGINT ends the process soon, whatever hangs; a process that has left the block by
+    then goes on. What handles them is up to the caller: but no handler of Python's runs while the main
+    thread is in a call into a client library, so another thread reads from the pipe that the interpreter
+    writes signals to.
 
     In another thread than the main one, which alone handles signals, it does nothing.
     """
@@ -64,21 +68,26 @@ def end_soon_after_signal(
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    timers: list[threading.Timer] = []
 
     def wait() -> None:
         while received := os.read(reading, 64):
             if before != -1:
                 os.write(before, received)
             if {signal.SIGTERM, signal.SIGINT}.intersection(received):
-                end_after(seconds, code, end)
+                timers.append(end_after(seconds, code, end))
         os.close(reading)
 
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+    thread = threading.Thread(target=wait, name="signals", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
         os.close(writing)
+        thread.join()
+        for timer in timers:
+            timer.cancel()
 
 
 def bound_arenas() -> None:

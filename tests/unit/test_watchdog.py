@@ -193,3 +193,23 @@ with end_soon_after_signal(75, seconds=0.1):
             assert process.wait(20) == HUNG_EXIT_CODE
         finally:
             process.kill()
+
+
+def test_a_process_that_has_left_in_time_goes_on() -> None:
+    """As Dagster's do: they have yet to write down that a run was canceled."""
+    program = """
+import os, signal, threading
+from streaming_workers.runtime.process import end_soon_after_signal
+timers = lambda: [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+signal.signal(signal.SIGTERM, lambda *_: None)
+with end_soon_after_signal(75, seconds=60):
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not timers():
+        pass
+for timer in timers():
+    timer.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, timeout=40
+    )
+    assert done.returncode == 0, done.stderr
