@@ -1,6 +1,6 @@
 """Plans and applies an erasure. Killed at any moment, the next run of the same subject finishes it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,7 @@ from streamflow.dead_letters.select import DeadLetter, Selection
 from streamflow.erasure.certificate import Certificate, read_certificate, with_kafka
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.postgres import erasing
-from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.connections import LOCK_TIMEOUT, Connection, session
 from streamflow.postgres.erasing import Erased, Positions
 from streamflow.postgres.forgotten import (
     ERASED,
@@ -29,7 +29,7 @@ from streamflow.postgres.forgotten import (
 )
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.schema import existing_columns
-from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, Column
+from streamflow.postgres.tables import NOTIFICATIONS, Column
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
@@ -39,12 +39,17 @@ _LOCK: Final = 0x5F10_F063
 _LONGEST: Final = 6 * 3600  # seconds that a statement may take: each reads whole tables
 _SEARCHED: Final = ("text", "character varying", "jsonb")
 
-# Where names of people stand that no record is behind.
+# Where names of people stand that no record is behind: table, name, what empties it.
 _NAMES: Final = (
-    ("replay_plans", "requested_by"),
-    ("replays", "requested_by"),
-    ("gaps", "acknowledged_by"),
-    ("erasures", "requested_by"),
+    ("replay_plans", "requested_by", "requested_by = %(erased)s"),
+    ("replays", "requested_by", "requested_by = %(erased)s"),
+    ("gaps", "acknowledged_by", "acknowledged_by = %(erased)s"),
+    (
+        "erasures",
+        "coalesce(certificate->>'requested_by', requested_by)",
+        """requested_by = %(erased)s,
+           certificate = certificate || jsonb_build_object('requested_by', %(erased)s::text)""",
+    ),
 )
 _ERASE_EVENTS: Final = sql.SQL("""
 WITH theirs AS MATERIALIZED (
@@ -60,6 +65,17 @@ UPDATE {table} AS kept SET {blanks} FROM theirs
  WHERE (kept.origin_partition, kept.origin_offset, kept.origin_topic, kept."timestamp")
      = (theirs.origin_partition, theirs.origin_offset, theirs.origin_topic, theirs."timestamp")
 """)
+# Notifications that name a subject themselves: retention may have dropped their events.
+_NAMING: Final = {
+    Kind.USER: sql.SQL("""
+SELECT %(erasure_id)s::bigint AS erasure_id, kept.* FROM notifications AS kept
+ WHERE "user" = ANY(%(names)s)
+"""),
+    Kind.ADDRESS: sql.SQL("""
+SELECT %(erasure_id)s::bigint AS erasure_id, kept.* FROM notifications AS kept
+ WHERE message ~ %(pattern)s OR "user" ~ %(pattern)s
+"""),
+}
 
 
 class Subject(NamedTuple):
@@ -72,17 +88,26 @@ class Subject(NamedTuple):
 
 def parse_subject(settings: Settings, streams: Sequence[Stream], kind: Kind, text: str) -> Subject:
     """Raises UsageError for what is neither an address nor a hash, nor a name."""
-    text = text.strip()
+    if kind is Kind.ADDRESS:
+        text = text.strip()
     data = text.encode("utf-8", "replace")
     if not text or "\0" in text or data.decode() != text:
         raise UsageError(
             "the subject is empty, or not valid UTF-8 without NUL: give an address, a hash or --user NAME"
         )
-    if kind is Kind.ADDRESS and not is_hashed(text) and not addresses.holds(data):
-        raise UsageError(
-            "this is neither an e-mail address nor a hash of 64 hexadecimal digits: name a user by "
-            "--user NAME"
-        )
+    if kind is Kind.ADDRESS and not is_hashed(text):
+        spans = list(addresses.find(data))
+        if not spans:
+            raise UsageError(
+                "this is neither an e-mail address nor a hash of 64 hexadecimal digits: name a user by "
+                "--user NAME"
+            )
+        if spans != [(0, len(data))]:
+            # The hash of the whole text is nobody's.
+            raise UsageError(
+                "this is more than one e-mail address: give the address alone, without a name, angle "
+                "brackets, mailto: or a dot at its end"
+            )
     hashes = hashes_of(hasher_for(settings, streams), kind, text)
     return Subject(kind, hashes, text if kind is Kind.USER else None)
 
@@ -135,8 +160,10 @@ def apply(
         _wait_for_loaders(connection)
         with connection.transaction():
             run.erase_derived()
-        _vacuum(connection, streams)
         found = read_certificate(connection, run.erasure_id)
+        _vacuum(
+            connection, [*(stream.table for stream in streams), *(found.erased.keys() - {"events"})]
+        )
         certificate = with_kafka(settings, connection, streams, found)
         return certificate.keep(connection)
 
@@ -147,7 +174,13 @@ def _alone(settings: Settings) -> Iterator[Connection]:
         [(locked,)] = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
         if not locked:
             raise Unavailable("another `streamflow forget` is running: wait for it")
-        yield connection
+        try:
+            yield connection
+        except psycopg.errors.LockNotAvailable:
+            raise Unavailable(
+                f"others kept a table or rows locked for {LOCK_TIMEOUT} s (a loader with a large batch, a "
+                "replay, or Dagster): run it again"
+            ) from None
 
 
 def _wait_for_loaders(connection: Connection) -> None:
@@ -157,10 +190,10 @@ def _wait_for_loaders(connection: Connection) -> None:
         connection.execute("LOCK TABLE loader_positions IN SHARE MODE")
 
 
-def _vacuum(connection: Connection, streams: Sequence[Stream]) -> None:
-    for table in (*(stream.table for stream in streams), NOTIFICATIONS.name, DEAD_LETTERS.name):
+def _vacuum(connection: Connection, tables: Iterable[str]) -> None:
+    for table in tables:
         # Where PostgreSQL is doing so already, or another's rights are needed, it does it by itself.
-        with suppress(psycopg.errors.LockNotAvailable):
+        with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable):
             connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
 
 
@@ -231,13 +264,7 @@ class _Erasure:
         erasing.erase_derived(connection, Positions.of_erasure(self.erasure_id))
         erasing.erase_notifications(
             connection,
-            Positions(
-                sql.SQL(
-                    "SELECT %(erasure_id)s::bigint AS erasure_id, kept.* FROM notifications AS kept"
-                    ' WHERE "user" = ANY(%(names)s)'
-                ),
-                self._values(),
-            ),
+            Positions(_NAMING[self._subject.kind], self._values()),
         )
         for ids in select.pages(connection, Selection(statuses=())):
             letters = select.read(connection, ids, group=self._group)
@@ -303,13 +330,13 @@ class _Erasure:
                 values,
             ).rowcount
             self._count(table, changed)
-        for table, column in _NAMES:
+        for table, name, emptied in _NAMES:
             changed = self._connection.execute(
                 sql.SQL(
-                    "UPDATE {} SET {column} = %(erased)s WHERE EXISTS (SELECT FROM"
-                    " unnest(%(terms)s::text[]) AS term WHERE {column} = term"
-                    " OR (length(term) = 64 AND position(term IN {column}) > 0))"
-                ).format(sql.Identifier(table), column=sql.Identifier(column)),
+                    "UPDATE {} SET {emptied} WHERE EXISTS (SELECT FROM"
+                    " unnest(%(terms)s::text[]) AS term WHERE {name} = term"
+                    " OR (length(term) = 64 AND position(term IN {name}) > 0))"
+                ).format(sql.Identifier(table), name=sql.SQL(name), emptied=sql.SQL(emptied)),
                 values,
             ).rowcount
             self._count(table, changed)
