@@ -15,6 +15,7 @@ from psycopg import sql
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.forgotten import ERASED_HASH
 from streamflow.postgres.partitions import quoted
 from streamflow.postgres.tables import DEAD_LETTERS, event_columns
 from streamflow.privacy import Hasher
@@ -37,6 +38,7 @@ SELECT coalesce(pg_relation_size(%s::oid), 0) / current_setting('block_size')::b
 _OLD: Final = """
 SELECT {column}, count(*) FROM {table}
  WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid AND NOT starts_with({column}, %(newest)s)
+   AND {column} <> %(erased)s
  GROUP BY {column}
 """
 # A row that another transaction changes in the meantime no longer meets the condition.
@@ -65,7 +67,7 @@ UPDATE dead_letters SET key = %s, value = %s
 _SOME: Final = """
 SELECT {column} FROM ((SELECT {column} FROM {table} LIMIT 1000) UNION ALL
     (SELECT {column} FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 1000)) AS sampled
- WHERE {column} IS NOT NULL
+ WHERE {column} <> %(erased)s
 """
 
 
@@ -129,7 +131,8 @@ def keys_of_some(connection: Connection, streams: Sequence[Stream], keys: PiiKey
         for (hashed,) in connection.execute(
             sql.SQL(_SOME).format(
                 table=sql.Identifier(stream.table), column=sql.Identifier(column.column)
-            )
+            ),
+            {"erased": ERASED_HASH},
         )
     )
 
@@ -179,14 +182,15 @@ def _rehash_batch(
     keys, names = hasher.keys, {"table": table, "column": sql.Identifier(column.column)}
     query = sql.SQL(_OLD).format(**names)
     lifts: dict[str, str] = {}
-    for old, rows in connection.execute(query, batch | {"newest": keys.named[-1].mark}):
+    values: dict[str, Any] = {"newest": keys.named[-1].mark, "erased": ERASED_HASH}
+    for old, rows in connection.execute(query, batch | values):
         new = keys.lifted(old)
         if new is None:
             column.unknown[keys.name_of(old)] += rows
         else:
             lifts[old] = new
     if lifts:
-        values: dict[str, Any] = {"old": list(lifts), "new": list(lifts.values())}
+        values = {"old": list(lifts), "new": list(lifts.values())}
         done = connection.execute(sql.SQL(_LIFT).format(**names), batch | values)
         column.lifted += done.rowcount
 

@@ -20,6 +20,7 @@ from pipeline import audit, environment, produce, workers
 from pipeline import event as login
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.postgres.connections import session
+from streamflow.postgres.forgotten import ERASED_HASH
 from streamflow.postgres.rehash import rehash
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
@@ -167,6 +168,18 @@ def test_two_at_once(database: Settings, monkeypatch: pytest.MonkeyPatch) -> Non
             rehash(settings, [USER_EVENTS])
     with pytest.raises(ConfigurationError, match="no key in STREAMFLOW_PII_KEY has an id"):
         rehash(with_key(database, FIRST), [USER_EVENTS])
+
+
+@pytest.mark.parametrize("keys", [SECOND, '{"2026a": "new"}'])
+def test_an_erased_row_has_no_hash(database: Settings, keys: str) -> None:
+    """Where the column may not be null it has a placeholder, which is under no key."""
+    with session(database, "test") as connection:
+        connection.execute(_INSERT, [[1], ["ann"], [ERASED_HASH]])
+    settings = with_key(database, keys)
+    [events, _] = rehash(settings, [USER_EVENTS])
+    assert (events.lifted, events.problems()) == (0, [])
+    [finding] = hash_keys(settings)
+    assert finding.mark is Mark.WELL
 
 
 def test_dead_letters_are_lifted_where_a_hash_is_certain(database: Settings) -> None:
