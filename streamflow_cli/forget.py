@@ -4,6 +4,7 @@ import json
 import sys
 from functools import partial
 from getpass import getuser
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,11 +28,24 @@ def forget(
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Whom the field user names; - reads it likewise."),
+        typer.Option(
+            metavar="NAME",
+            help="The user's name, as in the field user; - reads it from standard input.",
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="Repeat the erasures of these certificates, as --json printed them.",
+        ),
     ] = None,
     again: Annotated[
         bool,
-        typer.Option("--again", help="All who were forgotten before: after restoring a backup."),
+        typer.Option("--again", help="Repeat all earlier erasures, after restoring a backup."),
     ] = False,
     apply_: Annotated[
         bool, typer.Option("--apply", help="Erase. Without this, only show.")
@@ -44,21 +58,28 @@ def forget(
 ) -> None:
     """Shows what is stored of a person; with --apply, erases it and prints a certificate.
 
-    From then on nothing of theirs is stored. If it is killed, run it again. Other users see a command's
-    arguments: with - the address is none.
+    From then on nothing of theirs is stored. If it is killed, run it again. Other users of the machine can
+    see a command's arguments; - keeps the address out of them.
 
     Example: streamflow forget - --apply --yes < address.txt
     """
     from streamflow.erasure import erase
     from streaming_workers.runtime.watchdog import no_endless_call
 
-    if sum((subject is not None, user is not None, again)) != 1:
-        raise UsageError("name one subject: an address, its hash, --user NAME, or --again for all")
+    if sum((*(given is not None for given in (subject, user, certificate)), again)) != 1:
+        raise UsageError(
+            "name one subject: an address, its hash or --user NAME; or --certificate FILE, or --again for all"
+        )
     if apply_ and not yes and (as_json or _STDIN in (subject, user)):
-        raise UsageError("nothing can be asked with - or --json: add --yes")
+        raise UsageError("with - or --json there is no prompt: add --yes")
     settings, streams = settings_and_streams()
     by = by or getuser()
-    subjects = erase.listed(settings) if again else [_subject(settings, streams, subject, user)]
+    if again:
+        subjects = erase.listed(settings)
+    elif certificate is not None:
+        subjects = erase.certified(certificate)
+    else:
+        subjects = [_subject(settings, streams, subject, user)]
     hung = partial(no_endless_call, settings.stall_seconds, "forget", "run it again")
     for one in subjects:
         if not (apply_ and yes):

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,9 +19,15 @@ def commands(page: str, heading: str) -> list[list[str]]:
 
 
 def run_commands(
-    lines: list[str], folder: Path, environment: Mapping[str, str], seconds: float = 600
+    lines: list[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    seconds: float = 600,
+    *,
+    codes: Container[int] = (0,),
 ) -> str:
-    """In one shell that stops at the first failure; returns what they print."""
+    """In one shell that stops at the first failure, and ends with one of these codes; returns what they
+    print."""
     own = Path(sys.executable).parent
     done = subprocess.run(
         ["/bin/bash", "-euo", "pipefail", "-c", "\n".join(lines)],
@@ -32,5 +38,5 @@ def run_commands(
         timeout=seconds,
         check=False,
     )
-    assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode in codes, f"{lines}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -23,6 +23,7 @@ _PATIENCE: Final = 30.0  # seconds for the broker to answer
 _ROWS: Final = ("events", "notifications", "dead_letters")
 _ELSEWHERE: Final = (
     "backups of PostgreSQL, replicas and archived WAL from before (docs/privacy.md: restoring one)",
+    "Dagster's runs of replays: what was searched for and who requested it, until Dagster prunes them",
     "what others have copied: consumers of the topics, exports, files that events were produced from",
 )
 

@@ -1,7 +1,9 @@
 """Plans and applies an erasure. Killed at any moment, the next run of the same subject finishes it."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -17,7 +19,6 @@ from streamflow.postgres import erasing
 from streamflow.postgres.connections import LOCK_TIMEOUT, Connection, session
 from streamflow.postgres.erasing import Erased, Positions
 from streamflow.postgres.forgotten import (
-    ERASED,
     USER,
     Forgotten,
     Kind,
@@ -27,7 +28,7 @@ from streamflow.postgres.forgotten import (
     parameters,
     with_lifted,
 )
-from streamflow.postgres.partitions import table_exists
+from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
 from streamflow.postgres.schema import existing_columns
 from streamflow.postgres.tables import NOTIFICATIONS, Column
 from streamflow.privacy import Hasher, is_hashed
@@ -39,18 +40,6 @@ _LOCK: Final = 0x5F10_F063
 _LONGEST: Final = 6 * 3600  # seconds that a statement may take: each reads whole tables
 _SEARCHED: Final = ("text", "character varying", "jsonb")
 
-# Where names of people stand that no record is behind: table, name, what empties it.
-_NAMES: Final = (
-    ("replay_plans", "requested_by", "requested_by = %(erased)s"),
-    ("replays", "requested_by", "requested_by = %(erased)s"),
-    ("gaps", "acknowledged_by", "acknowledged_by = %(erased)s"),
-    (
-        "erasures",
-        "coalesce(certificate->>'requested_by', requested_by)",
-        """requested_by = %(erased)s,
-           certificate = certificate || jsonb_build_object('requested_by', %(erased)s::text)""",
-    ),
-)
 _ERASE_EVENTS: Final = sql.SQL("""
 WITH theirs AS MATERIALIZED (
     SELECT origin_topic, origin_partition, origin_offset, "timestamp", appended_at
@@ -112,12 +101,40 @@ def parse_subject(settings: Settings, streams: Sequence[Stream], kind: Kind, tex
     return Subject(kind, hashes, text if kind is Kind.USER else None)
 
 
+def certified(file: Path) -> list[Subject]:
+    """The subjects of a file of certificates, one after the other. Raises UsageError for anything else."""
+    subjects: list[Subject] = []
+    try:
+        text = file.read_text("utf-8").strip()
+        while text or not subjects:
+            content, end = json.JSONDecoder().raw_decode(text)
+            subjects.append(_subject_of(content))
+            text = text[end:].lstrip()
+    except (OSError, ValueError, RecursionError):
+        # What the file holds is not quoted.
+        raise UsageError(
+            f"{file} does not hold certificates, as `streamflow forget --apply --json` prints them"
+        ) from None
+    return subjects
+
+
+def _subject_of(certificate: Any) -> Subject:
+    """Raises ValueError if it is none. Without `finished_at` it only shows what would be erased."""
+    match certificate:
+        case {"kind": str(kind), "hashes": [_, *_] as hashes, "finished_at": str()}:
+            if all(isinstance(hashed, str) and is_hashed(hashed) for hashed in hashes):
+                return Subject(Kind(kind), tuple(hashes))
+    raise ValueError("not a certificate")
+
+
 def listed(settings: Settings) -> list[Subject]:
-    """All subjects on the list."""
+    """All subjects on the list. Raises UsageError if it is empty: it may not have been restored."""
     with session(settings, "forget") as connection:
         rows = connection.execute(
             "SELECT kind, hashes FROM erasures WHERE hashes <> '{}' ORDER BY id"
         ).fetchall()
+    if not rows:
+        raise UsageError("nobody is on the list of forgotten subjects")
     return [Subject(Kind(kind), tuple(hashes)) for kind, hashes in rows]
 
 
@@ -171,9 +188,11 @@ def apply(
 @contextmanager
 def _alone(settings: Settings) -> Iterator[Connection]:
     with session(settings, "forget", statement_timeout=_LONGEST) as connection:
-        [(locked,)] = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        if not locked:
-            raise Unavailable("another `streamflow forget` is running: wait for it")
+        try:
+            # Until the connection ends. The server may notice late that an earlier one did.
+            connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        except psycopg.errors.LockNotAvailable:
+            raise Unavailable("another `streamflow forget` is running: wait for it") from None
         try:
             yield connection
         except psycopg.errors.LockNotAvailable:
@@ -192,9 +211,8 @@ def _wait_for_loaders(connection: Connection) -> None:
 
 def _vacuum(connection: Connection, tables: Iterable[str]) -> None:
     for table in tables:
-        # Where PostgreSQL is doing so already, or another's rights are needed, it does it by itself.
-        with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable):
-            connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
+        for leaf in leaves(connection, table):
+            remove_old_versions(connection, leaf)
 
 
 class _Erasure:
@@ -263,8 +281,7 @@ class _Erasure:
         connection = self._connection
         erasing.erase_derived(connection, Positions.of_erasure(self.erasure_id))
         erasing.erase_notifications(
-            connection,
-            Positions(_NAMING[self._subject.kind], self._values()),
+            connection, Positions(_NAMING[self._subject.kind], self._values())
         )
         for ids in select.pages(connection, Selection(statuses=())):
             letters = select.read(connection, ids, group=self._group)
@@ -320,26 +337,9 @@ class _Erasure:
 
     def _erase_history(self) -> None:
         """Empties texts that dead letters were searched by, and names of those who asked for something."""
-        values = {"terms": [*self._subject.hashes, *self._values()["names"]], "erased": ERASED}
-        for table in ("replay_plans", "replays"):
-            changed = self._connection.execute(
-                sql.SQL(
-                    "UPDATE {} SET selection = selection - 'text' WHERE EXISTS (SELECT FROM"
-                    " unnest(%(terms)s::text[]) AS term WHERE position(term IN selection->>'text') > 0)"
-                ).format(sql.Identifier(table)),
-                values,
-            ).rowcount
-            self._count(table, changed)
-        for table, name, emptied in _NAMES:
-            changed = self._connection.execute(
-                sql.SQL(
-                    "UPDATE {} SET {emptied} WHERE EXISTS (SELECT FROM"
-                    " unnest(%(terms)s::text[]) AS term WHERE {name} = term"
-                    " OR (length(term) = 64 AND position(term IN {name}) > 0))"
-                ).format(sql.Identifier(table), name=sql.SQL(name), emptied=sql.SQL(emptied)),
-                values,
-            ).rowcount
-            self._count(table, changed)
+        terms = [*self._subject.hashes, *self._values()["names"]]
+        for table, number in erasing.erase_history(self._connection, terms).items():
+            self._count(table, number)
 
     def _count(self, table: str, number: int) -> None:
         if number:
@@ -367,18 +367,18 @@ class _Erasure:
             return []
         if self._subject.name is not None:
             return [self._subject.name]
-        tables = {NOTIFICATIONS.name}
+        user = f'"{USER}"'
+        columns = {(NOTIFICATIONS.name, user), *((table, name) for table, name, _ in erasing.NAMES)}
         for stream in self._streams:
-            tables |= {rollup.table for rollup in stream.rollups if USER in rollup.columns}
-            tables |= (
-                {stream.table}
-                if USER in existing_columns(self._connection, stream.table)
-                else set()
-            )
+            columns |= {(rollup.table, user) for rollup in stream.rollups if USER in rollup.columns}
+            if USER in existing_columns(self._connection, stream.table):
+                columns.add((stream.table, user))
         names: set[str] = set()
-        for table in tables:
+        for table, column in columns:
             if table_exists(self._connection, table):
-                query = sql.SQL('SELECT DISTINCT "user"::text FROM {} WHERE "user" IS NOT NULL')
-                rows = self._connection.execute(query.format(sql.Identifier(table)))
+                query = sql.SQL("SELECT DISTINCT {0}::text FROM {1} WHERE {0} IS NOT NULL")
+                rows = self._connection.execute(
+                    query.format(sql.SQL(column), sql.Identifier(table))
+                )
                 names |= {name for (name,) in rows if self._known.of_user(name) is not None}
         return sorted(names)

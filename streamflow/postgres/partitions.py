@@ -8,10 +8,12 @@ theirs, the others only up to a limit.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
+from psycopg import sql
 
 from streamflow.postgres.connections import Connection
 
@@ -23,6 +25,27 @@ _MOST_REMEMBERED: Final = 100_000
 
 # Attaching waits for the readers of the default partition, and new readers wait behind it.
 _LOCK_TIMEOUT: Final = timedelta(seconds=2)
+
+# To pg_partition_tree, a table without partitions is no tree.
+_LEAVES: Final = """
+SELECT leaf.oid::bigint, nspname, relname
+  FROM pg_class AS leaf JOIN pg_namespace AS namespace ON namespace.oid = relnamespace
+ WHERE relkind = 'r' AND (leaf.oid = to_regclass(%(table)s)
+    OR leaf.oid IN (SELECT relid FROM pg_partition_tree(to_regclass(%(table)s)) WHERE isleaf))
+ ORDER BY relname
+"""
+
+
+class Leaf(NamedTuple):
+    """A partition, or a table that has none."""
+
+    oid: int
+    schema: str
+    name: str
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
 
 
 def partition_name(table: str, day: date) -> str:
@@ -105,6 +128,17 @@ class DayPartitions:
 
 def _is_near(day: date, today: date) -> bool:
     return -NEAR_PAST <= day - today <= NEAR_FUTURE
+
+
+def leaves(connection: Connection, table: str) -> list[Leaf]:
+    return [Leaf(*row) for row in connection.execute(_LEAVES, {"table": quoted(table)})]
+
+
+def remove_old_versions(connection: Connection, leaf: Leaf) -> None:
+    """Until then, what was replaced stays readable in the file. If others keep it locked for long, that is
+    left to autovacuum."""
+    with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable):
+        connection.execute(sql.SQL("VACUUM {}").format(leaf.identifier))
 
 
 def table_exists(connection: Connection, table: str) -> bool:

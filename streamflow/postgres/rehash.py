@@ -16,7 +16,7 @@ from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.forgotten import ERASED_HASH
-from streamflow.postgres.partitions import quoted
+from streamflow.postgres.partitions import leaves, remove_old_versions
 from streamflow.postgres.tables import DEAD_LETTERS, event_columns
 from streamflow.privacy import Hasher
 from streamflow.registry import hasher_for
@@ -26,12 +26,6 @@ from streamflow.stream import Stream
 BLOCKS: Final = 256  # of a table, in one batch: about 15,000 events
 
 _ADVISORY_KEY: Final = 0x5F10_4A54
-_LEAVES: Final = """
-SELECT relid::bigint, nspname, relname
-  FROM pg_partition_tree(to_regclass(%s)) JOIN pg_class AS leaf ON leaf.oid = relid
-  JOIN pg_namespace AS namespace ON namespace.oid = relnamespace
- WHERE isleaf ORDER BY relname
-"""
 _BLOCKS_OF: Final = """
 SELECT coalesce(pg_relation_size(%s::oid), 0) / current_setting('block_size')::bigint
 """
@@ -149,19 +143,18 @@ def _rehash_events(
     connection: Connection, stream: Stream, hasher: Hasher, on_progress: Callable[[str], None]
 ) -> list[Rehashed]:
     columns = _private_columns(stream)
-    for oid, schema, name in connection.execute(_LEAVES, [quoted(stream.table)]).fetchall():
-        table = sql.Identifier(schema, name)
+    for leaf in leaves(connection, stream.table):
         before = sum(column.lifted for column in columns)
         try:
-            for batch in _batches(connection, oid):
+            for batch in _batches(connection, leaf.oid):
                 with connection.transaction():
                     for column in columns:
-                        _rehash_batch(connection, table, column, hasher, batch)
+                        _rehash_batch(connection, leaf.identifier, column, hasher, batch)
             if sum(column.lifted for column in columns) > before:
-                _remove_old(connection, table)
+                remove_old_versions(connection, leaf)
         except psycopg.errors.UndefinedTable:
             continue  # retention has dropped it
-        on_progress(name)
+        on_progress(leaf.name)
     return columns
 
 
@@ -199,8 +192,8 @@ def _rehash_dead_letters(
     connection: Connection, hasher: Hasher, on_progress: Callable[[str], None]
 ) -> Rehashed:
     done = Rehashed(DEAD_LETTERS.name, "value")
-    [(oid,)] = connection.execute("SELECT 'dead_letters'::regclass::oid::bigint")
-    for batch in _batches(connection, oid):
+    [table] = leaves(connection, DEAD_LETTERS.name)
+    for batch in _batches(connection, table.oid):
         for id_ in connection.execute(_WITH_HASHES, batch).fetchall():
             for old in connection.execute(_DEAD_LETTER, id_).fetchall():
                 new = [None if part is None else hasher.lift_within(part) for part in old]
@@ -209,11 +202,6 @@ def _rehash_dead_letters(
                     connection.execute(_LIFT_DEAD_LETTER, [*new, *id_, *old])
                     done.lifted += 1
     if done.lifted:
-        _remove_old(connection, sql.Identifier(DEAD_LETTERS.name))
+        remove_old_versions(connection, table)
     on_progress(DEAD_LETTERS.name)
     return done
-
-
-def _remove_old(connection: Connection, table: sql.Identifier) -> None:
-    """What was replaced would stay readable in the table's files."""
-    connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(table))

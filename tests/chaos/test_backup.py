@@ -37,10 +37,16 @@ def folder(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
 
 
 def follow(folder: Folder, heading: str) -> list[str]:
-    """Runs the blocks under a heading; returns what each prints."""
+    """Runs the blocks under a heading; returns what each prints. An audit that is a block of its own is to
+    be read: it may name losses, which the next block acknowledges."""
     [tools] = commands(PAGE, "Tools")
     return [
-        run_commands([*tools, *block], folder.path, folder.environment)
+        run_commands(
+            [*tools, *block],
+            folder.path,
+            folder.environment,
+            codes=(0, 1) if block == ["streamflow audit --wait 120"] else (0,),
+        )
         for block in commands(PAGE, heading)
     ]
 
@@ -81,7 +87,7 @@ def test_whatever_is_lost_the_runbook_brings_back_what_it_promises(folder: Folde
     send(folder, 500, 500)
     wait_loaded(folder, set(range(1000)))
     folder.run("down")
-    audited, counted = follow(folder, "PostgreSQL is lost")
+    _, audited, counted = follow(folder, "PostgreSQL is lost")
     assert "The ledger closes" in audited
     assert counted.strip() == "1000|1000"
     wait_loaded(folder, set(range(1000)))

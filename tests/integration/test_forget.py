@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,9 +20,13 @@ from faults import wait_until
 from loads import FakeRecord, Load, execute, replay, rows, value
 from loads import event as event_value
 from pipeline import audit, environment, events, produce, workers
+from streamflow.dead_letters.plan import plan
+from streamflow.dead_letters.report import ReplayOptions
+from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.erasure import erase
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.kafka import clients
+from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import Kind, hashes_of
 from streamflow.privacy import Hasher
 from streamflow.records import ORIGIN_HEADER
@@ -218,11 +223,13 @@ def test_what_no_event_leads_to_is_erased(
     ) == [("erased", "erased"), ("tests", "tests"), ("tests", "tests")]
 
 
-def test_an_erasure_is_repeated_from_the_list(
-    load: Load, database: Settings, monkeypatch: pytest.MonkeyPatch
+def test_an_erasure_is_repeated_from_the_list_and_from_certificates(
+    load: Load, database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The short twin of the test below: without Kafka, of an address and of a user."""
     monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
+    with pytest.raises(UsageError, match="nobody is on the list"):
+        erase.listed(database)
     streams = [USER_EVENTS]
     theirs = [
         FakeRecord(0, event_value(0, user="ann", user_email=HASH)),
@@ -233,6 +240,8 @@ def test_an_erasure_is_repeated_from_the_list(
     letters = [letter(0, 10, key=HASH.encode()), letter(1, 11, value=b'{"user":"ann"}')]
     everything = [*theirs, *notes, *letters]
     load.load(everything)
+    for text, by in ((ANN, ANN), ('the user "ann"', "ann"), ("bob", "bob")):
+        searched_for(database, text, by)
     erased = {}
     for kind, text in SUBJECTS.items():
         subject = erase.parse_subject(database, streams, kind, text)
@@ -240,34 +249,88 @@ def test_an_erasure_is_repeated_from_the_list(
         done = erase.apply(database, streams, subject, requested_by="tests")
         assert planned.erased == done.erased
         erased[kind] = done.erased
-    number = {"events": 1, "notifications": 1, "dead_letters": 1}
+    # Of each history, the text and the name of who requested it.
+    number = {"events": 1, "notifications": 1, "dead_letters": 1, "replay_plans": 3, "replays": 2}
     assert erased == dict.fromkeys(SUBJECTS, number)
     assert places(database, HASH, "ann") == []
-    assert places(database, "bob") == ["events_20260701: 1", "notifications: 1"]
+    others = ["events_20260701: 1", "notifications: 1", "replay_plans: 2", "replays: 1"]
+    assert places(database, "bob") == others
 
     # As an older dump has them, with the list kept.
     execute(
         database, "CREATE TABLE kept AS TABLE erased_records; CREATE TABLE list AS TABLE erasures"
     )
-    for table in ("events", "notifications", "dead_letters", "erased_records", "erasures"):
-        execute(database, f"DELETE FROM {table}")
-    execute(database, "UPDATE loader_positions SET next_offset = 0")
-    load.load(everything)
+    as_dumped(database, load, everything)
     execute(
         database,
         "INSERT INTO erasures OVERRIDING SYSTEM VALUE TABLE list;"
         " INSERT INTO erased_records TABLE kept; DROP TABLE list; DROP TABLE kept",
     )
     assert places(database, "ann")
-    for subject in erase.listed(database):
-        assert subject.name is None
+    certificates = tmp_path / "certificates.json"
+    with certificates.open("w") as file:
+        for subject in erase.listed(database):
+            assert subject.name is None
+            done = erase.apply(database, streams, subject, requested_by="tests")
+            assert done.erased == erased[subject.kind]
+            file.write(json.dumps(done.as_dict()) + "\n")
+    assert places(database, HASH, "ann") == []
+
+    # The same without the list.
+    as_dumped(database, load, everything)
+    assert places(database, "ann")
+    for subject in erase.certified(certificates):
         done = erase.apply(database, streams, subject, requested_by="tests")
-        assert done.erased == erased[subject.kind]
+        assert done.erased == {"events": 1, "notifications": 1, "dead_letters": 1}
     assert places(database, HASH, "ann") == []
     execute(database, "UPDATE loader_positions SET next_offset = 0; DELETE FROM notifications")
     load.load(everything)
     assert places(database, HASH, "ann") == []
-    assert places(database, "bob") == ["events_20260701: 1", "notifications: 1"]
+    assert places(database, "bob") == others
+
+    # A name that only the history has.
+    forget_listed(database, Kind.USER, "zoe")
+    searched_for(database, "some text", "zoe")
+    erase.apply(database, streams, erase.listed(database)[-1], requested_by="tests")
+    assert places(database, "zoe") == []
+
+
+def as_dumped(settings: Settings, load: Load, records: list[FakeRecord]) -> None:
+    """A database that knows of no erasure and has these records."""
+    for table in ("events", "notifications", "dead_letters", "erased_records", "erasures"):
+        execute(settings, f"DELETE FROM {table}")
+    execute(settings, "UPDATE loader_positions SET next_offset = 0")
+    load.load(records)
+
+
+def test_a_locked_partition_does_not_keep_old_versions_in_others(
+    load: Load, database: Settings, connection: Connection
+) -> None:
+    for day in (1, 2):
+        load.load([FakeRecord(day, event_value(day, f"2026-07-0{day}T12:00:00Z"))])
+    connection.execute("SET lock_timeout = '100ms'")
+    with psycopg.connect(database.database) as other:
+        other.execute("LOCK TABLE events_20260701 IN SHARE UPDATE EXCLUSIVE MODE")
+        erase._vacuum(connection, ["events", "notifications", "dead_letters"])
+    vacuumed = "SELECT relname FROM pg_stat_user_tables WHERE vacuum_count > 0"
+    wait_until(lambda: ("notifications",) in rows(database, vacuumed), 10, "each VACUUM")
+    names = {name for (name,) in rows(database, vacuumed)}
+    assert {"events_20260702", "dead_letters"} <= names
+    assert "events_20260701" not in names
+
+
+def searched_for(settings: Settings, text: str, by: str) -> None:
+    """A plan and a replay of the dead letters that hold a text; and a plan as they were kept before keys
+    had ids."""
+    selection = make_selection(Hasher(), text=text)
+    plan(settings, [USER_EVENTS], selection, ReplayOptions(), requested_by=by)
+    execute(
+        settings,
+        "INSERT INTO replays (transactional_id, requested_by, selection, options)"
+        " SELECT id, requested_by, selection, options FROM replay_plans ORDER BY id DESC LIMIT 1;"
+        " INSERT INTO replay_plans (requested_by, selection, options) VALUES"
+        f" ('tests', jsonb_build_object('text', '{selection.texts[0]}'), '{{}}')",
+    )
 
 
 def dump(settings: Settings, *words: str) -> dict[str, list[tuple[Any, ...]]]:
@@ -473,6 +536,20 @@ def a_row_that_is_gone_is_lost(settings: Settings) -> None:
     report = audit(settings)
     assert not report.closed
     assert any(problem.kind == "missing" for problem in report.problems)
+
+
+def test_an_erasure_waits_for_one_that_is_ending(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may notice late that a connection was closed."""
+    monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
+    subject = erase.parse_subject(database, [USER_EVENTS], Kind.USER, "ann")
+    with psycopg.connect(database.database) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [erase._LOCK])
+        ending = threading.Timer(0.5, other.close)
+        ending.start()
+        erase.plan(database, [USER_EVENTS], subject, requested_by="tests")
+        ending.join()
 
 
 def test_windows_that_name_whom_they_count_are_not_left_behind(database: Settings) -> None:

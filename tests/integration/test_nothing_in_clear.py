@@ -1,4 +1,5 @@
-"""Private values come in by every door, then everything at rest is searched for them (G7)."""
+"""Private values come in by `produce`, another producer, `dlq`, a Dagster job, the bridge and the dashboard's
+search; then everything at rest is searched for them (G7)."""
 
 import asyncio
 import base64

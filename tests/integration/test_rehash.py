@@ -69,7 +69,7 @@ module.rehash(settings, load_streams(settings))
 KILLS = [
     ("_rehash_batch", 4, "after"),
     ("_rehash_batch", 9, "before"),
-    ("_remove_old", 1, "before"),
+    ("remove_old_versions", 1, "before"),
 ]
 
 
