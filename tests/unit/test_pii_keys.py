@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from loads import TRUSTING, FakeRecord, batch, event
 from streamflow.pii_keys import PiiKeys, is_hashed, normal_form
@@ -212,7 +213,7 @@ def test_the_loader_lifts_hashes_of_older_keys() -> None:
         key=lambda payment: payment.user,
         private_fields=("user_email", "note"),
     )
-    rows = EventRows(stream, Hasher(NEWEST).lifted)
+    rows = EventRows(stream, NEWEST)
     ann = [keys.hash("ann@example.com") for keys in (NEWEST, NEW, OLD)]
     lines = set()
     for hashed in ann:
@@ -221,6 +222,36 @@ def test_the_loader_lifts_hashes_of_older_keys() -> None:
         lines.add(rows.line(decoded, Origin("payments", 0, 1), (0, 0)))  # type: ignore[arg-type]
     assert len(lines) == 1
     assert ann[0].encode() in lines.pop()
+
+
+class _Friend(BaseModel):
+    note: str
+    id: str
+
+
+class _Nested(_Payment):
+    friends: list[_Friend]
+    more: int | str = 0
+
+
+def test_the_loader_lifts_hashes_at_any_depth() -> None:
+    stream = Stream(
+        name="payments",
+        contract=_Nested,
+        table="payments",
+        key=lambda payment: payment.user,
+        private_fields=("note",),
+    )
+    rows = EventRows(stream, NEWEST)
+    ann, other = OLD.hash("ann@example.com"), "d" * 64
+    friends = [{"note": ann, "id": other}, {"note": NEW.hash("ann@example.com"), "id": "\t\u00e4"}]
+    value = json.dumps(json.loads(event()) | {"friends": friends, "more": other})
+    decoded = stream.decoder.decode(value.encode())
+    line = rows.line(decoded, Origin("payments", 0, 1), (0, 0)).decode()  # type: ignore[arg-type]
+    plain = EventRows(stream).line(decoded, Origin("payments", 0, 1), (0, 0)).decode()  # type: ignore[arg-type]
+    newest = NEWEST.hash("ann@example.com")
+    assert line == plain.replace(ann, newest).replace(NEW.hash("ann@example.com"), newest)
+    assert line.count(newest) == line.count(other) == 2
 
 
 def test_producers_with_old_and_new_keys_give_one_person_one_hash() -> None:
