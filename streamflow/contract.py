@@ -45,6 +45,8 @@ MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
 _LARGE: Final = 262_144  # bytes
 _MOST_VALUES: Final = 250_000
 _MOST_FAULTS: Final = 1_000
+# What a schema holds that is of users, and no part of it.
+_VALUES: Final = frozenset(("default", "metadata", "expected", "members"))
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ESCAPE: Final = ord("\\")
@@ -343,12 +345,21 @@ def _models_in(model: Any) -> Iterator[type[Event]]:
 
 def _with_zones(schema: Any) -> Any:
     """A core schema whose times all have zones."""
-    if isinstance(schema, list | tuple):
+    if type(schema) in (list, tuple):
         return type(schema)(map(_with_zones, schema))
     if not isinstance(schema, dict):
         return schema
     zone = {"tz_constraint": "aware"} if schema.get("type") == "datetime" else {}
-    return {name: _with_zones(part) for name, part in schema.items()} | zone
+    return schema | {name: _with_zones(part) for name, part in _parts(schema)} | zone
+
+
+def _parts(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What a part of a core schema consists of, without values of users, which may look like a schema.
+    Where names of fields are the keys, one may be called so."""
+    is_schema = isinstance(schema.get("type"), str)
+    for name, part in schema.items():
+        if not (is_schema and name in _VALUES):
+            yield name, part
 
 
 def _literals_in(schema: Any) -> Iterator[str]:
@@ -358,8 +369,8 @@ def _literals_in(schema: Any) -> Iterator[str]:
             yield from filter(_is_text, schema["expected"])
         if schema.get("type") == "enum":
             yield from filter(_is_text, (member.value for member in schema["members"]))
-        schema = tuple(schema.values())
-    if isinstance(schema, list | tuple):
+        schema = [part for _, part in _parts(schema)]
+    if type(schema) in (list, tuple):
         for part in schema:
             yield from _literals_in(part)
 

@@ -104,11 +104,16 @@ class PiiKeys:
         except (ValueError, RecursionError):
             raise ValueError(f"begins with {{ and is not JSON: {_FORM}") from None
         ids = [id_ for id_, _ in pairs]
-        for id_, secret in pairs:
+        # Ids are not quoted either: one may be a key in the wrong place.
+        for number, (id_, secret) in enumerate(pairs, 1):
             if not _ID.fullmatch(id_):
-                raise ValueError("has an id that is not 1 to 32 letters, digits, dots, - or _")
+                raise ValueError(
+                    f"has an id that is not 1 to 32 letters, digits, dots, - or _ (entry {number})"
+                )
             if ids.count(id_) > 1:
-                raise ValueError(f"has the id {id_} twice: each key has an id of its own")
+                raise ValueError(
+                    f"has the id of entry {number} twice: each key has an id of its own"
+                )
             if id_ == LEGACY and id_ != ids[-1]:
                 raise ValueError(f"must list {LEGACY} last, for it is the oldest: {_FORM}")
             if (
@@ -116,7 +121,7 @@ class PiiKeys:
                 or (secret is None and id_ != LEGACY)
                 or not isinstance(secret, str | None)
             ):
-                raise ValueError(f"has no key for the id {id_}: {_FORM}")
+                raise ValueError(f"has no key in entry {number}: {_FORM}")
         if not pairs:
             raise ValueError(f"lists no key: {_FORM}")
         has_legacy = ids[-1] == LEGACY

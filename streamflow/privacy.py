@@ -156,6 +156,12 @@ class Hasher:
             data = self._private.sub(lambda match: match[1] + self._lifted_bytes(match[2]), data)
         return _MARKED_HASH.sub(lambda match: self._lifted_bytes(match[0]), data)
 
+    def hashes_within(self, data: bytes) -> set[str]:
+        """The hashes that are certain to be such, as `lift_within` has it."""
+        private = () if self._private is None else self._private.finditer(data)
+        texts = (match[2].decode("ascii", "replace") for match in private)
+        return {*filter(is_hashed, texts), *(raw.decode() for raw in _MARKED_HASH.findall(data))}
+
     def _lifted_bytes(self, hashed: bytes) -> bytes:
         return (self.keys.lifted(hashed.decode("ascii", "replace")) or "").encode() or hashed
 

@@ -102,7 +102,10 @@ def _subject(
 
     kind, given = (Kind.ADDRESS, address) if user is None else (Kind.USER, user)
     return parse_subject(
-        settings, streams, kind, sys.stdin.readline() if given == _STDIN else given or ""
+        settings,
+        streams,
+        kind,
+        sys.stdin.readline().removesuffix("\n") if given == _STDIN else given or "",
     )
 
 

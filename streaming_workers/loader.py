@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from operator import methodcaller
-from typing import Any, Final
+from typing import Final
 
 from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Batch, Count, Output, Partition, ReplayClaim, Replayed
 from streamflow.kafka.unreadable import rejection_of
+from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line
 from streamflow.postgres.rows.derived import notification_line, window_count_line
 from streamflow.postgres.rows.events import TIME_AND_POSITION, DayTexts, EventRows, tail
@@ -120,7 +121,7 @@ class Loader(PlainJob):
         )
 
     def _add(self, stream: Stream) -> None:
-        events = _Events(stream, self._hasher.lifted if self._hasher.rotates else None)
+        events = _Events(stream, self._hasher.keys if self._hasher.rotates else None)
         self.tables[events.table] = events.rows.table
         self._handlers[stream.topic] = events
         # Streams may share these topics; the first one's handler serves all.
@@ -250,8 +251,8 @@ class _Events:
     """Handles the records of a stream's own topic. The loop is on the path of every event: nothing is
     looked up or called in it that could be outside."""
 
-    def __init__(self, stream: Stream, lifted: Callable[[Any], Any] | None) -> None:
-        self.rows = EventRows(stream, lifted)
+    def __init__(self, stream: Stream, keys: PiiKeys | None) -> None:
+        self.rows = EventRows(stream, keys)
         self.table = stream.table
         self._topic = stream.topic
         self._decode = stream.decoder.decode

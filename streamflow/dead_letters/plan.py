@@ -119,7 +119,7 @@ class Planner:
                 "StreamFlow did not write it into this derived topic: a replay would sign it as its own",
             )
         if self._forgotten and self._forgotten.of_content(*letter.pieces) is not None:
-            reason = "it belongs to a forgotten subject: run `streamflow forget --again`"
+            reason = "it belongs to a forgotten subject: run `streamflow forget --again --apply`"
             raise _Refused(Obstacle.FORGOTTEN, reason)
         if letter.truncated is not None:
             reason = f"{letter.truncated}; produce the whole record again from its source"

@@ -140,7 +140,10 @@ def _until(config: Mapping[str, str | None], appended: Sequence[datetime | None]
     if retention < 0 or segment < 0 or "delete" not in (config.get("cleanup.policy") or ""):
         return None
     last = max(at or datetime.now(UTC) for at in appended)
-    return _text(last + timedelta(milliseconds=retention + segment))
+    try:
+        return _text(last + timedelta(milliseconds=retention + segment))
+    except OverflowError:  # behind the year 9999; many write "for ever" as 2^63 - 1
+        return None
 
 
 def _text(moment: datetime) -> str:

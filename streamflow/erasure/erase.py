@@ -1,7 +1,7 @@
 """Plans and applies an erasure. Killed at any moment, the next run of the same subject finishes it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,10 +16,9 @@ from streamflow.dead_letters.select import DeadLetter, Selection
 from streamflow.erasure.certificate import Certificate, read_certificate, with_kafka
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.postgres import erasing
-from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.connections import LOCK_TIMEOUT, Connection, session
 from streamflow.postgres.erasing import Erased, Positions
 from streamflow.postgres.forgotten import (
-    ERASED,
     USER,
     Forgotten,
     Kind,
@@ -31,7 +30,7 @@ from streamflow.postgres.forgotten import (
 )
 from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
 from streamflow.postgres.schema import existing_columns
-from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, Column
+from streamflow.postgres.tables import NOTIFICATIONS, Column
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
@@ -41,18 +40,6 @@ _LOCK: Final = 0x5F10_F063
 _LONGEST: Final = 6 * 3600  # seconds that a statement may take: each reads whole tables
 _SEARCHED: Final = ("text", "character varying", "jsonb")
 
-# Where names of people stand that no record is behind.
-_NAMES: Final = (
-    ("replay_plans", "requested_by"),
-    ("replays", "requested_by"),
-    ("gaps", "acknowledged_by"),
-    ("erasures", "requested_by"),
-)
-# What a plan or a replay was searched by. Older ones have one `text` instead of `texts`.
-_SEARCHED_BY: Final = sql.SQL(
-    "jsonb_array_elements_text(coalesce(selection->'texts', '[]') || coalesce(selection->'text', '[]'))"
-    " AS text"
-)
 _ERASE_EVENTS: Final = sql.SQL("""
 WITH theirs AS MATERIALIZED (
     SELECT origin_topic, origin_partition, origin_offset, "timestamp", appended_at
@@ -67,6 +54,17 @@ UPDATE {table} AS kept SET {blanks} FROM theirs
  WHERE (kept.origin_partition, kept.origin_offset, kept.origin_topic, kept."timestamp")
      = (theirs.origin_partition, theirs.origin_offset, theirs.origin_topic, theirs."timestamp")
 """)
+# Notifications that name a subject themselves: retention may have dropped their events.
+_NAMING: Final = {
+    Kind.USER: sql.SQL("""
+SELECT %(erasure_id)s::bigint AS erasure_id, kept.* FROM notifications AS kept
+ WHERE "user" = ANY(%(names)s)
+"""),
+    Kind.ADDRESS: sql.SQL("""
+SELECT %(erasure_id)s::bigint AS erasure_id, kept.* FROM notifications AS kept
+ WHERE message ~ %(pattern)s OR "user" ~ %(pattern)s
+"""),
+}
 
 
 class Subject(NamedTuple):
@@ -79,17 +77,26 @@ class Subject(NamedTuple):
 
 def parse_subject(settings: Settings, streams: Sequence[Stream], kind: Kind, text: str) -> Subject:
     """Raises UsageError for what is neither an address nor a hash, nor a name."""
-    text = text.strip()
+    if kind is Kind.ADDRESS:
+        text = text.strip()
     data = text.encode("utf-8", "replace")
     if not text or "\0" in text or data.decode() != text:
         raise UsageError(
             "the subject is empty, or not valid UTF-8 without NUL: give an address, a hash or --user NAME"
         )
-    if kind is Kind.ADDRESS and not is_hashed(text) and not addresses.holds(data):
-        raise UsageError(
-            "this is neither an e-mail address nor a hash of 64 hexadecimal digits: name a user by "
-            "--user NAME"
-        )
+    if kind is Kind.ADDRESS and not is_hashed(text):
+        spans = list(addresses.find(data))
+        if not spans:
+            raise UsageError(
+                "this is neither an e-mail address nor a hash of 64 hexadecimal digits: name a user by "
+                "--user NAME"
+            )
+        if spans != [(0, len(data))]:
+            # The hash of the whole text is nobody's.
+            raise UsageError(
+                "this is more than one e-mail address: give the address alone, without a name, angle "
+                "brackets, mailto: or a dot at its end"
+            )
     hashes = hashes_of(hasher_for(settings, streams), kind, text)
     return Subject(kind, hashes, text if kind is Kind.USER else None)
 
@@ -170,8 +177,10 @@ def apply(
         _wait_for_loaders(connection)
         with connection.transaction():
             run.erase_derived()
-        _vacuum(connection, streams)
         found = read_certificate(connection, run.erasure_id)
+        _vacuum(
+            connection, [*(stream.table for stream in streams), *(found.erased.keys() - {"events"})]
+        )
         certificate = with_kafka(settings, connection, streams, found)
         return certificate.keep(connection)
 
@@ -184,7 +193,13 @@ def _alone(settings: Settings) -> Iterator[Connection]:
             connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
         except psycopg.errors.LockNotAvailable:
             raise Unavailable("another `streamflow forget` is running: wait for it") from None
-        yield connection
+        try:
+            yield connection
+        except psycopg.errors.LockNotAvailable:
+            raise Unavailable(
+                f"others kept a table or rows locked for {LOCK_TIMEOUT} s (a loader with a large batch, a "
+                "replay, or Dagster): run it again"
+            ) from None
 
 
 def _wait_for_loaders(connection: Connection) -> None:
@@ -194,8 +209,8 @@ def _wait_for_loaders(connection: Connection) -> None:
         connection.execute("LOCK TABLE loader_positions IN SHARE MODE")
 
 
-def _vacuum(connection: Connection, streams: Sequence[Stream]) -> None:
-    for table in (*(stream.table for stream in streams), NOTIFICATIONS.name, DEAD_LETTERS.name):
+def _vacuum(connection: Connection, tables: Iterable[str]) -> None:
+    for table in tables:
         for leaf in leaves(connection, table):
             remove_old_versions(connection, leaf)
 
@@ -266,14 +281,7 @@ class _Erasure:
         connection = self._connection
         erasing.erase_derived(connection, Positions.of_erasure(self.erasure_id))
         erasing.erase_notifications(
-            connection,
-            Positions(
-                sql.SQL(
-                    "SELECT %(erasure_id)s::bigint AS erasure_id, kept.* FROM notifications AS kept"
-                    ' WHERE "user" = ANY(%(names)s)'
-                ),
-                self._values(),
-            ),
+            connection, Positions(_NAMING[self._subject.kind], self._values())
         )
         for ids in select.pages(connection, Selection(statuses=())):
             letters = select.read(connection, ids, group=self._group)
@@ -329,26 +337,9 @@ class _Erasure:
 
     def _erase_history(self) -> None:
         """Empties texts that dead letters were searched by, and names of those who asked for something."""
-        values = {"terms": [*self._subject.hashes, *self._values()["names"]], "erased": ERASED}
-        for table in ("replay_plans", "replays"):
-            changed = self._connection.execute(
-                sql.SQL(
-                    "UPDATE {} SET selection = selection - '{{text,texts}}'::text[] WHERE EXISTS ("
-                    "SELECT FROM unnest(%(terms)s::text[]) AS term, {} WHERE position(term IN text) > 0)"
-                ).format(sql.Identifier(table), _SEARCHED_BY),
-                values,
-            ).rowcount
-            self._count(table, changed)
-        for table, column in _NAMES:
-            changed = self._connection.execute(
-                sql.SQL(
-                    "UPDATE {} SET {column} = %(erased)s WHERE EXISTS (SELECT FROM"
-                    " unnest(%(terms)s::text[]) AS term WHERE {column} = term"
-                    " OR (length(term) = 64 AND position(term IN {column}) > 0))"
-                ).format(sql.Identifier(table), column=sql.Identifier(column)),
-                values,
-            ).rowcount
-            self._count(table, changed)
+        terms = [*self._subject.hashes, *self._values()["names"]]
+        for table, number in erasing.erase_history(self._connection, terms).items():
+            self._count(table, number)
 
     def _count(self, table: str, number: int) -> None:
         if number:
@@ -376,17 +367,18 @@ class _Erasure:
             return []
         if self._subject.name is not None:
             return [self._subject.name]
-        columns = {(NOTIFICATIONS.name, USER), *_NAMES}
+        user = f'"{USER}"'
+        columns = {(NOTIFICATIONS.name, user), *((table, name) for table, name, _ in erasing.NAMES)}
         for stream in self._streams:
-            columns |= {(rollup.table, USER) for rollup in stream.rollups if USER in rollup.columns}
+            columns |= {(rollup.table, user) for rollup in stream.rollups if USER in rollup.columns}
             if USER in existing_columns(self._connection, stream.table):
-                columns.add((stream.table, USER))
+                columns.add((stream.table, user))
         names: set[str] = set()
         for table, column in columns:
             if table_exists(self._connection, table):
                 query = sql.SQL("SELECT DISTINCT {0}::text FROM {1} WHERE {0} IS NOT NULL")
                 rows = self._connection.execute(
-                    query.format(sql.Identifier(column), sql.Identifier(table))
+                    query.format(sql.SQL(column), sql.Identifier(table))
                 )
                 names |= {name for (name,) in rows if self._known.of_user(name) is not None}
         return sorted(names)

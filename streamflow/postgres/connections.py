@@ -78,6 +78,7 @@ _NOT_TRUSTED: Final = re.compile(
     r"certificate|private key|sslmode|does not support SSL|SSL required|alert unknown ca"
     r"|no pg_hba\.conf entry"
 )
+_QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
 def connect(
@@ -181,15 +182,22 @@ def translate(error: psycopg.Error) -> StreamFlowError:
         )
     if not state:
         lines = str(error).strip().splitlines()
-        if line := next(filter(_NOT_TRUSTED.search, lines), None):
+        reasons = (line.rpartition(" failed: ")[2] for line in lines)
+        distrust = next(filter(_is_distrust, reasons), None)
+        if distrust is not None:
             return ConfigurationError(
-                f"no connection to the database is allowed ({line.rpartition(' failed: ')[2]}): check the "
-                "host, sslmode and sslrootcert in DATABASE_URL, and the server's pg_hba.conf"
+                f"no connection to the database is allowed ({distrust}): check the host, sslmode and "
+                "sslrootcert in DATABASE_URL, and the server's pg_hba.conf"
             )
         return Unavailable(
             f"the database does not answer: {lines[0] if lines else type(error).__name__}"
         )
     return Unavailable(f"the database cannot do this now ({state} {type(error).__name__})")
+
+
+def _is_distrust(reason: str) -> bool:
+    # A host or file may be called anything.
+    return _NOT_TRUSTED.search(_QUOTED.sub("", reason)) is not None
 
 
 def _refused_at_login(error: psycopg.Error) -> bool:

@@ -1,5 +1,6 @@
 """Emptying what is stored of forgotten subjects (G16). All of it can be run again."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -8,6 +9,7 @@ from psycopg import sql
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import (
     DEAD_LETTER_BLANKS,
+    ERASED,
     NOTIFICATION_BLANKS,
     assignments,
     parameters,
@@ -118,6 +120,33 @@ SELECT erasure_id, 'duplicates', again.topic, again.partition, again."offset"
 ON CONFLICT DO NOTHING
 """)
 
+# Where names of people stand that no record is behind: table, the name in SQL, what empties it.
+NAMES: Final = (
+    ("replay_plans", "requested_by", "requested_by = %(erased)s"),
+    ("replays", "requested_by", "requested_by = %(erased)s"),
+    ("gaps", "acknowledged_by", "acknowledged_by = %(erased)s"),
+    (
+        "erasures",
+        "coalesce(certificate->>'requested_by', requested_by)",
+        """requested_by = %(erased)s,
+           certificate = certificate || jsonb_build_object('requested_by', %(erased)s::text)""",
+    ),
+)
+# What a plan or a replay was searched by. Older ones have one `text` instead of `texts`.
+_SEARCHED_BY: Final = sql.SQL(
+    "jsonb_array_elements_text(coalesce(selection->'texts', '[]') || coalesce(selection->'text', '[]'))"
+    " AS text"
+)
+_ERASE_SEARCHES: Final = sql.SQL("""
+UPDATE {table} SET selection = selection - '{{text,texts}}'::text[]
+ WHERE EXISTS (SELECT FROM unnest(%(terms)s::text[]) AS term, {texts} WHERE position(term IN text) > 0)
+""")
+_ERASE_NAMES: Final = sql.SQL("""
+UPDATE {table} SET {emptied}
+ WHERE EXISTS (SELECT FROM unnest(%(terms)s::text[]) AS term
+                WHERE {name} = term OR (length(term) = 64 AND position(term IN {name}) > 0))
+""")
+
 
 def note_events(connection: Connection, erased: Sequence[Erased]) -> None:
     """Notes the positions of events: what is derived from them is emptied from now on, too."""
@@ -161,6 +190,22 @@ def erase_notifications(connection: Connection, theirs: Positions) -> None:
         _NOTIFICATIONS.format(theirs=theirs.query, blanks=blanks),
         theirs.values | parameters(NOTIFICATION_BLANKS),
     )
+
+
+def erase_history(connection: Connection, terms: Sequence[str]) -> Counter[str]:
+    """Removes texts that dead letters were searched by, and names of those who asked for something, where
+    they are or hold one of some terms. Returns the numbers of changed rows, by table."""
+    values = {"terms": list(terms), "erased": ERASED}
+    changed: Counter[str] = Counter()
+    for table in ("replay_plans", "replays"):
+        query = _ERASE_SEARCHES.format(table=sql.Identifier(table), texts=_SEARCHED_BY)
+        changed[table] += connection.execute(query, values).rowcount
+    for table, name, emptied in NAMES:
+        query = _ERASE_NAMES.format(
+            table=sql.Identifier(table), name=sql.SQL(name), emptied=sql.SQL(emptied)
+        )
+        changed[table] += connection.execute(query, values).rowcount
+    return changed
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:

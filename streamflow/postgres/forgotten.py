@@ -21,6 +21,7 @@ from streamflow.privacy import Hasher, is_hashed
 from streamflow.stream import Stream
 
 ERASED: Final = "erased"  # stands where a text may not be null
+ERASED_HASH: Final = "0" * HASH_LENGTH  # where a hash may not
 USER: Final = "user"  # the field that names a user
 
 _HASH = re.compile(rb"(?=([0-9a-f]{64}))")
@@ -149,7 +150,7 @@ def event_blanks(stream: Stream, columns: Iterable[Column]) -> dict[str, Any]:
         else:
             # Checks of the data's quality want hashes in private columns.
             is_private = name in stream.private_fields and kind == "text"
-            blanks[name] = "0" * HASH_LENGTH if is_private else _NEUTRAL[kind]
+            blanks[name] = ERASED_HASH if is_private else _NEUTRAL[kind]
     return blanks
 
 

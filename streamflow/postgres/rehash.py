@@ -15,6 +15,7 @@ from psycopg import sql
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.forgotten import ERASED_HASH
 from streamflow.postgres.partitions import leaves, remove_old_versions
 from streamflow.postgres.tables import DEAD_LETTERS, event_columns
 from streamflow.privacy import Hasher
@@ -24,6 +25,7 @@ from streamflow.stream import Stream
 
 BLOCKS: Final = 256  # of a table, in one batch: about 15,000 events
 
+_DOCUMENTS: Final = 100  # that are in memory at a time
 _ADVISORY_KEY: Final = 0x5F10_4A54
 _BLOCKS_OF: Final = """
 SELECT coalesce(pg_relation_size(%s::oid), 0) / current_setting('block_size')::bigint
@@ -31,6 +33,7 @@ SELECT coalesce(pg_relation_size(%s::oid), 0) / current_setting('block_size')::b
 _OLD: Final = """
 SELECT {column}, count(*) FROM {table}
  WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid AND NOT starts_with({column}, %(newest)s)
+   AND {column} <> %(erased)s
  GROUP BY {column}
 """
 # A row that another transaction changes in the meantime no longer meets the condition.
@@ -38,6 +41,14 @@ _LIFT: Final = """
 UPDATE {table} SET {column} = lifted.new
   FROM unnest(%(old)s::text[], %(new)s::text[]) AS lifted (old, new)
  WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid AND {column} = lifted.old
+"""
+# Of a JSON document, which may be large.
+_OLD_WITHIN: Final = """
+SELECT ctid::text, {column}::text FROM {table}
+ WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid AND {column}::text ~ %(hash)s
+"""
+_LIFT_WITHIN: Final = """
+UPDATE {table} SET {column} = %(new)s::jsonb WHERE ctid = %(row)s::tid AND {column}::text = %(old)s
 """
 _WITH_HASHES: Final = """
 SELECT source_topic, source_partition, source_offset FROM dead_letters
@@ -59,6 +70,11 @@ UPDATE dead_letters SET key = %s, value = %s
 _SOME: Final = """
 SELECT {column} FROM ((SELECT {column} FROM {table} LIMIT 1000) UNION ALL
     (SELECT {column} FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 1000)) AS sampled
+ WHERE {column} <> %(erased)s
+"""
+_SOME_WITHIN: Final = """
+SELECT {column} FROM ((SELECT {column}::text FROM {table} LIMIT 100) UNION ALL
+    (SELECT {column}::text FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 100)) AS sampled
  WHERE {column} IS NOT NULL
 """
 
@@ -70,6 +86,7 @@ class Rehashed:
 
     table: str
     column: str
+    within: bool = False  # a JSON document with private fields in it
     lifted: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
 
@@ -86,9 +103,9 @@ def rehash(
     streams: Sequence[Stream],
     on_progress: Callable[[str], None] = lambda _table: None,
 ) -> list[Rehashed]:
-    """Lifts every hash in private columns, and in dead letters, to the newest key. Safe to repeat after
-    any end of an earlier run, and while workers run. `on_progress` is given the name of each table or
-    partition that is done.
+    """Lifts every hash in private columns, private fields at any depth, and dead letters to the newest
+    key. Safe to repeat after any end of an earlier run, and while workers run. `on_progress` is given the
+    name of each table or partition that is done.
 
     Raises:
         Unavailable: the database does not answer, or another rehash is running.
@@ -109,30 +126,36 @@ def rehash(
         done = [
             column
             for stream in streams
-            for column in _rehash_events(connection, stream, hasher, on_progress)
+            for column in _rehash_events(
+                connection, stream, Hasher(hasher.keys, stream.private_fields), on_progress
+            )
         ]
         return [*done, _rehash_dead_letters(connection, hasher, on_progress)]
 
 
 def keys_of_some(connection: Connection, streams: Sequence[Stream], keys: PiiKeys) -> Counter[str]:
     """How many of some stored hashes are under which key, by what they say."""
-    return Counter(
-        keys.name_of(hashed)
-        for stream in streams
-        for column in _private_columns(stream)
-        for (hashed,) in connection.execute(
-            sql.SQL(_SOME).format(
+    found: Counter[str] = Counter()
+    for stream in streams:
+        hasher = Hasher(keys, stream.private_fields)
+        for column in _private_columns(stream):
+            query = sql.SQL(_SOME_WITHIN if column.within else _SOME).format(
                 table=sql.Identifier(stream.table), column=sql.Identifier(column.column)
             )
-        )
-    )
+            for (text,) in connection.execute(query, {"erased": ERASED_HASH}):
+                hashes = hasher.hashes_within(text.encode()) if column.within else (text,)
+                found.update(map(keys.name_of, hashes))
+    return found
 
 
 def _private_columns(stream: Stream) -> list[Rehashed]:
+    if not stream.private_fields:
+        return []
     return [
-        Rehashed(stream.table, column.name)
+        Rehashed(stream.table, column.name, within=column.type == "jsonb")
         for column in event_columns(stream)
-        if column.name in stream.private_fields and column.type == "text"
+        if column.type == "jsonb"
+        or (column.type == "text" and column.name in stream.private_fields)
     ]
 
 
@@ -143,10 +166,12 @@ def _rehash_events(
     for leaf in leaves(connection, stream.table):
         before = sum(column.lifted for column in columns)
         try:
-            for batch in _batches(connection, leaf.oid):
-                with connection.transaction():
-                    for column in columns:
-                        _rehash_batch(connection, leaf.identifier, column, hasher, batch)
+            for column in columns:
+                step = _rehash_within if column.within else _rehash_batch
+                # Anew for each column: a row that was changed is in another block.
+                for batch in _batches(connection, leaf.oid):
+                    with connection.transaction():
+                        step(connection, leaf.identifier, column, hasher, batch)
             if sum(column.lifted for column in columns) > before:
                 remove_old_versions(connection, leaf)
         except psycopg.errors.UndefinedTable:
@@ -172,16 +197,43 @@ def _rehash_batch(
     keys, names = hasher.keys, {"table": table, "column": sql.Identifier(column.column)}
     query = sql.SQL(_OLD).format(**names)
     lifts: dict[str, str] = {}
-    for old, rows in connection.execute(query, batch | {"newest": keys.named[-1].mark}):
+    values: dict[str, Any] = {"newest": keys.named[-1].mark, "erased": ERASED_HASH}
+    for old, rows in connection.execute(query, batch | values):
         new = keys.lifted(old)
         if new is None:
             column.unknown[keys.name_of(old)] += rows
         else:
             lifts[old] = new
     if lifts:
-        values: dict[str, Any] = {"old": list(lifts), "new": list(lifts.values())}
+        values = {"old": list(lifts), "new": list(lifts.values())}
         done = connection.execute(sql.SQL(_LIFT).format(**names), batch | values)
         column.lifted += done.rowcount
+
+
+def _rehash_within(
+    connection: Connection,
+    table: sql.Identifier,
+    column: Rehashed,
+    hasher: Hasher,
+    batch: dict[str, str],
+) -> None:
+    names = {"table": table, "column": sql.Identifier(column.column)}
+    lift = sql.SQL(_LIFT_WITHIN).format(**names)
+    pattern = f"(?!{hasher.keys.named[-1].mark})[0-9a-f]{{64}}"
+    with connection.cursor(name="rehash") as documents:
+        documents.itersize = _DOCUMENTS
+        documents.execute(sql.SQL(_OLD_WITHIN).format(**names), batch | {"hash": pattern})
+        for row, old in documents:
+            new = hasher.lift_within(old.encode()).decode()
+            if new != old:
+                values = {"row": row, "old": old, "new": new}
+                column.lifted += connection.execute(lift, values).rowcount
+            unlisted = {
+                hasher.keys.name_of(hashed)
+                for hashed in hasher.hashes_within(new.encode())
+                if hasher.keys.lifted(hashed) is None
+            }
+            column.unknown.update(unlisted)
 
 
 def _rehash_dead_letters(

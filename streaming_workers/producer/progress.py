@@ -1,6 +1,7 @@
 """How far a file is sent, kept in the very transactions that send it."""
 
 import hashlib
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -14,6 +15,7 @@ from streamflow.records import Log, Position
 from streamflow.settings import Settings
 
 _TIMEOUT: Final = 60.0  # seconds
+_METADATA: Final = re.compile(r"([0-9]+);([0-9a-f]{64})")
 
 
 class FileProgress(NamedTuple):
@@ -28,6 +30,14 @@ def group_of(settings: Settings, path: Path) -> str:
     """The group whose offset in partition 0 of the topic is the number of lines of a file that are sent."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return f"{settings.prefix}produce-{name}"
+
+
+def progress_of(position: Position) -> FileProgress | None:
+    """The progress that was committed as a position; None if it was not committed by us."""
+    if position.offset == 0:
+        return FileProgress()
+    text = _METADATA.fullmatch(position.metadata)
+    return text and FileProgress(position.offset, int(text[1]), text[2])
 
 
 class FileTransactions:
@@ -85,10 +95,13 @@ class FileTransactions:
                 f"topic {position.topic} was recreated since {self._path} was sent: send it without "
                 "--resume to send it all again"
             )
-        if position.offset == 0:
-            return FileProgress()
-        size, _, digest = position.metadata.partition(";")
-        return FileProgress(position.offset, int(size), digest)
+        progress = progress_of(position)
+        if progress is None:
+            raise UsageError(
+                f"the offset of {self._path} was moved by hand to line {position.offset:,}, so it is not "
+                "known how far the file was sent: send it without --resume to send it from its beginning"
+            )
+        return progress
 
     def _known(self) -> Position | None:
         with closing(offsets.GroupOffsets(self._settings, self._group)) as group:

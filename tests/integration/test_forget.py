@@ -145,6 +145,10 @@ def test_without_a_list_nothing_is_touched(load: Load, database: Settings) -> No
     [
         (Kind.ADDRESS, "ann", "neither an e-mail address nor a hash"),
         (Kind.ADDRESS, " ", "the subject is empty"),
+        (Kind.ADDRESS, f"Ann Lee <{ANN}>", "give the address alone"),
+        (Kind.ADDRESS, f"mailto:{ANN}", "give the address alone"),
+        (Kind.ADDRESS, f"{ANN}.", "give the address alone"),
+        (Kind.ADDRESS, f"{ANN},bob@example.com", "give the address alone"),
         (Kind.USER, "a\0b", "valid UTF-8 without NUL"),
         (Kind.USER, "a\udcff", "valid UTF-8 without NUL"),
     ],
@@ -152,6 +156,50 @@ def test_without_a_list_nothing_is_touched(load: Load, database: Settings) -> No
 def test_what_names_nobody_is_refused(database: Settings, kind: Kind, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         erase.parse_subject(database, [USER_EVENTS], kind, text)
+
+
+def test_a_user_may_have_blanks_in_the_name(database: Settings) -> None:
+    subject = erase.parse_subject(database, [USER_EVENTS], Kind.USER, " ann")
+    assert subject == (Kind.USER, hashes_of(Hasher(), Kind.USER, " ann"), " ann")
+    of_address = erase.parse_subject(database, [USER_EVENTS], Kind.ADDRESS, f" {ANN} ")
+    assert HASH in of_address.hashes
+
+
+def test_a_lock_of_others_is_waited_for_and_named(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamflow.postgres.connections.LOCK_TIMEOUT", 1)
+    subject = erase.parse_subject(database, [USER_EVENTS], Kind.ADDRESS, ANN)
+    with psycopg.connect(database.database) as other:
+        other.execute("LOCK TABLE notifications IN SHARE MODE")
+        with pytest.raises(Unavailable, match=r"locked .* run it again"):
+            erase.plan(database, [USER_EVENTS], subject, requested_by="tests")
+
+
+def test_what_no_event_leads_to_is_erased(
+    load: Load, database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notification that holds the hash, its event gone; and a name in an older certificate."""
+    monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
+    vacuumed: list[str] = []
+    monkeypatch.setattr(erase, "_vacuum", lambda _, tables: vacuumed.extend(tables))
+    load.load([notification(0, 0, HASH), notification(1, 1, "bob")])
+    bob, ann, user = (
+        erase.parse_subject(database, [USER_EVENTS], kind, text)
+        for kind, text in ((Kind.USER, "bob"), (Kind.ADDRESS, ANN), (Kind.USER, "ann"))
+    )
+    erase.apply(database, [USER_EVENTS], bob, requested_by="ann")
+    done = erase.apply(database, [USER_EVENTS], ann, requested_by="tests")
+    assert done.erased["notifications"] == 1
+    assert places(database, HASH) == []
+    assert vacuumed.count("erasures") == 0
+    done = erase.apply(database, [USER_EVENTS], user, requested_by="tests")
+    assert done.erased["erasures"] == 1
+    assert "erasures" in vacuumed
+    assert rows(
+        database,
+        "SELECT requested_by, certificate->>'requested_by' FROM erasures ORDER BY id",
+    ) == [("erased", "erased"), ("tests", "tests"), ("tests", "tests")]
 
 
 def test_an_erasure_is_repeated_from_the_list_and_from_certificates(
@@ -242,7 +290,7 @@ def test_a_locked_partition_does_not_keep_old_versions_in_others(
     connection.execute("SET lock_timeout = '100ms'")
     with psycopg.connect(database.database) as other:
         other.execute("LOCK TABLE events_20260701 IN SHARE UPDATE EXCLUSIVE MODE")
-        erase._vacuum(connection, [USER_EVENTS])
+        erase._vacuum(connection, ["events", "notifications", "dead_letters"])
     vacuumed = "SELECT relname FROM pg_stat_user_tables WHERE vacuum_count > 0"
     wait_until(lambda: ("notifications",) in rows(database, vacuumed), 10, "each VACUUM")
     names = {name for (name,) in rows(database, vacuumed)}

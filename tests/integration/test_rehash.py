@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from faults import wait_until
@@ -20,10 +22,11 @@ from pipeline import audit, environment, produce, workers
 from pipeline import event as login
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.postgres.connections import session
-from streamflow.postgres.rehash import rehash
+from streamflow.postgres.forgotten import ERASED_HASH
+from streamflow.postgres.rehash import keys_of_some, rehash
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
-from streamflow.streams.user_events import USER_EVENTS
+from streamflow.streams.user_events import USER_EVENTS, UserEvent
 from streamflow_cli.app import app
 from streamflow_stack.doctor import Mark, hash_keys
 from streaming_workers.producer.lines import Accepted, LineReader
@@ -167,6 +170,58 @@ def test_two_at_once(database: Settings, monkeypatch: pytest.MonkeyPatch) -> Non
             rehash(settings, [USER_EVENTS])
     with pytest.raises(ConfigurationError, match="no key in STREAMFLOW_PII_KEY has an id"):
         rehash(with_key(database, FIRST), [USER_EVENTS])
+
+
+@pytest.mark.parametrize("keys", [SECOND, '{"2026a": "new"}'])
+def test_an_erased_row_has_no_hash(database: Settings, keys: str) -> None:
+    """Where the column may not be null it has a placeholder, which is under no key."""
+    with session(database, "test") as connection:
+        connection.execute(_INSERT, [[1], ["ann"], [ERASED_HASH]])
+    settings = with_key(database, keys)
+    [events, _] = rehash(settings, [USER_EVENTS])
+    assert (events.lifted, events.problems()) == (0, [])
+    [finding] = hash_keys(settings)
+    assert finding.mark is Mark.WELL
+
+
+class _Friend(BaseModel):
+    note: str
+
+
+class _Nested(UserEvent):
+    note: str | None = None
+    friends: list[_Friend] | None = None
+
+
+def test_each_private_column_and_field_is_lifted_in_one_run(database: Settings) -> None:
+    """A row moves to another block when its first column is lifted."""
+    stream = replace(USER_EVENTS, contract=_Nested, private_fields=("user_email", "note"))
+    old, new = chain("ann@example.com", "old"), chain("ann@example.com", "old", "new")
+    foreign = chain("ann@example.com", "old", "another")
+    with session(database, "test") as connection:
+        connection.execute("ALTER TABLE events ADD COLUMN note text, ADD COLUMN friends jsonb")
+        connection.execute(_INSERT, [list(range(500)), ["ann"] * 500, [old] * 500])
+        connection.execute(
+            "UPDATE events SET note = user_email, friends = jsonb_build_array(jsonb_build_object("
+            "'note', user_email, 'id', user_email), jsonb_build_object('note', %s::text))",
+            [foreign],
+        )
+        connection.execute("UPDATE events SET friends = NULL WHERE origin_offset = 0")
+    settings = with_key(database, SECOND)
+    with session(settings, "test") as connection:
+        keys = keys_of_some(connection, [stream], hasher_for(settings, [stream]).keys)
+    assert set(keys) == {"legacy", foreign[:20]}
+    done = {done.column: (done.lifted, done.unknown) for done in rehash(settings, [stream])}
+    assert done == {
+        "user_email": (500, {}), "note": (500, {}), "friends": (499, {foreign[:20]: 499}),
+        "value": (0, {}),
+    }  # fmt: skip
+    friends = [{"id": old, "note": new}, {"note": foreign}]
+    assert Counter(
+        (email, note, json.dumps(nested))
+        for email, note, nested in column(settings, "SELECT user_email, note, friends FROM events")
+    ) == {(new, new, json.dumps(nested)): count for nested, count in ((None, 1), (friends, 499))}
+    assert not any(done.lifted for done in rehash(settings, [stream]))
 
 
 def test_dead_letters_are_lifted_where_a_hash_is_certain(database: Settings) -> None:

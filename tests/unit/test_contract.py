@@ -2,7 +2,8 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Literal
+from enum import Enum
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -206,6 +207,34 @@ def test_a_time_with_any_zone_is_accepted_in_every_field() -> None:
     found = booking(due=due, visits=[{"at": due}])
     assert isinstance(found, Booking)
     assert found.due == found.visits[0].at == datetime.fromisoformat(due)
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+
+
+class Level(tuple[int, str], Enum):  # noqa: SLOT001
+    LOW = (1, "low")
+
+
+class Measured(UserEvent):
+    point: Point = Point(1, 2)
+    more: dict[str, Any] = Field({"type": "datetime", "schema": {"type": "literal"}})
+    level: Level = Level.LOW
+    default: datetime | None = None
+    metadata: datetime | None = None
+
+
+def test_a_default_of_any_kind_stays_as_it_is() -> None:
+    decode = Decoder(Measured).decode
+    found = decode(changed())
+    assert isinstance(found, Measured)
+    assert type(found.point) is Point
+    assert found.point == (1, 2)
+    assert found.more == {"type": "datetime", "schema": {"type": "literal"}}
+    for name in ("default", "metadata"):
+        assert isinstance(decode(changed(**{name: "2026-11-26T18:00:00"})), Rejection)
 
 
 def test_a_large_event_is_an_event() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from loads import TRUSTING, FakeRecord, batch, event
 from streamflow.pii_keys import PiiKeys, is_hashed, normal_form
@@ -99,15 +100,16 @@ def test_all_hashes_of_an_address_newest_first() -> None:
         ('{"a": "secret', "begins with { and is not JSON"),
         (' {"a": "secret', "begins with { and is not JSON"),
         ("{}", "lists no key"),
-        ('{"a": ""}', "has no key for the id a"),
-        ('{"a": null}', "has no key for the id a"),
-        ('{"a": {"b": "secret"}}', "has no key for the id a"),
-        ('{"a": "secret", "a": "secret2"}', "has the id a twice"),
+        ('{"a": ""}', "has no key in entry 1"),
+        ('{"a": "secret", "secret-2": null}', "has no key in entry 2"),
+        ('{"a": {"b": "secret"}}', "has no key in entry 1"),
+        ('{"secret": "a", "secret": "b"}', "has the id of entry 1 twice"),
+        ('{"secret!": "a"}', "has an id that is not 1 to 32 letters"),
         ('{"": "secret"}', "has an id that is not 1 to 32 letters"),
         ('{"a b": "secret"}', "has an id that is not 1 to 32 letters"),
         ('{"legacy": "secret", "a": "secret2"}', "must list legacy last"),
         ('{"legacy": "", "a": "secret2"}', "must list legacy last"),
-        ('{"a": "secret2", "legacy": ""}', "has no key for the id legacy"),
+        ('{"a": "secret2", "legacy": ""}', "has no key in entry 2"),
         ('{"a": "secret\\ud800"}', "has a key that is not valid UTF-8"),
         ("secret\udcff", "has a key that is not valid UTF-8"),
     ],
@@ -211,7 +213,7 @@ def test_the_loader_lifts_hashes_of_older_keys() -> None:
         key=lambda payment: payment.user,
         private_fields=("user_email", "note"),
     )
-    rows = EventRows(stream, Hasher(NEWEST).lifted)
+    rows = EventRows(stream, NEWEST)
     ann = [keys.hash("ann@example.com") for keys in (NEWEST, NEW, OLD)]
     lines = set()
     for hashed in ann:
@@ -220,6 +222,36 @@ def test_the_loader_lifts_hashes_of_older_keys() -> None:
         lines.add(rows.line(decoded, Origin("payments", 0, 1), (0, 0)))  # type: ignore[arg-type]
     assert len(lines) == 1
     assert ann[0].encode() in lines.pop()
+
+
+class _Friend(BaseModel):
+    note: str
+    id: str
+
+
+class _Nested(_Payment):
+    friends: list[_Friend]
+    more: int | str = 0
+
+
+def test_the_loader_lifts_hashes_at_any_depth() -> None:
+    stream = Stream(
+        name="payments",
+        contract=_Nested,
+        table="payments",
+        key=lambda payment: payment.user,
+        private_fields=("note",),
+    )
+    rows = EventRows(stream, NEWEST)
+    ann, other = OLD.hash("ann@example.com"), "d" * 64
+    friends = [{"note": ann, "id": other}, {"note": NEW.hash("ann@example.com"), "id": "\t\u00e4"}]
+    value = json.dumps(json.loads(event()) | {"friends": friends, "more": other})
+    decoded = stream.decoder.decode(value.encode())
+    line = rows.line(decoded, Origin("payments", 0, 1), (0, 0)).decode()  # type: ignore[arg-type]
+    plain = EventRows(stream).line(decoded, Origin("payments", 0, 1), (0, 0)).decode()  # type: ignore[arg-type]
+    newest = NEWEST.hash("ann@example.com")
+    assert line == plain.replace(ann, newest).replace(NEW.hash("ann@example.com"), newest)
+    assert line.count(newest) == line.count(other) == 2
 
 
 def test_producers_with_old_and_new_keys_give_one_person_one_hash() -> None:

@@ -13,7 +13,7 @@ import pytest
 from loads import FakeRecord
 from streamflow.errors import CircuitOpen, ErrorCode, Unavailable
 from streamflow.privacy import Hasher
-from streamflow.records import Rejection
+from streamflow.records import Position, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS, UserEvent
@@ -21,6 +21,7 @@ from streamflow.streams.user_events.simulation import Simulation
 from streamflow_cli import produce
 from streaming_workers.producer import file
 from streaming_workers.producer.lines import Accepted, LineReader
+from streaming_workers.producer.progress import FileProgress, progress_of
 from streaming_workers.runtime.breaker import Breaker
 
 HASHER = Hasher(None, ["user_email"])
@@ -182,3 +183,14 @@ def test_simulated_records_that_are_not_acknowledged_are_not_reported_as_sent(
     records = [Simulated(b"key", b"value", None)] * 2
     with pytest.raises(Unavailable, match=r"did not acknowledge 2 of 2 records within 0\.2 s"):
         file.simulate(nowhere, USER_EVENTS, records, threading.Event(), rate=1_000_000, count=None)
+
+
+@pytest.mark.parametrize("metadata", ["", "12", ";", "x;" + "0" * 64, "12;" + "0" * 63, "12;noon"])
+def test_an_offset_that_was_moved_by_hand_says_nothing_of_a_file(metadata: str) -> None:
+    assert progress_of(Position("user-events", 0, 7, metadata)) is None
+
+
+def test_the_progress_of_a_file_is_what_was_committed() -> None:
+    digest = "0f" * 32
+    assert progress_of(Position("user-events", 0, 7, f"12;{digest}")) == (7, 12, digest)
+    assert progress_of(Position("user-events", 0, 0)) == FileProgress()

@@ -14,7 +14,9 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import to_json
 
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
+from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.tables import Column, event_columns, event_table
+from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamflow.stream import Stream
 
@@ -108,9 +110,9 @@ class RowTemplate(NamedTuple):
 
 
 class EventRows:
-    """Makes the rows of one stream's events; `lifted` gives hashes of older keys as the newest has them."""
+    """Makes the rows of one stream's events; with `keys`, hashes of older keys as the newest has them."""
 
-    def __init__(self, stream: Stream, lifted: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, stream: Stream, keys: PiiKeys | None = None) -> None:
         self.table = event_table(stream)
         columns = {column.name: column for column in event_columns(stream)}
         fields = [columns[name] for name in self.table.columns if name in columns]
@@ -118,14 +120,15 @@ class EventRows:
         self.templates: dict[type[Event], RowTemplate] = {
             model: _template(model, fields) for model in stream.decoder.models
         }
-        if lifted is not None:
-            names = [column.name for column in fields]
+        if keys is not None and stream.private_fields:
+            hasher = Hasher(keys, stream.private_fields)
             for model, template in self.templates.items():
-                present = [name for name in names if name in model.model_fields]
-                private = [name in stream.private_fields for name in present]
-                self.templates[model] = template._replace(
-                    get=_lifting(template.get, private, lifted)
-                )
+                lifts = [
+                    _lift_of(column, hasher, is_private=column.name in stream.private_fields)
+                    for column in fields
+                    if column.name in model.model_fields
+                ]
+                self.templates[model] = template._replace(get=_lifting(template.get, lifts))
 
     def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
         """The line of one event; the loop over many has this inlined."""
@@ -163,13 +166,27 @@ def _template(model: type[Event], fields: Sequence[Column]) -> RowTemplate:
 
 
 def _lifting(
-    get: Callable[[Event], tuple[Any, ...]], private: list[bool], lifted: Callable[[Any], Any]
+    get: Callable[[Event], tuple[Any, ...]], lifts: list[Callable[[Any], Any] | None]
 ) -> Callable[[Event], tuple[Any, ...]]:
     def get_lifted(event: Event) -> tuple[Any, ...]:
-        pairs = zip(get(event), private, strict=True)
-        return tuple(lifted(value) if is_private else value for value, is_private in pairs)
+        pairs = zip(get(event), lifts, strict=True)
+        return tuple(value if lift is None else lift(value) for value, lift in pairs)
 
     return get_lifted
+
+
+def _lift_of(column: Column, hasher: Hasher, *, is_private: bool) -> Callable[[Any], Any] | None:
+    lift = hasher.lifted if is_private else None
+    if column.type != "jsonb":
+        return lift
+
+    def lift_within(value: Any) -> Any:
+        if isinstance(value, (*_TO_TEXT, Enum)):
+            return value if lift is None else lift(value)
+        # The text that `text_of` would make of it.
+        return hasher.lift_within(to_json(value)).decode()
+
+    return lift_within
 
 
 def _is_enum(annotation: Any) -> bool:
