@@ -27,7 +27,7 @@ from streamflow.erasure import erase
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.kafka import clients
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.forgotten import Kind
+from streamflow.postgres.forgotten import Kind, hashes_of
 from streamflow.privacy import Hasher
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
