@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, SchemaValidator, core_schema
 
 from streamflow import addresses, privacy
+from streamflow.core_schema import literals_in, with_zones
 from streamflow.errors import ErrorCode
 from streamflow.private_values import ADDRESS, PrivateValue
 from streamflow.records import Rejection
@@ -45,8 +46,6 @@ MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
 _LARGE: Final = 262_144  # bytes
 _MOST_VALUES: Final = 250_000
 _MOST_FAULTS: Final = 1_000
-# What a schema holds that is of users, and no part of it.
-_VALUES: Final = frozenset(("default", "metadata", "expected", "members"))
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ESCAPE: Final = ord("\\")
@@ -154,12 +153,12 @@ class Decoder:
         adapter = TypeAdapter(model)
         schema, validator = adapter.core_schema, adapter.validator
         # A time without a zone would be another one on each machine.
-        zoned = _with_zones(schema)
+        zoned = with_zones(schema)
         if zoned != schema:
             # A nested model's own validator would still take one.
             validator = SchemaValidator(zoned, _use_prebuilt=False)
         self._validate: Callable[[bytes], Event] = validator.validate_json
-        self._literals = "\n".join(_literals_in(schema))
+        self._literals = "\n".join(literals_in(schema))
         self.models = tuple(_models_in(model))  # of the union; one for a plain model
         self._fields = frozenset(name for member in self.models for name in member.model_fields)
 
@@ -341,42 +340,6 @@ def _models_in(model: Any) -> Iterator[type[Event]]:
         return
     for argument in getattr(model, "__args__", ()) or ():
         yield from _models_in(argument)
-
-
-def _with_zones(schema: Any) -> Any:
-    """A core schema whose times all have zones."""
-    if type(schema) in (list, tuple):
-        return type(schema)(map(_with_zones, schema))
-    if not isinstance(schema, dict):
-        return schema
-    zone = {"tz_constraint": "aware"} if schema.get("type") == "datetime" else {}
-    return schema | {name: _with_zones(part) for name, part in _parts(schema)} | zone
-
-
-def _parts(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a part of a core schema consists of, without values of users, which may look like a schema.
-    Where names of fields are the keys, one may be called so."""
-    is_schema = isinstance(schema.get("type"), str)
-    for name, part in schema.items():
-        if not (is_schema and name in _VALUES):
-            yield name, part
-
-
-def _literals_in(schema: Any) -> Iterator[str]:
-    """The texts that a contract allows one by one."""
-    if isinstance(schema, dict):
-        if schema.get("type") == "literal":
-            yield from filter(_is_text, schema["expected"])
-        if schema.get("type") == "enum":
-            yield from filter(_is_text, (member.value for member in schema["members"]))
-        schema = [part for _, part in _parts(schema)]
-    if type(schema) in (list, tuple):
-        for part in schema:
-            yield from _literals_in(part)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _texts_in(value: Any) -> Iterator[str]:
