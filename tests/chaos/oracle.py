@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import psycopg
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 TYPES = ("USER_LOGIN", "USER_LOGIN_FAILED", "USER_LOGOUT", "USER_SIGNUP")
 WINDOW_SECONDS = 10
@@ -109,9 +109,15 @@ class Sender:
 
         self.acknowledged.append(0)
         self._windows.append(int(now) // WINDOW_SECONDS * WINDOW_SECONDS)
-        self._client.produce(
-            self._topic, json.dumps(body).encode(), user(number).encode(), on_delivery=acknowledged
-        )
+        try:
+            self._client.produce(
+                self._topic,
+                json.dumps(body).encode(),
+                user(number).encode(),
+                on_delivery=acknowledged,
+            )
+        except KafkaException:  # the topic does not exist for a moment
+            self.failed += 1
         self.sent += 1
 
 
