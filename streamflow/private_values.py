@@ -29,17 +29,26 @@ _CONTROL: Final = {b"n": "\n", b"r": "\r", b"t": "\t", b"b": "\b", b"f": "\f"}
 _SEPARATORS: Final = rb"[ \t.\-]"
 
 
+class Verdicts:
+    """How many more candidates may be judged in one text. A verdict on a phone number takes a tenth of a
+    millisecond; a text with more candidates than this is no text of people, and all that may be a number is
+    taken for one."""
+
+    def __init__(self, left: int = 500) -> None:
+        self.left = left
+
+
 class PrivateValue(ABC):
     """A kind of private values."""
 
     what: str  # as it is called in messages
 
     @abstractmethod
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
+    def _find(self, text: bytes, verdicts: Verdicts) -> Iterator[tuple[int, int]]:
         """Where values begin and end in a text without escapes, in order."""
 
     def _may_hold(self, text: bytes) -> bool:
-        return next(self._find(text), None) is not None
+        return next(self._find(text, Verdicts()), None) is not None
 
     def _normal(self, text: str) -> str:
         """The one form of a value that is hashed, however it is written."""
@@ -51,12 +60,17 @@ class PrivateValue(ABC):
             _ESCAPES.search(data) and self._may_hold(_resolved(data)[0])
         )
 
-    def find(self, data: bytes) -> Iterable[tuple[int, int]]:
-        """Where values begin and end in bytes of any kind, in order."""
-        spans = list(self._find(data))
+    def find(self, data: bytes, verdicts: Verdicts | None = None) -> Iterable[tuple[int, int]]:
+        """Where values begin and end in bytes of any kind, in order.
+
+        Args:
+            verdicts: shared by all searches of one text; None if this is the only one.
+        """
+        verdicts = verdicts or Verdicts()
+        spans = list(self._find(data, verdicts))
         if _ESCAPES.search(data):
             text, offsets = _resolved(data)
-            spans += [_original(offsets, *span) for span in self._find(text)]
+            spans += [_original(offsets, *span) for span in self._find(text, verdicts)]
         return _merged(spans)
 
     def plain(self, raw: bytes) -> str:
@@ -69,14 +83,14 @@ class Address(PrivateValue):
 
     what = "address"
 
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
+    def _find(self, text: bytes, _verdicts: Verdicts) -> Iterator[tuple[int, int]]:
         return addresses.find(text)
 
     # They have more forms than escapes: their scanner reads these itself.
     def may_hold(self, data: bytes) -> bool:
         return addresses.may_hold(data)
 
-    def find(self, data: bytes) -> Iterable[tuple[int, int]]:
+    def find(self, data: bytes, _verdicts: Verdicts | None = None) -> Iterable[tuple[int, int]]:
         return addresses.find(data)
 
     def plain(self, raw: bytes) -> str:
@@ -110,7 +124,7 @@ class CardNumber(PrivateValue):
     def _may_hold(self, text: bytes) -> bool:
         return self._POSSIBLE.search(text) is not None
 
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
+    def _find(self, text: bytes, _verdicts: Verdicts) -> Iterator[tuple[int, int]]:
         groups = [match.span() for match in self._GROUP.finditer(text)]
         done = 0
         for index, (begin, _) in enumerate(groups):
@@ -159,9 +173,6 @@ class PhoneNumber(PrivateValue):
     # Hyphens and dots are within one number: 192.168.100.200 is no list of them.
     _FIRST: ClassVar = re.compile(rb"[+(]*[0-9.\-]++[ ()/\t]*+")
     _LAST: ClassVar = re.compile(rb"[ ()/\t]++[0-9.\-]++\Z")
-    # A verdict takes a tenth of a millisecond. What has more than so many is no text of people: all that
-    # may be a number is taken for one.
-    _MOST_VERDICTS: ClassVar = 500
 
     def __post_init__(self) -> None:
         if self.region is not None and self.region not in self._library.SUPPORTED_REGIONS:
@@ -178,21 +189,21 @@ class PhoneNumber(PrivateValue):
     def _may_hold(self, text: bytes) -> bool:
         return (self.region is not None or b"+" in text) and self._RUN.search(text) is not None
 
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
-        position = verdicts = 0
+    def _find(self, text: bytes, verdicts: Verdicts) -> Iterator[tuple[int, int]]:
+        position = 0
         while run := self._RUN.search(text, position):
             begin, end = run.span()
             position = end
             if self.region is None and b"+" not in run[0]:
                 continue
-            if verdicts >= self._MOST_VERDICTS:
+            if verdicts.left <= 0:
                 yield begin, end
                 continue
             # The library takes numbers that only blanks separate for one that does not exist.
             found: Spans = []
             candidate: bytes | None = run[0]
             while candidate and not found:
-                verdicts += 1
+                verdicts.left -= 1
                 found = [
                     (begin + match.start, begin + match.end) for match in self._matches(candidate)
                 ]
@@ -265,7 +276,7 @@ class PrivatePattern(PrivateValue):
             raise ConfigurationError(f"PrivatePattern {self.what!r}: it matches an empty text")
         object.__setattr__(self, "_compiled", compiled)
 
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
+    def _find(self, text: bytes, _verdicts: Verdicts) -> Iterator[tuple[int, int]]:
         begin = 0
         for hash_ in self._HASH.finditer(text):
             yield from self._within(text, begin, hash_.start())

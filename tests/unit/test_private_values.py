@@ -144,6 +144,36 @@ def test_hostile_input_takes_linear_time(piece: bytes, value: PrivateValue) -> N
     assert seconds(40_000) < 0.5 + min(seconds(10_000) for _ in range(2)) * 8
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"1 ",
+        b"12 34 56 78 ",
+        b'"phone":"0170 1234567",',
+        b'"phone":"1 1 1 1 1 1 1 1 1 1 1 1",',
+        b'"1 1 1 1 1 1 1 1 1 1 1"@b.cd, ',
+        b"1\x00 \x00",
+    ],
+)
+def test_all_of_a_text_shares_its_verdicts(piece: bytes) -> None:
+    HASHER.hash("0170 1234567")  # loads the country's plan
+    data = piece * (100_000 // len(piece))
+    began = time.process_time()
+    redacted = HASHER.redact(data)
+    HASHER.redact_within(data, 50_000)
+    assert time.process_time() - began < 5  # it took more than a minute
+    assert HASHER.redact(redacted) == redacted
+
+
+def test_the_texts_of_a_record_share_their_verdicts() -> None:
+    texts = b",".join(
+        [b'"9 9 9 9 9 9 9 9"', *[b'"1 1 1 1 1 1 1 1 1 1"'] * 4_000, b'"0170 1234567"']
+    )
+    began = time.process_time()
+    assert isinstance(decoder(*VALUES).decode(CALL % (b"1", b',"tags":[%s]' % texts)), Rejection)
+    assert time.process_time() - began < 1
+
+
 def test_of_very_many_numbers_all_that_may_be_one_is_redacted() -> None:
     redacted = HASHER.redact(b"0170 1234567, 9991234567; " * 1_000)
     assert b"1234567" in redacted[:10_000]
