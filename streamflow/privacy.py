@@ -3,8 +3,6 @@
 import hashlib
 import hmac
 import re
-import sys
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from typing import Any, Final, Literal, NamedTuple
@@ -35,6 +33,7 @@ _SIGNS: Final = {
     for wide in others
 }
 # An address has one of these, in whatever form; a private field's name has the last.
+_BEYOND_LATIN_1: Final = bytes([0, *[255] * 255])
 _FIRST_SIGNS: Final = tuple(map(ord, f'@{addresses.WIDE_ATS}\\%=&"'))
 
 
@@ -51,12 +50,21 @@ class _Encoding(NamedTuple):
         that an address may hold."""
         if self.width == 1:
             return data
-        characters = array("H" if self.width == 2 else "I")  # noqa: PLR2004
-        size = (len(data) - self.offset) // self.width * self.width
-        characters.frombytes(data[self.offset : self.offset + size])
-        if self.order != sys.byteorder:
-            characters.byteswap()
-        return bytes(one if one < 255 else _SIGNS.get(one, 255) for one in characters)  # noqa: PLR2004
+        end = self.offset + (len(data) - self.offset) // self.width * self.width
+        lowest, *higher = (data[self.offset + at : end : self.width] for at in range(self.width))
+        if self.order == "big":
+            *higher, lowest = lowest, *higher
+        # Whole texts as integers: a loop over the characters takes twenty times as long.
+        text = int.from_bytes(lowest)
+        for each in higher:
+            text |= int.from_bytes(each.translate(_BEYOND_LATIN_1))
+        narrow = bytearray(text.to_bytes(len(lowest)))
+        for wide, sign in _SIGNS.items() if 255 in narrow else ():  # noqa: PLR2004
+            encoded, place = wide.to_bytes(self.width, self.order), self.offset - 1
+            while (place := data.find(encoded, place + 1, end)) >= 0:
+                if (place - self.offset) % self.width == 0:
+                    narrow[(place - self.offset) // self.width] = sign
+        return bytes(narrow)
 
     def utf8(self, raw: bytes) -> bytes:
         return raw if self.width == 1 else raw.decode(self._codec, "replace").encode()
@@ -184,6 +192,8 @@ class Hasher:
                 data = self._replace(data, encoding, spans, plain_field)
             for value in self._values:
                 narrow = encoding.narrow(data)
+                if encoding is not _ASCII and not narrow.strip(b"\0\xff"):
+                    break  # no text of ours in this encoding
                 if value.may_hold(narrow):
                     spans = value.find(narrow, verdicts)
                     data = self._replace(data, encoding, spans, value.plain)
