@@ -26,7 +26,7 @@ from pydantic_core import ErrorDetails, SchemaValidator, core_schema
 from streamflow import addresses, privacy
 from streamflow.core_schema import literals_in, with_zones
 from streamflow.errors import ErrorCode
-from streamflow.private_values import ADDRESS, PrivateValue
+from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 from streamflow.records import Rejection
 
 # RFC 3339 section 5.6, with a zone. ASCII digits only: "\d" would take any script's.
@@ -183,9 +183,10 @@ class Decoder:
         found = self._private_in(value)
         if not found and _ESCAPE not in value:
             return event
+        kinds, verdicts = (ADDRESS, *self._declared), Verdicts()
         for name, part in event:
             for text in _texts_in(part):
-                if what := self._private_in_text(text.encode("utf-8", "surrogatepass")):
+                if what := self._found(text.encode("utf-8", "surrogatepass"), kinds, verdicts):
                     return _clear_text(name, what)
                 if "\x00" in text:
                     return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
@@ -197,20 +198,18 @@ class Decoder:
     def _private_in(self, value: bytes) -> str | None:
         """What kind of private value a record holds in clear, if any. A number of the contract is none,
         and neither is a time."""
-        what = self._found(value, (ADDRESS,))
+        verdicts = Verdicts()
+        what = self._found(value, (ADDRESS,), verdicts)
         if what or not self._declared:
             return what
         texts = (text for text in _JSON_TEXT.findall(value) if not _RFC3339_BYTES.match(text))
-        return self._found(b"\n".join(texts), self._declared)
+        return self._found(b"\n".join(texts), self._declared, verdicts)
 
-    def _private_in_text(self, text: bytes) -> str | None:
-        return self._found(text, (ADDRESS, *self._declared))
-
-    def _found(self, text: bytes, kinds: Iterable[PrivateValue]) -> str | None:
+    def _found(self, text: bytes, kinds: Iterable[PrivateValue], verdicts: Verdicts) -> str | None:
         """The first kind of which there is a value that the contract does not name itself (``Literal``,
         enums)."""
         for kind in kinds:
-            for begin, end in kind.find(text) if kind.may_hold(text) else ():
+            for begin, end in kind.find(text, verdicts) if kind.may_hold(text) else ():
                 raw = text[begin:end]
                 if not any(
                     form in self._literals for form in (kind.plain(raw), addresses.unescaped(raw))

@@ -3,15 +3,13 @@
 import hashlib
 import hmac
 import re
-import sys
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from typing import Any, Final, Literal, NamedTuple
 
 from streamflow import addresses
 from streamflow.pii_keys import HASH_LENGTH, HASH_PATTERN, MARKED_HASH, PiiKeys, is_hashed
-from streamflow.private_values import ADDRESS, PrivateValue
+from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 
 __all__ = ["HASH_PATTERN", "Hasher", "is_hashed"]
 
@@ -35,6 +33,7 @@ _SIGNS: Final = {
     for wide in others
 }
 # An address has one of these, in whatever form; a private field's name has the last.
+_BEYOND_LATIN_1: Final = bytes([0, *[255] * 255])
 _FIRST_SIGNS: Final = tuple(map(ord, f'@{addresses.WIDE_ATS}\\%=&"'))
 
 
@@ -51,12 +50,21 @@ class _Encoding(NamedTuple):
         that an address may hold."""
         if self.width == 1:
             return data
-        characters = array("H" if self.width == 2 else "I")  # noqa: PLR2004
-        size = (len(data) - self.offset) // self.width * self.width
-        characters.frombytes(data[self.offset : self.offset + size])
-        if self.order != sys.byteorder:
-            characters.byteswap()
-        return bytes(one if one < 255 else _SIGNS.get(one, 255) for one in characters)  # noqa: PLR2004
+        end = self.offset + (len(data) - self.offset) // self.width * self.width
+        lowest, *higher = (data[self.offset + at : end : self.width] for at in range(self.width))
+        if self.order == "big":
+            *higher, lowest = lowest, *higher
+        # Whole texts as integers: a loop over the characters takes twenty times as long.
+        text = int.from_bytes(lowest)
+        for each in higher:
+            text |= int.from_bytes(each.translate(_BEYOND_LATIN_1))
+        narrow = bytearray(text.to_bytes(len(lowest)))
+        for wide, sign in _SIGNS.items() if 255 in narrow else ():  # noqa: PLR2004
+            encoded, place = wide.to_bytes(self.width, self.order), self.offset - 1
+            while (place := data.find(encoded, place + 1, end)) >= 0:
+                if (place - self.offset) % self.width == 0:
+                    narrow[(place - self.offset) // self.width] = sign
+        return bytes(narrow)
 
     def utf8(self, raw: bytes) -> bytes:
         return raw if self.width == 1 else raw.decode(self._codec, "replace").encode()
@@ -123,26 +131,27 @@ class Hasher:
     def hash(self, text: str) -> str:
         """The hash of a private value under the newest key: of its one form, if it is one that was
         declared."""
-        if self._declared:
-            text = self._plain(text)
+        return self._hash(self._plain(text, Verdicts()) if self._declared else text)
+
+    def _hash(self, plain: str) -> str:
         if self._with_ids:
-            return self.keys.hash(text)
-        data = text.encode("utf-8", "surrogatepass")
+            return self.keys.hash(plain)
+        data = plain.encode("utf-8", "surrogatepass")
         if self._key is None:
             return hashlib.sha256(data).hexdigest()
         return hmac.digest(self._key, data, "sha256").hex()
 
-    def _plain(self, text: str) -> str:
+    def _plain(self, text: str, verdicts: Verdicts) -> str:
         data = text.encode("utf-8", "surrogatepass")
-        for value in self._declared:
-            if list(value.find(data)) == [(0, len(data))]:
-                return value.plain(data)
+        for value in self._values if self._declared else ():
+            if list(value.find(data, verdicts)) == [(0, len(data))]:
+                return text if value is ADDRESS else value.plain(data)
         return text
 
     def hashes(self, text: str) -> tuple[str, ...]:
         """The hashes that stored values of one text may have, newest first: under each key, and of more
         than one spelling of an address where a key without an id was in use."""
-        plain = self._plain(text)
+        plain = self._plain(text, Verdicts())
         return tuple(dict.fromkeys(hash_(plain) for hash_ in self.keys.ways()))
 
     def lifted(self, value: Any) -> Any:
@@ -176,14 +185,24 @@ class Hasher:
         Works on any bytes, valid JSON or not, in time linear in their length. Hashes stay as they are, so
         redacting twice changes nothing.
         """
+        verdicts = Verdicts()
+
+        def plain_field(raw: bytes) -> str:
+            return self._plain(addresses.unescaped(raw), verdicts)
+
         for encoding in self._encodings(data):
             if encoding is _ASCII:
-                data = self.hash_private(data)
+                data = self._hash_private(data, verdicts)
             else:
-                data = self._replace(data, encoding, self._private_values, addresses.unescaped)
+                spans = self._private_values(encoding.narrow(data))
+                data = self._replace(data, encoding, spans, plain_field)
             for value in self._values:
-                if value.may_hold(encoding.narrow(data)):
-                    data = self._replace(data, encoding, value.find, value.plain)
+                narrow = encoding.narrow(data)
+                if encoding is not _ASCII and not narrow.strip(b"\0\xff"):
+                    break  # no text of ours in this encoding
+                if value.may_hold(narrow):
+                    spans = value.find(narrow, verdicts)
+                    data = self._replace(data, encoding, spans, value.plain)
         return data
 
     def _encodings(self, data: bytes) -> Iterator[_Encoding]:
@@ -191,12 +210,17 @@ class Hasher:
 
     def hash_private(self, data: bytes) -> bytes:
         """The same bytes with each private field's value replaced by its hash, at any depth."""
-        return data if self._private is None else self._private.sub(self._hash_value, data)
+        return self._hash_private(data, Verdicts())
 
-    def _hash_value(self, match: re.Match[bytes]) -> bytes:
-        opening, raw = match.groups()
-        text = addresses.unescaped(raw)
-        return opening + (raw if not text or is_hashed(text) else self.hash(text).encode())
+    def _hash_private(self, data: bytes, verdicts: Verdicts) -> bytes:
+        def hashed(match: re.Match[bytes]) -> bytes:
+            opening, raw = match.groups()
+            text = addresses.unescaped(raw)
+            if not text or is_hashed(text):
+                return opening + raw
+            return opening + self._hash(self._plain(text, verdicts)).encode()
+
+        return data if self._private is None else self._private.sub(hashed, data)
 
     def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
         """As `redact`, of as much of the data as becomes at most `limit` bytes; also returns how much
@@ -237,18 +261,18 @@ class Hasher:
         self,
         data: bytes,
         encoding: _Encoding,
-        find: Callable[[bytes], _Spans],
-        meaning: Callable[[bytes], str],
+        spans: _Spans,
+        plain: Callable[[bytes], str],
     ) -> bytes:
-        """The data with the hash of what is found in it, by its meaning, in its place."""
+        """The data with the hashes of what is at these places of the narrow text instead of it."""
         pieces: list[bytes] = []
         done = 0
         width, _, offset = encoding
-        for begin, end in find(encoding.narrow(data)):
+        for begin, end in spans:
             start, after = offset + width * begin, offset + width * end
-            text = meaning(encoding.utf8(data[start:after]))
+            text = plain(encoding.utf8(data[start:after]))
             if text and not is_hashed(text):
-                hashed = encoding.encode(self.hash(text))
+                hashed = encoding.encode(self._hash(text))
                 if encoding is _ASCII and _is_number(data, start, after):
                     hashed = b'"' + hashed + b'"'  # so that JSON stays JSON
                 pieces += data[done:start], hashed
@@ -257,20 +281,20 @@ class Hasher:
 
     def _outside_values(self, data: bytes, room: int) -> int:
         """The largest number of bytes, up to `room`, that the data can be cut to without halving a value."""
-        while room < len(data):
-            first = max(0, room - _LONGEST_ADDRESS)
-            near = data[first : room + _LONGEST_ADDRESS]
-            halved = [
-                start
-                for encoding in self._encodings(near)
-                for value in self._values
-                for begin, end in value.find(encoding.narrow(near))
-                if (start := first + encoding.offset + encoding.width * begin)
-                < room
-                < first + encoding.offset + encoding.width * end
-            ]
-            if not halved:
-                break
+        if room >= len(data):
+            return room
+        first = max(0, room - _LONGEST_ADDRESS)
+        near = data[first : room + _LONGEST_ADDRESS]
+        verdicts = Verdicts()
+        # Searched once: of a text that is all numbers, other ones would be found at each place.
+        spans = [
+            (offset + width * begin, offset + width * end)
+            for encoding in self._encodings(near)
+            for value in self._values
+            for width, offset in [(encoding.width, first + encoding.offset)]
+            for begin, end in value.find(encoding.narrow(near), verdicts)
+        ]
+        while halved := [begin for begin, end in spans if begin < room < end]:
             room = min(halved)
         return room
 
@@ -278,10 +302,7 @@ class Hasher:
 class _HashedOneWay(Hasher):
     def __init__(self, hasher: Hasher, hash_: Callable[[str], str]) -> None:
         vars(self).update(vars(hasher))
-        self._way = hash_
-
-    def hash(self, text: str) -> str:
-        return self._way(self._plain(text))
+        self._hash = hash_  # type: ignore[method-assign, assignment]
 
 
 def _is_number(data: bytes, begin: int, end: int) -> bool:

@@ -8,11 +8,11 @@ input, whatever it is.
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import repeat
+from itertools import chain, islice
 from typing import Any, ClassVar, Final
 
 from streamflow import addresses
@@ -21,12 +21,26 @@ from streamflow.errors import ConfigurationError
 Spans = list[tuple[int, int]]
 
 # What stands for another character: escapes of JSON, URLs and HTML, and characters beyond ASCII.
-_ESCAPES: Final = re.compile(
-    rb"\\u[0-9a-fA-F]{4}|\\[nrtbf]|%(?:25)?[0-9a-fA-F]{2}|&#[0-9]{1,7};|&#[xX][0-9a-fA-F]{1,6};"
-    rb"|[\xc2-\xf4][\x80-\xbf]{1,3}+"
+_ESCAPE: Final = (
+    rb"\\u[0-9a-fA-F]{4}|\\[nrtbf]|%(?:25)?[0-9a-fA-F]{2}|&#[0-9]{1,7};|&#[xX][0-9a-fA-F]{1,6};|"
 )
+_CHARACTER: Final = rb"[\xc2-\xf4][\x80-\xbf]{1,3}+"
+_ESCAPES: Final = re.compile(_ESCAPE + _CHARACTER)
+_RUNS: Final = re.compile(
+    _ESCAPE + rb"(?:" + _CHARACTER + rb")++"
+)  # all characters in a row at once
+_MEANINGS_KEPT: Final = 16_384
 _CONTROL: Final = {b"n": "\n", b"r": "\r", b"t": "\t", b"b": "\b", b"f": "\f"}
 _SEPARATORS: Final = rb"[ \t.\-]"
+
+
+class Verdicts:
+    """How many more candidates may be judged in one text. A verdict on a phone number takes a tenth of a
+    millisecond; a text with more candidates than this is no text of people, and all that may be a number is
+    taken for one."""
+
+    def __init__(self, left: int = 500) -> None:
+        self.left = left
 
 
 class PrivateValue(ABC):
@@ -35,11 +49,11 @@ class PrivateValue(ABC):
     what: str  # as it is called in messages
 
     @abstractmethod
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
+    def _find(self, text: bytes, verdicts: Verdicts) -> Iterator[tuple[int, int]]:
         """Where values begin and end in a text without escapes, in order."""
 
     def _may_hold(self, text: bytes) -> bool:
-        return next(self._find(text), None) is not None
+        return next(self._find(text, Verdicts()), None) is not None
 
     def _normal(self, text: str) -> str:
         """The one form of a value that is hashed, however it is written."""
@@ -48,20 +62,24 @@ class PrivateValue(ABC):
     def may_hold(self, data: bytes) -> bool:
         """A quick answer, mostly no."""
         return self._may_hold(data) or bool(
-            _ESCAPES.search(data) and self._may_hold(_resolved(data)[0])
+            _ESCAPES.search(data) and self._may_hold(_resolved(data))
         )
 
-    def find(self, data: bytes) -> Iterable[tuple[int, int]]:
-        """Where values begin and end in bytes of any kind, in order."""
-        spans = list(self._find(data))
+    def find(self, data: bytes, verdicts: Verdicts | None = None) -> Iterable[tuple[int, int]]:
+        """Where values begin and end in bytes of any kind, in order.
+
+        Args:
+            verdicts: shared by all searches of one text; None if this is the only one.
+        """
+        verdicts = verdicts or Verdicts()
+        spans = list(self._find(data, verdicts))
         if _ESCAPES.search(data):
-            text, offsets = _resolved(data)
-            spans += [_original(offsets, *span) for span in self._find(text)]
+            spans += _originals(data, self._find(_resolved(data), verdicts))
         return _merged(spans)
 
     def plain(self, raw: bytes) -> str:
         """A value that was found, in the form that is hashed."""
-        return self._normal(_resolved(raw)[0].decode("utf-8", "replace"))
+        return self._normal(_resolved(raw).decode("utf-8", "replace"))
 
 
 class Address(PrivateValue):
@@ -69,14 +87,14 @@ class Address(PrivateValue):
 
     what = "address"
 
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
+    def _find(self, text: bytes, _verdicts: Verdicts) -> Iterator[tuple[int, int]]:
         return addresses.find(text)
 
     # They have more forms than escapes: their scanner reads these itself.
     def may_hold(self, data: bytes) -> bool:
         return addresses.may_hold(data)
 
-    def find(self, data: bytes) -> Iterable[tuple[int, int]]:
+    def find(self, data: bytes, _verdicts: Verdicts | None = None) -> Iterable[tuple[int, int]]:
         return addresses.find(data)
 
     def plain(self, raw: bytes) -> str:
@@ -110,19 +128,23 @@ class CardNumber(PrivateValue):
     def _may_hold(self, text: bytes) -> bool:
         return self._POSSIBLE.search(text) is not None
 
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
-        groups = [match.span() for match in self._GROUP.finditer(text)]
+    def _find(self, text: bytes, _verdicts: Verdicts) -> Iterator[tuple[int, int]]:
+        matches = self._GROUP.finditer(text)
+        groups = deque(match.span() for match in islice(matches, self._LONGEST))
         done = 0
-        for index, (begin, _) in enumerate(groups):
-            if begin >= done and (end := self._end(text, groups, index)):
+        while groups:
+            begin = groups[0][0]
+            if begin >= done and (end := self._end(text, groups)):
                 done = end
                 yield begin, end
+            groups.popleft()
+            groups.extend(match.span() for match in islice(matches, 1))
 
-    def _end(self, text: bytes, groups: Spans, index: int) -> int | None:
+    def _end(self, text: bytes, groups: Iterable[tuple[int, int]]) -> int | None:
         """Where the longest number that begins with this group ends; groups that follow may be of another
         one ("… 1111 12/29")."""
-        found, end, digits = None, groups[index][0], b""
-        for begin, after in groups[index : index + self._LONGEST]:
+        found, end, digits = None, 0, b""
+        for begin, after in groups:
             if digits and not self._BETWEEN.fullmatch(text, end, begin):
                 break
             digits += text[begin:after]
@@ -159,9 +181,6 @@ class PhoneNumber(PrivateValue):
     # Hyphens and dots are within one number: 192.168.100.200 is no list of them.
     _FIRST: ClassVar = re.compile(rb"[+(]*[0-9.\-]++[ ()/\t]*+")
     _LAST: ClassVar = re.compile(rb"[ ()/\t]++[0-9.\-]++\Z")
-    # A verdict takes a tenth of a millisecond. What has more than so many is no text of people: all that
-    # may be a number is taken for one.
-    _MOST_VERDICTS: ClassVar = 500
 
     def __post_init__(self) -> None:
         if self.region is not None and self.region not in self._library.SUPPORTED_REGIONS:
@@ -178,21 +197,21 @@ class PhoneNumber(PrivateValue):
     def _may_hold(self, text: bytes) -> bool:
         return (self.region is not None or b"+" in text) and self._RUN.search(text) is not None
 
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
-        position = verdicts = 0
+    def _find(self, text: bytes, verdicts: Verdicts) -> Iterator[tuple[int, int]]:
+        position = 0
         while run := self._RUN.search(text, position):
             begin, end = run.span()
             position = end
             if self.region is None and b"+" not in run[0]:
                 continue
-            if verdicts >= self._MOST_VERDICTS:
+            if verdicts.left <= 0:
                 yield begin, end
                 continue
             # The library takes numbers that only blanks separate for one that does not exist.
             found: Spans = []
             candidate: bytes | None = run[0]
             while candidate and not found:
-                verdicts += 1
+                verdicts.left -= 1
                 found = [
                     (begin + match.start, begin + match.end) for match in self._matches(candidate)
                 ]
@@ -265,7 +284,7 @@ class PrivatePattern(PrivateValue):
             raise ConfigurationError(f"PrivatePattern {self.what!r}: it matches an empty text")
         object.__setattr__(self, "_compiled", compiled)
 
-    def _find(self, text: bytes) -> Iterator[tuple[int, int]]:
+    def _find(self, text: bytes, _verdicts: Verdicts) -> Iterator[tuple[int, int]]:
         begin = 0
         for hash_ in self._HASH.finditer(text):
             yield from self._within(text, begin, hash_.start())
@@ -312,25 +331,58 @@ def _as_ascii(character: str) -> str:
     return {"Pd": "-", "Zs": " "}.get(category, character)
 
 
-def _resolved(data: bytes) -> "tuple[bytes, array[int]]":
-    """The bytes without escapes, and for each of them where it began."""
-    pieces: list[bytes] = []
-    offsets = array("Q")
+class _Meanings(dict[int, str]):
+    """Of characters beyond ASCII, for `str.translate`."""
+
+    def __missing__(self, code: int) -> str:
+        text = _meaning(chr(code).encode()).decode()
+        if len(self) < _MEANINGS_KEPT:
+            self[code] = text
+        return text
+
+
+_MEANINGS: Final = _Meanings()
+
+
+def _resolved(data: bytes) -> bytes:
+    """The bytes without escapes."""
+    text = bytearray()
     done = 0
-    for match in _ESCAPES.finditer(data):
-        meaning = _meaning(match[0])
-        pieces += data[done : match.start()], meaning
-        offsets.extend(range(done, match.start()))
-        offsets.extend(repeat(match.start(), len(meaning)))
+    for match in _RUNS.finditer(data):
+        text += data[done : match.start()]
+        text += _meanings(match[0])
         done = match.end()
-    offsets.extend(range(done, len(data) + 1))
-    return b"".join((*pieces, data[done:])), offsets
+    text += data[done:]
+    return bytes(text)
 
 
-def _original(offsets: "array[int]", begin: int, end: int) -> tuple[int, int]:
-    while offsets[end] == offsets[end - 1]:  # one escape stands for several bytes
-        end += 1
-    return offsets[begin], offsets[end]
+def _meanings(run: bytes) -> bytes:
+    if run[0] < 0x80:  # noqa: PLR2004 (ASCII: one escape)
+        return _meaning(run)
+    try:
+        return run.decode().translate(_MEANINGS).encode()
+    except UnicodeDecodeError:
+        return _ESCAPES.sub(lambda match: _meaning(match[0]), run)
+
+
+def _originals(data: bytes, spans: Iterable[tuple[int, int]]) -> Spans:
+    """Where in the data is what was found in `_resolved(data)`, in order: memory only for what was found."""
+    escapes = _ESCAPES.finditer(data)
+    start = after = 0  # of an escape in the data
+    first = last = 0  # and of its meaning in the text
+    places = []
+    for index, place in enumerate(chain.from_iterable(spans)):
+        while last < place and (match := next(escapes, None)):
+            first = last + match.start() - after
+            start, after = match.span()
+            last = first + len(_meaning(match[0]))
+        if place <= first:
+            places.append(start - (first - place))
+        elif place < last:  # one escape stands for several bytes
+            places.append(after if index % 2 else start)
+        else:
+            places.append(after + place - last)
+    return list(zip(places[::2], places[1::2], strict=True))
 
 
 def _merged(spans: Spans) -> Spans:

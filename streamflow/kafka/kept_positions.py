@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Final, NamedTuple
 
 import orjson
+import structlog
 from confluent_kafka import TopicPartition
 
 from streamflow.calls import call
@@ -23,6 +24,9 @@ from streamflow.records import OutRecord, Position, Record
 from streamflow.settings import Settings
 from streamflow.stream import TopicSpec
 
+log = structlog.get_logger()
+
+NAME: Final = "streamflow-positions"
 _LIMIT: Final = 120.0  # seconds; another worker's open transaction ends by its time-out
 # Small segments are compacted soon, so that little is read when a worker starts.
 _SEGMENT_BYTES: Final = 4_194_304
@@ -38,7 +42,12 @@ class Reconciled(NamedTuple):
 
 
 def topic_of(settings: Settings) -> str:
-    return f"{settings.prefix}streamflow-positions"
+    return f"{settings.prefix}{NAME}"
+
+
+def _home(settings: Settings) -> Partition:
+    """The one partition in use: with more, a group's positions would be in several."""
+    return topic_of(settings), 0
 
 
 def topic_spec(settings: Settings) -> TopicSpec:
@@ -68,7 +77,8 @@ def forgetting(settings: Settings, group: str, partition: Partition) -> OutRecor
 
 
 def _record(settings: Settings, group: str, partition: Partition, value: bytes | None) -> OutRecord:
-    return OutRecord(topic_of(settings), _key(group, partition), value, [])
+    topic, home = _home(settings)
+    return OutRecord(topic, _key(group, partition), value, [], home)
 
 
 def _key(group: str, partition: Partition) -> bytes:
@@ -91,10 +101,7 @@ def reconcile(
     """
     with call("reading kept positions", _LIMIT):
         kept = _read(settings, group, wanted, trusted, settled=len(committed) < len(wanted))
-    return {
-        partition: _reconciled(committed.get(partition), kept.get(partition))
-        for partition in committed.keys() | kept.keys()
-    }
+    return _reconciled_all(committed, kept)
 
 
 def _read(
@@ -108,7 +115,8 @@ def _read(
     keys = {_key(group, partition): partition for partition in wanted}
     kept: dict[Partition, TopicPartition] = {}
     with closing(Scanner(settings, "positions")) as scanner:
-        [home] = offsets.require_partitions(scanner.consumer, [topic_of(settings)])
+        home = _home(settings)
+        offsets.require_partitions(scanner.consumer, [home[0]])
         client = admin(settings)
         if settled and (end := offsets.high_watermarks(client, [home])[home]):
             first_once_visible(settings, home, end - 1)
@@ -127,6 +135,30 @@ def _read(
                     *(() if epoch is None else (epoch,)),
                 )
     return kept
+
+
+def _reconciled_all(
+    committed: Mapping[Partition, TopicPartition], kept: Mapping[Partition, TopicPartition]
+) -> dict[Partition, Reconciled]:
+    of_this_log = {}
+    for partition, position in kept.items():
+        if partition in committed or offsets.committed_position(position).log.topic_id:
+            of_this_log[partition] = position
+        else:
+            # Kafka deletes offsets with their topic, and without an id (a broker before 2.8) nothing
+            # else tells an expired offset from a recreated topic, whose first records would be lost.
+            log.error(
+                "kept position dropped",
+                topic=partition[0],
+                partition=partition[1],
+                offset=position.offset,
+                why="Kafka has no offset here, and the position has no topic id",
+                advice="the group reads this partition from its beginning",
+            )
+    return {
+        partition: _reconciled(committed.get(partition), of_this_log.get(partition))
+        for partition in committed.keys() | of_this_log.keys()
+    }
 
 
 def _reconciled(committed: TopicPartition | None, kept: TopicPartition | None) -> Reconciled:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from streamflow.kafka import kept_positions
 from streamflow.stream import TopicSpec
 
 
@@ -103,7 +104,9 @@ def refusal(spec: TopicSpec, drifts: Sequence[Drift], known: Collection[str]) ->
 def surplus(drifts: Sequence[Drift]) -> list[str]:
     """What cannot and need not be altered, in a sentence each."""
     return [
-        f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: all are "
+        f"topic {drift.topic} has {drift.found} partitions, and one is used: Kafka cannot remove the others"
+        if drift.topic.endswith(kept_positions.NAME)
+        else f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: all are "
         f"read, and Kafka cannot remove any; declare Topics(partitions={drift.found})"
         for drift in drifts
         if drift.is_surplus

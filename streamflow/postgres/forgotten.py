@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from psycopg import sql
@@ -24,9 +25,10 @@ ERASED: Final = "erased"  # stands where a text may not be null
 ERASED_HASH: Final = "0" * HASH_LENGTH  # where a hash may not
 USER: Final = "user"  # the field that names a user
 
-_HASH = re.compile(rb"(?=([0-9a-f]{64}))")
+_DIGITS = re.compile(rb"[0-9a-f]{64,}+")  # a hash, perhaps among other digits
 _NAMED = re.compile(rb'"user"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _LONGEST_NAME: Final = 1024  # bytes of a text that may be a name
+_NAMES_REMEMBERED: Final = 4096
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # What stands in a column that may not be null, by type.
@@ -46,6 +48,12 @@ DEAD_LETTER_BLANKS: Final[dict[str, Any]] = {
     "key": None, "value": None, "headers": "[]",
     "message": ERASED, "stage": ERASED, "exception": "", "group_name": "",
 }  # fmt: skip
+
+
+# xmin and ctid of a row are others once it is changed.
+_VERSION: Final = """
+SELECT count(*), sum(hash_record_extended(ROW(id, xmin, ctid), 0)) FROM erasures
+"""
 
 
 class Kind(StrEnum):
@@ -78,30 +86,37 @@ class Forgotten:
 
     def __init__(self, hasher: Hasher, subjects: Iterable[tuple[int, str, Sequence[str]]]) -> None:
         self._hasher = hasher
-        self._addresses: dict[str, int] = {}
+        self._addresses: dict[bytes, int] = {}
         self._users: dict[str, int] = {}
         for number, kind, hashes in subjects:
-            known = self._users if kind == Kind.USER else self._addresses
-            known.update(dict.fromkeys(with_lifted(hasher, hashes), number))
+            forms = with_lifted(hasher, hashes)
+            if kind == Kind.USER:
+                self._users.update(dict.fromkeys(forms, number))
+            else:
+                self._addresses.update(dict.fromkeys(map(str.encode, forms), number))
+        # The same users come again and again, and each costs an HMAC for every key.
+        self._of_user = lru_cache(_NAMES_REMEMBERED)(self._user_by_hash)
 
     def __bool__(self) -> bool:
         return bool(self._addresses or self._users)
 
     def of_user(self, name: str) -> int | None:
         """The erasure of the user with this name."""
-        if self._users:
-            for hashed in hashes_of(self._hasher, Kind.USER, name):
-                if hashed in self._users:
-                    return self._users[hashed]
-        return None
+        return self._of_user(name) if self._users else None
+
+    def _user_by_hash(self, name: str) -> int | None:
+        forms = hashes_of(self._hasher, Kind.USER, name)
+        return next((self._users[hashed] for hashed in forms if hashed in self._users), None)
 
     def of_hash(self, text: bytes) -> int | None:
         """The erasure of an address whose hash is somewhere in a text."""
         if self._addresses:
-            for match in _HASH.finditer(text):
-                number = self._addresses.get(match[1].decode())
-                if number is not None:
-                    return number
+            for match in _DIGITS.finditer(text):
+                digits = match[0]
+                for begin in range(len(digits) - HASH_LENGTH + 1):
+                    number = self._addresses.get(digits[begin : begin + HASH_LENGTH])
+                    if number is not None:
+                        return number
         return None
 
     def of_content(self, *pieces: bytes | None) -> int | None:
@@ -122,6 +137,12 @@ class Forgotten:
                 names.append(text.decode("utf-8", "replace"))
             number = next((known for name in names if (known := self.of_user(name))), None)
         return number
+
+
+def list_version(connection: Connection) -> Any:
+    """What differs whenever the list does: of the versions of its rows, without what is in them. Two
+    transactions that change it at once both change this, in whatever order they commit."""
+    return connection.execute(_VERSION).fetchone()
 
 
 def read_forgotten(connection: Connection, hasher: Hasher) -> Forgotten:

@@ -1,5 +1,6 @@
 """Real input: events as NDJSON, one JSON object a line. Pure."""
 
+import re
 from typing import NamedTuple
 
 from streamflow.contract import Event
@@ -8,8 +9,8 @@ from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.stream import Stream
 
-_BOM = "\ufeff".encode()
-_RECORD_SEPARATOR = b"\x1e"
+# Of files that were put together (BOM), and of JSON text sequences (RFC 7464).
+_LEADING = re.compile(rb"(?:\xef\xbb\xbf|\x1e)++")
 _OVERHEAD_BYTES = 1024  # of a record, beside its value
 
 
@@ -36,16 +37,16 @@ class LineReader:
             return Rejection(
                 ErrorCode.SCHEMA_VIOLATION, "ValueError", "longer than the topic's largest record"
             )
+        event = self._event(line)
+        if isinstance(event, Rejection) and (leading := _LEADING.match(line)):
+            event = self._event(line[leading.end() :])
+        return event if isinstance(event, Rejection) else Accepted(*self._encode(event), event)
+
+    def _event(self, line: bytes) -> Event | Rejection:
         decode, hashed = self._decode, self._hasher.hash_private
         # No hash holds an "@": finding out what is wrong with a clear-text address is slow.
         event = decode(hashed(line) if b"@" in line else line)
-        if isinstance(event, Rejection):
-            event = decode(hashed(line))
-        if isinstance(event, Rejection):
-            # Of files that were put together (BOM), and of JSON text sequences (RFC 7464).
-            bare = line.removeprefix(_BOM).removeprefix(_RECORD_SEPARATOR)
-            return self.read(bare) if bare != line else event
-        return Accepted(*self._encode(event), event)
+        return decode(hashed(line)) if isinstance(event, Rejection) else event
 
     def redacted(self, line: bytes) -> bytes:
         """A line that breaks the contract, without clear-text addresses."""

@@ -25,6 +25,7 @@ from streamflow.settings import Settings
 log = structlog.get_logger()
 
 _KEY: Final = methodcaller("key")
+_TOPIC: Final = methodcaller("topic")
 _MOST_KEYS: Final = 4_096  # rejected ones that are remembered
 
 
@@ -73,7 +74,7 @@ class Breaker:
             CircuitOpen: this batch would be too much; it must not be committed.
         """
         self._next, self._learned = self._tallies.copy(), {}
-        unknown = bool(records) and records[0].topic() not in self._sound
+        unknown = not self._sound.issuperset(map(_TOPIC, records))
         if rejected or refused or self._tallies or unknown:
             for topic, part in _by_topic(records, rejected, refused).items():
                 self._check_refused(topic, part)

@@ -73,6 +73,15 @@ def test_whose_a_piece_of_a_record_is(piece: bytes | None, erasure: int | None) 
     assert FORGOTTEN.of_content(b"{}", piece) == erasure
 
 
+def test_a_user_s_name_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Forgotten(HASHER, FORGOTTEN_ADDRESS_AND_USER)
+    exact, hashed = HASHER.keys.exact, []
+    monkeypatch.setattr(HASHER.keys, "exact", lambda name: hashed.append(name) or exact(name))
+    for name in ("bob", "ann", "bob"):
+        assert known.of_user(name) == (4 if name == "ann" else None)
+    assert hashed == ["bob", "ann"]
+
+
 def test_nobody_is_forgotten() -> None:
     nobody = Forgotten(HASHER, [])
     assert not nobody

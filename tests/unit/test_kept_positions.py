@@ -3,8 +3,10 @@
 import pytest
 from confluent_kafka import TopicPartition
 
-from streamflow.kafka.kept_positions import _reconciled
+from streamflow.kafka.kept_positions import _reconciled, _reconciled_all, forgetting, record_of
+from streamflow.kafka.ownership import Drift, surplus
 from streamflow.kafka.position_metadata import PositionMetadata
+from streamflow.settings import Settings
 from streamflow.windows import Progress
 
 ID, LATER = "a" * 22, "b" * 22
@@ -42,6 +44,21 @@ def test_the_one_that_is_further_holds(
     assert found.committed is (holds or committed)
     assert found.by_kafka == (None if committed is None else committed.offset)
     assert not found.agreed
+
+
+def test_without_a_topic_id_a_kept_position_needs_an_offset_of_kafka() -> None:
+    partition, nameless = ("t", 0), stored(9, topic_id="")
+    assert _reconciled_all({}, {partition: nameless}) == {}
+    assert _reconciled_all({}, {partition: AHEAD})[partition].committed is AHEAD
+    found = _reconciled_all({partition: stored(5, topic_id="")}, {partition: nameless})
+    assert found[partition].committed is nameless
+
+
+def test_one_partition_is_used_however_many_there_are() -> None:
+    assert record_of(Settings(), "group", AHEAD).partition == 0
+    assert forgetting(Settings(), "group", ("t", 3)).partition == 0
+    [line] = surplus([Drift("dev.streamflow-positions", "partitions", "1", "3")])
+    assert line.endswith("has 3 partitions, and one is used: Kafka cannot remove the others")
 
 
 def test_equal_ones_agree() -> None:

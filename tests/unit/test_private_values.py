@@ -2,6 +2,8 @@
 
 import re
 import time
+import tracemalloc
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -22,7 +24,14 @@ from streamflow import (
     Timestamp,
 )
 from streamflow.contract import Decoder
-from streamflow.private_values import PrivateValue
+from streamflow.privacy import _SIGNS, _Encoding
+from streamflow.private_values import (
+    _ESCAPES,
+    PrivateValue,
+    _meaning,
+    _originals,
+    _resolved,
+)
 from streamflow.records import Rejection
 from streamflow_dagster.defs.content_checks import _holds_address
 from streaming_workers.producer.lines import Accepted, LineReader
@@ -142,6 +151,87 @@ def test_hostile_input_takes_linear_time(piece: bytes, value: PrivateValue) -> N
         return time.process_time() - began
 
     assert seconds(40_000) < 0.5 + min(seconds(10_000) for _ in range(2)) * 8
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"1 ",
+        b"12 34 56 78 ",
+        b'"phone":"0170 1234567",',
+        b'"phone":"1 1 1 1 1 1 1 1 1 1 1 1",',
+        b'"1 1 1 1 1 1 1 1 1 1 1"@b.cd, ',
+        b"1\x00 \x00",
+    ],
+)
+def test_all_of_a_text_shares_its_verdicts(piece: bytes) -> None:
+    HASHER.hash("0170 1234567")  # loads the country's plan
+    data = piece * (100_000 // len(piece))
+    began = time.process_time()
+    redacted = HASHER.redact(data)
+    HASHER.redact_within(data, 50_000)
+    assert time.process_time() - began < 5  # it took more than a minute
+    assert HASHER.redact(redacted) == redacted
+
+
+def test_the_texts_of_a_record_share_their_verdicts() -> None:
+    texts = b",".join(
+        [b'"9 9 9 9 9 9 9 9"', *[b'"1 1 1 1 1 1 1 1 1 1"'] * 4_000, b'"0170 1234567"']
+    )
+    began = time.process_time()
+    assert isinstance(decoder(*VALUES).decode(CALL % (b"1", b',"tags":[%s]' % texts)), Rejection)
+    assert time.process_time() - began < 1
+
+
+ESCAPES = st.text(
+    st.sampled_from(list("1 \u00e4\u4e00\uff11\u00bd\u2011\\u%031n&#;49\U0001f600\xff")),
+    max_size=40,
+)
+
+
+@given(
+    ESCAPES, st.binary(max_size=4), ESCAPES, st.lists(st.integers(0, 99), unique=True, max_size=6)
+)
+def test_a_place_without_escapes_is_that_of_the_escape(
+    before: str, broken: bytes, behind: str, places: list[int]
+) -> None:
+    data = before.encode() + broken + behind.encode()
+    pieces = [(match.start(), match.end()) for match in _ESCAPES.finditer(data)]
+    text, starts, ends, done = b"", [], [], 0
+    for start, end in [*pieces, (len(data), len(data))]:
+        meaning = _meaning(data[start:end]) if start < end else b""
+        starts += [*range(done, start), *[start] * len(meaning)]
+        ends += [*range(done + 1, start + 1), *[end] * len(meaning)]
+        text += data[done:start] + meaning
+        done = end
+    assert _resolved(data) == text
+    inside = sorted(place for place in places if place <= len(text))
+    spans = list(pairwise(inside))[::2]
+    wanted = [(starts[begin], ends[end - 1]) for begin, end in spans]
+    assert _originals(data, spans) == wanted
+
+
+@pytest.mark.parametrize("piece", ["\u00e4", "a\u00e4", "\u4e00\u4e01", r"\n", "%41"])
+def test_a_text_of_escapes_takes_little_memory(piece: str) -> None:
+    data = piece.encode() * (262_144 // len(piece.encode()))
+    tracemalloc.start()
+    try:
+        list(CARD.find(data))
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(data)  # it was 60 to 110 times as much
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.binary(max_size=60), st.sampled_from([2, 4]), st.booleans(), st.integers(0, 3))
+def test_wide_characters_are_narrowed(data: bytes, width: int, big: bool, offset: int) -> None:
+    order: Literal["big", "little"] = "big" if big else "little"
+    offset %= width
+    wide = [
+        int.from_bytes(data[at : at + width], order)
+        for at in range(offset, len(data) - width + 1, width)
+    ]
+    wanted = bytes(one if one < 255 else _SIGNS.get(one, 255) for one in wide)
+    assert _Encoding(width, order, offset).narrow(data) == wanted
 
 
 def test_of_very_many_numbers_all_that_may_be_one_is_redacted() -> None:

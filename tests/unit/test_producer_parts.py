@@ -59,7 +59,7 @@ def test_a_line_is_hashed_once_and_checked() -> None:
     assert isinstance(reader.read(b'"' + b"x" * 2_000_000 + b'"'), Rejection)
 
 
-@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\x1e"])
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\x1e", b"\x1e\xef\xbb\xbf" * 2_000])
 def test_a_mark_before_a_line_is_taken_off(mark: bytes) -> None:
     line = b'{"id":1,"type":"USER_LOGIN","user":"ann","timestamp":"2026-03-01T12:00:00.000Z"}'
     found = LineReader(USER_EVENTS, HASHER).read(mark + line)
@@ -173,6 +173,19 @@ def test_the_breaker_counts_each_topic_on_its_own() -> None:
     breaker.kept()
     assert not opens(breaker, 100, [], "good")
     assert opens(breaker, 1, [0], "bad")
+
+
+def test_what_a_later_topic_of_mixed_batches_accepts_is_learned() -> None:
+    breaker = Breaker(window=1_000, ratio=0.9, consecutive=50)
+    assert not opens(breaker, 200, [], "first")
+    mixed = [
+        FakeRecord(at, b"", topic="first" if at % 2 == 0 else "later", key=b"%d" % at)
+        for at in range(200)
+    ]
+    for _ in range(3):
+        breaker.check(mixed, [])
+        breaker.kept()
+    assert not opens(breaker, 5_000, list(range(5_000)), "later")
 
 
 def test_simulated_records_that_are_not_acknowledged_are_not_reported_as_sent(

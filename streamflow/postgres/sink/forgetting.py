@@ -16,6 +16,7 @@ from streamflow.postgres.forgotten import (
     USER,
     Forgotten,
     event_blanks,
+    list_version,
     read_forgotten,
 )
 from streamflow.postgres.rows.events import text_of
@@ -82,10 +83,12 @@ class _Lines:
 
 
 class Forgetting:
-    """Empties the rows of forgotten subjects in a batch. Costs one query of a batch while nobody is."""
+    """Empties the rows of forgotten subjects in a batch. Reads the list only when it has changed."""
 
     def __init__(self, streams: Sequence[Stream], hasher: Hasher) -> None:
         self._hasher = hasher
+        self._version: Any = None
+        self._known = Forgotten(hasher, ())
         self._events = {
             stream.table: _Lines(event_table(stream), event_blanks(stream, event_columns(stream)))
             for stream in streams
@@ -97,7 +100,7 @@ class Forgetting:
         """The same rows, those of forgotten subjects without what is theirs, and the positions of their
         events and dead letters. Call it in the transaction that stores the rows, once the positions are
         locked: whoever adds to the list waits for transactions that may not have seen it."""
-        known = read_forgotten(connection, self._hasher)
+        known = self._read(connection)
         if not known:
             return resolved, []
         erased: list[Erased] = []
@@ -131,6 +134,14 @@ class Forgetting:
             )
             output.tables[name] = replace(rows, lines=lines)
         return resolved, erased
+
+    def _read(self, connection: Connection) -> Forgotten:
+        # The version first: if the list changes in between, the next batch reads it again.
+        version = list_version(connection)
+        if version != self._version:
+            self._known = read_forgotten(connection, self._hasher)
+            self._version = version
+        return self._known
 
     def after(self, connection: Connection, erased: Sequence[Erased]) -> None:
         """Empties what is stored already of their events, and notes what was stored now."""
