@@ -26,7 +26,7 @@ HASH_LENGTH: Final = 64
 HASH_PATTERN: Final = r"^[0-9a-f]{64}$"
 
 _HASHED: Final = re.compile(HASH_PATTERN)
-# 48 bits: of 10^9 bare digests one begins with it in a chance of 1 to 280,000.
+# 48 bits: the chance that any of 10^9 bare digests begins with it is 1 in 280,000.
 _MARK: Final = "5f105f105f10"
 _TAG_LENGTH: Final = 8
 _MARKED: Final = len(_MARK) + _TAG_LENGTH
@@ -150,14 +150,14 @@ class PiiKeys:
         counts = range(len(self.named), -1 if self.has_legacy else 0, -1)
         return [self._under(text, count) for count in counts]
 
-    def ways(self) -> Iterator[Callable[[str], str]]:
+    def hash_functions(self) -> Iterator[Callable[[str], str]]:
         """The functions that could have hashed a stored value, the one in use first. Keys without an id
         hashed each spelling as it came."""
         for count in range(len(self.named), -1 if self.has_legacy else 0, -1):
-            ways = [lambda text, n=count: self._under(normal_form(text), n)]
+            functions = [lambda text, n=count: self._under(normal_form(text), n)]
             if self.has_legacy:
-                ways.insert(1 if count else 0, partial(self._under, count=count))
-            yield from ways
+                functions.insert(1 if count else 0, partial(self._under, count=count))
+            yield from functions
 
     def lifted(self, hashed: str) -> str | None:
         """A hash as the newest key has it; None if it is under none of the keys, or no hash."""

@@ -152,7 +152,7 @@ class Hasher:
         """The hashes that stored values of one text may have, newest first: under each key, and of more
         than one spelling of an address where a key without an id was in use."""
         plain = self._plain(text, Verdicts())
-        return tuple(dict.fromkeys(hash_(plain) for hash_ in self.keys.ways()))
+        return tuple(dict.fromkeys(hash_(plain) for hash_ in self.keys.hash_functions()))
 
     def lifted(self, value: Any) -> Any:
         """A private field's value; a hash of an older key as the newest key has it."""
@@ -176,8 +176,8 @@ class Hasher:
 
     def redactions(self, data: bytes) -> tuple[bytes, ...]:
         """As `redact`, with each of the `hashes`."""
-        ways = [_HashedOneWay(self, hash_) for hash_ in self.keys.ways()]
-        return tuple(dict.fromkeys(way.redact(data) for way in ways))
+        hashers = [_WithFunction(self, hash_) for hash_ in self.keys.hash_functions()]
+        return tuple(dict.fromkeys(hasher.redact(data) for hasher in hashers))
 
     def redact(self, data: bytes) -> bytes:
         """The same bytes with each private value, and each private field's, replaced by its hash.
@@ -299,7 +299,7 @@ class Hasher:
         return room
 
 
-class _HashedOneWay(Hasher):
+class _WithFunction(Hasher):
     def __init__(self, hasher: Hasher, hash_: Callable[[str], str]) -> None:
         vars(self).update(vars(hasher))
         self._hash = hash_  # type: ignore[method-assign, assignment]

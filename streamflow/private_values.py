@@ -241,7 +241,7 @@ class PhoneNumber(PrivateValue):
 class PrivatePattern(PrivateValue):
     r"""What a regular expression of a team's own finds: customer numbers, names of devices.
 
-    It is one of RE2, which takes linear time whatever expression and text: no backreferences, no
+    The syntax is that of RE2, which takes linear time for any expression and text: no backreferences, no
     look-around. Values have 5 to 512 bytes.
 
     Args:
@@ -249,7 +249,7 @@ class PrivatePattern(PrivateValue):
         pattern: matches anywhere in a text; case counts. Its ends are best marked with ``\b``.
 
     Raises:
-        ConfigurationError: the pattern is none, is anchored, or matches nothing at all.
+        ConfigurationError: the pattern is not valid, is anchored, or matches the empty text.
     """
 
     what: str

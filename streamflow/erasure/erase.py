@@ -203,8 +203,8 @@ def _alone(settings: Settings) -> Iterator[Connection]:
 
 
 def _wait_for_loaders(connection: Connection) -> None:
-    """Returns when all transactions of loaders have ended that began before: each writes to this table
-    first, and reads the list afterwards."""
+    """Waits for the loaders' transactions in progress: each writes to this table before it reads the
+    list."""
     with connection.transaction():
         connection.execute("LOCK TABLE loader_positions IN SHARE MODE")
 

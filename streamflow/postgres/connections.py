@@ -186,7 +186,7 @@ def translate(error: psycopg.Error) -> StreamFlowError:
         distrust = next(filter(_is_distrust, reasons), None)
         if distrust is not None:
             return ConfigurationError(
-                f"no connection to the database is allowed ({distrust}): check the host, sslmode and "
+                f"the database refuses the connection ({distrust}): check the host, sslmode and "
                 "sslrootcert in DATABASE_URL, and the server's pg_hba.conf"
             )
         return Unavailable(

@@ -230,8 +230,7 @@ class Settings(BaseSettings):
     )
     breaker_keys: int = _breaker(
         10,
-        "keys of which nothing was accepted that put it down to the release; fewer are a producer's "
-        "fault",
+        "from how many keys without an accepted record on the release is blamed, instead of a producer",
         ge=1,
     )
 

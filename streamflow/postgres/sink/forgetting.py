@@ -32,7 +32,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamflow.stream import Stream
 
-# Of events that are erased while another loader stores what was derived from them.
+# Held while an event is erased, so that no other loader stores what was derived from it.
 _LOCK: Final = 0x5F10_F064
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _ESCAPES: Final = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
