@@ -6,18 +6,19 @@ killed at any moment and repeated.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NamedTuple
 
+import tenacity
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streamflow.audit import recreated
 from streamflow.audit.recreated import Reuse
 from streamflow.calls import call
-from streamflow.errors import Unavailable, UsageError
+from streamflow.errors import Fenced, Unavailable, UsageError
 from streamflow.flow import Partition
 from streamflow.kafka import clients, continuity, kept_positions, offsets
 from streamflow.kafka.offsets import member_counts
@@ -145,7 +146,9 @@ class Acceptance:
             offsets.as_committed(position or Position(*partition, 0), Log(topic_id))
             for partition, position in loaded.items()
         ]
-        self._commit({self._loaders: starts})
+        # A loader that has resumed since commits its own.
+        with suppress(Fenced):
+            self._commit({self._loaders: starts})
 
     def _moves(
         self, group: str, partitions: Sequence[Partition], reuse: Reuse | None, topic_id: str
@@ -212,17 +215,28 @@ class Acceptance:
         for group, moved in moves.items():
             if moved:
                 self._forget(group, moved)
-                with (
-                    closing(clients.assigned_consumer(self._settings, group)) as consumer,
-                    clients.kafka_errors(),
-                    call("consumer.commit", _LEAVE),
-                ):
-                    for committed in consumer.commit(offsets=moved, asynchronous=False) or ():
-                        if committed.error is not None:
-                            raise Unavailable(
-                                f"group {group}: its offset cannot be moved "
-                                f"({committed.error.str()}): run this again"
-                            )
+                self._move(group, moved)
+
+    # A worker that waits for the user tries again every 15 s: for a moment it is a member, and only the
+    # offsets of an empty group can be moved.
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(Fenced),
+        wait=tenacity.wait_fixed(_POLL),
+        stop=tenacity.stop_after_delay(_LEAVE / 3),
+        reraise=True,
+    )
+    def _move(self, group: str, moved: list[TopicPartition]) -> None:
+        with (
+            closing(clients.assigned_consumer(self._settings, group)) as consumer,
+            clients.kafka_errors(),
+            call("consumer.commit", _LEAVE),
+        ):
+            for committed in consumer.commit(offsets=moved, asynchronous=False) or ():
+                if committed.error is not None:
+                    raise Unavailable(
+                        f"group {group}: its offset cannot be moved "
+                        f"({committed.error.str()}): run this again"
+                    )
 
     def _forget(self, group: str, moved: Sequence[TopicPartition]) -> None:
         """First: what is kept would hold instead of an offset that steps back."""

@@ -227,18 +227,20 @@ class Shapes:
                 value = value.replace(hiding, b"")
             at = chance.randrange(len(value) + 1)
             return shape._replace(value=value[:at] + raw + value[at:])
-        if place == "utf-16":
-            codec = chance.choice(("utf-16-le", "utf-16-be", "utf-16", "utf-32-le"))
-            return shape._replace(value=self._json(user=address).decode().encode(codec))
         # An escape in JSON's text stands for itself, so it is put in behind the serialiser.
         changes: dict[str, object] = {
             "field": {chance.choice(("user", "extra", "type")): "PLANT"},
+            "utf-16": {"user": "PLANT"},
             "private": {"user_email": "PLANT"},
             "nested": {"tags": [["PLANT"]]} if chance.random() < 0.5 else {"extra": {"a": {"b": "PLANT"}}},
             "name": {"PLANT": 1} if chance.random() < 0.5 else {"extra": {"PLANT": 1}},
         }[place]  # fmt: skip
         text = address.replace('"', '\\"')
-        return shape._replace(value=self._json(**changes).replace(b"PLANT", text.encode()))
+        value = self._json(**changes).replace(b"PLANT", text.encode())
+        if place == "utf-16":
+            codec = chance.choice(("utf-16-le", "utf-16-be", "utf-16", "utf-32-le"))
+            value = value.decode().encode(codec)
+        return shape._replace(value=value)
 
     def _derived(self) -> Shape:
         """A record in a topic that only workers write to."""

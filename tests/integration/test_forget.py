@@ -445,8 +445,10 @@ def test_a_person_is_forgotten(
         for table in ("notifications", "window_counts", "login_failure_bursts"):
             assert set(others[table]) <= set(kept[table]), table
         what_kafka_holds_is_told(settings, done)
+        # Analytics may have closed another window until it stopped.
+        reload(settings)
         report = audit(settings)
-        assert (report.closed, report.erased) == (True, 44), report.problems[:5]
+        assert (report.closed, report.erased) == (True, 44), report.waits_for or report.problems[:5]
         assert run("-", "--apply", "--yes", given=ANN)[0]["erased"] == done["erased"]
 
         nothing_comes_back(settings)

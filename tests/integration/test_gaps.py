@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -421,6 +422,32 @@ def test_what_was_loaded_and_never_notified_or_counted_is_a_gap(
         streamflow(stack_settings, "audit", "--acknowledge")
         done = streamflow(stack_settings, "audit")
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_worker_that_joins_for_a_moment_is_waited_for(stack_settings: Settings) -> None:
+    """As those do, every 15 s, that wait for the topic to be accepted."""
+    topic, group = f"{stack_settings.prefix}user-events", stack_settings.group("validator")
+    acceptance = Acceptance(stack_settings, load_streams(stack_settings), topic)
+    moved = [offsets.as_committed(Position(topic, 0, 7), Log(topic_id(stack_settings)))]
+    member = clients.consumer(stack_settings, group)
+    member.subscribe([topic])
+
+    def joined() -> bool:
+        member.poll(0.1)
+        return bool(member.assignment())
+
+    try:
+        wait_until(joined, 30, "a member")
+        with ThreadPoolExecutor(1) as pool:
+            moving = pool.submit(acceptance._move, group, moved)
+            with pytest.raises(TimeoutError):
+                moving.result(2)
+            member.close()
+            moving.result(30)
+    finally:
+        member.close()
+    committed = offsets.committed(stack_settings, group, [(topic, 0)])
+    assert committed[(topic, 0)].offset == 7
 
 
 @pytest.mark.chaos
