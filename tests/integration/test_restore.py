@@ -13,7 +13,7 @@ from streamflow.postgres.forgotten import Kind
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.chaos]
 
 PAGE = "docs/backup.md"
 # It runs with its owner's rights.
