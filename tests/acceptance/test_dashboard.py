@@ -5,10 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -251,6 +253,42 @@ def test_dead_letters_show_no_address_and_what_to_do(stage: Stage, browser: Brow
     press(page.get_by_role("button", name="Plan (dry run)"))
     # No Dagster runs in this test: the page says so, and what to do.
     expect(page.locator(".st-key-card-replay")).to_contain_text("streamflow up")
+
+
+def test_what_a_press_led_to_is_shown_whatever_is_clicked_meanwhile(
+    stage: Stage, browser: Browser
+) -> None:
+    bury(stage, "meanwhile", 2)
+    page = stage.open(browser, "dead-letters?letter_text=meanwhile")
+    wait_listed(page, 2)
+    form = page.locator(".st-key-card-replay")
+    tick(page, "card-letters", 0)
+    expect(form).to_contain_text("Plans the 1 selected dead letter")
+    asked, ended = threading.Event(), threading.Event()
+
+    class SlowDagster(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.set()
+            ended.wait(4)
+            self.send_error(500)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(
+        ("127.0.0.1", int(stage.dagster_url.rpartition(":")[2])), SlowDagster
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            press(page.get_by_role("button", name="Plan (dry run)"))
+            assert asked.wait(30)
+            tick(page, "card-letters", 1)
+            expect(form).to_contain_text("No run was started in Dagster")
+        finally:
+            ended.set()
+            server.shutdown()
+            thread.join()
 
 
 def bury(stage: Stage, mark: str, number: int) -> None:
