@@ -176,8 +176,8 @@ def test_counters_reach_exactly_what_was_produced(stage: Stage, browser: Browser
 
 def test_it_moves_every_second_and_keeps_what_was_chosen(stage: Stage, browser: Browser) -> None:
     page = stage.open(browser)
-    page.locator(".st-key-span").get_by_role("radio", name="5 min", exact=True).click()
-    page.get_by_role("radio", name="records").click()
+    press(page.locator(".st-key-span").get_by_role("radio", name="5 min", exact=True))
+    press(page.get_by_role("radio", name="records"))
     stamps = set()
 
     def moved() -> bool:
@@ -203,7 +203,7 @@ def test_a_search_finds_one_record_among_50_000(stage: Stage, browser: Browser) 
     page = stage.open(browser, f"inspector?mode=Search&text={hashed}&path=id+%3D+777")
     search = page.locator(".st-key-card-controls").get_by_role("button", name="Search")
     search.wait_for()
-    search.click()
+    press(search)
     page.locator('[data-matches="1"]').wait_for()
     expect(page.locator(".st-key-card-found")).to_contain_text(re.compile(r"scanned 5\d,\d{3}"))
 
@@ -359,7 +359,7 @@ def wait_listed(page: Page, number: int) -> None:
         try:
             expect(letters).to_contain_text(expected, timeout=5_000, use_inner_text=True)
         except AssertionError:
-            letters.get_by_role("button", name="Refresh").click()
+            press(letters.get_by_role("button", name="Refresh"))
             return False
         return True
 
@@ -422,7 +422,7 @@ def test_a_replay_acts_on_the_ticked_dead_letters_under_traffic(
     plan_on(page)
     bury(stage, "underhand", 2)
     # Refreshed, the list has them all at other places; what is ticked is what was.
-    page.locator(".st-key-card-letters").get_by_role("button", name="Refresh").click()
+    press(page.locator(".st-key-card-letters").get_by_role("button", name="Refresh"))
     expect(page.locator(".st-key-card-letters")).to_contain_text("12 dead letters")
     expect(page.locator(".st-key-card-replay")).to_contain_text("Plans the 3 selected")
     assert not set(shown_ids(page, 3)) & set(ticked)
