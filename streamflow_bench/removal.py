@@ -38,7 +38,12 @@ def remove_topics(settings: Settings, prefix: str) -> int:
     with kafka_errors():
         deleted = client.delete_topics(names, operation_timeout=_TIMEOUT) if names else {}
         for future in deleted.values():
-            future.result(_TIMEOUT)
+            try:
+                future.result(_TIMEOUT)
+            except KafkaException as error:
+                # Listed a moment longer than it exists.
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
     return len(names)
 
 

@@ -7,6 +7,7 @@ or the running workers' groups, and so that everything can be found and removed 
 import secrets
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ from streamflow_bench.leftovers import FOLDER, SCHEMA, TOPIC, Maker
 from streamflow_bench.removal import drop_schema, remove_groups, remove_topics
 
 STREAM: Final = "streamflow.streams.user_events:USER_EVENTS"
+
+_EMPTY_LISTINGS: Final = 3
+_LISTING_PAUSE: Final = 0.5  # seconds
 
 _HOST: Final = "127.0.0.1"  # whatever address the user's own workers listen on
 
@@ -114,9 +118,16 @@ class Sandbox:
         """Removes tables, groups, topics and files; if one step fails, the others are still done."""
         with ExitStack() as steps:
             steps.callback(self._temporary.cleanup)
-            steps.callback(remove_topics, self._own, self.prefix)
+            steps.callback(self._remove_topics)
             steps.callback(self.remove_groups, self.prefix)
             steps.callback(self._drop_schema)
+
+    def _remove_topics(self) -> None:
+        """Topics that were being created when the benchmark was interrupted appear a little later."""
+        empty = 0
+        while empty < _EMPTY_LISTINGS:
+            empty = 0 if remove_topics(self._own, self.prefix) else empty + 1
+            time.sleep(_LISTING_PAUSE)
 
     def _drop_schema(self) -> None:
         if self._has_schema:
