@@ -83,9 +83,9 @@ browser:
 	fi; \
 	echo $(NO_BROWSER) >&2; exit 1
 
-# Four processes, each with a broker and a database of its own: most tests wait more than they work.
+# Three processes, each with a broker and a database of its own: most tests wait more than they work.
 test: setup-dev browser
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Every way in which a connection breaks, then fifteen minutes of faults under load, by a seed: compared
 # by an oracle that knows nothing of the product.

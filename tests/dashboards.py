@@ -127,9 +127,13 @@ def take_picture(page: Page, name: str) -> None:
     page.set_viewport_size(before)
 
 
+def wait_still(page: Page) -> None:
+    """While Streamlit redraws a page, what is to be clicked may move away."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
 def press(button: Locator) -> None:
-    """A click once the page stands still: while Streamlit draws it anew, a button may move away."""
-    button.page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    wait_still(button.page)
     button.click()
 
 
@@ -148,6 +152,7 @@ def tick(page: Page, key: str, row: int) -> None:
     grid = page.locator(f".st-key-{key} [data-testid=stDataFrame]")
     grid.wait_for()
     grid.scroll_into_view_if_needed()
+    wait_still(page)
     box = grid.bounding_box()
     assert box is not None
     # It is drawn on a canvas: 35 pixels a row, and the head.

@@ -91,6 +91,7 @@ def test_every_path_is_measured_and_nothing_is_left(
     assert schemas(stack_settings) == []
 
 
+@pytest.mark.chaos
 def test_one_path_can_be_measured_several_times(stack_settings: Settings) -> None:
     done = streamflow(
         stack_settings, "bench", "--events", "20000", "--only", "loader", "--runs", "2", seconds=280

@@ -537,6 +537,7 @@ def test_what_is_missing_for_a_gap_in_a_derived_topic_can_be_acknowledged(
         assert kinds(later) == {"missing", "no_notification"}
 
 
+@pytest.mark.chaos
 def test_what_is_missing_for_lost_dead_letters_can_be_acknowledged(
     stack_settings: Settings, tmp_path: Path
 ) -> None:

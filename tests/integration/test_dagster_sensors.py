@@ -266,6 +266,7 @@ def test_nobody_there_is_said_within_a_second(one: Watch, name: str) -> None:
     assert one.cursors[name] == cursor
 
 
+@pytest.mark.chaos
 def test_ticks_are_quick_and_leave_nothing_behind(one: Watch, record_property: Any) -> None:
     """200 ticks of each sensor; run with -o log_cli=true to see what they cost."""
     pipeline.produce(one.settings, "user-events", pipeline.events(50)[0])
