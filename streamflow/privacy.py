@@ -32,8 +32,8 @@ _SIGNS: Final = {
     for sign, others in (("@", addresses.WIDE_ATS), (".", addresses.WIDE_DOTS))
     for wide in others
 }
-# An address has one of these, in whatever form; a private field's name has the last.
 _BEYOND_LATIN_1: Final = bytes([0, *[255] * 255])
+# An address has one of these, in whatever form; a private field's name has the last.
 _FIRST_SIGNS: Final = tuple(map(ord, f'@{addresses.WIDE_ATS}\\%=&"'))
 
 

@@ -1,9 +1,12 @@
 """Removing what a benchmark created, by the beginning of its name."""
 
+from collections.abc import Mapping
+from concurrent.futures import Future
+
 from confluent_kafka import KafkaError, KafkaException
 from psycopg import sql
 
-from streamflow.kafka.clients import admin, kafka_errors, translated
+from streamflow.kafka.clients import admin, kafka_errors
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
 
@@ -37,13 +40,7 @@ def remove_topics(settings: Settings, prefix: str) -> int:
     client = admin(settings)
     with kafka_errors():
         deleted = client.delete_topics(names, operation_timeout=_TIMEOUT) if names else {}
-        for future in deleted.values():
-            try:
-                future.result(_TIMEOUT)
-            except KafkaException as error:
-                # Listed a moment longer than it exists.
-                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise
+        _wait_until_deleted(deleted, gone=KafkaError.UNKNOWN_TOPIC_OR_PART)
     return len(names)
 
 
@@ -54,13 +51,18 @@ def remove_groups(settings: Settings, prefix: str) -> int:
     client = admin(settings)
     with kafka_errors():
         deleted = client.delete_consumer_groups(names) if names else {}
-        for future in deleted.values():
-            try:
-                future.result(_TIMEOUT)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-                    raise translated(error) from error
+        _wait_until_deleted(deleted, gone=KafkaError.GROUP_ID_NOT_FOUND)
     return len(names)
+
+
+def _wait_until_deleted(deleted: Mapping[str, Future[None]], *, gone: int) -> None:
+    """What is listed may be gone by then: `gone` is the error of it."""
+    for future in deleted.values():
+        try:
+            future.result(_TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() != gone:
+                raise
 
 
 def drop_schema(settings: Settings, name: str) -> None:

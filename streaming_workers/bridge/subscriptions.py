@@ -18,7 +18,7 @@ _LONGEST_VALUE = 256  # characters, as the contract allows for a user
 _LONGEST_COUNT = 9  # digits
 
 
-class Subject(Protocol):
+class Subscribable(Protocol):
     """What clients subscribe to: a `Frame`."""
 
     topic: str
@@ -28,7 +28,7 @@ class Subject(Protocol):
     def field(self, name: str) -> Any: ...
 
 
-T = TypeVar("T", bound=Subject)
+T = TypeVar("T", bound=Subscribable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Subscription:
     types: frozenset[str] | None = None  # of events; window counts have theirs in ``event_type``
     users: frozenset[str] | None = None
 
-    def accepts(self, subject: Subject) -> bool:
+    def accepts(self, subject: Subscribable) -> bool:
         """Whether a record passes. One without the field to filter by does not."""
         if subject.topic not in self.topics:
             return False
