@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
 from faults import wait_until
@@ -145,6 +145,46 @@ def log_messages(page: Page) -> None:
         "websocket",
         lambda socket: socket.on("close", lambda _: _LOG.warning("closed: %s", socket.url)),
     )
+
+
+class HeldLine:
+    """What a page and its server say to each other; what the server says may be held back."""
+
+    def __init__(self) -> None:
+        self._page: WebSocketRoute | None = None
+        self._held: list[str | bytes] | None = None
+        self._asked = 0
+
+    def connect(self, page: WebSocketRoute) -> None:
+        self._page = page
+        server = page.connect_to_server()
+
+        def ask(message: str | bytes) -> None:
+            self._asked += 1
+            server.send(message)
+
+        def answer(message: str | bytes) -> None:
+            if self._held is None:
+                page.send(message)
+            else:
+                self._held.append(message)
+
+        page.on_message(ask)
+        server.on_message(answer)
+
+    def hold(self) -> None:
+        self._held, self._asked = [], 0
+
+    def asked(self, page: Page) -> int:
+        """How often the page has asked for a run since `hold`."""
+        page.wait_for_timeout(100)  # Playwright hears of messages only while it is called
+        return self._asked
+
+    def release(self) -> None:
+        held, self._held = self._held, None
+        assert self._page is not None
+        for message in held or []:
+            self._page.send(message)
 
 
 def tick(page: Page, key: str, row: int) -> None:

@@ -196,10 +196,11 @@ def _described(client: AdminClient, names: Sequence[str]) -> dict[str, BrokerTop
     """Those of the topics that exist."""
     with kafka_errors():
         existing = client.list_topics(timeout=_TIMEOUT).topics
-        present = [name for name in names if name in existing]
-        if not present:
-            return {}
-        configs = configs_of(client, present)
+    present = [name for name in names if name in existing]
+    if not present:
+        return {}
+    # Brokers learn of a new topic one after the other.
+    configs = retry_while_unavailable(configs_of)(client, present)
     ids = retry_while_unavailable(topic_ids)(client, present)
     return {
         name: BrokerTopic(

@@ -27,7 +27,6 @@ _SHOWN: Final = 100  # rows of the live tail
 _PREVIEW: Final = 160  # characters of a value in a row
 _SELECTED: Final = "inspected"
 _CHOSEN: Final = "inspected_now"
-_PAUSED: Final = "tail_paused"
 _ON_SCREEN: Final = "tail_on_screen"
 _RESULT: Final = "search_result"
 
@@ -91,32 +90,35 @@ def _tail(topic: str, wanted: Filter) -> None:
         # A choice reruns only this fragment; the record beside it is outside.
         st.rerun(scope="app")
     view = serving().tail.watch(topic)
-    paused = bool(st.session_state.get(_PAUSED))
+    # Other rows are another table: one that is chosen there is not chosen here.
+    key = f"tail-{hash((topic, wanted))}"
+    chosen = bool(_chosen_rows(key))
     with card("tail"):
         with st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
         ):
-            st.toggle("Pause", key=_PAUSED, help="Choosing a record pauses as well.")
+            paused = st.toggle("Pause", help="A selected record pauses as well.") or chosen
             try:
                 test = wanted.compiled()
             except UsageError as error:
                 show(banner(Tone.WARN, "The filter cannot be used", str(error)))
                 return
-            shown = st.session_state.get(_ON_SCREEN, (None, ()))
-            if not paused or shown[0] != topic:
+            shown = st.session_state.get(_ON_SCREEN, ("", ()))
+            if not paused or shown[0] != key:
                 matching = [record for record in view.records if test(record)]
-                shown = (topic, tuple(matching[:_SHOWN]))
+                shown = (key, tuple(matching[:_SHOWN]))
                 st.session_state[_ON_SCREEN] = shown
             records: tuple[SeenRecord, ...] = shown[1]
             state = mark(Tone.IDLE, "paused") if paused else mark(Tone.GOOD, "following")
-            note = f" · {len(records)} of the last {len(view.records)} records (at most {KEPT})"
+            note = " while a record is selected" if chosen else ""
+            note += f" · {len(records)} of the last {len(view.records)} records (at most {KEPT})"
             if view.skipped:
                 note += f" · {units.count(view.skipped)} offsets skipped to keep up"
             show(line(state, soft(note)))
         if view.error is not None:
             show(banner(Tone.BAD, "The topic cannot be read", view.error))
         if records:
-            _rows("tail", records)
+            _rows(key, records)
         elif view.records:
             show(empty("No record matches", "Change the filter, or search further back."))
         else:
@@ -124,14 +126,21 @@ def _tail(topic: str, wanted: Filter) -> None:
             show(empty("No record yet", hint))
 
 
+def _chosen_rows(key: str) -> list[int]:
+    """What is selected in a table, as the browser tells with every run: what we would keep of it
+    ourselves (a switch that a callback turns on) is overwritten by a run that the browser began before
+    it knew of it."""
+    state = st.session_state.get(key)
+    return list(state["selection"]["rows"]) if state else []
+
+
 def _rows(key: str, records: tuple[SeenRecord, ...]) -> None:
     """Records as a table; choosing one shows it in full."""
 
     def choose() -> None:
-        rows = st.session_state[key]["selection"]["rows"]
+        rows = _chosen_rows(key)
         if rows and rows[0] < len(records):
             st.session_state[_SELECTED] = records[rows[0]]
-            st.session_state[_PAUSED] = True
             st.session_state[_CHOSEN] = True
 
     shown = pd.DataFrame(

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from confluent_kafka.admin import NewPartitions
 
-from faults import free_ports
+from faults import free_ports, wait_until
 from pipeline import events, produce, streamflow, workers
 from streamflow.kafka.clients import admin
 from streamflow.settings import Settings
@@ -61,6 +61,8 @@ def test_topics_are_shown_made_and_watched(
     topic = made.prefix + "analytics"
     client = admin(made)
     client.create_partitions([NewPartitions(topic, 5)])[topic].result(20)
+    # The controller has answered; the broker's metadata may be behind it.
+    wait_until(lambda: len(client.list_topics(topic, 10).topics[topic].partitions) == 5, 20)
     # Workers read all partitions, and Kafka removes none: a warning.
     for arguments in (("topics",), ("topics", "--apply")):
         warned = streamflow(made, *arguments)

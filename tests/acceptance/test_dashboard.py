@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from dashboards import (
     PATIENCE,
     DashboardProcess,
+    HeldLine,
     choose,
     figure,
     log_messages,
@@ -27,6 +28,7 @@ from dashboards import (
     press,
     take_picture,
     tick,
+    wait_still,
 )
 from faults import free_ports, wait_until
 from loads import execute, rows, value
@@ -75,12 +77,16 @@ class Stage:
     def topic(self) -> str:
         return f"{self.settings.prefix}user-events"
 
-    def open(self, browser: Browser, path: str = "", **options: object) -> Page:
+    def open(
+        self, browser: Browser, path: str = "", line: HeldLine | None = None, **options: object
+    ) -> Page:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE)
         self.contexts.append(context)
         page = context.new_page()
         log_messages(page)
+        if line is not None:
+            page.route_web_socket(re.compile("/_stcore/stream"), line.connect)
         page.goto(f"{self.dashboard.url}/{path}")
         page.locator(".sf-strip").wait_for()
         return page
@@ -222,8 +228,33 @@ def test_the_tail_follows_and_filters(stage: Stage, browser: Browser) -> None:
     produce(stage.settings, "user-events", [event(4242)])
     expect(tail).to_contain_text("1 of the last")
     tick(page, "card-tail", 0)
-    expect(tail).to_contain_text("paused")
+    expect(tail).to_contain_text("paused while a record is selected")
     expect(page.locator(".st-key-card-record")).to_contain_text('"id": 4242')
+    tick(page, "card-tail", 0)
+    expect(tail).to_contain_text("following")
+
+
+def test_the_tail_pauses_at_a_record_whatever_the_line_delays(
+    stage: Stage, browser: Browser
+) -> None:
+    line = HeldLine()
+    page = stage.open(browser, "inspector?path=id+%3D+4243", line=line)
+    tail = page.locator(".st-key-card-tail")
+    produce(stage.settings, "user-events", [event(4243)])
+    expect(tail).to_contain_text("1 of the last")
+    line.hold()
+    tick(page, "card-tail", 0)
+    # The choice itself, and runs that the page begins before it knows what the choice has led to.
+    wait_until(lambda: line.asked(page) >= 4, 30, "the page to have run again")
+    line.release()
+    expect(tail).to_contain_text("paused")
+    expect(page.locator(".st-key-card-record")).to_contain_text('"id": 4243')
+    # Each second, a new run: it is still so after three of them.
+    line.hold()
+    wait_until(lambda: line.asked(page) >= 3, 30, "three more runs")
+    line.release()
+    wait_still(page)
+    expect(tail).to_contain_text("paused")
 
 
 def test_windows_tell_what_the_table_tells(stage: Stage, browser: Browser) -> None:

@@ -370,6 +370,8 @@ def test_a_topic_that_is_not_there_and_one_that_was_recreated(
         return client.create_topics([NewTopic(topic, 3, 1)])[topic].exception(20) is None
 
     wait_until(created, 30, "the topic to be created again")
+    # The controller has answered; the broker's metadata may be behind it.
+    wait_until(lambda: topic in client.list_topics(timeout=10).topics, 20)
     recreated = audit(stack_settings)
     first = recreated["problems"][0]
     assert (recreated["verdict"], first["kind"], first["topic"]) == (

@@ -65,6 +65,8 @@ def make_topic(settings: Settings, topic: str, config: dict[str, str], partition
     new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=config)
     client = admin(settings)
     client.create_topics([new])[topic].result(15)
+    # The controller has answered; the broker's metadata may be behind it.
+    wait_until(lambda: topic in client.list_topics(timeout=5).topics, 20)
 
 
 def delete_topic(settings: Settings, topic: str) -> None:
