@@ -24,13 +24,12 @@ class Identity:
     Attributes:
         name: as it may be stored: without an address in clear (G7).
         role: None for one who must sign in first.
-        listed: by the address given, one of the operators, which a viewer is whose provider does not
-            say that the address is verified.
+        advice: what would make this user an operator.
     """
 
     name: str
     role: Role | None
-    listed: bool = False
+    advice: str = ""
 
     @property
     def is_operator(self) -> bool:
@@ -47,12 +46,14 @@ def identify(
     """The user, by the token entered or by the claims of the identity provider, whichever the settings
     ask for."""
     if settings.dashboard_sign_in == "none":
-        return Identity("anonymous", settings.default_role)
+        return Identity(
+            "anonymous", settings.default_role, "Set STREAMFLOW_DASHBOARD_ROLE=operator."
+        )
     if settings.dashboard_sign_in == "token":
         if _is(token, settings.dashboard_operator_token):
             return Identity("operator (token)", "operator")
         if _is(token, settings.dashboard_viewer_token):
-            return Identity("viewer (token)", "viewer")
+            return Identity("viewer (token)", "viewer", "Sign in with the operators' token.")
         return Identity("anonymous", None)
     if user is None or not user.get("email"):
         return Identity("anonymous", None)
@@ -63,7 +64,16 @@ def identify(
     name = _name(listed or email, operators, hasher)
     # An address that the provider has not verified may belong to another user.
     is_operator = listed is not None and _is_verified(user, settings)
-    return Identity(name, "operator" if is_operator else "viewer", listed is not None)
+    return Identity(name, "operator" if is_operator else "viewer", _advice(listed))
+
+
+def _advice(listed: str | None) -> str:
+    if listed is None:
+        return "Operators are those whose address is in STREAMFLOW_DASHBOARD_OPERATORS."
+    return (
+        "You have an operator's address, but your identity provider does not say that it is verified: "
+        "see docs/dashboard.md."
+    )
 
 
 def _same_address(given: str, listed: str) -> bool:
@@ -90,9 +100,7 @@ def _name(address: str, operators: Sequence[str], hasher: Hasher) -> str:
 def require_operator(identity: Identity) -> None:
     """Raises Forbidden for a user who is no operator."""
     if not identity.is_operator:
-        raise Forbidden(
-            "this needs the role operator: sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator"
-        )
+        raise Forbidden(f"this needs the role operator. {identity.advice}".rstrip())
 
 
 def _is(token: str | None, secret: SecretStr | None) -> bool:

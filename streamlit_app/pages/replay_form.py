@@ -56,13 +56,7 @@ def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
     """The form; hidden from viewers, whose requests `replaying` rejects anyway."""
     identity = current_identity(server)
     if not identity.is_operator:
-        hint = "Sign in as one, or set STREAMFLOW_DASHBOARD_ROLE=operator."
-        if identity.listed:
-            hint = (
-                "You have an operator's address, but your identity provider does not say that it is "
-                "verified: see docs/dashboard.md."
-            )
-        show(empty("Only operators can replay", hint))
+        show(empty("Only operators can replay", identity.advice))
         return
     if pinned is None or pinned.content is None:
         show(empty("Nothing to replay", "The list of dead letters is not loaded."))

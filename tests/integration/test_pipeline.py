@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -25,7 +26,8 @@ from pipeline import (
 )
 from services import BrokerService, DatabaseService
 from streamflow.kafka import clients
-from streamflow.records import ORIGIN_HEADER, SOURCE_HEADER
+from streamflow.kafka.producing import produce_all
+from streamflow.records import ORIGIN_HEADER, SOURCE_HEADER, OutRecord
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -224,6 +226,58 @@ def test_a_broken_release_is_stopped_and_a_mended_one_goes_on(
         report = audit(stack_settings)
     assert report.closed, report.problems
     assert codes(stack_settings).total() == 0
+
+
+def test_a_broken_producer_stops_no_worker(stack_settings: Settings, tmp_path: Path) -> None:
+    """Six thousand bad records in a row, of one key: the default breaker stops at 5,000 of ten keys."""
+    values, _ = events(1_000)
+    broken = (
+        OutRecord(f"{stack_settings.prefix}user-events", b"broken", b"{", []) for _ in range(6_000)
+    )
+    client = clients.producer(stack_settings)
+    produce_all(client, broken)
+    assert client.flush(60) == 0
+    produce(stack_settings, "user-events", values)
+    with workers(stack_settings, tmp_path) as running:
+        report = audit(stack_settings)
+        for worker in running.values():
+            assert worker.said("broken producer")
+            assert not worker.said("circuit open")
+    assert report.closed, report.problems
+    assert codes(stack_settings).total() == 6_000
+    assert count(stack_settings, "SELECT count(*) FROM events") == 1_000
+
+
+def test_one_fast_clock_splits_no_windows(stack_settings: Settings, tmp_path: Path) -> None:
+    """A producer four minutes ahead, then honest events of the same key, one by one."""
+    with workers(stack_settings, tmp_path) as running:
+        running["analytics"].wait_assigned()
+        started = datetime.now(UTC)
+
+        def send(number: int, after: timedelta = timedelta()) -> None:
+            produce(stack_settings, "user-events", [event(number, at=datetime.now(UTC) + after)])
+            metric = "streamflow_records_in_total"
+            wait_until(lambda: running["analytics"].metric(metric) > number, 30)
+
+        send(0, timedelta(minutes=4))
+        for number in range(1, 16):
+            send(number)
+        sent = datetime.now(UTC)
+        # Too far ahead to be waited for, and too old: each is a result of its own.
+        send(16, timedelta(minutes=6))
+        send(17, timedelta(days=-400))
+        counted = "SELECT coalesce(sum(count), 0) FROM window_counts"
+        wait_until(lambda: count(stack_settings, counted) == 17, 60, "windows of the past to close")
+        # That of the first event is not due yet, and the audit does not wait for it.
+        report = audit(stack_settings)
+    assert report.closed, report.problems
+    old, *honest, ahead = rows(
+        stack_settings, "SELECT count, late FROM window_counts ORDER BY window_start"
+    )
+    assert old == ahead == (1, True)
+    assert {is_late for _, is_late in honest} == {False}
+    # A row for each window of ten seconds, and not for each event.
+    assert len(honest) <= (sent - started) / timedelta(seconds=10) + 2
 
 
 def test_two_of_each_worker_give_the_same_totals(stack_settings: Settings, tmp_path: Path) -> None:

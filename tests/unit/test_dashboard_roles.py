@@ -151,6 +151,24 @@ def test_a_name_holds_no_address_and_is_not_empty(address: str) -> None:
     assert "example" not in name
 
 
+@pytest.mark.parametrize(
+    ("configured", "given", "advice"),
+    [
+        ({"STREAMFLOW_DASHBOARD_ROLE": "viewer"}, {}, "STREAMFLOW_DASHBOARD_ROLE=operator"),
+        (TOKENS, {"token": "let-me-see"}, "operators' token"),
+        (OIDC, {"user": {"email": "eve@example.com"}}, "STREAMFLOW_DASHBOARD_OPERATORS"),
+        (OIDC, {"user": {"email": "ann@example.com"}}, "not say that it is verified"),
+    ],
+)
+def test_a_viewer_is_told_what_makes_an_operator(
+    configured: dict[str, Any], given: dict[str, Any], advice: str
+) -> None:
+    viewer = identify(settings(**configured), HASHER, **given)
+    assert advice in viewer.advice
+    with pytest.raises(Forbidden, match=advice):
+        require_operator(viewer)
+
+
 def test_an_action_asks_for_the_role() -> None:
     require_operator(Identity("ann", "operator"))
     for role in ("viewer", None):
