@@ -112,6 +112,12 @@ def note(page: Page, name: str) -> Locator:
     return page.locator(f".st-key-figure-{name} [data-testid=stMetricDelta]")
 
 
+def card(page: Page, name: str) -> Locator:
+    """A framed part of a page. While a run is under way it may be there twice: as it was, and as it is
+    being drawn."""
+    return page.locator(f".st-key-card-{name}").first
+
+
 def take_picture(page: Page, name: str) -> None:
     """The whole page as an image in $SCREENSHOTS; does nothing where that is not set."""
     folder = os.environ.get("SCREENSHOTS")
@@ -189,7 +195,8 @@ class HeldLine:
 
 def tick(page: Page, key: str, row: int) -> None:
     """Selects a row of a table, counted from 0: a click on its box."""
-    grid = page.locator(f".st-key-{key} [data-testid=stDataFrame]")
+    grid = page.locator(f".st-key-{key} [data-testid=stDataFrame]").first
+    wait_still(page)
     grid.wait_for()
     grid.scroll_into_view_if_needed()
     wait_still(page)

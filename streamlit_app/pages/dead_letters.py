@@ -157,9 +157,11 @@ def _status(name: str) -> Html:
 def _list(server: Serving, pinned: PinnedList) -> None:
     """The table of dead letters, and what is ticked in it."""
     missing = pinned.load(server.settings, server.demand, 2.0)
-    if missing is not None:
-        show_trouble(missing, missing.measured_at or 0.0)
-        _await(pinned)
+    # Always there: without it the table would move, and be shown twice until the run has ended.
+    with st.container():
+        if missing is not None:
+            show_trouble(missing, missing.measured_at or 0.0)
+            _await(pinned)
     content = pinned.content
     if content is None:
         return

@@ -20,6 +20,7 @@ from dashboards import (
     PATIENCE,
     DashboardProcess,
     HeldLine,
+    card,
     choose,
     figure,
     log_messages,
@@ -176,7 +177,7 @@ def test_counters_reach_exactly_what_was_produced(stage: Stage, browser: Browser
         sum(each.dead_lettered for each in proved),
         sum(each.duplicate for each in proved),
     ]
-    expect(page.locator(".st-key-card-groups")).to_contain_text("OK")
+    expect(card(page, "groups")).to_contain_text("OK")
     expect(figure(page, "probe")).to_have_text(re.compile(r"\d m?s"))
 
 
@@ -207,14 +208,14 @@ def test_a_search_finds_one_record_among_50_000(stage: Stage, browser: Browser) 
     values: list[bytes | None] = [*events(25_000, seed=2)[0], needle, *events(25_000, seed=3)[0]]
     produce(stage.settings, "user-events", values)
     page = stage.open(browser, f"inspector?mode=Search&text={hashed}&path=id+%3D+777")
-    search = page.locator(".st-key-card-controls").get_by_role("button", name="Search")
+    search = card(page, "controls").get_by_role("button", name="Search")
     search.wait_for()
     press(search)
     page.locator('[data-matches="1"]').wait_for()
-    expect(page.locator(".st-key-card-found")).to_contain_text(re.compile(r"scanned 5\d,\d{3}"))
+    expect(card(page, "found")).to_contain_text(re.compile(r"scanned 5\d,\d{3}"))
 
     tick(page, "card-found", 0)
-    way = page.locator(".st-key-card-record")
+    way = card(page, "record")
     expect(way).to_contain_text('"id": 777')
     for step in ("Entered the log", "Notification", "Row"):
         expect(way).to_contain_text(step)
@@ -222,14 +223,14 @@ def test_a_search_finds_one_record_among_50_000(stage: Stage, browser: Browser) 
 
 def test_the_tail_follows_and_filters(stage: Stage, browser: Browser) -> None:
     page = stage.open(browser, "inspector?path=id+%3D+4242")
-    tail = page.locator(".st-key-card-tail")
+    tail = card(page, "tail")
     expect(tail).to_contain_text("following")
     expect(tail).to_contain_text("No record")
     produce(stage.settings, "user-events", [event(4242)])
     expect(tail).to_contain_text("1 of the last")
     tick(page, "card-tail", 0)
     expect(tail).to_contain_text("paused while a record is selected")
-    expect(page.locator(".st-key-card-record")).to_contain_text('"id": 4242')
+    expect(card(page, "record")).to_contain_text('"id": 4242')
     tick(page, "card-tail", 0)
     expect(tail).to_contain_text("following")
 
@@ -239,7 +240,7 @@ def test_the_tail_pauses_at_a_record_whatever_the_line_delays(
 ) -> None:
     line = HeldLine()
     page = stage.open(browser, "inspector?path=id+%3D+4243", line=line)
-    tail = page.locator(".st-key-card-tail")
+    tail = card(page, "tail")
     produce(stage.settings, "user-events", [event(4243)])
     expect(tail).to_contain_text("1 of the last")
     line.hold()
@@ -248,7 +249,7 @@ def test_the_tail_pauses_at_a_record_whatever_the_line_delays(
     wait_until(lambda: line.asked(page) >= 4, 30, "the page to have run again")
     line.release()
     expect(tail).to_contain_text("paused")
-    expect(page.locator(".st-key-card-record")).to_contain_text('"id": 4243')
+    expect(card(page, "record")).to_contain_text('"id": 4243')
     # Each second, a new run: it is still so after three of them.
     line.hold()
     wait_until(lambda: line.asked(page) >= 3, 30, "three more runs")
@@ -276,14 +277,14 @@ def test_windows_tell_what_the_table_tells(stage: Stage, browser: Browser) -> No
 def test_dead_letters_show_no_address_and_what_to_do(stage: Stage, browser: Browser) -> None:
     page = stage.open(browser, "dead-letters?codes=CLEAR_TEXT_PII")
     tick(page, "card-letters", 0)
-    letter = page.locator(".st-key-card-letter")
+    letter = card(page, "letter")
     expect(letter).to_contain_text("addresses replaced by their hashes")
     expect(letter).to_contain_text("Rejected by the validator")
     assert "ann@example.com" not in page.content()
-    expect(page.locator(".st-key-card-replay")).to_contain_text("Plans the 1 selected dead letter")
+    expect(card(page, "replay")).to_contain_text("Plans the 1 selected dead letter")
     press(page.get_by_role("button", name="Plan (dry run)"))
     # No Dagster runs in this test: the page says so, and what to do.
-    expect(page.locator(".st-key-card-replay")).to_contain_text("streamflow up")
+    expect(card(page, "replay")).to_contain_text("streamflow up")
 
 
 def test_what_a_press_led_to_is_shown_whatever_is_clicked_meanwhile(
@@ -292,7 +293,7 @@ def test_what_a_press_led_to_is_shown_whatever_is_clicked_meanwhile(
     bury(stage, "meanwhile", 2)
     page = stage.open(browser, "dead-letters?letter_text=meanwhile")
     wait_listed(page, 2)
-    form = page.locator(".st-key-card-replay")
+    form = card(page, "replay")
     tick(page, "card-letters", 0)
     expect(form).to_contain_text("Plans the 1 selected dead letter")
     asked, ended = threading.Event(), threading.Event()
@@ -383,7 +384,7 @@ def replay_on(stage: Stage, page: Page) -> set[str]:
 
 def wait_listed(page: Page, number: int) -> None:
     """Refreshes until the list has so many dead letters."""
-    letters = page.locator(".st-key-card-letters")
+    letters = card(page, "letters")
     expected = re.compile(rf"\b{number} (dead )?letters?\b")
 
     def listed() -> bool:
@@ -404,7 +405,7 @@ def test_dead_letters_are_replayed_by_clicking(
     bury(stage, "zoneless", 3)
     page = stage.open(browser, "dead-letters?letter_text=zoneless")
     wait_listed(page, 3)
-    form = page.locator(".st-key-card-replay")
+    form = card(page, "replay")
     expect(form).to_contain_text("Plans all 3 dead letters that match the filter above")
     for row in range(3):
         tick(page, "card-letters", row)
@@ -430,7 +431,7 @@ def test_dead_letters_are_replayed_by_clicking(
     assert len(replay_on(stage, page)) == 3
     expect(page.locator('[data-status="replayed"]')).to_have_text("3", timeout=60_000)
     expect(replay).to_have_count(0)
-    history = page.locator(".st-key-card-history")
+    history = card(page, "history")
     expect(history).to_contain_text("anonymous")
     expect(history).to_contain_text(f"plan {plan}")
     expect(history).to_contain_text("3 stored")
@@ -447,15 +448,15 @@ def test_a_replay_acts_on_the_ticked_dead_letters_under_traffic(
     ticked = shown_ids(page, 3)
     for row in range(3):
         tick(page, "card-letters", row)
-        expect(page.locator(".st-key-card-replay")).to_contain_text(f"{row + 1} selected")
+        expect(card(page, "replay")).to_contain_text(f"{row + 1} selected")
     bury(stage, "underhand", 6)
 
     plan_on(page)
     bury(stage, "underhand", 2)
     # Refreshed, the list has them all at other places; what is ticked is what was.
-    press(page.locator(".st-key-card-letters").get_by_role("button", name="Refresh"))
-    expect(page.locator(".st-key-card-letters")).to_contain_text("12 dead letters")
-    expect(page.locator(".st-key-card-replay")).to_contain_text("Plans the 3 selected")
+    press(card(page, "letters").get_by_role("button", name="Refresh"))
+    expect(card(page, "letters")).to_contain_text("12 dead letters")
+    expect(card(page, "replay")).to_contain_text("Plans the 3 selected")
     assert not set(shown_ids(page, 3)) & set(ticked)
     take_picture(page, "replay-refreshed")
 
@@ -638,7 +639,7 @@ def test_sign_in_and_roles(stage: Stage, browser: Browser) -> None:
             assert page.locator(".sf-strip").count() == 0
             field.fill(token)
             field.press("Enter")
-            replay = page.locator(".st-key-card-replay")
+            replay = card(page, "replay")
             expect(replay).to_contain_text(
                 "today's contract" if may_replay else "Only operators can replay"
             )
@@ -664,7 +665,7 @@ def test_it_says_that_the_database_is_gone_and_recovers(
         # What the broker tells stays current, also what arrives now.
         produce(stage.settings, "user-events", [event(2)])
         expect(figure(page, "rate")).to_contain_text("events/s")
-        expect(page.locator(".st-key-card-groups")).to_contain_text("db-group")
+        expect(card(page, "groups")).to_contain_text("db-group")
         page.get_by_role("link", name="Dead letters").click()
         expect(page.get_by_role("alert").filter(has_text="does not answer").first).to_be_visible()
         page.get_by_role("link", name="Live").click()
@@ -691,7 +692,7 @@ def test_it_says_that_the_broker_is_gone_and_recovers(
         alerts = page.locator(".st-key-strip [role=alert]")
         expect(alerts.filter(has_text="kafka is down")).to_be_visible()
         page.get_by_role("link", name="Alerts").click()
-        expect(page.locator(".st-key-card-active")).to_contain_text("kafka is down")
+        expect(card(page, "active")).to_contain_text("kafka is down")
         page.get_by_role("link", name="Live").click()
     finally:
         broker.start()
@@ -709,5 +710,5 @@ def test_it_says_that_the_broker_is_gone_and_recovers(
     ]
     assert told == ["firing", "resolved"]
     page.get_by_role("link", name="Alerts").click()
-    expect(page.locator(".st-key-card-history")).to_contain_text("kafka is down")
-    expect(page.locator(".st-key-card-webhook")).to_contain_text("kafka is down")
+    expect(card(page, "history")).to_contain_text("kafka is down")
+    expect(card(page, "webhook")).to_contain_text("kafka is down")

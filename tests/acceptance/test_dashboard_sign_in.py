@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from dashboards import PATIENCE, DashboardProcess, open_browser, press, take_picture
+from dashboards import PATIENCE, DashboardProcess, card, open_browser, press, take_picture
 from faults import free_ports, wait_until
 from streamflow.settings import Settings
 
@@ -127,7 +127,7 @@ def test_who_becomes_what(dashboard: DashboardProcess, provider: str, browser: B
         page.wait_for_url(f"{dashboard.url}/**", wait_until="commit")
         if may == "nothing":
             if subject == "nameless":
-                expect(page.locator(".st-key-card-sign-in")).to_contain_text("no e-mail address")
+                expect(card(page, "sign-in")).to_contain_text("no e-mail address")
                 take_picture(page, "sign-in-without-address")
                 assert sign_in.count() == 0
                 assert strip.count() == 0
@@ -135,7 +135,7 @@ def test_who_becomes_what(dashboard: DashboardProcess, provider: str, browser: B
             continue
         expect(strip).to_contain_text("ann, operator" if may == "replay" else ", viewer")
         press(page.get_by_role("link", name="Dead letters"))
-        replaying = page.locator(".st-key-card-replay")
+        replaying = card(page, "replay")
         expect(replaying).to_contain_text(
             "today's contract" if may == "replay" else "Only operators can replay"
         )
