@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import streamlit as st
+from streamlit.delta_generator_singletons import get_dg_singleton_instance
 
 from streamflow import units
 from streamlit_app.access.sign_in import current_identity, require_sign_in, sign_out_control
@@ -35,6 +36,13 @@ def run() -> None:
     st.set_page_config(
         page_title="StreamFlow", page_icon="🌊", layout="wide", initial_sidebar_state="collapsed"
     )
+    # Streamlit 1.67 goes on to write into the container of a fragment after a run of that: a run of the
+    # whole script that follows in the same thread, as without `fastReruns`, would draw the page in there.
+    with get_dg_singleton_instance().main_dg:
+        _frame()
+
+
+def _frame() -> None:
     st.html(CSS)
     st.logo(LOGO, size="large")
     server = serving()
