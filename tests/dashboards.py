@@ -23,7 +23,7 @@ from streamflow.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
-PATIENCE = 30_000  # milliseconds
+PATIENCE = 60_000  # milliseconds
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

@@ -27,7 +27,7 @@ END_TXN = 26
 TXN_OFFSET_COMMIT = 28
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 30.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 60.0, what: str = "") -> T:
     """Asks until the answer is true and returns it; fails with `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:

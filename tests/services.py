@@ -1,12 +1,14 @@
 """The embedded broker and database as things that a test can start, kill and ask."""
 
 import argparse
+import contextlib
 import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import trustme
 from confluent_kafka.admin import (
@@ -94,9 +96,15 @@ class Service:
             self._child = None
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL; for a database its backends too: one that is busy outlives the postmaster, which then
+        cannot be started again."""
         assert self._child is not None
+        backends = self._child.descendants()
         self._child.kill()
+        for backend in backends:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                backend.kill()
+        psutil.wait_procs(backends, timeout=20)
         self._child = None
 
     def restart(self) -> None:
