@@ -178,7 +178,9 @@ def main() -> int:
         sender.pause()
         oracle = Oracle(rig.broker.direct, rig.database.url)
         oracle.wait_until_complete(sender)
-        verdict, audit = oracle.compare(sender), rig.audit()
+        # The audit first: it may wait longer for the workers, and what the oracle sees then is final.
+        audit = rig.audit()
+        verdict = oracle.compare(sender)
     options.samples.write_text(json.dumps([asdict(one) for one in samples]))
     plot(samples, restarts, options.plot)
     say(
