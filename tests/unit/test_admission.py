@@ -33,7 +33,12 @@ class Web:
     """A bridge without Kafka."""
 
     def __init__(self, listener: socket.socket) -> None:
-        settings = Settings(STREAMFLOW_BRIDGE_TOKEN=TOKEN)
+        settings = Settings(
+            STREAMFLOW_BRIDGE_TOKEN=TOKEN,
+            STREAMFLOW_BRIDGE_ORIGINS="https://app.example.com:8443",
+            STREAMFLOW_BRIDGE_HOSTS="bridge.example.com",
+            STREAMFLOW_HEALTH_HOSTS="metrics.example.com",
+        )
         bridge = Bridge(settings, [USER_EVENTS], Hasher(b"key"))
         self.server = uvicorn.Server(web_config(settings, bridge, None))
         self.thread = threading.Thread(target=self.server.run, args=([listener],))
@@ -167,6 +172,39 @@ def test_attachments_are_not_collected(web: Web, packet: bytes | str) -> None:
     with web.client() as client:
         [told] = answers(client, lambda: client.send(packet))[:1]
     assert "only text is taken" in told
+
+
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        (["10.1.2.3:3001"], 200),
+        (["localhost"], 200),
+        (["bridge:3001"], 200),
+        (["bridge.example.com"], 200),
+        (["app.example.com:443"], 200),
+        (["metrics.example.com"], 200),
+        (["evil.example:12001"], 403),
+        (["127.0.0.1.nip.io"], 403),
+        (["evil@127.0.0.1"], 403),
+        (["127.0.0.1", "evil.example"], 403),
+    ],
+)
+def test_the_bridge_is_used_under_its_own_names(web: Web, hosts: list[str], status: int) -> None:
+    address, _, path = web.path.partition("/")
+    host, port = address.split(":")
+    fields = "".join(f"Host: {one}\r\n" for one in hosts)
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    upgrade += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    for transport, more in (("polling", "Connection: close\r\n"), ("websocket", upgrade)):
+        with socket.create_connection((host, int(port)), 10) as raw:
+            raw.sendall(f"GET /{path}{transport} HTTP/1.1\r\n{fields}{more}\r\n".encode())
+            text = raw.recv(4_096).decode("latin-1")
+            assert int(text.split()[1]) == (101 if more is upgrade and status == 200 else status)
+            if more is not upgrade:
+                with raw.makefile("rb") as rest:
+                    text += rest.read().decode()
+                assert ("STREAMFLOW_BRIDGE_HOSTS" in text) == (status == 403)
+    web.none_is_open()
 
 
 def test_answers_that_are_not_read_are_bounded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
