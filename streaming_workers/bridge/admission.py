@@ -175,9 +175,11 @@ class Admission:
     async def _receive_post(
         self, engine_id: str, receive: Callable[[Any], Awaitable[None]], environ: dict[str, Any]
     ) -> None:
+        """Takes a request's packets. If it is too large, or cannot be decoded, the library logs a traceback,
+        or does not answer before the client polls."""
         try:
             await receive(environ)
-        except (ValueError, LookupError, RecursionError):  # from decoding, before the first packet
+        except (EngineIOError, ValueError, LookupError, RecursionError):
             if socket := self._engine.sockets.get(engine_id):
                 await socket.receive(UNREADABLE_PACKET)
 

@@ -4,11 +4,13 @@ and an event under the name of one of its own, such as ``connect``, calls the se
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from engineio.packet import MESSAGE, NOOP
+from engineio.packet import CLOSE, MESSAGE, PONG, UPGRADE
 from engineio.packet import Packet as EnginePacket
-from socketio.base_server import BaseServer
+from socketio import AsyncServer
 from socketio.packet import EVENT, Packet
 
+# Of the Engine.IO protocol (revision 4), what clients send. The probe of an upgrade comes before.
+_TYPES: Final = (CLOSE, PONG, MESSAGE, UPGRADE)
 # Of the Socket.IO protocol (revision 5): CONNECT, DISCONNECT, EVENT, ACK. The others are binary.
 _TEXT_TYPES: Final = ("0", "1", "2", "3")
 # Bytes of a namespace, which is part of the answer. The bridge has the default one only.
@@ -16,7 +18,7 @@ _LONGEST_NAMESPACE: Final = 1_000
 # A subscription has three levels. The library reads the packet again, with another stack.
 _MOST_LEVELS: Final = 10
 # Events whose handlers are the server's own.
-_RESERVED: Final = frozenset((*BaseServer.reserved_events, "*"))
+_RESERVED: Final = frozenset((*AsyncServer.reserved_events, "*"))
 
 _UNREADABLE: Final = "a packet is not readable: the bridge speaks Engine.IO 4 and Socket.IO 5"
 UNREADABLE_PACKET: Final = EnginePacket(MESSAGE, "")
@@ -26,7 +28,7 @@ _Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 def flaw(packet: EnginePacket) -> str | None:
     """Why a packet is not passed to the library, in one sentence; None where it is."""
-    if packet.packet_type > NOOP or (packet.data == "" and packet.packet_type == MESSAGE):
+    if packet.packet_type not in _TYPES or (packet.packet_type == MESSAGE and not packet.data):
         return _UNREADABLE
     return _flaw_of_message(packet.data) if packet.packet_type == MESSAGE else None
 

@@ -20,7 +20,7 @@ from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.bridge import admission
-from streaming_workers.bridge.bridge import Bridge
+from streaming_workers.bridge.bridge import LONGEST_REQUEST, Bridge
 from streaming_workers.bridge.server import web_config
 
 SECONDS = 0.5
@@ -230,6 +230,7 @@ def test_an_event_that_does_not_exist_is_answered(web: Web) -> None:
 NONSENSE = [
     "",
     "x",
+    "2",
     "9",
     "\u00b2",
     "b!",
@@ -271,7 +272,8 @@ def test_nonsense_is_answered_and_logged_in_one_line(
         return requests.get(polling, timeout=10).text
 
     # An empty request has no packets.
-    for nonsense in filter(None, NONSENSE) if is_polling else NONSENSE:
+    polled = [*NONSENSE[1:], "d=", "\x1e".join(["3"] * 17), "3" * (LONGEST_REQUEST + 1)]
+    for nonsense in polled if is_polling else NONSENSE:
         text = (told_by_polling if is_polling else told)(nonsense)
         assert text.startswith('42["kafka-error"'), nonsense[:40]
         logged = "".join(capfd.readouterr())
