@@ -178,21 +178,30 @@ def _shown(text: str) -> str:
     return text[:100] if re.fullmatch(r"[\w.:/\[\]-]+", text[:100]) else "(not shown)"
 
 
-class OriginGuard:
-    """ASGI middleware: answers 403 and the reason to what `refusal`, or the rule `also`, refuses. All
-    responses get the security headers."""
+def known_host(hosts: Hosts) -> Rule:
+    """The rule of `host_refusal`. Browsers always send ``Host``; some programs, of HTTP/1.0, do not."""
 
-    def __init__(self, app: App, hosts: Hosts, also: Rule = lambda _: None) -> None:
+    def rule(request: HttpRequest) -> str | None:
+        if "host" not in request.headers:
+            return None
+        return host_refusal(request.header("host"), hosts)
+
+    return rule
+
+
+class RequestGuard:
+    """ASGI middleware: answers 403 and the reason to what a rule refuses. All responses get the security
+    headers."""
+
+    def __init__(self, app: App, rule: Rule) -> None:
         self._app = app
-        self._hosts = hosts
-        self._also = also
+        self._rule = rule
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         why = None
         send = partial(_send_secured, send)
         if scope["type"] in ("http", "websocket"):
-            request = HttpRequest.of(scope)
-            why = refusal(request, self._hosts) or self._also(request)
+            why = self._rule(HttpRequest.of(scope))
         if why is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -202,6 +211,13 @@ class OriginGuard:
         else:
             # The server answers 403 then, without the reason.
             await send({"type": "websocket.close", "code": 1008})
+
+
+class OriginGuard(RequestGuard):
+    """Refuses what `refusal`, or the rule `also`, refuses."""
+
+    def __init__(self, app: App, hosts: Hosts, also: Rule = lambda _: None) -> None:
+        super().__init__(app, lambda request: refusal(request, hosts) or also(request))
 
 
 async def _send_secured(send: Send, message: Message) -> None:

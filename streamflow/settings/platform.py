@@ -209,6 +209,9 @@ class Settings(BaseSettings):
         "origin",
         shown="the bridge's own",
     )
+    bridge_hosts: HostNames = _bridge(
+        (), "host names with a dot under which clients reach it, some with a port, comma-separated"
+    )
     bridge_queue: int = _bridge(50_000, "records that a client may lag behind", ge=1)
     bridge_history: int = _bridge(1_000, "records of each topic that are kept for `last`", ge=0)
 

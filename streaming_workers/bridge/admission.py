@@ -12,11 +12,12 @@ from urllib.parse import parse_qs
 import socketio
 import structlog
 from engineio.exceptions import EngineIOError
-from engineio.packet import MESSAGE, Packet
+from engineio.packet import Packet
 
 from streamflow.settings import Settings
 from streamflow.web_limits import ABORT
 from streaming_workers.bridge.frames import ERROR_EVENT
+from streaming_workers.bridge.packets import UNREADABLE_PACKET, flaw, readable
 
 log = structlog.get_logger()
 
@@ -28,10 +29,6 @@ _PER_SECOND: Final = 10.0
 _PACKET_BYTES: Final = 16_384
 # Packets to a client that may wait while it sends others: a slice of records, and answers.
 _MOST_UNSENT: Final = 300
-# Bytes of a namespace, which is part of the answer. The bridge has the default one only.
-_LONGEST_NAMESPACE: Final = 1_000
-# Of the Socket.IO protocol (revision 5): CONNECT, DISCONNECT, EVENT, ACK. The others are binary.
-_TEXT_TYPES: Final = ("0", "1", "2", "3")
 _ANSWER_SECONDS: Final = 0.1
 _END_SECONDS: Final = 2.0  # that the last answers have to arrive
 
@@ -92,6 +89,8 @@ class Admission:
         number of upgrades until one is complete."""
 
         async def guarded(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            if scope["type"] == "websocket":
+                receive = readable(receive)
             engine_id = self._upgraded_session(scope)
             if engine_id is None:
                 await app(scope, receive, send)
@@ -129,6 +128,9 @@ class Admission:
         # Of this object, since the library has an event for messages only, but answers others too.
         socket = self._engine.sockets[engine_id]
         socket.receive = partial(self._receive, engine_id, socket.receive)
+        socket.handle_post_request = partial(
+            self._receive_post, engine_id, socket.handle_post_request
+        )
         self.watch(engine_id)
         return await self._accept(engine_id, environ)
 
@@ -154,8 +156,8 @@ class Admission:
     async def _receive(
         self, engine_id: str, receive: Callable[[Packet], Awaitable[None]], packet: Packet
     ) -> None:
-        """Takes a packet, or ends the connection of who sends too much: answers to a client that does not
-        read them are kept in memory."""
+        """Takes a packet, or ends the connection of who sends too much, or what the library does not bear:
+        answers to a client that does not read them are kept in memory."""
         session = self._sessions.get(engine_id)
         if session is None or session.has_ended:
             return
@@ -170,20 +172,25 @@ class Admission:
         # Once that is sent.
         asyncio.get_running_loop().call_later(_ANSWER_SECONDS, self._end, engine_id)
 
+    async def _receive_post(
+        self, engine_id: str, receive: Callable[[Any], Awaitable[None]], environ: dict[str, Any]
+    ) -> None:
+        """Takes a request's packets. If it is too large, or cannot be decoded, the library logs a traceback,
+        or does not answer before the client polls."""
+        try:
+            await receive(environ)
+        except (EngineIOError, ValueError, LookupError, RecursionError):
+            if socket := self._engine.sockets.get(engine_id):
+                await socket.receive(UNREADABLE_PACKET)
+
     def _excess(self, engine_id: str, session: _Session, packet: Packet) -> str | None:
         data = packet.data
         size = len(data) if isinstance(data, str) else 0
         if not session.allowance.take(1 + size // _PACKET_BYTES):
             return f"too many requests: send at most {_PER_SECOND:.0f} per second"
-        if packet.packet_type == MESSAGE and not (
-            isinstance(data, str) and data.startswith(_TEXT_TYPES)
-        ):
-            return "only text is taken: CONNECT, DISCONNECT, EVENT and ACK of Socket.IO"
-        if size > _LONGEST_NAMESPACE and data.startswith("0") and not data.startswith("0{"):
-            return "there is no such namespace"
         if self._engine.sockets[engine_id].queue.qsize() > _MOST_UNSENT:
             return "too many requests: read the answers"
-        return None
+        return flaw(packet)
 
     def watch(self, engine_id: str) -> None:
         """Ends a connection that has no client by then."""

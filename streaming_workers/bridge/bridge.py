@@ -44,6 +44,7 @@ QUEUE_BYTES = 64 * 1024 * 1024
 HISTORY_BYTES = 16 * 1024 * 1024
 # Bytes of one request. Clients only send a few names.
 LONGEST_REQUEST = 262_144
+_LONGEST_SHOWN = 100  # characters of an event's name, in an error
 # Packets passed to a connection at a time. Polling clients refuse more than 16 in one answer, and a
 # heartbeat may be among them.
 _SLICE = 256
@@ -80,6 +81,7 @@ class Bridge:
         self._admission = Admission(settings, self.server)
         for handler in (self._on_connect, self._on_disconnect, self._on_subscribe, self._on_last):
             self.server.on(handler.__name__.removeprefix("_on_"), handler)
+        self.server.on("*", self._on_other)
 
     def asgi_app(self, others: Any) -> Any:
         """The bridge as an ASGI application; `others` answers what is not Socket.IO."""
@@ -103,6 +105,8 @@ class Bridge:
     async def _on_connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         request: dict[Any, Any] = auth if isinstance(auth, dict) else {}
         self._require_token(environ, request.get("token"))
+        if sid in self._clients:
+            raise Refused("this client is connected already")
         query = parse_qs(environ.get("QUERY_STRING", ""))
         last = request["last"] if "last" in request else query.get("last", ["0"])[0]
         try:
@@ -149,6 +153,12 @@ class Bridge:
             frames = self._audience.recall(client.subscription, count)
             client.offer(frames)
         return {"ok": True, "count": len(frames)}
+
+    async def _on_other(self, event: str, sid: str, *_: object) -> dict[str, Any]:
+        shown = event[:_LONGEST_SHOWN]
+        return await self._refuse(
+            sid, UsageError(f"there is no event {shown!r}: events are subscribe and last")
+        )
 
     async def _refuse(self, sid: str, error: UsageError) -> dict[str, Any]:
         """Reports an error twice: not every client asks for an acknowledgement."""

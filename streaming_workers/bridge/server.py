@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamflow.errors import ConfigurationError
 from streamflow.monitoring import HealthServer, configure_logging
-from streamflow.origins import SECURITY_HEADERS, HttpRequest, host_refusal
+from streamflow.origins import Hosts, RequestGuard, known_host
 from streamflow.records import Record
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
@@ -51,12 +51,24 @@ def _limited(settings: Settings) -> type[LimitedHttp]:
     return BridgeHttp
 
 
+def _hosts(settings: Settings) -> Hosts:
+    """Under which names clients and probes reach the bridge. The hosts of pages that may connect are
+    known, too: often one proxy serves both."""
+    origins = (one.partition("://")[2].partition(":")[0] for one in settings.bridge_origins)
+    return Hosts.of(
+        "the bridge",
+        "STREAMFLOW_BRIDGE_HOSTS",
+        own=(settings.host, *origins),
+        listed=(*settings.bridge_hosts, *settings.health_hosts),
+        dotless=True,
+    )
+
+
 def web_config(settings: Settings, bridge: Bridge, others: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        bridge.asgi_app(others),
+        RequestGuard(bridge.asgi_app(others), known_host(_hosts(settings))),
         http=_limited(settings),
         ws=LimitedWebSocket,
-        headers=list(SECURITY_HEADERS),
         ws_max_size=LONGEST_REQUEST,
         lifespan="off",
         log_config=None,
@@ -136,12 +148,7 @@ class BridgeServer:
             return
         probes = {"/health": self._feed.health, "/ready": self._feed.ready}
         kind = "text/plain; charset=utf-8"
-        # As on the health port, HTTP/1.0 may omit it.
-        host = HttpRequest.of(scope).header("host")
-        why_not = host_refusal(host, self._settings.probed_hosts) if host else None
-        if why_not is not None:
-            status, body = 403, f"{why_not}\n".encode()
-        elif scope["path"] == "/metrics":
+        if scope["path"] == "/metrics":
             status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
         elif scope["path"] in probes:
             # Asks the broker, which may take its time.

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from engineio.packet import MESSAGE, Packet
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as configured
 from hypothesis import strategies as st
@@ -37,6 +38,7 @@ from streamflow.settings.platform import all_fields
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow_cli.app import main
 from streaming_workers.bridge.frames import Encoder, Frame
+from streaming_workers.bridge.packets import flaw
 from streaming_workers.bridge.subscriptions import parse_count, parse_subscription
 from streaming_workers.producer.lines import LineReader
 from streamlit_app.records.filters import Filter
@@ -216,6 +218,14 @@ def test_socket_io_messages(request: Any) -> None:
         assert subscription.accepts(subject) in (True, False)
     count = refused_in_one_line(lambda: parse_count(request, 100), UsageError)
     assert count is None or 0 <= count <= 100
+
+
+@fuzzed
+@given(json_values, texts | st.sampled_from(["2", "21", "2/x,", "2/,1", "0", "1", "3", "51-"]))
+def test_socket_io_packets(value: Any, head: str) -> None:
+    for data in (head, value, head + json.dumps(value), head + json.dumps([value, value])):
+        why = flaw(Packet(MESSAGE, data))
+        assert why is None or "\n" not in why
 
 
 # Settings.
