@@ -49,6 +49,7 @@ _MOST_FAULTS: Final = 1_000
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ESCAPE: Final = ord("\\")
+_NUL: Final = b"\\u0000"
 _JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 
 # Texts of the parts of a time: looking them up is three times as fast as formatting.
@@ -178,12 +179,12 @@ class Decoder:
         return event
 
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
-        """Looks at the bytes, for they hold keys and values that no field shows; and at the texts, where
-        escapes hide what they stand for."""
+        """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
+        field's name and NUL, and for declared values that escapes hide."""
         found = self._private_in(value)
-        if not found and _ESCAPE not in value:
+        if not found and (_NUL not in value if not self._declared else _ESCAPE not in value):
             return event
-        kinds, verdicts = (ADDRESS, *self._declared), Verdicts()
+        kinds, verdicts = (*([ADDRESS] if found else ()), *self._declared), Verdicts()
         for name, part in event:
             for text in _texts_in(part):
                 if what := self._found(text.encode("utf-8", "surrogatepass"), kinds, verdicts):

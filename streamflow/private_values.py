@@ -12,17 +12,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, ClassVar, Final
 
 from streamflow import addresses
 from streamflow.errors import ConfigurationError
-
-Spans = list[tuple[int, int]]
+from streamflow.spans import Spans, merged, originals
 
 # What stands for another character: escapes of JSON, URLs and HTML, and characters beyond ASCII.
 _ESCAPE: Final = (
-    rb"\\u[0-9a-fA-F]{4}|\\[nrtbf]|%(?:25)?[0-9a-fA-F]{2}|&#[0-9]{1,7};|&#[xX][0-9a-fA-F]{1,6};|"
+    rb"\\u[0-9a-fA-F]{4}|\\[nrtbf/]|%(?:25)?[0-9a-fA-F]{2}|&#[0-9]{1,7};|&#[xX][0-9a-fA-F]{1,6};|"
 )
 _CHARACTER: Final = rb"[\xc2-\xf4][\x80-\xbf]{1,3}+"
 _ESCAPES: Final = re.compile(_ESCAPE + _CHARACTER)
@@ -30,7 +29,7 @@ _RUNS: Final = re.compile(
     _ESCAPE + rb"(?:" + _CHARACTER + rb")++"
 )  # all characters in a row at once
 _MEANINGS_KEPT: Final = 16_384
-_CONTROL: Final = {b"n": "\n", b"r": "\r", b"t": "\t", b"b": "\b", b"f": "\f"}
+_CONTROL: Final = {b"n": "\n", b"r": "\r", b"t": "\t", b"b": "\b", b"f": "\f", b"/": "/"}
 _SEPARATORS: Final = rb"[ \t.\-]"
 
 
@@ -74,8 +73,8 @@ class PrivateValue(ABC):
         verdicts = verdicts or Verdicts()
         spans = list(self._find(data, verdicts))
         if _ESCAPES.search(data):
-            spans += _originals(data, self._find(_resolved(data), verdicts))
-        return _merged(spans)
+            spans += originals(data, self._find(_resolved(data), verdicts), _ESCAPES, _meaning)
+        return merged(spans)
 
     def plain(self, raw: bytes) -> str:
         """A value that was found, in the form that is hashed."""
@@ -363,33 +362,3 @@ def _meanings(run: bytes) -> bytes:
         return run.decode().translate(_MEANINGS).encode()
     except UnicodeDecodeError:
         return _ESCAPES.sub(lambda match: _meaning(match[0]), run)
-
-
-def _originals(data: bytes, spans: Iterable[tuple[int, int]]) -> Spans:
-    """Where in the data is what was found in `_resolved(data)`, in order: memory only for what was found."""
-    escapes = _ESCAPES.finditer(data)
-    start = after = 0  # of an escape in the data
-    first = last = 0  # and of its meaning in the text
-    places = []
-    for index, place in enumerate(chain.from_iterable(spans)):
-        while last < place and (match := next(escapes, None)):
-            first = last + match.start() - after
-            start, after = match.span()
-            last = first + len(_meaning(match[0]))
-        if place <= first:
-            places.append(start - (first - place))
-        elif place < last:  # one escape stands for several bytes
-            places.append(after if index % 2 else start)
-        else:
-            places.append(after + place - last)
-    return list(zip(places[::2], places[1::2], strict=True))
-
-
-def _merged(spans: Spans) -> Spans:
-    merged: Spans = []
-    for begin, end in sorted(spans):
-        if merged and begin < merged[-1][1]:
-            merged[-1] = merged[-1][0], max(end, merged[-1][1])
-        else:
-            merged.append((begin, end))
-    return merged

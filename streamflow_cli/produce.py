@@ -53,7 +53,8 @@ def produce(
         OnInvalid,
         typer.Option(
             help="A line that breaks the contract: stop there, skip it and exit 1 at the end, or "
-            "send it with its addresses hashed, to become a dead letter."
+            "send it with its private values hashed. If nothing else was wrong it is a valid event then, "
+            "else it becomes a dead letter."
         ),
     ] = OnInvalid.SKIP,
     pace: Annotated[
@@ -238,6 +239,7 @@ def _print_json(sent: "Sent", seconds: float) -> None:
         "sent": sent.records,
         "valid": sent.records - sum(sent.invalid.values()),
         "invalid": sent.invalid,
+        "hashed": sent.hashed,
         "skipped": sent.skipped,
         "line": sent.line,
         "finished": sent.finished,
@@ -251,6 +253,8 @@ def _print_summary(sent: "Sent", seconds: float, source: "Source | None", *, res
     typer.echo(f"sent {sent.records:,} events in {seconds:.1f} s")
     for code, number in sorted(sent.invalid.items()):
         typer.echo(f"  {number:,} of them invalid: {code}")
+    if sent.hashed:
+        typer.echo(f"  {sent.hashed:,} of them valid since what they held in clear was hashed")
     if sent.skipped:
         typer.echo(f"skipped {sent.skipped:,} invalid lines", err=True)
     if sent.waiting:

@@ -24,7 +24,7 @@ from streamflow.kafka.producing import produce
 from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated, Stream
-from streaming_workers.producer.lines import LineReader
+from streaming_workers.producer.lines import Accepted, LineReader
 from streaming_workers.producer.progress import FileProgress, FileTransactions
 from streaming_workers.producer.source import Source
 
@@ -34,12 +34,14 @@ Pace = Callable[[Event], float]
 _TRANSACTION_LINES = 50_000
 _TIMEOUT = 60.0  # seconds
 _DAY = 86_400.0  # seconds
+_HASHED = "it is sent hashed, and is valid so"
 
 
 @dataclass(kw_only=True)
 class Sent:
     records: int = 0  # sent and acknowledged
     invalid: Counter[str] = field(default_factory=Counter)  # records sent though invalid, by code
+    hashed: int = 0  # records sent that are valid only since what they held in clear was hashed
     skipped: int = 0  # lines not sent
     line: int = 0  # lines that are done, those of earlier runs included
     finished: bool = False  # the whole input is done
@@ -201,10 +203,12 @@ class FileRun:
                 continue
             accepted = read(text)
             if isinstance(accepted, Rejection):
-                refusal = self._refuse(text, number, accepted)
-                if refusal is not None:
-                    return number - first, refusal
-                continue
+                mended = self._refuse(text, number, accepted)
+                if isinstance(mended, UsageError):
+                    return number - first, mended
+                if mended is None:
+                    continue
+                accepted = mended
             if pace is not None:
                 _wait(pace, accepted.event, stop)
             try:
@@ -215,20 +219,33 @@ class FileRun:
             sent.records += 1
         return len(lines), None
 
-    def _refuse(self, text: bytes, number: int, rejection: Rejection) -> UsageError | None:
-        """Reports an invalid line, and skips or sends it; returns an error if it ends the run."""
+    def _refuse(
+        self, text: bytes, number: int, rejection: Rejection
+    ) -> Accepted | UsageError | None:
+        """Reports an invalid line, and skips or sends it. Returns an error if it ends the run, and what
+        is to be sent if hashing makes the line valid."""
+        if self._on_invalid == "send":
+            return self._send_hashed(text, number, rejection)
         self._report(number, rejection)
         if self._on_invalid == "stop":
             return UsageError(
                 f"line {number} is invalid ({rejection.message}): nothing after it sent"
             )
-        if self._on_invalid == "skip":
-            self._sent.skipped += 1
-        else:
-            redacted = self._reader.redacted(text)
-            produce(self._client, OutRecord(self._stream.topic, None, redacted, []))
-            self._sent.records += 1
-            self._sent.invalid[rejection.code.value] += 1
+        self._sent.skipped += 1
+        return None
+
+    def _send_hashed(self, text: bytes, number: int, rejection: Rejection) -> Accepted | None:
+        redacted = self._reader.redacted(text)
+        found = self._reader.read(redacted)
+        if isinstance(found, Accepted):
+            self._report(number, rejection._replace(message=f"{rejection.message}: {_HASHED}"))
+            self._sent.hashed += 1
+            return found
+        # Its dead letter names the fault that is left.
+        self._report(number, found)
+        produce(self._client, OutRecord(self._stream.topic, None, redacted, []))
+        self._sent.records += 1
+        self._sent.invalid[found.code.value] += 1
         return None
 
 

@@ -109,13 +109,14 @@ def test_without_a_key_it_says_once_that_a_hash_can_be_guessed(stack_settings: S
 
 
 @pytest.mark.parametrize(
-    ("choice", "code", "sent"), [("skip", 1, 3), ("send", 0, 5), ("stop", 2, 1)]
+    ("choice", "code", "sent"), [("skip", 1, 3), ("send", 0, 6), ("stop", 2, 1)]
 )
 def test_lines_that_break_the_contract(
     choice: str, code: int, sent: int, stack_settings: Settings, tmp_path: Path
 ) -> None:
     address = b'{"id": 4, "type": "USER_LOGIN", "user": "ann@example.com", "timestamp": "now"}'
-    path = write(tmp_path / "in.ndjson", [event(1), BAD, event(3), b"", address, event(5)])
+    mended = event(6).replace(b"user-6", b"ann@example.com")
+    path = write(tmp_path / "in.ndjson", [event(1), BAD, event(3), b"", address, event(5), mended])
     done = streamflow(stack_settings, "produce", "--from", str(path), "--on-invalid", choice)
     assert done.returncode == code, done.stderr
     assert "line 2: SCHEMA_VIOLATION: " in done.stderr
@@ -124,7 +125,14 @@ def test_lines_that_break_the_contract(
     assert not [value for value in values if b"ann@" in (value or b"")]
     if choice == "skip":
         assert "line 5: " in done.stderr
-        assert "skipped 2 invalid lines" in done.stderr
+        assert "skipped 3 invalid lines" in done.stderr
+    if choice == "send":
+        assert (
+            "line 7: CLEAR_TEXT_PII: user: holds a clear-text address: it is sent hashed"
+            in done.stderr
+        )
+        assert "2 of them invalid: SCHEMA_VIOLATION" in done.stdout
+        assert "1 of them valid since" in done.stdout
     if choice == "stop":
         assert "line 2 is invalid" in done.stderr
         # Mended, it goes on behind what was sent.

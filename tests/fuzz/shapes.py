@@ -40,6 +40,14 @@ FORMS: Final = {
     "comment": f"{MARK}(work)@example.com",
     "entity": f"{MARK}&#64;example.com",
     "quoted printable": f"{MARK}=40example.com",
+    "apostrophe": f"'{MARK}'@example.com",
+    "equals sign": f"{MARK}=@example.com",
+    "one-dot leader": f"{MARK}@example\u2024com",
+    "small stop": f"{MARK}@example\ufe52com",
+    "letter in URL": f"{MARK}@ex%61mple.com",
+    "tab": f"{MARK}@\\texample.com",
+    "soft line break": f"{MARK}@exam=\\r\\nple.com",
+    "entity in JSON": f"{MARK}\\u0026#64;example.com",
     "quoted at": f'"{MARK}@work"@example.com',
 }
 # Not recognised anywhere: what is mended moves out of these.
@@ -124,7 +132,7 @@ OPEN_PAIRS: Final[frozenset[tuple[str, str | bytes]]] = frozenset(
     {
         ("quoted", b"\\"), ("quoted at", b"\\"),
         # Digits may follow: behind these, the last label has to be letters.
-        ("percent", "raw"), ("quoted printable", "raw"),
+        ("percent", "raw"), ("quoted printable", "raw"), ("tab", "raw"),
     }
 )  # fmt: skip
 OWN_HEADERS: Final = tuple(

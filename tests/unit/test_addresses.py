@@ -1,14 +1,20 @@
 """An address is found in whatever form it is written, wherever it stands, in linear time."""
 
+import json
 import re
 import time
+from unicodedata import normalize
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fuzz.shapes import FORMS as SHAPES
 from streamflow import addresses
+from streamflow.errors import ErrorCode
 from streamflow.privacy import Hasher
+from streamflow.records import Rejection
+from streamflow.streams.user_events import USER_EVENTS
 
 HASHER = Hasher(None, ["user_email"])
 FORMS = {
@@ -46,6 +52,28 @@ FORMS = {
     "punycode": "dora@xn--exmple-cua.de",
     "zero width": "dora\u200b@example.com",
     "underscore": "dora@sub_domain.example",
+    "apostrophe": "dora'@example.com",
+    "apostrophes": "'dora'@example.com",
+    "brace": "dora}@example.com",
+    "opening brace": "dora{@example.com",
+    "equals sign": "dora=@example.com",
+    "one-dot leader": "dora@example\u2024com",
+    "one-dot leader in JSON": r"dora@example\u2024com",
+    "small stop": "dora@example\ufe52com",
+    "letter in URL": "dora@ex%61mple.com",
+    "letters in URL": "dora%40ex%61mple.c%6Fm",
+    "comments behind": "dora@(at)(work)example.com",
+    "folded": "dora@\n example.com",
+    "folded within JSON": r"dora@\r\n\texample.com",
+    "soft line break": "dora@exam=\r\nple.com",
+    "soft line break within JSON": r"dora@exam=\r\nple.com",
+    "HTML, no semicolon": "dora&#64example&#46com",
+    "tab within JSON": r"dora@\texample.com",
+    "space within JSON": r"dora\u0020@\u0020example.com",
+    "HTML within JSON": r"dora\u0026#64;example.com",
+    "letter within JSON": r"dora@e\u0078ample\u002e\u0063om",
+    "comment within JSON": r"dora\u0028work\u0029@example.com",
+    "NUL within JSON": r"dora@ex\u0000mple.com",
     "relayed": "dora@home@example.com",
 }
 NONE = [
@@ -64,6 +92,34 @@ NONE = [
     "100%40.5",
     "a@b. c",
     "f=40",
+    "meet @ 5. ok",
+    "a = b@c",
+    "x @ y . z",
+    "x='@dora.smith'",
+    "x={@dora.smith}",
+    "['a','@b.cd']",
+    "{'@b.cd': 1}",
+    "dora&#640example.com",
+    "dora&#x40example.com",  # U+40E
+    "dora@example .com",
+]
+SEPARATORS = [
+    "\t",
+    "\n",
+    "\r\n ",
+    " ",
+    "\\",
+    '"',
+    "\x00",
+    "/",
+    "(x)",
+    "'",
+    "}",
+    "=",
+    "&",
+    "\\n",
+    '\\"',
+    "ö",
 ]
 # What stands beside an address in logs, mails and documents.
 NOISE = st.text(
@@ -89,10 +145,55 @@ def test_an_address_is_found_in_every_form(text: str, around: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["in URL", "JSON", "quoted-printable", "HTML", "HTML, named", "full width", "blanks"]
+    "form",
+    [
+        *("in URL", "JSON", "quoted-printable", "HTML", "HTML, named", "HTML, no semicolon"),
+        *("full width", "small", "small stop", "one-dot leader", "one-dot leader in JSON"),
+        *("blanks", "folded", "folded within JSON", "tab within JSON", "HTML within JSON"),
+    ],
 )
 def test_all_forms_of_an_address_have_one_hash(form: str) -> None:
     assert HASHER.redact(FORMS[form].encode()).decode() == HASHER.hash("dora@example.com")
+
+
+def test_all_characters_whose_normal_form_is_a_sign_are_known() -> None:
+    for sign, known in (("@", addresses.WIDE_ATS), (".", addresses.WIDE_DOTS)):
+        same = [each for each in map(chr, range(128, 0x110000)) if normalize("NFKC", each) == sign]
+        assert set(same) <= set(known)
+        for wide in same:
+            for form in (wide, f"\\u{ord(wide):04x}", f"\\u{ord(wide):04X}"):
+                assert addresses.holds("dora@example.com".replace(sign, form).encode())
+
+
+@given(
+    st.sampled_from([*FORMS.values(), *SHAPES.values()]),
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from(SEPARATORS)), max_size=3),
+    st.integers(0, 2**60 - 1),
+    st.sampled_from(["user", "extra"]),
+)
+@example("dora@\texample.com", [], 0, "user")
+def test_what_the_contract_refuses_as_clear_text_is_redacted(
+    text: str, separators: list[tuple[int, str]], escaped: int, field: str
+) -> None:
+    for place, separator in separators:
+        text = text[:place] + separator + text[place:]
+    written = "".join(
+        f"\\u{ord(each):04x}" if escaped >> place % 60 & 1 else json.dumps(each)[1:-1]
+        for place, each in enumerate(text)
+    )
+    value = (
+        b'{"id":1,"type":"USER_LOGIN","timestamp":"2026-11-26T10:00:00Z","user":"x","%s":"%s"}'
+        % (field.encode(), written.encode())
+    )
+    if refused_as_clear_text(value):
+        redacted = HASHER.redact(value)
+        assert not refused_as_clear_text(redacted)
+        assert HASHER.redact(redacted) == redacted
+
+
+def refused_as_clear_text(value: bytes) -> bool:
+    found = USER_EVENTS.decoder.decode(value)
+    return isinstance(found, Rejection) and found.code is ErrorCode.CLEAR_TEXT_PII
 
 
 @pytest.mark.parametrize("text", NONE)
@@ -102,7 +203,7 @@ def test_what_is_no_address_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/s?q=a%20b&page=2", "100 % = all & more", "a==", "%2", "&", "x;y"]
+    "text", ["/s?q=a%20b&page=2", "a&b", "100 % = all & more", "a==", "%2", "&", "x;y"]
 )
 def test_signs_of_urls_cost_no_search(text: str) -> None:
     assert not addresses.may_hold(f'{{"user":"{text}","id":40}}'.encode())
@@ -181,6 +282,8 @@ PIECES = [
     *(b"\\u0040", b"a%40b/", b"a%40b.c/", b"=40", b"a=40b.c", b"&#64;", b"a\xef\xbc\xa0b.c"),
     *(b'"user_email":', b'"@', b'a"@b.c', b'"a@b.c', b'\\"@', b'\\\\\\"@b.c'),
     *(b")@", b"(a)@b.c", b"@(b)", b"@(b)c.d", b"@(", b"}@", b"{a}@b.c", b"a@[b.c]"),
+    *(b"'@", b"a'@", b"='@", b"{=@b.c", b"a=@b.c", b"}@", b"\\t@", b"a@\\tb.c", b'\\"@', b"\\\\", b"a\\"),
+    *(b"@(b)(c)", b"@(b)(c)d.e", b"@a=\r\n", b"=\n", b"a@b%61.", b"a@\n b.c", b"\\u0026#64;"),
     *(b"@\x00", b"\x00@", b"a\x00@\x00b\x00.\x00c\x00", b"@\x00\x00\x00"),
 ]  # fmt: skip
 

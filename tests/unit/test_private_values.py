@@ -29,10 +29,10 @@ from streamflow.private_values import (
     _ESCAPES,
     PrivateValue,
     _meaning,
-    _originals,
     _resolved,
 )
 from streamflow.records import Rejection
+from streamflow.spans import originals
 from streamflow_dagster.defs.content_checks import _holds_address
 from streaming_workers.producer.lines import Accepted, LineReader
 
@@ -208,7 +208,7 @@ def test_a_place_without_escapes_is_that_of_the_escape(
     inside = sorted(place for place in places if place <= len(text))
     spans = list(pairwise(inside))[::2]
     wanted = [(starts[begin], ends[end - 1]) for begin, end in spans]
-    assert _originals(data, spans) == wanted
+    assert originals(data, spans, _ESCAPES, _meaning) == wanted
 
 
 @pytest.mark.parametrize("piece", ["\u00e4", "a\u00e4", "\u4e00\u4e01", r"\n", "%41"])

@@ -3,17 +3,19 @@
 import json
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from loads import FakeRecord
 from streamflow.errors import CircuitOpen, ErrorCode, Unavailable
 from streamflow.privacy import Hasher
-from streamflow.records import Position, Rejection
+from streamflow.records import OutRecord, Position, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS, UserEvent
@@ -46,6 +48,37 @@ def test_the_same_seed_gives_the_same_users_and_mistakes() -> None:
         for _ in range(2)
     )
     assert one == other
+
+
+@pytest.mark.parametrize("choice", ["send", "skip"])
+def test_a_line_that_hashing_mends_is_sent_as_valid(
+    choice: file.OnInvalid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = {"id": 1, "type": "USER_LOGIN", "user": "x", "timestamp": "2026-03-01T12:00:00Z"}
+    clear = json.dumps(line | {"user": "eve@example.com"}).encode()
+    both = json.dumps(line | {"user": "eve@example.com", "id": "one"}).encode()
+    reported: dict[int, Rejection] = {}
+    reader, source = LineReader(USER_EVENTS, HASHER), MagicMock()
+    run = file.FileRun(MagicMock(), USER_EVENTS, reader, source, choice, reported.__setitem__)
+    run._client = client = MagicMock()
+    sent_otherwise: list[OutRecord] = []
+    monkeypatch.setattr(file, "produce", lambda _client, record: sent_otherwise.append(record))
+    assert run._produce([clear, both], 1, None, threading.Event()) == (2, None)
+    assert [reported[number].code for number in (1, 2)] == (
+        [ErrorCode.CLEAR_TEXT_PII, ErrorCode.SCHEMA_VIOLATION]
+        if choice == "send"
+        else [ErrorCode.CLEAR_TEXT_PII] * 2
+    )
+    if choice == "skip":
+        assert run._sent == file.Sent(skipped=2)
+        assert not client.produce.called
+        return
+    assert "it is sent hashed, and is valid so" in reported[1].message
+    assert run._sent == file.Sent(records=2, hashed=1, invalid=Counter({"SCHEMA_VIOLATION": 1}))
+    hashed = HASHER.hash("eve@example.com")
+    [(_topic, value, key)] = [call.args for call in client.produce.call_args_list]
+    assert json.loads(value)["user"] == hashed == key.decode()
+    assert [json.loads(record.value or b"")["user"] for record in sent_otherwise] == [hashed]
 
 
 def test_a_line_is_hashed_once_and_checked() -> None:
