@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -54,7 +55,7 @@ def _limited(settings: Settings) -> type[LimitedHttp]:
 def _hosts(settings: Settings) -> Hosts:
     """Under which names clients and probes reach the bridge. The hosts of pages that may connect are
     known, too: often one proxy serves both."""
-    origins = (one.partition("://")[2].partition(":")[0] for one in settings.bridge_origins)
+    origins = filter(None, (urlsplit(one).hostname for one in settings.bridge_origins))
     return Hosts.of(
         "the bridge",
         "STREAMFLOW_BRIDGE_HOSTS",

@@ -260,14 +260,14 @@ def test_one_fast_clock_splits_no_windows(stack_settings: Settings, tmp_path: Pa
             wait_until(lambda: running["analytics"].metric(metric) > number, 30)
 
         send(0, timedelta(minutes=4))
-        for number in range(1, 16):
+        for number in range(1, 9):
             send(number)
         sent = datetime.now(UTC)
         # Too far ahead to be waited for, and too old: each is a result of its own.
-        send(16, timedelta(minutes=6))
-        send(17, timedelta(days=-400))
+        send(9, timedelta(minutes=6))
+        send(10, timedelta(days=-400))
         counted = "SELECT coalesce(sum(count), 0) FROM window_counts"
-        wait_until(lambda: count(stack_settings, counted) == 17, 60, "windows of the past to close")
+        wait_until(lambda: count(stack_settings, counted) == 10, 60, "windows of the past to close")
         # That of the first event is not due yet, and the audit does not wait for it.
         report = audit(stack_settings)
     assert report.closed, report.problems
