@@ -11,14 +11,16 @@ class NotConfirmed(StreamFlowError):
     """The user has said no, or nobody could be asked."""
 
 
-def confirm(question: str, otherwise: str) -> None:
-    """Asks. Raises NotConfirmed, which says what has (not) happened `otherwise`, unless the answer is yes."""
+def confirm(question: str, unchanged: str) -> None:
+    """Asks, and raises NotConfirmed unless the answer is yes. Its message says what is `unchanged`."""
+    on_terminal = sys.stdin.isatty()
     try:
-        confirmed = typer.confirm(question)
-    except typer.Abort:
-        typer.echo(err=True)
-        raise NotConfirmed(f"not confirmed: {otherwise}; without a terminal, add --yes") from None
-    if not confirmed:
-        if not sys.stdin.isatty():
-            typer.echo(err=True)  # what ends the question's line on a terminal
-        raise NotConfirmed(f"not confirmed: {otherwise}")
+        answer = typer.confirm(question)
+    except typer.Abort:  # end of input, or Ctrl-C
+        answer = None
+    if answer:
+        return
+    if answer is None or not on_terminal:
+        typer.echo()  # no return key has ended the line of the question
+    hint = "; without a terminal, add --yes" if answer is None and not on_terminal else ""
+    raise NotConfirmed(f"not confirmed: {unchanged}{hint}")
