@@ -86,9 +86,6 @@ def main() -> None:
     except TyperException as error:
         typer.echo(_in_one_line(error), err=True)
         sys.exit(error.exit_code)
-    except typer.Abort:
-        typer.echo("error: not confirmed: without a terminal, add --yes", err=True)
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemError as error:

@@ -240,13 +240,20 @@ def db_roles(
 ) -> None:
     """Prints the SQL of least-privilege roles: PREFIX_worker loads and cannot alter the schema,
     PREFIX_reader (for the dashboard) only reads. Repeat it after you add a stream, and after an upgrade.
+    In a database of your own, an administrator creates the two first if its owner may not.
 
     Example: streamflow db roles | psql --single-transaction -v ON_ERROR_STOP=1 "$DATABASE_URL"
     """
-    from streamflow.postgres.roles import apply_roles, role_statements
+    from streamflow.postgres.roles import apply_roles, role_names, role_statements
+    from streamflow.settings.platform import database_is_embedded
+    from streamflow_stack.parts import database_of
+    from streamflow_stack.state import state_of
 
+    settings, streams = settings_and_streams()
+    if apply and database_is_embedded(settings):
+        database_of(settings, state_of(settings)).ensure_groups(role_names(prefix))
     made = apply_roles if apply else role_statements
-    for statement in made(*settings_and_streams(), prefix):
+    for statement in made(settings, streams, prefix):
         typer.echo(f"{statement};")
     if apply:
         typer.echo(

@@ -11,8 +11,11 @@ import typer
 
 from streamflow.errors import UsageError
 from streamflow_cli.configured import settings_and_streams
+from streamflow_cli.confirming import confirm
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from streamflow.erasure.certificate import Certificate
     from streamflow.erasure.erase import Subject
     from streamflow.settings import Settings
@@ -58,7 +61,8 @@ def forget(
 ) -> None:
     """Shows what is stored of a person; with --apply, erases it and prints a certificate.
 
-    From then on nothing of theirs is stored. If it is killed, run it again. Other users of the machine can
+    From then on nothing of theirs is stored. If it is killed, run it again; after it, the same without
+    --apply has nothing to erase. Other users of the machine can
     see a command's arguments; - keeps the address out of them.
 
     Example: streamflow forget - --apply --yes < address.txt
@@ -87,7 +91,7 @@ def forget(
                 planned = erase.plan(settings, streams, one, requested_by=by)
             _show(planned, as_json=as_json)
         if apply_ and not yes:
-            typer.confirm("erase this for good?", abort=True)
+            confirm("erase this for good?", "nothing was erased")
         if apply_:
             with hung():
                 done = erase.apply(settings, streams, one, requested_by=by)
@@ -116,15 +120,7 @@ def _show(certificate: "Certificate", *, as_json: bool) -> None:
     from streamflow_cli.tables import make_console, plain_table
 
     console = make_console()
-    console.print(
-        f"erased on {certificate.finished_at}: erasure {certificate.erasure}"
-        if certificate.finished_at
-        else "to be erased (nothing has been changed):"
-    )
-    rows = plain_table("table", "records")
-    for table, number in certificate.erased.items():
-        rows.add_row(table, f"{number:,}")
-    console.print(rows)
+    _show_rows(console, certificate)
     if certificate.kafka:
         console.print("still in Kafka, until retention removes it:")
         held = plain_table("topic", "partition", "records", "offsets", "until")
@@ -139,6 +135,26 @@ def _show(certificate: "Certificate", *, as_json: bool) -> None:
         )
     for place in certificate.elsewhere:
         console.print(f"not reached: {place}")
+
+
+def _show_rows(console: "Console", certificate: "Certificate") -> None:
+    from streamflow_cli.tables import plain_table
+
+    done = certificate.finished_at is not None
+    erased, before = certificate.erased, certificate.already_erased
+    if not any((*erased.values(), *before.values())):
+        console.print(f"nothing {'was' if done else 'is'} stored of this subject")
+    elif not done and not any(erased.values()):
+        console.print("nothing more is stored of this subject")
+    if done:
+        console.print(f"erased on {certificate.finished_at}: erasure {certificate.erasure}")
+    elif any(erased.values()):
+        console.print("to be erased (nothing has been changed):")
+    if tables := [name for name in erased | before if erased.get(name) or before.get(name)]:
+        rows = plain_table("table", "erased" if done else "to be erased", "already erased")
+        for name in tables:
+            rows.add_row(name, f"{erased.get(name, 0):,}", f"{before.get(name, 0):,}")
+        console.print(rows)
 
 
 def _ranges(offsets: "list[tuple[int, int]]") -> str:

@@ -3,6 +3,7 @@
 import typer
 
 from streamflow_cli.configured import settings_and_streams
+from streamflow_cli.confirming import confirm
 
 
 def accept(topic: str, *, yes: bool) -> None:
@@ -30,7 +31,7 @@ def accept(topic: str, *, yes: bool) -> None:
         for table, count in sorted(finding.rows.items()):
             typer.echo(f"  {table}: {count:,}")
     if not yes:
-        typer.confirm("go on?", abort=True)
+        confirm("go on?", "nothing was changed")
     with no_endless_call(settings.stall_seconds, "accept-recreated", "run it again"):
         acceptance.apply(finding)
     typer.echo(f"topic {topic} is accepted; workers that wait for it go on within seconds")

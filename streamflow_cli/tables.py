@@ -11,6 +11,7 @@ _LOG_WIDTH = 160
 _SHOWN = 10
 _NUMBERS = frozenset(
     {"partition", "records", "stored", "dead", "duplicate", "problems", "events", "counted", "open"}
+    | {"erased", "to be erased", "already erased"}
     | {"partitions", "retention (h)", "attempt", "selected", "pass", "fail", "failed", "at limit"}
 )
 # As wide as the other columns leave them.

@@ -10,6 +10,8 @@ import secrets
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 from streamflow.errors import ConfigurationError, StackError, Unavailable
-from streamflow.postgres.connections import open_connection
+from streamflow.postgres.connections import Connection, open_connection
 from streamflow_stack.account import Account, database_account
 from streamflow_stack.embedded import environment, postgres
 from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
@@ -103,15 +105,31 @@ class Database:
         )
         if template:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        administrator = self.url("postgres", SUPERUSER)
+        with self._administration() as connection:
+            exists = "SELECT FROM pg_database WHERE datname = %s"
+            if connection.execute(exists, (name,)).rowcount == 0:
+                connection.execute(statement)
+        return self.url(name)
+
+    def ensure_groups(self, names: Iterable[str]) -> None:
+        """Creates roles that cannot log in, and have no rights yet, unless they exist. Raises as
+        `ensure_database`."""
+        with self._administration() as connection:
+            for name in names:
+                with suppress(psycopg.errors.DuplicateObject):
+                    connection.execute(
+                        sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name))
+                    )
+
+    @contextmanager
+    def _administration(self) -> Iterator[Connection]:
         try:
-            with open_connection(administrator, 10, "administration") as connection:
-                exists = "SELECT FROM pg_database WHERE datname = %s"
-                if connection.execute(exists, (name,)).rowcount == 0:
-                    connection.execute(statement)
+            with open_connection(
+                self.url("postgres", SUPERUSER), 10, "administration"
+            ) as connection:
+                yield connection
         except psycopg.OperationalError as error:
             raise Unavailable(f"the embedded database does not answer: {error}") from error
-        return self.url(name)
 
     def _account(self) -> Account | None:
         return database_account(self.data, postgres("postgres"))

@@ -84,6 +84,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _state_directory(state)
     yield _stack(status)
     yield from _ports(settings, state, status)
+    yield from _or_unknown("hash keys", unkeyed, settings)
     running = status["supervisor"] is not None
     yield _kafka(settings, state, running=running)
     yield from _database(settings, running=running)
@@ -240,6 +241,16 @@ def _surplus_partitions(settings: Settings) -> Iterator[Finding]:
 def _surplus_columns(settings: Settings) -> Iterator[Finding]:
     for line in schema.surplus(settings, load_streams(settings)):
         yield Finding("columns", Mark.NOTE, line)
+
+
+def unkeyed(settings: Settings) -> Iterator[Finding]:
+    if not hasher_for(settings, load_streams(settings)).keyed:
+        yield Finding(
+            "hash keys",
+            Mark.NOTE,
+            "STREAMFLOW_PII_KEY is not set: addresses are hashed with bare SHA-256, which can be guessed "
+            "by trying addresses; set it to a secret (docs/privacy.md)",
+        )
 
 
 def hash_keys(settings: Settings) -> Iterator[Finding]:

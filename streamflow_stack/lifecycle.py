@@ -12,7 +12,7 @@ from streamflow.settings import BROKERS, Settings
 from streamflow_stack.embedded import check_packages, needed
 from streamflow_stack.orchestration import dagster_url
 from streamflow_stack.part import LOOPBACK, Part, StackReport, Stage
-from streamflow_stack.parts import DAGSTER, database_of, plan
+from streamflow_stack.parts import DAGSTER, database_of, plan, started_last
 from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow_stack.process import end_leftovers
 from streamflow_stack.signals import StopSignals
@@ -129,7 +129,9 @@ def _run(
             request.arrange(settings)
         _announce(settings, environment, request.without)
         state.write_coordinates(settings, database_embedded=given.database_url is None)
-        report.say("stage 3 of 3: workers, Dagster and dashboard")
+        report.say(
+            f"stage 3 of 3: {', '.join(started_last(request.without)) or 'nothing to start'}"
+        )
         supervisor.start(Stage.WORKERS)
         missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=False)
         request.when_up(Stack(settings, state, supervisor.members, missing))

@@ -27,6 +27,11 @@ CHOICES = (*_ALONE, DAGSTER, DASHBOARD)
 _GROUPS = {BROKERS[0]: BROKERS, DAGSTER: orchestration.NAMES}
 
 
+def started_last(without: Collection[str]) -> list[str]:
+    """The parts of the last stage, by the names that `--without` takes."""
+    return [name for name in CHOICES if name not in {BROKERS[0], "postgres", *without}]
+
+
 def database_of(settings: Settings, state: StateDirectory) -> Database:
     return Database(
         state.directory / "postgres", settings.port("postgres"), log=state.logs / "postgres.log"

@@ -74,7 +74,7 @@ def _strip() -> None:
     marks = _source(kafka, now) + _source(postgres, now) + _workers(server, now) + _alerts(server)
     user = current_identity(server)
     named = server.settings.dashboard_sign_in != "none"
-    who = soft(f"{user.name}, {user.role}" if named else f"{user.role}")
+    who = soft(user.label if named else f"{user.role}")
     body = f'{marks}<span class="sf-push">{who} · {stamp(now, kafka.measured_at)}</span>'
     with st.container(key="strip", gap="xsmall"):
         show(Html(f'<div class="sf sf-strip">{body}</div>'))

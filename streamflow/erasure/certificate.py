@@ -1,5 +1,6 @@
 """What an erasure has done, and what it could not reach: said in a certificate, kept with the erasure."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,13 +15,19 @@ from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.kafka.topics import configs_of
 from streamflow.lag.measure import loader_lags
+from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.forgotten import Kind
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
 
 _MOST_RANGES: Final = 1000
 _PATIENCE: Final = 30.0  # seconds for the broker to answer
 _ROWS: Final = ("events", "notifications", "dead_letters")
+_SPELLINGS: Final = (
+    "other spellings of the address: under no key, or one without an id, each has a hash of its own "
+    "(docs/privacy.md: one address, one hash)"
+)
 _ELSEWHERE: Final = (
     "backups of PostgreSQL, replicas and archived WAL from before (docs/privacy.md: restoring one)",
     "Dagster's runs of replays: what was searched for and who requested it, until Dagster prunes them",
@@ -43,6 +50,8 @@ class Certificate:
     """What was erased, by table, and what is left of it in Kafka and elsewhere.
 
     Attributes:
+        erased: rows since the last certificate, by runs that were killed as well.
+        already_erased: rows before that, and those that the loader emptied before it stored them.
         not_loaded: records that the loader has not read yet; theirs are emptied when it does.
     """
 
@@ -52,6 +61,7 @@ class Certificate:
     requested_by: str
     requested_at: str
     erased: dict[str, int]
+    already_erased: dict[str, int] = field(default_factory=dict)
     positions: dict[Partition, list[tuple[int, datetime | None]]] = field(repr=False)
     finished_at: str | None = None
     kafka: list[Held] = field(default_factory=list)
@@ -73,18 +83,26 @@ class Certificate:
         return done
 
 
-def read_certificate(connection: Connection, erasure_id: int) -> Certificate:
+def read_certificate(connection: Connection, erasure_id: int, keys: PiiKeys) -> Certificate:
     """As far as the database knows."""
-    [(kind, hashes, by, at, others)] = connection.execute(
-        "SELECT kind, hashes, requested_by, requested_at, others FROM erasures WHERE id = %s",
+    [(kind, hashes, by, at, changed, last)] = connection.execute(
+        "SELECT kind, hashes, requested_by, requested_at, others, certificate FROM erasures"
+        " WHERE id = %s",
         [erasure_id],
     )
-    counts = dict(
+    noted = dict(
         connection.execute(
             "SELECT place, count(*) FROM erased_records WHERE erasure_id = %s GROUP BY 1",
             [erasure_id],
         ).fetchall()
     )
+    erased = dict.fromkeys(_ROWS, 0) | changed
+    already = {place: max(0, noted.get(place, 0) - erased[place]) for place in _ROWS}
+    # No record is behind these, so only the last certificate knows of them.
+    before: Counter[str] = Counter((last or {}).get("erased")) + Counter(
+        (last or {}).get("already_erased")
+    )
+    already |= {table: number for table, number in before.items() if table not in _ROWS}
     positions: dict[Partition, list[tuple[int, datetime | None]]] = {}
     for topic, partition, offset, appended in connection.execute(
         'SELECT topic, partition, "offset", max(appended_at) FROM erased_records'
@@ -98,8 +116,12 @@ def read_certificate(connection: Connection, erasure_id: int) -> Certificate:
         hashes=hashes,
         requested_by=by,
         requested_at=_text(at),
-        erased={place: counts.get(place, 0) for place in _ROWS} | others,
+        erased=erased,
+        already_erased=already,
         positions=positions,
+        elsewhere=(
+            (_SPELLINGS, *_ELSEWHERE) if kind == Kind.ADDRESS and keys.has_legacy else _ELSEWHERE
+        ),
     )
 
 

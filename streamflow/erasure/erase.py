@@ -1,7 +1,7 @@
 """Plans and applies an erasure. Killed at any moment, the next run of the same subject finishes it."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -141,13 +141,14 @@ def listed(settings: Settings) -> list[Subject]:
 def plan(
     settings: Settings, streams: Sequence[Stream], subject: Subject, *, requested_by: str
 ) -> Certificate:
-    """What `apply` would erase: all of it is done, and rolled back. Raises as `apply`."""
+    """What `apply` would still erase: all of it is done, and rolled back. Raises as `apply`."""
     with _alone(settings) as connection:
         with connection.transaction(force_rollback=True):
             run = _Erasure.begin(connection, settings, streams, subject, requested_by)
+            run.count_anew()
             run.erase_events()
             run.erase_derived()
-            found = read_certificate(connection, run.erasure_id)
+            found = run.read_certificate()
         return with_kafka(settings, connection, streams, found)
 
 
@@ -161,7 +162,7 @@ def apply(
     3. wait for loaders again; in one transaction: empty what was derived from the events, dead letters
        and what else holds the subject;
     4. remove the rows' old versions from the tables' files;
-    5. store the certificate.
+    5. store the certificate: of all that was erased since the last one, by runs that were killed as well.
 
     Raises:
         ConfigurationError: a stream's windows count by what names the subject, or a column cannot be
@@ -177,7 +178,7 @@ def apply(
         _wait_for_loaders(connection)
         with connection.transaction():
             run.erase_derived()
-        found = read_certificate(connection, run.erasure_id)
+        found = run.read_certificate()
         _vacuum(
             connection, [*(stream.table for stream in streams), *(found.erased.keys() - {"events"})]
         )
@@ -244,7 +245,8 @@ class _Erasure:
         subject: Subject,
         requested_by: str,
     ) -> "_Erasure":
-        """Puts the subject on the list, unless it is there already."""
+        """Puts the subject on the list, unless it is there already. Counts go on after a run that was
+        killed, and begin at 0 after a certificate."""
         for stream in streams:
             counted = stream.windows.group_by if stream.windows is not None else "type"
             if counted in (USER, *stream.private_fields):
@@ -254,6 +256,7 @@ class _Erasure:
                 )
         row = connection.execute(
             "UPDATE erasures SET finished_at = NULL,"
+            " others = CASE WHEN finished_at IS NULL THEN others ELSE '{}' END,"
             " hashes = ARRAY(SELECT DISTINCT unnest(hashes || %(hashes)s::text[]))"
             " WHERE id = (SELECT min(id) FROM erasures"
             " WHERE kind = %(kind)s AND hashes && %(hashes)s::text[]) RETURNING id, hashes",
@@ -273,21 +276,30 @@ class _Erasure:
         subject = subject._replace(hashes=with_lifted(hasher_for(settings, streams), row[1]))
         return cls(connection, settings, streams, subject, row[0])
 
+    def count_anew(self) -> None:
+        self._connection.execute(
+            "UPDATE erasures SET others = '{}' WHERE id = %s", [self.erasure_id]
+        )
+
+    def read_certificate(self) -> Certificate:
+        return read_certificate(self._connection, self.erasure_id, self._hasher.keys)
+
     def erase_events(self) -> None:
         for stream in self._streams:
             self._erase_events_of(stream)
 
     def erase_derived(self) -> None:
         connection = self._connection
-        erasing.erase_derived(connection, Positions.of_erasure(self.erasure_id))
-        erasing.erase_notifications(
+        emptied = erasing.erase_derived(connection, Positions.of_erasure(self.erasure_id))
+        emptied += erasing.erase_notifications(
             connection, Positions(_NAMING[self._subject.kind], self._values())
         )
         for ids in select.pages(connection, Selection(statuses=())):
             letters = select.read(connection, ids, group=self._group)
             theirs = [Erased(self.erasure_id, letter.id) for letter in letters if self._has(letter)]
             if theirs:
-                erasing.erase_derived(connection, Positions.listed(theirs))
+                emptied += erasing.erase_derived(connection, Positions.listed(theirs))
+        self._count(emptied)
         self._erase_history()
 
     def _erase_events_of(self, stream: Stream) -> None:
@@ -310,10 +322,11 @@ class _Erasure:
         if USER in columns:
             self._erase_rollups(stream, match)
         types = {name: known.type for name, known in columns.items()}
-        self._connection.execute(
+        emptied = self._connection.execute(
             _ERASE_EVENTS.format(table=table, match=match, blanks=assignments(blanks, types)),
             self._values() | parameters(blanks),
-        )
+        ).rowcount
+        self._count({"events": emptied})
 
     def _erase_rollups(self, stream: Stream, match: sql.Composable) -> None:
         """Removes what was computed of the subject by name, on the days of its events; of a user, on all
@@ -333,21 +346,23 @@ class _Erasure:
                 ).format(name, sql.Identifier(stream.table), match),
                 self._values() | {"stream": stream.name},
             ).rowcount
-            self._count(rollup.table, removed)
+            self._count({rollup.table: removed})
 
     def _erase_history(self) -> None:
         """Empties texts that dead letters were searched by, and names of those who asked for something."""
         terms = [*self._subject.hashes, *self._values()["names"]]
-        for table, number in erasing.erase_history(self._connection, terms).items():
-            self._count(table, number)
+        self._count(erasing.erase_history(self._connection, terms))
 
-    def _count(self, table: str, number: int) -> None:
-        if number:
-            self._connection.execute(
-                "UPDATE erasures SET others = others || jsonb_build_object(%(table)s::text,"
-                " coalesce((others->>%(table)s)::bigint, 0) + %(number)s) WHERE id = %(id)s",
-                {"table": table, "number": number, "id": self.erasure_id},
-            )
+    def _count(self, changed: Mapping[str, int]) -> None:
+        """Adds to the numbers of changed rows, by table. They are part of the transaction, so no row is
+        counted twice or forgotten, whenever the process is killed."""
+        for table, number in changed.items():
+            if number:
+                self._connection.execute(
+                    "UPDATE erasures SET others = others || jsonb_build_object(%(table)s::text,"
+                    " coalesce((others->>%(table)s)::bigint, 0) + %(number)s) WHERE id = %(id)s",
+                    {"table": table, "number": number, "id": self.erasure_id},
+                )
 
     def _has(self, letter: DeadLetter) -> bool:
         return self._known.of_content(*letter.pieces) is not None

@@ -12,6 +12,7 @@ from streamflow.postgres.forgotten import (
     ERASED,
     NOTIFICATION_BLANKS,
     assignments,
+    differences,
     parameters,
 )
 from streamflow.postgres.tables import SHARED_COLUMNS
@@ -80,17 +81,19 @@ WITH theirs AS ({theirs}), noted AS (
 UPDATE notifications AS kept SET {blanks} FROM theirs
  WHERE (kept.origin_topic, kept.origin_partition, kept.origin_offset)
      = (theirs.origin_topic, theirs.origin_partition, theirs.origin_offset)
+   AND {differ}
 """)
-# The positions may be those of dead letters as well as of events that they come from.
+# The positions may be those of dead letters as well as of events that they come from. When a rejected
+# record was appended is not stored: before its dead letter was.
 _DEAD_LETTERS: Final = sql.SQL("""
 WITH events AS MATERIALIZED ({of}), theirs AS (
     SELECT erasure_id, source_topic, source_partition, source_offset,
-           record_topic, record_partition, record_offset, appended_at
+           record_topic, record_partition, record_offset, appended_at, loaded_at
       FROM events JOIN dead_letters ON (source_topic, source_partition, source_offset)
                                      = (topic, partition, "offset")
      UNION
     SELECT erasure_id, source_topic, source_partition, source_offset,
-           record_topic, record_partition, record_offset, appended_at
+           record_topic, record_partition, record_offset, appended_at, loaded_at
       FROM events JOIN dead_letters ON (origin_topic, origin_partition, origin_offset)
                                      = (topic, partition, "offset")
 ), noted AS (
@@ -98,22 +101,26 @@ WITH events AS MATERIALIZED ({of}), theirs AS (
     SELECT erasure_id, 'dead_letters', record_topic, record_partition, record_offset, appended_at
       FROM theirs
      UNION ALL
-    SELECT erasure_id, 'rejected', source_topic, source_partition, source_offset, NULL FROM theirs
+    SELECT erasure_id, 'rejected', source_topic, source_partition, source_offset,
+           coalesce(appended_at, loaded_at)
+      FROM theirs
     ON CONFLICT DO NOTHING
 )
 UPDATE dead_letters AS kept SET status = 'erased', {blanks} FROM theirs
  WHERE (kept.source_topic, kept.source_partition, kept.source_offset)
      = (theirs.source_topic, theirs.source_partition, theirs.source_offset)
+   AND (kept.status <> 'erased' OR {differ})
 """)
+# Nor when these were: before they were loaded.
 _OTHER_RECORDS: Final = sql.SQL("""
 WITH events AS MATERIALIZED ({of})
-INSERT INTO erased_records (erasure_id, place, topic, partition, "offset")
-SELECT erasure_id, 'replayed', again.topic, again.partition, again."offset"
+INSERT INTO erased_records (erasure_id, place, topic, partition, "offset", appended_at)
+SELECT erasure_id, 'replayed', again.topic, again.partition, again."offset", again.loaded_at
   FROM events JOIN replayed_events AS again
     ON (origin_topic, origin_partition, origin_offset)
      = (events.topic, events.partition, events."offset")
  UNION ALL
-SELECT erasure_id, 'duplicates', again.topic, again.partition, again."offset"
+SELECT erasure_id, 'duplicates', again.topic, again.partition, again."offset", again.loaded_at
   FROM events JOIN duplicates AS again
     ON (origin_topic, origin_partition, origin_offset)
      = (events.topic, events.partition, events."offset")
@@ -170,26 +177,37 @@ def erased_rows(connection: Connection, topics: Sequence[str]) -> int:
     return int(number)
 
 
-def erase_derived(connection: Connection, events: Positions) -> None:
-    """Empties notifications and dead letters of events, and dead letters at the positions themselves."""
-    erase_notifications(
+def erase_derived(connection: Connection, events: Positions) -> Counter[str]:
+    """Empties notifications and dead letters of events, and dead letters at the positions themselves.
+    Returns the numbers of rows that were not empty yet, by table."""
+    emptied = erase_notifications(
         connection, Positions(_THEIR_NOTIFICATIONS.format(of=events.query), events.values)
     )
-    blanks = assignments(DEAD_LETTER_BLANKS, SHARED_COLUMNS["dead_letters"])
-    connection.execute(
-        _DEAD_LETTERS.format(of=events.query, blanks=blanks),
+    types = SHARED_COLUMNS["dead_letters"]
+    emptied["dead_letters"] += connection.execute(
+        _DEAD_LETTERS.format(
+            of=events.query,
+            blanks=assignments(DEAD_LETTER_BLANKS, types),
+            differ=differences(DEAD_LETTER_BLANKS, types),
+        ),
         events.values | parameters(DEAD_LETTER_BLANKS),
-    )
+    ).rowcount
     connection.execute(_OTHER_RECORDS.format(of=events.query), events.values)
+    return emptied
 
 
-def erase_notifications(connection: Connection, theirs: Positions) -> None:
-    """Empties notifications; the query is of whole rows, with `erasure_id`."""
-    blanks = assignments(NOTIFICATION_BLANKS, SHARED_COLUMNS["notifications"])
-    connection.execute(
-        _NOTIFICATIONS.format(theirs=theirs.query, blanks=blanks),
+def erase_notifications(connection: Connection, theirs: Positions) -> Counter[str]:
+    """As `erase_derived`; the query is of whole notifications, with `erasure_id`."""
+    types = SHARED_COLUMNS["notifications"]
+    done = connection.execute(
+        _NOTIFICATIONS.format(
+            theirs=theirs.query,
+            blanks=assignments(NOTIFICATION_BLANKS, types),
+            differ=differences(NOTIFICATION_BLANKS, types),
+        ),
         theirs.values | parameters(NOTIFICATION_BLANKS),
     )
+    return Counter({"notifications": done.rowcount})
 
 
 def erase_history(connection: Connection, terms: Sequence[str]) -> Counter[str]:

@@ -185,5 +185,18 @@ def assignments(blanks: Mapping[str, Any], types: Mapping[str, str]) -> sql.Comp
     )
 
 
+def differences(blanks: Mapping[str, Any], types: Mapping[str, str]) -> sql.Composed:
+    """The condition that a row of table `kept` is not emptied yet; parameters as for `assignments`."""
+    values = [
+        (
+            sql.Identifier("kept", name),
+            sql.SQL("{}::{}").format(sql.Placeholder(f"blank {name}"), sql.SQL(types[name])),
+        )
+        for name in blanks
+    ]
+    columns, blank = (sql.SQL(", ").join(side) for side in zip(*values, strict=True))
+    return sql.SQL("({}) IS DISTINCT FROM ({})").format(columns, blank)
+
+
 def parameters(blanks: Mapping[str, Any]) -> dict[str, Any]:
     return {f"blank {name}": value for name, value in blanks.items()}

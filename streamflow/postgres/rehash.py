@@ -66,14 +66,16 @@ UPDATE dead_letters SET key = %s, value = %s
 """
 
 
-# The rows that are lifted first, and those that are loaded now.
+# Some older rows, and some that are loaded now: no row twice.
 _SOME: Final = """
-SELECT {column} FROM ((SELECT {column} FROM {table} LIMIT 1000) UNION ALL
+SELECT {column} FROM (
+    (SELECT {column} FROM {table} WHERE "timestamp" <= now() - interval '1 day' LIMIT 1000) UNION ALL
     (SELECT {column} FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 1000)) AS sampled
  WHERE {column} <> %(erased)s
 """
 _SOME_WITHIN: Final = """
-SELECT {column} FROM ((SELECT {column}::text FROM {table} LIMIT 100) UNION ALL
+SELECT {column} FROM (
+    (SELECT {column}::text FROM {table} WHERE "timestamp" <= now() - interval '1 day' LIMIT 100) UNION ALL
     (SELECT {column}::text FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 100)) AS sampled
  WHERE {column} IS NOT NULL
 """

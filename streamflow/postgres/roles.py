@@ -46,10 +46,16 @@ def role_statements(settings: Settings, streams: Sequence[Stream], prefix: str) 
         return _statements(connection, streams, prefix)
 
 
+def role_names(prefix: str) -> tuple[str, str]:
+    return f"{prefix}_worker", f"{prefix}_reader"
+
+
 def apply_roles(settings: Settings, streams: Sequence[Stream], prefix: str) -> list[str]:
-    """As `role_statements`, and executes them in one transaction. Also raises ConfigurationError if everybody
-    may create tables in the schema, and it is not ours to change that."""
+    """As `role_statements`, and executes them in one transaction. Also raises ConfigurationError if the roles
+    do not exist and the owner may create none, or if everybody may create tables in the schema, and it is
+    not ours to change that."""
     with session(settings, "roles") as connection, connection.transaction():
+        _require_roles(connection, prefix)
         statements = _statements(connection, streams, prefix)
         for statement in statements:
             connection.execute(statement.encode())
@@ -61,13 +67,30 @@ def apply_roles(settings: Settings, streams: Sequence[Stream], prefix: str) -> l
     return statements
 
 
+def _require_roles(connection: Connection, prefix: str) -> None:
+    [(may_create,)] = connection.execute(
+        "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
+    )
+    missing = _missing(connection, prefix)
+    if missing and not may_create:
+        created = (
+            sql.SQL("CREATE ROLE {} NOLOGIN;").format(sql.Identifier(name)) for name in missing
+        )
+        raise ConfigurationError(
+            f"the user of DATABASE_URL may not create roles, and {' and '.join(missing)} must exist: let an "
+            f"administrator of the database execute {sql.SQL(' ').join(created).as_string(connection)} and "
+            "run this again"
+        )
+
+
 def _statements(connection: Connection, streams: Sequence[Stream], prefix: str) -> list[str]:
     [(schema, database)] = connection.execute("SELECT current_schema(), current_database()")
+    worker, reader = role_names(prefix)
     names = {
         "schema": sql.Identifier(schema),
         "database": sql.Identifier(database),
-        "worker": sql.Identifier(f"{prefix}_worker"),
-        "reader": sql.Identifier(f"{prefix}_reader"),
+        "worker": sql.Identifier(worker),
+        "reader": sql.Identifier(reader),
         "secret": sql.Identifier(schema, _SECRET),
     }
 
@@ -78,9 +101,8 @@ def _statements(connection: Connection, streams: Sequence[Stream], prefix: str) 
     statements = [
         *(
             sql.SQL("DO $$ BEGIN CREATE ROLE {} NOLOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
-            .format(names[role])
-            for role in ("worker", "reader")
-            if not _role_exists(connection, f"{prefix}_{role}")
+            .format(sql.Identifier(name))
+            for name in _missing(connection, prefix)
         ),
         sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {worker}").format(**names),
         sql.SQL("GRANT CONNECT ON DATABASE {database} TO {reader}").format(**names),
@@ -128,6 +150,7 @@ def _closing(connection: Connection) -> list[str]:
     ]
 
 
-def _role_exists(connection: Connection, name: str) -> bool:
-    row = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone()
-    return row is not None
+def _missing(connection: Connection, prefix: str) -> list[str]:
+    query = "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)"
+    existing = {name for (name,) in connection.execute(query, [list(role_names(prefix))])}
+    return [name for name in role_names(prefix) if name not in existing]

@@ -364,7 +364,7 @@ def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind
     settings = _read(kind, overrides)
     forget(own_addresses(settings.state_dir))
     bypass_proxies(settings.host)
-    if _database_is_embedded(settings):
+    if database_is_embedded(settings):
         forget_libpq()
     return settings
 
@@ -388,7 +388,7 @@ def _read(kind: type[SettingsKind], overrides: Mapping[str, Any]) -> SettingsKin
     return settings
 
 
-def _database_is_embedded(settings: Settings) -> bool:
+def database_is_embedded(settings: Settings) -> bool:
     """Whether the user has named no database: libpq's variables would be meant for that one."""
     if settings.database_url is None:
         return True

@@ -35,6 +35,11 @@ class Identity:
     def is_operator(self) -> bool:
         return self.role == "operator"
 
+    @property
+    def label(self) -> str:
+        """Name and role. The name of one who signed in by token begins with the role."""
+        return self.name if self.name == _by_token(self.role) else f"{self.name}, {self.role}"
+
 
 def identify(
     settings: DashboardSettings,
@@ -51,9 +56,9 @@ def identify(
         )
     if settings.dashboard_sign_in == "token":
         if _is(token, settings.dashboard_operator_token):
-            return Identity("operator (token)", "operator")
+            return Identity(_by_token("operator"), "operator")
         if _is(token, settings.dashboard_viewer_token):
-            return Identity("viewer (token)", "viewer", "Sign in with the operators' token.")
+            return Identity(_by_token("viewer"), "viewer", "Sign in with the operators' token.")
         return Identity("anonymous", None)
     if user is None or not user.get("email"):
         return Identity("anonymous", None)
@@ -65,6 +70,10 @@ def identify(
     # An address that the provider has not verified may belong to another user.
     is_operator = listed is not None and _is_verified(user, settings)
     return Identity(name, "operator" if is_operator else "viewer", _advice(listed))
+
+
+def _by_token(role: Role | None) -> str:
+    return f"{role} (token)"
 
 
 def _advice(listed: str | None) -> str:

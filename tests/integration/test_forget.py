@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from streamflow.dead_letters.plan import plan
 from streamflow.dead_letters.report import ReplayOptions
 from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.erasure import erase
+from streamflow.erasure.certificate import Certificate
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.kafka import clients
 from streamflow.postgres.connections import Connection
@@ -191,10 +193,12 @@ def test_what_no_event_leads_to_is_erased(
     erase.apply(database, [USER_EVENTS], bob, requested_by="ann")
     done = erase.apply(database, [USER_EVENTS], ann, requested_by="tests")
     assert done.erased["notifications"] == 1
+    assert any("other spellings" in place for place in done.elsewhere)
     assert places(database, HASH) == []
     assert vacuumed.count("erasures") == 0
     done = erase.apply(database, [USER_EVENTS], user, requested_by="tests")
     assert done.erased["erasures"] == 1
+    assert not any("other spellings" in place for place in done.elsewhere)
     assert "erasures" in vacuumed
     assert rows(
         database,
@@ -206,6 +210,7 @@ def test_an_erasure_is_repeated_from_the_list_and_from_certificates(
     load: Load, database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The short twin of the test below: without Kafka, of an address and of a user."""
+    unknown = []
     monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
     with pytest.raises(UsageError, match="nobody is on the list"):
         erase.listed(database)
@@ -224,13 +229,16 @@ def test_an_erasure_is_repeated_from_the_list_and_from_certificates(
     erased = {}
     for kind, text in SUBJECTS.items():
         subject = erase.parse_subject(database, streams, kind, text)
-        planned = erase.plan(database, streams, subject, requested_by="tests")
-        done = erase.apply(database, streams, subject, requested_by="tests")
-        assert planned.erased == done.erased
+        done = erased_once(database, subject)
+        assert not any(done.already_erased.values())
         erased[kind] = done.erased
+        unknown += [at for places in done.positions.values() for _, at in places if at is None]
     # Of each history, the text and the name of who requested it.
-    number = {"events": 1, "notifications": 1, "dead_letters": 1, "replay_plans": 3, "replays": 2}
-    assert erased == dict.fromkeys(SUBJECTS, number)
+    records = {"events": 1, "notifications": 1, "dead_letters": 1}
+    history = {"replay_plans": 3, "replays": 2}
+    assert erased == dict.fromkeys(SUBJECTS, records | history)
+    # Until when Kafka holds a record is told the same whenever it is asked.
+    assert unknown == []
     assert places(database, HASH, "ann") == []
     others = ["events_20260701: 1", "notifications: 1", "replay_plans: 2", "replays: 1"]
     assert places(database, "bob") == others
@@ -250,8 +258,10 @@ def test_an_erasure_is_repeated_from_the_list_and_from_certificates(
     with certificates.open("w") as file:
         for subject in erase.listed(database):
             assert subject.name is None
-            done = erase.apply(database, streams, subject, requested_by="tests")
-            assert done.erased == erased[subject.kind]
+            done = erased_once(database, subject)
+            # What the backup has brought back; it had no plans or replays.
+            assert done.erased == records
+            assert done.already_erased == dict.fromkeys(records, 0) | history
             file.write(json.dumps(done.as_dict()) + "\n")
     assert places(database, HASH, "ann") == []
 
@@ -259,19 +269,37 @@ def test_an_erasure_is_repeated_from_the_list_and_from_certificates(
     as_dumped(database, load, everything)
     assert places(database, "ann")
     for subject in erase.certified(certificates):
-        done = erase.apply(database, streams, subject, requested_by="tests")
-        assert done.erased == {"events": 1, "notifications": 1, "dead_letters": 1}
+        assert erased_once(database, subject).erased == records
+        again = erase.apply(database, streams, subject, requested_by="tests")
+        assert (again.erased, again.already_erased) == (dict.fromkeys(records, 0), records)
     assert places(database, HASH, "ann") == []
     execute(database, "UPDATE loader_positions SET next_offset = 0; DELETE FROM notifications")
     load.load(everything)
     assert places(database, HASH, "ann") == []
     assert places(database, "bob") == others
 
-    # A name that only the history has.
+
+def test_a_name_that_only_the_history_has_is_erased(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
     forget_listed(database, Kind.USER, "zoe")
     searched_for(database, "some text", "zoe")
-    erase.apply(database, streams, erase.listed(database)[-1], requested_by="tests")
+    [zoe] = erase.listed(database)
+    done = erase.apply(database, [USER_EVENTS], zoe, requested_by="tests")
+    assert done.erased["replay_plans"] == 1
     assert places(database, "zoe") == []
+
+
+def erased_once(settings: Settings, subject: erase.Subject) -> Certificate:
+    """Erases what a plan shows; a plan afterwards shows nothing more."""
+    planned = erase.plan(settings, [USER_EVENTS], subject, requested_by="tests")
+    done = erase.apply(settings, [USER_EVENTS], subject, requested_by="tests")
+    after = erase.plan(settings, [USER_EVENTS], subject, requested_by="tests")
+    assert planned.erased == done.erased
+    assert not any(after.erased.values())
+    assert +(Counter(done.erased) + Counter(done.already_erased)) == +Counter(after.already_erased)
+    return done
 
 
 def as_dumped(settings: Settings, load: Load, records: list[FakeRecord]) -> None:
@@ -449,7 +477,13 @@ def test_a_person_is_forgotten(
         reload(settings)
         report = audit(settings)
         assert (report.closed, report.erased) == (True, 44), report.waits_for or report.problems[:5]
-        assert run("-", "--apply", "--yes", given=ANN)[0]["erased"] == done["erased"]
+        for options in (("-",), ("-", "--apply", "--yes"), ("--again",)):
+            [again] = run(*options, given=ANN)
+            assert not any(again["erased"].values())
+            assert again["already_erased"] == done["erased"]
+            if "--apply" not in options:
+                # With the moment of asking it would move.
+                assert again["kafka"] == done["kafka"]
 
         nothing_comes_back(settings)
         a_user_is_forgotten_by_name(settings, run)

@@ -27,7 +27,7 @@ from streamflow.dead_letters.select import Selection
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import session
 from streamflow.postgres.forgotten import ERASED, Kind
-from streamflow.postgres.roles import apply_roles, role_statements
+from streamflow.postgres.roles import apply_roles, role_names, role_statements
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.records import Origin
 from streamflow.settings import Settings
@@ -193,9 +193,25 @@ def test_a_schema_of_others_in_which_all_may_create_is_named(
         apply_roles(database, [USER_EVENTS], PREFIX)
 
 
-def test_the_statements_can_be_executed_by_hand(database: Settings) -> None:
+def test_the_statements_can_be_executed_by_hand(
+    database: Settings, database_server: DatabaseService
+) -> None:
     made = role_statements(database, [USER_EVENTS], 'odd "name')
     assert made[0].startswith('DO $$ BEGIN CREATE ROLE "odd ""name_worker" NOLOGIN')
-    # The embedded owner may create none: that is one line.
-    with pytest.raises(ConfigurationError, match="create role"):
+    # The owner may create none: who can, and how, is one line.
+    with pytest.raises(ConfigurationError) as refusal:
         apply_roles(database, [USER_EVENTS], 'odd "name')
+    assert (
+        'let an administrator of the database execute CREATE ROLE "odd ""name_worker" NOLOGIN; '
+        'CREATE ROLE "odd ""name_reader" NOLOGIN; and run this again' in str(refusal.value)
+    )
+    try:
+        for _ in range(2):
+            database_server.database.ensure_groups(role_names('odd "name'))
+            assert apply_roles(database, [USER_EVENTS], 'odd "name')
+    finally:
+        name = psycopg.conninfo.conninfo_to_dict(database.database)["dbname"]
+        with psycopg.connect(database_server.database.url(str(name), SUPERUSER)) as connection:
+            for role in ('"odd ""name_worker"', '"odd ""name_reader"'):
+                connection.execute(f"DROP OWNED BY {role}")
+                connection.execute(f"DROP ROLE {role}")

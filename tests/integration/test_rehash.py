@@ -21,6 +21,7 @@ from loads import TOPIC, FakeRecord, Load
 from pipeline import audit, environment, produce, workers
 from pipeline import event as login
 from streamflow.errors import ConfigurationError, Unavailable
+from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import session
 from streamflow.postgres.forgotten import ERASED_HASH
 from streamflow.postgres.rehash import keys_of_some, rehash
@@ -159,6 +160,14 @@ def test_each_row_is_lifted_once_whatever_is_killed(database: Settings) -> None:
     )
     again = {done.column: done.lifted for done in rehash(settings, [USER_EVENTS])}
     assert again == {"user_email": 0, "value": 0}
+
+
+def test_a_row_of_today_is_counted_once(database: Settings) -> None:
+    with session(database, "test") as connection:
+        connection.execute("SELECT create_day_partition('events', CURRENT_DATE)")
+        connection.execute(_INSERT, [[1, 2], ["ann", "bob"], ["a" * 64, "b" * 64]])
+        connection.execute("UPDATE events SET timestamp = now() WHERE origin_offset = 2")
+        assert keys_of_some(connection, [USER_EVENTS], PiiKeys()) == {"legacy": 2}
 
 
 def test_two_at_once(database: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,10 @@ TOKENS = {
     ],
 )
 def test_sign_in_by_token(token: str | None, role: str | None) -> None:
-    assert identify(settings(**TOKENS), HASHER, token=token).role == role
+    user = identify(settings(**TOKENS), HASHER, token=token)
+    assert user.role == role
+    if role is not None:
+        assert user.label == f"{role} (token)"
 
 
 def test_sign_in_by_token_needs_a_token() -> None:

@@ -1,9 +1,13 @@
 """What the documents say of the repository is so."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+from streamflow.privacy import Hasher
+from streamflow.streams.user_events import UserEvent
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
@@ -34,6 +38,18 @@ def test_every_link_leads_somewhere(page: str) -> None:
             titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in titles}
             assert anchor in anchors, link
+
+
+def test_the_example_of_user_events_satisfies_their_contract() -> None:
+    [block] = re.findall(
+        r"```json\n(.+?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL
+    )
+    events = [json.loads(line) for line in block.splitlines()]
+    assert set().union(*events) == set(UserEvent.model_fields)
+    for event in events:
+        if "user_email" in event:
+            event["user_email"] = Hasher().hash(event["user_email"])
+        UserEvent.model_validate_json(json.dumps(event))
 
 
 def test_guarantees_that_code_cites_are_described() -> None:

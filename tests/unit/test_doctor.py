@@ -2,7 +2,9 @@
 
 import pytest
 
-from streamflow_stack.doctor import _exposed
+from streamflow.settings import Settings
+from streamflow_stack.doctor import Mark, _exposed, unkeyed
+from streamflow_stack.parts import started_last
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,25 @@ def test_a_distant_database_that_is_not_verified_is_warned_of(
     said = _exposed("db.example", address, mode)
     assert bool(said) == warned
     assert ("sslmode=verify-full" in said) == warned
+
+
+@pytest.mark.parametrize(
+    ("key", "noted"),
+    [
+        (None, True),
+        ('{"legacy": null}', True),
+        ("a key", False),
+        ('{"2026a": "a key", "legacy": null}', False),
+    ],
+)
+def test_hashes_that_can_be_guessed_are_noted(key: str | None, noted: bool) -> None:
+    found = list(unkeyed(Settings(STREAMFLOW_PII_KEY=key)))
+    assert [finding.mark for finding in found] == [Mark.NOTE] * noted
+
+
+def test_up_names_only_what_it_starts() -> None:
+    assert started_last(("dagster", "producer", "bridge", "dashboard")) == [
+        "validator",
+        "analytics",
+        "loader",
+    ]

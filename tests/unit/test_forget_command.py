@@ -17,6 +17,7 @@ from streamflow.erasure.certificate import Certificate
 from streamflow.erasure.erase import Subject
 from streamflow.postgres.forgotten import Kind
 from streamflow_cli.app import main
+from streamflow_cli.forget import _show
 
 A, B, C = (digit * 64 for digit in "abc")
 CERTIFICATE = Certificate(
@@ -69,12 +70,15 @@ class Recreated:
         return SimpleNamespace(reuse=None, rows={})
 
 
-@pytest.mark.parametrize("answer", ["n\n", "\n", ""])
 @pytest.mark.parametrize(
-    "command",
+    ("answer", "hint"),
+    [("n\n", ""), ("\n", ""), ("", "; without a terminal, add --yes")],
+)
+@pytest.mark.parametrize(
+    ("command", "nothing"),
     [
-        ("forget", "ann@example.com", "--apply"),
-        ("topics", "--accept-recreated", "user-events"),
+        (("forget", "ann@example.com", "--apply"), "nothing was erased"),
+        (("topics", "--accept-recreated", "user-events"), "nothing was changed"),
     ],
 )
 def test_without_a_yes_nothing_is_changed(
@@ -82,12 +86,51 @@ def test_without_a_yes_nothing_is_changed(
     erased: list[Subject],
     monkeypatch: pytest.MonkeyPatch,
     command: tuple[str, ...],
+    nothing: str,
     answer: str,
+    hint: str,
 ) -> None:
     monkeypatch.setattr(streaming_workers.acceptance, "Acceptance", Recreated)
     code, said = run(*command, given=answer)
-    assert (code, said.strip()) == (1, "error: not confirmed: without a terminal, add --yes")
+    assert (code, said.strip()) == (1, f"error: not confirmed: {nothing}{hint}")
     assert erased == []
+
+
+@pytest.mark.parametrize(
+    ("new", "before", "begins"),
+    [
+        ({"events": 0}, {"events": 0}, ["nothing is stored of this subject"]),
+        (
+            {"events": 0},
+            {"events": 8},
+            [
+                "nothing more is stored of this subject",
+                "table   to be erased  already erased",
+                "events             0               8",
+            ],
+        ),
+        (
+            {"events": 2, "replays": 0},
+            {"events": 6},
+            [
+                "to be erased (nothing has been changed):",
+                "table   to be erased  already erased",
+                "events             2               6",
+            ],
+        ),
+    ],
+)
+def test_what_is_erased_already_is_not_shown_as_still_to_erase(
+    capsys: pytest.CaptureFixture[str],
+    new: dict[str, int],
+    before: dict[str, int],
+    begins: list[str],
+) -> None:
+    planned = replace(CERTIFICATE, finished_at=None, erased=new, already_erased=before)
+    _show(planned, as_json=False)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[: len(begins)] == begins
+    assert lines[len(begins)].startswith("not reached: ")
 
 
 def test_certificates_are_all_that_is_needed(

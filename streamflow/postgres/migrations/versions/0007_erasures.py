@@ -22,7 +22,7 @@ CREATE TABLE erasures (
 );
 COMMENT ON TABLE erasures IS
     'Forgotten subjects, by hash: the loader stores nothing more of theirs. Keep it when you restore an '
-    'older backup, with erased_records. others: rows of tables that no record is behind.';
+    'older backup, with erased_records. others: changed rows, by table, since the last certificate.';
 
 CREATE TABLE erased_records (
     erasure_id bigint NOT NULL REFERENCES erasures (id),
