@@ -36,6 +36,8 @@ SETTLING = 1 / 3
 WARM_SECONDS = 60.0
 MEGABYTES_IN_TEN_MINUTES = 1.0
 KINDS = ("memory", "descriptors", "threads", "connections")
+# The supervisor's children are parts of their own, those of Dagster's code server are runs, which end.
+ALONE = ("supervisor", "dagster-code")
 RESTARTED = (*WORKERS, "broker", "PostgreSQL")
 
 
@@ -62,8 +64,7 @@ def sample(part: str, pid: int, began: float) -> Sample | None:
     """None if it has just ended."""
     try:
         root = psutil.Process(pid)
-        # The supervisor's children are parts of their own.
-        tree = [root] if part == "supervisor" else [root, *root.children(recursive=True)]
+        tree = [root] if part in ALONE else [root, *root.children(recursive=True)]
         memory, descriptors, threads, connections = 0.0, 0, 0, 0
         for process in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
