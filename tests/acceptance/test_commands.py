@@ -8,17 +8,20 @@ from pathlib import Path
 import psycopg
 import pytest
 from confluent_kafka.admin import NewPartitions
+from typer.testing import CliRunner
 
 from faults import free_ports, wait_until
 from pipeline import events, produce, streamflow, workers
 from streamflow.kafka.clients import admin
 from streamflow.settings import Settings
+from streamflow_cli.app import app
 
 pytestmark = pytest.mark.acceptance
 
 
-def test_every_command_has_help_with_an_example(settings_without_topics: Settings) -> None:
-    top = streamflow(settings_without_topics, "--help").stdout
+def test_every_command_has_help_with_an_example() -> None:
+    runner = CliRunner(env={"COLUMNS": "160"})
+    top = runner.invoke(app, ["--help"]).stdout
     for command in (
         ("up",),
         ("down",),
@@ -35,8 +38,8 @@ def test_every_command_has_help_with_an_example(settings_without_topics: Setting
         ("bench",),
     ):
         assert command[0] in top
-        done = streamflow(settings_without_topics, *command, "--help")
-        assert done.returncode == 0
+        done = runner.invoke(app, [*command, "--help"])
+        assert done.exit_code == 0
         assert f"Example: streamflow {' '.join(command)}" in " ".join(done.stdout.split()).replace(
             'eval "$(', ""
         ), command

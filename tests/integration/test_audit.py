@@ -283,6 +283,7 @@ def test_a_stream_without_windows_or_notifications_closes_at_once(
             worker.kill()
 
 
+@pytest.mark.chaos
 def test_open_windows_are_fine_while_they_are_open(
     stack_settings: Settings, tmp_path: Path
 ) -> None:

@@ -212,6 +212,7 @@ def _committed(consumer: Consumer) -> int | None:
     return int(found.offset)
 
 
+@pytest.mark.chaos
 def test_what_is_loaded_of_groups_after_a_crash_stays_small(
     own_broker: BrokerService, tmp_path: Path
 ) -> None:

@@ -344,6 +344,7 @@ def test_a_flood_of_forged_records_does_not_stop_the_loader(
         assert 1 <= lines < 60
 
 
+@pytest.mark.chaos
 def test_a_key_by_setting_needs_no_database(
     stack_settings: Settings, sender: Sender, tmp_path: Path
 ) -> None:
