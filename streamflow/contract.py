@@ -182,9 +182,10 @@ class Decoder:
         """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
         field's name and NUL, and for declared values that escapes hide."""
         found = self._private_in(value)
-        if not found and (_NUL not in value if not self._declared else _ESCAPE not in value):
+        hiding = _ESCAPE if self._declared else _NUL
+        if not found and hiding not in value:
             return event
-        kinds, verdicts = (*([ADDRESS] if found else ()), *self._declared), Verdicts()
+        kinds, verdicts = (ADDRESS, *self._declared) if found else self._declared, Verdicts()
         for name, part in event:
             for text in _texts_in(part):
                 if what := self._found(text.encode("utf-8", "surrogatepass"), kinds, verdicts):

@@ -178,24 +178,19 @@ def event_blanks(stream: Stream, columns: Iterable[Column]) -> dict[str, Any]:
 def assignments(blanks: Mapping[str, Any], types: Mapping[str, str]) -> sql.Composed:
     """The SET clause that empties columns; its parameters are those of `parameters`."""
     return sql.SQL(", ").join(
-        sql.SQL("{} = {}::{}").format(
-            sql.Identifier(name), sql.Placeholder(f"blank {name}"), sql.SQL(types[name])
-        )
-        for name in blanks
+        sql.SQL("{} = {}").format(sql.Identifier(name), _blank(name, types)) for name in blanks
     )
 
 
 def differences(blanks: Mapping[str, Any], types: Mapping[str, str]) -> sql.Composed:
     """The condition that a row of table `kept` is not emptied yet; parameters as for `assignments`."""
-    values = [
-        (
-            sql.Identifier("kept", name),
-            sql.SQL("{}::{}").format(sql.Placeholder(f"blank {name}"), sql.SQL(types[name])),
-        )
-        for name in blanks
-    ]
-    columns, blank = (sql.SQL(", ").join(side) for side in zip(*values, strict=True))
-    return sql.SQL("({}) IS DISTINCT FROM ({})").format(columns, blank)
+    columns = sql.SQL(", ").join(sql.Identifier("kept", name) for name in blanks)
+    values = sql.SQL(", ").join(_blank(name, types) for name in blanks)
+    return sql.SQL("({}) IS DISTINCT FROM ({})").format(columns, values)
+
+
+def _blank(name: str, types: Mapping[str, str]) -> sql.Composed:
+    return sql.SQL("{}::{}").format(sql.Placeholder(f"blank {name}"), sql.SQL(types[name]))
 
 
 def parameters(blanks: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,19 +67,20 @@ def apply_roles(settings: Settings, streams: Sequence[Stream], prefix: str) -> l
     return statements
 
 
+def _creation(name: str) -> sql.Composed:
+    return sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name))
+
+
 def _require_roles(connection: Connection, prefix: str) -> None:
     [(may_create,)] = connection.execute(
         "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
     )
     missing = _missing(connection, prefix)
     if missing and not may_create:
-        created = (
-            sql.SQL("CREATE ROLE {} NOLOGIN;").format(sql.Identifier(name)) for name in missing
-        )
+        created = " ".join(f"{_creation(name).as_string(connection)};" for name in missing)
         raise ConfigurationError(
             f"the user of DATABASE_URL may not create roles, and {' and '.join(missing)} must exist: let an "
-            f"administrator of the database execute {sql.SQL(' ').join(created).as_string(connection)} and "
-            "run this again"
+            f"administrator of the database execute {created} and run this again"
         )
 
 
@@ -100,8 +101,9 @@ def _statements(connection: Connection, streams: Sequence[Stream], prefix: str) 
     loaded = [name for name in counted_tables(streams) if table_exists(connection, name)]
     statements = [
         *(
-            sql.SQL("DO $$ BEGIN CREATE ROLE {} NOLOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
-            .format(sql.Identifier(name))
+            sql.SQL("DO $$ BEGIN {}; EXCEPTION WHEN duplicate_object THEN END $$").format(
+                _creation(name)
+            )
             for name in _missing(connection, prefix)
         ),
         sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {worker}").format(**names),

@@ -203,12 +203,12 @@ class FileRun:
                 continue
             accepted = read(text)
             if isinstance(accepted, Rejection):
-                mended = self._refuse(text, number, accepted)
-                if isinstance(mended, UsageError):
-                    return number - first, mended
-                if mended is None:
+                outcome = self._refuse(text, number, accepted)
+                if isinstance(outcome, UsageError):
+                    return number - first, outcome
+                if outcome is None:
                     continue
-                accepted = mended
+                accepted = outcome
             if pace is not None:
                 _wait(pace, accepted.event, stop)
             try:
