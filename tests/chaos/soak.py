@@ -39,6 +39,10 @@ KINDS = ("memory", "descriptors", "threads", "connections")
 # The supervisor's children are parts of their own, those of Dagster's code server are runs, which end.
 ALONE = ("supervisor", "dagster-code")
 RESTARTED = (*WORKERS, "broker", "PostgreSQL")
+# Their files are as many as their data have segments.
+SERVERS = ("broker", "database")
+# The JVM takes its heap when it likes, up to -Xmx.
+OF_A_HEAP = ("broker",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,12 @@ class Sample:
     """What a part holds at some second of the run.
 
     Attributes:
-        memory: proportional set size of its processes, in MB.
+        memory: proportional set size of its processes in MB, without shared memory: PostgreSQL fills
+            `shared_buffers` once.
+        descriptors: of a server without its files of data.
         connections: of the database: how many it serves; of others their TCP connections.
         age: of its main process, in seconds.
+        pid: of its main process.
     """
 
     part: str
@@ -58,6 +65,16 @@ class Sample:
     threads: int
     connections: int
     age: float
+    pid: int
+
+
+def private_memory(process: psutil.Process) -> float:
+    """In MB, see `proc_pid_smaps_rollup` in the kernel's documentation."""
+    fields = dict(
+        line.split()[:2]
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+    )
+    return (int(fields["Pss_Anon:"]) + int(fields["Pss_File:"])) * 1024 / 1e6
 
 
 def sample(part: str, pid: int, began: float) -> Sample | None:
@@ -67,27 +84,26 @@ def sample(part: str, pid: int, began: float) -> Sample | None:
         tree = [root] if part in ALONE else [root, *root.children(recursive=True)]
         memory, descriptors, threads, connections = 0.0, 0, 0, 0
         for process in tree:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                memory += process.memory_full_info().pss / 1e6
+            with contextlib.suppress(psutil.NoSuchProcess, OSError):
+                memory += private_memory(process)
                 descriptors += process.num_fds()
+                descriptors -= len(process.open_files()) if part in SERVERS else 0
                 threads += process.num_threads()
                 connections += len(process.net_connections("tcp"))
         second = time.monotonic() - began
         age = time.time() - root.create_time()
     except psutil.Error:
         return None
-    return Sample(part, second, memory, descriptors, threads, connections, age)
+    return Sample(part, second, memory, descriptors, threads, connections, age, pid)
 
 
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Growth in a second, after Theil and Sen: the median of the slopes between all pairs."""
-    most = 400
-    some = points[:: max(1, len(points) // most)]
+def slope(samples: Sequence[Sample], kind: str) -> float:
+    """Growth in a second, after Theil and Sen: the median of the slopes between all pairs of one life."""
     slopes = [
-        (high - low) / (later - sooner)
-        for number, (sooner, low) in enumerate(some)
-        for later, high in some[number + 1 :]
-        if later > sooner
+        (getattr(late, kind) - getattr(early, kind)) / (late.second - early.second)
+        for number, early in enumerate(samples)
+        for late in samples[number + 1 :]
+        if late.pid == early.pid
     ]
     return statistics.median(slopes) if slopes else 0.0
 
@@ -101,7 +117,9 @@ def growing(samples: Sequence[Sample], seconds: float) -> list[str]:
             by_part[one.part].append(one)
     for part, some in by_part.items():
         for kind in KINDS:
-            rate = slope([(one.second, float(getattr(one, kind))) for one in some]) * 600
+            if kind == "memory" and part in OF_A_HEAP:
+                continue
+            rate = slope(some, kind) * 600
             most = MEGABYTES_IN_TEN_MINUTES if kind == "memory" else 0.5
             if rate > most:
                 found.append(f"{part}: {kind} grows by {rate:.1f} in ten minutes")
@@ -123,7 +141,7 @@ def plot(samples: Sequence[Sample], restarts: Sequence[tuple[float, str]], path:
             axis.plot(minutes, [getattr(one, kind) for one in of_part], label=part, linewidth=1)
         for second, _ in restarts:
             axis.axvline(second / 60, color="0.8", linewidth=0.7, zorder=0)
-        axis.set_ylabel("memory (PSS), MB" if kind == "memory" else kind)
+        axis.set_ylabel("memory, MB" if kind == "memory" else kind)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     axes[0].legend(ncols=4, fontsize="small", loc="upper left", bbox_to_anchor=(0, 1.32))
