@@ -105,6 +105,6 @@ def test_growth_is_seen_through_noise_and_restarts(each_minute: float, grows: bo
     chance, samples = random.Random(1), []
     for second in range(0, 1800, 5):
         age = float(second % 600)
-        memory = 100 + each_minute * second / 60 + chance.uniform(-3, 3) - (50 if age < 30 else 0)
+        memory = 100 + each_minute * second / 60 + chance.uniform(-1, 1) - (50 if age < 30 else 0)
         samples.append(Sample("loader", float(second), memory, 20, 9, 4, age, second // 600))
     assert bool(growing(samples, 1800)) is grows
