@@ -43,8 +43,9 @@ class Validator(PlainJob):
         # Looked up once, not for every record.
         self._routes = {
             stream.topic: (
-                stream.decoder.decode,
+                stream.read,
                 stream.notify,
+                stream.time_of,
                 stream.notifications_topic,
                 stream.dead_letter_topic,
             )
@@ -63,8 +64,8 @@ class Validator(PlainJob):
         ids = topic_id_headers(batch.topic_ids)
         for index, record in enumerate(batch.records):
             topic = record.topic() or ""
-            decode, notify, notifications, dead_letters_topic = routes[topic]
-            event = decode(record.value())
+            read, notify, time_of, notifications, dead_letters_topic = routes[topic]
+            event = read(record)
             if isinstance(event, Rejection):
                 event = rejection_of(record, event)
                 rejected.append((index, event.code))
@@ -84,7 +85,7 @@ class Validator(PlainJob):
                 message, event_id, user = notify(event)
                 body = {
                     "message": message,
-                    "time": format_time(event.timestamp),
+                    "time": format_time(time_of(event)),
                     "event_id": event_id,
                     "user": user,
                 }

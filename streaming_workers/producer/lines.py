@@ -17,7 +17,7 @@ _OVERHEAD_BYTES = 1024  # of a record, beside its value
 class Accepted(NamedTuple):
     """A valid line, as it is to be sent."""
 
-    key: bytes
+    key: bytes | None
     value: bytes
     event: Event
 

@@ -91,12 +91,12 @@ class PostgresSample:
 _LATENCY: Final = """
 SELECT count(*), percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY event_lag),
        percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY append_lag)
-  FROM (SELECT extract(epoch FROM loaded_at - "timestamp")::float8 AS event_lag,
+  FROM (SELECT extract(epoch FROM loaded_at - {time})::float8 AS event_lag,
                extract(epoch FROM loaded_at - appended_at)::float8 AS append_lag
           FROM {table}
          WHERE loaded_at >= now() - {look_back} * interval '1 s'
-           AND "timestamp" >= now() - interval '1 day'
-           AND "timestamp" < now() + interval '1 hour'
+           AND {time} >= now() - interval '1 day'
+           AND {time} < now() + interval '1 hour'
          LIMIT {sample}) AS newest
 """
 _COUNTS: Final = """
@@ -184,6 +184,7 @@ class PostgresSource:
         for stream in self._streams:
             query = sql.SQL(_LATENCY).format(
                 table=sql.Identifier(stream.table),
+                time=sql.Identifier(stream.event_time),
                 look_back=sql.Literal(_LOOK_BACK),
                 sample=sql.Literal(_SAMPLE),
             )

@@ -19,6 +19,7 @@ from streamflow.dead_letters.select import (
     summaries,
 )
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.tables import kind_sql
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -174,6 +175,7 @@ class Trace:
         windows: that may count it: those of its type that cover its time and offset.
         duplicates: records of the same event that were not stored.
         replay: the replay by which it was stored.
+        time: when the event happened, if it is stored.
     """
 
     origin: Origin
@@ -183,8 +185,13 @@ class Trace:
     windows: tuple[dict[str, Any], ...]
     duplicates: tuple[dict[str, Any], ...]
     replay: dict[str, Any] | None
+    time: Any = None
 
 
+_KIND: Final = """
+SELECT {kind} FROM {table} WHERE origin_topic = %(topic)s
+   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
+"""
 _ROWS: Final = """
 SELECT to_jsonb(kept) FROM {table} AS kept WHERE origin_topic = %(topic)s
    AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 20
@@ -218,9 +225,11 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
 
         rows = () if stream is None else rows_of(stream.table)
         counted: tuple[dict[str, Any], ...] = ()
+        time = rows[0][stream.event_time] if rows and stream is not None else None
         if rows and stream is not None and stream.windows is not None:
-            values["time"] = rows[0]["timestamp"]
-            values["kind"] = str(rows[0][stream.windows.group_by])
+            table = sql.Identifier(stream.table)
+            values["time"] = time
+            values["kind"] = ask(sql.SQL(_KIND).format(kind=kind_sql(stream), table=table))[0]
             values["size"] = stream.windows.size_ms
             counted = ask(_COUNTED)
         return Trace(
@@ -231,6 +240,7 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
             windows=counted,
             duplicates=rows_of("duplicates"),
             replay=next(iter(rows_of("replayed_events")), None),
+            time=time,
         )
 
 

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
-from streamflow.contract import Decoder, Event
+from streamflow import groups
+from streamflow.contract import Event
+from streamflow.decoder import Decoder
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.tables import NotificationRow, WindowCountRow
 from streamflow.records import MAX_OFFSET, Origin, Record, Rejection, position_of
@@ -22,7 +24,7 @@ class WindowCountRecord(Event):
 
     window_start: AwareDatetime
     window_end: AwareDatetime
-    event_type: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    event_type: Annotated[str, StringConstraints(min_length=1, max_length=groups.LONGEST)]
     count: Annotated[int, Field(ge=1, le=MAX_OFFSET)]
     partition: Annotated[int, Field(ge=0, lt=2**31)]
     late: bool
