@@ -269,6 +269,12 @@ class Decoder:
         closer = self._look_closer(value, event)
         if isinstance(closer, Rejection):
             return closer
+        try:
+            self._validate(value)
+        except ValidationError as error:
+            # Of the parser, or of a number that was shortened above.
+            if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+                return self._explain_errors(value, error)
         return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL or a lone surrogate")
 
     def _explain_errors(self, value: bytes, error: ValidationError) -> Rejection:

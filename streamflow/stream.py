@@ -29,6 +29,10 @@ MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 _MAX_COMPRESSION = 8
 
 
+# Core schemas of fields that events can be counted by.
+_COUNTABLE = frozenset(("str", "int", "decimal", "bool", "uuid", "date", "literal", "enum"))
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     """What a topic should look like on the broker."""
@@ -176,11 +180,25 @@ class Stream:
                         f"does not declare: it has {', '.join(model.model_fields)}"
                     )
             self._require_time(model)
+            if by is not None and not self._is_countable(model, by):
+                raise ConfigurationError(
+                    f"stream {self.name}: events cannot be counted by {by}: it must be a text, a whole "
+                    "number, a Decimal, a bool, an Enum, a UUID or a date"
+                )
         for name in self.private_fields:
             if name not in self.decoder.names:
                 raise ConfigurationError(
                     f"stream {self.name}: private_fields names {name}, which the contract does not declare"
                 )
+
+    def _is_countable(self, model: type[Event], name: str) -> bool:
+        schema = self.decoder.definitions.unwrapped(self.decoder.fields_of(model)[name])
+        values = schema.get("expected") or [one.value for one in schema.get("members", ())]
+        return schema["type"] in _COUNTABLE and {type(value) for value in values} <= {
+            str,
+            int,
+            bool,
+        }
 
     def _require_time(self, model: type[Event]) -> None:
         schema = self.decoder.fields_of(model)[self.event_time]

@@ -57,7 +57,7 @@ def text_of(value: Any) -> str:
     for kind, to_text in _TO_TEXT.items():
         if isinstance(value, kind):
             return to_text(value)
-    return _escaped(to_json(value).decode())
+    return _escaped(str(value))
 
 
 def _escaped(text: str) -> str:
@@ -86,6 +86,8 @@ _TO_TEXT: Final[dict[type, Callable[[Any], str]]] = {
     UUID: str,
     date: date.isoformat,
     time: time.isoformat,
+    list: lambda value: _escaped(to_json(value).decode()),
+    dict: lambda value: _escaped(to_json(value).decode()),
     timedelta: lambda span: f"{span.days} days {span.seconds}.{span.microseconds:06d} seconds",
 }
 
