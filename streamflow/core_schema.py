@@ -239,7 +239,8 @@ def requires_null(schema: Any) -> bool:
     """Whether a field, at any depth, must be there and may be null."""
     definitions = Definitions(schema)
     return any(
-        field["schema"]["type"] != "default" and definitions.is_nullable(field["schema"])
+        field["schema"]["type"] != "default"
+        and (definitions.is_nullable(field["schema"]) or holds_any(field["schema"]))
         for _, field in fields_in(schema)
     )
 

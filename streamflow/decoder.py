@@ -118,17 +118,16 @@ class Decoder:
     def encode(self, event: Event) -> bytes:
         """The event as JSON, UTF-8: what goes into the topic. A field that is None is left out, unless it
         must be there."""
+        serializer = event.__pydantic_serializer__
         if not (self._requires_null or event.__pydantic_extra__):
-            return event.__pydantic_serializer__.to_json(event, by_alias=True, exclude_none=True)
-        document = event.__pydantic_serializer__.to_python(
-            event,
-            mode="json",
-            by_alias=True,
-            exclude={
-                name
-                for name, field in type(event).model_fields.items()
-                if not field.is_required() and getattr(event, name) is None
-            },
+            return serializer.to_json(event, by_alias=True, exclude_none=True, warnings=False)
+        absent = {
+            name
+            for name, field in type(event).model_fields.items()
+            if not field.is_required() and getattr(event, name) is None
+        }
+        document = serializer.to_python(
+            event, mode="json", by_alias=True, exclude=absent, warnings=False
         )
         return to_json({**(event.__pydantic_extra__ or {}), **document})
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, Protocol
 
 from streamflow.contract import Event
-from streamflow.core_schema import UnknownFields
+from streamflow.core_schema import LARGEST_BIGINT, UnknownFields
 from streamflow.decoder import Decoder
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.groups import ALL, group_text, scalar_text
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
-from streamflow.records import Record, Rejection
+from streamflow.records import Record, Rejection, processing_failed
 from streamflow.windows import TumblingWindow
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
 _MAX_COMPRESSION = 8
 
+
+_NO_NOTIFICATION = (
+    "notify returned no Notification: message and user must be texts of at most 2,000 and 256 characters, "
+    "event_id a number from 0 to 2^63 - 1"
+)
 
 # Core schemas of fields that events can be counted by.
 _COUNTABLE = frozenset(("str", "int", "decimal", "bool", "uuid", "date", "literal", "enum"))
@@ -69,11 +74,21 @@ class Topics:
 
 
 class Notification(NamedTuple):
-    """The notification of an event; ``time`` is added from the event."""
+    """The notification of an event; ``time`` is added from the event.
+
+    Attributes:
+        message: at most 2,000 characters.
+        event_id: from 0 to 2^63 - 1.
+        user: at most 256 characters.
+    """
 
     message: str
     event_id: int
     user: str
+
+
+MAX_MESSAGE: Final = 2000  # characters; an index entry of PostgreSQL holds 2,704 bytes
+MAX_USER: Final = 256  # characters
 
 
 class Simulated(NamedTuple):
@@ -239,6 +254,25 @@ class Stream:
                 None if (value := get(event)) is None else scalar_text(value).encode()
             )
         return lambda event: key(event).encode()
+
+    def notification_of(self, event: Event) -> "Notification | Rejection":
+        """What `notify` makes of an event, or why that is no notification. Raises nothing, whatever
+        `notify` does. Only for a stream that has it."""
+        try:
+            message, event_id, user = notification = self.notify(event)  # type: ignore[misc]
+            fits = (
+                isinstance(message, str)
+                and len(message) <= MAX_MESSAGE
+                and isinstance(user, str)
+                and len(user) <= MAX_USER
+                and isinstance(event_id, int)
+                and 0 <= event_id <= LARGEST_BIGINT
+            )
+        except Exception as error:  # noqa: BLE001 (a user's function; fails only this notification)
+            return processing_failed("notify", error)
+        if not fits:
+            return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NO_NOTIFICATION)
+        return notification
 
     @cached_property
     def kind_field(self) -> str | None:

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import dagster as dg
-from pydantic_core import to_json
 
-from streamflow.contract import format_time
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS
+from streamflow.postgres.rows.read_back import event_of
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
 from streamflow.registry import private_values_of
@@ -154,11 +152,5 @@ def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
 
 def rejection_of(stream: Stream, row: dict[str, Any]) -> Rejection | None:
     """Why a stored row is no longer a valid event; None where it is one."""
-    own = {*ORIGIN_COLUMNS, *TIME_COLUMNS}
-    document = {
-        name: format_time(value) if name == "timestamp" else value
-        for name, value in row.items()
-        if name not in own and value is not None
-    }
-    decoded = stream.decoder.decode(to_json(document, fallback=str))
-    return decoded if isinstance(decoded, Rejection) else None
+    event = event_of(stream, row)
+    return event if isinstance(event, Rejection) else None
