@@ -105,6 +105,18 @@ class Analytics:
                 if position.offset > windows.read_to:
                     self._seen[partition] = batch.now
                 windows.advance(position.offset)
+        return self._emit(batch, rejected, PartitionWindows.take)
+
+    def finish(self, batch: Batch) -> Output | None:
+        """Hands over open windows, so that another release need not judge their events again."""
+        return self._emit(batch, [], PartitionWindows.hand_over)
+
+    def _emit(
+        self,
+        batch: Batch,
+        rejected: list[tuple[int, ErrorCode]],
+        take: Callable[[PartitionWindows], list[WindowCount]],
+    ) -> Output | None:
         ids = topic_id_headers(batch.topic_ids)
         records: list[OutRecord] = []
         positions: list[Position] = []
@@ -112,7 +124,7 @@ class Analytics:
             windows.close_due()
             if self._is_idle(partition, batch.now):
                 windows.close_idle(int(self._clock() * 1000))
-            results = windows.take()
+            results = take(windows)
             stream = self._streams[partition[0]][0]
             topic_id = ids.get(partition[0], [])
             records += [_record(stream, partition, result, topic_id) for result in results]
