@@ -36,6 +36,8 @@ def test_every_simulated_mistake_is_rejected_with_its_own_code() -> None:
         assert (found.code if isinstance(found, Rejection) else None) is record.code
     # Records of that size, or of somebody else, are no part of a simulation.
     others = {ErrorCode.TOO_LARGE, ErrorCode.UNREADABLE, ErrorCode.FOREIGN_RECORD}
+    # The stream is plain JSON.
+    others |= {ErrorCode.INVALID_FORMAT, ErrorCode.UNKNOWN_SCHEMA}
     assert {record.code for record in records} == {None, *ErrorCode} - others
 
 
