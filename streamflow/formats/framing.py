@@ -45,7 +45,6 @@ class Framed(ABC, Generic[Compiled]):
 
     kind: ClassVar[str]  # as the registry calls it
     packages: ClassVar[tuple[str, ...]]  # that the format needs
-    form: ClassVar[str | None] = None  # in which schemas are asked for
 
     def __init__(
         self,
@@ -132,7 +131,7 @@ class Framed(ABC, Generic[Compiled]):
             return _unknown_schema()
         self.prepare()
         assert self.registry is not None  # noqa: S101 (prepared)
-        schema = lookup_in(self.registry).fetch(schema_id, self.form)
+        schema = lookup_in(self.registry).fetch(schema_id)
         if schema is None:
             if len(self._unknown) >= _MOST_UNKNOWN:
                 self._unknown.clear()

@@ -1,30 +1,23 @@
 """Protobuf with Confluent's framing, by generated classes or by the descriptors of a registry."""
 
-import base64
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from streamflow.errors import ErrorCode
 from streamflow.formats.connect_types import decimal_of
 from streamflow.formats.documents import broken, violation
 from streamflow.formats.framing import Framed
+from streamflow.formats.proto_files import described
 from streamflow.formats.schema_registry import RegisteredSchema, SchemaId, SchemaRegistry
 from streamflow.records import Rejection
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
-    from google.protobuf.descriptor_pool import DescriptorPool
     from google.protobuf.message import Message
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_INDEXES: Final = 100  # levels of messages within messages
-# Files that come with Protobuf or the client, and that nobody registers.
-_KNOWN_FILE: Final = re.compile(
-    r"(google/protobuf|google/type|confluent|confluent/types?)/(\w+)\.proto", re.ASCII
-)
 
 
 class Protobuf(Framed["FileDescriptor"]):
@@ -39,8 +32,7 @@ class Protobuf(Framed["FileDescriptor"]):
     """
 
     kind = "PROTOBUF"
-    packages = ("google.protobuf", "google.type", "httpx2")
-    form = "serialized"
+    packages = ("google.protobuf", "google.type", "grpc_tools", "httpx2")
 
     def __init__(
         self,
@@ -59,12 +51,7 @@ class Protobuf(Framed["FileDescriptor"]):
             super().prepare()
 
     def compile(self, schema: RegisteredSchema) -> "FileDescriptor":
-        from google.protobuf.descriptor_pool import DescriptorPool  # noqa: PLC0415 (an extra)
-
-        pool = DescriptorPool()
-        for name, text in schema.references:
-            _add(pool, name, text)
-        return _add(pool, "record.proto", schema.text)
+        return described(schema)
 
     def _by(self, schema_id: SchemaId) -> "FileDescriptor | Rejection":
         return super()._by(schema_id) if self.message is None else self.message.DESCRIPTOR.file
@@ -113,32 +100,6 @@ class _NotStorable(ValueError):
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, _NotStorable) else "a time or a number out of range"
-
-
-def _add(pool: "DescriptorPool", name: str, text: str) -> "FileDescriptor":
-    """Adds a file by its serialized descriptor. Raises any exception if it is none."""
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto  # noqa: PLC0415
-
-    proto = FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
-    proto.name = name
-    for needed in proto.dependency:
-        _add_known(pool, needed)
-    pool.Add(proto)
-    return pool.FindFileByName(name)
-
-
-def _add_known(pool: "DescriptorPool", name: str) -> None:
-    match = _KNOWN_FILE.fullmatch(name)
-    if match is None:
-        return
-    package = match[1].replace("/", ".")
-    if package.startswith("confluent"):
-        package = f"confluent_kafka.schema_registry.{package}"
-    module = f"{package}.{match[2]}_pb2"
-    file: FileDescriptor = import_module(module).DESCRIPTOR
-    for dependency in file.dependencies:
-        _add_known(pool, dependency.name)
-    pool.AddSerializedFile(file.serialized_pb)
 
 
 def _split_indexes(data: bytes) -> tuple[list[int], bytes] | None:

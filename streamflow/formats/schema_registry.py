@@ -91,24 +91,19 @@ class Lookup:
         self._client: SchemaRegistryClient | None = None
         self._answered = False  # whether it has shown to be a schema registry
 
-    def fetch(self, schema_id: SchemaId, form: str | None = None) -> RegisteredSchema | None:
-        """The schema of an id; None if the registry has none. Raises Unavailable.
-
-        Args:
-            schema_id: a number, or a GUID as newer serializers write.
-            form: ``serialized`` for descriptors of Protobuf instead of their text.
-        """
+    def fetch(self, schema_id: SchemaId) -> RegisteredSchema | None:
+        """The schema of an id; None if the registry has none. Raises Unavailable."""
         # Java's registries count from 1, and answer what they cannot count to in odd ways.
         if isinstance(schema_id, int) and not 1 <= schema_id <= _MAX_ID:
             return None
         try:
             client = self._connected()
             found = (
-                client.get_schema(schema_id, fmt=form)
+                client.get_schema(schema_id)
                 if isinstance(schema_id, int)
-                else client.get_schema_by_guid(str(schema_id), form)
+                else client.get_schema_by_guid(str(schema_id))
             )
-            references = tuple(self._references(client, found, form, set()))
+            references = tuple(self._references(client, found, set()))
         except Exception as error:  # noqa: BLE001 (of the client, its HTTP library or TLS)
             if getattr(error, "http_status_code", None) != _NOT_FOUND:
                 raise _unavailable(error) from None
@@ -118,7 +113,7 @@ class Lookup:
         return RegisteredSchema(found.schema_type or "AVRO", found.schema_str or "", references)
 
     def _references(
-        self, client: "SchemaRegistryClient", schema: "Schema", form: str | None, known: set[str]
+        self, client: "SchemaRegistryClient", schema: "Schema", known: set[str]
     ) -> Iterator[tuple[str, str]]:
         for reference in schema.references or ():
             name, subject, version = reference.name, reference.subject, reference.version
@@ -127,8 +122,8 @@ class Lookup:
             known.add(name)
             if len(known) > _MOST_REFERENCES:
                 raise ValueError("a schema with too many references")
-            found = client.get_version(subject, version, True, form).schema
-            yield from self._references(client, found, form, known)
+            found = client.get_version(subject, version, True).schema
+            yield from self._references(client, found, known)
             yield name, found.schema_str or ""
 
     def _require_registry(self) -> None:
