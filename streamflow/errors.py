@@ -24,7 +24,7 @@ class ConfigurationError(StreamFlowError):
 
 
 class Unavailable(StreamFlowError):
-    """The broker or the database does not answer now: wait and try again."""
+    """The broker, the database or the schema registry does not answer now: wait and try again."""
 
 
 class Fenced(StreamFlowError):

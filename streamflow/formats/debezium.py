@@ -59,6 +59,10 @@ class Debezium:
         if deletes not in ("tombstone", "document"):
             raise ConfigurationError('Debezium: deletes is "tombstone" or "document"')
 
+    def prepare(self) -> None:
+        """As of the format within."""
+        self.format.prepare()
+
     def __call__(self, record: Record) -> Decoded:
         if record.value() is None:
             return IGNORED  # it follows the delete, for the broker's compaction
@@ -113,6 +117,9 @@ class Debezium:
 
 class _JsonConverter:
     """Connect's JSON converter; values get their types by the schema, if a record holds one."""
+
+    def prepare(self) -> None:
+        pass
 
     def read_value(self, record: Record) -> Any:
         return _read(record.value() or b"")

@@ -50,6 +50,9 @@ Decode = Callable[[Record], Decoded | Mapping[str, Any]]
 class Reader(Protocol):
     """A format within which another one is written."""
 
+    def prepare(self) -> None:
+        """Raises ConfigurationError if it cannot work here. Uses no network."""
+
     def read_value(self, record: Record) -> Any:
         """The value as objects of Python, or a `Rejection`."""
 

@@ -162,7 +162,11 @@ def test_a_schema_is_asked_for_once_and_an_unknown_one_not_for_each_record(
         assert isinstance(found, Rejection)
         assert found.code is ErrorCode.UNKNOWN_SCHEMA
     access = (service.directory / "registry.log").read_text()
-    asked = [line for line in access.splitlines() if 'ids/2147483647" response_code' in line]
+    asked = [
+        line
+        for line in access.splitlines()
+        if "AccessLogReceiver" in line and "schemas/ids/2147483647" in line
+    ]
     assert len(asked) == 1
     guid = made(FakeRecord(0, b"\1" + bytes(16) + b"\2"))
     assert isinstance(guid, Rejection)

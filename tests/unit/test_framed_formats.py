@@ -4,6 +4,7 @@ itself is asked in `test_schema_registry.py`."""
 import base64
 import io
 import json
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -23,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Base64Bytes, BaseModel, ConfigDict
 
+import streamflow
 from faults import free_ports
 from loads import FakeRecord
 from streamflow import (
@@ -206,6 +209,13 @@ class TestAvro:
         found = decode(avro(schema), encoded("bytes", b"\x7f" * 1_000_000))
         assert code_of(found) is ErrorCode.UNSTORABLE_VALUE
         assert time.monotonic() - began < 1
+
+    def test_a_megabyte_of_the_smallest_items(self) -> None:
+        items = {"type": "record", "name": "One", "fields": [{"name": "a", "type": "boolean"}]}
+        data = encoded({"type": "array", "items": items}, [{"a": True}] * 1_000_000)
+        found = avro({"type": "array", "items": items})(FakeRecord(0, FRAME + data))
+        assert isinstance(found, bytes)  # and the contract says that it is too large
+        assert len(found) == 11_000_001
 
     def test_a_scale_that_no_number_has(self) -> None:
         schema = {"type": "bytes", "logicalType": "decimal", "precision": 10**6, "scale": 10**6}
@@ -676,6 +686,9 @@ class TestOutages:
             with pytest.raises(ConfigurationError, match="set STREAMFLOW_SCHEMA_REGISTRY_URL"):
                 made.prepare()
         JsonSchema().prepare()
+        Debezium().prepare()
+        with pytest.raises(ConfigurationError):
+            Debezium(format=Avro()).prepare()
         monkeypatch.setenv("STREAMFLOW_SCHEMA_REGISTRY_URL", "http://127.0.0.1:8081/api")
         monkeypatch.setenv("STREAMFLOW_SCHEMA_REGISTRY_USERNAME", "ann")
         monkeypatch.setenv("STREAMFLOW_SCHEMA_REGISTRY_PASSWORD", "hunter2")
@@ -695,3 +708,15 @@ class TestOutages:
             monkeypatch.setenv("STREAMFLOW_SCHEMA_REGISTRY_URL", url)
             with pytest.raises(ConfigurationError, match="STREAMFLOW_SCHEMA_REGISTRY_URL"):
                 Avro().prepare()
+
+
+def test_the_declarations_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs/formats.md").read_text()
+    names = {name: getattr(streamflow, name) for name in streamflow.__all__}
+    declared = re.findall(
+        r"\bdecode=((?:CloudEvents|Debezium|Avro|Protobuf|JsonSchema)\(.*\)),?$", page, re.MULTILINE
+    )
+    declared += re.findall(r"`((?:CloudEvents|Debezium|Avro|JsonSchema)\([^`…]*\))`", page)
+    assert len(declared) > 6
+    for expression in declared:
+        assert callable(eval(expression, names)), expression  # noqa: S307 (of our own page)
