@@ -13,6 +13,7 @@ from uuid import UUID
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.formats.documents import Decoded, Tombstone, broken, violation, write
 from streamflow.formats.schema_registry import (
+    Lookup,
     RegisteredSchema,
     SchemaId,
     SchemaRegistry,
@@ -64,9 +65,14 @@ class Framed(ABC, Generic[Compiled]):
         self._unknown: dict[SchemaId, float] = {}
 
     def prepare(self) -> None:
-        """Raises ConfigurationError if no registry is configured. Uses no network."""
+        """Raises ConfigurationError if no registry is configured, or cannot be asked. Uses no network."""
+        _ = self._lookup.client
+
+    @property
+    def _lookup(self) -> Lookup:
         if self.registry is None:
             self.registry = registry_of_settings()
+        return lookup_in(self.registry)
 
     def __call__(self, record: Record) -> Decoded:
         """The document. Raises Unavailable while the registry does not answer."""
@@ -129,9 +135,7 @@ class Framed(ABC, Generic[Compiled]):
             return known
         if self._unknown.get(schema_id, 0.0) > monotonic():
             return _unknown_schema()
-        self.prepare()
-        assert self.registry is not None  # noqa: S101 (prepared)
-        schema = lookup_in(self.registry).fetch(schema_id)
+        schema = self._lookup.fetch(schema_id)
         if schema is None:
             if len(self._unknown) >= _MOST_UNKNOWN:
                 self._unknown.clear()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from streamflow.errors import ErrorCode
+from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.formats.connect_types import decimal_of
 from streamflow.formats.documents import broken, violation
 from streamflow.formats.framing import Framed
@@ -43,6 +43,10 @@ class Protobuf(Framed["FileDescriptor"]):
         max_bytes: int = 1024 * 1024,
     ) -> None:
         super().__init__(registry=registry, framed_key=framed_key, max_bytes=max_bytes)
+        if message is not None and framed_key:
+            raise ConfigurationError(
+                "Protobuf: with a class of messages framed_key cannot be read, for a key is another message"
+            )
         self.message = message
         self._classes: dict[Descriptor, type[Message]] = {}
 

@@ -6,7 +6,7 @@ registry that answers that it has no such schema is a fault of the record.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -84,11 +84,10 @@ def lookup_in(registry: SchemaRegistry) -> "Lookup":
 
 
 class Lookup:
-    """Fetches schemas. The first call opens a connection."""
+    """Fetches schemas. Raises ConfigurationError where the registry cannot be asked at all."""
 
     def __init__(self, registry: SchemaRegistry) -> None:
         self._registry = registry
-        self._client: SchemaRegistryClient | None = None
         self._answered = False  # whether it has shown to be a schema registry
 
     def fetch(self, schema_id: SchemaId) -> RegisteredSchema | None:
@@ -96,8 +95,8 @@ class Lookup:
         # Java's registries count from 1, and answer what they cannot count to in odd ways.
         if isinstance(schema_id, int) and not 1 <= schema_id <= _MAX_ID:
             return None
+        client = self.client
         try:
-            client = self._connected()
             found = (
                 client.get_schema(schema_id)
                 if isinstance(schema_id, int)
@@ -131,19 +130,23 @@ class Lookup:
         if self._answered:
             return
         try:
-            self._connected().get_schema_types()
+            self.client.get_schema_types()
         except Exception as error:  # noqa: BLE001 (as in `fetch`)
             raise _unavailable(error) from None
         self._answered = True
 
-    def _connected(self) -> "SchemaRegistryClient":
-        if self._client is None:
-            from confluent_kafka.schema_registry import (  # noqa: PLC0415 (an extra)
-                SchemaRegistryClient,
-            )
+    @cached_property
+    def client(self) -> "SchemaRegistryClient":
+        """It connects when it is asked."""
+        from confluent_kafka.schema_registry import SchemaRegistryClient  # noqa: PLC0415 (an extra)
 
-            self._client = SchemaRegistryClient(self._configuration())
-        return self._client
+        try:
+            return SchemaRegistryClient(self._configuration())
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ConfigurationError(
+                f"the schema registry cannot be asked ({reason}): check STREAMFLOW_SCHEMA_REGISTRY_CA"
+            ) from None
 
     def _configuration(self) -> dict[str, Any]:
         registry = self._registry
