@@ -11,6 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING
 from streamflow.contract import PYDANTIC_UTC, format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output, Partition
+from streamflow.formats.documents import Ignored
 from streamflow.records import (
     ORIGIN_HEADER,
     Headers,
@@ -154,6 +155,8 @@ class Analytics:
             if isinstance(event, Rejection):
                 # The validator makes a dead letter of it.
                 rejected.append((index, event.code))
+                continue
+            if isinstance(event, Ignored):
                 continue
             windows[topic, record.partition() or 0].count(
                 record.offset() or 0,

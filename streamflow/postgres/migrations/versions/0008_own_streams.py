@@ -1,4 +1,4 @@
-"""Day partitions of tables whose event time has another name than ``timestamp``."""
+"""Day partitions by an event time of any name, and records that mean nothing."""
 
 from typing import Final
 
@@ -47,11 +47,23 @@ DO $do$ BEGIN
                    current_schema());
 END $do$;
 """
+_TABLES: Final = """
+CREATE TABLE ignored_records (
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    appended_at timestamptz,
+    PRIMARY KEY (partition, "offset", topic)
+);
+COMMENT ON TABLE ignored_records IS
+    'Records that a stream\'s decode function expects and that mean nothing, so that the audit knows them.';
+"""
 _ADVISORY_KEY: Final = 0x5F10_DA75
 
 
 def upgrade() -> None:
-    """Replaces the function."""
+    """Replaces the function, and creates the table."""
+    op.execute(_TABLES)
     op.execute(_FUNCTION.format(key=_ADVISORY_KEY))
 
 
