@@ -12,7 +12,7 @@ import pytest
 from faults import wait_until
 from loads import execute, rows
 from orchestration import Orchestration, metadata_of, orchestrated
-from pipeline import WorkerProcess, count, produce, streamflow
+from pipeline import WorkerProcess, count, event, produce, streamflow
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -101,6 +101,76 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
             "SELECT sum(amount_cents)::int, count(DISTINCT customer) FROM orders"
         ).fetchone()
     assert row == (sum(range(90)), 7)
+
+
+def test_a_stream_that_cannot_work_stops_no_other_and_goes_on_where_it_was(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """Its declaration breaks, is mended, its table is changed by hand, and that is mended: nothing is
+    lost, and meanwhile the other stream goes on."""
+    own = own_module(tmp_path, STREAMS)
+    module = tmp_path / "my_streams.py"
+    sound = module.read_text()
+    assert streamflow(stack_settings, "init", **own).returncode == 0
+    names = ("validator", "analytics", "loader")
+
+    def order(number: int) -> bytes:
+        return orjson.dumps(
+            {
+                "type": "ORDER_PLACED",
+                "customer": f"customer-{number}",
+                "amount_cents": number,
+                "timestamp": "2026-03-01T12:00:00.000Z",
+            }
+        )
+
+    def run(turn: int, orders: int) -> None:
+        """Ten records for each stream; ends the workers when they are where they should be."""
+        produce(stack_settings, "orders", [order(10 * turn + number) for number in range(10)])
+        produce(stack_settings, "user-events", [event(10 * turn + number) for number in range(10)])
+        logs = [tmp_path / f"{name}-{turn}.log" for name in names]
+        running = [
+            WorkerProcess(stack_settings, name, log, **own)
+            for name, log in zip(names, logs, strict=True)
+        ]
+        try:
+            events, letters = 10 * (turn + 1), "SELECT count(*) FROM notifications"
+            wait_until(lambda: count(stack_settings, "SELECT count(*) FROM events") == events, 60)
+            wait_until(lambda: count(stack_settings, letters) == events, 60)
+            wait_until(lambda: count(stack_settings, "SELECT count(*) FROM orders") == orders, 60)
+            for worker in running:
+                assert worker.stop() == 0
+        finally:
+            for worker in running:
+                worker.kill()
+        assert ("stream failed" in logs[0].read_text()) == ("S = (" in module.read_text())
+
+    run(0, orders=10)
+
+    module.write_text(f"{sound}\nS = (\n")
+    done = streamflow(stack_settings, "init", **own)
+    line = f"my_streams.py, line {module.read_text().count(chr(10))}: '(' was never closed"
+    assert done.returncode == 1
+    assert f"warning: my_streams:ORDERS does not start: {tmp_path}/{line}" in done.stderr
+    run(1, orders=10)
+    audit = streamflow(stack_settings, "audit", "--wait", "1", **own)
+    assert (audit.returncode, line in audit.stderr) == (1, True)
+
+    module.write_text(sound)
+    execute(stack_settings, "ALTER TABLE orders RENAME amount_cents TO cents")
+    done = streamflow(stack_settings, "init", **own)
+    assert done.returncode == 1
+    assert "stream orders: the contract has no field cents" in done.stderr
+    run(2, orders=10)
+
+    # What `init` had added before is empty, so this undoes it.
+    execute(stack_settings, "ALTER TABLE orders DROP COLUMN IF EXISTS amount_cents")
+    execute(stack_settings, "ALTER TABLE orders RENAME cents TO amount_cents")
+    assert streamflow(stack_settings, "init", **own).returncode == 0
+    run(3, orders=40)
+    assert rows(stack_settings, "SELECT sum(amount_cents)::int FROM orders") == [(sum(range(40)),)]
+    audit = streamflow(stack_settings, "audit", "--wait", "60", **own)
+    assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
 def test_a_stream_without_a_simulator_is_not_simulated(

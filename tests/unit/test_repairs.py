@@ -99,7 +99,10 @@ def test_a_team_adds_its_own(module: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     ("modules", "says"),
-    [(("no_such_module",), "cannot be imported"), (("json",), "has no repair")],
+    [
+        (("no_such_module",), "STREAMFLOW_REPAIRS: there is no module no_such_module"),
+        (("json",), "has no repair"),
+    ],
 )
 def test_a_module_without_repairs(modules: tuple[str, ...], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
