@@ -23,6 +23,7 @@ class FailedStream(NamedTuple):
     path: str  # as the setting names it
     name: str | None  # None if it could not be imported
     why: str
+    error: BaseException  # for --debug
 
     def __str__(self) -> str:
         return f"{f'stream {self.name}' if self.name else self.path} does not start: {self.why}"
@@ -64,11 +65,11 @@ def load_streams(settings: Settings) -> Streams:
             name = stream.name
             _require_sound(module, path, stream, tuple(good.values()))
         except ConfigurationError as error:
-            failed.append(FailedStream(path, name, str(error)))
+            failed.append(FailedStream(path, name, str(error), error))
         else:
             good[index] = stream
     if failed and not good:
-        raise ConfigurationError("; ".join(map(str, failed)))
+        raise ConfigurationError("; ".join(map(str, failed))) from failed[0].error
     if not good:
         raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS")
     return Streams(good.values(), failed, good.get(0))

@@ -1,12 +1,16 @@
 """What most commands begin with."""
 
-from typing import TYPE_CHECKING
+import os
+from traceback import print_exception
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 if TYPE_CHECKING:
     from streamflow.registry import Streams
     from streamflow.settings import Settings
+
+DEBUG_VARIABLE: Final = "STREAMFLOW_DEBUG"
 
 
 def settings_and_streams(*, need_all: bool = False) -> "tuple[Settings, Streams]":
@@ -24,4 +28,6 @@ def settings_and_streams(*, need_all: bool = False) -> "tuple[Settings, Streams]
         )
     for failed in streams.failed:
         typer.echo(f"warning: {failed}", err=True)
+        if os.environ.get(DEBUG_VARIABLE):
+            print_exception(failed.error)
     return settings, streams

@@ -13,7 +13,11 @@ from faults import wait_until
 from loads import execute, rows
 from orchestration import Orchestration, metadata_of, orchestrated
 from pipeline import WorkerProcess, count, event, produce, streamflow
+from streamflow.kafka.topics import provision
+from streamflow.postgres import schema
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streaming_workers.drain import drain
 
 pytestmark = pytest.mark.integration
 
@@ -103,74 +107,82 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
     assert row == (sum(range(90)), 7)
 
 
-def test_a_stream_that_cannot_work_stops_no_other_and_goes_on_where_it_was(
-    stack_settings: Settings, tmp_path: Path
+def test_streams_that_cannot_work_stop_no_other_and_go_on_where_they_were(
+    stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its declaration breaks, is mended, its table is changed by hand, and that is mended: nothing is
-    lost, and meanwhile the other stream goes on."""
-    own = own_module(tmp_path, STREAMS)
-    module = tmp_path / "my_streams.py"
-    sound = module.read_text()
-    assert streamflow(stack_settings, "init", **own).returncode == 0
-    names = ("validator", "analytics", "loader")
+    """One's declaration breaks, the other's table was changed by hand. Mended, nothing of theirs is lost."""
+    own = own_module(tmp_path, f"{STREAMS},broken_streams:SHOP")
+    module = tmp_path / "broken_streams.py"
+    sound = (
+        "from dataclasses import replace\nfrom my_streams import ORDERS\n"
+        "SHOP = replace(ORDERS, name='shop', table='shop')\n"
+    )
+    module.write_text(sound)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("my_streams", "broken_streams"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    paths = tuple(own["STREAMFLOW_STREAMS"].split(","))
+    settings = stack_settings.model_copy(update={"streams": paths})
+    streams = load_streams(settings)
+    tables = {stream.topic: stream.table for stream in streams}
+    schema.upgrade(settings, streams)
+    provision(settings, streams)
 
-    def order(number: int) -> bytes:
-        return orjson.dumps(
-            {
-                "type": "ORDER_PLACED",
-                "customer": f"customer-{number}",
-                "amount_cents": number,
-                "timestamp": "2026-03-01T12:00:00.000Z",
-            }
-        )
+    def send(numbers: range) -> None:
+        for topic in ("orders", "shop"):
+            orders = (
+                {
+                    "type": "ORDER_PLACED",
+                    "customer": f"customer-{number}",
+                    "amount_cents": number,
+                    "timestamp": "2026-03-01T12:00:00.000Z",
+                }
+                for number in numbers
+            )
+            produce(settings, topic, [orjson.dumps(order) for order in orders])
+        produce(settings, "user-events", [event(number) for number in numbers])
 
-    def run(turn: int, orders: int) -> None:
-        """Ten records for each stream; ends the workers when they are where they should be."""
-        produce(stack_settings, "orders", [order(10 * turn + number) for number in range(10)])
-        produce(stack_settings, "user-events", [event(10 * turn + number) for number in range(10)])
-        logs = [tmp_path / f"{name}-{turn}.log" for name in names]
-        running = [
-            WorkerProcess(stack_settings, name, log, **own)
-            for name, log in zip(names, logs, strict=True)
-        ]
-        try:
-            events, letters = 10 * (turn + 1), "SELECT count(*) FROM notifications"
-            wait_until(lambda: count(stack_settings, "SELECT count(*) FROM events") == events, 60)
-            wait_until(lambda: count(stack_settings, letters) == events, 60)
-            wait_until(lambda: count(stack_settings, "SELECT count(*) FROM orders") == orders, 60)
-            for worker in running:
-                assert worker.stop() == 0
-        finally:
-            for worker in running:
-                worker.kill()
-        assert ("stream failed" in logs[0].read_text()) == ("S = (" in module.read_text())
+    def stored() -> dict[str, int]:
+        return {
+            table: count(settings, f"SELECT count(*) FROM {table}") for table in tables.values()
+        }
 
-    run(0, orders=10)
+    send(range(10))
+    drain(settings, streams, tables, patience=0)
+    assert stored() == {"events": 10, "orders": 10, "shop": 10}
 
-    module.write_text(f"{sound}\nS = (\n")
-    done = streamflow(stack_settings, "init", **own)
-    line = f"my_streams.py, line {module.read_text().count(chr(10))}: '(' was never closed"
+    module.write_text(f"{sound}S = (\n")
+    execute(settings, "ALTER TABLE orders RENAME amount_cents TO cents")
+    done = streamflow(settings, "init", **own)
+    why = f"broken_streams:SHOP does not start: {module}, line 4: '(' was never closed"
     assert done.returncode == 1
-    assert f"warning: my_streams:ORDERS does not start: {tmp_path}/{line}" in done.stderr
-    run(1, orders=10)
-    audit = streamflow(stack_settings, "audit", "--wait", "1", **own)
-    assert (audit.returncode, line in audit.stderr) == (1, True)
+    assert f"warning: {why}" in done.stderr
+    assert "error: stream orders: the contract has no field cents" in done.stderr
+    send(range(10, 20))
+    logs = {name: tmp_path / f"{name}.log" for name in ("loader", "validator")}
+    running = [WorkerProcess(settings, name, log, **own) for name, log in logs.items()]
+    try:
+        notified = "SELECT count(*) FROM notifications"
+        wait_until(lambda: (stored()["events"], count(settings, notified)) == (20, 20), 60)
+        assert [worker.stop() for worker in running] == [0, 0]
+    finally:
+        for worker in running:
+            worker.kill()
+    assert stored() == {"events": 20, "orders": 10, "shop": 10}
+    assert all('"stream failed"' in log.read_text() for log in logs.values())
+    assert '"stream not loaded"' in logs["loader"].read_text()
+    audit = streamflow(settings, "audit", "--wait", "0", **own)
+    assert (audit.returncode, why in audit.stderr) == (1, True)
 
     module.write_text(sound)
-    execute(stack_settings, "ALTER TABLE orders RENAME amount_cents TO cents")
-    done = streamflow(stack_settings, "init", **own)
-    assert done.returncode == 1
-    assert "stream orders: the contract has no field cents" in done.stderr
-    run(2, orders=10)
-
-    # What `init` had added before is empty, so this undoes it.
-    execute(stack_settings, "ALTER TABLE orders DROP COLUMN IF EXISTS amount_cents")
-    execute(stack_settings, "ALTER TABLE orders RENAME cents TO amount_cents")
-    assert streamflow(stack_settings, "init", **own).returncode == 0
-    run(3, orders=40)
-    assert rows(stack_settings, "SELECT sum(amount_cents)::int FROM orders") == [(sum(range(40)),)]
-    audit = streamflow(stack_settings, "audit", "--wait", "60", **own)
-    assert audit.returncode == 0, audit.stdout + audit.stderr
+    execute(settings, "ALTER TABLE orders RENAME cents TO amount_cents")
+    drain(settings, streams, tables, patience=0)
+    assert stored() == {"events": 20, "orders": 20, "shop": 20}
+    for topic, table in tables.items():
+        # Each record once.
+        query = f"SELECT DISTINCT origin_topic, origin_partition, origin_offset FROM {table}"
+        assert {origin for origin, _, _ in rows(settings, query)} == {topic}
+        assert len(rows(settings, query)) == 20
 
 
 def test_a_stream_without_a_simulator_is_not_simulated(

@@ -1,6 +1,7 @@
 """A declaration that cannot work: one sentence with file and line, and the other streams go on."""
 
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,17 @@ def test_one_that_cannot_work_stops_no_other(
     assert says in str(failed)
 
 
+def test_a_traceback_is_there_for_who_wants_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own.py").write_text("1/0")
+    configure(monkeypatch, "own:S")
+    with pytest.raises(ConfigurationError) as caught:
+        load_streams(load_settings())
+    # What `--debug` prints.
+    assert "1/0" in "".join(traceback.format_exception(caught.value))
+
+
 def test_a_failed_one_takes_no_name_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     user_events = "streamflow.streams.user_events:USER_EVENTS"
     configure(monkeypatch, "good_streams:SHOP", user_events, "good_streams:ORDERS")
@@ -196,6 +208,9 @@ def test_what_needs_every_stream_is_refused_and_the_rest_warns(
     done = run(app, ["acls"])
     assert done.exit_code == 0
     assert done.stderr.startswith("warning: stream shop does not start: ")
+    monkeypatch.setenv("STREAMFLOW_DEBUG", "1")
+    assert "Traceback" in run(app, ["acls"]).stderr
+    monkeypatch.delenv("STREAMFLOW_DEBUG")
     done = run(app, ["status", "--json"])
     assert done.exit_code == 1
     assert '"stream shop does not start: good_streams.py, line 9' in done.stdout
