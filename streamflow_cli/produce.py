@@ -97,9 +97,9 @@ def produce(
     if opened is not None and resume and not opened.resumable:
         raise UsageError(f"--resume needs a file, and {source} is read only once")
     settings, streams = settings_and_streams()
-    configure_logging(settings)
     if streams.first is None:
         raise ConfigurationError(f"{streams.failed[0]}; nothing was sent")
+    configure_logging(settings)
     stream, hasher = streams.first, hasher_for(settings, streams)
     if opened is None and stream.simulate is None:
         raise UsageError(
