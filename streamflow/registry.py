@@ -1,12 +1,12 @@
-"""Loading the configured streams, and importing modules of users."""
+"""Loading the configured streams."""
 
-import sys
-from collections.abc import Sequence
-from importlib import import_module, invalidate_caches
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from types import ModuleType
+from typing import NamedTuple, Self
 
+import structlog
+
+from streamflow import declarations, user_code
 from streamflow.errors import ConfigurationError
 from streamflow.pii_keys import PiiKeys
 from streamflow.privacy import Hasher
@@ -14,37 +14,78 @@ from streamflow.private_values import PrivateValue
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
+log = structlog.get_logger()
 
-def load_streams(settings: Settings) -> tuple[Stream, ...]:
-    """Imports the streams that ``STREAMFLOW_STREAMS`` names as ``module:NAME``. Raises ConfigurationError
-    if one cannot be imported, or two share a name or a table."""
-    streams = tuple(_load(path).prefixed(settings.prefix) for path in settings.streams)
-    for what in ("name", "table"):
-        names = [getattr(stream, what) for stream in streams]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigurationError(f"two streams have the same {what}: {', '.join(twice)}")
-    if not streams:
+
+class FailedStream(NamedTuple):
+    """A declaration that cannot work."""
+
+    path: str  # as the setting names it
+    name: str | None  # None if it could not be imported
+    why: str
+    error: BaseException  # for --debug
+
+    def __str__(self) -> str:
+        return f"{f'stream {self.name}' if self.name else self.path} does not start: {self.why}"
+
+
+class Streams(tuple[Stream, ...]):  # noqa: SLOT001 (a tuple cannot have any)
+    """The streams that can work.
+
+    Attributes:
+        failed: the others. Nothing of theirs is read or written, and they keep their positions.
+        first: what the setting names first; None if that has failed.
+    """
+
+    failed: tuple[FailedStream, ...]
+    first: Stream | None
+
+    def __new__(
+        cls,
+        streams: Iterable[Stream],
+        failed: Iterable[FailedStream] = (),
+        first: Stream | None = None,
+    ) -> Self:
+        made = super().__new__(cls, streams)
+        made.failed, made.first = tuple(failed), first
+        return made
+
+
+def load_streams(settings: Settings) -> Streams:
+    """Imports the streams that ``STREAMFLOW_STREAMS`` names as ``module:NAME``. One that cannot work is
+    left out, and stops no other (G14). Of two that clash, the first one holds. Raises
+    ConfigurationError if none is left."""
+    good: dict[int, Stream] = {}
+    failed = []
+    for index, path in enumerate(settings.streams):
+        name = None
+        try:
+            module, stream = _load(path)
+            stream = stream.prefixed(settings.prefix)
+            name = stream.name
+            _require_sound(module, path, stream, tuple(good.values()))
+        except ConfigurationError as error:
+            failed.append(FailedStream(path, name, str(error), error))
+        else:
+            good[index] = stream
+    if failed and not good:
+        raise ConfigurationError("; ".join(map(str, failed))) from failed[0].error
+    if not good:
         raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS")
-    return streams
+    return Streams(good.values(), failed, good.get(0))
 
 
-def import_named(module: str) -> ModuleType:
-    """Imports a module that a setting names: an installed one, or one in the current folder, which is
-    searched last and only if no installed module has that name, so that nothing in it can shadow a
-    library."""
-    package, _, _ = module.partition(".")
-    if package and find_spec(package) is None:
-        sys.path.append(str(Path.cwd()))
-        invalidate_caches()
-    return import_module(module)
+def log_failed(streams: Streams) -> None:
+    """One line for each declaration that cannot work, when a process starts."""
+    for failed in streams.failed:
+        log.error("stream failed", stream=failed.name or failed.path, why=failed.why)
 
 
 def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
     key = settings.pii_key
     return Hasher(
         PiiKeys.parse(None if key is None else key.get_secret_value()),
-        {name for stream in streams for name in stream.private_fields},
+        {name for stream in streams for name in stream.decoder.private_fields},
         private_values_of(streams),
     )
 
@@ -54,15 +95,33 @@ def private_values_of(streams: Sequence[Stream]) -> tuple[PrivateValue, ...]:
     return tuple(dict.fromkeys(value for stream in streams for value in stream.private_values))
 
 
-def _load(path: str) -> Stream:
-    module_name, _, name = path.partition(":")
-    try:
-        stream = getattr(import_named(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+def _load(path: str) -> tuple[ModuleType, Stream]:
+    module_name, colon, name = path.partition(":")
+    module = user_code.import_named(module_name)
+    names = [known for known, value in vars(module).items() if isinstance(value, Stream)]
+    has = f"its streams are {', '.join(names)}" if names else "it has no Stream"
+    if not colon or not name:
+        example = f", as in {module_name}:{names[0]}" if names else ""
         raise ConfigurationError(
-            f"stream {path!r} cannot be imported ({error}): name it as module:NAME, the module in "
-            "this folder or installed"
-        ) from error
+            f"write module:NAME{example}: {module_name} alone is no stream, {has}"
+        )
+    if not hasattr(module, name):
+        hint = user_code.nearest(name, names)
+        raise ConfigurationError(f"{module_name} has no {name}{hint}: {has}")
+    stream = getattr(module, name)
     if not isinstance(stream, Stream):
-        raise ConfigurationError(f"{path} is not a Stream but a {type(stream).__name__}")
-    return stream
+        kind = "the class" if isinstance(stream, type) else "a"
+        what = stream.__name__ if isinstance(stream, type) else type(stream).__name__
+        raise ConfigurationError(
+            f"{user_code.declared_at(module, name)}{name} is not a Stream but {kind} {what}: {has}"
+        )
+    return module, stream
+
+
+def _require_sound(
+    module: ModuleType, path: str, stream: Stream, earlier: Sequence[Stream]
+) -> None:
+    found = user_code.explained(lambda: declarations.problems(stream, earlier), module.__name__)
+    if found:
+        where = user_code.declared_at(module, path.partition(":")[2])
+        raise ConfigurationError(f"{where}{'; '.join(found)}")

@@ -35,9 +35,6 @@ _NO_NOTIFICATION = (
     "event_id a number from 0 to 2^63 - 1"
 )
 
-# Core schemas of fields that events can be counted by.
-_COUNTABLE = frozenset(("str", "int", "decimal", "bool", "uuid", "date", "literal", "enum"))
-
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -122,7 +119,8 @@ class DailyRollup:
         table: name of the table and of the asset.
         description: of the asset.
         columns: PostgreSQL types by name, in the order of the query.
-        query: SELECT of one day's rows. ``{table}`` stands for the stream's table; its parameters are
+        query: SELECT of one day's rows. ``{table}`` stands for the stream's table, ``{time}`` for the
+            column of its event time; its parameters are
             ``%(start)s`` and ``%(end)s`` of the day (UTC), and those that `parameters` returns.
         parameters: further parameters of the query, from Dagster's settings.
         neighbours: whether rows of a day change what is computed for the days before and after it.
@@ -183,53 +181,6 @@ class Stream:
         if not self.decoder.models:
             raise ConfigurationError(
                 f"stream {self.name}: contract must be a subclass of Event, or a union of them"
-            )
-        by = self.windows.by if self.windows is not None else None
-        named = {
-            "key": self.key if isinstance(self.key, str) else None,
-            "event_time": self.event_time,
-            "windows' by": by,
-        }
-        for model in self.decoder.models:
-            for what, name in named.items():
-                if name is not None and name not in model.model_fields:
-                    raise ConfigurationError(
-                        f"stream {self.name}: {what} names the field {name}, which {model.__name__} "
-                        f"does not declare: it has {', '.join(model.model_fields)}"
-                    )
-            self._require_time(model)
-            if by is not None and not self._is_countable(model, by):
-                raise ConfigurationError(
-                    f"stream {self.name}: events cannot be counted by {by}: it must be a text, a whole "
-                    "number, a Decimal, a bool, an Enum, a UUID or a date"
-                )
-        for name in self.private_fields:
-            if name not in self.decoder.names:
-                raise ConfigurationError(
-                    f"stream {self.name}: private_fields names {name}, which the contract does not declare"
-                )
-
-    def _is_countable(self, model: type[Event], name: str) -> bool:
-        schema = self.decoder.definitions.unwrapped(self.decoder.fields_of(model)[name])
-        values = schema.get("expected") or [one.value for one in schema.get("members", ())]
-        return schema["type"] in _COUNTABLE and {type(value) for value in values} <= {
-            str,
-            int,
-            bool,
-        }
-
-    def _require_time(self, model: type[Event]) -> None:
-        schema = self.decoder.fields_of(model)[self.event_time]
-        if self.decoder.definitions.unwrapped(schema)["type"] != "datetime":
-            raise ConfigurationError(
-                f"stream {self.name}: {model.__name__}.{self.event_time} is the event time, so it must be "
-                "a Timestamp, a datetime, or a number as EpochMillis or EpochSeconds; or name another "
-                "field with event_time="
-            )
-        if self.decoder.definitions.is_nullable(schema):
-            raise ConfigurationError(
-                f"stream {self.name}: {model.__name__}.{self.event_time} is the event time, so it must not "
-                "be optional"
             )
 
     @cached_property

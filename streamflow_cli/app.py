@@ -14,8 +14,8 @@ from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
 from streamflow_cli import acls, bench, dagster, dashboard, data, dlq, forget, produce, stack
+from streamflow_cli.configured import DEBUG_VARIABLE
 
-DEBUG_VARIABLE = "STREAMFLOW_DEBUG"
 INTERRUPTED = 130
 
 app = typer.Typer(

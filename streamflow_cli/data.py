@@ -3,14 +3,22 @@
 import getpass
 import json
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamflow.errors import ConfigurationError, StreamFlowError
 from streamflow_cli.configured import settings_and_streams
+from streamflow_cli.confirming import confirm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from streamflow.kafka.ownership import Drift
+    from streamflow.postgres.schema import TablesRefused
+    from streamflow.registry import Streams
+    from streamflow.settings import Settings
 
 db = typer.Typer(help="The database's schema.")
 
@@ -76,6 +84,7 @@ def init(
     """
     from streamflow.kafka.clients import retrying
     from streamflow.kafka.ownership import surplus
+    from streamflow.kafka.topic_changes import postponed, risk
     from streamflow.kafka.topics import provision
     from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
@@ -83,14 +92,41 @@ def init(
     settings, streams = settings_and_streams()
     patiently = retrying(wait)
     # The schema first: topics that are created are noted in it.
-    patiently(schema.upgrade, settings, streams)
+    refused = _upgrade(partial(patiently, schema.upgrade), settings, streams)
     differences = patiently(provision, settings, streams, TopicsTable(settings))
     for drift in differences:
-        if not drift.is_surplus:
+        if not drift.is_surplus and risk(drift) is None:
             typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
-    for line in (*schema.surplus(settings, streams), *surplus(differences)):
+    for line in (*surplus(differences), *postponed(differences)):
         typer.echo(f"warning: {line}", err=True)
+    if refused is not None:
+        raise refused
+    if streams.failed:
+        raise _others_in_place(streams)
     typer.echo("topics and schema are in place")
+
+
+def _others_in_place(streams: "Streams") -> StreamFlowError:
+    names = ", ".join(stream.name for stream in streams)
+    return ConfigurationError(f"not every stream can start; what {names} needs is in place")
+
+
+def _upgrade(
+    run: "Callable[..., object]", settings: "Settings", streams: "Streams"
+) -> "TablesRefused | None":
+    """Upgrades the schema as far as it can be, and warns of columns without a field; returns what could
+    not be upgraded."""
+    from streamflow.postgres.schema import TablesRefused, surplus
+
+    refused = None
+    try:
+        run(settings, streams)
+    except TablesRefused as error:
+        refused = error
+    others = [stream for stream in streams if not refused or stream.name not in refused.streams]
+    for line in surplus(settings, others):
+        typer.echo(f"warning: {line}", err=True)
+    return refused
 
 
 def topics(
@@ -121,7 +157,8 @@ def topics(
 ) -> None:
     """Shows the declared topics, their owners and how the broker's differ; exits 1 if they do.
 
-    More partitions than declared in a topic of StreamFlow's are only warned of.
+    More partitions than declared in a topic of StreamFlow's are only warned of. A change that moves keys
+    or removes records is asked about, or needs --yes.
 
     A topic that StreamFlow did not create is never altered unless it is adopted.
 
@@ -136,6 +173,7 @@ def topics(
     from streamflow.kafka.topics import (
         adopt,
         all_topics,
+        alterable,
         drifts,
         owners,
         provision,
@@ -147,9 +185,10 @@ def topics(
     owned = TopicsTable(settings)
     if adopted:
         adopt(settings, streams, adopted, owned)
-    if apply:
-        provision(settings, streams, owned)
     specs = all_topics(settings, streams)
+    if apply:
+        _confirm_changes(settings, alterable(settings, specs, owned), yes=yes)
+        provision(settings, streams, owned, confirmed=True)
     differences = drifts(settings, specs)
     owner_of = owners(settings, specs, owned)
     # Of another owner's topic more partitions are a difference like any other.
@@ -178,7 +217,26 @@ def topics(
         _show_topics(report, {drift.topic for drift in differences if drift not in tolerated})
     for line in surplus(tolerated):
         typer.echo(f"warning: {line}", err=True)
-    raise typer.Exit(0 if differences == tolerated else 1)
+    raise typer.Exit(0 if differences == tolerated and not streams.failed else 1)
+
+
+def _confirm_changes(settings: "Settings", differences: "Sequence[Drift]", *, yes: bool) -> None:
+    """Shows what is about to change, and asks if that moves or removes something."""
+    from streamflow.kafka.topics import costs
+
+    asks = False
+    for drift in differences:
+        if drift.is_surplus:
+            continue
+        if drift.what == "topic":
+            typer.echo(f"{drift.topic}: is created", err=True)
+            continue
+        cost = costs(settings, drift)
+        asks = asks or cost is not None
+        note = f" ({cost})" if cost else ""
+        typer.echo(f"{drift.topic}: {drift.what} {drift.found} → {drift.declared}{note}", err=True)
+    if asks and not yes:
+        confirm("make these changes?", "nothing was changed")
 
 
 def _retention(config: "Mapping[str, str]") -> str:
@@ -224,12 +282,14 @@ def db_upgrade() -> None:
 
     Example: streamflow db upgrade
     """
-    from streamflow.postgres.schema import surplus, upgrade
+    from streamflow.postgres.schema import upgrade
 
     settings, streams = settings_and_streams()
-    upgrade(settings, streams)
-    for line in surplus(settings, streams):
-        typer.echo(f"warning: {line}", err=True)
+    refused = _upgrade(upgrade, settings, streams)
+    if refused is not None:
+        raise refused
+    if streams.failed:
+        raise _others_in_place(streams)
     typer.echo("the schema is up to date")
 
 
@@ -272,7 +332,9 @@ def db_rehash() -> None:
     """
     from streamflow.postgres.rehash import rehash
 
-    done = rehash(*settings_and_streams(), lambda table: typer.echo(f"done: {table}", err=True))
+    done = rehash(
+        *settings_and_streams(need_all=True), lambda table: typer.echo(f"done: {table}", err=True)
+    )
     for column in done:
         typer.echo(
             f"{column.table}.{column.column}: {column.lifted:,} rows hashed under the newest key"
@@ -319,4 +381,4 @@ def audit(
         typer.echo(json.dumps(report.as_dict()))
     else:
         audit_table(report)
-    raise typer.Exit(0 if report.closed else 1)
+    raise typer.Exit(0 if report.closed and not streams.failed else 1)

@@ -76,7 +76,7 @@ def forget(
         )
     if apply_ and not yes and (as_json or _STDIN in (subject, user)):
         raise UsageError("with - or --json there is no prompt: add --yes")
-    settings, streams = settings_and_streams()
+    settings, streams = settings_and_streams(need_all=True)
     by = by or getuser()
     if again:
         subjects = erase.listed(settings)

@@ -83,7 +83,7 @@ def produce(
 
     Example: streamflow produce --from logins.ndjson
     """
-    from streamflow.errors import UsageError
+    from streamflow.errors import ConfigurationError, UsageError
     from streamflow.monitoring import configure_logging
     from streamflow.registry import hasher_for
     from streaming_workers.producer.lines import LineReader
@@ -97,8 +97,10 @@ def produce(
     if opened is not None and resume and not opened.resumable:
         raise UsageError(f"--resume needs a file, and {source} is read only once")
     settings, streams = settings_and_streams()
+    if streams.first is None:
+        raise ConfigurationError(f"{streams.failed[0]}; nothing was sent")
     configure_logging(settings)
-    stream, hasher = streams[0], hasher_for(settings, streams)
+    stream, hasher = streams.first, hasher_for(settings, streams)
     if opened is None and stream.simulate is None:
         raise UsageError(
             f"stream {stream.name} has no simulator: name a file with --from FILE, or declare "

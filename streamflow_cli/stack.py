@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from streamflow.registry import Streams
     from streamflow.settings import Settings
     from streamflow.stream import Stream
     from streamflow_stack.lifecycle import Stack
@@ -111,7 +112,8 @@ def up(
         if os.environ.get(detached.VARIABLE):
             console.print(detached.readiness_line(stack.missing), markup=False, soft_wrap=True)
 
-    if load_streams(load())[0].simulate is None:
+    first = load_streams(load()).first
+    if first is None or first.simulate is None:
         names.append("producer")
     report = ConsoleReport(console)
     arrange = partial(_arrange, without=names, say=report.say)
@@ -137,22 +139,33 @@ def down(
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show every part, the groups' lag and the tables' rows; exit 1 unless all is up.
+    """Show every part, the groups' lag, the tables' rows and the streams that have failed; exit 1 unless
+    all is up.
 
     Example: streamflow status --json
     """
+    from streamflow.errors import StreamFlowError
+    from streamflow.registry import load_streams
     from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack.status import is_all_up, read_status
 
     settings = load_process_settings()
     current = read_status(settings)
-    current["lag"], current["rows"] = _lag_and_rows(settings, current["parts"])
+    states = {part["name"]: part["state"] for part in current["parts"]}
+    try:
+        streams, failed = load_streams(settings), []
+    except StreamFlowError as error:
+        streams, failed = None, [str(error)]
+    current["lag"], current["rows"] = _lag_and_rows(settings, streams or (), states)
+    failed += _failed_streams(settings, streams, database=states["postgres"] == "up")
+    current["failed_streams"] = failed
     if as_json:
         typer.echo(json.dumps(current, indent=2))
     else:
         _show_status(make_console(), current)
-    raise typer.Exit(0 if is_all_up(current["parts"]) and not current["problem"] else 1)
+    is_well = is_all_up(current["parts"]) and not current["problem"] and not failed
+    raise typer.Exit(0 if is_well else 1)
 
 
 def env() -> None:
@@ -198,39 +211,62 @@ def doctor() -> None:
 
 def _arrange(settings: "Settings", without: Collection[str], say: Callable[[str], None]) -> None:
     """Puts schema and topics in place. The schema is first: topics that are created are noted in it."""
-    from streamflow.kafka import ownership
+    from streamflow.kafka import ownership, topic_changes
     from streamflow.kafka.topics import provision
-    from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.registry import load_streams
 
     streams = load_streams(settings)
     has_database = "postgres" not in without
-    kept = []
+    kept = list(map(str, streams.failed))
     if has_database:
-        schema.upgrade(settings, streams)
-        kept += schema.surplus(settings, streams)
+        kept += _upgrade(settings, streams)
     if "kafka" not in without:
         owned = TopicsTable(settings) if has_database else None
-        kept += ownership.surplus(provision(settings, streams, owned))
+        differences = provision(settings, streams, owned)
+        kept += ownership.surplus(differences) + topic_changes.postponed(differences)
     for line in kept:
         say(f"warning: {line}")
 
 
+def _upgrade(settings: "Settings", streams: "Streams") -> list[str]:
+    """Upgrades the schema; returns what is not as declared. One stream's table stops no other stream."""
+    from streamflow.postgres import schema
+
+    refused: dict[str, str] = {}
+    try:
+        schema.upgrade(settings, streams)
+    except schema.TablesRefused as error:
+        if len(error.streams) == len(streams):
+            raise
+        refused = error.streams
+    others = [stream for stream in streams if stream.name not in refused]
+    return [*refused.values(), *schema.surplus(settings, others)]
+
+
+def _failed_streams(
+    settings: "Settings", streams: "Streams | None", *, database: bool
+) -> list[str]:
+    """The streams that do not start or are not loaded, in a sentence each."""
+    from streamflow.errors import StreamFlowError
+    from streamflow.postgres import schema
+
+    found = [] if streams is None else list(map(str, streams.failed))
+    if streams and database:
+        with contextlib.suppress(StreamFlowError):
+            found += schema.refused(settings, streams).values()
+    return found
+
+
 def _lag_and_rows(
-    settings: "Settings", parts: Sequence[dict[str, Any]]
+    settings: "Settings", streams: "Sequence[Stream]", states: dict[str, str]
 ) -> tuple[dict[str, int | None], dict[str, int | None]]:
     """From broker and database; None for what is unknown."""
     from streamflow.errors import StreamFlowError
     from streamflow.lag.measure import group_lags
     from streamflow.postgres.sink.positions import counted_tables, row_counts
-    from streamflow.registry import load_streams
     from streamflow.settings import GROUPS
 
-    streams: tuple[Stream, ...] = ()
-    with contextlib.suppress(StreamFlowError):
-        streams = load_streams(settings)
-    states = {part["name"]: part["state"] for part in parts}
     lag: dict[str, int | None] = dict.fromkeys(GROUPS.values())
     rows: dict[str, int | None] = dict.fromkeys(counted_tables(streams))
     if streams and states["kafka"] == "up":
@@ -265,6 +301,8 @@ def _show_status(console: "Console", status: dict[str, Any]) -> None:
             for name, number in status[title].items()
         )
         console.print(f"{title:<6}{text or 'unknown'}", soft_wrap=True)
+    for line in status["failed_streams"]:
+        console.print(line, style="red", markup=False, soft_wrap=True)
     if status["problem"]:
         console.print(status["problem"], style="red", soft_wrap=True)
     elif status["supervisor"] is None:

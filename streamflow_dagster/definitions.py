@@ -26,7 +26,10 @@ from streamflow_dagster.resources import Platform
 
 def build(platform: Platform) -> dg.Definitions:
     settings = platform.settings()
-    catalog = catalog_of(settings, platform.streams(settings))
+    streams = platform.streams(settings)
+    for failed in streams.failed:
+        dg.get_dagster_logger().error(str(failed))
+    catalog = catalog_of(settings, streams)
     return dg.Definitions(
         assets=[
             *producer_specs(catalog),

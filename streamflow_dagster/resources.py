@@ -13,9 +13,9 @@ from streamflow.errors import Unavailable
 from streamflow.kafka.clients import admin
 from streamflow.lag.measure import LagReader
 from streamflow.postgres.connections import Connection, session
-from streamflow.registry import load_streams
+from streamflow.registry import Streams, load_streams
+from streamflow.settings import Settings
 from streamflow.settings.orchestration import OrchestrationSettings, load_orchestration_settings
-from streamflow.stream import Stream
 
 _CONNECT_SECONDS = 0.5
 # The bridge joins no group, and writes no asset.
@@ -32,9 +32,14 @@ class Platform:
         self.settings = load
         self._admin: tuple[str, AdminClient] | None = None
         self._lag: tuple[str, LagReader] | None = None
+        self._streams: tuple[tuple[str, tuple[str, ...]], Streams] | None = None
 
-    def streams(self, settings: OrchestrationSettings) -> tuple[Stream, ...]:
-        return load_streams(settings)
+    def streams(self, settings: Settings) -> Streams:
+        """As they were when the code was loaded: the assets are theirs, also after a failed one is mended."""
+        configured = (settings.prefix, settings.streams)
+        if self._streams is None or self._streams[0] != configured:
+            self._streams = (configured, load_streams(settings))
+        return self._streams[1]
 
     def audit(self, settings: OrchestrationSettings) -> AuditReport:
         patience, most = settings.audit_patience, settings.audit_records

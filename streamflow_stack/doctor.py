@@ -84,6 +84,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _state_directory(state)
     yield _stack(status)
     yield from _ports(settings, state, status)
+    yield from _streams(settings)
     yield from _or_unknown("hash keys", unkeyed, settings)
     running = status["supervisor"] is not None
     yield _kafka(settings, state, running=running)
@@ -217,6 +218,7 @@ def _database(settings: Settings, *, running: bool) -> Iterator[Finding]:
     yield Finding("postgres", Mark.WELL, f"answers, version {row[0]}")
     if exposed:
         yield Finding("postgres", Mark.NOTE, exposed)
+    yield from _or_unknown("tables", _refused_tables, settings)
     yield from _or_unknown("columns", _surplus_columns, settings)
     yield from _or_unknown("hash keys", hash_keys, settings)
     ahead = (row[1] - before).total_seconds() - (after - before).total_seconds() / 2
@@ -230,6 +232,22 @@ def _or_unknown(
         yield from examined(settings)
     except StreamFlowError as error:
         yield Finding(subject, Mark.NOTE, f"unknown ({error})")
+
+
+def _streams(settings: Settings) -> Iterator[Finding]:
+    try:
+        streams = load_streams(settings)
+    except StreamFlowError as error:
+        yield Finding("streams", Mark.BAD, str(error))
+        return
+    for failed in streams.failed:
+        yield Finding("streams", Mark.BAD, str(failed))
+    yield Finding("streams", Mark.WELL, f"declared: {', '.join(one.name for one in streams)}")
+
+
+def _refused_tables(settings: Settings) -> Iterator[Finding]:
+    for why in schema.refused(settings, load_streams(settings)).values():
+        yield Finding("tables", Mark.BAD, f"{why}; until then its events are not loaded")
 
 
 def _surplus_partitions(settings: Settings) -> Iterator[Finding]:

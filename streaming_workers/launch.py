@@ -11,10 +11,11 @@ from streamflow.kafka import clients
 from streamflow.kafka.producing import produce_and_flush
 from streamflow.kafka.transactions import KafkaSink
 from streamflow.monitoring import configure_logging
+from streamflow.postgres import schema
 from streamflow.postgres.connections import ping
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.postgres.sink.sink import PostgresSink
-from streamflow.registry import hasher_for, load_streams
+from streamflow.registry import hasher_for, load_streams, log_failed
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
@@ -62,13 +63,34 @@ def make_worker(
         return Worker(settings, job, kafka_sink, accept_rejects=accept_rejects)
     loader = Loader(settings, streams, hasher, key.signer)
     dead_letters = clients.producer(settings)
+
+    def sink(_consumer: Consumer, limit: Limit | None) -> PostgresSink:
+        loader.leave_out(not_loadable(settings, streams))
+        return loader_sink(settings, loader, dead_letters, limit)
+
     return Worker(
         settings,
         loader,
-        lambda _consumer, limit: loader_sink(settings, loader, dead_letters, limit),
+        sink,
         accept_rejects=accept_rejects,
         ping=lambda: ping(settings),
     )
+
+
+def not_loadable(settings: Settings, streams: Sequence[Stream]) -> set[str]:
+    """The topics whose events have no table that can hold them. They stay there, and the loader's
+    position stays in front of them (G14).
+
+    Raises:
+        TablesRefused: no stream has one.
+        Unavailable: the database does not answer.
+    """
+    refused = schema.refused(settings, streams)
+    for stream, why in refused.items():
+        log.error("stream not loaded", stream=stream, why=why)
+    if len(refused) == len(streams):
+        raise schema.TablesRefused(refused)
+    return {stream.topic for stream in streams if stream.name in refused}
 
 
 def loader_sink(
@@ -103,8 +125,8 @@ def run_worker(
     bound_arenas()
     configure_logging(settings)
     structlog.contextvars.bind_contextvars(worker=name)
-    worker = make_worker(
-        settings, load_streams(settings), name, instance=instance, accept_rejects=accept_rejects
-    )
+    streams = load_streams(settings)
+    log_failed(streams)
+    worker = make_worker(settings, streams, name, instance=instance, accept_rejects=accept_rejects)
     freeze_gc()
     worker.run(health_port)

@@ -10,7 +10,7 @@ from psycopg import Connection, sql
 
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
-from streamflow.postgres.tables import group_sql, kind_sql, kind_type
+from streamflow.postgres.counted_by import group_sql, kind_sql, kind_type
 from streamflow.stream import Stream
 from streamflow.windows import Progress
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from streamflow.dead_letters.repairs import Document, repair
 from streamflow.postgres.tables import event_columns
@@ -19,12 +19,27 @@ _WITHOUT_ZONE: Final = re.compile(
 
 @repair("hash_address", "Hashes the clear-text value of a private field.")
 def hash_address(document: Document, stream: Stream, hasher: Hasher) -> Document:
-    """Hashes stay as they are."""
-    return document | {
-        name: hasher.hash(text)
-        for name, text in _texts(document, stream.private_fields)
-        if text and not is_hashed(text)
+    """At any depth. Hashes stay as they are."""
+    return {
+        name: _hashed(value, hasher)
+        if name in stream.decoder.private_fields
+        else _within(value, stream, hasher)
+        for name, value in document.items()
     }
+
+
+def _within(value: Any, stream: Stream, hasher: Hasher) -> Any:
+    if isinstance(value, list):
+        return [_within(part, stream, hasher) for part in value]
+    return hash_address(value, stream, hasher) if isinstance(value, dict) else value
+
+
+def _hashed(value: Any, hasher: Hasher) -> Any:
+    if isinstance(value, list):
+        return [_hashed(part, hasher) for part in value]
+    return (
+        hasher.hash(value) if isinstance(value, str) and value and not is_hashed(value) else value
+    )
 
 
 @repair("coerce_numbers", 'Turns text into a number ("7" into 7) where the contract has a number.')
@@ -52,12 +67,13 @@ def add_zone(document: Document, stream: Stream, _hasher: Hasher) -> Document:
 
 
 def _fields(stream: Stream, kind: str) -> list[str]:
-    """The fields of the contract whose column has this type."""
-    declared = {name for model in stream.decoder.models for name in model.model_fields}
+    """The JSON names of the fields whose column has this type."""
+    columns = {column.name for column in event_columns(stream) if column.type == kind}
     return [
-        column.name
-        for column in event_columns(stream)
-        if column.type == kind and column.name in declared
+        field.alias or name
+        for model in stream.decoder.models
+        for name, field in model.model_fields.items()
+        if name in columns
     ]
 
 

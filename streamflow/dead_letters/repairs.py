@@ -16,9 +16,9 @@ from typing import Any
 
 from streamflow.errors import ConfigurationError, UsageError
 from streamflow.privacy import Hasher
-from streamflow.registry import import_named
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow.user_code import import_named
 
 Document = dict[str, Any]
 RepairFunction = Callable[[Document, Stream, Hasher], Document]
@@ -69,10 +69,8 @@ def known_repairs(settings: Settings) -> dict[str, Repair]:
 def _repairs_in(module: str) -> list[Repair]:
     try:
         members = vars(import_named(module)).values()
-    except ImportError as error:
-        raise ConfigurationError(
-            f"module {module} of STREAMFLOW_REPAIRS cannot be imported ({error})"
-        ) from error
+    except ConfigurationError as error:
+        raise ConfigurationError(f"STREAMFLOW_REPAIRS: {error}") from error
     return [member for member in members if isinstance(member, Repair)]
 
 

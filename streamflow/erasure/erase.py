@@ -249,7 +249,7 @@ class _Erasure:
         killed, and begin at 0 after a certificate."""
         for stream in streams:
             counted = stream.kind_field
-            if counted in (USER, *stream.private_fields):
+            if counted in (USER, *stream.decoder.private_fields):
                 raise ConfigurationError(
                     f"the windows of stream {stream.name} count by {counted}, and so name whom they "
                     "count: nothing was erased; count by another field, or remove these windows by hand"

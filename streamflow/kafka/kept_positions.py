@@ -20,13 +20,13 @@ from streamflow.flow import Partition
 from streamflow.kafka import offsets
 from streamflow.kafka.clients import admin
 from streamflow.kafka.reader import Scanner, first_once_visible
+from streamflow.names import POSITIONS_TOPIC
 from streamflow.records import OutRecord, Position, Record
 from streamflow.settings import Settings
 from streamflow.stream import TopicSpec
 
 log = structlog.get_logger()
 
-NAME: Final = "streamflow-positions"
 _LIMIT: Final = 120.0  # seconds; another worker's open transaction ends by its time-out
 # Small segments are compacted soon, so that little is read when a worker starts.
 _SEGMENT_BYTES: Final = 4_194_304
@@ -42,7 +42,7 @@ class Reconciled(NamedTuple):
 
 
 def topic_of(settings: Settings) -> str:
-    return f"{settings.prefix}{NAME}"
+    return f"{settings.prefix}{POSITIONS_TOPIC}"
 
 
 def _home(settings: Settings) -> Partition:

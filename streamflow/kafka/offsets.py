@@ -82,6 +82,18 @@ def last_appended(client: AdminClient, partitions: Sequence[Partition]) -> dict[
     return {partition: info.timestamp for partition, info in listed.items() if info.timestamp >= 0}
 
 
+@retry_while_unavailable
+def offsets_before(client: AdminClient, partitions: Sequence[Partition], moment: int) -> int:
+    """How many offsets the partitions hold from before a moment, in milliseconds since the epoch."""
+    since = OffsetSpec.for_timestamp(moment)
+    listed = _listed(client, partitions, since)
+    return sum(
+        # Without a later record, there is no such offset.
+        (listed[partition].offset if listed[partition].offset >= 0 else end) - first
+        for partition, (first, end) in bounds(client, partitions).items()
+    )
+
+
 def _offsets(
     client: AdminClient,
     partitions: Sequence[Partition],

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from streamflow.kafka import kept_positions
+from streamflow.names import POSITIONS_TOPIC
 from streamflow.stream import TopicSpec
 
 
@@ -105,7 +105,7 @@ def surplus(drifts: Sequence[Drift]) -> list[str]:
     """What cannot and need not be altered, in a sentence each."""
     return [
         f"topic {drift.topic} has {drift.found} partitions, and one is used: Kafka cannot remove the others"
-        if drift.topic.endswith(kept_positions.NAME)
+        if drift.topic.endswith(POSITIONS_TOPIC)
         else f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: all are "
         f"read, and Kafka cannot remove any; declare Topics(partitions={drift.found})"
         for drift in drifts

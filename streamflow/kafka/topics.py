@@ -1,7 +1,8 @@
 """Topics: what is declared, what the broker has, and how the broker gets there. All raise `Unavailable`
 where the broker does not answer."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
 
 import tenacity
 from confluent_kafka import KafkaError, KafkaException
@@ -18,6 +19,7 @@ from confluent_kafka.admin import (
 from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
 from streamflow.kafka import kept_positions
 from streamflow.kafka.clients import admin, kafka_errors, retry_while_unavailable
+from streamflow.kafka.offsets import offsets_before, partitions_of
 from streamflow.kafka.ownership import (
     BrokerTopic,
     Drift,
@@ -27,6 +29,7 @@ from streamflow.kafka.ownership import (
     owner_of,
     refusal,
 )
+from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.settings import Settings
 from streamflow.stream import Stream, TopicSpec
@@ -36,23 +39,10 @@ _NO_LEADER = -1
 
 
 def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[TopicSpec, ...]:
-    """The topics of all streams that StreamFlow manages, each once. Raises ConfigurationError if two
-    streams declare one differently, or one as unmanaged."""
-    streams = tuple(streams)
-    specs: dict[str, TopicSpec] = {}
-    for stream in streams:
-        for spec in stream.topic_specs(settings.kafka_min_isr):
-            if specs.setdefault(spec.name, spec) != spec:
-                raise ConfigurationError(
-                    f"topic {spec.name} is declared differently by two streams: give one of them "
-                    "a topic of its own"
-                )
-    for name in unmanaged_topics(streams):
-        if name in specs:
-            raise ConfigurationError(
-                f"topic {name} is not StreamFlow's (Topics(managed=False)), but a stream's derived "
-                "records would go into it: give them a topic of their own"
-            )
+    """The topics of all streams that StreamFlow manages, each once."""
+    specs = {
+        spec.name: spec for stream in streams for spec in stream.topic_specs(settings.kafka_min_isr)
+    }
     return tuple(specs.values())
 
 
@@ -81,7 +71,11 @@ def owners(settings: Settings, specs: Sequence[TopicSpec], owned: OwnedTopics) -
 
 
 def provision(
-    settings: Settings, streams: Iterable[Stream], owned: OwnedTopics | None = None
+    settings: Settings,
+    streams: Iterable[Stream],
+    owned: OwnedTopics | None = None,
+    *,
+    confirmed: bool = False,
 ) -> list[Drift]:
     """Creates topics, and alters ours, until the broker has what is declared; returns what differed.
 
@@ -91,6 +85,8 @@ def provision(
 
     Args:
         owned: which topics are ours; without it none is, and topics are only created.
+        confirmed: whether a user has agreed to changes that move or remove something; without that they
+            are not made (`topic_changes.postponed`).
 
     Raises:
         ConfigurationError: a topic that is not ours differs; an unmanaged one does not exist; or there
@@ -100,7 +96,7 @@ def provision(
     streams = tuple(streams)
     specs = all_topics(settings, streams)
     require_readable(settings, unmanaged_topics(streams))
-    return provision_topics(settings, specs, owned)
+    return provision_topics(settings, specs, owned, confirmed=confirmed)
 
 
 def require_readable(settings: Settings, names: Sequence[str]) -> None:
@@ -123,7 +119,11 @@ def require_readable(settings: Settings, names: Sequence[str]) -> None:
 
 
 def provision_topics(
-    settings: Settings, wanted: Iterable[TopicSpec], owned: OwnedTopics | None = None
+    settings: Settings,
+    wanted: Iterable[TopicSpec],
+    owned: OwnedTopics | None = None,
+    *,
+    confirmed: bool = False,
 ) -> list[Drift]:
     """As `provision`, for some topics only.
 
@@ -131,18 +131,17 @@ def provision_topics(
     2. Refuse what may not be altered, before anything is.
     3. Create what is missing and note its id. A crash between the two leaves a topic that is as declared,
        but not noted as ours: it is used, and must be adopted before it is altered.
-    4. Add partitions and alter settings; wait until the broker shows it.
+    4. Add partitions and alter settings, as far as that is safe or `confirmed`; wait until the broker
+       shows it.
     """
     specs = {spec.name: spec for spec in wanted}
     client = admin(settings)
-    existing = _described(client, list(specs))
-    differences = compare(list(specs.values()), existing)
-    ids = owned.ids() if owned is not None and differences else {}
-    for name, topic in existing.items():
-        differing = [drift for drift in differences if drift.topic == name]
-        if differing and owner_of(name, topic, ids) is not Owner.OURS:
-            raise ConfigurationError(refusal(specs[name], differing, ids))
-    changes = [drift for drift in differences if not drift.is_surplus]
+    differences = alterable(settings, specs.values(), owned)
+    changes = [
+        drift
+        for drift in differences
+        if not drift.is_surplus and (confirmed or risk(drift) is None)
+    ]
     if not changes:
         return differences
     missing = [specs[drift.topic] for drift in changes if drift.what == "topic"]
@@ -151,8 +150,35 @@ def provision_topics(
         if owned is not None and created:
             owned.add(retry_while_unavailable(topic_ids)(client, created), adopted=False)
         _alter(client, [drift for drift in changes if drift.what != "topic"])
-    _wait_until_shown(client, list(specs.values()))
+    _wait_until_shown(client, list(specs.values()), changes)
     return differences
+
+
+def alterable(
+    settings: Settings, wanted: Iterable[TopicSpec], owned: OwnedTopics | None
+) -> list[Drift]:
+    """How topics differ from their specifications. Raises ConfigurationError if one of them is not ours,
+    and as `OwnedTopics.ids`."""
+    specs = {spec.name: spec for spec in wanted}
+    existing = _described(admin(settings), list(specs))
+    differences = compare(list(specs.values()), existing)
+    ids = owned.ids() if owned is not None and differences else {}
+    for name, topic in existing.items():
+        differing = [drift for drift in differences if drift.topic == name]
+        if differing and owner_of(name, topic, ids) is not Owner.OURS:
+            raise ConfigurationError(refusal(specs[name], differing, ids))
+    return differences
+
+
+def costs(settings: Settings, drift: Drift) -> str | None:
+    """What a change costs, counted where that is cheap; None if nothing."""
+    cost = risk(drift)
+    if cost is None or drift.what != "retention.ms":
+        return cost
+    client = admin(settings)
+    moment = round(time.time() * 1000) - int(drift.declared)
+    offsets = offsets_before(client, partitions_of(client, [drift.topic]), moment)
+    return f"{cost}: {offsets:,} offsets now"
 
 
 @tenacity.retry(
@@ -161,11 +187,14 @@ def provision_topics(
     stop=tenacity.stop_after_delay(8),
     retry_error_callback=lambda _state: None,
 )
-def _wait_until_shown(client: AdminClient, specs: Sequence[TopicSpec]) -> bool | None:
+def _wait_until_shown(
+    client: AdminClient, specs: Sequence[TopicSpec], changes: Collection[Drift]
+) -> bool | None:
     """Waits until the broker that answers this client knows of a change: the controller, which made it,
     is ahead. A time-out is no error: the next comparison shows what differs."""
     found = compare(specs, _described(client, [spec.name for spec in specs]))
-    return not all(drift.is_surplus for drift in found)
+    changed = {(drift.topic, drift.what) for drift in changes}
+    return any(drift.what == "topic" or drift[:2] in changed for drift in found)
 
 
 def adopt(

@@ -173,7 +173,7 @@ def event_blanks(stream: Stream, columns: Iterable[Column]) -> dict[str, Any]:
             blanks[name] = None
         else:
             # Checks of the data's quality want hashes in private columns.
-            is_private = name in stream.private_fields and kind == "text"
+            is_private = name in stream.decoder.private_fields and kind == "text"
             blanks[name] = ERASED_HASH if is_private else _NEUTRAL[kind]
     return blanks
 

@@ -129,7 +129,7 @@ def rehash(
             column
             for stream in streams
             for column in _rehash_events(
-                connection, stream, Hasher(hasher.keys, stream.private_fields), on_progress
+                connection, stream, Hasher(hasher.keys, stream.decoder.private_fields), on_progress
             )
         ]
         return [*done, _rehash_dead_letters(connection, hasher, on_progress)]
@@ -139,7 +139,7 @@ def keys_of_some(connection: Connection, streams: Sequence[Stream], keys: PiiKey
     """How many of some stored hashes are under which key, by what they say."""
     found: Counter[str] = Counter()
     for stream in streams:
-        hasher = Hasher(keys, stream.private_fields)
+        hasher = Hasher(keys, stream.decoder.private_fields)
         for column in _private_columns(stream):
             query = sql.SQL(_SOME_WITHIN if column.within else _SOME).format(
                 table=sql.Identifier(stream.table),
@@ -153,13 +153,13 @@ def keys_of_some(connection: Connection, streams: Sequence[Stream], keys: PiiKey
 
 
 def _private_columns(stream: Stream) -> list[Rehashed]:
-    if not stream.private_fields:
+    if not stream.decoder.private_fields:
         return []
     return [
         Rehashed(stream.table, column.name, within=column.type == "jsonb")
         for column in event_columns(stream)
         if column.type == "jsonb"
-        or (column.type == "text" and column.name in stream.private_fields)
+        or (column.type == "text" and column.name in stream.decoder.private_fields)
     ]
 
 

@@ -19,20 +19,30 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from streamflow.errors import ConfigurationError
+from streamflow.names import VERSION_TABLE
 from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, connect, session
 from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column, event_columns
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
-VERSION_TABLE: Final = "streamflow_schema_version"
-
 _ADVISORY_KEY: Final = 0x5F10_5C4E_3A00  # any number, if only all upgrades use the same
 _PARTITION_KEY: Final = """
 SELECT attname FROM pg_partitioned_table JOIN pg_attribute ON attrelid = partrelid AND attnum = partattrs[0]
  WHERE partrelid = to_regclass(%s) AND partstrat = 'r' AND partnatts = 1
 """
-_LONGEST_NAME: Final = 50  # characters of a table's name: a day's partition adds more, of 63
+
+
+class TablesRefused(ConfigurationError):
+    """The tables of some streams cannot be what their contracts need; those of the others are.
+
+    Attributes:
+        streams: the names of the streams, and why.
+    """
+
+    def __init__(self, streams: Mapping[str, str]) -> None:
+        super().__init__("; ".join(streams.values()))
+        self.streams = dict(streams)
 
 
 def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
@@ -40,8 +50,9 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     each. Safe to repeat, and at the same time.
 
     Raises:
-        ConfigurationError: a stream's table has a column of another type, or one that must have a value
-            and of which its contract knows nothing; or a table of another owner has the name of one of ours.
+        TablesRefused: a stream's table has a column of another type, or one that must have a value and
+            of which its contract knows nothing, or is another owner's. Everything else is done.
+        ConfigurationError: a table of another owner has the name of one of ours.
         Unavailable: the database does not answer.
     """
     with session(settings, "schema") as connection:
@@ -50,11 +61,31 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
         connection.execute("SET lock_timeout = '60s'")
         connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
         done = _migrate(settings, connection)
+        refused_streams: dict[str, str] = {}
         for stream in streams:
-            with connection.transaction():
-                done += _upgrade_events(connection, stream)
+            try:
+                with connection.transaction():
+                    done += _upgrade_events(connection, stream)
+            except ConfigurationError as error:
+                refused_streams[stream.name] = str(error)
+                continue
             DayPartitions(stream.table).prepare(connection, ())
+    if refused_streams:
+        raise TablesRefused(refused_streams)
     return done
+
+
+def refused(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
+    """The names of the streams whose tables `upgrade` would refuse, and why. Raises Unavailable if the
+    database does not answer."""
+    found = {}
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        for stream in streams:
+            try:
+                _changes(connection, stream)
+            except ConfigurationError as error:
+                found[stream.name] = str(error)
+    return found
 
 
 def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
@@ -197,10 +228,6 @@ def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Comp
     if existing:
         _require_own(connection, stream, existing)
     columns = event_columns(stream)
-    if len(stream.table) > _LONGEST_NAME:
-        raise ConfigurationError(
-            f"stream {stream.name}: the table's name is longer than {_LONGEST_NAME} characters"
-        )
     if not existing:
         return [(f"table {stream.table}", _create(stream, columns))]
     changes = []

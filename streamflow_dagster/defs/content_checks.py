@@ -37,7 +37,7 @@ _MOST_NAMED: Final = 1000
 
 
 def content_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
-    names = {name for stream in catalog.streams for name in stream.private_fields}
+    names = {name for stream in catalog.streams for name in stream.decoder.private_fields}
     values = private_values_of(catalog.streams)
     hasher = Hasher(private_fields=names, private_values=values)
 
@@ -99,7 +99,7 @@ def _unhashed(connection: Connection, entry: TableEntry, since: Any) -> list[str
     """Private columns that contain anything but a hash."""
     if entry.stream is None:
         return []
-    private = [name for name in entry.stream.private_fields if name in entry.columns]
+    private = [name for name in entry.stream.decoder.private_fields if name in entry.columns]
     return [
         f"{'/'.join(str(row[column]) for column in entry.table.identity)}: {name}"
         for row in quality.unhashed(connection, entry.table.name, private, since)

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from streamflow.errors import ConfigurationError
 from streamflow.postgres.rehash import rehash
 from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
@@ -10,10 +11,11 @@ from streamflow_dagster.resources import Platform
 @dg.op(retry_policy=retrying())
 def rehash_tables(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
     settings = platform.settings()
+    streams = platform.streams(settings)
     with as_dagster_failure():
-        done = rehash(
-            settings, platform.streams(settings), lambda table: context.log.info("done: %s", table)
-        )
+        if streams.failed:
+            raise ConfigurationError("; ".join(map(str, streams.failed)))
+        done = rehash(settings, streams, lambda table: context.log.info("done: %s", table))
     figures = {f"{column.table}.{column.column}": column.lifted for column in done}
     problems = "; ".join(problem for column in done for problem in column.problems())
     if problems:

@@ -12,7 +12,8 @@ from typing import Any, Final
 from psycopg import sql
 
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.tables import event_columns, kind_sql
+from streamflow.postgres.counted_by import kind_sql
+from streamflow.postgres.tables import event_columns
 from streamflow.stream import DailyRollup, Stream
 
 # Of every stream whose events name a user.

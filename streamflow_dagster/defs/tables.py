@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 import structlog
 
-from streamflow.registry import load_streams
 from streamflow_dagster.catalog import OWNERS, TABLES, Catalog, TableEntry, schema_metadata
 from streamflow_dagster.defs.topics import FRESHNESS
 from streamflow_dagster.failures import as_dagster_failure, retrying
@@ -36,7 +35,7 @@ def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
     )
     def table(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
-        streams = load_streams(settings)
+        streams = platform.streams(settings)
         bound = structlog.contextvars.bound_contextvars(asset=entry.key.to_user_string())
         hung = no_endless_call(settings.stall_seconds, "drain", "nothing is lost: drain again")
         with as_dagster_failure(), bound, hung:

@@ -10,6 +10,7 @@ import dagster as dg
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.kafka.ownership import Drift, Owner, refusal, surplus
 from streamflow.kafka.reader import Scanner
+from streamflow.kafka.topic_changes import postponed, risk
 from streamflow.kafka.topics import drifts, owners, provision_topics
 from streamflow.postgres.owned_topics import TopicsTable
 from streamflow.settings.orchestration import OrchestrationSettings
@@ -78,8 +79,8 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"kafka"},
         description=f"{entry.description}\n\nMaterializing it creates or alters the topic until it is as "
-        "declared. Partitions are only ever added, and a topic that StreamFlow neither created nor "
-        "adopted is never altered.",
+        "declared. What would move keys or remove records is left to `streamflow topics --apply`, and a "
+        "topic that StreamFlow neither created nor adopted is never altered.",
         metadata={"topic": entry.spec.name, **schema_metadata(entry.columns)},
         freshness_policy=FRESHNESS,
         retry_policy=retrying(),
@@ -91,10 +92,11 @@ def _topic_asset(entry: TopicEntry) -> dg.AssetsDefinition:
         with as_dagster_failure():
             drifted = provision_topics(settings, [entry.spec], TopicsTable(settings))
             measured = _measured(platform, settings, entry)
-        changes = [_describe(drift) for drift in drifted if not drift.is_surplus]
+        made = [drift for drift in drifted if not drift.is_surplus and risk(drift) is None]
+        changes = [_describe(drift) for drift in made]
         for change in changes:
             context.log.info(change)
-        for line in surplus(drifted):
+        for line in (*surplus(drifted), *postponed(drifted)):
             context.log.warning(line)
         changed = dg.MetadataValue.md("\n".join(f"- {change}" for change in changes))
         return dg.MaterializeResult(
@@ -172,6 +174,8 @@ def _verdict(entry: TopicEntry, drifted: Sequence[Drift], owner: Owner | None) -
         # Materializing does not alter it; the message says what can be done.
         return refusal(entry.spec, drifted, ())
     advice = f"materialize {entry.key.to_user_string()} or run `streamflow topics --apply`"
+    if any(risk(drift) is not None for drift in drifted):
+        advice = "`streamflow topics --apply` asks, and makes the change"
     if any(drift.is_surplus for drift in drifted):
         advice = "Kafka cannot remove partitions: raise the declaration"
     return f"{entry.spec.name}: {'; '.join(map(_describe, drifted))}. {advice}"

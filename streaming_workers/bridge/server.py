@@ -20,7 +20,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.monitoring import HealthServer, configure_logging
 from streamflow.origins import Hosts, RequestGuard, known_host
 from streamflow.records import Record
-from streamflow.registry import hasher_for, load_streams
+from streamflow.registry import hasher_for, load_streams, log_failed
 from streamflow.settings import Settings
 from streamflow.settings.environment import is_loopback
 from streamflow.web_limits import LimitedHttp, LimitedWebSocket
@@ -167,6 +167,7 @@ def run_bridge(settings: Settings, *, health_port: int) -> None:
     configure_logging(settings)
     structlog.contextvars.bind_contextvars(worker="bridge")
     streams = load_streams(settings)
+    log_failed(streams)
     bridge = Bridge(settings, streams, hasher_for(settings, streams))
     freeze_gc()
     BridgeServer(settings, bridge).run(health_port)

@@ -19,7 +19,17 @@ from streamlit_app.measure.poller import PollJob
 from streamlit_app.measure.workers import WorkerState
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui.components import card, heading, show, show_error, stamp
-from streamlit_app.ui.markup import VERDICT_TONES, Html, Tone, code, empty, mark, soft, table
+from streamlit_app.ui.markup import (
+    VERDICT_TONES,
+    Html,
+    Tone,
+    banner,
+    code,
+    empty,
+    mark,
+    soft,
+    table,
+)
 from streamlit_app.ui.picture import Box, Edge, draw, svg
 
 _SIZE: Final = (1190, 392)
@@ -35,6 +45,8 @@ def render() -> None:
     name = server.streams[0].name
     if len(streams) > 1:
         name = controls.selectbox("Stream", list(streams), key="stream", bind="query-params")
+    for failed in server.streams.failed:
+        show(banner(Tone.BAD, failed.name or failed.path, f"Does not start: {failed.why}"))
     with card("flow"):
         _flow(streams[name])
     _topics()

@@ -19,7 +19,7 @@ from streamflow.dead_letters.select import (
     summaries,
 )
 from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.tables import kind_sql
+from streamflow.postgres.counted_by import kind_sql
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream

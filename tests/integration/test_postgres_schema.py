@@ -1,6 +1,7 @@
 """The schema: applied twice, at once, grown by a field, and refused where values would be lost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from loads import FakeRecord, Load, event, execute, rows
 from services import DatabaseService
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, Unavailable
+from streamflow.names import OWN_TABLES, derives, table_fault
 from streamflow.postgres import schema
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.postgres.sink.positions import row_counts
@@ -77,6 +79,56 @@ def test_twice_is_once(empty: Settings) -> None:
         "notifications": 0,
         "dead_letters": 0,
     }
+
+
+def test_what_the_migrations_make_is_taken(empty: Settings) -> None:
+    """No stream may have a table of the name of one of ours: the list is complete."""
+    schema.upgrade(empty, [])
+    found = rows(
+        empty,
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v')"
+        " AND relnamespace = 'public'::regnamespace",
+    )
+    of_the_example = {rollup.table for rollup in USER_EVENTS.rollups}
+    assert {name for (name,) in found} - of_the_example == OWN_TABLES
+
+
+def test_what_a_stream_s_table_has_around_it_is_taken(database: Settings) -> None:
+    schema.upgrade(database, [stream_of()])
+    found = rows(database, "SELECT relname FROM pg_class WHERE relname LIKE 'things%'")
+    names = {name for (name,) in found} - {"things"}
+    assert len(names) > 8
+    assert [name for name in names if not derives("things", name)] == []
+
+
+@pytest.mark.parametrize("table", ["order", "user", "Orders", "_t" * 25])
+def test_a_table_of_an_awkward_name(database: Settings, table: str) -> None:
+    assert table_fault(table) is None
+    schema.upgrade(database, [stream_of(table)])
+    assert schema.pending(database, [stream_of(table)]) == []
+    # Of today and tomorrow.
+    inherited = f"SELECT count(*) FROM pg_inherits WHERE inhparent = '\"{table}\"'::regclass"
+    assert rows(database, f"{inherited} AND inhrelid::regclass::text !~ 'default'") == [(2,)]
+
+
+def test_one_stream_s_table_stops_no_other(database: Settings) -> None:
+    schema.upgrade(database, [stream_of(size=(int, ...))])
+    execute(database, "CREATE TABLE theirs (id integer)")
+    streams = [
+        stream_of(size=(str, ...)),
+        replace(stream_of("theirs"), name="more"),
+        replace(stream_of("others"), name="others"),
+    ]
+    with pytest.raises(schema.TablesRefused) as caught:
+        schema.upgrade(database, streams)
+    assert list(caught.value.streams) == ["things", "more"]
+    assert "the field size became text, but the column" in str(caught.value)
+    assert "the table theirs exists already, and StreamFlow did not create it" in str(caught.value)
+    # The last one's is there; what could not be upgraded is as it was.
+    assert schema.pending(database, streams[2:]) == []
+    assert columns(database, "things")["size"] == ("bigint", "NO")
+    assert columns(database, "theirs") == {"id": ("integer", "YES")}
+    assert schema.refused(database, streams) == caught.value.streams
 
 
 def test_many_at_once(empty: Settings) -> None:

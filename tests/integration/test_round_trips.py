@@ -17,11 +17,12 @@ from pydantic import AwareDatetime, BaseModel, Field, create_model
 
 from streamflow import EpochMillis, Event, Hashed, Stream, Timestamp, TumblingWindow
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.counted_by import kind_sql
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.schema import _create
 from streamflow.postgres.sink.copy import copy
-from streamflow.postgres.tables import event_columns, kind_sql
+from streamflow.postgres.tables import event_columns
 from streamflow.records import Origin, Rejection
 
 

@@ -12,8 +12,12 @@ import pytest
 from faults import wait_until
 from loads import execute, rows
 from orchestration import Orchestration, metadata_of, orchestrated
-from pipeline import WorkerProcess, count, produce, streamflow
+from pipeline import WorkerProcess, count, event, produce, streamflow
+from streamflow.kafka.topics import provision
+from streamflow.postgres import schema
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streaming_workers.drain import drain
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +105,84 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
             "SELECT sum(amount_cents)::int, count(DISTINCT customer) FROM orders"
         ).fetchone()
     assert row == (sum(range(90)), 7)
+
+
+def test_streams_that_cannot_work_stop_no_other_and_go_on_where_they_were(
+    stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's declaration breaks, the other's table was changed by hand. Mended, nothing of theirs is lost."""
+    own = own_module(tmp_path, f"{STREAMS},broken_streams:SHOP")
+    module = tmp_path / "broken_streams.py"
+    sound = (
+        "from dataclasses import replace\nfrom my_streams import ORDERS\n"
+        "SHOP = replace(ORDERS, name='shop', table='shop')\n"
+    )
+    module.write_text(sound)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("my_streams", "broken_streams"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    paths = tuple(own["STREAMFLOW_STREAMS"].split(","))
+    settings = stack_settings.model_copy(update={"streams": paths})
+    streams = load_streams(settings)
+    tables = {stream.topic: stream.table for stream in streams}
+    schema.upgrade(settings, streams)
+    provision(settings, streams)
+
+    def send(numbers: range) -> None:
+        for topic in ("orders", "shop"):
+            orders = (
+                {
+                    "type": "ORDER_PLACED",
+                    "customer": f"customer-{number}",
+                    "amount_cents": number,
+                    "timestamp": "2026-03-01T12:00:00.000Z",
+                }
+                for number in numbers
+            )
+            produce(settings, topic, [orjson.dumps(order) for order in orders])
+        produce(settings, "user-events", [event(number) for number in numbers])
+
+    def stored() -> dict[str, int]:
+        return {
+            table: count(settings, f"SELECT count(*) FROM {table}") for table in tables.values()
+        }
+
+    send(range(10))
+    drain(settings, streams, tables, patience=0)
+    assert stored() == {"events": 10, "orders": 10, "shop": 10}
+
+    module.write_text(f"{sound}S = (\n")
+    execute(settings, "ALTER TABLE orders RENAME amount_cents TO cents")
+    done = streamflow(settings, "init", **own)
+    why = f"broken_streams:SHOP does not start: {module}, line 4: '(' was never closed"
+    assert done.returncode == 1
+    assert f"warning: {why}" in done.stderr
+    assert "error: stream orders: the contract has no field cents" in done.stderr
+    send(range(10, 20))
+    logs = {name: tmp_path / f"{name}.log" for name in ("loader", "validator")}
+    running = [WorkerProcess(settings, name, log, **own) for name, log in logs.items()]
+    try:
+        notified = "SELECT count(*) FROM notifications"
+        wait_until(lambda: (stored()["events"], count(settings, notified)) == (20, 20), 60)
+        assert [worker.stop() for worker in running] == [0, 0]
+    finally:
+        for worker in running:
+            worker.kill()
+    assert stored() == {"events": 20, "orders": 10, "shop": 10}
+    assert all('"stream failed"' in log.read_text() for log in logs.values())
+    assert '"stream not loaded"' in logs["loader"].read_text()
+    audit = streamflow(settings, "audit", "--wait", "0", **own)
+    assert (audit.returncode, why in audit.stderr) == (1, True)
+
+    module.write_text(sound)
+    execute(settings, "ALTER TABLE orders RENAME cents TO amount_cents")
+    drain(settings, streams, tables, patience=0)
+    assert stored() == {"events": 20, "orders": 20, "shop": 20}
+    for topic, table in tables.items():
+        # Each record once.
+        query = f"SELECT DISTINCT origin_topic, origin_partition, origin_offset FROM {table}"
+        assert {origin for origin, _, _ in rows(settings, query)} == {topic}
+        assert len(rows(settings, query)) == 20
 
 
 def test_a_stream_without_a_simulator_is_not_simulated(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ from pipeline import count, event, produce, streamflow, workers
 from services import DatabaseService
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import admin
+from streamflow.kafka.ownership import Drift
+from streamflow.kafka.topics import costs, provision_topics
 from streamflow.postgres import schema
+from streamflow.postgres.owned_topics import TopicsTable
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 
@@ -181,7 +185,19 @@ def test_what_was_adopted_may_be_altered(bare: Settings, foreign: str) -> None:
     assert adopted.returncode == 1, adopted.stderr
     assert config_of(bare, foreign)["cleanup.policy"][0] == "compact"
     assert report(bare)[foreign]["owner"] == "ours"
-    applied = streamflow(bare, "topics", "--apply")
+    # That would remove history: not without a word.
+    done = streamflow(bare, "init")
+    assert done.returncode == 0, done.stderr
+    assert f"warning: topic {foreign}: cleanup.policy stays compact, though delete" in done.stderr
+    asked = streamflow(bare, "topics", "--apply")
+    assert asked.returncode == 1
+    assert (
+        f"{foreign}: cleanup.policy compact → delete (the last record of each key" in asked.stderr
+    )
+    assert f"{foreign}: retention.ms -1 → 604800000 (records older than 7 days" in asked.stderr
+    assert "nothing was changed; without a terminal, add --yes" in asked.stderr
+    assert config_of(bare, foreign)["cleanup.policy"][0] == "compact"
+    applied = streamflow(bare, "topics", "--apply", "--yes")
     assert applied.returncode == 0, applied.stderr
     found = config_of(bare, foreign)
     assert (found["cleanup.policy"][0], found["retention.ms"][0]) == ("delete", "604800000")
@@ -201,6 +217,52 @@ def test_only_a_declared_topic_that_exists_can_be_adopted(bare: Settings) -> Non
     assert count(bare, "SELECT count(*) FROM topics") == 0
 
 
+GROWN = """
+from dataclasses import replace
+from datetime import timedelta
+from streamflow.stream import Topics
+from streamflow.streams.user_events import USER_EVENTS
+
+GROWN = replace(USER_EVENTS, topics=Topics(partitions=6, retention=timedelta(hours=1)))
+"""
+
+
+def test_what_moves_keys_or_removes_records_is_asked_about(bare: Settings, tmp_path: Path) -> None:
+    assert streamflow(bare, "init").returncode == 0
+    topic = f"{bare.prefix}user-events"
+    produce(bare, "user-events", [event(number) for number in range(5)])
+    (tmp_path / "grown_streams.py").write_text(GROWN)
+    path = ":".join([str(tmp_path), *sys.path])
+    grown = {"STREAMFLOW_STREAMS": "grown_streams:GROWN", "PYTHONPATH": path}
+    done = streamflow(bare, "init", **grown)
+    assert done.returncode == 0
+    assert f"warning: topic {topic}: partitions stays 3, though 6 is declared" in done.stderr
+    assert f"warning: topic {topic}: retention.ms stays 604800000" in done.stderr
+    assert "streamflow topics --apply" in done.stderr
+    # Dagster asks nobody, either.
+    specs = USER_EVENTS.prefixed(bare.prefix).topic_specs()
+    assert provision_topics(bare, [replace(specs[0], partitions=6)], TopicsTable(bare))
+
+    def partitions() -> int:
+        return len(admin(bare).list_topics(topic, 5).topics[topic].partitions)
+
+    assert partitions() == 3
+    asked = streamflow(bare, "topics", "--apply", text=b"n\n", **grown)
+    assert asked.returncode == 1
+    assert f"{topic}: partitions 3 → 6 (about 50 % of the keys move" in asked.stderr
+    lost = "(records older than 60 min are removed: 0 offsets now)"
+    assert f"{topic}: retention.ms 604800000 → 3600000 {lost}" in asked.stderr
+    assert "not confirmed: nothing was changed" in asked.stderr
+    assert partitions() == 3
+    done = streamflow(bare, "topics", "--apply", "--yes", **grown)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: partitions() == 6, 20)
+    assert config_of(bare, topic)["retention.ms"][0] == "3600000"
+    # Had an hour passed, all would go.
+    drift = Drift(topic, "retention.ms", "-3600000", "604800000")
+    assert str(costs(bare, drift)).endswith("are removed: 5 offsets now")
+
+
 def test_what_we_made_is_ours_until_somebody_recreates_it(bare: Settings) -> None:
     topic = f"{bare.prefix}user-events"
     assert streamflow(bare, "init").returncode == 0
@@ -214,6 +276,7 @@ def test_what_we_made_is_ours_until_somebody_recreates_it(bare: Settings) -> Non
     assert "warning: topic" in applied.stderr
     assert "has 5 partitions, 3 are declared" in applied.stderr
     assert config_of(bare, topic)["retention.ms"][0] == "604800000"
+    assert "retention.ms 1000 → 604800000\n" in applied.stderr
 
     delete_topic(bare, topic)
     make_topic(bare, topic, FOREIGN)

@@ -21,6 +21,7 @@ from streamflow import (
     Timestamp,
     TumblingWindow,
 )
+from streamflow.declarations import problems
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.tables import event_columns
 from streamflow.records import Origin, Rejection
@@ -300,20 +301,29 @@ def test_groups_that_are_empty_or_long() -> None:
     [
         (
             {"event_time": "when"},
-            "event_time names the field when, which Everything does not declare",
+            "event_time names the field when, which Everything does not have",
         ),
         ({"event_time": "day"}, "Everything.day is the event time, so it must be a Timestamp"),
-        ({"key": "customerId"}, "key names the field customerId"),
-        ({"windows": TumblingWindow("10s", by="color")}, "windows' by names the field color"),
-        ({"windows": TumblingWindow("10s", by="ratio")}, "cannot be counted by ratio"),
-        ({"windows": TumblingWindow("10s", by="items")}, "cannot be counted by items"),
-        ({"private_fields": ("phone",)}, "private_fields names phone"),
-        ({"contract": BaseModel}, "contract must be a subclass of Event"),
+        (
+            {"key": "customerId"},
+            "key names the field customerId, which Everything does not have",
+        ),
+        (
+            {"windows": TumblingWindow("10s", by="color")},
+            "by of its windows names the field color, which Everything does not",
+        ),
+        ({"windows": TumblingWindow("10s", by="ratio")}, "its windows cannot count by ratio"),
+        ({"windows": TumblingWindow("10s", by="items")}, "its windows cannot count by items"),
+        ({"private_fields": ("phone",)}, "private_fields names the field phone"),
     ],
 )
 def test_a_declaration_that_cannot_work_says_why(changed: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        declared(**changed)
+    assert [text[: len(message)] for text in problems(declared(**changed))] == [message]
+
+
+def test_a_contract_that_is_no_event_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="contract must be a subclass of Event"):
+        declared(contract=BaseModel)
 
 
 def test_a_type_without_a_column_is_refused() -> None:

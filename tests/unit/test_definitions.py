@@ -53,6 +53,18 @@ def test_it_loads_without_a_warning_and_without_a_stack(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_stream_that_cannot_work_takes_no_other_s_assets_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = "streamflow.streams.user_events:USER_EVENTS"
+    made = build(
+        Platform(lambda: OrchestrationSettings(STREAMFLOW_STREAMS=f"{path},nowhere:S,{path}"))
+    )
+    assert dg.AssetKey(["postgres", "events"]) in made.resolve_all_asset_keys()
+    assert "nowhere:S does not start: there is no module nowhere" in caplog.text
+    assert "stream user-events does not start: " in caplog.text
+
+
 def test_everything_has_its_name(definitions: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(definitions)
     repository = definitions.get_repository_def()

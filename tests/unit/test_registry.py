@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from streamflow.dead_letters.repairs import known_repairs
-from streamflow.registry import import_named, load_streams
+from streamflow.registry import load_streams
 from streamflow.settings import Settings, load_settings
+from streamflow.user_code import import_named
 from streamflow_cli import stack
 from streamflow_stack import lifecycle, parts
 from streamflow_stack.process import own_command

@@ -32,7 +32,14 @@ def test_an_address_is_hashed_once() -> None:
     assert mended(hash_address, **once) == once
 
 
-@pytest.mark.parametrize("value", [None, 7, "", ["ann@example.com"], HASHED])
+def test_addresses_at_any_depth_are_hashed() -> None:
+    document = {"contacts": [{"user_email": ["ann@example.com", 7]}], "note": "ann@example.com"}
+    assert mended(hash_address, **document) == {
+        "contacts": [{"user_email": [HASHED, 7]}], "note": "ann@example.com"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [None, 7, "", HASHED])
 def test_what_is_no_clear_text_stays(value: Any) -> None:
     assert mended(hash_address, user_email=value) == {"user_email": value}
 
@@ -99,7 +106,10 @@ def test_a_team_adds_its_own(module: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     ("modules", "says"),
-    [(("no_such_module",), "cannot be imported"), (("json",), "has no repair")],
+    [
+        (("no_such_module",), "STREAMFLOW_REPAIRS: there is no module no_such_module"),
+        (("json",), "has no repair"),
+    ],
 )
 def test_a_module_without_repairs(modules: tuple[str, ...], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):

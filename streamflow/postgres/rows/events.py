@@ -174,11 +174,13 @@ class EventRows:
         self.templates: dict[type[Event], RowTemplate] = {
             model: _template(model, fields) for model in stream.decoder.models
         }
-        if keys is not None and stream.private_fields:
-            hasher = Hasher(keys, stream.private_fields)
+        if keys is not None and stream.decoder.private_fields:
+            hasher = Hasher(keys, stream.decoder.private_fields)
             for model, template in self.templates.items():
                 lifts = [
-                    _lift_of(column, hasher, is_private=column.name in stream.private_fields)
+                    _lift_of(
+                        column, hasher, is_private=column.name in stream.decoder.private_fields
+                    )
                     for column in fields
                     if column.name in model.model_fields
                 ]

@@ -1,0 +1,232 @@
+"""What is wrong with the declarations of streams, found before anything starts. Pure."""
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from itertools import combinations
+from typing import Final
+
+from streamflow.contract import Event
+from streamflow.errors import ConfigurationError
+from streamflow.names import POSITIONS_TOPIC, collide, derives, table_fault, topic_fault
+from streamflow.postgres.tables import event_columns
+from streamflow.stream import Stream, TopicSpec
+
+# Core schemas of fields that events can be counted by.
+_COUNTABLE: Final = frozenset(("str", "int", "decimal", "bool", "uuid", "date", "literal", "enum"))
+_SETTINGS: Final = {
+    "retention.ms": "retention",
+    "max.message.bytes": "largest record",
+    "cleanup.policy": "cleanup policy",
+}
+
+
+def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
+    """Why a stream cannot work beside those that are declared before it, in a sentence each."""
+    return [
+        *_topics(stream),
+        *_tables(stream),
+        *_fields(stream),
+        *_columns(stream),
+        *_format(stream),
+        *(problem for other in earlier for problem in _clashes(stream, other)),
+    ]
+
+
+def _roles(stream: Stream) -> dict[str, str]:
+    """A stream's topics, by what they hold."""
+    return {
+        "events": stream.topic,
+        "window counts": stream.analytics_topic,
+        "notifications": stream.notifications_topic,
+        "dead letters": stream.dead_letter_topic,
+    }
+
+
+def _rename(role: str) -> str:
+    if role == "events":
+        return "rename the stream"
+    return f'give it another one with Topics({_argument(role)}="…")'
+
+
+def _argument(role: str) -> str:
+    return "analytics" if role == "window counts" else role.replace(" ", "_")
+
+
+def _topics(stream: Stream) -> Iterator[str]:
+    roles = _roles(stream)
+    positions = stream.prefix + POSITIONS_TOPIC
+    for role, topic in roles.items():
+        if fault := topic_fault(topic):
+            yield f"the topic of its {role}, {topic[:80]}, {fault}: {_rename(role)}"
+        elif topic == positions or collide(topic, positions):
+            yield (
+                f"the topic of its {role}, {topic}, is where StreamFlow keeps the workers' positions: "
+                f"{_rename(role)}"
+            )
+    for (role, topic), (other_role, other) in combinations(roles.items(), 2):
+        if topic == other:
+            yield f"its {role} and its {other_role} would go into one topic, {topic}: {_rename(role)}"
+        elif collide(topic, other):
+            yield _collision(role, topic, other)
+
+
+def _collision(role: str, topic: str, other: str) -> str:
+    return (
+        f"the topics {topic} and {other} differ only in dots and _, which Kafka does not allow: "
+        f"{_rename(role)}"
+    )
+
+
+def _tables(stream: Stream) -> Iterator[str]:
+    if fault := table_fault(stream.table):
+        yield f"its table {stream.table[:80]} {fault}: give it another name"
+    for rollup in stream.rollups:
+        if fault := table_fault(rollup.table):
+            yield f"the table {rollup.table[:80]} of its rollup {fault}: give it another name"
+        elif rollup.table == stream.table or derives(stream.table, rollup.table):
+            yield (
+                f"the table {rollup.table} of its rollup has the name of its own table, or of a "
+                "part of that: give one another name"
+            )
+
+
+def _fields(stream: Stream) -> Iterator[str]:
+    """Fields that are named and do not exist, or cannot be what they are named for."""
+    wanted = {
+        "key": stream.key if isinstance(stream.key, str) else None,
+        "event_time": stream.event_time,
+        "by of its windows": stream.windows.by if stream.windows is not None else None,
+    }
+    for model in stream.decoder.models:
+        for argument, name in wanted.items():
+            if name is not None and name not in model.model_fields:
+                yield _no_field(argument, name, model.__name__, list(model.model_fields))
+        if stream.event_time in model.model_fields:
+            yield from _event_time(stream, model)
+        if (by := wanted["by of its windows"]) in model.model_fields:
+            yield from _counted_by(stream, model, str(by))
+    for name in stream.private_fields:
+        if name not in stream.decoder.names:
+            yield _no_field("private_fields", name, "the contract", sorted(stream.decoder.names))
+
+
+def _event_time(stream: Stream, model: type[Event]) -> Iterator[str]:
+    definitions = stream.decoder.definitions
+    schema = stream.decoder.fields_of(model)[stream.event_time]
+    field = f"{model.__name__}.{stream.event_time}"
+    if definitions.unwrapped(schema)["type"] != "datetime":
+        yield (
+            f"{field} is the event time, so it must be a Timestamp, a datetime, or a number as EpochMillis "
+            "or EpochSeconds; or name another field with event_time="
+        )
+    elif definitions.is_nullable(schema):
+        yield f"{field} is the event time, so it must not be optional"
+
+
+def _counted_by(stream: Stream, model: type[Event], by: str) -> Iterator[str]:
+    schema = stream.decoder.definitions.unwrapped(stream.decoder.fields_of(model)[by])
+    values = schema.get("expected") or [one.value for one in schema.get("members", ())]
+    if schema["type"] not in _COUNTABLE or not {type(one) for one in values} <= {str, int, bool}:
+        yield (
+            f"its windows cannot count by {by}: it must be a text, a whole number, a Decimal, a bool, an "
+            "Enum, a UUID or a date"
+        )
+
+
+def _no_field(argument: str, name: str, model: str, fields: Sequence[str]) -> str:
+    near = get_close_matches(name, fields, 1)
+    hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(fields)}"
+    return f"{argument} names the field {name}, which {model} does not have: {hint}"
+
+
+def _columns(stream: Stream) -> Iterator[str]:
+    try:
+        event_columns(stream)
+    except ConfigurationError as error:
+        yield str(error).removeprefix(f"stream {stream.name}: ")
+
+
+def _format(stream: Stream) -> Iterator[str]:
+    prepare = getattr(stream.decode, "prepare", None)
+    if prepare is not None:
+        try:
+            prepare()
+        except ConfigurationError as error:
+            yield f"decode: {error}"
+
+
+def _clashes(stream: Stream, other: Stream) -> Iterator[str]:
+    """What two streams cannot both have. They may share what is derived, if it is declared alike."""
+    if stream.topic == other.topic:
+        yield "another stream has the same name: rename one"
+        return
+    named = f"stream {other.name}"
+    others = _roles(other)
+    for role, topic in _roles(stream).items():
+        for other_role, other_topic in others.items():
+            if topic == other_topic and role != other_role:
+                yield (
+                    f"the topic of its {role}, {topic}, holds the {other_role} of {named}: "
+                    f"{_rename(role)}"
+                )
+            elif collide(topic, other_topic):
+                yield _collision(role, topic, other_topic)
+    yield from _differing_topics(stream, other)
+    yield from _clashing_tables(stream, other)
+
+
+def _clashing_tables(stream: Stream, other: Stream) -> Iterator[str]:
+    named = f"stream {other.name}"
+    if stream.table == other.table:
+        yield f"{named} has the same table, {stream.table}: give one of them another"
+    elif derives(other.table, stream.table) or derives(stream.table, other.table):
+        longer, shorter = sorted((stream.table, other.table), key=len, reverse=True)
+        yield (
+            f"{named} has the table {other.table}, and {longer} is a name that StreamFlow gives to a "
+            f"part of {shorter}: give one of them another"
+        )
+    for rollup in stream.rollups:
+        if rollup.table == other.table or derives(other.table, rollup.table):
+            yield f"the table {rollup.table} of its rollup is the table of {named}, or a part of it"
+        if any(rollup.table == known.table and rollup != known for known in other.rollups):
+            yield (
+                f"{named} declares the rollup {rollup.table} differently: share one declaration, or "
+                "give the table another name"
+            )
+    if any(rollup.table == stream.table for rollup in other.rollups):
+        yield f"its table {stream.table} is a rollup of {named}: give one of them another name"
+
+
+def _differing_topics(stream: Stream, other: Stream) -> Iterator[str]:
+    roles = {topic: role for role, topic in _roles(stream).items()}
+    theirs = {spec.name: spec for spec in other.topic_specs() if spec.derived}
+    differing: dict[str, list[str]] = {}
+    for spec in stream.topic_specs():
+        known = theirs.get(spec.name)
+        if spec.derived and known is not None and spec != known:
+            differing.setdefault(_difference(spec, known), []).append(spec.name)
+    for difference, topics in differing.items():
+        arguments = ", ".join(f'{_argument(roles[topic])}="…"' for topic in topics)
+        yield (
+            f"it shares {', '.join(topics)} with stream {other.name}, but declares another "
+            f"{difference}: declare the same, or give it topics of its own with Topics({arguments})"
+        )
+
+
+def _difference(spec: TopicSpec, known: TopicSpec) -> str:
+    """Such as "number of partitions (6, there 3)"."""
+    found = []
+    if spec.partitions != known.partitions:
+        found.append(f"number of partitions ({spec.partitions}, there {known.partitions})")
+    for setting in sorted(spec.config.keys() | known.config.keys()):
+        one, two = spec.config.get(setting), known.config.get(setting)
+        if one != two:
+            name = _SETTINGS.get(setting, setting)
+            found.append(f"{name} ({_readable(setting, one)}, there {_readable(setting, two)})")
+    return " and ".join(found)
+
+
+def _readable(setting: str, value: str | None) -> str:
+    if setting == "retention.ms" and value is not None:
+        return f"{int(value) / 3_600_000:g} h"
+    return str(value)

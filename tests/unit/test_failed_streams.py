@@ -1,0 +1,216 @@
+"""A declaration that cannot work: one sentence with file and line, and the other streams go on."""
+
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from streamflow import ConfigurationError, load_settings, load_streams
+from streamflow_cli.app import app
+
+GOOD = """
+from typing import Literal
+from streamflow import Event, Stream, Timestamp, Topics
+class Order(Event):
+    type: Literal["PLACED"]
+    customer: str
+    timestamp: Timestamp
+ORDERS = Stream(name="orders", contract=Order, table="orders", key=lambda order: order.customer)
+SHOP = Stream(
+    name="shop", contract=Order, table="replays", key=lambda order: order.customer,
+)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    # Restored afterwards, with what the tests import.
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    (tmp_path / "good_streams.py").write_text(GOOD)
+    return tmp_path
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, *paths: str) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", ",".join(paths))
+
+
+def why(monkeypatch: pytest.MonkeyPatch, path: str) -> str:
+    configure(monkeypatch, path)
+    with pytest.raises(ConfigurationError) as caught:
+        load_streams(load_settings())
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path} does not start: ")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        # B14.
+        ("x = (", "own.py, line 1: '(' was never closed"),
+        ("\n  x = 1", "own.py, line 2: unexpected indent"),
+        ("import nopackage", "own.py, line 1: there is no module nopackage: install its package"),
+        (
+            "from streamflow import Steam",
+            "own.py, line 1: cannot import name 'Steam' from 'streamflow'",
+        ),
+        ("x = Decimal(1)", "own.py, line 1: name 'Decimal' is not defined: import it, or correct"),
+        ("1/0", "own.py, line 1: ZeroDivisionError: division by zero"),
+        ("raise KeyError", "own.py, line 1: KeyError"),
+        ("def f():\n    raise RuntimeError('a\\nb')\nf()", "own.py, line 2: RuntimeError: a"),
+        ("import sys\nsys.exit(3)", "own.py, line 2: ends the process (sys.exit)"),
+        ("def f(): return f()\nf()", "own.py, line 1: RecursionError: maximum recursion depth"),
+        ("import json\njson.loads('{')", "own.py, line 2: Expecting property name"),
+        (
+            "import own_two",
+            "own_two.py, line 1: own is imported while it is being imported itself, in a circle",
+        ),
+        (
+            "class Foo: pass\nfrom streamflow import Event\nclass A(Event):\n    x: Foo",
+            "own.py, line 3: Foo is no type that pydantic can check: use another for the field",
+        ),
+        (
+            (
+                "from streamflow import Event, Stream\nclass A(Event):\n    type: str\n"
+                '    timestamp: "Missing"\nS = Stream(name="a", contract=A, table="a", key=str)'
+            ),
+            "own.py, line 5: A has a field whose type is not defined: import it, or define it first",
+        ),
+        (
+            "from streamflow import Event\nclass A(Event):\n    x = 3",
+            "own.py, line 2: A non-annotated attribute was detected: `x = 3`",
+        ),
+        (
+            "from pydantic import BaseModel\nclass A(BaseModel):\n    x: int\nA(x='secret')",
+            "own.py, line 4: A: Input should be a valid integer",
+        ),
+        (
+            "from streamflow import Stream\nS = Stream(nmae='a')",
+            "own.py, line 2: Stream got an unexpected keyword argument 'nmae'",
+        ),
+        (
+            "from streamflow import Stream\n\nS = Stream(\n    name='a', contract=int, table='t', key=str)",
+            "own.py, line 3: stream a: contract must be a subclass of Event",
+        ),
+        (
+            (
+                "from datetime import timedelta\nfrom streamflow import TumblingWindow\n"
+                "W = TumblingWindow(size=timedelta(0))"
+            ),
+            "own.py, line 3: the size of a window must be a positive number",
+        ),
+        ("T = 1", "own has no S: it has no Stream"),
+        ("S = 1", "own.py, line 1: S is not a Stream but a int: it has no Stream"),
+        ("class S: ...", "S is not a Stream but the class S: it has no Stream"),
+    ],
+)
+def test_what_is_wrong_in_a_user_s_file(
+    code: str, says: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own.py").write_text(code)
+    (folder / "own_two.py").write_text("from own import Z")
+    assert why(monkeypatch, "own:S").startswith(says)
+
+
+@pytest.mark.parametrize("encoded", [GOOD.encode("utf-16"), b"x = '\xfc'\n"])
+def test_a_file_in_another_encoding(
+    encoded: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own.py").write_bytes(encoded)
+    assert why(monkeypatch, "own:S").endswith(": save the file as UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("good_streams", "write module:NAME, as in good_streams:ORDERS: good_streams alone is no"),
+        ("good_streams:", "its streams are ORDERS, SHOP"),
+        ("good_streams:ORDER", "good_streams has no ORDER (did you mean ORDERS?): its streams are"),
+        ("good_streams:Order", "Order is not a Stream but the class Order: its streams are ORDERS"),
+        ("good_streams.py:ORDERS", "good_streams.py is a file and no module: write good_streams"),
+        ("./good_streams.py:ORDERS", "is a file and no module: write good_streams"),
+        (
+            "good_steams:ORDERS",
+            "there is no module good_steams (did you mean good_streams?): it is",
+        ),
+        (":ORDERS", "'' is no name of a module"),
+        ("json:ORDERS", "json has no ORDERS: it has no Stream"),
+    ],
+)
+def test_a_path_that_names_no_stream(path: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert says in why(monkeypatch, path)
+
+
+@pytest.mark.parametrize(
+    ("broken", "name", "says"),
+    [
+        ("broken:S", None, "broken.py, line 1: '(' was never closed"),
+        ("good_streams:NONE", None, "has no NONE"),
+        (
+            "good_streams:SHOP",
+            "shop",
+            "good_streams.py, line 9: its table replays is one of Stream",
+        ),
+        (
+            "good_streams:ORDERS",
+            "orders",
+            "good_streams.py, line 8: another stream has the same name",
+        ),
+    ],
+)
+def test_one_that_cannot_work_stops_no_other(
+    broken: str, name: str | None, says: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.py").write_text("x = (")
+    configure(monkeypatch, "good_streams:ORDERS", broken)
+    streams = load_streams(load_settings())
+    assert [stream.name for stream in streams] == ["orders"]
+    assert streams.first is streams[0]
+    [failed] = streams.failed
+    assert (failed.path, failed.name) == (broken, name)
+    assert says in str(failed)
+
+
+def test_a_traceback_is_there_for_who_wants_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own.py").write_text("1/0")
+    configure(monkeypatch, "own:S")
+    with pytest.raises(ConfigurationError) as caught:
+        load_streams(load_settings())
+    # What `--debug` prints.
+    assert "1/0" in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_failed_one_takes_no_name_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    user_events = "streamflow.streams.user_events:USER_EVENTS"
+    configure(monkeypatch, "good_streams:SHOP", user_events, "good_streams:ORDERS")
+    streams = load_streams(load_settings())
+    assert [stream.name for stream in streams] == ["user-events", "orders"]
+    # What goes to the first stream goes nowhere else.
+    assert streams.first is None
+
+
+def test_what_needs_every_stream_is_refused_and_the_rest_warns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configure(monkeypatch, "good_streams:SHOP", "good_streams:ORDERS")
+    run = CliRunner().invoke
+    for command in (["forget", "ann@example.com"], ["db", "rehash"], ["produce", "--count", "1"]):
+        error = run(app, command).exception
+        assert isinstance(error, ConfigurationError), command
+        assert "stream shop does not start: good_streams.py, line 9: its table replays" in str(
+            error
+        )
+    done = run(app, ["acls"])
+    assert done.exit_code == 0
+    assert done.stderr.startswith("warning: stream shop does not start: ")
+    monkeypatch.setenv("STREAMFLOW_DEBUG", "1")
+    assert "Traceback" in run(app, ["acls"]).stderr
+    monkeypatch.delenv("STREAMFLOW_DEBUG")
+    done = run(app, ["status", "--json"])
+    assert done.exit_code == 1
+    assert '"stream shop does not start: good_streams.py, line 9' in done.stdout
