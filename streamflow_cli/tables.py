@@ -11,11 +11,11 @@ _LOG_WIDTH = 160
 _SHOWN = 10
 _NUMBERS = frozenset(
     {"partition", "records", "stored", "dead", "duplicate", "problems", "events", "counted", "open"}
-    | {"erased", "to be erased", "already erased"}
+    | {"erased", "to be erased", "already erased", "living", "deleted", "differing"}
     | {"partitions", "retention (h)", "attempt", "selected", "pass", "fail", "failed", "at limit"}
 )
 # As wide as the other columns leave them.
-_FOLDED = frozenset({"topic", "windows of", "reasons", "differs in", "message"})
+_FOLDED = frozenset({"topic", "windows of", "state of", "reasons", "differs in", "message"})
 
 
 def make_console() -> Console:
@@ -40,7 +40,7 @@ def plain_table(*titles: str) -> Table:
 
 
 def audit_table(report: AuditReport) -> None:
-    """Prints an audit: the ledger per partition, window totals by type, then the verdict."""
+    """Prints an audit: the ledger per partition, window totals by type, states, then the verdict."""
     console = make_console()
     ledger = plain_table("topic", "partition", "records", "stored", "dead", "duplicate", "problems")
     for own in report.partitions:
@@ -55,6 +55,13 @@ def audit_table(report: AuditReport) -> None:
     console.print()
     console.print(windows)
     console.print()
+    if report.states:
+        states = plain_table("state of", "living", "deleted", "differing")
+        for name, state in report.states.items():
+            counts = (state.living, state.deleted, state.differing)
+            states.add_row(name, *(f"{count:,}" for count in counts))
+        console.print(states)
+        console.print()
     _audit_verdict(console, report)
 
 

@@ -23,6 +23,7 @@ from streamflow.audit.progress import look_up
 from streamflow.audit.proofs import Earlier, Proof
 from streamflow.audit.recreated import kept_ids
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
+from streamflow.audit.states import StateAudit, compare
 from streamflow.audit.windows import Reconciliation, reconcile
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
@@ -87,7 +88,7 @@ class _Audit:
         self._connection = connection
         self._topics = reads("loader", streams)
         self._by_topic = {stream.topic: stream for stream in streams}
-        self._event_tables = {stream.topic: stream.table for stream in streams}
+        self._event_tables = {stream.topic: stream.event_table for stream in streams}
         self._notification_topics = {
             stream.notifications_topic for stream in streams if stream.notify is not None
         }
@@ -134,10 +135,12 @@ class _Audit:
                 self._compare_notifications(ledger)
                 ledgers.append(ledger)
         windows = self._reconcile(ledgers)
+        states = self._compare_states(ledgers, since_proved=since_proved)
         self._keep_proofs(ledgers, windows)
         return AuditReport(
             partitions=ledgers,
             windows={"{}[{}]".format(*partition): windows[partition] for partition in windows},
+            states={"{}[{}]".format(*partition): state for partition, state in states.items()},
             pending=[*self._reached.pending, *self._overdue(windows)],
             topics=[
                 *(wording.missing(topic) for topic in self._topics if topic not in present),
@@ -296,6 +299,18 @@ class _Audit:
             ledger = by_partition[partition]
             self._note_underived(self._analytics, ledger, compared.uncounted, within)
         return windows
+
+    def _compare_states(
+        self, ledgers: Sequence[PartitionAudit], *, since_proved: bool
+    ) -> dict[Partition, StateAudit]:
+        """Compares the rows of upsert streams with their changes: with all, or with those since proved."""
+        return {
+            ledger.key: compare(
+                self._connection, stream, ledger.key, ledger.first if since_proved else 0
+            )
+            for ledger in ledgers
+            if (stream := self._by_topic.get(ledger.topic)) is not None and stream.mode == "upsert"
+        }
 
     def _overdue(self, windows: dict[Partition, Reconciliation]) -> list[Pending]:
         """Windows that analytics should have emitted and has not."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from streamflow.audit.outcomes import OUTCOMES, Counts
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
+from streamflow.audit.states import StateAudit
 from streamflow.audit.windows import Reconciliation
 from streamflow.flow import Partition
 
@@ -147,6 +148,7 @@ class AuditReport:
     Attributes:
         partitions: the ledgers, by topic and partition.
         windows: window counts compared with events, by source partition.
+        states: rows of upsert streams compared with their changes, by source partition.
         pending: what workers still have to do; the audit closes only if that is nothing.
         topics: problems of whole topics.
         lost_aside: offsets in acknowledged gaps of topics that were set aside.
@@ -155,6 +157,7 @@ class AuditReport:
 
     partitions: list[PartitionAudit]
     windows: dict[str, Reconciliation] = field(default_factory=dict)
+    states: dict[str, StateAudit] = field(default_factory=dict)
     pending: list[Pending] = field(default_factory=list)
     topics: list[Problem] = field(default_factory=list)
     lost_aside: int = 0
@@ -169,6 +172,8 @@ class AuditReport:
             problems += sorted(ledger.problems, key=lambda problem: problem.offset or 0)
         for compared in self.windows.values():
             problems += compared.differences
+        for state in self.states.values():
+            problems += state.problems
         return problems
 
     @property
@@ -178,6 +183,7 @@ class AuditReport:
             len(self.topics)
             + sum(ledger.problem_count for ledger in self.partitions)
             + sum(compared.differing for compared in self.windows.values())
+            + sum(state.differing for state in self.states.values())
         )
 
     @property
@@ -231,5 +237,6 @@ class AuditReport:
                 }
                 for name, compared in self.windows.items()
             },
+            "states": {name: state.as_dict() for name, state in self.states.items()},
             "seconds": round(self.seconds, 3),
         }

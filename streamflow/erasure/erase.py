@@ -30,6 +30,7 @@ from streamflow.postgres.forgotten import (
 )
 from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
 from streamflow.postgres.schema import existing_columns
+from streamflow.postgres.state import names_persons
 from streamflow.postgres.tables import NOTIFICATIONS, Column
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.registry import hasher_for
@@ -180,7 +181,8 @@ def apply(
             run.erase_derived()
         found = run.read_certificate()
         _vacuum(
-            connection, [*(stream.table for stream in streams), *(found.erased.keys() - {"events"})]
+            connection,
+            [*(stream.event_table for stream in streams), *(found.erased.keys() - {"events"})],
         )
         certificate = with_kafka(settings, connection, streams, found)
         return certificate.keep(connection)
@@ -303,7 +305,7 @@ class _Erasure:
         self._erase_history()
 
     def _erase_events_of(self, stream: Stream) -> None:
-        columns = existing_columns(self._connection, stream.table)
+        columns = existing_columns(self._connection, stream.event_table)
         blanks = event_blanks(
             stream, [Column(name, known.type, known.nullable) for name, known in columns.items()]
         )
@@ -317,7 +319,7 @@ class _Erasure:
             conditions.append(sql.SQL('"user"::text = ANY(%(names)s)'))
         if not conditions:
             return
-        table = sql.Identifier(stream.table)
+        table = sql.Identifier(stream.event_table)
         match = sql.SQL(" OR ").join(conditions)
         if USER in columns:
             self._erase_rollups(stream, match)
@@ -332,6 +334,26 @@ class _Erasure:
             self._values() | parameters(blanks),
         ).rowcount
         self._count({"events": emptied})
+        if stream.state_table is not None:
+            self._erase_state(stream, stream.state_table, match)
+
+    def _erase_state(self, stream: Stream, table: str, match: sql.Composable) -> None:
+        """Empties the rows that the events had made; where their key is the name, removes them."""
+        values, state = self._values(), sql.Identifier(table)
+        if names_persons(stream):
+            statement = sql.SQL("DELETE FROM {} WHERE {}").format(state, match)
+        else:
+            columns = existing_columns(self._connection, table)
+            blanks = event_blanks(
+                stream,
+                [Column(name, known.type, known.nullable) for name, known in columns.items()],
+            )
+            types = {name: known.type for name, known in columns.items()}
+            statement = sql.SQL("UPDATE {} SET {} WHERE {}").format(
+                state, assignments(blanks, types), match
+            )
+            values |= parameters(blanks)
+        self._count({table: self._connection.execute(statement, values).rowcount})
 
     def _erase_rollups(self, stream: Stream, match: sql.Composable) -> None:
         """Removes what was computed of the subject by name, on the days of its events; of a user, on all
@@ -349,7 +371,10 @@ class _Erasure:
                     ' OR ("user", day) IN (SELECT "user"::text, ({} AT TIME ZONE \'UTC\')::date'
                     " FROM {} WHERE {}))"
                 ).format(
-                    name, sql.Identifier(stream.event_time), sql.Identifier(stream.table), match
+                    name,
+                    sql.Identifier(stream.event_time),
+                    sql.Identifier(stream.event_table),
+                    match,
                 ),
                 self._values() | {"stream": stream.name},
             ).rowcount
@@ -393,8 +418,8 @@ class _Erasure:
         columns = {(NOTIFICATIONS.name, user), *((table, name) for table, name, _ in erasing.NAMES)}
         for stream in self._streams:
             columns |= {(rollup.table, user) for rollup in stream.rollups if USER in rollup.columns}
-            if USER in existing_columns(self._connection, stream.table):
-                columns.add((stream.table, user))
+            if USER in existing_columns(self._connection, stream.event_table):
+                columns.add((stream.event_table, user))
         names: set[str] = set()
         for table, column in columns:
             if table_exists(self._connection, table):

@@ -159,7 +159,7 @@ def last_event(connection: Connection, stream: Stream, ahead: timedelta) -> date
     query = sql.SQL(
         "SELECT max({time}) FROM {table} WHERE {time} <= now() + %s"
         " AND (%s::interval IS NULL OR loaded_at > now() - %s::interval)"
-    ).format(table=sql.Identifier(stream.table), time=sql.Identifier(stream.event_time))
+    ).format(table=sql.Identifier(stream.event_table), time=sql.Identifier(stream.event_time))
     last: datetime | None = None
     for age in (_RECENTLY, None):
         last = last or _value(connection, query, [ahead, age, age])

@@ -21,7 +21,7 @@ _SHOWN: Final = 5
 def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
     @dg.asset(
         key=KEY,
-        deps=[table_key(stream.table) for stream in catalog.streams],
+        deps=[table_key(stream.event_table) for stream in catalog.streams],
         group_name=OPERATIONS,
         owners=OWNERS,
         kinds={"postgres"},
@@ -45,7 +45,7 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
             for stream in platform.streams(settings):
                 expired = _expired(platform, settings, stream, days)
                 kept += [
-                    f"{stream.table} {day.day}: {day.held:,} of {day.rows:,} records are still in Kafka"
+                    f"{stream.event_table} {day.day}: {day.held:,} of {day.rows:,} records are still in Kafka"
                     for day in expired
                     if day.held
                 ]
@@ -56,7 +56,7 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
                     for day in ready:
                         drop_day(connection, stream, day)
                         rows += day.rows
-                        dropped.append(f"{stream.table} {day.day}: {day.rows:,} rows")
+                        dropped.append(f"{stream.event_table} {day.day}: {day.rows:,} rows")
                         context.log.info("dropped %s", dropped[-1])
         return dg.MaterializeResult(
             metadata={

@@ -40,7 +40,7 @@ _AHEAD: Final = timedelta(minutes=5)
 
 
 def traffic_checks(catalog: Catalog) -> dg.AssetChecksDefinition:
-    tables = [stream.table for stream in catalog.streams]
+    tables = [stream.event_table for stream in catalog.streams]
 
     def judge(
         platform: Platform, settings: OrchestrationSettings, checks: TableChecks
