@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamflow_cli.configured import settings_and_streams
+from streamflow_cli.options import given_options, refuse_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -257,15 +258,12 @@ def _require_plan_alone(context: typer.Context, apply_: bool) -> None:
     """Raises UsageError if an option that makes a plan is combined with --plan."""
     from streamflow.errors import UsageError
 
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        given = source is not None and source.name == "COMMANDLINE"
-        if given and name not in ("plan_id", "apply_", "by", "as_json"):
-            raise UsageError(
-                f"{parameter.opts[0]} cannot be combined with --plan: a plan has its own dead letters "
-                "and options; make a new plan for others"
-            )
+    refuse_options(
+        context,
+        given_options(context).keys() - {"plan_id", "apply_", "by", "as_json"},
+        "cannot be combined with --plan: a plan has its own dead letters and options; make a new plan "
+        "for others",
+    )
     if not apply_:
         raise UsageError("--plan needs --apply: add it to send what would pass")
 

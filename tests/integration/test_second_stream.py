@@ -12,7 +12,7 @@ import pytest
 from faults import wait_until
 from loads import execute, rows
 from orchestration import Orchestration, metadata_of, orchestrated
-from pipeline import WorkerProcess, count, produce, streamflow
+from pipeline import WorkerProcess, count, produce, stored_values, streamflow
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -103,13 +103,30 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
     assert row == (sum(range(90)), 7)
 
 
-def test_a_stream_without_a_simulator_is_not_simulated(
+def test_each_stream_is_simulated_into_its_own_topic(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
-    own = own_module(tmp_path, "my_streams:ORDERS")
-    done = streamflow(stack_settings, "produce", "--count", "1", **own)
-    assert done.returncode == 2
-    assert "stream orders has no simulator: name a file with --from FILE" in done.stderr
+    own = own_module(tmp_path, STREAMS)
+    assert streamflow(stack_settings, "init", **own).returncode == 0
+
+    def sent_to(topic: str) -> list[bytes | None]:
+        return stored_values(stack_settings, topic)
+
+    one = ("produce", "--stream", "orders", "--rate", "1000", "--invalid-ratio", "0.5", "--json")
+    done = streamflow(stack_settings, *one, "--count", "40", **own)
+    assert done.returncode == 0, done.stderr
+    said = orjson.loads(done.stdout)
+    assert (said["sent"], len(sent_to("orders"))) == (40, 40)
+    assert 0 < said["valid"] < 40
+    assert sent_to("user-events") == []
+
+    done = streamflow(stack_settings, "produce", "--all", "--count", "7", "--rate", "1000", **own)
+    assert done.returncode == 0, done.stderr
+    assert "sent 14 events" in done.stdout
+    events = [orjson.loads(value or b"") for value in sent_to("user-events")]
+    orders = [orjson.loads(value or b"") for value in sent_to("orders")[40:]]
+    assert {event["type"].partition("_")[0] for event in events} == {"USER"}
+    assert len(events) == len(orders) == 7
 
 
 def test_a_stream_brings_its_simulator_and_its_rollup(

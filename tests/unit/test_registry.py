@@ -21,10 +21,12 @@ from streamflow_stack.state import StateDirectory
 OWN = """
 from dataclasses import replace
 from streamflow.dead_letters.repairs import repair
+from streamflow import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 ORDERS = replace(USER_EVENTS, name="orders")
 QUIET = replace(USER_EVENTS, name="quiet", simulate=None)
+FOREIGN = replace(USER_EVENTS, name="foreign", topics=Topics(managed=False))
 
 @repair("upper_type", "Writes the type in capitals.")
 def upper_type(document, stream, hasher):
@@ -53,8 +55,10 @@ def test_streams_and_repairs_are_found_in_the_current_folder(
     assert "upper_type" in known_repairs(settings)
 
 
-@pytest.mark.parametrize(("stream", "without"), [("ORDERS", []), ("QUIET", ["producer"])])
-def test_up_starts_a_producer_only_for_a_stream_with_a_simulator(
+@pytest.mark.parametrize(
+    ("stream", "without"), [("ORDERS", []), ("QUIET", []), ("FOREIGN", ["producer"])]
+)
+def test_up_starts_a_producer_unless_it_had_nothing_to_send(
     stream: str, without: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMFLOW_STREAMS", f"my_own_streams:{stream}")
