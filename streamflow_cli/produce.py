@@ -61,7 +61,8 @@ def produce(
         float | None,
         typer.Option(
             min=0.001,
-            help="Simulated events of each stream a second. [default: STREAMFLOW_SIMULATED_RATE]",
+            help="Simulated events of each stream a second. [default: STREAMFLOW_SIMULATED_RATE, else "
+            "one every 3 s, in turn over the streams]",
         ),
     ] = None,
     count: Annotated[

@@ -43,7 +43,7 @@ def boolean(_schema: Schema, _name: str) -> Node:
 
 
 def integer(schema: Schema, name: str) -> Node:
-    low, high, step = _range(schema, Decimal(1))
+    low, high, step = _range(schema, Decimal(1), fixed=True)
     most = int((high - low) / step)
 
     def plain(draw: Draw) -> int:
@@ -61,7 +61,7 @@ def decimal(schema: Schema, _name: str) -> Node:
     grain = Decimal(1).scaleb(-(2 if places is None else places))
     if digits is not None and places is None:
         grain = Decimal(1)
-    low, high, step = _range(schema, grain)
+    low, high, step = _range(schema, grain, fixed=places is not None or digits is not None)
     edges: list[Any] = list(map(str, _bounds(schema)))
     if digits is not None:
         widest = Decimal(10) ** (digits - (places or 0)) - Decimal(1).scaleb(-(places or 0))
@@ -73,13 +73,13 @@ def decimal(schema: Schema, _name: str) -> Node:
 
 
 def real(schema: Schema, _name: str) -> Node:
-    low, high, step = _range(schema, Decimal("0.01"))
+    low, high, step = _range(schema, Decimal("0.01"), fixed=False)
     most = int((high - low) / step)
     edges = (*map(float, _bounds(schema)), *_FLOATS)
     return leaf(lambda draw: float(low + step * draw.chance.randint(0, most)), *edges)
 
 
-def _range(schema: Schema, grain: Decimal) -> tuple[Decimal, Decimal, Decimal]:
+def _range(schema: Schema, grain: Decimal, *, fixed: bool) -> tuple[Decimal, Decimal, Decimal]:
     """The lowest and highest plain number, and the step between two."""
     step = Decimal(str(schema.get("multiple_of", grain)))
     bounds = {name: Decimal(str(schema[name])) for name in _BOUNDS if schema.get(name) is not None}
@@ -89,10 +89,8 @@ def _range(schema: Schema, grain: Decimal) -> tuple[Decimal, Decimal, Decimal]:
     highest = min(
         [bounds[name] for name in ("le", "lt") if name in bounds], default=Decimal("Infinity")
     )
-    while lowest.is_finite() and highest.is_finite() and highest - lowest < step:
-        if "multiple_of" in schema or step < Decimal("1e-12"):
-            break
-        step /= 10  # a range narrower than the grain
+    if not fixed and "multiple_of" not in schema and lowest < highest < lowest + 10 * step:
+        step = Decimal(10) ** ((highest - lowest).adjusted() - 2)  # in a narrow range, a finer one
     low = lowest if lowest.is_finite() else min(step, highest - _SPAN * step)
     low = step * (low / step).to_integral_value("ROUND_CEILING")
     if low == bounds.get("gt"):

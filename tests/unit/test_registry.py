@@ -106,6 +106,8 @@ def test_every_part_is_started_so(folder: Path) -> None:
     commands = [part.launch().command for part in ours if part.launch is not None]
     assert len(commands) == 9
     assert {command[:2] for command in commands} == {(sys.executable, "-P")}
+    # Every stream, each with its own events.
+    assert [command[4:6] for command in commands if "produce" in command] == [("produce", "--all")]
     # By module, but for the one that has only a script.
     scripts = [Path(command[2]) for command in commands if command[2] != "-m"]
     assert [script.name for script in scripts] == ["dagster-daemon"]
