@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from streamflow.contract import Event
+from streamflow.errors import ErrorCode
 from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.samples.containers import Field
@@ -157,7 +158,11 @@ class SampleFactory:
 
     def _decoded(self, document: dict[str, Any]) -> Sample | Rejection:
         value = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-        event = self._stream.decoder.decode(value)
+        try:
+            event = self._stream.decoder.decode(value)
+        except Exception as error:  # noqa: BLE001 (a validator of the user's own)
+            name = type(error).__name__
+            return Rejection(ErrorCode.SCHEMA_VIOLATION, name, f"a validator raises {name}")
         return event if isinstance(event, Rejection) else Sample(value, document, event)
 
     def _no_sample(self, model: str, reason: str) -> NoSample:

@@ -22,9 +22,9 @@ _TRIES: Final = 30
 _DEEPEST: Final = 12
 # For validators that hide what they want.
 _GUESSES: Final[tuple[Any, ...]] = (
-    "text", 7, 1.5, True, "12.50", "2026-03-01T12:00:00Z", "2026-03-01", "12:30:00", "PT5M",
-    1_772_366_400, 1_772_366_400_000, "b8a9f715-dbb6-4fd5-a5c6-7783c6a3b5ad", "0" * 64, "ABC", "DE",
-    "192.0.2.7", "2001:db8::7", "https://example.com", "EUR", "#ffffff", [], {}, [1], ["text"], None,
+    "text", "ABC", "DE", "12.50", "2026-03-01T12:00:00Z", "2026-03-01", "12:30:00", "PT5M",
+    "b8a9f715-dbb6-4fd5-a5c6-7783c6a3b5ad", "0" * 64, "192.0.2.7", "2001:db8::7", "https://example.com",
+    "#ffffff", 7, 1.5, True, 1_772_366_400, 1_772_366_400_000, [], {}, [1], ["text"], None,
     "name@example.com",
 )  # fmt: skip
 
@@ -153,7 +153,7 @@ class Shapes:
                     if fits(value := node.plain(draw)):
                         return value
             # Without any that fits, the decoder refuses the last and names the field.
-            return draw.chance.choice(guesses) if guesses else value
+            return draw.chance.choice(guesses[:2]) if guesses else value
 
         def edges(draw: Draw) -> Iterator[Edge]:
             yield from edges_of(inner, draw)
