@@ -319,13 +319,11 @@ def _send_file(
 
 def _pacing(speed: float, stream: "Stream") -> "Pace":
     """Spaces events as their times are spaced, divided by `speed`."""
-    from streamflow.samples.factory import time_of
-
     began: float | None = None
 
     def wait(event: Any) -> float:
         nonlocal began
-        due = time_of(stream, event).timestamp() / speed
+        due: float = stream.time_of(event).timestamp() / speed
         now = time.monotonic()
         if began is None:
             began = now - due

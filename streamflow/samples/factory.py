@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from pydantic import TypeAdapter
+
+from streamflow import core_schema
 from streamflow.contract import Event
 from streamflow.errors import ErrorCode
-from streamflow.privacy import Hasher
+from streamflow.privacy import HASH_PATTERN, Hasher
 from streamflow.records import Rejection
 from streamflow.samples.containers import Field
 from streamflow.samples.node import TIME_FORMS, Draw, Edge, Node, NoSample
@@ -16,8 +18,7 @@ from streamflow.samples.scalars import seeded
 from streamflow.samples.shapes import Shapes
 from streamflow.stream import Stream
 
-_TRIES: Final = 60  # documents until one is valid
-_TIMESTAMP: Final = attrgetter("timestamp")
+_TRIES: Final = 40  # documents until one is valid
 _CLOSE: Final = timedelta(seconds=1)
 _TIME_EDGES: Final = tuple(
     map(
@@ -28,11 +29,6 @@ _TIME_EDGES: Final = tuple(
         ),
     )
 )  # fmt: skip
-
-
-def time_of(stream: Stream, event: Event) -> datetime:
-    moment: datetime = getattr(stream, "time_of", _TIMESTAMP)(event)
-    return moment
 
 
 class Sample(NamedTuple):
@@ -67,7 +63,6 @@ class SampleFactory:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._stream = stream
-        self._event_time = getattr(stream, "event_time", "timestamp")
         self._clock = clock
         self._draw = Draw(seeded("samples" if seed is None else f"samples/{seed}"), clock())
         if seed is None:
@@ -104,7 +99,7 @@ class SampleFactory:
 
     def _model(self, model: type[Event], hasher: Hasher) -> "_Model":
         try:
-            return _Model(model, self._shapes(hasher))
+            return _Model(self._stream, model, self._shapes(hasher))
         except NoSample as error:
             raise self._no_sample(model.__name__, str(error)) from None
 
@@ -116,29 +111,24 @@ class SampleFactory:
 
         time = Node(lambda draw: draw.time_form(draw.now), edges)
         repeated = [*getattr(stream, "primary_key", ())]
-        key: Any = stream.key
-        if isinstance(key, str):
-            repeated.append(key)
-        return Shapes(
-            hasher,
-            special={self._event_time: time},
-            private=stream.private_fields,
-            repeated=repeated,
-        )
+        if isinstance(stream.key, str):
+            repeated.append(stream.key)
+        return Shapes(hasher, special={stream.event_time: time}, repeated=repeated)
 
     def _time_form(self, model: "_Model") -> Callable[[datetime], Any]:
         """How the model writes the event time, found by trying."""
-        rejection: Rejection | None = None
+        reasons: list[str] = []
         for _ in range(_TRIES):
             for form in TIME_FORMS:
                 self._draw.time_form, self._draw.now = form, self._clock()
                 sample = self._made(model)
                 if isinstance(sample, Rejection):
-                    rejection = rejection or sample
-                elif abs(time_of(self._stream, sample.event) - self._draw.now) < _CLOSE:
+                    reasons.append(sample.message)
+                elif abs(self._stream.time_of(sample.event) - self._draw.now) < _CLOSE:
                     return form
-        reason = rejection.message if rejection else f"{self._event_time}: read as another time"
-        raise self._no_sample(model.name, reason)
+                else:
+                    reasons.insert(0, f"{self._stream.event_time}: is read as another time")
+        raise self._no_sample(model.name, reasons[0])
 
     def _valid(self, model: "_Model") -> Sample:
         self._draw.time_form = model.time_form
@@ -173,8 +163,15 @@ class SampleFactory:
 
 
 class _Model:
-    def __init__(self, model: type[Event], shapes: Shapes) -> None:
+    def __init__(self, stream: Stream, model: type[Event], shapes: Shapes) -> None:
         self.name = model.__name__
         self.shapes = shapes
-        self.node = shapes.of(model)
+        schema = core_schema.checked(
+            TypeAdapter(model).core_schema,
+            events=[model],
+            private=stream.decoder.private_fields,
+            hash_pattern=HASH_PATTERN,
+            unknown_fields=stream.unknown_fields,
+        )
+        self.node = shapes.of(schema)
         self.time_form = TIME_FORMS[0]

@@ -8,10 +8,10 @@ from enum import Enum
 from itertools import islice
 from typing import Any, Final, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import CoreConfig, SchemaValidator, core_schema
 
-from streamflow.privacy import HASH_PATTERN, Hasher
+from streamflow.privacy import Hasher
 from streamflow.samples import containers
 from streamflow.samples.containers import Field
 from streamflow.samples.node import Draw, Edge, Node, NoSample, Schema, edges_of, leaf
@@ -50,7 +50,6 @@ class Shapes:
     Args:
         hasher: makes hashes.
         special: the nodes of fields of the model itself that the caller generates.
-        private: fields of the model that may only hold hashes.
         repeated: fields of the model that take few values, whatever their type.
     """
 
@@ -59,13 +58,11 @@ class Shapes:
         hasher: Hasher,
         *,
         special: Mapping[str, Node],
-        private: Sequence[str] = (),
         repeated: Sequence[str] = (),
     ) -> None:
         self.fields: list[Field] = []
         self._hasher = hasher
         self._special = special
-        self._private = private
         self._repeated = repeated
         self._definitions: dict[str, Schema] = {}
         self._nodes: dict[str, Node] = {}
@@ -102,9 +99,10 @@ class Shapes:
             "custom-error": lambda schema, place: self._node(schema["schema"], place),
         }
 
-    def of(self, model: type) -> Node:
-        """The node of a model's documents. Raises NoSample if a part of it has no form in JSON."""
-        return self._node(TypeAdapter(model).core_schema, _Place())
+    def of(self, schema: Schema) -> Node:
+        """The node of the documents of a model, by its core schema. Raises NoSample if a part of it has no
+        form in JSON."""
+        return self._node(schema, _Place())
 
     def _node(self, schema: Schema, place: _Place) -> Node:
         kind = schema["type"]
@@ -115,15 +113,15 @@ class Shapes:
         return self._makers[kind](schema, place)
 
     def _text(self, schema: Schema, place: _Place) -> Node:
-        if len(place.path) == 1 and place.name in self._private:
-            schema = {**schema, "pattern": schema.get("pattern", HASH_PATTERN)}
         return text(schema, place.name, self._hasher, self._fits(schema, place))
 
     def _fits(self, schema: Schema, place: _Place) -> Callable[[Any], bool]:
         """Whether a value is as a schema wants it. What a validator raises for lack of its
         surroundings is no verdict."""
         whole = core_schema.definitions_schema(schema, list(self._definitions.values()))
-        validator = SchemaValidator(whole, cast("CoreConfig", dict(place.config)))
+        config = cast("CoreConfig", dict(place.config))
+        # A nested model's own validator would not know of what StreamFlow adds.
+        validator = SchemaValidator(whole, config, _use_prebuilt=False)
 
         def fits(value: Any) -> bool:
             try:
@@ -140,6 +138,8 @@ class Shapes:
         """What a validator decides: values of what it takes, then guesses."""
         parts = schema.get("steps") or ([schema["schema"]] if "schema" in schema else [])
         inner = [self._node(part, place) for part in parts]
+        if inner and not place.path:
+            return inner[0]  # of the whole document, which the decoder judges
         fits = self._fits(schema, place)
         guesses = [guess for guess in _GUESSES if fits(guess)]
         if schema["type"] == "chain":

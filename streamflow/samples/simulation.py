@@ -90,9 +90,9 @@ def _records(
             yield Simulated(key, value, code)
 
 
-def _key(stream: Stream, sample: Sample) -> bytes:
+def _key(stream: Stream, sample: Sample) -> bytes | None:
     try:
-        return stream.encode(sample.event)[0]
+        return stream.key_of(sample.event)
     except Exception as error:
         raise ConfigurationError(
             f"stream {stream.name}: its key cannot be made of a valid event "
