@@ -59,15 +59,14 @@ def _candidates(schema: Schema, name: str, number: int, hasher: Hasher) -> Itera
         yield hasher.hash(f"{name}{number}@example.com")
     readable = f"{name}-{number}"
     least, most = schema.get("min_length") or 0, schema.get("max_length")
-    letters = [
-        string.ascii_lowercase[(number + 7 * at) % 26] for at in range(max(least, most or 0, 3))
-    ]
+    size = max(least, 8)
+    letters = "".join(string.ascii_lowercase[(number + 7 * at) % 26] for at in range(size))
     if most is None or len(readable) <= most:
         yield readable.ljust(least, "x")
     else:
-        yield "".join(letters[: max(least, min(most, 8))])
+        yield letters[: max(least, min(most, 8))]
     if "pattern" in schema:
-        words = (f"{name}{number}", name, str(number), "".join(letters))
+        words = (f"{name}{number}", name, str(number), *(letters[:end] for end in range(1, 9)))
         for word in words:
             yield from (word, word.upper(), word.capitalize())
         yield from _matches(schema["pattern"], f"{name}/{number}", _TRIES)
