@@ -132,8 +132,8 @@ def produce(
         )
     configure_logging(settings)
     stop = _stop_on_signal()
-    for each in chosen:
-        _require_topic(settings, each)
+    missing = _without_topic(settings, chosen)
+    sources = [source for source in sources if source[0] not in missing]
     freeze_gc()
     began = time.monotonic()
     resumable = opened is not None and opened.resumable
@@ -230,22 +230,30 @@ def _sources(
     return sources
 
 
-def _require_topic(settings: "Settings", stream: "Stream") -> None:
+def _without_topic(settings: "Settings", streams: "Sequence[Stream]") -> "list[Stream]":
+    """The streams whose topic does not exist, each told; raises ConfigurationError if it is all of them."""
     from streamflow.errors import ConfigurationError, Unavailable
     from streamflow.kafka.clients import admin
     from streamflow.kafka.offsets import partitions_of
 
     try:
-        partitions = partitions_of(admin(settings), [stream.topic])
+        found = partitions_of(admin(settings), [stream.topic for stream in streams])
     except Unavailable as error:
         raise Unavailable(
             f"the broker at {settings.bootstrap} does not answer: start it (`streamflow up`), or "
             "set KAFKA_BOOTSTRAP_SERVERS"
         ) from error
-    if not partitions:
-        raise ConfigurationError(
-            f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
-        )
+    topics = {topic for topic, _ in found}
+    missing = [stream for stream in streams if stream.topic not in topics]
+    reasons = [
+        f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
+        for stream in missing
+    ]
+    if len(missing) == len(streams):
+        raise ConfigurationError(reasons[0])
+    for reason in reasons:
+        typer.echo(f"warning: {reason}", err=True)
+    return missing
 
 
 def _simulate(

@@ -13,6 +13,7 @@ from faults import wait_until
 from loads import execute, rows
 from orchestration import Orchestration, metadata_of, orchestrated
 from pipeline import WorkerProcess, count, produce, stored_values, streamflow
+from streamflow.kafka.clients import admin
 from streamflow.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -124,9 +125,19 @@ def test_each_stream_is_simulated_into_its_own_topic(
     assert done.returncode == 0, done.stderr
     assert "sent 14 events" in done.stdout
     events = [orjson.loads(value or b"") for value in sent_to("user-events")]
-    orders = [orjson.loads(value or b"") for value in sent_to("orders")[40:]]
     assert {event["type"].partition("_")[0] for event in events} == {"USER"}
-    assert len(events) == len(orders) == 7
+    orders = sent_to("orders")
+    assert (len(events), len(orders)) == (7, 47)
+    assert not any(b"USER_" in (value or b"") for value in orders)
+
+    # A topic that is missing stops no other stream.
+    client, topic = admin(stack_settings), f"{stack_settings.prefix}orders"
+    client.delete_topics([topic])[topic].result(20)
+    wait_until(lambda: topic not in client.list_topics(timeout=10).topics, 20)
+    done = streamflow(stack_settings, "produce", "--all", "--count", "1", "--rate", "1000", **own)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: topic {topic} does not exist: run `streamflow topics --apply`" in done.stderr
+    assert len(sent_to("user-events")) == 8
 
 
 def test_a_stream_brings_its_simulator_and_its_rollup(

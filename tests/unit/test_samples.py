@@ -157,7 +157,10 @@ def test_mistakes_get_the_code_that_they_are_sent_with(
 def test_all_kinds_of_mistakes_are_made() -> None:
     records = islice(simulated(ORDERS, HASHER, seed=1, invalid_ratio=0.5), 1_000)
     codes = Counter(record.code for record in records)
-    others = {ErrorCode.TOO_LARGE, ErrorCode.UNREADABLE, ErrorCode.FOREIGN_RECORD}
+    others = {
+        *(ErrorCode.TOO_LARGE, ErrorCode.UNREADABLE, ErrorCode.FOREIGN_RECORD),
+        ErrorCode.PROCESSING_FAILED,
+    }
     assert set(codes) == {None, *ErrorCode} - others
     assert 400 < codes[None] < 600
     assert all(record.code is None for record in islice(simulated(ORDERS, HASHER), 100))
