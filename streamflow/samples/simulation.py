@@ -37,7 +37,7 @@ def simulated(
     """
     if stream.simulate is not None:
         return stream.simulate(hasher, seed=seed, invalid_ratio=invalid_ratio)
-    if getattr(stream, "decode", None) is not None:
+    if stream.decode is not None:
         raise ConfigurationError(
             f"stream {stream.name} reads records of another format (`decode`), and samples are JSON: "
             "declare `simulate` of the stream, which makes such records"
