@@ -92,7 +92,7 @@ MAX_USER: Final = 256  # characters
 class Simulated(NamedTuple):
     """A simulated record, and the code it will be rejected with; None for a valid one."""
 
-    key: bytes
+    key: bytes | None
     value: bytes
     code: ErrorCode | None
 

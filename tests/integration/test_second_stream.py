@@ -12,7 +12,8 @@ import pytest
 from faults import wait_until
 from loads import execute, rows
 from orchestration import Orchestration, metadata_of, orchestrated
-from pipeline import WorkerProcess, count, event, produce, streamflow
+from pipeline import WorkerProcess, count, event, produce, stored_values, streamflow
+from streamflow.kafka.clients import admin
 from streamflow.kafka.topics import provision
 from streamflow.postgres import schema
 from streamflow.registry import load_streams
@@ -185,13 +186,40 @@ def test_streams_that_cannot_work_stop_no_other_and_go_on_where_they_were(
         assert len(rows(settings, query)) == 20
 
 
-def test_a_stream_without_a_simulator_is_not_simulated(
+def test_each_stream_is_simulated_into_its_own_topic(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
-    own = own_module(tmp_path, "my_streams:ORDERS")
-    done = streamflow(stack_settings, "produce", "--count", "1", **own)
-    assert done.returncode == 2
-    assert "stream orders has no simulator: name a file with --from FILE" in done.stderr
+    own = own_module(tmp_path, STREAMS)
+    assert streamflow(stack_settings, "init", **own).returncode == 0
+
+    def sent_to(topic: str) -> list[bytes | None]:
+        return stored_values(stack_settings, topic)
+
+    one = ("produce", "--stream", "orders", "--rate", "1000", "--invalid-ratio", "0.5", "--json")
+    done = streamflow(stack_settings, *one, "--count", "40", **own)
+    assert done.returncode == 0, done.stderr
+    said = orjson.loads(done.stdout)
+    assert (said["sent"], len(sent_to("orders"))) == (40, 40)
+    assert 0 < said["valid"] < 40
+    assert sent_to("user-events") == []
+
+    done = streamflow(stack_settings, "produce", "--all", "--count", "7", "--rate", "1000", **own)
+    assert done.returncode == 0, done.stderr
+    assert "sent 14 events" in done.stdout
+    events = [orjson.loads(value or b"") for value in sent_to("user-events")]
+    assert {event["type"].partition("_")[0] for event in events} == {"USER"}
+    orders = sent_to("orders")
+    assert (len(events), len(orders)) == (7, 47)
+    assert not any(b"USER_" in (value or b"") for value in orders)
+
+    # A topic that is missing stops no other stream.
+    client, topic = admin(stack_settings), f"{stack_settings.prefix}orders"
+    client.delete_topics([topic])[topic].result(20)
+    wait_until(lambda: topic not in client.list_topics(timeout=10).topics, 20)
+    done = streamflow(stack_settings, "produce", "--all", "--count", "1", "--rate", "1000", **own)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: topic {topic} does not exist: run `streamflow topics --apply`" in done.stderr
+    assert len(sent_to("user-events")) == 8
 
 
 def test_a_stream_brings_its_simulator_and_its_rollup(
