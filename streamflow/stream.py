@@ -10,6 +10,7 @@ from streamflow.contract import Decoder, Event
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
+from streamflow.records import Record, Rejection
 from streamflow.windows import TumblingWindow
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Stream:
     contract: Any
     table: str
     key: Callable[[Any], str]
+    event_time: str = "timestamp"
     private_fields: tuple[str, ...] = ()
     private_values: tuple[PrivateValue, ...] = ()
     windows: TumblingWindow | None = None
@@ -186,6 +188,17 @@ class Stream:
     def prefixed(self, prefix: str) -> "Stream":
         """The same stream with `prefix` before every topic's name."""
         return replace(self, prefix=prefix)
+
+    @cached_property
+    def kind_field(self) -> str | None:
+        """The field whose value events are counted and shown by."""
+        if self.windows is not None:
+            return self.windows.group_by
+        return "type" if all("type" in m.model_fields for m in self.decoder.models) else None
+
+    def read(self, record: Record) -> Event | Rejection:
+        """The event of a record of the stream's topic, or why it is none. Never raises."""
+        return self.decoder.decode(record.value())
 
     def encode(self, event: Event) -> tuple[bytes, bytes]:
         """Key and value of an event's record."""

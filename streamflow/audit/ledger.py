@@ -190,7 +190,7 @@ class _Audit:
         loaded_to = judged = reached.loaded.get(partition, 0)
         if topic in self._by_topic:
             judged = min(judged, reached.validated.get(partition, 0))
-        behind = self._dead_letters_of[topic] & reached.dead_letters_behind
+        behind = self._dead_letters_of[topic].intersection(reached.dead_letters_behind)
         if topic not in self._dead_letter_topics and behind:
             judged = 0
         ledger.judged = judged

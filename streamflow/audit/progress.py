@@ -5,7 +5,7 @@ looked up after the position, and the loader's positions last of all.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
@@ -57,7 +57,7 @@ class Reached:
     overdue: set[Partition]
     loaded: Mapping[Partition, int]
     beyond: dict[Partition, int]
-    dead_letters_behind: Set[str]
+    dead_letters_behind: Collection[str]
     notes: dict[Partition, int]
     pending: list[Pending] = field(default_factory=list)
 

@@ -20,7 +20,10 @@ from typing import (
     get_type_hints,
 )
 
+from psycopg import sql
+
 from streamflow.errors import ConfigurationError
+from streamflow.groups import ALL, GROUP_SQL, GROUP_TYPES
 from streamflow.stream import Stream
 
 # What the loader adds to the contract's fields.
@@ -217,6 +220,21 @@ def event_table(stream: Stream) -> Table:
         event_type=stream.windows.group_by if stream.windows is not None else "type",
         event_time="timestamp",
     )  # fmt: skip
+
+
+def kind_sql(stream: Stream, alias: str | None = None) -> sql.Composed:
+    """What an event is counted by, of a row in the stream's table, as text: see `group_text`."""
+    if stream.kind_field is None:
+        return sql.SQL("{}").format(sql.Literal(ALL))
+    kind = next(column.type for column in event_columns(stream) if column.name == stream.kind_field)
+    names = (stream.kind_field,) if alias is None else (alias, stream.kind_field)
+    form = GROUP_TYPES.get(kind.partition("(")[0], "{column}::text")
+    return group_sql(sql.SQL(form).format(column=sql.Identifier(*names)))
+
+
+def group_sql(text: sql.Composable) -> sql.Composed:
+    """The group that a text stands for: see `group_text`."""
+    return sql.SQL(GROUP_SQL).format(text=text)
 
 
 def tables_of_topics(streams: Sequence[Stream]) -> dict[str, Table]:
