@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from streamflow.errors import ConfigurationError
+from streamflow.errors import ConfigurationError, UsageError
 from streamflow.pii_keys import PiiKeys
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
@@ -27,6 +28,16 @@ def load_streams(settings: Settings) -> tuple[Stream, ...]:
     if not streams:
         raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS")
     return streams
+
+
+def stream_named(streams: Sequence[Stream], name: str) -> Stream:
+    """Raises UsageError, with the names that there are, if none is called so."""
+    names = {stream.name: stream for stream in streams}
+    if name in names:
+        return names[name]
+    close = get_close_matches(name, names, 1)
+    meant = f": did you mean {close[0]}?" if close else "."
+    raise UsageError(f"no stream is called {name}{meant} Configured: {', '.join(names)}")
 
 
 def import_named(module: str) -> ModuleType:

@@ -32,6 +32,12 @@ Ids = Annotated[
     list[str] | None,
     typer.Option("--id", help="With this id, topic/partition/offset; may be repeated."),
 ]
+StreamName = Annotated[
+    str | None,
+    typer.Option(
+        "--stream", metavar="NAME", help="Whose failed record is of this stream, or made from it."
+    ),
+]
 Text = Annotated[
     str | None,
     typer.Option(
@@ -47,6 +53,7 @@ def list_(
     since: Since = None,
     until: Until = None,
     id_: Ids = None,
+    stream: StreamName = None,
     text: Text = None,
     status: Annotated[
         list[str] | None,
@@ -78,6 +85,7 @@ def list_(
         id_,
         since=since,
         until=until,
+        stream=stream,
         text=text,
         limit=limit,
         statuses=[] if "any" in statuses else statuses,
@@ -133,6 +141,7 @@ def replay(
     since: Since = None,
     until: Until = None,
     id_: Ids = None,
+    stream: StreamName = None,
     text: Text = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Replay at most so many, by partition and offset.")
@@ -214,7 +223,15 @@ def replay(
             patience=wait,
         )
         selection = _select(
-            settings, streams, code, id_, since=since, until=until, text=text, limit=limit
+            settings,
+            streams,
+            code,
+            id_,
+            since=since,
+            until=until,
+            stream=stream,
+            text=text,
+            limit=limit,
         )
         if apply_:
             with hung, _progress() as shown:
@@ -258,13 +275,20 @@ def _select(
     streams: "tuple[Stream, ...]",
     codes: list[str] | None,
     ids: list[str] | None,
+    *,
+    stream: str | None,
     **filters: Any,
 ) -> "Selection":
     from streamflow.dead_letters.selection_parser import make_selection
-    from streamflow.registry import hasher_for
+    from streamflow.registry import hasher_for, stream_named
 
-    hasher = hasher_for(settings, streams)
-    return make_selection(hasher, codes=codes or (), ids=ids or (), **filters)
+    return make_selection(
+        hasher_for(settings, streams),
+        codes=codes or (),
+        ids=ids or (),
+        stream=None if stream is None else stream_named(streams, stream),
+        **filters,
+    )
 
 
 @contextmanager

@@ -1,14 +1,18 @@
 """Modules of the user's own: found in the current folder, and never in place of a library."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from order_streams import ORDERS
 from streamflow.dead_letters.repairs import known_repairs
-from streamflow.registry import import_named, load_streams
+from streamflow.errors import UsageError
+from streamflow.registry import import_named, load_streams, stream_named
 from streamflow.settings import Settings, load_settings
+from streamflow.streams.user_events import USER_EVENTS
 from streamflow_cli import stack
 from streamflow_stack import lifecycle, parts
 from streamflow_stack.process import own_command
@@ -58,6 +62,23 @@ def test_up_starts_a_producer_only_for_a_stream_with_a_simulator(
     monkeypatch.setattr(lifecycle, "up", lambda _, order, __: asked_for.append(order.without))
     stack.up(detach=False, without=None, brokers=None)
     assert asked_for == [without]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "ordres",
+            "no stream is called ordres: did you mean orders? Configured: user-events, orders",
+        ),
+        ("xyz", "no stream is called xyz. Configured: user-events, orders"),
+    ],
+)
+def test_an_unknown_stream_is_answered_with_those_that_there_are(name: str, says: str) -> None:
+    streams = (USER_EVENTS, ORDERS)
+    assert stream_named(streams, "orders") is ORDERS
+    with pytest.raises(UsageError, match=f"^{re.escape(says)}$"):
+        stream_named(streams, name)
 
 
 def test_a_library_comes_before_the_current_folder() -> None:
