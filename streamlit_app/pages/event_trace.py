@@ -47,9 +47,12 @@ def _steps(event: Trace) -> list[_Step]:
     if event.notification is not None:
         steps.append((Tone.GOOD, "Notification", event.notification["message"]))
     if event.row is not None:
-        steps.append((Tone.GOOD, "Row", _row_detail(event.row)))
+        time = event.stream.event_time if event.stream is not None else ""
+        steps.append((Tone.GOOD, "Row", _row_detail(event.row, time)))
         steps += map(_window_step, event.windows)
-        if not event.windows:
+        if event.stream is not None and event.stream.windows is None:
+            steps.append((Tone.IDLE, "Window", soft("none: the stream has no windows")))
+        elif not event.windows:
             steps.append((Tone.IDLE, "Window", soft("not closed yet: it waits for late events")))
     elif not event.dead_letters:
         steps.append((Tone.IDLE, "Row", soft("not loaded yet")))
@@ -68,9 +71,9 @@ def _dead_letter_step(letter: dict[str, Any]) -> _Step:
     return (Tone.WARN if done else Tone.BAD), f"Rejected by the {letter['stage']}", detail
 
 
-def _row_detail(row: dict[str, Any]) -> Html:
+def _row_detail(row: dict[str, Any], event_time: str) -> Html:
     return Html(
-        f"{soft('event time')} {text(row['timestamp'])}<br>{soft('appended')} "
+        f"{soft('event time')} {text(row.get(event_time))}<br>{soft('appended')} "
         f"{text(row['appended_at'] or units.UNKNOWN)}<br>{soft('loaded')} {text(row['loaded_at'])}"
     )
 
