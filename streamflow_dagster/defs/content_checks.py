@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import dagster as dg
-from pydantic_core import to_json
 
-from streamflow.contract import format_time
+from streamflow.contract import Event
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS
 from streamflow.privacy import Hasher, is_hashed
@@ -21,7 +20,7 @@ from streamflow.registry import private_values_of
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
-from streamflow_dagster.checks import TableChecks, define_checks
+from streamflow_dagster.checks import TableChecks, define_checks, isolated
 from streamflow_dagster.defs import quality_sql as quality
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import CheckResult, judge_clear_text, judge_contract
@@ -48,7 +47,9 @@ def content_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     ) -> Iterator[CheckResult]:
         with platform.database(settings) as connection:
             for entry, _ in checks:
-                yield _look_for_addresses(connection, entry, hasher, all_rows=bool(values))
+                yield isolated(
+                    _look_for_addresses, connection, entry, hasher, all_rows=bool(values)
+                )
 
     return [
         define_checks(step, [(entry, name) for entry in catalog.tables], _DESCRIPTIONS, judge)
@@ -115,7 +116,7 @@ def _contract(
 ) -> Iterator[CheckResult]:
     with platform.database(settings) as connection:
         for entry, _ in checks:
-            yield _compare(connection, entry, settings.contract_rows)
+            yield isolated(_compare, connection, entry, settings.contract_rows)
 
 
 def _compare(connection: Connection, entry: TableEntry, most: int) -> CheckResult:
@@ -153,12 +154,30 @@ def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
 
 
 def rejection_of(stream: Stream, row: dict[str, Any]) -> Rejection | None:
-    """Why a stored row is no longer a valid event; None where it is one."""
-    own = {*ORIGIN_COLUMNS, *TIME_COLUMNS}
-    document = {
-        name: format_time(value) if name == "timestamp" else value
-        for name, value in row.items()
-        if name not in own and value is not None
+    """Why a stored row is no longer a valid event; None where it is one, of any of the models."""
+    rejections = []
+    # The model that has all of the row's fields explains best what is wrong.
+    for model in sorted(stream.decoder.models, key=lambda model: _lacking(model, row)):
+        decoded = stream.decoder.decode(_document(model, row))
+        if not isinstance(decoded, Rejection):
+            return None
+        rejections.append(decoded)
+    return rejections[0]
+
+
+def _lacking(model: type[Event], row: dict[str, Any]) -> int:
+    own = {*ORIGIN_COLUMNS, *TIME_COLUMNS, *model.model_fields}
+    return sum(value is not None and name not in own for name, value in row.items())
+
+
+def _document(model: type[Event], row: dict[str, Any]) -> bytes:
+    """A row as its event was written. A field that is null and may be left out was left out."""
+    fields = {
+        name: row[name]
+        for name, field in model.model_fields.items()
+        if name in row and (row[name] is not None or field.is_required())
     }
-    decoded = stream.decoder.decode(to_json(document, fallback=str))
-    return decoded if isinstance(decoded, Rejection) else None
+    event = model.model_construct(**fields)
+    return event.__pydantic_serializer__.to_json(
+        event, by_alias=True, exclude_unset=True, warnings=False, fallback=str
+    )

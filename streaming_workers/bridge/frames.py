@@ -73,7 +73,9 @@ class Encoder:
                 return value
             event = stream.read(record)
             if isinstance(event, Event):
-                return stream.encode(event)[1]
+                return event.__pydantic_serializer__.to_json(
+                    event, by_alias=True, exclude_unset=True
+                )
         return None if value is None else self._hasher.redact(value)
 
 
