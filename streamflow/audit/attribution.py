@@ -9,7 +9,7 @@ from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.report import PartitionAudit
 from streamflow.kafka.reader import Scanner
 from streamflow.postgres.connections import Connection
-from streamflow.records import claimed_origin
+from streamflow.records import ORIGIN_HEADER, Origin, headers_of, last_header
 from streamflow.stream import Stream
 
 # A problem of one of these kinds names records; that of another is about the topic itself.
@@ -78,7 +78,8 @@ def _origins_in_rows(connection: Connection, ledger: PartitionAudit, problem: Pr
 def _origins_in_kafka(scanner: Scanner, ledger: PartitionAudit, problem: Problem) -> set[str]:
     """By the records' headers. Whoever forges one can move a problem to another stream, and not hide it."""
     records = scanner.records(ledger.key, *_range(problem))
-    return {origin.topic for record in records if (origin := claimed_origin(record)) is not None}
+    origins = (Origin.parse(last_header(headers_of(record), ORIGIN_HEADER)) for record in records)
+    return {origin.topic for origin in origins if origin is not None}
 
 
 def _range(problem: Problem) -> tuple[int, int]:

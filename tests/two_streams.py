@@ -1,0 +1,15 @@
+"""The streams of a stack that has two: logins, and orders, which are counted by another field."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import order_streams
+from streamflow import TumblingWindow
+
+ORDERS = replace(
+    order_streams.ORDERS,
+    windows=TumblingWindow(
+        size=timedelta(seconds=10), group_by="customer", idle=timedelta(seconds=1)
+    ),
+)
+STREAMS = "streamflow.streams.user_events:USER_EVENTS,two_streams:ORDERS"
