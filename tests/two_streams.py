@@ -4,10 +4,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import order_streams
-from streamflow import TumblingWindow
+from streamflow import Topics, TumblingWindow
 
 ORDERS = replace(
     order_streams.ORDERS,
+    topics=Topics(),
     windows=TumblingWindow(
         size=timedelta(seconds=10), group_by="customer", idle=timedelta(seconds=1)
     ),
