@@ -227,7 +227,8 @@ def _lag_and_latency(streams: Sequence[Stream], span: float) -> None:
         if series:
             charts.lines("latency", series, span, unit="seconds", height=230, form=".2~f")
         else:
-            show(empty("No row was loaded lately", "Try: streamflow produce --count 1000"))
+            named = "" if len(streams) > 1 else f"--stream {streams[0].name} "
+            show(empty("No row was loaded lately", f"Try: streamflow produce {named}--count 1000"))
 
 
 def _latency_names(streams: Sequence[Stream]) -> dict[str, str]:
