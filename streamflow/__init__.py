@@ -2,8 +2,9 @@
 
 Streams: `Stream`, `Topics`, `TumblingWindow`, `Notification`; optionally `Simulated` records and a
 `DailyRollup`.
-Contracts: `Event`, the base of all models; `Timestamp`, a time in RFC 3339 with a zone; `HashedAddress`,
-a hashed e-mail address; `NotNull`, a field that may be absent but not null.
+Contracts: `Event`, the base of all models; `Timestamp`, a time in RFC 3339 with a zone; `EpochSeconds`,
+`EpochMillis` and `EpochMicros`, times as numbers; `Hashed`, a text that our producer hashes
+(`HashedAddress` is the same); `NotNull`, a field that may be absent but not null.
 Private values beside e-mail addresses: `PhoneNumber`, `CardNumber`, `PrivatePattern`.
 Repairs: `repair`, `Repair`, `Hasher`.
 Results: `load_settings`, `load_streams`, `run_audit`, `AuditReport` with its `Verdict` and `Problem`s.
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
     from streamflow.audit.ledger import run_audit
     from streamflow.audit.problems import Problem, ProblemKind
     from streamflow.audit.report import AuditReport, Verdict
-    from streamflow.contract import Event, HashedAddress, NotNull, Timestamp
+    from streamflow.contract import (
+        EpochMicros,
+        EpochMillis,
+        EpochSeconds,
+        Event,
+        Hashed,
+        HashedAddress,
+        NotNull,
+        Timestamp,
+    )
     from streamflow.dead_letters.repairs import Repair, repair
     from streamflow.errors import (
         CircuitOpen,
@@ -45,9 +55,13 @@ __all__ = [
     "CircuitOpen",
     "ConfigurationError",
     "DailyRollup",
+    "EpochMicros",
+    "EpochMillis",
+    "EpochSeconds",
     "ErrorCode",
     "Event",
     "Fenced",
+    "Hashed",
     "HashedAddress",
     "Hasher",
     "NotNull",
@@ -78,7 +92,7 @@ _NAMES: Final = {
     "audit.ledger": "run_audit",
     "audit.problems": "Problem ProblemKind",
     "audit.report": "AuditReport Verdict",
-    "contract": "Event HashedAddress NotNull Timestamp",
+    "contract": "EpochMicros EpochMillis EpochSeconds Event Hashed HashedAddress NotNull Timestamp",
     "dead_letters.repairs": "Repair repair",
     "errors": "CircuitOpen ConfigurationError ErrorCode Fenced StackError StreamFlowError Unavailable"
     " UsageError",

@@ -1,24 +1,175 @@
-"""What a contract's core schema says, and with zones for all its times: the form into which pydantic turns a
-model (https://docs.pydantic.dev/latest/internals/architecture/)."""
+"""What a contract's core schema says, and what StreamFlow adds to it. A core schema is the form into which
+pydantic turns a model (https://docs.pydantic.dev/latest/internals/architecture/)."""
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+UnknownFields = Literal["forbid", "ignore", "keep"]
+
+# Python's datetime and PostgreSQL's timestamptz both hold these, in UTC, with a day to spare for
+# the window that the event falls into.
+EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
+SMALLEST_BIGINT: Final = -(2**63)
+LARGEST_BIGINT: Final = 2**63 - 1
+# As pydantic tells them in the context of an error.
+_OWN_BOUNDS: Final = {
+    "ge": (SMALLEST_BIGINT, f"{EARLIEST:%Y-%m-%dT%H:%M:%SZ}".zfill(20)),
+    "le": (LARGEST_BIGINT, f"{LATEST:%Y-%m-%dT%H:%M:%SZ}"),
+}
 
 # What a schema holds that is of users, and no part of it.
 _VALUES: Final = frozenset(("default", "metadata", "expected", "members"))
+# Around the schema of a value, by the name of what is in it.
+_WRAPPERS: Final = {
+    "default": "schema",
+    "nullable": "schema",
+    "custom-error": "schema",
+    "function-before": "schema",
+    "function-after": "schema",
+    "function-wrap": "schema",
+    "json-or-python": "json_schema",
+    "lax-or-strict": "strict_schema",
+}
+_EXTRA_BEHAVIOR: Final = {"forbid": "forbid", "ignore": "ignore", "keep": "allow"}
 
 
-def with_zones(schema: Any) -> Any:
-    """A core schema whose times all have zones."""
-    if type(schema) in (list, tuple):
-        return type(schema)(map(with_zones, schema))
-    if not isinstance(schema, dict):
+class Definitions(dict[str, Any]):
+    """The parts of a schema that others refer to, by reference."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        if schema["type"] == "definitions":
+            super().__init__((part["ref"], part) for part in schema["definitions"])
+
+    def resolved(self, schema: Any) -> Any:
+        """The schema itself, if this is a reference to one."""
+        while schema["type"] in ("definitions", "definition-ref"):
+            is_reference = schema["type"] == "definition-ref"
+            schema = self[schema["schema_ref"]] if is_reference else schema["schema"]
         return schema
-    zone = {"tz_constraint": "aware"} if schema.get("type") == "datetime" else {}
-    return schema | {name: with_zones(part) for name, part in _parts(schema)} | zone
+
+    def unwrapped(self, schema: Any) -> Any:
+        """The schema of the values as the event holds them."""
+        while (schema := self.resolved(schema))["type"] in (*_WRAPPERS, "chain"):
+            last = schema["steps"][-1] if schema["type"] == "chain" else None
+            schema = last or schema[_WRAPPERS[schema["type"]]]
+        return schema
+
+    def is_nullable(self, schema: Any) -> bool:
+        while (schema := self.resolved(schema))["type"] in _WRAPPERS:
+            if schema["type"] == "nullable" or schema.get("default", ...) is None:
+                return True
+            schema = schema[_WRAPPERS[schema["type"]]]
+        return schema["type"] == "none" or (
+            schema["type"] == "union" and any(map(self.is_nullable, _choices(schema)))
+        )
+
+    def fields(self, schema: Any) -> Mapping[str, Any]:
+        """The fields of a model, as core schemas, by their names in Python."""
+        model = self.unwrapped(schema)
+        while model["type"] != "model-fields":
+            model = self.unwrapped(model["schema"])
+        fields: Mapping[str, Any] = model["fields"]
+        return {name: field["schema"] for name, field in fields.items()}
 
 
-def _parts(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _choices(schema: Any) -> Iterator[Any]:
+    """The alternatives of a union; some have a label."""
+    for choice in schema["choices"]:
+        yield choice[0] if isinstance(choice, tuple) else choice
+
+
+def checked(
+    schema: Any,
+    *,
+    events: Collection[type],
+    private: Collection[str] = (),
+    hash_pattern: str = "",
+    unknown_fields: UnknownFields = "forbid",
+) -> Any:
+    """A core schema with what every contract is held to.
+
+    A ``datetime`` has a zone, and a ``time`` none, or it would be another one on each machine; times lie
+    between `EARLIEST` and `LATEST`; floats are finite; whole numbers of an event's own fields fit into a
+    ``bigint`` unless the contract names other bounds; a private field's text, at any depth, is a hash.
+
+    Args:
+        events: the models of the events; `unknown_fields` says what becomes of fields that they lack.
+        private: names of fields, as in JSON or in Python.
+        hash_pattern: that the text of a private field matches.
+    """
+
+    def walk(part: Any, *, is_private: bool = False) -> Any:
+        if type(part) in (list, tuple):
+            return type(part)(walk(each, is_private=is_private) for each in part)
+        if not isinstance(part, dict):
+            return part
+        new = part | {
+            name: walk_fields(each, is_private)
+            if part.get("type") == "model-fields" and name == "fields"
+            else walk(each, is_private=is_private)
+            for name, each in _parts(part)
+        }
+        match part.get("type"):
+            case "datetime":
+                new = {"ge": EARLIEST, "le": LATEST} | new | {"tz_constraint": "aware"}
+            case "time":
+                new = {"tz_constraint": "naive"} | new
+            case "float":
+                new |= {"allow_inf_nan": False}
+            case "str" if is_private:
+                new |= {"pattern": hash_pattern}
+            case "model" if part["cls"] in events:
+                behavior = _EXTRA_BEHAVIOR[unknown_fields]
+                new["config"] = part.get("config", {}) | {"extra_fields_behavior": behavior}
+                new["schema"] = _with_own_fields(new["schema"], behavior)
+        return new
+
+    def walk_fields(fields: Mapping[str, Any], is_private: bool) -> Mapping[str, Any]:
+        return {
+            name: field
+            | {
+                "schema": walk(
+                    field["schema"], is_private=is_private or _is_named(name, field, private)
+                )
+            }
+            for name, field in fields.items()
+        }
+
+    return walk(schema)
+
+
+def _is_named(name: str, field: Mapping[str, Any], names: Collection[str]) -> bool:
+    return name in names or json_name(name, field) in names
+
+
+def _with_own_fields(schema: Any, behavior: str) -> Any:
+    """The fields of an event: with bounds for integers."""
+    if schema["type"] != "model-fields":
+        return schema | {"schema": _with_own_fields(schema["schema"], behavior)}
+    fields = {
+        name: field | {"schema": _with_bounds(field["schema"])}
+        for name, field in schema["fields"].items()
+    }
+    return schema | {"fields": fields, "extra_behavior": behavior}
+
+
+def _with_bounds(schema: Any) -> Any:
+    inner = _WRAPPERS.get(schema["type"])
+    if inner is not None:
+        return schema | {inner: _with_bounds(schema[inner])}
+    if schema["type"] != "int":
+        return schema
+    bounds = {}
+    if not schema.keys() & {"ge", "gt"}:
+        bounds["ge"] = SMALLEST_BIGINT
+    if not schema.keys() & {"le", "lt"}:
+        bounds["le"] = LARGEST_BIGINT
+    return schema | bounds
+
+
+def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """What a part of a core schema consists of, without values of users, which may look like a schema.
     Where names of fields are the keys, one may be called so."""
     is_schema = isinstance(schema.get("type"), str)
@@ -27,18 +178,78 @@ def _parts(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, part
 
 
-def literals_in(schema: Any) -> Iterator[str]:
-    """The texts that a contract allows one by one."""
+def parts_of(schema: Any, *, within_models: bool = True) -> Iterator[Mapping[str, Any]]:
+    """The schema and all that it consists of."""
     if isinstance(schema, dict):
-        if schema.get("type") == "literal":
-            yield from filter(_is_text, schema["expected"])
-        if schema.get("type") == "enum":
-            yield from filter(_is_text, (member.value for member in schema["members"]))
+        if isinstance(schema.get("type"), str):
+            if schema["type"] == "model-fields" and not within_models:
+                return
+            yield schema
         schema = [part for _, part in _parts(schema)]
     if type(schema) in (list, tuple):
         for part in schema:
-            yield from literals_in(part)
+            yield from parts_of(part, within_models=within_models)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def literals_in(schema: Any) -> Iterator[str]:
+    """The texts that a contract allows one by one."""
+    for part in parts_of(schema):
+        values = []
+        if part["type"] == "literal":
+            values = part["expected"]
+        elif part["type"] == "enum":
+            values = [member.value for member in part["members"]]
+        yield from (value for value in values if isinstance(value, str))
+
+
+def fields_in(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The fields of all models in a schema, at any depth: their names in Python, and the fields."""
+    for part in parts_of(schema):
+        if part["type"] == "model-fields":
+            yield from part["fields"].items()
+
+
+def json_name(name: str, field: Mapping[str, Any]) -> str:
+    alias = field.get("validation_alias")
+    return alias if isinstance(alias, str) else name
+
+
+def private_in(schema: Any, hash_pattern: str) -> frozenset[str]:
+    """The names, in Python and in JSON, of fields that are declared to hold hashes: their text has this
+    pattern."""
+    return frozenset(
+        private
+        for name, field in fields_in(schema)
+        if any(
+            part["type"] == "str" and part.get("pattern") == hash_pattern
+            for part in parts_of(field["schema"], within_models=False)
+        )
+        for private in (name, json_name(name, field))
+    )
+
+
+def discriminator_of(schema: Any) -> str | None:
+    """The JSON name of the field that a contract of several models is told apart by."""
+    union = Definitions(schema).unwrapped(schema)
+    name = union.get("discriminator") if union["type"] == "tagged-union" else None
+    return name if isinstance(name, str) else None
+
+
+def requires_null(schema: Any) -> bool:
+    """Whether a field, at any depth, must be there and may be null."""
+    definitions = Definitions(schema)
+    return any(
+        field["schema"]["type"] != "default"
+        and (definitions.is_nullable(field["schema"]) or holds_any(field["schema"]))
+        for _, field in fields_in(schema)
+    )
+
+
+def holds_any(schema: Any) -> bool:
+    """Whether values of any JSON type are accepted somewhere."""
+    return any(part["type"] == "any" for part in parts_of(schema))
+
+
+def is_own_bound(context: Mapping[str, Any]) -> bool:
+    """Whether a value breaks a bound that no contract names: PostgreSQL cannot hold it."""
+    return any(context.get(name) in bounds for name, bounds in _OWN_BOUNDS.items())

@@ -70,4 +70,7 @@ class ErrorCode(StrEnum):
     UNSTORABLE_VALUE = "UNSTORABLE_VALUE"
     FOREIGN_RECORD = "FOREIGN_RECORD"  # in a topic that only workers write to, without a signature
     TOO_LARGE = "TOO_LARGE"
+    PROCESSING_FAILED = (
+        "PROCESSING_FAILED"  # code of the stream's declaration raised an exception (G14)
+    )
     UNREADABLE = "UNREADABLE"

@@ -26,6 +26,9 @@ ERROR_CODE_HEADER = "__streamflow.error_code"
 REDACTED_HEADER = "__streamflow.redacted"
 FAILED_AT_HEADER = "__streamflow.failed_at"
 GROUP_HEADER = "__streamflow.group"
+# Stage of the dead letter of an event that is stored and counted, but of which no notification could be
+# made.
+NOTIFY_STAGE = "notify"
 # Keyed hash of a record that a worker has made, its last header: see `streamflow.signing`.
 SIGNATURE_HEADER = "__streamflow.signature"
 # Of a dead letter that was cut: bytes of key, value and headers before.
@@ -115,6 +118,12 @@ class Rejection(NamedTuple):
     code: ErrorCode
     exception: str
     message: str
+
+
+def processing_failed(what: str, error: Exception) -> Rejection:
+    """Code of a stream's declaration has raised an error, whose message may quote the event."""
+    name = type(error).__name__
+    return Rejection(ErrorCode.PROCESSING_FAILED, name, f"{what} raised {name}")
 
 
 class Log(NamedTuple):

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, Protocol
 
-from streamflow.contract import Decoder, Event
+from streamflow.contract import Event
+from streamflow.core_schema import LARGEST_BIGINT, UnknownFields
+from streamflow.decoder import Decoder
 from streamflow.errors import ConfigurationError, ErrorCode
+from streamflow.groups import ALL, group_text, scalar_text
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
-from streamflow.records import Record, Rejection
+from streamflow.records import Record, Rejection, processing_failed
 from streamflow.windows import TumblingWindow
 
 if TYPE_CHECKING:
@@ -23,6 +27,15 @@ MAX_RECORD_BYTES = 1_048_588
 MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
 _MAX_COMPRESSION = 8
+
+
+_NO_NOTIFICATION = (
+    "notify returned no Notification: message and user must be texts of at most 2,000 and 256 characters, "
+    "event_id a number from 0 to 2^63 - 1"
+)
+
+# Core schemas of fields that events can be counted by.
+_COUNTABLE = frozenset(("str", "int", "decimal", "bool", "uuid", "date", "literal", "enum"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +74,21 @@ class Topics:
 
 
 class Notification(NamedTuple):
-    """The notification of an event; ``time`` is added from the event."""
+    """The notification of an event; ``time`` is added from the event.
+
+    Attributes:
+        message: at most 2,000 characters.
+        event_id: from 0 to 2^63 - 1.
+        user: at most 256 characters.
+    """
 
     message: str
     event_id: int
     user: str
+
+
+MAX_MESSAGE: Final = 2000  # characters; an index entry of PostgreSQL holds 2,704 bytes
+MAX_USER: Final = 256  # characters
 
 
 class Simulated(NamedTuple):
@@ -122,9 +145,14 @@ class Stream:
         name: the name of its topic.
         contract: pydantic model of its events, or a discriminated union of them.
         table: the PostgreSQL table that its events are loaded into.
-        key: the record key of an event; events with the same key keep their order.
-        private_fields: fields that may only hold hashes (G7).
+        key: the field that is the key of an event's record, or what makes the key of an event; events with
+            the same key keep their order.
+        event_time: the field that says when the event happened.
+        private_fields: names of fields, at any depth, that may only hold hashes (G7), besides those that
+            are declared `Hashed`.
         private_values: what else may not be in clear anywhere, as e-mail addresses never may.
+        unknown_fields: what becomes of an event's fields that the contract does not declare: ``forbid``
+            rejects the event, ``ignore`` drops them, ``keep`` stores them in the column `UNKNOWN_FIELDS`.
         windows: how its events are counted; None if they are not.
         notify: makes the notification of an event; None for no notifications.
         simulate: makes simulated records for ``streamflow produce``; None if there are none.
@@ -136,10 +164,11 @@ class Stream:
     name: str
     contract: Any
     table: str
-    key: Callable[[Any], str]
+    key: str | Callable[[Any], str]
     event_time: str = "timestamp"
     private_fields: tuple[str, ...] = ()
     private_values: tuple[PrivateValue, ...] = ()
+    unknown_fields: UnknownFields = "forbid"
     windows: TumblingWindow | None = None
     notify: Callable[[Any], Notification] | None = None
     simulate: Simulator | None = None
@@ -148,22 +177,124 @@ class Stream:
     prefix: str = ""
 
     def __post_init__(self) -> None:
-        for model in self.decoder.models:
-            missing = {"timestamp", "type", *self.private_fields} - model.model_fields.keys()
-            if missing:
-                names = ", ".join(sorted(missing))
-                raise ConfigurationError(
-                    f"stream {self.name}: {model.__name__} must declare {names}"
-                )
         if not self.decoder.models:
             raise ConfigurationError(
                 f"stream {self.name}: contract must be a subclass of Event, or a union of them"
             )
+        by = self.windows.by if self.windows is not None else None
+        named = {
+            "key": self.key if isinstance(self.key, str) else None,
+            "event_time": self.event_time,
+            "windows' by": by,
+        }
+        for model in self.decoder.models:
+            for what, name in named.items():
+                if name is not None and name not in model.model_fields:
+                    raise ConfigurationError(
+                        f"stream {self.name}: {what} names the field {name}, which {model.__name__} "
+                        f"does not declare: it has {', '.join(model.model_fields)}"
+                    )
+            self._require_time(model)
+            if by is not None and not self._is_countable(model, by):
+                raise ConfigurationError(
+                    f"stream {self.name}: events cannot be counted by {by}: it must be a text, a whole "
+                    "number, a Decimal, a bool, an Enum, a UUID or a date"
+                )
+        for name in self.private_fields:
+            if name not in self.decoder.names:
+                raise ConfigurationError(
+                    f"stream {self.name}: private_fields names {name}, which the contract does not declare"
+                )
+
+    def _is_countable(self, model: type[Event], name: str) -> bool:
+        schema = self.decoder.definitions.unwrapped(self.decoder.fields_of(model)[name])
+        values = schema.get("expected") or [one.value for one in schema.get("members", ())]
+        return schema["type"] in _COUNTABLE and {type(value) for value in values} <= {
+            str,
+            int,
+            bool,
+        }
+
+    def _require_time(self, model: type[Event]) -> None:
+        schema = self.decoder.fields_of(model)[self.event_time]
+        if self.decoder.definitions.unwrapped(schema)["type"] != "datetime":
+            raise ConfigurationError(
+                f"stream {self.name}: {model.__name__}.{self.event_time} is the event time, so it must be "
+                "a Timestamp, a datetime, or a number as EpochMillis or EpochSeconds; or name another "
+                "field with event_time="
+            )
+        if self.decoder.definitions.is_nullable(schema):
+            raise ConfigurationError(
+                f"stream {self.name}: {model.__name__}.{self.event_time} is the event time, so it must not "
+                "be optional"
+            )
 
     @cached_property
     def decoder(self) -> Decoder:
-        max_bytes = _MAX_COMPRESSION * self.topics.max_record_bytes
-        return Decoder(self.contract, self.private_fields, max_bytes, self.private_values)
+        return Decoder(
+            self.contract,
+            self.private_fields,
+            _MAX_COMPRESSION * self.topics.max_record_bytes,
+            self.private_values,
+            self.unknown_fields,
+        )
+
+    @cached_property
+    def time_of(self) -> Callable[[Event], datetime]:
+        """When an event happened."""
+        return attrgetter(self.event_time)
+
+    @cached_property
+    def key_of(self) -> Callable[[Event], bytes | None]:
+        """The key of an event's record; None for a field that is null."""
+        key = self.key
+        if isinstance(key, str):
+            get = attrgetter(key)
+            return lambda event: (
+                None if (value := get(event)) is None else scalar_text(value).encode()
+            )
+        return lambda event: key(event).encode()
+
+    def notification_of(self, event: Event) -> "Notification | Rejection":
+        """What `notify` makes of an event, or why that is no notification. Raises nothing, whatever
+        `notify` does. Only for a stream that has it."""
+        try:
+            message, event_id, user = notification = self.notify(event)  # type: ignore[misc]
+            fits = (
+                isinstance(message, str)
+                and len(message) <= MAX_MESSAGE
+                and isinstance(user, str)
+                and len(user) <= MAX_USER
+                and isinstance(event_id, int)
+                and 0 <= event_id <= LARGEST_BIGINT
+            )
+        except Exception as error:  # noqa: BLE001 (a user's function; fails only this notification)
+            return processing_failed("notify", error)
+        if not fits:
+            return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NO_NOTIFICATION)
+        return notification
+
+    @cached_property
+    def kind_field(self) -> str | None:
+        """The field whose value events are counted and shown by: that of the windows, else the one that
+        tells the contract's models apart, or is called ``type``."""
+        if self.windows is not None:
+            return self.windows.by
+        kinds = [
+            name
+            for model in self.decoder.models
+            for name, field in model.model_fields.items()
+            if self.decoder.kind_field in (name, field.alias)
+        ]
+        return kinds[0] if len(kinds) == len(self.decoder.models) and len({*kinds}) == 1 else None
+
+    @cached_property
+    def kind_of(self) -> Callable[[Event], str]:
+        """What an event is counted and shown by, as text."""
+        if self.kind_field is None:
+            return lambda _event: ALL
+        get = attrgetter(self.kind_field)
+        return lambda event: group_text(get(event))
 
     @property
     def topic(self) -> str:
@@ -189,20 +320,13 @@ class Stream:
         """The same stream with `prefix` before every topic's name."""
         return replace(self, prefix=prefix)
 
-    @cached_property
-    def kind_field(self) -> str | None:
-        """The field whose value events are counted and shown by."""
-        if self.windows is not None:
-            return self.windows.group_by
-        return "type" if all("type" in m.model_fields for m in self.decoder.models) else None
+    def encode(self, event: Event) -> tuple[bytes | None, bytes]:
+        """Key and value of an event's record."""
+        return self.key_of(event), self.decoder.encode(event)
 
     def read(self, record: Record) -> Event | Rejection:
         """The event of a record of the stream's topic, or why it is none. Never raises."""
         return self.decoder.decode(record.value())
-
-    def encode(self, event: Event) -> tuple[bytes, bytes]:
-        """Key and value of an event's record."""
-        return self.key(event).encode(), event.encode()
 
     def topic_specs(self, min_isr: int = 1) -> tuple[TopicSpec, ...]:
         """The topics that StreamFlow creates for this stream. They use the broker's append time, so that

@@ -15,7 +15,6 @@ from streamflow.postgres.tables import (
     SHARED_COLUMNS,
     WINDOW_COUNTS,
     Table,
-    column_type,
     event_columns,
     tables_of_topics,
 )
@@ -168,11 +167,8 @@ def _event_types(stream: Stream) -> dict[str, str]:
 
 
 def _contract_columns(stream: Stream) -> dict[str, str]:
-    return {
-        name: column_type(field.annotation)[0]
-        for model in stream.decoder.models
-        for name, field in model.model_fields.items()
-    }
+    declared = {name for model in stream.decoder.models for name in model.model_fields}
+    return {column.name: column.type for column in event_columns(stream) if column.name in declared}
 
 
 def schema_metadata(columns: Mapping[str, str]) -> dict[str, Any]:

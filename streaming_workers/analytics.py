@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from operator import attrgetter
 from typing import Final
 
 import orjson
@@ -58,8 +57,8 @@ class Analytics:
         }
         # Looked up once and not for every record.
         self._routes = {
-            topic: (stream.decoder.decode, attrgetter(spec.group_by))
-            for topic, (stream, spec) in self._streams.items()
+            topic: (stream.read, stream.time_of, stream.kind_of)
+            for topic, (stream, _) in self._streams.items()
         }
         self.topics = list(self._streams)
         self.assets: Mapping[str, str] = {
@@ -138,16 +137,16 @@ class Analytics:
         epoch, millisecond = _EPOCH, _MILLISECOND
         for index, record in enumerate(batch.records):
             topic = record.topic() or ""
-            decode, group_of = routes[topic]
-            event = decode(record.value())
+            read, time_of, group_of = routes[topic]
+            event = read(record)
             if isinstance(event, Rejection):
                 # The validator makes a dead letter of it.
                 rejected.append((index, event.code))
                 continue
             windows[topic, record.partition() or 0].count(
                 record.offset() or 0,
-                (event.timestamp - epoch) // millisecond,
-                str(group_of(event)),
+                (time_of(event) - epoch) // millisecond,
+                group_of(event),
                 record.timestamp()[1],
             )
         return rejected

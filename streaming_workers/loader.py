@@ -255,10 +255,12 @@ class _Events:
         self.rows = EventRows(stream, keys)
         self.table = stream.table
         self._topic = stream.topic
-        self._decode = stream.decoder.decode
+        self._read = stream.read
+        self._time_of = stream.time_of
 
     def __call__(self, start: int, run: Iterator[Record], output: Output) -> int:
-        decode, templates, topic = self._decode, self.rows.templates, self._topic
+        read, templates, topic = self._read, self.rows.templates, self._topic
+        time_of = self._time_of
         utc, utc_offset, minutes, seconds = PYDANTIC_UTC, UTC, MINUTES, SECONDS
         rows = output.tables[self.table]
         rows.holds_events = True
@@ -278,8 +280,7 @@ class _Events:
                 partition, appended = record.partition() or 0, record.timestamp()
                 ending = tail(topic, partition, appended)
                 count = counts.setdefault((topic, partition), [0, 0])
-            value = record.value()
-            event = decode(value)
+            event = read(record)
             if isinstance(event, Rejection):
                 # The validator dead-letters it.
                 count[1] += 1
@@ -288,9 +289,9 @@ class _Events:
             template = templates[type(event)]
             values = template.get(event)
             text = template.template % values
-            if b"\\" in (value or b"") or "None" in text or template.needs_escaping:
+            if b"\\" in (record.value() or b"") or "None" in text or template.needs_escaping:
                 text = template.escaped(values)
-            moment = event.timestamp
+            moment = time_of(event)
             if moment.tzinfo is not utc:
                 moment = moment.astimezone(utc_offset)
             text = TIME_AND_POSITION % (

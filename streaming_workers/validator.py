@@ -11,7 +11,14 @@ from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output
 from streamflow.kafka.unreadable import rejection_of
 from streamflow.privacy import Hasher
-from streamflow.records import OutRecord, Rejection, derived_headers, topic_id_headers
+from streamflow.records import (
+    NOTIFY_STAGE,
+    OutRecord,
+    Record,
+    Rejection,
+    derived_headers,
+    topic_id_headers,
+)
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.reporting import topic_asset
@@ -43,13 +50,14 @@ class Validator(PlainJob):
         # Looked up once, not for every record.
         self._routes = {
             stream.topic: (
-                stream.decoder.decode,
-                stream.notify,
+                stream.read,
+                stream.notification_of if stream.notify is not None else None,
+                stream.time_of,
                 stream.notifications_topic,
-                stream.dead_letter_topic,
             )
             for stream in streams
         }
+        self._dead_letter_topics = {stream.topic: stream.dead_letter_topic for stream in streams}
         self._hasher = hasher
         self._clock = clock
 
@@ -63,39 +71,48 @@ class Validator(PlainJob):
         ids = topic_id_headers(batch.topic_ids)
         for index, record in enumerate(batch.records):
             topic = record.topic() or ""
-            decode, notify, notifications, dead_letters_topic = routes[topic]
-            event = decode(record.value())
+            read, notify, time_of, notifications = routes[topic]
+            event = read(record)
             if isinstance(event, Rejection):
                 event = rejection_of(record, event)
                 rejected.append((index, event.code))
-                add(
-                    dead_letters.build(
-                        record,
-                        event,
-                        stage=STAGE,
-                        group=self.group,
-                        topic=dead_letters_topic,
-                        hasher=self._hasher,
-                        now=self._clock(),
-                        topic_ids=(batch.topic_ids.get(topic, ""), ""),
-                    )
-                )
+                add(self._dead_letter(record, event, batch))
             elif notify is not None:
-                message, event_id, user = notify(event)
+                notification = notify(event)
+                if isinstance(notification, Rejection):
+                    # The event is stored and counted all the same.
+                    add(self._dead_letter(record, notification, batch, NOTIFY_STAGE))
+                    continue
+                message, event_id, user = notification
                 body = {
                     "message": message,
-                    "time": format_time(event.timestamp),
+                    "time": format_time(time_of(event)),
                     "event_id": event_id,
                     "user": user,
                 }
                 add(
                     OutRecord(
                         notifications,
-                        user.encode(),
+                        user.encode("utf-8", "replace"),
                         orjson.dumps(body),
                         [*derived_headers(record), *ids.get(topic, no_id)],
                     )
                 )
         return Output(
             positions=batch.positions, records=records, rejected=rejected, batch=batch.records
+        )
+
+    def _dead_letter(
+        self, record: Record, rejection: Rejection, batch: Batch, stage: str = STAGE
+    ) -> OutRecord:
+        topic = record.topic() or ""
+        return dead_letters.build(
+            record,
+            rejection,
+            stage=stage,
+            group=self.group,
+            topic=self._dead_letter_topics[topic],
+            hasher=self._hasher,
+            now=self._clock(),
+            topic_ids=(batch.topic_ids.get(topic, ""), ""),
         )

@@ -9,8 +9,6 @@ from streamflow import Topics, TumblingWindow
 ORDERS = replace(
     order_streams.ORDERS,
     topics=Topics(),
-    windows=TumblingWindow(
-        size=timedelta(seconds=10), group_by="customer", idle=timedelta(seconds=1)
-    ),
+    windows=TumblingWindow(size=timedelta(seconds=10), by="customer", idle=timedelta(seconds=1)),
 )
 STREAMS = "streamflow.streams.user_events:USER_EVENTS,two_streams:ORDERS"

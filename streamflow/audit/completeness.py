@@ -15,8 +15,9 @@ from streamflow.stream import Stream
 #
 # An event stored by a replay has the identity of its origin, but the validator wrote its notification
 # when it read the replay: it is due at the replay's position. A notification may be a dead letter
-# itself. A notification's event may be a row that the database refused (at first, or as a replay), or
-# of a day that retention has dropped; or it was appended after the validator's position was looked up.
+# itself, and its event one if none could be made. A notification's event may be a row that the database
+# refused (at first, or as a replay), or of a day that retention has dropped; or it was appended after the
+# validator's position was looked up.
 _UNPAIRED: Final = sql.SQL("""
 WITH unpaired AS MATERIALIZED (
     SELECT event.origin_offset AS event, note.origin_offset AS note
@@ -36,7 +37,8 @@ WHERE event IS NOT NULL
                     AND r.origin_offset = event)
   AND NOT EXISTS (SELECT FROM dead_letters AS d
                   WHERE d.origin_topic = %(topic)s AND d.origin_partition = %(partition)s
-                    AND d.origin_offset = event AND d.source_topic = %(notifications)s)
+                    AND d.origin_offset = event
+                    AND (d.source_topic = %(notifications)s OR d.stage = 'notify'))
 UNION ALL
 SELECT 'event', r."offset" FROM replayed_events AS r
 WHERE r.topic = %(topic)s AND r.partition = %(partition)s
@@ -47,7 +49,7 @@ WHERE r.topic = %(topic)s AND r.partition = %(partition)s
   AND NOT EXISTS (SELECT FROM dead_letters AS d
                   WHERE (d.origin_topic, d.origin_partition, d.origin_offset)
                       = (r.origin_topic, r.origin_partition, r.origin_offset)
-                    AND d.source_topic = %(notifications)s)
+                    AND (d.source_topic = %(notifications)s OR d.stage = 'notify'))
 UNION ALL
 SELECT 'note', note FROM unpaired
 JOIN notifications AS n

@@ -48,6 +48,13 @@ _EVENTS = """
                   WHERE (e.origin_topic, e.origin_partition, e.origin_offset)
                       = (r.origin_topic, r.origin_partition, r.origin_offset))
 """
+# An event of which no notification could be made is stored, and has a dead letter nevertheless.
+_NOT_STORED = """
+      AND NOT (stage = 'notify'
+               AND EXISTS (SELECT FROM {table} e
+                           WHERE (e.origin_topic, e.origin_partition, e.origin_offset)
+                               = (d.origin_topic, d.origin_partition, d.origin_offset)))
+"""
 # A foreign record in a dead-letter topic is a row under its own position: it counts as stored, by the
 # branch above, and not as dead-lettered too.
 _ALWAYS = """
@@ -56,7 +63,7 @@ _ALWAYS = """
     WHERE topic = %(topic)s AND partition = %(partition)s
       AND "offset" >= %(first)s AND "offset" < %(end)s
   UNION ALL
-    SELECT source_offset, 'dead_lettered', NULL FROM dead_letters
+    SELECT source_offset, 'dead_lettered', NULL FROM dead_letters d
     WHERE source_topic = %(topic)s AND source_partition = %(partition)s
       AND source_offset >= %(first)s AND source_offset < %(end)s
       AND (record_topic, record_partition, record_offset)
@@ -110,7 +117,7 @@ def last_stored(
 def _outcomes(event_table: str | None) -> sql.Composed:
     if event_table is None:
         return sql.SQL(_SHARED) + sql.SQL(_ALWAYS)
-    return sql.SQL(_EVENTS).format(table=sql.Identifier(event_table)) + sql.SQL(_ALWAYS)
+    return sql.SQL(_EVENTS + _ALWAYS + _NOT_STORED).format(table=sql.Identifier(event_table))
 
 
 def _parameters(partition: Partition, within: Range) -> dict[str, object]:

@@ -15,6 +15,7 @@ from streamflow.audit.gap_ledger import Range
 from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
+from streamflow.stream import Stream
 
 _COLUMNS: Final = """
     SELECT topic, partition, proved_through, topic_id, stored, dead_lettered, duplicates,
@@ -55,7 +56,7 @@ _LOWER_FOR_DAY: Final = sql.SQL("""
             ON ledger.topic = coalesce(r.topic, e.origin_topic)
            AND ledger.partition = coalesce(r.partition, e.origin_partition)
            AND coalesce(r."offset", e.origin_offset) < ledger.proved_through
-          WHERE e."timestamp" >= %s AND e."timestamp" < %s
+          WHERE e.{time} >= %s AND e.{time} < %s
           GROUP BY 1, 2) AS gone
     WHERE (kept.topic, kept.partition) = (gone.topic, gone.partition)
 """)
@@ -171,6 +172,9 @@ def keep_windows_proof(
     connection.execute(_KEEP_WINDOWS, [through, began, *partition])
 
 
-def lower_for_day(connection: Connection, table: str, start: datetime, end: datetime) -> None:
+def lower_for_day(connection: Connection, stream: Stream, start: datetime, end: datetime) -> None:
     """Subtracts the events of a stream's table that the connection's transaction is about to drop."""
-    connection.execute(_LOWER_FOR_DAY.format(table=sql.Identifier(table)), [start, end])
+    query = _LOWER_FOR_DAY.format(
+        table=sql.Identifier(stream.table), time=sql.Identifier(stream.event_time)
+    )
+    connection.execute(query, [start, end])

@@ -10,6 +10,7 @@ from psycopg import Connection, sql
 
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
+from streamflow.postgres.tables import group_sql, kind_sql, kind_type
 from streamflow.stream import Stream
 from streamflow.windows import Progress
 
@@ -28,7 +29,7 @@ WITH counted AS (
                ELSE window_end <= to_timestamp(%(closed)s / 1000.0) END
     GROUP BY 1, 2
 ), read AS (
-    SELECT e.timestamp, e.{group} AS event_type, e.appended_at, e.origin_offset AS position
+    SELECT e.{time} AS event_time, {kind} AS event_type, e.appended_at, e.origin_offset AS position
     FROM {table} e
     WHERE e.origin_topic = %(topic)s AND e.origin_partition = %(partition)s
       AND e.origin_offset < %(position)s
@@ -36,31 +37,31 @@ WITH counted AS (
                       WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
                           = (e.origin_topic, e.origin_partition, e.origin_offset))
     UNION ALL
-    SELECT e.timestamp, e.{group}, e.appended_at, r."offset"
+    SELECT e.{time}, {kind}, e.appended_at, r."offset"
     FROM replayed_events r
     JOIN {table} e USING (origin_topic, origin_partition, origin_offset)
     WHERE r.topic = %(topic)s AND r.partition = %(partition)s AND r."offset" < %(position)s
     UNION ALL
-    SELECT d.event_time, d.event_type, coalesce(d.appended_at, 'infinity'), d."offset"
+    SELECT d.event_time, {duplicate_kind}, coalesce(d.appended_at, 'infinity'), d."offset"
     FROM duplicates d
     WHERE d.topic = %(topic)s AND d.partition = %(partition)s AND d."offset" < %(position)s
       AND d.event_time IS NOT NULL
     UNION ALL
-    SELECT x.event_time, x.event_type, x.appended_at, x."offset"
+    SELECT x.event_time, {refused_kind}, x.appended_at, x."offset"
     FROM refused_events x
     WHERE x.topic = %(topic)s AND x.partition = %(partition)s AND x."offset" < %(position)s
 ), judged AS (
-    SELECT date_bin(%(size)s * interval '1 ms', timestamp, 'epoch') AS window_start, event_type,
-           timestamp, {lost} AS lost,
-           timestamp > appended_at + %(ahead)s * interval '1 ms' AS ahead, position,
-           timestamp < to_timestamp(%(closed)s / 1000.0) AS closed, appended_at
+    SELECT date_bin(%(size)s * interval '1 ms', event_time, 'epoch') AS window_start, event_type,
+           event_time, {lost} AS lost,
+           event_time > appended_at + %(ahead)s * interval '1 ms' AS ahead, position,
+           event_time < to_timestamp(%(closed)s / 1000.0) AS closed, appended_at
     FROM read
 ), expected AS (
     SELECT window_start, event_type,
            count(*) FILTER (WHERE closed OR ahead) AS total,
            count(*) FILTER (WHERE (closed OR ahead) AND lost) AS lost,
            count(*) FILTER (WHERE NOT (closed OR ahead) AND NOT lost) AS open,
-           max(least(timestamp, appended_at)) FILTER (WHERE NOT ahead) AS latest,
+           max(least(event_time, appended_at)) FILTER (WHERE NOT ahead) AS latest,
            min(position) FILTER (WHERE closed OR ahead) AS first_position,
            max(position) FILTER (WHERE closed OR ahead) AS last_position
     FROM judged
@@ -130,7 +131,10 @@ def reconcile(
     closed = progress.closed_through
     query = _CELLS.format(
         table=sql.Identifier(stream.table),
-        group=sql.Identifier(windows.group_by),
+        time=sql.Identifier(stream.event_time),
+        kind=kind_sql(stream, "e"),
+        duplicate_kind=_kind_of_text(stream, "d"),
+        refused_kind=_kind_of_text(stream, "x"),
         lost=sql.SQL("position <@ %(lost)s::int8multirange" if lost else "false"),
     )
     parameters = {
@@ -177,3 +181,13 @@ def reconcile(
     compared.first_end = first_open + windows.size_ms
     compared.overdue = compared.first_end + grace <= latest
     return compared
+
+
+def _kind_of_text(stream: Stream, alias: str) -> sql.Composed:
+    """What an event is counted by, where its field is kept as text."""
+    if stream.kind_field is None:
+        return kind_sql(stream)
+    text: sql.Composable = sql.Identifier(alias, "event_type")
+    if kind_type(stream).startswith("numeric"):
+        text = sql.SQL("trim_scale({}::numeric)::text").format(text)
+    return group_sql(text)

@@ -20,7 +20,15 @@ from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, sessi
 from streamflow.postgres.forgotten import Forgotten, read_forgotten
 from streamflow.postgres.rows.derived import notification_line, window_count_line
 from streamflow.privacy import Hasher
-from streamflow.records import ATTEMPT_HEADER, ORIGIN_HEADER, Headers, OutRecord, Record, Rejection
+from streamflow.records import (
+    ATTEMPT_HEADER,
+    NOTIFY_STAGE,
+    ORIGIN_HEADER,
+    Headers,
+    OutRecord,
+    Record,
+    Rejection,
+)
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import MAX_RECORD_BYTES, Stream
@@ -113,23 +121,7 @@ class Planner:
         if target is None:
             reason = "it did not come from a topic of a configured stream"
             raise _Refused(Obstacle.NOT_REPLAYABLE, reason)
-        if letter.error_code == ErrorCode.FOREIGN_RECORD:
-            raise _Refused(
-                Obstacle.NOT_REPLAYABLE,
-                "StreamFlow did not write it into this derived topic: a replay would sign it as its own",
-            )
-        if self._forgotten and self._forgotten.of_content(*letter.pieces) is not None:
-            reason = "it belongs to a forgotten subject: run `streamflow forget --again --apply`"
-            raise _Refused(Obstacle.FORGOTTEN, reason)
-        if letter.truncated is not None:
-            reason = f"{letter.truncated}; produce the whole record again from its source"
-            raise _Refused(Obstacle.TRUNCATED, reason)
-        if not letter.is_read:
-            reason = "the loader has not passed the failed record yet: wait for it"
-            raise _Refused(Obstacle.NOT_LOADED_YET, reason)
-        if letter.attempt >= self._max_attempts and not self._force:
-            reason = f"replayed {letter.attempt} times; the limit is {self._max_attempts} attempts"
-            raise _Refused(Obstacle.TOO_MANY_ATTEMPTS, reason)
+        self._require_replayable(letter)
         value = letter.value
         if target.stream is not None and value is not None:
             value = self._repaired(value, target.stream)
@@ -144,6 +136,28 @@ class Planner:
         if _size(letter.key, value, headers) > target.max_bytes:
             raise _Refused(Obstacle.TOO_LARGE, f"the topic takes {target.max_bytes} bytes")
         return OutRecord(letter.id.topic, letter.key, value, headers)
+
+    def _require_replayable(self, letter: DeadLetter) -> None:
+        if letter.error_code == ErrorCode.FOREIGN_RECORD:
+            raise _Refused(
+                Obstacle.NOT_REPLAYABLE,
+                "StreamFlow did not write it into this derived topic: a replay would sign it as its own",
+            )
+        if letter.stage == NOTIFY_STAGE:
+            reason = "its event is stored and counted; only the notification could not be made"
+            raise _Refused(Obstacle.NOT_REPLAYABLE, reason)
+        if self._forgotten and self._forgotten.of_content(*letter.pieces) is not None:
+            reason = "it belongs to a forgotten subject: run `streamflow forget --again --apply`"
+            raise _Refused(Obstacle.FORGOTTEN, reason)
+        if letter.truncated is not None:
+            reason = f"{letter.truncated}; produce the whole record again from its source"
+            raise _Refused(Obstacle.TRUNCATED, reason)
+        if not letter.is_read:
+            reason = "the loader has not passed the failed record yet: wait for it"
+            raise _Refused(Obstacle.NOT_LOADED_YET, reason)
+        if letter.attempt >= self._max_attempts and not self._force:
+            reason = f"replayed {letter.attempt} times; the limit is {self._max_attempts} attempts"
+            raise _Refused(Obstacle.TOO_MANY_ATTEMPTS, reason)
 
     def _repaired(self, value: bytes, stream: Stream) -> bytes:
         """The repaired value; the identical bytes where no repair changes anything."""

@@ -42,7 +42,7 @@ _SEARCHED: Final = ("text", "character varying", "jsonb")
 
 _ERASE_EVENTS: Final = sql.SQL("""
 WITH theirs AS MATERIALIZED (
-    SELECT origin_topic, origin_partition, origin_offset, "timestamp", appended_at
+    SELECT origin_topic, origin_partition, origin_offset, {time}, appended_at
       FROM {table} WHERE {match}
 ), noted AS (
     INSERT INTO erased_records (erasure_id, place, topic, partition, "offset", appended_at)
@@ -51,8 +51,8 @@ WITH theirs AS MATERIALIZED (
     ON CONFLICT DO NOTHING
 )
 UPDATE {table} AS kept SET {blanks} FROM theirs
- WHERE (kept.origin_partition, kept.origin_offset, kept.origin_topic, kept."timestamp")
-     = (theirs.origin_partition, theirs.origin_offset, theirs.origin_topic, theirs."timestamp")
+ WHERE (kept.origin_partition, kept.origin_offset, kept.origin_topic, kept.{time})
+     = (theirs.origin_partition, theirs.origin_offset, theirs.origin_topic, theirs.{time})
 """)
 # Notifications that name a subject themselves: retention may have dropped their events.
 _NAMING: Final = {
@@ -248,7 +248,7 @@ class _Erasure:
         """Puts the subject on the list, unless it is there already. Counts go on after a run that was
         killed, and begin at 0 after a certificate."""
         for stream in streams:
-            counted = stream.windows.group_by if stream.windows is not None else "type"
+            counted = stream.kind_field
             if counted in (USER, *stream.private_fields):
                 raise ConfigurationError(
                     f"the windows of stream {stream.name} count by {counted}, and so name whom they "
@@ -323,7 +323,12 @@ class _Erasure:
             self._erase_rollups(stream, match)
         types = {name: known.type for name, known in columns.items()}
         emptied = self._connection.execute(
-            _ERASE_EVENTS.format(table=table, match=match, blanks=assignments(blanks, types)),
+            _ERASE_EVENTS.format(
+                table=table,
+                match=match,
+                blanks=assignments(blanks, types),
+                time=sql.Identifier(stream.event_time),
+            ),
             self._values() | parameters(blanks),
         ).rowcount
         self._count({"events": emptied})
@@ -341,9 +346,11 @@ class _Erasure:
             removed = self._connection.execute(
                 sql.SQL(
                     'DELETE FROM {} WHERE stream = %(stream)s AND ("user" = ANY(%(names)s)'
-                    ' OR ("user", day) IN (SELECT "user"::text, ("timestamp" AT TIME ZONE \'UTC\')::date'
+                    ' OR ("user", day) IN (SELECT "user"::text, ({} AT TIME ZONE \'UTC\')::date'
                     " FROM {} WHERE {}))"
-                ).format(name, sql.Identifier(stream.table), match),
+                ).format(
+                    name, sql.Identifier(stream.event_time), sql.Identifier(stream.table), match
+                ),
                 self._values() | {"stream": stream.name},
             ).rowcount
             self._count({rollup.table: removed})

@@ -6,10 +6,11 @@ what its windows count it by, so that the audit closes over it.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
+from uuid import UUID
 
 from psycopg import sql
 
@@ -41,6 +42,10 @@ _NEUTRAL: Final[dict[str, Any]] = {
     "jsonb": "null",
     "bytea": b"",
     "timestamp with time zone": _EPOCH,
+    "date": _EPOCH.date(),
+    "time without time zone": _EPOCH.time(),
+    "interval": timedelta(0),
+    "uuid": UUID(int=0),
 }
 NOTIFICATION_BLANKS: Final[dict[str, Any]] = {"message": ERASED, "event_id": 0, "user": ERASED}
 # Headers of a foreign record may say anything, also where ours say what went wrong.
@@ -152,9 +157,7 @@ def read_forgotten(connection: Connection, hasher: Hasher) -> Forgotten:
 def event_blanks(stream: Stream, columns: Iterable[Column]) -> dict[str, Any]:
     """What an erased event has in those columns that it does not keep. Raises ConfigurationError if one
     of them cannot be emptied."""
-    kept = {"type", "timestamp", *ORIGIN_COLUMNS, *TIME_COLUMNS}
-    if stream.windows is not None:
-        kept.add(stream.windows.group_by)
+    kept = {stream.kind_field, stream.event_time, *ORIGIN_COLUMNS, *TIME_COLUMNS}
     blanks: dict[str, Any] = {}
     for name, kind, nullable in (
         (column.name, column.type.partition("(")[0], column.nullable) for column in columns

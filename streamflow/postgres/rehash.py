@@ -69,14 +69,14 @@ UPDATE dead_letters SET key = %s, value = %s
 # Some older rows, and some that are loaded now: no row twice.
 _SOME: Final = """
 SELECT {column} FROM (
-    (SELECT {column} FROM {table} WHERE "timestamp" <= now() - interval '1 day' LIMIT 1000) UNION ALL
-    (SELECT {column} FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 1000)) AS sampled
+    (SELECT {column} FROM {table} WHERE {time} <= now() - interval '1 day' LIMIT 1000) UNION ALL
+    (SELECT {column} FROM {table} WHERE {time} > now() - interval '1 day' LIMIT 1000)) AS sampled
  WHERE {column} <> %(erased)s
 """
 _SOME_WITHIN: Final = """
 SELECT {column} FROM (
-    (SELECT {column}::text FROM {table} WHERE "timestamp" <= now() - interval '1 day' LIMIT 100) UNION ALL
-    (SELECT {column}::text FROM {table} WHERE "timestamp" > now() - interval '1 day' LIMIT 100)) AS sampled
+    (SELECT {column}::text FROM {table} WHERE {time} <= now() - interval '1 day' LIMIT 100) UNION ALL
+    (SELECT {column}::text FROM {table} WHERE {time} > now() - interval '1 day' LIMIT 100)) AS sampled
  WHERE {column} IS NOT NULL
 """
 
@@ -142,7 +142,9 @@ def keys_of_some(connection: Connection, streams: Sequence[Stream], keys: PiiKey
         hasher = Hasher(keys, stream.private_fields)
         for column in _private_columns(stream):
             query = sql.SQL(_SOME_WITHIN if column.within else _SOME).format(
-                table=sql.Identifier(stream.table), column=sql.Identifier(column.column)
+                table=sql.Identifier(stream.table),
+                column=sql.Identifier(column.column),
+                time=sql.Identifier(stream.event_time),
             )
             for (text,) in connection.execute(query, {"erased": ERASED_HASH}):
                 hashes = hasher.hashes_within(text.encode()) if column.within else (text,)

@@ -28,6 +28,10 @@ from streamflow.stream import Stream
 VERSION_TABLE: Final = "streamflow_schema_version"
 
 _ADVISORY_KEY: Final = 0x5F10_5C4E_3A00  # any number, if only all upgrades use the same
+_PARTITION_KEY: Final = """
+SELECT attname FROM pg_partitioned_table JOIN pg_attribute ON attrelid = partrelid AND attnum = partattrs[0]
+ WHERE partrelid = to_regclass(%s) AND partstrat = 'r' AND partnatts = 1
+"""
 _LONGEST_NAME: Final = 50  # characters of a table's name: a day's partition adds more, of 63
 
 
@@ -158,13 +162,17 @@ def _surplus(existing: Mapping[str, _Existing], stream: Stream) -> set[str]:
 
 def _require_own(connection: Connection, stream: Stream, existing: Mapping[str, _Existing]) -> None:
     """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
-    row = connection.execute(
-        "SELECT pg_get_partkeydef(to_regclass(%s))", [quoted(stream.table)]
-    ).fetchone()
-    partitioned = row is not None and row[0] == 'RANGE ("timestamp")'
+    row = connection.execute(_PARTITION_KEY, [quoted(stream.table)]).fetchone()
+    partitioned_by = None if row is None else row[0]
     missing = [name for name in (*ORIGIN_COLUMNS, *TIME_COLUMNS) if name not in existing]
-    if missing or not partitioned:
-        why = f"it has no {', '.join(missing)}" if missing else "it is not partitioned by timestamp"
+    if not missing and partitioned_by not in (None, stream.event_time):
+        raise ConfigurationError(
+            f"stream {stream.name}: the table {stream.table} is partitioned by {partitioned_by}, and the "
+            f"event time is {stream.event_time} now: give the stream another table, or event_time="
+            f"{partitioned_by!r} again"
+        )
+    if missing or partitioned_by is None:
+        why = f"it has no {', '.join(missing)}" if missing else "it is not partitioned by a time"
         raise ConfigurationError(
             f"stream {stream.name}: the table {stream.table} exists already, and StreamFlow did not "
             f"create it ({why}), so it is not altered: give the stream another table, or rename that one"
@@ -246,14 +254,15 @@ def _create(stream: Stream, columns: Sequence[Column]) -> sql.Composed:
     ]
     return sql.SQL(
         "CREATE TABLE {table} ({lines},"
-        ' PRIMARY KEY (origin_partition, origin_offset, origin_topic, "timestamp"))'
-        ' PARTITION BY RANGE ("timestamp");'
+        " PRIMARY KEY (origin_partition, origin_offset, origin_topic, {time}))"
+        " PARTITION BY RANGE ({time});"
         " CREATE TABLE {default} PARTITION OF {table} DEFAULT;"
-        ' CREATE INDEX {by_day} ON {default} ("timestamp");'
-        ' CREATE INDEX {by_time} ON {table} USING brin ("timestamp") WITH ({brin});'
+        " CREATE INDEX {by_day} ON {default} ({time});"
+        " CREATE INDEX {by_time} ON {table} USING brin ({time}) WITH ({brin});"
         " CREATE INDEX {by_load} ON {table} USING brin (loaded_at) WITH ({brin})"
     ).format(
         table=sql.Identifier(stream.table),
+        time=sql.Identifier(stream.event_time),
         lines=sql.SQL(", ").join(lines),
         default=sql.Identifier(f"{stream.table}_default"),
         by_day=sql.Identifier(f"{stream.table}_default_day"),

@@ -12,9 +12,7 @@ from typing import (
     Annotated,
     Any,
     Final,
-    Literal,
     NamedTuple,
-    Union,
     get_args,
     get_origin,
     get_type_hints,
@@ -24,11 +22,13 @@ from psycopg import sql
 
 from streamflow.errors import ConfigurationError
 from streamflow.groups import ALL, GROUP_SQL, GROUP_TYPES
+from streamflow.postgres.column_types import JSON, column_type
 from streamflow.stream import Stream
 
 # What the loader adds to the contract's fields.
 _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
 ORIGIN_COLUMNS: Final = dict(zip(_ORIGIN, ("text", "integer", "bigint"), strict=True))
+UNKNOWN_FIELDS: Final = "unknown_fields"  # what the contract does not declare, if that is kept
 TIME_COLUMNS: Final = dict.fromkeys(("appended_at", "loaded_at"), "timestamp with time zone")
 
 _SCALARS: Final[dict[Any, str]] = {
@@ -36,7 +36,6 @@ _SCALARS: Final[dict[Any, str]] = {
     str: "text",
     bool: "boolean",
     bytes: "bytea",
-    float: "double precision",
     datetime: "timestamp with time zone",
 }
 _RECORD: Final = ("record_topic", "record_partition", "record_offset")
@@ -179,17 +178,23 @@ SHARED: Final = (WINDOW_COUNTS, NOTIFICATIONS, DEAD_LETTERS)
 
 def event_columns(stream: Stream) -> tuple[Column, ...]:
     """The columns of a stream's table: the contract's fields, then what the loader knows. Raises
-    ConfigurationError if models of the contract disagree about a field, or it has the name of a loader's
-    column."""
+    ConfigurationError if models of the contract disagree about a field, no column can hold it, or it has
+    the name of a loader's column."""
     columns: dict[str, Column] = {}
-    models = stream.decoder.models
+    models, decoder = stream.decoder.models, stream.decoder
     for model in models:
-        for name, field in model.model_fields.items():
-            if name in ORIGIN_COLUMNS or name in TIME_COLUMNS:
+        for name, schema in decoder.fields_of(model).items():
+            if name in ORIGIN_COLUMNS or name in TIME_COLUMNS or name == UNKNOWN_FIELDS:
                 raise ConfigurationError(
-                    f"stream {stream.name}: the field name {name} is taken by the loader; rename it"
+                    f"stream {stream.name}: the field name {name} is taken by the loader; rename it, and "
+                    "keep the name in JSON with Field(alias=…)"
                 )
-            kind, nullable = column_type(field.annotation)
+            kind = column_type(schema, decoder.definitions)
+            if kind is None:
+                raise ConfigurationError(
+                    f"stream {stream.name}: no column can hold {model.__name__}.{name}: give it a type "
+                    "that has a JSON form, like str, Decimal, UUID, datetime, a model or a list"
+                )
             known = columns.get(name)
             if known is not None and known.type != kind:
                 raise ConfigurationError(
@@ -197,28 +202,30 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
                     f"{kind} in another; give one of them another name"
                 )
             absent = any(name not in other.model_fields for other in models)
-            nullable = nullable or absent or (known is not None and known.nullable)
-            columns[name] = Column(name, kind, nullable)
+            nullable = decoder.definitions.is_nullable(schema) or absent
+            columns[name] = Column(name, kind, nullable or (known is not None and known.nullable))
+    if stream.unknown_fields == "keep":
+        columns[UNKNOWN_FIELDS] = Column(UNKNOWN_FIELDS, JSON, nullable=True)
     own = [Column(name, kind, nullable=False) for name, kind in ORIGIN_COLUMNS.items()]
     times = [Column(name, kind, name == "appended_at") for name, kind in TIME_COLUMNS.items()]
     return (*columns.values(), *own, *times)
 
 
 def event_table(stream: Stream) -> Table:
-    """How the rows of a stream's events are loaded. The time stamp and what follows it come last in a
+    """How the rows of a stream's events are loaded. The event time and what follows it come last in a
     line: that part is made in one step."""
     fields = [column.name for column in event_columns(stream)]
-    taken = {"timestamp", *ORIGIN_COLUMNS, *TIME_COLUMNS}
+    taken = {stream.event_time, *ORIGIN_COLUMNS, *TIME_COLUMNS}
     return Table(
         name=stream.table,
         columns=(
             *(name for name in fields if name not in taken),
-            "timestamp", "origin_offset", "origin_topic", "origin_partition", "appended_at",
+            stream.event_time, "origin_offset", "origin_topic", "origin_partition", "appended_at",
         ),
         position=_ORIGIN,
         identity=_ORIGIN,
-        event_type=stream.windows.group_by if stream.windows is not None else "type",
-        event_time="timestamp",
+        event_type=stream.kind_field,
+        event_time=stream.event_time,
     )  # fmt: skip
 
 
@@ -226,10 +233,14 @@ def kind_sql(stream: Stream, alias: str | None = None) -> sql.Composed:
     """What an event is counted by, of a row in the stream's table, as text: see `group_text`."""
     if stream.kind_field is None:
         return sql.SQL("{}").format(sql.Literal(ALL))
-    kind = next(column.type for column in event_columns(stream) if column.name == stream.kind_field)
     names = (stream.kind_field,) if alias is None else (alias, stream.kind_field)
-    form = GROUP_TYPES.get(kind.partition("(")[0], "{column}::text")
+    form = GROUP_TYPES.get(kind_type(stream).partition("(")[0], "{column}::text")
     return group_sql(sql.SQL(form).format(column=sql.Identifier(*names)))
+
+
+def kind_type(stream: Stream) -> str:
+    """The type of the column that events are counted by."""
+    return next(column.type for column in event_columns(stream) if column.name == stream.kind_field)
 
 
 def group_sql(text: sql.Composable) -> sql.Composed:
@@ -248,26 +259,21 @@ def tables_of_topics(streams: Sequence[Stream]) -> dict[str, Table]:
     return tables
 
 
-def column_type(annotation: Any) -> tuple[str, bool]:
-    """The PostgreSQL type that holds a field, and whether it may be null."""
+def _column_type(annotation: Any) -> str:
+    """The PostgreSQL type of a field of a row declared here."""
     outer = get_origin(annotation)
     if outer is Annotated:
         kind, *notes = get_args(annotation)
         declared = next((str(note) for note in notes if isinstance(note, SqlType)), None)
-        return (declared, False) if declared else column_type(kind)
-    if outer is Literal:
-        types = {type(value) for value in get_args(annotation)}
-        return (_SCALARS.get(types.pop(), "jsonb") if len(types) == 1 else "jsonb"), False
-    if outer in (Union, UnionType):
-        members = get_args(annotation)
-        kinds = {column_type(member)[0] for member in members if member is not NoneType}
-        return (kinds.pop() if len(kinds) == 1 else "jsonb"), NoneType in members
-    return _SCALARS.get(annotation, "jsonb"), False
+        return declared or _column_type(kind)
+    if outer is UnionType:
+        return next(_column_type(kind) for kind in get_args(annotation) if kind is not NoneType)
+    return _SCALARS[annotation]
 
 
 def _types(row: type[tuple[Any, ...]], **filled: str) -> dict[str, str]:
     hints = get_type_hints(row, include_extras=True)
-    return {name: column_type(hint)[0] for name, hint in hints.items()} | filled
+    return {name: _column_type(hint) for name, hint in hints.items()} | filled
 
 
 _LOADED_AT: Final = TIME_COLUMNS["loaded_at"]

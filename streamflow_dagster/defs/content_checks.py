@@ -11,9 +11,8 @@ from typing import Any, Final
 
 import dagster as dg
 
-from streamflow.contract import Event
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS
+from streamflow.postgres.rows.read_back import event_of
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
 from streamflow.registry import private_values_of
@@ -154,30 +153,6 @@ def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
 
 
 def rejection_of(stream: Stream, row: dict[str, Any]) -> Rejection | None:
-    """Why a stored row is no longer a valid event; None where it is one, of any of the models."""
-    rejections = []
-    # The model that has all of the row's fields explains best what is wrong.
-    for model in sorted(stream.decoder.models, key=lambda model: _lacking(model, row)):
-        decoded = stream.decoder.decode(_document(model, row))
-        if not isinstance(decoded, Rejection):
-            return None
-        rejections.append(decoded)
-    return rejections[0]
-
-
-def _lacking(model: type[Event], row: dict[str, Any]) -> int:
-    own = {*ORIGIN_COLUMNS, *TIME_COLUMNS, *model.model_fields}
-    return sum(value is not None and name not in own for name, value in row.items())
-
-
-def _document(model: type[Event], row: dict[str, Any]) -> bytes:
-    """A row as its event was written. A field that is null and may be left out was left out."""
-    fields = {
-        name: row[name]
-        for name, field in model.model_fields.items()
-        if name in row and (row[name] is not None or field.is_required())
-    }
-    event = model.model_construct(**fields)
-    return event.__pydantic_serializer__.to_json(
-        event, by_alias=True, exclude_unset=True, warnings=False, fallback=str
-    )
+    """Why a stored row is no longer a valid event; None where it is one."""
+    event = event_of(stream, row)
+    return event if isinstance(event, Rejection) else None

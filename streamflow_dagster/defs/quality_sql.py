@@ -159,9 +159,9 @@ def last_event(connection: Connection, stream: Stream, ahead: timedelta) -> date
     """The latest event time, without events that are further ahead of the clock. Reads what was loaded
     in the last hour, and everything only if that is nothing."""
     query = sql.SQL(
-        'SELECT max("timestamp") FROM {} WHERE "timestamp" <= now() + %s'
+        "SELECT max({time}) FROM {table} WHERE {time} <= now() + %s"
         " AND (%s::interval IS NULL OR loaded_at > now() - %s::interval)"
-    ).format(sql.Identifier(stream.table))
+    ).format(table=sql.Identifier(stream.table), time=sql.Identifier(stream.event_time))
     last: datetime | None = None
     for age in (_RECENTLY, None):
         last = last or _value(connection, query, [ahead, age, age])

@@ -37,7 +37,7 @@ def expired_days(
     end = datetime.combine(first_kept, datetime.min.time(), UTC)
     rows = connection.execute(
         sql.SQL(
-            "SELECT (e.\"timestamp\" AT TIME ZONE 'UTC')::date, count(*),"
+            "SELECT (e.{time} AT TIME ZONE 'UTC')::date, count(*),"
             " bool_and(e.tableoid <> {default}::regclass),"
             " count(*) FILTER (WHERE held.first IS NOT NULL"
             ' AND coalesce(r."offset", e.origin_offset) >= held.first)'
@@ -47,8 +47,12 @@ def expired_days(
             " LEFT JOIN unnest(%s::text[], %s::int[], %s::bigint[]) AS held (topic, number, first)"
             " ON held.topic = coalesce(r.topic, e.origin_topic)"
             " AND held.number = coalesce(r.partition, e.origin_partition)"
-            ' WHERE e."timestamp" < %s GROUP BY 1 ORDER BY 1'
-        ).format(table=table, default=sql.Literal(f'"{stream.table}_default"')),
+            " WHERE e.{time} < %s GROUP BY 1 ORDER BY 1"
+        ).format(
+            table=table,
+            default=sql.Literal(f'"{stream.table}_default"'),
+            time=sql.Identifier(stream.event_time),
+        ),
         [
             [topic for topic, _ in held_from],
             [number for _, number in held_from],
@@ -68,13 +72,14 @@ def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
     try:
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
-            lower_for_day(connection, stream.table, start, end)
+            lower_for_day(connection, stream, start, end)
             if expired.own_partition:
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
             else:
                 connection.execute(
-                    sql.SQL('DELETE FROM {} WHERE "timestamp" >= %s AND "timestamp" < %s').format(
-                        sql.Identifier(stream.table)
+                    sql.SQL("DELETE FROM {table} WHERE {time} >= %s AND {time} < %s").format(
+                        table=sql.Identifier(stream.table),
+                        time=sql.Identifier(stream.event_time),
                     ),
                     [start, end],
                 )

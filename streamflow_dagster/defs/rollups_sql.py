@@ -12,7 +12,7 @@ from typing import Any, Final
 from psycopg import sql
 
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.tables import event_columns
+from streamflow.postgres.tables import event_columns, kind_sql
 from streamflow.stream import DailyRollup, Stream
 
 # Of every stream whose events name a user.
@@ -21,7 +21,7 @@ ACTIVE_USERS: Final = DailyRollup(
     description="Different users by day of event time. Days with newly loaded rows are counted again.",
     columns={"users": "bigint not null", "events": "bigint not null"},
     query='SELECT count(DISTINCT "user"), count(*) FROM {table}'
-    ' WHERE "timestamp" >= %(start)s AND "timestamp" < %(end)s HAVING count(*) > 0',
+    " WHERE {time} >= %(start)s AND {time} < %(end)s HAVING count(*) > 0",
 )
 
 # A row's load time is when its transaction began: one that commits later is still found.
@@ -54,12 +54,12 @@ def roll_hours(connection: Connection, stream: Stream, start: datetime, end: dat
         return connection.execute(
             sql.SQL(
                 "INSERT INTO hourly_events (stream, hour, event_type, events, users)"
-                " SELECT %(stream)s, date_bin('1 hour', \"timestamp\", 'epoch'), {kind}::text,"
+                " SELECT %(stream)s, date_bin('1 hour', {time}, 'epoch'), {kind},"
                 " count(*), {users} FROM {table}"
-                ' WHERE "timestamp" >= %(start)s AND "timestamp" < %(end)s'
-                " AND (\"timestamp\" AT TIME ZONE 'UTC')::date NOT IN"
+                " WHERE {time} >= %(start)s AND {time} < %(end)s"
+                " AND ({time} AT TIME ZONE 'UTC')::date NOT IN"
                 " (SELECT day FROM dropped_days WHERE table_name = %(table)s) GROUP BY 2, 3"
-            ).format(kind=_kind(stream), users=users, table=sql.Identifier(stream.table)),
+            ).format(kind=kind_sql(stream), users=users, **_names(stream)),
             values,
         ).rowcount
 
@@ -71,17 +71,17 @@ def stale_hours(
     rows loaded in the last two days count; older hours are backfilled by hand."""
     rows = connection.execute(
         sql.SQL(
-            "WITH loaded AS (SELECT date_bin('1 hour', \"timestamp\", 'epoch') AS hour,"
+            "WITH loaded AS (SELECT date_bin('1 hour', {time}, 'epoch') AS hour,"
             " max(loaded_at) AS at FROM {table} WHERE loaded_at > now() - %(lately)s::interval"
-            ' AND "timestamp" >= %(start)s'
-            " AND \"timestamp\" < date_trunc('hour', now()) GROUP BY 1),"
+            " AND {time} >= %(start)s"
+            " AND {time} < date_trunc('hour', now()) GROUP BY 1),"
             " computed AS (SELECT hour, min(computed_at) AS at FROM hourly_events"
             " WHERE stream = %(stream)s AND hour >= %(start)s GROUP BY 1)"
             " SELECT hour FROM loaded LEFT JOIN computed USING (hour)"
             " WHERE computed.at IS NULL OR computed.at < loaded.at + %(overlap)s"
             " AND computed.at < now() - 2 * %(overlap)s::interval"
             " ORDER BY hour LIMIT %(most)s"
-        ).format(table=sql.Identifier(stream.table)),
+        ).format(**_names(stream)),
         {"stream": stream.name, "start": start, "most": most}
         | {"overlap": _OVERLAP, "lately": _LATELY},
     )
@@ -99,7 +99,7 @@ def roll_days(
     ).format(
         table,
         sql.SQL(", ").join(map(sql.Identifier, rollup.columns)),
-        sql.SQL(rollup.query).format(table=sql.Identifier(stream.table)),
+        sql.SQL(rollup.query).format(**_names(stream)),
     )
     with connection.transaction():
         _create_table(connection, rollup)
@@ -171,9 +171,9 @@ def _newly_loaded_days(
     now, since = row if row is not None else (datetime.now(UTC), None)
     days = connection.execute(
         sql.SQL(
-            "SELECT DISTINCT (\"timestamp\" AT TIME ZONE 'UTC')::date FROM {}"
+            "SELECT DISTINCT ({time} AT TIME ZONE 'UTC')::date FROM {table}"
             " WHERE %s::timestamptz IS NULL OR loaded_at >= %s"
-        ).format(sql.Identifier(stream.table)),
+        ).format(**_names(stream)),
         [since, since],
     )
     return now - _OVERLAP, _without_dropped(connection, stream, {day for (day,) in days})
@@ -188,5 +188,5 @@ def _without_dropped(
     return tuple(sorted(set(days) - {day for (day,) in dropped}))
 
 
-def _kind(stream: Stream) -> sql.Identifier:
-    return sql.Identifier(stream.windows.group_by if stream.windows is not None else "type")
+def _names(stream: Stream) -> dict[str, sql.Identifier]:
+    return {"table": sql.Identifier(stream.table), "time": sql.Identifier(stream.event_time)}

@@ -73,9 +73,7 @@ class Encoder:
                 return value
             event = stream.read(record)
             if isinstance(event, Event):
-                return event.__pydantic_serializer__.to_json(
-                    event, by_alias=True, exclude_unset=True
-                )
+                return stream.decoder.encode(event)
         return None if value is None else self._hasher.redact(value)
 
 

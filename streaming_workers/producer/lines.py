@@ -6,7 +6,7 @@ from typing import NamedTuple
 from streamflow.contract import Event
 from streamflow.errors import ErrorCode
 from streamflow.privacy import Hasher
-from streamflow.records import Rejection
+from streamflow.records import Rejection, processing_failed
 from streamflow.stream import Stream
 
 # Of files that were put together (BOM), and of JSON text sequences (RFC 7464).
@@ -17,7 +17,7 @@ _OVERHEAD_BYTES = 1024  # of a record, beside its value
 class Accepted(NamedTuple):
     """A valid line, as it is to be sent."""
 
-    key: bytes
+    key: bytes | None
     value: bytes
     event: Event
 
@@ -40,7 +40,12 @@ class LineReader:
         event = self._event(line)
         if isinstance(event, Rejection) and (leading := _LEADING.match(line)):
             event = self._event(line[leading.end() :])
-        return event if isinstance(event, Rejection) else Accepted(*self._encode(event), event)
+        if isinstance(event, Rejection):
+            return event
+        try:
+            return Accepted(*self._encode(event), event)
+        except Exception as error:  # noqa: BLE001 (`key` may be a user's function)
+            return processing_failed("key", error)
 
     def _event(self, line: bytes) -> Event | Rejection:
         decode, hashed = self._decode, self._hasher.hash_private

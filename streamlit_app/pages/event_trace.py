@@ -47,8 +47,7 @@ def _steps(event: Trace) -> list[_Step]:
     if event.notification is not None:
         steps.append((Tone.GOOD, "Notification", event.notification["message"]))
     if event.row is not None:
-        time = event.stream.event_time if event.stream is not None else ""
-        steps.append((Tone.GOOD, "Row", _row_detail(event.row, time)))
+        steps.append((Tone.GOOD, "Row", _row_detail(event.row, event.time)))
         steps += map(_window_step, event.windows)
         if event.stream is not None and event.stream.windows is None:
             steps.append((Tone.IDLE, "Window", soft("none: the stream has no windows")))
@@ -71,9 +70,9 @@ def _dead_letter_step(letter: dict[str, Any]) -> _Step:
     return (Tone.WARN if done else Tone.BAD), f"Rejected by the {letter['stage']}", detail
 
 
-def _row_detail(row: dict[str, Any], event_time: str) -> Html:
+def _row_detail(row: dict[str, Any], time: object) -> Html:
     return Html(
-        f"{soft('event time')} {text(row.get(event_time))}<br>{soft('appended')} "
+        f"{soft('event time')} {text(time)}<br>{soft('appended')} "
         f"{text(row['appended_at'] or units.UNKNOWN)}<br>{soft('loaded')} {text(row['loaded_at'])}"
     )
 

@@ -184,6 +184,7 @@ class Trace:
         windows: that may count it: those of its type that cover its time and offset.
         duplicates: records of the same event that were not stored.
         replay: the replay by which it was stored.
+        time: when the event happened, if it is stored.
     """
 
     origin: Origin
@@ -194,15 +195,16 @@ class Trace:
     windows: tuple[dict[str, Any], ...]
     duplicates: tuple[dict[str, Any], ...]
     replay: dict[str, Any] | None
+    time: Any = None
 
 
+_KIND: Final = """
+SELECT {kind} FROM {table} WHERE origin_topic = %(topic)s
+   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
+"""
 _ROWS: Final = """
 SELECT to_jsonb(kept) FROM {table} AS kept WHERE origin_topic = %(topic)s
    AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 20
-"""
-_KIND: Final = """
-SELECT {kind} FROM {table} AS kept WHERE origin_topic = %(topic)s
-   AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
 """
 _COUNTED: Final = """
 SELECT to_jsonb(window_counts) FROM window_counts
@@ -233,12 +235,11 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
 
         rows = () if stream is None else rows_of(stream.table)
         counted: tuple[dict[str, Any], ...] = ()
+        time = rows[0][stream.event_time] if rows and stream is not None else None
         if rows and stream is not None and stream.windows is not None:
-            kind = sql.SQL(_KIND).format(
-                kind=kind_sql(stream, "kept"), table=sql.Identifier(stream.table)
-            )
-            [values["kind"]] = ask(kind)
-            values["time"] = rows[0][stream.event_time]
+            table = sql.Identifier(stream.table)
+            values["time"] = time
+            values["kind"] = ask(sql.SQL(_KIND).format(kind=kind_sql(stream), table=table))[0]
             values["size"] = stream.windows.size_ms
             counted = ask(_COUNTED)
         return Trace(
@@ -250,6 +251,7 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
             windows=counted,
             duplicates=rows_of("duplicates"),
             replay=next(iter(rows_of("replayed_events")), None),
+            time=time,
         )
 
 

@@ -112,10 +112,10 @@ def test_dead_letters_are_counted_of_a_stream_or_of_all() -> None:
 
 def test_a_trace_does_not_wait_for_windows_that_there_are_not() -> None:
     def steps(stream: Any) -> dict[str, str]:
-        row = {stream.event_time: "noon", "appended_at": None, "loaded_at": "later"}
+        row = {"appended_at": None, "loaded_at": "later"}
         event = Trace(
             origin=Origin(stream.topic, 0, 1), stream=stream, row=row, notification=None,
-            dead_letters=(), windows=(), duplicates=(), replay=None,
+            dead_letters=(), windows=(), duplicates=(), replay=None, time="noon",
         )  # fmt: skip
         return {title: str(detail) for _, title, detail in _steps(event)}
 

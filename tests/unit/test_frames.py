@@ -59,9 +59,9 @@ ORDERS = replace(
     table="orders",
     contract=Order,
     private_fields=(),
-    windows=TumblingWindow(size=timedelta(seconds=10), group_by="land"),
+    windows=TumblingWindow(size=timedelta(seconds=10), by="land"),
 )
-PAID = replace(ORDERS, name="paid", windows=TumblingWindow(size=timedelta(1), group_by="paid"))
+PAID = replace(ORDERS, name="paid", windows=TumblingWindow(size=timedelta(1), by="paid"))
 QUIET = replace(
     ORDERS, name="quiet", windows=None, topics=Topics(dead_letters="q", analytics="counts")
 )

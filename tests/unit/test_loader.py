@@ -159,7 +159,7 @@ def test_window_counts(loader: Loader) -> None:
 
     lines = [line.decode().split("\t") for line in output.tables["window_counts"].lines]
     assert [line[8] for line in lines] == [TOPIC, "other-stream"]
-    assert lines[0][2:8] == ["USER_LOGIN", "3", "1", "f", "5", "9"]
+    assert lines[0][2:8] == ["USER_LOGIN", "3", "1", "false", "5", "9"]
 
 
 def test_notifications(loader: Loader) -> None:

@@ -23,7 +23,7 @@ from streamflow import (
     Stream,
     Timestamp,
 )
-from streamflow.contract import Decoder
+from streamflow.decoder import Decoder
 from streamflow.privacy import _SIGNS, _Encoding
 from streamflow.private_values import (
     _ESCAPES,

@@ -47,8 +47,8 @@ def test_a_time_without_a_zone_is_refused() -> None:
     ("given_value", "text"),
     [
         (None, r"\N"),
-        (True, "t"),
-        (False, "f"),
+        (True, "true"),
+        (False, "false"),
         (-7, "-7"),
         (1.5, "1.5"),
         ("a\tb\\c\nd\re", r"a\tb\\c\nd\re"),
@@ -220,7 +220,7 @@ def test_row_of_a_dead_letter() -> None:
     assert [row[f"origin_{part}"] for part in ("partition", "offset")] == ["0", "5"]
     assert [row[f"record_{part}"] for part in ("partition", "offset")] == ["1", "9"]
     assert (row["error_code"], row["stage"], row["attempt"]) == ("INVALID_JSON", "validator", "2")
-    assert row["redacted"] == "t"
+    assert row["redacted"] == "true"
     assert row["failed_at"] == "2026-07-01 12:00:00+00:00"
     assert "\x00" not in row["message"]
 

@@ -100,7 +100,7 @@ PLACED: dict[str, Any] = {
         (PLACED | {"total": Decimal("7.50")}, None),
         (PLACED | {"land": None}, None),
         (PLACED | {"land": "XX"}, "land"),
-        (PLACED | {"customer": "somebody"}, "string_too_long"),
+        (PLACED | {"customer": "somebody"}, "customerId"),
         (PLACED | {"items": [{"sku": 7}]}, "items"),
         (PLACED | {"items": None, "type": "cancelled", "customer": None, "land": None}, None),
         (PLACED | {"type": "returned"}, "UNKNOWN_TYPE"),

@@ -4,17 +4,19 @@ Each record has a contract of its own; the caller knows whose identity it has.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
-from streamflow.contract import Decoder, Event
+from streamflow import groups
+from streamflow.contract import Event
+from streamflow.decoder import Decoder
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.tables import NotificationRow, WindowCountRow
 from streamflow.records import MAX_OFFSET, Origin, Record, Rejection, position_of
+from streamflow.stream import MAX_MESSAGE, MAX_USER
 
 _Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
-_MAX_TEXT: Final = 2000  # characters; an index entry of PostgreSQL holds 2,704 bytes
 
 
 class WindowCountRecord(Event):
@@ -22,7 +24,7 @@ class WindowCountRecord(Event):
 
     window_start: AwareDatetime
     window_end: AwareDatetime
-    event_type: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    event_type: Annotated[str, StringConstraints(min_length=1, max_length=groups.LONGEST)]
     count: Annotated[int, Field(ge=1, le=MAX_OFFSET)]
     partition: Annotated[int, Field(ge=0, lt=2**31)]
     late: bool
@@ -39,10 +41,10 @@ class WindowCountRecord(Event):
 
 
 class NotificationRecord(Event):
-    message: Annotated[str, StringConstraints(max_length=_MAX_TEXT)]
+    message: Annotated[str, StringConstraints(max_length=MAX_MESSAGE)]
     time: AwareDatetime
-    event_id: Annotated[int, Field(ge=0, lt=2**63)]
-    user: Annotated[str, StringConstraints(max_length=256)]
+    event_id: _Offset
+    user: Annotated[str, StringConstraints(max_length=MAX_USER)]
 
 
 _WINDOW_COUNTS = Decoder(WindowCountRecord)

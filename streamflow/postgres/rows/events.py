@@ -4,18 +4,22 @@ The line of an event is made for every record, so what can be decided once is de
 each model, texts of days and minutes, and which values could need more than ``%s``.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
 from operator import attrgetter
 from types import NoneType
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from pydantic_core import to_json
 
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
+from streamflow.groups import decimal_text
 from streamflow.pii_keys import PiiKeys
-from streamflow.postgres.tables import Column, event_columns, event_table
+from streamflow.postgres.column_types import JSON
+from streamflow.postgres.tables import UNKNOWN_FIELDS, Column, event_columns, event_table
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamflow.stream import Stream
@@ -23,6 +27,9 @@ from streamflow.stream import Stream
 NULL: Final = r"\N"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Whose text needs no escaping, if the JSON of the record holds no backslash.
+_PLAIN: Final = (int, str, str | None, int | None)
 
 # What follows the fields: day, minute, second, microsecond, offset, and the text of `tail`.
 TIME_AND_POSITION: Final = "%s%s%s%s%06d+00\t%d%s"
@@ -50,7 +57,7 @@ def text_of(value: Any) -> str:
     for kind, to_text in _TO_TEXT.items():
         if isinstance(value, kind):
             return to_text(value)
-    return _escaped(to_json(value).decode())
+    return _escaped(str(value))
 
 
 def _escaped(text: str) -> str:
@@ -72,9 +79,16 @@ _TO_TEXT: Final[dict[type, Callable[[Any], str]]] = {
     int: repr,
     NoneType: lambda _: NULL,
     datetime: time_text,
-    bool: lambda value: "t" if value else "f",
+    bool: lambda value: "true" if value else "false",
     float: repr,
     bytes: lambda value: rf"\\x{value.hex()}",
+    Decimal: decimal_text,
+    UUID: str,
+    date: date.isoformat,
+    time: time.isoformat,
+    list: lambda value: _escaped(to_json(value).decode()),
+    dict: lambda value: _escaped(to_json(value).decode()),
+    timedelta: lambda span: f"{span.days} days {span.seconds}.{span.microseconds:06d} seconds",
 }
 
 
@@ -98,6 +112,35 @@ def tail(topic: str, partition: int, appended: tuple[int, int]) -> str:
     return f"\t{topic}\t{partition}\t{text_of(appended_at(appended))}\n"
 
 
+class _Documents:
+    """The fields of an event, with those of ``jsonb`` columns as JSON text: in the form that the contract
+    gives them, with the names that they have in JSON."""
+
+    def __init__(self, model: type[Event], columns: Sequence[Column]) -> None:
+        self._names = [column.name for column in columns]
+        self._jsons = {
+            column.name: (model.model_fields[column.name].serialization_alias or column.name)
+            for column in columns
+            if column.type == JSON and column.name in model.model_fields
+        }
+        self._nullable = {column.name for column in columns if column.nullable}
+        self._serializer = model.__pydantic_serializer__
+
+    def __call__(self, event: Event) -> tuple[Any, ...]:
+        document = self._serializer.to_python(
+            event, mode="json", by_alias=True, include=set(self._jsons), warnings=False
+        )
+        return tuple(self._value(event, name, document) for name in self._names)
+
+    def _value(self, event: Event, name: str, document: Mapping[str, Any]) -> Any:
+        if name == UNKNOWN_FIELDS:
+            return to_json(event.__pydantic_extra__ or {}).decode()
+        value = getattr(event, name)
+        if name not in self._jsons or (value is None and name in self._nullable):
+            return value
+        return to_json(document[self._jsons[name]]).decode()
+
+
 class RowTemplate(NamedTuple):
     """How the fields of one model become the beginning of a line."""
 
@@ -116,7 +159,8 @@ class EventRows:
         self.table = event_table(stream)
         columns = {column.name: column for column in event_columns(stream)}
         fields = [columns[name] for name in self.table.columns if name in columns]
-        fields = fields[: self.table.columns.index("timestamp")]
+        fields = fields[: self.table.columns.index(stream.event_time)]
+        self._time_of = stream.time_of
         self.templates: dict[type[Event], RowTemplate] = {
             model: _template(model, fields) for model in stream.decoder.models
         }
@@ -133,7 +177,7 @@ class EventRows:
     def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
         """The line of one event; the loop over many has this inlined."""
         template = self.templates[type(event)]
-        moment = in_utc(event.timestamp)
+        moment = in_utc(self._time_of(event))
         text = TIME_AND_POSITION % (
             template.escaped(template.get(event)),
             f"{date(moment.year, moment.month, moment.day).isoformat()} ",
@@ -152,17 +196,24 @@ def in_utc(moment: datetime) -> datetime:
 
 
 def _template(model: type[Event], fields: Sequence[Column]) -> RowTemplate:
-    present = [column for column in fields if column.name in model.model_fields]
+    present = [
+        column
+        for column in fields
+        if column.name in model.model_fields or column.name == UNKNOWN_FIELDS
+    ]
     # A field that this model lacks is null in each of its rows.
     template = "".join("%s\t" if column in present else f"{NULL}\t" for column in fields)
     simple = {"bigint", "text"}
     decorators = model.__pydantic_decorators__
     # JSON without a backslash holds nothing that COPY escapes; a validator may bring it in.
     own_code = decorators.field_validators or decorators.model_validators or decorators.validators
-    enums = any(_is_enum(model.model_fields[column.name].annotation) for column in present)
-    needs_escaping = bool(own_code) or enums or any(column.type not in simple for column in present)
-    names = [column.name for column in present]
-    return RowTemplate(_getter(names), template, needs_escaping)
+    plain = all(
+        column.type in simple and model.model_fields[column.name].annotation in _PLAIN
+        for column in present
+    )
+    documents = any(column.type == JSON for column in present)
+    get = _Documents(model, present) if documents else _getter([column.name for column in present])
+    return RowTemplate(get, template, bool(own_code) or not plain)
 
 
 def _lifting(
@@ -177,21 +228,13 @@ def _lifting(
 
 def _lift_of(column: Column, hasher: Hasher, *, is_private: bool) -> Callable[[Any], Any] | None:
     lift = hasher.lifted if is_private else None
-    if column.type != "jsonb":
+    if column.type != JSON:
         return lift
 
-    def lift_within(value: Any) -> Any:
-        if isinstance(value, (*_TO_TEXT, Enum)):
-            return value if lift is None else lift(value)
-        # The text that `text_of` would make of it.
-        return hasher.lift_within(to_json(value)).decode()
+    def lift_within(text: str | None) -> str | None:
+        return None if text is None else hasher.lift_within(text.encode()).decode()
 
     return lift_within
-
-
-def _is_enum(annotation: Any) -> bool:
-    members = getattr(annotation, "__args__", ()) or (annotation,)
-    return any(isinstance(member, type) and issubclass(member, Enum) for member in members)
 
 
 def _getter(names: list[str]) -> Callable[[Event], tuple[Any, ...]]:

@@ -234,13 +234,18 @@ def _refusal(
 def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) -> None:
     """Notes what the windows count of events that are in no table."""
     wanted = (table.event_type, table.event_time, "appended_at")
-    indexes = [table.columns.index(name) for name in wanted if name is not None]
+    indexes = [None if name is None else table.columns.index(name) for name in wanted]
     lines = []
     for item in items:
         fields = item.line.rstrip(b"\n").split(b"\t")
         topic, partition, offset = position_of(item.record)
         position = f"{topic}\t{partition}\t{offset}".encode()
-        lines.append(b"\t".join((position, *(fields[index] for index in indexes))) + b"\n")
+        lines.append(
+            b"\t".join(
+                (position, *(rb"\N" if index is None else fields[index] for index in indexes))
+            )
+            + b"\n"
+        )
     connection.execute(_CREATE_REFUSED)
     copy(connection, sql.Identifier("refused"), REFUSED_EVENTS.columns, lines)
     connection.execute(_INSERT_REFUSED)

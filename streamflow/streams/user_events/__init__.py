@@ -41,7 +41,7 @@ USER_EVENTS = Stream(
     contract=UserEvent,
     private_fields=("user_email",),
     key=lambda event: event.user,
-    windows=TumblingWindow(size=timedelta(seconds=10), grace=timedelta(seconds=5), group_by="type"),
+    windows=TumblingWindow("10s", by="type", grace="5s"),
     topics=Topics(partitions=3, retention=timedelta(hours=168)),
     table="events",
     notify=notify,

@@ -1,0 +1,366 @@
+"""Decoding bytes to an event, or to the reason why they are not one.
+
+Every record of every worker goes through `Decoder.decode`. For a valid record that is one call into
+pydantic's Rust core and one scan for bytes that need a closer look. Everything slow, above all finding
+out what is wrong, is in `explain`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, SchemaValidator, to_json
+
+from streamflow import addresses, core_schema
+from streamflow.contract import RFC3339, Event
+from streamflow.core_schema import Definitions, UnknownFields
+from streamflow.errors import ErrorCode
+from streamflow.fault_words import FaultWords
+from streamflow.pii_keys import HASH_PATTERN
+from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
+from streamflow.records import Rejection
+
+_RFC3339 = re.compile(RFC3339)
+_RFC3339_BYTES = re.compile(RFC3339.encode())
+
+MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
+_LARGE: Final = 262_144  # bytes
+_MOST_VALUES: Final = 250_000
+_MOST_FAULTS: Final = 1_000
+_LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_ESCAPE: Final = ord("\\")
+_NUL: Final = b"\\u0000"
+# What a number may look like that is no finite double, in a field of any type.
+_BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
+_NOT_FINITE: Final = "holds a number beyond the range of double precision"
+_JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+
+
+class Decoder:
+    """Decodes the records of one contract.
+
+    Args:
+        model: a pydantic model, or a discriminated union of them.
+        private_fields: names of fields that may only hold hashes, besides those declared `Hashed`.
+        max_bytes: the longest value that is parsed; a compressed record of 1 MiB can hold hundreds of
+            megabytes.
+        private_values: what an event may not hold in clear, besides addresses.
+        unknown_fields: what becomes of an event's fields that its model lacks.
+
+    Attributes:
+        models: of the union; one for a plain model.
+        schema: the contract as pydantic's core schema, with what StreamFlow adds to it.
+        definitions: that it refers to.
+        private_fields: names of all private fields, at any depth, in Python and in JSON.
+        names: of all fields, at any depth, in Python and in JSON.
+        kind_field: the JSON name of the field that tells the kinds of events apart, if there is one.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        private_fields: Iterable[str] = (),
+        max_bytes: int = MAX_VALUE_BYTES,
+        private_values: Iterable[PrivateValue] = (),
+        unknown_fields: UnknownFields = "forbid",
+    ) -> None:
+        self.model = model
+        self.max_bytes = max_bytes
+        self.models = tuple(_models_in(model))
+        self._declared = tuple(private_values)
+        declared = TypeAdapter(model).core_schema
+        self.private_fields = frozenset(private_fields) | core_schema.private_in(
+            declared, HASH_PATTERN
+        )
+        self.schema = core_schema.checked(
+            declared,
+            events=self.models,
+            private=self.private_fields,
+            hash_pattern=HASH_PATTERN,
+            unknown_fields=unknown_fields,
+        )
+        self.definitions = Definitions(self.schema)
+        # A nested model's own validator would not know of what was added.
+        validator = SchemaValidator(self.schema, _use_prebuilt=False)
+        self._validate: Callable[[bytes], Event] = validator.validate_json
+        self._holds_any = core_schema.holds_any(self.schema)
+        plain = not (self._declared or self._holds_any)
+        self._may_hold = addresses.may_hold if plain else self._needs_look
+        self._literals = "\n".join(core_schema.literals_in(self.schema))
+        fields = list(core_schema.fields_in(self.schema))
+        names = frozenset(core_schema.json_name(*field) for field in fields)
+        self.names = names | {name for name, _ in fields}
+        self._words = FaultWords(names)
+        self._requires_null = core_schema.requires_null(self.schema)
+        self.kind_field = core_schema.discriminator_of(self.schema) or (
+            "type" if "type" in names else None
+        )
+
+    def decode(self, value: bytes | None) -> Event | Rejection:
+        """The event, or why the bytes are not one. Never raises, whatever the bytes."""
+        if value and len(value) > _LARGE:
+            rejection = self._too_large(value)
+            if rejection is not None:
+                return rejection
+        try:
+            event = self._validate(value)  # type: ignore[arg-type]
+        except (ValidationError, TypeError):
+            return self.explain(value)
+        # A closer look only at the few records that can hold an address. NUL can only be an escape.
+        if self._may_hold(value):  # type: ignore[arg-type]
+            return self._look_closer(value, event)  # type: ignore[arg-type]
+        return event
+
+    def encode(self, event: Event) -> bytes:
+        """The event as JSON, UTF-8: what goes into the topic. A field that is None is left out, unless it
+        must be there."""
+        serializer = event.__pydantic_serializer__
+        if not (self._requires_null or event.__pydantic_extra__):
+            return serializer.to_json(event, by_alias=True, exclude_none=True, warnings=False)
+        absent = {
+            name
+            for name, field in type(event).model_fields.items()
+            if not field.is_required() and getattr(event, name) is None
+        }
+        document = serializer.to_python(
+            event, mode="json", by_alias=True, exclude=absent, warnings=False
+        )
+        return to_json({**(event.__pydantic_extra__ or {}), **document})
+
+    def fields_of(self, model: type[Event]) -> Mapping[str, Any]:
+        """The core schemas of a model's fields, by their names in Python."""
+        return self.definitions.fields(
+            next(
+                part
+                for part in core_schema.parts_of(self.schema)
+                if part["type"] == "model" and part["cls"] is model
+            )
+        )
+
+    def _needs_look(self, value: bytes) -> bool:
+        return (self._holds_any and _BEYOND_DOUBLE.search(value) is not None) or any(
+            kind.may_hold(value) for kind in (ADDRESS, *self._declared)
+        )
+
+    def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
+        """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
+        field's name and NUL, and for declared values that escapes hide."""
+        found = self._private_in(value)
+        hiding = _ESCAPE if self._declared else _NUL
+        if not found and hiding not in value and not self._holds_any:
+            return event
+        kinds, verdicts = (ADDRESS, *self._declared) if found else self._declared, Verdicts()
+        for name, part in (*event, *(event.__pydantic_extra__ or {}).items()):
+            for scalar in _scalars_in(part):
+                if isinstance(scalar, float) and not math.isfinite(scalar):
+                    return Rejection(
+                        ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: {_NOT_FINITE}"
+                    )
+                if not isinstance(scalar, str):
+                    continue
+                if what := self._found(scalar.encode("utf-8", "surrogatepass"), kinds, verdicts):
+                    return _clear_text(name, what)
+                if "\x00" in scalar:
+                    return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
+        return _clear_text("a repeated field or key", found) if found else event
+
+    def _private_in(self, value: bytes) -> str | None:
+        """What kind of private value a record holds in clear, if any. A number of the contract is none,
+        and neither is a time."""
+        verdicts = Verdicts()
+        what = self._found(value, (ADDRESS,), verdicts)
+        if what or not self._declared:
+            return what
+        texts = (text for text in _JSON_TEXT.findall(value) if not _RFC3339_BYTES.match(text))
+        return self._found(b"\n".join(texts), self._declared, verdicts)
+
+    def _found(self, text: bytes, kinds: Iterable[PrivateValue], verdicts: Verdicts) -> str | None:
+        """The first kind of which there is a value that the contract does not name itself (``Literal``,
+        enums)."""
+        for kind in kinds:
+            for begin, end in kind.find(text, verdicts) if kind.may_hold(text) else ():
+                raw = text[begin:end]
+                if not any(
+                    form in self._literals for form in (kind.plain(raw), addresses.unescaped(raw))
+                ):
+                    return kind.what
+        return None
+
+    def _too_large(self, value: bytes) -> Rejection | None:
+        """Why a value is not parsed at all, if so. Explaining what is wrong keeps copies of the document
+        as Python objects: 8 MB of ``[],`` took 2.7 GB and ten seconds."""
+        size, values = len(value), sum(map(value.count, (b",", b"[", b"{")))
+        if size <= self.max_bytes and values <= _MOST_VALUES:
+            return None
+        return Rejection(
+            ErrorCode.TOO_LARGE,
+            "ValueError",
+            f"{size:,} bytes with {values:,} commas and brackets; at most {self.max_bytes:,} and "
+            f"{_MOST_VALUES:,} are parsed",
+        )
+
+    def explain(self, value: bytes | None) -> Rejection:
+        """The one cause why these bytes are not an event."""
+        if not value:
+            return Rejection(ErrorCode.EMPTY_VALUE, "ValueError", "the record has no value")
+        try:
+            text = value.decode()
+        except UnicodeDecodeError as error:
+            reason = f"not UTF-8 from byte {error.start} on"
+            return Rejection(ErrorCode.INVALID_UTF8, "UnicodeDecodeError", reason)
+        if len(value) > _LARGE:
+            return self._explain_in_short(value)
+        try:
+            document = json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded_int)
+        except RecursionError:
+            return Rejection(ErrorCode.INVALID_JSON, "RecursionError", "nested too deeply")
+        except ValueError as error:
+            position = (
+                f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+            )
+            return Rejection(ErrorCode.INVALID_JSON, "JSONDecodeError", f"not JSON{position}")
+        if not isinstance(document, dict):
+            return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", "not a JSON object")
+        return self._explain_document(value, document)
+
+    def _explain_in_short(self, value: bytes) -> Rejection:
+        """The cause for a value whose document would take seconds and hundreds of megabytes to walk;
+        other faults are not looked for."""
+        try:
+            event = self._validate(value)
+        except ValidationError as error:
+            count = error.error_count()
+            faults = (
+                error.errors(include_url=False, include_input=False)
+                if count <= _MOST_FAULTS
+                else []
+            )
+        else:
+            closer = self._look_closer(value, event)
+            if isinstance(closer, Rejection):
+                return closer
+            return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL")
+        kinds = {fault["type"] for fault in faults}
+        if "json_invalid" in kinds:
+            return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
+        if what := self._private_in(value):
+            return _clear_text("", what)
+        reason = "; ".join(map(self._words.of, faults)) or f"{count:,} fields are wrong"
+        code = (
+            ErrorCode.UNKNOWN_TYPE if "union_tag_invalid" in kinds else ErrorCode.SCHEMA_VIOLATION
+        )
+        return Rejection(code, "ValidationError", reason[:1000])
+
+    def _explain_document(self, value: bytes, document: dict[str, Any]) -> Rejection:
+        # NUL and lone surrogates stop the parser before it has seen the rest: parse the rest
+        # without them, so that other faults are named first.
+        try:
+            cleaned = json.dumps(_without_unstorable(document)).encode()
+            event = self._validate(cleaned)
+        except ValidationError as error:
+            return self._explain_errors(value, error)
+        except RecursionError:
+            return Rejection(ErrorCode.SCHEMA_VIOLATION, "RecursionError", "nested too deeply")
+        closer = self._look_closer(value, event)
+        if isinstance(closer, Rejection):
+            return closer
+        try:
+            self._validate(value)
+        except ValidationError as error:
+            # Of the parser, or of a number that was shortened above.
+            if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+                return self._explain_errors(value, error)
+        return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL or a lone surrogate")
+
+    def _explain_errors(self, value: bytes, error: ValidationError) -> Rejection:
+        faults = error.errors(include_url=False)
+        # The first of these counts: an unknown type explains wrong fields, and a record of the wrong
+        # shape is reported before a value that cannot be stored.
+        for code in (
+            ErrorCode.UNKNOWN_TYPE,
+            ErrorCode.CLEAR_TEXT_PII,
+            ErrorCode.SCHEMA_VIOLATION,
+            ErrorCode.UNSTORABLE_VALUE,
+        ):
+            reasons = [self._words.of(fault) for fault in faults if self._code_of(fault) is code]
+            if reasons:
+                said = code in (ErrorCode.CLEAR_TEXT_PII, ErrorCode.SCHEMA_VIOLATION)
+                if said and (what := self._private_in(value)):
+                    return _clear_text("", what)
+                return Rejection(code, "ValidationError", "; ".join(reasons)[:1000])
+        return _clear_text("", ADDRESS.what)
+
+    def _code_of(self, fault: ErrorDetails) -> ErrorCode:
+        kind, context, given = fault["type"], fault.get("ctx", {}), fault["input"]
+        if kind == "union_tag_invalid":
+            return ErrorCode.UNKNOWN_TYPE
+        if kind in ("literal_error", "enum") and fault["loc"][-1:] == (self.kind_field,):
+            known = isinstance(given, str)
+            return ErrorCode.UNKNOWN_TYPE if known else ErrorCode.SCHEMA_VIOLATION
+        if kind == "string_pattern_mismatch" and context.get("pattern") == HASH_PATTERN:
+            return ErrorCode.CLEAR_TEXT_PII
+        if core_schema.is_own_bound(context) or (
+            kind.startswith("datetime") and _is_no_datetime(given)
+        ):
+            return ErrorCode.UNSTORABLE_VALUE
+        return ErrorCode.SCHEMA_VIOLATION
+
+
+def _models_in(model: Any) -> Iterator[type[Event]]:
+    if isinstance(model, type) and issubclass(model, Event):
+        yield model
+        return
+    for argument in getattr(model, "__args__", ()) or ():
+        yield from _models_in(argument)
+
+
+def _scalars_in(value: Any) -> Iterator[Any]:
+    """All values within a field's, at any depth: keys too."""
+    if isinstance(value, BaseModel):
+        for _, part in (*value, *(value.__pydantic_extra__ or {}).items()):
+            yield from _scalars_in(part)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _scalars_in(key)
+            yield from _scalars_in(part)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            yield from _scalars_in(part)
+    else:
+        yield value
+
+
+def _clear_text(field: str, what: str) -> Rejection:
+    where = f"{field}: " if field else ""
+    return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", f"{where}holds a clear-text {what}")
+
+
+def _is_no_datetime(text: object) -> bool:
+    """Whether a time is well-formed, but nothing that a calendar type holds: the year 0 and leap seconds."""
+    return (
+        isinstance(text, str)
+        and bool(_RFC3339.match(text))
+        and (text.startswith("0000-") or text[17:19] == "60")
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _bounded_int(digits: str) -> int:
+    return int(digits[:_LONGEST_INT])
+
+
+def _without_unstorable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_without_unstorable(key): _without_unstorable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_unstorable(item) for item in value]
+    return value

@@ -1,0 +1,80 @@
+"""The PostgreSQL type that holds a field, from pydantic's core schema of it. Pure."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from streamflow.core_schema import LARGEST_BIGINT, SMALLEST_BIGINT, Definitions
+
+JSON: Final = "jsonb"
+
+_SCALARS: Final = {
+    "str": "text",
+    "url": "text",
+    "multi-host-url": "text",
+    "bool": "boolean",
+    "bytes": "bytea",
+    "float": "double precision",
+    "datetime": "timestamp with time zone",
+    "date": "date",
+    "time": "time without time zone",
+    "timedelta": "interval",
+    "uuid": "uuid",
+}
+_OF_VALUES: Final[dict[type, str]] = {str: "text", int: "bigint", bool: "boolean"}
+_DOCUMENTS: Final = frozenset((
+    "model", "dataclass", "typed-dict", "list", "set", "frozenset", "tuple", "dict", "any", "json",
+    "function-plain", "none",
+))  # fmt: skip
+
+
+def column_type(schema: Any, definitions: Definitions) -> str | None:
+    """The type of a field's column; None if no column can hold it."""
+    schema = definitions.unwrapped(schema)
+    kind = schema["type"]
+    if kind == "int":
+        return _integer(schema)
+    if kind == "decimal":
+        return _numeric(schema)
+    if kind in ("literal", "enum"):
+        return _of_values(_values(schema))
+    if kind in ("union", "tagged-union"):
+        types = {
+            column_type(choice, definitions)
+            for choice in _choices(schema)
+            if definitions.resolved(choice)["type"] != "none"
+        }
+        if None in types:
+            return None
+        return types.pop() if len(types) == 1 else JSON
+    if kind in _DOCUMENTS:
+        return JSON
+    return _SCALARS.get(kind)
+
+
+def _integer(schema: Any) -> str:
+    low = schema.get("ge", schema.get("gt", SMALLEST_BIGINT))
+    high = schema.get("le", schema.get("lt", LARGEST_BIGINT) - ("lt" in schema))
+    return "bigint" if low >= SMALLEST_BIGINT and high <= LARGEST_BIGINT else "numeric"
+
+
+def _numeric(schema: Any) -> str:
+    digits, places = schema.get("max_digits"), schema.get("decimal_places")
+    return "numeric" if digits is None or places is None else f"numeric({digits},{places})"
+
+
+def _values(schema: Any) -> Iterator[Any]:
+    if schema["type"] == "literal":
+        yield from schema["expected"]
+    else:
+        yield from (member.value for member in schema["members"])
+
+
+def _of_values(values: Iterator[Any]) -> str:
+    types = {type(value) for value in values}
+    return _OF_VALUES.get(types.pop(), JSON) if len(types) == 1 else JSON
+
+
+def _choices(schema: Any) -> Iterator[Any]:
+    choices = schema["choices"]
+    for choice in choices.values() if isinstance(choices, dict) else choices:
+        yield choice[0] if isinstance(choice, tuple) else choice

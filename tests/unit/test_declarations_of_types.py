@@ -1,0 +1,333 @@
+"""Every type that a contract may have: its column, its row, its group, and what is refused."""
+
+import json
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pytest
+from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt
+
+from streamflow import (
+    ConfigurationError,
+    EpochMillis,
+    EpochSeconds,
+    ErrorCode,
+    Event,
+    Hashed,
+    Stream,
+    Timestamp,
+    TumblingWindow,
+)
+from streamflow.postgres.rows.events import EventRows
+from streamflow.postgres.tables import event_columns
+from streamflow.records import Origin, Rejection
+
+HASH = "a" * 64
+AT = "2026-03-01T12:00:00.000Z"
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Contact(BaseModel):
+    email: Hashed | None = None
+    city: str = ""
+
+
+class Item(BaseModel):
+    sku: str
+    price: Decimal
+    due: datetime | None = None
+
+
+class Everything(Event):
+    """Values are JSON."""
+
+    colour: Colour
+    level: Level
+    kind: Literal["placed", "cancelled"]
+    raw: bytes
+    price: Annotated[Decimal, Field(max_digits=12, decimal_places=2)]
+    factor: Decimal
+    ref: UUID
+    day: date
+    at: time
+    span: timedelta
+    count: PositiveInt
+    big: Annotated[int, Field(ge=0, le=2**100)]
+    ratio: float
+    ok: bool
+    site: HttpUrl
+    due: AwareDatetime
+    created: datetime
+    seen: EpochMillis
+    anything: Any
+    mixed: int | str
+    tags: list[str]
+    extra: dict[str, int | float | str]
+    items: list[Item]
+    coupon: str | None
+    customer_id: Annotated[str, Field(alias="customerId")]
+    contacts: list[Contact] = []  # noqa: RUF012 (pydantic copies it)
+    note: str | None = None
+
+
+VALUES: dict[str, Any] = {
+    "colour": "red", "level": 2, "kind": "placed", "raw": "a\\b", "price": "12.50", "factor": 1e-7,
+    "ref": "12345678-1234-1234-1234-123456789012", "day": "2026-03-01", "at": "12:30:00.5",
+    "span": "P1DT2H", "count": 3, "big": 2**99, "ratio": 0.1, "ok": True, "site": "https://a.example/b",
+    "due": "2026-03-01T13:00:00+01:00", "created": AT, "seen": 1_772_366_400_000, "anything": "hello",
+    "mixed": "x\ty", "tags": ["a", '"quoted"', "\\"], "extra": {"n": 1, "t": "x"},
+    "items": [{"sku": "s", "price": "1.10"}], "coupon": None, "customerId": "c\n1",
+    "contacts": [{"email": HASH}],
+}  # fmt: skip
+
+EVERYTHING = Stream(
+    name="everything",
+    contract=Everything,
+    table="everything",
+    key="customer_id",
+    event_time="created",
+)
+
+
+def decoded(stream: Stream, **changed: Any) -> Any:
+    return stream.decoder.decode(json.dumps(VALUES | changed).encode())
+
+
+def test_each_type_has_its_column() -> None:
+    columns = {column.name: (column.type, column.nullable) for column in event_columns(EVERYTHING)}
+    assert {name: columns[name] for name in Everything.model_fields} == {
+        "colour": ("text", False),
+        "level": ("bigint", False),
+        "kind": ("text", False),
+        "raw": ("bytea", False),
+        "price": ("numeric(12,2)", False),
+        "factor": ("numeric", False),
+        "ref": ("uuid", False),
+        "day": ("date", False),
+        "at": ("time without time zone", False),
+        "span": ("interval", False),
+        "count": ("bigint", False),
+        "big": ("numeric", False),
+        "ratio": ("double precision", False),
+        "ok": ("boolean", False),
+        "site": ("text", False),
+        "due": ("timestamp with time zone", False),
+        "created": ("timestamp with time zone", False),
+        "seen": ("timestamp with time zone", False),
+        "anything": ("jsonb", False),
+        "mixed": ("jsonb", False),
+        "tags": ("jsonb", False),
+        "extra": ("jsonb", False),
+        "items": ("jsonb", False),
+        "coupon": ("text", True),
+        "customer_id": ("text", False),
+        "contacts": ("jsonb", False),
+        "note": ("text", True),
+    }
+
+
+def test_a_row_holds_each_value_as_its_column_reads_it() -> None:
+    event = decoded(EVERYTHING)
+    assert isinstance(event, Everything)
+    line = EventRows(EVERYTHING).line(event, Origin("everything", 0, 7), (2, 0))
+    table = EventRows(EVERYTHING).table
+    row = dict(zip(table.columns, line.decode().rstrip("\n").split("\t"), strict=True))
+    assert row == {
+        "colour": "red", "level": "2", "kind": "placed", "raw": r"\\x615c62", "price": "12.5",
+        "factor": "0.0000001", "ref": VALUES["ref"], "day": "2026-03-01", "at": "12:30:00.500000",
+        "span": "1 days 7200.000000 seconds", "count": "3", "big": str(2**99), "ratio": "0.1", "ok": "true",
+        "site": "https://a.example/b", "due": "2026-03-01 12:00:00+00:00",
+        "created": "2026-03-01 12:00:00.000000+00", "seen": "2026-03-01 12:00:00+00:00",
+        "anything": '"hello"', "mixed": r'"x\\ty"', "tags": r'["a","\\"quoted\\"","\\\\"]',
+        "extra": '{"n":1,"t":"x"}', "items": '[{"sku":"s","price":"1.10","due":null}]', "coupon": r"\N",
+        "customer_id": r"c\n1", "contacts": f'[{{"email":"{HASH}","city":""}}]', "note": r"\N",
+        "origin_offset": "7", "origin_topic": "everything", "origin_partition": "0",
+        "appended_at": "1970-01-01 00:00:00+00:00",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value", ["hello", True, None, 3, 2**70, 1.5, {"a": None}, [None], '"quoted"']
+)
+def test_any_value_is_correct_json(value: Any) -> None:
+    event = decoded(EVERYTHING, anything=value)
+    line = EventRows(EVERYTHING).line(event, Origin("everything", 0, 7), (2, 0)).decode()
+    field = line.split("\t")[EventRows(EVERYTHING).table.columns.index("anything")]
+    assert json.loads(field.replace("\\\\", "\\")) == value
+
+
+def test_an_event_is_sent_as_it_was_read() -> None:
+    event = decoded(EVERYTHING)
+    key, value = EVERYTHING.encode(event)
+    assert key == b"c\n1"
+    # None is left out, unless the contract wants it.
+    assert json.loads(value)["coupon"] is None
+    assert "note" not in json.loads(value)
+    assert EVERYTHING.decoder.decode(value) == event
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "message"),
+    [
+        ({"ratio": 10**400}, "SCHEMA_VIOLATION", "ratio: should be a finite number"),
+        ({"anything": 10**400}, None, ""),
+        ({"created": "2026-03-01T12:00:00"}, "SCHEMA_VIOLATION",
+         "created: needs a zone, like 2026-01-31T12:00:00Z"),
+        ({"due": "2026-03-01T12:00:00"}, "SCHEMA_VIOLATION", "due: needs a zone, like 2026-01-31T12:00:00Z"),
+        ({"at": "12:00:00Z"}, "SCHEMA_VIOLATION", "at: must have no zone, like 12:00:00"),
+        ({"count": 2**63}, "UNSTORABLE_VALUE", "count: should be less than or equal to 9223372036854775807"),
+        ({"count": 0}, "SCHEMA_VIOLATION", "count: should be greater than 0"),
+        ({"colour": "mauve"}, "SCHEMA_VIOLATION", "colour: should be 'red' or 'blue'"),
+        ({"kind": "lost"}, "SCHEMA_VIOLATION", "kind: should be 'placed' or 'cancelled'"),
+        ({"ref": "zz"}, "SCHEMA_VIOLATION", "ref: should be a valid UUID"),
+        ({"customerId": 3}, "SCHEMA_VIOLATION", "customerId: should be a valid string"),
+        ({"items": [{"sku": "x"}]}, "SCHEMA_VIOLATION", "items.price: is required"),
+        ({"secret": "x"}, "SCHEMA_VIOLATION", "undeclared field or record: is not declared"),
+        ({"contacts": [{"email": "Ann of X"}]}, "CLEAR_TEXT_PII",
+         "contacts.email: holds clear text, and a hash is declared"),
+        ({"price": "1.234"}, "SCHEMA_VIOLATION", "price: decimal input should have no more than 2 decimal"),
+        ({"seen": 2**62}, "SCHEMA_VIOLATION", "seen: should be less than or equal to 253402128000000"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_words(changed: Any, code: str | None, message: str) -> None:
+    found = decoded(EVERYTHING, **changed)
+    if code is None:
+        assert isinstance(found, Everything)
+        return
+    assert isinstance(found, Rejection)
+    assert (found.code, found.message[: len(message)]) == (code, message)
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity"])
+@pytest.mark.parametrize("name", ["ratio", "anything", "factor", "extra"])
+def test_numbers_that_no_double_holds_are_refused(name: str, number: str) -> None:
+    text = json.dumps(VALUES | {name: {"n": "?"} if name == "extra" else "?"}).replace(
+        '"?"', number
+    )
+    found = EVERYTHING.decoder.decode(text.encode())
+    assert isinstance(found, Rejection)
+    assert found.code in (
+        ErrorCode.INVALID_JSON, ErrorCode.SCHEMA_VIOLATION, ErrorCode.UNSTORABLE_VALUE
+    )  # fmt: skip
+
+
+class Open(Event):
+    who: str
+    at: EpochSeconds
+
+
+@pytest.mark.parametrize("behavior", ["forbid", "ignore", "keep"])
+def test_unknown_fields(behavior: Any) -> None:
+    stream = Stream(
+        name="open",
+        contract=Open,
+        table="open",
+        key="who",
+        event_time="at",
+        unknown_fields=behavior,
+    )
+    found = stream.decoder.decode(b'{"who":"x","at":1,"more":{"b":[1]},"z":null}')
+    if behavior == "forbid":
+        assert isinstance(found, Rejection)
+        return
+    rows = EventRows(stream)
+    line = rows.line(found, Origin("open", 0, 0), (2, 0)).decode().split("\t")
+    row = dict(zip(rows.table.columns, line, strict=True))
+    kept = {"more": {"b": [1]}, "z": None} if behavior == "keep" else {}
+    assert json.loads(row.get("unknown_fields", "{}")) == kept
+    assert json.loads(stream.encode(found)[1]) == {"who": "x", "at": 1} | kept
+    clear = stream.decoder.decode(b'{"who":"x","at":1,"more":"ann@example.com"}')
+    assert isinstance(clear, Rejection)
+    assert clear.code is ErrorCode.CLEAR_TEXT_PII
+
+
+def test_a_private_field_by_name_holds_hashes_only() -> None:
+    class Person(Event):
+        name: str
+        timestamp: Timestamp
+
+    stream = Stream(
+        name="people", contract=Person, table="people", key="name", private_fields=("name",)
+    )
+    for name, accepted in ((HASH, True), ("Ann", False), ("ann@example.com", False)):
+        found = stream.decoder.decode(json.dumps({"name": name, "timestamp": AT}).encode())
+        assert isinstance(found, Person) is accepted
+        assert accepted or found.code is ErrorCode.CLEAR_TEXT_PII
+
+
+def declared(**changed: Any) -> Stream:
+    declaration: dict[str, Any] = {
+        "name": "everything", "contract": Everything, "table": "everything", "key": "customer_id",
+        "event_time": "created",
+    }  # fmt: skip
+    return Stream(**declaration | changed)
+
+
+@pytest.mark.parametrize(
+    ("by", "group"),
+    [
+        (None, "(all)"), ("colour", "red"), ("level", "2"), ("ok", "true"), ("price", "12.5"),
+        ("ref", VALUES["ref"]), ("day", "2026-03-01"), ("coupon", "(null)"), ("kind", "placed"),
+    ],
+)  # fmt: skip
+def test_events_are_counted_by_any_scalar(by: str | None, group: str) -> None:
+    stream = declared(windows=TumblingWindow("10s", by=by))
+    assert stream.kind_of(decoded(stream)) == group
+
+
+def test_groups_that_are_empty_or_long() -> None:
+    stream = declared(windows=TumblingWindow("10s", by="customer_id"))
+    assert stream.kind_of(decoded(stream, customerId="")) == "(empty)"
+    long, longer = (stream.kind_of(decoded(stream, customerId="x" * n)) for n in (300, 301))
+    assert len(long) == 217
+    assert long != longer
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"event_time": "when"},
+            "event_time names the field when, which Everything does not declare",
+        ),
+        ({"event_time": "day"}, "Everything.day is the event time, so it must be a Timestamp"),
+        ({"key": "customerId"}, "key names the field customerId"),
+        ({"windows": TumblingWindow("10s", by="color")}, "windows' by names the field color"),
+        ({"windows": TumblingWindow("10s", by="ratio")}, "cannot be counted by ratio"),
+        ({"windows": TumblingWindow("10s", by="items")}, "cannot be counted by items"),
+        ({"private_fields": ("phone",)}, "private_fields names phone"),
+        ({"contract": BaseModel}, "contract must be a subclass of Event"),
+    ],
+)
+def test_a_declaration_that_cannot_work_says_why(changed: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        declared(**changed)
+
+
+def test_a_type_without_a_column_is_refused() -> None:
+    class Odd(Event):
+        call: Any = None
+        what: type
+        timestamp: Timestamp
+
+    stream = Stream(name="odd", contract=Odd, table="odd", key=lambda _: "x")
+    with pytest.raises(ConfigurationError, match=r"no column can hold Odd\.what"):
+        event_columns(stream)
+
+
+def test_epochs() -> None:
+    event = decoded(EVERYTHING)
+    assert event.seen == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert EVERYTHING.time_of(event) == datetime(2026, 3, 1, 12, tzinfo=UTC)
