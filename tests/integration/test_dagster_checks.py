@@ -222,9 +222,9 @@ def test_old_rows_are_not_looked_at_again_and_all_are_once(one: Orchestration) -
     ("change", "mend", "words"),
     [
         ("user_email = 'short'", "user_email = repeat('a', 64)", "user_email"),
-        ("id = -1", "id = 1", "id: greater_than_equal"),
+        ("id = -1", "id = 1", "id: should be greater than or equal to 0"),
         ("type = 'USER_FLEW'", "type = 'USER_LOGIN'", "UNKNOWN_TYPE"),
-        ("\"user\" = ''", "\"user\" = 'user-1'", "user: string_too_short"),
+        ("\"user\" = ''", "\"user\" = 'user-1'", "user: should have at least 1 character"),
     ],
 )
 def test_a_row_that_breaks_the_contract_is_named(
