@@ -601,7 +601,7 @@ def test_quality_shows_what_dagster_found(stage: Stage, browser: Browser, dagste
 
     def results() -> list[int]:
         names = ("passed", "failed", "warnings")
-        return [int(figure(page, name).inner_text().replace("—", "0")) for name in names]
+        return [int(figure(page, name).first.inner_text().replace("—", "0")) for name in names]
 
     # While the run goes on, its checks are none of these. Some look at the traffic of the last
     # minutes, of which this stage has none.
