@@ -5,6 +5,9 @@ Streams: `Stream`, `Topics`, `TumblingWindow`, `Notification`; optionally `Simul
 Contracts: `Event`, the base of all models; `Timestamp`, a time in RFC 3339 with a zone; `EpochSeconds`,
 `EpochMillis` and `EpochMicros`, times as numbers; `Hashed`, a text that our producer hashes
 (`HashedAddress` is the same); `NotNull`, a field that may be absent but not null.
+Formats other than JSON, for `decode=`: `CloudEvents`, `Debezium`, and with a schema registry
+(`SchemaRegistry`) `Avro`, `Protobuf` and `JsonSchema`; for functions of one's own `Rejection`, `Tombstone`
+and `IGNORED`.
 Private values beside e-mail addresses: `PhoneNumber`, `CardNumber`, `PrivatePattern`.
 Repairs: `repair`, `Repair`, `Hasher`.
 Results: `load_settings`, `load_streams`, `run_audit`, `AuditReport` with its `Verdict` and `Problem`s.
@@ -42,19 +45,31 @@ if TYPE_CHECKING:
         Unavailable,
         UsageError,
     )
+    from streamflow.formats.avro import Avro
+    from streamflow.formats.cloudevents import CloudEvents
+    from streamflow.formats.debezium import Debezium
+    from streamflow.formats.documents import IGNORED, Tombstone
+    from streamflow.formats.json_schema import JsonSchema
+    from streamflow.formats.protobuf import Protobuf
+    from streamflow.formats.schema_registry import SchemaRegistry
     from streamflow.privacy import Hasher
     from streamflow.private_values import CardNumber, PhoneNumber, PrivatePattern
+    from streamflow.records import Rejection
     from streamflow.registry import load_streams
     from streamflow.settings import Settings, load_settings
     from streamflow.stream import DailyRollup, Notification, Simulated, Stream, Topics
     from streamflow.windows import TumblingWindow
 
 __all__ = [
+    "IGNORED",
     "AuditReport",
+    "Avro",
     "CardNumber",
     "CircuitOpen",
+    "CloudEvents",
     "ConfigurationError",
     "DailyRollup",
+    "Debezium",
     "EpochMicros",
     "EpochMillis",
     "EpochSeconds",
@@ -64,19 +79,24 @@ __all__ = [
     "Hashed",
     "HashedAddress",
     "Hasher",
+    "JsonSchema",
     "NotNull",
     "Notification",
     "PhoneNumber",
     "PrivatePattern",
     "Problem",
     "ProblemKind",
+    "Protobuf",
+    "Rejection",
     "Repair",
+    "SchemaRegistry",
     "Settings",
     "Simulated",
     "StackError",
     "Stream",
     "StreamFlowError",
     "Timestamp",
+    "Tombstone",
     "Topics",
     "TumblingWindow",
     "Unavailable",
@@ -96,8 +116,16 @@ _NAMES: Final = {
     "dead_letters.repairs": "Repair repair",
     "errors": "CircuitOpen ConfigurationError ErrorCode Fenced StackError StreamFlowError Unavailable"
     " UsageError",
+    "formats.avro": "Avro",
+    "formats.cloudevents": "CloudEvents",
+    "formats.debezium": "Debezium",
+    "formats.documents": "IGNORED Tombstone",
+    "formats.json_schema": "JsonSchema",
+    "formats.protobuf": "Protobuf",
+    "formats.schema_registry": "SchemaRegistry",
     "privacy": "Hasher",
     "private_values": "CardNumber PhoneNumber PrivatePattern",
+    "records": "Rejection",
     "registry": "load_streams",
     "settings": "Settings load_settings",
     "stream": "DailyRollup Notification Simulated Stream Topics",

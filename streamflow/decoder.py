@@ -28,7 +28,7 @@ _RFC3339_BYTES = re.compile(RFC3339.encode())
 
 MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
 _LARGE: Final = 262_144  # bytes
-_MOST_VALUES: Final = 250_000
+_MOST_VALUES: Final = 250_000  # an object of Python takes far more than its text
 _MOST_FAULTS: Final = 1_000
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -103,7 +103,7 @@ class Decoder:
     def decode(self, value: bytes | None) -> Event | Rejection:
         """The event, or why the bytes are not one. Never raises, whatever the bytes."""
         if value and len(value) > _LARGE:
-            rejection = self._too_large(value)
+            rejection = too_large(value, self.max_bytes)
             if rejection is not None:
                 return rejection
         try:
@@ -189,19 +189,6 @@ class Decoder:
                 ):
                     return kind.what
         return None
-
-    def _too_large(self, value: bytes) -> Rejection | None:
-        """Why a value is not parsed at all, if so. Explaining what is wrong keeps copies of the document
-        as Python objects: 8 MB of ``[],`` took 2.7 GB and ten seconds."""
-        size, values = len(value), sum(map(value.count, (b",", b"[", b"{")))
-        if size <= self.max_bytes and values <= _MOST_VALUES:
-            return None
-        return Rejection(
-            ErrorCode.TOO_LARGE,
-            "ValueError",
-            f"{size:,} bytes with {values:,} commas and brackets; at most {self.max_bytes:,} and "
-            f"{_MOST_VALUES:,} are parsed",
-        )
 
     def explain(self, value: bytes | None) -> Rejection:
         """The one cause why these bytes are not an event."""
@@ -308,6 +295,20 @@ class Decoder:
         ):
             return ErrorCode.UNSTORABLE_VALUE
         return ErrorCode.SCHEMA_VIOLATION
+
+
+def too_large(value: bytes, most: int = MAX_VALUE_BYTES) -> Rejection | None:
+    """Why a value is not parsed at all, if so. Explaining what is wrong keeps copies of the document
+    as Python objects: 8 MB of ``[],`` took 2.7 GB and ten seconds."""
+    size, values = len(value), sum(map(value.count, (b",", b"[", b"{")))
+    if size <= most and values <= _MOST_VALUES:
+        return None
+    return Rejection(
+        ErrorCode.TOO_LARGE,
+        "ValueError",
+        f"{size:,} bytes with {values:,} commas and brackets; at most {most:,} and "
+        f"{_MOST_VALUES:,} are parsed",
+    )
 
 
 def _models_in(model: Any) -> Iterator[type[Event]]:

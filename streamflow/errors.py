@@ -24,7 +24,7 @@ class ConfigurationError(StreamFlowError):
 
 
 class Unavailable(StreamFlowError):
-    """The broker or the database does not answer now: wait and try again."""
+    """The broker, the database or the schema registry does not answer now: wait and try again."""
 
 
 class Fenced(StreamFlowError):
@@ -64,6 +64,8 @@ class ErrorCode(StrEnum):
     EMPTY_VALUE = "EMPTY_VALUE"
     INVALID_UTF8 = "INVALID_UTF8"
     INVALID_JSON = "INVALID_JSON"
+    INVALID_FORMAT = "INVALID_FORMAT"  # not the format that the stream's `decode` reads
+    UNKNOWN_SCHEMA = "UNKNOWN_SCHEMA"  # the schema registry has none of that id
     SCHEMA_VIOLATION = "SCHEMA_VIOLATION"
     UNKNOWN_TYPE = "UNKNOWN_TYPE"
     CLEAR_TEXT_PII = "CLEAR_TEXT_PII"

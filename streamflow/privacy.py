@@ -19,6 +19,11 @@ _MARKED_HASH: Final = re.compile(MARKED_HASH)
 # UTF-32 at most.
 _LONGEST_ADDRESS: Final = 4 * 6 * 320
 _WIDEST: Final = 4  # bytes of a character
+# Of JSON: a text, and a list of texts.
+_TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_LIST: Final = rb"\[(?:\s*+(?:" + _TEXT + rb"|null)\s*+,?+)++"
+_TEXT_OF_LIST: Final = re.compile(_TEXT, re.DOTALL)
+_QUOTE: Final = ord('"')
 _BLANKS: Final = 16  # that are expected before a number
 _NUMBER_BEFORE: Final = re.compile(rb"[:,\[][ \t\r\n]*\Z")
 _NUMBER_BEHIND: Final = re.compile(rb"[ \t\r\n]*+[,}\]]")
@@ -119,7 +124,9 @@ class Hasher:
         self._values = (ADDRESS, *self._declared)
         names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
         self._private = (
-            re.compile(rb'("(?:' + names + rb')"\s*+:\s*+")([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL)
+            re.compile(
+                rb'"(?:' + names + rb')"\s*+:\s*+(' + _TEXT + rb"|" + _LIST + rb")", re.DOTALL
+            )
             if names
             else None
         )
@@ -161,14 +168,18 @@ class Hasher:
     def lift_within(self, data: bytes) -> bytes:
         """The same bytes with all hashes of older keys lifted that are certain to be hashes: in private
         fields, and under a key with an id."""
-        if self._private is not None:
-            data = self._private.sub(lambda match: match[1] + self._lifted_bytes(match[2]), data)
+        pieces: list[bytes] = []
+        done = 0
+        for begin, end in self._private_values(data):
+            pieces += data[done:begin], self._lifted_bytes(data[begin:end])
+            done = end
+        data = b"".join((*pieces, data[done:]))
         return _MARKED_HASH.sub(lambda match: self._lifted_bytes(match[0]), data)
 
     def hashes_within(self, data: bytes) -> set[str]:
         """The hashes that are certain to be such, as `lift_within` has it."""
-        private = () if self._private is None else self._private.finditer(data)
-        texts = (match[2].decode("ascii", "replace") for match in private)
+        private = self._private_values(data)
+        texts = (data[begin:end].decode("ascii", "replace") for begin, end in private)
         return {*filter(is_hashed, texts), *(raw.decode() for raw in _MARKED_HASH.findall(data))}
 
     def _lifted_bytes(self, hashed: bytes) -> bytes:
@@ -187,15 +198,8 @@ class Hasher:
         """
         verdicts = Verdicts()
 
-        def plain_field(raw: bytes) -> str:
-            return self._plain(addresses.unescaped(raw), verdicts)
-
         for encoding in self._encodings(data):
-            if encoding is _ASCII:
-                data = self._hash_private(data, verdicts)
-            else:
-                spans = self._private_values(encoding.narrow(data))
-                data = self._replace(data, encoding, spans, plain_field)
+            data = self._hash_private(data, verdicts, encoding)
             for value in self._values:
                 narrow = encoding.narrow(data)
                 if encoding is not _ASCII and not narrow.strip(b"\0\xff"):
@@ -212,15 +216,13 @@ class Hasher:
         """The same bytes with each private field's value replaced by its hash, at any depth."""
         return self._hash_private(data, Verdicts())
 
-    def _hash_private(self, data: bytes, verdicts: Verdicts) -> bytes:
-        def hashed(match: re.Match[bytes]) -> bytes:
-            opening, raw = match.groups()
-            text = addresses.unescaped(raw)
-            if not text or is_hashed(text):
-                return opening + raw
-            return opening + self._hash(self._plain(text, verdicts)).encode()
+    def _hash_private(self, data: bytes, verdicts: Verdicts, encoding: _Encoding = _ASCII) -> bytes:
+        def plain_field(raw: bytes) -> str:
+            return self._plain(addresses.unescaped(raw), verdicts)
 
-        return data if self._private is None else self._private.sub(hashed, data)
+        return self._replace(
+            data, encoding, self._private_values(encoding.narrow(data)), plain_field
+        )
 
     def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
         """As `redact`, of as much of the data as becomes at most `limit` bytes; also returns how much
@@ -254,8 +256,12 @@ class Hasher:
                 return max(0, room)
         return max(0, min(len(data), limit - length * (number + 1)))
 
-    def _private_values(self, data: bytes) -> _Spans:
-        return [match.span(2) for match in self._private.finditer(data)] if self._private else ()
+    def _private_values(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Where the texts of private fields are, without their quotes."""
+        for match in self._private.finditer(data) if self._private else ():
+            for text in _TEXT_OF_LIST.finditer(data, *match.span(1)):
+                closed = text.end() - text.start() > 1 and data[text.end() - 1] == _QUOTE
+                yield text.start() + 1, text.end() - closed
 
     def _replace(
         self,

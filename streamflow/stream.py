@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, Protoco
 from streamflow.contract import Event
 from streamflow.core_schema import LARGEST_BIGINT, UnknownFields
 from streamflow.decoder import Decoder
-from streamflow.errors import ConfigurationError, ErrorCode
+from streamflow.errors import ConfigurationError, ErrorCode, StreamFlowError
+from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
 from streamflow.groups import ALL, group_text, scalar_text
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
@@ -157,6 +158,7 @@ class Stream:
         notify: makes the notification of an event; None for no notifications.
         simulate: makes simulated records for ``streamflow produce``; None if there are none.
         rollups: tables that Dagster computes from the stream's rows.
+        decode: turns a record into the document that the contract judges; None for records of JSON.
         topics: partitions, retention and names of the topics.
         prefix: put before every topic's name, to share a cluster.
     """
@@ -173,6 +175,7 @@ class Stream:
     notify: Callable[[Any], Notification] | None = None
     simulate: Simulator | None = None
     rollups: tuple[DailyRollup, ...] = ()
+    decode: Decode | None = None
     topics: Topics = field(default_factory=Topics)
     prefix: str = ""
 
@@ -324,9 +327,23 @@ class Stream:
         """Key and value of an event's record."""
         return self.key_of(event), self.decoder.encode(event)
 
-    def read(self, record: Record) -> Event | Rejection:
-        """The event of a record of the stream's topic, or why it is none. Never raises."""
-        return self.decoder.decode(record.value())
+    @cached_property
+    def read(self) -> Callable[[Record], Event | Rejection | Ignored]:
+        """The event of a record of the stream's topic, or why it is none. Raises nothing, whatever the
+        record, but Unavailable where `decode` asks a schema registry that does not answer."""
+        decode = self.decoder.decode
+        return self._read if self.decode is not None else lambda record: decode(record.value())
+
+    def _read(self, record: Record) -> Event | Rejection | Ignored:
+        try:
+            document = read_document(self.decode, record)
+        except StreamFlowError:
+            raise
+        except Exception as error:  # noqa: BLE001 (a user's function; fails only this record)
+            return processing_failed("decode", error)
+        if isinstance(document, Tombstone):
+            return self.decoder.decode(None)
+        return self.decoder.decode(document) if isinstance(document, bytes) else document
 
     def topic_specs(self, min_isr: int = 1) -> tuple[TopicSpec, ...]:
         """The topics that StreamFlow creates for this stream. They use the broker's append time, so that

@@ -11,6 +11,10 @@ rest into its open windows as before. Until it has caught up with ``position`` i
 windows are not complete yet. When a window is closed does not matter for that, only that ``closed_through``
 says so.
 
+A worker that stops cleanly hands its open windows over: it emits what they have counted so far as a part of
+their totals, and resumes behind it. So the next release does not judge those events again by its own
+contract. Until such a window closes, later events of it are further parts.
+
 No window is closed before the broker's clock has passed its end: an event that is a little ahead, from a
 client whose clock is fast, waits in its open window, and makes no event of others late.
 
@@ -23,6 +27,7 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 _VERSION: Final = "1"
+_WITH_HANDED: Final = "2"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 # Count, smallest and largest source offset of a cell that is being counted.
@@ -110,21 +115,26 @@ class Progress(NamedTuple):
     position: int  # everything before this offset was counted
     closed_through: int | None  # what was before it is emitted; None before the first event
     ahead: int  # the far-ahead limit, in milliseconds, in force since `resume`
+    # End of the last window that was handed over and is not closed yet.
+    handed_through: int | None = None
 
     def metadata(self) -> str:
         """Committed beside ``resume``, as the metadata of the offset."""
         closed = "" if self.closed_through is None else self.closed_through
-        return f"{_VERSION};{self.position};{closed};{self.ahead}"
+        if self.handed_through is None:
+            return f"{_VERSION};{self.position};{closed};{self.ahead}"
+        return f"{_WITH_HANDED};{self.position};{closed};{self.ahead};{self.handed_through}"
 
     @classmethod
     def parse(cls, offset: int, metadata: str | None) -> "Progress | None":
         """From a committed offset. None if the metadata is not ours, as after the group's offsets were
         reset: counting starts again from that offset."""
         try:
-            version, position, closed, ahead = (metadata or "").split(";")
-            if version != _VERSION:
+            version, position, closed, ahead, *handed = (metadata or "").split(";")
+            if (version, len(handed)) not in ((_VERSION, 0), (_WITH_HANDED, 1)):
                 return None
-            return cls(offset, int(position), int(closed) if closed else None, int(ahead))
+            closed_through = int(closed) if closed else None
+            return cls(offset, int(position), closed_through, int(ahead), *map(int, handed))
         except ValueError:
             return None
 
@@ -149,8 +159,9 @@ class PartitionWindows:
         self._corrections: dict[_Key, _Cell] = {}
         self._latest: int | None = None
         # A new limit applies once no event has to be read again that the old one judged.
-        self.read_to, self._counted_to, self.closed_through, self._ahead = progress or Progress(
-            0, 0, None, self._configured_ahead
+        progress = progress or Progress(0, 0, None, self._configured_ahead)
+        self.read_to, self._counted_to, self.closed_through, self._ahead, self._handed_through = (
+            progress
         )
 
     @property
@@ -198,13 +209,18 @@ class PartitionWindows:
     def close_idle(self, now: int) -> None:
         """Closes all open windows that have ended by `now`: nothing has come for so long that nothing is
         waited for."""
-        ended = [end for start, _ in self._open if (end := start + self._size) <= now]
+        ends = {start + self._size for start, _ in self._open}
+        if self._handed_through is not None:
+            ends.add(self._handed_through)
+        ended = [end for end in ends if end <= now]
         if ended and not self.catching_up:
             self._close_through(max(ended))
 
     def _close_through(self, time: int) -> None:
         if self.closed_through is None or time > self.closed_through:
             self.closed_through = time
+            if self._handed_through is not None and self._handed_through <= time:
+                self._handed_through = None
 
     def take(self) -> list[WindowCount]:
         """Hands over what is due: closed windows, then corrections. They are counted once: commit them
@@ -216,12 +232,31 @@ class PartitionWindows:
         self._corrections = {}
         return results
 
+    def hand_over(self) -> list[WindowCount]:
+        """Hands over what open windows have counted so far, and corrections; as `take`. Nothing while
+        events are read again."""
+        if self.catching_up:
+            return []
+        ends = [start + self._size for start, _ in self._open]
+        if self._handed_through is not None:
+            ends.append(self._handed_through)
+        self._handed_through = max(ends, default=None)
+        results = [self._result(key, cell, late=False) for key, cell in self._open.items()]
+        self._open = {}
+        return [*results, *self.take()]
+
     def _result(self, key: _Key, cell: _Cell, *, late: bool) -> WindowCount:
         return WindowCount(key[0], key[0] + self._size, key[1], cell[0], late, cell[1], cell[2])
 
     def progress(self) -> Progress:
         """Where to go on from, after `take`."""
         resume = min((cell[1] for cell in self._open.values()), default=self.read_to)
-        if not self._open and not self.catching_up:
+        if not (self._open or self._handed_through or self.catching_up):
             self._ahead = self._configured_ahead
-        return Progress(min(resume, self.read_to), self.position, self.closed_through, self._ahead)
+        return Progress(
+            min(resume, self.read_to),
+            self.position,
+            self.closed_through,
+            self._ahead,
+            self._handed_through,
+        )

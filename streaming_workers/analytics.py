@@ -11,6 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING
 from streamflow.contract import PYDANTIC_UTC, format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output, Partition
+from streamflow.formats.documents import Ignored
 from streamflow.records import (
     ORIGIN_HEADER,
     Headers,
@@ -105,6 +106,18 @@ class Analytics:
                 if position.offset > windows.read_to:
                     self._seen[partition] = batch.now
                 windows.advance(position.offset)
+        return self._emit(batch, rejected, PartitionWindows.take)
+
+    def finish(self, batch: Batch) -> Output | None:
+        """Hands over open windows, so that another release need not judge their events again."""
+        return self._emit(batch, [], PartitionWindows.hand_over)
+
+    def _emit(
+        self,
+        batch: Batch,
+        rejected: list[tuple[int, ErrorCode]],
+        take: Callable[[PartitionWindows], list[WindowCount]],
+    ) -> Output | None:
         ids = topic_id_headers(batch.topic_ids)
         records: list[OutRecord] = []
         positions: list[Position] = []
@@ -112,7 +125,7 @@ class Analytics:
             windows.close_due()
             if self._is_idle(partition, batch.now):
                 windows.close_idle(int(self._clock() * 1000))
-            results = windows.take()
+            results = take(windows)
             stream = self._streams[partition[0]][0]
             topic_id = ids.get(partition[0], [])
             records += [_record(stream, partition, result, topic_id) for result in results]
@@ -142,6 +155,8 @@ class Analytics:
             if isinstance(event, Rejection):
                 # The validator makes a dead letter of it.
                 rejected.append((index, event.code))
+                continue
+            if isinstance(event, Ignored):
                 continue
             windows[topic, record.partition() or 0].count(
                 record.offset() or 0,

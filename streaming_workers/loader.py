@@ -14,13 +14,27 @@ from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Batch, Count, Output, Partition, ReplayClaim, Replayed
+from streamflow.formats.documents import Ignored
 from streamflow.kafka.unreadable import rejection_of
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line
 from streamflow.postgres.rows.derived import notification_line, window_count_line
-from streamflow.postgres.rows.events import TIME_AND_POSITION, DayTexts, EventRows, tail
+from streamflow.postgres.rows.events import (
+    TIME_AND_POSITION,
+    DayTexts,
+    EventRows,
+    ignored_line,
+    tail,
+)
 from streamflow.postgres.sink.forgetting import Forgetting
-from streamflow.postgres.tables import DEAD_LETTERS, NOTIFICATIONS, SHARED, WINDOW_COUNTS, Table
+from streamflow.postgres.tables import (
+    DEAD_LETTERS,
+    IGNORED_RECORDS,
+    NOTIFICATIONS,
+    SHARED,
+    WINDOW_COUNTS,
+    Table,
+)
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ORIGIN_HEADER,
@@ -79,11 +93,13 @@ class Loader(PlainJob):
         self._topic_ids: Mapping[str, str] = {}
         self._handlers: dict[str, _Handler] = {}
         self._dead_letter_topics: dict[str, str] = {}
-        self.tables: dict[str, Table] = {table.name: table for table in SHARED}
+        self.tables: dict[str, Table] = {table.name: table for table in (*SHARED, IGNORED_RECORDS)}
         for stream in streams:
             self._add(stream)
         self.topics = list(self._handlers)
-        self.assets = {table: table_asset(table) for table in self.tables}
+        self.assets = {
+            table: table_asset(table) for table in self.tables if table != IGNORED_RECORDS.name
+        }
 
     def process(self, batch: Batch) -> Output:
         """The rows of a batch, and the dead letters of what cannot be a row. Raises Unavailable if the
@@ -285,6 +301,9 @@ class _Events:
                 # The validator dead-letters it.
                 count[1] += 1
                 output.rejected.append((index, rejection_of(record, event).code))
+                continue
+            if isinstance(event, Ignored):
+                output.tables[IGNORED_RECORDS.name].add(ignored_line(record), record)
                 continue
             template = templates[type(event)]
             values = template.get(event)

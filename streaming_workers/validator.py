@@ -9,6 +9,7 @@ from streamflow import dead_letter_records as dead_letters
 from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output
+from streamflow.formats.documents import Ignored
 from streamflow.kafka.unreadable import rejection_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
@@ -77,7 +78,7 @@ class Validator(PlainJob):
                 event = rejection_of(record, event)
                 rejected.append((index, event.code))
                 add(self._dead_letter(record, event, batch))
-            elif notify is not None:
+            elif notify is not None and not isinstance(event, Ignored):
                 notification = notify(event)
                 if isinstance(notification, Rejection):
                     # The event is stored and counted all the same.

@@ -59,6 +59,10 @@ _NOT_STORED = """
 # branch above, and not as dead-lettered too.
 _ALWAYS = """
   UNION ALL
+    SELECT "offset", 'stored', NULL FROM ignored_records
+    WHERE topic = %(topic)s AND partition = %(partition)s
+      AND "offset" >= %(first)s AND "offset" < %(end)s
+  UNION ALL
     SELECT "offset", 'duplicate', NULL FROM duplicates
     WHERE topic = %(topic)s AND partition = %(partition)s
       AND "offset" >= %(first)s AND "offset" < %(end)s

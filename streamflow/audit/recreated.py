@@ -41,6 +41,7 @@ _POSITIONS: Final = (
     ("duplicates", _OWN),
     ("duplicates", _ORIGIN),
     ("refused_events", _OWN),
+    ("ignored_records", _OWN),
     ("erased_records", _OWN),
     ("replay_records", _SOURCE),
     ("replay_records", _OWN),

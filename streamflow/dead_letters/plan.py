@@ -61,11 +61,11 @@ class _Target(NamedTuple):
     """A topic that dead letters can be replayed to.
 
     Attributes:
-        check: returns a rejection for a value that would be rejected there, else anything.
+        check: returns a rejection for a record that would be rejected there, else anything.
         stream: whose source topic it is, so that repairs apply; None for a derived topic.
     """
 
-    check: Callable[[bytes | None], object]
+    check: Callable[[Record], object]
     max_bytes: int = MAX_RECORD_BYTES
     stream: Stream | None = None
 
@@ -103,7 +103,7 @@ class Planner:
         }
         for stream in streams:
             self._targets[stream.topic] = _Target(
-                stream.decoder.decode, stream.topics.max_record_bytes, stream
+                stream.read, stream.topics.max_record_bytes, stream
             )
 
     def judge(self, letter: DeadLetter) -> PlannedOutcome:
@@ -125,7 +125,7 @@ class Planner:
         value = letter.value
         if target.stream is not None and value is not None:
             value = self._repaired(value, target.stream)
-        decoded = target.check(value)
+        decoded = target.check(_record(letter, value))
         if isinstance(decoded, Rejection):
             raise _Refused(decoded.code.value, decoded.message)
         headers = [
@@ -197,14 +197,18 @@ def _encoded(document: dict[str, Any]) -> bytes:
 def _derived_targets(stream: Stream) -> dict[str, _Target]:
     counts, notes = stream.analytics_topic, stream.notifications_topic
     return {
-        counts: _Target(lambda value: window_count_line(_record(counts, value), stream.topic)),
-        notes: _Target(lambda value: notification_line(_record(notes, value))),
+        counts: _Target(lambda record: window_count_line(record, stream.topic)),
+        notes: _Target(notification_line),
     }
 
 
-def _record(topic: str, value: bytes | None) -> Record:
-    """A value as a record, for checks that take records. Its position does not matter."""
-    return cast("Record", Message(topic=topic, partition=0, offset=0, value=value))
+def _record(letter: DeadLetter, value: bytes | None) -> Record:
+    """A dead letter as the record that would be sent. Its position does not matter."""
+    headers: list[tuple[str, str | bytes | None]] = [*letter.original_headers]
+    message = Message(
+        topic=letter.id.topic, partition=0, offset=0, key=letter.key, value=value, headers=headers
+    )
+    return cast("Record", message)
 
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:

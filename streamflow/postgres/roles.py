@@ -14,13 +14,13 @@ from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.forgotten import DEAD_LETTER_BLANKS, NOTIFICATION_BLANKS
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.sink.positions import counted_tables
-from streamflow.postgres.tables import REFUSED_EVENTS
+from streamflow.postgres.tables import IGNORED_RECORDS, REFUSED_EVENTS
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
 # Written by the sink beside the tables that records are loaded into.
 _INSERTED: Final = (
-    REFUSED_EVENTS.name, "duplicates", "replayed_events", "loader_positions", "gaps",
+    REFUSED_EVENTS.name, IGNORED_RECORDS.name, "duplicates", "replayed_events", "loader_positions", "gaps",
     "erased_records",
 )  # fmt: skip
 # What the loader updates, and nothing else: its positions, gaps that grow, and, emptied, what is derived

@@ -133,6 +133,13 @@ class DeadLetterRow(NamedTuple):
     appended_at: datetime | None
 
 
+class IgnoredRecordRow(NamedTuple):
+    topic: str
+    partition: _Integer
+    offset: int
+    appended_at: datetime | None
+
+
 class RefusedEventRow(NamedTuple):
     """What the windows count of an event that is in no table."""
 
@@ -169,6 +176,14 @@ DEAD_LETTERS: Final = Table(
 REFUSED_EVENTS: Final = Table(
     name="refused_events",
     columns=RefusedEventRow._fields,
+    position=("topic", "partition", "offset"),
+    identity=("topic", "partition", "offset"),
+)
+
+# Only the audit reads it.
+IGNORED_RECORDS: Final = Table(
+    name="ignored_records",
+    columns=IgnoredRecordRow._fields,
     position=("topic", "partition", "offset"),
     identity=("topic", "partition", "offset"),
 )

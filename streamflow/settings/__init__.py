@@ -17,6 +17,7 @@ from streamflow.settings.platform import (
     load_settings,
     load_settings_of,
 )
+from streamflow.settings.schema_registry import RegistrySettings, load_registry_settings
 
 __all__ = [
     "BROKERS",
@@ -25,10 +26,12 @@ __all__ = [
     "GROUPS",
     "DashboardSettings",
     "OrchestrationSettings",
+    "RegistrySettings",
     "Settings",
     "load_dashboard_settings",
     "load_orchestration_settings",
     "load_process_settings",
+    "load_registry_settings",
     "load_settings",
     "load_settings_of",
 ]

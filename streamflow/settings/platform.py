@@ -350,7 +350,7 @@ SettingsKind = TypeVar("SettingsKind", bound=Settings)
 def load_settings(**overrides: Any) -> Settings:
     """Reads the settings. Raises ConfigurationError, with the name of the variable, for a value that
     cannot be used."""
-    return _read(Settings, overrides)
+    return read_settings(Settings, overrides)
 
 
 def load_process_settings(**overrides: Any) -> Settings:
@@ -361,7 +361,7 @@ def load_process_settings(**overrides: Any) -> Settings:
 
 def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind:
     """As `load_process_settings`, of a part with settings of its own."""
-    settings = _read(kind, overrides)
+    settings = read_settings(kind, overrides)
     forget(own_addresses(settings.state_dir))
     bypass_proxies(settings.host)
     if database_is_embedded(settings):
@@ -369,7 +369,8 @@ def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind
     return settings
 
 
-def _read(kind: type[SettingsKind], overrides: Mapping[str, Any]) -> SettingsKind:
+def read_settings(kind: type[SettingsKind], overrides: Mapping[str, Any]) -> SettingsKind:
+    """Reads settings of one kind. Raises ConfigurationError as `load_settings`."""
     try:
         settings = kind(**overrides)
         own = own_addresses(settings.state_dir)

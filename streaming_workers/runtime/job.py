@@ -29,6 +29,10 @@ class Job(Protocol):
         """What the batch becomes; None for nothing to commit. Called with empty batches too."""
         ...
 
+    def finish(self, batch: Batch) -> Output | None:
+        """What is to be committed before a clean stop; `batch` is empty."""
+        ...
+
 
 # Takes the limit of refused records, too; None for none.
 SinkFactory = Callable[[Consumer, Limit | None], Sink]
@@ -50,3 +54,6 @@ class PlainJob:
         }
 
     def revoke(self, partitions: Sequence[Partition]) -> None: ...
+
+    def finish(self, _batch: Batch) -> Output | None:
+        return None

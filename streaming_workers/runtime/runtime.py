@@ -155,6 +155,8 @@ class Worker:
                         self._report({})
                     continue
                 session.commit(batch, output)
+            if session.joined:
+                session.finish()
             session.flush()
         finally:
             self._session, self._joined = None, False

@@ -227,6 +227,13 @@ class Session:
         self._handed_over.append(BatchMetrics.of(batch, output))
         self._report_durable()
 
+    def finish(self) -> None:
+        """Commits what the job hands over at a clean stop. Raises as `commit` does."""
+        batch = Batch((), [], time.monotonic(), topic_ids=self._topics.ids)
+        output = self._job.finish(batch)
+        if output is not None and output.positions:
+            self.commit(batch, output)
+
     def flush(self) -> None:
         """Returns when all outputs are durable. Raises as `Sink.commit` does."""
         self._sink.flush()

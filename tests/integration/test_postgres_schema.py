@@ -53,6 +53,7 @@ def test_twice_is_once(empty: Settings) -> None:
         "migration 0005",
         "migration 0006",
         "migration 0007",
+        "migration 0008",
         "table events",
     ]
 
@@ -64,6 +65,7 @@ def test_twice_is_once(empty: Settings) -> None:
         "migration 0005",
         "migration 0006",
         "migration 0007",
+        "migration 0008",
         "table events",
     ]
 

@@ -38,6 +38,8 @@ def test_every_simulated_mistake_is_rejected_with_its_own_code() -> None:
     others = {
         ErrorCode.TOO_LARGE, ErrorCode.UNREADABLE, ErrorCode.FOREIGN_RECORD, ErrorCode.PROCESSING_FAILED
     }  # fmt: skip
+    # The stream is plain JSON.
+    others |= {ErrorCode.INVALID_FORMAT, ErrorCode.UNKNOWN_SCHEMA}
     assert {record.code for record in records} == {None, *ErrorCode} - others
 
 

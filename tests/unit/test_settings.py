@@ -17,6 +17,7 @@ from streamflow.origins import Hosts
 from streamflow.settings import (
     DashboardSettings,
     OrchestrationSettings,
+    RegistrySettings,
     Settings,
     load_dashboard_settings,
     load_orchestration_settings,
@@ -414,7 +415,7 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 def test_every_setting_is_described_and_named_once() -> None:
     fields = all_fields()
     assert all(field.description for field in fields.values())
-    kinds = (Settings, DashboardSettings, OrchestrationSettings)
+    kinds = (Settings, DashboardSettings, OrchestrationSettings, RegistrySettings)
     assert {str(f.alias) for kind in kinds for f in kind.model_fields.values()} == fields.keys()
     shared = DashboardSettings.model_fields.keys() & OrchestrationSettings.model_fields.keys()
     for name in shared - Settings.model_fields.keys():

@@ -22,10 +22,12 @@ EVENTS = st.lists(
     ),
     max_size=60,
 )
-# After each batch: go on, lose the process before the commit, after it, or go idle; or the process
-# is lost and records are removed, from where it would go on.
+# After each batch: go on, lose the process before the commit, after it, stop cleanly, or go idle; or the
+# process is lost and records are removed, from where it would go on.
 STEPS = st.lists(
-    st.tuples(st.integers(1, 12), st.sampled_from(["go on", "crash", "restart", "idle", "remove"])),
+    st.tuples(
+        st.integers(1, 12), st.sampled_from(["go on", "crash", "restart", "stop", "idle", "remove"])
+    ),
     max_size=80,
 )
 
@@ -84,7 +86,7 @@ def test_each_event_is_counted_exactly_once(
         windows.close_due()
         if step == "idle":
             windows.close_idle(10**6)
-        results = windows.take()
+        results = windows.hand_over() if step == "stop" else windows.take()
         if step == "remove":
             stood_at = max(committed.resume, first) if committed else first
             first = max(first, min(stood_at + size, len(events)))
@@ -95,10 +97,31 @@ def test_each_event_is_counted_exactly_once(
             continue
         emitted += results
         committed = windows.progress()
-        if step == "restart":
+        if step in ("restart", "stop"):
             windows, offset = start()
     assert offset == len(events)
     assert total(emitted) + expected(lost) == expected(events)
+
+
+def test_a_clean_stop_hands_over_what_is_open() -> None:
+    windows = PartitionWindows(SPEC)
+    windows.count(0, 1_000, "a", 1_000)
+    windows.count(1, 2_000, "a", 2_000)
+    windows.advance(2)
+    windows.close_due()
+    assert windows.hand_over() == [WindowCount(0, SIZE, "a", 2, False, 0, 1)]
+    progress = windows.progress()
+    assert (progress.resume, progress.position) == (2, 2)
+
+    successor = PartitionWindows(SPEC, Progress.parse(2, progress.metadata()))
+    successor.count(2, 3_000, "a", 3_000)
+    successor.advance(3)
+    assert successor.hand_over() == [WindowCount(0, SIZE, "a", 1, False, 2, 2)]
+    # It closes though nothing of it is open.
+    last = PartitionWindows(SPEC, Progress.parse(3, successor.progress().metadata()))
+    last.close_idle(SIZE)
+    assert (last.take(), last.closed_through) == ([], SIZE)
+    assert last.progress().handed_through is None
 
 
 def test_late_events_become_corrections() -> None:

@@ -19,9 +19,15 @@ from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
 from streamflow.groups import decimal_text
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.column_types import JSON
-from streamflow.postgres.tables import UNKNOWN_FIELDS, Column, event_columns, event_table
+from streamflow.postgres.tables import (
+    UNKNOWN_FIELDS,
+    Column,
+    IgnoredRecordRow,
+    event_columns,
+    event_table,
+)
 from streamflow.privacy import Hasher
-from streamflow.records import Origin
+from streamflow.records import Origin, Record, position_of
 from streamflow.stream import Stream
 
 NULL: Final = r"\N"
@@ -105,6 +111,10 @@ def appended_at(kind_and_time: tuple[int, int]) -> datetime | None:
 def line_of(values: Sequence[Any]) -> bytes:
     """A whole line, from values of any kind. Lone surrogates become ``?``: PostgreSQL has none."""
     return ("\t".join(map(text_of, values)) + "\n").encode("utf-8", "replace")
+
+
+def ignored_line(record: Record) -> bytes:
+    return line_of(IgnoredRecordRow(*position_of(record), appended_at(record.timestamp())))
 
 
 def tail(topic: str, partition: int, appended: tuple[int, int]) -> str:
