@@ -16,6 +16,7 @@ import orjson
 from engineio.packet import MESSAGE, Packet
 
 from streamflow.contract import Event, format_time
+from streamflow.errors import Unavailable
 from streamflow.groups import group_text
 from streamflow.privacy import Hasher
 from streamflow.records import Record
@@ -68,13 +69,18 @@ class Encoder:
         """A valid event holds no address, by its contract; one in another format than JSON is shown as its
         contract has it. Everything else is redacted."""
         stream, value = self._streams.get(record.topic() or ""), record.value()
-        if stream is not None:
-            if isinstance(stream.decoder.decode(value), Event):
-                return value
-            event = stream.read(record)
-            if isinstance(event, Event):
-                return stream.decoder.encode(event)
+        event = None if stream is None else _event(stream, record)
+        if stream is not None and event is not None:
+            return value if stream.decode is None else stream.decoder.encode(event)
         return None if value is None else self._hasher.redact(value)
+
+
+def _event(stream: Stream, record: Record) -> Event | None:
+    try:
+        event = stream.read(record)
+    except Unavailable:
+        return None  # what a schema registry says cannot be waited for here
+    return event if isinstance(event, Event) else None
 
 
 def kind_fields(streams: Iterable[Stream]) -> dict[str, tuple[str, ...]]:
