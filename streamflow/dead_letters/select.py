@@ -180,7 +180,7 @@ def counts(
 ) -> dict[Status, int]:
     """How many dead letters of each status match, whatever the limit. Counts no more than `most`, to
     bound the cost of a large table."""
-    where, values = _conditions(selection)
+    where, values = conditions(selection)
     query = sql.SQL(
         "SELECT status, count(*) FROM (SELECT status FROM dead_letters WHERE {} LIMIT %(most)s)"
         " AS counted GROUP BY status"
@@ -191,7 +191,7 @@ def counts(
 
 def pages(connection: Connection, selection: Selection) -> Iterator[list[Origin]]:
     """The ids of the dead letters that match, in the order of the primary key, page by page."""
-    where, values = _conditions(selection)
+    where, values = conditions(selection)
     query = sql.SQL(
         "SELECT source_topic, source_partition, source_offset, coalesce(octet_length(value), 0)"
         " FROM dead_letters WHERE {} AND (source_partition, source_offset, source_topic)"
@@ -293,7 +293,7 @@ def statuses_of(connection: Connection, ids: Sequence[Origin]) -> dict[Origin, S
 
 def summaries(connection: Connection, selection: Selection) -> list[DeadLetterSummary]:
     """The dead letters that match, newest first, with only the start of each value."""
-    where, values = _conditions(selection)
+    where, values = conditions(selection)
     query = sql.SQL(
         "SELECT source_topic, source_partition, source_offset, origin_topic, origin_partition,"
         " origin_offset, error_code, status, attempt, stage, message,"
@@ -314,7 +314,7 @@ def arrays(ids: Sequence[Origin]) -> dict[str, Any]:
     }
 
 
-def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
+def conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
     """The WHERE clause and its parameters."""
     statuses = [status.value for status in selection.statuses]
     filters = {

@@ -61,7 +61,7 @@ def make_selection(
         since=None if since is None else parse_time(since, now),
         until=None if until is None else parse_time(until, now),
         ids=tuple(map(parse_id, ids)),
-        stream=None if stream is None else SourceStream(stream.topic, stream.topic_names[1:]),
+        stream=source_of(stream),
         texts=tuple(
             redacted.decode()
             for wanted in filter(None, (text, *texts))
@@ -74,6 +74,10 @@ def make_selection(
     if selection.since and selection.until and selection.since >= selection.until:
         raise UsageError("no time is in that range: since is not before until")
     return selection
+
+
+def source_of(stream: Stream | None) -> SourceStream | None:
+    return None if stream is None else SourceStream(stream.topic, stream.topic_names[1:])
 
 
 def _encoded(text: str) -> bytes:

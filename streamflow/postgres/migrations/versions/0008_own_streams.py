@@ -56,7 +56,7 @@ CREATE TABLE ignored_records (
     PRIMARY KEY (partition, "offset", topic)
 );
 COMMENT ON TABLE ignored_records IS
-    'Records that a stream\'s decode function expects and that mean nothing, so that the audit knows them.';
+    'Records that a stream''s decode function expects and that mean nothing, so that the audit knows them.';
 """
 _ADVISORY_KEY: Final = 0x5F10_DA75
 
