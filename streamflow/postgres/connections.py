@@ -68,6 +68,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 raise psycopg.OperationalError(f"no answer within {limit:g} s") from None
 
 
+WHOLE_TABLES_TIMEOUT: Final = 6 * 3600  # seconds, of a statement that reads or changes whole tables
+
 # Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _REFUSALS: Final = ("22", "23", "44", "54", "P0")
 _CONTENTION: Final = ("40",)
