@@ -1,13 +1,14 @@
 """Loading the configured streams."""
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from types import ModuleType
 from typing import NamedTuple, Self
 
 import structlog
 
 from streamflow import declarations, user_code
-from streamflow.errors import ConfigurationError
+from streamflow.errors import ConfigurationError, UsageError
 from streamflow.pii_keys import PiiKeys
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
@@ -79,6 +80,16 @@ def log_failed(streams: Streams) -> None:
     """One line for each declaration that cannot work, when a process starts."""
     for failed in streams.failed:
         log.error("stream failed", stream=failed.name or failed.path, why=failed.why)
+
+
+def stream_named(streams: Sequence[Stream], name: str) -> Stream:
+    """Raises UsageError, with the names that there are, if none is called so."""
+    names = {stream.name: stream for stream in streams}
+    if name in names:
+        return names[name]
+    close = get_close_matches(name, names, 1)
+    meant = f": did you mean {close[0]}?" if close else "."
+    raise UsageError(f"no stream is called {name}{meant} Configured: {', '.join(names)}")
 
 
 def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:

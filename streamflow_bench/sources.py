@@ -44,7 +44,7 @@ class Sources:
         events = iter(Simulation(hasher, seed=_SEED, clock=lambda: began + next(moments) * step))
         for _ in range(self.count):
             record = next(events)
-            yield Keyed(record.key, record.value)
+            yield Keyed(record.key or b"", record.value)
 
     def records(self) -> Iterator[Keyed]:
         """The events as records, their addresses hashed."""

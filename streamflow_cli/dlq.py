@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamflow_cli.configured import settings_and_streams
+from streamflow_cli.options import given_options, refuse_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +33,12 @@ Ids = Annotated[
     list[str] | None,
     typer.Option("--id", help="With this id, topic/partition/offset; may be repeated."),
 ]
+StreamName = Annotated[
+    str | None,
+    typer.Option(
+        "--stream", metavar="NAME", help="Whose failed record is of this stream, or made from it."
+    ),
+]
 Text = Annotated[
     str | None,
     typer.Option(
@@ -47,6 +54,7 @@ def list_(
     since: Since = None,
     until: Until = None,
     id_: Ids = None,
+    stream: StreamName = None,
     text: Text = None,
     status: Annotated[
         list[str] | None,
@@ -78,6 +86,7 @@ def list_(
         id_,
         since=since,
         until=until,
+        stream=stream,
         text=text,
         limit=limit,
         statuses=[] if "any" in statuses else statuses,
@@ -133,6 +142,7 @@ def replay(
     since: Since = None,
     until: Until = None,
     id_: Ids = None,
+    stream: StreamName = None,
     text: Text = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Replay at most so many, by partition and offset.")
@@ -214,7 +224,15 @@ def replay(
             patience=wait,
         )
         selection = _select(
-            settings, streams, code, id_, since=since, until=until, text=text, limit=limit
+            settings,
+            streams,
+            code,
+            id_,
+            since=since,
+            until=until,
+            stream=stream,
+            text=text,
+            limit=limit,
         )
         if apply_:
             with hung, _progress() as shown:
@@ -240,15 +258,12 @@ def _require_plan_alone(context: typer.Context, apply_: bool) -> None:
     """Raises UsageError if an option that makes a plan is combined with --plan."""
     from streamflow.errors import UsageError
 
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        given = source is not None and source.name == "COMMANDLINE"
-        if given and name not in ("plan_id", "apply_", "by", "as_json"):
-            raise UsageError(
-                f"{parameter.opts[0]} cannot be combined with --plan: a plan has its own dead letters "
-                "and options; make a new plan for others"
-            )
+    refuse_options(
+        context,
+        given_options(context).keys() - {"plan_id", "apply_", "by", "as_json"},
+        "cannot be combined with --plan: a plan has its own dead letters and options; make a new plan "
+        "for others",
+    )
     if not apply_:
         raise UsageError("--plan needs --apply: add it to send what would pass")
 
@@ -258,13 +273,20 @@ def _select(
     streams: "tuple[Stream, ...]",
     codes: list[str] | None,
     ids: list[str] | None,
+    *,
+    stream: str | None,
     **filters: Any,
 ) -> "Selection":
     from streamflow.dead_letters.selection_parser import make_selection
-    from streamflow.registry import hasher_for
+    from streamflow.registry import hasher_for, stream_named
 
-    hasher = hasher_for(settings, streams)
-    return make_selection(hasher, codes=codes or (), ids=ids or (), **filters)
+    return make_selection(
+        hasher_for(settings, streams),
+        codes=codes or (),
+        ids=ids or (),
+        stream=None if stream is None else stream_named(streams, stream),
+        **filters,
+    )
 
 
 @contextmanager

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamflow_cli.configured import settings_and_streams
+from streamflow_cli.options import given_options, refuse_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from streamflow.privacy import Hasher
     from streamflow.records import Rejection
     from streamflow.settings import Settings
     from streamflow.stream import Simulated, Stream
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from streaming_workers.producer.source import Source
 
 _SHOWN = 20  # invalid lines that are reported one by one
+_EVENTS_A_SECOND = 1 / 3  # simulated, of all streams together
+_OF_FILES = ("on_invalid", "pace", "speed", "resume", "complete")
+_OF_SIMULATION = ("every", "rate", "count", "invalid_ratio", "seed", "health_port")
 
 
 class OnInvalid(StrEnum):
@@ -35,20 +40,41 @@ class PaceBy(StrEnum):
 
 
 def produce(
+    context: typer.Context,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="NDJSON file to send, or - for stdin; else simulated users."),
+        typer.Option("--from", help="NDJSON file to send, or - for stdin; else simulated events."),
     ] = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            "--stream", metavar="NAME", help="Of this stream; needed if there are several."
+        ),
+    ] = None,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Simulate all streams, but for those with another owner's topic."
+        ),
+    ] = False,
     rate: Annotated[
-        float, typer.Option(min=0.001, help="Simulated events a second; one every 3 s by default.")
-    ] = 1 / 3,
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Simulated events of each stream a second. [default: STREAMFLOW_SIMULATED_RATE, else "
+            "one every 3 s, in turn over the streams]",
+        ),
+    ] = None,
     count: Annotated[
-        int | None, typer.Option(min=0, help="Stop after that many simulated events.")
+        int | None,
+        typer.Option(min=0, help="Stop after that many simulated events of each stream."),
     ] = None,
     invalid_ratio: Annotated[
         float, typer.Option(min=0, max=1, help="Share of simulated events that break the contract.")
     ] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same users and mistakes.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same events and mistakes, but for their times.")
+    ] = None,
     on_invalid: Annotated[
         OnInvalid,
         typer.Option(
@@ -79,43 +105,41 @@ def produce(
         int | None, typer.Option(help="Serve /health, /ready and /metrics; 0 takes any free port.")
     ] = None,
 ) -> None:
-    """Sends events: simulated users, or a file with one JSON object a line.
+    """Sends events of a stream: simulated ones, or a file with one JSON object a line.
 
-    Example: streamflow produce --from logins.ndjson
+    Example: streamflow produce --stream user-events --from logins.ndjson
     """
-    from streamflow.errors import ConfigurationError, UsageError
+    from streamflow.errors import UsageError
     from streamflow.monitoring import configure_logging
     from streamflow.registry import hasher_for
     from streaming_workers.producer.lines import LineReader
-    from streaming_workers.producer.source import open_source
     from streaming_workers.runtime.process import freeze_gc
     from streaming_workers.runtime.watchdog import no_endless_call
 
-    if resume and source in (None, "-"):
-        raise UsageError("--resume needs a file: name one with --from FILE")
-    opened = None if source is None else open_source(source, complete=complete)
-    if opened is not None and resume and not opened.resumable:
-        raise UsageError(f"--resume needs a file, and {source} is read only once")
+    _refuse_ignored(context, is_file=source is not None, paced=pace is PaceBy.EVENT_TIME)
     settings, streams = settings_and_streams()
-    if streams.first is None:
-        raise ConfigurationError(f"{streams.failed[0]}; nothing was sent")
-    configure_logging(settings)
-    stream, hasher = streams.first, hasher_for(settings, streams)
-    if opened is None and stream.simulate is None:
+    hasher = hasher_for(settings, streams)
+    chosen = list(streams) if every else [_chosen(streams, stream, is_file=source is not None)]
+    opened = None if source is None else _open(source, resume=resume, complete=complete)
+    if opened is not None and chosen[0].decode is not None:
         raise UsageError(
-            f"stream {stream.name} has no simulator: name a file with --from FILE, or declare "
-            "`simulate` of the stream"
+            f"stream {chosen[0].name} holds records of another format (decode=), and --from sends JSON: "
+            "send them with a client of that format"
         )
+    sources: list[tuple[Stream, Iterable[Simulated]]] = []
+    if opened is None:
+        sources = _sources(chosen, hasher, seed, invalid_ratio, named=stream is not None)
+        chosen = [each for each, _ in sources]
     if not hasher.keyed:
         typer.echo(
             "addresses are hashed with bare SHA-256, which can be guessed: set STREAMFLOW_PII_KEY "
             "to a secret to prevent that",
             err=True,
         )
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    _require_topic(settings, stream)
+    configure_logging(settings)
+    stop = _stop_on_signal()
+    missing = _without_topic(settings, chosen)
+    sources = [source for source in sources if source[0] not in missing]
     freeze_gc()
     began = time.monotonic()
     resumable = opened is not None and opened.resumable
@@ -123,13 +147,14 @@ def produce(
         "nothing is lost: --resume continues after what was sent" if resumable else "start it again"
     )
     with no_endless_call(settings.stall_seconds, "produce", advice):
-        if opened is None and stream.simulate is not None:
-            records = stream.simulate(hasher, seed=seed, invalid_ratio=invalid_ratio)
-            sent = _simulate(settings, stream, records, stop, rate, count, health_port)
-        elif opened is not None:
-            reader = LineReader(stream, hasher)
-            pacing = _pacing(speed) if pace is PaceBy.EVENT_TIME else None
-            sent = _send_file(settings, stream, reader, opened, on_invalid, stop, resume, pacing)
+        if opened is None:
+            sent = _simulate(settings, sources, stop, rate, count, health_port)
+        else:
+            [target] = chosen
+            # Of this stream only: another one's private field may be a plain one here.
+            reader = LineReader(target, hasher_for(settings, chosen))
+            pacing = _pacing(speed, target) if pace is PaceBy.EVENT_TIME else None
+            sent = _send_file(settings, target, reader, opened, on_invalid, stop, resume, pacing)
     if as_json:
         _print_json(sent, time.monotonic() - began)
     else:
@@ -137,30 +162,112 @@ def produce(
     raise typer.Exit(1 if sent.skipped or sent.waiting else 0)
 
 
-def _require_topic(settings: "Settings", stream: "Stream") -> None:
+def _refuse_ignored(context: typer.Context, *, is_file: bool, paced: bool) -> None:
+    """Raises UsageError if an option was given that means nothing beside the others."""
+    from streamflow.errors import UsageError
+
+    if "resume" in given_options(context) and not is_file:
+        raise UsageError("--resume needs a file: name one with --from FILE")
+    if is_file:
+        refuse_options(context, _OF_SIMULATION, "is for simulated events, and --from sends a file")
+    else:
+        refuse_options(context, _OF_FILES, "is for files: name one with --from FILE")
+    if not paced:
+        refuse_options(context, ["speed"], "needs --pace event-time")
+    if "every" in given_options(context):
+        refuse_options(
+            context, ["stream"], "and --all cannot be combined: --all means every stream"
+        )
+
+
+def _open(name: str, *, resume: bool, complete: bool) -> "Source":
+    from streamflow.errors import UsageError
+    from streaming_workers.producer.source import open_source
+
+    if resume and name == "-":
+        raise UsageError("--resume needs a file: name one with --from FILE")
+    opened = open_source(name, complete=complete)
+    if resume and not opened.resumable:
+        raise UsageError(f"--resume needs a file, and {name} is read only once")
+    return opened
+
+
+def _stop_on_signal() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _chosen(streams: "Sequence[Stream]", name: str | None, *, is_file: bool) -> "Stream":
+    """The stream to send to. Raises UsageError if it is not clear which."""
+    from streamflow.errors import UsageError
+    from streamflow.registry import stream_named
+
+    if name is not None:
+        return stream_named(streams, name)
+    if len(streams) > 1:
+        names = ", ".join(stream.name for stream in streams)
+        more = "" if is_file else ", or simulate all with --all"
+        raise UsageError(
+            f"there are several streams ({names}): choose one with --stream NAME{more}"
+        )
+    return streams[0]
+
+
+def _sources(
+    streams: "Sequence[Stream]",
+    hasher: "Hasher",
+    seed: int | None,
+    invalid_ratio: float,
+    *,
+    named: bool,
+) -> "list[tuple[Stream, Iterable[Simulated]]]":
+    """The records of each stream that can be simulated; the others are named."""
+    from streamflow.errors import ConfigurationError
+    from streamflow.samples.simulation import sources_of
+
+    sources, without = sources_of(
+        streams, hasher, seed=seed, invalid_ratio=invalid_ratio, named=named
+    )
+    if not sources:
+        raise ConfigurationError("; ".join(without))
+    for reason in without:
+        typer.echo(f"warning: {reason}", err=True)
+    return sources
+
+
+def _without_topic(settings: "Settings", streams: "Sequence[Stream]") -> "list[Stream]":
+    """The streams whose topic does not exist, each told; raises ConfigurationError if it is all of them."""
     from streamflow.errors import ConfigurationError, Unavailable
     from streamflow.kafka.clients import admin
     from streamflow.kafka.offsets import partitions_of
 
     try:
-        partitions = partitions_of(admin(settings), [stream.topic])
+        found = partitions_of(admin(settings), [stream.topic for stream in streams])
     except Unavailable as error:
         raise Unavailable(
             f"the broker at {settings.bootstrap} does not answer: start it (`streamflow up`), or "
             "set KAFKA_BOOTSTRAP_SERVERS"
         ) from error
-    if not partitions:
-        raise ConfigurationError(
-            f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
-        )
+    topics = {topic for topic, _ in found}
+    missing = [stream for stream in streams if stream.topic not in topics]
+    reasons = [
+        f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
+        for stream in missing
+    ]
+    if len(missing) == len(streams):
+        raise ConfigurationError(reasons[0])
+    for reason in reasons:
+        typer.echo(f"warning: {reason}", err=True)
+    return missing
 
 
 def _simulate(
     settings: "Settings",
-    stream: "Stream",
-    records: "Iterable[Simulated]",
+    sources: "Sequence[tuple[Stream, Iterable[Simulated]]]",
     stop: threading.Event,
-    rate: float,
+    rate: float | None,
     count: int | None,
     health_port: int | None,
 ) -> "Sent":
@@ -168,7 +275,12 @@ def _simulate(
     from streaming_workers.producer.file import simulate
     from streaming_workers.reporting import Reporter, producer_asset, topic_asset
 
-    assets = [asset(stream.topic, settings.prefix) for asset in (producer_asset, topic_asset)]
+    assets = {
+        stream.topic: [
+            asset(stream.topic, settings.prefix) for asset in (producer_asset, topic_asset)
+        ]
+        for stream, _ in sources
+    }
     reporter = Reporter.of(settings, "producer")
 
     def ready() -> tuple[bool, str]:
@@ -177,17 +289,16 @@ def _simulate(
     server = (
         nullcontext() if health_port is None else HealthServer(settings, health_port, ready, ready)
     )
-    produced = RECORDS_OUT.labels(stream.topic)
+    produced = {topic: RECORDS_OUT.labels(topic) for topic in assets}
 
-    def on_record() -> None:
-        produced.inc()
-        for asset in assets:
+    def on_record(stream: "Stream") -> None:
+        produced[stream.topic].inc()
+        for asset in assets[stream.topic]:
             reporter.note(asset, 1)
 
+    rate = rate or settings.simulated_rate or _EVENTS_A_SECOND / len(sources)
     with server, reporter:
-        return simulate(
-            settings, stream, records, stop, rate=rate, count=count, on_record=on_record
-        )
+        return simulate(settings, sources, stop, rate=rate, count=count, on_record=on_record)
 
 
 def _send_file(
@@ -221,13 +332,13 @@ def _send_file(
         return run.run(stop, resume=resume, pace=pace, on_bytes=partial(bar.advance, task))
 
 
-def _pacing(speed: float) -> "Pace":
+def _pacing(speed: float, stream: "Stream") -> "Pace":
     """Spaces events as their times are spaced, divided by `speed`."""
     began: float | None = None
 
     def wait(event: Any) -> float:
         nonlocal began
-        due: float = event.timestamp.timestamp() / speed
+        due: float = stream.time_of(event).timestamp() / speed
         now = time.monotonic()
         if began is None:
             began = now - due

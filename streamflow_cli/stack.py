@@ -91,7 +91,8 @@ def up(
 
     Example: streamflow up --detach --without producer
     """
-    from streamflow.registry import load_streams
+    from streamflow.registry import hasher_for, load_streams
+    from streamflow.samples.simulation import sources_of
     from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack import detached, lifecycle
@@ -112,9 +113,14 @@ def up(
         if os.environ.get(detached.VARIABLE):
             console.print(detached.readiness_line(stack.missing), markup=False, soft_wrap=True)
 
-    first = load_streams(load()).first
-    if first is None or first.simulate is None:
+    # A producer with nothing to send would be restarted again and again.
+    settings = load()
+    streams = load_streams(settings)
+    sources, without_samples = sources_of(streams, hasher_for(settings, streams))
+    if not sources and "producer" not in names:
         names.append("producer")
+        for reason in without_samples:
+            console.print(f"no simulated events: {reason}", markup=False, soft_wrap=True)
     report = ConsoleReport(console)
     arrange = partial(_arrange, without=names, say=report.say)
     lifecycle.up(load, lifecycle.UpRequest(names, arrange, when_up), report)

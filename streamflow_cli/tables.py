@@ -1,11 +1,15 @@
 """Consoles, and tables that are readable on a terminal of 80 columns."""
 
 import os
+from collections.abc import Mapping
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from streamflow.audit.report import AuditReport, Verdict
+from streamflow.audit.states import StateAudit
+from streamflow.flow import Partition
 
 _LOG_WIDTH = 160
 _SHOWN = 10
@@ -15,7 +19,14 @@ _NUMBERS = frozenset(
     | {"partitions", "retention (h)", "attempt", "selected", "pass", "fail", "failed", "at limit"}
 )
 # As wide as the other columns leave them.
-_FOLDED = frozenset({"topic", "windows of", "state of", "reasons", "differs in", "message"})
+_FOLDED = frozenset(
+    {"topic", "windows of", "state of", "reasons", "differs in", "message", "stream", "waits for"}
+)
+_VERDICTS: Final = {
+    Verdict.CLOSED: "[green]closed[/]",
+    Verdict.NOT_YET: "[yellow]not yet[/]",
+    Verdict.OPEN: "[red]not closed[/]",
+}
 
 
 def make_console() -> Console:
@@ -48,7 +59,8 @@ def audit_table(report: AuditReport) -> None:
         ledger.add_row(own.topic, *(f"{number:,}" for number in (*numbers, own.problem_count)))
     console.print(ledger)
     windows = plain_table("windows of", "type", "events", "counted", "open")
-    for name, totals in report.windows.items():
+    for (topic, partition), totals in report.windows.items():
+        name = f"{topic}[{partition}]"
         for kind in sorted(totals.events | totals.open):
             counts = (totals.events, totals.counted, totals.open)
             windows.add_row(name, kind, *(f"{count.get(kind, 0):,}" for count in counts))
@@ -56,13 +68,29 @@ def audit_table(report: AuditReport) -> None:
     console.print(windows)
     console.print()
     if report.states:
-        states = plain_table("state of", "living", "deleted", "differing")
-        for name, state in report.states.items():
-            counts = (state.living, state.deleted, state.differing)
-            states.add_row(name, *(f"{count:,}" for count in counts))
-        console.print(states)
+        console.print(_states_table(report.states))
+        console.print()
+    parts = report.streams
+    if len(parts) > 1:
+        console.print(_streams_table(parts))
         console.print()
     _audit_verdict(console, report)
+
+
+def _states_table(states: Mapping[Partition, StateAudit]) -> Table:
+    table = plain_table("state of", "living", "deleted", "differing")
+    for (topic, partition), state in states.items():
+        counts = (state.living, state.deleted, state.differing)
+        table.add_row(f"{topic}[{partition}]", *(f"{count:,}" for count in counts))
+    return table
+
+
+def _streams_table(parts: Mapping[str, AuditReport]) -> Table:
+    table = plain_table("stream", "verdict", "problems", "waits for")
+    for name, part in parts.items():
+        verdict = _VERDICTS[part.verdict]
+        table.add_row(name, verdict, f"{part.problem_count:,}", part.waits_for or "-")
+    return table
 
 
 def _audit_verdict(console: Console, report: AuditReport) -> None:

@@ -6,16 +6,19 @@ the workers' materializations are) counts for these.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import dagster as dg
+import psycopg
 
+from streamflow.postgres.connections import faulty_statement
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import TableEntry, TopicEntry
 from streamflow_dagster.failures import as_dagster_failure
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import CheckResult
 
+_P = ParamSpec("_P")
 _Entry = TypeVar("_Entry", TopicEntry, TableEntry)
 
 # The checked assets, each with the name of a check.
@@ -23,6 +26,24 @@ TopicChecks = Sequence[tuple[TopicEntry, str]]
 TableChecks = Sequence[tuple[TableEntry, str]]
 
 _RUN: Final = "run"  # metadata of a result that is reported outside of its run: which run it was
+
+
+def isolated(
+    judge: Callable[_P, CheckResult], *arguments: _P.args, **more: _P.kwargs
+) -> CheckResult:
+    """What `judge` says; if PostgreSQL refuses its query because of what a stream declares, that check
+    fails, and the others of the step are evaluated."""
+    try:
+        return judge(*arguments, **more)
+    except psycopg.Error as error:
+        reason = faulty_statement(error)
+        if reason is None:
+            raise
+        return CheckResult(
+            passed=False,
+            says=f"cannot be checked: PostgreSQL refuses the query ({reason}). Compare the stream's "
+            "declaration with its table, and run `streamflow db upgrade`",
+        )
 
 
 def define_checks(

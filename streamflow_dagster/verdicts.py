@@ -67,7 +67,7 @@ def judge_gaps(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     """Whether every record of these topics is accounted for, and none was removed before."""
     own = report.of(topics)
     missing, records = sum(each.missing for each in own), sum(each.records for each in own)
-    problems = [problem for problem in report.topics if problem.topic in topics]
+    problems = [problem for problem in report.topics if problem.topic.partition("@")[0] in topics]
     problems += _problems(own, {*GAPS, ProblemKind.MISSING})
     wrong = None
     if problems:

@@ -86,7 +86,7 @@ def plan(
         _postgres(settings, state),
         *(worker(name, "worker", name, "--instance", f"{name}-0") for name in WORKERS),
         worker("bridge", "worker", "bridge"),
-        worker("producer", "produce"),
+        worker("producer", "produce", "--all"),
         *_dagster(settings, state, environment, embedded="postgres" not in without),
         part(
             DASHBOARD,

@@ -6,7 +6,7 @@ killed at any moment and repeated.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NamedTuple
@@ -25,7 +25,7 @@ from streamflow.kafka.offsets import member_counts
 from streamflow.kafka.producing import produce_and_flush
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import topic_ids
-from streamflow.postgres.connections import session
+from streamflow.postgres.connections import WHOLE_TABLES_TIMEOUT, Connection, session
 from streamflow.postgres.gaps import import_gaps
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.postgres.sink import positions
@@ -65,7 +65,7 @@ class Acceptance:
     def look(self) -> ReuseFinding:
         """Raises Unavailable if broker or database does not answer, or the topic does not exist."""
         topic_id, partitions = self._current()
-        with session(self._settings, "recreated") as connection:
+        with self._session() as connection:
             before = recreated.kept_ids(connection, self._loaders, self._topic) - {topic_id}
             loaded = positions.read(connection, self._loaders, partitions)
             read = {
@@ -92,6 +92,9 @@ class Acceptance:
             for group, committed in read.items()
         }
         return ReuseFinding(reuse, rows, read_to)
+
+    def _session(self) -> AbstractContextManager[Connection]:
+        return session(self._settings, "recreated", statement_timeout=WHOLE_TABLES_TIMEOUT)
 
     def _current(self) -> tuple[str, list[Partition]]:
         topic_id = topic_ids(self._admin, [self._topic])[self._topic]
@@ -130,7 +133,7 @@ class Acceptance:
             moves[group] = find_moves()
         if reuse is not None:
             self._load_derived(reuse)
-            with session(self._settings, "recreated") as connection, connection.transaction():
+            with self._session() as connection, connection.transaction():
                 import_gaps(connection, self._settings, self._streams)
                 for stream in self._sources if reuse.cause == "recreated" else ():
                     recreated.keep_underived(connection, stream, reuse, *self._readers)
@@ -140,7 +143,7 @@ class Acceptance:
                 self._commit(moves)
         else:
             self._commit(moves)
-        with session(self._settings, "recreated") as connection:
+        with self._session() as connection:
             loaded = positions.read(connection, self._loaders, partitions)
         starts = [
             offsets.as_committed(position or Position(*partition, 0), Log(topic_id))

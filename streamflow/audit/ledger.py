@@ -6,19 +6,20 @@ database. While a worker is behind, or its progress is unknown, the verdict is "
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from itertools import groupby
 from typing import Final
 
+import psycopg
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
-from streamflow.audit import completeness, gap_ledger, proofs, wording
+from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
 from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, KnownGap, Range
 from streamflow.audit.merge import merge
 from streamflow.audit.outcomes import OUTCOMES, accounted_offsets, last_stored
-from streamflow.audit.problems import ProblemKind
+from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.progress import look_up
 from streamflow.audit.proofs import Earlier, Proof
 from streamflow.audit.recreated import kept_ids
@@ -29,7 +30,7 @@ from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import present_topic_ids
-from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.connections import Connection, faulty_statement, session
 from streamflow.postgres.erasing import erased_rows
 from streamflow.postgres.gaps import import_gaps
 from streamflow.postgres.sink import positions
@@ -92,6 +93,12 @@ class _Audit:
         self._notification_topics = {
             stream.notifications_topic for stream in streams if stream.notify is not None
         }
+        self._owners = attribution.owners(streams)
+        # Where the records of a topic go that cannot be kept.
+        self._dead_letters_of = {
+            topic: {stream.dead_letter_topic for stream in streams if topic in stream.topic_names}
+            for topic in self._topics
+        }
         self._dead_letter_topics = {stream.dead_letter_topic for stream in streams}
         self._validator = settings.group("validator")
         self._analytics = settings.group("analytics")
@@ -114,6 +121,7 @@ class _Audit:
         import_gaps(connection, settings, streams)
         self._gaps = GapLedger(connection, self._topics, self._loader)
         self._earlier: dict[Partition, Earlier] = {}
+        self._not_auditable: dict[str, Problem] = {}  # by topic
 
     def _is_new(self, topic: str, known: dict[Partition, Proof]) -> bool:
         """Whether the loader or an earlier audit has recorded another id of the topic."""
@@ -131,18 +139,23 @@ class _Audit:
         with closing(Scanner(self._settings)) as scanner:
             for partition in sorted(bounds):
                 ledger = self._ledger(partition, since_proved=since_proved)
-                self._merge(ledger, scanner)
-                self._compare_notifications(ledger)
                 ledgers.append(ledger)
-        windows = self._reconcile(ledgers)
+                with self._isolated(ledger):
+                    self._merge(ledger, scanner)
+                    self._compare_notifications(ledger)
+            windows = self._reconcile(ledgers)
+            for ledger in ledgers:
+                attribution.attribute(self._connection, scanner, ledger, self._owners)
         states = self._compare_states(ledgers, since_proved=since_proved)
         self._keep_proofs(ledgers, windows)
         return AuditReport(
             partitions=ledgers,
-            windows={"{}[{}]".format(*partition): windows[partition] for partition in windows},
-            states={"{}[{}]".format(*partition): state for partition, state in states.items()},
+            owners=self._owners,
+            windows=windows,
+            states=states,
             pending=[*self._reached.pending, *self._overdue(windows)],
             topics=[
+                *self._not_auditable.values(),
                 *(wording.missing(topic) for topic in self._topics if topic not in present),
                 *(wording.recreated(topic) for topic in self._topics if topic in self._recreated),
                 *(
@@ -154,6 +167,18 @@ class _Audit:
             lost_aside=sum(gap.end - gap.first for gap in self._gaps.aside if gap.acknowledged),
             erased=erased_rows(self._connection, self._topics),
         )
+
+    @contextmanager
+    def _isolated(self, ledger: PartitionAudit) -> Iterator[None]:
+        """Whatever PostgreSQL refuses because of a stream's declaration is a problem of that stream."""
+        try:
+            yield
+        except psycopg.Error as error:
+            reason = faulty_statement(error)
+            if reason is None or ledger.topic not in self._by_topic:
+                raise
+            ledger.compared = False
+            self._not_auditable[ledger.topic] = wording.not_auditable(ledger.topic, reason)
 
     def _proof(self, partition: Partition) -> Proof:
         return self._proofs.get(partition, Proof())
@@ -168,7 +193,8 @@ class _Audit:
         loaded_to = judged = reached.loaded.get(partition, 0)
         if topic in self._by_topic:
             judged = min(judged, reached.validated.get(partition, 0))
-        if topic not in self._dead_letter_topics and not reached.dead_letters_loaded:
+        behind = self._dead_letters_of[topic].intersection(reached.dead_letters_behind)
+        if topic not in self._dead_letter_topics and behind:
             judged = 0
         ledger.judged = judged
         self._gaps.note(AUDIT, partition, [(proof.through, first)], self._loader)
@@ -291,26 +317,28 @@ class _Audit:
                 # What differs may still be in progress.
                 continue
             lost = self._gaps.acknowledged(partition, self._analytics)
-            compared = reconcile(self._connection, stream, partition[1], progress, lost)
-            windows[partition] = compared
-            proof, first = self._proof(partition), reached.bounds[partition][0]
-            lost_counts = self._gaps.lost_of(stream.analytics_topic, proof.windows_at)
-            within = (proof.windows_through, progress.position if lost_counts else first)
             ledger = by_partition[partition]
-            self._note_underived(self._analytics, ledger, compared.uncounted, within)
+            with self._isolated(ledger):
+                compared = reconcile(self._connection, stream, partition[1], progress, lost)
+                windows[partition] = compared
+                proof, first = self._proof(partition), reached.bounds[partition][0]
+                lost_counts = self._gaps.lost_of(stream.analytics_topic, proof.windows_at)
+                within = (proof.windows_through, progress.position if lost_counts else first)
+                self._note_underived(self._analytics, ledger, compared.uncounted, within)
         return windows
 
     def _compare_states(
         self, ledgers: Sequence[PartitionAudit], *, since_proved: bool
     ) -> dict[Partition, StateAudit]:
         """Compares the rows of upsert streams with their changes: with all, or with those since proved."""
-        return {
-            ledger.key: compare(
-                self._connection, stream, ledger.key, ledger.first if since_proved else 0
-            )
-            for ledger in ledgers
-            if (stream := self._by_topic.get(ledger.topic)) is not None and stream.mode == "upsert"
-        }
+        states: dict[Partition, StateAudit] = {}
+        for ledger in ledgers:
+            stream = self._by_topic.get(ledger.topic)
+            if stream is not None and stream.mode == "upsert":
+                first = ledger.first if since_proved else 0
+                with self._isolated(ledger):
+                    states[ledger.key] = compare(self._connection, stream, ledger.key, first)
+        return states
 
     def _overdue(self, windows: dict[Partition, Reconciliation]) -> list[Pending]:
         """Windows that analytics should have emitted and has not."""
@@ -325,12 +353,7 @@ class _Audit:
                 or (partition in self._reached.overdue and compared.first_end <= ended)
             )
         }
-        pending = Pending(
-            kind=PendingKind.OPEN_WINDOWS,
-            worker="analytics",
-            records=sum(late.values()),
-            partitions=tuple(late),
-        )
+        pending = Pending(kind=PendingKind.OPEN_WINDOWS, worker="analytics", behind=late)
         return [pending] if late else []
 
     def _keep_proofs(

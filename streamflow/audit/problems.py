@@ -26,6 +26,7 @@ class ProblemKind(StrEnum):
     STATE_DIFFERS = "state_differs"
     ROWS_VANISHED = "rows_vanished"
     ROWS_ADDED = "rows_added"
+    NOT_AUDITABLE = "not_auditable"
 
 
 # Problems of what a partition holds, rather than of what was derived from it.
@@ -39,6 +40,7 @@ GAPS: Final = frozenset(
         ProblemKind.TRUNCATED,
         ProblemKind.ROWS_VANISHED,
         ProblemKind.ROWS_ADDED,
+        ProblemKind.NOT_AUDITABLE,
     }
 )
 
@@ -53,6 +55,7 @@ class Problem:
         end_offset: the offset after the last record affected.
         count: number of records (or events) affected.
         detail: what is wrong, for people.
+        streams: the streams that it is about, where the topic alone does not say it.
     """
 
     kind: ProblemKind
@@ -62,6 +65,7 @@ class Problem:
     end_offset: int | None = None
     count: int = 1
     detail: str
+    streams: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:

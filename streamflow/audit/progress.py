@@ -5,7 +5,7 @@ looked up after the position, and the loader's positions last of all.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
@@ -45,7 +45,8 @@ class Reached:
         overdue: partitions whose open windows should have been emitted.
         loaded: next offset of the loader.
         beyond: end offsets of partitions that end before the loader's next offset.
-        dead_letters_loaded: whether all dead letters of what was validated and loaded are loaded.
+        dead_letters_behind: dead-letter topics that are not loaded as far as validator and loader have
+            written to them.
         notes: end offsets of the notifications before the validator's position was looked up.
     """
 
@@ -56,7 +57,7 @@ class Reached:
     overdue: set[Partition]
     loaded: Mapping[Partition, int]
     beyond: dict[Partition, int]
-    dead_letters_loaded: bool
+    dead_letters_behind: Collection[str]
     notes: dict[Partition, int]
     pending: list[Pending] = field(default_factory=list)
 
@@ -130,6 +131,10 @@ def look_up(
         partition: (first, produced[partition]) for partition, (first, _) in dead_letters.items()
     }
     _, dead_letters_behind = _catch_up("loader", loaded, dead_letters, deadline)
+    known = {partition for pending in behind for partition in pending.behind}
+    pending += behind
+    for late in dead_letters_behind:
+        pending += late.among(lambda partition: partition not in known)
     return Reached(
         bounds=bounds,
         targets={partition: end for partition, (_, end) in targets.items()},
@@ -138,9 +143,9 @@ def look_up(
         overdue=analytics.overdue,
         loaded=positions,
         beyond=beyond,
-        dead_letters_loaded=not dead_letters_behind,
+        dead_letters_behind={topic for late in dead_letters_behind for topic, _ in late.behind},
         notes=notes,
-        pending=pending + (behind or dead_letters_behind),
+        pending=pending,
     )
 
 
@@ -167,10 +172,10 @@ def _analytics(
     positions = _next(committed)
     positions |= {partition: progress.position for partition, progress in known.items()}
     pending = _behind("analytics", positions, bounds)
-    unreadable = tuple(sorted(parsed.keys() - known.keys()))
+    unreadable = dict.fromkeys(sorted(parsed.keys() - known.keys()), 0)
     if unreadable:
         kind = PendingKind.UNREADABLE_POSITION
-        pending.append(Pending(kind=kind, worker="analytics", records=0, partitions=unreadable))
+        pending.append(Pending(kind=kind, worker="analytics", behind=unreadable))
     opened = [
         partition for partition, progress in known.items() if progress.resume < progress.position
     ]
@@ -217,13 +222,11 @@ def _behind(worker: str, positions: Mapping[Partition, int], bounds: Bounds) -> 
     pending = []
     for kind in (PendingKind.NO_POSITION, PendingKind.BEHIND):
         known = kind is PendingKind.BEHIND
-        partitions = tuple(partition for partition in late if (partition in positions) == known)
-        if partitions:
-            records = sum(
-                offsets_behind(positions.get(partition), bounds[partition])
-                for partition in partitions
-            )
-            pending.append(
-                Pending(kind=kind, worker=worker, records=records, partitions=partitions)
-            )
+        behind = {
+            partition: offsets_behind(positions.get(partition), bounds[partition])
+            for partition in late
+            if (partition in positions) == known
+        }
+        if behind:
+            pending.append(Pending(kind=kind, worker=worker, behind=behind))
     return pending

@@ -1,8 +1,8 @@
-"""The report of an audit, and its verdict. Pure."""
+"""The report of an audit, and its verdict: of all streams together, and of each one. Pure."""
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -46,13 +46,25 @@ class Pending:
     """Work that a worker has to do before the audit can close.
 
     Attributes:
-        records: lag in offsets, as Kafka's ``records-lag``.
+        behind: lag of each partition in offsets, as Kafka's ``records-lag``.
     """
 
     kind: PendingKind
     worker: str
-    records: int
-    partitions: tuple[Partition, ...]
+    behind: Mapping[Partition, int]
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        return tuple(self.behind)
+
+    @property
+    def records(self) -> int:
+        return sum(self.behind.values())
+
+    def among(self, wanted: Callable[[Partition], bool]) -> "list[Pending]":
+        """What is pending in these partitions: one, or none."""
+        behind = {partition: lag for partition, lag in self.behind.items() if wanted(partition)}
+        return [replace(self, behind=behind)] if behind else []
 
     def __str__(self) -> str:
         where = ", ".join(f"{topic}[{partition}]" for topic, partition in self.partitions)
@@ -60,7 +72,13 @@ class Pending:
         return _WAITS[self.kind].format(worker=self.worker, number=number, where=where)
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "message": str(self)}
+        return {
+            "kind": self.kind,
+            "worker": self.worker,
+            "records": self.records,
+            "partitions": self.partitions,
+            "message": str(self),
+        }
 
 
 @dataclass(kw_only=True)
@@ -129,6 +147,14 @@ class PartitionAudit:
         if len(self.problems) < MOST_LISTED:
             self.problems.append(problem)
 
+    def unlisted(self) -> list[Problem]:
+        """One that stands for the problems that are counted and not listed, if there are any."""
+        more = self.problem_count - len(self.problems)
+        if not more:
+            return []
+        kind, detail = self.problems[-1].kind, f"{more:,} further problems that are not listed"
+        return [self.problem(kind, self.first, self.end, detail, more)]
+
     @property
     def proved(self) -> bool:
         """Whether every record up to `end` has exactly one outcome."""
@@ -143,9 +169,10 @@ class PartitionAudit:
 
 @dataclass(kw_only=True)
 class AuditReport:
-    """The report of an audit.
+    """The report of an audit, or the part of it that is about one stream.
 
     Attributes:
+        owners: the names of the streams that use a topic, by topic.
         partitions: the ledgers, by topic and partition.
         windows: window counts compared with events, by source partition.
         states: rows of upsert streams compared with their changes, by source partition.
@@ -156,8 +183,9 @@ class AuditReport:
     """
 
     partitions: list[PartitionAudit]
-    windows: dict[str, Reconciliation] = field(default_factory=dict)
-    states: dict[str, StateAudit] = field(default_factory=dict)
+    owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    windows: dict[Partition, Reconciliation] = field(default_factory=dict)
+    states: dict[Partition, StateAudit] = field(default_factory=dict)
     pending: list[Pending] = field(default_factory=list)
     topics: list[Problem] = field(default_factory=list)
     lost_aside: int = 0
@@ -218,25 +246,83 @@ class AuditReport:
     def of(self, topics: Collection[str]) -> list[PartitionAudit]:
         return [ledger for ledger in self.partitions if ledger.topic in topics]
 
+    def streams_of(self, problem: Problem) -> tuple[str, ...]:
+        """The streams that a problem is about. Where that is not known, these are all that use its topic:
+        none of them may look sound."""
+        return problem.streams or self._owners_of(problem.topic)
+
+    def _owners_of(self, topic: str) -> tuple[str, ...]:
+        return self.owners.get(topic.partition("@")[0], ())
+
+    @property
+    def streams(self) -> "dict[str, AuditReport]":
+        """The part of each stream, by name."""
+        names = dict.fromkeys(name for users in self.owners.values() for name in users)
+        return {name: self.of_stream(name) for name in names}
+
+    def of_stream(self, name: str) -> "AuditReport":
+        """What is about one stream: ledgers of the topics that it alone uses, its problems, and what is
+        pending in any of its topics."""
+        used = [ledger for ledger in self.partitions if name in self._owners_of(ledger.topic)]
+        own = [ledger for ledger in used if len(self._owners_of(ledger.topic)) == 1]
+        shared = [ledger for ledger in used if len(self._owners_of(ledger.topic)) > 1]
+        elsewhere = [*self.topics, *(problem for ledger in shared for problem in ledger.problems)]
+        return AuditReport(
+            partitions=own,
+            owners={topic: (name,) for topic, users in self.owners.items() if name in users},
+            windows={
+                partition: compared
+                for partition, compared in self.windows.items()
+                if name in self._owners_of(partition[0])
+            },
+            states={
+                partition: state
+                for partition, state in self.states.items()
+                if name in self._owners_of(partition[0])
+            },
+            pending=[
+                part
+                for pending in self.pending
+                for part in pending.among(lambda partition: name in self._owners_of(partition[0]))
+            ],
+            topics=[
+                *(problem for problem in elsewhere if name in self.streams_of(problem)),
+                *(unlisted for ledger in shared for unlisted in ledger.unlisted()),
+            ],
+            seconds=self.seconds,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         return {
-            "verdict": self.verdict,
+            **self.verdict_as_dict(),
             "closed": self.closed,
             "caught_up": self.caught_up,
-            "pending": [pending.as_dict() for pending in self.pending],
-            "problem_count": self.problem_count,
-            "problems": [problem.as_dict() for problem in self.problems],
+            "streams": {name: part.verdict_as_dict() for name, part in self.streams.items()},
             "lost": self.lost,
             "erased": self.erased,
             "in_open_windows": self.in_open_windows,
             "partitions": [ledger.as_dict() for ledger in self.partitions],
             "windows": {
-                name: {
+                "{}[{}]".format(*partition): {
                     figure: getattr(compared, figure)
                     for figure in ("events", "counted", "open", "lost", "cells")
                 }
-                for name, compared in self.windows.items()
+                for partition, compared in self.windows.items()
             },
-            "states": {name: state.as_dict() for name, state in self.states.items()},
+            "states": {
+                "{}[{}]".format(*partition): state.as_dict()
+                for partition, state in self.states.items()
+            },
             "seconds": round(self.seconds, 3),
+        }
+
+    def verdict_as_dict(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "pending": [pending.as_dict() for pending in self.pending],
+            "problem_count": self.problem_count,
+            "problems": [
+                problem.as_dict() | {"streams": self.streams_of(problem)}
+                for problem in self.problems
+            ],
         }

@@ -19,6 +19,15 @@ _UNPAIRED: Final = {
 }
 
 
+def not_auditable(topic: str, reason: str) -> Problem:
+    return Problem(
+        kind=ProblemKind.NOT_AUDITABLE,
+        topic=topic,
+        detail=f"cannot be audited: PostgreSQL refuses the query ({reason}). Compare the stream's "
+        "declaration with its table, and run `streamflow db upgrade`",
+    )
+
+
 def missing(topic: str) -> Problem:
     return Problem(
         kind=ProblemKind.TOPIC_MISSING,

@@ -28,6 +28,12 @@ _AMONG_IDS: Final = (
     "(source_topic, source_partition, source_offset) IN (SELECT * FROM"
     " unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]))"
 )
+# Of the stream's own topic or, in a derived one, which streams may share, of records made from its events.
+# Behind the "@" is what tells a set-aside topic from its successor.
+_OF_STREAM: Final = """(
+    split_part(source_topic, '@', 1) = %(stream)s
+    OR split_part(source_topic, '@', 1) = ANY(%(derived)s::text[])
+       AND split_part(origin_topic, '@', 1) = %(stream)s)"""
 # As two indexes have it.
 _FAILED: Final = "coalesce(failed_at, appended_at, loaded_at)"
 
@@ -43,6 +49,13 @@ class Status(StrEnum):
     ERASED = "erased"
 
 
+class SourceStream(NamedTuple):
+    """The stream that the failed records are of, by its topics."""
+
+    topic: str
+    derived: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Which dead letters; all filters that are set must match.
@@ -51,6 +64,7 @@ class Selection:
         since: failed at or after this time (appended, where a dead letter does not say when it failed).
         until: failed before this time.
         ids: positions of the records that failed.
+        stream: the stream that the failed records are of; all when None.
         texts: any of these is contained in the value or in the message, case-sensitive; headers are not
             searched. Values are redacted: an address must be given hashed, under each of the keys.
         loaded_until: loaded at or before this time, by the database's clock: what a list read then
@@ -63,6 +77,7 @@ class Selection:
     since: datetime | None = None
     until: datetime | None = None
     ids: tuple[Origin, ...] = ()
+    stream: SourceStream | None = None
     texts: tuple[str, ...] = ()
     loaded_until: datetime | None = None
     statuses: tuple[Status, ...] = (Status.OPEN,)
@@ -75,6 +90,7 @@ class Selection:
             "since": self.since.isoformat() if self.since else None,
             "until": self.until.isoformat() if self.until else None,
             "ids": list(map(str, self.ids)),
+            "topic": self.stream.topic if self.stream else None,
             "texts": list(self.texts),
             "loaded_until": self.loaded_until.isoformat() if self.loaded_until else None,
             "statuses": [status.value for status in self.statuses],
@@ -164,7 +180,7 @@ def counts(
 ) -> dict[Status, int]:
     """How many dead letters of each status match, whatever the limit. Counts no more than `most`, to
     bound the cost of a large table."""
-    where, values = _conditions(selection)
+    where, values = conditions(selection)
     query = sql.SQL(
         "SELECT status, count(*) FROM (SELECT status FROM dead_letters WHERE {} LIMIT %(most)s)"
         " AS counted GROUP BY status"
@@ -175,7 +191,7 @@ def counts(
 
 def pages(connection: Connection, selection: Selection) -> Iterator[list[Origin]]:
     """The ids of the dead letters that match, in the order of the primary key, page by page."""
-    where, values = _conditions(selection)
+    where, values = conditions(selection)
     query = sql.SQL(
         "SELECT source_topic, source_partition, source_offset, coalesce(octet_length(value), 0)"
         " FROM dead_letters WHERE {} AND (source_partition, source_offset, source_topic)"
@@ -277,7 +293,7 @@ def statuses_of(connection: Connection, ids: Sequence[Origin]) -> dict[Origin, S
 
 def summaries(connection: Connection, selection: Selection) -> list[DeadLetterSummary]:
     """The dead letters that match, newest first, with only the start of each value."""
-    where, values = _conditions(selection)
+    where, values = conditions(selection)
     query = sql.SQL(
         "SELECT source_topic, source_partition, source_offset, origin_topic, origin_partition,"
         " origin_offset, error_code, status, attempt, stage, message,"
@@ -298,7 +314,7 @@ def arrays(ids: Sequence[Origin]) -> dict[str, Any]:
     }
 
 
-def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
+def conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
     """The WHERE clause and its parameters."""
     statuses = [status.value for status in selection.statuses]
     filters = {
@@ -309,6 +325,7 @@ def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
         f"{_FAILED} >= %(since)s": selection.since,
         f"{_FAILED} < %(until)s": selection.until,
         _AMONG_IDS: selection.ids,
+        _OF_STREAM: selection.stream,
         "EXISTS (SELECT FROM unnest(%(texts)s::bytea[]) AS text WHERE position(text IN value) > 0"
         " OR position(text IN convert_to(message, 'UTF8')) > 0)": selection.texts,
         "loaded_at <= %(loaded_until)s": selection.loaded_until,
@@ -319,6 +336,8 @@ def _conditions(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
         "codes": list(selection.codes),
         "since": selection.since,
         "until": selection.until,
+        "stream": selection.stream.topic if selection.stream else None,
+        "derived": list(selection.stream.derived) if selection.stream else [],
         "texts": [text.encode() for text in selection.texts],
         "loaded_until": selection.loaded_until,
     }

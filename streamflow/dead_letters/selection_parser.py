@@ -6,10 +6,11 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from streamflow.dead_letters.select import Selection, Status
+from streamflow.dead_letters.select import Selection, SourceStream, Status
 from streamflow.errors import UsageError
 from streamflow.privacy import Hasher
 from streamflow.records import MAX_OFFSET, Origin
+from streamflow.stream import Stream
 
 _AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -23,6 +24,7 @@ def make_selection(
     since: str | None = None,
     until: str | None = None,
     ids: Sequence[str] = (),
+    stream: Stream | None = None,
     text: str | None = None,
     texts: Sequence[str] = (),
     statuses: Sequence[str] = (Status.OPEN,),
@@ -39,6 +41,7 @@ def make_selection(
             `loaded_until` likewise.
         texts: further ones, any of which is enough.
         ids: as ``topic/partition/offset`` of the failed record.
+        stream: that the failed record is of, or was made from.
         now: the time that an age is relative to; the present by default.
 
     Raises:
@@ -58,6 +61,7 @@ def make_selection(
         since=None if since is None else parse_time(since, now),
         until=None if until is None else parse_time(until, now),
         ids=tuple(map(parse_id, ids)),
+        stream=source_of(stream),
         texts=tuple(
             redacted.decode()
             for wanted in filter(None, (text, *texts))
@@ -70,6 +74,10 @@ def make_selection(
     if selection.since and selection.until and selection.since >= selection.until:
         raise UsageError("no time is in that range: since is not before until")
     return selection
+
+
+def source_of(stream: Stream | None) -> SourceStream | None:
+    return None if stream is None else SourceStream(stream.topic, stream.topic_names[1:])
 
 
 def _encoded(text: str) -> bytes:

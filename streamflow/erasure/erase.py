@@ -16,7 +16,7 @@ from streamflow.dead_letters.select import DeadLetter, Selection
 from streamflow.erasure.certificate import Certificate, read_certificate, with_kafka
 from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.postgres import erasing
-from streamflow.postgres.connections import LOCK_TIMEOUT, Connection, session
+from streamflow.postgres.connections import LOCK_TIMEOUT, WHOLE_TABLES_TIMEOUT, Connection, session
 from streamflow.postgres.erasing import Erased, Positions
 from streamflow.postgres.forgotten import (
     USER,
@@ -38,7 +38,6 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream
 
 _LOCK: Final = 0x5F10_F063
-_LONGEST: Final = 6 * 3600  # seconds that a statement may take: each reads whole tables
 _SEARCHED: Final = ("text", "character varying", "jsonb")
 
 _ERASE_EVENTS: Final = sql.SQL("""
@@ -190,7 +189,7 @@ def apply(
 
 @contextmanager
 def _alone(settings: Settings) -> Iterator[Connection]:
-    with session(settings, "forget", statement_timeout=_LONGEST) as connection:
+    with session(settings, "forget", statement_timeout=WHOLE_TABLES_TIMEOUT) as connection:
         try:
             # Until the connection ends. The server may notice late that an earlier one did.
             connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])

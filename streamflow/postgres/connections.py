@@ -68,9 +68,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 raise psycopg.OperationalError(f"no answer within {limit:g} s") from None
 
 
+WHOLE_TABLES_TIMEOUT: Final = 6 * 3600  # seconds, of a statement that reads or changes whole tables
+
 # Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _REFUSALS: Final = ("22", "23", "44", "54", "P0")
 _CONTENTION: Final = ("40",)
+_FAULTY: Final = ("22", "42")
 _CONFIGURATION: Final = ("28", "3D", "3F", "42")
 
 # libpq hands over no SQLSTATE for what fails before the login, only words.
@@ -164,6 +167,17 @@ def session(settings: Settings, name: str, *, statement_timeout: int = 0) -> Ite
 def is_refusal(error: psycopg.Error) -> bool:
     """Whether the database refuses a row because of its content: a data error."""
     return (error.sqlstate or "").startswith(_REFUSALS)
+
+
+def faulty_statement(error: psycopg.Error) -> str | None:
+    """What the database says of a statement that fails as it is written, whoever runs it and however
+    often; None for any other error. It holds no row's content."""
+    state = error.sqlstate or ""
+    if not state.startswith(_FAULTY):
+        return None
+    # Messages of class 22 quote values.
+    reason = type(error).__name__ if state.startswith("22") else error.diag.message_primary
+    return f"{state}: {reason}"
 
 
 def is_contention(error: BaseException) -> bool:

@@ -118,6 +118,12 @@ class Settings(BaseSettings):
         ("streamflow.streams.user_events:USER_EVENTS",),
         "the streams, as `module:NAME`, comma-separated",
     )
+    simulated_rate: float | None = _streams(
+        None,
+        "simulated events a second that `streamflow up` and `streamflow produce` send to each stream",
+        shown="one every 3 s, in turn over the streams",
+        gt=0,
+    )
     repairs: Texts = _streams((), "modules with your own repairs for `dlq replay`, comma-separated")
     pii_key: SecretStr | None = _streams(
         None,

@@ -20,7 +20,7 @@ from streamflow.registry import private_values_of
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
-from streamflow_dagster.checks import TableChecks, define_checks
+from streamflow_dagster.checks import TableChecks, define_checks, isolated
 from streamflow_dagster.defs import quality_sql as quality
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import CheckResult, judge_clear_text, judge_contract
@@ -47,7 +47,9 @@ def content_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     ) -> Iterator[CheckResult]:
         with platform.database(settings) as connection:
             for entry, _ in checks:
-                yield _look_for_addresses(connection, entry, hasher, all_rows=bool(values))
+                yield isolated(
+                    _look_for_addresses, connection, entry, hasher, all_rows=bool(values)
+                )
 
     return [
         define_checks(step, [(entry, name) for entry in catalog.tables], _DESCRIPTIONS, judge)
@@ -114,7 +116,7 @@ def _contract(
 ) -> Iterator[CheckResult]:
     with platform.database(settings) as connection:
         for entry, _ in checks:
-            yield _compare(connection, entry, settings.contract_rows)
+            yield isolated(_compare, connection, entry, settings.contract_rows)
 
 
 def _compare(connection: Connection, entry: TableEntry, most: int) -> CheckResult:

@@ -6,7 +6,6 @@ from typing import Final
 import dagster as dg
 
 from streamflow.audit.report import AuditReport
-from streamflow.postgres.tables import WINDOW_COUNTS
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.checks import TableChecks, define_checks
@@ -29,11 +28,11 @@ _CHECKS: Final[dict[str, tuple[str, Callable[[AuditReport, TableEntry], CheckRes
         lambda report, entry: judge_duplicates(report, entry.topics),
     ),
     "ledger_closes": (
-        "The audit (G5): in all topics, records and outcomes add up, and each event has its notification.",
+        "The stream's audit (G5): records and outcomes add up, and each event has its notification.",
         lambda report, _: judge_ledger(report),
     ),
     "windows_equal_events": (
-        "The totals of the windows equal the events, by window and type.",
+        "The totals of the stream's windows equal its events, by window and group.",
         lambda report, _: judge_windows(report),
     ),
 }
@@ -49,8 +48,8 @@ def _names(entry: TableEntry) -> Iterator[str]:
     yield from ("no_gaps", "no_duplicates")
     if entry.stream is not None:
         yield "ledger_closes"
-    elif entry.table == WINDOW_COUNTS:
-        yield "windows_equal_events"
+        if entry.stream.windows is not None:
+            yield "windows_equal_events"
 
 
 def _judge(
@@ -58,4 +57,6 @@ def _judge(
 ) -> Iterator[CheckResult]:
     report = platform.audit(settings)
     for entry, name in checks:
-        yield _CHECKS[name][1](report, entry)
+        # A table of a stream is judged by what is about that stream, a shared one by everything.
+        part = report if entry.stream is None else report.of_stream(entry.stream.name)
+        yield _CHECKS[name][1](part, entry)

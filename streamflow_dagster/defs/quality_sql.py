@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from streamflow.dead_letters.select import Selection, conditions
+from streamflow.dead_letters.selection_parser import source_of
 from streamflow.postgres.connections import Connection
 from streamflow.privacy import HASH_PATTERN
 from streamflow.stream import Stream
@@ -166,21 +168,26 @@ def last_event(connection: Connection, stream: Stream, ahead: timedelta) -> date
     return last
 
 
-def dead_letter_rate(connection: Connection, tables: Sequence[str], minutes: int) -> Rate:
-    """Rows and dead letters of the last minutes, by load time. Replays of theirs do not count."""
+def dead_letter_rate(connection: Connection, stream: Stream, minutes: int) -> Rate:
+    """A stream's rows and dead letters of the last minutes, by load time. Replays of theirs do not count."""
     since = timedelta(minutes=minutes)
     query = sql.SQL("SELECT count(*) FROM {} WHERE loaded_at > now() - %s")
-    rows = sum(_value(connection, query.format(sql.Identifier(table)), [since]) for table in tables)
+    rows = int(_value(connection, query.format(sql.Identifier(stream.event_table)), [since]))
+    where, values = conditions(Selection(stream=source_of(stream), statuses=()))
+    recent = sql.SQL("{} AND loaded_at > now() - %(age)s").format(where)
+    values |= {"age": since}
     codes = connection.execute(
-        "SELECT error_code, count(*) FROM dead_letters WHERE loaded_at > now() - %s"
-        " GROUP BY 1 ORDER BY 2 DESC, 1",
-        [since],
+        sql.SQL(
+            "SELECT error_code, count(*) FROM dead_letters WHERE {} GROUP BY 1 ORDER BY 2 DESC, 1"
+        ).format(recent),
+        values,
     ).fetchall()
     sample = connection.execute(
-        "SELECT source_topic || '[' || source_partition || '] offset ' || source_offset || ': '"
-        " || error_code FROM dead_letters WHERE loaded_at > now() - %s"
-        " ORDER BY loaded_at DESC LIMIT 5",
-        [since],
+        sql.SQL(
+            "SELECT source_topic || '[' || source_partition || '] offset ' || source_offset || ': '"
+            " || error_code FROM dead_letters WHERE {} ORDER BY loaded_at DESC LIMIT 5"
+        ).format(recent),
+        values,
     )
     return Rate(
         rows,

@@ -10,7 +10,7 @@ from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_a
 from streamflow.dead_letters.report import ReplayOptions, ReplayReport
 from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import UsageError
-from streamflow.registry import hasher_for, load_streams
+from streamflow.registry import hasher_for, load_streams, stream_named
 from streamflow.settings import load_process_settings
 from streaming_workers.runtime.watchdog import no_endless_call
 
@@ -47,6 +47,10 @@ class ReplayConfig(dg.Config):
         default=[],
         description="Only these dead letters, by topic/partition/offset of the failed record, such as "
         "user-events/0/17.",
+    )
+    stream: str | None = Field(
+        default=None,
+        description="Only dead letters of records of the stream with this name, or made from them.",
     )
     text: str | None = Field(
         default=None,
@@ -134,7 +138,8 @@ def replay_op(
         else:
             filters = config.model_dump(include=_FILTERS)
             hasher = hasher_for(settings, streams)
-            selection = make_selection(hasher, codes=config.error_codes, **filters)
+            stream = None if config.stream is None else stream_named(streams, config.stream)
+            selection = make_selection(hasher, codes=config.error_codes, stream=stream, **filters)
             options = config.options()
             if config.dry_run:
                 report = plan_after_recovery(settings, streams, selection, options, requested_by=by)

@@ -1,9 +1,9 @@
 """Rollups of the loaded rows, as assets."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import dagster as dg
 from psycopg import Cursor, sql
@@ -22,8 +22,10 @@ from streamflow_dagster.catalog import (
     table_key,
 )
 from streamflow_dagster.defs.rollups_sql import roll_causes, roll_days, roll_hours, rollups_of
-from streamflow_dagster.failures import as_dagster_failure, retrying
+from streamflow_dagster.failures import as_dagster_failure, each_stream, retrying
 from streamflow_dagster.resources import Platform
+
+_T = TypeVar("_T")
 
 HOURLY: Final = rollup_key("hourly_events")
 CAUSES: Final = rollup_key("dead_letters_by_cause")
@@ -111,8 +113,12 @@ def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.
         start, end = context.partition_time_window
         now = platform.settings()
         with as_dagster_failure(), platform.database(now) as connection:
-            streams_now = platform.streams(now)
-            rows = sum(roll_hours(connection, stream, start, end) for stream in streams_now)
+            rows = sum(
+                _each(
+                    platform.streams(now),
+                    lambda stream: roll_hours(connection, stream, start, end),
+                )
+            )
         hours = round((end - start) / timedelta(hours=1))
         return dg.MaterializeResult(metadata={"rows": rows, "hours": hours})
 
@@ -137,11 +143,15 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
     def daily_rollup(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
         with as_dagster_failure(), platform.database(settings) as connection:
-            done = [
-                roll_days(connection, stream, rollup, rollup.parameters(settings))
+            sharing = [
+                stream
                 for stream in platform.streams(settings)
                 if rollup.table in {own.table for own in rollups_of(stream)}
             ]
+            done = _each(
+                sharing,
+                lambda stream: roll_days(connection, stream, rollup, rollup.parameters(settings)),
+            )
             # Dagster keeps what it shows, and cannot forget (G16).
             shown = [name for name in rollup.columns if name != USER]
             query = sql.SQL("SELECT stream, day, {} FROM {} ORDER BY {} LIMIT {}").format(
@@ -156,6 +166,18 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
         return dg.MaterializeResult(metadata={"rows": rows, "days_computed": len(days), "top": top})
 
     return daily_rollup
+
+
+def _each(streams: Iterable[Stream], roll: Callable[[Stream], _T]) -> list[_T]:
+    """Rolls up each stream. Those whose query PostgreSQL refuses fail the step once the others are done."""
+    done, refused = each_stream(streams, roll)
+    if refused:
+        raise dg.Failure(
+            description=f"PostgreSQL refuses the query for {'; '.join(refused)}. The other streams are "
+            "rolled up",
+            allow_retries=False,
+        )
+    return done
 
 
 def _causes() -> dg.AssetsDefinition:

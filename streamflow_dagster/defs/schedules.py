@@ -8,6 +8,8 @@ from streamflow.settings.orchestration import HOUR_FORMAT, OrchestrationSettings
 from streamflow_dagster.defs.jobs import DAILY, HOURS, QUALITY, RETENTION
 from streamflow_dagster.defs.pruning import JOB as PRUNE
 from streamflow_dagster.defs.rollups_sql import stale_hours
+from streamflow_dagster.failures import each_stream
+from streamflow_dagster.kept_instance import kept_instance
 from streamflow_dagster.resources import Platform
 
 _HOURS_AT_ONCE: Final = 24
@@ -41,7 +43,7 @@ def _simple(name: str, job: str, cron: str, description: str) -> dg.ScheduleDefi
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         filters = dg.RunsFilter(job_name=job, statuses=_UNFINISHED)
-        running = context.instance.get_run_records(filters, limit=1)
+        running = kept_instance(context).get_run_records(filters, limit=1)
         if running:
             return dg.SkipReason(f"run {running[0].dagster_run.run_id} is not done yet")
         return dg.RunRequest()
@@ -67,15 +69,17 @@ def _hours(settings: OrchestrationSettings) -> dg.ScheduleDefinition:
             now = platform.settings()
             platform.require_reachable(now)
             with platform.database(now, statement_seconds=45) as connection:
-                hours = {
-                    hour
-                    for stream in platform.streams(now)
-                    for hour in stale_hours(connection, stream, start, most=_HOURS_AT_ONCE)
-                }
+                # A stream whose query fails shows it in the rollup's run.
+                stale, refused = each_stream(
+                    platform.streams(now),
+                    lambda stream: stale_hours(connection, stream, start, most=_HOURS_AT_ONCE),
+                )
+            hours = {hour for hours in stale for hour in hours}
         except StreamFlowError as error:
             return dg.SkipReason(str(error))
         if not hours:
-            return dg.SkipReason("no hour has newly loaded rows")
+            broken = f"; PostgreSQL refuses the query for {'; '.join(refused)}" if refused else ""
+            return dg.SkipReason(f"no hour has newly loaded rows{broken}")
         return [
             # With the scheduled time in the key, an hour that changes again is rolled up again.
             dg.RunRequest(

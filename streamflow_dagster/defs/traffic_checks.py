@@ -9,10 +9,10 @@ import dagster as dg
 from streamflow.alerting.rules import Thresholds
 from streamflow.lag.measure import loader_lags
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.tables import DEAD_LETTERS
 from streamflow.settings.orchestration import OrchestrationSettings
+from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
-from streamflow_dagster.checks import TableChecks, define_checks
+from streamflow_dagster.checks import TableChecks, define_checks, isolated
 from streamflow_dagster.defs import quality_sql as quality
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import (
@@ -33,37 +33,23 @@ _DESCRIPTIONS: Final = {
     EVENT_AGE: "The latest event is recent (STREAMFLOW_FRESH_EVENT_SECONDS).",
     VOLUME: "The last whole hour had about as many events as the hours of the day before "
     "(STREAMFLOW_VOLUME_FACTOR, STREAMFLOW_VOLUME_HOURS).",
-    RATE: "The share of dead letters is below its limit (STREAMFLOW_ALERT_DEAD_LETTER_RATIO).",
+    RATE: "The share of dead letters among the stream's records is below its limit "
+    "(STREAMFLOW_ALERT_DEAD_LETTER_RATIO).",
 }
 _HISTORY: Final = 25  # hours
 _AHEAD: Final = timedelta(minutes=5)
 
 
 def traffic_checks(catalog: Catalog) -> dg.AssetChecksDefinition:
-    tables = [stream.event_table for stream in catalog.streams]
-
     def judge(
         platform: Platform, settings: OrchestrationSettings, checks: TableChecks
     ) -> Iterator[CheckResult]:
         with platform.database(settings) as connection:
             for entry, name in checks:
-                if name == LOAD_AGE:
+                if name == LOAD_AGE or entry.stream is None:
                     yield _load_age(platform, settings, connection, entry)
-                elif name == RATE or entry.stream is None:
-                    thresholds = Thresholds.of(settings)
-                    minutes = thresholds.dead_letter_minutes
-                    yield judge_rate(
-                        quality.dead_letter_rate(connection, tables, minutes), thresholds
-                    )
-                elif name == EVENT_AGE:
-                    yield judge_event_age(
-                        quality.last_event(connection, entry.stream, _AHEAD),
-                        quality.database_time(connection),
-                        timedelta(seconds=settings.fresh_event_seconds),
-                    )
                 else:
-                    hours = quality.counted_by_hour(connection, entry.stream, _HISTORY)
-                    yield judge_volume(hours, settings.volume_factor, settings.volume_hours)
+                    yield isolated(_JUDGES[name], settings, connection, entry.stream)
 
     checks = [(entry, name) for entry in catalog.tables for name in _names(entry)]
     return define_checks("traffic", checks, _DESCRIPTIONS, judge, blocking=False)
@@ -73,10 +59,33 @@ def _names(entry: TableEntry) -> Iterator[str]:
     yield LOAD_AGE
     if entry.stream is not None:
         yield EVENT_AGE
+        yield RATE
         if entry.stream.windows is not None:
             yield VOLUME
-    if entry.table == DEAD_LETTERS:
-        yield RATE
+
+
+def _event_age(
+    settings: OrchestrationSettings, connection: Connection, stream: Stream
+) -> CheckResult:
+    return judge_event_age(
+        quality.last_event(connection, stream, _AHEAD),
+        quality.database_time(connection),
+        timedelta(seconds=settings.fresh_event_seconds),
+    )
+
+
+def _volume(settings: OrchestrationSettings, connection: Connection, stream: Stream) -> CheckResult:
+    hours = quality.counted_by_hour(connection, stream, _HISTORY)
+    return judge_volume(hours, settings.volume_factor, settings.volume_hours)
+
+
+def _rate(settings: OrchestrationSettings, connection: Connection, stream: Stream) -> CheckResult:
+    thresholds = Thresholds.of(settings)
+    rate = quality.dead_letter_rate(connection, stream, thresholds.dead_letter_minutes)
+    return judge_rate(rate, thresholds)
+
+
+_JUDGES: Final = {EVENT_AGE: _event_age, VOLUME: _volume, RATE: _rate}
 
 
 def _load_age(

@@ -5,7 +5,8 @@ A frame is encoded when the first client wants it, once for all of them.
 
 import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import NoneType
@@ -14,9 +15,11 @@ from typing import Any, Final
 import orjson
 from engineio.packet import MESSAGE, Packet
 
-from streamflow.contract import format_time
+from streamflow.contract import Event, format_time
+from streamflow.errors import Unavailable
+from streamflow.groups import group_text
 from streamflow.privacy import Hasher
-from streamflow.records import Record, Rejection
+from streamflow.records import Record
 from streamflow.stream import Stream
 
 EVENT = "kafka-event"
@@ -30,6 +33,7 @@ _OVERHEAD_BYTES = 1_000
 _UNREAD = object()
 # Of parsed values; integers of more than 64 bits are parsed as float.
 _EXACT: Final = frozenset((str, int, bool, NoneType))
+_SCALARS: Final = (str, int, float, NoneType)
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
@@ -40,12 +44,16 @@ class Encoder:
     def __init__(self, streams: Mapping[str, Stream], hasher: Hasher) -> None:
         self._streams = streams
         self._hasher = hasher
+        self._kind_fields = kind_fields(streams.values())
 
-    def payload(self, topic: str, value: bytes | None) -> Any:
+    def kind_fields(self, record: Record) -> tuple[str, ...]:
+        return self._kind_fields.get(record.topic() or "", ())
+
+    def payload(self, record: Record) -> Any:
         """The parsed JSON of a value, to be written by orjson; its text if it is not JSON."""
-        if value is None:
+        shown = self._shown(record)
+        if shown is None:
             return None
-        shown = self._redacted(topic, value)
         try:
             parsed = orjson.loads(shown)
             if isinstance(parsed, dict) and _EXACT.issuperset(map(type, parsed.values())):
@@ -54,19 +62,45 @@ class Encoder:
         except (orjson.JSONDecodeError, RecursionError):
             return _text(shown)
 
-    def text(self, topic: str, value: bytes | None) -> str:
-        return _text(self._redacted(topic, value or b""))
+    def text(self, record: Record) -> str:
+        return _text(self._shown(record) or b"")
 
-    def _redacted(self, topic: str, value: bytes) -> bytes:
-        """A valid event holds no address, by its contract. Everything else is redacted."""
-        stream = self._streams.get(topic)
-        if stream is None or isinstance(stream.decoder.decode(value), Rejection):
-            return self._hasher.redact(value)
-        return value
+    def _shown(self, record: Record) -> bytes | None:
+        """A valid event holds no address, by its contract; one in another format than JSON is shown as its
+        contract has it. Everything else is redacted."""
+        stream, value = self._streams.get(record.topic() or ""), record.value()
+        event = None if stream is None else _event(stream, record)
+        if stream is not None and event is not None:
+            return value if stream.decode is None else stream.decoder.encode(event)
+        return None if value is None else self._hasher.redact(value)
+
+
+def _event(stream: Stream, record: Record) -> Event | None:
+    try:
+        event = stream.read(record)
+    except Unavailable:
+        return None  # what a schema registry says cannot be waited for here
+    return event if isinstance(event, Event) else None
+
+
+def kind_fields(streams: Iterable[Stream]) -> dict[str, tuple[str, ...]]:
+    """The fields, as JSON has them, that say what kind of event a record is or is about, by topic."""
+    fields: dict[str, dict[str, None]] = defaultdict(dict)
+    for stream in streams:
+        kind = stream.kind_field
+        if kind is not None:
+            for model in stream.decoder.models:
+                name = model.model_fields[kind].alias or kind
+                fields[stream.topic][name] = fields[stream.dead_letter_topic][name] = None
+        fields[stream.analytics_topic]["event_type"] = None
+    return {topic: tuple(names) for topic, names in fields.items()}
 
 
 class Frame:
-    __slots__ = ("_encoder", "_packet", "_payload", "_record", "appended", "size", "topic")
+    __slots__ = (
+        "_encoder", "_kind_fields", "_kinds", "_packet", "_payload", "_record", "appended", "size",
+        "topic",
+    )  # fmt: skip
 
     def __init__(self, topic: str, record: Record, encoder: Encoder) -> None:
         self.topic = topic  # without ``STREAMFLOW_PREFIX``
@@ -74,13 +108,15 @@ class Frame:
         self.size = len(record.value() or b"") + _OVERHEAD_BYTES  # in memory
         self._record: Record | None = record
         self._encoder = encoder
+        self._kind_fields = encoder.kind_fields(record)
+        self._kinds: frozenset[str] | None = None
         self._payload: Any = _UNREAD
         self._packet: Packet | None = None
 
     @property
     def payload(self) -> Any:
         if self._payload is _UNREAD and self._record is not None:
-            self._payload = self._encoder.payload(self._record.topic() or "", self._record.value())
+            self._payload = self._encoder.payload(self._record)
         return self._payload
 
     @property
@@ -91,6 +127,21 @@ class Frame:
             self._packet.encode()
             self._record = None
         return self._packet
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What the event is counted by, as text; none where the record does not say it."""
+        if self._kinds is None:
+            payload = self.payload
+            values = (
+                [payload[name] for name in self._kind_fields if name in payload]
+                if isinstance(payload, dict)
+                else []
+            )
+            self._kinds = frozenset(
+                group_text(value) for value in values if isinstance(value, _SCALARS)
+            )
+        return self._kinds
 
     def field(self, name: str) -> Any:
         payload = self.payload
@@ -106,7 +157,7 @@ class Frame:
             record = self._record
             if record is None:
                 raise
-            self._payload = self._encoder.text(record.topic() or "", record.value())
+            self._payload = self._encoder.text(record)
             return event_text(EVENT, {**body, "payload": self._payload})
 
 

@@ -25,6 +25,9 @@ class Subscribable(Protocol):
     appended: int
     size: int
 
+    @property
+    def kinds(self) -> frozenset[str]: ...
+
     def field(self, name: str) -> Any: ...
 
 
@@ -36,16 +39,14 @@ class Subscription:
     """What a client wants; None for all."""
 
     topics: frozenset[str]  # without prefix
-    types: frozenset[str] | None = None  # of events; window counts have theirs in ``event_type``
+    types: frozenset[str] | None = None  # what events are counted by, as window counts name it
     users: frozenset[str] | None = None
 
     def accepts(self, subject: Subscribable) -> bool:
         """Whether a record passes. One without the field to filter by does not."""
         if subject.topic not in self.topics:
             return False
-        if self.types is not None and not _is_one_of(
-            self.types, subject.field("type") or subject.field("event_type")
-        ):
+        if self.types is not None and self.types.isdisjoint(subject.kinds):
             return False
         return self.users is None or _is_one_of(self.users, subject.field("user"))
 

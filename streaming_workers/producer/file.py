@@ -1,4 +1,4 @@
-"""Sending events: a file exactly once, or simulated users for as long as one likes.
+"""Sending events: a file exactly once, or simulated ones for as long as one likes.
 
 A file is sent in Kafka transactions. Each also commits how much of the file is sent, as the offset of a
 consumer group that belongs to that file, and keeps it where it does not expire, so `resume` continues
@@ -9,7 +9,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import IO, Literal
@@ -50,16 +50,25 @@ class Sent:
 
 def simulate(
     settings: Settings,
-    stream: Stream,
-    source: Iterable[Simulated],
+    sources: Sequence[tuple[Stream, Iterable[Simulated]]],
     stop: threading.Event,
     *,
     rate: float,
     count: int | None,
-    on_record: Callable[[], None] = lambda: None,
+    on_record: Callable[[Stream], None] = lambda _stream: None,
 ) -> Sent:
-    """Sends simulated events at a steady rate until `count` are sent or `stop` is set. Raises
-    Unavailable if the broker did not take a record in time."""
+    """Sends simulated events of streams, at a steady rate in turn, until `count` of each are sent or `stop`
+    is set. Raises Unavailable if the broker did not take a record in time.
+
+    Args:
+        rate: events of each stream in a second.
+    """
+    streams = [stream for stream, _ in sources]
+    turns = zip(*(source for _, source in sources), strict=False)
+    records = (
+        (stream, record) for turn in turns for stream, record in zip(streams, turn, strict=True)
+    )
+    most = None if count is None else count * len(streams)
     sent, client = Sent(), clients.producer(settings)
     failures: list[KafkaError] = []
 
@@ -72,8 +81,8 @@ def simulate(
             raise clients.translated(KafkaException(failures[-1]))
 
     began = time.monotonic()
-    for record in source:
-        if stop.is_set() or (count is not None and sent.records >= count):
+    for stream, record in records:
+        if stop.is_set() or (most is not None and sent.records >= most):
             break
         produce(
             client,
@@ -83,8 +92,8 @@ def simulate(
         sent.records += 1
         if record.code is not None:
             sent.invalid[record.code.value] += 1
-        on_record()
-        ahead = began + sent.records / rate - time.monotonic()
+        on_record(stream)
+        ahead = began + sent.records / (rate * len(streams)) - time.monotonic()
         if ahead > 0.01:  # noqa: PLR2004 (finer than the clock's own grain is no use)
             client.poll(0)
             check()

@@ -24,7 +24,7 @@ class PlanRequest:
     """Which dead letters to plan a replay of, and with which options.
 
     Attributes:
-        ids: of dead letters; empty for all that match the filter (codes, texts, times).
+        ids: of dead letters; empty for all that match the filter (codes, texts, stream, times).
         since: ISO 8601, as `loaded_until`; absolute, so that the filter matches the same later.
         repairs: applied to each dead letter first, in this order.
         canary: dead letters to send first; the rest is sent once these are stored.
@@ -34,6 +34,7 @@ class PlanRequest:
     ids: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    stream: str | None = None
     since: str | None = None
     loaded_until: str | None = None
     repairs: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class PlanRequest:
             "ids": list(self.ids),
             "error_codes": list(self.codes),
             "texts": list(self.texts),
+            "stream": self.stream,
             "since": self.since,
             "loaded_until": self.loaded_until,
             "repairs": list(self.repairs),

@@ -2,6 +2,7 @@
 are: each query reads a position table, an index, or the end of the newest day."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from psycopg import sql
 
 from streamflow.flow import Partition
 from streamflow.lag.measure import Bounds, offsets_behind
-from streamflow.postgres.connections import Connection, connect, translate
+from streamflow.postgres.connections import Connection, connect, faulty_statement, translate
 from streamflow.postgres.sink.positions import Loaded, loaded
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -46,8 +47,8 @@ class PostgresSample:
         loaded: how far the loader is, by partition.
         loaded_at: when the loader last moved.
         latency: of the stream's rows loaded just now, by stream; absent where none was.
-        dead_letters: dead letters by code.
-        statuses: dead letters by status.
+        dead_letters: how many dead letters, by topic, code and status: by the topic of the stream that
+            the record was of, or was made from.
         rejected_from: dead letters by the topic of the record that failed.
         duplicates: recognised duplicates by topic.
         size: of the database, in bytes.
@@ -58,13 +59,27 @@ class PostgresSample:
     loaded: Mapping[Partition, Loaded]
     loaded_at: datetime | None
     latency: Mapping[str, Latency]
-    dead_letters: Mapping[str, int]
-    statuses: Mapping[str, int]
+    dead_letters: Mapping[tuple[str, str, str], int]
     rejected_from: Mapping[str, int]
     duplicates: Mapping[str, int]
     size: int
     connections: int
     version: str
+
+    def codes(self, topic: str | None = None) -> Counter[str]:
+        """Dead letters by code, of a stream by its topic or of all."""
+        return self._dead_letters_by(1, topic)
+
+    def statuses(self, topic: str | None = None) -> Counter[str]:
+        """Dead letters by status, of a stream by its topic or of all."""
+        return self._dead_letters_by(2, topic)
+
+    def _dead_letters_by(self, place: int, topic: str | None) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for group, number in self.dead_letters.items():
+            if topic in (None, group[0]):
+                counts[group[place]] += number
+        return counts
 
     def records(self, topic: str) -> int:
         """Records of a topic that the loader has read."""
@@ -99,10 +114,14 @@ SELECT count(*), percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY event_
            AND {time} < now() + interval '1 hour'
          LIMIT {sample}) AS newest
 """
+# Behind the "@" is what tells a set-aside topic from its successor.
+_DEAD_LETTERS: Final = """
+SELECT CASE WHEN split_part(source_topic, '@', 1) = ANY(%s) THEN split_part(source_topic, '@', 1)
+            ELSE split_part(origin_topic, '@', 1) END, error_code, status, count(*)
+  FROM dead_letters GROUP BY 1, 2, 3
+"""
 _COUNTS: Final = """
-SELECT 'letters', error_code, count(*) FROM dead_letters GROUP BY error_code
-UNION ALL SELECT 'statuses', status, count(*) FROM dead_letters GROUP BY status
-UNION ALL SELECT 'refused', source_topic, count(*) FROM dead_letters
+SELECT 'refused', source_topic, count(*) FROM dead_letters
   WHERE (record_topic, record_partition, record_offset)
      IS DISTINCT FROM (source_topic, source_partition, source_offset) GROUP BY source_topic
 UNION ALL SELECT 'duplicates', topic, count(*) FROM duplicates GROUP BY topic
@@ -121,6 +140,7 @@ class PostgresSource:
         self._streams = tuple(streams)
         self._connection: Connection | None = None
         self._counts: dict[str, dict[str, int]] = {}
+        self._dead_letters: dict[tuple[str, str, str], int] = {}
         self._server: tuple[int, int, str] = (0, 0, "")
         self._ask_counts_at = self._ask_server_at = float("-inf")
 
@@ -156,7 +176,12 @@ class PostgresSource:
         )
         now = time.monotonic()
         if now >= self._ask_counts_at:
-            self._counts = {kind: {} for kind in ("letters", "statuses", "refused", "duplicates")}
+            topics = [stream.topic for stream in self._streams]
+            self._dead_letters = {
+                (topic, code, status): number
+                for topic, code, status, number in connection.execute(_DEAD_LETTERS, [topics])
+            }
+            self._counts = {kind: {} for kind in ("refused", "duplicates")}
             for kind, name, number in connection.execute(_COUNTS):
                 self._counts[kind][name] = number
             took = time.monotonic() - now
@@ -170,8 +195,7 @@ class PostgresSource:
             loaded=loaded(connection, group),
             loaded_at=loaded_at,
             latency=self._latencies(connection),
-            dead_letters=self._counts["letters"],
-            statuses=self._counts["statuses"],
+            dead_letters=self._dead_letters,
             rejected_from=self._counts["refused"],
             duplicates=self._counts["duplicates"],
             size=size,
@@ -188,7 +212,13 @@ class PostgresSource:
                 look_back=sql.Literal(_LOOK_BACK),
                 sample=sql.Literal(_SAMPLE),
             )
-            [(rows, event, append)] = connection.execute(query)
+            try:
+                [(rows, event, append)] = connection.execute(query)
+            except psycopg.Error as error:
+                # A stream whose table is not as declared has no latency; the others have theirs.
+                if faulty_statement(error) is None:
+                    raise
+                continue
             if rows:
                 known = append is not None and append[0] is not None
                 latencies[stream.name] = Latency(tuple(event), tuple(append) if known else None)

@@ -47,7 +47,7 @@ class Recorder:
 
     Args:
         store: where the series go: ``appended/TOPIC``, ``loaded/TOPIC``, ``lag/GROUP``,
-            ``seconds/GROUP``, ``latency/…``.
+            ``seconds/GROUP``, ``latency/…``, ``letters`` and ``letters/TOPIC``.
     """
 
     def __init__(self, store: Store) -> None:
@@ -83,6 +83,8 @@ class Recorder:
                     self._store.add(f"latency/{stream}/{name}/p50", now, pair[0])
                     self._store.add(f"latency/{stream}/{name}/p99", now, pair[1])
         self._store.add("letters", now, sum(sample.dead_letters.values()))
+        for topic in {topic for topic, *_ in sample.dead_letters}:
+            self._store.add(f"letters/{topic}", now, sample.codes(topic).total())
 
     def take_probe(self, sample: ProbeSample, now: float) -> None:
         self._store.add("probe", now, sample.round_trip)

@@ -11,6 +11,7 @@ from streamflow.dead_letters.select import DeadLetter, Status
 from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.records import Origin
+from streamflow.stream import Stream
 from streamlit_app.measure.poller import PollJob
 from streamlit_app.pages.event_trace import render_trace
 from streamlit_app.pages.replay_form import render_history, render_replay_form
@@ -38,6 +39,7 @@ from streamlit_app.ui.markup import (
     soft,
     table,
 )
+from streamlit_app.ui.stream_control import stream_control
 
 _PINNED: Final = "pinned_list"
 _FIRST_TICKED: Final = "first_ticked"
@@ -46,12 +48,16 @@ _VALUE_SHOWN: Final = 160  # characters
 
 def render() -> None:
     server = serving()
-    with heading("Dead letters"):
+    controls = heading("Dead letters")
+    stream = stream_control(controls, server.streams, all_streams=True)
+    with controls:
         span = span_control("letter_span", "1 h")
-    server.demand.wait(_over_time_job(server, span), 1.5)
-    _over_time(span)
+    # With a single stream no record can be of another one.
+    stream = stream if len(server.streams) > 1 else None
+    server.demand.wait(_over_time_job(server, span, stream), 1.5)
+    _over_time(span, stream)
     with card("controls"):
-        wanted = _filter(span)
+        wanted = _filter(span, stream)
     with card("letters"):
         pinned = _pinned(server, wanted)
         if pinned is not None:
@@ -65,7 +71,7 @@ def render() -> None:
         render_history()
 
 
-def _filter(span: float) -> DeadLetterFilter:
+def _filter(span: float, stream: Stream | None) -> DeadLetterFilter:
     first, second, third, fourth = st.columns([2, 1, 1.4, 1])
     codes = first.multiselect(
         "Codes", list(map(str, ErrorCode)), key="codes", placeholder="all", bind="query-params"
@@ -82,6 +88,7 @@ def _filter(span: float) -> DeadLetterFilter:
         status=None if status == "any" else status,
         span=span if since == "the time above" else None,
         text=text,
+        stream=stream,
     )
 
 
@@ -107,16 +114,19 @@ def _refresh(server: Serving) -> None:
     st.session_state[_PINNED] = PinnedList.make(before.filter, server.hasher, before.ticked)
 
 
-def _over_time_job(server: Serving, span: float) -> PollJob[tuple[DeadLetterCount, ...]]:
-    query = partial(dead_letters_over_time, server.settings, span)
-    return PollJob(("letters over time", span), "PostgreSQL", 2.0, query)
+def _over_time_job(
+    server: Serving, span: float, stream: Stream | None
+) -> PollJob[tuple[DeadLetterCount, ...]]:
+    query = partial(dead_letters_over_time, server.settings, span, stream)
+    key = ("letters over time", span, None if stream is None else stream.name)
+    return PollJob(key, "PostgreSQL", 2.0, query)
 
 
 @st.fragment(run_every=2)
-def _over_time(span: float) -> None:
+def _over_time(span: float, stream: Stream | None) -> None:
     """By code and time. No I/O: fetched in the background."""
     server = serving()
-    reading = server.demand.latest(_over_time_job(server, span))
+    reading = server.demand.latest(_over_time_job(server, span, stream))
     left, right = st.columns([3, 1])
     with left, card("over-time", "By code over time", stretch=True):
         if reading.sample:
@@ -125,12 +135,14 @@ def _over_time(span: float) -> None:
             show(empty("No dead letters in this period", "Every record met its contract."))
     with right, card("statuses", "By status", stretch=True):
         sample = server.poller.reading("postgres").sample
-        if sample is None or not sample.statuses:
+        topic = None if stream is None else stream.topic
+        statuses = sample.statuses(topic) if sample is not None else {}
+        if not statuses:
             show(empty("None", "No record was rejected so far."))
             return
         rows = (
             (_status(name), Html(f'<span data-status="{name}">{units.count(number)}</span>'))
-            for name, number in sorted(sample.statuses.items())
+            for name, number in sorted(statuses.items())
         )
         show(table(("status", "dead letters"), rows, (1,)))
 

@@ -57,14 +57,14 @@ def _controls(server: Serving) -> tuple[str, Filter]:
     first, second, third = st.columns([1.3, 1.6, 1.6])
     topic = first.selectbox("Topic", server.topics, key="topic", bind="query-params")
     text = second.text_input(
-        "Text in the value", key="text", placeholder="user-17", bind="query-params", live="300ms"
+        "Text in the value", key="text", placeholder="contains", bind="query-params", live="300ms"
     )
     path = third.text_input(
         "JSON path",
         key="path",
-        placeholder="type = USER_LOGIN",
+        placeholder="total > 3",
         bind="query-params",
-        help="A path and a comparison: `type = USER_LOGIN`, `items[0].price > 3`, `user ~ ann`; or "
+        help="A path and a comparison: `country = DE`, `items[0].price > 3`, `user ~ ann`; or "
         "only a path that must be there. Operators: = != < <= > >= ~ (contains).",
     )
     first, second, third = st.columns([1.3, 1.6, 1.6])

@@ -9,6 +9,7 @@ from streamflow import units
 from streamflow.lag.history import WINDOW, GroupLag
 from streamflow.lag.measure import LagSample
 from streamflow.lag.verdicts import MEANINGS
+from streamflow.stream import Stream
 from streamlit_app.measure.postgres import PostgresSample
 from streamlit_app.measure.readings import Reading
 from streamlit_app.measure.stack import PartStatus
@@ -28,11 +29,12 @@ from streamlit_app.ui.markup import (
     table,
     text,
 )
+from streamlit_app.ui.stream_control import used_topics
 
 
 @st.fragment(run_every=1)
-def render_tables() -> None:
-    """No I/O."""
+def render_tables(streams: Sequence[Stream]) -> None:
+    """Of one stream or of all. No I/O."""
     server = serving()
     now = time.time()
     postgres = server.poller.reading("postgres")
@@ -49,9 +51,10 @@ def render_tables() -> None:
             "proves them one by one."
         )
         if not show_trouble(postgres, now) or postgres.sample is not None:
-            show(_totals_table(server, postgres.sample))
+            show(_totals_table(server, streams, postgres.sample))
     with right, card("codes", "Dead letters by code", stretch=True):
-        show(_codes_table(postgres.sample))
+        topic = streams[0].topic if len(streams) == 1 else None
+        show(_codes_table(postgres.sample, topic))
 
 
 def _groups_table(groups: Mapping[str, GroupLag]) -> Html:
@@ -81,9 +84,12 @@ def _trend(growth: float | None) -> Html:
     )
 
 
-def _totals_table(server: Serving, sample: PostgresSample | None) -> Html:
+def _totals_table(
+    server: Serving, streams: Sequence[Stream], sample: PostgresSample | None
+) -> Html:
     if sample is None:
         return empty("No figures yet", "They appear once the database answers.")
+    used = {topic for stream in streams for topic in used_topics(stream)}
     broker: LagSample | None = server.poller.reading("kafka").sample
     rows = (
         (
@@ -95,18 +101,19 @@ def _totals_table(server: Serving, sample: PostgresSample | None) -> Html:
             units.count(sample.waiting(topic, broker.bounds)) if broker else units.UNKNOWN,
         )
         for topic in server.topics
+        if topic in used
     )
     columns = ("topic", "records", "stored", "dead-lettered", "duplicates", "waiting")
     return table(columns, rows, (1, 2, 3, 4, 5))
 
 
-def _codes_table(sample: PostgresSample | None) -> Html:
-    if sample is None or not sample.dead_letters:
+def _codes_table(sample: PostgresSample | None, topic: str | None) -> Html:
+    codes = sample.codes(topic) if sample is not None else None
+    if not codes:
         return empty("No dead letters", "Every record so far was valid.")
-    total = sum(sample.dead_letters.values())
     rows = [
-        (code(name), units.count(number), units.percent(number / total))
-        for name, number in sorted(sample.dead_letters.items(), key=lambda pair: -pair[1])
+        (code(name), units.count(number), units.percent(number / codes.total()))
+        for name, number in sorted(codes.items(), key=lambda pair: (-pair[1], pair[0]))
     ]
     return table(("code", "dead letters", "share"), rows, (1, 2))
 

@@ -31,6 +31,7 @@ from streamlit_app.ui.markup import (
     table,
 )
 from streamlit_app.ui.picture import Box, Edge, draw, svg
+from streamlit_app.ui.stream_control import stream_control, summary, used_topics
 
 _SIZE: Final = (1190, 392)
 _COLUMNS: Final = (4, 258, 512, 766, 1020)
@@ -40,15 +41,13 @@ _FINE: Final = (LagVerdict.OK, LagVerdict.UNKNOWN)
 
 def render() -> None:
     server = serving()
-    streams = {stream.name: stream for stream in server.streams}
-    controls = heading("Pipeline")
-    name = server.streams[0].name
-    if len(streams) > 1:
-        name = controls.selectbox("Stream", list(streams), key="stream", bind="query-params")
+    stream = stream_control(heading("Pipeline"), server.streams) or server.streams[0]
+    if len(server.streams) > 1:
+        show(summary(stream, server.streams))
     for failed in server.streams.failed:
         show(banner(Tone.BAD, failed.name or failed.path, f"Does not start: {failed.why}"))
     with card("flow"):
-        _flow(streams[name])
+        _flow(stream)
     _topics()
     with card("configuration", "Configuration"):
         st.caption("As this server reads it. Of secrets, only that they are set.")
@@ -88,14 +87,16 @@ class _Flow:
         stream = self._stream
         boxes = {
             "events": self._topic(stream.topic, _COLUMNS[0], 163),
-            "analytics": self._worker("analytics", _COLUMNS[1], 22),
             "validator": self._worker("validator", _COLUMNS[1], 304),
-            "counts": self._topic(stream.analytics_topic, _COLUMNS[2], 22),
-            "notifications": self._topic(stream.notifications_topic, _COLUMNS[2], 210),
             "letters": self._topic(stream.dead_letter_topic, _COLUMNS[2], 304),
             "loader": self._worker("loader", _COLUMNS[3], 163),
             "postgres": self._database(_COLUMNS[4], 163),
         }
+        if stream.windows is not None:
+            boxes["analytics"] = self._worker("analytics", _COLUMNS[1], 22)
+            boxes["counts"] = self._topic(stream.analytics_topic, _COLUMNS[2], 22)
+        if stream.notify is not None:
+            boxes["notifications"] = self._topic(stream.notifications_topic, _COLUMNS[2], 210)
         if self._has_bridge():
             box = self._worker("bridge", _COLUMNS[3], 304)
             state, lag = box.lines
@@ -105,16 +106,16 @@ class _Flow:
 
     def edges(self) -> list[Edge]:
         stream = self._stream
-        loaded = {topic: self._rate(f"loaded/{topic}") for topic in stream.topic_names}
+        loaded = {topic: self._rate(f"loaded/{topic}") for topic in used_topics(stream)}
         known = [rate for rate in loaded.values() if rate is not None]
-        derived = (
-            ("analytics", "counts", stream.analytics_topic, 0.5, 0.4),
-            ("validator", "notifications", stream.notifications_topic, 0.4, 0.45),
-            ("validator", "letters", stream.dead_letter_topic, 0.42, 0.35),
-        )
+        derived = [("validator", "letters", stream.dead_letter_topic, 0.42, 0.35)]
+        if stream.windows is not None:
+            derived.append(("analytics", "counts", stream.analytics_topic, 0.5, 0.4))
+        if stream.notify is not None:
+            derived.append(("validator", "notifications", stream.notifications_topic, 0.4, 0.45))
+        readers = ("validator",) if stream.windows is None else ("validator", "analytics")
         edges = [
-            self._edge("events", "analytics", self._rate_in("analytics"), "analytics"),
-            self._edge("events", "validator", self._rate_in("validator"), "validator"),
+            *(self._edge("events", name, self._rate_in(name), name) for name in readers),
             self._edge("events", "loader", loaded[stream.topic], "loader"),
             self._edge("loader", "postgres", sum(known) if known else None),
         ]
@@ -191,6 +192,9 @@ class _Flow:
         return self._server.recorder.rate(name)
 
     def _rate_in(self, worker: str) -> float | None:
+        """Unknown for one of several streams: workers count what they read of all together."""
+        if len(self._server.streams) > 1:
+            return None
         return self._workers[worker].rate_in if worker in self._workers else None
 
     def _rate_out(self, worker: str, topic: str) -> float | None:

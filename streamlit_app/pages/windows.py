@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from html import escape
 from typing import Any, Final
 
 import pandas as pd
@@ -12,12 +13,14 @@ from streamflow import units
 from streamflow.dead_letters.selection_parser import parse_time
 from streamflow.errors import UsageError
 from streamflow.stream import Stream
+from streamflow.windows import TumblingWindow
 from streamlit_app.measure.poller import PollJob
 from streamlit_app.records.queries import MOST_AHEAD, Windows, windows
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
 from streamlit_app.ui.components import card, heading, show, show_trouble, span_control
 from streamlit_app.ui.markup import Html, Tone, code, counted, empty, mark, soft, table
+from streamlit_app.ui.stream_control import stream_control, summary
 
 _BEFORE: Final = {
     "nothing": None,
@@ -29,20 +32,24 @@ _BEFORE: Final = {
 
 def render() -> None:
     server = serving()
-    with_windows = {stream.name: stream for stream in server.streams if stream.windows is not None}
+    # Those that have windows first. No sum over streams: their groups are of different fields.
+    streams = sorted(server.streams, key=lambda stream: stream.windows is None)
     controls = heading("Windows")
-    if not with_windows:
-        show(empty("No stream has windows", "Declare windows=TumblingWindow(…) in a stream."))
-        return
+    stream = stream_control(controls, streams) or streams[0]
     with controls:
         span = span_control("window_span")
+    if len(streams) > 1:
+        show(summary(stream, streams))
+    if stream.windows is None:
+        hint = "Declare windows=TumblingWindow(…) in the stream to count its events."
+        show(empty(f"The stream {stream.name} has no windows", hint))
+        return
     with card("controls"):
-        first, second, third = st.columns(3)
-        name = first.selectbox("Stream", list(with_windows), key="stream", bind="query-params")
-        before = second.selectbox(
+        first, second = st.columns(2)
+        before = first.selectbox(
             "Compare with", list(_BEFORE), key="compare", index=1, bind="query-params"
         )
-        until = third.text_input(
+        until = second.text_input(
             "Up to, UTC",
             key="until",
             placeholder="the newest window",
@@ -55,8 +62,8 @@ def render() -> None:
     except UsageError as error:
         show(empty("That time cannot be read", str(error)))
         return
-    server.demand.wait(_job(server, with_windows[name], span, end), 2.0)
-    _counts(with_windows[name], span, end, _BEFORE[before or "nothing"])
+    server.demand.wait(_job(server, stream, span, end), 2.0)
+    _counts(stream, stream.windows, span, end, _BEFORE[before or "nothing"])
 
 
 def _job(server: Serving, stream: Stream, span: float, end: datetime | None) -> PollJob[Windows]:
@@ -65,7 +72,13 @@ def _job(server: Serving, stream: Stream, span: float, end: datetime | None) -> 
 
 
 @st.fragment(run_every=2)
-def _counts(stream: Stream, span: float, end: datetime | None, before: timedelta | None) -> None:
+def _counts(
+    stream: Stream,
+    spec: TumblingWindow,
+    span: float,
+    end: datetime | None,
+    before: timedelta | None,
+) -> None:
     """Chart and totals. No I/O: fetched in the background."""
     server = serving()
     reading = server.demand.latest(_job(server, stream, span, end))
@@ -73,14 +86,16 @@ def _counts(stream: Stream, span: float, end: datetime | None, before: timedelta
     if show_trouble(reading, datetime.now(UTC).timestamp()) and shown is None:
         return
     if shown is None or shown.end is None:
-        hint = "Windows close 5 s after their end: produce some events."
+        grace = spec.grace.total_seconds()
+        hint = f"Windows close {grace:g} s after their end: produce some events."
         show(empty("No window is closed yet", hint))
         return
     earlier: Windows | None = None
     if before is not None:
         earlier = server.demand.latest(_job(server, stream, span, shown.end - before)).sample
-    with card("windows", "Events by type"):
-        size = stream.windows.size.total_seconds() if stream.windows else 10.0
+    kind = stream.kind_field
+    with card("windows", f"Events by {kind}" if kind else "Events"):
+        size = spec.size.total_seconds()
         together = f", {shown.step / size:.0f} windows to a bar" if shown.step > size else ""
         st.caption(
             f"Windows of {size:g} s by event time{together}, up to {units.moment(shown.end)[:19]} UTC. "
@@ -95,15 +110,17 @@ def _counts(stream: Stream, span: float, end: datetime | None, before: timedelta
         if not shown.cells:
             show(empty("No event in this time", "Choose a longer span, or another end."))
         else:
-            _chart(shown, earlier, span, before)
+            _chart(shown, earlier, span, before, kind or "group")
     left, right = st.columns(2)
     with left, card("totals", "Totals", stretch=True):
-        show(_totals(shown, earlier))
+        show(_totals(shown, earlier, kind or "group"))
     with right, card("late", "Corrected windows", stretch=True):
-        show(_late(shown))
+        show(_late(shown, kind or "group"))
 
 
-def _chart(shown: Windows, earlier: Windows | None, span: float, before: timedelta | None) -> None:
+def _chart(
+    shown: Windows, earlier: Windows | None, span: float, before: timedelta | None, title: str
+) -> None:
     step = timedelta(seconds=shown.step)
     rows: list[dict[str, Any]] = [
         {"time": cell.start, "until": cell.start + step, "type": cell.kind, "value": cell.number}
@@ -155,6 +172,7 @@ def _chart(shown: Windows, earlier: Windows | None, span: float, before: timedel
         span,
         unit="events",
         colour="type",
+        title=title,
         order=sorted({cell.kind for cell in shown.cells}),
         layers=layers,
         height=300,
@@ -169,13 +187,13 @@ def _sums(counted: Windows, by: str, field: str) -> Counter[Any]:
     return +sums
 
 
-def _totals(shown: Windows, earlier: Windows | None) -> Html:
+def _totals(shown: Windows, earlier: Windows | None, title: str) -> Html:
     now, late = _sums(shown, "kind", "number"), _sums(shown, "kind", "late")
     then = Counter() if earlier is None else _sums(earlier, "kind", "number")
     rows = [
         (
             code(kind),
-            Html(f'<span data-window-total="{kind}">{units.count(now[kind])}</span>'),
+            Html(f'<span data-window-total="{escape(kind)}">{units.count(now[kind])}</span>'),
             units.count(late[kind]),
             units.count(then[kind]) if kind in then else "—",
             f"{(now[kind] - then[kind]) / then[kind] * 100:+.0f} %" if kind in then else "—",
@@ -184,10 +202,10 @@ def _totals(shown: Windows, earlier: Windows | None) -> Html:
     ]
     if not rows:
         return empty("No totals", "There is no event in this time.")
-    return table(("type", "events", "of those late", "before", "change"), rows, (1, 2, 3, 4))
+    return table((title, "events", "of those late", "before", "change"), rows, (1, 2, 3, 4))
 
 
-def _late(shown: Windows) -> Html:
+def _late(shown: Windows, title: str) -> Html:
     corrected = [cell for cell in reversed(shown.cells) if cell.late][:12]
     if not corrected:
         return empty("No correction", "Every event came before its window closed.")
@@ -200,4 +218,4 @@ def _late(shown: Windows) -> Html:
         )
         for cell in corrected
     )
-    return table(("window", "type", "late", "of"), rows, (2, 3))
+    return table(("window", title, "late", "of"), rows, (2, 3))

@@ -86,7 +86,7 @@ def _path_test(expression: str) -> Test:
     match = _PATH.fullmatch(expression)
     if match is None:
         raise UsageError(
-            f"{expression!r} is not a path: write it as type = USER_LOGIN, items[0].price > 3, "
+            f"{expression!r} is not a path: write it as country = DE, items[0].price > 3, "
             "user ~ ann, or only a path that must be there"
         )
     steps = _steps(match["path"])

@@ -10,6 +10,7 @@ from streamflow.dead_letters.select import DeadLetterSummary, Selection
 from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.privacy import Hasher
 from streamflow.settings import Settings
+from streamflow.stream import Stream
 from streamlit_app.access.replaying import PlanRequest
 from streamlit_app.measure.demand import Demand
 from streamlit_app.measure.poller import PollJob
@@ -26,12 +27,14 @@ class DeadLetterFilter:
         status: open, replayed, quarantined …; None for any.
         span: seconds back from when the filter is applied; None for all time.
         text: in the value or in the message.
+        stream: that the failed record is of, or was made from; None for any.
     """
 
     codes: tuple[str, ...] = ()
     status: str | None = None
     span: float | None = None
     text: str = ""
+    stream: Stream | None = None
 
     def selection(self, hasher: Hasher, now: datetime) -> Selection:
         """The same with absolute times, as replays take it.
@@ -44,6 +47,7 @@ class DeadLetterFilter:
             codes=self.codes,
             since=None if self.span is None else f"{self.span:.0f}s",
             text=self.text,
+            stream=self.stream,
             statuses=() if self.status is None else (self.status,),
             now=now,
         )
@@ -131,6 +135,7 @@ class PinnedList:
             request,
             codes=self.selection.codes,
             texts=self.selection.texts,
+            stream=self.filter.stream.name if self.filter.stream else None,
             since=None if since is None else since.isoformat(),
             loaded_until=None if self.content is None else self.content.as_of.isoformat(),
         )

@@ -14,10 +14,12 @@ from streamflow.dead_letters.select import (
     DeadLetterSummary,
     Selection,
     Status,
+    conditions,
     counts,
     read,
     summaries,
 )
+from streamflow.dead_letters.selection_parser import source_of
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.counted_by import kind_sql
 from streamflow.postgres.tables import DELETED
@@ -90,7 +92,9 @@ SELECT date_bin(%(step)s * interval '1 s', window_start, '1970-01-01 00:00:00+00
 def windows(settings: Settings, stream: Stream, span: float, end: datetime | None) -> Windows:
     """Window counts of the last `span` seconds before `end`, or before the end of the newest window that
     has begun; at most 300 steps."""
-    size = stream.windows.size.total_seconds() if stream.windows is not None else 10.0
+    if stream.windows is None:
+        return Windows((), span, None)
+    size = stream.windows.size.total_seconds()
     step = max(size, -(-span / MAX_POINTS // size) * size)
     with _reader(settings) as connection:
         [(newest, ahead)] = connection.execute(
@@ -143,7 +147,7 @@ def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
 _DEAD_LETTERS_OVER_TIME: Final = """
 SELECT date_bin(%(step)s * interval '1 s', appended_at, '1970-01-01 00:00:00+00'), error_code,
        count(*)
-  FROM dead_letters WHERE appended_at >= now() - %(span)s * interval '1 s'
+  FROM dead_letters WHERE appended_at >= now() - %(span)s * interval '1 s' AND {}
  GROUP BY 1, 2 ORDER BY 1, 2
 """
 
@@ -156,11 +160,15 @@ class DeadLetterCount(NamedTuple):
     number: int
 
 
-def dead_letters_over_time(settings: Settings, span: float) -> tuple[DeadLetterCount, ...]:
-    """Dead letters by code over the last `span` seconds, in 60 steps."""
+def dead_letters_over_time(
+    settings: Settings, span: float, stream: Stream | None
+) -> tuple[DeadLetterCount, ...]:
+    """Dead letters of a stream, or of all, by code over the last `span` seconds, in 60 steps."""
+    where, values = conditions(Selection(stream=source_of(stream), statuses=()))
     with _reader(settings) as connection:
         rows = connection.execute(
-            _DEAD_LETTERS_OVER_TIME, {"step": max(1.0, span / 60), "span": span}
+            sql.SQL(_DEAD_LETTERS_OVER_TIME).format(where),
+            {**values, "step": max(1.0, span / 60), "span": span},
         )
         return tuple(DeadLetterCount(*row) for row in rows)
 
@@ -170,6 +178,7 @@ class Trace:
     """What became of an event; each part is None, or empty, where there is nothing (yet).
 
     Attributes:
+        stream: in whose topic it entered the log.
         row: in the stream's table.
         notification: sent for it.
         dead_letters: of its record and its replays, by attempt.
@@ -180,6 +189,7 @@ class Trace:
     """
 
     origin: Origin
+    stream: Stream | None
     row: dict[str, Any] | None
     notification: dict[str, Any] | None
     dead_letters: tuple[dict[str, Any], ...]
@@ -218,7 +228,7 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
     stream = next((stream for stream in streams if stream.topic == origin.topic), None)
     with _reader(settings) as connection:
 
-        def ask(query: LiteralString | sql.Composed) -> tuple[dict[str, Any], ...]:
+        def ask(query: LiteralString | sql.Composed) -> tuple[Any, ...]:
             return tuple(row[0] for row in connection.execute(query, values))
 
         def rows_of(table: str) -> tuple[dict[str, Any], ...]:
@@ -236,6 +246,7 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
             counted = ask(_COUNTED)
         return Trace(
             origin=origin,
+            stream=stream,
             row=next(iter(rows), None),
             notification=next(iter(rows_of("notifications")), None),
             dead_letters=ask(_REJECTED),

@@ -75,11 +75,14 @@ def bars(
     unit: str,
     colour: str,
     order: Sequence[str],
+    title: str | None = None,
     layers: Sequence[dict[str, Any]] = (),
     height: int,
 ) -> None:
-    """Stacked bars over time; `rows` has ``time``, ``until``, ``value`` and the column `colour`."""
+    """Stacked bars over time; `rows` has ``time``, ``until``, ``value`` and the column `colour`, which is
+    called `title` where that is given."""
     encoding = _encoding(span, unit, colour, order, form="~s", number=",", stack="zero")
+    encoding["tooltip"][0]["title"] = title or colour
     bar = {
         "mark": {"type": "bar", "orient": "vertical"},
         "encoding": {**encoding, "x2": {"field": "until"}},

@@ -27,7 +27,7 @@ def show(markup: Html) -> None:
 
 def heading(title: str) -> DeltaGenerator:
     """The page's title; returns the place for controls at its right."""
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    left, right = st.columns(2, vertical_alignment="bottom")
     left.title(title, anchor=False)
     return right.container(horizontal=True, horizontal_alignment="right")
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import orjson
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+import two_streams
 from dashboards import (
     PATIENCE,
     DashboardProcess,
@@ -36,6 +38,7 @@ from loads import execute, rows, value
 from pipeline import WorkerProcess, audit, count, environment, event, events, produce
 from services import BrokerService, DatabaseService
 from streamflow.kafka.topics import provision
+from streamflow.postgres.schema import upgrade
 from streamflow.privacy import Hasher
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
@@ -46,7 +49,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 WORKERS = ("validator", "analytics", "loader")
 ADDRESS = "needle@example.com"
-CHECKS = 29
+CHECKS = 40
 UNREAD = (
     "SELECT count(*) FROM dead_letters WHERE NOT EXISTS (SELECT FROM loader_positions"
     " WHERE topic = source_topic AND partition = source_partition AND next_offset > source_offset)"
@@ -112,8 +115,11 @@ def stage(
         DATABASE_URL=database_server.create_database(name, database_template),
         STREAMFLOW_PREFIX=f"{name}.",
         STREAMFLOW_STATE_DIR=directory / "state",
+        STREAMFLOW_STREAMS=two_streams.STREAMS,
     )
-    provision(settings, load_streams(settings))
+    streams = load_streams(settings)
+    provision(settings, streams)
+    upgrade(settings, streams)
     *ports, dashboard_port, dagster_port = free_ports(len(WORKERS) + 2)
     urls = ",".join(
         f"{worker}=http://127.0.0.1:{port}" for worker, port in zip(WORKERS, ports, strict=True)
@@ -179,6 +185,61 @@ def test_counters_reach_exactly_what_was_produced(stage: Stage, browser: Browser
     ]
     expect(card(page, "groups")).to_contain_text("OK")
     expect(figure(page, "probe")).to_have_text(re.compile(r"\d m?s"))
+
+
+def test_one_stream_is_chosen_on_each_page(stage: Stage, browser: Browser) -> None:
+    customers = ("ann", "<b>bob</b>", "cem")
+    orders: list[bytes | None] = [
+        orjson.dumps(
+            {
+                "type": "ORDER_PLACED",
+                "customer": customers[number % 3],
+                "amount_cents": 7,
+                "items": [],
+                "timestamp": f"2026-03-01T12:00:{number:02d}Z",
+            }
+        )
+        for number in range(30)
+    ]
+    produce(stage.settings, "orders", [*orders, b'{"type": "ORDER_LOST"}', b"no JSON"])
+    topic = f"{stage.settings.prefix}orders"
+    page = stage.open(browser, "?stream=orders")
+    expect(page.locator(f'[data-total="{topic}"]')).to_have_text("32")
+    expect(page.locator(f'[data-total="{stage.topic}"]')).to_have_count(0)
+    expect(figure(page, "stored")).to_have_text("30")
+    expect(figure(page, "letters")).to_have_text("2")
+    expect(card(page, "codes")).to_contain_text("INVALID_JSON")
+    expect(page.locator("[data-testid=stMain]")).to_contain_text(
+        "counted by customer in windows of 10 s · no notifications"
+    )
+    take_picture(page, "live-orders")
+    choose(page, "Stream", "all streams")
+    expect(page.locator(f'[data-total="{stage.topic}"]')).to_have_count(1)
+    everything = count(stage.settings, "SELECT count(*) FROM events") + 30
+    expect(figure(page, "stored")).to_have_text(f"{everything:,}")
+    assert "stream=" not in page.url
+    take_picture(page, "live-all-streams")
+
+    page.goto(f"{stage.dashboard.url}/windows?stream=orders&window_span=24+h&until=2026-03-02")
+    for customer in customers:
+        total = page.locator(".st-key-card-totals tr", has_text=customer)
+        expect(total.locator("[data-window-total]")).to_have_text("10")
+    expect(card(page, "windows")).to_contain_text("Events by customer")
+    assert page.locator("[data-window-total=USER_LOGIN]").count() == 0
+    take_picture(page, "windows-orders")
+
+    page.goto(f"{stage.dashboard.url}/dead-letters?stream=orders&status=any")
+    wait_listed(page, 2)
+    expect(page.locator('[data-status="open"]')).to_have_text("2")
+    expect(card(page, "replay")).to_contain_text("Plans all 2 dead letters that match")
+    assert all(each.startswith(f"{topic}/") for each in shown_ids(page, 2))
+    take_picture(page, "dead-letters-orders")
+
+    page.goto(f"{stage.dashboard.url}/pipeline?stream=orders")
+    expect(page.locator(".st-key-card-flow svg")).to_contain_text("orders")
+    take_picture(page, "pipeline-orders")
+    page.goto(f"{stage.dashboard.url}/?stream=readings")
+    expect(page.get_by_role("alert").filter(has_text="No such stream")).to_be_visible()
 
 
 def test_it_moves_every_second_and_keeps_what_was_chosen(stage: Stage, browser: Browser) -> None:
@@ -540,7 +601,7 @@ def test_quality_shows_what_dagster_found(stage: Stage, browser: Browser, dagste
 
     def results() -> list[int]:
         names = ("passed", "failed", "warnings")
-        return [int(figure(page, name).inner_text().replace("—", "0")) for name in names]
+        return [int(figure(page, name).first.inner_text().replace("—", "0")) for name in names]
 
     # While the run goes on, its checks are none of these. Some look at the traffic of the last
     # minutes, of which this stage has none.
@@ -551,9 +612,10 @@ def test_quality_shows_what_dagster_found(stage: Stage, browser: Browser, dagste
         row = checks.filter(has_text=name).filter(has_text="postgres/").first
         expect(row).to_contain_text("passed")
         expect(row.get_by_role("link")).to_have_attribute("href", f"{dagster}/runs/{run_id}")
-    expect(checks.filter(has_text="ledger_closes")).to_contain_text(
-        "each accounted for exactly once"
-    )
+    closing = checks.filter(has_text="ledger_closes")
+    expect(closing).to_have_count(2)  # one for each stream
+    for row in closing.all():
+        expect(row).to_contain_text("each accounted for exactly once")
     assert results()[0] == checks.filter(has_text="passed").count()
 
 

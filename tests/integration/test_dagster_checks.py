@@ -86,7 +86,7 @@ def test_a_missing_row_is_a_gap_and_opens_the_ledger(one: Orchestration) -> None
         ledger = red(one, "postgres/events", "ledger_closes")
         # The row is also missing in its window, and behind its notification.
         assert "the ledger does not close, 3 problems" in (ledger.description or "")
-        windows = red(one, "postgres/window_counts", "windows_equal_events")
+        windows = red(one, "postgres/events", "windows_equal_events")
         assert "windows differ from events in 1 partitions" in (windows.description or "")
         assert "USER_LOGIN" in (windows.description or "")
         assert one.check("postgres/notifications", "no_gaps").passed
@@ -118,7 +118,7 @@ def test_what_may_only_be_late_is_no_error(one: Orchestration) -> None:
         for key, name in (
             ("postgres/events", "ledger_closes"),
             ("postgres/events", "no_duplicates"),
-            ("postgres/window_counts", "windows_equal_events"),
+            ("postgres/events", "windows_equal_events"),
         )
     )
     lag = red(one, "postgres/events", "fresh_by_load_time") if _aged(one) else None
@@ -222,9 +222,9 @@ def test_old_rows_are_not_looked_at_again_and_all_are_once(one: Orchestration) -
     ("change", "mend", "words"),
     [
         ("user_email = 'short'", "user_email = repeat('a', 64)", "user_email"),
-        ("id = -1", "id = 1", "id: greater_than_equal"),
+        ("id = -1", "id = 1", "id: should be greater than or equal to 0"),
         ("type = 'USER_FLEW'", "type = 'USER_LOGIN'", "UNKNOWN_TYPE"),
-        ("\"user\" = ''", "\"user\" = 'user-1'", "user: string_too_short"),
+        ("\"user\" = ''", "\"user\" = 'user-1'", "user: should have at least 1 character"),
     ],
 )
 def test_a_row_that_breaks_the_contract_is_named(
@@ -284,7 +284,7 @@ def test_old_events_and_many_dead_letters_warn(one: Orchestration) -> None:
     )
     age = red(one, "postgres/events", "fresh_by_event_time")
     assert "at most 1.0 s is usual: do producers send?" in (age.description or "")
-    rate = red(one, "postgres/dead_letters", "few_dead_letters")
+    rate = red(one, "postgres/events", "few_dead_letters")
     assert "6 of 40" in (rate.description or "")
     assert "1.0% are allowed: 1 CLEAR_TEXT_PII" in (rate.description or "")
     assert "user-events[" in str(rate.metadata["sample"].value)

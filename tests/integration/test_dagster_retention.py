@@ -66,7 +66,7 @@ def test_days_go_when_they_are_old_and_kafka_has_let_them_go(
     execute(one.settings, "DELETE FROM events WHERE id = 3")
     refused = one.materialize(KEY)
     assert not refused.success
-    assert "nothing is dropped while the audit is red" in told(refused)
+    assert "nothing of a stream is dropped while its audit is red" in told(refused)
     assert "0 events, 1 counted" in told(refused)
     assert value(one.settings, EVENTS) == 4
     execute(one.settings, "INSERT INTO events SELECT * FROM lost")

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
+import order_streams
 from loads import TOPIC, FakeRecord, Load, rows
+from order_streams import ORDERS
 from pipeline import environment
 from streamflow.dead_letter_records import build
 from streamflow.dead_letters.select import Status, read
@@ -25,6 +28,7 @@ from streamlit_app.records.queries import dead_letter, dead_letters
 pytestmark = pytest.mark.integration
 
 Command = Callable[..., str]
+
 HASHER = Hasher(private_fields=("user_email",))
 NOW = datetime.now(UTC)
 # Value, message and header of each dead letter; its offset is its place in the list.
@@ -127,6 +131,42 @@ def test_a_status_and_ids_match_the_same(database: Settings, command: Command) -
         selection = DeadLetterFilter(status=status).selection(HASHER, datetime.now(UTC))
         listed = command("list", "--status", status or "any", "--json").splitlines()
         assert len(dead_letters(database, selection).rows) == len(listed)
+
+
+@pytest.mark.usefixtures("filled")
+def test_dead_letters_are_listed_and_replayed_by_stream(
+    database: Settings, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", order_streams.STREAMS)
+    insert = (
+        "INSERT INTO dead_letters (source_topic, source_partition, source_offset, origin_topic,"
+        " origin_partition, origin_offset, record_topic, record_partition, record_offset, error_code,"
+        " stage, group_name, exception, message, attempt, redacted, headers)"
+        " VALUES (%s, 0, %s, %s, 0, 0, 'dead-letter-topic', 0, %s, 'SCHEMA_VIOLATION', 'loader', 'g',"
+        " 'ValueError', 'wrong', 0, false, '[]')"
+    )
+    orders = ORDERS.name
+    theirs = [
+        (orders, 0, orders),
+        ("notifications", 1, orders),
+        (f"{orders}@ab12", 2, f"{orders}@ab12"),  # set aside when the topic was recreated
+    ]
+    others = [
+        ("notifications", 3, TOPIC),
+        (TOPIC, 4, orders),  # whose header claims to be a replay of an order
+        (f"{orders}-archive", 5, f"{orders}-archive"),
+    ]
+    with psycopg.connect(database.database) as connection:
+        for source, offset, origin in theirs + others:
+            connection.execute(insert, [source, offset, origin, 100 + offset])
+
+    listed = command("list", "--stream", orders, "--json").splitlines()
+    assert {json.loads(line)["id"] for line in listed} == {
+        str(Origin(source, 0, offset)) for source, offset, _ in theirs
+    }
+    assert json.loads(command("replay", "--stream", orders, "--json"))["selected"] == len(theirs)
+    listed = command("list", "--stream", TOPIC, "--text", "needle", "--json").splitlines()
+    assert len(listed) == 2
 
 
 @pytest.mark.usefixtures("filled")

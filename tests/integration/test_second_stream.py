@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import dagster as dg
@@ -11,8 +12,9 @@ import pytest
 
 from faults import wait_until
 from loads import execute, rows
-from orchestration import Orchestration, metadata_of, orchestrated
-from pipeline import WorkerProcess, count, event, produce, streamflow
+from orchestration import Orchestration, broken, metadata_of, orchestrated
+from pipeline import WorkerProcess, count, event, events, produce, stored_values, streamflow
+from streamflow.kafka.clients import admin
 from streamflow.kafka.topics import provision
 from streamflow.postgres import schema
 from streamflow.registry import load_streams
@@ -45,6 +47,7 @@ BIG_SPENDERS = DailyRollup(
 )
 SHOP = replace(ORDERS, simulate=simulate, rollups=(BIG_SPENDERS,))
 """
+ALL_COUNTED = "SELECT coalesce(sum(count), 0)::int FROM window_counts"
 README = Path(__file__).parents[2] / "README.md"
 STREAMS = "streamflow.streams.user_events:USER_EVENTS,my_streams:ORDERS"
 
@@ -58,7 +61,7 @@ def own_module(folder: Path, streams: str, more: str = "") -> dict[str, str]:
 
 
 def test_the_readme_s_stream_is_loaded_counted_and_audited(
-    stack_settings: Settings, tmp_path: Path
+    stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = own_module(tmp_path, STREAMS)
     done = streamflow(stack_settings, "init", **own)
@@ -76,6 +79,7 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
         for number in range(90)
     ]
     produce(stack_settings, "orders", [*orders, b'{"type": "ORDER_LOST"}'])
+    produce(stack_settings, "user-events", events(40)[0])
     workers = [
         WorkerProcess(stack_settings, name, tmp_path / f"{name}.log", **own)
         for name in ("validator", "analytics", "loader")
@@ -90,11 +94,13 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
         def counted() -> dict[str, int]:
             with psycopg.connect(stack_settings.database) as connection:
                 rows = connection.execute(
-                    "SELECT event_type, sum(count)::int FROM window_counts GROUP BY 1"
+                    "SELECT event_type, sum(count)::int FROM window_counts"
+                    " WHERE event_type LIKE 'ORDER%' GROUP BY 1"
                 ).fetchall()
             return dict(rows)
 
         wait_until(lambda: counted() == {"ORDER_PLACED": 60, "ORDER_CANCELLED": 30}, 60)
+        wait_until(lambda: count(stack_settings, ALL_COUNTED) == 130, 60)
         assert count(stack_settings, "SELECT count(*) FROM dead_letters") == 1
     finally:
         for worker in workers:
@@ -105,6 +111,62 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
             "SELECT sum(amount_cents)::int, count(DISTINCT customer) FROM orders"
         ).fetchone()
     assert row == (sum(range(90)), 7)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_streams", raising=False)
+    with dg.DagsterInstance.ephemeral() as instance:
+        settings = orchestrated(stack_settings, STREAMFLOW_STREAMS=STREAMS)
+        one_stream_s_fault_turns_one_stream_red(Orchestration(instance, settings))
+
+
+def one_stream_s_fault_turns_one_stream_red(one: Orchestration) -> None:
+    def verdicts() -> dict[str, str]:
+        streams = one.platform.audit(one.settings).streams
+        return {name: str(part.verdict) for name, part in streams.items()}
+
+    def green(table: str) -> set[str]:
+        """Checks of a stream's table that pass."""
+        names = ("ledger_closes", "columns_keep_contract", "few_dead_letters")
+        return {name for name in names if one.check(f"postgres/{table}", name).passed}
+
+    def without(table: str, topic: str) -> AbstractContextManager[None]:
+        """Inside, a row of this origin is missing."""
+        row = f"FROM {table} WHERE origin_topic = '{one.settings.prefix}{topic}'"
+        return broken(
+            one.settings,
+            f"CREATE TABLE kept AS SELECT * {row} LIMIT 1",
+            f"DELETE {row} AND origin_offset = (SELECT origin_offset FROM kept)"
+            " AND origin_partition = (SELECT origin_partition FROM kept)",
+            mend=[f"INSERT INTO {table} SELECT * FROM kept", "DROP TABLE kept"],
+        )
+
+    every = {"ledger_closes", "columns_keep_contract", "few_dead_letters"}
+    assert verdicts() == {"user-events": "closed", "orders": "closed"}
+    with without("orders", "orders"):
+        assert verdicts() == {"user-events": "closed", "orders": "open"}
+        assert green("events") == every
+        assert green("orders") == every - {"ledger_closes"}
+    # The topic of the notifications is shared: the missing record says whose it was.
+    with without("notifications", "user-events"):
+        assert verdicts() == {"user-events": "open", "orders": "closed"}
+    # A query that fails because of one table keeps nobody else from an answer.
+    with broken(
+        one.settings,
+        "ALTER TABLE orders RENAME COLUMN type TO sort",
+        mend=["ALTER TABLE orders RENAME COLUMN sort TO type"],
+    ):
+        assert verdicts() == {"user-events": "closed", "orders": "open"}
+        report = one.platform.audit(one.settings).of_stream("orders")
+        assert "cannot be audited: PostgreSQL refuses the query (42703: column" in str(
+            report.problems[0]
+        )
+        assert green("events") == every
+        assert green("orders") == {"few_dead_letters"}
+        hour = "2026-03-01-12:00"
+        rolled = one.materialize("rollups/hourly_events", partition=hour)
+        assert not rolled.success
+        rolled_up = "SELECT stream, sum(events)::int FROM hourly_events GROUP BY 1"
+        assert rows(one.settings, rolled_up) == [("user-events", 40)]
+    assert verdicts() == {"user-events": "closed", "orders": "closed"}
 
 
 def test_streams_that_cannot_work_stop_no_other_and_go_on_where_they_were(
@@ -185,13 +247,40 @@ def test_streams_that_cannot_work_stop_no_other_and_go_on_where_they_were(
         assert len(rows(settings, query)) == 20
 
 
-def test_a_stream_without_a_simulator_is_not_simulated(
+def test_each_stream_is_simulated_into_its_own_topic(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
-    own = own_module(tmp_path, "my_streams:ORDERS")
-    done = streamflow(stack_settings, "produce", "--count", "1", **own)
-    assert done.returncode == 2
-    assert "stream orders has no simulator: name a file with --from FILE" in done.stderr
+    own = own_module(tmp_path, STREAMS)
+    assert streamflow(stack_settings, "init", **own).returncode == 0
+
+    def sent_to(topic: str) -> list[bytes | None]:
+        return stored_values(stack_settings, topic)
+
+    one = ("produce", "--stream", "orders", "--rate", "1000", "--invalid-ratio", "0.5", "--json")
+    done = streamflow(stack_settings, *one, "--count", "40", **own)
+    assert done.returncode == 0, done.stderr
+    said = orjson.loads(done.stdout)
+    assert (said["sent"], len(sent_to("orders"))) == (40, 40)
+    assert 0 < said["valid"] < 40
+    assert sent_to("user-events") == []
+
+    done = streamflow(stack_settings, "produce", "--all", "--count", "7", "--rate", "1000", **own)
+    assert done.returncode == 0, done.stderr
+    assert "sent 14 events" in done.stdout
+    events = [orjson.loads(value or b"") for value in sent_to("user-events")]
+    assert {event["type"].partition("_")[0] for event in events} == {"USER"}
+    orders = sent_to("orders")
+    assert (len(events), len(orders)) == (7, 47)
+    assert not any(b"USER_" in (value or b"") for value in orders)
+
+    # A topic that is missing stops no other stream.
+    client, topic = admin(stack_settings), f"{stack_settings.prefix}orders"
+    client.delete_topics([topic])[topic].result(20)
+    wait_until(lambda: topic not in client.list_topics(timeout=10).topics, 20)
+    done = streamflow(stack_settings, "produce", "--all", "--count", "1", "--rate", "1000", **own)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: topic {topic} does not exist: run `streamflow topics --apply`" in done.stderr
+    assert len(sent_to("user-events")) == 8
 
 
 def test_a_stream_brings_its_simulator_and_its_rollup(

@@ -5,10 +5,12 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamflow.audit.attribution import owners
 from streamflow.audit.completeness import OffsetGroup, outside
 from streamflow.audit.gap_ledger import AUDIT, KnownGap, ranges, uncovered
 from streamflow.audit.merge import merge
@@ -20,9 +22,11 @@ from streamflow.audit.report import (
     PendingKind,
     Verdict,
 )
+from streamflow.audit.windows import Reconciliation
 from streamflow.audit.wording import changed_rows
+from streamflow.postgres.connections import faulty_statement
 from streamflow.settings import GROUPS
-from streamflow.stream import reads
+from streamflow.stream import Topics, reads
 from streamflow.streams.user_events import USER_EVENTS
 
 
@@ -106,7 +110,7 @@ def test_a_row_of_another_append_time_is_of_another_record(
 
 
 WAITING = Pending(
-    kind=PendingKind.BEHIND, worker="analytics", records=78_991, partitions=(("t", 0), ("t", 1))
+    kind=PendingKind.BEHIND, worker="analytics", behind={("t", 0): 78_000, ("t", 1): 991}
 )
 WRONG = Problem(kind=ProblemKind.MISSING, topic="t", partition=1, offset=3, detail="not there")
 
@@ -170,6 +174,119 @@ def test_who_reads_what() -> None:
         "bridge": everything,
     }
     assert reads("analytics", [quiet]) == []
+
+
+# Two streams that share the derived topics, and one that has its own.
+OWNERS = {
+    "logins": ("logins",),
+    "orders": ("orders",),
+    "readings": ("readings",),
+    "analytics": ("logins", "orders"),
+    "readings-analytics": ("readings",),
+}
+
+
+def verdicts(report: AuditReport) -> dict[str, str]:
+    said = json.loads(json.dumps(report.as_dict()))["streams"]
+    for name, part in report.streams.items():
+        assert said[name]["verdict"] == part.verdict
+        assert said[name]["problem_count"] == len(said[name]["problems"]) == part.problem_count
+    return {name: part.verdict.value for name, part in report.streams.items()}
+
+
+def wrong_in(topic: str, streams: tuple[str, ...] = ()) -> PartitionAudit:
+    made = PartitionAudit(topic=topic, partition=0, first=0, end=9)
+    made.note(replace(made.problem(ProblemKind.MISSING, 3, 4, "not there"), streams=streams))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("topic", "streams", "red"),
+    [
+        ("orders", (), {"orders"}),
+        ("readings-analytics", (), {"readings"}),
+        ("analytics", ("orders",), {"orders"}),
+        # Nobody knows whose record it was: neither may look sound.
+        ("analytics", (), {"logins", "orders"}),
+        ("analytics@former-id", (), {"logins", "orders"}),
+    ],
+)
+def test_a_problem_turns_its_stream_red_and_no_other(
+    topic: str, streams: tuple[str, ...], red: set[str]
+) -> None:
+    for report in (
+        AuditReport(partitions=[wrong_in(topic, streams)], owners=OWNERS),
+        AuditReport(partitions=[], owners=OWNERS, topics=wrong_in(topic, streams).problems),
+    ):
+        assert report.verdict is Verdict.OPEN
+        assert verdicts(report) == {
+            name: "open" if name in red else "closed" for name in ("logins", "orders", "readings")
+        }
+        [problem] = report.as_dict()["problems"]
+        assert set(problem["streams"]) == red
+
+
+def test_windows_that_differ_are_their_stream_s() -> None:
+    differing = Reconciliation()
+    differing.note(WRONG)
+    report = AuditReport(
+        partitions=[], owners=OWNERS | {"t": ("orders",)}, windows={("t", 1): differing}
+    )
+    assert report.as_dict()["windows"].keys() == {"t[1]"}
+    assert verdicts(report) == {"logins": "closed", "orders": "open", "readings": "closed"}
+
+
+def test_problems_that_are_not_listed_leave_no_stream_green() -> None:
+    many = wrong_in("analytics", ("orders",))
+    for _ in range(1_500):
+        many.note(replace(many.problems[0]))
+    report = AuditReport(partitions=[many], owners=OWNERS)
+    assert report.of_stream("logins").verdict is Verdict.OPEN
+    [problem] = report.of_stream("logins").problems
+    assert "501 further problems that are not listed" in str(problem)
+    assert report.of_stream("readings").closed
+
+
+def test_a_stream_waits_for_its_own_topics_only() -> None:
+    behind = {("orders", 0): 5, ("readings", 1): 7}
+    report = AuditReport(
+        partitions=[],
+        owners=OWNERS,
+        pending=[Pending(kind=PendingKind.BEHIND, worker="validator", behind=behind)],
+    )
+    assert report.waits_for == "validator is 12 records behind"
+    assert verdicts(report) == {"logins": "closed", "orders": "not_yet", "readings": "not_yet"}
+    assert report.of_stream("orders").waits_for == "validator is 5 records behind"
+    shared = replace(report.pending[0], behind={("analytics", 0): 1})
+    waiting = AuditReport(partitions=[], owners=OWNERS, pending=[shared])
+    assert verdicts(waiting) == {"logins": "not_yet", "orders": "not_yet", "readings": "closed"}
+
+
+def test_the_streams_that_use_a_topic_are_known_by_its_name() -> None:
+    orders = replace(USER_EVENTS, name="orders", table="orders")
+    own = Topics(analytics="a", notifications="n", dead_letters="d")
+    readings = replace(USER_EVENTS, name="readings", table="readings", topics=own)
+    found = owners([USER_EVENTS, orders, readings])
+    assert found["orders"] == ("orders",)
+    assert found["dead-letter-topic"] == ("user-events", "orders")
+    assert (found["a"], found["d"]) == (("readings",), ("readings",))
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (psycopg.errors.DatatypeMismatch("x"), "42804: "),
+        (psycopg.errors.InvalidTextRepresentation('"ann"'), "22P02: InvalidTextRepresentation"),
+        (psycopg.errors.AdminShutdown("x"), None),
+        (psycopg.errors.QueryCanceled("x"), None),
+        (psycopg.OperationalError("x"), None),
+    ],
+)
+def test_only_a_faulty_statement_is_a_stream_s_fault(
+    error: psycopg.Error, says: str | None
+) -> None:
+    found = faulty_statement(error)
+    assert found == says if says is None else str(found).startswith(says)
 
 
 def gap(first: int, end: int, reader: str = AUDIT) -> KnownGap:

@@ -210,6 +210,7 @@ def test_what_is_asked_for_is_the_jobs_config() -> None:
         "ids": ["user-events/0/17"],
         "error_codes": [],
         "texts": [],
+        "stream": None,
         "since": None,
         "loaded_until": None,
         "repairs": ["hash_address"],

@@ -190,7 +190,7 @@ def test_dead_letters_are_new_once() -> None:
 WRONG = Problem(
     kind=ProblemKind.MISSING, topic="t", partition=0, offset=3, detail="not accounted for"
 )
-LATE = Pending(kind=PendingKind.BEHIND, worker="loader", records=6, partitions=(("t", 0),))
+LATE = Pending(kind=PendingKind.BEHIND, worker="loader", behind={("t", 0): 6})
 
 
 def report(*problems: Problem, caught_up: bool = True) -> AuditReport:
@@ -206,7 +206,7 @@ def report(*problems: Problem, caught_up: bool = True) -> AuditReport:
         else:
             partition.note(problem)
     return AuditReport(
-        partitions=[partition], windows={"t[0]": windows}, pending=[] if caught_up else [LATE]
+        partitions=[partition], windows={("t", 0): windows}, pending=[] if caught_up else [LATE]
     )
 
 

@@ -149,6 +149,70 @@ def test_a_second_stream_brings_its_own_assets() -> None:
     assert len(catalog.tables) == 5
 
 
+ORDERS = """
+from dataclasses import replace
+from typing import Literal
+from streamflow import Event, Stream, Timestamp, Topics
+from streamflow.streams.user_events import USER_EVENTS
+
+class Order(Event):
+    type: Literal["placed"]
+    customer: str
+    timestamp: Timestamp
+
+BARE = Stream(name="orders", contract=Order, table="orders", key=lambda event: event.customer)
+FOREIGN = replace(
+    BARE,
+    name="their.orders",
+    table="their_orders",
+    topics=Topics(managed=False, analytics="a", notifications="n", dead_letters="d"),
+)
+"""
+BARE, FOREIGN = "my_streams:BARE", "my_streams:FOREIGN"
+EXAMPLE = "streamflow.streams.user_events:USER_EVENTS"
+
+
+@pytest.mark.parametrize(
+    "streams", [(BARE,), (FOREIGN,), (EXAMPLE, BARE), (EXAMPLE, BARE, FOREIGN)]
+)
+def test_any_set_of_streams_loads_with_what_it_declares(
+    streams: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_streams.py").write_text(ORDERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_streams", raising=False)
+    made = build(Platform(partial(OrchestrationSettings, STREAMFLOW_STREAMS=",".join(streams))))
+    dg.Definitions.validate_loadable(made)
+    repository = made.get_repository_def()
+    graph = repository.asset_graph
+    keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    tables = {BARE: "orders", FOREIGN: "their_orders", EXAMPLE: "events"}
+    for name, table in tables.items():
+        checks = {key.name for key in graph.asset_check_keys if key.asset_key.path[-1] == table}
+        assert (f"postgres/{table}" in keys) is (name in streams)
+        # What is a stream's fault is red at the stream's table.
+        own = {"ledger_closes", "no_gaps", "few_dead_letters", "columns_keep_contract"}
+        assert (checks >= own) is (name in streams)
+        # What the stream does not have is not checked.
+        assert ("windows_equal_events" in checks) is (name == EXAMPLE and name in streams)
+        assert ("volume_as_usual" in checks) is (name == EXAMPLE and name in streams)
+    shared = {
+        (key.asset_key.path[-1], key.name)
+        for key in graph.asset_check_keys
+        if key.asset_key.path[-1] in ("window_counts", "notifications", "dead_letters")
+    }
+    assert not {name for _, name in shared} & {"ledger_closes", "windows_equal_events"}
+    # Nothing of the example is there without it.
+    examples = {"rollups/login_failure_bursts", "rollups/daily_active_users", "kafka/user_events"}
+    assert bool(examples & keys) is (EXAMPLE in streams)
+    specified = {
+        key.asset_key.path[-1] for key in graph.asset_check_keys if key.name == "as_declared"
+    }
+    assert "their_orders" not in specified
+    assert ("kafka/their_orders" in keys) is (FOREIGN in streams)
+    assert len({job.name for job in repository.get_all_jobs()}) > 5
+
+
 def test_streams_share_a_rollup_only_if_it_is_the_same() -> None:
     orders = replace(USER_EVENTS, name="orders", table="orders")
     shared = {rollup.table: streams for rollup, streams in daily_rollups([USER_EVENTS, orders])}
@@ -187,6 +251,17 @@ def test_an_instance_is_configured_by_public_names_and_without_a_secret(
     assert "pa55word" not in written + (home.directory / "workspace.yaml").read_text()
     # What begins with an underscore is Dagster's own and may change with any release.
     assert not re.search(r"dagster\._|dagster\.core", written)
+
+
+@pytest.mark.parametrize("given", [None, "4"])
+def test_the_heaps_of_threads_are_few_unless_the_user_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", given)
+    variables = Home(Settings(STREAMFLOW_STATE_DIR=tmp_path), lambda: "").write()
+    assert variables["MALLOC_ARENA_MAX"] == (given or "2")
 
 
 def test_no_module_of_ours_imports_what_is_private_to_dagster() -> None:

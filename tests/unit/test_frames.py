@@ -1,18 +1,28 @@
 """From a record's bytes to what a client gets."""
 
 import json
-from typing import Any
+from dataclasses import replace
+from datetime import timedelta
+from enum import Enum
+from typing import Annotated, Any, Literal
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from loads import TOPIC, FakeRecord
 from pipeline import INVALID, event
+from streamflow.contract import Event, Timestamp
+from streamflow.errors import Unavailable
 from streamflow.privacy import Hasher
+from streamflow.records import Record
+from streamflow.stream import Topics
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow.windows import TumblingWindow
 from streaming_workers.bridge.frames import Encoder, Frame, append_time
+from streaming_workers.bridge.subscriptions import parse_subscription
 
 HASHER = Hasher(b"key", USER_EVENTS.private_fields)
 ENCODER = Encoder({TOPIC: USER_EVENTS}, HASHER)
@@ -30,6 +40,88 @@ def body(made: Frame) -> dict[str, Any]:
     assert name == "kafka-event"
     assert set(found) == {"topic", "payload", "timestamp"}
     return dict(found)
+
+
+class Country(Enum):
+    DE = "DE"
+    FR = "FR"
+
+
+class Order(Event):
+    type: Literal["A"] = "A"
+    timestamp: Timestamp
+    land: Annotated[Country | None, Field(alias="countryCode")] = None
+    paid: bool = True
+
+
+ORDERS = replace(
+    USER_EVENTS,
+    name="orders",
+    table="orders",
+    contract=Order,
+    private_fields=(),
+    windows=TumblingWindow(size=timedelta(seconds=10), by="land"),
+)
+PAID = replace(ORDERS, name="paid", windows=TumblingWindow(size=timedelta(1), by="paid"))
+QUIET = replace(
+    ORDERS, name="quiet", windows=None, topics=Topics(dead_letters="q", analytics="counts")
+)
+SEVERAL = Encoder({each.topic: each for each in (USER_EVENTS, ORDERS, PAID, QUIET)}, HASHER)
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "kinds"),
+    [
+        ("user-events", {"type": "USER_LOGIN", "countryCode": "DE"}, {"USER_LOGIN"}),
+        # By the field that the windows count by, under its name in JSON; valid or not.
+        ("orders", {"type": "A", "countryCode": "DE", "land": "FR"}, {"DE"}),
+        ("orders", {"countryCode": None}, {"(null)"}),
+        ("orders", {"countryCode": ["DE"]}, set()),
+        ("orders", {"type": "DE"}, set()),
+        ("orders", ["DE"], set()),
+        ("paid", {"paid": True, "type": "A"}, {"true"}),
+        ("quiet", {"type": "A", "countryCode": "DE"}, {"A"}),
+        ("analytics", {"event_type": "DE", "type": "A"}, {"DE"}),
+        ("counts", {"event_type": "A"}, {"A"}),
+        # Of any stream that shares the topic.
+        (
+            "dead-letter-topic",
+            {"type": "B", "countryCode": "DE", "paid": False},
+            {"B", "DE", "false"},
+        ),
+        ("q", {"type": "B", "countryCode": "DE"}, {"B"}),
+        ("notifications", {"type": "A", "event_type": "A"}, set()),
+    ],
+)
+def test_a_frame_is_of_the_kind_that_its_stream_counts_by(
+    topic: str, payload: object, kinds: set[str]
+) -> None:
+    made = Frame(topic, FakeRecord(7, orjson.dumps(payload), topic=topic), SEVERAL)
+    assert made.kinds == kinds
+    for wanted in ("A", "DE", "true"):
+        subscribed = parse_subscription({"types": wanted}, [topic])
+        assert subscribed.accepts(made) is (wanted in kinds)
+
+
+def test_an_event_in_another_format_is_shown_as_its_contract_has_it() -> None:
+    def unframed(record: Record) -> object:
+        value = record.value() or b""
+        if value.startswith(b"?"):
+            raise Unavailable("the schema registry does not answer")
+        return orjson.loads(value[5:])
+
+    framed = replace(USER_EVENTS, name="framed", decode=unframed)
+    encoder = Encoder({"framed": framed}, HASHER)
+    for value, payload in (
+        (b"\0\0\0\0\1" + event(3), orjson.loads(event(3))),
+        (b"\0\0\0\0\1{}", "\0\0\0\0\1{}"),
+        (b"?", "?"),
+        (None, None),
+    ):
+        made = Frame("framed", FakeRecord(7, value, topic="framed"), encoder)
+        assert body(made)["payload"] == payload
+    made = Frame("framed", FakeRecord(7, b"\0\0\0\0\1" + event(3), topic="framed"), encoder)
+    assert made.kinds == {orjson.loads(event(3))["type"]}
 
 
 def test_an_event_is_parsed_and_carries_the_time_of_the_broker() -> None:

@@ -112,7 +112,7 @@ def test_the_calendar_s_ends_can_be_waited_for(times: tuple[str, str]) -> None:
         )
         for day in times
     )
-    pace, stop = produce._pacing(1.0), threading.Event()
+    pace, stop = produce._pacing(1.0, USER_EVENTS), threading.Event()
     file._wait(pace, first, stop)
     threading.Timer(0.3, stop.set).start()
     began = time.monotonic()
@@ -232,7 +232,9 @@ def test_simulated_records_that_are_not_acknowledged_are_not_reported_as_sent(
     nowhere = Settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     records = [Simulated(b"key", b"value", None)] * 2
     with pytest.raises(Unavailable, match=r"did not acknowledge 2 of 2 records within 0\.2 s"):
-        file.simulate(nowhere, USER_EVENTS, records, threading.Event(), rate=1_000_000, count=None)
+        file.simulate(
+            nowhere, [(USER_EVENTS, records)], threading.Event(), rate=1_000_000, count=None
+        )
 
 
 @pytest.mark.parametrize("metadata", ["", "12", ";", "x;" + "0" * 64, "12;" + "0" * 63, "12;noon"])

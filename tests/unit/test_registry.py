@@ -1,14 +1,18 @@
 """Modules of the user's own: found in the current folder, and never in place of a library."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from order_streams import ORDERS
 from streamflow.dead_letters.repairs import known_repairs
-from streamflow.registry import load_streams
+from streamflow.errors import UsageError
+from streamflow.registry import load_streams, stream_named
 from streamflow.settings import Settings, load_settings
+from streamflow.streams.user_events import USER_EVENTS
 from streamflow.user_code import import_named
 from streamflow_cli import stack
 from streamflow_stack import lifecycle, parts
@@ -18,10 +22,12 @@ from streamflow_stack.state import StateDirectory
 OWN = """
 from dataclasses import replace
 from streamflow.dead_letters.repairs import repair
+from streamflow import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 ORDERS = replace(USER_EVENTS, name="orders")
 QUIET = replace(USER_EVENTS, name="quiet", simulate=None)
+FOREIGN = replace(USER_EVENTS, name="foreign", topics=Topics(managed=False))
 
 @repair("upper_type", "Writes the type in capitals.")
 def upper_type(document, stream, hasher):
@@ -50,8 +56,10 @@ def test_streams_and_repairs_are_found_in_the_current_folder(
     assert "upper_type" in known_repairs(settings)
 
 
-@pytest.mark.parametrize(("stream", "without"), [("ORDERS", []), ("QUIET", ["producer"])])
-def test_up_starts_a_producer_only_for_a_stream_with_a_simulator(
+@pytest.mark.parametrize(
+    ("stream", "without"), [("ORDERS", []), ("QUIET", []), ("FOREIGN", ["producer"])]
+)
+def test_up_starts_a_producer_unless_it_had_nothing_to_send(
     stream: str, without: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMFLOW_STREAMS", f"my_own_streams:{stream}")
@@ -59,6 +67,23 @@ def test_up_starts_a_producer_only_for_a_stream_with_a_simulator(
     monkeypatch.setattr(lifecycle, "up", lambda _, order, __: asked_for.append(order.without))
     stack.up(detach=False, without=None, brokers=None)
     assert asked_for == [without]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "ordres",
+            "no stream is called ordres: did you mean orders? Configured: user-events, orders",
+        ),
+        ("xyz", "no stream is called xyz. Configured: user-events, orders"),
+    ],
+)
+def test_an_unknown_stream_is_answered_with_those_that_there_are(name: str, says: str) -> None:
+    streams = (USER_EVENTS, ORDERS)
+    assert stream_named(streams, "orders") is ORDERS
+    with pytest.raises(UsageError, match=f"^{re.escape(says)}$"):
+        stream_named(streams, name)
 
 
 def test_a_library_comes_before_the_current_folder() -> None:
@@ -82,6 +107,8 @@ def test_every_part_is_started_so(folder: Path) -> None:
     commands = [part.launch().command for part in ours if part.launch is not None]
     assert len(commands) == 9
     assert {command[:2] for command in commands} == {(sys.executable, "-P")}
+    # Every stream, each with its own events.
+    assert [command[4:6] for command in commands if "produce" in command] == [("produce", "--all")]
     # By module, but for the one that has only a script.
     scripts = [Path(command[2]) for command in commands if command[2] != "-m"]
     assert [script.name for script in scripts] == ["dagster-daemon"]

@@ -25,6 +25,11 @@ class Item:
     appended: int = 0
     size: int = 1
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        named = (self.fields.get("type"), self.fields.get("event_type"))
+        return frozenset(value for value in named if isinstance(value, str))
+
     def field(self, name: str) -> Any:
         return self.fields.get(name)
 

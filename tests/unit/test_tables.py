@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from streamflow.audit.report import AuditReport, PartitionAudit
+from streamflow.audit.problems import ProblemKind
+from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.windows import Reconciliation
 from streamflow.dead_letters.report import ReplayReport
 from streamflow.dead_letters.select import DeadLetterSummary
@@ -109,7 +110,7 @@ def test_an_audit_names_topics_in_full(printed: Printed) -> None:
         return PartitionAudit(topic=topic, partition=0, first=0, end=9, records=1_234_567)
 
     windows = {
-        f"{LONG}[0]": Reconciliation(
+        (LONG, 0): Reconciliation(
             events={"USER_LOGIN_FAILED": 9}, counted={"USER_LOGIN_FAILED": 9}, cells=1
         )
     }
@@ -119,3 +120,18 @@ def test_an_audit_names_topics_in_full(printed: Printed) -> None:
     folded = "".join(line.split(" ")[0] for line in lines)
     assert folded.count(LONG) == 2
     assert any("USER_LOGIN_FAILED" in line for line in lines)
+
+
+def test_an_audit_of_several_streams_has_a_verdict_for_each(printed: Printed) -> None:
+    wrong = PartitionAudit(topic="orders", partition=0, first=0, end=9, records=9)
+    wrong.note(wrong.problem(ProblemKind.MISSING, 3, 4, "not accounted for"))
+    behind = Pending(kind=PendingKind.BEHIND, worker="validator", behind={("readings", 0): 7})
+    report = AuditReport(
+        partitions=[wrong],
+        owners={each: (each,) for each in ("user-events", "orders", "readings")},
+        pending=[behind],
+    )
+    lines = [line.split() for line in printed(100, lambda: audit_table(report))]
+    assert ["user-events", "closed", "0", "-"] in lines
+    assert ["orders", "not", "closed", "1", "-"] in lines
+    assert ["readings", "not", "yet", "0", "validator", "is", "7", "records", "behind"] in lines

@@ -13,11 +13,16 @@ from streamflow.stream import Stream
 def event_of(stream: Stream, row: Mapping[str, Any]) -> Event | Rejection:
     """The event of a row, by column, as psycopg reads it; or why it is no valid event any more."""
     found: Event | Rejection
-    for model in stream.decoder.models:
+    # The model that has most of the row's fields comes last: it explains best what is wrong.
+    for model in sorted(stream.decoder.models, key=lambda model: _known(model, row)):
         found = stream.decoder.decode(_document(stream, model, row))
         if type(found) is model:
             break
     return found
+
+
+def _known(model: type[Event], row: Mapping[str, Any]) -> int:
+    return sum(row.get(name) is not None for name in model.model_fields)
 
 
 def _document(stream: Stream, model: type[Event], row: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,294 @@
+"""From a core schema to what generates its values: models, collections, unions and validators."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import Enum
+from itertools import islice
+from typing import Any, Final, cast
+
+from pydantic import ValidationError
+from pydantic_core import CoreConfig, SchemaValidator, core_schema
+
+from streamflow.privacy import Hasher
+from streamflow.samples import containers
+from streamflow.samples.containers import Field
+from streamflow.samples.node import Draw, Edge, Node, NoSample, Schema, edges_of, leaf
+from streamflow.samples.scalars import SCALARS, seeded
+from streamflow.samples.texts import binary, text
+
+_TRIES: Final = 30
+_DEEPEST: Final = 12
+# For validators that hide what they want.
+_GUESSES: Final[tuple[Any, ...]] = (
+    "text", "ABC", "DE", "12.50", "2026-03-01T12:00:00Z", "2026-03-01", "12:30:00", "PT5M",
+    "b8a9f715-dbb6-4fd5-a5c6-7783c6a3b5ad", "0" * 64, "192.0.2.7", "2001:db8::7", "https://example.com",
+    "#ffffff", 7, 1.5, True, 1_772_366_400, 1_772_366_400_000, [], {}, [1], ["text"], None,
+    "name@example.com",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a part of the contract stands."""
+
+    path: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def name(self) -> str:
+        return self.path[-1] if self.path else "value"
+
+
+class Shapes:
+    """Makes the generator of one model.
+
+    Attributes:
+        fields: of the model itself; filled by `of`.
+
+    Args:
+        hasher: makes hashes.
+        special: the nodes of fields of the model itself that the caller generates.
+        repeated: fields of the model that take few values, whatever their type.
+    """
+
+    def __init__(
+        self,
+        hasher: Hasher,
+        *,
+        special: Mapping[str, Node],
+        repeated: Sequence[str] = (),
+    ) -> None:
+        self.fields: list[Field] = []
+        self._hasher = hasher
+        self._special = special
+        self._repeated = repeated
+        self._definitions: dict[str, Schema] = {}
+        self._nodes: dict[str, Node] = {}
+        self._makers: dict[str, Callable[[Schema, _Place], Node]] = {
+            "str": self._text,
+            "bytes": lambda schema, place: binary(schema, place.name, place.config),
+            "literal": lambda schema, _: _listed(schema["expected"]),
+            "enum": lambda schema, _: _listed(schema["members"]),
+            "nullable": self._nullable,
+            "list": self._list,
+            "set": self._list,
+            "frozenset": self._list,
+            "generator": self._list,
+            "tuple": self._tuple,
+            "dict": self._dict,
+            "union": self._union,
+            "tagged-union": self._union,
+            "json": self._json,
+            "model": self._model,
+            "dataclass": self._model,
+            "model-fields": self._fields,
+            "typed-dict": self._fields,
+            "dataclass-args": self._fields,
+            "function-after": self._tried,
+            "function-before": self._tried,
+            "function-wrap": self._tried,
+            "function-plain": self._tried,
+            "chain": self._tried,
+            "definitions": self._with_definitions,
+            "definition-ref": self._reference,
+            "lax-or-strict": self._lax_or_strict,
+            "json-or-python": lambda schema, place: self._node(schema["json_schema"], place),
+            "default": lambda schema, place: self._node(schema["schema"], place),
+            "custom-error": lambda schema, place: self._node(schema["schema"], place),
+        }
+
+    def of(self, schema: Schema) -> Node:
+        """The node of the documents of a model, by its core schema. Raises NoSample if a part of it has no
+        form in JSON."""
+        return self._node(schema, _Place())
+
+    def _node(self, schema: Schema, place: _Place) -> Node:
+        kind = schema["type"]
+        if kind in SCALARS:
+            return SCALARS[kind](schema, place.name)
+        if kind not in self._makers:
+            raise NoSample(f"{'.'.join(place.path)}: {kind} has no form in JSON")
+        return self._makers[kind](schema, place)
+
+    def _text(self, schema: Schema, place: _Place) -> Node:
+        return text(schema, place.name, self._hasher, self._fits(schema, place))
+
+    def _fits(self, schema: Schema, place: _Place) -> Callable[[Any], bool]:
+        """Whether a value is as a schema wants it. What a validator raises for lack of its
+        surroundings is no verdict."""
+        whole = core_schema.definitions_schema(schema, list(self._definitions.values()))
+        config = cast("CoreConfig", dict(place.config))
+        # A nested model's own validator would not know of what StreamFlow adds.
+        validator = SchemaValidator(whole, config, _use_prebuilt=False)
+
+        def fits(value: Any) -> bool:
+            try:
+                validator.validate_json(json.dumps(value))
+            except ValidationError:
+                return False
+            except Exception:  # noqa: BLE001 (a validator of the user's own)
+                return True
+            return True
+
+        return fits
+
+    def _tried(self, schema: Schema, place: _Place) -> Node:
+        """What a validator decides: values of what it takes, then guesses."""
+        parts = schema.get("steps") or ([schema["schema"]] if "schema" in schema else [])
+        inner = [self._node(part, place) for part in parts]
+        if inner and not place.path:
+            return inner[0]  # of the whole document, which the decoder judges
+        fits = self._fits(schema, place)
+        guesses = [guess for guess in _GUESSES if fits(guess)]
+        if schema["type"] == "chain":
+            # Which step's values pass the others is found by trying.
+            inner.sort(key=lambda node: _share_that_fits(node, fits), reverse=True)
+
+        def plain(draw: Draw) -> Any:
+            value: Any = None
+            for node in inner:
+                for _ in range(_TRIES):
+                    if fits(value := node.plain(draw)):
+                        return value
+            # Without any that fits, the decoder refuses the last and names the field.
+            return draw.chance.choice(guesses[:2]) if guesses else value
+
+        def edges(draw: Draw) -> Iterator[Edge]:
+            yield from edges_of(inner, draw)
+            yield from map(Edge, guesses)
+
+        return Node(plain, edges, any(node.choices for node in inner))
+
+    def _nullable(self, schema: Schema, place: _Place) -> Node:
+        return containers.nullable(self._node(schema["schema"], place))
+
+    def _list(self, schema: Schema, place: _Place) -> Node:
+        item = self._node(schema.get("items_schema") or {"type": "any"}, place)
+        return containers.list_of(item, schema)
+
+    def _tuple(self, schema: Schema, place: _Place) -> Node:
+        return containers.tuple_of([self._node(part, place) for part in schema["items_schema"]])
+
+    def _dict(self, schema: Schema, place: _Place) -> Node:
+        keys = self._node(schema.get("keys_schema") or {"type": "str"}, place)
+        values = self._node(schema.get("values_schema") or {"type": "any"}, place)
+        return containers.dict_of(keys, values, schema)
+
+    def _union(self, schema: Schema, place: _Place) -> Node:
+        choices = schema["choices"]
+        parts = choices.values() if isinstance(choices, Mapping) else choices
+        return containers.union_of(
+            [self._node(part[0] if isinstance(part, tuple) else part, place) for part in parts]
+        )
+
+    def _json(self, schema: Schema, place: _Place) -> Node:
+        inner = self._node(schema.get("schema") or {"type": "any"}, place)
+        return Node(
+            lambda draw: json.dumps(inner.plain(draw)),
+            lambda draw: (Edge(json.dumps(value), path) for value, path in inner.edges(draw)),
+        )
+
+    def _model(self, schema: Schema, place: _Place) -> Node:
+        config = schema.get("config") or place.config
+        return self._node(schema["schema"], replace(place, config=config))
+
+    def _fields(self, schema: Schema, place: _Place) -> Node:
+        declared = schema["fields"]
+        named = (
+            declared.items()
+            if isinstance(declared, Mapping)
+            else ((part["name"], part) for part in declared)
+        )
+        top = not place.path
+        fields = [self._field(name, part, place, top=top) for name, part in named]
+        if top:
+            self.fields = fields
+
+        return containers.object_of(fields)
+
+    def _field(self, name: str, schema: Schema, place: _Place, *, top: bool) -> Field:
+        inner = schema["schema"]
+        where = replace(place, path=(*place.path, name))
+        required = schema.get("required", inner["type"] != "default")
+        alias = schema.get("validation_alias")
+        if alias is None or not place.config.get("validate_by_alias", True):
+            alias = name
+        first = alias[0] if isinstance(alias, list) and isinstance(alias[0], list) else alias
+        keys = (first,) if isinstance(first, str) else tuple(first)
+        if top and name in self._special:
+            return Field(name, keys, True, self._special[name])
+        node = self._node(inner, where)
+        return Field(
+            name, keys, required, _few(node, name) if top and name in self._repeated else node
+        )
+
+    def _with_definitions(self, schema: Schema, place: _Place) -> Node:
+        self._definitions |= {part["ref"]: part for part in schema["definitions"]}
+        return self._node(schema["schema"], place)
+
+    def _reference(self, schema: Schema, place: _Place) -> Node:
+        reference = schema["schema_ref"]
+        top = not place.path
+
+        def node() -> Node:
+            if reference not in self._nodes:
+                self._nodes[reference] = self._node(self._definitions[reference], place)
+            return self._nodes[reference]
+
+        if top:
+            return node()
+
+        def plain(draw: Draw) -> Any:
+            if draw.depth > _TRIES:
+                raise NoSample(f"{'.'.join(place.path)}: holds itself without an end")
+            draw.depth += 1
+            try:
+                return node().plain(draw)
+            finally:
+                draw.depth -= 1
+
+        def edges(draw: Draw) -> Iterator[Edge]:
+            if draw.depth:
+                return
+            before = draw.most_depth
+            draw.most_depth, draw.single = _DEEPEST, True
+            try:
+                deep = plain(draw)
+            finally:
+                draw.most_depth, draw.single = before, False
+            yield Edge(deep)
+            draw.depth += 1
+            try:
+                found = list(islice(node().edges(draw), 200))
+            finally:
+                draw.depth -= 1
+            yield from found
+
+        return Node(plain, edges)
+
+    def _lax_or_strict(self, schema: Schema, place: _Place) -> Node:
+        strict = schema.get("strict", place.config.get("strict"))
+        return self._node(schema["strict_schema" if strict else "lax_schema"], place)
+
+
+def _share_that_fits(node: Node, fits: Callable[[Any], bool]) -> float:
+    draw = Draw(seeded("step"), datetime.now(UTC))
+    return sum(fits(node.plain(draw)) for _ in range(_TRIES)) / _TRIES
+
+
+def _few(node: Node, name: str) -> Node:
+    """The same few values again and again."""
+
+    def plain(draw: Draw) -> Any:
+        number = draw.few()
+        return node.plain(replace(draw, chance=seeded(f"{name}/{number}"), number=number))
+
+    return Node(plain, node.edges, node.choices)
+
+
+def _listed(values: Sequence[Any]) -> Node:
+    plain = [value.value if isinstance(value, Enum) else value for value in values]
+    plain = [value.decode() if isinstance(value, bytes) else value for value in plain]
+    return leaf(lambda draw: draw.chance.choice(plain), *plain, choices=True)
