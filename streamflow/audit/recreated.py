@@ -18,7 +18,7 @@ from streamflow.audit.windows import reconcile
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.state import EVERYTHING, store
+from streamflow.postgres.state import EVERYTHING, columns_of, store
 from streamflow.records import MAX_OFFSET, Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
 from streamflow.windows import Progress
@@ -158,7 +158,7 @@ def set_aside(
     for stream in streams:
         if stream.mode == "upsert" and stream.topic == reuse.topic:
             # A row that was set aside had displaced earlier changes, which are the latest now.
-            connection.execute(store(stream, EVERYTHING))
+            connection.execute(store(stream, columns_of(connection, stream), EVERYTHING))
     for reader, lost in unread.items():
         gaps.keep(connection, reader, lost)
     if reuse.cause == "recreated":

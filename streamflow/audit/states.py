@@ -9,7 +9,7 @@ from psycopg import sql
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.state import OF_RANGE, fold, key_of_state, state_columns
+from streamflow.postgres.state import OF_RANGE, columns_of, fold, key_of_state
 from streamflow.records import MAX_OFFSET
 from streamflow.stream import Stream
 
@@ -78,7 +78,7 @@ def compare(connection: Connection, stream: Stream, partition: Partition, first:
     names = {"state": str(stream.state_table), "changes": stream.event_table}
     state = sql.Identifier(names["state"])
     key = key_of_state(stream)
-    columns = [column.name for column in state_columns(stream)]
+    columns = columns_of(connection, stream)
     parameters = {
         "topic": partition[0],
         "partition": partition[1],
@@ -88,7 +88,7 @@ def compare(connection: Connection, stream: Stream, partition: Partition, first:
         "most": _MOST_LISTED,
     }
     query = sql.SQL(_DIFFERING).format(
-        fold=fold(stream, OF_RANGE),
+        fold=fold(stream, columns, OF_RANGE),
         state=state,
         folded_key=_of("folded", key),
         present_key=_of("present", key),

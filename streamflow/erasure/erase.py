@@ -417,8 +417,11 @@ class _Erasure:
         columns = {(NOTIFICATIONS.name, user), *((table, name) for table, name, _ in erasing.NAMES)}
         for stream in self._streams:
             columns |= {(rollup.table, user) for rollup in stream.rollups if USER in rollup.columns}
-            if USER in existing_columns(self._connection, stream.event_table):
-                columns.add((stream.event_table, user))
+            columns |= {
+                (table, user)
+                for table in (stream.event_table, stream.state_table)
+                if table is not None and USER in existing_columns(self._connection, table)
+            }
         names: set[str] = set()
         for table, column in columns:
             if table_exists(self._connection, table):

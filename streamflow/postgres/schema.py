@@ -37,7 +37,12 @@ SELECT attname FROM pg_index
   JOIN pg_attribute ON attrelid = indrelid AND attnum = part.number
  WHERE indrelid = to_regclass(%s) AND indisprimary ORDER BY place
 """
-_KIND: Final = "SELECT (SELECT relkind::text FROM pg_class WHERE oid = to_regclass(%s))"
+# A view of another owner does not show our table.
+_FOREIGN: Final = """
+SELECT FROM pg_class AS taken WHERE oid = to_regclass(%s) AND NOT (relkind = 'v' AND EXISTS (
+    SELECT FROM pg_rewrite JOIN pg_depend ON objid = pg_rewrite.oid
+     WHERE ev_class = taken.oid AND refobjid = to_regclass(%s)))
+"""
 
 
 class TablesRefused(ConfigurationError):
@@ -205,30 +210,29 @@ def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Comp
         else [(f"table {stream.event_table}", _create(stream, columns))]
     )
     if stream.state_table is not None:
-        changes += _state_changes(connection, stream, stream.state_table)
+        names = dict.fromkeys((*existing, *(column.name for column in columns)))
+        changes += _state_changes(connection, stream, stream.state_table, list(names))
     return changes
 
 
 def _state_changes(
-    connection: Connection, stream: Stream, table: str
+    connection: Connection, stream: Stream, table: str, of_changes: Sequence[str]
 ) -> list[tuple[str, sql.Composed]]:
+    """As `_changes`, of the state table and its view. `of_changes` are the columns of the table of
+    changes."""
     existing = existing_columns(connection, table)
     columns = state.state_columns(stream)
     if existing:
         _require_own_state(connection, stream, table)
         changes = _column_changes(stream, table, columns, existing)
     else:
-        changes = [(f"table {table}", state.create_state(stream))]
-    shown = [
-        name
-        for name in dict.fromkeys((*existing, *(column.name for column in columns)))
-        if name != DELETED
-    ]
-    [(kind,)] = connection.execute(_KIND, [quoted(stream.table)])
-    if kind not in (None, "v"):
+        changes = [(f"table {table}", state.create_state(stream, of_changes))]
+    held = (*existing, *(column.name for column in columns)) if existing else of_changes
+    shown = [name for name in dict.fromkeys(held) if name not in (DELETED, "loaded_at")]
+    if connection.execute(_FOREIGN, [quoted(stream.table), quoted(table)]).fetchone() is not None:
         raise ConfigurationError(
-            f"stream {stream.name}: the table {stream.table} exists already, and an upsert stream has a view "
-            "of that name: give the stream another table, or rename that one"
+            f"stream {stream.name}: {stream.table} exists already, and an upsert stream has a view of that "
+            "name: give the stream another table, or rename that one"
         )
     if not {*shown} <= existing_columns(connection, stream.table).keys():
         changes.append((f"view {stream.table}", state.create_view(stream, shown)))

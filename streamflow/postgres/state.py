@@ -19,6 +19,7 @@ from psycopg import sql
 
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import USER
+from streamflow.postgres.partitions import quoted
 from streamflow.postgres.tables import Column, event_columns
 from streamflow.stream import Stream
 
@@ -60,8 +61,18 @@ replay.topic = %(topic)s AND replay.partition = %(partition)s
    AND replay."offset" >= %(first)s AND replay."offset" < %(end)s
 """
 _CREATE: Final = """
-CREATE TABLE {state} ({lines}, PRIMARY KEY ({key}));
+CREATE TABLE {state} (LIKE {changes});
+ALTER TABLE {state} DROP COLUMN loaded_at, ADD PRIMARY KEY ({key});
 {fill}
+"""
+# Also those that the contract does not know any more: a row must not keep them from an earlier change.
+_COLUMNS: Final = """
+SELECT attname FROM pg_attribute AS kept
+ WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+   AND EXISTS (SELECT FROM pg_attribute AS change
+                WHERE change.attrelid = to_regclass(%s) AND change.attnum > 0
+                  AND NOT change.attisdropped AND change.attname = kept.attname)
+ ORDER BY attnum
 """
 _VIEW: Final = """
 CREATE OR REPLACE VIEW {view} AS
@@ -92,28 +103,33 @@ def names_persons(stream: Stream) -> bool:
     return USER in stream.primary_key
 
 
-def fold(stream: Stream, which: sql.Composable) -> sql.Composed:
-    """The state that changes make: SELECT of the columns in the order of `state_columns`. `which` is a
-    condition on ``change`` and on ``replay``, the note that it was stored from a replay."""
-    columns = [column.name for column in state_columns(stream) if column.name != "appended_at"]
+def columns_of(connection: Connection, stream: Stream) -> list[str]:
+    """The columns of the state table that changes have, too."""
+    tables = [quoted(str(stream.state_table)), quoted(stream.event_table)]
+    return [name for (name,) in connection.execute(_COLUMNS, tables)]
+
+
+def fold(stream: Stream, columns: Sequence[str], which: sql.Composable) -> sql.Composed:
+    """The state that changes make: SELECT of these columns, `appended_at` last. `which` is a condition on
+    ``change`` and on ``replay``, the note that it was stored from a replay."""
     if names_persons(stream):
         which = sql.SQL(_NOT_ERASED).format(which=which)
     return sql.SQL(_FOLD).format(
         key=_of("change", key_of_state(stream)),
-        columns=_of("change", columns),
+        columns=_of("change", [name for name in columns if name != "appended_at"]),
         changes=sql.Identifier(stream.event_table),
         which=which,
     )
 
 
-def store(stream: Stream, which: sql.Composable) -> sql.Composed:
+def store(stream: Stream, columns: Sequence[str], which: sql.Composable) -> sql.Composed:
     """Brings the state up to date with changes: see `fold`. Safe to repeat, in any order."""
-    columns = [column.name for column in state_columns(stream)]
+    columns = [*(name for name in columns if name != "appended_at"), "appended_at"]
     key = key_of_state(stream)
     return sql.SQL(_STORE).format(
         state=_state(stream),
         columns=_names(columns),
-        fold=fold(stream, which),
+        fold=fold(stream, columns, which),
         key=_names(key),
         assignments=sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
@@ -141,8 +157,9 @@ def bring_up_to_date(
         replays: whether some of it was stored from replays, and so has other offsets.
     """
     within = sql.SQL(_WITHIN_DAYS).format(time=sql.Identifier(stream.event_time))
-    statement = store(stream, OF_RANGE + within)
-    of_replays = store(stream, sql.SQL(_OF_REPLAYS))
+    columns = columns_of(connection, stream)
+    statement = store(stream, columns, OF_RANGE + within)
+    of_replays = store(stream, columns, sql.SQL(_OF_REPLAYS))
     since = datetime.combine(min(days), time.min, UTC)
     until = datetime.combine(max(days), time.min, UTC) + timedelta(days=1)
     for each in ranges:
@@ -151,21 +168,14 @@ def bring_up_to_date(
             connection.execute(of_replays, each)
 
 
-def create_state(stream: Stream) -> sql.Composed:
-    """DDL of the state table; it holds what the changes that are there make."""
-    columns = state_columns(stream)
+def create_state(stream: Stream, columns: Sequence[str]) -> sql.Composed:
+    """DDL of the state table, and what the changes that are there make. `columns` are those of the table
+    of changes."""
     return sql.SQL(_CREATE).format(
         state=_state(stream),
-        lines=sql.SQL(", ").join(
-            sql.SQL("{} {}{}").format(
-                sql.Identifier(column.name),
-                sql.SQL(column.type),
-                sql.SQL("" if column.nullable else " NOT NULL"),
-            )
-            for column in columns
-        ),
+        changes=sql.Identifier(stream.event_table),
         key=_names(key_of_state(stream)),
-        fill=store(stream, EVERYTHING),
+        fill=store(stream, [name for name in columns if name != "loaded_at"], EVERYTHING),
     )
 
 

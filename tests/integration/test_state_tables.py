@@ -12,6 +12,7 @@ from psycopg import sql
 from pydantic import create_model
 
 from loads import Load, execute, forget_listed, rows, value
+from services import DatabaseService
 from streamflow.audit import recreated
 from streamflow.audit.problems import ProblemKind
 from streamflow.audit.recreated import Reuse
@@ -21,10 +22,9 @@ from streamflow.errors import ConfigurationError, Fenced, Unavailable
 from streamflow.postgres import schema, state
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.forgotten import Kind
+from streamflow.postgres.roles import role_statements
 from streamflow.postgres.rows.events import EventRows
-from streamflow.postgres.schema import _create
 from streamflow.postgres.sink.copy import copy
-from streamflow.postgres.tables import event_columns
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.tombstones import Deletion
@@ -34,9 +34,29 @@ from upserts import CUSTOMERS, NOON, TOPIC, Customer, bad, dead_letter, delete, 
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(scope="module")
+def shared(database_server: DatabaseService, database_template: str) -> Iterator[Settings]:
+    """One database for all: cloning it takes longer than most of these tests."""
+    url = database_server.create_database("state_tables", database_template)
+    made = Settings(DATABASE_URL=url)
+    schema.upgrade(made, [CUSTOMERS])
+    yield made
+    database_server.drop_database("state_tables")
+
+
+@pytest.fixture
+def database(shared: Settings) -> Settings:
+    """The database, empty."""
+    execute(
+        shared,
+        "TRUNCATE customers_changes, customers_state, loader_positions, replayed_events, replay_records,"
+        " dead_letters, erasures, erased_records, refused_events, dropped_days CASCADE",
+    )
+    return shared
+
+
 @pytest.fixture
 def loading(database: Settings) -> Iterator[Load]:
-    schema.upgrade(database, [CUSTOMERS])
     made = Load(database, [CUSTOMERS])
     yield made
     made.sink.close()
@@ -205,37 +225,54 @@ def test_a_truncated_log_brings_earlier_changes_back(loading: Load, database: Se
     assert differing(database) == []
 
 
-def test_a_contract_grows(loading: Load, database: Settings) -> None:
+def test_a_contract_grows(database: Settings) -> None:
+    before = replace(CUSTOMERS, table="growing")
+    grown = replace(before, contract=create_model("Grown", __base__=Customer, city=(str, ...)))
+    schema.upgrade(database, [before])
+    loading = Load(database, [before])
     loading.load([put(0, 1, "a")])
-    grown = replace(CUSTOMERS, contract=create_model("Grown", __base__=Customer, city=(str, ...)))
     assert schema.pending(database, [grown]) == [
-        "column customers_changes.city", "column customers_state.city", "view customers",
+        "column growing_changes.city", "column growing_state.city", "view growing",
     ]  # fmt: skip
     schema.upgrade(database, [grown])
     assert schema.upgrade(database, [grown]) == []
     newer = Load(database, [grown])
     newer.load([put(1, 2, "b", city="Ulm")])
     newer.sink.close()
-    assert rows(database, "SELECT id, city FROM customers ORDER BY id") == [(1, None), (2, "Ulm")]
+    assert rows(database, "SELECT id, city FROM growing ORDER BY id") == [(1, None), (2, "Ulm")]
     # Rolled back.
-    assert schema.upgrade(database, [CUSTOMERS]) == []
-    loading.resume((TOPIC, 0))
+    assert schema.upgrade(database, [before]) == []
     loading.load([put(2, 2, "b2")])
-    assert living(database) == {1: "a", 2: "b2"}
-    assert differing(database) == []
+    loading.sink.close()
+    assert rows(database, "SELECT id, name FROM growing ORDER BY id") == [(1, "a"), (2, "b2")]
+    with session(database, "test") as connection:
+        # It holds the latest change, so what that has no field for is empty.
+        assert not compare(connection, before, (TOPIC, 0), 0).problems
+    assert rows(database, "SELECT city FROM growing WHERE id = 2") == [(None,)]
 
 
 def test_tables_of_others_are_left_alone(database: Settings) -> None:
-    execute(database, "CREATE TABLE customers (id bigint)")
-    with pytest.raises(ConfigurationError, match="an upsert stream has a view of that name"):
-        schema.upgrade(database, [CUSTOMERS])
-    execute(database, "DROP TABLE customers")
-    schema.upgrade(database, [CUSTOMERS])
-    other = replace(CUSTOMERS, key="name", primary_key=("name",))
+    others = replace(CUSTOMERS, table="others")
+    for statement, drop in (
+        ("TABLE others (id bigint)", "TABLE"),
+        ("VIEW others AS SELECT 1", "VIEW"),
+    ):
+        execute(database, f"CREATE {statement}")
+        with pytest.raises(ConfigurationError, match="an upsert stream has a view of that name"):
+            schema.upgrade(database, [others])
+        execute(database, f"DROP {drop} others")
+    schema.upgrade(database, [others])
+    changed = replace(others, key="name", primary_key=("name",))
     with pytest.raises(
         ConfigurationError, match=r"is \(id, origin_partition, origin_topic\), and by"
     ):
-        schema.upgrade(database, [other])
+        schema.upgrade(database, [changed])
+
+
+def test_loaders_may_write_it_and_readers_may_not(database: Settings) -> None:
+    granted = [each for each in role_statements(database, [CUSTOMERS], "own") if "_state" in each]
+    [(name,)] = rows(database, "SELECT current_schema()")
+    assert granted == [f'GRANT INSERT, UPDATE ON TABLE "{name}"."customers_state" TO "own_worker"']
 
 
 class Change(NamedTuple):
@@ -274,23 +311,17 @@ def newest(changes: Sequence[tuple[int, Change]]) -> dict[int, str | None]:
     return {key: name for key, (_, _, name) in found.items() if name is not None}
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES, order=st.randoms(use_true_random=False))
 def test_the_state_is_the_fold_of_the_changes(
-    changes: list[Change], order: Any, connection: Connection
+    changes: list[Change], order: Any, database: Settings
 ) -> None:
     """In whatever order, and in whatever batches, they are stored."""
     numbered = list(enumerate(changes))
     stored = numbered.copy()
     order.shuffle(stored)
     lines = EventRows(CUSTOMERS)
-    with connection.transaction(force_rollback=True):
-        connection.execute(_create(CUSTOMERS, event_columns(CUSTOMERS)))
-        connection.execute(state.create_state(CUSTOMERS))
-        columns = [
-            column.name for column in state.state_columns(CUSTOMERS) if column.name != "deleted"
-        ]
-        connection.execute(state.create_view(CUSTOMERS, columns))
+    with session(database, "test") as connection, connection.transaction(force_rollback=True):
         while stored:
             size = order.randint(1, 6)
             part, stored = stored[:size], stored[size:]
@@ -362,11 +393,12 @@ def test_a_stalled_loader_changes_nothing(loading: Load, database: Settings) -> 
     other.sink.close()
 
 
-def test_a_refused_batch_is_none(loading: Load, database: Settings) -> None:
-    """The state shares the transaction: what fails there is not loaded either."""
-    execute(database, "ALTER TABLE customers_state ADD CHECK (name <> 'no')")
+def test_a_batch_that_the_state_refuses_is_not_loaded(loading: Load, database: Settings) -> None:
+    """They share a transaction."""
+    execute(database, "ALTER TABLE customers_state ADD CONSTRAINT own CHECK (name <> 'no')")
     loading.resume((TOPIC, 0))
     loading.hand_over([put(0, 1, "no")])
     with pytest.raises(Unavailable):
         loading.sink.flush()
     assert value(database, "SELECT count(*) FROM customers_changes") == 0
+    execute(database, "ALTER TABLE customers_state DROP CONSTRAINT own")
