@@ -213,6 +213,15 @@ class Stream:
         """The name of the table with the latest event of each key."""
         return None if self.mode == "append" else f"{self.table}_state"
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that hold its events."""
+        return (
+            (self.event_table,)
+            if self.state_table is None
+            else (self.event_table, self.state_table)
+        )
+
     @cached_property
     def time_of(self) -> Callable[[Event], datetime]:
         """When an event happened."""

@@ -279,12 +279,7 @@ def _lower_proofs(
 
 
 def _positions(streams: Sequence[Stream]) -> list[tuple[str, tuple[str, str, str]]]:
-    own = [
-        (table, _ORIGIN)
-        for stream in streams
-        for table in (stream.event_table, stream.state_table)
-        if table is not None
-    ]
+    own = [(table, _ORIGIN) for stream in streams for table in stream.tables]
     return [*own, *_POSITIONS]
 
 

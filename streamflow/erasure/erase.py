@@ -30,7 +30,6 @@ from streamflow.postgres.forgotten import (
 )
 from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
 from streamflow.postgres.schema import existing_columns
-from streamflow.postgres.state import names_persons
 from streamflow.postgres.tables import NOTIFICATIONS, Column
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.registry import hasher_for
@@ -179,10 +178,8 @@ def apply(
         with connection.transaction():
             run.erase_derived()
         found = run.read_certificate()
-        _vacuum(
-            connection,
-            [*(stream.event_table for stream in streams), *(found.erased.keys() - {"events"})],
-        )
+        tables = {table for stream in streams for table in stream.tables}
+        _vacuum(connection, tables | (found.erased.keys() - {"events"}))
         certificate = with_kafka(settings, connection, streams, found)
         return certificate.keep(connection)
 
@@ -318,41 +315,19 @@ class _Erasure:
             conditions.append(sql.SQL('"user"::text = ANY(%(names)s)'))
         if not conditions:
             return
-        table = sql.Identifier(stream.event_table)
+        table, time = map(sql.Identifier, (stream.event_table, stream.event_time))
         match = sql.SQL(" OR ").join(conditions)
         if USER in columns:
             self._erase_rollups(stream, match)
         types = {name: known.type for name, known in columns.items()}
         emptied = self._connection.execute(
             _ERASE_EVENTS.format(
-                table=table,
-                match=match,
-                blanks=assignments(blanks, types),
-                time=sql.Identifier(stream.event_time),
+                table=table, time=time, match=match, blanks=assignments(blanks, types)
             ),
             self._values() | parameters(blanks),
         ).rowcount
         self._count({"events": emptied})
-        if stream.state_table is not None:
-            self._erase_state(stream, stream.state_table, match)
-
-    def _erase_state(self, stream: Stream, table: str, match: sql.Composable) -> None:
-        """Empties the rows that the events had made; where their key is the name, removes them."""
-        values, state = self._values(), sql.Identifier(table)
-        if names_persons(stream):
-            statement = sql.SQL("DELETE FROM {} WHERE {}").format(state, match)
-        else:
-            columns = existing_columns(self._connection, table)
-            blanks = event_blanks(
-                stream,
-                [Column(name, known.type, known.nullable) for name, known in columns.items()],
-            )
-            types = {name: known.type for name, known in columns.items()}
-            statement = sql.SQL("UPDATE {} SET {} WHERE {}").format(
-                state, assignments(blanks, types), match
-            )
-            values |= parameters(blanks)
-        self._count({table: self._connection.execute(statement, values).rowcount})
+        self._count(erasing.erase_state(self._connection, stream, match, self._values()))
 
     def _erase_rollups(self, stream: Stream, match: sql.Composable) -> None:
         """Removes what was computed of the subject by name, on the days of its events; of a user, on all
@@ -360,7 +335,8 @@ class _Erasure:
         for rollup in stream.rollups:
             if USER not in rollup.columns or not table_exists(self._connection, rollup.table):
                 continue
-            name = sql.Identifier(rollup.table)
+            names = (rollup.table, stream.event_time, stream.event_table)
+            name, *events = map(sql.Identifier, names)
             self._connection.execute(
                 sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(name)
             )
@@ -369,12 +345,7 @@ class _Erasure:
                     'DELETE FROM {} WHERE stream = %(stream)s AND ("user" = ANY(%(names)s)'
                     ' OR ("user", day) IN (SELECT "user"::text, ({} AT TIME ZONE \'UTC\')::date'
                     " FROM {} WHERE {}))"
-                ).format(
-                    name,
-                    sql.Identifier(stream.event_time),
-                    sql.Identifier(stream.event_table),
-                    match,
-                ),
+                ).format(name, *events, match),
                 self._values() | {"stream": stream.name},
             ).rowcount
             self._count({rollup.table: removed})
@@ -417,11 +388,8 @@ class _Erasure:
         columns = {(NOTIFICATIONS.name, user), *((table, name) for table, name, _ in erasing.NAMES)}
         for stream in self._streams:
             columns |= {(rollup.table, user) for rollup in stream.rollups if USER in rollup.columns}
-            columns |= {
-                (table, user)
-                for table in (stream.event_table, stream.state_table)
-                if table is not None and USER in existing_columns(self._connection, table)
-            }
+            tables = [t for t in stream.tables if USER in existing_columns(self._connection, t)]
+            columns |= {(table, user) for table in tables}
         names: set[str] = set()
         for table, column in columns:
             if table_exists(self._connection, table):

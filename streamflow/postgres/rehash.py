@@ -128,8 +128,7 @@ def rehash(
         done = [
             column
             for stream in streams
-            for table in (stream.event_table, stream.state_table)
-            if table is not None
+            for table in stream.tables
             for column in _rehash_events(
                 connection,
                 _private_columns(stream, table),
