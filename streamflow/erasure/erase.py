@@ -394,8 +394,7 @@ class _Erasure:
         for table, column in columns:
             if table_exists(self._connection, table):
                 query = sql.SQL("SELECT DISTINCT {0}::text FROM {1} WHERE {0} IS NOT NULL")
-                rows = self._connection.execute(
-                    query.format(sql.SQL(column), sql.Identifier(table))
-                )
+                query_of_table = query.format(sql.SQL(column), sql.Identifier(table))
+                rows = self._connection.execute(query_of_table)
                 names |= {name for (name,) in rows if self._known.of_user(name) is not None}
         return sorted(names)
