@@ -18,6 +18,7 @@ from streamflow import addresses, core_schema
 from streamflow.contract import RFC3339, Event
 from streamflow.core_schema import Definitions, UnknownFields
 from streamflow.errors import ErrorCode
+from streamflow.exact_decimals import ExactDecimals
 from streamflow.fault_words import FaultWords
 from streamflow.pii_keys import HASH_PATTERN
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
@@ -87,8 +88,11 @@ class Decoder:
         # A nested model's own validator would not know of what was added.
         validator = SchemaValidator(self.schema, _use_prebuilt=False)
         self._validate: Callable[[bytes], Event] = validator.validate_json
-        self._holds_any = core_schema.holds_any(self.schema)
-        plain = not (self._declared or self._holds_any)
+        self._holds_any = core_schema.has_type(self.schema, "any")
+        self._decimals = ExactDecimals(self.schema)
+        plain = not (
+            self._declared or self._holds_any or core_schema.has_type(self.schema, "decimal")
+        )
         self._may_hold = addresses.may_hold if plain else self._needs_look
         self._literals = "\n".join(core_schema.literals_in(self.schema))
         fields = list(core_schema.fields_in(self.schema))
@@ -142,14 +146,19 @@ class Decoder:
         )
 
     def _needs_look(self, value: bytes) -> bool:
-        return (self._holds_any and _BEYOND_DOUBLE.search(value) is not None) or any(
-            kind.may_hold(value) for kind in (ADDRESS, *self._declared)
+        return (
+            (self._holds_any and _BEYOND_DOUBLE.search(value) is not None)
+            or self._decimals.may_hold(value)
+            or any(kind.may_hold(value) for kind in (ADDRESS, *self._declared))
         )
 
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
         """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
         field's name and NUL, and for declared values that escapes hide."""
         found = self._private_in(value)
+        if not found and (changed := self._decimals.faults(value)):
+            reason = "; ".join(map(self._words.of, changed))[:1000]
+            return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", reason)
         hiding = _ESCAPE if self._declared else _NUL
         if not found and hiding not in value and not self._holds_any:
             return event
