@@ -22,7 +22,7 @@ from streamflow.exact_decimals import ExactDecimals
 from streamflow.fault_words import FaultWords
 from streamflow.pii_keys import HASH_PATTERN
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
-from streamflow.records import Rejection
+from streamflow.records import Rejection, processing_failed
 
 _RFC3339 = re.compile(RFC3339)
 _RFC3339_BYTES = re.compile(RFC3339.encode())
@@ -38,6 +38,7 @@ _NUL: Final = b"\\u0000"
 # What a number may look like that is no finite double, in a field of any type.
 _BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 _NOT_FINITE: Final = "holds a number beyond the range of double precision"
+_VALIDATOR: Final = "a validator of the contract"
 _JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 
 
@@ -110,14 +111,16 @@ class Decoder:
             rejection = too_large(value, self.max_bytes)
             if rejection is not None:
                 return rejection
-        try:
-            event = self._validate(value)  # type: ignore[arg-type]
-        except (ValidationError, TypeError):
+        if value is None:
             return self.explain(value)
-        # A closer look only at the few records that can hold an address. NUL can only be an escape.
-        if self._may_hold(value):  # type: ignore[arg-type]
-            return self._look_closer(value, event)  # type: ignore[arg-type]
-        return event
+        try:
+            event = self._validate(value)
+            # A closer look only at the few records that can hold an address. NUL can only be an escape.
+            return self._look_closer(value, event) if self._may_hold(value) else event
+        except ValidationError:
+            return self.explain(value)
+        except Exception as error:  # noqa: BLE001 (a user's validator; fails only this record)
+            return processing_failed(_VALIDATOR, error)
 
     def encode(self, event: Event) -> bytes:
         """The event as JSON, UTF-8: what goes into the topic. A field that is None is left out, unless it
@@ -201,6 +204,12 @@ class Decoder:
 
     def explain(self, value: bytes | None) -> Rejection:
         """The one cause why these bytes are not an event."""
+        try:
+            return self._explain(value)
+        except Exception as error:  # noqa: BLE001 (as above)
+            return processing_failed(_VALIDATOR, error)
+
+    def _explain(self, value: bytes | None) -> Rejection:
         if not value:
             return Rejection(ErrorCode.EMPTY_VALUE, "ValueError", "the record has no value")
         try:

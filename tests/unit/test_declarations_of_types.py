@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt
+from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt, field_validator
 
 from streamflow import (
     ConfigurationError,
@@ -341,6 +341,42 @@ def test_epochs() -> None:
     event = decoded(EVERYTHING)
     assert event.seen == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert EVERYTHING.time_of(event) == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Fragile(Event):
+    number: int
+    text: str = ""
+    timestamp: Timestamp
+
+    @field_validator("number")
+    @classmethod
+    def _fail(cls, number: int) -> int:
+        if number > 0:
+            raise (KeyError("ann"), TypeError("ann"), AttributeError("ann"), ValueError("ann"))[
+                number - 1
+            ]
+        return number
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (1, "PROCESSING_FAILED", "a validator of the contract raised KeyError"),
+        (2, "PROCESSING_FAILED", "a validator of the contract raised TypeError"),
+        (3, "PROCESSING_FAILED", "a validator of the contract raised AttributeError"),
+        (4, "SCHEMA_VIOLATION", "number: is refused by a validator of the contract"),
+    ],
+)
+# With NUL it fails where the cause is looked for.
+@pytest.mark.parametrize("text", ["x", "\x00", "\ud800"])
+def test_a_validator_that_raises_fails_its_record(
+    number: int, code: str, message: str, text: str
+) -> None:
+    stream = Stream(name="fragile", contract=Fragile, table="fragile", key="text")
+    value = json.dumps({"number": number, "text": text, "timestamp": AT}).encode()
+    found = stream.decoder.decode(value)
+    assert isinstance(found, Rejection)
+    assert (found.code, found.message) == (code, message)
 
 
 class Precise(Event):
