@@ -1,6 +1,7 @@
 """Every type that a contract may have: its column, its row, its group, and what is refused."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -10,6 +11,7 @@ from uuid import UUID
 import pytest
 from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt, field_validator
 
+from loads import FakeRecord
 from streamflow import (
     ConfigurationError,
     EpochMillis,
@@ -17,6 +19,7 @@ from streamflow import (
     ErrorCode,
     Event,
     Hashed,
+    Hasher,
     Stream,
     Timestamp,
     TumblingWindow,
@@ -25,6 +28,7 @@ from streamflow.declarations import problems
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.tables import event_columns
 from streamflow.records import Origin, Rejection
+from streaming_workers.producer.lines import LineReader
 
 HASH = "a" * 64
 AT = "2026-03-01T12:00:00.000Z"
@@ -377,6 +381,23 @@ def test_a_validator_that_raises_fails_its_record(
     found = stream.decoder.decode(value)
     assert isinstance(found, Rejection)
     assert (found.code, found.message) == (code, message)
+
+
+def test_a_key_or_a_decode_that_raises_fails_its_record() -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("ann@example.com")
+
+    line = b'{"number":0,"timestamp":"2026-03-01T12:00:00.000Z"}'
+    keyless = Stream(name="fragile", contract=Fragile, table="fragile", key=fail)
+    found = LineReader(keyless, Hasher()).read(line)
+    assert isinstance(found, Rejection)
+    assert (found.code, found.message) == ("PROCESSING_FAILED", "key raised KeyError")
+    # Only who sends needs the key.
+    assert isinstance(keyless.read(FakeRecord(0, line)), Fragile)
+    undecoded = replace(keyless, key="text", decode=fail)
+    assert undecoded.read(FakeRecord(0, line)) == Rejection(
+        ErrorCode.PROCESSING_FAILED, "KeyError", "decode raised KeyError"
+    )
 
 
 class Precise(Event):
