@@ -6,21 +6,14 @@ since only its owner knows what should become of them.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Final, NamedTuple
+from importlib import import_module
+from typing import Final, NamedTuple, Protocol, cast
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import create_engine
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from streamflow.errors import ConfigurationError
-from streamflow.names import VERSION_TABLE
-from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, connect, session
+from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
 from streamflow.postgres.contract_changes import judged_from
 from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column, event_columns
@@ -61,7 +54,10 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
         # interrupted upgrade left undone is done by the next.
         connection.execute("SET lock_timeout = '60s'")
         connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
-        done = _migrate(settings, connection)
+        try:
+            done = _migrations().migrate(settings, connection)
+        except psycopg.errors.DuplicateTable as error:
+            raise _foreign(error) from error
         refused_streams: dict[str, str] = {}
         for stream in streams:
             try:
@@ -92,7 +88,7 @@ def refused(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
 def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     """What `upgrade` would do, without doing it. Raises as `upgrade`."""
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
-        todo = [f"migration {name}" for name in _pending_migrations(connection)]
+        todo = [f"migration {name}" for name in _migrations().pending(connection)]
         for stream in streams:
             todo += [text for text, _ in _changes(connection, stream)]
     return todo
@@ -113,53 +109,14 @@ def surplus(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     return found
 
 
-def _manual(settings: Settings) -> Connection:
-    """A connection that begins transactions by itself, as SQLAlchemy expects."""
-    connection = connect(settings, "migrations", statement_timeout=0)
-    connection.autocommit = False
-    return connection
+class _Migrations(Protocol):
+    def pending(self, connection: Connection) -> list[str]: ...
+    def migrate(self, settings: Settings, connection: Connection) -> list[str]: ...
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", "streamflow.postgres:migrations")
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _pending_migrations(connection: Connection) -> list[str]:
-    current = None
-    if table_exists(connection, VERSION_TABLE):
-        query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(VERSION_TABLE))
-        row = connection.execute(query).fetchone()
-        current = row[0] if row else None
-    script = ScriptDirectory.from_config(_config())
-    if current is not None and current not in {known.revision for known in script.walk_revisions()}:
-        raise ConfigurationError(
-            f"the database has schema version {current}, which this release does not know: it is "
-            "older than the database; install the newer release"
-        )
-    return [newer.revision for newer in script.iterate_revisions("head", current)][::-1]
-
-
-def _migrate(settings: Settings, connection: Connection) -> list[str]:
-    names = _pending_migrations(connection)
-    if names:
-        config = _config()
-        engine = create_engine(
-            "postgresql+psycopg://", creator=partial(_manual, settings), poolclass=NullPool
-        )
-        try:
-            with engine.connect() as own:
-                config.attributes["connection"] = own
-                command.upgrade(config, "head")
-        except DBAPIError as error:
-            if isinstance(error.orig, psycopg.errors.DuplicateTable):
-                raise _foreign(error.orig) from error
-            if isinstance(error.orig, psycopg.Error):
-                raise error.orig from error
-            raise
-    return [f"migration {name}" for name in names]
+def _migrations() -> _Migrations:
+    # SQLAlchemy takes long to import, and a worker that looks at its tables needs none of it.
+    return cast("_Migrations", import_module("streamflow.postgres.migrating"))
 
 
 def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
