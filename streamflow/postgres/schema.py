@@ -15,7 +15,8 @@ from psycopg import sql
 from streamflow.errors import ConfigurationError
 from streamflow.postgres import state
 from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
-from streamflow.postgres.partitions import DayPartitions, quoted
+from streamflow.postgres.contract_changes import judged_from
+from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
 from streamflow.postgres.tables import (
     DELETED,
     ORIGIN_COLUMNS,
@@ -139,12 +140,14 @@ def _migrations() -> _Migrations:
 
 def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
     done = []
+    is_new = not table_exists(connection, stream.event_table)
     for text, statement in _changes(connection, stream):
         try:
             connection.execute(statement)
         except psycopg.errors.DuplicateTable as error:
             raise _foreign(error) from error
         done.append(text)
+    judged_from(connection, stream, is_new=is_new)
     return done
 
 
@@ -157,17 +160,23 @@ def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
     )
 
 
-class _Existing(NamedTuple):
+class ExistingColumn(NamedTuple):
     type: str
     nullable: bool
     filled: bool  # by a default, where no value is given
 
+    @property
+    def may_be_left_out(self) -> bool:
+        return self.nullable or self.filled
 
-def _surplus(existing: Mapping[str, _Existing], stream: Stream) -> set[str]:
+
+def _surplus(existing: Mapping[str, ExistingColumn], stream: Stream) -> set[str]:
     return existing.keys() - {column.name for column in event_columns(stream)}
 
 
-def _require_own(connection: Connection, stream: Stream, existing: Mapping[str, _Existing]) -> None:
+def _require_own(
+    connection: Connection, stream: Stream, existing: Mapping[str, ExistingColumn]
+) -> None:
     """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
     row = connection.execute(_PARTITION_KEY, [quoted(stream.event_table)]).fetchone()
     partitioned_by = None if row is None else row[0]
@@ -175,8 +184,8 @@ def _require_own(connection: Connection, stream: Stream, existing: Mapping[str, 
     if not missing and partitioned_by not in (None, stream.event_time):
         raise ConfigurationError(
             f"stream {stream.name}: the table {stream.event_table} is partitioned by {partitioned_by}, and "
-            f"the event time is {stream.event_time} now: give the stream another table, or event_time="
-            f"{partitioned_by!r} again"
+            f"the event time is {stream.event_time} now: declare a new stream (name and table) for it, or "
+            f"event_time={partitioned_by!r} again"
         )
     if missing or partitioned_by is None:
         why = f"it has no {', '.join(missing)}" if missing else "it is not partitioned by a time"
@@ -186,15 +195,15 @@ def _require_own(connection: Connection, stream: Stream, existing: Mapping[str, 
         )
 
 
-def existing_columns(connection: Connection, table: str) -> dict[str, _Existing]:
+def existing_columns(connection: Connection, table: str) -> dict[str, ExistingColumn]:
     """The columns of a table; none if there is no such table."""
     rows = connection.execute(
         "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull,"
         " atthasdef OR attidentity <> '' FROM pg_attribute"
-        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         [quoted(table)],
     )
-    return {name: _Existing(*rest) for name, *rest in rows}
+    return {name: ExistingColumn(*rest) for name, *rest in rows}
 
 
 def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
@@ -252,7 +261,7 @@ def _require_own_state(connection: Connection, stream: Stream, table: str) -> No
 
 
 def _column_changes(
-    stream: Stream, of_table: str, columns: Sequence[Column], existing: Mapping[str, _Existing]
+    stream: Stream, of_table: str, columns: Sequence[Column], existing: Mapping[str, ExistingColumn]
 ) -> list[tuple[str, sql.Composed]]:
     """What is to be done to a table that exists."""
     changes = []
@@ -268,8 +277,8 @@ def _column_changes(
         elif known.type != column.type:
             raise ConfigurationError(
                 f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
-                f"in {of_table} is {known.type}: give the field a new name, or the stream a new "
-                "table, or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
+                f"in {of_table} is {known.type}: give the field a new name, or declare a new stream "
+                "(name and table), or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
             )
         elif column.nullable and not known.nullable:
             drop = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name)
@@ -278,7 +287,7 @@ def _column_changes(
     required = [
         name
         for name, known in sorted(existing.items())
-        if name not in declared and not (known.nullable or known.filled)
+        if name not in declared and not known.may_be_left_out
     ]
     if required:
         raise ConfigurationError(
