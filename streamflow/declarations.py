@@ -8,7 +8,7 @@ from typing import Final
 from streamflow.contract import Event
 from streamflow.errors import ConfigurationError
 from streamflow.names import POSITIONS_TOPIC, collide, derives, table_fault, topic_fault
-from streamflow.postgres.tables import event_columns
+from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
 
 # Core schemas of fields that events can be counted by.
@@ -142,8 +142,8 @@ def _no_field(argument: str, name: str, model: str, fields: Sequence[str]) -> st
 def _columns(stream: Stream) -> Iterator[str]:
     try:
         event_columns(stream)
-    except ConfigurationError as error:
-        yield str(error).removeprefix(f"stream {stream.name}: ")
+    except ColumnFaults as error:
+        yield from error.faults
 
 
 def _format(stream: Stream) -> Iterator[str]:

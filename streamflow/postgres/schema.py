@@ -21,8 +21,15 @@ from sqlalchemy.pool import NullPool
 from streamflow.errors import ConfigurationError
 from streamflow.names import VERSION_TABLE
 from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, connect, session
+from streamflow.postgres.contract_changes import StoredColumn, StoredTable, widens_in_place
 from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
-from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column, event_columns
+from streamflow.postgres.tables import (
+    ORIGIN_COLUMNS,
+    TIME_COLUMNS,
+    Column,
+    event_columns,
+    event_table,
+)
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -112,6 +119,37 @@ def surplus(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     return found
 
 
+class TablePlan(NamedTuple):
+    """What becomes of a stream's table."""
+
+    changes: tuple[str, ...] = ()  # that `upgrade` would make
+    surplus: tuple[str, ...] = ()  # columns that no field is for
+    refused: str = ""  # why it would not
+
+
+def plan_of(settings: Settings, stream: Stream) -> TablePlan:
+    """Raises Unavailable if the database does not answer, ConfigurationError if it refuses or belongs to a
+    newer release."""
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        _pending_migrations(connection)
+        return table_plan(connection, stream)
+
+
+def table_plan(connection: Connection, stream: Stream) -> TablePlan:
+    try:
+        changes = tuple(text for text, _ in _changes(connection, stream))
+    except ConfigurationError as error:
+        return TablePlan(refused=str(error).removeprefix(f"stream {stream.name}: "))
+    existing = existing_columns(connection, event_table(stream).name)
+    return TablePlan(changes, tuple(sorted(_surplus(existing, stream))))
+
+
+def stored_table(connection: Connection, stream: Stream) -> StoredTable:
+    """A stream's table as it is."""
+    table = event_table(stream).name
+    return StoredTable(existing_columns(connection, table), _partitioned_by(connection, table))
+
+
 def _manual(settings: Settings) -> Connection:
     """A connection that begins transactions by itself, as SQLAlchemy expects."""
     connection = connect(settings, "migrations", statement_timeout=0)
@@ -168,6 +206,13 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             connection.execute(statement)
         except psycopg.errors.DuplicateTable as error:
             raise _foreign(error) from error
+        except psycopg.errors.FeatureNotSupported as error:
+            # A view or a generated column of the user's own stands on a column that is widened.
+            raise ConfigurationError(
+                f"stream {stream.name}: {text} by the contract, but PostgreSQL cannot alter it "
+                f"({error.diag.message_primary}): drop what uses it, run `streamflow db upgrade`, and "
+                "create it again"
+            ) from error
         done.append(text)
     return done
 
@@ -181,20 +226,15 @@ def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
     )
 
 
-class _Existing(NamedTuple):
-    type: str
-    nullable: bool
-    filled: bool  # by a default, where no value is given
-
-
-def _surplus(existing: Mapping[str, _Existing], stream: Stream) -> set[str]:
+def _surplus(existing: Mapping[str, StoredColumn], stream: Stream) -> set[str]:
     return existing.keys() - {column.name for column in event_columns(stream)}
 
 
-def _require_own(connection: Connection, stream: Stream, existing: Mapping[str, _Existing]) -> None:
+def _require_own(
+    connection: Connection, stream: Stream, existing: Mapping[str, StoredColumn]
+) -> None:
     """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
-    row = connection.execute(_PARTITION_KEY, [quoted(stream.table)]).fetchone()
-    partitioned_by = None if row is None else row[0]
+    partitioned_by = _partitioned_by(connection, stream.table)
     missing = [name for name in (*ORIGIN_COLUMNS, *TIME_COLUMNS) if name not in existing]
     if not missing and partitioned_by not in (None, stream.event_time):
         raise ConfigurationError(
@@ -210,7 +250,12 @@ def _require_own(connection: Connection, stream: Stream, existing: Mapping[str, 
         )
 
 
-def existing_columns(connection: Connection, table: str) -> dict[str, _Existing]:
+def _partitioned_by(connection: Connection, table: str) -> str | None:
+    row = connection.execute(_PARTITION_KEY, [quoted(table)]).fetchone()
+    return None if row is None else row[0]
+
+
+def existing_columns(connection: Connection, table: str) -> dict[str, StoredColumn]:
     """The columns of a table; none if there is no such table."""
     rows = connection.execute(
         "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull,"
@@ -218,7 +263,7 @@ def existing_columns(connection: Connection, table: str) -> dict[str, _Existing]
         " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
         [quoted(table)],
     )
-    return {name: _Existing(*rest) for name, *rest in rows}
+    return {name: StoredColumn(*rest) for name, *rest in rows}
 
 
 def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
@@ -240,6 +285,10 @@ def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Comp
             add = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
             statement = add.format(table, name, sql.SQL(column.type))
             changes.append((f"column {stream.table}.{column.name}", statement))
+        elif widens_in_place(known.type, column.type):
+            widen = sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {}")
+            statement = widen.format(table, name, sql.SQL(column.type))
+            changes.append((f"column {stream.table}.{column.name} is {column.type}", statement))
         elif known.type != column.type:
             raise ConfigurationError(
                 f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
@@ -260,6 +309,11 @@ def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Comp
             f"column to be empty (ALTER TABLE {stream.table} ALTER COLUMN {required[0]} DROP NOT NULL)"
         )
     return changes
+
+
+def create_table(connection: Connection, stream: Stream) -> None:
+    """Creates a stream's table, empty, in the first schema of the search path."""
+    connection.execute(_create(stream, event_columns(stream)))
 
 
 def _create(stream: Stream, columns: Sequence[Column]) -> sql.Composed:

@@ -188,34 +188,48 @@ IGNORED_RECORDS: Final = Table(
 SHARED: Final = (WINDOW_COUNTS, NOTIFICATIONS, DEAD_LETTERS)
 
 
+class ColumnFaults(ConfigurationError):
+    """Some fields of a stream cannot have columns; a sentence for each."""
+
+    def __init__(self, stream: str, faults: Sequence[str]) -> None:
+        super().__init__(f"stream {stream}: {'; '.join(faults)}")
+        self.faults = tuple(faults)
+
+
 def event_columns(stream: Stream) -> tuple[Column, ...]:
     """The columns of a stream's table: the contract's fields, then what the loader knows. Raises
-    ConfigurationError if models of the contract disagree about a field, no column can hold it, or it has
-    the name of a loader's column."""
+    ColumnFaults if models of the contract disagree about a field, no column can hold it, or it has the name
+    of a loader's column."""
     columns: dict[str, Column] = {}
+    faults: list[str] = []
     models, decoder = stream.decoder.models, stream.decoder
     for model in models:
         for name, schema in decoder.fields_of(model).items():
             if name in ORIGIN_COLUMNS or name in TIME_COLUMNS or name == UNKNOWN_FIELDS:
-                raise ConfigurationError(
-                    f"stream {stream.name}: the field name {name} is taken by the loader; rename it, and "
-                    "keep the name in JSON with Field(alias=…)"
+                faults.append(
+                    f"the field name {name} is taken by the loader; rename it, and keep the name in JSON "
+                    "with Field(alias=…)"
                 )
+                continue
             kind = column_type(schema, decoder.definitions)
             if kind is None:
-                raise ConfigurationError(
-                    f"stream {stream.name}: no column can hold {model.__name__}.{name}: give it a type "
-                    "that has a JSON form, like str, Decimal, UUID, datetime, a model or a list"
+                faults.append(
+                    f"no column can hold {model.__name__}.{name}: give it a type that has a JSON form, "
+                    "like str, Decimal, UUID, datetime, a model or a list"
                 )
+                continue
             known = columns.get(name)
             if known is not None and known.type != kind:
-                raise ConfigurationError(
-                    f"stream {stream.name}: the field {name} is {known.type} in one model and "
-                    f"{kind} in another; give one of them another name"
+                faults.append(
+                    f"the field {name} is {known.type} in one model and {kind} in another; give one of "
+                    "them another name"
                 )
+                continue
             absent = any(name not in other.model_fields for other in models)
             nullable = decoder.definitions.is_nullable(schema) or absent
             columns[name] = Column(name, kind, nullable or (known is not None and known.nullable))
+    if faults:
+        raise ColumnFaults(stream.name, list(dict.fromkeys(faults)))
     if stream.unknown_fields == "keep":
         columns[UNKNOWN_FIELDS] = Column(UNKNOWN_FIELDS, JSON, nullable=True)
     own = [Column(name, kind, nullable=False) for name, kind in ORIGIN_COLUMNS.items()]
