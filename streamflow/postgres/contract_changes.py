@@ -233,9 +233,8 @@ def judge_rows(
         reason = _rejection(stream, given)
         if reason is None:
             continue
-        added = _missing(stream, given, examples)
-        if added and _rejection(stream, given | added) is None:
-            lacking.update(name for name in added if name not in retyped)
+        if names := _missing(stream, given, examples):
+            lacking.update(name for name in names if name not in retyped)
         else:
             reasons[reason] += 1
     return [
@@ -256,23 +255,21 @@ def _rejection(stream: Stream, row: Mapping[str, Any]) -> str | None:
 
 def _missing(
     stream: Stream, row: Mapping[str, Any], examples: Mapping[type[Event], Event]
-) -> dict[str, Any]:
-    """What a row lacks to be an event of the model that it is nearest to, with values of an example."""
-    nearest = max(
-        examples,
-        key=lambda model: sum(row.get(name) is not None for name in model.model_fields),
-        default=None,
-    )
-    if nearest is None:
-        return {}
-    fields, definitions = stream.decoder.fields_of(nearest), stream.decoder.definitions
-    return {
-        name: getattr(examples[nearest], name)
-        for name, field in nearest.model_fields.items()
-        if row.get(name) is None
-        and field.is_required()
-        and not definitions.is_nullable(fields[name])
-    }
+) -> list[str]:
+    """The required fields that a row only lacks to be a valid event: it is one with those of an example."""
+    definitions = stream.decoder.definitions
+    for model, example in examples.items():
+        fields = stream.decoder.fields_of(model)
+        lacking = {
+            name: getattr(example, name)
+            for name, field in model.model_fields.items()
+            if row.get(name) is None
+            and field.is_required()
+            and not definitions.is_nullable(fields[name])
+        }
+        if lacking and _rejection(stream, {**row, **lacking}) is None:
+            return list(lacking)
+    return []
 
 
 def _rejected(reasons: Counter[str], among: int) -> list[Change]:

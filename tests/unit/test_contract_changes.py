@@ -10,6 +10,7 @@ import pytest
 from pydantic import AfterValidator, Field, create_model
 
 from streamflow import Event, Stream, Timestamp
+from streamflow.check import StreamCheck
 from streamflow.postgres.contract_changes import (
     Change,
     Level,
@@ -216,8 +217,9 @@ def test_a_field_that_only_one_model_requires() -> None:
     }
     assert len(examples) == 2
     rows = [{"kind": kind, "moment": ROWS[0]["moment"]} for kind in ("placed", "lost")]
-    [change] = judge_rows(stream, stored, rows, examples)
-    assert (change.level, change.field) == (STEP, "where")
+    for order in (placed, lost), (lost, placed):
+        [change] = judge_rows(stream, stored, rows, {model: examples[model] for model in order})
+        assert (change.level, change.field) == (STEP, "where")
 
 
 def test_of_a_field_the_worst_is_told_once() -> None:
@@ -232,3 +234,13 @@ def test_of_a_field_the_worst_is_told_once() -> None:
         Change(STEP, "m", field="more"),
     ]
     assert [change.what for change in merged(columns, rows)] == ["a", "sent", "n", "b"]
+
+
+def test_what_is_good_enough() -> None:
+    step = StreamCheck("orders", changes=[Change(SAFE, "a"), Change(STEP, "b")])
+    assert not step.is_good()
+    assert step.is_good(allow_steps=True)
+    breaking = StreamCheck("orders", changes=[Change(STEP, "b"), Change(BREAKING, "c")])
+    assert not breaking.is_good(allow_steps=True)
+    assert StreamCheck("orders", changes=[]).is_good()
+    assert not StreamCheck("orders", not_tried=["the broker"]).is_good(allow_steps=True)
