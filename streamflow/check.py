@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
 from streamflow.kafka.topic_plans import TopicAction, TopicPlan, declared_plan, topic_plans
 from streamflow.postgres.against import changes_for
-from streamflow.postgres.contract_changes import Change, Level, level_of
+from streamflow.postgres.evolution import Change, Level, level_of
 from streamflow.postgres.owned_topics import NoSchema, TopicsTable
 from streamflow.postgres.schema import TablePlan, plan_of
 from streamflow.postgres.tables import Column, event_columns, event_table

@@ -1,7 +1,7 @@
 """What a contract's core schema says, and what StreamFlow adds to it. A core schema is the form into which
 pydantic turns a model (https://docs.pydantic.dev/latest/internals/architecture/)."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -159,7 +159,7 @@ def _with_bounds(schema: Any) -> Any:
     inner = _WRAPPERS.get(schema["type"])
     if inner is not None:
         return schema | {inner: _with_bounds(schema[inner])}
-    if schema["type"] != "int":
+    if schema["type"] != "int" or not fits_bigint(schema):
         return schema
     bounds = {}
     if not schema.keys() & {"ge", "gt"}:
@@ -167,6 +167,13 @@ def _with_bounds(schema: Any) -> Any:
     if not schema.keys() & {"le", "lt"}:
         bounds["le"] = LARGEST_BIGINT
     return schema | bounds
+
+
+def fits_bigint(schema: Mapping[str, Any]) -> bool:
+    """Whether the bounds that a contract names for a whole number, if any, lie within a ``bigint``."""
+    lowest = schema.get("ge", schema.get("gt", SMALLEST_BIGINT - 1) + 1)
+    highest = schema.get("le", schema.get("lt", LARGEST_BIGINT + 1) - 1)
+    return all(SMALLEST_BIGINT <= bound <= LARGEST_BIGINT for bound in (lowest, highest))
 
 
 def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -240,14 +247,30 @@ def requires_null(schema: Any) -> bool:
     definitions = Definitions(schema)
     return any(
         field["schema"]["type"] != "default"
-        and (definitions.is_nullable(field["schema"]) or holds_any(field["schema"]))
+        and (definitions.is_nullable(field["schema"]) or has_type(field["schema"], "any"))
         for _, field in fields_in(schema)
     )
 
 
-def holds_any(schema: Any) -> bool:
-    """Whether values of any JSON type are accepted somewhere."""
-    return any(part["type"] == "any" for part in parts_of(schema))
+def has_type(schema: Any, kind: str) -> bool:
+    """Whether a field, at any depth, is of this type; ``any`` accepts values of any JSON type."""
+    return any(part["type"] == kind for part in parts_of(schema))
+
+
+def with_validators(schema: Any, kind: str, validator: Callable[[Any, Any], Any]) -> Any:
+    """The schema with a validator that sees the values of one type before they become what they are."""
+    if type(schema) in (list, tuple):
+        return type(schema)(with_validators(part, kind, validator) for part in schema)
+    if not isinstance(schema, dict):
+        return schema
+    new = schema | {name: with_validators(part, kind, validator) for name, part in _parts(schema)}
+    if new.get("type") != kind:
+        return new
+    return {
+        "type": "function-before",
+        "function": {"type": "with-info", "function": validator},
+        "schema": new,
+    }
 
 
 def is_own_bound(context: Mapping[str, Any]) -> bool:

@@ -18,10 +18,11 @@ from streamflow import addresses, core_schema
 from streamflow.contract import RFC3339, Event
 from streamflow.core_schema import Definitions, UnknownFields
 from streamflow.errors import ErrorCode
+from streamflow.exact_decimals import ExactDecimals
 from streamflow.fault_words import FaultWords
 from streamflow.pii_keys import HASH_PATTERN
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
-from streamflow.records import Rejection
+from streamflow.records import Rejection, processing_failed
 
 _RFC3339 = re.compile(RFC3339)
 _RFC3339_BYTES = re.compile(RFC3339.encode())
@@ -37,6 +38,7 @@ _NUL: Final = b"\\u0000"
 # What a number may look like that is no finite double, in a field of any type.
 _BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 _NOT_FINITE: Final = "holds a number beyond the range of double precision"
+_VALIDATOR: Final = "a validator of the contract"
 _JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 
 
@@ -87,8 +89,11 @@ class Decoder:
         # A nested model's own validator would not know of what was added.
         validator = SchemaValidator(self.schema, _use_prebuilt=False)
         self._validate: Callable[[bytes], Event] = validator.validate_json
-        self._holds_any = core_schema.holds_any(self.schema)
-        plain = not (self._declared or self._holds_any)
+        self._holds_any = core_schema.has_type(self.schema, "any")
+        self._decimals = ExactDecimals(self.schema)
+        plain = not (
+            self._declared or self._holds_any or core_schema.has_type(self.schema, "decimal")
+        )
         self._may_hold = addresses.may_hold if plain else self._needs_look
         self._literals = "\n".join(core_schema.literals_in(self.schema))
         fields = list(core_schema.fields_in(self.schema))
@@ -106,14 +111,16 @@ class Decoder:
             rejection = too_large(value, self.max_bytes)
             if rejection is not None:
                 return rejection
-        try:
-            event = self._validate(value)  # type: ignore[arg-type]
-        except (ValidationError, TypeError):
+        if value is None:
             return self.explain(value)
-        # A closer look only at the few records that can hold an address. NUL can only be an escape.
-        if self._may_hold(value):  # type: ignore[arg-type]
-            return self._look_closer(value, event)  # type: ignore[arg-type]
-        return event
+        try:
+            event = self._validate(value)
+            # A closer look only at the few records that can hold an address. NUL can only be an escape.
+            return self._look_closer(value, event) if self._may_hold(value) else event
+        except ValidationError:
+            return self.explain(value)
+        except Exception as error:  # noqa: BLE001 (a user's validator; fails only this record)
+            return processing_failed(_VALIDATOR, error)
 
     def encode(self, event: Event) -> bytes:
         """The event as JSON, UTF-8: what goes into the topic. A field that is None is left out, unless it
@@ -142,14 +149,19 @@ class Decoder:
         )
 
     def _needs_look(self, value: bytes) -> bool:
-        return (self._holds_any and _BEYOND_DOUBLE.search(value) is not None) or any(
-            kind.may_hold(value) for kind in (ADDRESS, *self._declared)
+        return (
+            (self._holds_any and _BEYOND_DOUBLE.search(value) is not None)
+            or self._decimals.may_hold(value)
+            or any(kind.may_hold(value) for kind in (ADDRESS, *self._declared))
         )
 
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
         """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
         field's name and NUL, and for declared values that escapes hide."""
         found = self._private_in(value)
+        if not found and (changed := self._decimals.faults(value)):
+            reason = "; ".join(map(self._words.of, changed))[:1000]
+            return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", reason)
         hiding = _ESCAPE if self._declared else _NUL
         if not found and hiding not in value and not self._holds_any:
             return event
@@ -192,6 +204,12 @@ class Decoder:
 
     def explain(self, value: bytes | None) -> Rejection:
         """The one cause why these bytes are not an event."""
+        try:
+            return self._explain(value)
+        except Exception as error:  # noqa: BLE001 (as above)
+            return processing_failed(_VALIDATOR, error)
+
+    def _explain(self, value: bytes | None) -> Rejection:
         if not value:
             return Rejection(ErrorCode.EMPTY_VALUE, "ValueError", "the record has no value")
         try:

@@ -53,7 +53,8 @@ class Topics:
     Args:
         managed: whether StreamFlow creates and alters the stream's own topic. False for another owner's
             topic: it must exist, and is only read.
-        partitions: of each managed topic; they can only be increased.
+        partitions: of the stream's own topic; they can only be increased.
+        derived_partitions: of each of the others.
         retention: of the stream's own topic.
         derived_retention: of analytics and notifications.
         dead_letter_retention: of the dead letters.
@@ -62,6 +63,7 @@ class Topics:
 
     managed: bool = True
     partitions: int = 3
+    derived_partitions: int = 3
     retention: timedelta = timedelta(hours=168)
     derived_retention: timedelta = timedelta(hours=168)
     dead_letter_retention: timedelta = timedelta(days=30)
@@ -311,7 +313,8 @@ class Stream:
                 "max.message.bytes": str(max_bytes),
                 "min.insync.replicas": str(min_isr),
             }
-            return TopicSpec(name, topics.partitions, config, derived)
+            partitions = topics.derived_partitions if derived else topics.partitions
+            return TopicSpec(name, partitions, config, derived)
 
         own = spec(self.topic, topics.retention, topics.max_record_bytes, derived=False)
         return (

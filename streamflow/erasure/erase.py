@@ -316,17 +316,14 @@ class _Erasure:
             conditions.append(sql.SQL('"user"::text = ANY(%(names)s)'))
         if not conditions:
             return
-        table = sql.Identifier(stream.table)
+        table, time = map(sql.Identifier, (stream.table, stream.event_time))
         match = sql.SQL(" OR ").join(conditions)
         if USER in columns:
             self._erase_rollups(stream, match)
         types = {name: known.type for name, known in columns.items()}
         emptied = self._connection.execute(
             _ERASE_EVENTS.format(
-                table=table,
-                match=match,
-                blanks=assignments(blanks, types),
-                time=sql.Identifier(stream.event_time),
+                table=table, time=time, match=match, blanks=assignments(blanks, types)
             ),
             self._values() | parameters(blanks),
         ).rowcount
@@ -347,9 +344,7 @@ class _Erasure:
                     'DELETE FROM {} WHERE stream = %(stream)s AND ("user" = ANY(%(names)s)'
                     ' OR ("user", day) IN (SELECT "user"::text, ({} AT TIME ZONE \'UTC\')::date'
                     " FROM {} WHERE {}))"
-                ).format(
-                    name, sql.Identifier(stream.event_time), sql.Identifier(stream.table), match
-                ),
+                ).format(name, *map(sql.Identifier, (stream.event_time, stream.table)), match),
                 self._values() | {"stream": stream.name},
             ).rowcount
             self._count({rollup.table: removed})

@@ -8,7 +8,7 @@ from psycopg.rows import dict_row
 
 from streamflow.contract import Event
 from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
-from streamflow.postgres.contract_changes import (
+from streamflow.postgres.evolution import (
     Change,
     Level,
     classify,

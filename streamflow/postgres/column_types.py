@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from streamflow.core_schema import LARGEST_BIGINT, SMALLEST_BIGINT, Definitions
+from streamflow.core_schema import Definitions, fits_bigint
 
 JSON: Final = "jsonb"
 
@@ -32,7 +32,7 @@ def column_type(schema: Any, definitions: Definitions) -> str | None:
     schema = definitions.unwrapped(schema)
     kind = schema["type"]
     if kind == "int":
-        return _integer(schema)
+        return "bigint" if fits_bigint(schema) else "numeric"
     if kind == "decimal":
         return _numeric(schema)
     if kind in ("literal", "enum"):
@@ -49,12 +49,6 @@ def column_type(schema: Any, definitions: Definitions) -> str | None:
     if kind in _DOCUMENTS:
         return JSON
     return _SCALARS.get(kind)
-
-
-def _integer(schema: Any) -> str:
-    low = schema.get("ge", schema.get("gt", SMALLEST_BIGINT))
-    high = schema.get("le", schema.get("lt", LARGEST_BIGINT) - ("lt" in schema))
-    return "bigint" if low >= SMALLEST_BIGINT and high <= LARGEST_BIGINT else "numeric"
 
 
 def _numeric(schema: Any) -> str:

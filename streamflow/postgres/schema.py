@@ -6,22 +6,16 @@ since only its owner knows what should become of them.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Final, NamedTuple
+from importlib import import_module
+from typing import Final, NamedTuple, Protocol, cast
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import create_engine
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from streamflow.errors import ConfigurationError
-from streamflow.names import VERSION_TABLE
-from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, connect, session
-from streamflow.postgres.contract_changes import StoredColumn, StoredTable, widens_in_place
+from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
+from streamflow.postgres.contract_changes import judged_from
+from streamflow.postgres.evolution import ExistingColumn, StoredTable, widens_in_place
 from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
 from streamflow.postgres.tables import (
     ORIGIN_COLUMNS,
@@ -67,7 +61,10 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
         # interrupted upgrade left undone is done by the next.
         connection.execute("SET lock_timeout = '60s'")
         connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
-        done = _migrate(settings, connection)
+        try:
+            done = _migrations().migrate(settings, connection)
+        except psycopg.errors.DuplicateTable as error:
+            raise _foreign(error) from error
         refused_streams: dict[str, str] = {}
         for stream in streams:
             try:
@@ -98,7 +95,7 @@ def refused(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
 def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     """What `upgrade` would do, without doing it. Raises as `upgrade`."""
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
-        todo = [f"migration {name}" for name in _pending_migrations(connection)]
+        todo = [f"migration {name}" for name in _migrations().pending(connection)]
         for stream in streams:
             todo += [text for text, _ in _changes(connection, stream)]
     return todo
@@ -131,7 +128,7 @@ def plan_of(settings: Settings, stream: Stream) -> TablePlan:
     """Raises Unavailable if the database does not answer, ConfigurationError if it refuses or belongs to a
     newer release."""
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
-        _pending_migrations(connection)
+        _migrations().pending(connection)
         return table_plan(connection, stream)
 
 
@@ -150,57 +147,19 @@ def stored_table(connection: Connection, stream: Stream) -> StoredTable:
     return StoredTable(existing_columns(connection, table), _partitioned_by(connection, table))
 
 
-def _manual(settings: Settings) -> Connection:
-    """A connection that begins transactions by itself, as SQLAlchemy expects."""
-    connection = connect(settings, "migrations", statement_timeout=0)
-    connection.autocommit = False
-    return connection
+class _Migrations(Protocol):
+    def pending(self, connection: Connection) -> list[str]: ...
+    def migrate(self, settings: Settings, connection: Connection) -> list[str]: ...
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", "streamflow.postgres:migrations")
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _pending_migrations(connection: Connection) -> list[str]:
-    current = None
-    if table_exists(connection, VERSION_TABLE):
-        query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(VERSION_TABLE))
-        row = connection.execute(query).fetchone()
-        current = row[0] if row else None
-    script = ScriptDirectory.from_config(_config())
-    if current is not None and current not in {known.revision for known in script.walk_revisions()}:
-        raise ConfigurationError(
-            f"the database has schema version {current}, which this release does not know: it is "
-            "older than the database; install the newer release"
-        )
-    return [newer.revision for newer in script.iterate_revisions("head", current)][::-1]
-
-
-def _migrate(settings: Settings, connection: Connection) -> list[str]:
-    names = _pending_migrations(connection)
-    if names:
-        config = _config()
-        engine = create_engine(
-            "postgresql+psycopg://", creator=partial(_manual, settings), poolclass=NullPool
-        )
-        try:
-            with engine.connect() as own:
-                config.attributes["connection"] = own
-                command.upgrade(config, "head")
-        except DBAPIError as error:
-            if isinstance(error.orig, psycopg.errors.DuplicateTable):
-                raise _foreign(error.orig) from error
-            if isinstance(error.orig, psycopg.Error):
-                raise error.orig from error
-            raise
-    return [f"migration {name}" for name in names]
+def _migrations() -> _Migrations:
+    # SQLAlchemy takes long to import, and a worker that looks at its tables needs none of it.
+    return cast("_Migrations", import_module("streamflow.postgres.migrating"))
 
 
 def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
     done = []
+    is_new = not table_exists(connection, stream.table)
     for text, statement in _changes(connection, stream):
         try:
             connection.execute(statement)
@@ -214,6 +173,7 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
                 "create it again"
             ) from error
         done.append(text)
+    judged_from(connection, stream, is_new=is_new)
     return done
 
 
@@ -226,12 +186,12 @@ def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
     )
 
 
-def _surplus(existing: Mapping[str, StoredColumn], stream: Stream) -> set[str]:
+def _surplus(existing: Mapping[str, ExistingColumn], stream: Stream) -> set[str]:
     return existing.keys() - {column.name for column in event_columns(stream)}
 
 
 def _require_own(
-    connection: Connection, stream: Stream, existing: Mapping[str, StoredColumn]
+    connection: Connection, stream: Stream, existing: Mapping[str, ExistingColumn]
 ) -> None:
     """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
     partitioned_by = _partitioned_by(connection, stream.table)
@@ -239,8 +199,8 @@ def _require_own(
     if not missing and partitioned_by not in (None, stream.event_time):
         raise ConfigurationError(
             f"stream {stream.name}: the table {stream.table} is partitioned by {partitioned_by}, and the "
-            f"event time is {stream.event_time} now: give the stream another table, or event_time="
-            f"{partitioned_by!r} again"
+            f"event time is {stream.event_time} now: declare a new stream (name and table) for it, or "
+            f"event_time={partitioned_by!r} again"
         )
     if missing or partitioned_by is None:
         why = f"it has no {', '.join(missing)}" if missing else "it is not partitioned by a time"
@@ -255,15 +215,15 @@ def _partitioned_by(connection: Connection, table: str) -> str | None:
     return None if row is None else row[0]
 
 
-def existing_columns(connection: Connection, table: str) -> dict[str, StoredColumn]:
+def existing_columns(connection: Connection, table: str) -> dict[str, ExistingColumn]:
     """The columns of a table; none if there is no such table."""
     rows = connection.execute(
         "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull,"
         " atthasdef OR attidentity <> '' FROM pg_attribute"
-        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         [quoted(table)],
     )
-    return {name: StoredColumn(*rest) for name, *rest in rows}
+    return {name: ExistingColumn(*rest) for name, *rest in rows}
 
 
 def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
@@ -292,16 +252,14 @@ def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Comp
         elif known.type != column.type:
             raise ConfigurationError(
                 f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
-                f"in {stream.table} is {known.type}: give the field a new name, or the stream a new "
-                "table, or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
+                f"in {stream.table} is {known.type}: give the field a new name, or declare a new stream "
+                "(name and table), or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
             )
         elif column.nullable and not known.nullable:
             drop = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name)
             changes.append((f"column {stream.table}.{column.name} may be null", drop))
     surplus_columns = {name: existing[name] for name in sorted(_surplus(existing, stream))}
-    required = [
-        name for name, known in surplus_columns.items() if not (known.nullable or known.filled)
-    ]
+    required = [name for name, known in surplus_columns.items() if not known.may_be_left_out]
     if required:
         raise ConfigurationError(
             f"stream {stream.name}: the contract has no field {', '.join(required)}, but every row "

@@ -138,6 +138,8 @@ class SampleFactory:
             if isinstance(sample, Sample):
                 return sample
             reason = sample.message
+            # Its texts say it, and may be what the contract refuses.
+            self._draw.number += 1
         raise self._no_sample(model.name, reason)
 
     def _made(self, model: "_Model") -> Sample | Rejection:

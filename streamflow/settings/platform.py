@@ -119,11 +119,9 @@ class Settings(BaseSettings):
         "the streams, as `module:NAME`, comma-separated",
     )
     simulated_rate: float | None = _streams(
-        None,
-        "simulated events a second that `streamflow up` and `streamflow produce` send to each stream",
-        shown="one every 3 s, in turn over the streams",
-        gt=0,
-    )
+        None, "simulated events a second that `streamflow up` and `produce` send to each stream",
+        shown="one every 3 s, in turn over the streams", gt=0,
+    )  # fmt: skip
     repairs: Texts = _streams((), "modules with your own repairs for `dlq replay`, comma-separated")
     pii_key: SecretStr | None = _streams(
         None,
@@ -376,7 +374,6 @@ def load_settings_of(kind: type[SettingsKind], **overrides: Any) -> SettingsKind
 
 
 def read_settings(kind: type[SettingsKind], overrides: Mapping[str, Any]) -> SettingsKind:
-    """Reads settings of one kind. Raises ConfigurationError as `load_settings`."""
     try:
         settings = kind(**overrides)
         own = own_addresses(settings.state_dir)

@@ -6,13 +6,16 @@ fixed.
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import dagster as dg
 
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.contract_changes import judged_from
+from streamflow.postgres.evolution import ExistingColumn
 from streamflow.postgres.rows.read_back import event_of
+from streamflow.postgres.schema import existing_columns
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
 from streamflow.registry import private_values_of
@@ -28,9 +31,10 @@ CLEAR_TEXT: Final = "no_clear_text_address"
 CONTRACT: Final = "columns_keep_contract"
 
 _DESCRIPTIONS: Final = {
-    CLEAR_TEXT: "No e-mail address is in clear text (G7). Checks the rows loaded since it last passed.",
+    CLEAR_TEXT: "No e-mail address is in clear text (G7). Checks the rows loaded since it last passed, "
+    "and all rows after the contract has changed.",
     CONTRACT: "The table has the declared columns; rows of events keep the stream's contract. Checks up "
-    "to STREAMFLOW_CONTRACT_ROWS of the rows loaded since it last passed.",
+    "to STREAMFLOW_CONTRACT_ROWS of the rows loaded since it last passed, and since the contract changed.",
 }
 _SCANNED: Final = ("text", "bytea", "jsonb")
 _MOST_NAMED: Final = 1000
@@ -71,6 +75,9 @@ def _look_for_addresses(
         if kind.removesuffix(" not null") in _SCANNED and name not in topics
     }
     began, since = quality.begin_scan(connection, CLEAR_TEXT, table)
+    if entry.stream is not None and judged_from(connection, entry.stream) > since:
+        # What became private may be in any row.
+        since = quality.EVER
     addresses: list[str] = []
     checked = 0
     for where, values in quality.suspects(
@@ -120,11 +127,12 @@ def _contract(
 
 def _compare(connection: Connection, entry: TableEntry, most: int) -> CheckResult:
     table = entry.table.name
-    actual = quality.actual_columns(connection, table)
-    drifted = column_drifts(entry, actual)
+    drifted = column_drifts(entry, existing_columns(connection, table))
     if entry.stream is None or drifted:
         return judge_contract(table, drifted, [], 0, 0)
     began, since = quality.begin_scan(connection, CONTRACT, table)
+    # Rows from before were accepted under another contract.
+    since = max(since, judged_from(connection, entry.stream))
     rows = quality.loaded_since(connection, table, since)
     share = most / rows if rows > most else 1.0
     checked = 0
@@ -140,15 +148,21 @@ def _compare(connection: Connection, entry: TableEntry, most: int) -> CheckResul
     return judge_contract(table, drifted, broken, checked, rows)
 
 
-def column_drifts(entry: TableEntry, actual: dict[str, str]) -> list[str]:
-    """How the columns differ from those declared. Stricter than declared is no drift: the shared tables
-    are declared without their constraints."""
+def column_drifts(entry: TableEntry, actual: Mapping[str, ExistingColumn]) -> list[str]:
+    """How the columns differ from those declared. Whether they may be null is no drift: the shared tables
+    are declared without their constraints, and a field that became required has no value in older rows. A
+    stream's table may have columns of a newer release that was rolled back."""
     drifts = []
-    for name, kind in entry.columns.items():
-        actual_kind = actual.get(name, "missing")
-        if actual_kind not in (kind, f"{kind} not null"):
-            drifts.append(f"column {name}: {actual_kind}, {kind} is declared")
-    drifts += [f"column {name}: not declared" for name in actual if name not in entry.columns]
+    for name, declared in entry.columns.items():
+        kind = actual[name].type if name in actual else "missing"
+        wanted = declared.removesuffix(" not null")
+        if kind != wanted:
+            drifts.append(f"column {name}: {kind}, {wanted} is declared")
+    drifts += [
+        f"column {name}: not declared"
+        for name, column in actual.items()
+        if name not in entry.columns and (entry.stream is None or not column.may_be_left_out)
+    ]
     return drifts
 
 

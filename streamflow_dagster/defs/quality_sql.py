@@ -16,7 +16,7 @@ from streamflow.stream import Stream
 _PAGE: Final = 5_000  # rows
 # A row's load time is when its transaction began: one that commits later is still read.
 _OVERLAP: Final = timedelta(minutes=5)
-_EVER: Final = datetime.min.replace(tzinfo=UTC)
+EVER: Final = datetime.min.replace(tzinfo=UTC)
 _RECENTLY: Final = timedelta(hours=1)
 
 
@@ -32,7 +32,7 @@ class Rate(NamedTuple):
 def begin_scan(connection: Connection, scan: str, table: str) -> tuple[datetime, datetime]:
     """The time by the database's clock, and up to which load time a table's rows are known to be sound."""
     query = "SELECT loaded_through FROM quality_scans WHERE scan = %s AND table_name = %s"
-    return database_time(connection), _value(connection, query, [scan, table]) or _EVER
+    return database_time(connection), _value(connection, query, [scan, table]) or EVER
 
 
 def note_scan(connection: Connection, scan: str, table: str, began: datetime) -> None:
@@ -56,17 +56,6 @@ def _value(
     """The first column of the first row; None if there is no row."""
     row = connection.execute(query, parameters).fetchone()
     return None if row is None else row[0]
-
-
-def actual_columns(connection: Connection, table: str) -> dict[str, str]:
-    """Types of a table's columns by name, with ``not null`` where it applies."""
-    rows = connection.execute(
-        "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
-        " WHERE attrelid = to_regclass(quote_ident(%s)) AND attnum > 0 AND NOT attisdropped"
-        " ORDER BY attnum",
-        [table],
-    )
-    return {name: f"{kind}{' not null' if strict else ''}" for name, kind, strict in rows}
 
 
 def suspects(

@@ -9,6 +9,7 @@ from streamflow_dagster.defs.jobs import DAILY, HOURS, QUALITY, RETENTION
 from streamflow_dagster.defs.pruning import JOB as PRUNE
 from streamflow_dagster.defs.rollups_sql import stale_hours
 from streamflow_dagster.failures import each_stream
+from streamflow_dagster.kept_instance import kept_instance
 from streamflow_dagster.resources import Platform
 
 _HOURS_AT_ONCE: Final = 24
@@ -42,7 +43,7 @@ def _simple(name: str, job: str, cron: str, description: str) -> dg.ScheduleDefi
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         filters = dg.RunsFilter(job_name=job, statuses=_UNFINISHED)
-        running = context.instance.get_run_records(filters, limit=1)
+        running = kept_instance(context).get_run_records(filters, limit=1)
         if running:
             return dg.SkipReason(f"run {running[0].dagster_run.run_id} is not done yet")
         return dg.RunRequest()

@@ -29,6 +29,7 @@ from streamflow_dagster.decisions import (
     tables_to_drain,
 )
 from streamflow_dagster.defs.jobs import DRAIN, TRIAGE
+from streamflow_dagster.kept_instance import kept_instance
 from streamflow_dagster.resources import Platform
 
 LAG: Final = "lag_sensor"
@@ -77,7 +78,7 @@ def _lag(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefinition:
         tables, reason = tables_to_drain(
             lags, worker=watch.health(_LOADER), threshold=settings.drain_lag
         )
-        wait = _wait(context.instance, LAG, settings) if tables else None
+        wait = _wait(kept_instance(context), LAG, settings) if tables else None
         if wait or not tables:
             return dg.SensorResult(skip_reason=wait or reason, cursor=watch.dump())
         request = dg.RunRequest(
@@ -108,10 +109,10 @@ def _dead_letters(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefiniti
                 codes = observing.dead_letter_codes(connection, new_dead_letters(before, now))
         except StreamFlowError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
-        failed = failures_in_a_row(_requested(context.instance, DEAD_LETTERS))
+        failed = failures_in_a_row(_requested(kept_instance(context), DEAD_LETTERS))
         if not codes and not failed:
             return dg.SensorResult(skip_reason="no new dead letters", cursor=json.dumps(now))
-        wait = _wait(context.instance, DEAD_LETTERS, settings)
+        wait = _wait(kept_instance(context), DEAD_LETTERS, settings)
         if wait:
             # The cursor stays: what has arrived is part of the next request.
             return dg.SensorResult(skip_reason=wait, cursor=context.cursor)

@@ -16,8 +16,7 @@ from streamflow.settings import Settings
 
 # What no other test of `make test` does to a whole pipeline.
 SHORT = (
-    "SIGKILL broker", "break in COPY", "connections exhausted", "replay killed, and two at once",
-    "an event is gone",
+    "SIGKILL broker", "break in COPY", "replay killed, and two at once", "an event is gone",
 )  # fmt: skip
 
 
@@ -108,3 +107,18 @@ def test_growth_is_seen_through_noise_and_restarts(each_minute: float, grows: bo
         memory = 100 + each_minute * second / 60 + chance.uniform(-1, 1) - (50 if age < 30 else 0)
         samples.append(Sample("loader", float(second), memory, 20, 9, 4, age, second // 600))
     assert bool(growing(samples, 1800)) is grows
+
+
+@pytest.mark.parametrize(
+    ("minutes", "each_minute", "grows"),
+    [(30, 0.5, False), (30, 1.0, True), (120, 0.0, False), (120, 0.2, True)],
+)
+def test_a_cache_of_the_code_server_may_fill_but_not_for_ever(
+    minutes: int, each_minute: float, grows: bool
+) -> None:
+    seconds = minutes * 60
+    samples = [
+        Sample("dagster-code", second, 100 + each_minute * second / 60, 20, 9, 4, second, 1)
+        for second in map(float, range(0, seconds, 20))
+    ]
+    assert bool(growing(samples, seconds)) is grows

@@ -214,7 +214,8 @@ def test_socket_io_messages(request: Any) -> None:
     subscription = refused_in_one_line(lambda: parse_subscription(request, topics), UsageError)
     if subscription is not None:
         assert subscription.topics <= set(topics)
-        subject = SimpleNamespace(topic=EVENTS, field=lambda _name: request)
+        kinds = frozenset(filter(lambda kind: isinstance(kind, str), [request]))
+        subject = SimpleNamespace(topic=EVENTS, field=lambda _name: request, kinds=kinds)
         assert subscription.accepts(subject) in (True, False)
     count = refused_in_one_line(lambda: parse_count(request, 100), UsageError)
     assert count is None or 0 <= count <= 100

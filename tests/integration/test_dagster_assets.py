@@ -12,6 +12,7 @@ import pipeline
 from loads import execute, rows, value
 from orchestration import Orchestration, metadata_of, orchestrated
 from streamflow.kafka.clients import admin
+from streamflow.postgres.schema import existing_columns
 from streamflow.postgres.tables import SHARED_COLUMNS
 from streamflow.settings import Settings
 from streamflow_dagster.catalog import catalog_of
@@ -233,11 +234,9 @@ def test_bursts_are_what_their_definition_says(one: Orchestration) -> None:
 
 
 def test_the_declared_columns_are_those_of_the_database(one: Orchestration) -> None:
-    from streamflow_dagster.defs.quality_sql import actual_columns
-
     catalog = catalog_of(one.settings, one.platform.streams(one.settings))
     with one.platform.database(one.settings) as connection:
         for entry in catalog.tables:
-            actual = actual_columns(connection, entry.table.name)
+            actual = existing_columns(connection, entry.table.name)
             assert column_drifts(entry, actual) == []
             assert list(actual) == list(entry.columns) or entry.table.name in SHARED_COLUMNS

@@ -198,10 +198,11 @@ def _same(table: str) -> str:
 
 
 def test_old_rows_are_not_looked_at_again_and_all_are_once(one: Orchestration) -> None:
-    sound = "SELECT loaded_through FROM quality_scans WHERE scan = 'no_clear_text_address'"
-    execute = "UPDATE quality_scans SET loaded_through = now() + interval '1 hour'"
+    scan = "WHERE scan = 'no_clear_text_address'"
+    sound = f"SELECT loaded_through FROM quality_scans {scan}"
+    execute = f"UPDATE quality_scans SET loaded_through = now() + interval '1 hour' {scan}"
     with (
-        broken(one.settings, execute, mend=["DELETE FROM quality_scans"]),
+        broken(one.settings, execute, mend=[f"DELETE FROM quality_scans {scan}"]),
         broken(
             one.settings,
             f"UPDATE notifications SET message = '{ADDRESS}' WHERE record_offset = 0"
@@ -248,9 +249,9 @@ def test_a_row_that_breaks_the_contract_is_named(
     [
         (
             "postgres/events",
-            'ALTER TABLE events ALTER COLUMN "user" DROP NOT NULL',
-            'ALTER TABLE events ALTER COLUMN "user" SET NOT NULL',
-            "column user: text, text not null is declared",
+            'ALTER TABLE events ALTER COLUMN "user" TYPE varchar',
+            'ALTER TABLE events ALTER COLUMN "user" TYPE text',
+            "column user: character varying, text is declared",
         ),
         (
             "postgres/notifications",

@@ -307,6 +307,30 @@ def test_a_schedule_waits_for_the_run_before(clock: Watch) -> None:
     assert tick.skip_message == f"run {run.run_id} is not done yet"
 
 
+def test_all_evaluations_ask_one_instance_for_runs(
+    clock: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    ask = dg.DagsterInstance.get_run_records
+
+    def remembered(self: dg.DagsterInstance, *args: Any, **options: Any) -> Any:
+        asked.append(self)
+        return ask(self, *args, **options)
+
+    monkeypatch.setattr(dg.DagsterInstance, "get_run_records", remembered)
+    schedule, sensor = clock.schedule("prune_schedule"), clock.sensor("dead_letter_sensor")
+    reference = clock.instance.get_ref()
+    for _ in range(5):
+        with dg.build_schedule_context(instance_ref=reference) as context:
+            assert isinstance(schedule(context), dg.RunRequest)
+        with dg.build_sensor_context(
+            instance_ref=reference, resources={"platform": clock.platform}
+        ) as looking:
+            assert isinstance(sensor(looking), dg.SensorResult)
+    assert len(asked) == 10
+    assert len(set(map(id, asked))) == 1
+
+
 def test_hours_with_news_are_rolled_up_by_the_clock(clock: Watch) -> None:
     now = datetime.now(UTC)
     hour = now.replace(minute=0, second=0, microsecond=0)

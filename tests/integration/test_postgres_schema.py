@@ -17,7 +17,7 @@ from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.names import OWN_TABLES, derives, table_fault
 from streamflow.postgres import schema
 from streamflow.postgres.against import changes_for
-from streamflow.postgres.contract_changes import Change, Level
+from streamflow.postgres.evolution import Change, Level
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.postgres.sink.positions import row_counts
 from streamflow.records import OutRecord

@@ -141,12 +141,12 @@ def test_polling_goes_on_after_an_upgrade_that_failed(web: Web) -> None:
 
 def test_a_client_that_does_not_read_is_ended_and_fills_no_memory(web: Web) -> None:
     with web.websocket(unread=True) as opened:
-        began, most = time.monotonic(), 0
+        deadline, most = time.monotonic() + 60, 0
         with suppress(OSError):
-            while time.monotonic() - began < 10:
+            while time.monotonic() < deadline:
                 opened.socket.sendall(PING * 500)
                 most = max(most, web.unsent)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() < deadline
         assert most < 1_000_000
     web.none_is_open()
 

@@ -33,7 +33,9 @@ WINDOWS = TumblingWindow(size=timedelta(seconds=10))
 def test_a_sound_stream_has_no_problem() -> None:
     assert problems(USER_EVENTS) == []
     assert problems(replace(ORDERS, rollups=(ROLLUP,), windows=WINDOWS), [USER_EVENTS]) == []
-    own = Topics(partitions=6, analytics="a.1", notifications="b", dead_letters="c")
+    own = Topics(
+        partitions=6, derived_partitions=6, analytics="a.1", notifications="b", dead_letters="c"
+    )
     assert problems(replace(ORDERS, topics=own), [USER_EVENTS]) == []
     # They may share a rollup that they declare alike.
     shared = replace(ORDERS, rollups=(ROLLUP,))
@@ -163,7 +165,7 @@ OTHER = replace(ORDERS, name="shop", table="shop")
             ],
         ),
         (
-            replace(OTHER, topics=Topics(partitions=6)),
+            replace(OTHER, topics=Topics(partitions=6, derived_partitions=6)),
             [
                 (
                     "it shares analytics, notifications, dead-letter-topic with stream orders, but declares "

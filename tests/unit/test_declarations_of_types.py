@@ -1,6 +1,7 @@
 """Every type that a contract may have: its column, its row, its group, and what is refused."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -8,8 +9,9 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt
+from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt, field_validator
 
+from loads import FakeRecord
 from streamflow import (
     ConfigurationError,
     EpochMillis,
@@ -17,6 +19,7 @@ from streamflow import (
     ErrorCode,
     Event,
     Hashed,
+    Hasher,
     Stream,
     Timestamp,
     TumblingWindow,
@@ -25,6 +28,7 @@ from streamflow.declarations import problems
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.tables import event_columns
 from streamflow.records import Origin, Rejection
+from streaming_workers.producer.lines import LineReader
 
 HASH = "a" * 64
 AT = "2026-03-01T12:00:00.000Z"
@@ -341,3 +345,138 @@ def test_epochs() -> None:
     event = decoded(EVERYTHING)
     assert event.seen == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert EVERYTHING.time_of(event) == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Fragile(Event):
+    number: int
+    text: str = ""
+    timestamp: Timestamp
+
+    @field_validator("number")
+    @classmethod
+    def _fail(cls, number: int) -> int:
+        if number > 0:
+            raise (KeyError("ann"), TypeError("ann"), AttributeError("ann"), ValueError("ann"))[
+                number - 1
+            ]
+        return number
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (1, "PROCESSING_FAILED", "a validator of the contract raised KeyError"),
+        (2, "PROCESSING_FAILED", "a validator of the contract raised TypeError"),
+        (3, "PROCESSING_FAILED", "a validator of the contract raised AttributeError"),
+        (4, "SCHEMA_VIOLATION", "number: is refused by a validator of the contract"),
+    ],
+)
+# With NUL it fails where the cause is looked for.
+@pytest.mark.parametrize("text", ["x", "\x00", "\ud800"])
+def test_a_validator_that_raises_fails_its_record(
+    number: int, code: str, message: str, text: str
+) -> None:
+    stream = Stream(name="fragile", contract=Fragile, table="fragile", key="text")
+    value = json.dumps({"number": number, "text": text, "timestamp": AT}).encode()
+    found = stream.decoder.decode(value)
+    assert isinstance(found, Rejection)
+    assert (found.code, found.message) == (code, message)
+
+
+def test_a_key_or_a_decode_that_raises_fails_its_record() -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("ann@example.com")
+
+    line = b'{"number":0,"timestamp":"2026-03-01T12:00:00.000Z"}'
+    keyless = Stream(name="fragile", contract=Fragile, table="fragile", key=fail)
+    found = LineReader(keyless, Hasher()).read(line)
+    assert isinstance(found, Rejection)
+    assert (found.code, found.message) == ("PROCESSING_FAILED", "key raised KeyError")
+    # Only who sends needs the key.
+    assert isinstance(keyless.read(FakeRecord(0, line)), Fragile)
+    undecoded = replace(keyless, key="text", decode=fail)
+    assert undecoded.read(FakeRecord(0, line)) == Rejection(
+        ErrorCode.PROCESSING_FAILED, "KeyError", "decode raised KeyError"
+    )
+
+
+class Precise(Event):
+    total: Decimal
+    ratio: float = 0.0
+    by_day: dict[str, Decimal | None] = {}  # noqa: RUF012 (pydantic copies it)
+    items: list[Item] = []  # noqa: RUF012
+    anything: Any = None
+    timestamp: Timestamp
+
+
+PRECISE = Stream(name="precise", contract=Precise, table="precise", key=lambda _: "k")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ('"total":12345678901234567890.123', False),
+        ('"total":0.12345678901234567890', False),
+        ('"total":1234567890123456789e3', False),
+        ('"total":-1e-400', False),
+        ('"total":1e-99999999999999999999', False),
+        ('"total":1,"by_day":{"m":0.10000000000000001}', False),
+        ('"total":1,"items":[{"sku":"a","price":0.1},{"sku":"b","price":10.000000000000000001}]', False),
+        ('"total":"12345678901234567890.123"', True),
+        ('"total":12345678901234567890123', True),
+        ('"total":1234567890.12345', True),
+        ('"total":1.50000000000000000000', True),
+        ('"total":0.1234567890123456', True),
+        # Floats are doubles, and so are numbers of any value; a text is none of them.
+        ('"total":1,"ratio":0.12345678901234567890', True),
+        ('"total":1,"anything":[0.12345678901234567890,"0.12345678901234567890"]', True),
+    ],
+)  # fmt: skip
+def test_a_decimal_is_kept_to_its_last_digit_or_refused(fields: str, kept: bool) -> None:
+    found = PRECISE.decoder.decode(f'{{{fields},"timestamp":"{AT}"}}'.encode())
+    if kept:
+        assert isinstance(found, Precise)
+        return
+    assert isinstance(found, Rejection)
+    assert found.code is ErrorCode.SCHEMA_VIOLATION
+    field, _, why = found.message.partition(": ")
+    assert field in ("total", "by_day", "items.price")
+    assert why == "has more digits than a JSON number keeps; send it as a string"
+
+
+@pytest.mark.parametrize(
+    "total", ["1e999999999", "-1.5E-0020000", r"1\u0065+999999999", "1e99999999999"]
+)
+def test_a_decimal_of_a_thousand_million_digits_is_refused(total: str) -> None:
+    found = PRECISE.decoder.decode(f'{{"total":"{total}","timestamp":"{AT}"}}'.encode())
+    assert isinstance(found, Rejection)
+    assert found.message == "total: has an exponent beyond 10000"
+    assert isinstance(
+        PRECISE.decoder.decode(f'{{"total":"1e-3000","timestamp":"{AT}"}}'.encode()), Precise
+    )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kind", "accepted", "refused"),
+    [
+        ({"ge": 2**70}, "numeric", 2**71, 2**69),
+        ({"le": -(2**70)}, "numeric", -(2**71), 0),
+        ({"gt": 2**63 - 1}, "numeric", 2**63, 2**63 - 1),
+        ({"ge": -(2**70)}, "numeric", 2**80, -(2**71)),
+        ({"ge": 0, "le": 2**64}, "numeric", 2**64, -1),
+        ({"gt": 2**62}, "bigint", 2**63 - 1, 2**63),
+        ({"lt": 2**63}, "bigint", -(2**63), -(2**63) - 1),
+    ],
+)
+def test_whole_numbers_have_the_bounds_that_the_contract_names(
+    bounds: Any, kind: str, accepted: int, refused: int
+) -> None:
+    class Counter(Event):
+        number: Annotated[int, Field(**bounds)]
+        timestamp: Timestamp
+
+    stream = Stream(name="counters", contract=Counter, table="counters", key="number")
+    assert event_columns(stream)[0].type == kind
+    for number, valid in ((accepted, True), (refused, False)):
+        found = stream.decoder.decode(f'{{"number":{number},"timestamp":"{AT}"}}'.encode())
+        assert isinstance(found, Counter) is valid, found

@@ -253,6 +253,17 @@ def test_an_instance_is_configured_by_public_names_and_without_a_secret(
     assert not re.search(r"dagster\._|dagster\.core", written)
 
 
+@pytest.mark.parametrize("given", [None, "4"])
+def test_the_heaps_of_threads_are_few_unless_the_user_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", given)
+    variables = Home(Settings(STREAMFLOW_STATE_DIR=tmp_path), lambda: "").write()
+    assert variables["MALLOC_ARENA_MAX"] == (given or "2")
+
+
 def test_no_module_of_ours_imports_what_is_private_to_dagster() -> None:
     private = re.compile(r"\bdagster(_postgres|_webserver|_shared)?\._")
     files = (file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))

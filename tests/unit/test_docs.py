@@ -1,13 +1,23 @@
 """What the documents say of the repository is so."""
 
+import dataclasses
 import json
 import re
+from enum import IntEnum
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import create_model
 
+import streamflow
+from streamflow import Event, Notification, Stream, Timestamp, Topics, TumblingWindow
+from streamflow.declarations import problems
+from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, event_columns
 from streamflow.privacy import Hasher
 from streamflow.streams.user_events import UserEvent
+from streaming_workers.producer.lines import Accepted, LineReader
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
@@ -64,3 +74,77 @@ def test_guarantees_that_code_cites_are_described() -> None:
     }
     assert cited <= described
     assert len(described) == 16
+
+
+STREAMS = (ROOT / "docs/streams.md").read_text()
+
+
+@cache
+def declared_on_the_page() -> dict[str, Any]:
+    """What the Python blocks of the page on streams declare, one after the other."""
+    names: dict[str, Any] = {"__name__": "my_streams"}
+    for block in re.findall(r"```python\n(.+?)```", STREAMS, re.DOTALL):
+        exec(block, names)  # noqa: S102
+    return names
+
+
+def test_the_streams_on_the_page_can_be_declared() -> None:
+    streams = [each for each in declared_on_the_page().values() if isinstance(each, Stream)]
+    assert [each.name for each in streams] == ["orders", "shop", "webhooks", "readings", "clicks"]
+    for number, stream in enumerate(streams):
+        assert problems(stream, streams[:number]) == []
+
+
+def test_the_events_on_the_page_satisfy_its_contract() -> None:
+    orders = declared_on_the_page()["ORDERS"]
+    reader = LineReader(orders, Hasher(private_fields=orders.decoder.private_fields))
+    [block] = re.findall(r"```json\n(.+?)```", STREAMS, re.DOTALL)
+    for line in block.splitlines():
+        sent = reader.read(line.encode())
+        assert isinstance(sent, Accepted), sent
+        assert isinstance(orders.notification_of(sent.event), Notification)
+        assert b"@" not in sent.value
+        assert orders.decoder.decode(sent.value) == sent.event
+
+
+@pytest.mark.parametrize("kind", [Stream, Topics, TumblingWindow])
+def test_the_page_has_every_argument(kind: Any) -> None:
+    cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", STREAMS, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"\w+", cell)}
+    assert {each.name for each in dataclasses.fields(kind)} <= named
+
+
+class Priority(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+def types_on_the_page() -> list[tuple[str, str]]:
+    [table] = re.findall(r"\| field \| in JSON \| column \|\n\|.+\n((?:\|.+\n)+)", STREAMS)
+    rows = [re.split(r"(?<!\\)\|", line)[1:4] for line in table.splitlines()]
+    return [
+        (annotation.replace("\\|", "|"), column.strip(" `"))
+        for fields, _, column in rows
+        for annotation in re.findall(r"`([^`]+)`", fields)
+    ]
+
+
+@pytest.mark.parametrize(("annotation", "column"), types_on_the_page())
+def test_each_type_has_the_column_that_the_page_says(annotation: str, column: str) -> None:
+    imports = (
+        "from datetime import *; from decimal import Decimal; from typing import *; from uuid import UUID;"
+        "from pydantic import AwareDatetime, Field, HttpUrl; from streamflow import *"
+    )
+    names = declared_on_the_page() | {"Priority": Priority}
+    exec(imports, names)  # noqa: S102
+    fields: dict[str, Any] = {"it": (eval(annotation, names), ...), "timestamp": (Timestamp, ...)}  # noqa: S307
+    model = create_model("Model", __base__=Event, **fields)
+    stream = Stream(name="it", contract=model, table="it", key="timestamp")
+    assert event_columns(stream)[0].type == column
+
+
+def test_the_page_names_what_is_taken_and_what_is_imported() -> None:
+    for name in (*ORIGIN_COLUMNS, *TIME_COLUMNS, "unknown_fields"):
+        assert f"`{name}`" in STREAMS
+    for name in re.findall(r"from streamflow import ([\w, ]+)", STREAMS):
+        assert set(name.split(", ")) <= set(streamflow.__all__)

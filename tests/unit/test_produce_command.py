@@ -15,6 +15,12 @@ UNASKED = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _logging_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger writes where it was first used: to a runner's file, which is closed in the next test."""
+    monkeypatch.setattr("streamflow.monitoring.configure_logging", lambda _settings: None)
+
+
 def refused(monkeypatch: pytest.MonkeyPatch, streams: str, *arguments: str) -> str:
     """What a command answers that ends before it asks a server."""
     monkeypatch.setenv("STREAMFLOW_STREAMS", streams)

@@ -11,10 +11,10 @@ from pydantic import AfterValidator, Field, create_model
 
 from streamflow import Event, Stream, Timestamp
 from streamflow.check import StreamCheck
-from streamflow.postgres.contract_changes import (
+from streamflow.postgres.evolution import (
     Change,
+    ExistingColumn,
     Level,
-    StoredColumn,
     StoredTable,
     classify,
     converts,
@@ -50,7 +50,7 @@ def without(name: str) -> dict[str, Any]:
 
 def stored_of(stream: Stream) -> StoredTable:
     columns = {
-        column.name: StoredColumn(column.type, column.nullable, column.name == "loaded_at")
+        column.name: ExistingColumn(column.type, column.nullable, column.name == "loaded_at")
         for column in event_columns(stream)
     }
     return StoredTable(columns, stream.event_time)
@@ -118,7 +118,7 @@ def test_what_else_changes() -> None:
     [added] = classify(STORED, stream_of(fields, unknown_fields="ignore"))
     assert added.way.startswith("deploy the producers that send it first")
     # By hand, with a default.
-    columns = dict(STORED.columns) | {"team": StoredColumn("text", nullable=False, filled=True)}
+    columns = dict(STORED.columns) | {"team": ExistingColumn("text", nullable=False, filled=True)}
     assert level_of(classify(StoredTable(columns, "moment"), stream_of(BEFORE))) is SAFE
 
 

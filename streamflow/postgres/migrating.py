@@ -1,0 +1,68 @@
+"""Alembic's migrations of the shared tables."""
+
+from functools import partial
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from streamflow.errors import ConfigurationError
+from streamflow.names import VERSION_TABLE
+from streamflow.postgres.connections import Connection, connect
+from streamflow.postgres.partitions import table_exists
+from streamflow.settings import Settings
+
+
+def _manual(settings: Settings) -> Connection:
+    """A connection that begins transactions by itself, as SQLAlchemy expects."""
+    connection = connect(settings, "migrations", statement_timeout=0)
+    connection.autocommit = False
+    return connection
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "streamflow.postgres:migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def pending(connection: Connection) -> list[str]:
+    """The migrations that the database lacks, oldest first. Raises ConfigurationError if it is newer than
+    this release."""
+    current = None
+    if table_exists(connection, VERSION_TABLE):
+        query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(VERSION_TABLE))
+        row = connection.execute(query).fetchone()
+        current = row[0] if row else None
+    script = ScriptDirectory.from_config(_config())
+    if current is not None and current not in {known.revision for known in script.walk_revisions()}:
+        raise ConfigurationError(
+            f"the database has schema version {current}, which this release does not know: it is "
+            "older than the database; install the newer release"
+        )
+    return [newer.revision for newer in script.iterate_revisions("head", current)][::-1]
+
+
+def migrate(settings: Settings, connection: Connection) -> list[str]:
+    """Applies what is pending. Raises psycopg.Error where the database refuses it."""
+    names = pending(connection)
+    if names:
+        config = _config()
+        engine = create_engine(
+            "postgresql+psycopg://", creator=partial(_manual, settings), poolclass=NullPool
+        )
+        try:
+            with engine.connect() as own:
+                config.attributes["connection"] = own
+                command.upgrade(config, "head")
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg.Error):
+                raise error.orig from error
+            raise
+    return [f"migration {name}" for name in names]
