@@ -100,7 +100,7 @@ def _show(found: "Sequence[StreamCheck]", *, is_good: bool) -> None:
     if is_good:
         console.print("[green]Good[/]: nothing was found wrong.")
     elif problems:
-        console.print(f"[red]Not good[/]: {problems} problems.")
+        console.print(f"[red]Not good[/]: {_counted(problems, 'problem')}.")
     elif any(checked.not_tried for checked in found):
         console.print("[yellow]Not known[/]: not everything could be tried.")
     else:
@@ -113,7 +113,7 @@ def _show_plan(console: "Console", checked: "StreamCheck") -> None:
     from streamflow_cli.tables import plain_table
 
     for topic in checked.topics:
-        partitions = f", {topic.partitions} partitions" if topic.partitions else ""
+        partitions = f", {_counted(topic.partitions, 'partition')}" if topic.partitions else ""
         _line(console, f"topic {topic.topic} {topic.action}{partitions}")
         if topic.action != "is refused":
             for note in topic.notes:
@@ -155,6 +155,10 @@ def _show_changes(console: "Console", checked: "StreamCheck") -> None:
 def _tried(checked: "StreamCheck") -> str:
     way = "JSON, PostgreSQL and back" if checked.stored else "JSON and back"
     return f"{checked.samples:,} events went through {way}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _line(console: "Console", text: str, style: str | None = None) -> None:

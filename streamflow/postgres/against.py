@@ -74,7 +74,9 @@ def _newest(connection: Connection, stream: Stream) -> list[dict[str, Any]]:
     )
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query.format(table=name), {"each": -(-NEWEST // partitions)})
-        return list(rows)
+        # Tombstones of an upsert stream are no events.
+        deletes = getattr(table, "deletes", False)
+        return [row for row in rows if not (deletes and row["deleted"])]
 
 
 def _examples(stream: Stream) -> dict[type[Event], Event]:

@@ -122,7 +122,7 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     tried = streamflow(settings, "check", "own_streams:READINGS", "own_streams:VISITS", **own)
     assert tried.returncode == 0, tried.stdout
-    assert "own-visits is as declared, 1 partitions" in tried.stdout
+    assert "own-visits is as declared, 1 partition" in tried.stdout
     assert "table own_visits is as declared" in tried.stdout
     # What anything may be: each is one row, whatever it is.
     produce(settings, "own-orders", values(
