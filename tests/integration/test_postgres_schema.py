@@ -15,7 +15,7 @@ from services import DatabaseService
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.names import OWN_TABLES, derives, table_fault
-from streamflow.postgres import schema
+from streamflow.postgres import migrating, schema
 from streamflow.postgres.against import changes_for
 from streamflow.postgres.evolution import Change, Level
 from streamflow.postgres.signing_key import SigningKey
@@ -144,8 +144,8 @@ def test_what_older_releases_believed_is_put_right(
 ) -> None:
     """Origin and attempt of dead letters are those that our replay records know. Where workers may
     still run, those of the older release have a while to end."""
-    upgrade = schema.command.upgrade
-    monkeypatch.setattr(schema.command, "upgrade", lambda config, _: upgrade(config, "0004"))
+    upgrade = migrating.command.upgrade
+    monkeypatch.setattr(migrating.command, "upgrade", lambda config, _: upgrade(config, "0004"))
     schema.upgrade(empty, [])
     monkeypatch.undo()
     with Load(empty).sink._connected() as connection:
