@@ -1,8 +1,9 @@
 """What is wrong with the declarations of streams, found before anything starts. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
-from itertools import combinations
+from itertools import combinations, product
 from typing import Final
 
 from streamflow.contract import Event
@@ -11,6 +12,8 @@ from streamflow.names import POSITIONS_TOPIC, collide, derives, table_fault, top
 from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
 
+# Types of columns that a primary key may have: equal values have one text, as the key of a record.
+_KEY_TYPES: Final = frozenset(("text", "bigint", "numeric", "boolean", "uuid", "date"))
 # Core schemas of fields that events can be counted by.
 _COUNTABLE: Final = frozenset(("str", "int", "decimal", "bool", "uuid", "date", "literal", "enum"))
 _SETTINGS: Final = {
@@ -27,6 +30,7 @@ def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
         *_tables(stream),
         *_fields(stream),
         *_columns(stream),
+        *_state(stream),
         *_format(stream),
         *(problem for other in earlier for problem in _clashes(stream, other)),
     ]
@@ -77,13 +81,24 @@ def _collision(role: str, topic: str, other: str) -> str:
     )
 
 
+def _tables_of(stream: Stream) -> list[str]:
+    """Its tables and views; the name of the declaration first."""
+    return list(
+        dict.fromkeys((stream.table, stream.event_table, stream.state_table or stream.table))
+    )
+
+
 def _tables(stream: Stream) -> Iterator[str]:
-    if fault := table_fault(stream.table):
-        yield f"its table {stream.table[:80]} {fault}: give it another name"
+    for table in _tables_of(stream):
+        if fault := table_fault(table):
+            yield f"its table {table[:80]} {fault}: give it another name"
+            break
     for rollup in stream.rollups:
         if fault := table_fault(rollup.table):
             yield f"the table {rollup.table[:80]} of its rollup {fault}: give it another name"
-        elif rollup.table == stream.table or derives(stream.table, rollup.table):
+        elif any(
+            rollup.table == table or derives(table, rollup.table) for table in _tables_of(stream)
+        ):
             yield (
                 f"the table {rollup.table} of its rollup has the name of its own table, or of a "
                 "part of that: give one another name"
@@ -146,6 +161,57 @@ def _columns(stream: Stream) -> Iterator[str]:
         yield from error.faults
 
 
+def _state(stream: Stream) -> Iterator[str]:
+    """Whether the latest event of each key can be kept, and only where that is declared."""
+    if stream.mode not in ("append", "upsert"):
+        yield f'mode is {stream.mode!r}: it must be "append" or "upsert"'
+    elif stream.mode == "append" and stream.primary_key:
+        yield 'primary_key is for upsert streams: add mode="upsert", or leave it out'
+    elif stream.mode == "upsert":
+        yield from _primary_key(stream)
+
+
+def _primary_key(stream: Stream) -> Iterator[str]:
+    key = stream.primary_key
+    if not isinstance(key, tuple) or not all(isinstance(name, str) for name in key):
+        yield 'primary_key must be a tuple of names of fields, as in primary_key=("id",)'
+        return
+    if not key or len({*key}) < len(key):
+        yield 'an upsert stream needs the fields of its primary key, each once: primary_key=("id",)'
+        return
+    if isinstance(stream.key, str) and stream.key not in key:
+        yield (
+            f"key is {stream.key}, which is no field of the primary key: all changes of a row must have "
+            f"the same key of a record, or they are not in order: declare key={key[0]!r}"
+        )
+    types: dict[str, str] = {}
+    with suppress(ConfigurationError):  # of which `_columns` speaks
+        types = {column.name: column.type for column in event_columns(stream)}
+    for model, name in product(stream.decoder.models, key):
+        if name not in model.model_fields:
+            yield _no_field("primary_key", name, model.__name__, list(model.model_fields))
+            continue
+        yield from _key_field(stream, model, name, types)
+
+
+def _key_field(
+    stream: Stream, model: type[Event], name: str, types: Mapping[str, str]
+) -> Iterator[str]:
+    field, schema = f"{model.__name__}.{name}", stream.decoder.fields_of(model)[name]
+    if stream.decoder.definitions.is_nullable(schema) or schema["type"] == "default":
+        yield f"{field} is in the primary key, so it must not be optional"
+    elif types.get(name, "text").partition("(")[0] not in _KEY_TYPES:
+        yield (
+            f"{field} is in the primary key, so it must be a text, a whole number, a Decimal, a bool, an "
+            "Enum, a UUID or a date"
+        )
+    elif stream.decoder.private_fields & {name, model.model_fields[name].validation_alias}:
+        yield (
+            f"{field} is in the primary key, and a private field: its hashes change with "
+            "STREAMFLOW_PII_KEY, so they identify no row: choose another field"
+        )
+
+
 def _format(stream: Stream) -> Iterator[str]:
     prepare = getattr(stream.decode, "prepare", None)
     if prepare is not None:
@@ -177,24 +243,31 @@ def _clashes(stream: Stream, other: Stream) -> Iterator[str]:
 
 def _clashing_tables(stream: Stream, other: Stream) -> Iterator[str]:
     named = f"stream {other.name}"
-    if stream.table == other.table:
-        yield f"{named} has the same table, {stream.table}: give one of them another"
-    elif derives(other.table, stream.table) or derives(stream.table, other.table):
-        longer, shorter = sorted((stream.table, other.table), key=len, reverse=True)
-        yield (
-            f"{named} has the table {other.table}, and {longer} is a name that StreamFlow gives to a "
-            f"part of {shorter}: give one of them another"
-        )
+    own, theirs = _tables_of(stream), _tables_of(other)
+    if shared := [table for table in own if table in theirs]:
+        yield f"{named} has the same table, {shared[0]}: give one of them another"
+    else:
+        yield from _derived_tables(named, own, theirs)
     for rollup in stream.rollups:
-        if rollup.table == other.table or derives(other.table, rollup.table):
+        if any(rollup.table == table or derives(table, rollup.table) for table in theirs):
             yield f"the table {rollup.table} of its rollup is the table of {named}, or a part of it"
         if any(rollup.table == known.table and rollup != known for known in other.rollups):
             yield (
                 f"{named} declares the rollup {rollup.table} differently: share one declaration, or "
                 "give the table another name"
             )
-    if any(rollup.table == stream.table for rollup in other.rollups):
+    if any(rollup.table in own for rollup in other.rollups):
         yield f"its table {stream.table} is a rollup of {named}: give one of them another name"
+
+
+def _derived_tables(named: str, own: Sequence[str], theirs: Sequence[str]) -> Iterator[str]:
+    for table, their in product(own, theirs):
+        if derives(their, table) or derives(table, their):
+            longer, shorter = sorted((table, their), key=len, reverse=True)
+            yield (
+                f"{named} has the table {their}, and {longer} is a name that StreamFlow gives to a "
+                f"part of {shorter}: give one of them another"
+            )
 
 
 def _differing_topics(stream: Stream, other: Stream) -> Iterator[str]:

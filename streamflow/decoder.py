@@ -105,6 +105,10 @@ class Decoder:
             "type" if "type" in names else None
         )
 
+    def with_model(self, model: type[Event]) -> "Decoder":
+        """A decoder of another model that is as strict."""
+        return Decoder(model, self.private_fields, self.max_bytes, self._declared)
+
     def decode(self, value: bytes | None) -> Event | Rejection:
         """The event, or why the bytes are not one. Never raises, whatever the bytes."""
         if value and len(value) > _LARGE:

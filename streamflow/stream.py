@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, LiteralString, NamedTuple, Protocol
 
 from streamflow.contract import Event
 from streamflow.core_schema import LARGEST_BIGINT, UnknownFields
@@ -16,6 +16,7 @@ from streamflow.groups import ALL, group_text, scalar_text
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
+from streamflow.tombstones import Deletion, KeyReader
 from streamflow.windows import TumblingWindow
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
 _MAX_COMPRESSION = 8
 
+Mode = Literal["append", "upsert"]
 
 _NO_NOTIFICATION = (
     "notify returned no Notification: message and user must be texts of at most 2,000 and 256 characters, "
@@ -145,7 +147,8 @@ class Stream:
     Args:
         name: the name of its topic.
         contract: pydantic model of its events, or a discriminated union of them.
-        table: the PostgreSQL table that its events are loaded into.
+        table: the PostgreSQL table that its events are loaded into; of an upsert stream, the view of its
+            living rows.
         key: the field that is the key of an event's record, or what makes the key of an event; events with
             the same key keep their order.
         event_time: the field that says when the event happened.
@@ -159,6 +162,9 @@ class Stream:
         simulate: makes simulated records for ``streamflow produce``; None if there are none.
         rollups: tables that Dagster computes from the stream's rows.
         decode: turns a record into the document that the contract judges; None for records of JSON.
+        mode: ``append`` keeps every event; ``upsert`` also the latest of each key, until a tombstone
+            deletes it.
+        primary_key: the fields that an upsert stream's key consists of.
         topics: partitions, retention and names of the topics.
         prefix: put before every topic's name, to share a cluster.
     """
@@ -176,6 +182,8 @@ class Stream:
     simulate: Simulator | None = None
     rollups: tuple[DailyRollup, ...] = ()
     decode: Decode | None = None
+    mode: Mode = "append"
+    primary_key: tuple[str, ...] = ()
     topics: Topics = field(default_factory=Topics)
     prefix: str = ""
 
@@ -193,6 +201,25 @@ class Stream:
             _MAX_COMPRESSION * self.topics.max_record_bytes,
             self.private_values,
             self.unknown_fields,
+        )
+
+    @property
+    def event_table(self) -> str:
+        """The name of the table with every event."""
+        return self.table if self.mode == "append" else f"{self.table}_changes"
+
+    @property
+    def state_table(self) -> str | None:
+        """The name of the table with the latest event of each key."""
+        return None if self.mode == "append" else f"{self.table}_state"
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that hold its events."""
+        return (
+            (self.event_table,)
+            if self.state_table is None
+            else (self.event_table, self.state_table)
         )
 
     @cached_property
@@ -281,13 +308,19 @@ class Stream:
         return self.key_of(event), self.decoder.encode(event)
 
     @cached_property
-    def read(self) -> Callable[[Record], Event | Rejection | Ignored]:
+    def read(self) -> Callable[[Record], Event | Rejection | Ignored | Deletion]:
         """The event of a record of the stream's topic, or why it is none. Raises nothing, whatever the
         record, but Unavailable where `decode` asks a schema registry that does not answer."""
         decode = self.decoder.decode
-        return self._read if self.decode is not None else lambda record: decode(record.value())
+        if self.decode is None and self.mode == "append":
+            return lambda record: decode(record.value())
+        return self._read
 
-    def _read(self, record: Record) -> Event | Rejection | Ignored:
+    @cached_property
+    def _key_reader(self) -> KeyReader:
+        return KeyReader(self.decoder, self.primary_key, self.key)
+
+    def _read(self, record: Record) -> Event | Rejection | Ignored | Deletion:
         try:
             document = read_document(self.decode, record)
         except StreamFlowError:
@@ -295,7 +328,9 @@ class Stream:
         except Exception as error:  # noqa: BLE001 (a user's function; fails only this record)
             return processing_failed("decode", error)
         if isinstance(document, Tombstone):
-            return self.decoder.decode(None)
+            if self.mode == "append":
+                return self.decoder.decode(None)
+            return self._key_reader.read(document.key, record.key())
         return self.decoder.decode(document) if isinstance(document, bytes) else document
 
     def topic_specs(self, min_isr: int = 1) -> tuple[TopicSpec, ...]:

@@ -18,6 +18,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import Headers, Rejection
 from streamflow.samples.factory import Sample, SampleFactory
 from streamflow.stream import Simulated, Stream
+from streamflow.tombstones import Deletion
 
 _SEED: Final = 1  # the same samples in every process, but for their times
 _AT_START: Final = 8  # samples
@@ -76,7 +77,7 @@ def simulated_of(stream: Stream, hasher: Hasher) -> list[Sample]:
                 f"the contract rejects a record that it makes as valid ({event.message}): mend "
                 "`simulate` of the stream"
             )
-        if not isinstance(event, Ignored):
+        if not isinstance(event, Ignored | Deletion):
             samples.append(Sample(record.value, {}, event))
     return samples
 

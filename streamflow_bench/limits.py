@@ -143,7 +143,7 @@ def bare_copy(settings: Settings, stream: Stream) -> float | None:
     columns = sql.SQL(", ").join(map(sql.Identifier, event_table(stream).columns))
     upgrade(settings, [replace(stream, table=BARE_TABLE)])
     with session(settings, "bench") as connection, tempfile.TemporaryFile() as file:
-        source, target = sql.Identifier(stream.table), sql.Identifier(BARE_TABLE)
+        source, target = sql.Identifier(stream.event_table), sql.Identifier(BARE_TABLE)
         days = connection.execute(
             sql.SQL("SELECT DISTINCT (timestamp AT TIME ZONE 'UTC')::date FROM {}").format(source)
         ).fetchall()

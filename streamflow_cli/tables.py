@@ -8,17 +8,19 @@ from rich.console import Console
 from rich.table import Table
 
 from streamflow.audit.report import AuditReport, Verdict
+from streamflow.audit.states import StateAudit
+from streamflow.flow import Partition
 
 _LOG_WIDTH = 160
 _SHOWN = 10
 _NUMBERS = frozenset(
     {"partition", "records", "stored", "dead", "duplicate", "problems", "events", "counted", "open"}
-    | {"erased", "to be erased", "already erased"}
+    | {"erased", "to be erased", "already erased", "living", "deleted", "differing"}
     | {"partitions", "retention (h)", "attempt", "selected", "pass", "fail", "failed", "at limit"}
 )
 # As wide as the other columns leave them.
 _FOLDED = frozenset(
-    {"topic", "windows of", "reasons", "differs in", "message", "stream", "waits for"}
+    {"topic", "windows of", "state of", "reasons", "differs in", "message", "stream", "waits for"}
 )
 _VERDICTS: Final = {
     Verdict.CLOSED: "[green]closed[/]",
@@ -49,7 +51,7 @@ def plain_table(*titles: str) -> Table:
 
 
 def audit_table(report: AuditReport) -> None:
-    """Prints an audit: the ledger per partition, window totals by type, then the verdict."""
+    """Prints an audit: the ledger per partition, window totals by type, states, then the verdict."""
     console = make_console()
     ledger = plain_table("topic", "partition", "records", "stored", "dead", "duplicate", "problems")
     for own in report.partitions:
@@ -65,11 +67,22 @@ def audit_table(report: AuditReport) -> None:
     console.print()
     console.print(windows)
     console.print()
+    if report.states:
+        console.print(_states_table(report.states))
+        console.print()
     parts = report.streams
     if len(parts) > 1:
         console.print(_streams_table(parts))
         console.print()
     _audit_verdict(console, report)
+
+
+def _states_table(states: Mapping[Partition, StateAudit]) -> Table:
+    table = plain_table("state of", "living", "deleted", "differing")
+    for (topic, partition), state in states.items():
+        counts = (state.living, state.deleted, state.differing)
+        table.add_row(f"{topic}[{partition}]", *(f"{count:,}" for count in counts))
+    return table
 
 
 def _streams_table(parts: Mapping[str, AuditReport]) -> Table:

@@ -144,7 +144,7 @@ def _tables(settings: Settings, streams: Sequence[Stream]) -> tuple[TableEntry, 
     for topic, table in tables_of_topics(streams).items():
         tables[table.name] = table
         topics[table.name].append(topic)
-    owners = {stream.table: stream for stream in streams}
+    owners = {stream.event_table: stream for stream in streams}
     return tuple(
         TableEntry(
             key=table_key(name),

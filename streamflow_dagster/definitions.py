@@ -13,7 +13,7 @@ from streamflow_dagster.defs.retention import retention_asset
 from streamflow_dagster.defs.rollups import rollup_assets
 from streamflow_dagster.defs.schedules import schedules
 from streamflow_dagster.defs.sensors import sensors
-from streamflow_dagster.defs.tables import table_assets
+from streamflow_dagster.defs.tables import state_specs, table_assets
 from streamflow_dagster.defs.topics import (
     producer_specs,
     topic_assets,
@@ -36,6 +36,7 @@ def build(platform: Platform) -> dg.Definitions:
             *topic_assets(catalog),
             *unmanaged_topic_specs(catalog),
             *table_assets(catalog),
+            *state_specs(catalog),
             *rollup_assets(catalog, settings),
             retention_asset(catalog),
         ],

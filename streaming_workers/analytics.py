@@ -23,6 +23,7 @@ from streamflow.records import (
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow.tombstones import Deletion
 from streamflow.windows import PartitionWindows, Progress, TumblingWindow, WindowCount
 from streaming_workers.reporting import topic_asset
 
@@ -156,7 +157,7 @@ class Analytics:
                 # The validator makes a dead letter of it.
                 rejected.append((index, event.code))
                 continue
-            if isinstance(event, Ignored):
+            if isinstance(event, (Ignored, Deletion)):
                 continue
             windows[topic, record.partition() or 0].count(
                 record.offset() or 0,

@@ -110,6 +110,7 @@ def loader_sink(
         loader.refuse,
         loader.forgetting,
         limit,
+        loader.upserts,
     )
 
 

@@ -23,6 +23,7 @@ from streamflow.postgres.rows.events import (
     TIME_AND_POSITION,
     DayTexts,
     EventRows,
+    deletion_time,
     ignored_line,
     tail,
 )
@@ -54,6 +55,7 @@ from streamflow.records import (
 from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.stream import Stream
+from streamflow.tombstones import Deletion
 from streaming_workers.reporting import table_asset
 from streaming_workers.runtime.job import PlainJob
 
@@ -87,6 +89,7 @@ class Loader(PlainJob):
         self.signer = signer
         self._hasher = hasher
         self.forgetting = Forgetting(streams, hasher)
+        self.upserts = [stream for stream in streams if stream.mode == "upsert"]
         self._event_topics = {stream.topic for stream in streams}
         self.sources = sorted(self._event_topics)
         # Of the last batch. Within a session they do not change.
@@ -273,19 +276,18 @@ class _Events:
 
     def __init__(self, stream: Stream, keys: PiiKeys | None) -> None:
         self.rows = EventRows(stream, keys)
-        self.table = stream.table
+        self.table = stream.event_table
         self._topic = stream.topic
         self._read = stream.read
         self._time_of = stream.time_of
 
     def __call__(self, start: int, run: Iterator[Record], output: Output) -> int:
-        read, templates, topic = self._read, self.rows.templates, self._topic
-        time_of = self._time_of
+        read, time_of = self._read, self._time_of
+        templates, topic = self.rows.templates, self._topic
         utc, utc_offset, minutes, seconds = PYDANTIC_UTC, UTC, MINUTES, SECONDS
         rows = output.tables[self.table]
         rows.holds_events = True
-        add_line, add_source = rows.lines.append, rows.sources.append
-        days = DayTexts()
+        add_line, add_source, days = rows.lines.append, rows.sources.append, DayTexts()
         counts: dict[Partition, list[int]] = {}
         count = [0, 0]
         partition: int | None = None
@@ -301,50 +303,62 @@ class _Events:
                 ending = tail(topic, partition, appended)
                 count = counts.setdefault((topic, partition), [0, 0])
             event = read(record)
-            if isinstance(event, Rejection):
-                # The validator dead-letters it.
-                count[1] += 1
-                output.rejected.append((index, rejection_of(record, event).code))
+            if isinstance(event, (Rejection, Ignored)):
+                count[1] += _leave_out(index, record, event, output)
                 continue
-            if isinstance(event, Ignored):
-                output.tables[IGNORED_RECORDS.name].add(ignored_line(record), record)
-                continue
-            template = templates[type(event)]
-            values = template.get(event)
-            text = template.template % values
-            if b"\\" in (record.value() or b"") or "None" in text or template.needs_escaping:
-                text = template.escaped(values)
-            moment = time_of(event)
-            if moment.tzinfo is not utc:
-                moment = moment.astimezone(utc_offset)
-            text = TIME_AND_POSITION % (
-                text,
-                days[moment.toordinal()],
-                minutes[moment.hour * 60 + moment.minute],
-                seconds[moment.second],
-                moment.microsecond,
-                record.offset(),
-                ending,
-            )
+            if isinstance(event, Deletion):
+                days[deletion_time(record.timestamp()).toordinal()]
+                line = self.rows.deletion_line(event, position_of(record), record.timestamp())
+            else:
+                template = templates[type(event)]
+                values = template.get(event)
+                text = template.template % values
+                if b"\\" in (record.value() or b"") or "None" in text or template.needs_escaping:
+                    text = template.escaped(values)
+                moment = time_of(event)
+                if moment.tzinfo is not utc:
+                    moment = moment.astimezone(utc_offset)
+                text = TIME_AND_POSITION % (
+                    text,
+                    days[moment.toordinal()],
+                    minutes[moment.hour * 60 + moment.minute],
+                    seconds[moment.second],
+                    moment.microsecond,
+                    record.offset(),
+                    ending,
+                )
+                line = text.encode()
             try:
                 headers = record.headers()
             except UnicodeDecodeError:
                 headers = None
             if headers and claimed_origin(record) is not None:
                 replayed = partial(self._replayed_line, event, record.timestamp())
-                rows.claims.append(
-                    ReplayClaim(record, position_of(record), replayed, text.encode())
-                )
+                rows.claims.append(ReplayClaim(record, position_of(record), replayed, line))
                 continue
-            add_line(text.encode())
+            add_line(line)
             add_source(record)
         count[0] += index + 1 - since
         _add_counts(output, counts)
         rows.days |= days.days()
         return index + 1 - start
 
-    def _replayed_line(self, event: Event, appended: tuple[int, int], identity: Replayed) -> bytes:
+    def _replayed_line(
+        self, event: Event | Deletion, appended: tuple[int, int], identity: Replayed
+    ) -> bytes:
+        if isinstance(event, Deletion):
+            return self.rows.deletion_line(event, identity.origin, appended)
         return self.rows.line(event, identity.origin, appended)
+
+
+def _leave_out(index: int, record: Record, found: Rejection | Ignored, output: Output) -> bool:
+    """Notes a record that is no row of its stream; returns whether it was rejected."""
+    if isinstance(found, Ignored):
+        output.tables[IGNORED_RECORDS.name].add(ignored_line(record), record)
+        return False
+    # The validator dead-letters it.
+    output.rejected.append((index, rejection_of(record, found).code))
+    return True
 
 
 def _add_counts(output: Output, counts: dict[Partition, list[int]]) -> None:

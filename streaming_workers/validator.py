@@ -22,6 +22,7 @@ from streamflow.records import (
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow.tombstones import Deletion
 from streaming_workers.reporting import topic_asset
 from streaming_workers.runtime.job import PlainJob
 
@@ -78,7 +79,7 @@ class Validator(PlainJob):
                 event = rejection_of(record, event)
                 rejected.append((index, event.code))
                 add(self._dead_letter(record, event, batch))
-            elif notify is not None and not isinstance(event, Ignored):
+            elif notify is not None and not isinstance(event, (Ignored, Deletion)):
                 notification = notify(event)
                 if isinstance(notification, Rejection):
                     # The event is stored and counted all the same.

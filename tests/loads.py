@@ -147,6 +147,7 @@ class Load:
             self.loader.refuse,
             self.loader.forgetting,
             breaker,
+            self.loader.upserts,
         )
 
     def deliver(self, records: list[OutRecord]) -> None:

@@ -23,7 +23,7 @@ WITH unpaired AS MATERIALIZED (
     SELECT event.origin_offset AS event, note.origin_offset AS note
     FROM (SELECT origin_offset FROM {table}
           WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s
-            AND origin_offset >= %(first)s AND origin_offset < %(end)s) AS event
+            AND origin_offset >= %(first)s AND origin_offset < %(end)s {no_tombstone}) AS event
     FULL JOIN (SELECT origin_offset FROM notifications
                WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s
                  AND origin_offset >= %(first)s AND origin_offset < %(end)s) AS note
@@ -42,7 +42,7 @@ WHERE event IS NOT NULL
 UNION ALL
 SELECT 'event', r."offset" FROM replayed_events AS r
 WHERE r.topic = %(topic)s AND r.partition = %(partition)s
-  AND r."offset" >= %(first)s AND r."offset" < %(end)s
+  AND r."offset" >= %(first)s AND r."offset" < %(end)s {no_replayed_tombstone}
   AND NOT EXISTS (SELECT FROM notifications AS n
                   WHERE (n.origin_topic, n.origin_partition, n.origin_offset)
                       = (r.origin_topic, r.origin_partition, r.origin_offset))
@@ -68,6 +68,12 @@ WHERE NOT EXISTS (SELECT FROM refused_events AS x
                     AND gone.day = (n."time" AT TIME ZONE 'UTC')::date)
 ORDER BY 1, 2
 """)
+# Tombstones are no events.
+_NO_REPLAYED_TOMBSTONE: Final = """
+  AND NOT EXISTS (SELECT FROM {table} AS change
+                  WHERE (change.origin_topic, change.origin_partition, change.origin_offset)
+                      = (r.origin_topic, r.origin_partition, r.origin_offset) AND change.deleted)
+"""
 # A notification without an origin has its own position as its identity.
 _ORPHANS: Final = """
 SELECT min(origin_offset), max(origin_offset) + 1, count(*) FROM notifications
@@ -115,7 +121,7 @@ def unpaired(
     numbers = {number: end for (name, number), end in notes.items() if name == topic}
     parameters = {
         "topic": stream.topic,
-        "table": stream.table,
+        "table": stream.event_table,
         "notifications": topic,
         "partition": partition,
         "first": within[0],
@@ -123,7 +129,14 @@ def unpaired(
         "partitions": list(numbers),
         "ends": list(numbers.values()),
     }
-    query = _UNPAIRED.format(table=sql.Identifier(stream.table))
+    table, upserts = sql.Identifier(stream.event_table), stream.mode == "upsert"
+    query = _UNPAIRED.format(
+        table=table,
+        no_tombstone=sql.SQL("AND NOT deleted" if upserts else ""),
+        no_replayed_tombstone=sql.SQL(_NO_REPLAYED_TOMBSTONE if upserts else "").format(
+            table=table
+        ),
+    )
     with connection.transaction(), connection.cursor("unpaired") as cursor:
         # Streams from the indexes instead of hashing all offsets in memory.
         connection.execute("SET LOCAL enable_hashjoin = off")

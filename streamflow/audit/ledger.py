@@ -24,6 +24,7 @@ from streamflow.audit.progress import look_up
 from streamflow.audit.proofs import Earlier, Proof
 from streamflow.audit.recreated import kept_ids
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
+from streamflow.audit.states import StateAudit, compare
 from streamflow.audit.windows import Reconciliation, reconcile
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
@@ -88,7 +89,7 @@ class _Audit:
         self._connection = connection
         self._topics = reads("loader", streams)
         self._by_topic = {stream.topic: stream for stream in streams}
-        self._event_tables = {stream.topic: stream.table for stream in streams}
+        self._event_tables = {stream.topic: stream.event_table for stream in streams}
         self._notification_topics = {
             stream.notifications_topic for stream in streams if stream.notify is not None
         }
@@ -145,11 +146,13 @@ class _Audit:
             windows = self._reconcile(ledgers)
             for ledger in ledgers:
                 attribution.attribute(self._connection, scanner, ledger, self._owners)
+        states = self._compare_states(ledgers, since_proved=since_proved)
         self._keep_proofs(ledgers, windows)
         return AuditReport(
             partitions=ledgers,
             owners=self._owners,
             windows=windows,
+            states=states,
             pending=[*self._reached.pending, *self._overdue(windows)],
             topics=[
                 *self._not_auditable.values(),
@@ -323,6 +326,19 @@ class _Audit:
                 within = (proof.windows_through, progress.position if lost_counts else first)
                 self._note_underived(self._analytics, ledger, compared.uncounted, within)
         return windows
+
+    def _compare_states(
+        self, ledgers: Sequence[PartitionAudit], *, since_proved: bool
+    ) -> dict[Partition, StateAudit]:
+        """Compares the rows of upsert streams with their changes: with all, or with those since proved."""
+        states: dict[Partition, StateAudit] = {}
+        for ledger in ledgers:
+            stream = self._by_topic.get(ledger.topic)
+            if stream is not None and stream.mode == "upsert":
+                first = ledger.first if since_proved else 0
+                with self._isolated(ledger):
+                    states[ledger.key] = compare(self._connection, stream, ledger.key, first)
+        return states
 
     def _overdue(self, windows: dict[Partition, Reconciliation]) -> list[Pending]:
         """Windows that analytics should have emitted and has not."""

@@ -23,6 +23,7 @@ class ProblemKind(StrEnum):
     NO_NOTIFICATION = "no_notification"
     NO_EVENT = "no_event"
     WINDOW_DIFFERS = "window_differs"
+    STATE_DIFFERS = "state_differs"
     ROWS_VANISHED = "rows_vanished"
     ROWS_ADDED = "rows_added"
     NOT_AUDITABLE = "not_auditable"

@@ -175,6 +175,6 @@ def keep_windows_proof(
 def lower_for_day(connection: Connection, stream: Stream, start: datetime, end: datetime) -> None:
     """Subtracts the events of a stream's table that the connection's transaction is about to drop."""
     query = _LOWER_FOR_DAY.format(
-        table=sql.Identifier(stream.table), time=sql.Identifier(stream.event_time)
+        table=sql.Identifier(stream.event_table), time=sql.Identifier(stream.event_time)
     )
     connection.execute(query, [start, end])

@@ -18,6 +18,7 @@ from streamflow.audit.windows import reconcile
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.state import EVERYTHING, columns_of, store
 from streamflow.records import MAX_OFFSET, Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
 from streamflow.windows import Progress
@@ -154,6 +155,10 @@ def set_aside(
                 ),
                 [reuse.topic, set_aside_name(reuse.topic, reuse.topic_id)],
             )
+    for stream in streams:
+        if stream.mode == "upsert" and stream.topic == reuse.topic:
+            # A row that was set aside had displaced earlier changes, which are the latest now.
+            connection.execute(store(stream, columns_of(connection, stream), EVERYTHING))
     for reader, lost in unread.items():
         gaps.keep(connection, reader, lost)
     if reuse.cause == "recreated":
@@ -175,7 +180,7 @@ def keep_underived(
         sql.SQL(
             "SELECT origin_partition, max(origin_offset) + 1 FROM {} WHERE origin_topic = %s"
             " GROUP BY 1 ORDER BY 1"
-        ).format(sql.Identifier(stream.table)),
+        ).format(sql.Identifier(stream.event_table)),
         [reuse.topic],
     ).fetchall()
     for partition, end in rows:
@@ -248,7 +253,7 @@ def _proved_rows(
     """The outcomes of proved records in the database, by truncated partition."""
     if reuse.cause == "recreated":
         return {}
-    table = next((stream.table for stream in streams if stream.topic == reuse.topic), None)
+    table = next((stream.event_table for stream in streams if stream.topic == reuse.topic), None)
     return {
         number: count_outcomes(connection, (topic, number), (0, proof.through), table)
         for (topic, number), proof in read_proofs(connection).items()
@@ -274,7 +279,8 @@ def _lower_proofs(
 
 
 def _positions(streams: Sequence[Stream]) -> list[tuple[str, tuple[str, str, str]]]:
-    return [*((stream.table, _ORIGIN) for stream in streams), *_POSITIONS]
+    own = [(table, _ORIGIN) for stream in streams for table in stream.tables]
+    return [*own, *_POSITIONS]
 
 
 def _meant(columns: tuple[str, str, str], reuse: Reuse) -> sql.Composable:

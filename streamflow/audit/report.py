@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from streamflow.audit.outcomes import OUTCOMES, Counts
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
+from streamflow.audit.states import StateAudit
 from streamflow.audit.windows import Reconciliation
 from streamflow.flow import Partition
 
@@ -174,6 +175,7 @@ class AuditReport:
         owners: the names of the streams that use a topic, by topic.
         partitions: the ledgers, by topic and partition.
         windows: window counts compared with events, by source partition.
+        states: rows of upsert streams compared with their changes, by source partition.
         pending: what workers still have to do; the audit closes only if that is nothing.
         topics: problems of whole topics.
         lost_aside: offsets in acknowledged gaps of topics that were set aside.
@@ -183,6 +185,7 @@ class AuditReport:
     partitions: list[PartitionAudit]
     owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     windows: dict[Partition, Reconciliation] = field(default_factory=dict)
+    states: dict[Partition, StateAudit] = field(default_factory=dict)
     pending: list[Pending] = field(default_factory=list)
     topics: list[Problem] = field(default_factory=list)
     lost_aside: int = 0
@@ -197,6 +200,8 @@ class AuditReport:
             problems += sorted(ledger.problems, key=lambda problem: problem.offset or 0)
         for compared in self.windows.values():
             problems += compared.differences
+        for state in self.states.values():
+            problems += state.problems
         return problems
 
     @property
@@ -206,6 +211,7 @@ class AuditReport:
             len(self.topics)
             + sum(ledger.problem_count for ledger in self.partitions)
             + sum(compared.differing for compared in self.windows.values())
+            + sum(state.differing for state in self.states.values())
         )
 
     @property
@@ -269,6 +275,11 @@ class AuditReport:
                 for partition, compared in self.windows.items()
                 if name in self._owners_of(partition[0])
             },
+            states={
+                partition: state
+                for partition, state in self.states.items()
+                if name in self._owners_of(partition[0])
+            },
             pending=[
                 part
                 for pending in self.pending
@@ -297,6 +308,10 @@ class AuditReport:
                     for figure in ("events", "counted", "open", "lost", "cells")
                 }
                 for partition, compared in self.windows.items()
+            },
+            "states": {
+                "{}[{}]".format(*partition): state.as_dict()
+                for partition, state in self.states.items()
             },
             "seconds": round(self.seconds, 3),
         }

@@ -32,7 +32,7 @@ WITH counted AS (
     SELECT e.{time} AS event_time, {kind} AS event_type, e.appended_at, e.origin_offset AS position
     FROM {table} e
     WHERE e.origin_topic = %(topic)s AND e.origin_partition = %(partition)s
-      AND e.origin_offset < %(position)s
+      AND e.origin_offset < %(position)s {no_tombstone}
       AND NOT EXISTS (SELECT FROM replayed_events r
                       WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
                           = (e.origin_topic, e.origin_partition, e.origin_offset))
@@ -41,6 +41,7 @@ WITH counted AS (
     FROM replayed_events r
     JOIN {table} e USING (origin_topic, origin_partition, origin_offset)
     WHERE r.topic = %(topic)s AND r.partition = %(partition)s AND r."offset" < %(position)s
+      {no_tombstone}
     UNION ALL
     SELECT d.event_time, {duplicate_kind}, coalesce(d.appended_at, 'infinity'), d."offset"
     FROM duplicates d
@@ -130,16 +131,17 @@ def reconcile(
         return compared
     closed = progress.closed_through
     query = _CELLS.format(
-        table=sql.Identifier(stream.table),
+        table=sql.Identifier(stream.event_table),
         time=sql.Identifier(stream.event_time),
         kind=kind_sql(stream, "e"),
         duplicate_kind=_kind_of_text(stream, "d"),
         refused_kind=_kind_of_text(stream, "x"),
+        no_tombstone=sql.SQL("AND NOT e.deleted" if stream.mode == "upsert" else ""),
         lost=sql.SQL("position <@ %(lost)s::int8multirange" if lost else "false"),
     )
     parameters = {
         "topic": stream.topic,
-        "table": stream.table,
+        "table": stream.event_table,
         "partition": partition,
         "position": progress.position,
         "closed": -(10**14) if closed is None else closed,

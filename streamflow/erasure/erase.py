@@ -178,9 +178,8 @@ def apply(
         with connection.transaction():
             run.erase_derived()
         found = run.read_certificate()
-        _vacuum(
-            connection, [*(stream.table for stream in streams), *(found.erased.keys() - {"events"})]
-        )
+        tables = {table for stream in streams for table in stream.tables}
+        _vacuum(connection, tables | (found.erased.keys() - {"events"}))
         certificate = with_kafka(settings, connection, streams, found)
         return certificate.keep(connection)
 
@@ -302,7 +301,7 @@ class _Erasure:
         self._erase_history()
 
     def _erase_events_of(self, stream: Stream) -> None:
-        columns = existing_columns(self._connection, stream.table)
+        columns = existing_columns(self._connection, stream.event_table)
         blanks = event_blanks(
             stream, [Column(name, known.type, known.nullable) for name, known in columns.items()]
         )
@@ -316,7 +315,7 @@ class _Erasure:
             conditions.append(sql.SQL('"user"::text = ANY(%(names)s)'))
         if not conditions:
             return
-        table, time = map(sql.Identifier, (stream.table, stream.event_time))
+        table, time = map(sql.Identifier, (stream.event_table, stream.event_time))
         match = sql.SQL(" OR ").join(conditions)
         if USER in columns:
             self._erase_rollups(stream, match)
@@ -328,6 +327,7 @@ class _Erasure:
             self._values() | parameters(blanks),
         ).rowcount
         self._count({"events": emptied})
+        self._count(erasing.erase_state(self._connection, stream, match, self._values()))
 
     def _erase_rollups(self, stream: Stream, match: sql.Composable) -> None:
         """Removes what was computed of the subject by name, on the days of its events; of a user, on all
@@ -335,7 +335,8 @@ class _Erasure:
         for rollup in stream.rollups:
             if USER not in rollup.columns or not table_exists(self._connection, rollup.table):
                 continue
-            name = sql.Identifier(rollup.table)
+            names = (rollup.table, stream.event_time, stream.event_table)
+            name, *events = map(sql.Identifier, names)
             self._connection.execute(
                 sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(name)
             )
@@ -344,7 +345,7 @@ class _Erasure:
                     'DELETE FROM {} WHERE stream = %(stream)s AND ("user" = ANY(%(names)s)'
                     ' OR ("user", day) IN (SELECT "user"::text, ({} AT TIME ZONE \'UTC\')::date'
                     " FROM {} WHERE {}))"
-                ).format(name, *map(sql.Identifier, (stream.event_time, stream.table)), match),
+                ).format(name, *events, match),
                 self._values() | {"stream": stream.name},
             ).rowcount
             self._count({rollup.table: removed})
@@ -387,14 +388,13 @@ class _Erasure:
         columns = {(NOTIFICATIONS.name, user), *((table, name) for table, name, _ in erasing.NAMES)}
         for stream in self._streams:
             columns |= {(rollup.table, user) for rollup in stream.rollups if USER in rollup.columns}
-            if USER in existing_columns(self._connection, stream.table):
-                columns.add((stream.table, user))
+            tables = [t for t in stream.tables if USER in existing_columns(self._connection, t)]
+            columns |= {(table, user) for table in tables}
         names: set[str] = set()
         for table, column in columns:
             if table_exists(self._connection, table):
                 query = sql.SQL("SELECT DISTINCT {0}::text FROM {1} WHERE {0} IS NOT NULL")
-                rows = self._connection.execute(
-                    query.format(sql.SQL(column), sql.Identifier(table))
-                )
+                query_of_table = query.format(sql.SQL(column), sql.Identifier(table))
+                rows = self._connection.execute(query_of_table)
                 names |= {name for (name,) in rows if self._known.of_user(name) is not None}
         return sorted(names)

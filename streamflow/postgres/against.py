@@ -18,7 +18,7 @@ from streamflow.postgres.evolution import (
 )
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.schema import stored_table, table_plan
-from streamflow.postgres.tables import event_table
+from streamflow.postgres.tables import DELETED, event_table
 from streamflow.samples.factory import SampleFactory
 from streamflow.samples.node import NoSample
 from streamflow.settings import Settings
@@ -75,8 +75,7 @@ def _newest(connection: Connection, stream: Stream) -> list[dict[str, Any]]:
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query.format(table=name), {"each": -(-NEWEST // partitions)})
         # Tombstones of an upsert stream are no events.
-        deletes = getattr(table, "deletes", False)
-        return [row for row in rows if not (deletes and row["deleted"])]
+        return [row for row in rows if not (table.deletes and row[DELETED])]
 
 
 def _examples(stream: Stream) -> dict[type[Event], Event]:

@@ -35,7 +35,7 @@ def judged_from(connection: Connection, stream: Stream, *, is_new: bool = False)
     """The load time from which on rows were accepted under today's contract. Notes it if the contract has
     changed; `is_new` if the table was created just now."""
     values = {
-        "table": stream.table,
+        "table": stream.event_table,
         "contract": f"contract {_digest(stream)}",
         "since": _EVER if is_new else None,
     }

@@ -13,10 +13,14 @@ from streamflow.postgres.forgotten import (
     NOTIFICATION_BLANKS,
     assignments,
     differences,
+    event_blanks,
     parameters,
 )
-from streamflow.postgres.tables import SHARED_COLUMNS
+from streamflow.postgres.schema import existing_columns
+from streamflow.postgres.state import names_persons
+from streamflow.postgres.tables import SHARED_COLUMNS, Column
 from streamflow.records import Origin
+from streamflow.stream import Stream
 
 
 class Erased(NamedTuple):
@@ -229,3 +233,25 @@ def erase_history(connection: Connection, terms: Sequence[str]) -> Counter[str]:
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     """Rows as the arrays that ``unnest`` takes."""
     return [[row[index] for row in rows] for index in range(width)]
+
+
+def erase_state(
+    connection: Connection, stream: Stream, match: sql.Composable, values: dict[str, Any]
+) -> dict[str, int]:
+    """Empties the rows of an upsert stream's state that a condition matches; where their key is the name,
+    removes them. Returns their number by table."""
+    table = stream.state_table
+    if table is None:
+        return {}
+    if names_persons(stream):
+        delete = sql.SQL("DELETE FROM {} WHERE {}").format(sql.Identifier(table), match)
+        return {table: connection.execute(delete, values).rowcount}
+    existing = existing_columns(connection, table)
+    blanks = event_blanks(
+        stream, [Column(name, known.type, known.nullable) for name, known in existing.items()]
+    )
+    types = {name: known.type for name, known in existing.items()}
+    update = sql.SQL("UPDATE {} SET {} WHERE {}").format(
+        sql.Identifier(table), assignments(blanks, types), match
+    )
+    return {table: connection.execute(update, values | parameters(blanks)).rowcount}

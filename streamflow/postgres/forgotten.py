@@ -18,7 +18,7 @@ from streamflow import addresses
 from streamflow.errors import ConfigurationError
 from streamflow.pii_keys import HASH_LENGTH
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, Column
+from streamflow.postgres.tables import DELETED, ORIGIN_COLUMNS, TIME_COLUMNS, Column
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.stream import Stream
 
@@ -158,6 +158,9 @@ def event_blanks(stream: Stream, columns: Iterable[Column]) -> dict[str, Any]:
     """What an erased event has in those columns that it does not keep. Raises ConfigurationError if one
     of them cannot be emptied."""
     kept = {stream.kind_field, stream.event_time, *ORIGIN_COLUMNS, *TIME_COLUMNS}
+    if stream.mode == "upsert":
+        # What identifies a row is kept, as a position is; but not if it is a name.
+        kept |= {DELETED, *stream.primary_key} - {USER}
     blanks: dict[str, Any] = {}
     for name, kind, nullable in (
         (column.name, column.type.partition("(")[0], column.nullable) for column in columns
@@ -166,8 +169,8 @@ def event_blanks(stream: Stream, columns: Iterable[Column]) -> dict[str, Any]:
             continue
         if not nullable and kind not in _NEUTRAL:
             raise ConfigurationError(
-                f"column {stream.table}.{name} ({kind}) cannot be emptied: allow it to be null (ALTER "
-                f"TABLE {stream.table} ALTER COLUMN {name} DROP NOT NULL)"
+                f"column {stream.event_table}.{name} ({kind}) cannot be emptied: allow it to be null (ALTER "
+                f"TABLE {stream.event_table} ALTER COLUMN {name} DROP NOT NULL)"
             )
         if nullable:
             blanks[name] = None

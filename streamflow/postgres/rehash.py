@@ -128,8 +128,12 @@ def rehash(
         done = [
             column
             for stream in streams
+            for table in stream.tables
             for column in _rehash_events(
-                connection, stream, Hasher(hasher.keys, stream.decoder.private_fields), on_progress
+                connection,
+                _private_columns(stream, table),
+                Hasher(hasher.keys, stream.decoder.private_fields),
+                on_progress,
             )
         ]
         return [*done, _rehash_dead_letters(connection, hasher, on_progress)]
@@ -140,9 +144,9 @@ def keys_of_some(connection: Connection, streams: Sequence[Stream], keys: PiiKey
     found: Counter[str] = Counter()
     for stream in streams:
         hasher = Hasher(keys, stream.decoder.private_fields)
-        for column in _private_columns(stream):
+        for column in _private_columns(stream, stream.event_table):
             query = sql.SQL(_SOME_WITHIN if column.within else _SOME).format(
-                table=sql.Identifier(stream.table),
+                table=sql.Identifier(stream.event_table),
                 column=sql.Identifier(column.column),
                 time=sql.Identifier(stream.event_time),
             )
@@ -152,11 +156,11 @@ def keys_of_some(connection: Connection, streams: Sequence[Stream], keys: PiiKey
     return found
 
 
-def _private_columns(stream: Stream) -> list[Rehashed]:
+def _private_columns(stream: Stream, table: str) -> list[Rehashed]:
     if not stream.decoder.private_fields:
         return []
     return [
-        Rehashed(stream.table, column.name, within=column.type == "jsonb")
+        Rehashed(table, column.name, within=column.type == "jsonb")
         for column in event_columns(stream)
         if column.type == "jsonb"
         or (column.type == "text" and column.name in stream.decoder.private_fields)
@@ -164,10 +168,13 @@ def _private_columns(stream: Stream) -> list[Rehashed]:
 
 
 def _rehash_events(
-    connection: Connection, stream: Stream, hasher: Hasher, on_progress: Callable[[str], None]
+    connection: Connection,
+    columns: list[Rehashed],
+    hasher: Hasher,
+    on_progress: Callable[[str], None],
 ) -> list[Rehashed]:
-    columns = _private_columns(stream)
-    for leaf in leaves(connection, stream.table):
+    """Of one table."""
+    for leaf in leaves(connection, columns[0].table) if columns else ():
         before = sum(column.lifted for column in columns)
         try:
             for column in columns:

@@ -118,6 +118,13 @@ def _statements(connection: Connection, streams: Sequence[Stream], prefix: str) 
         sql.SQL("GRANT INSERT ON TABLE {} TO {}").format(
             tables([*loaded, *_INSERTED]), names["worker"]
         ),
+        *(
+            sql.SQL("GRANT INSERT, UPDATE ON TABLE {} TO {}").format(
+                tables([stream.state_table]), names["worker"]
+            )
+            for stream in streams
+            if stream.state_table is not None and table_exists(connection, stream.state_table)
+        ),
         sql.SQL("REVOKE UPDATE ON TABLE {} FROM {}").format(tables(_ONCE_UPDATED), names["worker"]),
         *(
             sql.SQL("GRANT UPDATE ({}) ON TABLE {} TO {}").format(

@@ -13,11 +13,13 @@ import psycopg
 from psycopg import sql
 
 from streamflow.errors import ConfigurationError
+from streamflow.postgres import state
 from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
 from streamflow.postgres.contract_changes import judged_from
 from streamflow.postgres.evolution import ExistingColumn, StoredTable, widens_in_place
 from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
 from streamflow.postgres.tables import (
+    DELETED,
     ORIGIN_COLUMNS,
     TIME_COLUMNS,
     Column,
@@ -31,6 +33,18 @@ _ADVISORY_KEY: Final = 0x5F10_5C4E_3A00  # any number, if only all upgrades use 
 _PARTITION_KEY: Final = """
 SELECT attname FROM pg_partitioned_table JOIN pg_attribute ON attrelid = partrelid AND attnum = partattrs[0]
  WHERE partrelid = to_regclass(%s) AND partstrat = 'r' AND partnatts = 1
+"""
+_PRIMARY_KEY: Final = """
+SELECT attname FROM pg_index
+  JOIN unnest(indkey) WITH ORDINALITY AS part (number, place) ON true
+  JOIN pg_attribute ON attrelid = indrelid AND attnum = part.number
+ WHERE indrelid = to_regclass(%s) AND indisprimary ORDER BY place
+"""
+# A view of another owner does not show our table.
+_FOREIGN: Final = """
+SELECT FROM pg_class AS taken WHERE oid = to_regclass(%s) AND NOT (relkind = 'v' AND EXISTS (
+    SELECT FROM pg_rewrite JOIN pg_depend ON objid = pg_rewrite.oid
+     WHERE ev_class = taken.oid AND refobjid = to_regclass(%s)))
 """
 
 
@@ -73,7 +87,7 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
             except ConfigurationError as error:
                 refused_streams[stream.name] = str(error)
                 continue
-            DayPartitions(stream.table).prepare(connection, ())
+            DayPartitions(stream.event_table).prepare(connection, ())
     if refused_streams:
         raise TablesRefused(refused_streams)
     return done
@@ -106,10 +120,10 @@ def surplus(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     found = []
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
         for stream in streams:
-            columns = sorted(_surplus(existing_columns(connection, stream.table), stream))
+            columns = sorted(_surplus(existing_columns(connection, stream.event_table), stream))
             if columns:
                 found.append(
-                    f"table {stream.table} has columns that stream {stream.name} has no field for "
+                    f"table {stream.event_table} has columns that stream {stream.name} has no field for "
                     f"({', '.join(columns)}): they stay, empty in new rows; add the fields as "
                     "optional, or drop the columns by hand"
                 )
@@ -159,7 +173,7 @@ def _migrations() -> _Migrations:
 
 def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
     done = []
-    is_new = not table_exists(connection, stream.table)
+    is_new = not table_exists(connection, stream.event_table)
     for text, statement in _changes(connection, stream):
         try:
             connection.execute(statement)
@@ -194,18 +208,18 @@ def _require_own(
     connection: Connection, stream: Stream, existing: Mapping[str, ExistingColumn]
 ) -> None:
     """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
-    partitioned_by = _partitioned_by(connection, stream.table)
+    partitioned_by = _partitioned_by(connection, stream.event_table)
     missing = [name for name in (*ORIGIN_COLUMNS, *TIME_COLUMNS) if name not in existing]
     if not missing and partitioned_by not in (None, stream.event_time):
         raise ConfigurationError(
-            f"stream {stream.name}: the table {stream.table} is partitioned by {partitioned_by}, and the "
-            f"event time is {stream.event_time} now: declare a new stream (name and table) for it, or "
+            f"stream {stream.name}: the table {stream.event_table} is partitioned by {partitioned_by}, and "
+            f"the event time is {stream.event_time} now: declare a new stream (name and table) for it, or "
             f"event_time={partitioned_by!r} again"
         )
     if missing or partitioned_by is None:
         why = f"it has no {', '.join(missing)}" if missing else "it is not partitioned by a time"
         raise ConfigurationError(
-            f"stream {stream.name}: the table {stream.table} exists already, and StreamFlow did not "
+            f"stream {stream.name}: the table {stream.event_table} exists already, and StreamFlow did not "
             f"create it ({why}), so it is not altered: give the stream another table, or rename that one"
         )
 
@@ -227,16 +241,65 @@ def existing_columns(connection: Connection, table: str) -> dict[str, ExistingCo
 
 
 def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
-    """What is to be done to a stream's table, in words and as SQL. Raises ConfigurationError if it would
+    """What is to be done to a stream's tables, in words and as SQL. Raises ConfigurationError if it would
     change or lose stored values."""
-    existing = existing_columns(connection, stream.table)
+    existing = existing_columns(connection, stream.event_table)
     if existing:
         _require_own(connection, stream, existing)
     columns = event_columns(stream)
-    if not existing:
-        return [(f"table {stream.table}", _create(stream, columns))]
+    changes = (
+        _column_changes(stream, stream.event_table, columns, existing)
+        if existing
+        else [(f"table {stream.event_table}", _create(stream, columns))]
+    )
+    if stream.state_table is not None:
+        names = dict.fromkeys((*existing, *(column.name for column in columns)))
+        changes += _state_changes(connection, stream, stream.state_table, list(names))
+    return changes
+
+
+def _state_changes(
+    connection: Connection, stream: Stream, table: str, of_changes: Sequence[str]
+) -> list[tuple[str, sql.Composed]]:
+    """As `_changes`, of the state table and its view. `of_changes` are the columns of the table of
+    changes."""
+    existing = existing_columns(connection, table)
+    columns = state.state_columns(stream)
+    if existing:
+        _require_own_state(connection, stream, table)
+        changes = _column_changes(stream, table, columns, existing)
+    else:
+        changes = [(f"table {table}", state.create_state(stream, of_changes))]
+    held = (*existing, *(column.name for column in columns)) if existing else of_changes
+    shown = [name for name in dict.fromkeys(held) if name not in (DELETED, "loaded_at")]
+    if connection.execute(_FOREIGN, [quoted(stream.table), quoted(table)]).fetchone() is not None:
+        raise ConfigurationError(
+            f"stream {stream.name}: {stream.table} exists already, and an upsert stream has a view of that "
+            "name: give the stream another table, or rename that one"
+        )
+    if not {*shown} <= existing_columns(connection, stream.table).keys():
+        changes.append((f"view {stream.table}", state.create_view(stream, shown)))
+    return changes
+
+
+def _require_own_state(connection: Connection, stream: Stream, table: str) -> None:
+    rows = connection.execute(_PRIMARY_KEY, [quoted(table)])
+    key = tuple(name for (name,) in rows)
+    wanted = state.key_of_state(stream)
+    if key != wanted:
+        raise ConfigurationError(
+            f"stream {stream.name}: the primary key of the table {table} is ({', '.join(key)}), and by the "
+            f"declaration ({', '.join(wanted)}): drop {table} with CASCADE, and it is made again from "
+            f"{stream.event_table}; or give the stream another table"
+        )
+
+
+def _column_changes(
+    stream: Stream, of_table: str, columns: Sequence[Column], existing: Mapping[str, ExistingColumn]
+) -> list[tuple[str, sql.Composed]]:
+    """What is to be done to a table that exists."""
     changes = []
-    table = sql.Identifier(stream.table)
+    table = sql.Identifier(of_table)
     for column in columns:
         known = existing.get(column.name)
         name = sql.Identifier(column.name)
@@ -244,27 +307,31 @@ def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Comp
             # Nullable: the rows that exist have no value for it.
             add = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
             statement = add.format(table, name, sql.SQL(column.type))
-            changes.append((f"column {stream.table}.{column.name}", statement))
+            changes.append((f"column {of_table}.{column.name}", statement))
         elif widens_in_place(known.type, column.type):
             widen = sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {}")
             statement = widen.format(table, name, sql.SQL(column.type))
-            changes.append((f"column {stream.table}.{column.name} is {column.type}", statement))
+            changes.append((f"column {of_table}.{column.name} is {column.type}", statement))
         elif known.type != column.type:
             raise ConfigurationError(
                 f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
-                f"in {stream.table} is {known.type}: give the field a new name, or declare a new stream "
+                f"in {of_table} is {known.type}: give the field a new name, or declare a new stream "
                 "(name and table), or convert the column by hand (ALTER TABLE … ALTER COLUMN … TYPE …)"
             )
         elif column.nullable and not known.nullable:
             drop = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, name)
-            changes.append((f"column {stream.table}.{column.name} may be null", drop))
-    surplus_columns = {name: existing[name] for name in sorted(_surplus(existing, stream))}
-    required = [name for name, known in surplus_columns.items() if not known.may_be_left_out]
+            changes.append((f"column {of_table}.{column.name} may be null", drop))
+    declared = {column.name for column in columns}
+    required = [
+        name
+        for name, known in sorted(existing.items())
+        if name not in declared and not known.may_be_left_out
+    ]
     if required:
         raise ConfigurationError(
             f"stream {stream.name}: the contract has no field {', '.join(required)}, but every row "
-            f"of {stream.table} must have a value there: keep the field as optional, or allow the "
-            f"column to be empty (ALTER TABLE {stream.table} ALTER COLUMN {required[0]} DROP NOT NULL)"
+            f"of {of_table} must have a value there: keep the field as optional, or allow the "
+            f"column to be empty (ALTER TABLE {of_table} ALTER COLUMN {required[0]} DROP NOT NULL)"
         )
     return changes
 
@@ -293,19 +360,20 @@ def _create(stream: Stream, columns: Sequence[Column]) -> sql.Composed:
     ]
     return sql.SQL(
         "CREATE TABLE {table} ({lines},"
-        " PRIMARY KEY (origin_partition, origin_offset, origin_topic, {time}))"
+        " PRIMARY KEY (origin_partition, origin_offset, origin_topic, {time}){constraint})"
         " PARTITION BY RANGE ({time});"
         " CREATE TABLE {default} PARTITION OF {table} DEFAULT;"
         " CREATE INDEX {by_day} ON {default} ({time});"
         " CREATE INDEX {by_time} ON {table} USING brin ({time}) WITH ({brin});"
         " CREATE INDEX {by_load} ON {table} USING brin (loaded_at) WITH ({brin})"
     ).format(
-        table=sql.Identifier(stream.table),
+        table=sql.Identifier(stream.event_table),
         time=sql.Identifier(stream.event_time),
         lines=sql.SQL(", ").join(lines),
-        default=sql.Identifier(f"{stream.table}_default"),
-        by_day=sql.Identifier(f"{stream.table}_default_day"),
-        by_time=sql.Identifier(f"{stream.table}_time"),
-        by_load=sql.Identifier(f"{stream.table}_loaded"),
+        constraint=state.key_constraint(stream),
+        default=sql.Identifier(f"{stream.event_table}_default"),
+        by_day=sql.Identifier(f"{stream.event_table}_default_day"),
+        by_time=sql.Identifier(f"{stream.event_table}_time"),
+        by_load=sql.Identifier(f"{stream.event_table}_loaded"),
         brin=sql.SQL("pages_per_range = 32, autosummarize = on"),
     )

@@ -5,7 +5,7 @@ COPY and the test of the schema derive from the declaration.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import NoneType, UnionType
 from typing import (
@@ -26,6 +26,7 @@ from streamflow.stream import Stream
 _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
 ORIGIN_COLUMNS: Final = dict(zip(_ORIGIN, ("text", "integer", "bigint"), strict=True))
 UNKNOWN_FIELDS: Final = "unknown_fields"  # what the contract does not declare, if that is kept
+DELETED: Final = "deleted"  # whether a change of an upsert stream deletes the row of its key
 TIME_COLUMNS: Final = dict.fromkeys(("appended_at", "loaded_at"), "timestamp with time zone")
 
 _SCALARS: Final[dict[Any, str]] = {
@@ -67,6 +68,7 @@ class Table:
     identity: tuple[str, str, str]  # columns with what the row is about: topic, partition, offset
     event_type: str | None = None  # column of what the event is counted by
     event_time: str | None = None  # column of the event time
+    deletes: bool = False  # whether a row may be a tombstone, which is no event
 
     @property
     def holds_events(self) -> bool:
@@ -197,15 +199,17 @@ class ColumnFaults(ConfigurationError):
 
 
 def event_columns(stream: Stream) -> tuple[Column, ...]:
-    """The columns of a stream's table: the contract's fields, then what the loader knows. Raises
-    ColumnFaults if models of the contract disagree about a field, no column can hold it, or it has the name
-    of a loader's column."""
+    """The columns of the table with a stream's events: the contract's fields, then what the loader knows.
+    Of an upsert stream all may be null that a tombstone does not have. Raises ColumnFaults if models of
+    the contract disagree about a field, no column can hold it, or it has the name of a loader's column."""
+    reserved = {UNKNOWN_FIELDS, DELETED, *ORIGIN_COLUMNS, *TIME_COLUMNS}
+    upserts = stream.mode == "upsert"
     columns: dict[str, Column] = {}
     faults: list[str] = []
     models, decoder = stream.decoder.models, stream.decoder
     for model in models:
         for name, schema in decoder.fields_of(model).items():
-            if name in ORIGIN_COLUMNS or name in TIME_COLUMNS or name == UNKNOWN_FIELDS:
+            if name in reserved and (upserts or name != DELETED):
                 faults.append(
                     f"the field name {name} is taken by the loader; rename it, and keep the name in JSON "
                     "with Field(alias=…)"
@@ -232,6 +236,13 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
         raise ColumnFaults(stream.name, list(dict.fromkeys(faults)))
     if stream.unknown_fields == "keep":
         columns[UNKNOWN_FIELDS] = Column(UNKNOWN_FIELDS, JSON, nullable=True)
+    if upserts:
+        kept = {stream.event_time, *stream.primary_key}
+        columns = {
+            name: column if name in kept else replace(column, nullable=True)
+            for name, column in columns.items()
+        }
+        columns[DELETED] = Column(DELETED, "boolean", nullable=False)
     own = [Column(name, kind, nullable=False) for name, kind in ORIGIN_COLUMNS.items()]
     times = [Column(name, kind, name == "appended_at") for name, kind in TIME_COLUMNS.items()]
     return (*columns.values(), *own, *times)
@@ -243,7 +254,7 @@ def event_table(stream: Stream) -> Table:
     fields = [column.name for column in event_columns(stream)]
     taken = {stream.event_time, *ORIGIN_COLUMNS, *TIME_COLUMNS}
     return Table(
-        name=stream.table,
+        name=stream.event_table,
         columns=(
             *(name for name in fields if name not in taken),
             stream.event_time, "origin_offset", "origin_topic", "origin_partition", "appended_at",
@@ -252,6 +263,7 @@ def event_table(stream: Stream) -> Table:
         identity=_ORIGIN,
         event_type=stream.kind_field,
         event_time=stream.event_time,
+        deletes=stream.mode == "upsert",
     )  # fmt: skip
 
 

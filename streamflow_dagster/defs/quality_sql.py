@@ -150,7 +150,7 @@ def last_event(connection: Connection, stream: Stream, ahead: timedelta) -> date
     query = sql.SQL(
         "SELECT max({time}) FROM {table} WHERE {time} <= now() + %s"
         " AND (%s::interval IS NULL OR loaded_at > now() - %s::interval)"
-    ).format(table=sql.Identifier(stream.table), time=sql.Identifier(stream.event_time))
+    ).format(table=sql.Identifier(stream.event_table), time=sql.Identifier(stream.event_time))
     last: datetime | None = None
     for age in (_RECENTLY, None):
         last = last or _value(connection, query, [ahead, age, age])
@@ -161,7 +161,7 @@ def dead_letter_rate(connection: Connection, stream: Stream, minutes: int) -> Ra
     """A stream's rows and dead letters of the last minutes, by load time. Replays of theirs do not count."""
     since = timedelta(minutes=minutes)
     query = sql.SQL("SELECT count(*) FROM {} WHERE loaded_at > now() - %s")
-    rows = int(_value(connection, query.format(sql.Identifier(stream.table)), [since]))
+    rows = int(_value(connection, query.format(sql.Identifier(stream.event_table)), [since]))
     where, values = conditions(Selection(stream=source_of(stream), statuses=()))
     recent = sql.SQL("{} AND loaded_at > now() - %(age)s").format(where)
     values |= {"age": since}

@@ -20,7 +20,7 @@ _SHOWN: Final = 5
 def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
     @dg.asset(
         key=KEY,
-        deps=[table_key(stream.table) for stream in catalog.streams],
+        deps=[table_key(stream.event_table) for stream in catalog.streams],
         group_name=OPERATIONS,
         owners=OWNERS,
         kinds={"postgres"},
@@ -45,20 +45,20 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
             for stream in platform.streams(settings):
                 expired = _expired(platform, settings, stream, days)
                 kept += [
-                    f"{stream.table} {day.day}: {day.held:,} of {day.rows:,} records are still in Kafka"
+                    f"{stream.event_table} {day.day}: {day.held:,} of {day.rows:,} records are still in Kafka"
                     for day in expired
                     if day.held
                 ]
                 ready = [day for day in expired if not day.held]
                 reason = _not_closed(platform, settings, stream) if ready else None
                 if reason is not None:
-                    failures.append(f"{stream.table}: {reason}")
+                    failures.append(f"{stream.event_table}: {reason}")
                     continue
                 with platform.database(settings) as connection:
                     for day in ready:
                         drop_day(connection, stream, day)
                         rows += day.rows
-                        dropped.append(f"{stream.table} {day.day}: {day.rows:,} rows")
+                        dropped.append(f"{stream.event_table} {day.day}: {day.rows:,} rows")
                         context.log.info("dropped %s", dropped[-1])
         metadata: dict[str, Any] = {
             "retention_days": days,

@@ -33,7 +33,7 @@ def expired_days(
 ) -> list[Expired]:
     """The days before `first_kept` that have rows. `held_from` is the first offset that Kafka still holds
     of each partition."""
-    table = sql.Identifier(stream.table)
+    table = sql.Identifier(stream.event_table)
     end = datetime.combine(first_kept, datetime.min.time(), UTC)
     rows = connection.execute(
         sql.SQL(
@@ -50,7 +50,7 @@ def expired_days(
             " WHERE e.{time} < %s GROUP BY 1 ORDER BY 1"
         ).format(
             table=table,
-            default=sql.Literal(f'"{stream.table}_default"'),
+            default=sql.Literal(f'"{stream.event_table}_default"'),
             time=sql.Identifier(stream.event_time),
         ),
         [
@@ -68,7 +68,7 @@ def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
     Unavailable if the table is busy; nothing was removed then."""
     start = datetime.combine(expired.day, datetime.min.time(), UTC)
     end = start + timedelta(days=1)
-    name = partition_name(stream.table, expired.day)
+    name = partition_name(stream.event_table, expired.day)
     try:
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
@@ -78,7 +78,7 @@ def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
             else:
                 connection.execute(
                     sql.SQL("DELETE FROM {table} WHERE {time} >= %s AND {time} < %s").format(
-                        table=sql.Identifier(stream.table),
+                        table=sql.Identifier(stream.event_table),
                         time=sql.Identifier(stream.event_time),
                     ),
                     [start, end],
@@ -87,9 +87,9 @@ def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
                 "INSERT INTO dropped_days (table_name, day, rows) VALUES (%s, %s, %s)"
                 " ON CONFLICT (table_name, day) DO UPDATE"
                 " SET rows = dropped_days.rows + excluded.rows, dropped_at = now()",
-                [stream.table, expired.day, expired.rows],
+                [stream.event_table, expired.day, expired.rows],
             )
     except errors.LockNotAvailable as error:
         raise Unavailable(
-            f"{stream.table} is busy: {expired.day} is not dropped now, try again later"
+            f"{stream.event_table} is busy: {expired.day} is not dropped now, try again later"
         ) from error

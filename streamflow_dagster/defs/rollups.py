@@ -100,7 +100,7 @@ def _rollup(
 def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.AssetsDefinition:
     @_rollup(
         HOURLY,
-        [table_key(stream.table) for stream in streams],
+        [table_key(stream.event_table) for stream in streams],
         "Events by type and hour of event time, with the number of different users. A backfill "
         "over any range is one run.",
         _HOURLY_COLUMNS,
@@ -135,7 +135,7 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
 
     @_rollup(
         rollup_key(rollup.table),
-        [table_key(stream.table) for stream in streams],
+        [table_key(stream.event_table) for stream in streams],
         rollup.description,
         columns,
         freshness_policy=_FRESHNESS,

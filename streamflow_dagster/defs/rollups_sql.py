@@ -43,7 +43,7 @@ def roll_hours(connection: Connection, stream: Stream, start: datetime, end: dat
     """Counts the events of the whole hours from `start` to `end` by type; returns the rows written. Hours
     of days that retention has dropped stay as they are."""
     users = sql.SQL('count(DISTINCT "user")') if has_users(stream) else sql.SQL("NULL::bigint")
-    values = {"stream": stream.name, "start": start, "end": end, "table": stream.table}
+    values = {"stream": stream.name, "start": start, "end": end, "table": stream.event_table}
     with connection.transaction():
         connection.execute(
             "DELETE FROM hourly_events"
@@ -184,10 +184,10 @@ def _without_dropped(
     connection: Connection, stream: Stream, days: Iterable[date]
 ) -> tuple[date, ...]:
     dropped = connection.execute(
-        "SELECT day FROM dropped_days WHERE table_name = %s", [stream.table]
+        "SELECT day FROM dropped_days WHERE table_name = %s", [stream.event_table]
     ).fetchall()
     return tuple(sorted(set(days) - {day for (day,) in dropped}))
 
 
 def _names(stream: Stream) -> dict[str, sql.Identifier]:
-    return {"table": sql.Identifier(stream.table), "time": sql.Identifier(stream.event_time)}
+    return {"table": sql.Identifier(stream.event_table), "time": sql.Identifier(stream.event_time)}

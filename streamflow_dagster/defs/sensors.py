@@ -129,7 +129,7 @@ def _heartbeat(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefinition:
     works_on = {
         "validator": topic_key(first.topics.notifications),
         "analytics": topic_key(first.topics.analytics),
-        _LOADER: table_key(first.table),
+        _LOADER: table_key(first.event_table),
     }
 
     @dg.sensor(

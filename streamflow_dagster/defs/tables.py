@@ -5,7 +5,14 @@ from typing import Any
 import dagster as dg
 import structlog
 
-from streamflow_dagster.catalog import OWNERS, TABLES, Catalog, TableEntry, schema_metadata
+from streamflow_dagster.catalog import (
+    OWNERS,
+    TABLES,
+    Catalog,
+    TableEntry,
+    schema_metadata,
+    table_key,
+)
 from streamflow_dagster.defs.topics import FRESHNESS
 from streamflow_dagster.failures import as_dagster_failure, retrying
 from streamflow_dagster.resources import Platform
@@ -17,6 +24,23 @@ POOL = "drain"
 
 def table_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
     return [_table_asset(entry) for entry in catalog.tables]
+
+
+def state_specs(catalog: Catalog) -> list[dg.AssetSpec]:
+    """The views of upsert streams: what the tables of their changes make, without a run of Dagster's."""
+    return [
+        dg.AssetSpec(
+            key=table_key(stream.table),
+            deps=[table_key(stream.event_table)],
+            group_name=TABLES,
+            owners=OWNERS,
+            kinds={"postgres", "view"},
+            description=f"The latest of each key of {stream.name}, without those that were deleted.",
+            metadata={"dagster/table_name": stream.table},
+        )
+        for stream in catalog.streams
+        if stream.state_table is not None
+    ]
 
 
 def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:

@@ -207,7 +207,7 @@ class PostgresSource:
         latencies = {}
         for stream in self._streams:
             query = sql.SQL(_LATENCY).format(
-                table=sql.Identifier(stream.table),
+                table=sql.Identifier(stream.event_table),
                 time=sql.Identifier(stream.event_time),
                 look_back=sql.Literal(_LOOK_BACK),
                 sample=sql.Literal(_SAMPLE),

@@ -162,7 +162,7 @@ class _Flow:
             f"event to row p99 {units.duration(latency.event[1])}" if latency else "no row just now"
         )
         tone = Tone.GOOD if self._is_postgres_up else Tone.BAD
-        lines = (f"{units.short_count(rows)} {stream.table}", p99)
+        lines = (f"{units.short_count(rows)} {stream.event_table}", p99)
         return Box("PostgreSQL", "store", x, y, tone, lines)
 
     def _clients(self, x: int, y: int) -> Box:

@@ -22,6 +22,7 @@ from streamflow.dead_letters.select import (
 from streamflow.dead_letters.selection_parser import source_of
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.counted_by import kind_sql
+from streamflow.postgres.tables import DELETED
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -233,11 +234,12 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
         def rows_of(table: str) -> tuple[dict[str, Any], ...]:
             return ask(sql.SQL(_ROWS).format(table=sql.Identifier(table)))
 
-        rows = () if stream is None else rows_of(stream.table)
+        rows = () if stream is None else rows_of(stream.event_table)
         counted: tuple[dict[str, Any], ...] = ()
         time = rows[0][stream.event_time] if rows and stream is not None else None
-        if rows and stream is not None and stream.windows is not None:
-            table = sql.Identifier(stream.table)
+        is_tombstone = stream is not None and stream.mode == "upsert" and rows and rows[0][DELETED]
+        if rows and stream is not None and stream.windows is not None and not is_tombstone:
+            table = sql.Identifier(stream.event_table)
             values["time"] = time
             values["kind"] = ask(sql.SQL(_KIND).format(kind=kind_sql(stream), table=table))[0]
             values["size"] = stream.windows.size_ms

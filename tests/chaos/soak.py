@@ -30,8 +30,10 @@ from rig import TOPIC, WORKERS, Rig
 from rounds import say
 
 SAMPLE_SECONDS = 5.0
-# Of the whole run: what is loaded and filled once is no growth.
-SETTLING = 1 / 3
+# Of the whole run: parts are killed in its first half. Growth is judged in what follows, once caches are
+# filled again.
+RESTARTS = 1 / 2
+SETTLING = 3 / 5
 # A part that was restarted begins low, and fills its caches again.
 WARM_SECONDS = 60.0
 MEGABYTES_IN_TEN_MINUTES = 1.0
@@ -175,8 +177,7 @@ def watch(rig: Rig, sender: Sender, seconds: float, restart_every: float, seed: 
     samples: list[Sample] = []
     restarts: list[tuple[float, str]] = []
     while (now := time.monotonic() - began) < seconds:
-        # Not in the last minutes: what is left then is to be seen.
-        if now > (len(restarts) + 1) * restart_every and now < seconds - WARM_SECONDS:
+        if now > (len(restarts) + 1) * restart_every and now < seconds * RESTARTS:
             name = RESTARTED[len(restarts) % len(RESTARTED)]
             restarts.append((now, name))
             FAULTS[f"SIGKILL {name}"](rig, chance, sender)
@@ -190,7 +191,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=int, default=2_000, help="events a second")
-    parser.add_argument("--restart-every", type=float, default=120.0, help="seconds")
+    parser.add_argument("--restart-every", type=float, default=85.0, help="seconds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plot", type=Path, default=Path("soak.png"))
     parser.add_argument("--samples", type=Path, default=Path("soak.json"))

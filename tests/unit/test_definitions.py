@@ -279,3 +279,12 @@ def test_no_secret_is_in_a_command_line(tmp_path: Path) -> None:
         launch: Launch = part.launch()
         assert "pa55word" not in " ".join(launch.command)
         assert launch.environment["STREAMFLOW_DAGSTER_DATABASE_URL"] == url
+
+
+def test_the_view_of_an_upsert_stream_depends_on_its_changes() -> None:
+    made = build(Platform(partial(OrchestrationSettings, STREAMFLOW_STREAMS="upserts:CUSTOMERS")))
+    graph = made.resolve_asset_graph()
+    view, changes = (dg.AssetKey(["postgres", name]) for name in ("customers", "customers_changes"))
+    assert graph.get(view).parent_keys == {changes}
+    assert not graph.get(view).is_materializable
+    assert graph.get(changes).is_materializable

@@ -20,6 +20,7 @@ from streamflow.groups import decimal_text
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.column_types import JSON
 from streamflow.postgres.tables import (
+    DELETED,
     UNKNOWN_FIELDS,
     Column,
     IgnoredRecordRow,
@@ -29,6 +30,7 @@ from streamflow.postgres.tables import (
 from streamflow.privacy import Hasher
 from streamflow.records import Origin, Record, position_of
 from streamflow.stream import Stream
+from streamflow.tombstones import Deletion
 
 NULL: Final = r"\N"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
@@ -113,6 +115,11 @@ def line_of(values: Sequence[Any]) -> bytes:
     return ("\t".join(map(text_of, values)) + "\n").encode("utf-8", "replace")
 
 
+def deletion_time(appended: tuple[int, int]) -> datetime:
+    """The event time of a tombstone. The same whenever it is read, since it is part of the row's key."""
+    return appended_at(appended) or _EPOCH
+
+
 def ignored_line(record: Record) -> bytes:
     return line_of(IgnoredRecordRow(*position_of(record), appended_at(record.timestamp())))
 
@@ -167,9 +174,11 @@ class EventRows:
 
     def __init__(self, stream: Stream, keys: PiiKeys | None = None) -> None:
         self.table = event_table(stream)
+        self._primary_key = stream.primary_key
         columns = {column.name: column for column in event_columns(stream)}
         fields = [columns[name] for name in self.table.columns if name in columns]
         fields = fields[: self.table.columns.index(stream.event_time)]
+        self._fields = [column.name for column in fields]
         self._time_of = stream.time_of
         self.templates: dict[type[Event], RowTemplate] = {
             model: _template(model, fields) for model in stream.decoder.models
@@ -185,6 +194,16 @@ class EventRows:
                     if column.name in model.model_fields
                 ]
                 self.templates[model] = template._replace(get=_lifting(template.get, lifts))
+
+    def deletion_line(
+        self, deletion: Deletion, identity: Origin, appended: tuple[int, int]
+    ) -> bytes:
+        """The line of a tombstone: it happened when the broker appended it."""
+        values = dict(zip(self._primary_key, deletion.key, strict=True)) | {DELETED: True}
+        fields = "".join(f"{text_of(values.get(name))}\t" for name in self._fields)
+        moment = time_text(deletion_time(appended))
+        ending = tail(identity.topic, identity.partition, appended)
+        return f"{fields}{moment}\t{identity.offset}{ending}".encode()
 
     def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
         """The line of one event; the loop over many has this inlined."""
@@ -214,7 +233,10 @@ def _template(model: type[Event], fields: Sequence[Column]) -> RowTemplate:
         if column.name in model.model_fields or column.name == UNKNOWN_FIELDS
     ]
     # A field that this model lacks is null in each of its rows.
-    template = "".join("%s\t" if column in present else f"{NULL}\t" for column in fields)
+    absent = {DELETED: "f\t"}
+    template = "".join(
+        "%s\t" if column in present else absent.get(column.name, f"{NULL}\t") for column in fields
+    )
     simple = {"bigint", "text"}
     decorators = model.__pydantic_decorators__
     # JSON without a backslash holds nothing that COPY escapes; a validator may bring it in.

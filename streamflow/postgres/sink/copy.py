@@ -17,7 +17,7 @@ from psycopg.generators import copy_to
 from streamflow.flow import Output
 from streamflow.postgres.connections import Connection, is_refusal
 from streamflow.postgres.sink.refusals import find_refused, rejection_of
-from streamflow.postgres.tables import REFUSED_EVENTS, Table
+from streamflow.postgres.tables import DELETED, REFUSED_EVENTS, Table
 from streamflow.records import Record, Rejection, position_of
 
 _PIECE: Final = 4 * 1024 * 1024  # bytes
@@ -176,7 +176,7 @@ def note_duplicates(
         identity=names(table.identity),
         name=sql.Literal(table.name),
         event_type=_name_or_null(table.event_type),
-        event_time=_name_or_null(table.event_time),
+        event_time=_counted_time(table),
         stored_in=sql.Identifier(stored_in),
         kept=sql.SQL(", ").join(sql.Identifier("kept", column) for column in kept),
         own=sql.SQL(", ").join(sql.Identifier("incoming", column) for column in own),
@@ -198,7 +198,8 @@ def _store_accepted(
         # Nearly always that was all, except for what only rows together violate.
         refused += _refused_of(connection, accepted, store)
     if refused and table.holds_events:
-        _note_refused(connection, table, [item for item, _ in refused])
+        events = [item for item, _ in refused if not _is_tombstone(table, item)]
+        _note_refused(connection, table, events)
     return [(item.record, rejection) for item, rejection in refused]
 
 
@@ -252,9 +253,19 @@ def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) ->
     connection.execute("DROP TABLE refused")
 
 
+def _is_tombstone(table: Table, item: Row) -> bool:
+    return table.deletes and item.line.split(b"\t")[table.columns.index(DELETED)] == b"true"
+
+
 def names(columns: Sequence[str]) -> sql.Composed:
     """Columns, separated by commas."""
     return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _counted_time(table: Table) -> sql.Composable:
+    """When an event is counted: a tombstone is not."""
+    time = _name_or_null(table.event_time)
+    return sql.SQL("CASE WHEN NOT deleted THEN {} END").format(time) if table.deletes else time
 
 
 def _name_or_null(column: str | None) -> sql.Composable:

@@ -90,7 +90,9 @@ class Forgetting:
         self._version: Any = None
         self._known = Forgotten(hasher, ())
         self._events = {
-            stream.table: _Lines(event_table(stream), event_blanks(stream, event_columns(stream)))
+            stream.event_table: _Lines(
+                event_table(stream), event_blanks(stream, event_columns(stream))
+            )
             for stream in streams
         }
         self._notifications = _Lines(NOTIFICATIONS, NOTIFICATION_BLANKS)

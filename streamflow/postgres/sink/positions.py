@@ -143,12 +143,13 @@ def loaded(connection: Connection, group: str) -> dict[Partition, Loaded]:
 
 def counted_tables(streams: Sequence[Stream]) -> list[str]:
     """The tables that records are loaded into: the streams' own, then the shared ones."""
-    return [*(stream.table for stream in streams), *(table.name for table in SHARED)]
+    return [*(stream.event_table for stream in streams), *(table.name for table in SHARED)]
 
 
 def row_counts(settings: Settings, streams: Sequence[Stream]) -> dict[str, int]:
     """How many rows each table holds, exactly. Raises Unavailable if counting takes longer than 20 s."""
-    names = counted_tables(streams)
+    living = [stream.table for stream in streams if stream.state_table is not None]
+    names = [*living, *counted_tables(streams)]
     counts = [sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names]
     with session(settings, "status", statement_timeout=_COUNT_TIMEOUT) as connection:
         row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(counts))).fetchone()

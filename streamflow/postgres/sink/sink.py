@@ -17,7 +17,7 @@ from streamflow.calls import call
 from streamflow.errors import Fenced
 from streamflow.flow import Limit, Output, Partition
 from streamflow.monitoring import DUPLICATES, RECORDS_REJECTED
-from streamflow.postgres import gaps
+from streamflow.postgres import gaps, state
 from streamflow.postgres.connections import (
     Connection,
     connect,
@@ -33,6 +33,7 @@ from streamflow.postgres.sink.forgetting import Forgetting
 from streamflow.postgres.tables import Table
 from streamflow.records import OutRecord, Position, Record, Rejection, position_of
 from streamflow.settings import Settings
+from streamflow.stream import Stream
 
 log = structlog.get_logger()
 
@@ -76,6 +77,7 @@ class PostgresSink:
         refuse: the dead letter of a record that the database refuses.
         forgetting: empties the rows of forgotten subjects.
         limit: of refused records, by their contract or by the database; None for none.
+        upserts: the streams whose state is kept beside their events.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class PostgresSink:
         refuse: Callable[[Record, Rejection], OutRecord],
         forgetting: Forgetting,
         limit: Limit | None = None,
+        upserts: Sequence[Stream] = (),
     ) -> None:
         self._settings = settings
         self._group = group
@@ -95,6 +98,7 @@ class PostgresSink:
         self._refuse = refuse
         self._forgetting = forgetting
         self._limit = limit
+        self._upserts = tuple(upserts)
         self._partitions: dict[str, DayPartitions] = {}
         self._connection: Connection | None = None
         self._left_at: dict[Partition, int] = {}
@@ -132,7 +136,8 @@ class PostgresSink:
         1. look up which of the records that claim to be replays are;
         2. lock the positions of its partitions, in order;
         3. compare them with where this process had left them: Fenced if another has moved them;
-        4. store the rows, those of forgotten subjects emptied, and check that not too many are refused;
+        4. store the rows, those of forgotten subjects emptied, bring the state of upsert streams up to
+           date with them, and check that not too many are refused;
         5. produce the dead letters, and wait until the broker has them;
         6. move the positions, and store the gaps that they pass;
         7. commit.
@@ -220,6 +225,7 @@ class PostgresSink:
             stored = store(connection, self._tables, output)
             for table, rows in resolved.replays.items():
                 stored = stored.plus(replayed.merge_replayed(connection, self._tables[table], rows))
+            self._bring_states_up_to_date(connection, output, resolved, expected)
             if erased:
                 self._forgetting.after(connection, erased)
             self._check(output, stored.refused)
@@ -230,6 +236,37 @@ class PostgresSink:
             positions.move(connection, self._group, output.positions, output.counts, output.logs)
             gaps.keep(connection, self._group, output.gaps)
         return stored, resolved
+
+    def _bring_states_up_to_date(
+        self,
+        connection: Connection,
+        output: Output,
+        resolved: Resolved,
+        expected: Mapping[Partition, int],
+    ) -> None:
+        for stream in self._upserts:
+            days = (
+                output.tables[stream.event_table].days
+                if stream.event_table in output.tables
+                else ()
+            )
+            if days:
+                state.bring_up_to_date(
+                    connection,
+                    stream,
+                    [
+                        {
+                            "topic": topic,
+                            "partition": partition,
+                            "first": expected[topic, partition],
+                            "end": end,
+                        }
+                        for topic, partition, end, *_ in output.positions
+                        if topic == stream.topic
+                    ],
+                    days,
+                    replays=stream.event_table in resolved.replays,
+                )
 
     def _check(self, output: Output, refused: Sequence[tuple[Record, Rejection]]) -> None:
         if self._limit is None:
