@@ -38,6 +38,7 @@ from streamflow.samples.factory import Sample
 from streamflow.settings import Settings
 from streamflow.trial import samples_of
 from streamflow_stack.database import SUPERUSER
+from upserts import CUSTOMERS
 
 
 class Colour(Enum):
@@ -205,6 +206,7 @@ def test_a_check_leaves_nothing_behind(database: Settings, connection: Connectio
     with ThreadPoolExecutor() as pool:
         checks = [pool.submit(problems_with_rows, database, stream, samples) for _ in range(3)]
         assert [each.result() for each in checks] == [[], [], []]
+    assert problems_with_rows(database, CUSTOMERS, samples_of(CUSTOMERS, Hasher())) == []
 
     # Ctrl-C in the middle.
     def interrupt() -> Iterator[Sample]:
