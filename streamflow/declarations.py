@@ -9,7 +9,7 @@ from typing import Final
 from streamflow.contract import Event
 from streamflow.errors import ConfigurationError
 from streamflow.names import POSITIONS_TOPIC, collide, derives, table_fault, topic_fault
-from streamflow.postgres.tables import event_columns
+from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
 
 # Types of columns that a primary key may have: equal values have one text, as the key of a record.
@@ -157,8 +157,8 @@ def _no_field(argument: str, name: str, model: str, fields: Sequence[str]) -> st
 def _columns(stream: Stream) -> Iterator[str]:
     try:
         event_columns(stream)
-    except ConfigurationError as error:
-        yield str(error).removeprefix(f"stream {stream.name}: ")
+    except ColumnFaults as error:
+        yield from error.faults
 
 
 def _state(stream: Stream) -> Iterator[str]:

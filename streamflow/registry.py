@@ -14,8 +14,17 @@ from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow.trial import fails_at_start
 
 log = structlog.get_logger()
+
+
+class DeclarationFault(ConfigurationError):
+    """A declaration has these faults, in a sentence each."""
+
+    def __init__(self, where: str, faults: Sequence[str]) -> None:
+        super().__init__(f"{where}{'; '.join(faults)}")
+        self.faults = tuple(f"{where}{fault}" for fault in faults)
 
 
 class FailedStream(NamedTuple):
@@ -25,6 +34,11 @@ class FailedStream(NamedTuple):
     name: str | None  # None if it could not be imported
     why: str
     error: BaseException  # for --debug
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why, in a sentence for each fault."""
+        return self.error.faults if isinstance(self.error, DeclarationFault) else (self.why,)
 
     def __str__(self) -> str:
         return f"{f'stream {self.name}' if self.name else self.path} does not start: {self.why}"
@@ -56,6 +70,17 @@ def load_streams(settings: Settings) -> Streams:
     """Imports the streams that ``STREAMFLOW_STREAMS`` names as ``module:NAME``. One that cannot work is
     left out, and stops no other (G14). Of two that clash, the first one holds. Raises
     ConfigurationError if none is left."""
+    streams = read_streams(settings)
+    if streams.failed and not streams:
+        why = "; ".join(map(str, streams.failed))
+        raise ConfigurationError(why) from streams.failed[0].error
+    if not streams:
+        raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS")
+    return streams
+
+
+def read_streams(settings: Settings) -> Streams:
+    """As `load_streams`, but none may be left."""
     good: dict[int, Stream] = {}
     failed = []
     for index, path in enumerate(settings.streams):
@@ -69,10 +94,6 @@ def load_streams(settings: Settings) -> Streams:
             failed.append(FailedStream(path, name, str(error), error))
         else:
             good[index] = stream
-    if failed and not good:
-        raise ConfigurationError("; ".join(map(str, failed))) from failed[0].error
-    if not good:
-        raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS")
     return Streams(good.values(), failed, good.get(0))
 
 
@@ -132,7 +153,8 @@ def _load(path: str) -> tuple[ModuleType, Stream]:
 def _require_sound(
     module: ModuleType, path: str, stream: Stream, earlier: Sequence[Stream]
 ) -> None:
-    found = user_code.explained(lambda: declarations.problems(stream, earlier), module.__name__)
+    found = user_code.explained(
+        lambda: declarations.problems(stream, earlier) or fails_at_start(stream), module.__name__
+    )
     if found:
-        where = user_code.declared_at(module, path.partition(":")[2])
-        raise ConfigurationError(f"{where}{'; '.join(found)}")
+        raise DeclarationFault(user_code.declared_at(module, path.partition(":")[2]), found)

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
-from streamflow_cli import acls, bench, dagster, dashboard, data, dlq, forget, produce, stack
+from streamflow_cli import acls, bench, check, dagster, dashboard, data, dlq, forget, produce, stack
 from streamflow_cli.configured import DEBUG_VARIABLE
 
 INTERRUPTED = 130
@@ -62,6 +62,7 @@ _stack()(stack.env)
 _stack()(stack.doctor)
 _stack()(dagster.dagster)
 _stack()(dashboard.dashboard)
+app.command()(check.check)
 app.command()(data.worker)
 app.command()(data.init)
 app.command()(data.topics)

@@ -18,6 +18,10 @@ SET topic_id = excluded.topic_id, adopted = excluded.adopted, noted_at = now()
 """
 
 
+class NoSchema(ConfigurationError):
+    """The database has no tables of StreamFlow's yet."""
+
+
 class TopicsTable:
     """`OwnedTopics` in PostgreSQL; each call opens a connection."""
 
@@ -29,7 +33,7 @@ class TopicsTable:
             try:
                 rows = connection.execute("SELECT topic, topic_id FROM topics").fetchall()
             except psycopg.errors.UndefinedTable as error:
-                raise ConfigurationError(
+                raise NoSchema(
                     "the database has no schema yet, in which StreamFlow notes the topics that it "
                     "creates: run `streamflow db upgrade` first, or `streamflow init` for both"
                 ) from error

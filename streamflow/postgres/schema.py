@@ -16,6 +16,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.postgres import state
 from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
 from streamflow.postgres.contract_changes import judged_from
+from streamflow.postgres.evolution import ExistingColumn, StoredTable, widens_in_place
 from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
 from streamflow.postgres.tables import (
     DELETED,
@@ -23,6 +24,7 @@ from streamflow.postgres.tables import (
     TIME_COLUMNS,
     Column,
     event_columns,
+    event_table,
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -128,6 +130,37 @@ def surplus(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     return found
 
 
+class TablePlan(NamedTuple):
+    """What becomes of a stream's table."""
+
+    changes: tuple[str, ...] = ()  # that `upgrade` would make
+    surplus: tuple[str, ...] = ()  # columns that no field is for
+    refused: str = ""  # why it would not
+
+
+def plan_of(settings: Settings, stream: Stream) -> TablePlan:
+    """Raises Unavailable if the database does not answer, ConfigurationError if it refuses or belongs to a
+    newer release."""
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        _migrations().pending(connection)
+        return table_plan(connection, stream)
+
+
+def table_plan(connection: Connection, stream: Stream) -> TablePlan:
+    try:
+        changes = tuple(text for text, _ in _changes(connection, stream))
+    except ConfigurationError as error:
+        return TablePlan(refused=str(error).removeprefix(f"stream {stream.name}: "))
+    existing = existing_columns(connection, event_table(stream).name)
+    return TablePlan(changes, tuple(sorted(_surplus(existing, stream))))
+
+
+def stored_table(connection: Connection, stream: Stream) -> StoredTable:
+    """A stream's table as it is."""
+    table = event_table(stream).name
+    return StoredTable(existing_columns(connection, table), _partitioned_by(connection, table))
+
+
 class _Migrations(Protocol):
     def pending(self, connection: Connection) -> list[str]: ...
     def migrate(self, settings: Settings, connection: Connection) -> list[str]: ...
@@ -146,6 +179,13 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             connection.execute(statement)
         except psycopg.errors.DuplicateTable as error:
             raise _foreign(error) from error
+        except psycopg.errors.FeatureNotSupported as error:
+            # A view or a generated column of the user's own stands on a column that is widened.
+            raise ConfigurationError(
+                f"stream {stream.name}: {text} by the contract, but PostgreSQL cannot alter it "
+                f"({error.diag.message_primary}): drop what uses it, run `streamflow db upgrade`, and "
+                "create it again"
+            ) from error
         done.append(text)
     judged_from(connection, stream, is_new=is_new)
     return done
@@ -160,16 +200,6 @@ def _foreign(error: psycopg.errors.DuplicateTable) -> ConfigurationError:
     )
 
 
-class ExistingColumn(NamedTuple):
-    type: str
-    nullable: bool
-    filled: bool  # by a default, where no value is given
-
-    @property
-    def may_be_left_out(self) -> bool:
-        return self.nullable or self.filled
-
-
 def _surplus(existing: Mapping[str, ExistingColumn], stream: Stream) -> set[str]:
     return existing.keys() - {column.name for column in event_columns(stream)}
 
@@ -178,8 +208,7 @@ def _require_own(
     connection: Connection, stream: Stream, existing: Mapping[str, ExistingColumn]
 ) -> None:
     """Raises ConfigurationError unless `_create` made the table: partitioned, with the loader's columns."""
-    row = connection.execute(_PARTITION_KEY, [quoted(stream.event_table)]).fetchone()
-    partitioned_by = None if row is None else row[0]
+    partitioned_by = _partitioned_by(connection, stream.event_table)
     missing = [name for name in (*ORIGIN_COLUMNS, *TIME_COLUMNS) if name not in existing]
     if not missing and partitioned_by not in (None, stream.event_time):
         raise ConfigurationError(
@@ -193,6 +222,11 @@ def _require_own(
             f"stream {stream.name}: the table {stream.event_table} exists already, and StreamFlow did not "
             f"create it ({why}), so it is not altered: give the stream another table, or rename that one"
         )
+
+
+def _partitioned_by(connection: Connection, table: str) -> str | None:
+    row = connection.execute(_PARTITION_KEY, [quoted(table)]).fetchone()
+    return None if row is None else row[0]
 
 
 def existing_columns(connection: Connection, table: str) -> dict[str, ExistingColumn]:
@@ -274,6 +308,10 @@ def _column_changes(
             add = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
             statement = add.format(table, name, sql.SQL(column.type))
             changes.append((f"column {of_table}.{column.name}", statement))
+        elif widens_in_place(known.type, column.type):
+            widen = sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {}")
+            statement = widen.format(table, name, sql.SQL(column.type))
+            changes.append((f"column {of_table}.{column.name} is {column.type}", statement))
         elif known.type != column.type:
             raise ConfigurationError(
                 f"stream {stream.name}: the field {column.name} became {column.type}, but the column "
@@ -296,6 +334,11 @@ def _column_changes(
             f"column to be empty (ALTER TABLE {of_table} ALTER COLUMN {required[0]} DROP NOT NULL)"
         )
     return changes
+
+
+def create_table(connection: Connection, stream: Stream) -> None:
+    """Creates a stream's table, empty, in the first schema of the search path."""
+    connection.execute(_create(stream, event_columns(stream)))
 
 
 def _create(stream: Stream, columns: Sequence[Column]) -> sql.Composed:

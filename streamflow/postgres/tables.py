@@ -190,37 +190,50 @@ IGNORED_RECORDS: Final = Table(
 SHARED: Final = (WINDOW_COUNTS, NOTIFICATIONS, DEAD_LETTERS)
 
 
+class ColumnFaults(ConfigurationError):
+    """Some fields of a stream cannot have columns; a sentence for each."""
+
+    def __init__(self, stream: str, faults: Sequence[str]) -> None:
+        super().__init__(f"stream {stream}: {'; '.join(faults)}")
+        self.faults = tuple(faults)
+
+
 def event_columns(stream: Stream) -> tuple[Column, ...]:
     """The columns of the table with a stream's events: the contract's fields, then what the loader knows.
-    Of an upsert stream all may be null that a tombstone does not have. Raises ConfigurationError if models
-    of the contract disagree about a field, no column can hold it, or it has the name of a loader's
-    column."""
+    Of an upsert stream all may be null that a tombstone does not have. Raises ColumnFaults if models of
+    the contract disagree about a field, no column can hold it, or it has the name of a loader's column."""
     reserved = {UNKNOWN_FIELDS, DELETED, *ORIGIN_COLUMNS, *TIME_COLUMNS}
     upserts = stream.mode == "upsert"
     columns: dict[str, Column] = {}
+    faults: list[str] = []
     models, decoder = stream.decoder.models, stream.decoder
     for model in models:
         for name, schema in decoder.fields_of(model).items():
             if name in reserved and (upserts or name != DELETED):
-                raise ConfigurationError(
-                    f"stream {stream.name}: the field name {name} is taken by the loader; rename it, and "
-                    "keep the name in JSON with Field(alias=…)"
+                faults.append(
+                    f"the field name {name} is taken by the loader; rename it, and keep the name in JSON "
+                    "with Field(alias=…)"
                 )
+                continue
             kind = column_type(schema, decoder.definitions)
             if kind is None:
-                raise ConfigurationError(
-                    f"stream {stream.name}: no column can hold {model.__name__}.{name}: give it a type "
-                    "that has a JSON form, like str, Decimal, UUID, datetime, a model or a list"
+                faults.append(
+                    f"no column can hold {model.__name__}.{name}: give it a type that has a JSON form, "
+                    "like str, Decimal, UUID, datetime, a model or a list"
                 )
+                continue
             known = columns.get(name)
             if known is not None and known.type != kind:
-                raise ConfigurationError(
-                    f"stream {stream.name}: the field {name} is {known.type} in one model and "
-                    f"{kind} in another; give one of them another name"
+                faults.append(
+                    f"the field {name} is {known.type} in one model and {kind} in another; give one of "
+                    "them another name"
                 )
+                continue
             absent = any(name not in other.model_fields for other in models)
             nullable = decoder.definitions.is_nullable(schema) or absent
             columns[name] = Column(name, kind, nullable or (known is not None and known.nullable))
+    if faults:
+        raise ColumnFaults(stream.name, list(dict.fromkeys(faults)))
     if stream.unknown_fields == "keep":
         columns[UNKNOWN_FIELDS] = Column(UNKNOWN_FIELDS, JSON, nullable=True)
     if upserts:

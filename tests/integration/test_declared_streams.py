@@ -1,6 +1,7 @@
 """Streams as a team could write them, through real workers: every type, aliases, nulls, any event time;
 what a user's own code breaks; and a contract that becomes stricter."""
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -116,8 +117,13 @@ def own_module(folder: Path, text: str) -> dict[str, str]:
 def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     own = own_module(tmp_path, MODULE)
     settings = stack_settings
+    _require_tried(settings, own)
     done = streamflow(settings, "init", **own)
     assert done.returncode == 0, done.stderr
+    tried = streamflow(settings, "check", "own_streams:READINGS", "own_streams:VISITS", **own)
+    assert tried.returncode == 0, tried.stdout
+    assert "own-visits is as declared, 1 partition" in tried.stdout
+    assert "table own_visits is as declared" in tried.stdout
     # What anything may be: each is one row, whatever it is.
     produce(settings, "own-orders", values(
         {}, {"anything": True}, {"anything": None}, {"anything": {"a": [1, "x"]}, "colour": "blue"},
@@ -167,6 +173,11 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     # The next release is stricter: its workers accept none of those visits, which are in a window that
     # was open when the others stopped.
     own = own_module(tmp_path, STRICTER)
+    against = ("check", "--against", settings.database, "--allow-steps", "own_streams:VISITS")
+    tried = streamflow(settings, *against, **own)
+    assert tried.returncode == 0, tried.stdout
+    assert "needs a step: `size` is a new required field: " in tried.stdout
+    assert "the newest 5 were read with this contract" in tried.stdout
     done = streamflow(settings, "init", **own)
     assert done.returncode == 0, done.stderr
     later = orjson.dumps({"timestamp": "2026-03-01T12:10:00.000Z", "shop": "a", "size": 1})
@@ -191,3 +202,17 @@ def _counted(settings: Settings, name: str) -> dict[str, int]:
         f" WHERE origin_topic = '{settings.prefix}{name}' GROUP BY 1"
     )
     return dict(rows(settings, query))
+
+
+def _require_tried(settings: Settings, own: dict[str, str]) -> None:
+    """`streamflow check`, before anything is made: one problem, of a user's own code."""
+    tried = streamflow(settings, "check", "--json", **own)
+    assert tried.returncode == 1, tried.stderr
+    orders, readings, visits = json.loads(tried.stdout)["streams"]
+    [problem] = orders["problems"]
+    assert (problem["part"], readings["problems"], visits["problems"]) == ("notify", [], [])
+    assert "with `customer` at a limit of its type" in problem["text"]
+    assert orders["stored"]
+    assert orders["samples"] > 100
+    assert {topic["action"] for topic in readings["topics"]} == {"is created"}
+    assert readings["table_changes"] == ["table own_readings"]

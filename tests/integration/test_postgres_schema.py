@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from faults import at_once
 from loads import FakeRecord, Load, event, execute, rows
@@ -15,6 +16,8 @@ from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.names import OWN_TABLES, derives, table_fault
 from streamflow.postgres import migrating, schema
+from streamflow.postgres.against import changes_for
+from streamflow.postgres.evolution import Change, Level
 from streamflow.postgres.signing_key import SigningKey
 from streamflow.postgres.sink.positions import row_counts
 from streamflow.records import OutRecord
@@ -227,6 +230,88 @@ def test_a_field_that_became_optional(database: Settings) -> None:
 
     assert done == ["column things.size may be null"]
     assert columns(database, "things")["size"] == ("bigint", "YES")
+
+
+def money(digits: int) -> Any:
+    return Annotated[Decimal, Field(max_digits=digits, decimal_places=2)]
+
+
+def test_a_number_with_more_digits_is_widened_in_place(database: Settings) -> None:
+    schema.upgrade(database, [stream_of(size=(money(4), ...))])
+    content = b'{"type":"A","timestamp":"2026-07-01T12:00:00Z","user":"a","size":"12.34"}'
+    load = Load(database, [stream_of(size=(money(4), ...))])
+    load.load([FakeRecord(0, content, topic="things")])
+    load.sink.close()
+    files = (
+        "SELECT pg_relation_filenode(oid) FROM pg_class WHERE relname LIKE 'things%' ORDER BY oid"
+    )
+    before = rows(database, files)
+
+    wider = stream_of(size=(money(6), ...))
+    assert schema.pending(database, [wider]) == ["column things.size is numeric(6,2)"]
+    assert schema.upgrade(database, [wider]) == ["column things.size is numeric(6,2)"]
+    assert schema.upgrade(database, [wider]) == []
+
+    # No table was written anew.
+    assert rows(database, files) == before
+    load = Load(database, [wider])
+    load.load([FakeRecord(1, content.replace(b"12.34", b"1234.56"), topic="things")])
+    load.sink.close()
+    assert rows(database, "SELECT size::text FROM things ORDER BY 1") == [("12.34",), ("1234.56",)]
+
+    # Back, or with a view on it: nothing is lost, and somebody has to decide.
+    with pytest.raises(ConfigurationError, match=r"size became numeric\(4,2\)"):
+        schema.upgrade(database, [stream_of(size=(money(4), ...))])
+    execute(database, "CREATE VIEW sizes AS SELECT size FROM things")
+    with pytest.raises(ConfigurationError, match=r"used by a view.*: drop what uses it, run"):
+        schema.upgrade(database, [stream_of(size=(money(8), ...))])
+
+
+def test_what_a_contract_changes_for_a_database_with_rows(database: Settings) -> None:
+    """`streamflow check --against`."""
+    before = stream_of(size=(int, ...), note=(str | None, None))
+    assert changes_for(database, before) == ([Change(Level.SAFE, "the table things is new")], 0)
+    schema.upgrade(database, [before])
+    load = Load(database, [before])
+    content = '{"type":"%s","timestamp":"2026-07-0%dT12:00:00Z","user":"a","size":%d}'
+    load.load([
+        FakeRecord(number, (content % ("AB"[number % 2], 1 + number % 3, number)).encode(),
+                   topic="things", partition=number % 4)
+        for number in range(1_200)
+    ])  # fmt: skip
+    load.sink.close()
+    assert changes_for(database, before) == ([], 1_000)
+
+    # The newest of each partition: 0 to 199 are not among them.
+    [narrower], _ = changes_for(database, stream_of(size=(Annotated[int, Field(ge=202)], ...),
+                                                    note=(str | None, None)))  # fmt: skip
+    assert narrower.level is Level.BREAKING
+    assert narrower.what.startswith("2 of 1,000 newest rows are no valid events any more: size: ")
+    fields: dict[str, Any] = {"type": (Literal["A"], ...), "size": (int, ...), "more": (str, ...)}
+    levels = {
+        change.what.split(" ")[0]: change.level
+        for change in changes_for(database, stream_of(**fields))[0]
+    }
+    assert levels == {"`more`": Level.STEP, "`note`": Level.SAFE, "500": Level.BREAKING}
+
+    # An emptied row is no event.
+    execute(database, "UPDATE things SET type = 'erased' WHERE origin_offset = 1199")
+    same = stream_of(type=(Literal["A", "B"], ...), size=(int, ...), note=(str | None, None))
+    [odd], _ = changes_for(database, same)
+    assert odd.what.startswith("1 of 1,000")
+    execute(
+        database,
+        "INSERT INTO erasures (kind, hashes, requested_by) VALUES ('user', '{}', 'a test');"
+        'INSERT INTO erased_records (erasure_id, place, topic, partition, "offset", appended_at)'
+        " SELECT id, 'events', 'things', 3, 1199, now() FROM erasures",
+    )
+    assert changes_for(database, same) == ([], 999)
+
+    # A table of somebody else's.
+    execute(database, "CREATE TABLE theirs (id int)")
+    [foreign], looked_at = changes_for(database, stream_of("theirs"))
+    assert (foreign.level, looked_at) == (Level.BREAKING, 0)
+    assert "StreamFlow did not create it" in foreign.what
 
 
 def test_a_retyped_field_is_refused(database: Settings) -> None:

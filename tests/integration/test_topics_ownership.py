@@ -26,6 +26,7 @@ from loads import execute, rows
 from orchestration import Orchestration, orchestrated
 from pipeline import count, event, produce, streamflow, workers
 from services import DatabaseService
+from streamflow.check import check
 from streamflow.errors import ConfigurationError
 from streamflow.kafka.clients import admin
 from streamflow.kafka.ownership import Drift
@@ -149,6 +150,12 @@ def test_a_foreign_topic_is_refused_everywhere_and_stays_as_it_is(
     shown = streamflow(bare, "topics")
     assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
     assert f"did not create {foreign}, and does not alter it" in shown.stderr
+    # `check` finds it too, where nothing was ever made.
+    [checked] = check(bare)
+    [problem] = checked.problems
+    assert problem.part == "topic"
+    assert_refused(problem.text, foreign)
+    assert [plan.action for plan in checked.topics] == ["is refused"] + ["is created"] * 3
     found = report(bare)[foreign]
     assert found["owner"] == "foreign"
     assert {each["what"] for each in found["drift"]} >= {"cleanup.policy", "retention.ms"}

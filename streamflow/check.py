@@ -1,0 +1,233 @@
+"""Trying the declarations of streams before data flows (G15): what ``streamflow check`` finds. Nothing is
+changed, in Kafka or in PostgreSQL."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
+from streamflow.kafka.topic_plans import TopicAction, TopicPlan, declared_plan, topic_plans
+from streamflow.postgres.against import changes_for
+from streamflow.postgres.evolution import Change, Level, level_of
+from streamflow.postgres.owned_topics import NoSchema, TopicsTable
+from streamflow.postgres.schema import TablePlan, plan_of
+from streamflow.postgres.tables import Column, event_columns, event_table
+from streamflow.postgres.trial import problems_with_rows
+from streamflow.privacy import Hasher
+from streamflow.registry import FailedStream, hasher_for, read_streams
+from streamflow.samples.factory import Sample
+from streamflow.samples.node import NoSample
+from streamflow.settings import Settings
+from streamflow.stream import Stream
+from streamflow.trial import Problem, problems, samples_of, simulated_of
+from streamflow.units import duration
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class StreamCheck:
+    """What was found of one stream.
+
+    Attributes:
+        name: of the stream, or the path of one that cannot be imported.
+        samples: how many events were tried.
+        stored: whether they went into PostgreSQL and back.
+        not_tried: what was not, and why.
+        changes: against a database, if that was asked for; of how many of its rows `rows` says.
+    """
+
+    name: str
+    problems: list[Problem] = field(default_factory=list)
+    not_tried: list[str] = field(default_factory=list)
+    samples: int = 0
+    stored: bool = False
+    topics: list[TopicPlan] = field(default_factory=list)
+    table: str = ""
+    columns: tuple[Column, ...] = ()
+    plan: TablePlan | None = None
+    windows: str = ""
+    changes: list[Change] | None = None
+    rows: int = 0
+
+    @property
+    def level(self) -> Level:
+        return level_of(self.changes or ())
+
+    def is_good(self, *, allow_steps: bool = False) -> bool:
+        allowed = (Level.SAFE, Level.STEP) if allow_steps else (Level.SAFE,)
+        return not self.problems and not self.not_tried and self.level in allowed
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "stream": self.name,
+            "problems": [problem._asdict() for problem in self.problems],
+            "not_tried": self.not_tried,
+            "samples": self.samples,
+            "stored": self.stored,
+            "topics": [plan._asdict() for plan in self.topics],
+            "table": self.table,
+            "columns": [asdict(column) for column in self.columns],
+            "table_changes": None if self.plan is None else list(self.plan.changes),
+            "surplus_columns": None if self.plan is None else list(self.plan.surplus),
+            "windows": self.windows,
+            "level": None if self.changes is None else self.level,
+            "changes": None if self.changes is None else [one._asdict() for one in self.changes],
+            "rows": self.rows,
+        }
+
+
+class Extent(StrEnum):
+    """How far the configured declarations are tried."""
+
+    OFFLINE = "offline"  # without broker and database
+    FULL = (
+        "full"  # into PostgreSQL and back, and compared with the topics and tables that are there
+    )
+    AGAINST = "against"  # what they change for the database, which is only read; without the broker
+
+
+def check(settings: Settings, extent: Extent = Extent.FULL) -> list[StreamCheck]:
+    """Tries the configured declarations; those that cannot work come first. Raises ConfigurationError if no
+    stream is configured."""
+    streams = read_streams(settings)
+    if not settings.streams:
+        raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS, or name one")
+    found = [_failed(failed) for failed in streams.failed]
+    hasher = hasher_for(settings, streams)
+    servers = _Servers()
+    for stream in streams:
+        checked = _declared(settings, stream)
+        samples = _try(checked, stream, hasher)
+        if extent is Extent.AGAINST:
+            _compare(checked, settings, stream, servers)
+        elif extent is Extent.FULL:
+            _plan(checked, settings, stream, servers)
+            _store(checked, settings, stream, samples, servers)
+        found.append(checked)
+    return found
+
+
+class _Servers:
+    """Asks the broker and the database; one that does not answer is not asked again."""
+
+    def __init__(self) -> None:
+        self._down: dict[str, str] = {}
+
+    def ask(
+        self, checked: StreamCheck, server: str, what: str, action: Callable[[], _T]
+    ) -> _T | None:
+        """What an action returns; None if the server does not answer or refuses, which is noted."""
+        reason = self._down.get(server)
+        if reason is None:
+            try:
+                return action()
+            except StreamFlowError as error:
+                reason = str(error)
+                if isinstance(error, Unavailable):
+                    self._down[server] = reason
+        checked.not_tried.append(f"{what}: {reason}")
+        return None
+
+
+class _Noted(TopicsTable):
+    def ids(self) -> dict[str, str]:
+        """As of a `TopicsTable`; none where nothing was ever noted, since there is no schema yet."""
+        try:
+            return super().ids()
+        except NoSchema:
+            return {}
+
+
+def _failed(failed: FailedStream) -> StreamCheck:
+    faults = [Problem("declaration", fault) for fault in failed.faults]
+    return StreamCheck(failed.name or failed.path, problems=faults)
+
+
+def _declared(settings: Settings, stream: Stream) -> StreamCheck:
+    windows = ""
+    if stream.windows is not None:
+        size = duration(stream.windows.size.total_seconds())
+        by = f"by {stream.windows.by}" if stream.windows.by else "of all events together"
+        windows = f"counts of {size}, {by}, in {stream.analytics_topic} and window_counts"
+    return StreamCheck(
+        stream.name,
+        topics=declared_plan(settings, stream),
+        table=event_table(stream).name,
+        columns=event_columns(stream),
+        windows=windows,
+    )
+
+
+def _try(checked: StreamCheck, stream: Stream, hasher: Hasher) -> list[Sample]:
+    samples: list[Sample] = []
+    try:
+        samples += simulated_of(stream, hasher)
+    except StreamFlowError as error:
+        checked.problems.append(Problem("simulate", str(error)))
+    except Exception as error:  # noqa: BLE001 (a user's function)
+        reason = f"it raises {type(error).__name__}: mend `simulate` of the stream"
+        checked.problems.append(Problem("simulate", reason))
+    try:
+        samples += samples_of(stream, hasher)
+    except NoSample as error:
+        if not samples:
+            checked.not_tried.append(str(error).removeprefix(f"stream {stream.name}: "))
+    checked.samples = len(samples)
+    checked.problems += problems(stream, samples, hasher)
+    return samples
+
+
+def _store(
+    checked: StreamCheck,
+    settings: Settings,
+    stream: Stream,
+    samples: Sequence[Sample],
+    servers: _Servers,
+) -> None:
+    known = {(problem.cause or problem.field) for problem in checked.problems}
+    found = servers.ask(
+        checked,
+        "database",
+        "the way of an event into PostgreSQL and back",
+        lambda: problems_with_rows(settings, stream, samples),
+    )
+    if found is not None:
+        checked.stored = True
+        # What is wrong in JSON is wrong in a row as well.
+        checked.problems += [one for one in found if (one.cause or one.field) not in known]
+
+
+def _plan(checked: StreamCheck, settings: Settings, stream: Stream, servers: _Servers) -> None:
+    topics = servers.ask(
+        checked,
+        "broker",
+        "comparing its topics with those of the broker",
+        lambda: topic_plans(settings, stream, _Noted(settings)),
+    )
+    if topics is not None:
+        checked.topics = topics
+    checked.plan = servers.ask(
+        checked,
+        "database",
+        "comparing its table with that of the database",
+        lambda: plan_of(settings, stream),
+    )
+    for plan in checked.topics:
+        if plan.action is TopicAction.REFUSE:
+            checked.problems += [Problem("topic", note) for note in plan.notes]
+    if checked.plan is not None and checked.plan.refused:
+        checked.problems.append(Problem("table", checked.plan.refused))
+
+
+def _compare(checked: StreamCheck, settings: Settings, stream: Stream, servers: _Servers) -> None:
+    found = servers.ask(
+        checked,
+        "database",
+        "comparing the contract with the database",
+        lambda: changes_for(settings, stream),
+    )
+    if found is not None:
+        checked.changes, checked.rows = found

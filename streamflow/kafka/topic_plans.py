@@ -1,0 +1,93 @@
+"""What becomes of the topics of a stream, without changing any."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from streamflow.errors import ConfigurationError
+from streamflow.kafka.ownership import Drift, OwnedTopics, Owner, refusal, surplus
+from streamflow.kafka.topic_changes import risk
+from streamflow.kafka.topics import declared_topics, drifts, owners, require_readable
+from streamflow.settings import Settings
+from streamflow.stream import Stream, TopicSpec
+
+
+class TopicAction(StrEnum):
+    DECLARED = "is declared"  # and was not compared
+    CREATE = "is created"
+    KEEP = "is as declared"
+    ALTER = "is altered"
+    READ = "is read, and never altered"
+    REFUSE = "is refused"
+
+
+class TopicPlan(NamedTuple):
+    topic: str
+    partitions: int | None  # None for another owner's topic
+    action: TopicAction
+    notes: tuple[str, ...] = ()
+
+
+def declared_plan(settings: Settings, stream: Stream) -> list[TopicPlan]:
+    """The topics by the declaration alone."""
+    return [
+        *_unmanaged(stream),
+        *(
+            TopicPlan(spec.name, spec.partitions, TopicAction.DECLARED)
+            for spec in declared_topics(settings, [stream])
+        ),
+    ]
+
+
+def topic_plans(settings: Settings, stream: Stream, owned: OwnedTopics) -> list[TopicPlan]:
+    """The topics, compared with those that the broker has. Raises Unavailable if it does not answer."""
+    specs = declared_topics(settings, [stream])
+    differences = drifts(settings, specs)
+    owner_of = owners(settings, specs, owned)
+    return [
+        *_readable(settings, stream),
+        *(
+            _plan(
+                spec,
+                [drift for drift in differences if drift.topic == spec.name],
+                owner_of.get(spec.name),
+            )
+            for spec in specs
+        ),
+    ]
+
+
+def _unmanaged(stream: Stream) -> list[TopicPlan]:
+    return [] if stream.topics.managed else [TopicPlan(stream.topic, None, TopicAction.READ)]
+
+
+def _readable(settings: Settings, stream: Stream) -> list[TopicPlan]:
+    if stream.topics.managed:
+        return []
+    try:
+        require_readable(settings, [stream.topic])
+    except ConfigurationError as error:
+        return [TopicPlan(stream.topic, None, TopicAction.REFUSE, (str(error),))]
+    return _unmanaged(stream)
+
+
+def _plan(spec: TopicSpec, differing: Sequence[Drift], owner: Owner | None) -> TopicPlan:
+    if owner is None:
+        return TopicPlan(spec.name, spec.partitions, TopicAction.CREATE)
+    if not differing:
+        return TopicPlan(spec.name, spec.partitions, TopicAction.KEEP)
+    if owner is Owner.FOREIGN:
+        why = refusal(spec, differing, ())
+        return TopicPlan(spec.name, spec.partitions, TopicAction.REFUSE, (why,))
+    altered = [drift for drift in differing if not drift.is_surplus]
+    notes = [_altered(drift, owner) for drift in altered] + surplus(differing)
+    action = TopicAction.ALTER if altered else TopicAction.KEEP
+    return TopicPlan(spec.name, spec.partitions, action, tuple(notes))
+
+
+def _altered(drift: Drift, owner: Owner) -> str:
+    change = f"{drift.what} {drift.found} → {drift.declared}"
+    if owner is Owner.UNKNOWN:
+        return f"{change}, if StreamFlow has created the topic: the database does not say"
+    cost = risk(drift)
+    return f"{change}: `streamflow topics --apply` asks, since {cost}" if cost else change

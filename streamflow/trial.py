@@ -1,0 +1,252 @@
+"""Trying a declaration with sample events, before data flows (G15). Pure: `postgres.trial` takes them on
+into the database and back.
+
+Every process that loads the streams tries a few samples (`fails_at_start`); ``streamflow check`` tries the
+boundaries of every type.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from streamflow.contract import Event
+from streamflow.errors import ConfigurationError
+from streamflow.formats.documents import Ignored
+from streamflow.privacy import Hasher
+from streamflow.records import Headers, Rejection
+from streamflow.samples.factory import Sample, SampleFactory
+from streamflow.stream import Simulated, Stream
+from streamflow.tombstones import Deletion
+
+_SEED: Final = 1  # the same samples in every process, but for their times
+_AT_START: Final = 8  # samples
+_PLAIN: Final = 20
+_EDGES: Final = 2_000
+_SIMULATED: Final = 20
+_LONGEST: Final = 60  # characters of a value that is shown
+_CLEAR: Final = "Ann Example"
+
+
+class Problem(NamedTuple):
+    """What does not work.
+
+    Attributes:
+        part: of the declaration, or the stage at which it shows: ``declaration``, ``sample``, ``json``,
+            ``key``, ``windows``, ``notify``, ``simulate``, ``private``, ``row``, ``topic``, ``table``.
+        text: a sentence.
+        field: that it is about, if it is about one.
+        cause: what makes it one problem, however many samples show it; empty for its field.
+    """
+
+    part: str
+    text: str
+    field: str = ""
+    cause: str = ""
+
+
+def fails_at_start(stream: Stream) -> list[str]:
+    """What keeps a stream from starting, of a few samples: events that do not come back from JSON as they
+    were. A contract of which no sample can be made is not tried."""
+    try:
+        samples = list(islice(SampleFactory(stream, seed=_SEED).plain(), _AT_START))
+    except Exception:  # noqa: BLE001 (that no sample can be made does not stop a stream that works)
+        return []
+    return [problem.text for problem in first_of_each(_through_json(stream, samples))]
+
+
+def samples_of(stream: Stream, hasher: Hasher) -> list[Sample]:
+    """Ordinary events, then those at the boundaries of each type, of each model. Raises NoSample if none
+    can be made."""
+    factory = SampleFactory(stream, hasher, seed=_SEED)
+    return [*islice(factory.plain(), _PLAIN), *islice(factory.edges(), _EDGES)]
+
+
+def simulated_of(stream: Stream, hasher: Hasher) -> list[Sample]:
+    """Some of the valid records that a stream's own `simulate` makes. Raises ConfigurationError if the
+    contract rejects one, or it makes none."""
+    if stream.simulate is None:
+        return []
+    source = stream.simulate(hasher, seed=_SEED, invalid_ratio=0.0)
+    samples = []
+    for number, record in enumerate(islice(source, _SIMULATED)):
+        event = stream.read(_SimulatedRecord(stream.topic, number, record))
+        if isinstance(event, Rejection):
+            raise ConfigurationError(
+                f"the contract rejects a record that it makes as valid ({event.message}): mend "
+                "`simulate` of the stream"
+            )
+        if not isinstance(event, Ignored | Deletion):
+            samples.append(Sample(record.value, {}, event))
+    return samples
+
+
+def problems(stream: Stream, samples: Sequence[Sample], hasher: Hasher) -> list[Problem]:
+    """What fails before an event is stored: one of each kind and field."""
+    return first_of_each(
+        (
+            *_through_json(stream, samples),
+            *_through_user_code(stream, samples),
+            *_hashed(stream, samples, hasher),
+        )
+    )
+
+
+def differences(before: Event, after: Event) -> Iterator[tuple[str, str]]:
+    """The fields in which two events differ, and how, in words."""
+    if type(before) is not type(after):
+        yield "", f"{type(before).__name__} comes back as {type(after).__name__}"
+        return
+    for name in type(before).model_fields:
+        one, two = getattr(before, name), getattr(after, name)
+        if not same(one, two):
+            yield name, f"{shown(one)} comes back as {shown(two)}"
+    if not same(before.__pydantic_extra__, after.__pydantic_extra__):
+        yield "", "fields that the contract does not declare come back as others"
+
+
+def shown(value: Any) -> str:
+    """A value of a sample, shortened."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def first_of_each(found: Iterable[Problem]) -> list[Problem]:
+    """Of problems that many samples show, each once."""
+    first: dict[tuple[str, str], Problem] = {}
+    for problem in found:
+        first.setdefault((problem.part, problem.cause or problem.field), problem)
+    return list(first.values())
+
+
+def same(one: Any, two: Any) -> bool:
+    """Whether two values are equal; JSON does not tell 1e30 from a whole number."""
+    if one == two:
+        return True
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple) and type(one) is type(two):
+        return len(one) == len(two) and all(map(same, one, two))
+    if isinstance(one, float) and type(two) is int:
+        return Decimal(repr(one)) == two
+    return False
+
+
+def _through_json(stream: Stream, samples: Iterable[Sample]) -> Iterator[Problem]:
+    """An event is written and read again: by `produce`, by a replay, from a stored row."""
+    for sample in samples:
+        model = type(sample.event).__name__
+        try:
+            again = stream.decoder.decode(stream.decoder.encode(sample.event))
+        except Exception as error:  # noqa: BLE001 (serializers and validators of the user's own)
+            yield Problem(
+                "json",
+                f"a sample of {model}{_at(sample)} cannot be written as JSON and read again "
+                f"({type(error).__name__}): mend the serializers and validators of its fields",
+                cause=type(error).__name__,
+            )
+            continue
+        if isinstance(again, Rejection):
+            yield Problem(
+                "json",
+                f"a sample of {model}{_at(sample)}, written as JSON, is rejected when it is read again "
+                f"({again.message}): give that field a type that reads what it writes",
+                cause=again.message,
+            )
+        else:
+            for field, how in differences(sample.event, again):
+                yield Problem(
+                    "json",
+                    f"{_named(field)}{how} from JSON: let the field's serializer write the whole value",
+                    field,
+                )
+
+
+def _through_user_code(stream: Stream, samples: Iterable[Sample]) -> Iterator[Problem]:
+    """What is made of every event: its key, what it is counted by, its notification."""
+    for sample in samples:
+        model = type(sample.event).__name__
+        try:
+            stream.key_of(sample.event)
+        except Exception as error:  # noqa: BLE001 (a user's function)
+            yield Problem(
+                "key",
+                f"no key can be made of a valid {model}{_at(sample)} ({type(error).__name__}): let `key` "
+                "of the stream return a text for every valid event",
+            )
+        try:
+            stream.kind_of(sample.event)
+        except Exception as error:  # noqa: BLE001 (a type of the user's own)
+            yield Problem(
+                "windows",
+                f"a valid {model}{_at(sample)} cannot be counted ({type(error).__name__}): let the "
+                f"windows count by another field than {stream.kind_field}",
+            )
+        if stream.notify is not None:
+            notification = stream.notification_of(sample.event)
+            if isinstance(notification, Rejection):
+                yield Problem(
+                    "notify",
+                    f"no notification can be made of a valid {model}{_at(sample)}: {notification.message}",
+                )
+
+
+def _hashed(stream: Stream, samples: Sequence[Sample], hasher: Hasher) -> Iterator[Problem]:
+    """In clear a private field breaks the contract; hashed, as the producer does it, it does not."""
+    for name in sorted(stream.decoder.private_fields):
+        for sample in samples:
+            clear = sample.document | {name: _CLEAR}
+            if not isinstance(sample.document.get(name), str) or sample.field == name:
+                continue
+            value = json.dumps(clear).encode()
+            if not isinstance(stream.decoder.decode(value), Rejection):
+                yield Problem(
+                    "private",
+                    f"`{name}` is private, and accepted in clear: declare it as Hashed",
+                    name,
+                )
+            elif isinstance(again := stream.decoder.decode(hasher.hash_private(value)), Rejection):
+                yield Problem(
+                    "private",
+                    f"`{name}` is private, and its hash is rejected ({again.message}): declare it as "
+                    "Hashed, without limits of its own",
+                    name,
+                )
+            break
+
+
+def _at(sample: Sample) -> str:
+    return f" with `{sample.field}` at a limit of its type" if sample.field else ""
+
+
+def _named(field: str) -> str:
+    return f"`{field}`: " if field else ""
+
+
+class _SimulatedRecord:
+    """A simulated record as a consumer would hand it over."""
+
+    def __init__(self, topic: str, offset: int, simulated: Simulated) -> None:
+        self._topic, self._offset, self._simulated = topic, offset, simulated
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self._offset
+
+    def key(self) -> bytes | None:
+        return self._simulated.key
+
+    def value(self) -> bytes | None:
+        return self._simulated.value
+
+    def headers(self) -> Headers | None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return (0, 0)

@@ -1,0 +1,237 @@
+"""A declaration is tried with samples: what does not come back as it was is named, by its field."""
+
+import re
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import AfterValidator, BeforeValidator, Field, Json, PlainSerializer, create_model
+from typer.testing import CliRunner
+
+from streamflow import Event, Hasher, Notification, Stream, Timestamp, load_settings, load_streams
+from streamflow.samples.node import NoSample
+from streamflow.stream import Simulated
+from streamflow.streams.user_events import USER_EVENTS
+from streamflow.trial import Problem, fails_at_start, problems, same, samples_of, simulated_of
+from streamflow_cli.app import app
+
+
+def stream_of(kind: Any, **changes: Any) -> Stream:
+    contract = create_model("Order", __base__=Event, timestamp=(Timestamp, ...), total=(kind, ...))
+    declared: dict[str, Any] = {"name": "orders", "table": "orders", "key": lambda _: "k"}
+    return Stream(contract=contract, **(declared | changes))
+
+
+def raises(_value: Any) -> Any:
+    raise RuntimeError("of a user's code")
+
+
+def no_such_hash(text: str) -> str:
+    if text[0] == Hasher().hash("Ann Example")[0]:
+        raise ValueError("another one")
+    return text
+
+
+def tried(stream: Stream) -> list[Problem]:
+    hasher = Hasher(None, stream.decoder.private_fields)
+    return problems(stream, samples_of(stream, hasher), hasher)
+
+
+ROUNDED = Annotated[float, Field(ge=1), PlainSerializer(lambda value: round(value, 1))]
+
+
+@pytest.mark.parametrize(
+    ("stream", "part", "says"),
+    [
+        (
+            stream_of(ROUNDED),
+            "json",
+            r"`total`: \S+ comes back as \S+ from JSON: let the field's serializer write the whole",
+        ),
+        (
+            stream_of(Annotated[str, PlainSerializer(raises)]),
+            "json",
+            r"a sample of Order.* cannot be written as JSON and read again \(PydanticSerializationError\)",
+        ),
+        (
+            stream_of(Json[list[int]]),
+            "json",
+            r"a sample of Order, written as JSON, is rejected .*total: .*: give that field a type",
+        ),
+        (
+            stream_of(str, key=lambda order: order.total[3]),
+            "key",
+            r"no key can be made of a valid Order with `total` at a limit of its type \(IndexError\)",
+        ),
+        (
+            stream_of(str, key=lambda order: len(order.total)),
+            "key",
+            r"\(AttributeError\): let `key` of the stream return a text",
+        ),
+        (
+            stream_of(str, notify=raises),
+            "notify",
+            r"no notification can be made of a valid Order: .*RuntimeError",
+        ),
+        (
+            stream_of(str, notify=lambda order: Notification("m", -1, order.total)),
+            "notify",
+            r"event_id a number from 0",
+        ),
+        (
+            stream_of(
+                Annotated[str, BeforeValidator(lambda _: "a" * 64)], private_fields=("total",)
+            ),
+            "private",
+            r"`total` is private, and accepted in clear: declare it as Hashed",
+        ),
+        (
+            stream_of(
+                Annotated[str, AfterValidator(no_such_hash)], private_fields=("total",)
+            ),
+            "private",
+            r"`total` is private, and its hash is rejected",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_work(stream: Stream, part: str, says: str) -> None:
+    [problem] = tried(stream)
+    assert problem.part == part
+
+    assert re.search(says, problem.text), problem.text
+
+
+@pytest.mark.parametrize("kind", [str, int | float, Decimal, list[dict[str, float]], Any])
+def test_what_works_has_no_problem(kind: Any) -> None:
+    assert tried(stream_of(kind)) == []
+    assert fails_at_start(stream_of(kind)) == []
+
+
+def test_the_example_works() -> None:
+    assert tried(USER_EVENTS) == []
+    assert len(simulated_of(USER_EVENTS, Hasher(None, {"user_email"}))) > 10
+
+
+def test_numbers_are_compared_as_json_has_them() -> None:
+    assert same({"a": [1e300, 1]}, {"a": [10**300, 1]})
+    assert not same({"a": [1e300]}, {"a": [10**300 + 1]})
+    assert not same([1], (1,))
+    assert not same({"a": 1}, {"b": 1})
+    assert not same("1", 1)
+
+
+def test_a_simulator_that_breaks_the_contract() -> None:
+    def simulate(_hasher: Hasher, **_options: Any) -> list[Simulated]:
+        return [Simulated(None, b'{"total":"x"}', None)]
+
+    with pytest.raises(Exception, match=r"rejects a record .*timestamp.*: mend `simulate`"):
+        simulated_of(stream_of(str, simulate=simulate), Hasher())
+
+
+def test_a_contract_without_samples_starts() -> None:
+    """A validator that only knows itself what is valid."""
+    stream = stream_of(Annotated[str, AfterValidator(raises)])
+    with pytest.raises(NoSample, match="declare `simulate`"):
+        samples_of(stream, Hasher())
+    assert fails_at_start(stream) == []
+
+
+MODULE = """
+from typing import Annotated, Literal
+from pydantic import Json
+from streamflow import Event, Stream, Timestamp
+
+class Good(Event):
+    who: str
+    timestamp: Timestamp
+
+class Bad(Good):
+    total: Json[list[int]]
+
+GOOD = Stream(name="good", contract=Good, table="good", key="who")
+BAD = Stream(name="bad", contract=Bad, table="bad", key="who")
+WORSE = Stream(name="worse", contract=Good, table="pg_worse", key="whom", event_time="timestemp")
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    (tmp_path / "tried_streams.py").write_text(MODULE)
+    return "tried_streams"
+
+
+def test_at_every_start_a_few_samples_are_tried(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", f"{module}:BAD,{module}:GOOD")
+    streams = load_streams(load_settings())
+    assert [stream.name for stream in streams] == ["good"]
+    [failed] = streams.failed
+    assert failed.why.startswith("tried_streams.py, line 14: a sample of Bad, written as JSON, is")
+
+
+def test_the_command_says_everything_that_is_wrong(module: str) -> None:
+    run = CliRunner().invoke
+    done = run(app, ["check", "--offline", f"{module}:WORSE", f"{module}:BAD", f"{module}:GOOD"])
+    assert done.exit_code == 1
+    for says in (
+        "tried_streams.py, line 15: its table pg_worse looks like one of PostgreSQL's own",
+        "tried_streams.py, line 15: key names the field whom, which Good does not have: did you mean who?",
+        "tried_streams.py, line 15: event_time names the field timestemp",
+        "tried_streams.py, line 14: a sample of Bad, written as JSON, is rejected when it is read again",
+        "topic good is declared, 3 partitions",
+        "timestamp with time zone",
+        "Not good: 4 problems.",
+    ):
+        assert says in done.stdout, says
+    done = run(app, ["check", "--offline", f"{module}:GOOD"])
+    assert done.exit_code == 0
+    assert "Good: nothing was found wrong." in done.stdout
+    done = run(app, ["check", "--offline", "--json", f"{module}:NONE"])
+    assert done.exit_code == 1
+    assert '"part": "declaration", "text": "tried_streams has no NONE' in done.stdout
+
+
+def test_without_servers_the_command_says_what_was_not_tried(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    done = CliRunner().invoke(
+        app, ["check", f"{module}:GOOD", "--against", "postgresql://127.0.0.1:1/x"]
+    )
+    assert done.exit_code == 1
+    assert (
+        "not tried: comparing the contract with the database: the database does not answer"
+        in done.stdout
+    )
+    assert "Not known: not everything could be tried." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--offline", "--against", "postgresql:///x"], "--offline asks no database"),
+        (["--allow-steps"], "--allow-steps is about the changes that --against"),
+    ],
+)
+def test_options_that_do_not_go_together(options: list[str], says: str) -> None:
+    error = CliRunner().invoke(app, ["check", *options]).exception
+    assert says in str(error)
+
+
+def test_every_field_that_has_no_column_is_named() -> None:
+    from streamflow.declarations import problems as of_declaration
+
+    contract = create_model(
+        "Order", __base__=Event, timestamp=(Timestamp, ...), loaded_at=(str, ...),
+        origin_topic=(str, ...), kind=(Literal["a"], ...),
+    )  # fmt: skip
+    found = of_declaration(Stream(name="orders", contract=contract, table="orders", key="kind"))
+    assert [text.split(" is ")[0] for text in found] == [
+        "the field name loaded_at", "the field name origin_topic",
+    ]  # fmt: skip
