@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +193,8 @@ class HeldLine:
             self._page.send(message)
 
 
-def tick(page: Page, key: str, row: int) -> None:
-    """Selects a row of a table, counted from 0: a click on its box."""
+def tick(page: Page, key: str, row: int, before: Callable[[], object] = lambda: None) -> None:
+    """Selects a row of a table, counted from 0: a click on its box. `before` is called just before it."""
     grid = page.locator(f".st-key-{key} [data-testid=stDataFrame]").first
     wait_still(page)
     grid.wait_for()
@@ -202,6 +202,7 @@ def tick(page: Page, key: str, row: int) -> None:
     wait_still(page)
     box = grid.bounding_box()
     assert box is not None
+    before()
     # It is drawn on a canvas: 35 pixels a row, and the head.
     page.mouse.click(box["x"] + 18, box["y"] + 35 * (row + 1) + 17)
 

@@ -304,8 +304,8 @@ def test_the_tail_pauses_at_a_record_whatever_the_line_delays(
     tail = card(page, "tail")
     produce(stage.settings, "user-events", [event(4243)])
     expect(tail).to_contain_text("1 of the last")
-    line.hold()
-    tick(page, "card-tail", 0)
+    # Not earlier: a page that is told that it runs, and not that it is done, is never still.
+    tick(page, "card-tail", 0, before=line.hold)
     # The choice itself, and runs that the page begins before it knows what the choice has led to.
     wait_until(lambda: line.asked(page) >= 4, 30, "the page to have run again")
     line.release()
