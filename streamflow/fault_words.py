@@ -11,7 +11,7 @@ from streamflow.pii_keys import HASH_PATTERN
 _A_TIME: Final = "needs a zone, like 2026-01-31T12:00:00Z"
 _WORDS: Final = {
     "missing": "is required",
-    "extra_forbidden": "is not declared",
+    "extra_forbidden": "holds a field that is not declared",
     "timezone_aware": _A_TIME,
     "timezone_naive": "must have no zone, like 12:00:00",
     "union_tag_not_found": "is required",
@@ -45,7 +45,7 @@ class FaultWords:
         path = [str(part) for part in fault["loc"] if part in self._names]
         if kind.startswith("union_tag"):
             path.append(str(context.get("discriminator", "")).strip("'"))
-        field = ".".join(filter(None, path)) or "undeclared field or record"
+        field = ".".join(filter(None, path)) or "the record"
         return f"{field}: {_words(kind, context, fault['msg'])}"
 
 

@@ -133,13 +133,14 @@ class SampleFactory:
     def _valid(self, model: "_Model") -> Sample:
         self._draw.time_form = model.time_form
         reason = ""
-        for _ in range(_TRIES):
+        for tried in range(_TRIES):
+            # The numbers in its texts may be what the contract refuses: others are taken each time.
+            self._draw.shift = tried
             sample = self._made(model)
             if isinstance(sample, Sample):
+                self._draw.shift = 0
                 return sample
             reason = sample.message
-            # Its texts say it, and may be what the contract refuses.
-            self._draw.number += 1
         raise self._no_sample(model.name, reason)
 
     def _made(self, model: "_Model") -> Sample | Rejection:

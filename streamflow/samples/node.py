@@ -44,11 +44,12 @@ class Draw:
     time_form: Callable[[datetime], Any] = TIME_FORMS[0]
     depth: int = 0  # models within models that refer to themselves
     most_depth: int = 2
+    shift: int = 0  # of the numbers that repeat
     single: bool = False  # lists of one item, so that depth does not multiply them
 
     def few(self) -> int:
         """One of a few numbers, the first ones most often: values that repeat look alive."""
-        return min(int(self.chance.paretovariate(0.8)), _FEW)
+        return min(int(self.chance.paretovariate(0.8)) + self.shift, _FEW)
 
 
 class Edge(NamedTuple):

@@ -91,7 +91,7 @@ def test_an_optional_field_is_added(shop: Installation) -> None:
     shop.send(with_note)
     shop.run()
     assert shop.dead_letters()[1] == (
-        4, "SCHEMA_VIOLATION", "undeclared field or record: is not declared"
+        4, "SCHEMA_VIOLATION", "the record: holds a field that is not declared"
     )  # fmt: skip
     assert shop.release(orders(note=(str | None, None))) == ["column orders.note"]
     shop.send(order(4), order(5, note="red"))
