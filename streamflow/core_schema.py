@@ -62,7 +62,7 @@ class Definitions(dict[str, Any]):
                 return True
             schema = schema[_WRAPPERS[schema["type"]]]
         return schema["type"] == "none" or (
-            schema["type"] == "union" and any(map(self.is_nullable, _choices(schema)))
+            schema["type"] == "union" and any(map(self.is_nullable, choices_of(schema)))
         )
 
     def fields(self, schema: Any) -> Mapping[str, Any]:
@@ -74,10 +74,18 @@ class Definitions(dict[str, Any]):
         return {name: field["schema"] for name, field in fields.items()}
 
 
-def _choices(schema: Any) -> Iterator[Any]:
-    """The alternatives of a union; some have a label."""
-    for choice in schema["choices"]:
+def choices_of(schema: Any) -> Iterator[Any]:
+    """The alternatives of a union; some have a label, and those of a tagged union a tag."""
+    choices = schema["choices"]
+    for choice in choices.values() if isinstance(choices, dict) else choices:
         yield choice[0] if isinstance(choice, tuple) else choice
+
+
+def values_of(schema: Any) -> list[Any]:
+    """The values that a ``Literal`` or an Enum allows one by one; none of other types."""
+    if schema["type"] == "literal":
+        return list(schema["expected"])
+    return [member.value for member in schema["members"]] if schema["type"] == "enum" else []
 
 
 def checked(
@@ -201,12 +209,7 @@ def parts_of(schema: Any, *, within_models: bool = True) -> Iterator[Mapping[str
 def literals_in(schema: Any) -> Iterator[str]:
     """The texts that a contract allows one by one."""
     for part in parts_of(schema):
-        values = []
-        if part["type"] == "literal":
-            values = part["expected"]
-        elif part["type"] == "enum":
-            values = [member.value for member in part["members"]]
-        yield from (value for value in values if isinstance(value, str))
+        yield from (value for value in values_of(part) if isinstance(value, str))
 
 
 def fields_in(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

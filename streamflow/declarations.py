@@ -7,6 +7,7 @@ from itertools import combinations, product
 from typing import Final
 
 from streamflow.contract import Event
+from streamflow.core_schema import values_of
 from streamflow.errors import ConfigurationError
 from streamflow.names import POSITIONS_TOPIC, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
@@ -140,8 +141,8 @@ def _event_time(stream: Stream, model: type[Event]) -> Iterator[str]:
 
 def _counted_by(stream: Stream, model: type[Event], by: str) -> Iterator[str]:
     schema = stream.decoder.definitions.unwrapped(stream.decoder.fields_of(model)[by])
-    values = schema.get("expected") or [one.value for one in schema.get("members", ())]
-    if schema["type"] not in _COUNTABLE or not {type(one) for one in values} <= {str, int, bool}:
+    types = {type(value) for value in values_of(schema)}
+    if schema["type"] not in _COUNTABLE or not types <= {str, int, bool}:
         yield (
             f"its windows cannot count by {by}: it must be a text, a whole number, a Decimal, a bool, an "
             "Enum, a UUID or a date"

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import create_model
 
 from streamflow.contract import Event
+from streamflow.core_schema import values_of
 from streamflow.decoder import Decoder
 from streamflow.errors import ErrorCode
 from streamflow.formats.documents import parse, violation, write
@@ -102,8 +103,7 @@ def _integer(text: str) -> Any:
 def _kinds(contract: Decoder, name: str) -> frozenset[str]:
     """Which JSON types a field's values have that are not text: ``int``, ``bool``."""
     schema = contract.definitions.unwrapped(contract.fields_of(contract.models[0])[name])
-    values = schema.get("expected") or [member.value for member in schema.get("members", ())]
-    return frozenset((schema["type"], *(type(value).__name__ for value in values)))
+    return frozenset((schema["type"], *(type(value).__name__ for value in values_of(schema))))
 
 
 def _of_key(found: Rejection) -> Rejection:

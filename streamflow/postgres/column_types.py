@@ -1,9 +1,8 @@
 """The PostgreSQL type that holds a field, from pydantic's core schema of it. Pure."""
 
-from collections.abc import Iterator
 from typing import Any, Final
 
-from streamflow.core_schema import Definitions, fits_bigint
+from streamflow.core_schema import Definitions, choices_of, fits_bigint, values_of
 
 JSON: Final = "jsonb"
 
@@ -36,16 +35,17 @@ def column_type(schema: Any, definitions: Definitions) -> str | None:
     if kind == "decimal":
         return _numeric(schema)
     if kind in ("literal", "enum"):
-        return _of_values(_values(schema))
+        types = {type(value) for value in values_of(schema)}
+        return _OF_VALUES.get(types.pop(), JSON) if len(types) == 1 else JSON
     if kind in ("union", "tagged-union"):
-        types = {
+        columns = {
             column_type(choice, definitions)
-            for choice in _choices(schema)
+            for choice in choices_of(schema)
             if definitions.resolved(choice)["type"] != "none"
         }
-        if None in types:
+        if None in columns:
             return None
-        return types.pop() if len(types) == 1 else JSON
+        return columns.pop() if len(columns) == 1 else JSON
     if kind in _DOCUMENTS:
         return JSON
     return _SCALARS.get(kind)
@@ -54,21 +54,3 @@ def column_type(schema: Any, definitions: Definitions) -> str | None:
 def _numeric(schema: Any) -> str:
     digits, places = schema.get("max_digits"), schema.get("decimal_places")
     return "numeric" if digits is None or places is None else f"numeric({digits},{places})"
-
-
-def _values(schema: Any) -> Iterator[Any]:
-    if schema["type"] == "literal":
-        yield from schema["expected"]
-    else:
-        yield from (member.value for member in schema["members"])
-
-
-def _of_values(values: Iterator[Any]) -> str:
-    types = {type(value) for value in values}
-    return _OF_VALUES.get(types.pop(), JSON) if len(types) == 1 else JSON
-
-
-def _choices(schema: Any) -> Iterator[Any]:
-    choices = schema["choices"]
-    for choice in choices.values() if isinstance(choices, dict) else choices:
-        yield choice[0] if isinstance(choice, tuple) else choice

@@ -16,6 +16,7 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
+from streamflow.core_schema import parts_of, values_of
 from streamflow.groups import decimal_text
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.column_types import JSON
@@ -36,8 +37,8 @@ NULL: Final = r"\N"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Whose text needs no escaping, if the JSON of the record holds no backslash.
-_PLAIN: Final = (int, str, str | None, int | None)
+# Core schemas of fields whose text needs no escaping, if the JSON of the record holds no backslash.
+_PLAIN: Final = frozenset(("default", "nullable", "str", "int", "literal"))
 
 # What follows the fields: day, minute, second, microsecond, offset, and the text of `tail`.
 TIME_AND_POSITION: Final = "%s%s%s%s%06d+00\t%d%s"
@@ -181,7 +182,8 @@ class EventRows:
         self._fields = [column.name for column in fields]
         self._time_of = stream.time_of
         self.templates: dict[type[Event], RowTemplate] = {
-            model: _template(model, fields) for model in stream.decoder.models
+            model: _template(model, stream.decoder.fields_of(model), fields)
+            for model in stream.decoder.models
         }
         if keys is not None and stream.decoder.private_fields:
             hasher = Hasher(keys, stream.decoder.private_fields)
@@ -226,7 +228,9 @@ def in_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo is PYDANTIC_UTC else moment.astimezone(UTC)
 
 
-def _template(model: type[Event], fields: Sequence[Column]) -> RowTemplate:
+def _template(
+    model: type[Event], schemas: Mapping[str, Any], fields: Sequence[Column]
+) -> RowTemplate:
     present = [
         column
         for column in fields
@@ -241,13 +245,17 @@ def _template(model: type[Event], fields: Sequence[Column]) -> RowTemplate:
     decorators = model.__pydantic_decorators__
     # JSON without a backslash holds nothing that COPY escapes; a validator may bring it in.
     own_code = decorators.field_validators or decorators.model_validators or decorators.validators
-    plain = all(
-        column.type in simple and model.model_fields[column.name].annotation in _PLAIN
-        for column in present
-    )
+    plain = all(column.type in simple and _is_plain(schemas[column.name]) for column in present)
     documents = any(column.type == JSON for column in present)
     get = _Documents(model, present) if documents else _getter([column.name for column in present])
     return RowTemplate(get, template, bool(own_code) or not plain)
+
+
+def _is_plain(schema: Any) -> bool:
+    return all(
+        part["type"] in _PLAIN and {type(value) for value in values_of(part)} <= {str, int}
+        for part in parts_of(schema)
+    )
 
 
 def _lifting(
