@@ -16,11 +16,11 @@ from streamflow.postgres.tables import Column, event_columns, event_table
 from streamflow.postgres.trial import problems_with_rows
 from streamflow.privacy import Hasher
 from streamflow.registry import FailedStream, hasher_for, read_streams
-from streamflow.samples.factory import Sample
+from streamflow.samples.factory import SampleEvent
 from streamflow.samples.node import NoSample
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streamflow.trial import Problem, problems, samples_of, simulated_of
+from streamflow.trial import TrialProblem, problems, samples_of, simulated_of
 from streamflow.units import duration
 
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ class StreamCheck:
     """
 
     name: str
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[TrialProblem] = field(default_factory=list)
     not_tried: list[str] = field(default_factory=list)
     samples: int = 0
     stored: bool = False
@@ -142,7 +142,7 @@ class _Noted(TopicsTable):
 
 
 def _failed(failed: FailedStream) -> StreamCheck:
-    faults = [Problem("declaration", fault) for fault in failed.faults]
+    faults = [TrialProblem("declaration", fault) for fault in failed.faults]
     return StreamCheck(failed.name or failed.path, problems=faults)
 
 
@@ -161,15 +161,15 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
     )
 
 
-def _try(checked: StreamCheck, stream: Stream, hasher: Hasher) -> list[Sample]:
-    samples: list[Sample] = []
+def _try(checked: StreamCheck, stream: Stream, hasher: Hasher) -> list[SampleEvent]:
+    samples: list[SampleEvent] = []
     try:
         samples += simulated_of(stream, hasher)
     except StreamFlowError as error:
-        checked.problems.append(Problem("simulate", str(error)))
+        checked.problems.append(TrialProblem("simulate", str(error)))
     except Exception as error:  # noqa: BLE001 (a user's function)
         reason = f"it raises {type(error).__name__}: mend `simulate` of the stream"
-        checked.problems.append(Problem("simulate", reason))
+        checked.problems.append(TrialProblem("simulate", reason))
     try:
         samples += samples_of(stream, hasher)
     except NoSample as error:
@@ -184,7 +184,7 @@ def _store(
     checked: StreamCheck,
     settings: Settings,
     stream: Stream,
-    samples: Sequence[Sample],
+    samples: Sequence[SampleEvent],
     servers: _Servers,
 ) -> None:
     known = {(problem.cause or problem.field) for problem in checked.problems}
@@ -217,9 +217,9 @@ def _plan(checked: StreamCheck, settings: Settings, stream: Stream, servers: _Se
     )
     for plan in checked.topics:
         if plan.action is TopicAction.REFUSE:
-            checked.problems += [Problem("topic", note) for note in plan.notes]
+            checked.problems += [TrialProblem("topic", note) for note in plan.notes]
     if checked.plan is not None and checked.plan.refused:
-        checked.problems.append(Problem("table", checked.plan.refused))
+        checked.problems.append(TrialProblem("table", checked.plan.refused))
 
 
 def _compare(checked: StreamCheck, settings: Settings, stream: Stream, servers: _Servers) -> None:

@@ -16,7 +16,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.formats.documents import Ignored
 from streamflow.privacy import Hasher
 from streamflow.records import Headers, Rejection
-from streamflow.samples.factory import Sample, SampleFactory
+from streamflow.samples.factory import SampleEvent, SampleFactory
 from streamflow.stream import Simulated, Stream
 from streamflow.tombstones import Deletion
 
@@ -29,7 +29,7 @@ _LONGEST: Final = 60  # characters of a value that is shown
 _CLEAR: Final = "Ann Example"
 
 
-class Problem(NamedTuple):
+class TrialProblem(NamedTuple):
     """What does not work.
 
     Attributes:
@@ -56,14 +56,14 @@ def fails_at_start(stream: Stream) -> list[str]:
     return [problem.text for problem in first_of_each(_through_json(stream, samples))]
 
 
-def samples_of(stream: Stream, hasher: Hasher) -> list[Sample]:
+def samples_of(stream: Stream, hasher: Hasher) -> list[SampleEvent]:
     """Ordinary events, then those at the boundaries of each type, of each model. Raises NoSample if none
     can be made."""
     factory = SampleFactory(stream, hasher, seed=_SEED)
     return [*islice(factory.plain(), _PLAIN), *islice(factory.edges(), _EDGES)]
 
 
-def simulated_of(stream: Stream, hasher: Hasher) -> list[Sample]:
+def simulated_of(stream: Stream, hasher: Hasher) -> list[SampleEvent]:
     """Some of the valid records that a stream's own `simulate` makes. Raises ConfigurationError if the
     contract rejects one, or it makes none."""
     if stream.simulate is None:
@@ -78,11 +78,11 @@ def simulated_of(stream: Stream, hasher: Hasher) -> list[Sample]:
                 "`simulate` of the stream"
             )
         if not isinstance(event, Ignored | Deletion):
-            samples.append(Sample(record.value, {}, event))
+            samples.append(SampleEvent(record.value, {}, event))
     return samples
 
 
-def problems(stream: Stream, samples: Sequence[Sample], hasher: Hasher) -> list[Problem]:
+def problems(stream: Stream, samples: Sequence[SampleEvent], hasher: Hasher) -> list[TrialProblem]:
     """What fails before an event is stored: one of each kind and field."""
     return first_of_each(
         (
@@ -112,9 +112,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def first_of_each(found: Iterable[Problem]) -> list[Problem]:
+def first_of_each(found: Iterable[TrialProblem]) -> list[TrialProblem]:
     """Of problems that many samples show, each once."""
-    first: dict[tuple[str, str], Problem] = {}
+    first: dict[tuple[str, str], TrialProblem] = {}
     for problem in found:
         first.setdefault((problem.part, problem.cause or problem.field), problem)
     return list(first.values())
@@ -133,14 +133,14 @@ def same(one: Any, two: Any) -> bool:
     return False
 
 
-def _through_json(stream: Stream, samples: Iterable[Sample]) -> Iterator[Problem]:
+def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
     """An event is written and read again: by `produce`, by a replay, from a stored row."""
     for sample in samples:
         model = type(sample.event).__name__
         try:
             again = stream.decoder.decode(stream.decoder.encode(sample.event))
         except Exception as error:  # noqa: BLE001 (serializers and validators of the user's own)
-            yield Problem(
+            yield TrialProblem(
                 "json",
                 f"a sample of {model}{_at(sample)} cannot be written as JSON and read again "
                 f"({type(error).__name__}): mend the serializers and validators of its fields",
@@ -148,7 +148,7 @@ def _through_json(stream: Stream, samples: Iterable[Sample]) -> Iterator[Problem
             )
             continue
         if isinstance(again, Rejection):
-            yield Problem(
+            yield TrialProblem(
                 "json",
                 f"a sample of {model}{_at(sample)}, written as JSON, is rejected when it is read again "
                 f"({again.message}): give that field a type that reads what it writes",
@@ -156,21 +156,21 @@ def _through_json(stream: Stream, samples: Iterable[Sample]) -> Iterator[Problem
             )
         else:
             for field, how in differences(sample.event, again):
-                yield Problem(
+                yield TrialProblem(
                     "json",
                     f"{_named(field)}{how} from JSON: let the field's serializer write the whole value",
                     field,
                 )
 
 
-def _through_user_code(stream: Stream, samples: Iterable[Sample]) -> Iterator[Problem]:
+def _through_user_code(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
     """What is made of every event: its key, what it is counted by, its notification."""
     for sample in samples:
         model = type(sample.event).__name__
         try:
             stream.key_of(sample.event)
         except Exception as error:  # noqa: BLE001 (a user's function)
-            yield Problem(
+            yield TrialProblem(
                 "key",
                 f"no key can be made of a valid {model}{_at(sample)} ({type(error).__name__}): let `key` "
                 "of the stream return a text for every valid event",
@@ -178,7 +178,7 @@ def _through_user_code(stream: Stream, samples: Iterable[Sample]) -> Iterator[Pr
         try:
             stream.kind_of(sample.event)
         except Exception as error:  # noqa: BLE001 (a type of the user's own)
-            yield Problem(
+            yield TrialProblem(
                 "windows",
                 f"a valid {model}{_at(sample)} cannot be counted ({type(error).__name__}): let the "
                 f"windows count by another field than {stream.kind_field}",
@@ -186,13 +186,15 @@ def _through_user_code(stream: Stream, samples: Iterable[Sample]) -> Iterator[Pr
         if stream.notify is not None:
             notification = stream.notification_of(sample.event)
             if isinstance(notification, Rejection):
-                yield Problem(
+                yield TrialProblem(
                     "notify",
                     f"no notification can be made of a valid {model}{_at(sample)}: {notification.message}",
                 )
 
 
-def _hashed(stream: Stream, samples: Sequence[Sample], hasher: Hasher) -> Iterator[Problem]:
+def _hashed(
+    stream: Stream, samples: Sequence[SampleEvent], hasher: Hasher
+) -> Iterator[TrialProblem]:
     """In clear a private field breaks the contract; hashed, as the producer does it, it does not."""
     for name in sorted(stream.decoder.private_fields):
         for sample in samples:
@@ -201,13 +203,13 @@ def _hashed(stream: Stream, samples: Sequence[Sample], hasher: Hasher) -> Iterat
                 continue
             value = json.dumps(clear).encode()
             if not isinstance(stream.decoder.decode(value), Rejection):
-                yield Problem(
+                yield TrialProblem(
                     "private",
                     f"`{name}` is private, and accepted in clear: declare it as Hashed",
                     name,
                 )
             elif isinstance(again := stream.decoder.decode(hasher.hash_private(value)), Rejection):
-                yield Problem(
+                yield TrialProblem(
                     "private",
                     f"`{name}` is private, and its hash is rejected ({again.message}): declare it as "
                     "Hashed, without limits of its own",
@@ -216,7 +218,7 @@ def _hashed(stream: Stream, samples: Sequence[Sample], hasher: Hasher) -> Iterat
             break
 
 
-def _at(sample: Sample) -> str:
+def _at(sample: SampleEvent) -> str:
     return f" with `{sample.field}` at a limit of its type" if sample.field else ""
 
 

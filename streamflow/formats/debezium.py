@@ -9,7 +9,7 @@ from streamflow.formats.connect_types import convert
 from streamflow.formats.documents import (
     IGNORED,
     Decoded,
-    Reader,
+    FormatReader,
     Tombstone,
     parse,
     violation,
@@ -43,7 +43,7 @@ class Debezium:
     def __init__(
         self,
         *,
-        format: Reader | None = None,  # noqa: A002 (the word of Kafka Connect)
+        format: FormatReader | None = None,  # noqa: A002 (the word of Kafka Connect)
         source: Mapping[str, str] | None = None,
         envelope: Mapping[str, str] | None = None,
         deletes: Literal["tombstone", "document"] = "tombstone",

@@ -46,7 +46,7 @@ Decoded = bytes | Rejection | Tombstone | Ignored
 Decode = Callable[[Record], Decoded | Mapping[str, Any]]
 
 
-class Reader(Protocol):
+class FormatReader(Protocol):
     """A format within which another one is written."""
 
     def prepare(self) -> None:

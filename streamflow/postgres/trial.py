@@ -15,10 +15,10 @@ from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.schema import create_table
 from streamflow.postgres.sink.copy import copy
 from streamflow.records import Origin, Rejection
-from streamflow.samples.factory import Sample
+from streamflow.samples.factory import SampleEvent
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streamflow.trial import Problem, differences, first_of_each, shown
+from streamflow.trial import TrialProblem, differences, first_of_each, shown
 
 _APPENDED: Final = (2, 1_782_907_200_000)  # by the broker's clock, in milliseconds
 _READ: Final = "SELECT *, {kind} AS {counted_by} FROM {table} ORDER BY origin_offset"
@@ -26,8 +26,8 @@ _COUNTED_BY: Final = "counted by"  # no field of Python has this name
 
 
 def problems_with_rows(
-    settings: Settings, stream: Stream, samples: Sequence[Sample]
-) -> list[Problem]:
+    settings: Settings, stream: Stream, samples: Sequence[SampleEvent]
+) -> list[TrialProblem]:
     """What differs, or is refused, on the way of samples into the stream's table and back; one problem for
     each field.
 
@@ -53,8 +53,8 @@ def problems_with_rows(
 
 
 def _problems(
-    connection: Connection, stream: Stream, samples: Sequence[Sample]
-) -> Iterator[Problem]:
+    connection: Connection, stream: Stream, samples: Sequence[SampleEvent]
+) -> Iterator[TrialProblem]:
     rows = EventRows(stream)
     table = sql.Identifier(rows.table.name)
     with connection.transaction(force_rollback=True):
@@ -66,7 +66,7 @@ def _problems(
             try:
                 lines[offset] = rows.line(sample.event, Origin("check", 0, offset), _APPENDED)
             except Exception as error:  # noqa: BLE001 (types and serializers of the user's own)
-                yield Problem(
+                yield TrialProblem(
                     "row",
                     f"no row can be made of {_what(sample)} ({type(error).__name__}): mend the serializer "
                     "of its fields",
@@ -101,10 +101,10 @@ def _store(
             yield from _store(connection, table, columns, dict(part))
 
 
-def _refused(sample: Sample, error: psycopg.Error) -> Problem:
+def _refused(sample: SampleEvent, error: psycopg.Error) -> TrialProblem:
     # Messages of PostgreSQL about values quote them: here they are of samples.
     reason = error.diag.message_primary or type(error).__name__
-    return Problem(
+    return TrialProblem(
         "row",
         f"PostgreSQL refuses {_what(sample)} ({error.sqlstate}: {reason}): let the contract refuse it too, "
         "with a bound, or give the field another type",
@@ -112,13 +112,15 @@ def _refused(sample: Sample, error: psycopg.Error) -> Problem:
     )
 
 
-def _differences(stream: Stream, sample: Sample, row: dict[str, Any]) -> Iterator[Problem]:
+def _differences(
+    stream: Stream, sample: SampleEvent, row: dict[str, Any]
+) -> Iterator[TrialProblem]:
     counted_by = row.pop(_COUNTED_BY)
     try:
         kind = stream.kind_of(sample.event)
         after = event_of(stream, row)
     except Exception as error:  # noqa: BLE001 (types and validators of the user's own)
-        yield Problem(
+        yield TrialProblem(
             "row",
             f"{_what(sample)} is stored, but cannot be read back ({type(error).__name__}): mend the "
             "validators of its fields",
@@ -126,7 +128,7 @@ def _differences(stream: Stream, sample: Sample, row: dict[str, Any]) -> Iterato
         )
         return
     if isinstance(after, Rejection):
-        yield Problem(
+        yield TrialProblem(
             "row",
             f"{_what(sample)} is stored, but its row is no valid event ({after.message}): give that field a "
             "type that reads what it writes",
@@ -135,14 +137,14 @@ def _differences(stream: Stream, sample: Sample, row: dict[str, Any]) -> Iterato
     else:
         for field, how in differences(sample.event, after):
             of_field = f"`{field}`: " if field else ""
-            yield Problem(
+            yield TrialProblem(
                 "row",
                 f"{of_field}{how} from PostgreSQL: give the field a type of its own instead of a union, "
                 "or a narrower one",
                 field,
             )
     if counted_by != kind:
-        yield Problem(
+        yield TrialProblem(
             "windows",
             f"`{stream.kind_field}`: windows count {shown(kind)}, and PostgreSQL {shown(counted_by)}: the "
             "audit would find a difference; count by another field",
@@ -150,6 +152,6 @@ def _differences(stream: Stream, sample: Sample, row: dict[str, Any]) -> Iterato
         )
 
 
-def _what(sample: Sample) -> str:
+def _what(sample: SampleEvent) -> str:
     at = f" with `{sample.field}` at a limit of its type" if sample.field else ""
     return f"a valid {type(sample.event).__name__}{at}"

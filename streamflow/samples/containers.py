@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from streamflow.samples.node import Draw, Edge, Node, Schema, edges_of
+from streamflow.samples.node import Draw, SampleEdge, SampleNode, Schema, edges_of
 
 _PRESENT: Final = 0.8  # share of optional fields that are there
 _NULLS: Final = 0.1
@@ -20,10 +20,10 @@ class Field(NamedTuple):
     name: str
     keys: tuple[str | int, ...]
     required: bool
-    node: Node
+    node: SampleNode
 
 
-def object_of(fields: Sequence[Field]) -> Node:
+def object_of(fields: Sequence[Field]) -> SampleNode:
     optional = any(not one.required for one in fields)
 
     def plain(draw: Draw) -> dict[str, Any]:
@@ -34,20 +34,20 @@ def object_of(fields: Sequence[Field]) -> Node:
                 put(document, one.keys, one.node.plain(draw))
         return document
 
-    def edges(draw: Draw) -> Iterator[Edge]:
+    def edges(draw: Draw) -> Iterator[SampleEdge]:
         if optional:
             least: dict[str, Any] = {}
             for one in fields:
                 if one.required:
                     put(least, one.keys, one.node.plain(draw))
-            yield Edge(least)
+            yield SampleEdge(least)
         for one in fields:
             for value, path in one.node.edges(draw):
                 document = plain(draw)
                 put(document, one.keys, value)
-                yield Edge(document, (one.name, *path))
+                yield SampleEdge(document, (one.name, *path))
 
-    return Node(plain, edges)
+    return SampleNode(plain, edges)
 
 
 def put(document: dict[str, Any], keys: Sequence[str | int], value: Any) -> None:
@@ -69,15 +69,17 @@ def _make_room(holder: Any, key: str | int) -> None:
         holder.extend([None] * (key + 1 - len(holder)))
 
 
-def nullable(inner: Node) -> Node:
+def nullable(inner: SampleNode) -> SampleNode:
     def plain(draw: Draw) -> Any:
         deep = draw.depth >= draw.most_depth
         return None if deep or draw.chance.random() < _NULLS else inner.plain(draw)
 
-    return Node(plain, lambda draw: iter((Edge(None), *inner.edges(draw))), inner.choices)
+    return SampleNode(
+        plain, lambda draw: iter((SampleEdge(None), *inner.edges(draw))), inner.choices
+    )
 
 
-def list_of(item: Node, schema: Schema) -> Node:
+def list_of(item: SampleNode, schema: Schema) -> SampleNode:
     """Lists, and sets, whose items are distinct."""
     least, most = schema.get("min_length") or 0, schema.get("max_length")
     distinct = schema["type"] in ("set", "frozenset")
@@ -96,27 +98,27 @@ def list_of(item: Node, schema: Schema) -> Node:
         length = _usual_length(draw, least, most)
         return of_length(draw, length if draw.single else draw.chance.randint(least, length))
 
-    def edges(draw: Draw) -> Iterator[Edge]:
-        yield Edge(of_length(draw, least))
-        yield Edge(of_length(draw, min(_MANY, _MANY if most is None else most)))
+    def edges(draw: Draw) -> Iterator[SampleEdge]:
+        yield SampleEdge(of_length(draw, least))
+        yield SampleEdge(of_length(draw, min(_MANY, _MANY if most is None else most)))
         for value, path in item.edges(draw):
-            yield Edge(of_length(draw, least, value), path)
+            yield SampleEdge(of_length(draw, least, value), path)
 
-    return Node(plain, edges)
+    return SampleNode(plain, edges)
 
 
-def tuple_of(items: Sequence[Node]) -> Node:
-    def edges(draw: Draw) -> Iterator[Edge]:
+def tuple_of(items: Sequence[SampleNode]) -> SampleNode:
+    def edges(draw: Draw) -> Iterator[SampleEdge]:
         for at, item in enumerate(items):
             for value, path in item.edges(draw):
                 whole = [other.plain(draw) for other in items]
                 whole[at] = value
-                yield Edge(whole, path)
+                yield SampleEdge(whole, path)
 
-    return Node(lambda draw: [item.plain(draw) for item in items], edges)
+    return SampleNode(lambda draw: [item.plain(draw) for item in items], edges)
 
 
-def dict_of(keys: Node, values: Node, schema: Schema) -> Node:
+def dict_of(keys: SampleNode, values: SampleNode, schema: Schema) -> SampleNode:
     least, most = schema.get("min_length") or 0, schema.get("max_length")
 
     def of_length(draw: Draw, length: int) -> dict[str, Any]:
@@ -127,15 +129,15 @@ def dict_of(keys: Node, values: Node, schema: Schema) -> Node:
             found[_key(keys.plain(draw))] = values.plain(draw)
         return found
 
-    def edges(draw: Draw) -> Iterator[Edge]:
-        yield Edge(of_length(draw, least))
+    def edges(draw: Draw) -> Iterator[SampleEdge]:
+        yield SampleEdge(of_length(draw, least))
         rest = of_length(draw, max(0, least - 1))
         for value, _ in keys.edges(draw):
-            yield Edge({**rest, _key(value): values.plain(draw)})
+            yield SampleEdge({**rest, _key(value): values.plain(draw)})
         for value, path in values.edges(draw):
-            yield Edge({**rest, _key(keys.plain(draw)): value}, path)
+            yield SampleEdge({**rest, _key(keys.plain(draw)): value}, path)
 
-    return Node(lambda draw: of_length(draw, _usual_length(draw, least, most)), edges)
+    return SampleNode(lambda draw: of_length(draw, _usual_length(draw, least, most)), edges)
 
 
 def _key(value: Any) -> str:
@@ -148,8 +150,8 @@ def _usual_length(draw: Draw, least: int, most: int | None) -> int:
     return max(least, min(usual, _ITEMS if most is None else most))
 
 
-def union_of(nodes: Sequence[Node]) -> Node:
-    return Node(
+def union_of(nodes: Sequence[SampleNode]) -> SampleNode:
+    return SampleNode(
         lambda draw: draw.chance.choice(nodes).plain(draw),
         lambda draw: edges_of(nodes, draw),
         all(node.choices for node in nodes),

@@ -13,7 +13,7 @@ from streamflow.errors import ErrorCode
 from streamflow.privacy import HASH_PATTERN, Hasher
 from streamflow.records import Rejection
 from streamflow.samples.containers import Field
-from streamflow.samples.node import TIME_FORMS, Draw, Edge, Node, NoSample
+from streamflow.samples.node import TIME_FORMS, Draw, NoSample, SampleEdge, SampleNode
 from streamflow.samples.scalars import seeded
 from streamflow.samples.shapes import Shapes
 from streamflow.stream import Stream
@@ -31,7 +31,7 @@ _TIME_EDGES: Final = tuple(
 )  # fmt: skip
 
 
-class Sample(NamedTuple):
+class SampleEvent(NamedTuple):
     """A valid event. `field` names what is at a boundary of its type, with dots; empty in a plain one."""
 
     value: bytes  # the JSON document
@@ -73,7 +73,7 @@ class SampleFactory:
         for model in self._models.values():
             model.time_form = self._time_form(model)
 
-    def plain(self) -> Iterator[Sample]:
+    def plain(self) -> Iterator[SampleEvent]:
         """Endless ordinary events, happening now. Keys repeat, and texts are readable."""
         models = list(self._models.values())
         while True:
@@ -82,18 +82,18 @@ class SampleFactory:
             self._draw.number += 1
             yield sample
 
-    def edges(self) -> Iterator[Sample]:
+    def edges(self) -> Iterator[SampleEvent]:
         """Events of each model in which one field is at a boundary of its type, for each boundary that
         the contract allows, and plain otherwise."""
         for model in self._models.values():
             self._draw.time_form, self._draw.now = model.time_form, self._clock()
             for document, path in model.node.edges(self._draw):
                 sample = self._decoded(document)
-                if isinstance(sample, Sample):
+                if isinstance(sample, SampleEvent):
                     yield sample._replace(field=".".join(path))
                 self._draw.number += 1
 
-    def fields(self, sample: Sample) -> list[Field]:
+    def fields(self, sample: SampleEvent) -> list[Field]:
         """The fields of the model that a sample is of."""
         return self._models[type(sample.event)].shapes.fields
 
@@ -106,10 +106,10 @@ class SampleFactory:
     def _shapes(self, hasher: Hasher) -> Shapes:
         stream = self._stream
 
-        def edges(draw: Draw) -> Iterator[Edge]:
-            return (Edge(draw.time_form(moment)) for moment in _TIME_EDGES)
+        def edges(draw: Draw) -> Iterator[SampleEdge]:
+            return (SampleEdge(draw.time_form(moment)) for moment in _TIME_EDGES)
 
-        time = Node(lambda draw: draw.time_form(draw.now), edges)
+        time = SampleNode(lambda draw: draw.time_form(draw.now), edges)
         repeated = [*getattr(stream, "primary_key", ())]
         if isinstance(stream.key, str):
             repeated.append(stream.key)
@@ -130,33 +130,33 @@ class SampleFactory:
                     reasons.insert(0, f"{self._stream.event_time}: is read as another time")
         raise self._no_sample(model.name, reasons[0])
 
-    def _valid(self, model: "_Model") -> Sample:
+    def _valid(self, model: "_Model") -> SampleEvent:
         self._draw.time_form = model.time_form
         reason = ""
         for tried in range(_TRIES):
             # The numbers in its texts may be what the contract refuses: others are taken each time.
             self._draw.shift = tried
             sample = self._made(model)
-            if isinstance(sample, Sample):
+            if isinstance(sample, SampleEvent):
                 self._draw.shift = 0
                 return sample
             reason = sample.message
         raise self._no_sample(model.name, reason)
 
-    def _made(self, model: "_Model") -> Sample | Rejection:
+    def _made(self, model: "_Model") -> SampleEvent | Rejection:
         try:
             return self._decoded(model.node.plain(self._draw))
         except NoSample as error:
             raise self._no_sample(model.name, str(error)) from None
 
-    def _decoded(self, document: dict[str, Any]) -> Sample | Rejection:
+    def _decoded(self, document: dict[str, Any]) -> SampleEvent | Rejection:
         value = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         try:
             event = self._stream.decoder.decode(value)
         except Exception as error:  # noqa: BLE001 (a validator of the user's own)
             name = type(error).__name__
             return Rejection(ErrorCode.SCHEMA_VIOLATION, name, f"a validator raises {name}")
-        return event if isinstance(event, Rejection) else Sample(value, document, event)
+        return event if isinstance(event, Rejection) else SampleEvent(value, document, event)
 
     def _no_sample(self, model: str, reason: str) -> NoSample:
         return NoSample(

@@ -52,7 +52,7 @@ class Draw:
         return min(int(self.chance.paretovariate(0.8)) + self.shift, _FEW)
 
 
-class Edge(NamedTuple):
+class SampleEdge(NamedTuple):
     """A value at a boundary of its type, and the names of the fields that lead to it."""
 
     value: Any
@@ -60,7 +60,7 @@ class Edge(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class SampleNode:
     """Generates values of one part of a contract; not all need to be valid.
 
     Attributes:
@@ -70,15 +70,15 @@ class Node:
     """
 
     plain: Callable[[Draw], Any]
-    edges: Callable[[Draw], Iterable[Edge]]
+    edges: Callable[[Draw], Iterable[SampleEdge]]
     choices: bool = field(default=False)
 
 
-def leaf(plain: Callable[[Draw], Any], *edges: Any, choices: bool = False) -> Node:
-    found = [Edge(value) for value in edges]
-    return Node(plain, lambda _draw: iter(found), choices)
+def leaf(plain: Callable[[Draw], Any], *edges: Any, choices: bool = False) -> SampleNode:
+    found = [SampleEdge(value) for value in edges]
+    return SampleNode(plain, lambda _draw: iter(found), choices)
 
 
-def edges_of(nodes: Iterable[Node], draw: Draw) -> Iterator[Edge]:
+def edges_of(nodes: Iterable[SampleNode], draw: Draw) -> Iterator[SampleEdge]:
     for node in nodes:
         yield from node.edges(draw)

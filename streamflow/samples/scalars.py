@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic_core import to_jsonable_python
 
-from streamflow.samples.node import Draw, Node, Schema, leaf
+from streamflow.samples.node import Draw, SampleNode, Schema, leaf
 
 _SPAN: Final = 1_000  # plain numbers have so many steps from their lowest
 _WIDEST: Final = 1_000_000  # or all steps of their range, if it has no more than this
@@ -38,11 +38,11 @@ _UUIDS: Final = (
 _BOUNDS: Final = ("ge", "gt", "le", "lt")
 
 
-def boolean(_schema: Schema, _name: str) -> Node:
+def boolean(_schema: Schema, _name: str) -> SampleNode:
     return leaf(lambda draw: draw.chance.random() < 0.5, True, False)  # noqa: PLR2004
 
 
-def integer(schema: Schema, name: str) -> Node:
+def integer(schema: Schema, name: str) -> SampleNode:
     low, high, step = _range(schema, Decimal(1), fixed=True)
     most = int((high - low) / step)
 
@@ -55,7 +55,7 @@ def integer(schema: Schema, name: str) -> Node:
     return leaf(plain, *map(int, _bounds(schema)), *_INTS)
 
 
-def decimal(schema: Schema, _name: str) -> Node:
+def decimal(schema: Schema, _name: str) -> SampleNode:
     places = schema.get("decimal_places")
     digits = schema.get("max_digits")
     grain = Decimal(1).scaleb(-(2 if places is None else places))
@@ -72,7 +72,7 @@ def decimal(schema: Schema, _name: str) -> Node:
     return leaf(lambda draw: str(low + step * draw.chance.randint(0, most)), *edges, *_DECIMALS)
 
 
-def real(schema: Schema, _name: str) -> Node:
+def real(schema: Schema, _name: str) -> SampleNode:
     low, high, step = _range(schema, Decimal("0.01"), fixed=False)
     most = int((high - low) / step)
     edges = (*map(float, _bounds(schema)), *_FLOATS)
@@ -107,7 +107,7 @@ def _bounds(schema: Schema) -> list[Any]:
     return [schema[name] for name in _BOUNDS if schema.get(name) is not None]
 
 
-def moment(schema: Schema, _name: str) -> Node:
+def moment(schema: Schema, _name: str) -> SampleNode:
     naive = schema.get("tz_constraint") == "naive"
 
     def plain(draw: Draw) -> str:
@@ -118,7 +118,7 @@ def moment(schema: Schema, _name: str) -> Node:
     return leaf(plain, *((text.rstrip(_ZONE) for text in edges) if naive else edges))
 
 
-def day(schema: Schema, _name: str) -> Node:
+def day(schema: Schema, _name: str) -> SampleNode:
     def plain(draw: Draw) -> str:
         found: date = _near(schema, draw, draw.now.date(), timedelta(days=1), naive=True)
         return found.isoformat()
@@ -145,7 +145,7 @@ def _text(found: datetime) -> str:
     return found.isoformat().replace("+00:00", _ZONE)
 
 
-def clock(schema: Schema, _name: str) -> Node:
+def clock(schema: Schema, _name: str) -> SampleNode:
     zone = _ZONE if schema.get("tz_constraint") == "aware" else ""
 
     def plain(draw: Draw) -> str:
@@ -166,7 +166,7 @@ def _seconds(bound: time | None, default: int) -> int:
     return default if bound is None else bound.hour * 3600 + bound.minute * 60 + bound.second
 
 
-def duration(schema: Schema, _name: str) -> Node:
+def duration(schema: Schema, _name: str) -> SampleNode:
     low = schema.get("ge", schema.get("gt"))
     high = schema.get("le", schema.get("lt"))
 
@@ -181,7 +181,7 @@ def duration(schema: Schema, _name: str) -> Node:
     return leaf(plain, *map(to_jsonable_python, _bounds(schema)), *_SPANS)
 
 
-def uuid(schema: Schema, _name: str) -> Node:
+def uuid(schema: Schema, _name: str) -> SampleNode:
     version = schema.get("version") or 4
 
     def plain(draw: Draw) -> str:
@@ -191,7 +191,7 @@ def uuid(schema: Schema, _name: str) -> Node:
     return leaf(plain, *_UUIDS)
 
 
-def anything(_schema: Schema, name: str) -> Node:
+def anything(_schema: Schema, name: str) -> SampleNode:
     def plain(draw: Draw) -> Any:
         number = draw.few()
         values = (f"{name}-{number}", number, number % 2 == 0, {"number": number}, [number])
@@ -204,7 +204,7 @@ def anything(_schema: Schema, name: str) -> Node:
     return leaf(plain, None, True, False, 0, -1.5, 2**53, *texts, [], {}, [None], {"": {}}, deep)
 
 
-def url(schema: Schema, name: str) -> Node:
+def url(schema: Schema, name: str) -> SampleNode:
     scheme = (schema.get("allowed_schemes") or ["https"])[0]
     host = f"{scheme}://example.com/{name}"
     return leaf(
@@ -212,7 +212,7 @@ def url(schema: Schema, name: str) -> Node:
     )
 
 
-SCALARS: Final[dict[str, Callable[[Schema, str], Node]]] = {
+SCALARS: Final[dict[str, Callable[[Schema, str], SampleNode]]] = {
     "any": anything,
     "none": lambda _schema, _name: leaf(lambda _draw: None, None),
     "bool": boolean,

@@ -14,7 +14,7 @@ from pydantic_core import CoreConfig, SchemaValidator, core_schema
 from streamflow.privacy import Hasher
 from streamflow.samples import containers
 from streamflow.samples.containers import Field
-from streamflow.samples.node import Draw, Edge, Node, NoSample, Schema, edges_of, leaf
+from streamflow.samples.node import Draw, NoSample, SampleEdge, SampleNode, Schema, edges_of, leaf
 from streamflow.samples.scalars import SCALARS, seeded
 from streamflow.samples.texts import binary, text
 
@@ -57,7 +57,7 @@ class Shapes:
         self,
         hasher: Hasher,
         *,
-        special: Mapping[str, Node],
+        special: Mapping[str, SampleNode],
         repeated: Sequence[str] = (),
     ) -> None:
         self.fields: list[Field] = []
@@ -65,8 +65,8 @@ class Shapes:
         self._special = special
         self._repeated = repeated
         self._definitions: dict[str, Schema] = {}
-        self._nodes: dict[str, Node] = {}
-        self._makers: dict[str, Callable[[Schema, _Place], Node]] = {
+        self._nodes: dict[str, SampleNode] = {}
+        self._makers: dict[str, Callable[[Schema, _Place], SampleNode]] = {
             "str": self._text,
             "bytes": lambda schema, place: binary(schema, place.name, place.config),
             "literal": lambda schema, _: _listed(schema["expected"]),
@@ -99,12 +99,12 @@ class Shapes:
             "custom-error": lambda schema, place: self._node(schema["schema"], place),
         }
 
-    def of(self, schema: Schema) -> Node:
+    def of(self, schema: Schema) -> SampleNode:
         """The node of the documents of a model, by its core schema. Raises NoSample if a part of it has no
         form in JSON."""
         return self._node(schema, _Place())
 
-    def _node(self, schema: Schema, place: _Place) -> Node:
+    def _node(self, schema: Schema, place: _Place) -> SampleNode:
         kind = schema["type"]
         if kind in SCALARS:
             return SCALARS[kind](schema, place.name)
@@ -112,7 +112,7 @@ class Shapes:
             raise NoSample(f"{'.'.join(place.path)}: {kind} has no form in JSON")
         return self._makers[kind](schema, place)
 
-    def _text(self, schema: Schema, place: _Place) -> Node:
+    def _text(self, schema: Schema, place: _Place) -> SampleNode:
         return text(schema, place.name, self._hasher, self._fits(schema, place))
 
     def _fits(self, schema: Schema, place: _Place) -> Callable[[Any], bool]:
@@ -134,7 +134,7 @@ class Shapes:
 
         return fits
 
-    def _tried(self, schema: Schema, place: _Place) -> Node:
+    def _tried(self, schema: Schema, place: _Place) -> SampleNode:
         """What a validator decides: values of what it takes, then guesses."""
         parts = schema.get("steps") or ([schema["schema"]] if "schema" in schema else [])
         inner = [self._node(part, place) for part in parts]
@@ -155,46 +155,46 @@ class Shapes:
             # Without any that fits, the decoder refuses the last and names the field.
             return draw.chance.choice(guesses[:2]) if guesses else value
 
-        def edges(draw: Draw) -> Iterator[Edge]:
+        def edges(draw: Draw) -> Iterator[SampleEdge]:
             yield from edges_of(inner, draw)
-            yield from map(Edge, guesses)
+            yield from map(SampleEdge, guesses)
 
-        return Node(plain, edges, any(node.choices for node in inner))
+        return SampleNode(plain, edges, any(node.choices for node in inner))
 
-    def _nullable(self, schema: Schema, place: _Place) -> Node:
+    def _nullable(self, schema: Schema, place: _Place) -> SampleNode:
         return containers.nullable(self._node(schema["schema"], place))
 
-    def _list(self, schema: Schema, place: _Place) -> Node:
+    def _list(self, schema: Schema, place: _Place) -> SampleNode:
         item = self._node(schema.get("items_schema") or {"type": "any"}, place)
         return containers.list_of(item, schema)
 
-    def _tuple(self, schema: Schema, place: _Place) -> Node:
+    def _tuple(self, schema: Schema, place: _Place) -> SampleNode:
         return containers.tuple_of([self._node(part, place) for part in schema["items_schema"]])
 
-    def _dict(self, schema: Schema, place: _Place) -> Node:
+    def _dict(self, schema: Schema, place: _Place) -> SampleNode:
         keys = self._node(schema.get("keys_schema") or {"type": "str"}, place)
         values = self._node(schema.get("values_schema") or {"type": "any"}, place)
         return containers.dict_of(keys, values, schema)
 
-    def _union(self, schema: Schema, place: _Place) -> Node:
+    def _union(self, schema: Schema, place: _Place) -> SampleNode:
         choices = schema["choices"]
         parts = choices.values() if isinstance(choices, Mapping) else choices
         return containers.union_of(
             [self._node(part[0] if isinstance(part, tuple) else part, place) for part in parts]
         )
 
-    def _json(self, schema: Schema, place: _Place) -> Node:
+    def _json(self, schema: Schema, place: _Place) -> SampleNode:
         inner = self._node(schema.get("schema") or {"type": "any"}, place)
-        return Node(
+        return SampleNode(
             lambda draw: json.dumps(inner.plain(draw)),
-            lambda draw: (Edge(json.dumps(value), path) for value, path in inner.edges(draw)),
+            lambda draw: (SampleEdge(json.dumps(value), path) for value, path in inner.edges(draw)),
         )
 
-    def _model(self, schema: Schema, place: _Place) -> Node:
+    def _model(self, schema: Schema, place: _Place) -> SampleNode:
         config = schema.get("config") or place.config
         return self._node(schema["schema"], replace(place, config=config))
 
-    def _fields(self, schema: Schema, place: _Place) -> Node:
+    def _fields(self, schema: Schema, place: _Place) -> SampleNode:
         declared = schema["fields"]
         named = (
             declared.items()
@@ -224,15 +224,15 @@ class Shapes:
             name, keys, required, _few(node, name) if top and name in self._repeated else node
         )
 
-    def _with_definitions(self, schema: Schema, place: _Place) -> Node:
+    def _with_definitions(self, schema: Schema, place: _Place) -> SampleNode:
         self._definitions |= {part["ref"]: part for part in schema["definitions"]}
         return self._node(schema["schema"], place)
 
-    def _reference(self, schema: Schema, place: _Place) -> Node:
+    def _reference(self, schema: Schema, place: _Place) -> SampleNode:
         reference = schema["schema_ref"]
         top = not place.path
 
-        def node() -> Node:
+        def node() -> SampleNode:
             if reference not in self._nodes:
                 self._nodes[reference] = self._node(self._definitions[reference], place)
             return self._nodes[reference]
@@ -249,7 +249,7 @@ class Shapes:
             finally:
                 draw.depth -= 1
 
-        def edges(draw: Draw) -> Iterator[Edge]:
+        def edges(draw: Draw) -> Iterator[SampleEdge]:
             if draw.depth:
                 return
             before = draw.most_depth
@@ -258,7 +258,7 @@ class Shapes:
                 deep = plain(draw)
             finally:
                 draw.most_depth, draw.single = before, False
-            yield Edge(deep)
+            yield SampleEdge(deep)
             draw.depth += 1
             try:
                 found = list(islice(node().edges(draw), 200))
@@ -266,29 +266,29 @@ class Shapes:
                 draw.depth -= 1
             yield from found
 
-        return Node(plain, edges)
+        return SampleNode(plain, edges)
 
-    def _lax_or_strict(self, schema: Schema, place: _Place) -> Node:
+    def _lax_or_strict(self, schema: Schema, place: _Place) -> SampleNode:
         strict = schema.get("strict", place.config.get("strict"))
         return self._node(schema["strict_schema" if strict else "lax_schema"], place)
 
 
-def _share_that_fits(node: Node, fits: Callable[[Any], bool]) -> float:
+def _share_that_fits(node: SampleNode, fits: Callable[[Any], bool]) -> float:
     draw = Draw(seeded("step"), datetime.now(UTC))
     return sum(fits(node.plain(draw)) for _ in range(_TRIES)) / _TRIES
 
 
-def _few(node: Node, name: str) -> Node:
+def _few(node: SampleNode, name: str) -> SampleNode:
     """The same few values again and again."""
 
     def plain(draw: Draw) -> Any:
         number = draw.few()
         return node.plain(replace(draw, chance=seeded(f"{name}/{number}"), number=number))
 
-    return Node(plain, node.edges, node.choices)
+    return SampleNode(plain, node.edges, node.choices)
 
 
-def _listed(values: Sequence[Any]) -> Node:
+def _listed(values: Sequence[Any]) -> SampleNode:
     plain = [value.value if isinstance(value, Enum) else value for value in values]
     plain = [value.decode() if isinstance(value, bytes) else value for value in plain]
     return leaf(lambda draw: draw.chance.choice(plain), *plain, choices=True)

@@ -10,7 +10,7 @@ from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.samples.containers import Field, put
-from streamflow.samples.factory import Sample, SampleFactory
+from streamflow.samples.factory import SampleEvent, SampleFactory
 from streamflow.samples.scalars import seeded
 from streamflow.stream import Simulated, Stream
 
@@ -18,7 +18,7 @@ _ADDRESS: Final = "eve@example.com"
 _WRONG: Final[tuple[Any, ...]] = ([{}], "seven", -1, True, 1.5, {"a": 1}, None)
 
 # A mistake makes bytes of a sample, or None where it does not apply. Some break only some contracts.
-_Mistake = Callable[[Sample, list[Field], random.Random], bytes | None]
+_Mistake = Callable[[SampleEvent, list[Field], random.Random], bytes | None]
 
 
 def simulated(
@@ -90,7 +90,7 @@ def _records(
             yield Simulated(key, value, code)
 
 
-def _key(stream: Stream, sample: Sample) -> bytes | None:
+def _key(stream: Stream, sample: SampleEvent) -> bytes | None:
     try:
         return stream.key_of(sample.event)
     except Exception as error:
@@ -101,7 +101,7 @@ def _key(stream: Stream, sample: Sample) -> bytes | None:
 
 
 def spoil(
-    stream: Stream, sample: Sample, fields: list[Field], chance: random.Random
+    stream: Stream, sample: SampleEvent, fields: list[Field], chance: random.Random
 ) -> tuple[bytes, ErrorCode]:
     """A sample with one mistake that breaks its contract, and the code that the decoder gives it."""
     left = dict(_MISTAKES)
@@ -114,38 +114,40 @@ def spoil(
         del left[mistake]  # this contract allows it; no bytes, for one, are an event of none
 
 
-def _missing(sample: Sample, fields: list[Field], chance: random.Random) -> bytes | None:
+def _missing(sample: SampleEvent, fields: list[Field], chance: random.Random) -> bytes | None:
     required = [field for field in fields if field.required]
     if not required:
         return None
     return _without(sample, chance.choice(required))
 
 
-def _without(sample: Sample, field: Field) -> bytes:
+def _without(sample: SampleEvent, field: Field) -> bytes:
     document = _copy(sample)
     document.pop(str(field.keys[0]), None)
     return _dumped(document)
 
 
-def _wrong(sample: Sample, fields: list[Field], chance: random.Random) -> bytes | None:
+def _wrong(sample: SampleEvent, fields: list[Field], chance: random.Random) -> bytes | None:
     return _with(sample, chance.choice(fields), chance.choice(_WRONG))
 
 
-def _unknown_field(sample: Sample, _: list[Field], __: random.Random) -> bytes | None:
+def _unknown_field(sample: SampleEvent, _: list[Field], __: random.Random) -> bytes | None:
     return _dumped({**sample.document, "undeclared_field": 7})
 
 
-def _unknown_choice(sample: Sample, fields: list[Field], chance: random.Random) -> bytes | None:
+def _unknown_choice(
+    sample: SampleEvent, fields: list[Field], chance: random.Random
+) -> bytes | None:
     listed = [field for field in fields if field.node.choices]
     return _with(sample, chance.choice(listed), "TELEPORTED") if listed else None
 
 
-def _clear_text(sample: Sample, fields: list[Field], chance: random.Random) -> bytes | None:
+def _clear_text(sample: SampleEvent, fields: list[Field], chance: random.Random) -> bytes | None:
     texts = [field for field in fields if isinstance(sample.document.get(str(field.keys[0])), str)]
     return _with(sample, chance.choice(texts), _ADDRESS) if texts else None
 
 
-def _nul(sample: Sample, fields: list[Field], chance: random.Random) -> bytes | None:
+def _nul(sample: SampleEvent, fields: list[Field], chance: random.Random) -> bytes | None:
     texts = [
         (field, found)
         for field in fields
@@ -158,7 +160,7 @@ def _nul(sample: Sample, fields: list[Field], chance: random.Random) -> bytes | 
     return _with(sample, field, f"{found}\0")
 
 
-def _with(sample: Sample, field: Field, value: Any) -> bytes:
+def _with(sample: SampleEvent, field: Field, value: Any) -> bytes:
     document = _copy(sample)
     document.pop(str(field.keys[0]), None)
     put(document, field.keys, value)
@@ -178,7 +180,7 @@ _MISTAKES: Final[dict[_Mistake, int]] = {
 }
 
 
-def _copy(sample: Sample) -> dict[str, Any]:
+def _copy(sample: SampleEvent) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(sample.value)
     return document
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from rstr import Rstr
 
 from streamflow.privacy import Hasher
-from streamflow.samples.node import Draw, Node, Schema, leaf
+from streamflow.samples.node import Draw, SampleNode, Schema, leaf
 from streamflow.samples.scalars import seeded
 
 _LONG: Final = 10_000  # characters
@@ -23,7 +23,7 @@ _AWKWARD: Final = (
 )  # fmt: skip
 
 
-def text(schema: Schema, name: str, hasher: Hasher, fits: Callable[[Any], bool]) -> Node:
+def text(schema: Schema, name: str, hasher: Hasher, fits: Callable[[Any], bool]) -> SampleNode:
     """Texts of a field, the same few again and again.
 
     Args:
@@ -83,7 +83,7 @@ def _matches(pattern: Any, seed: str, most: int) -> Iterator[str]:
         return
 
 
-def binary(schema: Schema, name: str, config: Mapping[str, Any]) -> Node:
+def binary(schema: Schema, name: str, config: Mapping[str, Any]) -> SampleNode:
     """Bytes, as the model's configuration has them in JSON."""
 
     def written(data: bytes) -> str:

@@ -34,7 +34,7 @@ from streamflow.postgres.tables import event_columns
 from streamflow.postgres.trial import problems_with_rows
 from streamflow.privacy import Hasher
 from streamflow.records import Origin, Rejection
-from streamflow.samples.factory import Sample
+from streamflow.samples.factory import SampleEvent
 from streamflow.settings import Settings
 from streamflow.trial import samples_of
 from streamflow_stack.database import SUPERUSER
@@ -209,7 +209,7 @@ def test_a_check_leaves_nothing_behind(database: Settings, connection: Connectio
     assert problems_with_rows(database, CUSTOMERS, samples_of(CUSTOMERS, Hasher())) == []
 
     # Ctrl-C in the middle.
-    def interrupt() -> Iterator[Sample]:
+    def interrupt() -> Iterator[SampleEvent]:
         yield samples[0]
         raise KeyboardInterrupt
 

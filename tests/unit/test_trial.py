@@ -14,7 +14,7 @@ from streamflow import Event, Hasher, Notification, Stream, Timestamp, load_sett
 from streamflow.samples.node import NoSample
 from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS
-from streamflow.trial import Problem, fails_at_start, problems, same, samples_of, simulated_of
+from streamflow.trial import TrialProblem, fails_at_start, problems, same, samples_of, simulated_of
 from streamflow_cli.app import app
 
 
@@ -34,7 +34,7 @@ def no_such_hash(text: str) -> str:
     return text
 
 
-def tried(stream: Stream) -> list[Problem]:
+def tried(stream: Stream) -> list[TrialProblem]:
     hasher = Hasher(None, stream.decoder.private_fields)
     return problems(stream, samples_of(stream, hasher), hasher)
 
