@@ -65,7 +65,8 @@ def decimal_text(value: Decimal) -> str:
 def group_text(value: Any) -> str:
     if value is None:
         return NULL
-    text = scalar_text(value)
+    # On the path of every event: nearly always a text.
+    text = value if type(value) is str else scalar_text(value)
     if len(text) > LONGEST:
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         return f"{text[:_KEPT]}…{digest[:16]}"
