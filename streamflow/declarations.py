@@ -9,7 +9,7 @@ from typing import Final
 from streamflow.contract import Event
 from streamflow.core_schema import values_of
 from streamflow.errors import ConfigurationError
-from streamflow.names import POSITIONS_TOPIC, collide, derives, table_fault, topic_fault
+from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
 
@@ -71,15 +71,21 @@ def _topics(stream: Stream) -> Iterator[str]:
     for (role, topic), (other_role, other) in combinations(roles.items(), 2):
         if topic == other:
             yield f"its {role} and its {other_role} would go into one topic, {topic}: {_rename(role)}"
-        elif collide(topic, other):
-            yield _collision(role, topic, other)
+        else:
+            yield from _collision(role, topic, other)
 
 
-def _collision(role: str, topic: str, other: str) -> str:
-    return (
-        f"the topics {topic} and {other} differ only in dots and _, which Kafka does not allow: "
-        f"{_rename(role)}"
-    )
+def _collision(role: str, topic: str, other: str) -> Iterator[str]:
+    if collide(topic, other):
+        yield (
+            f"the topics {topic} and {other} differ only in dots and _, which Kafka does not allow: "
+            f"{_rename(role)}"
+        )
+    elif topic != other and asset_name(topic) == asset_name(other):
+        yield (
+            f"the topics {topic} and {other} are one asset in Dagster, {asset_name(topic)}: "
+            f"{_rename(role)}"
+        )
 
 
 def _tables_of(stream: Stream) -> list[str]:
@@ -236,8 +242,8 @@ def _clashes(stream: Stream, other: Stream) -> Iterator[str]:
                     f"the topic of its {role}, {topic}, holds the {other_role} of {named}: "
                     f"{_rename(role)}"
                 )
-            elif collide(topic, other_topic):
-                yield _collision(role, topic, other_topic)
+            else:
+                yield from _collision(role, topic, other_topic)
     yield from _differing_topics(stream, other)
     yield from _clashing_tables(stream, other)
 

@@ -1,4 +1,4 @@
-"""Names of topics and tables that are taken, and those that Kafka and PostgreSQL accept. Pure."""
+"""Names of topics and tables that are taken, and those that Kafka, PostgreSQL and Dagster accept. Pure."""
 
 import re
 from typing import Final
@@ -52,6 +52,11 @@ def table_fault(name: str) -> str | None:
 def collide(one: str, other: str) -> bool:
     """Whether Kafka refuses the one topic where the other exists: in its metrics, a dot is a _."""
     return one != other and one.replace(".", "_") == other.replace(".", "_")
+
+
+def asset_name(name: str) -> str:
+    """A topic or table as Dagster accepts it in an asset key."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 def derives(table: str, name: str) -> bool:

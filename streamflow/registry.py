@@ -1,6 +1,6 @@
 """Loading the configured streams."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from types import ModuleType
 from typing import NamedTuple, Self
@@ -49,20 +49,13 @@ class Streams(tuple[Stream, ...]):  # noqa: SLOT001 (a tuple cannot have any)
 
     Attributes:
         failed: the others. Nothing of theirs is read or written, and they keep their positions.
-        first: what the setting names first; None if that has failed.
     """
 
     failed: tuple[FailedStream, ...]
-    first: Stream | None
 
-    def __new__(
-        cls,
-        streams: Iterable[Stream],
-        failed: Iterable[FailedStream] = (),
-        first: Stream | None = None,
-    ) -> Self:
+    def __new__(cls, streams: Iterable[Stream], failed: Iterable[FailedStream] = ()) -> Self:
         made = super().__new__(cls, streams)
-        made.failed, made.first = tuple(failed), first
+        made.failed = tuple(failed)
         return made
 
 
@@ -81,20 +74,30 @@ def load_streams(settings: Settings) -> Streams:
 
 def read_streams(settings: Settings) -> Streams:
     """As `load_streams`, but none may be left."""
-    good: dict[int, Stream] = {}
+    good: list[Stream] = []
     failed = []
-    for index, path in enumerate(settings.streams):
+    for path in settings.streams:
         name = None
         try:
             module, stream = _load(path)
             stream = stream.prefixed(settings.prefix)
             name = stream.name
-            _require_sound(module, path, stream, tuple(good.values()))
+            _require_sound(module, path, stream, good)
         except ConfigurationError as error:
             failed.append(FailedStream(path, name, str(error), error))
         else:
-            good[index] = stream
-    return Streams(good.values(), failed, good.get(0))
+            good.append(stream)
+    return Streams(good, failed)
+
+
+def without_streams(settings: Settings, names: Collection[str]) -> Settings:
+    """The settings without the streams of these names."""
+
+    def stays(path: str) -> bool:
+        alone = read_streams(settings.model_copy(update={"streams": (path,)}))
+        return not any(stream.name in names for stream in alone)
+
+    return settings.model_copy(update={"streams": tuple(filter(stays, settings.streams))})
 
 
 def log_failed(streams: Streams) -> None:

@@ -85,7 +85,7 @@ def init(
     from streamflow.kafka.clients import retrying
     from streamflow.kafka.ownership import surplus
     from streamflow.kafka.topic_changes import postponed, risk
-    from streamflow.kafka.topics import provision
+    from streamflow.kafka.topics import TopicsRefused, provision
     from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
 
@@ -93,14 +93,20 @@ def init(
     patiently = retrying(wait)
     # The schema first: topics that are created are noted in it.
     refused = _upgrade(partial(patiently, schema.upgrade), settings, streams)
-    differences = patiently(provision, settings, streams, TopicsTable(settings))
+    without_topics: TopicsRefused | None = None
+    differences: Sequence[Drift] = ()
+    try:
+        differences = patiently(provision, settings, streams, TopicsTable(settings))
+    except TopicsRefused as error:
+        without_topics, differences = error, error.differences
     for drift in differences:
         if not drift.is_surplus and risk(drift) is None:
             typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
     for line in (*surplus(differences), *postponed(differences)):
         typer.echo(f"warning: {line}", err=True)
-    if refused is not None:
-        raise refused
+    for reason in (refused, without_topics):
+        if reason is not None:
+            raise reason
     if streams.failed:
         raise _others_in_place(streams)
     typer.echo("topics and schema are in place")
@@ -177,6 +183,7 @@ def topics(
         drifts,
         owners,
         provision,
+        refused,
         unmanaged_topics,
     )
     from streamflow.postgres.owned_topics import TopicsTable
@@ -187,7 +194,9 @@ def topics(
         adopt(settings, streams, adopted, owned)
     specs = all_topics(settings, streams)
     if apply:
-        _confirm_changes(settings, alterable(settings, specs, owned), yes=yes)
+        why = refused(settings, streams, owned)
+        others = all_topics(settings, [stream for stream in streams if stream.name not in why])
+        _confirm_changes(settings, alterable(settings, others, owned), yes=yes)
         provision(settings, streams, owned, confirmed=True)
     differences = drifts(settings, specs)
     owner_of = owners(settings, specs, owned)

@@ -164,7 +164,7 @@ def status(
     except StreamFlowError as error:
         streams, failed = None, [str(error)]
     current["lag"], current["rows"] = _lag_and_rows(settings, streams or (), states)
-    failed += _failed_streams(settings, streams, database=states["postgres"] == "up")
+    failed += _failed_streams(settings, streams, states)
     current["failed_streams"] = failed
     if as_json:
         typer.echo(json.dumps(current, indent=2))
@@ -215,24 +215,36 @@ def doctor() -> None:
     raise typer.Exit(1 if Mark.BAD in marks else 0)
 
 
-def _arrange(settings: "Settings", without: Collection[str], say: Callable[[str], None]) -> None:
-    """Puts schema and topics in place. The schema is first: topics that are created are noted in it."""
+def _arrange(
+    settings: "Settings", without: Collection[str], say: Callable[[str], None]
+) -> "Settings":
+    """Puts schema and topics in place. The schema is first: topics that are created are noted in it.
+    Returns the settings without the streams whose topics are refused."""
     from streamflow.kafka import ownership, topic_changes
-    from streamflow.kafka.topics import provision
+    from streamflow.kafka.topics import TopicsRefused, provision
     from streamflow.postgres.owned_topics import TopicsTable
-    from streamflow.registry import load_streams
+    from streamflow.registry import load_streams, without_streams
 
     streams = load_streams(settings)
     has_database = "postgres" not in without
     kept = list(map(str, streams.failed))
+    refused: dict[str, str] = {}
     if has_database:
         kept += _upgrade(settings, streams)
     if "kafka" not in without:
         owned = TopicsTable(settings) if has_database else None
-        differences = provision(settings, streams, owned)
+        differences: Sequence[ownership.Drift]
+        try:
+            differences = provision(settings, streams, owned)
+        except TopicsRefused as error:
+            if len(error.streams) == len(streams):
+                raise
+            refused, differences = error.streams, error.differences
+        kept += refused.values()
         kept += ownership.surplus(differences) + topic_changes.postponed(differences)
     for line in kept:
         say(f"warning: {line}")
+    return without_streams(settings, refused) if refused else settings
 
 
 def _upgrade(settings: "Settings", streams: "Streams") -> list[str]:
@@ -251,16 +263,21 @@ def _upgrade(settings: "Settings", streams: "Streams") -> list[str]:
 
 
 def _failed_streams(
-    settings: "Settings", streams: "Streams | None", *, database: bool
+    settings: "Settings", streams: "Streams | None", states: dict[str, str]
 ) -> list[str]:
-    """The streams that do not start or are not loaded, in a sentence each."""
+    """The streams that do not run or are not loaded, in a sentence each."""
     from streamflow.errors import StreamFlowError
+    from streamflow.kafka.topics import not_running
     from streamflow.postgres import schema
+    from streamflow.postgres.owned_topics import TopicsTable
 
     found = [] if streams is None else list(map(str, streams.failed))
-    if streams and database:
+    if streams and states["postgres"] == "up":
         with contextlib.suppress(StreamFlowError):
             found += schema.refused(settings, streams).values()
+        if states["kafka"] == "up":
+            with contextlib.suppress(StreamFlowError):
+                found += not_running(settings, streams, TopicsTable(settings)).values()
     return found
 
 

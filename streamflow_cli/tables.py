@@ -100,6 +100,10 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
         console.print(
             f"erased: {report.erased:,} rows of forgotten subjects, emptied and still there."
         )
+    if compacted := sum(own.compacted for own in report.partitions):
+        console.print(
+            f"compacted: {compacted:,} records that were accounted for are no longer in their topics."
+        )
     if report.verdict is Verdict.CLOSED:
         total = sum(own.records for own in report.partitions)
         waiting = report.in_open_windows

@@ -1,6 +1,5 @@
 """The assets of the streams as data: keys, lineage, columns. Pure."""
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Final
 import dagster as dg
 
 from streamflow.kafka.topics import declared_topics, unmanaged_topics
+from streamflow.names import asset_name
 from streamflow.postgres.tables import (
     DEAD_LETTERS,
     NOTIFICATIONS,
@@ -72,27 +72,22 @@ class Catalog:
         return next(entry for entry in self.tables if entry.table.name == name)
 
 
-def _word(name: str) -> str:
-    """A name as Dagster accepts it in an asset key."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
-
-
 def producer_key(stream: Stream) -> dg.AssetKey:
     """What sends the stream's events."""
-    return dg.AssetKey(["producer", _word(stream.name)])
+    return dg.AssetKey(["producer", asset_name(stream.name)])
 
 
 def topic_key(name: str) -> dg.AssetKey:
     """`name` is without the prefix."""
-    return dg.AssetKey([TOPICS, _word(name)])
+    return dg.AssetKey([TOPICS, asset_name(name)])
 
 
 def table_key(name: str) -> dg.AssetKey:
-    return dg.AssetKey([TABLES, _word(name)])
+    return dg.AssetKey([TABLES, asset_name(name)])
 
 
 def rollup_key(table: str) -> dg.AssetKey:
-    return dg.AssetKey([ROLLUPS, _word(table)])
+    return dg.AssetKey([ROLLUPS, asset_name(table)])
 
 
 def catalog_of(settings: Settings, streams: Sequence[Stream]) -> Catalog:

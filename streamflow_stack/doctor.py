@@ -23,9 +23,10 @@ from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.kafka.ownership import surplus
 from streamflow.kafka.reader import Scanner
-from streamflow.kafka.topics import declared_topics, drifts
+from streamflow.kafka.topics import declared_topics, drifts, not_running
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
+from streamflow.postgres.owned_topics import TopicsTable
 from streamflow.postgres.rehash import keys_of_some
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
@@ -91,6 +92,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _database(settings, running=running)
     if running or settings.kafka_bootstrap_servers:
         yield from _or_unknown("broker's clock", _broker_clock, settings)
+        yield from _or_unknown("topics", _without_topics, settings)
         yield from _or_unknown("topics", _surplus_partitions, settings)
     versions = ", ".join(map(_with_version, ("streamflow", *LIBRARIES)))
     rdkafka = confluent_kafka.libversion()[0]
@@ -248,6 +250,11 @@ def _streams(settings: Settings) -> Iterator[Finding]:
 def _refused_tables(settings: Settings) -> Iterator[Finding]:
     for why in schema.refused(settings, load_streams(settings)).values():
         yield Finding("tables", Mark.BAD, f"{why}; until then its events are not loaded")
+
+
+def _without_topics(settings: Settings) -> Iterator[Finding]:
+    for why in not_running(settings, load_streams(settings), TopicsTable(settings)).values():
+        yield Finding("topics", Mark.BAD, why)
 
 
 def _surplus_partitions(settings: Settings) -> Iterator[Finding]:

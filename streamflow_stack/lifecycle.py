@@ -35,7 +35,9 @@ class Stack:
 @dataclass(frozen=True)
 class UpRequest:
     without: Collection[str]  # parts to leave out
-    arrange: Callable[[Settings], None]  # puts topics and schema in place
+    arrange: Callable[
+        [Settings], Settings
+    ]  # puts topics and schema in place; names the streams to run
     when_up: Callable[[Stack], None]  # called once everything has been started
 
 
@@ -126,7 +128,7 @@ def _run(
         given, settings = settings, _with_coordinates(settings, state, request.without)
         report.say("stage 2 of 3: topics and schema")
         with signals.interrupting():
-            request.arrange(settings)
+            settings = request.arrange(settings)
         _announce(settings, environment, request.without)
         state.write_coordinates(settings, database_embedded=given.database_url is None)
         report.say(
@@ -163,6 +165,7 @@ def _announce(settings: Settings, environment: dict[str, str], without: Collecti
         STREAMFLOW_STATE_DIR=str(state_of(settings).directory),
         STREAMFLOW_PORT_OFFSET=str(settings.port_offset),
         STREAMFLOW_BROKERS=str(settings.brokers),
+        STREAMFLOW_STREAMS=",".join(settings.streams),
     )
     if DAGSTER not in without:
         environment["STREAMFLOW_DAGSTER_URL"] = settings.dagster_url or dagster_url(settings)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import structlog
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
 
+from streamflow.errors import Unavailable
 from streamflow.flow import Limit
-from streamflow.kafka import clients
+from streamflow.kafka import clients, topics
 from streamflow.kafka.producing import produce_and_flush
 from streamflow.kafka.transactions import KafkaSink
 from streamflow.monitoring import configure_logging
@@ -20,7 +22,7 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
-from streaming_workers.runtime.job import Job
+from streaming_workers.runtime.job import Job, LeftOut
 from streaming_workers.runtime.process import bound_arenas, freeze_gc
 from streaming_workers.runtime.runtime import Worker
 from streaming_workers.validator import Validator
@@ -60,13 +62,22 @@ def make_worker(
             if name == "validator"
             else Analytics(settings, streams)
         )
-        return Worker(settings, job, kafka_sink, accept_rejects=accept_rejects)
+        return Worker(
+            settings,
+            job,
+            kafka_sink,
+            accept_rejects=accept_rejects,
+            left_out=lambda client: without_topics(client, streams),
+        )
     loader = Loader(settings, streams, hasher, key.signer)
     dead_letters = clients.producer(settings)
 
     def sink(_consumer: Consumer, limit: Limit | None) -> PostgresSink:
-        loader.leave_out(not_loadable(settings, streams))
         return loader_sink(settings, loader, dead_letters, limit)
+
+    def not_loaded(client: AdminClient) -> LeftOut:
+        lacking, refused = without_topics(client, streams), not_loadable(settings, streams)
+        return LeftOut(lacking.missing, refused.unloadable, lacking.reasons + refused.reasons)
 
     return Worker(
         settings,
@@ -74,10 +85,24 @@ def make_worker(
         sink,
         accept_rejects=accept_rejects,
         ping=lambda: ping(settings),
+        left_out=not_loaded,
     )
 
 
-def not_loadable(settings: Settings, streams: Sequence[Stream]) -> set[str]:
+def without_topics(client: AdminClient, streams: Sequence[Stream]) -> LeftOut:
+    """The topics of streams that lack one, but for those that others have, too. Raises Unavailable if
+    every stream lacks one, or the broker does not answer."""
+    lacking = topics.without_topics(client, streams)
+    complete = [stream for stream in streams if stream.name not in lacking]
+    if not complete:
+        raise Unavailable("; ".join(dict.fromkeys(lacking.values())))
+    used = {topic for stream in complete for topic in stream.topic_names}
+    unused = {topic for stream in streams for topic in stream.topic_names} - used
+    reasons = (("stream not running", stream, why) for stream, why in lacking.items())
+    return LeftOut(missing=frozenset(unused), reasons=tuple(reasons))
+
+
+def not_loadable(settings: Settings, streams: Sequence[Stream]) -> LeftOut:
     """The topics whose events have no table that can hold them. They stay there, and the loader's
     position stays in front of them (G14).
 
@@ -86,11 +111,11 @@ def not_loadable(settings: Settings, streams: Sequence[Stream]) -> set[str]:
         Unavailable: the database does not answer.
     """
     refused = schema.refused(settings, streams)
-    for stream, why in refused.items():
-        log.error("stream not loaded", stream=stream, why=why)
     if len(refused) == len(streams):
         raise schema.TablesRefused(refused)
-    return {stream.topic for stream in streams if stream.name in refused}
+    unloadable = {stream.topic for stream in streams if stream.name in refused}
+    reasons = (("stream not loaded", stream, why) for stream, why in refused.items())
+    return LeftOut(unloadable=frozenset(unloadable), reasons=tuple(reasons))
 
 
 def loader_sink(

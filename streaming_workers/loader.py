@@ -3,7 +3,7 @@
 Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` stores it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
@@ -91,7 +91,7 @@ class Loader(PlainJob):
         self.forgetting = Forgetting(streams, hasher)
         self.upserts = [stream for stream in streams if stream.mode == "upsert"]
         self._event_topics = {stream.topic for stream in streams}
-        self.sources = sorted(self._event_topics)
+        self.sources: Sequence[str] = sorted(self._event_topics)
         # Of the last batch. Within a session they do not change.
         self._topic_ids: Mapping[str, str] = {}
         self._handlers: dict[str, _Handler] = {}
@@ -103,10 +103,6 @@ class Loader(PlainJob):
         self.assets = {
             table: table_asset(table) for table in self.tables if table != IGNORED_RECORDS.name
         }
-
-    def leave_out(self, topics: Collection[str]) -> None:
-        """Does not read these topics of events, from the next session on."""
-        self.topics = [topic for topic in self._handlers if topic not in topics]
 
     def process(self, batch: Batch) -> Output:
         """The rows of a batch, and the dead letters of what cannot be a row. Raises Unavailable if the

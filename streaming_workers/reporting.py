@@ -4,7 +4,6 @@ The worker only adds to counters; another thread sends them now and then, and ke
 not answer. Nothing here imports Dagster.
 """
 
-import re
 import threading
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import structlog
 
 from streamflow.errors import Unavailable
 from streamflow.http import request
+from streamflow.names import asset_name
 from streamflow.settings import Settings
 
 log = structlog.get_logger()
@@ -31,20 +31,15 @@ class Done:
 
 
 def topic_asset(topic: str, prefix: str) -> str:
-    return f"kafka/{_word(topic.removeprefix(prefix))}"
+    return f"kafka/{asset_name(topic.removeprefix(prefix))}"
 
 
 def table_asset(table: str) -> str:
-    return f"postgres/{_word(table)}"
+    return f"postgres/{asset_name(table)}"
 
 
 def producer_asset(topic: str, prefix: str) -> str:
-    return f"producer/{_word(topic.removeprefix(prefix))}"
-
-
-def _word(name: str) -> str:
-    # As streamflow_dagster.catalog.word does; workers do not import that.
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return f"producer/{asset_name(topic.removeprefix(prefix))}"
 
 
 class Ledger:

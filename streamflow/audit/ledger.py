@@ -30,6 +30,7 @@ from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import present_topic_ids
+from streamflow.kafka.topics import compacted_topics
 from streamflow.postgres.connections import Connection, faulty_statement, session
 from streamflow.postgres.erasing import erased_rows
 from streamflow.postgres.gaps import import_gaps
@@ -110,6 +111,7 @@ class _Audit:
         self._reached = look_up(settings, connection, client, streams, deadline)
         known = proofs.read_proofs(connection)
         self._ids = present_topic_ids(client, self._topics)
+        self._compacted = compacted_topics(client, self._by_topic.keys() & self._ids.keys())
         self._recreated = {
             topic for topic in self._topics if topic in self._ids and self._is_new(topic, known)
         }
@@ -259,7 +261,8 @@ class _Audit:
             merge(ledger, ((record.offset() or 0, None) for record in records), outcomes)
         else:
             lost = self._gaps.acknowledged(ledger.key, self._loader, causes={"retention"})
-            merge(ledger, map(_offset_and_time, records), outcomes, lost)
+            compacts = ledger.topic in self._compacted
+            merge(ledger, map(_offset_and_time, records), outcomes, lost, compacts=compacts)
 
     def _compare_notifications(self, ledger: PartitionAudit) -> None:
         reached, partition, proof = self._reached, ledger.key, self._proof(ledger.key)

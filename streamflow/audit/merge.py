@@ -8,20 +8,25 @@ from streamflow.audit.gap_ledger import Range, append_offset, covers
 from streamflow.audit.problems import ProblemKind
 from streamflow.audit.report import PartitionAudit
 
+# Offset, what became of the record, and its append time if the row has it.
+_Outcome = tuple[int, str, int | None]
+
 
 def merge(
     ledger: PartitionAudit,
     records: Iterator[tuple[int, int | None]],
-    outcomes: Iterator[tuple[int, str, int | None]],
+    outcomes: Iterator[_Outcome],
     lost: Sequence[Range] = (),
+    *,
+    compacts: bool = False,
 ) -> None:
     """Fills the ledger. Walks a partition's records and their outcomes side by side, both ascending by
     offset.
 
     Args:
         records: offset and append time of each record in Kafka; None if the time is not compared.
-        outcomes: offset, outcome, and the record's append time if the row has it.
         lost: offsets whose outcome is known to be lost, ascending and disjoint.
+        compacts: whether the broker removes records of which a newer one has the key.
     """
     judged = ledger.end if ledger.judged is None else ledger.judged
     grouped = ((offset, list(rows)) for offset, rows in groupby(outcomes, key=itemgetter(0)))
@@ -29,7 +34,7 @@ def merge(
     for offset, appended in records:
         ledger.records += 1
         while accounted is not None and accounted[0] < offset:
-            _note_unknown(ledger, accounted[0])
+            _without_record(ledger, *accounted, compacts=compacts)
             accounted = next(grouped, None)
         if accounted is None or accounted[0] > offset:
             if covers(lost, offset):
@@ -42,11 +47,8 @@ def merge(
                 ledger.pending += 1
             continue
         rows = accounted[1]
-        if len(rows) > 1:
-            ledger.twice += 1
-            names = " and ".join(sorted(outcome for _, outcome, _ in rows))
-            _note(ledger, ProblemKind.TWICE, offset, f"accounted for twice, as {names}")
-        _, outcome, stored = rows[0]
+        _count(ledger, offset, rows)
+        _, _, stored = rows[0]
         if stored is not None and appended is not None and stored != appended:
             ledger.other += 1
             _note(
@@ -56,16 +58,30 @@ def merge(
                 "its row is of another record, appended "
                 f"{(appended - stored) / 1000:+,.3f} s apart; the broker has reused the offset",
             )
-        setattr(ledger, outcome, getattr(ledger, outcome) + 1)
         accounted = next(grouped, None)
     while accounted is not None:
-        _note_unknown(ledger, accounted[0])
+        _without_record(ledger, *accounted, compacts=compacts)
         accounted = next(grouped, None)
 
 
-def _note_unknown(ledger: PartitionAudit, offset: int) -> None:
-    ledger.unknown += 1
-    _note(ledger, ProblemKind.NOT_IN_KAFKA, offset, "accounted for, not in Kafka")
+def _count(ledger: PartitionAudit, offset: int, rows: Sequence[_Outcome]) -> None:
+    if len(rows) > 1:
+        ledger.twice += 1
+        names = " and ".join(sorted(outcome for _, outcome, _ in rows))
+        _note(ledger, ProblemKind.TWICE, offset, f"accounted for twice, as {names}")
+    _, outcome, _ = rows[0]
+    setattr(ledger, outcome, getattr(ledger, outcome) + 1)
+
+
+def _without_record(
+    ledger: PartitionAudit, offset: int, rows: Sequence[_Outcome], *, compacts: bool
+) -> None:
+    if compacts:
+        ledger.compacted += 1
+        _count(ledger, offset, rows)
+    else:
+        ledger.unknown += 1
+        _note(ledger, ProblemKind.NOT_IN_KAFKA, offset, "accounted for, not in Kafka")
 
 
 def _note(ledger: PartitionAudit, kind: ProblemKind, offset: int, detail: str) -> None:

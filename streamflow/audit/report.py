@@ -92,6 +92,8 @@ class PartitionAudit:
         pending: records without an outcome that may still be in progress.
         twice: records with more than one outcome.
         unknown: outcomes without a record in Kafka.
+        compacted: outcomes of records that the topic's compaction may have removed. They are counted as
+            what they are.
         other: records whose row is of another record with the same offset.
         compared: whether its events were compared with their notifications, or have none.
         lost: offsets in acknowledged gaps.
@@ -113,6 +115,7 @@ class PartitionAudit:
     pending: int = 0
     twice: int = 0
     unknown: int = 0
+    compacted: int = 0
     other: int = 0
     compared: bool = True
     lost: int = 0

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from streamflow.errors import ConfigurationError
 from streamflow.kafka.ownership import Drift, OwnedTopics, Owner, refusal, surplus
 from streamflow.kafka.topic_changes import risk
-from streamflow.kafka.topics import declared_topics, drifts, owners, require_readable
+from streamflow.kafka.topics import declared_topics, drifts, owners, unreadable
 from streamflow.settings import Settings
 from streamflow.stream import Stream, TopicSpec
 
@@ -64,10 +63,9 @@ def _unmanaged(stream: Stream) -> list[TopicPlan]:
 def _readable(settings: Settings, stream: Stream) -> list[TopicPlan]:
     if stream.topics.managed:
         return []
-    try:
-        require_readable(settings, [stream.topic])
-    except ConfigurationError as error:
-        return [TopicPlan(stream.topic, None, TopicAction.REFUSE, (str(error),))]
+    why = unreadable(settings, [stream.topic])
+    if why:
+        return [TopicPlan(stream.topic, None, TopicAction.REFUSE, tuple(why.values()))]
     return _unmanaged(stream)
 
 

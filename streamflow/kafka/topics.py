@@ -2,7 +2,8 @@
 where the broker does not answer."""
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import tenacity
 from confluent_kafka import KafkaError, KafkaException
@@ -70,6 +71,20 @@ def owners(settings: Settings, specs: Sequence[TopicSpec], owned: OwnedTopics) -
     return {name: owner_of(name, topic, ids) for name, topic in existing.items()}
 
 
+class TopicsRefused(ConfigurationError):
+    """The topics of some streams cannot be what these need; those of the others are in place.
+
+    Attributes:
+        streams: the names of the streams, and why.
+        differences: how the topics of the others differed.
+    """
+
+    def __init__(self, streams: Mapping[str, str], differences: Sequence[Drift]) -> None:
+        super().__init__("; ".join(streams.values()))
+        self.streams = dict(streams)
+        self.differences = tuple(differences)
+
+
 def provision(
     settings: Settings,
     streams: Iterable[Stream],
@@ -81,7 +96,7 @@ def provision(
 
     Partitions are only ever added: removing one would lose its records, and a key's events would change
     partition. A topic of ours may have more than declared (`ownership.surplus`); one of another owner is
-    used if it is as declared. Everything is checked before anything is changed.
+    used if it is as declared. A stream with a topic that is refused gets none, and stops no other (G14).
 
     Args:
         owned: which topics are ours; without it none is, and topics are only created.
@@ -89,33 +104,72 @@ def provision(
             are not made (`topic_changes.postponed`).
 
     Raises:
-        ConfigurationError: a topic that is not ours differs; an unmanaged one does not exist; or there
-            is no schema for `owned` yet.
+        TopicsRefused: of some streams a topic that is not ours differs, or an unmanaged one does not
+            exist. Everything else is done.
+        ConfigurationError: the topic of the kept positions is not ours and differs; or there is no
+            schema for `owned` yet.
         Unavailable: the broker, or the store of `owned`, does not answer.
     """
     streams = tuple(streams)
-    specs = all_topics(settings, streams)
-    require_readable(settings, unmanaged_topics(streams))
-    return provision_topics(settings, specs, owned, confirmed=confirmed)
+    why = refused(settings, streams, owned)
+    specs = all_topics(settings, [stream for stream in streams if stream.name not in why])
+    differences = provision_topics(settings, specs, owned, confirmed=confirmed)
+    if why:
+        raise TopicsRefused(why, differences)
+    return differences
 
 
-def require_readable(settings: Settings, names: Sequence[str]) -> None:
-    """Checks that unmanaged topics exist, or raises ConfigurationError, and that their partitions have
-    leaders, or raises Unavailable."""
+def refused(
+    settings: Settings, streams: Sequence[Stream], owned: OwnedTopics | None
+) -> dict[str, str]:
+    """The names of the streams that `provision` refuses, and why. Raises as it does."""
+    specs = declared_topics(settings, streams)
+    differing = _Differences.of(settings, specs, owned)
+    why = unreadable(settings, unmanaged_topics(streams)) | differing.refusals
+    return {
+        stream.name: f"stream {stream.name} does not start: {'; '.join(reasons)}"
+        for stream in streams
+        if (reasons := [why[name] for name in stream.topic_names if name in why])
+    }
+
+
+def without_topics(client: AdminClient, streams: Iterable[Stream]) -> dict[str, str]:
+    """The names of the streams that lack a topic, and which: nothing of theirs can be read or written."""
+    with kafka_errors():
+        existing = client.list_topics(timeout=_TIMEOUT).topics
+    return {
+        stream.name: f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
+        for stream in streams
+        if (missing := [name for name in stream.topic_names if name not in existing])
+    }
+
+
+def not_running(
+    settings: Settings, streams: Sequence[Stream], owned: OwnedTopics
+) -> dict[str, str]:
+    """The names of the streams that do not run as their topics are, and why. Raises as `refused`."""
+    lacking = without_topics(admin(settings), streams)
+    sentences = {name: f"stream {name} does not run: {why}" for name, why in lacking.items()}
+    return sentences | refused(settings, streams, owned)
+
+
+def unreadable(settings: Settings, names: Sequence[str]) -> dict[str, str]:
+    """Which unmanaged topics cannot be read, and why. Raises Unavailable if a partition has no leader."""
     if not names:
-        return
+        return {}
     with kafka_errors():
         existing = admin(settings).list_topics(timeout=_TIMEOUT).topics
-    for name in names:
-        if name not in existing:
-            raise ConfigurationError(
-                f"topic {name} does not exist, and StreamFlow does not create it, since it is "
-                "declared with Topics(managed=False): create it, or correct the stream's name"
-            )
+    for name in existing.keys() & set(names):
         partitions = existing[name].partitions
         leaderless = [number for number, known in partitions.items() if known.leader == _NO_LEADER]
         if leaderless or not partitions:
             raise Unavailable(f"topic {name}: no broker leads partitions {leaderless} now")
+    return {
+        name: f"topic {name} does not exist, and StreamFlow does not create it, since it is declared "
+        "with Topics(managed=False): create it, or correct the stream's name"
+        for name in names
+        if name not in existing
+    }
 
 
 def provision_topics(
@@ -159,15 +213,30 @@ def alterable(
 ) -> list[Drift]:
     """How topics differ from their specifications. Raises ConfigurationError if one of them is not ours,
     and as `OwnedTopics.ids`."""
-    specs = {spec.name: spec for spec in wanted}
-    existing = _described(admin(settings), list(specs))
-    differences = compare(list(specs.values()), existing)
-    ids = owned.ids() if owned is not None and differences else {}
-    for name, topic in existing.items():
-        differing = [drift for drift in differences if drift.topic == name]
-        if differing and owner_of(name, topic, ids) is not Owner.OURS:
-            raise ConfigurationError(refusal(specs[name], differing, ids))
-    return differences
+    found = _Differences.of(settings, tuple(wanted), owned)
+    for why in found.refusals.values():
+        raise ConfigurationError(why)
+    return found.drifts
+
+
+class _Differences(NamedTuple):
+    """How topics differ from their specifications, and why some of them may not be altered."""
+
+    drifts: list[Drift]
+    refusals: dict[str, str]  # by topic
+
+    @classmethod
+    def of(cls, settings: Settings, wanted: Sequence[TopicSpec], owned: OwnedTopics | None) -> Self:
+        specs = {spec.name: spec for spec in wanted}
+        existing = _described(admin(settings), list(specs))
+        differences = compare(list(specs.values()), existing)
+        ids = owned.ids() if owned is not None and differences else {}
+        refusals = {}
+        for name, topic in existing.items():
+            differing = [drift for drift in differences if drift.topic == name]
+            if differing and owner_of(name, topic, ids) is not Owner.OURS:
+                refusals[name] = refusal(specs[name], differing, ids)
+        return cls(differences, refusals)
 
 
 def costs(settings: Settings, drift: Drift) -> str | None:
@@ -251,6 +320,13 @@ def configs_of(client: AdminClient, names: Iterable[str]) -> dict[str, dict[str,
                 client.describe_configs(resources) if resources else {}
             ).items()
         }
+
+
+def compacted_topics(client: AdminClient, names: Iterable[str]) -> set[str]:
+    """Those of some existing topics of which the broker keeps only the last record of each key, sooner
+    or later."""
+    configs = retry_while_unavailable(configs_of)(client, names)
+    return {name for name, of in configs.items() if "compact" in (of["cleanup.policy"] or "")}
 
 
 def _create(client: AdminClient, settings: Settings, specs: list[TopicSpec]) -> list[str]:

@@ -1,18 +1,29 @@
 """A worker's job, as the runtime sees it: a pure function of batches, and its partitions' state."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer
+from confluent_kafka.admin import AdminClient
 
 from streamflow.flow import Batch, Limit, Output, Partition, Sink
 from streamflow.records import Position
 
 
+class LeftOut(NamedTuple):
+    """Topics that a worker does not read for now, since a stream cannot run and stops no other (G14)."""
+
+    missing: frozenset[str] = frozenset()  # those of streams that lack one of theirs
+    unloadable: frozenset[str] = (
+        frozenset()
+    )  # of events without a table; what is derived from them has one
+    reasons: tuple[tuple[str, str, str], ...] = ()  # to be logged: event, stream and why
+
+
 class Job(Protocol):
     name: str
     group: str
-    topics: list[str]
+    topics: list[str]  # without those that are left out
     assets: Mapping[str, str]  # what Dagster calls the topics or tables that it writes
     sources: Sequence[str]  # topics whose ids it must know, read by it or not
     batch_size: int
@@ -36,6 +47,7 @@ class Job(Protocol):
 
 # Takes the limit of refused records, too; None for none.
 SinkFactory = Callable[[Consumer, Limit | None], Sink]
+AskLeftOut = Callable[[AdminClient], LeftOut]
 
 
 class PlainJob:

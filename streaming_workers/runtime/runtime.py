@@ -26,7 +26,7 @@ from streamflow.settings import Settings
 from streaming_workers.reporting import Reporter
 from streaming_workers.runtime.batch_metrics import BatchMetrics
 from streaming_workers.runtime.breaker import Breaker
-from streaming_workers.runtime.job import Job, SinkFactory
+from streaming_workers.runtime.job import AskLeftOut, Job, LeftOut, SinkFactory
 from streaming_workers.runtime.process import end_soon_after_signal, repeat_sessions
 from streaming_workers.runtime.session import Session
 from streaming_workers.runtime.watchdog import Watchdog
@@ -47,6 +47,7 @@ class Worker:
         sink: makes the sink of a session.
         accept_rejects: no circuit breaker.
         ping: raises if what the sink depends on, besides Kafka, does not answer.
+        left_out: what a session does not read. Asked again while there is anything.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Worker:
         *,
         accept_rejects: bool = False,
         ping: Callable[[], None] = lambda: None,
+        left_out: AskLeftOut = lambda _client: LeftOut(),
     ) -> None:
         self._settings = settings
         self._job = job
@@ -70,6 +72,10 @@ class Worker:
         self._joined = False
         self._trouble = "starting"
         self._ping = ping
+        self._ask_left_out = left_out
+        self._left_out = LeftOut()
+        self._asked_left_out = float("-inf")
+        self._reads, self._sources = tuple(job.topics), tuple(job.sources)
         self._dependencies = monitoring.CachedProbe(self._probe_dependencies)
         self._admin = clients.admin(settings)
         self._topics = TopicWatch(self._admin)
@@ -133,6 +139,7 @@ class Worker:
     def _run_session(self) -> None:
         monitoring.SESSIONS.inc()
         self._watchdog.turned()
+        self._leave_out()
         session = Session(
             self._settings,
             self._job,
@@ -142,7 +149,7 @@ class Worker:
         )
         self._session = session
         try:
-            while not self._stop.is_set():
+            while not self._stop.is_set() and not self._can_run_more():
                 self._watchdog.turned()
                 batch = session.consume()
                 self._joined = session.joined
@@ -161,6 +168,26 @@ class Worker:
         finally:
             self._session, self._joined = None, False
             session.close()
+
+    def _leave_out(self) -> None:
+        self._asked_left_out = time.monotonic()
+        with call("asking what is left out", _ASK_LIMIT):
+            left = self._left_out = self._ask_left_out(self._admin)
+        for event, stream, why in left.reasons:
+            log.error(event, stream=stream, why=why)
+        self._job.topics = [
+            topic for topic in self._reads if topic not in left.missing | left.unloadable
+        ]
+        self._job.sources = [topic for topic in self._sources if topic not in left.missing]
+
+    def _can_run_more(self) -> bool:
+        """Whether less would be left out by another session."""
+        if not any(self._left_out) or time.monotonic() - self._asked_left_out < _TRY_AGAIN:
+            return False
+        self._asked_left_out = time.monotonic()
+        with suppress(StreamFlowError), call("asking what is left out", _ASK_LIMIT):
+            return self._ask_left_out(self._admin) != self._left_out
+        return False
 
     def _leave_group(self, hanging: str) -> None:
         """Before the watchdog ends the process. Another thread must not close the consumer while a

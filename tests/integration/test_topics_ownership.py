@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from confluent_kafka.admin import (
 from faults import wait_until
 from loads import execute, rows
 from orchestration import Orchestration, orchestrated
-from pipeline import count, event, produce, streamflow, workers
+from pipeline import WorkerProcess, count, event, produce, streamflow, workers
 from services import DatabaseService
 from streamflow.check import check
 from streamflow.errors import ConfigurationError
@@ -415,3 +415,80 @@ def test_a_table_of_ours_that_has_the_columns_of_another_stream_is_told_as_befor
         connection.execute('ALTER TABLE events RENAME COLUMN "user" TO somebody')
     with pytest.raises(ConfigurationError, match="somebody"):
         schema.upgrade(bare, [USER_EVENTS])
+
+
+BESIDE = """
+from dataclasses import replace
+from streamflow.stream import Topics
+from streamflow.streams.user_events import USER_EVENTS
+
+SHOP = replace(USER_EVENTS, name="shop", table="shop", topics=Topics(dead_letters="shop-letters"))
+THEIRS = replace(USER_EVENTS, name="theirs", table="theirs", topics=Topics(managed=False))
+"""
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> dict[str, str]:
+    """Two more streams than the example."""
+    (tmp_path / "streams_beside.py").write_text(BESIDE)
+    ours = "streamflow.streams.user_events:USER_EVENTS"
+    return {
+        "STREAMFLOW_STREAMS": f"{ours},streams_beside:SHOP,streams_beside:THEIRS",
+        "PYTHONPATH": ":".join([str(tmp_path), *sys.path]),
+    }
+
+
+def test_a_topic_that_is_refused_stops_no_other_stream(
+    bare: Settings, beside: dict[str, str]
+) -> None:
+    shop, theirs = f"{bare.prefix}shop", f"{bare.prefix}theirs"
+    make_topic(bare, shop, FOREIGN)
+    before = config_of(bare, shop)
+    for command in (["init", "--wait", "5"], ["topics", "--apply"]):
+        done = streamflow(bare, *command, **beside)
+        assert done.returncode == 1
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        [error] = errors
+        assert f"stream shop does not start: topic {shop} was not created by" in error
+        assert f"stream theirs does not start: topic {theirs} does not exist" in error
+    made = admin(bare).list_topics(timeout=10).topics
+    assert f"{bare.prefix}user-events" in made
+    assert f"{bare.prefix}dead-letter-topic" in made
+    # Nothing is made for a stream that does not start.
+    assert f"{bare.prefix}shop-letters" not in made
+    assert config_of(bare, shop) == before
+    examined = streamflow(bare, "doctor", **beside).stdout
+    assert f"bad  topics           stream shop does not start: topic {shop}" in examined
+
+
+def test_workers_leave_a_stream_out_until_its_topics_are_there(
+    bare: Settings, beside: dict[str, str], tmp_path: Path
+) -> None:
+    assert streamflow(bare, "init", "--wait", "5", **beside).returncode == 1
+    logs = {name: tmp_path / f"{name}.log" for name in ("validator", "analytics", "loader")}
+
+    def found(topic: str, table: str) -> tuple[int, int, int]:
+        """Rows, notifications and counted events."""
+        source = f"{bare.prefix}{topic}"
+        notified = f"SELECT count(*) FROM notifications WHERE origin_topic = '{source}'"
+        counted = (
+            f"SELECT coalesce(sum(count), 0) FROM window_counts WHERE origin_topic = '{source}'"
+        )
+        return (
+            count(bare, f"SELECT count(*) FROM {table}"),
+            count(bare, notified),
+            count(bare, counted),
+        )
+
+    with ExitStack() as cleanup:
+        for name, log in logs.items():
+            worker = WorkerProcess(bare, name, log, **beside)
+            cleanup.callback(worker.kill)
+        produce(bare, "user-events", [event(number) for number in range(10)])
+        wait_until(lambda: found("user-events", "events") == (10, 10, 10), 90)
+        assert all('"stream not running"' in log.read_text() for log in logs.values())
+        make_topic(bare, f"{bare.prefix}theirs", {})
+        produce(bare, "theirs", [event(number) for number in range(7)])
+        assert streamflow(bare, "topics", "--apply", **beside).returncode == 0
+        wait_until(lambda: found("theirs", "theirs") == (7, 7, 7), 90)
+    assert count(bare, "SELECT count(*) FROM events") == 10

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from faults import wait_until
 from loads import execute, rows
-from pipeline import WorkerProcess, count, streamflow, workers
+from pipeline import WorkerProcess, count, stored_values, streamflow, workers
 from streamflow.kafka import clients
 from streamflow.kafka.producing import produce_all
 from streamflow.records import OutRecord
@@ -147,3 +148,68 @@ def test_upsert_streams(stack_settings: Settings, tmp_path: Path) -> None:
         assert (
             "its row in up_products_state is not what it is in up_products_changes" in audit.stdout
         )
+
+
+SHARED = """
+from streamflow import Event, Notification, Stream, Timestamp, Topics, TumblingWindow
+
+
+class Price(Event):
+    sku: str
+    price: int
+    at: Timestamp
+
+
+PRICES = Stream(
+    name="their-prices", contract=Price, table="their_prices", key="sku", event_time="at",
+    topics=Topics(managed=False), windows=TumblingWindow("10s", by="sku"),
+    notify=lambda price: Notification(price.sku, price.price, "u"),
+)
+"""
+
+
+def test_a_compacted_topic_of_another_team(stack_settings: Settings, tmp_path: Path) -> None:
+    """What its compaction removes after it was read stays stored and counted, and is no fault."""
+    settings, topic = stack_settings, f"{stack_settings.prefix}their-prices"
+    config = {
+        "cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01",
+    }  # fmt: skip
+    client = clients.admin(settings)
+    client.create_topics([NewTopic(topic, 1, 1, config=config)])[topic].result(20)
+    (tmp_path / "their_prices.py").write_text(SHARED)
+    own = {
+        "STREAMFLOW_STREAMS": "their_prices:PRICES",
+        "PYTHONPATH": ":".join([str(tmp_path), *sys.path]),
+    }
+
+    def price(sku: str, cents: int) -> tuple[bytes, bytes]:
+        value = {"sku": sku, "price": cents, "at": "2026-03-01T12:00:00Z"}
+        return sku.encode(), orjson.dumps(value)
+
+    done = streamflow(settings, "init", **own)
+    assert done.returncode == 0, done.stderr
+    sent = [*(price(f"s{number % 3}", number) for number in range(30)), (b"s1", b"not JSON")]
+    send(settings, "their-prices", sent)
+    newest = sorted((sent[27][1], sent[29][1], b"not JSON"))
+    with workers(settings, tmp_path, **own):
+        wait_until(lambda: count(settings, "SELECT count(*) FROM their_prices") == 30, 60)
+        wait_until(lambda: count(settings, "SELECT count(*) FROM dead_letters") == 1, 60)
+        proved = streamflow(settings, "audit", **own)
+        assert proved.returncode == 0, proved.stdout + proved.stderr
+
+        def is_compacted() -> bool:
+            # Only what stands before the newest segment is.
+            send(settings, "their-prices", [price("new", 1)])
+            left = [value or b"" for value in stored_values(settings, "their-prices")]
+            return sorted(value for value in left if b"new" not in value) == newest
+
+        wait_until(is_compacted, 90)
+        audit = streamflow(settings, "audit", "--json", **own)
+    found = orjson.loads(audit.stdout)
+    assert (audit.returncode, found["verdict"]) == (0, "closed"), audit.stdout
+    [ledger] = [each for each in found["partitions"] if each["topic"] == topic]
+    assert ledger["compacted"] >= 28
+    assert ledger["stored"] == count(settings, "SELECT count(*) FROM their_prices")
+    described = client.describe_configs([ConfigResource(ResourceType.TOPIC, topic)])
+    [settled] = [future.result(20) for future in described.values()]
+    assert {name: settled[name].value for name in config} == config

@@ -109,6 +109,18 @@ def test_a_row_of_another_append_time_is_of_another_record(
     )
 
 
+def test_what_compaction_has_removed_is_counted_as_what_it_was() -> None:
+    found = PartitionAudit(topic="t", partition=1, first=0, end=100)
+    outcomes = [(0, "stored", 5), (1, "dead_lettered", None), (2, "stored", 7), (9, "stored", 8)]
+    merge(found, iter([(2, 7), (5, 7)]), iter(outcomes), compacts=True)
+    assert (found.records, found.stored, found.dead_lettered, found.compacted) == (2, 3, 1, 3)
+    # Neither a record that is there nor a row that stands twice is excused.
+    assert messages(found) == ["t[1] offset 5: not accounted for"]
+    twice = PartitionAudit(topic="t", partition=1, first=0, end=100)
+    merge(twice, iter([]), iter([(0, "stored", 5), (0, "duplicate", None)]), compacts=True)
+    assert (twice.twice, twice.stored, twice.problem_count) == (1, 1, 1)
+
+
 WAITING = Pending(
     kind=PendingKind.BEHIND, worker="analytics", behind={("t", 0): 78_000, ("t", 1): 991}
 )

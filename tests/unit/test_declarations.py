@@ -84,6 +84,13 @@ def test_a_sound_stream_has_no_problem() -> None:
             "the topics dead.letters and dead_letters differ only in dots and _",
         ),
         (
+            replace(ORDERS, topics=Topics(analytics="a-1", notifications="a.1")),
+            (
+                "the topics a-1 and a.1 are one asset in Dagster, a_1: give it another one with "
+                'Topics(analytics="…")'
+            ),
+        ),
+        (
             replace(ORDERS, topics=Topics(analytics="x", notifications="x")),
             "its window counts and its notifications would go into one topic, x",
         ),
@@ -201,6 +208,13 @@ OTHER = replace(ORDERS, name="shop", table="shop")
 )
 def test_what_two_streams_cannot_have(stream: Stream, says: list[str]) -> None:
     assert problems(stream, [replace(ORDERS, rollups=(ROLLUP,))]) == says
+
+
+def test_two_streams_are_two_assets_of_dagster() -> None:
+    [problem] = problems(replace(OTHER, name="or-ders"), [replace(ORDERS, name="or_ders")])
+    assert problem == (
+        "the topics or-ders and or_ders are one asset in Dagster, or_ders: rename the stream"
+    )
 
 
 def test_largest_records_of_their_own_topics_are_up_to_each_stream() -> None:

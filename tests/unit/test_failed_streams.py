@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from streamflow import ConfigurationError, load_settings, load_streams
+from streamflow.registry import without_streams
 from streamflow_cli.app import app
 
 GOOD = """
@@ -168,7 +169,6 @@ def test_one_that_cannot_work_stops_no_other(
     configure(monkeypatch, "good_streams:ORDERS", broken)
     streams = load_streams(load_settings())
     assert [stream.name for stream in streams] == ["orders"]
-    assert streams.first is streams[0]
     [failed] = streams.failed
     assert (failed.path, failed.name) == (broken, name)
     assert says in str(failed)
@@ -190,8 +190,14 @@ def test_a_failed_one_takes_no_name_from_the_others(monkeypatch: pytest.MonkeyPa
     configure(monkeypatch, "good_streams:SHOP", user_events, "good_streams:ORDERS")
     streams = load_streams(load_settings())
     assert [stream.name for stream in streams] == ["user-events", "orders"]
-    # What goes to the first stream goes nowhere else.
-    assert streams.first is None
+
+
+def test_settings_without_some_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    user_events = "streamflow.streams.user_events:USER_EVENTS"
+    configure(monkeypatch, "good_streams:SHOP", user_events, "good_streams:ORDERS")
+    left = without_streams(load_settings(), {"orders"})
+    # One that failed goes on to be told of.
+    assert left.streams == ("good_streams:SHOP", user_events)
 
 
 def test_what_needs_every_stream_is_refused_and_the_rest_warns(
