@@ -7,7 +7,7 @@ for the history, and resumes where it was after an outage of Kafka.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -31,6 +31,7 @@ _LINGER = 0.005  # seconds to wait for more
 _BATCH = 2_000
 _COMMIT_EVERY = 1.0  # seconds
 _LOOK_EVERY = 30.0  # seconds between looks for new partitions
+_LOOK_SOON = 2.0  # seconds, while a topic does not exist
 _LOOK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
 _TIMEOUT = 10.0  # seconds
 
@@ -58,6 +59,7 @@ class Feed:
         self._trouble = "starting"
         self._read_to: dict[Partition, int] = {}
         self._looking_back: set[Partition] = set()
+        self._missing: list[str] = []
         self._broker = CachedProbe(self._probe_broker)
 
     def run(self) -> None:
@@ -113,9 +115,9 @@ class Feed:
                 self._watchdog.turned()
                 now = time.monotonic()
                 if now >= next_look:
-                    next_look = now + _LOOK_EVERY
                     with call("reading offsets", _LOOK_LIMIT):
                         known |= self._assign_new(reader, known)
+                    next_look = now + (_LOOK_SOON if self._missing else _LOOK_EVERY)
                     self._assigned = True
                 self._read(reader, known)
                 if now >= next_commit:
@@ -129,7 +131,8 @@ class Feed:
     def _assign_new(self, reader: Reader, known: Mapping[Partition, int]) -> dict[Partition, int]:
         """Assigns partitions that are not assigned yet; returns where the live part of each begins. One
         that appears while others are read is new, so it is read from its beginning."""
-        partitions = offsets.require_partitions(self._admin, self._topics)
+        partitions = offsets.partitions_of(self._admin, self._topics)
+        self._note_missing({topic for topic, _ in partitions})
         new = [partition for partition in partitions if partition not in known]
         live: dict[Partition, int] = {}
         starts: list[TopicPartition] = []
@@ -157,6 +160,15 @@ class Feed:
             reader.add(starts)
             log.info("assigned", partitions=len(starts))
         return live
+
+    def _note_missing(self, present: Collection[str]) -> None:
+        """A stream without its topics stops no other (G14). Raises Unavailable if no topic exists."""
+        missing = [topic for topic in self._topics if topic not in present]
+        if missing == self._topics:
+            offsets.require_partitions(self._admin, missing)
+        if missing and missing != self._missing:
+            log.error("topics not read", topics=missing, why="they do not exist")
+        self._missing = missing
 
     def _read(self, reader: Reader, live_from: Mapping[Partition, int]) -> None:
         before = dict(reader.read_to)

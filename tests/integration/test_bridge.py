@@ -35,7 +35,7 @@ from services import BrokerService
 from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.kafka.clients import producer
-from streamflow.kafka.topics import provision
+from streamflow.kafka.topics import provision_topics
 from streamflow.lag.measure import group_lags
 from streamflow.origins import SECURITY_HEADERS
 from streamflow.registry import load_streams
@@ -528,8 +528,17 @@ def test_missing_topics_are_waited_for(broker: BrokerService, prefix: str, tmp_p
             30,
             "the reason",
         )
-        provision(made, load_streams(made))
+        # One is enough: a stream whose topics are missing stops no other.
+        events, *derived = load_streams(made)[0].topic_specs()
+        provision_topics(made, [events])
         running.wait_ready()
+        assert running.said('"topics not read"')
+        with raw_client(running.port) as client:
+            provision_topics(made, derived)
+            note = json.dumps({"message": "m", "time": "t", "event_id": 1, "user": "u"})
+            produce(made, "notifications", [note.encode()])
+            received = (str(client.recv(timeout=30)) for _ in itertools.count())
+            assert any('"topic":"notifications"' in text for text in received)
     finally:
         running.kill()
 
