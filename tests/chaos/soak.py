@@ -45,6 +45,9 @@ KINDS = ("memory", "descriptors", "threads", "connections")
 # The supervisor's children are parts of their own, those of Dagster's code server are runs, which end.
 ALONE = ("supervisor", "dagster-code")
 RESTARTED = (*WORKERS, "broker", "PostgreSQL")
+# Asks its parts at once, in a pool of a thread for each part: the more often all are slow together, the
+# sooner the pool is full.
+OF_A_POOL = {"supervisor": 15}  # threads, with five of its own
 # Their files are as many as their data have segments.
 SERVERS = ("broker", "database")
 # The JVM takes its heap when it likes, up to -Xmx.
@@ -106,8 +109,13 @@ def sample(part: str, pid: int, began: float) -> Sample | None:
 
 def slope(samples: Sequence[Sample], kind: str) -> float:
     """Growth in a second, after Theil and Sen: the median of the slopes between all pairs of one life."""
+
+    def value(of: Sample) -> float:
+        filled = OF_A_POOL.get(of.part, 0) if kind == "threads" else 0
+        return max(getattr(of, kind), filled)
+
     slopes = [
-        (getattr(late, kind) - getattr(early, kind)) / (late.second - early.second)
+        (value(late) - value(early)) / (late.second - early.second)
         for number, early in enumerate(samples)
         for late in samples[number + 1 :]
         if late.pid == early.pid
