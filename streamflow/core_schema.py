@@ -7,8 +7,10 @@ from typing import Any, Final, Literal
 
 UnknownFields = Literal["forbid", "ignore", "keep"]
 
-# Python's datetime and PostgreSQL's timestamptz both hold these, in UTC, with a day to spare for
-# the window that the event falls into.
+# The ends of the calendar, as Python's datetime and four digits of a year have it.
+FIRST_MOMENT: Final = datetime(1, 1, 1, tzinfo=UTC)
+LAST_MOMENT: Final = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+# What an event may hold: with a day to spare for every offset from UTC.
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 SMALLEST_BIGINT: Final = -(2**63)

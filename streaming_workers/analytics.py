@@ -9,6 +9,7 @@ import orjson
 from confluent_kafka import OFFSET_BEGINNING
 
 from streamflow.contract import PYDANTIC_UTC, format_time
+from streamflow.core_schema import FIRST_MOMENT, LAST_MOMENT
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output, Partition
 from streamflow.formats.documents import Ignored
@@ -30,6 +31,9 @@ from streaming_workers.reporting import topic_asset
 # With the zone object of the times that it is subtracted from: half as slow.
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=PYDANTIC_UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+# Of the calendar, in milliseconds since the epoch.
+_FIRST: Final = (FIRST_MOMENT - _EPOCH) // _MILLISECOND
+_LAST: Final = (LAST_MOMENT - _EPOCH) // _MILLISECOND
 
 
 class Analytics:
@@ -190,4 +194,6 @@ def _record(
 
 
 def _format(milliseconds: int) -> str:
-    return format_time(_EPOCH + timedelta(milliseconds=milliseconds))
+    """A window of an event near the ends of the calendar may reach beyond it."""
+    within = max(_FIRST, min(milliseconds, _LAST))
+    return format_time(_EPOCH + timedelta(milliseconds=within))

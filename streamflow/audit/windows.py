@@ -52,7 +52,8 @@ WITH counted AS (
     FROM refused_events x
     WHERE x.topic = %(topic)s AND x.partition = %(partition)s AND x."offset" < %(position)s
 ), judged AS (
-    SELECT date_bin(%(size)s * interval '1 ms', event_time, 'epoch') AS window_start, event_type,
+    SELECT greatest(date_bin(%(size)s * interval '1 ms', event_time, 'epoch'),
+                    '0001-01-01T00:00:00Z') AS window_start, event_type,
            event_time, {lost} AS lost,
            event_time > appended_at + %(ahead)s * interval '1 ms' AS ahead, position,
            event_time < to_timestamp(%(closed)s / 1000.0) AS closed, appended_at

@@ -79,7 +79,7 @@ class Reading(Event):
 
 READINGS = Stream(
     name="own-readings", contract=Reading, table="own_readings", key="sensor", event_time="at",
-    windows=TumblingWindow("1min", by="ok"), topics=ONE,
+    windows=TumblingWindow("30d", by="ok"), topics=ONE,
 )
 
 
@@ -98,6 +98,9 @@ STRICTER = MODULE.replace(
 )
 STREAMS = "own_streams:ORDERS,own_streams:READINGS,own_streams:VISITS"
 HASH = "a" * 64
+# The first and the last moment of an event, whose windows reach beyond the calendar; from the time of
+# the first reading.
+ENDS = (-62_135_510_400_000 - 1_772_366_400_000, 253_402_128_000_000 - 1_772_366_400_000)
 ORDER = {
     "kind": "placed", "created_at": "2026-03-01T12:00:01.000Z", "customerId": "c1", "colour": "red",
     "total": "12.50", "ref": "12345678-1234-1234-1234-123456789012", "raw": "x", "day": "2026-03-01",
@@ -136,7 +139,7 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
         orjson.dumps(
             {"sensor": f"s{n % 3}", "at": 1_772_366_400_000 + at, "ok": n % 2 == 0, "value": n / 7}
         )
-        for n, at in enumerate((0, 65_000, 1_000, 130_000, -86_400_000, 500))
+        for n, at in enumerate((0, 65_000, 1_000, 130_000, -86_400_000, 500, *ENDS))
     ]
     produce(
         settings, "own-readings", [*readings, readings[0].replace(b"0.0", b"1e400"), b"not json"]
@@ -151,9 +154,9 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     produce(settings, "own-visits", visits)
     with workers(settings, tmp_path, **own) as running:
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_orders") == 7, 60)
-        wait_until(lambda: count(settings, "SELECT count(*) FROM own_readings") == 6, 60)
+        wait_until(lambda: count(settings, "SELECT count(*) FROM own_readings") == 8, 60)
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_visits") == 5, 60)
-        wait_until(lambda: _counted(settings, "own-readings") == {"true": 3, "false": 3}, 60)
+        wait_until(lambda: _counted(settings, "own-readings") == {"true": 4, "false": 4}, 60)
         assert [worker.stop() for worker in running.values()] == [0, 0, 0]
     codes = Counter(
         (code, stage)

@@ -10,20 +10,23 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from streamflow import groups
 from streamflow.contract import Event
+from streamflow.core_schema import FIRST_MOMENT, LAST_MOMENT
 from streamflow.decoder import Decoder
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.tables import NotificationRow, WindowCountRow
 from streamflow.records import MAX_OFFSET, Origin, Record, Rejection, position_of
 from streamflow.stream import MAX_MESSAGE, MAX_USER
 
+# Windows reach a little further than the times of events.
+_Bound = Annotated[AwareDatetime, Field(ge=FIRST_MOMENT, le=LAST_MOMENT)]
 _Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 
 
 class WindowCountRecord(Event):
     """A record of an analytics topic: so many events of one type in one window."""
 
-    window_start: AwareDatetime
-    window_end: AwareDatetime
+    window_start: _Bound
+    window_end: _Bound
     event_type: Annotated[str, StringConstraints(min_length=1, max_length=groups.LONGEST)]
     count: Annotated[int, Field(ge=1, le=MAX_OFFSET)]
     partition: Annotated[int, Field(ge=0, lt=2**31)]
