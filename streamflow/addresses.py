@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from streamflow.spans import Spans, merged, originals
+from streamflow.spans import Spans, merged, originals, replaced
 
 # A delimiter is never part of an address, all else may be.
 _DELIMITERS: Final = rb"\x00-\x20\"'<>()\[\],;:{}=@"
@@ -75,6 +75,7 @@ _BACKWARDS: Final = re.compile(
     rb")[^" + _DELIMITERS + rb"]*+"
 )
 _NEVER_BEFORE: Final = frozenset({*range(32), *b"<>([,:;@"}) - {ord("\t")}
+_LONGEST: Final = 65_536  # bytes; RFC 5321 allows 320
 _NEAR: Final = 512  # bytes; a longer quoted text is no local part
 _DOTTED: Final = re.compile(rb"[^.]" + _DOT + rb"[^.]|\]\Z")
 _TOP_LEVEL: Final = re.compile(
@@ -110,7 +111,7 @@ def _behind_escapes(data: bytes) -> Spans:
         match = _REST_OF_TEXT.match(data, escape)
         done = max(escape + 1, match.end() if match else 0)
         raw = data[begin:done]
-        text = _JSON_ESCAPE.sub(lambda escape: _meaning(escape[0]), raw)
+        text = replaced(raw, _JSON_ESCAPE, _meaning)
         if may_hold(text):
             places = originals(raw, _scan(text), _JSON_ESCAPE, _meaning)
             found += [(begin + start, begin + end) for start, end in places]
@@ -172,8 +173,11 @@ def holds(data: bytes) -> bool:
 
 
 def plain(address: bytes) -> str:
-    """An address as text, with ``@`` and ``.`` for all that stands for them."""
+    """An address as text, with ``@`` and ``.`` for all that stands for them; what is too long for an address
+    as it stands, since replacing millions of dots takes hundreds of megabytes."""
     text = unescaped(address).encode("utf-8", "surrogatepass")
+    if len(text) > _LONGEST:
+        return text.decode("utf-8", "surrogatepass")
     return _ANY_DOT.sub(b".", _WITH_BLANKS.sub(b"@", text)).decode("utf-8", "surrogatepass")
 
 

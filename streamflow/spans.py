@@ -3,8 +3,27 @@
 import re
 from collections.abc import Callable, Iterable
 from itertools import chain
+from typing import Final
 
 Spans = list[tuple[int, int]]
+
+_SMALL: Final = 65_536  # bytes
+
+
+def replaced(data: bytes, escapes: re.Pattern[bytes], meaning: Callable[[bytes], bytes]) -> bytes:
+    """The text that some data become when each escape is replaced by its meaning."""
+    if len(data) <= _SMALL:
+        return escapes.sub(lambda match: meaning(match[0]), data)
+    # `re.sub` keeps a hundred bytes for each escape until the end.
+    text = bytearray()
+    done = 0
+    for match in escapes.finditer(data):
+        start, end = match.span()
+        text += data[done:start]
+        text += meaning(match[0])
+        done = end
+    text += data[done:]
+    return bytes(text)
 
 
 def originals(

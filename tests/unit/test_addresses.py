@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import tracemalloc
 from unicodedata import normalize
 
 import pytest
@@ -297,3 +298,19 @@ def test_hostile_input_takes_linear_time(piece: bytes) -> None:
         return time.process_time() - began
 
     assert seconds(40_000) < 0.5 + min(seconds(10_000) for _ in range(2)) * 8
+
+
+@pytest.mark.parametrize("piece", [*PIECES, b"a.", b".a", b"%2e", b"\\u002e", b"\\n"])
+def test_hostile_input_takes_little_memory(piece: bytes) -> None:
+    """A text of 3.4 MB once took a validator 290 MB."""
+    size = 200_000
+    data = b"a@" + piece * (size // len(piece))
+    # What it becomes, and some copies on the way.
+    becomes = len(HASHER.redact(data))
+    tracemalloc.start()
+    try:
+        HASHER.redact(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * size + 6 * becomes, f"{peak / size:.0f} times as much"
