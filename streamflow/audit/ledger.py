@@ -30,7 +30,7 @@ from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.reader import Scanner
 from streamflow.kafka.topic_ids import present_topic_ids
-from streamflow.kafka.topics import compacted_topics
+from streamflow.kafka.topics import compacted_topics, unmanaged_topics
 from streamflow.postgres.connections import Connection, faulty_statement, session
 from streamflow.postgres.erasing import erased_rows
 from streamflow.postgres.gaps import import_gaps
@@ -90,6 +90,7 @@ class _Audit:
         self._connection = connection
         self._topics = reads("loader", streams)
         self._by_topic = {stream.topic: stream for stream in streams}
+        self._unmanaged = unmanaged_topics(streams)
         self._event_tables = {stream.topic: stream.event_table for stream in streams}
         self._notification_topics = {
             stream.notifications_topic for stream in streams if stream.notify is not None
@@ -158,7 +159,11 @@ class _Audit:
             pending=[*self._reached.pending, *self._overdue(windows)],
             topics=[
                 *self._not_auditable.values(),
-                *(wording.missing(topic) for topic in self._topics if topic not in present),
+                *(
+                    wording.missing(topic, managed=topic not in self._unmanaged)
+                    for topic in self._topics
+                    if topic not in present
+                ),
                 *(wording.recreated(topic) for topic in self._topics if topic in self._recreated),
                 *(
                     wording.gap_problem(gap, loaded=False)

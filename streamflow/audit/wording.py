@@ -28,12 +28,9 @@ def not_auditable(topic: str, reason: str) -> Problem:
     )
 
 
-def missing(topic: str) -> Problem:
-    return Problem(
-        kind=ProblemKind.TOPIC_MISSING,
-        topic=topic,
-        detail="does not exist: run `streamflow topics --apply`",
-    )
+def missing(topic: str, *, managed: bool) -> Problem:
+    what = "run `streamflow topics --apply`" if managed else "its owner has to create it"
+    return Problem(kind=ProblemKind.TOPIC_MISSING, topic=topic, detail=f"does not exist: {what}")
 
 
 def recreated(topic: str) -> Problem:

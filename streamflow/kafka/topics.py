@@ -37,6 +37,7 @@ from streamflow.stream import Stream, TopicSpec
 
 _TIMEOUT = 15.0  # seconds
 _NO_LEADER = -1
+_APPLY = "run `streamflow topics --apply`"
 
 
 def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[TopicSpec, ...]:
@@ -133,12 +134,14 @@ def refused(
     }
 
 
-def without_topics(client: AdminClient, streams: Iterable[Stream]) -> dict[str, str]:
+def without_topics(client: AdminClient, streams: Sequence[Stream]) -> dict[str, str]:
     """The names of the streams that lack a topic, and which: nothing of theirs can be read or written."""
     with kafka_errors():
         existing = client.list_topics(timeout=_TIMEOUT).topics
+    unmanaged = unmanaged_topics(streams)
     return {
-        stream.name: f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
+        stream.name: f"topic {', '.join(missing)} does not exist: "
+        + ("its owner has to create it" if missing[0] in unmanaged else _APPLY)
         for stream in streams
         if (missing := [name for name in stream.topic_names if name not in existing])
     }
