@@ -15,7 +15,10 @@ import tenacity
 from streamflow.errors import Fenced, Unavailable
 
 _PAUSES: Final = tenacity.wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.3)  # seconds
-_M_ARENA_MAX: Final = -8  # of malloc.h
+# Of malloc.h, see mallopt(3).
+_M_ARENA_MAX: Final = -8
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE: Final = 1_048_576  # bytes
 PATIENCE: Final = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _SETTLED: Final = 30.0  # seconds that a session must last for earlier failures to be forgotten
 
@@ -92,9 +95,12 @@ def end_soon_after_signal(
 
 def bound_arenas() -> None:
     """Keeps glibc from giving each thread of a client library its own arena: what is free in one serves
-    no other thread. Other C libraries have no such call."""
+    no other thread. And from keeping large blocks once they are free, as it does after the first of their
+    size. Other C libraries have no such call."""
     with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 2)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def freeze_gc() -> None:

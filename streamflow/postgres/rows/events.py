@@ -113,7 +113,12 @@ def appended_at(kind_and_time: tuple[int, int]) -> datetime | None:
 
 def line_of(values: Sequence[Any]) -> bytes:
     """A whole line, from values of any kind. Lone surrogates become ``?``: PostgreSQL has none."""
-    return ("\t".join(map(text_of, values)) + "\n").encode("utf-8", "replace")
+    texts = [*map(text_of, values)]
+    texts[-1] += "\n"
+    line = "\t".join(texts)
+    # Of a dead letter they may be tens of megabytes.
+    del texts
+    return line.encode("utf-8", "replace")
 
 
 def deletion_time(appended: tuple[int, int]) -> datetime:

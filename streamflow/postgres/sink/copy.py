@@ -5,7 +5,7 @@ batch. Slow path: COPY into a temporary table and from there what is not stored 
 refuses rows, `refusals` first finds out which. (Replayed events always take it: `replayed`.)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import psycopg
@@ -147,7 +147,22 @@ def copy(
         connection.cursor() as cursor,
         cursor.copy(statement, writer=_WholeWriter(cursor)) as stream,
     ):
-        stream.write(b"".join(lines))
+        for piece in _pieces(lines):
+            stream.write(piece)
+
+
+def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """The lines, joined up to a size: of large ones there are not two copies at a time."""
+    if sum(map(len, lines)) <= _PIECE:
+        yield b"".join(lines)
+        return
+    size, start = 0, 0
+    for end, line in enumerate(lines):
+        if size + len(line) > _PIECE and size:
+            yield b"".join(lines[start:end])
+            size, start = 0, end
+        size += len(line)
+    yield b"".join(lines[start:])
 
 
 class _WholeWriter(LibpqWriter):
