@@ -27,6 +27,14 @@ class Unavailable(StreamFlowError):
     """The broker, the database or the schema registry does not answer now: wait and try again."""
 
 
+class StreamUnavailable(Unavailable):
+    """What one stream alone depends on does not answer: the others go on (G14)."""
+
+    def __init__(self, message: str, topic: str) -> None:
+        super().__init__(message)
+        self.topic = topic
+
+
 class Fenced(StreamFlowError):
     """Another worker owns these partitions now: drop the batch, it is not lost, and start again."""
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, LiteralString, NamedTuple
 from streamflow.contract import Event
 from streamflow.core_schema import LARGEST_BIGINT, UnknownFields
 from streamflow.decoder import Decoder
-from streamflow.errors import ConfigurationError, ErrorCode, StreamFlowError
+from streamflow.errors import (
+    ConfigurationError,
+    ErrorCode,
+    StreamFlowError,
+    StreamUnavailable,
+    Unavailable,
+)
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
 from streamflow.groups import ALL, group_text, scalar_text
 from streamflow.privacy import Hasher
@@ -310,7 +316,7 @@ class Stream:
     @cached_property
     def read(self) -> Callable[[Record], Event | Rejection | Ignored | Deletion]:
         """The event of a record of the stream's topic, or why it is none. Raises nothing, whatever the
-        record, but Unavailable where `decode` asks a schema registry that does not answer."""
+        record, but StreamUnavailable where `decode` asks a schema registry that does not answer."""
         decode = self.decoder.decode
         if self.decode is None and self.mode == "append":
             return lambda record: decode(record.value())
@@ -323,6 +329,8 @@ class Stream:
     def _read(self, record: Record) -> Event | Rejection | Ignored | Deletion:
         try:
             document = read_document(self.decode, record)
+        except Unavailable as error:
+            raise StreamUnavailable(f"stream {self.name}: {error}", self.topic) from error
         except StreamFlowError:
             raise
         except Exception as error:  # noqa: BLE001 (a user's function; fails only this record)

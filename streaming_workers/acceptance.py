@@ -31,7 +31,7 @@ from streamflow.postgres.signing_key import SigningKey
 from streamflow.postgres.sink import positions
 from streamflow.records import Log, Position, set_aside_name
 from streamflow.settings import Settings
-from streamflow.stream import Stream
+from streamflow.stream import Stream, reads
 from streamflow.windows import Progress
 from streaming_workers.drain import drain
 
@@ -58,8 +58,11 @@ class Acceptance:
         self._admin: AdminClient = clients.admin(settings)
         self._loaders = settings.group("loader")
         self._sources = [stream for stream in streams if stream.topic == topic]
-        readers = ("validator", "analytics") if self._sources else ()
-        self._readers = [settings.group(name) for name in readers]
+        self._readers = [
+            settings.group(name)
+            for name in ("validator", "analytics")
+            if topic in reads(name, streams)
+        ]
         self._derived = sorted({name for one in self._sources for name in one.topic_names[1:]})
 
     def look(self) -> ReuseFinding:

@@ -110,7 +110,7 @@ def not_loadable(settings: Settings, streams: Sequence[Stream]) -> LeftOut:
         TablesRefused: no stream has one.
         Unavailable: the database does not answer.
     """
-    refused = schema.refused(settings, streams)
+    refused = schema.not_loadable(settings, streams)
     if len(refused) == len(streams):
         raise schema.TablesRefused(refused)
     unloadable = {stream.topic for stream in streams if stream.name in refused}

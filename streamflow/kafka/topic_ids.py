@@ -94,13 +94,19 @@ class TopicWatch:
 
     Attributes:
         client: may be replaced by another one of the same cluster.
-        ids: of the topics that were taken over.
+        ids: of the topics that were taken over, by this session or an earlier one.
     """
 
     def __init__(self, client: AdminClient) -> None:
         self.client = client
         self.ids: dict[str, str] = {}
+        self._watched: set[str] = set()
         self._answer: Callable[[], dict[str, str]] | None = None
+
+    def begin(self) -> None:
+        """Another session begins: it asks only for the topics that it takes over."""
+        self._watched.clear()
+        self._answer = None
 
     def take_over(self, positions: Mapping[Partition, Position | None]) -> None:
         """Compares the topics with those that positions were kept in. Raises OffsetsReused if one was
@@ -110,12 +116,13 @@ class TopicWatch:
             before = (position.log.topic_id if position else "") or self.ids.get(topic, "")
             _require_same(topic, before, current[topic])
         self.ids.update(current)
+        self._watched.update(current)
         self._answer = None
 
     def ask(self) -> None:
         """Requests the topics' ids without waiting: call it with records in hand. An earlier answer that
         was not waited for is older than these records, so it is dropped."""
-        self._answer = request_topic_ids(self.client, self.ids)
+        self._answer = request_topic_ids(self.client, self._watched)
 
     def check(self) -> None:
         """Waits for the answer: every record that was in hand at `ask` is of the topic taken over. Raises

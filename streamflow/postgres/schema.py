@@ -106,6 +106,23 @@ def refused(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
     return found
 
 
+def not_loadable(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
+    """The names of the streams whose tables are not what their contracts need, and why: rows would be
+    refused that are valid. Raises Unavailable if the database does not answer."""
+    found = {}
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        for stream in streams:
+            plan = table_plan(connection, stream)
+            if plan.refused:
+                found[stream.name] = f"stream {stream.name}: {plan.refused}"
+            elif plan.changes:
+                todo = ", ".join(plan.changes)
+                found[stream.name] = (
+                    f"stream {stream.name}: the database has no {todo}: run `streamflow db upgrade`"
+                )
+    return found
+
+
 def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     """What `upgrade` would do, without doing it. Raises as `upgrade`."""
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:

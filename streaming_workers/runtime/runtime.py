@@ -16,7 +16,14 @@ from confluent_kafka import KafkaException
 
 from streamflow import monitoring
 from streamflow.calls import call
-from streamflow.errors import CircuitOpen, Fenced, OffsetsReused, StreamFlowError, Unavailable
+from streamflow.errors import (
+    CircuitOpen,
+    Fenced,
+    OffsetsReused,
+    StreamFlowError,
+    StreamUnavailable,
+    Unavailable,
+)
 from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import TopicWatch, topic_ids
@@ -75,6 +82,8 @@ class Worker:
         self._ask_left_out = left_out
         self._left_out = LeftOut()
         self._asked_left_out = float("-inf")
+        # Topics of streams that wait for something of their own, with what; tried again in another session.
+        self._waiting: dict[str, str] = {}
         self._reads, self._sources = tuple(job.topics), tuple(job.sources)
         self._dependencies = monitoring.CachedProbe(self._probe_dependencies)
         self._admin = clients.admin(settings)
@@ -127,6 +136,9 @@ class Worker:
             self._breaker = Breaker.of(self._settings)
         except OffsetsReused as error:
             self._wait_until_accepted(error)
+        except StreamUnavailable as error:
+            log.warning("stream waits", topic=error.topic, why=str(error))
+            self._waiting[error.topic] = str(error)
         except (Unavailable, Fenced) as error:
             self._trouble = str(error)
             log.warning("session ended", why=str(error), kind=type(error).__name__)
@@ -140,6 +152,7 @@ class Worker:
         monitoring.SESSIONS.inc()
         self._watchdog.turned()
         self._leave_out()
+        self._topics.begin()
         session = Session(
             self._settings,
             self._job,
@@ -175,16 +188,24 @@ class Worker:
             left = self._left_out = self._ask_left_out(self._admin)
         for event, stream, why in left.reasons:
             log.error(event, stream=stream, why=why)
-        self._job.topics = [
-            topic for topic in self._reads if topic not in left.missing | left.unloadable
-        ]
+        unread = left.missing | left.unloadable | self._waiting.keys()
+        self._job.topics = [topic for topic in self._reads if topic not in unread]
         self._job.sources = [topic for topic in self._sources if topic not in left.missing]
+        if not self._job.topics:
+            why = "; ".join(dict.fromkeys(self._waiting.values()))
+            self._waiting.clear()
+            raise Unavailable(why or "no stream can run")
 
     def _can_run_more(self) -> bool:
-        """Whether less would be left out by another session."""
-        if not any(self._left_out) or time.monotonic() - self._asked_left_out < _TRY_AGAIN:
+        """Whether another session may leave out less."""
+        if not any((*self._left_out, self._waiting)):
+            return False
+        if time.monotonic() - self._asked_left_out < _TRY_AGAIN:
             return False
         self._asked_left_out = time.monotonic()
+        if self._waiting:
+            self._waiting.clear()
+            return True
         with suppress(StreamFlowError), call("asking what is left out", _ASK_LIMIT):
             return self._ask_left_out(self._admin) != self._left_out
         return False

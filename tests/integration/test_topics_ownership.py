@@ -419,11 +419,14 @@ def test_a_table_of_ours_that_has_the_columns_of_another_stream_is_told_as_befor
 
 BESIDE = """
 from dataclasses import replace
+from streamflow import Avro, SchemaRegistry
 from streamflow.stream import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 SHOP = replace(USER_EVENTS, name="shop", table="shop", topics=Topics(dead_letters="shop-letters"))
 THEIRS = replace(USER_EVENTS, name="theirs", table="theirs", topics=Topics(managed=False))
+NOWHERE = SchemaRegistry("http://127.0.0.1:1")
+AVRO = replace(USER_EVENTS, name="avro", table="avro", decode=Avro(registry=NOWHERE))
 """
 
 
@@ -433,7 +436,7 @@ def beside(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "streams_beside.py").write_text(BESIDE)
     ours = "streamflow.streams.user_events:USER_EVENTS"
     return {
-        "STREAMFLOW_STREAMS": f"{ours},streams_beside:SHOP,streams_beside:THEIRS",
+        "STREAMFLOW_STREAMS": f"{ours},streams_beside:SHOP,streams_beside:THEIRS,streams_beside:AVRO",
         "PYTHONPATH": ":".join([str(tmp_path), *sys.path]),
     }
 
@@ -461,10 +464,12 @@ def test_a_topic_that_is_refused_stops_no_other_stream(
     assert f"bad  topics           stream shop does not start: topic {shop}" in examined
 
 
-def test_workers_leave_a_stream_out_until_its_topics_are_there(
+def test_workers_leave_a_stream_out_until_it_can_run(
     bare: Settings, beside: dict[str, str], tmp_path: Path
 ) -> None:
+    """One lacks its topic, one a column, and one its schema registry."""
     assert streamflow(bare, "init", "--wait", "5", **beside).returncode == 1
+    execute(bare, "ALTER TABLE shop DROP COLUMN user_email")
     logs = {name: tmp_path / f"{name}.log" for name in ("validator", "analytics", "loader")}
 
     def found(topic: str, table: str) -> tuple[int, int, int]:
@@ -484,11 +489,31 @@ def test_workers_leave_a_stream_out_until_its_topics_are_there(
         for name, log in logs.items():
             worker = WorkerProcess(bare, name, log, **beside)
             cleanup.callback(worker.kill)
+        produce(bare, "avro", [b"\0\0\0\0\1x"])
+        produce(bare, "shop", [event(number) for number in range(3)])
         produce(bare, "user-events", [event(number) for number in range(10)])
         wait_until(lambda: found("user-events", "events") == (10, 10, 10), 90)
-        assert all('"stream not running"' in log.read_text() for log in logs.values())
+        wait_until(lambda: found("shop", "shop") == (0, 3, 3), 60)
+        said = {name: log.read_text() for name, log in logs.items()}
+        assert all('"stream not running"' in text for text in said.values())
+        wait_until(lambda: all('"stream waits"' in log.read_text() for log in logs.values()), 60)
+        lacks = (
+            "stream shop: the database has no column shop.user_email: run `streamflow db upgrade`"
+        )
+        assert lacks in said["loader"]
+
         make_topic(bare, f"{bare.prefix}theirs", {})
         produce(bare, "theirs", [event(number) for number in range(7)])
-        assert streamflow(bare, "topics", "--apply", **beside).returncode == 0
+        assert streamflow(bare, "init", **beside).returncode == 0
         wait_until(lambda: found("theirs", "theirs") == (7, 7, 7), 90)
-    assert count(bare, "SELECT count(*) FROM events") == 10
+        wait_until(lambda: found("shop", "shop") == (3, 3, 3), 60)
+
+        # And without what was there: the others go on for as long as it is gone.
+        delete_topic(bare, f"{bare.prefix}theirs")
+        for number in range(11, 15):
+            produce(bare, "user-events", [event(number)])
+            wanted = (number, number, number)
+            wait_until(lambda wanted=wanted: found("user-events", "events") == wanted, 60)
+    gone = f"topic {bare.prefix}theirs does not exist: its owner has to create it"
+    assert all(log.read_text().count(gone) >= 2 for log in logs.values())
+    assert rows(bare, "SELECT DISTINCT error_code FROM dead_letters") == []
