@@ -367,6 +367,9 @@ def audit(
             "but is no longer a problem.",
         ),
     ] = False,
+    stream: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show and judge this stream alone.")
+    ] = None,
 ) -> None:
     """Proves that every record was stored, dead-lettered or known as a duplicate, and that every event
     has its notification and is counted in its window. Exits 1 if not, or if it cannot be said yet.
@@ -375,9 +378,12 @@ def audit(
     """
     from streamflow.audit.ledger import acknowledge as acknowledge_gaps
     from streamflow.audit.ledger import run_audit
+    from streamflow.registry import stream_named
     from streamflow_cli.tables import audit_table
 
     settings, streams = settings_and_streams()
+    if stream is not None:
+        stream_named(streams, stream)
     if acknowledge:
         for gap in acknowledge_gaps(settings, streams, getpass.getuser()):
             typer.echo(
@@ -386,8 +392,11 @@ def audit(
                 err=True,
             )
     report = run_audit(settings, streams, patience=wait)
+    failed = streams.failed
+    if stream is not None:
+        report, failed = report.of_stream(stream), ()
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     else:
-        audit_table(report)
-    raise typer.Exit(0 if report.closed and not streams.failed else 1)
+        audit_table(report, [one.name or one.path for one in failed])
+    raise typer.Exit(0 if report.closed and not failed else 1)

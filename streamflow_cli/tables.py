@@ -1,7 +1,7 @@
 """Consoles, and tables that are readable on a terminal of 80 columns."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -50,8 +50,9 @@ def plain_table(*titles: str) -> Table:
     return table
 
 
-def audit_table(report: AuditReport) -> None:
-    """Prints an audit: the ledger per partition, window totals by type, states, then the verdict."""
+def audit_table(report: AuditReport, failed: Sequence[str] = ()) -> None:
+    """Prints an audit: the ledger per partition, window totals by type, states, then the verdict, and which
+    streams it says nothing of."""
     console = make_console()
     ledger = plain_table("topic", "partition", "records", "stored", "dead", "duplicate", "problems")
     for own in report.partitions:
@@ -75,6 +76,8 @@ def audit_table(report: AuditReport) -> None:
         console.print(_streams_table(parts))
         console.print()
     _audit_verdict(console, report)
+    if failed:
+        console.print(f"[red]Not audited[/]: {', '.join(failed)}, which cannot start.")
 
 
 def _states_table(states: Mapping[Partition, StateAudit]) -> Table:

@@ -233,8 +233,7 @@ def test_streams_that_cannot_work_stop_no_other_and_go_on_where_they_were(
     assert stored() == {"events": 20, "orders": 10, "shop": 10}
     assert all('"stream failed"' in log.read_text() for log in logs.values())
     assert '"stream not loaded"' in logs["loader"].read_text()
-    audit = streamflow(settings, "audit", "--wait", "0", **own)
-    assert (audit.returncode, why in audit.stderr) == (1, True)
+    _require_audited(settings, own, why)
 
     module.write_text(sound)
     execute(settings, "ALTER TABLE orders RENAME cents TO amount_cents")
@@ -245,6 +244,17 @@ def test_streams_that_cannot_work_stop_no_other_and_go_on_where_they_were(
         query = f"SELECT DISTINCT origin_topic, origin_partition, origin_offset FROM {table}"
         assert {origin for origin, _, _ in rows(settings, query)} == {topic}
         assert len(rows(settings, query)) == 20
+
+
+def _require_audited(settings: Settings, own: dict[str, str], why: str) -> None:
+    """All streams but the one that cannot start, and one alone."""
+    audit = streamflow(settings, "audit", "--wait", "0", **own)
+    assert (audit.returncode, why in audit.stderr) == (1, True)
+    assert audit.stdout.endswith("Not audited: broken_streams:SHOP, which cannot start.\n")
+    alone = streamflow(settings, "audit", "--wait", "0", "--stream", "user-events", "--json", **own)
+    assert list(orjson.loads(alone.stdout)["streams"]) == ["user-events"]
+    unknown = streamflow(settings, "audit", "--stream", "user-event", **own)
+    assert (unknown.returncode, "did you mean user-events?" in unknown.stderr) == (2, True)
 
 
 def test_each_stream_is_simulated_into_its_own_topic(
