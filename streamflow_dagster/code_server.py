@@ -26,9 +26,13 @@ def fail_orphans(instance: dg.DagsterInstance) -> None:
             instance.report_run_failed(
                 run, "Dagster's code server has ended, and this run with it: launch it again."
             )
-            # Of its pools, which would be taken for as long.
-            if instance.event_log_storage.supports_global_concurrency_limits:
-                instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    # What was killed has not left its pools.
+    storage = instance.event_log_storage
+    if storage.supports_global_concurrency_limits:
+        for run_id in storage.get_concurrency_run_ids():
+            holder = instance.get_run_by_id(run_id)
+            if holder is None or holder.is_finished:
+                storage.free_concurrency_slots_for_run(run_id)
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ SELECTOR = {
 LAUNCH = """mutation($p: ExecutionParams!) {launchPipelineExecution(executionParams: $p)
   {__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
 RUN = "query($id: ID!) {runOrError(runId: $id) {... on Run {status}}}"
+UNFINISHED = """{runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]})
+  {... on Runs {results {runId}}}}"""
 MATERIALIZATIONS = """query($keys: [AssetKeyInput!]!) {assetNodes(assetKeys: $keys)
   {assetKey {path} assetMaterializations(limit: 50) {runId description metadataEntries
   {label ... on IntMetadataEntry {intValue} ... on TextMetadataEntry {text}}}}}"""
@@ -115,6 +117,10 @@ class Dagster:
 
     def status(self, run_id: str) -> str:
         return str(self.ask(RUN, id=run_id)["runOrError"]["status"])
+
+    def unfinished(self) -> list[Any]:
+        found: list[Any] = self.ask(UNFINISHED)["runsOrError"]["results"]
+        return found
 
     def materializations(self, key: str) -> list[dict[str, Any]]:
         found = self.ask(MATERIALIZATIONS, keys=[{"path": key.split("/")}])["assetNodes"]
@@ -298,6 +304,10 @@ def test_what_dies_is_started_again_and_nothing_is_left_at_the_end(dagster: Dags
     wait_until(lambda: not any(map(is_running, before)), 120, "the end of its children")
 
     dagster.start()
+    # The sensor's drains would be in the way.
+    wait_until(lambda: not dagster.unfinished(), 60, "the end of other runs")
+    assert dagster.wait_for(dagster.materialize("postgres/events")) == "SUCCESS"
+    wait_until(lambda: not dagster.unfinished(), 60, "the end of other runs")
     # It ends while a run is going on, whose process can note nothing any more.
     with psycopg.connect(dagster.settings.database) as locking:
         locking.execute("LOCK TABLE loader_positions IN ACCESS EXCLUSIVE MODE")
