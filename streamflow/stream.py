@@ -61,6 +61,8 @@ class Topics:
     Args:
         managed: whether StreamFlow creates and alters the stream's own topic. False for another owner's
             topic: it must exist, and is only read.
+        replays: whether replays of dead letters may append to the stream's own topic. None: if it is
+            managed. True for another owner's topic says that its owner allows it.
         partitions: of the stream's own topic; they can only be increased.
         derived_partitions: of each of the others.
         retention: of the stream's own topic.
@@ -70,6 +72,7 @@ class Topics:
     """
 
     managed: bool = True
+    replays: bool | None = None
     partitions: int = 3
     derived_partitions: int = 3
     retention: timedelta = timedelta(hours=168)
@@ -79,6 +82,10 @@ class Topics:
     analytics: str = "analytics"
     notifications: str = "notifications"
     dead_letters: str = "dead-letter-topic"
+
+    @property
+    def takes_replays(self) -> bool:
+        return self.managed if self.replays is None else self.replays
 
 
 class Notification(NamedTuple):

@@ -152,7 +152,10 @@ def dagster_parts(
         part(
             CODE,
             partial(probe_port, LOOPBACK, code),
-            *own_command(*serve, *module, *folder, "--log-level", "warning", module="dagster"),
+            *own_command(
+                *(*serve, *module, *folder, "--log-level", "warning"),
+                module=f"{PACKAGE}.code_server",
+            ),
             ports=(code,),
             address=f"{LOOPBACK}:{code} (gRPC)",
             prepare=prepare,

@@ -19,16 +19,9 @@ from streamflow.windows import Progress
 # clock; else its window is open. A replayed event was counted at its replay's offset, and at its
 # origin's only if that record was valid and the database refused it. Duplicates were counted too.
 # Events in acknowledged gaps may be uncounted. Windows of days that retention has dropped are left out:
-# their events are gone.
+# their events are gone. No query stands before `read`: the stream's table may have its name.
 _CELLS = sql.SQL("""
-WITH counted AS (
-    SELECT window_start, event_type, sum(count)::bigint AS total
-    FROM window_counts
-    WHERE origin_topic = %(topic)s AND partition = %(partition)s
-      AND CASE WHEN late THEN first_offset < %(position)s
-               ELSE window_end <= to_timestamp(%(closed)s / 1000.0) END
-    GROUP BY 1, 2
-), read AS (
+WITH read AS (
     SELECT e.{time} AS event_time, {kind} AS event_type, e.appended_at, e.origin_offset AS position
     FROM {table} e
     WHERE e.origin_topic = %(topic)s AND e.origin_partition = %(partition)s
@@ -51,6 +44,13 @@ WITH counted AS (
     SELECT x.event_time, {refused_kind}, x.appended_at, x."offset"
     FROM refused_events x
     WHERE x.topic = %(topic)s AND x.partition = %(partition)s AND x."offset" < %(position)s
+), counted AS (
+    SELECT window_start, event_type, sum(count)::bigint AS total
+    FROM window_counts
+    WHERE origin_topic = %(topic)s AND partition = %(partition)s
+      AND CASE WHEN late THEN first_offset < %(position)s
+               ELSE window_end <= to_timestamp(%(closed)s / 1000.0) END
+    GROUP BY 1, 2
 ), judged AS (
     SELECT greatest(date_bin(%(size)s * interval '1 ms', event_time, 'epoch'),
                     '0001-01-01T00:00:00Z') AS window_start, event_type,

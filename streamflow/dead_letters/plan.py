@@ -31,7 +31,7 @@ from streamflow.records import (
 )
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
-from streamflow.stream import MAX_RECORD_BYTES, Stream
+from streamflow.stream import MAX_RECORD_BYTES, Stream, Topics
 
 SAMPLES: Final = 3  # of each kind
 _OVERHEAD: Final = 1024  # bytes of a record batch and of one record around its content
@@ -44,6 +44,7 @@ class Obstacle(StrEnum):
 
     NOT_REPLAYABLE = "NOT_REPLAYABLE"
     FORGOTTEN = "FORGOTTEN"
+    NOT_OURS = "NOT_OURS"
     NOT_LOADED_YET = "NOT_LOADED_YET"
     REPAIR_FAILED = "REPAIR_FAILED"
     TOO_LARGE = "TOO_LARGE"
@@ -128,6 +129,9 @@ class Planner:
         decoded = target.check(_record(letter, value))
         if isinstance(decoded, Rejection):
             raise _Refused(decoded.code.value, decoded.message)
+        # Last: a plan tells first what would fail anyway.
+        if target.stream is not None and not target.stream.topics.takes_replays:
+            raise _Refused(Obstacle.NOT_OURS, _not_ours(target.stream.topics))
         headers = [
             *letter.original_headers,
             (ORIGIN_HEADER, letter.identity.encode()),
@@ -184,6 +188,18 @@ class Planner:
                     f"{repair.name} returned {type(document).__name__}, not a document",
                 )
         return value if after == before else _encoded(document)
+
+
+def _not_ours(topics: Topics) -> str:
+    if topics.managed:
+        return (
+            "Topics(replays=False) of its stream forbids it: let the producer send the record again"
+        )
+    return (
+        "it would pass, but its topic is another owner's, and a replay appends to it for all who read it: "
+        "let the producer send the record again, or declare Topics(managed=False, replays=True) if the "
+        "owner allows it"
+    )
 
 
 def _encoded(document: dict[str, Any]) -> bytes:

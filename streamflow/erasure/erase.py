@@ -40,16 +40,16 @@ _LOCK: Final = 0x5F10_F063
 _SEARCHED: Final = ("text", "character varying", "jsonb")
 
 _ERASE_EVENTS: Final = sql.SQL("""
-WITH theirs AS MATERIALIZED (
+WITH "their events" AS MATERIALIZED (
     SELECT origin_topic, origin_partition, origin_offset, {time}, appended_at
       FROM {table} WHERE {match}
-), noted AS (
+), "noted events" AS (
     INSERT INTO erased_records (erasure_id, place, topic, partition, "offset", appended_at)
     SELECT %(erasure_id)s, 'events', origin_topic, origin_partition, origin_offset, appended_at
-      FROM theirs
+      FROM "their events"
     ON CONFLICT DO NOTHING
 )
-UPDATE {table} AS kept SET {blanks} FROM theirs
+UPDATE {table} AS kept SET {blanks} FROM "their events" AS theirs
  WHERE (kept.origin_partition, kept.origin_offset, kept.origin_topic, kept.{time})
      = (theirs.origin_partition, theirs.origin_offset, theirs.origin_topic, theirs.{time})
 """)

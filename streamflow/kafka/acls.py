@@ -76,7 +76,11 @@ def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
             rights += [own, *_topics(worker, [positions], ("Read", "Write"))]
     return [
         *rights,
-        *_topics("replay", events, ("Write",)),
+        *_topics(
+            "replay",
+            (stream.topic for stream in streams if stream.topics.takes_replays),
+            ("Write",),
+        ),
         Right("replay", "transactional-id", prefix + _REPLAYS, ("Write",), prefixed=True),
         *_topics("reader", [*events, *derived, positions], ("Read", "DescribeConfigs")),
         *(Right("reader", "group", settings.group(name), ("Describe",)) for name in GROUPS),

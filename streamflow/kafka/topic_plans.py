@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from streamflow.kafka.ownership import Drift, OwnedTopics, Owner, refusal, surplus
 from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topics import declared_topics, drifts, owners, unreadable
 from streamflow.settings import Settings
 from streamflow.stream import Stream, TopicSpec
+
+_REPLAYED: Final = "replays of dead letters append to it, as Topics(replays=True) says"
+_NOT_REPLAYED: Final = (
+    "dead letters of it are not replayed, since that would append to it: Topics(managed=False, "
+    "replays=True) if its owner allows it"
+)
 
 
 class TopicAction(StrEnum):
@@ -57,7 +63,9 @@ def topic_plans(settings: Settings, stream: Stream, owned: OwnedTopics) -> list[
 
 
 def _unmanaged(stream: Stream) -> list[TopicPlan]:
-    return [] if stream.topics.managed else [TopicPlan(stream.topic, None, TopicAction.READ)]
+    topics = stream.topics
+    note = _REPLAYED if topics.takes_replays else _NOT_REPLAYED
+    return [] if topics.managed else [TopicPlan(stream.topic, None, TopicAction.READ, (note,))]
 
 
 def _readable(settings: Settings, stream: Stream) -> list[TopicPlan]:

@@ -26,19 +26,22 @@ from streamflow.stream import Stream
 
 NEWEST: Final = 1_000  # rows of each stream
 _SAMPLES: Final = 100  # until there is one of each model
-# By the primary key, partition by partition of the topic: no index has the order of time.
+# By the primary key, partition by partition of the topic: no index has the order of time. A field may
+# have any name: whatever is no column of the table is qualified.
 _NEWEST: Final = """
-SELECT newest.* FROM generate_series(0, (SELECT max(origin_partition) FROM {table})) AS number
+SELECT newest.*
+  FROM generate_series(0, (SELECT max(origin_partition) FROM {table})) AS source (partition)
  CROSS JOIN LATERAL (
-    SELECT * FROM {table} WHERE origin_partition = number ORDER BY origin_offset DESC LIMIT %(each)s
+    SELECT * FROM {table} AS kept WHERE kept.origin_partition = source.partition
+     ORDER BY kept.origin_offset DESC LIMIT %(each)s
  ) AS newest
 """
 # Rows of forgotten subjects are emptied, and no events.
 _NOT_ERASED: Final = """
  WHERE NOT EXISTS (
-    SELECT FROM erased_records AS erased WHERE place = 'events'
+    SELECT FROM erased_records AS erased WHERE erased.place = 'events'
        AND (erased.topic, erased.partition, erased."offset")
-         = (origin_topic, origin_partition, origin_offset)
+         = (newest.origin_topic, newest.origin_partition, newest.origin_offset)
  )
 """
 

@@ -38,9 +38,9 @@ SELECT {column}, count(*) FROM {table}
 """
 # A row that another transaction changes in the meantime no longer meets the condition.
 _LIFT: Final = """
-UPDATE {table} SET {column} = lifted.new
+UPDATE {table} AS kept SET {column} = lifted.new
   FROM unnest(%(old)s::text[], %(new)s::text[]) AS lifted (old, new)
- WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid AND {column} = lifted.old
+ WHERE kept.ctid >= %(first)s::tid AND kept.ctid < %(end)s::tid AND kept.{column} = lifted.old
 """
 # Of a JSON document, which may be large.
 _OLD_WITHIN: Final = """

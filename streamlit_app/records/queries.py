@@ -204,7 +204,7 @@ SELECT {kind} FROM {table} WHERE origin_topic = %(topic)s
    AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 1
 """
 _ROWS: Final = """
-SELECT to_jsonb(kept) FROM {table} AS kept WHERE origin_topic = %(topic)s
+SELECT to_jsonb(kept.*) FROM {table} AS kept WHERE origin_topic = %(topic)s
    AND origin_partition = %(partition)s AND origin_offset = %(offset)s LIMIT 20
 """
 _COUNTED: Final = """

@@ -33,6 +33,8 @@ SELECTOR = {
 LAUNCH = """mutation($p: ExecutionParams!) {launchPipelineExecution(executionParams: $p)
   {__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
 RUN = "query($id: ID!) {runOrError(runId: $id) {... on Run {status}}}"
+UNFINISHED = """{runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]})
+  {... on Runs {results {runId}}}}"""
 MATERIALIZATIONS = """query($keys: [AssetKeyInput!]!) {assetNodes(assetKeys: $keys)
   {assetKey {path} assetMaterializations(limit: 50) {runId description metadataEntries
   {label ... on IntMetadataEntry {intValue} ... on TextMetadataEntry {text}}}}}"""
@@ -107,11 +109,18 @@ class Dagster:
     def wait_for(self, run_id: str) -> str:
         ended = {"SUCCESS", "FAILURE", "CANCELED"}
 
-        def status() -> str | None:
-            found: str = self.ask(RUN, id=run_id)["runOrError"]["status"]
+        def final() -> str | None:
+            found = self.status(run_id)
             return found if found in ended else None
 
-        return wait_until(status, 120, f"the end of run {run_id}") or ""
+        return wait_until(final, 120, f"the end of run {run_id}") or ""
+
+    def status(self, run_id: str) -> str:
+        return str(self.ask(RUN, id=run_id)["runOrError"]["status"])
+
+    def unfinished(self) -> list[Any]:
+        found: list[Any] = self.ask(UNFINISHED)["runsOrError"]["results"]
+        return found
 
     def materializations(self, key: str) -> list[dict[str, Any]]:
         found = self.ask(MATERIALIZATIONS, keys=[{"path": key.split("/")}])["assetNodes"]
@@ -295,10 +304,26 @@ def test_what_dies_is_started_again_and_nothing_is_left_at_the_end(dagster: Dags
     wait_until(lambda: not any(map(is_running, before)), 120, "the end of its children")
 
     dagster.start()
-    before = dagster.processes()
-    dagster.process.terminate()
-    assert dagster.process.wait(30) == 0
+    # The sensor's drains would be in the way.
+    wait_until(lambda: not dagster.unfinished(), 60, "the end of other runs")
+    assert dagster.wait_for(dagster.materialize("postgres/events")) == "SUCCESS"
+    wait_until(lambda: not dagster.unfinished(), 60, "the end of other runs")
+    # It ends while a run is going on, whose process can note nothing any more.
+    with psycopg.connect(dagster.settings.database) as locking:
+        locking.execute("LOCK TABLE loader_positions IN ACCESS EXCLUSIVE MODE")
+        run_id = dagster.materialize("postgres/events")
+        wait_until(lambda: dagster.status(run_id) == "STARTED", 60, "the start of a run")
+        for process in running("spawn_main"):
+            process.suspend()
+        before = dagster.processes()
+        dagster.process.terminate()
+        assert dagster.process.wait(30) == 0
     assert not [pid for pid in before if is_running(pid)]
+
+    dagster.start()
+    assert dagster.status(run_id) == "FAILURE"
+    # Nor does it keep the next one from loading the table.
+    assert dagster.wait_for(dagster.materialize("postgres/events")) == "SUCCESS"
 
 
 def test_a_schema_keeps_the_urls_other_options(settings: Settings) -> None:

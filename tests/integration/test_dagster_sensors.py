@@ -18,6 +18,7 @@ from loads import execute, rows, value
 from orchestration import Orchestration, orchestrated
 from streamflow.settings import Settings
 from streamflow.settings.orchestration import OrchestrationSettings
+from streamflow_dagster.code_server import fail_orphans
 from streamflow_dagster.defs.sensors import ASKED_BY
 from webhook import Webhook
 
@@ -305,6 +306,14 @@ def test_a_schedule_waits_for_the_run_before(clock: Watch) -> None:
     tick = schedule.evaluate_tick(context)
     assert (tick.run_requests or []) == []
     assert tick.skip_message == f"run {run.run_id} is not done yet"
+
+    # A run that no code server has launched does not end with one.
+    fail_orphans(clock.instance)
+    assert clock.instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTED
+    clock.instance.add_run_tags(run.run_id, {".dagster/grpc_info": "{}"})
+    fail_orphans(clock.instance)
+    assert clock.instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
+    [_] = schedule.evaluate_tick(context).run_requests or []
 
 
 def test_all_evaluations_ask_one_instance_for_runs(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import orjson
 import pytest
-from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from faults import wait_until
 from loads import execute, rows
@@ -168,6 +169,13 @@ PRICES = Stream(
 """
 
 
+def end_of(client: AdminClient, topic: str) -> int:
+    """Offset behind the newest record of its only partition."""
+    only = TopicPartition(topic, 0)
+    [asked] = client.list_offsets({only: OffsetSpec.latest()}).values()
+    return int(asked.result(20).offset)
+
+
 def test_a_compacted_topic_of_another_team(stack_settings: Settings, tmp_path: Path) -> None:
     """What its compaction removes after it was read stays stored and counted, and is no fault."""
     settings, topic = stack_settings, f"{stack_settings.prefix}their-prices"
@@ -204,6 +212,18 @@ def test_a_compacted_topic_of_another_team(stack_settings: Settings, tmp_path: P
             return sorted(value for value in left if b"new" not in value) == newest
 
         wait_until(is_compacted, 90)
+        # Not even a record that would pass now is appended to it.
+        mended = price("s1", 1)[1].decode()
+        execute(settings, f"UPDATE dead_letters SET value = convert_to('{mended}', 'UTF8')")
+        before = end_of(client, topic)
+        for options in ((), ("--apply",)):
+            replay = streamflow(settings, "dlq", "replay", *options, **own)
+            assert replay.returncode == 1, replay.stdout + replay.stderr
+            text = " ".join(replay.stdout.split())
+            assert "NOT_OURS" in text
+            assert "Topics(managed=False, replays=True)" in text
+        assert end_of(client, topic) == before
+        assert count(settings, "SELECT count(*) FROM dead_letters WHERE status = 'open'") == 1
         audit = streamflow(settings, "audit", "--json", **own)
     found = orjson.loads(audit.stdout)
     assert (audit.returncode, found["verdict"]) == (0, "closed"), audit.stdout

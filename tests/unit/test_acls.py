@@ -1,6 +1,7 @@
 """What `streamflow acls` prints."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 from streamflow.kafka.acls import Right, least_rights
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow.stream import Topics
 from streamflow_cli.app import app
 
 
@@ -43,3 +45,13 @@ def test_only_setup_alters_and_only_the_producer_and_replays_write_events() -> N
     assert writers == {"producer", "replay"}
     assert all(right.name.startswith("team-") for right in rights)
     assert Right("loader", "group", "team-db-group", ("Read",)) in rights
+
+
+@pytest.mark.parametrize("replays", [None, True])
+def test_replays_write_to_another_owner_s_topic_only_if_it_is_declared(
+    replays: bool | None,
+) -> None:
+    [stream] = load_streams(Settings())
+    theirs = replace(stream, topics=Topics(managed=False, replays=replays))
+    replayed = Right("replay", "topic", stream.topic, ("Write",))
+    assert (replayed in least_rights(Settings(), [theirs])) == bool(replays)

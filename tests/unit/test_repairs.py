@@ -1,3 +1,4 @@
+import re
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from streamflow.errors import ConfigurationError, UsageError
 from streamflow.privacy import Hasher
 from streamflow.records import Headers, Origin
 from streamflow.settings import Settings
-from streamflow.stream import Stream
+from streamflow.stream import Stream, Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 HASHER = Hasher(b"key", USER_EVENTS.private_fields)
@@ -187,6 +188,26 @@ def test_a_dead_letter_goes_back_where_it_came_from() -> None:
         ("__streamflow.origin", b"user-events/0/3"),
         ("__streamflow.attempt", b"2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("topics", "reason"),
+    [
+        (Topics(), None),
+        (Topics(replays=False), r"Topics\(replays=False\)"),
+        (Topics(managed=False), r"producer send .* again, .*Topics\(managed=False, replays=True\)"),
+        (Topics(managed=False, replays=True), None),
+    ],
+)
+def test_no_replay_appends_to_another_owner_s_topic(topics: Topics, reason: str | None) -> None:
+    planner = Planner([replace(USER_EVENTS, topics=topics)], HASHER, (), max_attempts=3)
+    planned = planner.judge(letter(EVENT))
+    assert (planned.record is None) == (reason is not None)
+    if reason is not None:
+        assert (planned.outcome, planned.reason) == (Outcome.FAILS, "NOT_OURS")
+        assert re.search(reason, planned.message)
+    # What would fail anyway says why.
+    assert planner.judge(letter(NO_ZONE)).reason == "SCHEMA_VIOLATION"
 
 
 def test_bytes_that_no_repair_changes_stay_the_same_bytes() -> None:

@@ -22,12 +22,14 @@ from streamflow.records import Record, Rejection, position_of
 
 _PIECE: Final = 4 * 1024 * 1024  # bytes
 
+# A stream may have a field or a table of any name, but none with a space in it: so ours have one.
+INCOMING: Final = "incoming rows"
 _CREATE_INCOMING: Final = """
-CREATE TEMPORARY TABLE incoming (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP
+CREATE TEMPORARY TABLE "incoming rows" (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP
 """
 _INSERT_NEW: Final = """
 INSERT INTO {table} ({columns})
-SELECT {columns} FROM incoming ORDER BY {offset}
+SELECT {columns} FROM "incoming rows" ORDER BY {offset}
 ON CONFLICT DO NOTHING
 """
 # Incoming rows of which another record is the stored one. A row whose own record is stored is none: that
@@ -36,16 +38,16 @@ _NOTE_DUPLICATES: Final = """
 INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition, origin_offset,
                         table_name, event_type, event_time, appended_at)
 SELECT {position}, {identity}, {name}, {event_type}::text, {event_time}, appended_at
-  FROM incoming
+  FROM "incoming rows"
  WHERE NOT EXISTS (SELECT FROM {stored_in} AS kept WHERE ({kept}) = ({own}))
 ON CONFLICT DO NOTHING
 """
 _CREATE_REFUSED: Final = """
-CREATE TEMPORARY TABLE refused (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP
+CREATE TEMPORARY TABLE "refused rows" (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP
 """
 # Some may be there already: they were read again, after positions were reset.
 _INSERT_REFUSED: Final = """
-INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING
+INSERT INTO refused_events TABLE "refused rows" ON CONFLICT DO NOTHING
 """
 
 
@@ -112,7 +114,7 @@ def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Outp
 
 
 class Merge(NamedTuple):
-    """How rows get into a table by way of the temporary table ``incoming``."""
+    """How rows get into a table by way of the temporary table `INCOMING`."""
 
     create: sql.Composed  # creates it
     columns: Sequence[str]  # that are copied into it
@@ -127,15 +129,15 @@ def merge_items(connection: Connection, table: Table, items: Sequence[Row], merg
     def store(part: Sequence[Row]) -> None:
         nonlocal rows, duplicates
         lines = [item.incoming for item in part]
-        copy(connection, sql.Identifier("incoming"), merge.columns, lines)
+        copy(connection, sql.Identifier(INCOMING), merge.columns, lines)
         stored = connection.execute(merge.insert).rowcount
         noted = connection.execute(merge.note_duplicates).rowcount
-        connection.execute("DELETE FROM incoming")
+        connection.execute('DELETE FROM "incoming rows"')
         rows, duplicates = rows + stored, duplicates + noted
 
     connection.execute(merge.create)
     refused = _store_accepted(connection, table, items, store)
-    connection.execute("DROP TABLE incoming")
+    connection.execute('DROP TABLE "incoming rows"')
     return Stored(rows, duplicates, refused)
 
 
@@ -178,13 +180,13 @@ class _WholeWriter(LibpqWriter):
 def note_duplicates(
     table: Table, position: Sequence[str], stored_in: str, kept: Sequence[str], own: Sequence[str]
 ) -> sql.Composed:
-    """Notes the rows of ``incoming``, meant for `table`, that were not stored.
+    """Notes the rows of `INCOMING`, meant for `table`, that were not stored.
 
     Args:
-        position: the columns of ``incoming`` with the position of a row's record.
+        position: the columns of `INCOMING` with the position of a row's record.
         stored_in: the table that says which rows are stored,
         kept: in these columns,
-        own: by the values of these columns of ``incoming``.
+        own: by the values of these columns of `INCOMING`.
     """
     return sql.SQL(_NOTE_DUPLICATES).format(
         position=names(position),
@@ -193,8 +195,8 @@ def note_duplicates(
         event_type=_name_or_null(table.event_type),
         event_time=_counted_time(table),
         stored_in=sql.Identifier(stored_in),
-        kept=sql.SQL(", ").join(sql.Identifier("kept", column) for column in kept),
-        own=sql.SQL(", ").join(sql.Identifier("incoming", column) for column in own),
+        kept=names(kept, of="kept"),
+        own=names(own, of=INCOMING),
     )
 
 
@@ -263,18 +265,19 @@ def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) ->
             + b"\n"
         )
     connection.execute(_CREATE_REFUSED)
-    copy(connection, sql.Identifier("refused"), REFUSED_EVENTS.columns, lines)
+    copy(connection, sql.Identifier("refused rows"), REFUSED_EVENTS.columns, lines)
     connection.execute(_INSERT_REFUSED)
-    connection.execute("DROP TABLE refused")
+    connection.execute('DROP TABLE "refused rows"')
 
 
 def _is_tombstone(table: Table, item: Row) -> bool:
     return table.deletes and item.line.split(b"\t")[table.columns.index(DELETED)] == b"true"
 
 
-def names(columns: Sequence[str]) -> sql.Composed:
-    """Columns, separated by commas."""
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
+def names(columns: Sequence[str], of: str | None = None) -> sql.Composed:
+    """Columns, of a table if given, separated by commas."""
+    table = () if of is None else (of,)
+    return sql.SQL(", ").join(sql.Identifier(*table, column) for column in columns)
 
 
 def _counted_time(table: Table) -> sql.Composable:
