@@ -450,10 +450,48 @@ def test_a_decimal_is_kept_to_its_last_digit_or_refused(fields: str, kept: bool)
 def test_a_decimal_of_a_thousand_million_digits_is_refused(total: str) -> None:
     found = PRECISE.decoder.decode(f'{{"total":"{total}","timestamp":"{AT}"}}'.encode())
     assert isinstance(found, Rejection)
-    assert found.message == "total: has an exponent beyond 10000"
+    assert found.message == "total: has an exponent, or digits behind the point, beyond 16383"
     assert isinstance(
         PRECISE.decoder.decode(f'{{"total":"1e-3000","timestamp":"{AT}"}}'.encode()), Precise
     )
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        "1E9_9_9_9_9_9_9_9_9", "1E\uff19\uff19\uff19", "1E" + "9_" * 16 + "9", "1_000.5", "\uff11\uff12",
+        " 7 ", "7 ", r"1\u005f0", r"\t7", r"\uff11", r"\ud835\udfce", "_1", "\u0967.\u096b", "\u00a07",
+        "\u30007", "\U0001d7ce",
+    ],
+)  # fmt: skip
+def test_a_decimal_that_only_python_reads_is_refused(total: str) -> None:
+    value = f'{{"total":"1","by_day":{{"m":"{total}"}},"timestamp":"{AT}"}}'
+    found = PRECISE.decoder.decode(value.encode())
+    assert isinstance(found, Rejection)
+    assert found.code is ErrorCode.SCHEMA_VIOLATION
+    assert found.message.partition(": ")[2].startswith("is no plain number")
+
+
+def test_every_digit_and_blank_of_python_gets_a_closer_look() -> None:
+    characters = map(chr, (*range(0x80, 0xD800), *range(0xE000, 0x20000)))
+    for character in (char for char in characters if char.isdecimal() or char.isspace()):
+        value = f'{{"total":"1{character}","timestamp":"{AT}"}}'
+        assert isinstance(PRECISE.decoder.decode(value.encode()), Rejection)
+
+
+@pytest.mark.parametrize("total", ["+1", ".5", "1.", "-1.5e10", "1" * 200])
+def test_plain_decimals_are_accepted(total: str) -> None:
+    found = PRECISE.decoder.decode(f'{{"total":"{total}","timestamp":"{AT}"}}'.encode())
+    assert isinstance(found, Precise)
+
+
+def test_a_number_beyond_any_column_is_never_written_out() -> None:
+    # A validator of the contract may make one.
+    event = Precise(total=Decimal("1e999999999"), timestamp=datetime.now(UTC))
+    stream = replace(PRECISE, key="total", windows=TumblingWindow("10s", by="total"))
+    assert stream.key_of(event) == b"1E+999999999"
+    assert stream.kind_of(event) == "1E+999999999"
+    assert b"1E+999999999" in EventRows(stream).line(event, Origin("precise", 0, 0), (0, 0))
 
 
 @pytest.mark.parametrize(
