@@ -22,8 +22,10 @@ from loads import (
     value,
     window_count,
 )
+from streamflow import Event, Stream, Timestamp, TumblingWindow
 from streamflow.errors import ConfigurationError, Fenced, Unavailable
 from streamflow.flow import Partition
+from streamflow.postgres import schema
 from streamflow.records import (
     ORIGIN_HEADER,
     SOURCE_HEADER,
@@ -39,6 +41,8 @@ pytestmark = pytest.mark.integration
 
 OFFSETS = 'SELECT origin_offset FROM events ORDER BY "timestamp"'
 POSITION = "SELECT next_offset FROM loader_positions WHERE topic = 'user-events' AND partition = 0"
+
+WINDOWS = TumblingWindow("10s", by="number")
 
 LoadFactory = Callable[..., Load]
 
@@ -558,3 +562,47 @@ def test_sessions_do_not_hang_for_ever(load: Load, database: Settings) -> None:
             load.sink.flush()
 
     assert value(database, "SELECT count(*) FROM events") == 0
+
+
+class Awkward(Event):
+    """Fields whose names the SQL of a loader has a use for, too."""
+
+    number: int
+    attempt: int = 0
+    line: str = "l"
+    state: str = "s"
+    kept: str = "k"
+    fresh: bool = True
+    topic: str = "t"
+    partition: int = 0
+    offset: int = 0
+    record_topic: str = "r"
+    record_partition: int = 0
+    record_offset: int = 0
+    timestamp: Timestamp
+
+
+@pytest.mark.parametrize("table", ["incoming", "refused", "trial", "fresh", "kept"])
+def test_awkward_names_of_a_table_and_its_fields(
+    make_load: LoadFactory, database: Settings, table: str
+) -> None:
+    topic = "awkward"
+    stream = Stream(name=topic, contract=Awkward, table=table, key="line", windows=WINDOWS)
+    schema.upgrade(database, [stream])
+    execute(database, f"ALTER TABLE {table} ADD CONSTRAINT odd CHECK (number <> 2)")
+    load = make_load(streams=[stream])
+
+    def record(offset: int, number: int, headers: Headers | None = None) -> FakeRecord:
+        content = json.dumps({"number": number, "timestamp": NOW.isoformat()}).encode()
+        return FakeRecord(offset, content, topic=topic, headers=headers or [])
+
+    load.load([record(0, 1), record(1, 2), record(2, 3)])
+    load.load([dead_letter(0, f"{topic}/0/1")])
+    load.sent("user-events/0/0", f"{topic}/0/3", f"{topic}/0/4")
+    origin: Headers = [(ORIGIN_HEADER, f"{topic}/0/1".encode()), ("__streamflow.attempt", b"1")]
+    load.load([record(3, 5, origin), record(4, 6, origin), record(5, 7)])
+
+    assert len(load.delivered) == 1
+    assert rows(database, f"SELECT number FROM {table} ORDER BY 1") == [(1,), (3,), (5,), (7,)]
+    assert rows(database, 'SELECT "offset" FROM refused_events') == [(1,)]
+    assert rows(database, 'SELECT "offset" FROM duplicates') == [(4,)]

@@ -22,12 +22,14 @@ from streamflow.records import Record, Rejection, position_of
 
 _PIECE: Final = 4 * 1024 * 1024  # bytes
 
+# Names of temporary tables, and of what they add to a stream's columns, have a blank: no table and no field
+# of a stream can be called so. A temporary table hides any other of its name.
 _CREATE_INCOMING: Final = """
-CREATE TEMPORARY TABLE incoming (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP
+CREATE TEMPORARY TABLE "incoming rows" (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP
 """
 _INSERT_NEW: Final = """
 INSERT INTO {table} ({columns})
-SELECT {columns} FROM incoming ORDER BY {offset}
+SELECT {columns} FROM "incoming rows" ORDER BY {offset}
 ON CONFLICT DO NOTHING
 """
 # Incoming rows of which another record is the stored one. A row whose own record is stored is none: that
@@ -36,16 +38,16 @@ _NOTE_DUPLICATES: Final = """
 INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition, origin_offset,
                         table_name, event_type, event_time, appended_at)
 SELECT {position}, {identity}, {name}, {event_type}::text, {event_time}, appended_at
-  FROM incoming
+  FROM "incoming rows" AS incoming
  WHERE NOT EXISTS (SELECT FROM {stored_in} AS kept WHERE ({kept}) = ({own}))
 ON CONFLICT DO NOTHING
 """
 _CREATE_REFUSED: Final = """
-CREATE TEMPORARY TABLE refused (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP
+CREATE TEMPORARY TABLE "refused rows" (LIKE refused_events INCLUDING DEFAULTS) ON COMMIT DROP
 """
 # Some may be there already: they were read again, after positions were reset.
 _INSERT_REFUSED: Final = """
-INSERT INTO refused_events TABLE refused ON CONFLICT DO NOTHING
+INSERT INTO refused_events TABLE "refused rows" ON CONFLICT DO NOTHING
 """
 
 
@@ -112,7 +114,7 @@ def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Outp
 
 
 class Merge(NamedTuple):
-    """How rows get into a table by way of the temporary table ``incoming``."""
+    """How rows get into a table by way of the temporary table "incoming rows"."""
 
     create: sql.Composed  # creates it
     columns: Sequence[str]  # that are copied into it
@@ -127,15 +129,15 @@ def merge_items(connection: Connection, table: Table, items: Sequence[Row], merg
     def store(part: Sequence[Row]) -> None:
         nonlocal rows, duplicates
         lines = [item.incoming for item in part]
-        copy(connection, sql.Identifier("incoming"), merge.columns, lines)
+        copy(connection, sql.Identifier("incoming rows"), merge.columns, lines)
         stored = connection.execute(merge.insert).rowcount
         noted = connection.execute(merge.note_duplicates).rowcount
-        connection.execute("DELETE FROM incoming")
+        connection.execute('DELETE FROM "incoming rows"')
         rows, duplicates = rows + stored, duplicates + noted
 
     connection.execute(merge.create)
     refused = _store_accepted(connection, table, items, store)
-    connection.execute("DROP TABLE incoming")
+    connection.execute('DROP TABLE "incoming rows"')
     return Stored(rows, duplicates, refused)
 
 
@@ -163,13 +165,13 @@ class _WholeWriter(LibpqWriter):
 def note_duplicates(
     table: Table, position: Sequence[str], stored_in: str, kept: Sequence[str], own: Sequence[str]
 ) -> sql.Composed:
-    """Notes the rows of ``incoming``, meant for `table`, that were not stored.
+    """Notes the incoming rows, meant for `table`, that were not stored.
 
     Args:
-        position: the columns of ``incoming`` with the position of a row's record.
+        position: the columns of an incoming row with the position of a row's record.
         stored_in: the table that says which rows are stored,
         kept: in these columns,
-        own: by the values of these columns of ``incoming``.
+        own: by the values of these columns of an incoming row.
     """
     return sql.SQL(_NOTE_DUPLICATES).format(
         position=names(position),
@@ -248,9 +250,9 @@ def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) ->
             + b"\n"
         )
     connection.execute(_CREATE_REFUSED)
-    copy(connection, sql.Identifier("refused"), REFUSED_EVENTS.columns, lines)
+    copy(connection, sql.Identifier("refused rows"), REFUSED_EVENTS.columns, lines)
     connection.execute(_INSERT_REFUSED)
-    connection.execute("DROP TABLE refused")
+    connection.execute('DROP TABLE "refused rows"')
 
 
 def _is_tombstone(table: Table, item: Row) -> bool:

@@ -16,23 +16,25 @@ from streamflow.postgres.tables import Table
 from streamflow.records import Rejection
 
 # Lines are kept as text, so that a value that is not of its column's type fails in its own try.
-# The classes of SQLSTATE are those of `connections.is_refusal`.
+# Names with a blank: see `copy`. The classes of SQLSTATE are those of `connections.is_refusal`.
 _TRY_EACH: Final[LiteralString] = """
-CREATE TEMPORARY TABLE trial (number bigint GENERATED ALWAYS AS IDENTITY, {lines}) ON COMMIT DROP;
+CREATE TEMPORARY TABLE "tried rows" (
+    "line number" bigint GENERATED ALWAYS AS IDENTITY, {lines}
+) ON COMMIT DROP;
 CREATE FUNCTION pg_temp.try_each(OUT number bigint, OUT state text, OUT of_column text,
                                  OUT of_constraint text, OUT of_type text)
 RETURNS SETOF record LANGUAGE plpgsql AS $$
 DECLARE
     line record;
 BEGIN
-    FOR line IN SELECT * FROM pg_temp.trial LOOP
+    FOR line IN SELECT * FROM pg_temp."tried rows" LOOP
         BEGIN
             INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING;
         EXCEPTION WHEN data_exception OR integrity_constraint_violation
                     OR with_check_option_violation OR program_limit_exceeded OR plpgsql_error THEN
             GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, of_column = COLUMN_NAME,
                 of_constraint = CONSTRAINT_NAME, of_type = PG_DATATYPE_NAME;
-            number := line.number;
+            number := line."line number";
             RETURN NEXT;
         END;
     END LOOP;
@@ -63,7 +65,7 @@ def find_refused(
             for name, column in zip(table.columns, columns, strict=True)
         ),
     )
-    into = sql.SQL("COPY pg_temp.trial ({}) FROM STDIN").format(sql.SQL(", ").join(columns))
+    into = sql.SQL('COPY pg_temp."tried rows" ({}) FROM STDIN').format(sql.SQL(", ").join(columns))
     with connection.transaction(force_rollback=True), connection.cursor() as cursor:
         cursor.execute(statement)
         with cursor.copy(into) as stream:

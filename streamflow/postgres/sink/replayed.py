@@ -15,35 +15,36 @@ from streamflow.postgres.sink.copy import Merge, Row, Stored, merge_items, names
 from streamflow.postgres.tables import Table
 from streamflow.records import Origin
 
-_RECORD: Final = ("record_topic", "record_partition", "record_offset")
+# What a replayed row has besides its columns; see the names in `copy`.
+_RECORD: Final = ("record topic", "record partition", "record offset")
+_ATTEMPT: Final = "record attempt"
 
 _CREATE_INCOMING: Final = """
-CREATE TEMPORARY TABLE incoming (
+CREATE TEMPORARY TABLE "incoming rows" (
     LIKE {table} INCLUDING DEFAULTS,
-    record_topic text, record_partition integer, record_offset bigint, attempt integer
+    "record topic" text, "record partition" integer, "record offset" bigint, "record attempt" integer
 ) ON COMMIT DROP
 """
 # The identity first: the event that could write it down is stored.
 _INSERT_NEW: Final = """
-WITH fresh AS (
+WITH "fresh rows" AS (
     INSERT INTO replayed_events (origin_topic, origin_partition, origin_offset,
                                  topic, partition, "offset", attempt)
     SELECT origin_topic, origin_partition, origin_offset,
-           record_topic, record_partition, record_offset, attempt
-      FROM incoming
+           "record topic", "record partition", "record offset", "record attempt"
+      FROM "incoming rows" AS incoming
      WHERE NOT EXISTS (SELECT FROM {table} AS kept
                         WHERE kept.origin_partition = incoming.origin_partition
                           AND kept.origin_offset = incoming.origin_offset
                           AND kept.origin_topic = incoming.origin_topic)
-     ORDER BY record_offset
+     ORDER BY "record offset"
     ON CONFLICT DO NOTHING
-    RETURNING topic, partition, "offset"
+    RETURNING topic AS "record topic", partition AS "record partition", "offset" AS "record offset"
 )
 INSERT INTO {table} ({columns})
 SELECT {columns}
-  FROM incoming
-  JOIN fresh ON record_topic = topic AND record_partition = partition
-            AND record_offset = "offset"
+  FROM "incoming rows"
+  JOIN "fresh rows" USING ("record topic", "record partition", "record offset")
 """
 # The position is written down before Kafka commits the record, so before it can be read. One
 # offset can be that of two records where the topic was recreated.
@@ -73,7 +74,7 @@ def merge_replayed(connection: Connection, table: Table, rows: Sequence[Row]) ->
     own_table = sql.Identifier(table.name)
     merge = Merge(
         create=sql.SQL(_CREATE_INCOMING).format(table=own_table),
-        columns=(*table.columns, *_RECORD, "attempt"),
+        columns=(*table.columns, *_RECORD, _ATTEMPT),
         insert=sql.SQL(_INSERT_NEW).format(table=own_table, columns=names(table.columns)),
         note_duplicates=note_duplicates(
             table, _RECORD, "replayed_events", ("topic", "partition", "offset"), _RECORD
