@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Json, PlainSerializ
 from typer.testing import CliRunner
 
 from streamflow import Event, Hasher, Notification, Stream, Timestamp, load_settings, load_streams
+from streamflow.postgres.tables import event_columns
 from streamflow.samples.node import NoSample
 from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS
@@ -229,9 +230,31 @@ def test_every_field_that_has_no_column_is_named() -> None:
 
     contract = create_model(
         "Order", __base__=Event, timestamp=(Timestamp, ...), loaded_at=(str, ...),
-        origin_topic=(str, ...), kind=(Literal["a"], ...),
+        origin_topic=(str, ...), kind=(Literal["a"], ...), xmin=(str, ...), ctid=(int, ...),
+        **{"a" * 64: (str, ...), "ä" * 32: (str, ...), "b" * 63: (str, ...), "oid": (int, ...)},
     )  # fmt: skip
     found = of_declaration(Stream(name="orders", contract=contract, table="orders", key="kind"))
     assert [text.split(" is ")[0] for text in found] == [
-        "the field name loaded_at", "the field name origin_topic",
+        "the field name loaded_at", "the field name origin_topic", "the field name xmin",
+        "the field name ctid", f"the field name {'a' * 63} …", f"the field name {'ä' * 32} …",
     ]  # fmt: skip
+
+
+def test_more_fields_than_a_table_has_columns() -> None:
+    from streamflow.declarations import problems as of_declaration
+
+    def fields(count: int) -> Stream:
+        model = create_model("Wide", __base__=Event, **{f"f{n}": (int, 0) for n in range(count)})
+        wide = create_model("Wider", __base__=model, timestamp=(Timestamp, ...))
+        return Stream(name="wide", contract=wide, table="wide", key="f0")
+
+    assert of_declaration(fields(1_590)) == []
+    [found] = of_declaration(fields(1_591))
+    assert found.startswith("its table would have 1,597 columns, and PostgreSQL has room for 1,596")
+
+
+def test_decimals_of_more_digits_than_a_type_can_name() -> None:
+    wide = Annotated[Decimal, Field(max_digits=1_001, decimal_places=2)]
+    contract = create_model("Wide", __base__=Event, timestamp=(Timestamp, ...), n=(wide, ...))
+    stream = Stream(name="wide", contract=contract, table="wide", key="n")
+    assert {column.name: column.type for column in event_columns(stream)}["n"] == "numeric"
