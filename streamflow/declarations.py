@@ -130,6 +130,11 @@ def _fields(stream: Stream) -> Iterator[str]:
     for name in stream.private_fields:
         if name not in stream.decoder.names:
             yield _no_field("private_fields", name, "the contract", sorted(stream.decoder.names))
+    for name in sorted(stream.decoder.private_not_of_texts):
+        yield (
+            f"{name} is a private field, so it must be a text, or a list of texts, which are hashed: declare "
+            "it as Hashed or str; if it is a model, name the fields of that in private_fields instead"
+        )
 
 
 def _event_time(stream: Stream, model: type[Event]) -> Iterator[str]:

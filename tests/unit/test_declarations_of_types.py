@@ -1,7 +1,8 @@
 """Every type that a contract may have: its column, its row, its group, and what is refused."""
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -9,7 +10,23 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasPath,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    Json,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    create_model,
+    field_validator,
+)
+from typing_extensions import TypeAliasType, TypedDict
 
 from loads import FakeRecord
 from streamflow import (
@@ -270,6 +287,96 @@ def test_a_private_field_by_name_holds_hashes_only() -> None:
         found = stream.decoder.decode(json.dumps({"name": name, "timestamp": AT}).encode())
         assert isinstance(found, Person) is accepted
         assert accepted or found.code is ErrorCode.CLEAR_TEXT_PII
+
+
+Name = TypeAliasType("Name", str)
+Secret = TypeAliasType("Secret", Hashed)
+
+
+class Person(TypedDict):
+    nick: str
+
+
+@dataclass
+class Place:
+    town: str
+
+
+class People(Event):
+    """Fields that share a type refer to it."""
+
+    name: Name
+    other: Name
+    mail: Annotated[Secret, Field(alias="eMail")]
+    mail2: Secret | None = None
+    full: Annotated[
+        str | None, Field(validation_alias=AliasChoices("fullName", AliasPath("names", 0)))
+    ] = None
+    texts: list[Name] = []  # noqa: RUF012 (pydantic copies it)
+    person: Person = {"nick": HASH}  # noqa: RUF012
+    place: Place = Place(HASH)
+    timestamp: Timestamp
+
+
+PEOPLE = Stream(
+    name="people", contract=People, table="people", key=lambda _: "k",
+    private_fields=("name", "texts", "nick", "town", "full"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "clear",
+    [
+        {"name": "Ann"}, {"eMail": "Ann"}, {"mail2": "Ann"}, {"texts": [HASH, "Ann"]}, {"fullName": "Ann"},
+        {"names": ["Ann"]}, {"person": {"nick": "Ann"}}, {"place": {"town": "Ann"}},
+    ],
+)  # fmt: skip
+def test_a_private_field_is_private_wherever_its_type_is_declared(clear: dict[str, Any]) -> None:
+    hashed = {"name": HASH, "other": "Ann", "eMail": HASH, "timestamp": AT}
+    assert problems(PEOPLE) == []
+    assert isinstance(PEOPLE.decoder.decode(json.dumps(hashed).encode()), People)
+    value = json.dumps(hashed | clear).encode()
+    found = PEOPLE.decoder.decode(value)
+    assert isinstance(found, Rejection)
+    assert found.code is ErrorCode.CLEAR_TEXT_PII
+    # Nor does a dead letter hold it.
+    dead = json.loads(Hasher(None, PEOPLE.decoder.private_fields).redact(value))
+    assert dead.pop("other") == "Ann"
+    assert "Ann" not in json.dumps(dead)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        int, int | str, Any, bytes, float, bool, Decimal, UUID, date, datetime, HttpUrl, Json, Colour,
+        Literal["ann", "bob"], Item, Contact, dict[str, str], dict[str, Any], list[int], list[list[str]],
+        list[Any], tuple[str, int], Annotated[Any, BeforeValidator(str)], TypeAliasType("Number", int),
+        Place, Person, list, None | int,
+    ],
+)  # fmt: skip
+def test_a_private_field_that_is_no_text_is_refused(kind: Any) -> None:
+    contract = create_model("Odd", __base__=Event, timestamp=(Timestamp, ...), name=(kind, ...))
+    stream = Stream(
+        name="odd", contract=contract, table="odd", key=lambda _: "k", private_fields=("name",)
+    )
+    [problem] = problems(stream)
+    assert problem.startswith("name is a private field, so it must be a text, or a list of texts")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        str, str | None, list[str], set[str | None], tuple[str, ...], Sequence[str], SecretStr,
+        Annotated[str, AfterValidator(str.strip)], Annotated[str, BeforeValidator(str)], Name,
+        Annotated[str, StringConstraints(strip_whitespace=True)], Hashed | int, dict[Hashed, int],
+    ],
+)  # fmt: skip
+def test_a_private_field_that_is_text(kind: Any) -> None:
+    contract = create_model("Good", __base__=Event, timestamp=(Timestamp, ...), name=(kind, ...))
+    stream = Stream(
+        name="good", contract=contract, table="good", key=lambda _: "k", private_fields=("name",)
+    )
+    assert problems(stream) == []
 
 
 def declared(**changed: Any) -> Stream:
