@@ -36,6 +36,11 @@ WRAPPERS: Final = {
     "lax-or-strict": "strict_schema",
 }
 _WITH_FIELDS: Final = ("model-fields", "typed-dict")
+_SCALARS: Final = frozenset((
+    "str", "int", "float", "decimal", "bool", "bytes", "uuid", "date", "time", "datetime", "timedelta",
+    "url", "multi-host-url", "literal", "enum", "none",
+))  # fmt: skip
+_OF_SCALARS: Final = frozenset((str, int, float, bool, bytes, type(None)))
 _EXTRA_BEHAVIOR: Final = {"forbid": "forbid", "ignore": "ignore", "keep": "allow"}
 
 
@@ -65,9 +70,36 @@ class Definitions(dict[str, Any]):
             if schema["type"] == "nullable" or schema.get("default", ...) is None:
                 return True
             schema = schema[WRAPPERS[schema["type"]]]
-        return schema["type"] == "none" or (
-            schema["type"] == "union" and any(map(self.is_nullable, choices_of(schema)))
+        if schema["type"] in ("union", "tagged-union"):
+            return any(map(self.is_nullable, choices_of(schema)))
+        return schema["type"] == "none" or None in values_of(schema)
+
+    def is_scalar(self, schema: Any) -> bool:
+        """Whether an event holds a text, a number or the like, or None, and nothing that consists of more."""
+        schema = self.unwrapped(schema)
+        if schema["type"] in ("union", "tagged-union"):
+            return all(map(self.is_scalar, choices_of(schema)))
+        return (
+            schema["type"] in _SCALARS
+            and {type(value) for value in values_of(schema)} <= _OF_SCALARS
         )
+
+    def holds(self, schema: Any, is_wanted: Callable[[Mapping[str, Any]], bool]) -> bool:
+        """Whether a field itself, and no model within it, has such a part."""
+        known: set[str] = set()
+
+        def found(part: Any) -> bool:
+            for each in parts_of(part, within_models=False):
+                if is_wanted(each):
+                    return True
+                ref = each.get("schema_ref") if each["type"] == "definition-ref" else None
+                if ref is not None and ref not in known:
+                    known.add(ref)
+                    if found(self[ref]):
+                        return True
+            return False
+
+        return found(schema)
 
     def fields(self, schema: Any) -> Mapping[str, Any]:
         """The fields of a model, as core schemas, by their names in Python."""
@@ -295,7 +327,10 @@ def requires_null(schema: Any) -> bool:
     definitions = Definitions(schema)
     return any(
         field["schema"]["type"] != "default"
-        and (definitions.is_nullable(field["schema"]) or has_type(field["schema"], "any"))
+        and (
+            definitions.is_nullable(field["schema"])
+            or definitions.holds(field["schema"], lambda part: part["type"] == "any")
+        )
         for _, field in fields_in(schema)
     )
 

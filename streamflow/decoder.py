@@ -338,6 +338,7 @@ def _models_in(model: Any) -> Iterator[type[Event]]:
     if isinstance(model, type) and issubclass(model, Event):
         yield model
         return
+    model = getattr(model, "__value__", model)  # of a type alias
     for argument in getattr(model, "__args__", ()) or ():
         yield from _models_in(argument)
 

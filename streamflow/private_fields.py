@@ -1,6 +1,6 @@
 """Which fields of a contract are private, and whether they hold what a producer hashes."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from typing import Any, Final
 
 from streamflow.core_schema import (
@@ -9,7 +9,6 @@ from streamflow.core_schema import (
     choices_of,
     fields_in,
     names_of,
-    parts_of,
 )
 
 _LISTS: Final = ("list", "set", "frozenset", "tuple")
@@ -38,10 +37,8 @@ def private_in(schema: Any, hash_pattern: str, named: Collection[str]) -> frozen
 
 
 def _declares_hash(definitions: Definitions, schema: Any, hash_pattern: str) -> bool:
-    return _holds(
-        definitions,
-        schema,
-        lambda part: part["type"] == "str" and part.get("pattern") == hash_pattern,
+    return definitions.holds(
+        schema, lambda part: part["type"] == "str" and part.get("pattern") == hash_pattern
     )
 
 
@@ -81,23 +78,3 @@ def _is_of_texts(definitions: Definitions, schema: Any, *, in_list: bool = False
     else:
         parts = [schema[WRAPPERS[kind]]] if kind in WRAPPERS else []
     return bool(parts) and all(_is_of_texts(definitions, part, in_list=in_list) for part in parts)
-
-
-def _holds(
-    definitions: Definitions, schema: Any, is_wanted: Callable[[Mapping[str, Any]], bool]
-) -> bool:
-    """Whether a field itself, and no model within it, has such a part."""
-    known: set[str] = set()
-
-    def found(part: Any) -> bool:
-        for each in parts_of(part, within_models=False):
-            if is_wanted(each):
-                return True
-            ref = each.get("schema_ref") if each["type"] == "definition-ref" else None
-            if ref is not None and ref not in known:
-                known.add(ref)
-                if found(definitions[ref]):
-                    return True
-        return False
-
-    return found(schema)

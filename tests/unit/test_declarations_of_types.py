@@ -43,6 +43,7 @@ from streamflow import (
 )
 from streamflow.declarations import problems
 from streamflow.postgres.rows.events import EventRows
+from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import event_columns
 from streamflow.records import Origin, Rejection
 from streaming_workers.producer.lines import LineReader
@@ -435,6 +436,37 @@ def test_a_declaration_that_cannot_work_says_why(changed: Any, message: str) -> 
 def test_a_contract_that_is_no_event_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="contract must be a subclass of Event"):
         declared(contract=BaseModel)
+
+
+def test_a_contract_may_be_an_alias() -> None:
+    class Opened(Event):
+        kind: Literal["opened"]
+        timestamp: Timestamp
+
+    class Closed(Event):
+        kind: Literal["closed"]
+        timestamp: Timestamp
+
+    shop = TypeAliasType("shop", Annotated[Opened | Closed, Field(discriminator="kind")])
+    stream = Stream(name="shop", contract=shop, table="shop", key="kind")
+    assert stream.decoder.models == (Opened, Closed)
+    assert stream.kind_field == "kind"
+    assert problems(stream) == []
+    found = stream.decoder.decode(f'{{"kind":"closed","timestamp":"{AT}"}}'.encode())
+    assert isinstance(found, Closed)
+
+
+def test_fields_that_swap_their_names_in_json() -> None:
+    class Swapped(Event):
+        one: Annotated[str, Field(alias="two")]
+        two: Annotated[int, Field(alias="one")]
+        timestamp: Timestamp
+
+    stream = Stream(name="swapped", contract=Swapped, table="swapped", key="one")
+    event = stream.decoder.decode(f'{{"one":1,"two":"a","timestamp":"{AT}"}}'.encode())
+    assert isinstance(event, Swapped)
+    row = {"one": event.one, "two": event.two, "timestamp": event.timestamp}
+    assert event_of(stream, row) == event
 
 
 def test_a_type_without_a_column_is_refused() -> None:
