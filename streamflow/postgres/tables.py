@@ -216,7 +216,7 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
         for name, schema in decoder.fields_of(model).items():
             if fault := _name_fault(name, upserts=upserts):
                 faults.append(
-                    f"the field name {name[:_LONGEST_NAME]} {fault}; rename it, and keep the name in JSON "
+                    f"the field name {name[:80]} {fault}; rename it, and keep the name in JSON "
                     "with Field(alias=…)"
                 )
                 continue
@@ -267,7 +267,7 @@ def _name_fault(name: str, *, upserts: bool) -> str | None:
     if name in _SYSTEM_COLUMNS:
         return "is that of a system column of PostgreSQL"
     if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
-        return f"… is longer than {_LONGEST_NAME} bytes, and PostgreSQL cuts it off"
+        return f"is longer than {_LONGEST_NAME} bytes, and PostgreSQL cuts it off"
     return None
 
 

@@ -582,27 +582,30 @@ class Awkward(Event):
     timestamp: Timestamp
 
 
-@pytest.mark.parametrize("table", ["incoming", "refused", "trial", "fresh", "kept"])
 def test_awkward_names_of_a_table_and_its_fields(
-    make_load: LoadFactory, database: Settings, table: str
+    make_load: LoadFactory, database: Settings
 ) -> None:
-    topic = "awkward"
-    stream = Stream(name=topic, contract=Awkward, table=table, key="line", windows=WINDOWS)
-    schema.upgrade(database, [stream])
-    execute(database, f"ALTER TABLE {table} ADD CONSTRAINT odd CHECK (number <> 2)")
-    load = make_load(streams=[stream])
+    for number, table in enumerate(("incoming", "refused", "trial", "fresh", "kept")):
+        stream = Stream(name=table, contract=Awkward, table=table, key="line", windows=WINDOWS)
+        schema.upgrade(database, [stream])
+        execute(database, f"ALTER TABLE {table} ADD CONSTRAINT odd CHECK (number <> 2)")
+        load = make_load(streams=[stream])
 
-    def record(offset: int, number: int, headers: Headers | None = None) -> FakeRecord:
-        content = json.dumps({"number": number, "timestamp": NOW.isoformat()}).encode()
-        return FakeRecord(offset, content, topic=topic, headers=headers or [])
+        load.load([awkward(table, 0, 1), awkward(table, 1, 2), awkward(table, 2, 3)])
+        load.load([dead_letter(number, f"{table}/0/1", source_offset=number)])
+        load.sent(f"user-events/0/{number}", f"{table}/0/3", f"{table}/0/4")
+        origin: Headers = [(ORIGIN_HEADER, f"{table}/0/1".encode()), ("__streamflow.attempt", b"1")]
+        load.load(
+            [awkward(table, 3, 5, origin), awkward(table, 4, 6, origin), awkward(table, 5, 7)]
+        )
 
-    load.load([record(0, 1), record(1, 2), record(2, 3)])
-    load.load([dead_letter(0, f"{topic}/0/1")])
-    load.sent("user-events/0/0", f"{topic}/0/3", f"{topic}/0/4")
-    origin: Headers = [(ORIGIN_HEADER, f"{topic}/0/1".encode()), ("__streamflow.attempt", b"1")]
-    load.load([record(3, 5, origin), record(4, 6, origin), record(5, 7)])
+        assert len(load.delivered) == 1
+        assert rows(database, f"SELECT number FROM {table} ORDER BY 1") == [(1,), (3,), (5,), (7,)]
+        of_topic = f"WHERE topic = '{table}'"
+        assert rows(database, f'SELECT "offset" FROM refused_events {of_topic}') == [(1,)]
+        assert rows(database, f'SELECT "offset" FROM duplicates {of_topic}') == [(4,)]
 
-    assert len(load.delivered) == 1
-    assert rows(database, f"SELECT number FROM {table} ORDER BY 1") == [(1,), (3,), (5,), (7,)]
-    assert rows(database, 'SELECT "offset" FROM refused_events') == [(1,)]
-    assert rows(database, 'SELECT "offset" FROM duplicates') == [(4,)]
+
+def awkward(topic: str, offset: int, number: int, headers: Headers | None = None) -> FakeRecord:
+    content = json.dumps({"number": number, "timestamp": NOW.isoformat()}).encode()
+    return FakeRecord(offset, content, topic=topic, headers=headers or [])
