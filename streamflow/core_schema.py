@@ -2,6 +2,7 @@
 pydantic turns a model (https://docs.pydantic.dev/latest/internals/architecture/)."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -24,7 +25,7 @@ _OWN_BOUNDS: Final = {
 # What a schema holds that is of users, and no part of it.
 _VALUES: Final = frozenset(("default", "metadata", "expected", "members"))
 # Around the schema of a value, by the name of what is in it.
-_WRAPPERS: Final = {
+WRAPPERS: Final = {
     "default": "schema",
     "nullable": "schema",
     "custom-error": "schema",
@@ -34,6 +35,12 @@ _WRAPPERS: Final = {
     "json-or-python": "json_schema",
     "lax-or-strict": "strict_schema",
 }
+_WITH_FIELDS: Final = ("model-fields", "typed-dict")
+_SCALARS: Final = frozenset((
+    "str", "int", "float", "decimal", "bool", "bytes", "uuid", "date", "time", "datetime", "timedelta",
+    "url", "multi-host-url", "literal", "enum", "none",
+))  # fmt: skip
+_OF_SCALARS: Final = frozenset((str, int, float, bool, bytes, type(None)))
 _EXTRA_BEHAVIOR: Final = {"forbid": "forbid", "ignore": "ignore", "keep": "allow"}
 
 
@@ -53,19 +60,46 @@ class Definitions(dict[str, Any]):
 
     def unwrapped(self, schema: Any) -> Any:
         """The schema of the values as the event holds them."""
-        while (schema := self.resolved(schema))["type"] in (*_WRAPPERS, "chain"):
+        while (schema := self.resolved(schema))["type"] in (*WRAPPERS, "chain"):
             last = schema["steps"][-1] if schema["type"] == "chain" else None
-            schema = last or schema[_WRAPPERS[schema["type"]]]
+            schema = last or schema[WRAPPERS[schema["type"]]]
         return schema
 
     def is_nullable(self, schema: Any) -> bool:
-        while (schema := self.resolved(schema))["type"] in _WRAPPERS:
+        while (schema := self.resolved(schema))["type"] in WRAPPERS:
             if schema["type"] == "nullable" or schema.get("default", ...) is None:
                 return True
-            schema = schema[_WRAPPERS[schema["type"]]]
-        return schema["type"] == "none" or (
-            schema["type"] == "union" and any(map(self.is_nullable, choices_of(schema)))
+            schema = schema[WRAPPERS[schema["type"]]]
+        if schema["type"] in ("union", "tagged-union"):
+            return any(map(self.is_nullable, choices_of(schema)))
+        return schema["type"] == "none" or None in values_of(schema)
+
+    def is_scalar(self, schema: Any) -> bool:
+        """Whether an event holds a text, a number or the like, or None, and nothing that consists of more."""
+        schema = self.unwrapped(schema)
+        if schema["type"] in ("union", "tagged-union"):
+            return all(map(self.is_scalar, choices_of(schema)))
+        return (
+            schema["type"] in _SCALARS
+            and {type(value) for value in values_of(schema)} <= _OF_SCALARS
         )
+
+    def holds(self, schema: Any, is_wanted: Callable[[Mapping[str, Any]], bool]) -> bool:
+        """Whether a field itself, and no model within it, has such a part."""
+        known: set[str] = set()
+
+        def found(part: Any) -> bool:
+            for each in parts_of(part, within_models=False):
+                if is_wanted(each):
+                    return True
+                ref = each.get("schema_ref") if each["type"] == "definition-ref" else None
+                if ref is not None and ref not in known:
+                    known.add(ref)
+                    if found(self[ref]):
+                        return True
+            return False
+
+        return found(schema)
 
     def fields(self, schema: Any) -> Mapping[str, Any]:
         """The fields of a model, as core schemas, by their names in Python."""
@@ -109,49 +143,88 @@ def checked(
         private: names of fields, as in JSON or in Python.
         hash_pattern: that the text of a private field matches.
     """
+    walk = _Checked(
+        Definitions(schema),
+        events,
+        frozenset(private),
+        hash_pattern,
+        _EXTRA_BEHAVIOR[unknown_fields],
+    )
+    new = walk.of(schema, is_private=False)
+    if walk.private_parts:
+        new["definitions"] = [*new["definitions"], *walk.private_parts.values()]
+    return new
 
-    def walk(part: Any, *, is_private: bool = False) -> Any:
+
+@dataclass(slots=True)
+class _Checked:
+    """`checked`, part by part; `private_parts` are what private fields refer to, with what they hold being
+    private, by their new references."""
+
+    definitions: Definitions
+    events: Collection[type]
+    private: frozenset[str]
+    hash_pattern: str
+    extra_behavior: str
+    private_parts: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, part: Any, *, is_private: bool) -> Any:
         if type(part) in (list, tuple):
-            return type(part)(walk(each, is_private=is_private) for each in part)
+            return type(part)(self.of(each, is_private=is_private) for each in part)
         if not isinstance(part, dict):
             return part
+        kind = part.get("type")
+        if kind == "dataclass-field":
+            is_private = is_private or self._is_named(part["name"], part)
         new = part | {
-            name: walk_fields(each, is_private)
-            if part.get("type") == "model-fields" and name == "fields"
-            else walk(each, is_private=is_private)
+            name: self._fields(each, is_private=is_private)
+            if kind in _WITH_FIELDS and name == "fields"
+            else self.of(each, is_private=is_private)
             for name, each in _parts(part)
         }
+        return new | self._more(part, new, is_private=is_private)
+
+    def _more(
+        self, part: dict[str, Any], new: Mapping[str, Any], *, is_private: bool
+    ) -> dict[str, Any]:
         match part.get("type"):
             case "datetime":
-                new = {"ge": EARLIEST, "le": LATEST} | new | {"tz_constraint": "aware"}
+                return {"ge": EARLIEST, "le": LATEST, **part, "tz_constraint": "aware"}
             case "time":
-                new = {"tz_constraint": "naive"} | new
+                return {"tz_constraint": "naive", **part}
             case "float":
-                new |= {"allow_inf_nan": False}
+                return {"allow_inf_nan": False}
             case "str" if is_private:
-                new |= {"pattern": hash_pattern}
-            case "model" if part["cls"] in events:
-                behavior = _EXTRA_BEHAVIOR[unknown_fields]
-                new["config"] = part.get("config", {}) | {"extra_fields_behavior": behavior}
-                new["schema"] = _with_own_fields(new["schema"], behavior)
-        return new
+                return {"pattern": self.hash_pattern}
+            case "definition-ref" if is_private:
+                return {"schema_ref": self._private_part(part["schema_ref"])}
+            case "model" if part["cls"] in self.events:
+                behavior = self.extra_behavior
+                config = part.get("config", {}) | {"extra_fields_behavior": behavior}
+                return {"config": config, "schema": _with_own_fields(new["schema"], behavior)}
+        return {}
 
-    def walk_fields(fields: Mapping[str, Any], is_private: bool) -> Mapping[str, Any]:
+    def _fields(self, fields: Mapping[str, Any], *, is_private: bool) -> Mapping[str, Any]:
         return {
-            name: field
+            name: part
             | {
-                "schema": walk(
-                    field["schema"], is_private=is_private or _is_named(name, field, private)
+                "schema": self.of(
+                    part["schema"], is_private=is_private or self._is_named(name, part)
                 )
             }
-            for name, field in fields.items()
+            for name, part in fields.items()
         }
 
-    return walk(schema)
+    def _is_named(self, name: str, part: Mapping[str, Any]) -> bool:
+        return not self.private.isdisjoint(names_of(name, part))
 
-
-def _is_named(name: str, field: Mapping[str, Any], names: Collection[str]) -> bool:
-    return name in names or json_name(name, field) in names
+    def _private_part(self, ref: str) -> str:
+        private_ref = f"{ref}:private"
+        if private_ref not in self.private_parts:
+            self.private_parts[private_ref] = {}  # for one that refers to itself
+            part = self.of(self.definitions[ref], is_private=True)
+            self.private_parts[private_ref] = part | {"ref": private_ref}
+        return private_ref
 
 
 def _with_own_fields(schema: Any, behavior: str) -> Any:
@@ -166,7 +239,7 @@ def _with_own_fields(schema: Any, behavior: str) -> Any:
 
 
 def _with_bounds(schema: Any) -> Any:
-    inner = _WRAPPERS.get(schema["type"])
+    inner = WRAPPERS.get(schema["type"])
     if inner is not None:
         return schema | {inner: _with_bounds(schema[inner])}
     if schema["type"] != "int" or not fits_bigint(schema):
@@ -199,7 +272,7 @@ def parts_of(schema: Any, *, within_models: bool = True) -> Iterator[Mapping[str
     """The schema and all that it consists of."""
     if isinstance(schema, dict):
         if isinstance(schema.get("type"), str):
-            if schema["type"] == "model-fields" and not within_models:
+            if schema["type"] in (*_WITH_FIELDS, "dataclass-args") and not within_models:
                 return
             yield schema
         schema = [part for _, part in _parts(schema)]
@@ -217,8 +290,10 @@ def literals_in(schema: Any) -> Iterator[str]:
 def fields_in(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The fields of all models in a schema, at any depth: their names in Python, and the fields."""
     for part in parts_of(schema):
-        if part["type"] == "model-fields":
+        if part["type"] in _WITH_FIELDS:
             yield from part["fields"].items()
+        elif part["type"] == "dataclass-args":
+            yield from ((field["name"], field) for field in part["fields"])
 
 
 def json_name(name: str, field: Mapping[str, Any]) -> str:
@@ -226,18 +301,18 @@ def json_name(name: str, field: Mapping[str, Any]) -> str:
     return alias if isinstance(alias, str) else name
 
 
-def private_in(schema: Any, hash_pattern: str) -> frozenset[str]:
-    """The names, in Python and in JSON, of fields that are declared to hold hashes: their text has this
-    pattern."""
-    return frozenset(
-        private
-        for name, field in fields_in(schema)
-        if any(
-            part["type"] == "str" and part.get("pattern") == hash_pattern
-            for part in parts_of(field["schema"], within_models=False)
-        )
-        for private in (name, json_name(name, field))
+def names_of(name: str, field: Mapping[str, Any]) -> set[str]:
+    """All names that a field has, in Python and in JSON: where it is read from, and how it is written."""
+    read = field.get("validation_alias", ())
+    choices = (
+        read if isinstance(read, list) and all(isinstance(one, list) for one in read) else [read]
     )
+    paths = [[choice] if isinstance(choice, str) else choice for choice in choices]
+    # The name before a text, whatever is around it.
+    aliases = (
+        next((step for step in reversed(path) if isinstance(step, str)), None) for path in paths
+    )
+    return {each for each in (name, *aliases, field.get("serialization_alias")) if each is not None}
 
 
 def discriminator_of(schema: Any) -> str | None:
@@ -252,7 +327,10 @@ def requires_null(schema: Any) -> bool:
     definitions = Definitions(schema)
     return any(
         field["schema"]["type"] != "default"
-        and (definitions.is_nullable(field["schema"]) or has_type(field["schema"], "any"))
+        and (
+            definitions.is_nullable(field["schema"])
+            or definitions.holds(field["schema"], lambda part: part["type"] == "any")
+        )
         for _, field in fields_in(schema)
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import combinations, product
-from typing import Final
+from typing import Any, Final
 
 from streamflow.contract import Event
 from streamflow.core_schema import values_of
@@ -17,6 +17,11 @@ from streamflow.stream import Stream, TopicSpec
 _KEY_TYPES: Final = frozenset(("text", "bigint", "numeric", "boolean", "uuid", "date"))
 # Core schemas of fields that events can be counted by.
 _COUNTABLE: Final = frozenset(("str", "int", "decimal", "bool", "uuid", "date", "literal", "enum"))
+_ROLES_OF_FIELDS: Final = {
+    "key": "the key",
+    "event_time": "the event time",
+    "by of its windows": "what events are counted by",
+}
 _SETTINGS: Final = {
     "retention.ms": "retention",
     "max.message.bytes": "largest record",
@@ -127,9 +132,17 @@ def _fields(stream: Stream) -> Iterator[str]:
             yield from _event_time(stream, model)
         if (by := wanted["by of its windows"]) in model.model_fields:
             yield from _counted_by(stream, model, str(by))
+        if wanted["key"] in model.model_fields:
+            yield from _key(stream, model, str(wanted["key"]))
+        yield from _differing_defaults(stream, model, wanted)
     for name in stream.private_fields:
         if name not in stream.decoder.names:
             yield _no_field("private_fields", name, "the contract", sorted(stream.decoder.names))
+    for name in sorted(stream.decoder.private_not_of_texts):
+        yield (
+            f"{name} is a private field, so it must be a text, or a list of texts, which are hashed: declare "
+            "it as Hashed or str; if it is a model, name the fields of that in private_fields instead"
+        )
 
 
 def _event_time(stream: Stream, model: type[Event]) -> Iterator[str]:
@@ -148,11 +161,38 @@ def _event_time(stream: Stream, model: type[Event]) -> Iterator[str]:
 def _counted_by(stream: Stream, model: type[Event], by: str) -> Iterator[str]:
     schema = stream.decoder.definitions.unwrapped(stream.decoder.fields_of(model)[by])
     types = {type(value) for value in values_of(schema)}
-    if schema["type"] not in _COUNTABLE or not types <= {str, int, bool}:
+    # Values of several types make a column of JSON, whose texts have quotes.
+    if schema["type"] not in _COUNTABLE or not types <= {str, int, bool} or len(types) > 1:
         yield (
             f"its windows cannot count by {by}: it must be a text, a whole number, a Decimal, a bool, an "
             "Enum, a UUID or a date"
         )
+
+
+def _key(stream: Stream, model: type[Event], name: str) -> Iterator[str]:
+    if not stream.decoder.definitions.is_scalar(stream.decoder.fields_of(model)[name]):
+        yield (
+            f"{model.__name__}.{name} is the key, so it must be a text, a number, a bool, an Enum, a UUID, a "
+            "date or a time: name another field, or let key= be a function that returns a text"
+        )
+
+
+def _differing_defaults(
+    stream: Stream, model: type[Event], wanted: Mapping[str, str | None]
+) -> Iterator[str]:
+    """An event is read by several workers, each of which would make another value."""
+    definitions, fields = stream.decoder.definitions, stream.decoder.fields_of(model)
+    for argument, name in wanted.items():
+        if name is not None and name in fields and definitions.holds(fields[name], _has_factory):
+            yield (
+                f"{model.__name__}.{name} is {_ROLES_OF_FIELDS[argument]}, so it must not have a "
+                "default_factory, with which each worker that reads an event makes another value: give it a "
+                "plain default, or none"
+            )
+
+
+def _has_factory(part: Mapping[str, Any]) -> bool:
+    return "default_factory" in part
 
 
 def _no_field(argument: str, name: str, model: str, fields: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from streamflow.errors import ErrorCode
 from streamflow.exact_decimals import ExactDecimals
 from streamflow.fault_words import FaultWords
 from streamflow.pii_keys import HASH_PATTERN
+from streamflow.private_fields import not_of_texts, private_in
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 from streamflow.records import Rejection, processing_failed
 
@@ -58,6 +59,7 @@ class Decoder:
         schema: the contract as pydantic's core schema, with what StreamFlow adds to it.
         definitions: that it refers to.
         private_fields: names of all private fields, at any depth, in Python and in JSON.
+        private_not_of_texts: those of them that may hold what no producer hashes.
         names: of all fields, at any depth, in Python and in JSON.
         kind_field: the JSON name of the field that tells the kinds of events apart, if there is one.
     """
@@ -75,9 +77,8 @@ class Decoder:
         self.models = tuple(_models_in(model))
         self._declared = tuple(private_values)
         declared = TypeAdapter(model).core_schema
-        self.private_fields = frozenset(private_fields) | core_schema.private_in(
-            declared, HASH_PATTERN
-        )
+        self.private_fields = private_in(declared, HASH_PATTERN, frozenset(private_fields))
+        self.private_not_of_texts = not_of_texts(declared, self.private_fields, HASH_PATTERN)
         self.schema = core_schema.checked(
             declared,
             events=self.models,
@@ -98,7 +99,7 @@ class Decoder:
         self._literals = "\n".join(core_schema.literals_in(self.schema))
         fields = list(core_schema.fields_in(self.schema))
         names = frozenset(core_schema.json_name(*field) for field in fields)
-        self.names = names | {name for name, _ in fields}
+        self.names = names.union(*(core_schema.names_of(*field) for field in fields))
         self._words = FaultWords(names)
         self._requires_null = core_schema.requires_null(self.schema)
         self.kind_field = core_schema.discriminator_of(self.schema) or (
@@ -337,6 +338,7 @@ def _models_in(model: Any) -> Iterator[type[Event]]:
     if isinstance(model, type) and issubclass(model, Event):
         yield model
         return
+    model = getattr(model, "__value__", model)  # of a type alias
     for argument in getattr(model, "__args__", ()) or ():
         yield from _models_in(argument)
 

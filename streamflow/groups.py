@@ -18,6 +18,7 @@ NULL: Final = "(null)"
 EMPTY: Final = "(empty)"
 LONGEST: Final = 256  # characters; a longer text is shortened, with a hash of the whole
 _KEPT: Final = 200
+_WIDEST: Final = 131_072  # digits that PostgreSQL's numeric has before the point
 
 # Columns that can be counted by, and the SQL of their texts. A float or a time is a measure: nearly every
 # event would have a group of its own.
@@ -55,8 +56,13 @@ def scalar_text(value: Any) -> str:
 
 
 def decimal_text(value: Decimal) -> str:
-    """A finite number without trailing zeros and without an exponent."""
-    text = f"{value:f}"
+    """A finite number without trailing zeros and without an exponent. One that no column holds keeps its
+    exponent: a validator of the contract may make a number of a thousand million digits."""
+    text = str(value)
+    if "E" in text:
+        if abs(value.adjusted()) > _WIDEST:
+            return text
+        text = f"{value:f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text

@@ -53,7 +53,8 @@ def fails_at_start(stream: Stream) -> list[str]:
         samples = list(islice(SampleFactory(stream, seed=_SEED).plain(), _AT_START))
     except Exception:  # noqa: BLE001 (that no sample can be made does not stop a stream that works)
         return []
-    return [problem.text for problem in first_of_each(_through_json(stream, samples))]
+    found = (*_through_json(stream, samples), *_read_twice(stream, samples))
+    return [problem.text for problem in first_of_each(found)]
 
 
 def samples_of(stream: Stream, hasher: Hasher) -> list[SampleEvent]:
@@ -87,6 +88,7 @@ def problems(stream: Stream, samples: Sequence[SampleEvent], hasher: Hasher) -> 
     return first_of_each(
         (
             *_through_json(stream, samples),
+            *_read_twice(stream, samples),
             *_through_user_code(stream, samples),
             *_hashed(stream, samples, hasher),
         )
@@ -147,7 +149,14 @@ def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[Tr
                 cause=type(error).__name__,
             )
             continue
-        if isinstance(again, Rejection):
+        if isinstance(again, Rejection) and (default := _default_at_fault(stream, sample)):
+            yield TrialProblem(
+                "json",
+                f"the default of `{default}` is rejected when an event with it is read again "
+                f"({again.message}): change the default",
+                default,
+            )
+        elif isinstance(again, Rejection):
             yield TrialProblem(
                 "json",
                 f"a sample of {model}{_at(sample)}, written as JSON, is rejected when it is read again "
@@ -160,6 +169,35 @@ def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[Tr
                     "json",
                     f"{_named(field)}{how} from JSON: let the field's serializer write the whole value",
                     field,
+                )
+
+
+def _default_at_fault(stream: Stream, sample: SampleEvent) -> str | None:
+    """The field, if one, whose default breaks its contract: the event is valid without it."""
+    written = json.loads(stream.decoder.encode(sample.event))
+    for name, field in type(sample.event).model_fields.items():
+        json_name = field.serialization_alias or name
+        if name not in sample.event.model_fields_set and json_name in written:
+            alone = sample.document | {json_name: written[json_name]}
+            if isinstance(stream.decoder.decode(json.dumps(alone).encode()), Rejection):
+                return name
+    return None
+
+
+def _read_twice(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
+    """Several workers read an event; a validator of the user's own may make another value each time."""
+    for sample in samples:
+        again = stream.decoder.decode(sample.value) if sample.document else sample.event
+        if isinstance(again, Rejection):
+            continue
+        differ = [name for name, _ in differences(sample.event, again)]
+        for name, part in ((stream.event_time, "declaration"), (stream.kind_field, "windows")):
+            if name in differ and (part != "windows" or stream.windows is not None):
+                yield TrialProblem(
+                    part,
+                    f"`{name}` is another value each time that an event is read: let its validators return "
+                    "the same for the same record",
+                    str(name),
                 )
 
 

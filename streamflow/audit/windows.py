@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from psycopg import Connection, sql
 
@@ -80,6 +80,10 @@ WHERE NOT EXISTS (SELECT FROM dropped_days d WHERE d.table_name = %(table)s
                                  - interval '1 microsecond') AT TIME ZONE 'UTC')::date)
 ORDER BY 1, 2
 """)
+# As `trim_scale` has it.
+_TRIMMED: Final = """
+CASE WHEN position('.' IN {text}) > 0 THEN rtrim(rtrim({text}, '0'), '.') ELSE {text} END
+"""
 
 
 @dataclass(kw_only=True)
@@ -187,10 +191,11 @@ def reconcile(
 
 
 def _kind_of_text(stream: Stream, alias: str) -> sql.Composed:
-    """What an event is counted by, where its field is kept as text."""
+    """What an event is counted by, where its field is kept as text. No text is cast: it may be that of a
+    number that the database refused."""
     if stream.kind_field is None:
         return kind_sql(stream)
     text: sql.Composable = sql.Identifier(alias, "event_type")
     if kind_type(stream).startswith("numeric"):
-        text = sql.SQL("trim_scale({}::numeric)::text").format(text)
+        text = sql.SQL(_TRIMMED).format(text=text)
     return group_sql(text)

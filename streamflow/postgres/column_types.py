@@ -19,6 +19,7 @@ _SCALARS: Final = {
     "timedelta": "interval",
     "uuid": "uuid",
 }
+_MOST_DIGITS: Final = 1_000  # that a type of PostgreSQL can name; one that names none holds more
 _OF_VALUES: Final[dict[type, str]] = {str: "text", int: "bigint", bool: "boolean"}
 _DOCUMENTS: Final = frozenset((
     "model", "dataclass", "typed-dict", "list", "set", "frozenset", "tuple", "dict", "any", "json",
@@ -53,4 +54,6 @@ def column_type(schema: Any, definitions: Definitions) -> str | None:
 
 def _numeric(schema: Any) -> str:
     digits, places = schema.get("max_digits"), schema.get("decimal_places")
-    return "numeric" if digits is None or places is None else f"numeric({digits},{places})"
+    if digits is None or places is None or max(digits, places) > _MOST_DIGITS:
+        return "numeric"
+    return f"numeric({digits},{places})"

@@ -73,7 +73,7 @@ WHOLE_TABLES_TIMEOUT: Final = 6 * 3600  # seconds, of a statement that reads or 
 # Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _REFUSALS: Final = ("22", "23", "44", "54", "P0")
 _CONTENTION: Final = ("40",)
-_FAULTY: Final = ("22", "42")
+_FAULTY: Final = ("22", "42", "54")
 _CONFIGURATION: Final = ("28", "3D", "3F", "42")
 
 # libpq hands over no SQLSTATE for what fails before the login, only words.
@@ -178,6 +178,13 @@ def faulty_statement(error: psycopg.Error) -> str | None:
     # Messages of class 22 quote values.
     reason = type(error).__name__ if state.startswith("22") else error.diag.message_primary
     return f"{state}: {reason}"
+
+
+def refused_definition(error: psycopg.Error) -> str | None:
+    """As `faulty_statement`, of one that makes or alters a table: rights are no fault of the table."""
+    return (
+        None if isinstance(error, psycopg.errors.InsufficientPrivilege) else faulty_statement(error)
+    )
 
 
 def is_contention(error: BaseException) -> bool:

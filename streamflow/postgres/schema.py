@@ -14,7 +14,12 @@ from psycopg import sql
 
 from streamflow.errors import ConfigurationError
 from streamflow.postgres import state
-from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
+from streamflow.postgres.connections import (
+    STATEMENT_TIMEOUT,
+    Connection,
+    refused_definition,
+    session,
+)
 from streamflow.postgres.contract_changes import judged_from
 from streamflow.postgres.evolution import ExistingColumn, StoredTable, widens_in_place
 from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
@@ -202,6 +207,14 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
                 f"stream {stream.name}: {text} by the contract, but PostgreSQL cannot alter it "
                 f"({error.diag.message_primary}): drop what uses it, run `streamflow db upgrade`, and "
                 "create it again"
+            ) from error
+        except psycopg.Error as error:
+            reason = refused_definition(error)
+            if reason is None:
+                raise
+            raise ConfigurationError(
+                f"stream {stream.name}: {text} by the contract, but PostgreSQL does not take it ({reason}): "
+                "give its fields other names or types"
             ) from error
         done.append(text)
     judged_from(connection, stream, is_new=is_new)

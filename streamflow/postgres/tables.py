@@ -27,6 +27,11 @@ _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
 ORIGIN_COLUMNS: Final = dict(zip(_ORIGIN, ("text", "integer", "bigint"), strict=True))
 UNKNOWN_FIELDS: Final = "unknown_fields"  # what the contract does not declare, if that is kept
 DELETED: Final = "deleted"  # whether a change of an upsert stream deletes the row of its key
+# What each table of PostgreSQL has besides its columns.
+_SYSTEM_COLUMNS: Final = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
+_LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts the rest off
+# PostgreSQL's tables have 1,600; the loader's temporary ones have up to four besides (`sink.replayed`).
+_MOST_COLUMNS: Final = 1_596
 TIME_COLUMNS: Final = dict.fromkeys(("appended_at", "loaded_at"), "timestamp with time zone")
 
 _SCALARS: Final[dict[Any, str]] = {
@@ -201,17 +206,17 @@ class ColumnFaults(ConfigurationError):
 def event_columns(stream: Stream) -> tuple[Column, ...]:
     """The columns of the table with a stream's events: the contract's fields, then what the loader knows.
     Of an upsert stream all may be null that a tombstone does not have. Raises ColumnFaults if models of
-    the contract disagree about a field, no column can hold it, or it has the name of a loader's column."""
-    reserved = {UNKNOWN_FIELDS, DELETED, *ORIGIN_COLUMNS, *TIME_COLUMNS}
+    the contract disagree about a field, no column can hold it or have its name, or a table cannot have so
+    many."""
     upserts = stream.mode == "upsert"
     columns: dict[str, Column] = {}
     faults: list[str] = []
     models, decoder = stream.decoder.models, stream.decoder
     for model in models:
         for name, schema in decoder.fields_of(model).items():
-            if name in reserved and (upserts or name != DELETED):
+            if fault := _name_fault(name, upserts=upserts):
                 faults.append(
-                    f"the field name {name} is taken by the loader; rename it, and keep the name in JSON "
+                    f"the field name {name[:80]} {fault}; rename it, and keep the name in JSON "
                     "with Field(alias=…)"
                 )
                 continue
@@ -245,7 +250,25 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
         columns[DELETED] = Column(DELETED, "boolean", nullable=False)
     own = [Column(name, kind, nullable=False) for name, kind in ORIGIN_COLUMNS.items()]
     times = [Column(name, kind, name == "appended_at") for name, kind in TIME_COLUMNS.items()]
+    if (count := len(columns) + len(own) + len(times)) > _MOST_COLUMNS:
+        fault = (
+            f"its table would have {count:,} columns, and PostgreSQL has room for {_MOST_COLUMNS:,}: put "
+            "fields into a nested model or a dict, which is one column"
+        )
+        raise ColumnFaults(stream.name, [fault])
     return (*columns.values(), *own, *times)
+
+
+def _name_fault(name: str, *, upserts: bool) -> str | None:
+    """Why a column cannot have the name of a field; None if it can."""
+    reserved = {UNKNOWN_FIELDS, *ORIGIN_COLUMNS, *TIME_COLUMNS, *((DELETED,) if upserts else ())}
+    if name in reserved:
+        return "is taken by the loader"
+    if name in _SYSTEM_COLUMNS:
+        return "is that of a system column of PostgreSQL"
+    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        return f"is longer than {_LONGEST_NAME} bytes, and PostgreSQL cuts it off"
+    return None
 
 
 def event_table(stream: Stream) -> Table:

@@ -8,7 +8,13 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from streamflow.errors import ConfigurationError
-from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, is_refusal, session
+from streamflow.postgres.connections import (
+    STATEMENT_TIMEOUT,
+    Connection,
+    is_refusal,
+    refused_definition,
+    session,
+)
 from streamflow.postgres.counted_by import kind_sql
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.rows.read_back import event_of
@@ -60,7 +66,17 @@ def _problems(
     with connection.transaction(force_rollback=True):
         # What is created without a schema's name goes into the first one of the path.
         connection.execute("SET LOCAL search_path TO pg_temp")
-        create_table(connection, stream)
+        try:
+            create_table(connection, stream)
+        except psycopg.Error as error:
+            reason = refused_definition(error)
+            if reason is None:
+                raise
+            yield TrialProblem(
+                "table",
+                f"PostgreSQL does not take its table ({reason}): give its fields other names or types",
+            )
+            return
         lines: dict[int, bytes] = {}
         for offset, sample in enumerate(samples):
             try:

@@ -92,11 +92,22 @@ VISITS = Stream(
     name="own-visits", contract=Visit, table="own_visits", key="shop", unknown_fields="keep",
     windows=TumblingWindow("10s", by="shop", idle="1h"), topics=ONE,
 )
+
+
+class Offer(Event):
+    price: Decimal
+    timestamp: Timestamp
+
+
+OFFERS = Stream(
+    name="own-offers", contract=Offer, table="own_offers", key="price",
+    windows=TumblingWindow("10s", by="price"), topics=ONE,
+)
 """
 STRICTER = MODULE.replace(
     "    shop: str | None = None\n", "    shop: str | None = None\n    size: int\n"
 )
-STREAMS = "own_streams:ORDERS,own_streams:READINGS,own_streams:VISITS"
+STREAMS = "own_streams:ORDERS,own_streams:READINGS,own_streams:VISITS,own_streams:OFFERS"
 HASH = "a" * 64
 # The first and the last moment of an event, whose windows reach beyond the calendar; from the time of
 # the first reading.
@@ -152,8 +163,21 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
         for n, shop in enumerate(("a", "", "b" * 300, "a", ""))
     ]  # fmt: skip
     produce(settings, "own-visits", visits)
+    # The third is valid, and counted, and more than a column holds; only Python reads the fourth.
+    prices = (
+        "12.50",
+        "1e2",
+        "9" * 131_073,
+        "1E9_9_9_9_9_9_9_9_9",
+        "12.5",
+        "0." + "0" * 17_000 + "1",
+    )
+    offers = [orjson.dumps({"price": price, "timestamp": f"{now}0.000Z"}) for price in prices]
+    produce(settings, "own-offers", offers)
     with workers(settings, tmp_path, **own) as running:
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_orders") == 7, 60)
+        wait_until(lambda: count(settings, "SELECT count(*) FROM own_offers") == 3, 60)
+        wait_until(lambda: sum(_counted(settings, "own-offers").values()) == 4, 60)
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_readings") == 8, 60)
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_visits") == 5, 60)
         wait_until(lambda: _counted(settings, "own-readings") == {"true": 4, "false": 4}, 60)
@@ -163,8 +187,9 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
         for code, stage in rows(settings, "SELECT error_code, stage FROM dead_letters")
     )
     assert codes == {
-        ("PROCESSING_FAILED", "notify"): 2, ("SCHEMA_VIOLATION", "validator"): 4,
+        ("PROCESSING_FAILED", "notify"): 2, ("SCHEMA_VIOLATION", "validator"): 6,
         ("CLEAR_TEXT_PII", "validator"): 2, ("INVALID_JSON", "validator"): 1,
+        ("UNSTORABLE_VALUE", "loader"): 1,
     }  # fmt: skip
     assert rows(settings, "SELECT anything FROM own_orders ORDER BY origin_offset LIMIT 5") == [
         ("hello",), (True,), (None,), ({"a": [1, "x"]},), ('"quoted"',)
@@ -211,9 +236,10 @@ def _require_tried(settings: Settings, own: dict[str, str]) -> None:
     """`streamflow check`, before anything is made: one problem, of a user's own code."""
     tried = streamflow(settings, "check", "--json", **own)
     assert tried.returncode == 1, tried.stderr
-    orders, readings, visits = json.loads(tried.stdout)["streams"]
+    orders, readings, visits, offers = json.loads(tried.stdout)["streams"]
     [problem] = orders["problems"]
-    assert (problem["part"], readings["problems"], visits["problems"]) == ("notify", [], [])
+    assert problem["part"] == "notify"
+    assert readings["problems"] == visits["problems"] == offers["problems"] == []
     assert "with `customer` at a limit of its type" in problem["text"]
     assert orders["stored"]
     assert orders["samples"] > 100

@@ -22,8 +22,10 @@ from loads import (
     value,
     window_count,
 )
+from streamflow import Event, Stream, Timestamp, TumblingWindow
 from streamflow.errors import ConfigurationError, Fenced, Unavailable
 from streamflow.flow import Partition
+from streamflow.postgres import schema
 from streamflow.records import (
     ORIGIN_HEADER,
     SOURCE_HEADER,
@@ -39,6 +41,8 @@ pytestmark = pytest.mark.integration
 
 OFFSETS = 'SELECT origin_offset FROM events ORDER BY "timestamp"'
 POSITION = "SELECT next_offset FROM loader_positions WHERE topic = 'user-events' AND partition = 0"
+
+WINDOWS = TumblingWindow("10s", by="number")
 
 LoadFactory = Callable[..., Load]
 
@@ -558,3 +562,50 @@ def test_sessions_do_not_hang_for_ever(load: Load, database: Settings) -> None:
             load.sink.flush()
 
     assert value(database, "SELECT count(*) FROM events") == 0
+
+
+class Awkward(Event):
+    """Fields whose names the SQL of a loader has a use for, too."""
+
+    number: int
+    attempt: int = 0
+    line: str = "l"
+    state: str = "s"
+    kept: str = "k"
+    fresh: bool = True
+    topic: str = "t"
+    partition: int = 0
+    offset: int = 0
+    record_topic: str = "r"
+    record_partition: int = 0
+    record_offset: int = 0
+    timestamp: Timestamp
+
+
+def test_awkward_names_of_a_table_and_its_fields(
+    make_load: LoadFactory, database: Settings
+) -> None:
+    for number, table in enumerate(("incoming", "refused", "trial", "fresh", "kept")):
+        stream = Stream(name=table, contract=Awkward, table=table, key="line", windows=WINDOWS)
+        schema.upgrade(database, [stream])
+        execute(database, f"ALTER TABLE {table} ADD CONSTRAINT odd CHECK (number <> 2)")
+        load = make_load(streams=[stream])
+
+        load.load([awkward(table, 0, 1), awkward(table, 1, 2), awkward(table, 2, 3)])
+        load.load([dead_letter(number, f"{table}/0/1", source_offset=number)])
+        load.sent(f"user-events/0/{number}", f"{table}/0/3", f"{table}/0/4")
+        origin: Headers = [(ORIGIN_HEADER, f"{table}/0/1".encode()), ("__streamflow.attempt", b"1")]
+        load.load(
+            [awkward(table, 3, 5, origin), awkward(table, 4, 6, origin), awkward(table, 5, 7)]
+        )
+
+        assert len(load.delivered) == 1
+        assert rows(database, f"SELECT number FROM {table} ORDER BY 1") == [(1,), (3,), (5,), (7,)]
+        of_topic = f"WHERE topic = '{table}'"
+        assert rows(database, f'SELECT "offset" FROM refused_events {of_topic}') == [(1,)]
+        assert rows(database, f'SELECT "offset" FROM duplicates {of_topic}') == [(4,)]
+
+
+def awkward(topic: str, offset: int, number: int, headers: Headers | None = None) -> FakeRecord:
+    content = json.dumps({"number": number, "timestamp": NOW.isoformat()}).encode()
+    return FakeRecord(offset, content, topic=topic, headers=headers or [])

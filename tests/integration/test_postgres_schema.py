@@ -134,6 +134,17 @@ def test_one_stream_s_table_stops_no_other(database: Settings) -> None:
     assert schema.refused(database, streams) == caught.value.streams
 
 
+def test_a_table_that_postgresql_does_not_take_stops_no_other(database: Settings) -> None:
+    schema.upgrade(database, [stream_of("full")])
+    more = ", ".join(f"ADD own_{number} integer" for number in range(1_591))
+    execute(database, f'ALTER TABLE "full" {more}')
+    full = stream_of("full", first=(int | None, None), second=(int | None, None))
+    with pytest.raises(schema.TablesRefused, match=r"54011.*give its fields other names") as caught:
+        schema.upgrade(database, [full, replace(stream_of("others"), name="others")])
+    assert list(caught.value.streams) == ["things"]
+    assert columns(database, "others")["user"] == ("text", "NO")
+
+
 def test_many_at_once(empty: Settings) -> None:
     done = at_once(4, lambda _: schema.upgrade(empty, [USER_EVENTS]))
     assert sorted(map(len, done)) == [0, 0, 0, 9]

@@ -1,7 +1,8 @@
 """Every type that a contract may have: its column, its row, its group, and what is refused."""
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -9,7 +10,23 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasPath,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    Json,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    create_model,
+    field_validator,
+)
+from typing_extensions import TypeAliasType, TypedDict
 
 from loads import FakeRecord
 from streamflow import (
@@ -26,6 +43,7 @@ from streamflow import (
 )
 from streamflow.declarations import problems
 from streamflow.postgres.rows.events import EventRows
+from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import event_columns
 from streamflow.records import Origin, Rejection
 from streaming_workers.producer.lines import LineReader
@@ -272,6 +290,96 @@ def test_a_private_field_by_name_holds_hashes_only() -> None:
         assert accepted or found.code is ErrorCode.CLEAR_TEXT_PII
 
 
+Name = TypeAliasType("Name", str)
+Secret = TypeAliasType("Secret", Hashed)
+
+
+class Person(TypedDict):
+    nick: str
+
+
+@dataclass
+class Place:
+    town: str
+
+
+class People(Event):
+    """Fields that share a type refer to it."""
+
+    name: Name
+    other: Name
+    mail: Annotated[Secret, Field(alias="eMail")]
+    mail2: Secret | None = None
+    full: Annotated[
+        str | None, Field(validation_alias=AliasChoices("fullName", AliasPath("names", 0)))
+    ] = None
+    texts: list[Name] = []  # noqa: RUF012 (pydantic copies it)
+    person: Person = {"nick": HASH}  # noqa: RUF012
+    place: Place = Place(HASH)
+    timestamp: Timestamp
+
+
+PEOPLE = Stream(
+    name="people", contract=People, table="people", key=lambda _: "k",
+    private_fields=("name", "texts", "nick", "town", "full"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "clear",
+    [
+        {"name": "Ann"}, {"eMail": "Ann"}, {"mail2": "Ann"}, {"texts": [HASH, "Ann"]}, {"fullName": "Ann"},
+        {"names": ["Ann"]}, {"person": {"nick": "Ann"}}, {"place": {"town": "Ann"}},
+    ],
+)  # fmt: skip
+def test_a_private_field_is_private_wherever_its_type_is_declared(clear: dict[str, Any]) -> None:
+    hashed = {"name": HASH, "other": "Ann", "eMail": HASH, "timestamp": AT}
+    assert problems(PEOPLE) == []
+    assert isinstance(PEOPLE.decoder.decode(json.dumps(hashed).encode()), People)
+    value = json.dumps(hashed | clear).encode()
+    found = PEOPLE.decoder.decode(value)
+    assert isinstance(found, Rejection)
+    assert found.code is ErrorCode.CLEAR_TEXT_PII
+    # Nor does a dead letter hold it.
+    dead = json.loads(Hasher(None, PEOPLE.decoder.private_fields).redact(value))
+    assert dead.pop("other") == "Ann"
+    assert "Ann" not in json.dumps(dead)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        int, int | str, Any, bytes, float, bool, Decimal, UUID, date, datetime, HttpUrl, Json, Colour,
+        Literal["ann", "bob"], Item, Contact, dict[str, str], dict[str, Any], list[int], list[list[str]],
+        list[Any], tuple[str, int], Annotated[Any, BeforeValidator(str)], TypeAliasType("Number", int),
+        Place, Person, list, None | int,
+    ],
+)  # fmt: skip
+def test_a_private_field_that_is_no_text_is_refused(kind: Any) -> None:
+    contract = create_model("Odd", __base__=Event, timestamp=(Timestamp, ...), name=(kind, ...))
+    stream = Stream(
+        name="odd", contract=contract, table="odd", key=lambda _: "k", private_fields=("name",)
+    )
+    [problem] = problems(stream)
+    assert problem.startswith("name is a private field, so it must be a text, or a list of texts")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        str, str | None, list[str], set[str | None], tuple[str, ...], Sequence[str], SecretStr,
+        Annotated[str, AfterValidator(str.strip)], Annotated[str, BeforeValidator(str)], Name,
+        Annotated[str, StringConstraints(strip_whitespace=True)], Hashed | int, dict[Hashed, int],
+    ],
+)  # fmt: skip
+def test_a_private_field_that_is_text(kind: Any) -> None:
+    contract = create_model("Good", __base__=Event, timestamp=(Timestamp, ...), name=(kind, ...))
+    stream = Stream(
+        name="good", contract=contract, table="good", key=lambda _: "k", private_fields=("name",)
+    )
+    assert problems(stream) == []
+
+
 def declared(**changed: Any) -> Stream:
     declaration: dict[str, Any] = {
         "name": "everything", "contract": Everything, "table": "everything", "key": "customer_id",
@@ -328,6 +436,37 @@ def test_a_declaration_that_cannot_work_says_why(changed: Any, message: str) -> 
 def test_a_contract_that_is_no_event_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="contract must be a subclass of Event"):
         declared(contract=BaseModel)
+
+
+def test_a_contract_may_be_an_alias() -> None:
+    class Opened(Event):
+        kind: Literal["opened"]
+        timestamp: Timestamp
+
+    class Closed(Event):
+        kind: Literal["closed"]
+        timestamp: Timestamp
+
+    shop = TypeAliasType("shop", Annotated[Opened | Closed, Field(discriminator="kind")])
+    stream = Stream(name="shop", contract=shop, table="shop", key="kind")
+    assert stream.decoder.models == (Opened, Closed)
+    assert stream.kind_field == "kind"
+    assert problems(stream) == []
+    found = stream.decoder.decode(f'{{"kind":"closed","timestamp":"{AT}"}}'.encode())
+    assert isinstance(found, Closed)
+
+
+def test_fields_that_swap_their_names_in_json() -> None:
+    class Swapped(Event):
+        one: Annotated[str, Field(alias="two")]
+        two: Annotated[int, Field(alias="one")]
+        timestamp: Timestamp
+
+    stream = Stream(name="swapped", contract=Swapped, table="swapped", key="one")
+    event = stream.decoder.decode(f'{{"one":1,"two":"a","timestamp":"{AT}"}}'.encode())
+    assert isinstance(event, Swapped)
+    row = {"one": event.one, "two": event.two, "timestamp": event.timestamp}
+    assert event_of(stream, row) == event
 
 
 def test_a_type_without_a_column_is_refused() -> None:
@@ -450,10 +589,48 @@ def test_a_decimal_is_kept_to_its_last_digit_or_refused(fields: str, kept: bool)
 def test_a_decimal_of_a_thousand_million_digits_is_refused(total: str) -> None:
     found = PRECISE.decoder.decode(f'{{"total":"{total}","timestamp":"{AT}"}}'.encode())
     assert isinstance(found, Rejection)
-    assert found.message == "total: has an exponent beyond 10000"
+    assert found.message == "total: has an exponent, or digits behind the point, beyond 16383"
     assert isinstance(
         PRECISE.decoder.decode(f'{{"total":"1e-3000","timestamp":"{AT}"}}'.encode()), Precise
     )
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        "1E9_9_9_9_9_9_9_9_9", "1E\uff19\uff19\uff19", "1E" + "9_" * 16 + "9", "1_000.5", "\uff11\uff12",
+        " 7 ", "7 ", r"1\u005f0", r"\t7", r"\uff11", r"\ud835\udfce", "_1", "\u0967.\u096b", "\u00a07",
+        "\u30007", "\U0001d7ce",
+    ],
+)  # fmt: skip
+def test_a_decimal_that_only_python_reads_is_refused(total: str) -> None:
+    value = f'{{"total":"1","by_day":{{"m":"{total}"}},"timestamp":"{AT}"}}'
+    found = PRECISE.decoder.decode(value.encode())
+    assert isinstance(found, Rejection)
+    assert found.code is ErrorCode.SCHEMA_VIOLATION
+    assert found.message.partition(": ")[2].startswith("is no plain number")
+
+
+def test_every_digit_and_blank_of_python_gets_a_closer_look() -> None:
+    characters = map(chr, (*range(0x80, 0xD800), *range(0xE000, 0x20000)))
+    for character in (char for char in characters if char.isdecimal() or char.isspace()):
+        value = f'{{"total":"1{character}","timestamp":"{AT}"}}'
+        assert isinstance(PRECISE.decoder.decode(value.encode()), Rejection)
+
+
+@pytest.mark.parametrize("total", ["+1", ".5", "1.", "-1.5e10", "1" * 200])
+def test_plain_decimals_are_accepted(total: str) -> None:
+    found = PRECISE.decoder.decode(f'{{"total":"{total}","timestamp":"{AT}"}}'.encode())
+    assert isinstance(found, Precise)
+
+
+def test_a_number_beyond_any_column_is_never_written_out() -> None:
+    # A validator of the contract may make one.
+    event = Precise(total=Decimal("1e999999999"), timestamp=datetime.now(UTC))
+    stream = replace(PRECISE, key="total", windows=TumblingWindow("10s", by="total"))
+    assert stream.key_of(event) == b"1E+999999999"
+    assert stream.kind_of(event) == "1E+999999999"
+    assert b"1E+999999999" in EventRows(stream).line(event, Origin("precise", 0, 0), (0, 0))
 
 
 @pytest.mark.parametrize(

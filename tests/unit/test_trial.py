@@ -1,16 +1,41 @@
 """A declaration is tried with samples: what does not come back as it was is named, by its field."""
 
+import random
 import re
 import sys
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
-from pydantic import AfterValidator, BeforeValidator, Field, Json, PlainSerializer, create_model
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    Json,
+    JsonValue,
+    PlainSerializer,
+    RootModel,
+    create_model,
+)
 from typer.testing import CliRunner
 
-from streamflow import Event, Hasher, Notification, Stream, Timestamp, load_settings, load_streams
+from streamflow import (
+    EpochMillis,
+    Event,
+    Hasher,
+    Notification,
+    Stream,
+    Timestamp,
+    TumblingWindow,
+    load_settings,
+    load_streams,
+)
+from streamflow.declarations import problems as of_declaration
+from streamflow.postgres.tables import event_columns
 from streamflow.samples.node import NoSample
 from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS
@@ -18,8 +43,10 @@ from streamflow.trial import TrialProblem, fails_at_start, problems, same, sampl
 from streamflow_cli.app import app
 
 
-def stream_of(kind: Any, **changes: Any) -> Stream:
-    contract = create_model("Order", __base__=Event, timestamp=(Timestamp, ...), total=(kind, ...))
+def stream_of(kind: Any, default: Any = ..., **changes: Any) -> Stream:
+    contract = create_model(
+        "Order", __base__=Event, timestamp=(Timestamp, ...), total=(kind, default)
+    )
     declared: dict[str, Any] = {"name": "orders", "table": "orders", "key": lambda _: "k"}
     return Stream(contract=contract, **(declared | changes))
 
@@ -101,6 +128,104 @@ def test_what_does_not_work(stream: Stream, part: str, says: str) -> None:
     assert problem.part == part
 
     assert re.search(says, problem.text), problem.text
+
+
+class Root(RootModel[str]):
+    pass
+
+
+def at_random(_text: str) -> str:
+    return random.choice("abcdefghijklmnopqrstuvwxyz")
+
+
+COUNTED: dict[str, Any] = {"windows": TumblingWindow("10s", by="total")}
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        (
+            stream_of(str, Field(default_factory=lambda: at_random("")), **COUNTED),
+            "Order.total is what events are counted by, so it must not have a default_factory",
+        ),
+        (
+            stream_of(str | None, Field(default_factory=str), key="total"),
+            "Order.total is the key, so it must not have a default_factory",
+        ),
+        (
+            stream_of(datetime, Field(default_factory=datetime.now), event_time="total"),
+            "Order.total is the event time, so it must not have a default_factory",
+        ),
+        *(
+            (stream_of(kind, **COUNTED), "its windows cannot count by total: it must be a text, a whole")
+            for kind in (Literal["a", 1], Literal["a", None], Literal[True, 2])  # noqa: PYI061
+        ),
+        *(
+            (stream_of(kind, key="total"), "Order.total is the key, so it must be a text, a number, a bool")
+            for kind in (Root, list[str], dict[str, int], Any, JsonValue, str | list[str])
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_declaration_cannot_be(stream: Stream, says: str) -> None:
+    [problem] = of_declaration(stream)
+    assert problem.startswith(says)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        str,
+        int | None,
+        int | str,
+        Literal["a", 1],
+        float,
+        bytes,
+        HttpUrl,
+        EpochMillis,
+        UUID,
+        Decimal,
+        bool,
+    ],
+)
+def test_keys_are_scalars(kind: Any) -> None:
+    assert of_declaration(stream_of(kind, key="total")) == []
+
+
+def test_a_group_that_is_another_one_each_time() -> None:
+    # Where it does not lie in a type's default, only trying shows it.
+    kind = Annotated[str, AfterValidator(at_random)]
+    problem = fails_at_start(stream_of(kind, **COUNTED))[-1]
+    assert problem.startswith("`total` is another value each time that an event is read: let its")
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (datetime, datetime(2020, 1, 1, 12)),  # noqa: DTZ001
+        (int, "x"), (float, float("nan")), (str, "a\0b"), (str, "ann@example.com"), (int, 2**70),
+        (Annotated[str, Field(alias="sum")], 7),
+    ],
+)  # fmt: skip
+def test_a_wrong_default_is_named(kind: Any, default: Any) -> None:
+    problems_at_start = fails_at_start(stream_of(kind, default))
+    assert len(problems_at_start) == 1
+    assert problems_at_start[0].startswith(
+        "the default of `total` is rejected when an event with it"
+    )
+    assert problems_at_start[0].endswith("): change the default")
+    assert str(default) not in problems_at_start[0]
+
+
+@pytest.mark.parametrize("kind", [Literal["a", None], JsonValue])  # noqa: PYI061
+def test_a_null_that_a_type_holds(kind: Any) -> None:
+    stream = stream_of(kind)
+    assert tried(stream) == []
+    event = stream.decoder.decode(b'{"timestamp":"2026-03-01T12:00:00Z","total":null}')
+    assert isinstance(event, Event)
+    assert b'"total":null' in stream.decoder.encode(event)
+    # As of Any, the null of a JsonValue is a value of the column.
+    nullable = {column.name: column.nullable for column in event_columns(stream)}
+    assert nullable["total"] is (kind is not JsonValue)
 
 
 @pytest.mark.parametrize("kind", [str, int | float, Decimal, list[dict[str, float]], Any])
@@ -225,13 +350,31 @@ def test_options_that_do_not_go_together(options: list[str], says: str) -> None:
 
 
 def test_every_field_that_has_no_column_is_named() -> None:
-    from streamflow.declarations import problems as of_declaration
-
     contract = create_model(
         "Order", __base__=Event, timestamp=(Timestamp, ...), loaded_at=(str, ...),
-        origin_topic=(str, ...), kind=(Literal["a"], ...),
+        origin_topic=(str, ...), kind=(Literal["a"], ...), xmin=(str, ...), ctid=(int, ...),
+        **{"a" * 64: (str, ...), "ä" * 32: (str, ...), "b" * 63: (str, ...), "oid": (int, ...)},
     )  # fmt: skip
     found = of_declaration(Stream(name="orders", contract=contract, table="orders", key="kind"))
     assert [text.split(" is ")[0] for text in found] == [
-        "the field name loaded_at", "the field name origin_topic",
+        "the field name loaded_at", "the field name origin_topic", "the field name xmin",
+        "the field name ctid", f"the field name {'a' * 64}", f"the field name {'ä' * 32}",
     ]  # fmt: skip
+
+
+def test_more_fields_than_a_table_has_columns() -> None:
+    def fields(count: int) -> Stream:
+        model = create_model("Wide", __base__=Event, **{f"f{n}": (int, 0) for n in range(count)})
+        wide = create_model("Wider", __base__=model, timestamp=(Timestamp, ...))
+        return Stream(name="wide", contract=wide, table="wide", key="f0")
+
+    assert of_declaration(fields(1_590)) == []
+    [found] = of_declaration(fields(1_591))
+    assert found.startswith("its table would have 1,597 columns, and PostgreSQL has room for 1,596")
+
+
+def test_decimals_of_more_digits_than_a_type_can_name() -> None:
+    wide = Annotated[Decimal, Field(max_digits=1_001, decimal_places=2)]
+    contract = create_model("Wide", __base__=Event, timestamp=(Timestamp, ...), n=(wide, ...))
+    stream = Stream(name="wide", contract=contract, table="wide", key="n")
+    assert {column.name: column.type for column in event_columns(stream)}["n"] == "numeric"

@@ -35,7 +35,14 @@ def _document(stream: Stream, model: type[Event], row: Mapping[str, Any]) -> byt
             and decoder.definitions.unwrapped(schema)["type"] == "int"
         ):
             values[name] = int(row[name])
-    event = model.model_construct(**values)
-    if row.get(UNKNOWN_FIELDS):
-        object.__setattr__(event, "__pydantic_extra__", row[UNKNOWN_FIELDS])
+    # By the names of columns: `model_construct` looks for aliases first, which other fields may be called.
+    event = model.__new__(model)
+    event.__setstate__(
+        {
+            "__dict__": values,
+            "__pydantic_fields_set__": set(values),
+            "__pydantic_extra__": row.get(UNKNOWN_FIELDS) or None,
+            "__pydantic_private__": None,
+        }
+    )
     return decoder.encode(event)

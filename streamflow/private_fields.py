@@ -1,0 +1,80 @@
+"""Which fields of a contract are private, and whether they hold what a producer hashes."""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from streamflow.core_schema import (
+    WRAPPERS,
+    Definitions,
+    choices_of,
+    fields_in,
+    names_of,
+)
+
+_LISTS: Final = ("list", "set", "frozenset", "tuple")
+
+
+def private_in(schema: Any, hash_pattern: str, named: Collection[str]) -> frozenset[str]:
+    """All names of the private fields: of those that are named, and of those that are declared to hold
+    hashes, since their text has this pattern."""
+    definitions = Definitions(schema)
+    fields = [
+        (names_of(name, field), _declares_hash(definitions, field["schema"], hash_pattern))
+        for name, field in fields_in(schema)
+    ]
+    private = set(named)
+    for _ in fields:  # an alias of the one may be the name of another
+        more = {
+            name
+            for names, is_hash in fields
+            if is_hash or not private.isdisjoint(names)
+            for name in names
+        }
+        if more <= private:
+            break
+        private |= more
+    return frozenset(private)
+
+
+def _declares_hash(definitions: Definitions, schema: Any, hash_pattern: str) -> bool:
+    return definitions.holds(
+        schema, lambda part: part["type"] == "str" and part.get("pattern") == hash_pattern
+    )
+
+
+def not_of_texts(schema: Any, private: Collection[str], hash_pattern: str) -> set[str]:
+    """The names of the private fields that may hold something else than texts. What is declared to hold
+    hashes says itself what else it holds."""
+    definitions = Definitions(schema)
+    return {
+        name
+        for name, field in fields_in(schema)
+        if not names_of(name, field).isdisjoint(private)
+        and not _is_of_texts(definitions, field["schema"])
+        and not _declares_hash(definitions, field["schema"], hash_pattern)
+    }
+
+
+def _is_of_texts(definitions: Definitions, schema: Any, *, in_list: bool = False) -> bool:
+    """Whether JSON's values are texts, or lists of texts, and may be null: what a producer hashes."""
+    schema = definitions.resolved(schema)
+    kind = schema["type"]
+    if kind in ("str", "none"):
+        return True
+    if kind in _LISTS:
+        items = schema.get("items_schema", ())
+        items = items if isinstance(items, list) else [items]
+        return not in_list and all(
+            item and _is_of_texts(definitions, item, in_list=True) for item in items
+        )
+    if kind in ("union", "tagged-union"):
+        return all(
+            _is_of_texts(definitions, choice, in_list=in_list) for choice in choices_of(schema)
+        )
+    if kind == "lax-or-strict":
+        parts = [schema["lax_schema"], schema["strict_schema"]]
+    elif kind == "chain":
+        parts = schema["steps"][:1]
+    else:
+        parts = [schema[WRAPPERS[kind]]] if kind in WRAPPERS else []
+    return bool(parts) and all(_is_of_texts(definitions, part, in_list=in_list) for part in parts)
