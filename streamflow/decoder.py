@@ -39,6 +39,7 @@ _NUL: Final = b"\\u0000"
 _BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 _NOT_FINITE: Final = "holds a number beyond the range of double precision"
 _VALIDATOR: Final = "a validator of the contract"
+_ADDRESS_ONLY: Final = (ADDRESS,)
 _JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 
 
@@ -59,6 +60,7 @@ class Decoder:
         definitions: that it refers to.
         private_fields: names of all private fields, at any depth, in Python and in JSON.
         names: of all fields, at any depth, in Python and in JSON.
+        declares_private: whether an event may hold more than addresses that is private.
         kind_field: the JSON name of the field that tells the kinds of events apart, if there is one.
     """
 
@@ -74,6 +76,7 @@ class Decoder:
         self.max_bytes = max_bytes
         self.models = tuple(_models_in(model))
         self._declared = tuple(private_values)
+        self.declares_private = bool(self._declared)
         declared = TypeAdapter(model).core_schema
         self.private_fields = frozenset(private_fields) | core_schema.private_in(
             declared, HASH_PATTERN
@@ -123,7 +126,7 @@ class Decoder:
             return self._look_closer(value, event) if self._may_hold(value) else event
         except ValidationError:
             return self.explain(value)
-        except Exception as error:  # noqa: BLE001 (a user's validator; fails only this record)
+        except BaseException as error:  # noqa: BLE001 (a user's validator; fails only this record)
             return processing_failed(_VALIDATOR, error)
 
     def encode(self, event: Event) -> bytes:
@@ -194,6 +197,11 @@ class Decoder:
         texts = (text for text in _JSON_TEXT.findall(value) if not _RFC3339_BYTES.match(text))
         return self._found(b"\n".join(texts), self._declared, verdicts)
 
+    def private_text(self, text: bytes) -> str | None:
+        """What kind of private value a text that the user's code has made holds in clear, if any."""
+        kinds = (ADDRESS, *self._declared) if self._declared else _ADDRESS_ONLY
+        return self._found(text, kinds, Verdicts())
+
     def _found(self, text: bytes, kinds: Iterable[PrivateValue], verdicts: Verdicts) -> str | None:
         """The first kind of which there is a value that the contract does not name itself (``Literal``,
         enums)."""
@@ -210,7 +218,7 @@ class Decoder:
         """The one cause why these bytes are not an event."""
         try:
             return self._explain(value)
-        except Exception as error:  # noqa: BLE001 (as above)
+        except BaseException as error:  # noqa: BLE001 (as above)
             return processing_failed(_VALIDATOR, error)
 
     def _explain(self, value: bytes | None) -> Rejection:
@@ -243,11 +251,7 @@ class Decoder:
             event = self._validate(value)
         except ValidationError as error:
             count = error.error_count()
-            faults = (
-                error.errors(include_url=False, include_input=False)
-                if count <= _MOST_FAULTS
-                else []
-            )
+            faults = error.errors(include_input=False) if count <= _MOST_FAULTS else []
         else:
             closer = self._look_closer(value, event)
             if isinstance(closer, Rejection):
@@ -286,7 +290,7 @@ class Decoder:
         return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL or a lone surrogate")
 
     def _explain_errors(self, value: bytes, error: ValidationError) -> Rejection:
-        faults = error.errors(include_url=False)
+        faults = error.errors()
         # The first of these counts: an unknown type explains wrong fields, and a record of the wrong
         # shape is reported before a value that cannot be stored.
         for code in (

@@ -61,6 +61,10 @@ class Order(Event):
 def notify(order):
     if order.anything == "fail":
         raise RuntimeError("of a user's code")
+    if order.anything == "exit":
+        raise SystemExit("ann.exit@example.com")
+    if order.anything == "address":
+        return Notification("of ann@example.com", 1, "ann@example.com")
     return Notification(f"order of {order.customer}", 2**70 if order.anything == "huge" else 1, "u")
 
 
@@ -133,6 +137,7 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
         {"anything": '"quoted"', "mixed": 7}, {"anything": "fail"}, {"anything": "huge"},
         {"colour": "mauve"}, {"kind": "lost"}, {"created_at": "2026-03-01T12:00:00"},
         {"contacts": [{"email": "ann@example.com"}]}, {"contacts": [{"email": "Ann"}]},
+        {"anything": "exit"}, {"anything": "address"},
     ))  # fmt: skip
     # Late and out of order, whole milliseconds; a number that no double holds.
     readings = [
@@ -153,7 +158,7 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     ]  # fmt: skip
     produce(settings, "own-visits", visits)
     with workers(settings, tmp_path, **own) as running:
-        wait_until(lambda: count(settings, "SELECT count(*) FROM own_orders") == 7, 60)
+        wait_until(lambda: count(settings, "SELECT count(*) FROM own_orders") == 9, 60)
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_readings") == 8, 60)
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_visits") == 5, 60)
         wait_until(lambda: _counted(settings, "own-readings") == {"true": 4, "false": 4}, 60)
@@ -163,8 +168,8 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
         for code, stage in rows(settings, "SELECT error_code, stage FROM dead_letters")
     )
     assert codes == {
-        ("PROCESSING_FAILED", "notify"): 2, ("SCHEMA_VIOLATION", "validator"): 4,
-        ("CLEAR_TEXT_PII", "validator"): 2, ("INVALID_JSON", "validator"): 1,
+        ("PROCESSING_FAILED", "notify"): 3, ("SCHEMA_VIOLATION", "validator"): 4,
+        ("CLEAR_TEXT_PII", "validator"): 2, ("CLEAR_TEXT_PII", "notify"): 1, ("INVALID_JSON", "validator"): 1,
     }  # fmt: skip
     assert rows(settings, "SELECT anything FROM own_orders ORDER BY origin_offset LIMIT 5") == [
         ("hello",), (True,), (None,), ({"a": [1, "x"]},), ('"quoted"',)
