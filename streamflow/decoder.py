@@ -197,6 +197,14 @@ class Decoder:
         texts = (text for text in _JSON_TEXT.findall(value) if not _RFC3339_BYTES.match(text))
         return self._found(b"\n".join(texts), self._declared, verdicts)
 
+    def private_value_in(self, value: bytes) -> Rejection | None:
+        """The rejection of an event's JSON that holds a private value in clear, as a validator may have made
+        it; None if it holds none."""
+        if not (self._declared or addresses.may_hold(value)):
+            return None
+        what = self._private_in(value)
+        return _clear_text("what a validator made of it", what) if what else None
+
     def private_text(self, text: bytes) -> str | None:
         """What kind of private value a text that the user's code has made holds in clear, if any."""
         kinds = (ADDRESS, *self._declared) if self._declared else _ADDRESS_ONLY

@@ -15,6 +15,7 @@ from streamflow.formats.documents import Decode, Ignored, Tombstone, read_docume
 from streamflow.formats.user_functions import guarded, is_format
 from streamflow.groups import ALL, group_text, scalar_text
 from streamflow.notifications import Notification, notifier
+from streamflow.own_code import fault_finder, has_own_code
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
@@ -277,10 +278,28 @@ class Stream:
     def read(self) -> Callable[[Record], Event | Rejection | Ignored | Deletion]:
         """The event of a record of the stream's topic, or why it is none. Raises nothing, whatever the
         record, but Unavailable where `decode` asks a schema registry that does not answer."""
-        decode = self.decoder.decode
-        if self.decode is None and self.mode == "append":
-            return lambda record: decode(record.value())
-        return self._read
+        decode, read = self.decoder.decode, self._read
+        fault = self.fault_of
+        if fault is None:
+            if self.decode is None and self.mode == "append":
+                return lambda record: decode(record.value())
+            return read
+
+        def read_and_judge(record: Record) -> Event | Rejection | Ignored | Deletion:
+            event = read(record)
+            if isinstance(event, Rejection | Ignored | Deletion):
+                return event
+            return fault(event) or event
+
+        return read_and_judge
+
+    @cached_property
+    def fault_of(self) -> Callable[[Event], Rejection | None] | None:
+        """Why an event that the contract has accepted is none after all; None for a contract without code of
+        the user's own, which need not be asked."""
+        if not has_own_code(self.decoder.schema):
+            return None
+        return fault_finder(self.decoder, self.event_time, self.kind_of)
 
     @cached_property
     def _key_reader(self) -> KeyReader:

@@ -156,6 +156,13 @@ def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[Tr
                 f"({again.message}): give that field a type that reads what it writes",
                 cause=again.message,
             )
+        elif stream.fault_of is not None and (fault := stream.fault_of(sample.event)):
+            yield TrialProblem(
+                "sample",
+                f"a sample of {model}{_at(sample)} is accepted, and cannot be stored ({fault.message}): mend "
+                "the validators of its fields",
+                cause=fault.message,
+            )
         else:
             for field, how in differences(sample.event, again):
                 yield TrialProblem(

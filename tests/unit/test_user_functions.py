@@ -5,17 +5,31 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime
+from decimal import Decimal
+from ipaddress import IPv4Address
+from typing import Annotated, Any
+from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka import Message
-from pydantic import field_validator
+from pydantic import (
+    AfterValidator,
+    Base64Bytes,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from loads import FakeRecord
+from loads import TRUSTING, FakeRecord
 from streamflow import (
     CloudEvents,
     ConfigurationError,
+    EpochMillis,
     ErrorCode,
     Event,
     Hasher,
@@ -25,12 +39,16 @@ from streamflow import (
     Stream,
     Timestamp,
     Tombstone,
+    TumblingWindow,
 )
 from streamflow.flow import Batch, Output
 from streamflow.records import OutRecord, Position
 from streamflow.settings import Settings
-from streamflow.trial import problems, samples_of
+from streamflow.streams.user_events import USER_EVENTS
+from streamflow.trial import fails_at_start, problems, samples_of
 from streamflow.user_code import import_named
+from streaming_workers.analytics import Analytics
+from streaming_workers.loader import Loader
 from streaming_workers.producer.lines import LineReader
 from streaming_workers.validator import Validator
 
@@ -313,3 +331,114 @@ def test_a_notification_holds_nothing_private(notification: Notification, what: 
     harmless = Notification("a@b \\u0040 &amp; 50% = 40;", 1, "@ann")
     record, _ = one(replace(STREAM, notify=lambda _: harmless))
     assert record.topic == "notifications"
+
+
+def _giving(found: Any) -> Any:
+    return AfterValidator(lambda _: found)
+
+
+class _Hostile(str):
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        raise SystemExit(ADDRESS)
+
+
+class _NoEvent(Keyed):
+    @model_validator(mode="wrap")
+    @classmethod
+    def _none(cls, _value: Any, _handler: Any) -> Any:
+        return None
+
+
+def _leave(_: Any) -> Any:
+    raise GeneratorExit(ADDRESS)
+
+
+def contracts() -> Iterator[tuple[str, type[Event], str, str]]:
+    """Contracts whose own code gives what can be no row, with code and message."""
+    failed, what = "PROCESSING_FAILED", "a validator or serializer of the contract raised "
+    for name, found, code, says in (
+        ("surrogate", "\ud800", failed, f"{what}UnicodeEncodeError"),
+        ("object", object(), failed, f"{what}PydanticSerializationError"),
+        ("hostile", _Hostile("a"), failed, f"{what}SystemExit"),
+        (
+            "address",
+            ADDRESS,
+            "CLEAR_TEXT_PII",
+            "what a validator made of it: holds a clear-text address",
+        ),
+    ):
+        yield (
+            name,
+            create_model(name, __base__=Keyed, k=(Annotated[str, _giving(found)], ...)),
+            code,
+            says,
+        )
+    for name, moment, says in (
+        (
+            "naive",
+            datetime(2026, 3, 1, tzinfo=UTC).replace(tzinfo=None),
+            "returned an event time without a zone, or beyond the calendar",
+        ),
+        (
+            "early",
+            datetime.min.replace(tzinfo=UTC),
+            "returned an event time without a zone, or beyond",
+        ),
+        ("none", None, f"{what}AttributeError"),
+    ):
+        field = (Annotated[Timestamp, _giving(moment)], ...)
+        yield name, create_model(name, __base__=Keyed, timestamp=field), failed, says
+    yield "no event", _NoEvent, failed, "returned something else than an event of it"
+    fails = PlainSerializer(_leave)
+    serialized = (Annotated[dict[str, int], fails], {})
+    yield "serializer", create_model("s", __base__=Keyed, more=serialized), failed, f"{what}"
+    made = (str, Field(default_factory=lambda: "\ud800"))
+    yield "default", create_model("d", __base__=Keyed, more=made), failed, f"{what}"
+
+
+CONTRACTS = {name: rest for name, *rest in contracts()}
+
+
+@pytest.mark.usefixtures("worker_signals")
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_what_a_validator_makes_of_a_field_costs_one_record(name: str) -> None:
+    model, code, says = CONTRACTS[name]
+    stream = Stream(
+        name="keyed", contract=model, table="keyed", key="k", windows=TumblingWindow("10s", by="k"),
+        notify=lambda _: Notification("x", 1, "u"),
+    )  # fmt: skip
+    record, headers = one(stream)
+    assert record.topic == stream.dead_letter_topic
+    assert headers["__streamflow.error_code"] == code
+    assert says in headers["__connect.errors.exception.message"]
+    # All workers are of one opinion.
+    batch = Batch([FakeRecord(0, LINE, topic="keyed")], [Position("keyed", 0, 1)])
+    analytics = Analytics(Settings(), [stream])
+    analytics.assign({("keyed", 0): None})
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    for worker in (analytics, loader):
+        output = worker.process(batch)
+        assert output is not None
+        assert output.rejected == [(0, code)]
+        assert not output.tables["keyed"].lines
+    # No such stream starts, as far as samples of it can be made.
+    assert len(fails_at_start(stream)) == (name not in ("naive", "early", "none", "no event"))
+
+
+def test_contracts_without_code_of_their_own_pay_nothing() -> None:
+    class Rich(Keyed):
+        price: Decimal = Decimal(1)
+        at: EpochMillis | None = None
+        address: IPv4Address | None = None
+        names: list[str] = Field(default_factory=list)
+        before: Annotated[str, BeforeValidator(lambda text: text)] = ""
+        data: Base64Bytes = b""
+        id: UUID = Field(default_factory=uuid4)
+
+    for contract in (Keyed, Rich, USER_EVENTS.contract):
+        stream = Stream(name="keyed", contract=contract, table="keyed", key="k")
+        assert stream.fault_of is None
+    for _, model, *_ in contracts():
+        assert Stream(name="keyed", contract=model, table="keyed", key="k").fault_of is not None
