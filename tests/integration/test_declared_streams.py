@@ -23,7 +23,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from streamflow import (
     EpochMillis, Event, Hashed, Notification, Stream, Timestamp, Topics, TumblingWindow
@@ -43,10 +43,14 @@ class Contact(BaseModel):
     email: Hashed
 
 
+def odd(text):
+    return "\\ud800" if text == "odd" else text
+
+
 class Order(Event):
     kind: Literal["placed", "cancelled"]
     created_at: Timestamp
-    customer: Annotated[str, Field(alias="customerId")]
+    customer: Annotated[str, Field(alias="customerId"), AfterValidator(odd)]
     colour: Colour
     total: Annotated[Decimal, Field(max_digits=12, decimal_places=2)]
     ref: UUID
@@ -137,7 +141,7 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
         {"anything": '"quoted"', "mixed": 7}, {"anything": "fail"}, {"anything": "huge"},
         {"colour": "mauve"}, {"kind": "lost"}, {"created_at": "2026-03-01T12:00:00"},
         {"contacts": [{"email": "ann@example.com"}]}, {"contacts": [{"email": "Ann"}]},
-        {"anything": "exit"}, {"anything": "address"},
+        {"anything": "exit"}, {"anything": "address"}, {"customerId": "odd"},
     ))  # fmt: skip
     # Late and out of order, whole milliseconds; a number that no double holds.
     readings = [
@@ -169,7 +173,8 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     )
     assert codes == {
         ("PROCESSING_FAILED", "notify"): 3, ("SCHEMA_VIOLATION", "validator"): 4,
-        ("CLEAR_TEXT_PII", "validator"): 2, ("CLEAR_TEXT_PII", "notify"): 1, ("INVALID_JSON", "validator"): 1,
+        ("CLEAR_TEXT_PII", "validator"): 2, ("CLEAR_TEXT_PII", "notify"): 1,
+        ("PROCESSING_FAILED", "validator"): 1, ("INVALID_JSON", "validator"): 1,
     }  # fmt: skip
     assert rows(settings, "SELECT anything FROM own_orders ORDER BY origin_offset LIMIT 5") == [
         ("hello",), (True,), (None,), ({"a": [1, "x"]},), ('"quoted"',)
