@@ -165,7 +165,7 @@ class Decoder:
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
         """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
         field's name and NUL, and for declared values that escapes hide."""
-        found = self._private_in(value)
+        found = self.private_in(value)
         if not found and (changed := self._decimals.faults(value)):
             reason = "; ".join(map(self._words.of, changed))[:1000]
             return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", reason)
@@ -187,7 +187,7 @@ class Decoder:
                     return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
         return _clear_text("a repeated field or key", found) if found else event
 
-    def _private_in(self, value: bytes) -> str | None:
+    def private_in(self, value: bytes) -> str | None:
         """What kind of private value a record holds in clear, if any. A number of the contract is none,
         and neither is a time."""
         verdicts = Verdicts()
@@ -196,14 +196,6 @@ class Decoder:
             return what
         texts = (text for text in _JSON_TEXT.findall(value) if not _RFC3339_BYTES.match(text))
         return self._found(b"\n".join(texts), self._declared, verdicts)
-
-    def private_value_in(self, value: bytes) -> Rejection | None:
-        """The rejection of an event's JSON that holds a private value in clear, as a validator may have made
-        it; None if it holds none."""
-        if not (self._declared or addresses.may_hold(value)):
-            return None
-        what = self._private_in(value)
-        return _clear_text("what a validator made of it", what) if what else None
 
     def private_text(self, text: bytes) -> str | None:
         """What kind of private value a text that the user's code has made holds in clear, if any."""
@@ -268,7 +260,7 @@ class Decoder:
         kinds = {fault["type"] for fault in faults}
         if "json_invalid" in kinds:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
-        if what := self._private_in(value):
+        if what := self.private_in(value):
             return _clear_text("", what)
         reason = "; ".join(map(self._words.of, faults)) or f"{count:,} fields are wrong"
         code = (
@@ -310,7 +302,7 @@ class Decoder:
             reasons = [self._words.of(fault) for fault in faults if self._code_of(fault) is code]
             if reasons:
                 said = code in (ErrorCode.CLEAR_TEXT_PII, ErrorCode.SCHEMA_VIOLATION)
-                if said and (what := self._private_in(value)):
+                if said and (what := self.private_in(value)):
                     return _clear_text("", what)
                 return Rejection(code, "ValidationError", "; ".join(reasons)[:1000])
         return _clear_text("", ADDRESS.what)

@@ -7,6 +7,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
+from streamflow.addresses import may_hold
 from streamflow.contract import EARLIEST, LATEST, PYDANTIC_UTC, Event
 from streamflow.core_schema import parts_of
 from streamflow.decoder import Decoder
@@ -22,6 +23,7 @@ _NO_EVENT: Final = "a validator of the contract returned something else than an 
 _NO_TIME: Final = (
     "a validator of the contract returned an event time without a zone, or beyond the calendar"
 )
+_PRIVATE: Final = "what a validator made of it holds a clear-text "
 _WHAT: Final = "a validator or serializer of the contract"
 
 
@@ -70,9 +72,13 @@ def fault_finder(
             ):
                 return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NO_TIME)
             kind_of(event).encode()
-            return decoder.private_value_in(
-                serializer.to_json(event, exclude=but_time, warnings=False)
-            )
+            value = serializer.to_json(event, exclude=but_time, warnings=False)
+            if not (may_hold(value) or decoder.declares_private):
+                return None
+            what = decoder.private_in(value)
+            if what is None:
+                return None
+            return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", _PRIVATE + what)
         except BaseException as error:  # noqa: BLE001 (of the user; fails only this record)
             return processing_failed(_WHAT, error)
 

@@ -366,7 +366,7 @@ def contracts() -> Iterator[tuple[str, type[Event], str, str]]:
             "address",
             ADDRESS,
             "CLEAR_TEXT_PII",
-            "what a validator made of it: holds a clear-text address",
+            "what a validator made of it holds a clear-text address",
         ),
     ):
         yield (
