@@ -52,12 +52,13 @@ if TYPE_CHECKING:
     from streamflow.formats.json_schema import JsonSchema
     from streamflow.formats.protobuf import Protobuf
     from streamflow.formats.schema_registry import SchemaRegistry
+    from streamflow.notifications import Notification
     from streamflow.privacy import Hasher
     from streamflow.private_values import CardNumber, PhoneNumber, PrivatePattern
     from streamflow.records import Rejection
     from streamflow.registry import load_streams
     from streamflow.settings import Settings, load_settings
-    from streamflow.stream import DailyRollup, Notification, Simulated, Stream, Topics
+    from streamflow.stream import DailyRollup, Simulated, Stream, Topics
     from streamflow.windows import TumblingWindow
 
 __all__ = [
@@ -125,10 +126,11 @@ _NAMES: Final = {
     "formats.schema_registry": "SchemaRegistry",
     "privacy": "Hasher",
     "private_values": "CardNumber PhoneNumber PrivatePattern",
+    "notifications": "Notification",
     "records": "Rejection",
     "registry": "load_streams",
     "settings": "Settings load_settings",
-    "stream": "DailyRollup Notification Simulated Stream Topics",
+    "stream": "DailyRollup Simulated Stream Topics",
     "windows": "TumblingWindow",
 }
 _MODULE_OF: Final = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -22,6 +22,7 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.trial import TrialProblem, problems, samples_of, simulated_of
 from streamflow.units import duration
+from streamflow.user_code import name_of_fault
 
 _T = TypeVar("_T")
 
@@ -167,8 +168,8 @@ def _try(checked: StreamCheck, stream: Stream, hasher: Hasher) -> list[SampleEve
         samples += simulated_of(stream, hasher)
     except StreamFlowError as error:
         checked.problems.append(TrialProblem("simulate", str(error)))
-    except Exception as error:  # noqa: BLE001 (a user's function)
-        reason = f"it raises {type(error).__name__}: mend `simulate` of the stream"
+    except BaseException as error:  # noqa: BLE001 (a user's function)
+        reason = f"it raises {name_of_fault(error)}: mend `simulate` of the stream"
         checked.problems.append(TrialProblem("simulate", reason))
     try:
         samples += samples_of(stream, hasher)

@@ -23,6 +23,7 @@ from streamflow.records import (
 from streamflow.stream import MAX_DEAD_LETTER_BYTES
 
 _LONGEST_MESSAGE = 1000
+_LONGEST_NAME = 200  # of an exception
 _MAX_KEY: Final = 1024 * 1024
 _MAX_HEADERS: Final = 2 * 1024 * 1024
 _HEADER_OVERHEAD: Final = 16  # bytes of lengths around a header
@@ -144,8 +145,9 @@ def build(
         records.ERROR_OFFSET_HEADER: str(position.offset),
         records.ERROR_STAGE_HEADER: stage,
         records.ERROR_CLASS_HEADER: f"streaming_workers.{stage}",
-        records.ERROR_EXCEPTION_HEADER: rejection.exception,
-        records.ERROR_MESSAGE_HEADER: rejection.message[:_LONGEST_MESSAGE],
+        # Of the user's own code.
+        records.ERROR_EXCEPTION_HEADER: _redacted(rejection.exception, hasher, _LONGEST_NAME),
+        records.ERROR_MESSAGE_HEADER: _redacted(rejection.message, hasher, _LONGEST_MESSAGE),
         records.ERROR_CODE_HEADER: rejection.code.value,
         records.ATTEMPT_HEADER: str(attempt_of(incoming)),
         records.REDACTED_HEADER: str(kept.redacted).lower(),
@@ -159,3 +161,8 @@ def build(
         own[records.TRUNCATED_HEADER] = "{}/{}".format(*kept.truncated)
     headers = [*kept.headers, *((name, text.encode()) for name, text in own.items())]
     return OutRecord(topic, kept.key, kept.value, headers)
+
+
+def _redacted(text: str, hasher: Hasher, longest: int) -> str:
+    data, _ = hasher.redact_within(text.encode("utf-8", "replace"), longest)
+    return data.decode("utf-8", "replace")

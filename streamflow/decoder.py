@@ -40,6 +40,7 @@ _NUL: Final = b"\\u0000"
 _BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 _NOT_FINITE: Final = "holds a number beyond the range of double precision"
 _VALIDATOR: Final = "a validator of the contract"
+_ADDRESS_ONLY: Final = (ADDRESS,)
 _JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 
 
@@ -61,6 +62,7 @@ class Decoder:
         private_fields: names of all private fields, at any depth, in Python and in JSON.
         private_not_of_texts: those of them that may hold what no producer hashes.
         names: of all fields, at any depth, in Python and in JSON.
+        declares_private: whether an event may hold more than addresses that is private.
         kind_field: the JSON name of the field that tells the kinds of events apart, if there is one.
     """
 
@@ -76,6 +78,7 @@ class Decoder:
         self.max_bytes = max_bytes
         self.models = tuple(_models_in(model))
         self._declared = tuple(private_values)
+        self.declares_private = bool(self._declared)
         declared = TypeAdapter(model).core_schema
         self.private_fields = private_in(declared, HASH_PATTERN, frozenset(private_fields))
         self.private_not_of_texts = not_of_texts(declared, self.private_fields, HASH_PATTERN)
@@ -124,7 +127,7 @@ class Decoder:
             return self._look_closer(value, event) if self._may_hold(value) else event
         except ValidationError:
             return self.explain(value)
-        except Exception as error:  # noqa: BLE001 (a user's validator; fails only this record)
+        except BaseException as error:  # noqa: BLE001 (a user's validator; fails only this record)
             return processing_failed(_VALIDATOR, error)
 
     def encode(self, event: Event) -> bytes:
@@ -163,7 +166,7 @@ class Decoder:
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
         """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
         field's name and NUL, and for declared values that escapes hide."""
-        found = self._private_in(value)
+        found = self.private_in(value)
         if not found and (changed := self._decimals.faults(value)):
             reason = "; ".join(map(self._words.of, changed))[:1000]
             return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", reason)
@@ -185,7 +188,7 @@ class Decoder:
                     return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
         return _clear_text("a repeated field or key", found) if found else event
 
-    def _private_in(self, value: bytes) -> str | None:
+    def private_in(self, value: bytes) -> str | None:
         """What kind of private value a record holds in clear, if any. A number of the contract is none,
         and neither is a time."""
         verdicts = Verdicts()
@@ -194,6 +197,11 @@ class Decoder:
             return what
         texts = (text for text in _JSON_TEXT.findall(value) if not _RFC3339_BYTES.match(text))
         return self._found(b"\n".join(texts), self._declared, verdicts)
+
+    def private_text(self, text: bytes) -> str | None:
+        """What kind of private value a text that the user's code has made holds in clear, if any."""
+        kinds = (ADDRESS, *self._declared) if self._declared else _ADDRESS_ONLY
+        return self._found(text, kinds, Verdicts())
 
     def _found(self, text: bytes, kinds: Iterable[PrivateValue], verdicts: Verdicts) -> str | None:
         """The first kind of which there is a value that the contract does not name itself (``Literal``,
@@ -211,7 +219,7 @@ class Decoder:
         """The one cause why these bytes are not an event."""
         try:
             return self._explain(value)
-        except Exception as error:  # noqa: BLE001 (as above)
+        except BaseException as error:  # noqa: BLE001 (as above)
             return processing_failed(_VALIDATOR, error)
 
     def _explain(self, value: bytes | None) -> Rejection:
@@ -244,11 +252,7 @@ class Decoder:
             event = self._validate(value)
         except ValidationError as error:
             count = error.error_count()
-            faults = (
-                error.errors(include_url=False, include_input=False)
-                if count <= _MOST_FAULTS
-                else []
-            )
+            faults = error.errors(include_input=False) if count <= _MOST_FAULTS else []
         else:
             closer = self._look_closer(value, event)
             if isinstance(closer, Rejection):
@@ -257,7 +261,7 @@ class Decoder:
         kinds = {fault["type"] for fault in faults}
         if "json_invalid" in kinds:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
-        if what := self._private_in(value):
+        if what := self.private_in(value):
             return _clear_text("", what)
         reason = "; ".join(map(self._words.of, faults)) or f"{count:,} fields are wrong"
         code = (
@@ -287,7 +291,7 @@ class Decoder:
         return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", "holds NUL or a lone surrogate")
 
     def _explain_errors(self, value: bytes, error: ValidationError) -> Rejection:
-        faults = error.errors(include_url=False)
+        faults = error.errors()
         # The first of these counts: an unknown type explains wrong fields, and a record of the wrong
         # shape is reported before a value that cannot be stored.
         for code in (
@@ -299,7 +303,7 @@ class Decoder:
             reasons = [self._words.of(fault) for fault in faults if self._code_of(fault) is code]
             if reasons:
                 said = code in (ErrorCode.CLEAR_TEXT_PII, ErrorCode.SCHEMA_VIOLATION)
-                if said and (what := self._private_in(value)):
+                if said and (what := self.private_in(value)):
                     return _clear_text("", what)
                 return Rejection(code, "ValidationError", "; ".join(reasons)[:1000])
         return _clear_text("", ADDRESS.what)

@@ -9,6 +9,7 @@ from streamflow.contract import RFC3339
 from streamflow.pii_keys import HASH_PATTERN
 
 _A_TIME: Final = "needs a zone, like 2026-01-31T12:00:00Z"
+_REFUSED: Final = "is refused by a validator of the contract"
 _WORDS: Final = {
     "missing": "is required",
     "extra_forbidden": "holds a field that is not declared",
@@ -16,8 +17,8 @@ _WORDS: Final = {
     "timezone_naive": "must have no zone, like 12:00:00",
     "union_tag_not_found": "is required",
     # Their messages are of a validator of the contract, and may hold what it was given.
-    "value_error": "is refused by a validator of the contract",
-    "assertion_error": "is refused by a validator of the contract",
+    "value_error": _REFUSED,
+    "assertion_error": _REFUSED,
 }
 _PATTERNS: Final = {
     RFC3339: f"should be a time in RFC 3339; it {_A_TIME}",
@@ -31,11 +32,14 @@ _FREE_OF_INPUT: Final = (
     "time_type", "time_delta_type", "uuid_type", "tuple_type", "set_type", "date_past", "date_future",
     "datetime_past", "datetime_future", "date_from_datetime_inexact", "url_type", "is_instance_of",
 )  # fmt: skip
+# Errors without a page in pydantic's documentation are of validators, which may quote what they were given;
+# but these are of pydantic's own types, or ours (`exact_decimals`), and do not.
+_WITHOUT_PAGE: Final = ("ip_", "base64_", "decimal_")
 
 
 class FaultWords:
-    """Describes pydantic's errors. `names` are the JSON names of all fields: that of a foreign one is
-    input too."""
+    """Describes pydantic's errors, with their `url`. `names` are the JSON names of all fields: that of a
+    foreign one is input too."""
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
@@ -46,6 +50,8 @@ class FaultWords:
         if kind.startswith("union_tag"):
             path.append(str(context.get("discriminator", "")).strip("'"))
         field = ".".join(filter(None, path)) or "the record"
+        if "url" not in fault and not kind.startswith(_WITHOUT_PAGE):
+            return f"{field}: {_REFUSED}"
         return f"{field}: {_words(kind, context, fault['msg'])}"
 
 

@@ -1,5 +1,7 @@
 """Private values leave no process in clear text (G7): hash them, and redact what holds them."""
 
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -24,6 +26,14 @@ _TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _LIST: Final = rb"\[(?:\s*+(?:" + _TEXT + rb"|null)\s*+,?+)++"
 _TEXT_OF_LIST: Final = re.compile(_TEXT, re.DOTALL)
 _QUOTE: Final = ord('"')
+# Data of a CloudEvent in which nothing private can be seen as it stands.
+_BASE64_NAME: Final = b"data_base64"
+_BASE64: Final = re.compile(
+    rb'"' + _BASE64_NAME + rb'"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)("?)', re.DOTALL
+)
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+_NO_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]")
+_ESCAPED: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _BLANKS: Final = 16  # that are expected before a number
 _NUMBER_BEFORE: Final = re.compile(rb"[:,\[][ \t\r\n]*\Z")
 _NUMBER_BEHIND: Final = re.compile(rb"[ \t\r\n]*+[,}\]]")
@@ -174,13 +184,21 @@ class Hasher:
             pieces += data[done:begin], self._lifted_bytes(data[begin:end])
             done = end
         data = b"".join((*pieces, data[done:]))
-        return _MARKED_HASH.sub(lambda match: self._lifted_bytes(match[0]), data)
+        data = _MARKED_HASH.sub(lambda match: self._lifted_bytes(match[0]), data)
+        return self._within_base64(data, self.lift_within)
 
     def hashes_within(self, data: bytes) -> set[str]:
         """The hashes that are certain to be such, as `lift_within` has it."""
         private = self._private_values(data)
         texts = (data[begin:end].decode("ascii", "replace") for begin, end in private)
-        return {*filter(is_hashed, texts), *(raw.decode() for raw in _MARKED_HASH.findall(data))}
+        found = {*filter(is_hashed, texts), *(raw.decode() for raw in _MARKED_HASH.findall(data))}
+
+        def find(decoded: bytes) -> bytes:
+            found.update(self.hashes_within(decoded))
+            return decoded
+
+        self._within_base64(data, find)
+        return found
 
     def _lifted_bytes(self, hashed: bytes) -> bytes:
         return (self.keys.lifted(hashed.decode("ascii", "replace")) or "").encode() or hashed
@@ -194,10 +212,10 @@ class Hasher:
         """The same bytes with each private value, and each private field's, replaced by its hash.
 
         Works on any bytes, valid JSON or not, in time linear in their length. Hashes stay as they are, so
-        redacting twice changes nothing.
+        redacting twice changes nothing. So does what a CloudEvent's ``data_base64`` holds.
         """
         verdicts = Verdicts()
-
+        data = self._within_base64(data, self.redact, self._hashed_base64)
         for encoding in self._encodings(data):
             data = self._hash_private(data, verdicts, encoding)
             for value in self._values:
@@ -211,6 +229,33 @@ class Hasher:
 
     def _encodings(self, data: bytes) -> Iterator[_Encoding]:
         return _encodings(data, of_any_text=bool(self._declared))
+
+    def _within_base64(
+        self,
+        data: bytes,
+        change: Callable[[bytes], bytes],
+        cut: Callable[[bytes], bytes] = lambda text: text,
+    ) -> bytes:
+        """The same bytes with what is in base64 changed; `cut` changes base64 that has no end."""
+        if _BASE64_NAME not in data:
+            return data
+
+        def changed(match: re.Match[bytes]) -> bytes:
+            text, quote = match[1], match[2]
+            if quote:
+                decoded = _decoded(text)
+                after = change(decoded)
+                new = text if after == decoded else base64.b64encode(after)
+            else:
+                new = cut(text)
+            return match[0][: match.start(1) - match.start()] + new + quote
+
+        return _BASE64.sub(changed, data)
+
+    def _hashed_base64(self, cut: bytes) -> bytes:
+        """What was cut off may end within a value, so nothing of it stays."""
+        text = cut.decode("ascii", "replace")
+        return cut if is_hashed(text) else self._hash(text).encode()
 
     def hash_private(self, data: bytes) -> bytes:
         """The same bytes with each private field's value replaced by its hash, at any depth."""
@@ -317,3 +362,18 @@ def _is_number(data: bytes, begin: int, end: int) -> bool:
         _NUMBER_BEFORE.search(data, max(0, begin - _BLANKS), begin)
         and _NUMBER_BEHIND.match(data, end)
     )
+
+
+def _decoded(text: bytes) -> bytes:
+    """As much of a text in base64 as can be read, whatever else is in it."""
+    plain = _ESCAPED.sub(_unescaped, text).translate(_URL_SAFE)
+    plain = _NO_BASE64.sub(b"", plain)
+    if len(plain) % 4 == 1:  # less than a byte
+        plain = plain[:-1]
+    return binascii.a2b_base64(plain + b"=" * (-len(plain) % 4))
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    if match[1]:
+        return chr(int(match[1], 16)).encode("ascii", "ignore")
+    return b"/" if match[2] == b"/" else b""  # a line break, or what base64 does not have

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
+from streamflow.user_code import name_of_fault
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -120,9 +121,9 @@ class Rejection(NamedTuple):
     message: str
 
 
-def processing_failed(what: str, error: Exception) -> Rejection:
+def processing_failed(what: str, error: BaseException) -> Rejection:
     """Code of a stream's declaration has raised an error, whose message may quote the event."""
-    name = type(error).__name__
+    name = name_of_fault(error)
     return Rejection(ErrorCode.PROCESSING_FAILED, name, f"{what} raised {name}")
 
 
@@ -196,7 +197,11 @@ def derived_headers(record: Record) -> Headers:
     """The identity headers of a record that is derived from this one: this record's own identity, and the
     one that it claims, if any."""
     own = f"{record.topic()}/{record.partition()}/{record.offset()}".encode()
-    claimed = claimed_origin(record) if headers_of(record) else None
+    try:  # on the path of every event: `headers_of` would be one more call
+        headers = record.headers()
+    except UnicodeDecodeError:
+        headers = None
+    claimed = claimed_origin(record) if headers else None
     if claimed is None:
         return [(ORIGIN_HEADER, own)]
     return [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, own)]

@@ -5,20 +5,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, LiteralString, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple, Protocol
 
 from streamflow.contract import Event
-from streamflow.core_schema import LARGEST_BIGINT, UnknownFields
+from streamflow.core_schema import UnknownFields
 from streamflow.decoder import Decoder
-from streamflow.errors import (
-    ConfigurationError,
-    ErrorCode,
-    StreamFlowError,
-    StreamUnavailable,
-    Unavailable,
-)
+from streamflow.errors import ConfigurationError, ErrorCode, StreamUnavailable, Unavailable
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
+from streamflow.formats.user_functions import guarded, is_format
 from streamflow.groups import ALL, group_text, scalar_text
+from streamflow.notifications import Notification, notifier
+from streamflow.own_code import fault_finder, has_own_code
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
@@ -37,11 +34,6 @@ MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 _MAX_COMPRESSION = 8
 
 Mode = Literal["append", "upsert"]
-
-_NO_NOTIFICATION = (
-    "notify returned no Notification: message and user must be texts of at most 2,000 and 256 characters, "
-    "event_id a number from 0 to 2^63 - 1"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +78,6 @@ class Topics:
     @property
     def takes_replays(self) -> bool:
         return self.managed if self.replays is None else self.replays
-
-
-class Notification(NamedTuple):
-    """The notification of an event; ``time`` is added from the event.
-
-    Attributes:
-        message: at most 2,000 characters.
-        event_id: from 0 to 2^63 - 1.
-        user: at most 256 characters.
-    """
-
-    message: str
-    event_id: int
-    user: str
-
-
-MAX_MESSAGE: Final = 2000  # characters; an index entry of PostgreSQL holds 2,704 bytes
-MAX_USER: Final = 256  # characters
 
 
 class Simulated(NamedTuple):
@@ -251,24 +225,11 @@ class Stream:
             )
         return lambda event: key(event).encode()
 
-    def notification_of(self, event: Event) -> "Notification | Rejection":
-        """What `notify` makes of an event, or why that is no notification. Raises nothing, whatever
-        `notify` does. Only for a stream that has it."""
-        try:
-            message, event_id, user = notification = self.notify(event)  # type: ignore[misc]
-            fits = (
-                isinstance(message, str)
-                and len(message) <= MAX_MESSAGE
-                and isinstance(user, str)
-                and len(user) <= MAX_USER
-                and isinstance(event_id, int)
-                and 0 <= event_id <= LARGEST_BIGINT
-            )
-        except Exception as error:  # noqa: BLE001 (a user's function; fails only this notification)
-            return processing_failed("notify", error)
-        if not fits:
-            return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NO_NOTIFICATION)
-        return notification
+    @cached_property
+    def notification_of(self) -> Callable[[Event], tuple[bytes, bytes] | Rejection] | None:
+        """Key and value of the record of an event's notification, or why there is none. None for a stream
+        without `notify`."""
+        return self.notify and notifier(self.notify, self.time_of, self.decoder)
 
     @cached_property
     def kind_field(self) -> str | None:
@@ -324,23 +285,45 @@ class Stream:
     def read(self) -> Callable[[Record], Event | Rejection | Ignored | Deletion]:
         """The event of a record of the stream's topic, or why it is none. Raises nothing, whatever the
         record, but StreamUnavailable where `decode` asks a schema registry that does not answer."""
-        decode = self.decoder.decode
-        if self.decode is None and self.mode == "append":
-            return lambda record: decode(record.value())
-        return self._read
+        decode, read = self.decoder.decode, self._read
+        fault = self.fault_of
+        if fault is None:
+            if self.decode is None and self.mode == "append":
+                return lambda record: decode(record.value())
+            return read
+
+        def read_and_judge(record: Record) -> Event | Rejection | Ignored | Deletion:
+            event = read(record)
+            if isinstance(event, Rejection | Ignored | Deletion):
+                return event
+            return fault(event) or event
+
+        return read_and_judge
+
+    @cached_property
+    def fault_of(self) -> Callable[[Event], Rejection | None] | None:
+        """Why an event that the contract has accepted is none after all; None for a contract without code of
+        the user's own, which need not be asked."""
+        if not has_own_code(self.decoder.schema):
+            return None
+        return fault_finder(self.decoder, self.event_time, self.kind_of)
 
     @cached_property
     def _key_reader(self) -> KeyReader:
         return KeyReader(self.decoder, self.primary_key, self.key)
 
+    @cached_property
+    def _decode(self) -> Decode | None:
+        if self.decode is None or is_format(self.decode):
+            return self.decode
+        return guarded(self.decode, self.decoder.private_text)
+
     def _read(self, record: Record) -> Event | Rejection | Ignored | Deletion:
         try:
-            document = read_document(self.decode, record)
+            document = read_document(self._decode, record)
         except Unavailable as error:
             raise StreamUnavailable(f"stream {self.name}: {error}", self.topic) from error
-        except StreamFlowError:
-            raise
-        except Exception as error:  # noqa: BLE001 (a user's function; fails only this record)
+        except BaseException as error:  # noqa: BLE001 (a user's function; fails only this record)
             return processing_failed("decode", error)
         if isinstance(document, Tombstone):
             if self.mode == "append":

@@ -19,6 +19,7 @@ from streamflow.records import Headers, Rejection
 from streamflow.samples.factory import SampleEvent, SampleFactory
 from streamflow.stream import Simulated, Stream
 from streamflow.tombstones import Deletion
+from streamflow.user_code import name_of_fault
 
 _SEED: Final = 1  # the same samples in every process, but for their times
 _AT_START: Final = 8  # samples
@@ -51,7 +52,8 @@ def fails_at_start(stream: Stream) -> list[str]:
     were. A contract of which no sample can be made is not tried."""
     try:
         samples = list(islice(SampleFactory(stream, seed=_SEED).plain(), _AT_START))
-    except Exception:  # noqa: BLE001 (that no sample can be made does not stop a stream that works)
+    except BaseException as error:  # noqa: BLE001 (that no sample can be made stops no stream that works)
+        name_of_fault(error)
         return []
     found = (*_through_json(stream, samples), *_read_twice(stream, samples))
     return [problem.text for problem in first_of_each(found)]
@@ -141,12 +143,12 @@ def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[Tr
         model = type(sample.event).__name__
         try:
             again = stream.decoder.decode(stream.decoder.encode(sample.event))
-        except Exception as error:  # noqa: BLE001 (serializers and validators of the user's own)
+        except BaseException as error:  # noqa: BLE001 (serializers and validators of the user's own)
             yield TrialProblem(
                 "json",
                 f"a sample of {model}{_at(sample)} cannot be written as JSON and read again "
-                f"({type(error).__name__}): mend the serializers and validators of its fields",
-                cause=type(error).__name__,
+                f"({name_of_fault(error)}): mend the serializers and validators of its fields",
+                cause=name_of_fault(error),
             )
             continue
         if isinstance(again, Rejection) and (default := _default_at_fault(stream, sample)):
@@ -162,6 +164,13 @@ def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[Tr
                 f"a sample of {model}{_at(sample)}, written as JSON, is rejected when it is read again "
                 f"({again.message}): give that field a type that reads what it writes",
                 cause=again.message,
+            )
+        elif stream.fault_of is not None and (fault := stream.fault_of(sample.event)):
+            yield TrialProblem(
+                "sample",
+                f"a sample of {model}{_at(sample)} is accepted, and cannot be stored ({fault.message}): mend "
+                "the validators of its fields",
+                cause=fault.message,
             )
         else:
             for field, how in differences(sample.event, again):
@@ -207,21 +216,21 @@ def _through_user_code(stream: Stream, samples: Iterable[SampleEvent]) -> Iterat
         model = type(sample.event).__name__
         try:
             stream.key_of(sample.event)
-        except Exception as error:  # noqa: BLE001 (a user's function)
+        except BaseException as error:  # noqa: BLE001 (a user's function)
             yield TrialProblem(
                 "key",
-                f"no key can be made of a valid {model}{_at(sample)} ({type(error).__name__}): let `key` "
+                f"no key can be made of a valid {model}{_at(sample)} ({name_of_fault(error)}): let `key` "
                 "of the stream return a text for every valid event",
             )
         try:
             stream.kind_of(sample.event)
-        except Exception as error:  # noqa: BLE001 (a type of the user's own)
+        except BaseException as error:  # noqa: BLE001 (a type of the user's own)
             yield TrialProblem(
                 "windows",
-                f"a valid {model}{_at(sample)} cannot be counted ({type(error).__name__}): let the "
+                f"a valid {model}{_at(sample)} cannot be counted ({name_of_fault(error)}): let the "
                 f"windows count by another field than {stream.kind_field}",
             )
-        if stream.notify is not None:
+        if stream.notification_of is not None:
             notification = stream.notification_of(sample.event)
             if isinstance(notification, Rejection):
                 yield TrialProblem(

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import signal
 import sys
 import sysconfig
 import traceback
@@ -11,7 +12,7 @@ from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from inspect import getsource
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -48,9 +49,27 @@ def explained(action: Callable[[], _T], module: str) -> _T:
     """What an action on the user's code returns. Raises ConfigurationError for whatever goes wrong in it."""
     try:
         return action()
-    # A user's module can raise anything, and end the process.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        name_of_fault(error)
         raise ConfigurationError(explain(error, module)) from error
+
+
+def name_of_fault(error: BaseException) -> str:
+    """What the user's code has raised, for those who catch ``BaseException`` around it: code that calls
+    ``sys.exit`` must end no worker (G14). Raises the error again if a signal has, since that is to end the
+    process."""
+    if _is_of_signal(error):
+        raise error
+    return type(error).__name__
+
+
+def _is_of_signal(error: BaseException) -> bool:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    # Python's own handler leaves no frame.
+    if isinstance(error, KeyboardInterrupt) and signal.default_int_handler in handlers:
+        return True
+    codes = [one.__code__ for one in handlers if isinstance(one, FunctionType | MethodType)]
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _import(module: str) -> ModuleType:

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-
-import orjson
+from typing import Final
 
 from streamflow import dead_letter_records as dead_letters
-from streamflow.contract import format_time
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output
 from streamflow.formats.documents import Ignored
@@ -27,6 +25,7 @@ from streaming_workers.reporting import topic_asset
 from streaming_workers.runtime.job import PlainJob
 
 STAGE = "validator"
+_NO_EVENT: Final = (Ignored, Deletion)
 
 
 class Validator(PlainJob):
@@ -53,8 +52,7 @@ class Validator(PlainJob):
         self._routes = {
             stream.topic: (
                 stream.read,
-                stream.notification_of if stream.notify is not None else None,
-                stream.time_of,
+                stream.notification_of,
                 stream.notifications_topic,
             )
             for stream in streams
@@ -73,33 +71,21 @@ class Validator(PlainJob):
         ids = topic_id_headers(batch.topic_ids)
         for index, record in enumerate(batch.records):
             topic = record.topic() or ""
-            read, notify, time_of, notifications = routes[topic]
+            read, notify, notifications = routes[topic]
             event = read(record)
             if isinstance(event, Rejection):
                 event = rejection_of(record, event)
                 rejected.append((index, event.code))
                 add(self._dead_letter(record, event, batch))
-            elif notify is not None and not isinstance(event, (Ignored, Deletion)):
+            elif notify is not None and not isinstance(event, _NO_EVENT):
                 notification = notify(event)
                 if isinstance(notification, Rejection):
                     # The event is stored and counted all the same.
                     add(self._dead_letter(record, notification, batch, NOTIFY_STAGE))
                     continue
-                message, event_id, user = notification
-                body = {
-                    "message": message,
-                    "time": format_time(time_of(event)),
-                    "event_id": event_id,
-                    "user": user,
-                }
-                add(
-                    OutRecord(
-                        notifications,
-                        user.encode("utf-8", "replace"),
-                        orjson.dumps(body),
-                        [*derived_headers(record), *ids.get(topic, no_id)],
-                    )
-                )
+                headers = derived_headers(record)
+                headers += ids.get(topic, no_id)
+                add(OutRecord(notifications, *notification, headers))
         return Output(
             positions=batch.positions, records=records, rejected=rejected, batch=batch.records
         )

@@ -32,6 +32,7 @@ from streamflow.records import (
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import MAX_RECORD_BYTES, Stream, Topics
+from streamflow.user_code import name_of_fault
 
 SAMPLES: Final = 3  # of each kind
 _OVERHEAD: Final = 1024  # bytes of a record batch and of one record around its content
@@ -178,9 +179,9 @@ class Planner:
             try:
                 document = repair(document, stream, self._hasher)
                 after = json.dumps(document)
-            except Exception as error:  # noqa: BLE001 (a user's function; fails only this dead letter)
+            except BaseException as error:  # noqa: BLE001 (a user's function; fails only this dead letter)
                 # The error's message could quote the value.
-                reason = f"{repair.name} raised {type(error).__name__}"
+                reason = f"{repair.name} raised {name_of_fault(error)}"
                 raise _Refused(Obstacle.REPAIR_FAILED, reason) from None
             if not isinstance(document, dict):
                 raise _Refused(

@@ -18,6 +18,8 @@ from streamflow.formats.documents import (
 from streamflow.records import Record, Rejection
 
 _ROW_OF: Final = {"c": "after", "u": "after", "r": "after", "d": "before"}
+_CLOCKS: Final = {"ts_ms", "ts_us", "ts_ns"}
+_BOUNDARIES: Final = ("BEGIN", "END")
 # For a value that did not change and that the database has therefore not sent.
 _UNAVAILABLE: Final = "__debezium_unavailable_value"
 _PLACEHOLDERS: Final = (
@@ -73,7 +75,7 @@ class Debezium:
             return violation("not a JSON object, so no change event")
         operation = change.get("op")
         if not isinstance(operation, str):
-            return IGNORED if _is_schema_change(change) else _no_envelope()
+            return IGNORED if _is_no_change(change) else _no_envelope()
         if operation == "m":
             return IGNORED  # a message of the application, no change of a row
         if operation == "t":
@@ -145,8 +147,13 @@ def _no_envelope() -> Rejection:
     )
 
 
-def _is_schema_change(change: Mapping[str, Any]) -> bool:
-    return "ddl" in change and "source" in change
+def _is_no_change(change: Mapping[str, Any]) -> bool:
+    """Whether it is a change of a schema, a heartbeat, or where a transaction begins or ends."""
+    return (
+        ("ddl" in change and "source" in change)
+        or ("ts_ms" in change and change.keys() <= _CLOCKS)
+        or (change.get("status") in _BOUNDARIES and "event_count" in change)
+    )
 
 
 def _is_placeholder(value: object) -> bool:

@@ -15,6 +15,7 @@ from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import UNKNOWN_FIELDS, Column, event_columns, event_table
 from streamflow.records import Rejection
 from streamflow.stream import Stream
+from streamflow.user_code import name_of_fault
 
 _NUMERIC: Final = re.compile(r"numeric(?:\((\d+),(-?\d+)\))?")
 _REASONS: Final = 3  # that are shown
@@ -252,8 +253,8 @@ def _rejection(stream: Stream, row: Mapping[str, Any]) -> str | None:
     """Why a row is no valid event."""
     try:
         event = event_of(stream, row)
-    except Exception as error:  # noqa: BLE001 (types and validators of the user's own)
-        return f"reading it raises {type(error).__name__}"
+    except BaseException as error:  # noqa: BLE001 (types and validators of the user's own)
+        return f"reading it raises {name_of_fault(error)}"
     return event.message if isinstance(event, Rejection) else None
 
 

@@ -22,6 +22,7 @@ from streamflow.postgres.connections import (
 )
 from streamflow.postgres.contract_changes import judged_from
 from streamflow.postgres.evolution import ExistingColumn, StoredTable, widens_in_place
+from streamflow.postgres.modes import require_same_mode
 from streamflow.postgres.partitions import DayPartitions, quoted, table_exists
 from streamflow.postgres.tables import (
     DELETED,
@@ -273,6 +274,7 @@ def existing_columns(connection: Connection, table: str) -> dict[str, ExistingCo
 def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Composed]]:
     """What is to be done to a stream's tables, in words and as SQL. Raises ConfigurationError if it would
     change or lose stored values."""
+    require_same_mode(connection, stream)
     existing = existing_columns(connection, stream.event_table)
     if existing:
         _require_own(connection, stream, existing)

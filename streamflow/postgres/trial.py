@@ -25,6 +25,7 @@ from streamflow.samples.factory import SampleEvent
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.trial import TrialProblem, differences, first_of_each, shown
+from streamflow.user_code import name_of_fault
 
 _APPENDED: Final = (2, 1_782_907_200_000)  # by the broker's clock, in milliseconds
 _READ: Final = "SELECT *, {kind} AS {counted_by} FROM {table} ORDER BY origin_offset"
@@ -81,12 +82,12 @@ def _problems(
         for offset, sample in enumerate(samples):
             try:
                 lines[offset] = rows.line(sample.event, Origin("check", 0, offset), _APPENDED)
-            except Exception as error:  # noqa: BLE001 (types and serializers of the user's own)
+            except BaseException as error:  # noqa: BLE001 (types and serializers of the user's own)
                 yield TrialProblem(
                     "row",
-                    f"no row can be made of {_what(sample)} ({type(error).__name__}): mend the serializer "
+                    f"no row can be made of {_what(sample)} ({name_of_fault(error)}): mend the serializer "
                     "of its fields",
-                    cause=type(error).__name__,
+                    cause=name_of_fault(error),
                 )
         for offset, refusal in _store(connection, table, rows.table.columns, lines):
             yield _refused(samples[offset], refusal)
@@ -135,12 +136,12 @@ def _differences(
     try:
         kind = stream.kind_of(sample.event)
         after = event_of(stream, row)
-    except Exception as error:  # noqa: BLE001 (types and validators of the user's own)
+    except BaseException as error:  # noqa: BLE001 (types and validators of the user's own)
         yield TrialProblem(
             "row",
-            f"{_what(sample)} is stored, but cannot be read back ({type(error).__name__}): mend the "
+            f"{_what(sample)} is stored, but cannot be read back ({name_of_fault(error)}): mend the "
             "validators of its fields",
-            cause=type(error).__name__,
+            cause=name_of_fault(error),
         )
         return
     if isinstance(after, Rejection):

@@ -17,6 +17,7 @@ from streamflow.samples.node import TIME_FORMS, Draw, NoSample, SampleEdge, Samp
 from streamflow.samples.scalars import seeded
 from streamflow.samples.shapes import Shapes
 from streamflow.stream import Stream
+from streamflow.user_code import name_of_fault
 
 _TRIES: Final = 40  # documents until one is valid
 _CLOSE: Final = timedelta(seconds=1)
@@ -153,8 +154,8 @@ class SampleFactory:
         value = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         try:
             event = self._stream.decoder.decode(value)
-        except Exception as error:  # noqa: BLE001 (a validator of the user's own)
-            name = type(error).__name__
+        except BaseException as error:  # noqa: BLE001 (a validator of the user's own)
+            name = name_of_fault(error)
             return Rejection(ErrorCode.SCHEMA_VIOLATION, name, f"a validator raises {name}")
         return event if isinstance(event, Rejection) else SampleEvent(value, document, event)
 

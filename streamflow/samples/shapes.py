@@ -17,6 +17,7 @@ from streamflow.samples.containers import Field
 from streamflow.samples.node import Draw, NoSample, SampleEdge, SampleNode, Schema, edges_of, leaf
 from streamflow.samples.scalars import SCALARS, seeded
 from streamflow.samples.texts import binary, text
+from streamflow.user_code import name_of_fault
 
 _TRIES: Final = 30
 _DEEPEST: Final = 12
@@ -128,7 +129,8 @@ class Shapes:
                 validator.validate_json(json.dumps(value))
             except ValidationError:
                 return False
-            except Exception:  # noqa: BLE001 (a validator of the user's own)
+            except BaseException as error:  # noqa: BLE001 (a validator of the user's own)
+                name_of_fault(error)
                 return True
             return True
 

@@ -13,6 +13,7 @@ from streamflow.samples.containers import Field, put
 from streamflow.samples.factory import SampleEvent, SampleFactory
 from streamflow.samples.scalars import seeded
 from streamflow.stream import Simulated, Stream
+from streamflow.user_code import name_of_fault
 
 _ADDRESS: Final = "eve@example.com"
 _WRONG: Final[tuple[Any, ...]] = ([{}], "seven", -1, True, 1.5, {"a": 1}, None)
@@ -93,10 +94,10 @@ def _records(
 def _key(stream: Stream, sample: SampleEvent) -> bytes | None:
     try:
         return stream.key_of(sample.event)
-    except Exception as error:
+    except BaseException as error:
         raise ConfigurationError(
             f"stream {stream.name}: its key cannot be made of a valid event "
-            f"({type(error).__name__}): mend `key` of the stream"
+            f"({name_of_fault(error)}): mend `key` of the stream"
         ) from error
 
 

@@ -44,7 +44,7 @@ class LineReader:
             return event
         try:
             return Accepted(*self._encode(event), event)
-        except Exception as error:  # noqa: BLE001 (`key` may be a user's function)
+        except BaseException as error:  # noqa: BLE001 (`key` may be a user's function)
             return processing_failed("key", error)
 
     def _event(self, line: bytes) -> Event | Rejection:

@@ -23,7 +23,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from streamflow import (
     EpochMillis, Event, Hashed, Notification, Stream, Timestamp, Topics, TumblingWindow
@@ -43,10 +43,14 @@ class Contact(BaseModel):
     email: Hashed
 
 
+def odd(text):
+    return "\\ud800" if text == "odd" else text
+
+
 class Order(Event):
     kind: Literal["placed", "cancelled"]
     created_at: Timestamp
-    customer: Annotated[str, Field(alias="customerId")]
+    customer: Annotated[str, Field(alias="customerId"), AfterValidator(odd)]
     colour: Colour
     total: Annotated[Decimal, Field(max_digits=12, decimal_places=2)]
     ref: UUID
@@ -61,6 +65,10 @@ class Order(Event):
 def notify(order):
     if order.anything == "fail":
         raise RuntimeError("of a user's code")
+    if order.anything == "exit":
+        raise SystemExit("ann.exit@example.com")
+    if order.anything == "address":
+        return Notification("of ann@example.com", 1, "ann@example.com")
     return Notification(f"order of {order.customer}", 2**70 if order.anything == "huge" else 1, "u")
 
 
@@ -144,6 +152,7 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
         {"anything": '"quoted"', "mixed": 7}, {"anything": "fail"}, {"anything": "huge"},
         {"colour": "mauve"}, {"kind": "lost"}, {"created_at": "2026-03-01T12:00:00"},
         {"contacts": [{"email": "ann@example.com"}]}, {"contacts": [{"email": "Ann"}]},
+        {"anything": "exit"}, {"anything": "address"}, {"customerId": "odd"},
     ))  # fmt: skip
     # Late and out of order, whole milliseconds; a number that no double holds.
     readings = [
@@ -175,7 +184,7 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     offers = [orjson.dumps({"price": price, "timestamp": f"{now}0.000Z"}) for price in prices]
     produce(settings, "own-offers", offers)
     with workers(settings, tmp_path, **own) as running:
-        wait_until(lambda: count(settings, "SELECT count(*) FROM own_orders") == 7, 60)
+        wait_until(lambda: count(settings, "SELECT count(*) FROM own_orders") == 9, 60)
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_offers") == 3, 60)
         wait_until(lambda: sum(_counted(settings, "own-offers").values()) == 4, 60)
         wait_until(lambda: count(settings, "SELECT count(*) FROM own_readings") == 8, 60)
@@ -187,8 +196,9 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
         for code, stage in rows(settings, "SELECT error_code, stage FROM dead_letters")
     )
     assert codes == {
-        ("PROCESSING_FAILED", "notify"): 2, ("SCHEMA_VIOLATION", "validator"): 6,
-        ("CLEAR_TEXT_PII", "validator"): 2, ("INVALID_JSON", "validator"): 1,
+        ("PROCESSING_FAILED", "notify"): 3, ("SCHEMA_VIOLATION", "validator"): 6,
+        ("CLEAR_TEXT_PII", "validator"): 2, ("CLEAR_TEXT_PII", "notify"): 1,
+        ("PROCESSING_FAILED", "validator"): 1, ("INVALID_JSON", "validator"): 1,
         ("UNSTORABLE_VALUE", "loader"): 1,
     }  # fmt: skip
     assert rows(settings, "SELECT anything FROM own_orders ORDER BY origin_offset LIMIT 5") == [

@@ -20,7 +20,9 @@ from streamflow.audit.states import StateAudit, compare
 from streamflow.erasure import erase
 from streamflow.errors import ConfigurationError, Fenced, Unavailable
 from streamflow.postgres import schema, state
+from streamflow.postgres.against import changes_for
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.evolution import Level
 from streamflow.postgres.forgotten import Kind
 from streamflow.postgres.roles import role_statements
 from streamflow.postgres.rows.events import EventRows
@@ -267,6 +269,28 @@ def test_tables_of_others_are_left_alone(database: Settings) -> None:
         ConfigurationError, match=r"is \(id, origin_partition, origin_topic\), and by"
     ):
         schema.upgrade(database, [changed])
+
+
+def test_another_mode_is_another_stream(database: Settings) -> None:
+    upserts = replace(CUSTOMERS, table="moded")
+    appends = replace(upserts, mode="append", primary_key=())
+    for before, now, says in (
+        (upserts, appends, "its events are in moded_changes and moded_state"),
+        (appends, upserts, "moded is the table of all its events"),
+    ):
+        schema.upgrade(database, [before])
+        with pytest.raises(
+            ConfigurationError, match=f'mode was "{before.mode}".*{says}'
+        ) as refused:
+            schema.upgrade(database, [now])
+        assert f'Declare mode="{before.mode}" again, or a new stream' in str(refused.value)
+        assert schema.pending(database, [before]) == []
+        [change], looked_at = changes_for(database, now)
+        assert (change.level, looked_at) == (Level.BREAKING, 0)
+        assert "mode was" in change.what
+        with session(database, "test") as connection:
+            for name in before.tables:
+                connection.execute(f"DROP TABLE {name} CASCADE")
 
 
 def test_loaders_may_write_it_and_readers_may_not(database: Settings) -> None:

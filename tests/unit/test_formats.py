@@ -354,7 +354,16 @@ class TestDebezium:
 
     @pytest.mark.parametrize(
         "value",
-        [None, change("m", message={"prefix": "x"}), b'{"source": {}, "ddl": "DROP TABLE a"}'],
+        [
+            None,
+            change("m", message={"prefix": "x"}),
+            b'{"source": {}, "ddl": "DROP TABLE a"}',
+            # Heartbeats, and where transactions begin and end.
+            b'{"ts_ms": 5}',
+            b'{"schema": {"type": "struct", "fields": []}, "payload": {"ts_ms": 5}}',
+            b'{"ts_ms": 5, "ts_us": 5000, "ts_ns": 5000000}',
+            b'{"status": "BEGIN", "id": "571", "event_count": null, "data_collections": null}',
+        ],
     )
     def test_what_means_nothing(self, value: bytes | None) -> None:
         assert Debezium()(record(value)) is IGNORED
@@ -366,6 +375,9 @@ class TestDebezium:
             (change(SECRET), ErrorCode.UNKNOWN_TYPE),
             (change(None), ErrorCode.SCHEMA_VIOLATION),
             (json.dumps(ROW).encode(), ErrorCode.SCHEMA_VIOLATION),
+            (json.dumps({"ts_ms": 5} | ROW).encode(), ErrorCode.SCHEMA_VIOLATION),
+            (b"{}", ErrorCode.SCHEMA_VIOLATION),
+            (b'{"status": ["BEGIN"], "id": "571"}', ErrorCode.SCHEMA_VIOLATION),
             (b"[]", ErrorCode.SCHEMA_VIOLATION),
             (b"", ErrorCode.EMPTY_VALUE),
             (b"{", ErrorCode.INVALID_JSON),

@@ -1,11 +1,14 @@
 """No address survives redaction, in whatever bytes it hides."""
 
+import base64
 import hashlib
 import hmac
+import json
 import time
 
 import pytest
 
+from streamflow.pii_keys import PiiKeys
 from streamflow.privacy import Hasher
 
 ANN = hashlib.sha256(b"ann@example.com").hexdigest().encode()
@@ -37,7 +40,9 @@ def test_a_key_makes_it_a_keyed_hash() -> None:
     assert Hasher(b"secret").hash("ann@example.com") == wanted
 
 
-@pytest.mark.parametrize("piece", [b"a", b"a@", b"\\u0040", b'"user_email":', b"a.b@", b"\\"])
+@pytest.mark.parametrize(
+    "piece", [b"a", b"a@", b"\\u0040", b'"user_email":', b"a.b@", b"\\", b'"data_base64":"']
+)
 def test_hostile_input_takes_linear_time(piece: bytes) -> None:
     began = time.process_time()
     Hasher(None, ["user_email"]).redact(piece * 200_000 + b"@")
@@ -58,3 +63,49 @@ def test_a_cut_leaves_no_half_address(limit: int) -> None:
 def test_text_without_delimiters_is_cut_anywhere() -> None:
     assert Hasher().redact_within(b"x" * 10_000, 5_000) == (b"x" * 5_000, 5_000)
     assert Hasher().redact_within(b"x" * 1_000, 500) == (b"x" * 500, 500)
+
+
+def _in_base64(data: bytes) -> bytes:
+    return b'{"id": "1", "data_base64": "' + base64.b64encode(data) + b'", "n": 1}'
+
+
+def test_the_base64_of_a_cloud_event_hides_nothing() -> None:
+    hasher = Hasher(None, ["name"])
+    for clear in (b'{"mail":"ann@example.com","name":"Ann"}', b"no JSON, ann@example.com, \xff"):
+        # In itself, too; with characters that base64 does not have, and the escapes of JSON.
+        for depth in (1, 2):
+            data = clear
+            for _ in range(depth):
+                data = _in_base64(data)
+            for form in (
+                data,
+                data.replace(b"=", b"").replace(b"A", b"\\n\\u0041").replace(b"/", b"\\/"),
+            ):
+                redacted = hasher.redact(form)
+                assert hasher.redact(redacted) == redacted
+                for _ in range(depth):
+                    redacted = base64.b64decode(json.loads(redacted)["data_base64"], validate=True)
+                assert ANN in redacted
+                assert b"ann" not in redacted.lower().replace(b"ann@", b"")
+    harmless = _in_base64(b'{"mail":"none"}').replace(b"=", b"")
+    assert hasher.redact(harmless) == harmless
+
+
+def test_base64_that_is_cut_off_is_hashed_whole() -> None:
+    data = _in_base64(b"x, ann@example.com" * 100)
+    for limit in (60, 200, 1_000):
+        redacted, taken = Hasher().redact_within(data, limit)
+        assert len(redacted) <= limit
+        assert taken < len(data)
+        hidden = redacted.partition(b'_base64": "')[2]
+        assert b"@" not in base64.b64decode(hidden[: len(hidden) // 4 * 4], validate=False)
+
+
+def test_hashes_in_base64_are_lifted() -> None:
+    old = Hasher(PiiKeys.parse('{"a": "one"}'))
+    new = Hasher(PiiKeys.parse('{"b": "two", "a": "one"}'))
+    data = old.redact(_in_base64(b'{"mail":"ann@example.com"}'))
+    assert new.hashes_within(data) == {old.hash("ann@example.com")}
+    lifted = new.lift_within(data)
+    assert lifted == new.redact(_in_base64(b'{"mail":"ann@example.com"}'))
+    assert new.hashes_within(lifted) == {new.hash("ann@example.com")}

@@ -12,10 +12,10 @@ from streamflow import groups
 from streamflow.contract import Event
 from streamflow.core_schema import FIRST_MOMENT, LAST_MOMENT
 from streamflow.decoder import Decoder
+from streamflow.notifications import MAX_MESSAGE, MAX_USER
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.tables import NotificationRow, WindowCountRow
 from streamflow.records import MAX_OFFSET, Origin, Record, Rejection, position_of
-from streamflow.stream import MAX_MESSAGE, MAX_USER
 
 # Windows reach a little further than the times of events.
 _Bound = Annotated[AwareDatetime, Field(ge=FIRST_MOMENT, le=LAST_MOMENT)]

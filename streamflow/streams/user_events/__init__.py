@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from streamflow.contract import Event, HashedAddress, NotNull, Timestamp
-from streamflow.stream import Notification, Stream, Topics
+from streamflow.notifications import Notification
+from streamflow.stream import Stream, Topics
 from streamflow.streams.user_events.rollups import LOGIN_FAILURE_BURSTS
 from streamflow.streams.user_events.simulation import Simulation
 from streamflow.windows import TumblingWindow

@@ -1,0 +1,85 @@
+"""Contracts with code of the user's own, which may make anything of a field: what no worker can count or
+store is the fault of that record alone (G14). Contracts without such code pay nothing for it."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final
+
+from streamflow.addresses import may_hold
+from streamflow.contract import EARLIEST, LATEST, PYDANTIC_UTC, Event
+from streamflow.core_schema import parts_of
+from streamflow.decoder import Decoder
+from streamflow.errors import ErrorCode
+from streamflow.records import Rejection, processing_failed
+
+# Whose functions return what they should.
+_SOUND: Final = sys.stdlib_module_names | {"pydantic", "pydantic_core", "streamflow"}
+# A validator before the field's own type cannot change what that gives. Function schemas hold one of the
+# last two.
+_PASSED: Final = ("function-before", "no-info", "with-info")
+_NO_EVENT: Final = "a validator of the contract returned something else than an event of it"
+_NO_TIME: Final = (
+    "a validator of the contract returned an event time without a zone, or beyond the calendar"
+)
+_PRIVATE: Final = "what a validator made of it holds a clear-text "
+_WHAT: Final = "a validator or serializer of the contract"
+
+
+def has_own_code(schema: Any) -> bool:
+    """Whether validators, serializers or defaults of a contract are the user's own functions."""
+    return any(_is_own(function) for part in parts_of(schema) for function in _functions(part))
+
+
+def _functions(part: Mapping[str, Any]) -> Iterator[Any]:
+    if part["type"] not in _PASSED:
+        function = part.get("function")
+        yield function["function"] if isinstance(function, dict) else function
+    yield from (part.get(name) for name in ("default_factory", "missing"))
+    if part.get("post_init"):
+        yield getattr(part["cls"], "model_post_init", part["cls"])
+    if part.get("custom_init"):
+        yield part["cls"].__init__
+    yield from (computed["property_name"] for computed in part.get("computed_fields") or ())
+
+
+def _is_own(function: Any) -> bool:
+    if function is None:
+        return False
+    while isinstance(function, partial):
+        function = function.func
+    module = getattr(function, "__module__", None) or ""
+    return module.partition(".")[0] not in _SOUND
+
+
+def fault_finder(
+    decoder: Decoder, event_time: str, kind_of: Callable[[Event], str]
+) -> Callable[[Event], Rejection | None]:
+    """Says why an event that a contract with code of the user's own has accepted is none. Raises nothing."""
+    serializers = {model: model.__pydantic_serializer__ for model in decoder.models}
+    time_of, but_time = attrgetter(event_time), {event_time}
+
+    def fault(event: Event) -> Rejection | None:
+        try:
+            serializer = serializers.get(type(event))
+            if serializer is None:
+                return Rejection(ErrorCode.PROCESSING_FAILED, "TypeError", _NO_EVENT)
+            moment = time_of(event)
+            # What pydantic has made of "Z" is sound: comparing times is slow.
+            if moment.tzinfo is not PYDANTIC_UTC and (
+                moment.utcoffset() is None or not EARLIEST <= moment <= LATEST
+            ):
+                return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NO_TIME)
+            kind_of(event).encode()
+            value = serializer.to_json(event, exclude=but_time, warnings=False)
+            if not (may_hold(value) or decoder.declares_private):
+                return None
+            what = decoder.private_in(value)
+            if what is None:
+                return None
+            return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", _PRIVATE + what)
+        except BaseException as error:  # noqa: BLE001 (of the user; fails only this record)
+            return processing_failed(_WHAT, error)
+
+    return fault

@@ -1,0 +1,444 @@
+"""What functions of a stream's declaration may do: each costs one record, whatever they raise or return."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from ipaddress import IPv4Address
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka import Message
+from pydantic import (
+    AfterValidator,
+    Base64Bytes,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from loads import TRUSTING, FakeRecord
+from streamflow import (
+    CloudEvents,
+    ConfigurationError,
+    EpochMillis,
+    ErrorCode,
+    Event,
+    Hasher,
+    Notification,
+    PhoneNumber,
+    Rejection,
+    Stream,
+    Timestamp,
+    Tombstone,
+    TumblingWindow,
+)
+from streamflow.flow import Batch, Output
+from streamflow.records import OutRecord, Position
+from streamflow.settings import Settings
+from streamflow.streams.user_events import USER_EVENTS
+from streamflow.trial import fails_at_start, problems, samples_of
+from streamflow.user_code import import_named
+from streaming_workers.analytics import Analytics
+from streaming_workers.loader import Loader
+from streaming_workers.producer.lines import LineReader
+from streaming_workers.validator import Validator
+
+ADDRESS = "ann.exit@example.com"
+LINE = b'{"k":"a","timestamp":"2026-03-01T12:00:00.000Z"}'
+
+
+class _Own(BaseException):
+    pass
+
+
+ENDINGS = [
+    SystemExit(f"bye {ADDRESS}"), GeneratorExit(ADDRESS), asyncio.CancelledError(ADDRESS),
+    KeyboardInterrupt(ADDRESS), _Own(ADDRESS),
+]  # fmt: skip
+
+
+class Keyed(Event):
+    k: str
+    timestamp: Timestamp
+
+
+STREAM = Stream(name="keyed", contract=Keyed, table="keyed", key="k")
+
+
+@pytest.fixture
+def worker_signals() -> Iterator[None]:
+    """As in a worker, whose handler raises nothing."""
+    kept = signal.signal(signal.SIGINT, lambda *_: None)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def validated(stream: Stream, *records: Any) -> list[OutRecord]:
+    positions = [Position(stream.topic, 0, len(records))]
+    output = Validator(Settings(), [stream], Hasher()).process(Batch(records, positions))
+    assert isinstance(output, Output)
+    return output.records
+
+
+def one(stream: Stream, value: bytes = LINE) -> tuple[OutRecord, dict[str, str]]:
+    """What becomes of one record, with headers as text."""
+    [record] = validated(stream, FakeRecord(0, value, topic=stream.topic))
+    return record, {name: (text or b"").decode() for name, text in record.headers}
+
+
+@pytest.mark.usefixtures("worker_signals")
+@pytest.mark.parametrize("error", ENDINGS, ids=lambda error: type(error).__name__)
+def test_nothing_that_it_raises_ends_a_worker(error: BaseException) -> None:
+    name = type(error).__name__
+
+    class Fragile(Keyed):
+        @field_validator("k")
+        @classmethod
+        def _fail(cls, _: str) -> str:
+            raise error
+
+    contract = Stream(name="fragile", contract=Fragile, table="fragile", key="k")
+    for stream, what in (
+        (replace(STREAM, notify=raising(error)), "notify"),
+        (replace(STREAM, decode=raising(error)), "decode"),
+        (contract, "a validator of the contract"),
+    ):
+        record, headers = one(stream)
+        assert record.topic == stream.dead_letter_topic
+        assert headers["__streamflow.error_code"] == "PROCESSING_FAILED"
+        assert headers["__connect.errors.exception.message"] == f"{what} raised {name}"
+        assert ADDRESS not in str(record)
+    found = LineReader(replace(STREAM, key=raising(error)), Hasher()).read(LINE)
+    assert isinstance(found, Rejection)
+    assert found.message == f"key raised {name}"
+    bad = replace(STREAM, key=raising(error), notify=raising(error))
+    parts = {problem.part for problem in problems(bad, samples_of(bad, Hasher()), Hasher())}
+    assert parts == {"key", "notify"}
+
+
+def test_a_signal_still_ends_the_process() -> None:
+    # Python's own handler is in place.
+    with pytest.raises(KeyboardInterrupt):
+        one(replace(STREAM, notify=lambda _: signal.raise_signal(signal.SIGINT)))
+
+    def stop(*_: object) -> None:
+        raise SystemExit
+
+    kept = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit):
+            one(replace(STREAM, decode=lambda _: signal.raise_signal(signal.SIGTERM)))
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+@pytest.mark.usefixtures("worker_signals")
+def test_a_module_that_raises_anything_is_a_wrong_declaration(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ending_streams.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match="line 1: KeyboardInterrupt"):
+        import_named("ending_streams")
+
+
+@pytest.mark.parametrize("code", [ErrorCode.TOO_LARGE, "TOO_LARGE"])
+def test_the_code_of_a_rejection_may_be_its_name(code: Any) -> None:
+    _, headers = one(replace(STREAM, decode=lambda _: Rejection(code, "E", "too long")))
+    assert headers["__streamflow.error_code"] == "TOO_LARGE"
+    assert headers["__connect.errors.exception.message"] == "too long"
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (Rejection("nothing known", "E", "m"), "its code must be one of ErrorCode"),  # type: ignore[arg-type]
+        (Rejection(None, "E", "m"), "its code must be one of ErrorCode"),  # type: ignore[arg-type]
+        (Rejection(ErrorCode.TOO_LARGE, "E", 7), "its code must be one of ErrorCode"),  # type: ignore[arg-type]
+        (Rejection(ErrorCode.TOO_LARGE, ValueError, "m"), "its code must be one of"),  # type: ignore[arg-type]
+        (Tombstone("{}"), "a Tombstone whose key is neither bytes nor None"),  # type: ignore[arg-type]
+        ("text", "decode raised TypeError"),
+    ],
+)
+def test_what_a_decode_returns_is_checked(found: Any, says: str) -> None:
+    _, headers = one(replace(STREAM, decode=lambda _: found))
+    assert headers["__streamflow.error_code"] == "PROCESSING_FAILED"
+    assert says in headers["__connect.errors.exception.message"]
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        lambda _: Rejection(ErrorCode.TOO_LARGE, "E\ud800" * 9_999, "long \ud800\x00" * 9_999),
+        raising(type("E" * 9_999, (Exception,), {})()),
+    ],
+)
+def test_a_dead_letter_holds_whatever_text_it_is_given(decode: Any) -> None:
+    _, headers = one(replace(STREAM, decode=decode))
+    assert len(headers["__connect.errors.exception.class.name"]) <= 200
+    assert len(headers["__connect.errors.exception.message"]) <= 1_000
+
+
+def test_a_notification_of_a_generator_is_taken_apart_once() -> None:
+    def notify(event: Keyed) -> Any:
+        yield from (f"hello {event.k}", 7, "u")
+
+    record, _ = one(replace(STREAM, notify=notify))
+    assert (record.topic, record.key) == ("notifications", b"u")
+    assert json.loads(record.value or b"") == {
+        "message": "hello a", "time": "2026-03-01T12:00:00.000Z", "event_id": 7, "user": "u",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (Notification("x\ud800", 1, "u"), "a text with a lone surrogate"),
+        (Notification("x", 1, "\udfff"), "a text with a lone surrogate"),
+        (Notification("x", True, "u"), "notify returned no Notification"),
+        (("x", 1), "notify raised TypeError"),
+        (None, "notify raised TypeError"),
+    ],
+)
+def test_what_is_no_notification_is_a_dead_letter(found: Any, says: str) -> None:
+    record, headers = one(replace(STREAM, notify=lambda _: found))
+    assert record.topic == STREAM.dead_letter_topic
+    assert headers["__connect.errors.stage"] == "notify"
+    assert headers["__streamflow.error_code"] == "PROCESSING_FAILED"
+    assert says in headers["__connect.errors.exception.message"]
+
+
+def overwriting(record: Any) -> None:
+    record.set_topic("another")
+    record.set_key(b"another")
+    record.set_value(b"another")
+    record.headers().append(("another", b""))
+    record.set_headers([("another", b"")])
+
+
+@pytest.mark.parametrize("headers", [None, [("one", b"1"), ("one", b"2")]])
+@pytest.mark.parametrize("then", ["raises", "notify raises", "returns", "is rejected"])
+def test_a_dead_letter_holds_the_record_that_was_consumed(headers: Any, then: str) -> None:
+    record = Message(
+        topic=STREAM.topic,
+        partition=0,
+        offset=0,
+        key=b"k",
+        value=LINE,
+        headers=headers and [*headers],
+    )
+
+    def decode(record: Any) -> Any:
+        overwriting(record) if headers else record.set_value(b"another")
+        if then == "raises":
+            raise KeyError
+        return Rejection("TOO_LARGE", "E", "m") if then == "is rejected" else LINE  # type: ignore[arg-type]
+
+    [made] = validated(replace(STREAM, decode=decode, notify=raising(KeyError())), record)
+    assert (made.topic, made.key, made.value) == ("dead-letter-topic", b"k", LINE)
+    foreign = [header for header in made.headers if not header[0].startswith("__")]
+    assert foreign == (headers or [])
+    assert (record.topic(), record.key(), record.value()) == (STREAM.topic, b"k", LINE)
+
+
+def test_a_decode_may_hand_on_what_it_has_set() -> None:
+    def decode(record: Any) -> Any:
+        record.set_value(record.value()[1:])
+        return CloudEvents()(record)
+
+    event = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": json.loads(LINE)}
+    record = Message(
+        topic=STREAM.topic, partition=0, offset=0, value=b"#" + json.dumps(event).encode()
+    )
+    assert isinstance(replace(STREAM, decode=decode).read(record), Keyed)
+    assert (record.value() or b"").startswith(b"#")
+
+
+@pytest.mark.parametrize("kind", ["odd", "string_too_short", "literal_error", "missing_of_mine"])
+def test_the_message_of_a_validator_s_own_error_is_never_told(kind: Any) -> None:
+    class Custom(Keyed):
+        @field_validator("k")
+        @classmethod
+        def _fail(cls, _: str) -> str:
+            raise PydanticCustomError(kind, "it is {x}", {"x": "Ann Example"})
+
+    _, headers = one(Stream(name="custom", contract=Custom, table="custom", key="k"))
+    assert headers["__streamflow.error_code"] == "SCHEMA_VIOLATION"
+    refused = "k: is refused by a validator of the contract"
+    assert headers["__connect.errors.exception.message"] == refused
+
+
+def test_no_header_of_a_dead_letter_holds_a_private_value() -> None:
+    # What our own message says of it, and the hash of what it cannot know.
+    for exception, message in (
+        (ADDRESS, "m"),
+        ("E", f"it is {ADDRESS}"),
+        ("E" * 190 + ADDRESS, "m"),
+    ):
+        rejection = Rejection(ErrorCode.TOO_LARGE, exception, message)
+        record, headers = one(replace(STREAM, decode=lambda _, found=rejection: found))
+        assert "@" not in str(record)
+        if message != "m":
+            said = headers["__connect.errors.exception.message"]
+            assert said == ("decode returned a Rejection whose message holds a clear-text address")
+    expected = PydanticKnownError("literal_error", {"expected": ADDRESS})
+
+    class Known(Keyed):
+        @field_validator("k")
+        @classmethod
+        def _fail(cls, _: str) -> str:
+            raise expected
+
+    record, _ = one(Stream(name="known", contract=Known, table="known", key="k"))
+    assert "@" not in str(record)
+
+
+@pytest.mark.parametrize(
+    ("notification", "what"),
+    [
+        (Notification(f"hello {ADDRESS}", 1, "u"), "address"),
+        (Notification("hello", 1, ADDRESS), "address"),
+        (Notification("hello ann%40example.com", 1, "u"), "address"),
+        (Notification("call +49 30 901820", 1, "u"), "phone number"),
+    ],
+)
+def test_a_notification_holds_nothing_private(notification: Notification, what: str) -> None:
+    stream = replace(STREAM, notify=lambda _: notification, private_values=(PhoneNumber("DE"),))
+    record, headers = one(stream)
+    assert record.topic == STREAM.dead_letter_topic
+    assert headers["__connect.errors.stage"] == "notify"
+    assert headers["__streamflow.error_code"] == "CLEAR_TEXT_PII"
+    said = headers["__connect.errors.exception.message"]
+    assert said == f"notify returned a text with a clear-text {what}"
+    assert "@" not in str(record)
+    # What only looks a little like it.
+    harmless = Notification("a@b \\u0040 &amp; 50% = 40;", 1, "@ann")
+    record, _ = one(replace(STREAM, notify=lambda _: harmless))
+    assert record.topic == "notifications"
+
+
+def _giving(found: Any) -> Any:
+    return AfterValidator(lambda _: found)
+
+
+class _Hostile(str):
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        raise SystemExit(ADDRESS)
+
+
+class _NoEvent(Keyed):
+    @model_validator(mode="wrap")
+    @classmethod
+    def _none(cls, _value: Any, _handler: Any) -> Any:
+        return None
+
+
+def _leave(_: Any) -> Any:
+    raise GeneratorExit(ADDRESS)
+
+
+def contracts() -> Iterator[tuple[str, type[Event], str, str]]:
+    """Contracts whose own code gives what can be no row, with code and message."""
+    failed, what = "PROCESSING_FAILED", "a validator or serializer of the contract raised "
+    for name, found, code, says in (
+        ("surrogate", "\ud800", failed, f"{what}UnicodeEncodeError"),
+        ("object", object(), failed, f"{what}PydanticSerializationError"),
+        ("hostile", _Hostile("a"), failed, f"{what}SystemExit"),
+        (
+            "address",
+            ADDRESS,
+            "CLEAR_TEXT_PII",
+            "what a validator made of it holds a clear-text address",
+        ),
+    ):
+        yield (
+            name,
+            create_model(name, __base__=Keyed, k=(Annotated[str, _giving(found)], ...)),
+            code,
+            says,
+        )
+    for name, moment, says in (
+        (
+            "naive",
+            datetime(2026, 3, 1, tzinfo=UTC).replace(tzinfo=None),
+            "returned an event time without a zone, or beyond the calendar",
+        ),
+        (
+            "early",
+            datetime.min.replace(tzinfo=UTC),
+            "returned an event time without a zone, or beyond",
+        ),
+        ("none", None, f"{what}AttributeError"),
+    ):
+        field = (Annotated[Timestamp, _giving(moment)], ...)
+        yield name, create_model(name, __base__=Keyed, timestamp=field), failed, says
+    yield "no event", _NoEvent, failed, "returned something else than an event of it"
+    fails = PlainSerializer(_leave)
+    serialized = (Annotated[dict[str, int], fails], {})
+    yield "serializer", create_model("s", __base__=Keyed, more=serialized), failed, f"{what}"
+    made = (str, Field(default_factory=lambda: "\ud800"))
+    yield "default", create_model("d", __base__=Keyed, more=made), failed, f"{what}"
+
+
+CONTRACTS = {name: rest for name, *rest in contracts()}
+
+
+@pytest.mark.usefixtures("worker_signals")
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_what_a_validator_makes_of_a_field_costs_one_record(name: str) -> None:
+    model, code, says = CONTRACTS[name]
+    stream = Stream(
+        name="keyed", contract=model, table="keyed", key="k", windows=TumblingWindow("10s", by="k"),
+        notify=lambda _: Notification("x", 1, "u"),
+    )  # fmt: skip
+    record, headers = one(stream)
+    assert record.topic == stream.dead_letter_topic
+    assert headers["__streamflow.error_code"] == code
+    assert says in headers["__connect.errors.exception.message"]
+    # All workers are of one opinion.
+    batch = Batch([FakeRecord(0, LINE, topic="keyed")], [Position("keyed", 0, 1)])
+    analytics = Analytics(Settings(), [stream])
+    analytics.assign({("keyed", 0): None})
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    for worker in (analytics, loader):
+        output = worker.process(batch)
+        assert output is not None
+        assert output.rejected == [(0, code)]
+        assert not output.tables["keyed"].lines
+    # No such stream starts, as far as samples of it can be made.
+    assert len(fails_at_start(stream)) == (name not in ("naive", "early", "none", "no event"))
+
+
+def test_contracts_without_code_of_their_own_pay_nothing() -> None:
+    class Rich(Keyed):
+        price: Decimal = Decimal(1)
+        at: EpochMillis | None = None
+        address: IPv4Address | None = None
+        names: list[str] = Field(default_factory=list)
+        before: Annotated[str, BeforeValidator(lambda text: text)] = ""
+        data: Base64Bytes = b""
+        id: UUID = Field(default_factory=uuid4)
+
+    for contract in (Keyed, Rich, USER_EVENTS.contract):
+        stream = Stream(name="keyed", contract=contract, table="keyed", key="k")
+        assert stream.fault_of is None
+    for _, model, *_ in contracts():
+        assert Stream(name="keyed", contract=model, table="keyed", key="k").fault_of is not None
