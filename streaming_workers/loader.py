@@ -77,6 +77,8 @@ class Loader(PlainJob):
     called for each batch, since the key may not be known yet."""
 
     name = "loader"
+    # It holds the rows of one batch while it makes those of the next.
+    prefetch_kb = 4_096
 
     def __init__(
         self,
