@@ -367,3 +367,12 @@ def reads(worker: str, streams: Sequence[Stream]) -> list[str]:
     else:
         topics = [topic for stream in streams for topic in stream.topic_names]
     return list(dict.fromkeys(topics))
+
+
+def needs(worker: str, stream: Stream) -> tuple[str, ...]:
+    """The topics that a worker reads or writes for a stream."""
+    if worker == "validator":
+        return stream.topic, stream.notifications_topic, stream.dead_letter_topic
+    if worker == "analytics":
+        return stream.topic, stream.analytics_topic, stream.dead_letter_topic
+    return stream.topic_names

@@ -23,7 +23,13 @@ from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.kafka.ownership import surplus
 from streamflow.kafka.reader import Scanner
-from streamflow.kafka.topics import declared_topics, drifts, not_running
+from streamflow.kafka.topics import (
+    declared_topics,
+    drifts,
+    not_running,
+    refused,
+    without_topics,
+)
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.postgres.owned_topics import TopicsTable
@@ -253,8 +259,13 @@ def _refused_tables(settings: Settings) -> Iterator[Finding]:
 
 
 def _without_topics(settings: Settings) -> Iterator[Finding]:
-    for why in not_running(settings, load_streams(settings), TopicsTable(settings)).values():
-        yield Finding("topics", Mark.BAD, why)
+    streams, owned = load_streams(settings), TopicsTable(settings)
+    lacking = without_topics(admin(settings), streams)
+    # Before `streamflow init` no stream has any.
+    mark = Mark.NOTE if len(lacking) == len(streams) else Mark.BAD
+    is_refused = refused(settings, streams, owned)
+    for name, why in not_running(settings, streams, owned).items():
+        yield Finding("topics", Mark.BAD if name in is_refused else mark, why)
 
 
 def _surplus_partitions(settings: Settings) -> Iterator[Finding]:

@@ -67,7 +67,7 @@ def make_worker(
             job,
             kafka_sink,
             accept_rejects=accept_rejects,
-            left_out=lambda client: without_topics(client, streams),
+            left_out=lambda client: without_topics(client, streams, name),
         )
     loader = Loader(settings, streams, hasher, key.signer)
     dead_letters = clients.producer(settings)
@@ -76,7 +76,8 @@ def make_worker(
         return loader_sink(settings, loader, dead_letters, limit)
 
     def not_loaded(client: AdminClient) -> LeftOut:
-        lacking, refused = without_topics(client, streams), not_loadable(settings, streams)
+        lacking = without_topics(client, streams, name)
+        refused = not_loadable(settings, streams)
         return LeftOut(lacking.missing, refused.unloadable, lacking.reasons + refused.reasons)
 
     return Worker(
@@ -89,10 +90,10 @@ def make_worker(
     )
 
 
-def without_topics(client: AdminClient, streams: Sequence[Stream]) -> LeftOut:
+def without_topics(client: AdminClient, streams: Sequence[Stream], worker: str) -> LeftOut:
     """The topics of streams that lack one, but for those that others have, too. Raises Unavailable if
     every stream lacks one, or the broker does not answer."""
-    lacking = topics.without_topics(client, streams)
+    lacking = topics.without_topics(client, streams, worker)
     complete = [stream for stream in streams if stream.name not in lacking]
     if not complete:
         raise Unavailable("; ".join(dict.fromkeys(lacking.values())))

@@ -33,7 +33,7 @@ from streamflow.kafka.ownership import (
 from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.settings import Settings
-from streamflow.stream import Stream, TopicSpec
+from streamflow.stream import Stream, TopicSpec, needs
 
 _TIMEOUT = 15.0  # seconds
 _NO_LEADER = -1
@@ -134,8 +134,11 @@ def refused(
     }
 
 
-def without_topics(client: AdminClient, streams: Sequence[Stream]) -> dict[str, str]:
-    """The names of the streams that lack a topic, and which: nothing of theirs can be read or written."""
+def without_topics(
+    client: AdminClient, streams: Sequence[Stream], worker: str = "loader"
+) -> dict[str, str]:
+    """The names of the streams that lack a topic that a worker needs, and which. The loader needs all; others
+    may have no right to see those that they do not need."""
     with kafka_errors():
         existing = client.list_topics(timeout=_TIMEOUT).topics
     unmanaged = unmanaged_topics(streams)
@@ -143,7 +146,7 @@ def without_topics(client: AdminClient, streams: Sequence[Stream]) -> dict[str, 
         stream.name: f"topic {', '.join(missing)} does not exist: "
         + ("its owner has to create it" if missing[0] in unmanaged else _APPLY)
         for stream in streams
-        if (missing := [name for name in stream.topic_names if name not in existing])
+        if (missing := [name for name in needs(worker, stream) if name not in existing])
     }
 
 

@@ -176,6 +176,8 @@ def end_of(client: AdminClient, topic: str) -> int:
     return int(asked.result(20).offset)
 
 
+# The log cleaner takes its time; how an audit counts what is gone is in `test_audit.py`.
+@pytest.mark.chaos
 def test_a_compacted_topic_of_another_team(stack_settings: Settings, tmp_path: Path) -> None:
     """What its compaction removes after it was read stays stored and counted, and is no fault."""
     settings, topic = stack_settings, f"{stack_settings.prefix}their-prices"

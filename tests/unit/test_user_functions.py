@@ -76,10 +76,13 @@ STREAM = Stream(name="keyed", contract=Keyed, table="keyed", key="k")
 
 @pytest.fixture
 def worker_signals() -> Iterator[None]:
-    """As in a worker, whose handler raises nothing."""
-    kept = signal.signal(signal.SIGINT, lambda *_: None)
+    """As in a worker, whose handler raises nothing. Dagster, where other tests import it, sets one for
+    SIGTERM that does."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    kept = [signal.signal(number, lambda *_: None) for number in numbers]
     yield
-    signal.signal(signal.SIGINT, kept)
+    for number, handler in zip(numbers, kept, strict=True):
+        signal.signal(number, handler)
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
