@@ -104,9 +104,8 @@ def init(
             typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
     for line in (*surplus(differences), *postponed(differences)):
         typer.echo(f"warning: {line}", err=True)
-    for reason in (refused, without_topics):
-        if reason is not None:
-            raise reason
+    if (reason := refused or without_topics) is not None:
+        raise reason
     if streams.failed:
         raise _others_in_place(streams)
     typer.echo("topics and schema are in place")

@@ -267,7 +267,8 @@ def _failed_streams(
 ) -> list[str]:
     """The streams that do not run or are not loaded, in a sentence each."""
     from streamflow.errors import StreamFlowError
-    from streamflow.kafka.topics import not_running
+    from streamflow.kafka.clients import admin
+    from streamflow.kafka.topics import not_running, refused, without_topics
     from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
 
@@ -277,7 +278,9 @@ def _failed_streams(
             found += schema.refused(settings, streams).values()
         if states["kafka"] == "up":
             with contextlib.suppress(StreamFlowError):
-                found += not_running(settings, streams, TopicsTable(settings)).values()
+                lacking = without_topics(admin(settings), streams)
+                is_refused = refused(settings, streams, TopicsTable(settings))
+                found += not_running(lacking, is_refused).values()
     return found
 
 

@@ -264,7 +264,7 @@ def _without_topics(settings: Settings) -> Iterator[Finding]:
     # Before `streamflow init` no stream has any.
     mark = Mark.NOTE if len(lacking) == len(streams) else Mark.BAD
     is_refused = refused(settings, streams, owned)
-    for name, why in not_running(settings, streams, owned).items():
+    for name, why in not_running(lacking, is_refused).items():
         yield Finding("topics", Mark.BAD if name in is_refused else mark, why)
 
 

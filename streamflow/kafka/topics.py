@@ -150,13 +150,10 @@ def without_topics(
     }
 
 
-def not_running(
-    settings: Settings, streams: Sequence[Stream], owned: OwnedTopics
-) -> dict[str, str]:
-    """The names of the streams that do not run as their topics are, and why. Raises as `refused`."""
-    lacking = without_topics(admin(settings), streams)
+def not_running(lacking: Mapping[str, str], is_refused: Mapping[str, str]) -> dict[str, str]:
+    """The names of the streams that do not run as their topics are, and why: `without_topics`, `refused`."""
     sentences = {name: f"stream {name} does not run: {why}" for name, why in lacking.items()}
-    return sentences | refused(settings, streams, owned)
+    return {**sentences, **is_refused}
 
 
 def unreadable(settings: Settings, names: Sequence[str]) -> dict[str, str]:

@@ -102,31 +102,26 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
 def refused(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
     """The names of the streams whose tables `upgrade` would refuse, and why. Raises Unavailable if the
     database does not answer."""
-    found = {}
-    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
-        for stream in streams:
-            try:
-                _changes(connection, stream)
-            except ConfigurationError as error:
-                found[stream.name] = str(error)
-    return found
+    plans = _plans(settings, streams).items()
+    return {name: f"stream {name}: {plan.refused}" for name, plan in plans if plan.refused}
 
 
 def not_loadable(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
-    """The names of the streams whose tables are not what their contracts need, and why: rows would be
-    refused that are valid. Raises Unavailable if the database does not answer."""
-    found = {}
+    """As `refused`, and those that `upgrade` has yet to change: rows would be refused that are valid."""
+    return {
+        name: f"stream {name}: "
+        + (
+            plan.refused
+            or f"the database has no {', '.join(plan.changes)}: run `streamflow db upgrade`"
+        )
+        for name, plan in _plans(settings, streams).items()
+        if plan.refused or plan.changes
+    }
+
+
+def _plans(settings: Settings, streams: Sequence[Stream]) -> dict[str, "TablePlan"]:
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
-        for stream in streams:
-            plan = table_plan(connection, stream)
-            if plan.refused:
-                found[stream.name] = f"stream {stream.name}: {plan.refused}"
-            elif plan.changes:
-                todo = ", ".join(plan.changes)
-                found[stream.name] = (
-                    f"stream {stream.name}: the database has no {todo}: run `streamflow db upgrade`"
-                )
-    return found
+        return {stream.name: table_plan(connection, stream) for stream in streams}
 
 
 def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
