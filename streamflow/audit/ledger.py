@@ -16,7 +16,7 @@ import psycopg
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
-from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, KnownGap, Range
+from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
 from streamflow.audit.merge import merge
 from streamflow.audit.outcomes import OUTCOMES, accounted_offsets, last_stored
 from streamflow.audit.problems import Problem, ProblemKind
@@ -25,6 +25,7 @@ from streamflow.audit.proofs import Earlier, Proof
 from streamflow.audit.recreated import kept_ids
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.states import StateAudit, compare
+from streamflow.audit.window_ledger import acknowledged_differences, keep_differences
 from streamflow.audit.windows import Reconciliation, reconcile
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
@@ -38,6 +39,7 @@ from streamflow.postgres.sink import positions
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
+from streamflow.windows import Progress
 
 _EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 
@@ -67,17 +69,6 @@ def run_audit(
             report = _Audit(settings, connection, streams, began + patience).run(most)
     report.seconds = time.monotonic() - began
     return report
-
-
-def acknowledge(settings: Settings, streams: Sequence[Stream], who: str) -> list[KnownGap]:
-    """Acknowledges all gaps in the streams' topics: the report still counts them as lost, but not as
-    problems. Returns those that were not acknowledged before.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
-    with session(settings, "audit") as connection:
-        return gap_ledger.acknowledge_gaps(connection, reads("loader", streams), who)
 
 
 class _Audit:
@@ -324,16 +315,34 @@ class _Audit:
             if not reached.has_loaded(partition, progress.position, stream.analytics_topic):
                 # What differs may still be in progress.
                 continue
-            lost = self._gaps.acknowledged(partition, self._analytics)
             ledger = by_partition[partition]
             with self._isolated(ledger):
-                compared = reconcile(self._connection, stream, partition[1], progress, lost)
-                windows[partition] = compared
-                proof, first = self._proof(partition), reached.bounds[partition][0]
-                lost_counts = self._gaps.lost_of(stream.analytics_topic, proof.windows_at)
-                within = (proof.windows_through, progress.position if lost_counts else first)
-                self._note_underived(self._analytics, ledger, compared.uncounted, within)
+                windows[partition] = self._compare_windows(stream, ledger, progress)
         return windows
+
+    def _compare_windows(
+        self, stream: Stream, ledger: PartitionAudit, progress: Progress
+    ) -> Reconciliation:
+        """Compares what is read, counted and loaded, and keeps what differs in it: no event or count of that
+        is still to come."""
+        partition, proof = ledger.key, self._proof(ledger.key)
+        compared = reconcile(
+            self._connection,
+            stream,
+            ledger.partition,
+            progress,
+            self._gaps.acknowledged(partition, self._analytics),
+            acknowledged_differences(self._connection, partition),
+            proof.windows_through,
+        )
+        lost_counts = self._gaps.lost_of(stream.analytics_topic, proof.windows_at)
+        first = self._reached.bounds[partition][0]
+        within = (proof.windows_through, progress.position if lost_counts else first)
+        self._note_underived(self._analytics, ledger, compared.uncounted, within)
+        gaps = [gap[3:5] for gap in self._gaps.of(partition) if gap.reader == self._analytics]
+        cells, acknowledged = compared.differing_cells, compared.acknowledged
+        keep_differences(self._connection, partition, cells, acknowledged, gaps)
+        return compared
 
     def _compare_states(
         self, ledgers: Sequence[PartitionAudit], *, since_proved: bool

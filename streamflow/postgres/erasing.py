@@ -136,6 +136,7 @@ NAMES: Final = (
     ("replay_plans", "requested_by", "requested_by = %(erased)s"),
     ("replays", "requested_by", "requested_by = %(erased)s"),
     ("gaps", "acknowledged_by", "acknowledged_by = %(erased)s"),
+    ("window_differences", "acknowledged_by", "acknowledged_by = %(erased)s"),
     (
         "erasures",
         "coalesce(certificate->>'requested_by', requested_by)",
