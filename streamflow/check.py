@@ -172,8 +172,8 @@ def _notes(stream: Stream) -> list[str]:
         return []
     fields = " and ".join(unbounded)
     note = (
-        f"primary key: by the contract {fields} may be longer than a key can be: the texts of its fields have "
-        f"at most {LONGEST_KEY:,} bytes together, and an event with more is a dead letter "
+        f"primary key: by the contract {fields} may be longer than a key can be: the texts of its fields "
+        f"have at most {LONGEST_KEY:,} bytes together, and an event with more is a dead letter "
         "(UNSTORABLE_VALUE); Field(max_length=…) says it to producers"
     )
     return [note]

@@ -369,10 +369,20 @@ def reads(worker: str, streams: Sequence[Stream]) -> list[str]:
     return list(dict.fromkeys(topics))
 
 
+def writes(worker: str, stream: Stream) -> tuple[str, ...]:
+    """The topics that a worker writes to for a stream."""
+    match worker:
+        case "validator":
+            return stream.notifications_topic, stream.dead_letter_topic
+        case "analytics" if stream.windows is None:
+            return (stream.dead_letter_topic,)
+        case "analytics":
+            return stream.analytics_topic, stream.dead_letter_topic
+        case "loader":
+            return (stream.dead_letter_topic,)
+    return ()
+
+
 def needs(worker: str, stream: Stream) -> tuple[str, ...]:
     """The topics that a worker reads or writes for a stream."""
-    if worker == "validator":
-        return stream.topic, stream.notifications_topic, stream.dead_letter_topic
-    if worker == "analytics":
-        return stream.topic, stream.analytics_topic, stream.dead_letter_topic
-    return stream.topic_names
+    return tuple(dict.fromkeys((*reads(worker, [stream]), *writes(worker, stream))))

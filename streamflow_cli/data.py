@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamflow.errors import ConfigurationError, StreamFlowError
+from streamflow.errors import ConfigurationError, StreamFlowError, StreamsRefused
 from streamflow_cli.configured import settings_and_streams
 from streamflow_cli.confirming import confirm
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from streamflow.kafka.ownership import Drift
-    from streamflow.postgres.schema import TablesRefused
     from streamflow.registry import Streams
     from streamflow.settings import Settings
 
@@ -85,7 +84,7 @@ def init(
     from streamflow.kafka.clients import retrying
     from streamflow.kafka.ownership import surplus
     from streamflow.kafka.topic_changes import postponed, risk
-    from streamflow.kafka.topics import TopicsRefused, provision
+    from streamflow.kafka.topics import provision
     from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
 
@@ -93,11 +92,11 @@ def init(
     patiently = retrying(wait)
     # The schema first: topics that are created are noted in it.
     refused = _upgrade(partial(patiently, schema.upgrade), settings, streams)
-    without_topics: TopicsRefused | None = None
+    without_topics: StreamsRefused | None = None
     differences: Sequence[Drift] = ()
     try:
         differences = patiently(provision, settings, streams, TopicsTable(settings))
-    except TopicsRefused as error:
+    except StreamsRefused as error:
         without_topics, differences = error, error.differences
     for drift in differences:
         if not drift.is_surplus and risk(drift) is None:
@@ -118,15 +117,15 @@ def _others_in_place(streams: "Streams") -> StreamFlowError:
 
 def _upgrade(
     run: "Callable[..., object]", settings: "Settings", streams: "Streams"
-) -> "TablesRefused | None":
+) -> "StreamsRefused | None":
     """Upgrades the schema as far as it can be, and warns of columns without a field; returns what could
     not be upgraded."""
-    from streamflow.postgres.schema import TablesRefused, surplus
+    from streamflow.postgres.schema import surplus
 
     refused = None
     try:
         run(settings, streams)
-    except TablesRefused as error:
+    except StreamsRefused as error:
         refused = error
     others = [stream for stream in streams if not refused or stream.name not in refused.streams]
     for line in surplus(settings, others):
@@ -178,11 +177,9 @@ def topics(
     from streamflow.kafka.topics import (
         adopt,
         all_topics,
-        alterable,
         drifts,
         owners,
         provision,
-        refused,
         unmanaged_topics,
     )
     from streamflow.postgres.owned_topics import TopicsTable
@@ -193,10 +190,7 @@ def topics(
         adopt(settings, streams, adopted, owned)
     specs = all_topics(settings, streams)
     if apply:
-        why = refused(settings, streams, owned)
-        others = all_topics(settings, [stream for stream in streams if stream.name not in why])
-        _confirm_changes(settings, alterable(settings, others, owned), yes=yes)
-        provision(settings, streams, owned, confirmed=True)
+        provision(settings, streams, owned, confirm=partial(_confirm_changes, settings, yes=yes))
     differences = drifts(settings, specs)
     owner_of = owners(settings, specs, owned)
     # Of another owner's topic more partitions are a difference like any other.

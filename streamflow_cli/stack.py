@@ -220,8 +220,9 @@ def _arrange(
 ) -> "Settings":
     """Puts schema and topics in place. The schema is first: topics that are created are noted in it.
     Returns the settings without the streams whose topics are refused."""
+    from streamflow.errors import StreamsRefused
     from streamflow.kafka import ownership, topic_changes
-    from streamflow.kafka.topics import TopicsRefused, provision
+    from streamflow.kafka.topics import provision
     from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.registry import load_streams, without_streams
 
@@ -236,7 +237,7 @@ def _arrange(
         differences: Sequence[ownership.Drift]
         try:
             differences = provision(settings, streams, owned)
-        except TopicsRefused as error:
+        except StreamsRefused as error:
             if len(error.streams) == len(streams):
                 raise
             refused, differences = error.streams, error.differences
@@ -249,12 +250,13 @@ def _arrange(
 
 def _upgrade(settings: "Settings", streams: "Streams") -> list[str]:
     """Upgrades the schema; returns what is not as declared. One stream's table stops no other stream."""
+    from streamflow.errors import StreamsRefused
     from streamflow.postgres import schema
 
     refused: dict[str, str] = {}
     try:
         schema.upgrade(settings, streams)
-    except schema.TablesRefused as error:
+    except StreamsRefused as error:
         if len(error.streams) == len(streams):
             raise
         refused = error.streams

@@ -16,8 +16,9 @@ from streamflow.postgres.evolution import (
     level_of,
     merged,
 )
+from streamflow.postgres.existing_tables import stored_table
 from streamflow.postgres.partitions import table_exists
-from streamflow.postgres.schema import stored_table, table_plan
+from streamflow.postgres.schema import table_plan
 from streamflow.postgres.tables import DELETED, event_table
 from streamflow.samples.factory import SampleFactory
 from streamflow.samples.node import NoSample

@@ -16,9 +16,9 @@ from streamflow.postgres.connections import (
     session,
 )
 from streamflow.postgres.counted_by import kind_sql
+from streamflow.postgres.creating import create_table
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.rows.read_back import event_of
-from streamflow.postgres.schema import create_table
 from streamflow.postgres.sink.copy import copy
 from streamflow.records import Origin, Rejection
 from streamflow.samples.factory import SampleEvent

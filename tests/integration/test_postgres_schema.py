@@ -13,7 +13,7 @@ from faults import at_once
 from loads import FakeRecord, Load, event, execute, rows
 from services import DatabaseService
 from streamflow.contract import Event, Timestamp
-from streamflow.errors import ConfigurationError, Unavailable
+from streamflow.errors import ConfigurationError, StreamsRefused, Unavailable
 from streamflow.names import OWN_TABLES, derives, table_fault
 from streamflow.postgres import migrating, schema
 from streamflow.postgres.against import changes_for
@@ -124,7 +124,7 @@ def test_one_stream_s_table_stops_no_other(database: Settings) -> None:
         replace(stream_of("theirs"), name="more"),
         replace(stream_of("others"), name="others"),
     ]
-    with pytest.raises(schema.TablesRefused) as caught:
+    with pytest.raises(StreamsRefused) as caught:
         schema.upgrade(database, streams)
     assert list(caught.value.streams) == ["things", "more"]
     assert "the field size became text, but the column" in str(caught.value)
@@ -141,7 +141,7 @@ def test_a_table_that_postgresql_does_not_take_stops_no_other(database: Settings
     more = ", ".join(f"ADD own_{number} integer" for number in range(1_591))
     execute(database, f'ALTER TABLE "full" {more}')
     full = stream_of("full", first=(int | None, None), second=(int | None, None))
-    with pytest.raises(schema.TablesRefused, match=r"54011.*give its fields other names") as caught:
+    with pytest.raises(StreamsRefused, match=r"54011.*give its fields other names") as caught:
         schema.upgrade(database, [full, replace(stream_of("others"), name="others")])
     assert list(caught.value.streams) == ["things"]
     assert columns(database, "others")["user"] == ("text", "NO")
