@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from streamflow.dead_letters.repairs import Document, repair
+from streamflow.field_names import paths_of
 from streamflow.postgres.tables import event_columns
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.stream import Stream
@@ -70,10 +71,12 @@ def _fields(stream: Stream, kind: str) -> list[str]:
     """The JSON names of the fields whose column has this type."""
     columns = {column.name for column in event_columns(stream) if column.type == kind}
     return [
-        field.alias or name
+        str(path[0])
         for model in stream.decoder.models
         for name, field in model.model_fields.items()
         if name in columns
+        for path in paths_of(name, field)
+        if len(path) == 1
     ]
 
 
