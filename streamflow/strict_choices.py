@@ -39,26 +39,26 @@ def _strict(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _branches(schema: dict[str, Any], values: list[Any]) -> list[dict[str, Any]]:
     """One for each type of numbers among the values, and one for all others."""
-    branches = [
-        _chain(number, _only(schema, kind))
-        for kind, number in _NUMBERS.items()
-        if any(type(value) is kind for value in values)
-    ]
+    by_kind: dict[type | None, list[Any]] = {}
+    for value in values:
+        by_kind.setdefault(_kind(value), []).append(value)
+    others = by_kind.pop(None, [])
     # An Enum may find its members by other values, too (`_missing_`, or texts where types are not strict).
-    if schema["type"] == "enum" or any(type(value) not in _NUMBERS for value in values):
-        branches.append(_chain(_NO_NUMBERS, schema))
-    return branches
+    ends = [schema] if schema["type"] == "enum" else []
+    branches = []
+    for kind, of_kind in by_kind.items():
+        named = [] if ends and len(by_kind) == 1 else [{"type": "literal", "expected": of_kind}]
+        branches.append(_chain(_NUMBERS[kind or int], *named, *ends))
+    return [*branches, _chain(_NO_NUMBERS, schema)] if ends or others else branches
 
 
-def _chain(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "chain", "steps": [first, then]}
+def _chain(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "chain", "steps": list(steps)}
 
 
-def _only(schema: dict[str, Any], kind: type) -> dict[str, Any]:
-    """The choice of the values of one type."""
-    if schema["type"] == "literal":
-        return schema | {"expected": [one for one in schema["expected"] if type(one) is kind]}
-    return schema | {"members": [one for one in schema["members"] if type(one.value) is kind]}
+def _kind(value: Any) -> type | None:
+    """A bool is an int to Python: the order counts."""
+    return next((kind for kind in _NUMBERS if isinstance(value, kind)), None)
 
 
 def _listed(values: Iterable[Any]) -> str:
