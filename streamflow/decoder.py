@@ -203,7 +203,7 @@ class Decoder:
                     return _clear_text(self._words.field(type(event), name), what)
                 if "\x00" in scalar:
                     return self._unstorable(event, name, "holds NUL")
-        return _clear_text("a repeated field or key", found) if found else event
+        return _clear_text("an undeclared or repeated field, or a key", found) if found else event
 
     def _unstorable(self, event: Event, name: str, why: str) -> Rejection:
         field = self._words.field(type(event), name)
@@ -323,8 +323,7 @@ class Decoder:
         ):
             of_code = [fault for fault in faults if self._code_of(fault) is code]
             if of_code:
-                said = code in (ErrorCode.CLEAR_TEXT_PII, ErrorCode.SCHEMA_VIOLATION)
-                if said and (what := self.private_in(value)):
+                if code is ErrorCode.SCHEMA_VIOLATION and (what := self.private_in(value)):
                     return _clear_text("", what)
                 return Rejection(code, "ValidationError", self._words.reason(of_code))
         return _clear_text("", ADDRESS.what)
