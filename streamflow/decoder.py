@@ -28,6 +28,7 @@ from streamflow.private_texts import PrivateTexts
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 from streamflow.records import Rejection, processing_failed
 from streamflow.strict_choices import with_strict_choices
+from streamflow.units import counted
 
 _RFC3339 = re.compile(RFC3339)
 _RFC3339_BYTES = re.compile(RFC3339.encode())
@@ -284,7 +285,7 @@ class Decoder:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
         if what := self.private_in(value):
             return _clear_text("", what)
-        reason = self._words.reason(faults) or f"{count:,} fields are wrong"
+        reason = self._words.reason(faults) or counted(count, "field", "is wrong", "are wrong")
         code = (
             ErrorCode.UNKNOWN_TYPE if "union_tag_invalid" in kinds else ErrorCode.SCHEMA_VIOLATION
         )

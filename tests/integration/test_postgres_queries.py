@@ -148,7 +148,7 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
     assert found.events == {"USER_LOGIN": 3, "USER_LOGOUT": 1}
     assert found.counted == {"USER_LOGIN": 3, "USER_LOGOUT": 0}
     assert list(map(str, found.differences)) == [
-        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 events, 0 counted"
+        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 event, 0 counted"
     ]
     assert (found.differing, found.lost, found.open) == (1, 0, {})
     # What is still open, or was not read yet, is not missed.

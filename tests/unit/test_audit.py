@@ -344,7 +344,7 @@ def test_offsets_outside_of_ranges_are_told_in_short() -> None:
             {"stored": 9, "dead_lettered": 3},
             [
                 ("rows_vanished", 1, "1 notifications that"),
-                ("rows_added", 1, "1 dead letters more"),
+                ("rows_added", 1, "1 dead letter more"),
             ],
         ),
     ],
