@@ -245,7 +245,8 @@ def judge_rate(rate: Rate, thresholds: Thresholds) -> CheckResult:
     ratio = rate.dead_letters / records if records else 0.0
     passed = ratio <= limit or records < thresholds.dead_letter_records
     says = (
-        f"{rate.dead_letters:,} of {units.counted(records, 'record')} of the last {units.counted(minutes, 'minute')} "
+        f"{rate.dead_letters:,} of {units.counted(records, 'record')} of the last "
+        f"{units.counted(minutes, 'minute')} "
         f"{units.either(rate.dead_letters, 'is a dead letter', 'are dead letters')} "
         f"({ratio:.1%})"
     )

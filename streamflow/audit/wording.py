@@ -118,9 +118,12 @@ def changed_rows(
     known = ledger.missing + ledger.pending + ledger.twice
     vanished = _without(expected - present, known)
     added = _without(present - expected, ledger.twice)
-    gone = either(vanished.total(), "that was proved is gone", "that were proved are gone")
-    gone += ": restore what is missing from a backup"
-    more = "more than proved: find out what else writes to the table"
+    gone = either(
+        vanished.total(),
+        "that was proved is gone: restore it from a backup",
+        "that were proved are gone: restore them from a backup",
+    )
+    more = "more than were proved: find out what else writes to the table"
     problems = []
     for kind, rows, advice in (
         (ProblemKind.ROWS_VANISHED, vanished, gone),
