@@ -83,18 +83,16 @@ class _Epoch:
     ) -> core_schema.CoreSchema:
         moment = core_schema.datetime_schema(tz_constraint="aware", ge=EARLIEST, le=LATEST)
         number = core_schema.custom_error_schema(
-            core_schema.int_schema(strict=True),
-            "epoch_type",
-            custom_error_message=f"should be a time, as a whole number of {self._name} since 1970",
-        )
-        within = core_schema.custom_error_schema(
-            core_schema.int_schema(ge=self.number_of(EARLIEST), le=self.number_of(LATEST)),
-            "epoch_range",
-            custom_error_message=f"must be between {_at(EARLIEST)} and {_at(LATEST)}",
+            core_schema.int_schema(
+                strict=True, ge=self.number_of(EARLIEST), le=self.number_of(LATEST)
+            ),
+            "epoch_time",
+            custom_error_message=f"should be a time, as a whole number of {self._name} since 1970, between "
+            f"{_at(EARLIEST)} and {_at(LATEST)}",
         )
         to_moment = core_schema.no_info_plain_validator_function(self._moment)
         return core_schema.json_or_python_schema(
-            json_schema=core_schema.chain_schema([number, within, to_moment, moment]),
+            json_schema=core_schema.chain_schema([number, to_moment, moment]),
             python_schema=moment,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 self.number_of, return_schema=core_schema.int_schema(), when_used="json"
