@@ -253,7 +253,7 @@ def _key_field(
             f"{field} is in the primary key, so it must be a text, a whole number, a Decimal, a bool, an "
             "Enum, a UUID or a date"
         )
-    elif stream.decoder.private_fields & {name, model.model_fields[name].validation_alias}:
+    elif name in stream.decoder.private_fields:
         yield (
             f"{field} is in the primary key, and a private field: its hashes change with "
             "STREAMFLOW_PII_KEY, so they identify no row: choose another field"

@@ -15,15 +15,20 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, SchemaValidator, to_json
 
 from streamflow import addresses, core_schema
+from streamflow.checked_schema import checked
 from streamflow.contract import RFC3339, Event
 from streamflow.core_schema import Definitions, UnknownFields
 from streamflow.errors import ErrorCode
 from streamflow.exact_decimals import ExactDecimals
 from streamflow.fault_words import FaultWords
-from streamflow.pii_keys import HASH_PATTERN
-from streamflow.private_fields import not_of_texts, private_in
+from streamflow.field_names import json_names, names_of
+from streamflow.pii_keys import HASH_PATTERN, is_hashed
+from streamflow.private_fields import has_spare_names, not_of_texts, private_in
+from streamflow.private_texts import PrivateTexts
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 from streamflow.records import Rejection, processing_failed
+from streamflow.strict_choices import with_strict_choices
+from streamflow.units import counted
 
 _RFC3339 = re.compile(RFC3339)
 _RFC3339_BYTES = re.compile(RFC3339.encode())
@@ -39,6 +44,7 @@ _NUL: Final = b"\\u0000"
 # What a number may look like that is no finite double, in a field of any type.
 _BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 _NOT_FINITE: Final = "holds a number beyond the range of double precision"
+_SPARE_NAME: Final = "a private field holds clear text under another of its names"
 _VALIDATOR: Final = "a validator of the contract"
 _ADDRESS_ONLY: Final = (ADDRESS,)
 _JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
@@ -82,7 +88,7 @@ class Decoder:
         declared = TypeAdapter(model).core_schema
         self.private_fields = private_in(declared, HASH_PATTERN, frozenset(private_fields))
         self.private_not_of_texts = not_of_texts(declared, self.private_fields, HASH_PATTERN)
-        self.schema = core_schema.checked(
+        self.schema = checked(
             declared,
             events=self.models,
             private=self.private_fields,
@@ -91,22 +97,26 @@ class Decoder:
         )
         self.definitions = Definitions(self.schema)
         # A nested model's own validator would not know of what was added.
-        validator = SchemaValidator(self.schema, _use_prebuilt=False)
+        validator = SchemaValidator(with_strict_choices(self.schema), _use_prebuilt=False)
         self._validate: Callable[[bytes], Event] = validator.validate_json
         self._holds_any = core_schema.has_type(self.schema, "any")
         self._decimals = ExactDecimals(self.schema)
+        spare = has_spare_names(self.schema, self.private_fields)
+        self._spare_names = PrivateTexts(self.private_fields) if spare else None
         plain = not (
-            self._declared or self._holds_any or core_schema.has_type(self.schema, "decimal")
+            spare
+            or self._declared
+            or self._holds_any
+            or core_schema.has_type(self.schema, "decimal")
         )
         self._may_hold = addresses.may_hold if plain else self._needs_look
         self._literals = "\n".join(core_schema.literals_in(self.schema))
         fields = list(core_schema.fields_in(self.schema))
-        names = frozenset(core_schema.json_name(*field) for field in fields)
-        self.names = names.union(*(core_schema.names_of(*field) for field in fields))
-        self._words = FaultWords(names)
+        self.names = frozenset().union(*(names_of(*field) for field in fields))
+        self._words = FaultWords(self.schema)
         self._requires_null = core_schema.requires_null(self.schema)
         self.kind_field = core_schema.discriminator_of(self.schema) or (
-            "type" if "type" in names else None
+            "type" if any("type" in json_names(*field) for field in fields) else None
         )
 
     def with_model(self, model: type[Event]) -> "Decoder":
@@ -161,6 +171,14 @@ class Decoder:
             (self._holds_any and _BEYOND_DOUBLE.search(value) is not None)
             or self._decimals.may_hold(value)
             or any(kind.may_hold(value) for kind in (ADDRESS, *self._declared))
+            or self._has_clear_name(value)
+        )
+
+    def _has_clear_name(self, value: bytes) -> bool:
+        """Whether a private field's text is no hash, under whichever of its names."""
+        return self._spare_names is not None and not all(
+            is_hashed(value[begin:end].decode("ascii", "replace"))
+            for begin, end in self._spare_names.spans(value)
         )
 
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
@@ -168,8 +186,10 @@ class Decoder:
         field's name and NUL, and for declared values that escapes hide."""
         found = self.private_in(value)
         if not found and (changed := self._decimals.faults(value)):
-            reason = "; ".join(map(self._words.of, changed))[:1000]
+            reason = self._words.reason(changed)
             return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", reason)
+        if not found and self._has_clear_name(value):
+            return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", _SPARE_NAME)
         hiding = _ESCAPE if self._declared else _NUL
         if not found and hiding not in value and not self._holds_any:
             return event
@@ -177,16 +197,18 @@ class Decoder:
         for name, part in (*event, *(event.__pydantic_extra__ or {}).items()):
             for scalar in _scalars_in(part):
                 if isinstance(scalar, float) and not math.isfinite(scalar):
-                    return Rejection(
-                        ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: {_NOT_FINITE}"
-                    )
+                    return self._unstorable(event, name, _NOT_FINITE)
                 if not isinstance(scalar, str):
                     continue
                 if what := self._found(scalar.encode("utf-8", "surrogatepass"), kinds, verdicts):
-                    return _clear_text(name, what)
+                    return _clear_text(self._words.field(type(event), name), what)
                 if "\x00" in scalar:
-                    return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
-        return _clear_text("a repeated field or key", found) if found else event
+                    return self._unstorable(event, name, "holds NUL")
+        return _clear_text("an undeclared or repeated field, or a key", found) if found else event
+
+    def _unstorable(self, event: Event, name: str, why: str) -> Rejection:
+        field = self._words.field(type(event), name)
+        return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{field}: {why}")
 
     def private_in(self, value: bytes) -> str | None:
         """What kind of private value a record holds in clear, if any. A number of the contract is none,
@@ -263,11 +285,11 @@ class Decoder:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
         if what := self.private_in(value):
             return _clear_text("", what)
-        reason = "; ".join(map(self._words.of, faults)) or f"{count:,} fields are wrong"
+        reason = self._words.reason(faults) or counted(count, "field", "is wrong", "are wrong")
         code = (
             ErrorCode.UNKNOWN_TYPE if "union_tag_invalid" in kinds else ErrorCode.SCHEMA_VIOLATION
         )
-        return Rejection(code, "ValidationError", reason[:1000])
+        return Rejection(code, "ValidationError", reason)
 
     def _explain_document(self, value: bytes, document: dict[str, Any]) -> Rejection:
         # NUL and lone surrogates stop the parser before it has seen the rest: parse the rest
@@ -300,12 +322,11 @@ class Decoder:
             ErrorCode.SCHEMA_VIOLATION,
             ErrorCode.UNSTORABLE_VALUE,
         ):
-            reasons = [self._words.of(fault) for fault in faults if self._code_of(fault) is code]
-            if reasons:
-                said = code in (ErrorCode.CLEAR_TEXT_PII, ErrorCode.SCHEMA_VIOLATION)
-                if said and (what := self.private_in(value)):
+            of_code = [fault for fault in faults if self._code_of(fault) is code]
+            if of_code:
+                if code is ErrorCode.SCHEMA_VIOLATION and (what := self.private_in(value)):
                     return _clear_text("", what)
-                return Rejection(code, "ValidationError", "; ".join(reasons)[:1000])
+                return Rejection(code, "ValidationError", self._words.reason(of_code))
         return _clear_text("", ADDRESS.what)
 
     def _code_of(self, fault: ErrorDetails) -> ErrorCode:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from streamflow import addresses
 from streamflow.pii_keys import HASH_LENGTH, HASH_PATTERN, MARKED_HASH, PiiKeys, is_hashed
+from streamflow.private_texts import PrivateTexts
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 
 __all__ = ["HASH_PATTERN", "Hasher", "is_hashed"]
@@ -21,11 +22,6 @@ _MARKED_HASH: Final = re.compile(MARKED_HASH)
 # UTF-32 at most.
 _LONGEST_ADDRESS: Final = 4 * 6 * 320
 _WIDEST: Final = 4  # bytes of a character
-# Of JSON: a text, and a list of texts.
-_TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
-_LIST: Final = rb"\[(?:\s*+(?:" + _TEXT + rb"|null)\s*+,?+)++"
-_TEXT_OF_LIST: Final = re.compile(_TEXT, re.DOTALL)
-_QUOTE: Final = ord('"')
 # Data of a CloudEvent in which nothing private can be seen as it stands.
 _BASE64_NAME: Final = b"data_base64"
 _BASE64: Final = re.compile(
@@ -132,14 +128,8 @@ class Hasher:
         self.keyed = self._with_ids or self._key is not None
         self._declared = tuple(private_values)
         self._values = (ADDRESS, *self._declared)
-        names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
-        self._private = (
-            re.compile(
-                rb'"(?:' + names + rb')"\s*+:\s*+(' + _TEXT + rb"|" + _LIST + rb")", re.DOTALL
-            )
-            if names
-            else None
-        )
+        self._private = PrivateTexts(private_fields)
+        names = self._private.names
         # Where a hash may be put in.
         self._markers = re.compile(
             addresses.AT + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
@@ -180,7 +170,7 @@ class Hasher:
         fields, and under a key with an id."""
         pieces: list[bytes] = []
         done = 0
-        for begin, end in self._private_values(data):
+        for begin, end in self._private.spans(data):
             pieces += data[done:begin], self._lifted_bytes(data[begin:end])
             done = end
         data = b"".join((*pieces, data[done:]))
@@ -189,7 +179,7 @@ class Hasher:
 
     def hashes_within(self, data: bytes) -> set[str]:
         """The hashes that are certain to be such, as `lift_within` has it."""
-        private = self._private_values(data)
+        private = self._private.spans(data)
         texts = (data[begin:end].decode("ascii", "replace") for begin, end in private)
         found = {*filter(is_hashed, texts), *(raw.decode() for raw in _MARKED_HASH.findall(data))}
 
@@ -266,7 +256,7 @@ class Hasher:
             return self._plain(addresses.unescaped(raw), verdicts)
 
         return self._replace(
-            data, encoding, self._private_values(encoding.narrow(data)), plain_field
+            data, encoding, self._private.spans(encoding.narrow(data)), plain_field
         )
 
     def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
@@ -300,13 +290,6 @@ class Hasher:
             if start >= room:
                 return max(0, room)
         return max(0, min(len(data), limit - length * (number + 1)))
-
-    def _private_values(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Where the texts of private fields are, without their quotes."""
-        for match in self._private.finditer(data) if self._private else ():
-            for text in _TEXT_OF_LIST.finditer(data, *match.span(1)):
-                closed = text.end() - text.start() > 1 and data[text.end() - 1] == _QUOTE
-                yield text.start() + 1, text.end() - closed
 
     def _replace(
         self,

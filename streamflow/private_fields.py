@@ -3,13 +3,8 @@
 from collections.abc import Collection
 from typing import Any, Final
 
-from streamflow.core_schema import (
-    WRAPPERS,
-    Definitions,
-    choices_of,
-    fields_in,
-    names_of,
-)
+from streamflow.core_schema import WRAPPERS, Definitions, choices_of, fields_in, parts_of
+from streamflow.field_names import json_paths, names_of
 
 _LISTS: Final = ("list", "set", "frozenset", "tuple")
 
@@ -34,6 +29,20 @@ def private_in(schema: Any, hash_pattern: str, named: Collection[str]) -> frozen
             break
         private |= more
     return frozenset(private)
+
+
+def has_spare_names(schema: Any, private: Collection[str]) -> bool:
+    """Whether a document may hold a private field's value under one of its names, and be accepted with
+    another under one more of them: a model that ignores or keeps unknown fields takes that for one."""
+    return any(
+        (part.get("config") or {}).get("extra_fields_behavior") != "forbid"
+        and any(
+            len(json_paths(name, field)) > 1 and not names_of(name, field).isdisjoint(private)
+            for name, field in fields_in(part)
+        )
+        for part in parts_of(schema)
+        if part["type"] in ("model", "typed-dict", "dataclass")
+    )
 
 
 def _declares_hash(definitions: Definitions, schema: Any, hash_pattern: str) -> bool:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamflow.units import counted, either
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -102,7 +104,7 @@ def _show(found: "Sequence[StreamCheck]", *, is_good: bool) -> None:
     if is_good:
         console.print("[green]Good[/]: nothing was found wrong.")
     elif problems:
-        console.print(f"[red]Not good[/]: {_counted(problems, 'problem')}.")
+        console.print(f"[red]Not good[/]: {counted(problems, 'problem')}.")
     elif any(checked.not_tried for checked in found):
         console.print("[yellow]Not known[/]: not everything could be tried.")
     else:
@@ -115,7 +117,7 @@ def _show_plan(console: "Console", checked: "StreamCheck") -> None:
     from streamflow_cli.tables import plain_table
 
     for topic in checked.topics:
-        partitions = f", {_counted(topic.partitions, 'partition')}" if topic.partitions else ""
+        partitions = f", {counted(topic.partitions, 'partition')}" if topic.partitions else ""
         _line(console, f"topic {topic.topic} {topic.action}{partitions}")
         if topic.action != "is refused":
             for note in topic.notes:
@@ -151,16 +153,13 @@ def _show_changes(console: "Console", checked: "StreamCheck") -> None:
             _line(console, f"  → {change.way}")
     if not checked.changes:
         _line(console, "safe: nothing changes")
-    _line(console, f"rows: the newest {checked.rows:,} were read with this contract")
+    newest = either(checked.rows, "one was", f"{checked.rows:,} were")
+    _line(console, f"rows: the newest {newest} read with this contract")
 
 
 def _tried(checked: "StreamCheck") -> str:
     way = "JSON, PostgreSQL and back" if checked.stored else "JSON and back"
-    return f"{checked.samples:,} events went through {way}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    return f"{counted(checked.samples, 'event')} went through {way}"
 
 
 def _line(console: "Console", text: str, style: str | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamflow.errors import ConfigurationError, StreamFlowError, StreamsRefused
+from streamflow.units import counted
 from streamflow_cli.configured import settings_and_streams
 from streamflow_cli.confirming import confirm
 
@@ -339,7 +340,7 @@ def db_rehash() -> None:
     )
     for column in done:
         typer.echo(
-            f"{column.table}.{column.column}: {column.lifted:,} rows hashed under the newest key"
+            f"{column.table}.{column.column}: {counted(column.lifted, 'row')} hashed under the newest key"
         )
     problems = [problem for column in done for problem in column.problems()]
     for problem in problems:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamflow.units import counted, either
 from streamflow_cli.configured import settings_and_streams
 from streamflow_cli.options import given_options, refuse_options
 
@@ -363,13 +364,13 @@ def _print_json(sent: "Sent", seconds: float) -> None:
 
 
 def _print_summary(sent: "Sent", seconds: float, source: "Source | None", *, resume: bool) -> None:
-    typer.echo(f"sent {sent.records:,} events in {seconds:.1f} s")
+    typer.echo(f"sent {counted(sent.records, 'event')} in {seconds:.1f} s")
     for code, number in sorted(sent.invalid.items()):
         typer.echo(f"  {number:,} of them invalid: {code}")
     if sent.hashed:
         typer.echo(f"  {sent.hashed:,} of them valid since what they held in clear was hashed")
     if sent.skipped:
-        typer.echo(f"skipped {sent.skipped:,} invalid lines", err=True)
+        typer.echo(f"skipped {counted(sent.skipped, 'invalid line')}", err=True)
     if sent.waiting:
         typer.echo(
             f"line {sent.line + 1:,} has no newline yet and waits: --resume sends it when it has one, "
@@ -385,5 +386,6 @@ def _print_summary(sent: "Sent", seconds: float, source: "Source | None", *, res
         typer.echo(f"stopped after line {sent.line:,}: {rest}", err=True)
     elif source is not None and not sent.records and not sent.skipped:
         before = resume and sent.line
-        why = f"all {sent.line:,} lines were sent before" if before else "it is empty"
+        sent_before = either(sent.line, "its line was", f"all {sent.line:,} lines were")
+        why = f"{sent_before} sent before" if before else "it is empty"
         typer.echo(f"nothing to send: {why}")

@@ -118,7 +118,7 @@ def _groups(facts: Facts, thresholds: Thresholds) -> Iterator[Condition]:
         records, lag = group.records, group.time
         if records is not None and records > thresholds.lag_records:
             limit = units.count(thresholds.lag_records)
-            text = f"{name} is {units.count(records)} records behind (limit {limit})"
+            text = f"{name} is {units.counted(records, 'record')} behind (limit {limit})"
             yield Condition("lag records", name, Severity.WARNING, text, action)
         if lag is not None and lag.seconds > thresholds.lag_seconds:
             limit = units.duration(thresholds.lag_seconds)

@@ -11,6 +11,7 @@ from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
 from streamflow.audit.states import StateAudit
 from streamflow.audit.windows import Reconciliation
 from streamflow.flow import Partition
+from streamflow.units import counted
 
 
 class Verdict(StrEnum):
@@ -68,7 +69,7 @@ class Pending:
 
     def __str__(self) -> str:
         where = ", ".join(f"{topic}[{partition}]" for topic, partition in self.partitions)
-        number = f"{self.records:,} record{'' if self.records == 1 else 's'}"
+        number = counted(self.records, "record")
         return _WAITS[self.kind].format(worker=self.worker, number=number, where=where)
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,7 +156,10 @@ class PartitionAudit:
         more = self.problem_count - len(self.problems)
         if not more:
             return []
-        kind, detail = self.problems[-1].kind, f"{more:,} further problems that are not listed"
+        kind, detail = (
+            self.problems[-1].kind,
+            f"{counted(more, 'further problem', 'that is', 'that are')} not listed",
+        )
         return [self.problem(kind, self.first, self.end, detail, more)]
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from psycopg import Connection, sql
 
+from streamflow import units
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
 from streamflow.audit.window_ledger import Cell, CellDifference, cell_difference
@@ -224,7 +225,7 @@ def reconcile(
                 offset=low,
                 end_offset=None if high is None else high + 1,
                 count=abs(more),
-                detail=f"window {start:%Y-%m-%dT%H:%M:%SZ} {kind}: {expected} events, "
+                detail=f"window {start:%Y-%m-%dT%H:%M:%SZ} {kind}: {units.counted(expected, 'event')}, "
                 f"{counted} counted{advice}",
             )
         )

@@ -34,6 +34,7 @@ from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.settings import Settings
 from streamflow.stream import Stream, TopicSpec, needs
+from streamflow.units import counted
 
 _TIMEOUT = 15.0  # seconds
 _NO_LEADER = -1
@@ -251,7 +252,7 @@ def costs(settings: Settings, drift: Drift) -> str | None:
     client = admin(settings)
     moment = round(time.time() * 1000) - int(drift.declared)
     offsets = offsets_before(client, partitions_of(client, [drift.topic]), moment)
-    return f"{cost}: {offsets:,} offsets now"
+    return f"{cost}: {counted(offsets, 'offset')} now"
 
 
 @tenacity.retry(

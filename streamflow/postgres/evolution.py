@@ -15,6 +15,7 @@ from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import UNKNOWN_FIELDS, Column, event_columns, event_table
 from streamflow.records import Rejection
 from streamflow.stream import Stream
+from streamflow.units import counted, either
 from streamflow.user_code import name_of_fault
 
 _NUMERIC: Final = re.compile(r"numeric(?:\((\d+),(-?\d+)\))?")
@@ -280,13 +281,16 @@ def _missing(
 def _rejected(reasons: Counter[str], among: int) -> list[Change]:
     if not reasons:
         return []
+    invalid = reasons.total()
     told = [f"{reason} ({count:,})" for reason, count in reasons.most_common(_REASONS)]
     if len(reasons) > _REASONS:
-        told.append(f"and {len(reasons) - _REASONS} other reasons")
+        told.append(f"and {counted(len(reasons) - _REASONS, 'other reason')}")
     return [
         Change(
             Level.BREAKING,
-            f"{sum(reasons.values()):,} of {among:,} newest rows are no valid events any more: "
+            f"{invalid:,} of {counted(among, 'newest row')} "
+            f"{either(invalid, 'is no valid event', 'are no valid events')} "
+            f"any more: "
             f"{'; '.join(told)}",
             "let the contract accept such events as well; or give the stream a new name and a new table, and "
             "let the producers move there",
@@ -298,7 +302,8 @@ def _lacking(stream: Stream, lacking: Counter[str], among: int) -> list[Change]:
     return [
         Change(
             Level.STEP,
-            f"`{name}` is required, and {count:,} of {among:,} newest rows have none: such events become "
+            f"`{name}` is required, and {count:,} of {counted(among, 'newest row')} "
+            f"{either(count, 'has', 'have')} none: such events become "
             "dead letters",
             _required_step(stream),
             name,
@@ -323,7 +328,8 @@ def _still_sent(
     return [
         Change(
             Level.STEP,
-            f"`{name}` is no field any more, and {count:,} of {len(rows):,} newest rows have it: such events "
+            f"`{name}` is no field any more, and {count:,} of {counted(len(rows), 'newest row')} "
+            f"{either(count, 'has', 'have')} it: such events "
             "become dead letters",
             "deploy the producers that do not send it first, or declare the stream with "
             'unknown_fields="ignore"',

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 from pydantic_core import CoreConfig, SchemaValidator, core_schema
 
+from streamflow.field_names import json_paths
 from streamflow.privacy import Hasher
 from streamflow.samples import containers
 from streamflow.samples.containers import Field
@@ -214,11 +215,8 @@ class Shapes:
         inner = schema["schema"]
         where = replace(place, path=(*place.path, name))
         required = schema.get("required", inner["type"] != "default")
-        alias = schema.get("validation_alias")
-        if alias is None or not place.config.get("validate_by_alias", True):
-            alias = name
-        first = alias[0] if isinstance(alias, list) and isinstance(alias[0], list) else alias
-        keys = (first,) if isinstance(first, str) else tuple(first)
+        by_alias = place.config.get("validate_by_alias", True)
+        keys = json_paths(name, schema)[0] if by_alias else (name,)
         if top and name in self._special:
             return Field(name, keys, True, self._special[name])
         node = self._node(inner, where)

@@ -8,6 +8,7 @@ import dagster as dg
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
+from streamflow.units import counted
 from streamflow_dagster.catalog import OPERATIONS, OWNERS, Catalog, table_key
 from streamflow_dagster.defs.retention_sql import Expired, drop_day, expired_days
 from streamflow_dagster.failures import as_dagster_failure
@@ -45,7 +46,8 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
             for stream in platform.streams(settings):
                 expired = _expired(platform, settings, stream, days)
                 kept += [
-                    f"{stream.event_table} {day.day}: {day.held:,} of {day.rows:,} records are still in Kafka"
+                    f"{stream.event_table} {day.day}: {day.held:,} of {counted(day.rows, 'record')} "
+                    "still in Kafka"
                     for day in expired
                     if day.held
                 ]
@@ -58,7 +60,9 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
                     for day in ready:
                         drop_day(connection, stream, day)
                         rows += day.rows
-                        dropped.append(f"{stream.event_table} {day.day}: {day.rows:,} rows")
+                        dropped.append(
+                            f"{stream.event_table} {day.day}: {counted(day.rows, 'row')}"
+                        )
                         context.log.info("dropped %s", dropped[-1])
         metadata: dict[str, Any] = {
             "retention_days": days,
@@ -99,7 +103,7 @@ def _not_closed(platform: Platform, settings: OrchestrationSettings, stream: Str
     if not report.problem_count:
         return f"not yet: {report.waits_for}"
     first = "; ".join(map(str, report.problems[:_SHOWN]))
-    return f"{report.problem_count:,} problems, first {first}"
+    return f"{counted(report.problem_count, 'problem')}, first {first}"
 
 
 def _lines(lines: list[str]) -> dg.MetadataValue[Any]:

@@ -24,6 +24,7 @@ from streamflow.kafka.producing import produce
 from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated, Stream
+from streamflow.units import counted
 from streaming_workers.producer.lines import Accepted, LineReader
 from streaming_workers.producer.progress import FileProgress, FileTransactions
 from streaming_workers.producer.source import Source
@@ -103,7 +104,7 @@ def simulate(
     check()
     if left:
         raise Unavailable(
-            f"Kafka did not acknowledge {left} of {sent.records} records within {_TIMEOUT:g} s"
+            f"Kafka did not acknowledge {left} of {counted(sent.records, 'record')} within {_TIMEOUT:g} s"
         )
     sent.line = sent.records
     sent.finished = True

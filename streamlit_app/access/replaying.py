@@ -11,10 +11,10 @@ import structlog
 
 from streamflow import units
 from streamflow.dead_letters.select import Status
+from streamflow.units import counted
 from streamlit_app.access.roles import Identity, require_operator
 from streamlit_app.measure.dagster import REPLAY_JOB, Dagster
 from streamlit_app.records.queries import MOST_COUNTED
-from streamlit_app.ui.markup import counted
 
 log = structlog.get_logger()
 

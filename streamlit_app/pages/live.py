@@ -134,7 +134,7 @@ def _furthest_behind(server: Serving, streams: Sequence[Stream]) -> None:
         "Furthest behind",
         server.poller.reading("kafka").figure(lambda _: lag_time.seconds if lag_time else None),
         _lag_form(lag_time),
-        note=f"{worst} · {units.count(records)} records" if worst else "",
+        note=f"{worst} · {units.counted(records or 0, 'record')}" if worst else "",
         points=_spark(server, f"seconds/{worst}") if worst else None,
     )
 

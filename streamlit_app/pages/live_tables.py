@@ -10,6 +10,7 @@ from streamflow.lag.history import WINDOW, GroupLag
 from streamflow.lag.measure import LagSample
 from streamflow.lag.verdicts import MEANINGS
 from streamflow.stream import Stream
+from streamflow.units import counted
 from streamlit_app.measure.postgres import PostgresSample
 from streamlit_app.measure.readings import Reading
 from streamlit_app.measure.stack import PartStatus
@@ -22,7 +23,6 @@ from streamlit_app.ui.markup import (
     Tone,
     chip,
     code,
-    counted,
     empty,
     mark,
     soft,
@@ -155,7 +155,7 @@ def _service_note(reading: Reading[LagSample | PostgresSample]) -> str:
     if isinstance(sample, LagSample):
         took = units.duration(reading.seconds)
         return f"{counted(sample.brokers, 'broker')} · answered in {took}"
-    return f"{sample.version} · {units.size(sample.size)} · {sample.connections} connections"
+    return f"{sample.version} · {units.size(sample.size)} · {counted(sample.connections, 'connection')}"
 
 
 def _worker_note(worker: WorkerState | None, now: float) -> str:

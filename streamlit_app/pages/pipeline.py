@@ -169,7 +169,10 @@ class _Flow:
         bridge = self._workers.get("bridge")
         connected, missed = (bridge.clients, bridge.missed) if bridge else (None, None)
         tone = Tone.GOOD if connected else Tone.IDLE
-        lines = (f"{units.count(connected)} connected", f"{units.count(missed)} records missed")
+        lines = (
+            f"{units.count(connected)} connected",
+            f"{units.count(missed)} {units.either(missed or 0, 'record', 'records')} missed",
+        )
         return Box("Socket.IO", "store", x, y, tone, lines)
 
     def _has_bridge(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import streamlit as st
 
 from streamflow import units
+from streamflow.units import counted
 from streamlit_app.access.replaying import PlanRequest, apply, plan, scope
 from streamlit_app.access.sign_in import current_identity
 from streamlit_app.measure.dagster import FINISHED, ReplayRun
@@ -22,7 +23,6 @@ from streamlit_app.ui.markup import (
     banner,
     chip,
     code,
-    counted,
     empty,
     line,
     link,

@@ -296,7 +296,7 @@ def test_progress_outlives_the_offsets_in_kafka(stack_settings: Settings, tmp_pa
     client.delete_consumer_groups([group])[group].result(20)
     write(path, [event(1), event(2), event(3)])
     again = streamflow(stack_settings, *arguments)
-    assert (again.returncode, again.stdout.split(" in ")[0]) == (0, "sent 1 events")
+    assert (again.returncode, again.stdout.split(" in ")[0]) == (0, "sent 1 event")
     assert len(stored_values(stack_settings, "user-events")) == 3
 
 

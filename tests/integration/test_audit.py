@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -452,15 +453,15 @@ def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
     bad = 300 - valid
     for table, statement, number, what in (
         ("notifications", "TRUNCATE notifications", valid, "notifications"),
-        ("dead_letters", "DELETE FROM dead_letters", bad, "dead letters"),
-        ("events", "TRUNCATE events", valid, "events"),
+        ("dead_letters", "DELETE FROM dead_letters", bad, "dead letter"),
+        ("events", "TRUNCATE events", valid, "event"),
         ("events", "DELETE FROM events WHERE (origin_partition, origin_offset) = (0, 5)", 1, ""),
-        ("window_counts", "TRUNCATE window_counts", None, "window counts"),
+        ("window_counts", "TRUNCATE window_counts", None, "window count"),
         (
             "window_counts",
             "DELETE FROM window_counts WHERE ctid = (SELECT min(ctid) FROM window_counts)",
             1,
-            "window counts",
+            "window count",
         ),
     ):
         for most in (None, 1):
@@ -472,7 +473,8 @@ def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
                 assert sum(each.count for each in vanished) == 2 * bad
             elif number is not None:
                 assert sum(each.count for each in vanished) == number
-            assert f"{what} that were proved are gone" in str(vanished[0])
+            gone = rf"{what}(s that were proved are| that was proved is) gone"
+            assert re.search(gone, str(vanished[0]))
     # None of this is a gap that somebody could acknowledge.
     assert rows(stack_settings, "SELECT reader, topic, first_offset, end_offset FROM gaps") == []
     more = (
@@ -482,7 +484,7 @@ def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
     )
     with changed(stack_settings, "duplicates", more):
         [added] = [each for each in run().problems if each.kind == "rows_added"]
-    assert "1 duplicates more than were proved" in str(added)
+    assert "1 duplicate more than were proved" in str(added)
     assert run().closed
     ledger = (
         "SELECT sum(records)::int, sum(stored)::int, sum(dead_lettered)::int FROM audit_ledger"

@@ -120,7 +120,7 @@ def test_a_required_field_is_added(shop: Installation) -> None:
     execute(shop.settings, "UPDATE orders SET note = NULL")
     broken = contract_check(shop)
     assert not broken.passed
-    assert "1 of 1 rows: first orders/0/5: SCHEMA_VIOLATION: note: " in broken.says
+    assert "1 of 1 row: first orders/0/5: SCHEMA_VIOLATION: note: " in broken.says
     execute(shop.settings, "UPDATE orders SET note = 'red' WHERE origin_offset = 5")
     shop.assert_closed()
 

@@ -87,7 +87,7 @@ def test_a_missing_row_is_a_gap_and_opens_the_ledger(one: Orchestration) -> None
         # The row is also missing in its window, and behind its notification.
         assert "the ledger does not close, 3 problems" in (ledger.description or "")
         windows = red(one, "postgres/events", "windows_equal_events")
-        assert "windows differ from events in 1 partitions" in (windows.description or "")
+        assert "windows differ from events in 1 partition" in (windows.description or "")
         assert "USER_LOGIN" in (windows.description or "")
         assert one.check("postgres/notifications", "no_gaps").passed
     assert one.check("postgres/events", "no_gaps").passed
@@ -123,7 +123,7 @@ def test_what_may_only_be_late_is_no_error(one: Orchestration) -> None:
     )
     lag = red(one, "postgres/events", "fresh_by_load_time") if _aged(one) else None
     assert lag is not None
-    assert "1 offsets wait; at most 1.0 s is allowed: is the loader running?" in (
+    assert "1 offset waits; at most 1.0 s is allowed: is the loader running?" in (
         lag.description or ""
     )
     assert lag.severity == WARN
@@ -176,7 +176,7 @@ def test_an_address_at_rest_is_found_wherever_it_stands(
         ],
     ):
         found = red(one, key, "no_clear_text_address")
-        assert f"1 clear-text addresses in {table}: first " in (found.description or "")
+        assert f"1 clear-text address in {table}: first " in (found.description or "")
         assert f": {column}" in (found.description or "")
         assert "ann" not in str(found)
         assert found.severity == ERROR

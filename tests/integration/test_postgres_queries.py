@@ -153,12 +153,12 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
     assert found.counted == {"USER_LOGIN": 3, "USER_LOGOUT": 0}
     [difference] = map(str, found.differences)
     assert difference == (
-        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 events, 0 counted; once you "
+        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 event, 0 counted; once you "
         'know why (docs/audit.md, "Differing windows"), run `streamflow audit --acknowledge`'
     )
     # Where it was proved, nothing explains it.
     [proved] = reconciled(database, 14, noon + 20_000, proved=14).differences
-    assert proved.detail.endswith("1 events, 0 counted")
+    assert proved.detail.endswith("1 event, 0 counted")
     assert (found.differing, found.lost, found.open) == (1, 0, {})
     # What is still open, or was not read yet, is not missed.
     assert reconciled(database, 13, noon + 20_000).differing == 0

@@ -338,13 +338,17 @@ def test_offsets_outside_of_ranges_are_told_in_short() -> None:
         (0, {"stored": 10}, [("rows_vanished", 2, "2 dead letters that were proved are gone")]),
         (2, {"stored": 10}, []),
         (3, {"stored": 5}, [("rows_vanished", 4, "2 notifications and 2 dead letters that")]),
-        (0, {"stored": 11, "dead_lettered": 2}, [("rows_added", 1, "1 notifications more than")]),
+        (
+            0,
+            {"stored": 11, "dead_lettered": 2},
+            [("rows_added", 1, "1 notification more than were proved")],
+        ),
         (
             0,
             {"stored": 9, "dead_lettered": 3},
             [
-                ("rows_vanished", 1, "1 notifications that"),
-                ("rows_added", 1, "1 dead letters more"),
+                ("rows_vanished", 1, "1 notification that was proved is gone"),
+                ("rows_added", 1, "1 dead letter more"),
             ],
         ),
     ],

@@ -164,7 +164,7 @@ def test_a_foreign_cursor_is_a_fresh_start(cursor: str | None) -> None:
         ({"events": 50}, UP, [], "50 offsets wait, the loader is up"),
         ({"events": 50}, None, [], "50 offsets wait, the loader is not judged yet"),
         ({"events": 101, "letters": 9}, UP, ["events"], "lag is above 100 (events: 101)"),
-        ({"events": 1, "letters": 0}, GONE, ["events"], "the loader is gone and 1 offsets wait"),
+        ({"events": 1, "letters": 0}, GONE, ["events"], "the loader is gone and 1 offset waits"),
         ({"events": 1, "letters": 2}, STALLED, ["events", "letters"], "the loader is stalled"),
         ({"events": 0}, GONE, [], "0 offsets wait, the loader is gone"),
     ],
