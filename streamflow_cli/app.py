@@ -13,7 +13,19 @@ import typer
 from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
-from streamflow_cli import acls, bench, check, dagster, dashboard, data, dlq, forget, produce, stack
+from streamflow_cli import (
+    acls,
+    bench,
+    check,
+    dagster,
+    dashboard,
+    data,
+    dlq,
+    forget,
+    produce,
+    stack,
+    topics,
+)
 from streamflow_cli.configured import DEBUG_VARIABLE
 
 INTERRUPTED = 130
@@ -65,7 +77,7 @@ _stack()(dashboard.dashboard)
 app.command()(check.check)
 app.command()(data.worker)
 app.command()(data.init)
-app.command()(data.topics)
+app.command()(topics.topics)
 app.command()(acls.acls)
 app.command()(data.audit)
 app.command()(forget.forget)
