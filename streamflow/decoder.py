@@ -76,7 +76,7 @@ class Decoder:
     ) -> None:
         self.model = model
         self.max_bytes = max_bytes
-        self.models = tuple(_models_in(model))
+        self.models = tuple(models_in(model))
         self._declared = tuple(private_values)
         self.declares_private = bool(self._declared)
         declared = TypeAdapter(model).core_schema
@@ -338,13 +338,14 @@ def too_large(value: bytes, most: int = MAX_VALUE_BYTES) -> Rejection | None:
     )
 
 
-def _models_in(model: Any) -> Iterator[type[Event]]:
+def models_in(model: Any) -> Iterator[type[Event]]:
+    """The models of a contract; none if it is neither a model of events nor a union of them."""
     if isinstance(model, type) and issubclass(model, Event):
         yield model
         return
     model = getattr(model, "__value__", model)  # of a type alias
     for argument in getattr(model, "__args__", ()) or ():
-        yield from _models_in(argument)
+        yield from models_in(argument)
 
 
 def _scalars_in(value: Any) -> Iterator[Any]:

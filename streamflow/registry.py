@@ -31,7 +31,7 @@ class FailedStream(NamedTuple):
     """A declaration that cannot work."""
 
     path: str  # as the setting names it
-    name: str | None  # None if it could not be imported
+    name: str | None  # None if it cannot be read
     why: str
     error: BaseException  # for --debug
 
@@ -81,9 +81,10 @@ def read_streams(settings: Settings) -> Streams:
         try:
             module, stream = _load(path)
             stream = stream.prefixed(settings.prefix)
-            name = stream.name
+            name = stream.name if isinstance(stream.name, str) else None
             _require_sound(module, path, stream, good)
         except ConfigurationError as error:
+            name = name or user_code.declared_name(path)
             failed.append(FailedStream(path, name, str(error), error))
         else:
             good.append(stream)
@@ -156,8 +157,13 @@ def _load(path: str) -> tuple[ModuleType, Stream]:
 def _require_sound(
     module: ModuleType, path: str, stream: Stream, earlier: Sequence[Stream]
 ) -> None:
+    def where() -> str:
+        return user_code.declared_at(module, path.partition(":")[2])
+
     found = user_code.explained(
-        lambda: declarations.problems(stream, earlier) or fails_at_start(stream), module.__name__
+        lambda: declarations.problems(stream, earlier) or fails_at_start(stream),
+        module.__name__,
+        where,
     )
     if found:
-        raise DeclarationFault(user_code.declared_at(module, path.partition(":")[2]), found)
+        raise DeclarationFault(where(), found)

@@ -5,12 +5,27 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, LiteralString, NamedTuple, Protocol
 
+from streamflow.argument_types import (
+    FLAG,
+    TEXT,
+    described,
+    duration,
+    either,
+    function,
+    instance_of,
+    keeps_misnamed,
+    one_of,
+    optional,
+    tuple_of,
+    whole_number,
+)
 from streamflow.contract import Event
 from streamflow.core_schema import UnknownFields
-from streamflow.decoder import Decoder
-from streamflow.errors import ConfigurationError, ErrorCode, StreamUnavailable, Unavailable
+from streamflow.decoder import Decoder, models_in
+from streamflow.durations import parse_duration
+from streamflow.errors import ErrorCode, StreamUnavailable, Unavailable
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
 from streamflow.formats.user_functions import guarded, is_format
 from streamflow.groups import ALL, group_text, scalar_text
@@ -33,6 +48,10 @@ MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
 _MAX_COMPRESSION = 8
 
+MOST_PARTITIONS = 10_000  # that Kafka creates at once
+_MOST_BYTES = 2**31 - 1
+_RETENTION = duration(timedelta(milliseconds=1), timedelta(days=999_999_999))
+
 Mode = Literal["append", "upsert"]
 
 
@@ -46,9 +65,11 @@ class TopicSpec:
     derived: bool = False  # whether StreamFlow writes to it, rather than producers
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topics:
-    """The topics of a stream. Streams may share the derived ones.
+    """The topics of a stream. Streams may share the derived ones. Durations are texts like ``12h`` or
+    ``7d``, or a ``timedelta``.
 
     Args:
         managed: whether StreamFlow creates and alters the stream's own topic. False for another owner's
@@ -63,17 +84,18 @@ class Topics:
         max_record_bytes: the largest record that the stream's own topic accepts.
     """
 
-    managed: bool = True
-    replays: bool | None = None
-    partitions: int = 3
-    derived_partitions: int = 3
-    retention: timedelta = timedelta(hours=168)
-    derived_retention: timedelta = timedelta(hours=168)
-    dead_letter_retention: timedelta = timedelta(days=30)
-    max_record_bytes: int = MAX_RECORD_BYTES
-    analytics: str = "analytics"
-    notifications: str = "notifications"
-    dead_letters: str = "dead-letter-topic"
+    managed: Annotated[bool, FLAG] = True
+    replays: Annotated[bool | None, optional(FLAG)] = None
+    partitions: Annotated[int, whole_number(1, MOST_PARTITIONS)] = 3
+    derived_partitions: Annotated[int, whole_number(1, MOST_PARTITIONS)] = 3
+    retention: Annotated[timedelta | str, _RETENTION] = timedelta(hours=168)
+    derived_retention: Annotated[timedelta | str, _RETENTION] = timedelta(hours=168)
+    dead_letter_retention: Annotated[timedelta | str, _RETENTION] = timedelta(days=30)
+    max_record_bytes: Annotated[int, whole_number(1, _MOST_BYTES)] = MAX_RECORD_BYTES
+    analytics: Annotated[str, TEXT] = "analytics"
+    notifications: Annotated[str, TEXT] = "notifications"
+    dead_letters: Annotated[str, TEXT] = "dead-letter-topic"
+    misnamed: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def takes_replays(self) -> bool:
@@ -98,6 +120,7 @@ class Simulator(Protocol):
         breaks the contract."""
 
 
+@keeps_misnamed
 @dataclass(frozen=True, kw_only=True)
 class DailyRollup:
     """A table that Dagster computes from the rows of a stream, day by day.
@@ -118,18 +141,46 @@ class DailyRollup:
         order: ORDER BY of the rows that the asset shows.
     """
 
-    table: str
-    description: str
-    columns: Mapping[str, LiteralString]
-    query: LiteralString
-    parameters: Callable[["OrchestrationSettings"], Mapping[str, Any]] = lambda _settings: {}
-    neighbours: bool = False
-    order: LiteralString = "day DESC, stream"
+    table: Annotated[str, TEXT]
+    description: Annotated[str, TEXT]
+    columns: Annotated[
+        Mapping[str, LiteralString],
+        instance_of(Mapping, what='a dict of types, as in {"amount": "bigint"}'),
+    ]
+    query: Annotated[LiteralString, TEXT]
+    parameters: Annotated[
+        Callable[["OrchestrationSettings"], Mapping[str, Any]],
+        function("a function of Dagster's settings that returns a dict", "settings"),
+    ] = lambda _settings: {}
+    neighbours: Annotated[bool, FLAG] = False
+    order: Annotated[LiteralString, TEXT] = "day DESC, stream"
+    misnamed: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
+def _contract(value: Any) -> str | None:
+    if next(models_in(value), None) is not None:
+        return None
+    return f"must be a subclass of Event, or a union of them, not {described(value)}"
+
+
+_NAMES = "names of fields"
+_KEY = either(
+    "the name of a field, or a function of the event that returns a text",
+    TEXT,
+    function("a function of the event that returns a text", "event"),
+)
+_SIMULATE = function(
+    "a function that takes a hasher, seed= and invalid_ratio=",
+    "hasher",
+    keywords={"seed": None, "invalid_ratio": None},
+    may_yield=True,
+)
+
+
+@keeps_misnamed
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One stream of events.
+    """One stream of events. Wrong arguments raise nothing: `load_streams` and ``streamflow check`` name them.
 
     Args:
         name: the name of its topic.
@@ -156,29 +207,61 @@ class Stream:
         prefix: put before every topic's name, to share a cluster.
     """
 
-    name: str
-    contract: Any
-    table: str
-    key: str | Callable[[Any], str]
-    event_time: str = "timestamp"
-    private_fields: tuple[str, ...] = ()
-    private_values: tuple[PrivateValue, ...] = ()
-    unknown_fields: UnknownFields = "forbid"
-    windows: TumblingWindow | None = None
-    notify: Callable[[Any], Notification] | None = None
-    simulate: Simulator | None = None
-    rollups: tuple[DailyRollup, ...] = ()
-    decode: Decode | None = None
-    mode: Mode = "append"
-    primary_key: tuple[str, ...] = ()
-    topics: Topics = field(default_factory=Topics)
-    prefix: str = ""
+    name: Annotated[str, TEXT]
+    contract: Annotated[Any, _contract]
+    table: Annotated[str, TEXT]
+    key: Annotated[str | Callable[[Any], str], _KEY]
+    event_time: Annotated[str, TEXT] = "timestamp"
+    private_fields: Annotated[
+        tuple[str, ...], tuple_of(TEXT, _NAMES, 'private_fields=("email",)')
+    ] = ()
+    private_values: Annotated[
+        tuple[PrivateValue, ...],
+        tuple_of(
+            instance_of(PrivateValue, what='PhoneNumber("DE"), CardNumber() or the like'),
+            "kinds of private values",
+            "private_values=(CardNumber(),)",
+        ),
+    ] = ()
+    unknown_fields: Annotated[UnknownFields, one_of(UnknownFields)] = "forbid"
+    windows: Annotated[
+        TumblingWindow | None,
+        optional(
+            instance_of(
+                TumblingWindow,
+                what='one TumblingWindow, as in windows=TumblingWindow("10s", by="type")',
+            )
+        ),
+    ] = None
+    notify: Annotated[
+        Callable[[Any], Notification] | None,
+        optional(
+            function("a function of the event that returns a Notification", "event", may_yield=True)
+        ),
+    ] = None
+    simulate: Annotated[Simulator | None, optional(_SIMULATE)] = None
+    rollups: Annotated[
+        tuple[DailyRollup, ...],
+        tuple_of(
+            instance_of(DailyRollup, what="a DailyRollup"), "rollups", "rollups=(DailyRollup(…),)"
+        ),
+    ] = ()
+    decode: Annotated[
+        Decode | None,
+        optional(function("a function of the record, or a format like CloudEvents()", "record")),
+    ] = None
+    mode: Annotated[Mode, one_of(Mode)] = "append"
+    primary_key: Annotated[tuple[str, ...], tuple_of(TEXT, _NAMES, 'primary_key=("id",)')] = ()
+    topics: Annotated[
+        Topics, instance_of(Topics, what="Topics, as in topics=Topics(partitions=6)")
+    ] = field(default_factory=Topics)
+    prefix: Annotated[str, TEXT] = ""
+    misnamed: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.decoder.models:
-            raise ConfigurationError(
-                f"stream {self.name}: contract must be a subclass of Event, or a union of them"
-            )
+        for name in ("private_fields", "private_values", "rollups", "primary_key"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -337,11 +420,11 @@ class Stream:
         topics = self.topics
 
         def spec(
-            name: str, retention: timedelta, max_bytes: int, *, derived: bool = True
+            name: str, retention: timedelta | str, max_bytes: int, *, derived: bool = True
         ) -> TopicSpec:
             config = {
                 "cleanup.policy": "delete",
-                "retention.ms": str(round(retention.total_seconds() * 1000)),
+                "retention.ms": str(parse_duration(retention) // timedelta(milliseconds=1)),
                 "message.timestamp.type": "LogAppendTime",
                 "max.message.bytes": str(max_bytes),
                 "min.insync.replicas": str(min_isr),
