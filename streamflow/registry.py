@@ -110,11 +110,15 @@ def log_failed(streams: Streams) -> None:
 def stream_named(streams: Sequence[Stream], name: str) -> Stream:
     """Raises UsageError, with the names that there are, if none is called so."""
     names = {stream.name: stream for stream in streams}
-    if name in names:
-        return names[name]
+    if name not in names:
+        raise UsageError(no_stream_called(name, list(names)))
+    return names[name]
+
+
+def no_stream_called(name: str, names: Sequence[str]) -> str:
     close = get_close_matches(name, names, 1)
     meant = f": did you mean {close[0]}?" if close else "."
-    raise UsageError(f"no stream is called {name}{meant} Configured: {', '.join(names)}")
+    return f"no stream is called {name}{meant} Configured: {', '.join(names)}"
 
 
 def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:

@@ -48,7 +48,8 @@ MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
 _MAX_COMPRESSION = 8
 
-MOST_PARTITIONS = 10_000  # that Kafka creates at once
+# Kafka's controller makes at most 10,000 changes at once, those of the topic's settings included.
+MOST_PARTITIONS = 9_000
 _MOST_BYTES = 2**31 - 1
 _RETENTION = duration(timedelta(milliseconds=1), timedelta(days=999_999_999))
 

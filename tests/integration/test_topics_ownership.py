@@ -155,7 +155,7 @@ def test_a_foreign_topic_is_refused_everywhere_and_stays_as_it_is(
     [problem] = checked.problems
     assert problem.part == "topic"
     assert_refused(problem.text, foreign)
-    assert [plan.action for plan in checked.topics] == ["is refused"] + ["is created"] * 3
+    assert [plan.action for plan in checked.topics] == ["is refused"] + ["will be created"] * 3
     found = report(bare)[foreign]
     assert found["owner"] == "foreign"
     assert {each["what"] for each in found["drift"]} >= {"cleanup.policy", "retention.ms"}

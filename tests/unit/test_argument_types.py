@@ -134,11 +134,11 @@ def test_a_wrong_argument_of_a_stream(changed: dict[str, Any], says: str) -> Non
     [
         ({"managed": 1}, "managed must be True or False, not 1"),
         ({"replays": "no"}, "replays must be True or False, not the text 'no'"),
-        ({"partitions": "6"}, "partitions must be a whole number from 1 to 10,000, not the text '6'"),
+        ({"partitions": "6"}, "partitions must be a whole number from 1 to 9,000, not the text '6'"),
         ({"partitions": True}, "not True"),
         ({"partitions": 6.0}, "not 6.0"),
         ({"partitions": 0}, "not 0"),
-        ({"derived_partitions": 10_001}, "a whole number from 1 to 10,000, not 10001"),
+        ({"derived_partitions": 9_001}, "a whole number from 1 to 9,000, not 9001"),
         ({"retention": 7}, f"retention {DURATION}, or a timedelta, not 7"),
         ({"retention": "7 weeks"}, f"retention {DURATION}, not the text '7 weeks'"),
         ({"retention": "0s"}, "retention must be from 1ms to 999999999d, not 0s"),
@@ -200,7 +200,7 @@ def test_right_arguments_of_every_shape() -> None:
         rollups=[replace(ROLLUP, parameters=settled)],
         notify=lambda order: Notification("x", 1, order.customer), decode=CloudEvents(),
         windows=TumblingWindow("1 min", by="type", grace=timedelta(0), idle="500ms", ahead="2h"),
-        topics=Topics(partitions=10_000, derived_partitions=10_000, retention="7d", replays=False),
+        topics=Topics(partitions=9_000, derived_partitions=9_000, retention="7d", replays=False),
     )  # fmt: skip
     assert problems(everything) == []
     assert everything.private_fields == ("customer",)

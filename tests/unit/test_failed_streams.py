@@ -224,7 +224,7 @@ def test_wrong_arguments_stop_only_their_own_stream(
             '"upsert"?'
         ),
         "wrong.py, line 4: topics: Topics has no argument retentoin: did you mean retention?",
-        "wrong.py, line 4: topics: partitions must be a whole number from 1 to 10,000, not the text '6'",
+        "wrong.py, line 4: topics: partitions must be a whole number from 1 to 9,000, not the text '6'",
     )
     assert nameless.why.startswith(
         "wrong.py, line 8: name must be a text, not 3; windows: size must"
