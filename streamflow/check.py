@@ -190,13 +190,13 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
         stream.name,
         topics=declared_plan(settings, stream),
         table=event_table(stream).name,
-        tables=_tables(stream, None),
+        tables=planned_tables(stream, None),
         columns=event_columns(stream),
         windows=windows,
     )
 
 
-def _tables(stream: Stream, plan: TablePlan | None) -> tuple[PlannedTable, ...]:
+def planned_tables(stream: Stream, plan: TablePlan | None) -> tuple[PlannedTable, ...]:
     """What becomes of each of its tables; without a plan they were not compared."""
     names = [("table", table) for table in stream.tables]
     if stream.state_table is not None:
@@ -277,7 +277,7 @@ def _plan(checked: StreamCheck, settings: Settings, stream: Stream, servers: _Se
         "comparing its table with that of the database",
         lambda: plan_of(settings, stream),
     )
-    checked.tables = _tables(stream, checked.plan)
+    checked.tables = planned_tables(stream, checked.plan)
     for plan in checked.topics:
         if plan.action is PlannedAction.REFUSE:
             checked.problems += [TrialProblem("topic", note) for note in plan.notes]

@@ -22,6 +22,7 @@ from streamflow_cli import (
     data,
     dlq,
     forget,
+    init,
     produce,
     stack,
     topics,
@@ -76,7 +77,7 @@ _stack()(dagster.dagster)
 _stack()(dashboard.dashboard)
 app.command()(check.check)
 app.command()(data.worker)
-app.command()(data.init)
+app.command()(init.init)
 app.command()(topics.topics)
 app.command()(acls.acls)
 app.command()(data.audit)

@@ -52,13 +52,27 @@ def check(
     names, paths = _names_and_paths(streams or [])
     settings, extent = _settings(paths, against, offline=offline, allow_steps=allow_steps)
     found = check_streams(settings, extent, names)
+    notes = _notes(settings, found, extent)
     is_good = all(checked.is_good(allow_steps=allow_steps) for checked in found)
     if as_json:
         report: list[dict[str, Any]] = [checked.as_dict() for checked in found]
-        typer.echo(json.dumps({"good": is_good, "streams": report}))
+        typer.echo(json.dumps({"good": is_good, "streams": report, "notes": notes}))
     else:
         _show(found, is_good=is_good)
+        for note in notes:
+            typer.echo(f"note: {note}")
     raise typer.Exit(0 if is_good else 1)
+
+
+def _notes(settings: "Settings", found: "Sequence[StreamCheck]", extent: "Extent") -> list[str]:
+    """What to do before the running stack runs these streams."""
+    from streamflow.check import Extent
+    from streamflow_stack.known_streams import unknown_streams
+
+    if extent is Extent.AGAINST:
+        return []
+    names = [checked.name for checked in found if checked.table]
+    return list(unknown_streams(settings, names).values())
 
 
 def _names_and_paths(streams: "Sequence[str]") -> tuple[list[str], list[str]]:

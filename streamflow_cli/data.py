@@ -1,9 +1,8 @@
-"""Commands on data: worker, init, db, audit."""
+"""Commands on data: worker, db, audit."""
 
 import getpass
 import json
 from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +11,8 @@ from streamflow.errors import ConfigurationError, StreamFlowError
 from streamflow_cli.configured import settings_and_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from streamflow.kafka.ownership import Drift
     from streamflow.postgres.schema import TablesRefused
     from streamflow.registry import Streams
     from streamflow.settings import Settings
@@ -71,51 +69,12 @@ def worker(
     )
 
 
-def init(
-    wait: Annotated[
-        float,
-        typer.Option(min=0, help="Seconds to wait for a broker or database that is starting."),
-    ] = 60.0,
-) -> None:
-    """Puts topics and schema in place before workers start. Safe to repeat, and at the same time.
-
-    Example: streamflow init --wait 120
-    """
-    from streamflow.kafka.clients import retrying
-    from streamflow.kafka.ownership import surplus
-    from streamflow.kafka.topic_changes import postponed, risk
-    from streamflow.kafka.topics import TopicsRefused, provision
-    from streamflow.postgres import schema
-    from streamflow.postgres.owned_topics import TopicsTable
-
-    settings, streams = settings_and_streams()
-    patiently = retrying(wait)
-    # The schema first: topics that are created are noted in it.
-    refused = _upgrade(partial(patiently, schema.upgrade), settings, streams)
-    without_topics: TopicsRefused | None = None
-    differences: Sequence[Drift] = ()
-    try:
-        differences = patiently(provision, settings, streams, TopicsTable(settings))
-    except TopicsRefused as error:
-        without_topics, differences = error, error.differences
-    for drift in differences:
-        if not drift.is_surplus and risk(drift) is None:
-            typer.echo(f"{drift.topic}: {drift.what} was {drift.found or 'missing'}")
-    for line in (*surplus(differences), *postponed(differences)):
-        typer.echo(f"warning: {line}", err=True)
-    if (reason := refused or without_topics) is not None:
-        raise reason
-    if streams.failed:
-        raise _others_in_place(streams)
-    typer.echo("topics and schema are in place")
-
-
-def _others_in_place(streams: "Streams") -> StreamFlowError:
+def others_in_place(streams: "Streams") -> StreamFlowError:
     names = ", ".join(stream.name for stream in streams)
     return ConfigurationError(f"not every stream can start; what {names} needs is in place")
 
 
-def _upgrade(
+def upgrade_tables(
     run: "Callable[..., object]", settings: "Settings", streams: "Streams"
 ) -> "TablesRefused | None":
     """Upgrades the schema as far as it can be, and warns of columns without a field; returns what could
@@ -134,7 +93,7 @@ def _upgrade(
 
 
 @db.command("upgrade")
-def db_upgrade() -> None:
+def dbupgrade_tables() -> None:
     """Brings the database's schema up to date. Safe to repeat.
 
     Example: streamflow db upgrade
@@ -142,11 +101,11 @@ def db_upgrade() -> None:
     from streamflow.postgres.schema import upgrade
 
     settings, streams = settings_and_streams()
-    refused = _upgrade(upgrade, settings, streams)
+    refused = upgrade_tables(upgrade, settings, streams)
     if refused is not None:
         raise refused
     if streams.failed:
-        raise _others_in_place(streams)
+        raise others_in_place(streams)
     typer.echo("the schema is up to date")
 
 

@@ -29,7 +29,7 @@ def not_auditable(topic: str, reason: str) -> Problem:
 
 
 def missing(topic: str, *, managed: bool) -> Problem:
-    what = "run `streamflow topics --apply`" if managed else "its owner has to create it"
+    what = "run `streamflow init`" if managed else "its owner has to create it"
     return Problem(kind=ProblemKind.TOPIC_MISSING, topic=topic, detail=f"does not exist: {what}")
 
 

@@ -35,7 +35,7 @@ from streamflow import (
     load_settings,
     load_streams,
 )
-from streamflow.check import _tables
+from streamflow.check import planned_tables
 from streamflow.declarations import problems as of_declaration
 from streamflow.postgres.schema import TablePlan
 from streamflow.postgres.tables import event_columns
@@ -366,7 +366,7 @@ def test_configured_streams_are_named(module: str, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_each_planned_table_has_an_action(plan: TablePlan | None, actions: list[str]) -> None:
-    planned = _tables(CUSTOMERS, plan)
+    planned = planned_tables(CUSTOMERS, plan)
     assert [(table.name, table.kind) for table in planned] == [
         ("customers_changes", "table"), ("customers_state", "table"), ("customers", "view"),
     ]  # fmt: skip
