@@ -12,7 +12,8 @@ from streamflow.core_schema import values_of
 from streamflow.errors import ConfigurationError
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
-from streamflow.stream import Stream, TopicSpec
+from streamflow.stream import Stream
+from streamflow.stream_topics import TopicSpec
 
 # Types of columns that a primary key may have: equal values have one text, as the key of a record.
 _KEY_TYPES: Final = frozenset(("text", "bigint", "numeric", "boolean", "uuid", "date"))

@@ -1,17 +1,15 @@
 """A stream, declared once: everything else is derived from its declaration."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, Literal, LiteralString, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from streamflow.argument_types import (
-    FLAG,
     TEXT,
     described,
-    duration,
     either,
     function,
     instance_of,
@@ -19,10 +17,10 @@ from streamflow.argument_types import (
     one_of,
     optional,
     tuple_of,
-    whole_number,
 )
 from streamflow.contract import Event
 from streamflow.core_schema import UnknownFields
+from streamflow.daily_rollup import DailyRollup
 from streamflow.decoder import Decoder, models_in
 from streamflow.durations import parse_duration
 from streamflow.errors import ErrorCode, StreamUnavailable, Unavailable
@@ -34,73 +32,14 @@ from streamflow.own_code import fault_finder, has_own_code
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
+from streamflow.stream_topics import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES, Topics, TopicSpec
 from streamflow.tombstones import Deletion, KeyReader
 from streamflow.windows import TumblingWindow
 
-if TYPE_CHECKING:
-    from streamflow.settings import OrchestrationSettings
-
-# Kafka's own default (`message.max.bytes`): 1 MiB and the overhead of one record batch.
-MAX_RECORD_BYTES = 1_048_588
-# A dead letter is the original with headers added and each address replaced by a longer hash: in
-# the worst case every five bytes ("a@b.c" and a delimiter) become 65.
-MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
 _MAX_COMPRESSION = 8
 
-# Kafka's controller makes at most 10,000 changes at once, those of the topic's settings included.
-MOST_PARTITIONS = 9_000
-_MOST_BYTES = 2**31 - 1
-_RETENTION = duration(timedelta(milliseconds=1), timedelta(days=999_999_999))
-
 Mode = Literal["append", "upsert"]
-
-
-@dataclass(frozen=True, slots=True)
-class TopicSpec:
-    """What a topic should look like on the broker."""
-
-    name: str
-    partitions: int
-    config: dict[str, str]
-    derived: bool = False  # whether StreamFlow writes to it, rather than producers
-
-
-@keeps_misnamed
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topics:
-    """The topics of a stream. Streams may share the derived ones. Durations are texts like ``12h`` or
-    ``7d``, or a ``timedelta``.
-
-    Args:
-        managed: whether StreamFlow creates and alters the stream's own topic. False for another owner's
-            topic: it must exist, and is only read.
-        replays: whether replays of dead letters may append to the stream's own topic. None: if it is
-            managed. True for another owner's topic says that its owner allows it.
-        partitions: of the stream's own topic; they can only be increased.
-        derived_partitions: of each of the others.
-        retention: of the stream's own topic.
-        derived_retention: of analytics and notifications.
-        dead_letter_retention: of the dead letters.
-        max_record_bytes: the largest record that the stream's own topic accepts.
-    """
-
-    managed: Annotated[bool, FLAG] = True
-    replays: Annotated[bool | None, optional(FLAG)] = None
-    partitions: Annotated[int, whole_number(1, MOST_PARTITIONS)] = 3
-    derived_partitions: Annotated[int, whole_number(1, MOST_PARTITIONS)] = 3
-    retention: Annotated[timedelta | str, _RETENTION] = timedelta(hours=168)
-    derived_retention: Annotated[timedelta | str, _RETENTION] = timedelta(hours=168)
-    dead_letter_retention: Annotated[timedelta | str, _RETENTION] = timedelta(days=30)
-    max_record_bytes: Annotated[int, whole_number(1, _MOST_BYTES)] = MAX_RECORD_BYTES
-    analytics: Annotated[str, TEXT] = "analytics"
-    notifications: Annotated[str, TEXT] = "notifications"
-    dead_letters: Annotated[str, TEXT] = "dead-letter-topic"
-    misnamed: tuple[str, ...] = field(default=(), repr=False, compare=False)
-
-    @property
-    def takes_replays(self) -> bool:
-        return self.managed if self.replays is None else self.replays
 
 
 class Simulated(NamedTuple):
@@ -119,43 +58,6 @@ class Simulator(Protocol):
     ) -> Iterable[Simulated]:
         """The same `seed` gives the same records, but for their times; `invalid_ratio` is the share that
         breaks the contract."""
-
-
-@keeps_misnamed
-@dataclass(frozen=True, kw_only=True)
-class DailyRollup:
-    """A table that Dagster computes from the rows of a stream, day by day.
-
-    A day is computed again when rows of it were loaded since the last time. Each row gets the columns
-    ``stream``, ``day`` and ``computed_at`` besides its own. The table is created if it does not exist;
-    streams may share it by declaring the same rollup.
-
-    Args:
-        table: name of the table and of the asset.
-        description: of the asset.
-        columns: PostgreSQL types by name, in the order of the query.
-        query: SELECT of one day's rows. ``{table}`` stands for the stream's table, ``{time}`` for the
-            column of its event time; its parameters are
-            ``%(start)s`` and ``%(end)s`` of the day (UTC), and those that `parameters` returns.
-        parameters: further parameters of the query, from Dagster's settings.
-        neighbours: whether rows of a day change what is computed for the days before and after it.
-        order: ORDER BY of the rows that the asset shows.
-    """
-
-    table: Annotated[str, TEXT]
-    description: Annotated[str, TEXT]
-    columns: Annotated[
-        Mapping[str, LiteralString],
-        instance_of(Mapping, what='a dict of types, as in {"amount": "bigint"}'),
-    ]
-    query: Annotated[LiteralString, TEXT]
-    parameters: Annotated[
-        Callable[["OrchestrationSettings"], Mapping[str, Any]],
-        function("a function of Dagster's settings that returns a dict", "settings"),
-    ] = lambda _settings: {}
-    neighbours: Annotated[bool, FLAG] = False
-    order: Annotated[LiteralString, TEXT] = "day DESC, stream"
-    misnamed: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 def _contract(value: Any) -> str | None:

@@ -8,7 +8,8 @@ from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topics import declared_topics, drifts, owners, unreadable
 from streamflow.planned import PlannedAction
 from streamflow.settings import Settings
-from streamflow.stream import Stream, TopicSpec
+from streamflow.stream import Stream
+from streamflow.stream_topics import TopicSpec
 
 _REPLAYED: Final = "replays of dead letters append to it, as Topics(replays=True) says"
 _NOT_REPLAYED: Final = (

@@ -33,7 +33,8 @@ from streamflow.kafka.ownership import (
 from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.settings import Settings
-from streamflow.stream import Stream, TopicSpec, needs
+from streamflow.stream import Stream, needs
+from streamflow.stream_topics import TopicSpec
 
 _TIMEOUT = 15.0  # seconds
 _NO_LEADER = -1

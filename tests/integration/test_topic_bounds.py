@@ -11,7 +11,7 @@ from streamflow import Topics
 from streamflow.declarations import problems
 from streamflow.kafka.clients import admin
 from streamflow.settings import Settings
-from streamflow.stream import MOST_PARTITIONS, TopicSpec
+from streamflow.stream_topics import MOST_PARTITIONS, TopicSpec
 from streamflow.streams.user_events import USER_EVENTS
 
 pytestmark = pytest.mark.integration

@@ -45,7 +45,7 @@ FOREIGN = {"cleanup.policy": "compact", "retention.ms": "-1"}
 UNMANAGED = """
 from dataclasses import replace
 
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 THEIRS = replace(USER_EVENTS, topics=Topics(managed=False))
@@ -264,7 +264,7 @@ def test_only_a_declared_topic_that_exists_can_be_adopted(bare: Settings) -> Non
 GROWN = """
 from dataclasses import replace
 from datetime import timedelta
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 GROWN = replace(USER_EVENTS, topics=Topics(partitions=6, retention=timedelta(hours=1)))
@@ -457,7 +457,7 @@ def test_a_table_of_ours_that_has_the_columns_of_another_stream_is_told_as_befor
 BESIDE = """
 from dataclasses import replace
 from streamflow import Avro, SchemaRegistry
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 SHOP = replace(USER_EVENTS, name="shop", table="shop", topics=Topics(dead_letters="shop-letters"))

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from streamflow.kafka.acls import Right, least_rights
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow_cli.app import app
 
 

@@ -26,7 +26,8 @@ from streamflow.audit.windows import Reconciliation
 from streamflow.audit.wording import changed_rows
 from streamflow.postgres.connections import faulty_statement
 from streamflow.settings import GROUPS
-from streamflow.stream import Topics, reads
+from streamflow.stream import reads
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 

@@ -8,7 +8,7 @@ from streamflow.kafka.topic_plans import declared_plan
 from streamflow.kafka.topics import declared_topics
 from streamflow.planned import PlannedAction
 from streamflow.settings import Settings
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 
