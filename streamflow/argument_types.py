@@ -10,7 +10,7 @@ from dataclasses import Field, fields, is_dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from streamflow.durations import EXAMPLES, duration_text, parse_duration
 
@@ -94,6 +94,8 @@ def described(value: Any) -> str:
         text = repr(value)
         return f"the text {text if len(text) <= _LONGEST else f'{text[:_LONGEST]}…'}"
     if value is None or isinstance(value, bool | int | float | timedelta):
+        return repr(value)
+    if get_origin(value) is not None:
         return repr(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"

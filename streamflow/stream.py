@@ -18,10 +18,10 @@ from streamflow.argument_types import (
     optional,
     tuple_of,
 )
-from streamflow.contract import Event
+from streamflow.contract import Event, choices_in, is_event_model
 from streamflow.core_schema import UnknownFields
 from streamflow.daily_rollup import DailyRollup
-from streamflow.decoder import Decoder, models_in
+from streamflow.decoder import Decoder
 from streamflow.durations import parse_duration
 from streamflow.errors import ErrorCode, StreamUnavailable, Unavailable
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
@@ -61,9 +61,10 @@ class Simulator(Protocol):
 
 
 def _contract(value: Any) -> str | None:
-    if next(models_in(value), None) is not None:
-        return None
-    return f"must be a subclass of Event, or a union of them, not {described(value)}"
+    for choice in choices_in(value):
+        if not is_event_model(choice):
+            return f"must be a subclass of Event, or a union of them, not {described(choice)}"
+    return None
 
 
 _NAMES = "names of fields"

@@ -214,8 +214,8 @@ def _require_unknown(folder: Folder) -> None:
         60,
         "the loader to be up again",
     )
-    assert folder.status()["failed_streams"] == [unknown]
-    assert folder.status()["rows"]["later"] == 0
+    status = folder.status()
+    assert (status["failed_streams"], status["rows"]["later"]) == ([unknown], 0)
     folder.variables = before
 
 

@@ -74,6 +74,9 @@ ROLLUP = DailyRollup(table="days", description="", columns={}, query="SELECT")
         ({"name": None}, "name must be a text, not None"),
         ({"table": Order}, "table must be a text, not the class Order"),
         ({"contract": 3}, "contract must be a subclass of Event, or a union of them, not 3"),
+        ({"contract": list[Order]}, "contract must be a subclass of Event, or a union of them, not list["),
+        ({"contract": Order | int}, "must be a subclass of Event, or a union of them, not the class int"),
+        ({"contract": "Order"}, "not the text 'Order'"),
         ({"key": 3}, f"{KEY}, not 3"),
         ({"key": ("customer",)}, f"{KEY}, not a tuple"),
         (
