@@ -1,8 +1,10 @@
 """What a contract is made of: the base of its models, and types for their fields."""
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, TypeGuard, Union, get_origin
 
 from pydantic import (
     BaseModel,
@@ -137,3 +139,17 @@ class Event(BaseModel):
     time, and what becomes of fields that it does not declare."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def choices_in(contract: Any) -> Iterator[Any]:
+    """What a contract is a union of; itself if it is none."""
+    contract = getattr(contract, "__value__", contract)  # of a type alias
+    if get_origin(contract) in (Annotated, Union, UnionType):
+        for argument in contract.__args__:
+            yield from choices_in(argument)
+    else:
+        yield contract
+
+
+def is_event_model(choice: Any) -> TypeGuard[type[Event]]:
+    return isinstance(choice, type) and issubclass(choice, Event)

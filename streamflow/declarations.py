@@ -6,13 +6,15 @@ from difflib import get_close_matches
 from itertools import combinations, product
 from typing import Any, Final
 
+from streamflow.argument_types import argument_faults
 from streamflow.contract import Event
 from streamflow.core_schema import values_of
 from streamflow.errors import ConfigurationError
 from streamflow.formats.user_functions import is_format, unknown_codes
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
-from streamflow.stream import Stream, TopicSpec
+from streamflow.stream import Stream
+from streamflow.stream_topics import TopicSpec
 
 # Types of columns that a primary key may have: equal values have one text, as the key of a record.
 _KEY_TYPES: Final = frozenset(("text", "bigint", "numeric", "boolean", "uuid", "date"))
@@ -32,6 +34,8 @@ _SETTINGS: Final = {
 
 def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
     """Why a stream cannot work beside those that are declared before it, in a sentence each."""
+    if wrong := [*argument_faults(stream)]:
+        return wrong
     return [
         *_topics(stream),
         *_tables(stream),
@@ -211,9 +215,7 @@ def _columns(stream: Stream) -> Iterator[str]:
 
 def _state(stream: Stream) -> Iterator[str]:
     """Whether the latest event of each key can be kept, and only where that is declared."""
-    if stream.mode not in ("append", "upsert"):
-        yield f'mode is {stream.mode!r}: it must be "append" or "upsert"'
-    elif stream.mode == "append" and stream.primary_key:
+    if stream.mode == "append" and stream.primary_key:
         yield 'primary_key is for upsert streams: add mode="upsert", or leave it out'
     elif stream.mode == "upsert":
         yield from _primary_key(stream)
@@ -221,9 +223,6 @@ def _state(stream: Stream) -> Iterator[str]:
 
 def _primary_key(stream: Stream) -> Iterator[str]:
     key = stream.primary_key
-    if not isinstance(key, tuple) or not all(isinstance(name, str) for name in key):
-        yield 'primary_key must be a tuple of names of fields, as in primary_key=("id",)'
-        return
     if not key or len({*key}) < len(key):
         yield 'an upsert stream needs the fields of its primary key, each once: primary_key=("id",)'
         return

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails, SchemaValidator, to_json
 
 from streamflow import addresses, core_schema
 from streamflow.checked_schema import checked
-from streamflow.contract import RFC3339, Event
+from streamflow.contract import RFC3339, Event, choices_in, is_event_model
 from streamflow.core_schema import Definitions, UnknownFields
 from streamflow.errors import ErrorCode
 from streamflow.exact_decimals import ExactDecimals
@@ -82,7 +82,7 @@ class Decoder:
     ) -> None:
         self.model = model
         self.max_bytes = max_bytes
-        self.models = tuple(_models_in(model))
+        self.models = tuple(filter(is_event_model, choices_in(model)))
         self._declared = tuple(private_values)
         self.declares_private = bool(self._declared)
         declared = TypeAdapter(model).core_schema
@@ -357,15 +357,6 @@ def too_large(value: bytes, most: int = MAX_VALUE_BYTES) -> Rejection | None:
         f"{size:,} bytes with {values:,} commas and brackets; at most {most:,} and "
         f"{_MOST_VALUES:,} are parsed",
     )
-
-
-def _models_in(model: Any) -> Iterator[type[Event]]:
-    if isinstance(model, type) and issubclass(model, Event):
-        yield model
-        return
-    model = getattr(model, "__value__", model)  # of a type alias
-    for argument in getattr(model, "__args__", ()) or ():
-        yield from _models_in(argument)
 
 
 def _scalars_in(value: Any) -> Iterator[Any]:

@@ -21,10 +21,13 @@ client whose clock is fast, waits in its open window, and makes no event of othe
 All times are integer milliseconds since the epoch; intervals are half-open, closed at the left.
 """
 
-import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
+
+from streamflow.argument_types import TEXT, duration, keeps_misnamed, optional
+from streamflow.durations import parse_duration
 
 _VERSION: Final = "1"
 _WITH_HANDED: Final = "2"
@@ -35,34 +38,29 @@ _Cell = list[int]
 _Key = tuple[int, str]
 
 
-_DURATION: Final = re.compile(r"([0-9]+) ?(ms|s|min|m|h|d)")
-_UNITS: Final = {
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "min": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-}
+_MOST: Final = timedelta(days=3650)
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True, init=False)
 class TumblingWindow:
-    """Windows of one size, aligned to the epoch, that do not overlap.
+    """Windows of one size, aligned to the epoch, that do not overlap. Durations are texts like ``10s``,
+    ``5min``, ``1h``, or a ``timedelta``.
 
     Args:
-        size: of a window, as a ``timedelta`` or a text like ``10s``, ``5min``, ``1h``; whole milliseconds.
+        size: of a window; whole milliseconds.
         by: the event's field to count by; None to count all events together.
-        grace: how long after its end, in event time, a window waits for late events; as `size`.
+        grace: how long after its end, in event time, a window waits for late events.
         idle: close open windows when a partition has brought nothing for this long.
         ahead: an event further ahead of the broker's clock than this does not move the watermark.
     """
 
-    size: timedelta
-    by: str | None = None
-    grace: timedelta = timedelta(seconds=5)
-    idle: timedelta = timedelta(seconds=10)
-    ahead: timedelta = timedelta(minutes=5)
+    size: Annotated[timedelta, duration(_MILLISECOND, _MOST)]
+    by: Annotated[str | None, optional(TEXT)] = None
+    grace: Annotated[timedelta, duration(timedelta(0), _MOST)] = timedelta(seconds=5)
+    idle: Annotated[timedelta, duration(timedelta(0), _MOST)] = timedelta(seconds=10)
+    ahead: Annotated[timedelta, duration(timedelta(0), _MOST)] = timedelta(minutes=5)
+    misnamed: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __init__(
         self,
@@ -75,24 +73,15 @@ class TumblingWindow:
     ) -> None:
         object.__setattr__(self, "by", by)
         for name, span in (("size", size), ("grace", grace), ("idle", idle), ("ahead", ahead)):
-            object.__setattr__(self, name, _duration(name, span))
-        if self.size < _MILLISECOND or self.size % _MILLISECOND:
-            raise ValueError("the size of a window must be a positive number of whole milliseconds")
-        if min(self.grace, self.idle, self.ahead) < timedelta(0):
-            raise ValueError("grace, idle and ahead must not be negative")
+            object.__setattr__(self, name, span)
+            with suppress(
+                ValueError, TypeError, OverflowError
+            ):  # of which `argument_faults` speaks
+                object.__setattr__(self, name, parse_duration(span))
 
     @property
     def size_ms(self) -> int:
         return self.size // _MILLISECOND
-
-
-def _duration(name: str, span: timedelta | str) -> timedelta:
-    if isinstance(span, timedelta):
-        return span
-    match = _DURATION.fullmatch(span)
-    if match is None:
-        raise ValueError(f"{name}: {span!r} is no duration: write one like 10s, 5min or 1h")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 @dataclass(frozen=True, slots=True)

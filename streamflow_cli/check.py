@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def check(
-    paths: Annotated[
+    streams: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODULE:NAME]…",
-            help="The streams to check. [default: those of STREAMFLOW_STREAMS]",
+            metavar="[NAME | MODULE:NAME]…",
+            help="The streams to check: configured ones by name, beside all that are configured; others as "
+            "MODULE:NAME. [default: those of STREAMFLOW_STREAMS]",
             show_default=False,
         ),
     ] = None,
@@ -50,15 +51,43 @@ def check(
     """
     from streamflow.check import check as check_streams
 
-    settings, extent = _settings(paths or [], against, offline=offline, allow_steps=allow_steps)
-    found = check_streams(settings, extent)
+    names, paths = _names_and_paths(streams or [])
+    settings, extent = _settings(paths, against, offline=offline, allow_steps=allow_steps)
+    found = check_streams(settings, extent, names)
+    notes = _notes(settings, found, extent)
     is_good = all(checked.is_good(allow_steps=allow_steps) for checked in found)
     if as_json:
-        streams: list[dict[str, Any]] = [checked.as_dict() for checked in found]
-        typer.echo(json.dumps({"good": is_good, "streams": streams}))
+        report: list[dict[str, Any]] = [checked.as_dict() for checked in found]
+        typer.echo(json.dumps({"good": is_good, "streams": report, "notes": notes}))
     else:
         _show(found, is_good=is_good)
+        for note in notes:
+            typer.echo(f"note: {note}")
     raise typer.Exit(0 if is_good else 1)
+
+
+def _notes(settings: "Settings", found: "Sequence[StreamCheck]", extent: "Extent") -> list[str]:
+    """What to do before the running stack runs these streams."""
+    from streamflow.check import Extent
+    from streamflow_stack.known_streams import unknown_streams
+
+    if extent is Extent.AGAINST:
+        return []
+    names = [checked.name for checked in found if checked.table]
+    return list(unknown_streams(settings, names).values())
+
+
+def _names_and_paths(streams: "Sequence[str]") -> tuple[list[str], list[str]]:
+    from streamflow.errors import UsageError
+
+    paths = [text for text in streams if ":" in text]
+    names = [text for text in streams if ":" not in text]
+    if names and paths:
+        raise UsageError(
+            f"{names[0]} is the name of a configured stream, and {paths[0]} is not looked up among those: "
+            "give names only, or MODULE:NAME only"
+        )
+    return names, paths
 
 
 def _settings(
@@ -122,28 +151,17 @@ def _show_plan(console: "Console", checked: "StreamCheck") -> None:
         if topic.action != "is refused":
             for note in topic.notes:
                 _line(console, f"  {note}")
-    plan = checked.plan
-    _line(console, f"table {checked.table} {_becomes(checked)}")
+    for planned in checked.tables:
+        changes = f": {'; '.join(planned.changes)}" if planned.changes else ""
+        _line(console, f"{planned.kind} {planned.name} {planned.action}{changes}")
     columns = plain_table("  column", "type", "null")
     for column in checked.columns:
         columns.add_row(f"  {column.name}", column.type, "yes" if column.nullable else "no")
     console.print(columns)
-    if plan is not None and plan.surplus:
-        _line(console, f"columns without a field, which stay: {', '.join(plan.surplus)}")
+    if checked.plan is not None and checked.plan.surplus:
+        _line(console, f"columns without a field, which stay: {', '.join(checked.plan.surplus)}")
     if checked.windows:
         _line(console, f"windows: {checked.windows}")
-
-
-def _becomes(checked: "StreamCheck") -> str:
-    """What becomes of its table."""
-    plan = checked.plan
-    if plan is None:
-        return "is declared"
-    if plan.refused:
-        return "is refused"
-    if f"table {checked.table}" in plan.changes:
-        return "is created"
-    return f"is altered: {'; '.join(plan.changes)}" if plan.changes else "is as declared"
 
 
 def _show_changes(console: "Console", checked: "StreamCheck") -> None:

@@ -239,10 +239,12 @@ def _sources(
 
 
 def _without_topic(settings: "Settings", streams: "Sequence[Stream]") -> "list[Stream]":
-    """The streams whose topic does not exist, each told; raises ConfigurationError if it is all of them."""
+    """The streams whose topic does not exist. Warns of them, and of those that the running stack does not
+    know. Raises ConfigurationError if no topic exists."""
     from streamflow.errors import ConfigurationError, Unavailable
     from streamflow.kafka.clients import admin
     from streamflow.kafka.offsets import partitions_of
+    from streamflow_stack.known_streams import unknown_streams
 
     try:
         found = partitions_of(admin(settings), [stream.topic for stream in streams])
@@ -253,13 +255,14 @@ def _without_topic(settings: "Settings", streams: "Sequence[Stream]") -> "list[S
         ) from error
     topics = {topic for topic, _ in found}
     missing = [stream for stream in streams if stream.topic not in topics]
-    reasons = [
-        f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
+    unknown = unknown_streams(settings, [stream.name for stream in streams])
+    reasons = {
+        stream.name: f"topic {stream.topic} does not exist: run `streamflow init`"
         for stream in missing
-    ]
+    } | unknown
     if len(missing) == len(streams):
-        raise ConfigurationError(reasons[0])
-    for reason in reasons:
+        raise ConfigurationError(reasons[missing[0].name])
+    for reason in reasons.values():
         typer.echo(f"warning: {reason}", err=True)
     return missing
 

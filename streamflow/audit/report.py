@@ -47,7 +47,8 @@ class Pending:
     """Work that a worker has to do before the audit can close.
 
     Attributes:
-        behind: lag of each partition in offsets, as Kafka's ``records-lag``.
+        behind: lag of each partition in offsets, transaction markers included, as Kafka's ``records-lag``;
+            of `OPEN_WINDOWS` the events in these windows.
     """
 
     kind: PendingKind
@@ -59,7 +60,7 @@ class Pending:
         return tuple(self.behind)
 
     @property
-    def records(self) -> int:
+    def number(self) -> int:
         return sum(self.behind.values())
 
     def among(self, wanted: Callable[[Partition], bool]) -> "list[Pending]":
@@ -69,14 +70,15 @@ class Pending:
 
     def __str__(self) -> str:
         where = ", ".join(f"{topic}[{partition}]" for topic, partition in self.partitions)
-        number = counted(self.records, "record")
+        unit = "event" if self.kind is PendingKind.OPEN_WINDOWS else "offset"
+        number = counted(self.number, unit)
         return _WAITS[self.kind].format(worker=self.worker, number=number, where=where)
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "worker": self.worker,
-            "records": self.records,
+            "records": self.number,
             "partitions": self.partitions,
             "message": str(self),
         }

@@ -37,7 +37,7 @@ def of_other_mode(topic: str, error: ConfigurationError) -> Problem:
 
 
 def missing(topic: str, *, managed: bool) -> Problem:
-    what = "run `streamflow topics --apply`" if managed else "its owner has to create it"
+    what = "run `streamflow init`" if managed else "its owner has to create it"
     return Problem(kind=ProblemKind.TOPIC_MISSING, topic=topic, detail=f"does not exist: {what}")
 
 

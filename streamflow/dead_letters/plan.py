@@ -31,7 +31,8 @@ from streamflow.records import (
 )
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
-from streamflow.stream import MAX_RECORD_BYTES, Stream, Topics
+from streamflow.stream import Stream
+from streamflow.stream_topics import MAX_RECORD_BYTES, Topics
 from streamflow.units import counted
 from streamflow.user_code import name_of_fault
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from streamflow.names import POSITIONS_TOPIC
-from streamflow.stream import TopicSpec
+from streamflow.stream_topics import TopicSpec
 from streamflow.units import either
 
 

@@ -33,12 +33,13 @@ from streamflow.kafka.ownership import (
 from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.settings import Settings
-from streamflow.stream import Stream, TopicSpec, needs
+from streamflow.stream import Stream, needs
+from streamflow.stream_topics import TopicSpec
 from streamflow.units import counted
 
 _TIMEOUT = 15.0  # seconds
 _NO_LEADER = -1
-_APPLY = "run `streamflow topics --apply`"
+_INIT = "run `streamflow init`"
 
 
 def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[TopicSpec, ...]:
@@ -137,7 +138,7 @@ def without_topics(
     unmanaged = unmanaged_topics(streams)
     return {
         stream.name: f"topic {', '.join(missing)} does not exist: "
-        + ("its owner has to create it" if missing[0] in unmanaged else _APPLY)
+        + ("its owner has to create it" if missing[0] in unmanaged else _INIT)
         for stream in streams
         if (missing := [name for name in needs(worker, stream) if name not in existing])
     }

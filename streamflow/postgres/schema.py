@@ -67,24 +67,26 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
 def refused(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
     """The names of the streams whose tables `upgrade` would refuse, and why. Raises Unavailable if the
     database does not answer."""
-    plans = _plans(settings, streams).items()
-    return {name: f"stream {name}: {plan.refused}" for name, plan in plans if plan.refused}
+    return {
+        name: f"stream {name}: {plan.refused}"
+        for name, plan in plans(settings, streams).items()
+        if plan.refused
+    }
 
 
 def not_loadable(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
     """As `refused`, and those that `upgrade` has yet to change: rows would be refused that are valid."""
     return {
         name: f"stream {name}: "
-        + (
-            plan.refused
-            or f"the database has no {', '.join(plan.changes)}: run `streamflow db upgrade`"
-        )
-        for name, plan in _plans(settings, streams).items()
+        + (plan.refused or f"the database has no {', '.join(plan.changes)}: run `streamflow init`")
+        for name, plan in plans(settings, streams).items()
         if plan.refused or plan.changes
     }
 
 
-def _plans(settings: Settings, streams: Sequence[Stream]) -> dict[str, "TablePlan"]:
+def plans(settings: Settings, streams: Sequence[Stream]) -> dict[str, "TablePlan"]:
+    """What `upgrade` would do with each stream's table. Raises Unavailable if the database does not
+    answer."""
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
         return {stream.name: table_plan(connection, stream) for stream in streams}
 

@@ -65,10 +65,10 @@ def _groups_table(groups: Mapping[str, GroupLag]) -> Html:
             seconds = ("" if lag.time.exact else "over ") + units.duration(lag.time.seconds)
         verdict = chip(VERDICT_TONES[lag.verdict], lag.verdict, MEANINGS[lag.verdict])
         members = soft(f"{lag.group.members} · {lag.group.state}")
-        records = units.count(lag.records)
-        rows.append((code(name), verdict, records, seconds, _trend(lag.trend), members))
+        offsets = units.count(lag.offsets)
+        rows.append((code(name), verdict, offsets, seconds, _trend(lag.trend), members))
     return table(
-        ("group", "verdict", "lag, records", "lag, time", "trend", "members"), rows, (2, 3, 4)
+        ("group", "verdict", "lag, offsets", "lag, time", "trend", "members"), rows, (2, 3, 4)
     )
 
 

@@ -322,7 +322,7 @@ def test_wrong_usage_is_told(
 def test_a_missing_topic_is_told(settings_without_topics: Settings) -> None:
     done = streamflow(settings_without_topics, "produce", "--count", "1")
     assert done.returncode == 1
-    assert "run `streamflow topics --apply`" in done.stderr
+    assert "run `streamflow init`" in done.stderr
     assert len(done.stderr.splitlines()) == 2  # with what it says of the missing key
 
 

@@ -102,10 +102,10 @@ def test_a_worker_that_never_ran_is_not_yet(stack_settings: Settings, tmp_path: 
         assert report["problems"] == []
         [pending] = report["pending"]
         assert (pending["worker"], pending["records"]) == ("analytics", 300)
-        assert "analytics is 300 records behind" in pending["message"]
+        assert "analytics is 300 offsets behind" in pending["message"]
         shown = streamflow(stack_settings, "audit", "--wait", "0")
         assert shown.returncode == 1
-        assert "not yet: analytics is 300 records behind" in shown.stdout
+        assert "not yet: analytics is 300 offsets behind" in shown.stdout
 
 
 def test_a_broker_that_restarts_meanwhile_is_waited_for(
@@ -138,7 +138,7 @@ def test_a_worker_that_has_stopped_is_not_yet_with_numbers(
         report = audit(stack_settings, wait=3)
     assert (report["verdict"], report["problems"]) == ("not_yet", [])
     assert [each["message"] for each in report["pending"] if each["worker"] == "validator"] == [
-        "validator is 50 records behind"
+        "validator is 50 offsets behind"
     ]
 
 

@@ -112,7 +112,7 @@ def test_what_may_only_be_late_is_no_error(one: Orchestration) -> None:
     pipeline.produce(one.settings, "user-events", [pipeline.event(1, at=datetime.now(UTC))])
     found = red(one, "postgres/events", "no_gaps")
     assert found.severity == WARN
-    assert "not yet: validator is 1 record behind" in (found.description or "")
+    assert "not yet: validator is 1 offset behind" in (found.description or "")
     assert all(
         red(one, key, name).severity == WARN
         for key, name in (

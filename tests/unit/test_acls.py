@@ -10,7 +10,8 @@ from streamflow.kafka.acls import Right, least_rights
 from streamflow.names import POSITIONS_TOPIC
 from streamflow.registry import load_streams
 from streamflow.settings import GROUPS, Settings
-from streamflow.stream import Topics, needs, writes
+from streamflow.stream import needs, writes
+from streamflow.stream_topics import Topics
 from streamflow_cli.app import app
 
 

@@ -26,7 +26,8 @@ from streamflow.audit.windows import Reconciliation
 from streamflow.audit.wording import changed_rows
 from streamflow.postgres.connections import faulty_statement
 from streamflow.settings import GROUPS
-from streamflow.stream import Topics, reads
+from streamflow.stream import reads
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 
@@ -148,7 +149,7 @@ def test_there_are_three_answers(
     assert said["closed"] is (verdict is Verdict.CLOSED)
     assert said["caught_up"] is (not pending)
     assert [each["message"] for each in said["pending"]] == [
-        "analytics is 78,991 records behind"
+        "analytics is 78,991 offsets behind"
     ] * len(pending)
     assert json.loads(json.dumps(said))["problem_count"] == (problem is not None)
 
@@ -266,9 +267,9 @@ def test_a_stream_waits_for_its_own_topics_only() -> None:
         owners=OWNERS,
         pending=[Pending(kind=PendingKind.BEHIND, worker="validator", behind=behind)],
     )
-    assert report.waits_for == "validator is 12 records behind"
+    assert report.waits_for == "validator is 12 offsets behind"
     assert verdicts(report) == {"logins": "closed", "orders": "not_yet", "readings": "not_yet"}
-    assert report.of_stream("orders").waits_for == "validator is 5 records behind"
+    assert report.of_stream("orders").waits_for == "validator is 5 offsets behind"
     shared = replace(report.pending[0], behind={("analytics", 0): 1})
     waiting = AuditReport(partitions=[], owners=OWNERS, pending=[shared])
     assert verdicts(waiting) == {"logins": "not_yet", "orders": "not_yet", "readings": "closed"}

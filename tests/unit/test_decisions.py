@@ -131,10 +131,10 @@ def test_a_position_that_went_back_alerts_but_is_no_stall() -> None:
 
 
 def test_sensors_alert_at_the_same_thresholds_as_the_dashboard() -> None:
-    limit = int(THRESHOLDS.lag_records)
+    limit = int(THRESHOLDS.lag_offsets)
     assert states((1, 5, limit), (1, 6, limit))[1] == []
     known, alerts = states((1, 5, limit + 1), (1, 6, limit + 1))
-    assert (known, alerts) == ([UP, UP], ["lag records firing"])
+    assert (known, alerts) == ([UP, UP], ["lag offsets firing"])
 
 
 @pytest.mark.parametrize(
@@ -227,14 +227,14 @@ def test_what_is_wrong_is_severe_whoever_is_behind() -> None:
         ):
             assert (judged.passed, judged.severe) == (False, True)
             assert "first t[0] offset 3: not accounted for" in judged.says
-            assert ("not yet: loader is 6 records behind" in judged.says) is not caught_up
+            assert ("not yet: loader is 6 offsets behind" in judged.says) is not caught_up
     assert judge_gaps(report(WRONG), ["other"]).passed
 
 
 def test_not_yet_is_an_answer_of_its_own_and_no_green_one() -> None:
     for judged in verdicts(report(caught_up=False)):
         assert (judged.passed, judged.severe) == (False, False)
-        assert judged.says == "not yet: loader is 6 records behind"
+        assert judged.says == "not yet: loader is 6 offsets behind"
 
 
 def test_closed_is_green() -> None:

@@ -435,8 +435,9 @@ def test_a_declaration_that_cannot_work_says_why(changed: Any, message: str) -> 
 
 
 def test_a_contract_that_is_no_event_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="contract must be a subclass of Event"):
-        declared(contract=BaseModel)
+    assert problems(declared(contract=BaseModel)) == [
+        "contract must be a subclass of Event, or a union of them, not the class BaseModel"
+    ]
 
 
 def test_a_contract_may_be_an_alias() -> None:

@@ -1,6 +1,6 @@
 """What the documents say of the repository is so."""
 
-import dataclasses
+import inspect
 import json
 import re
 from enum import IntEnum
@@ -128,7 +128,7 @@ def test_the_repairs_on_the_page_repair_what_it_says() -> None:
 def test_the_page_has_every_argument(kind: Any) -> None:
     cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", STREAMS, re.MULTILINE)
     named = {name for cell in cells for name in re.findall(r"\w+", cell)}
-    assert {each.name for each in dataclasses.fields(kind)} <= named
+    assert {*inspect.signature(kind).parameters} <= named
 
 
 class Priority(IntEnum):
