@@ -21,7 +21,8 @@ def either(number: float, one: str, many: str) -> str:
 
 def counted(number: float, noun: str, one: str = "", many: str = "") -> str:
     """As "1 row" or "2 rows"; ``counted(2, "row", "is", "are")`` is "2 rows are"."""
-    words = either(number, noun, f"{noun}s"), either(number, one, many)
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    words = either(number, noun, plural), either(number, one, many)
     return " ".join(filter(None, (count(number), *words)))
 
 

@@ -162,9 +162,7 @@ def judge_windows(report: AuditReport) -> CheckResult:
 
 def judge_clear_text(table: str, addresses: Sequence[str], checked: int) -> CheckResult:
     """Whether there is no address in clear text. `addresses` names rows and columns, never contents."""
-    found = units.either(
-        len(addresses), "1 clear-text address", f"{len(addresses):,} clear-text addresses"
-    )
+    found = units.counted(len(addresses), "clear-text address")
     return CheckResult(
         passed=not addresses,
         says=f"{found} in {table}: first {addresses[0]}. Replace what is in clear by its hash, and "

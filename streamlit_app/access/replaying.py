@@ -124,7 +124,7 @@ def scope(ticked: Sequence[str], counts: Mapping[Status, int], shown: int) -> Pl
     if number == 1:
         which = "the"
     elif open_ < number:
-        which = f"the {units.count(open_)} open ones of the"
+        which = f"the {counted(open_, 'open one')} of the"
     matching = f"{counted(number, 'dead letter')} that {'matches' if number == 1 else 'match'}"
     few = newest if shown < number else ""
     return PlanScope(f"Plans {which} {matching} the filter above{few}", True)

@@ -452,7 +452,7 @@ def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
     assert run().closed
     bad = 300 - valid
     for table, statement, number, what in (
-        ("notifications", "TRUNCATE notifications", valid, "notifications"),
+        ("notifications", "TRUNCATE notifications", valid, "notification"),
         ("dead_letters", "DELETE FROM dead_letters", bad, "dead letter"),
         ("events", "TRUNCATE events", valid, "event"),
         ("events", "DELETE FROM events WHERE (origin_partition, origin_offset) = (0, 5)", 1, ""),

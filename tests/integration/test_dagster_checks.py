@@ -78,7 +78,7 @@ def test_a_missing_row_is_a_gap_and_opens_the_ledger(one: Orchestration) -> None
     ):
         found = red(one, "postgres/events", "no_gaps")
         where = f"{one.settings.prefix}user-events[1]"
-        assert f"1 of 400 records are not accounted for, in {where}" in (found.description or "")
+        assert f"1 of 400 records is not accounted for, in {where}" in (found.description or "")
         assert f"first {where} offset 3" in (found.description or "")
         assert found.severity == ERROR
         assert found.metadata["missing"].value == 1
@@ -102,7 +102,7 @@ def test_a_record_with_two_outcomes_is_a_duplicate(one: Orchestration) -> None:
         mend=['DELETE FROM duplicates WHERE partition = 2 AND "offset" = 5'],
     ):
         found = red(one, "postgres/events", "no_duplicates")
-    assert f"1 of 400 records are accounted for twice, in {topic}[2]" in (found.description or "")
+    assert f"1 of 400 records is accounted for twice, in {topic}[2]" in (found.description or "")
     assert "offset 5: accounted for twice, as duplicate and stored" in (found.description or "")
     assert found.severity == ERROR
 

@@ -37,7 +37,7 @@ def group(
         (group(verdict=LagVerdict.REWIND), ["group/db-group"]),
         (group(verdict=LagVerdict.WARN), []),
         (group(1000, 60.0), []),
-        (group(1001, 59.0), ["lag offsets/db-group"]),
+        (group(1001, 59.0), ["lag records/db-group"]),
         (group(None, 61.0), ["lag seconds/db-group"]),
         (Facts(rates={"user-events": 0.5}), ["rate/user-events"]),
         (Facts(rates={"user-events": 1.5}), []),

@@ -134,7 +134,7 @@ def test_sensors_alert_at_the_same_thresholds_as_the_dashboard() -> None:
     limit = int(THRESHOLDS.lag_offsets)
     assert states((1, 5, limit), (1, 6, limit))[1] == []
     known, alerts = states((1, 5, limit + 1), (1, 6, limit + 1))
-    assert (known, alerts) == ([UP, UP], ["lag offsets firing"])
+    assert (known, alerts) == ([UP, UP], ["lag records firing"])
 
 
 @pytest.mark.parametrize(
