@@ -134,4 +134,4 @@ def test_an_audit_of_several_streams_has_a_verdict_for_each(printed: Printed) ->
     lines = [line.split() for line in printed(100, lambda: audit_table(report))]
     assert ["user-events", "closed", "0", "-"] in lines
     assert ["orders", "not", "closed", "1", "-"] in lines
-    assert ["readings", "not", "yet", "0", "validator", "is", "7", "records", "behind"] in lines
+    assert ["readings", "not", "yet", "0", "validator", "is", "7", "offsets", "behind"] in lines
