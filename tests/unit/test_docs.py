@@ -12,7 +12,7 @@ import pytest
 from pydantic import create_model
 
 import streamflow
-from streamflow import Event, Rejection, Stream, Timestamp, Topics, TumblingWindow
+from streamflow import Event, Rejection, Stream, Timestamp, Topics, TumblingWindow, trial
 from streamflow.dead_letters.plan import Obstacle
 from streamflow.dead_letters.repairs import known_repairs
 from streamflow.declarations import problems
@@ -96,6 +96,8 @@ def test_the_streams_on_the_page_can_be_declared() -> None:
     assert [each.name for each in streams] == ["orders", "shop", "webhooks", "readings", "clicks"]
     for number, stream in enumerate(streams):
         assert problems(stream, streams[:number]) == []
+        hasher = Hasher(private_fields=stream.decoder.private_fields)
+        assert trial.problems(stream, trial.samples_of(stream, hasher), hasher) == []
 
 
 def test_the_events_on_the_page_satisfy_its_contract() -> None:
