@@ -20,6 +20,7 @@ from streamflow.postgres.connections import (
 )
 from streamflow.postgres.contract_changes import judged_from
 from streamflow.postgres.existing_tables import existing_columns
+from streamflow.postgres.json_names import keep_names
 from streamflow.postgres.partitions import DayPartitions, table_exists
 from streamflow.postgres.table_changes import changes_of, surplus_columns
 from streamflow.postgres.tables import (
@@ -177,6 +178,7 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             ) from error
         done.append(text)
     judged_from(connection, stream, is_new=is_new)
+    keep_names(connection, stream)
     return done
 
 

@@ -11,7 +11,9 @@ from releases import Installation
 from streamflow import Event, Hashed, Stream, Timestamp, TumblingWindow
 from streamflow.errors import StreamsRefused
 from streamflow.postgres import schema
+from streamflow.postgres.against import changes_for
 from streamflow.postgres.connections import session
+from streamflow.postgres.evolution import Level
 from streamflow.settings import Settings
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.defs import content_checks
@@ -220,7 +222,13 @@ def test_a_field_is_renamed_in_json(shop: Installation) -> None:
     )
     shop.send(order(3), order(4, "customer", customerId="ben"))
     shop.run()
-    shop.release(orders(customer=(str, Field(alias="customerId"))))
+    new_alone = orders(customer=(str, Field(alias="customerId")))
+    [change] = changes_for(shop.settings, new_alone)[0]
+    assert change.level is Level.STEP
+    assert change.what.startswith("`customer` is no longer read from `customer`: events")
+    assert "let the producers send `customerId`" in change.way
+    shop.release(new_alone)
+    assert changes_for(shop.settings, new_alone)[0] == []
     shop.send(order(5, "customer", customerId="cas"), order(6))
     shop.run()
     # The column keeps its name; what is sent under the old one now is a dead letter.
