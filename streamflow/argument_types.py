@@ -157,6 +157,8 @@ def duration(least: timedelta, most: timedelta) -> Check:
         try:
             span = parse_duration(value)
         except ValueError:
+            if str(value).startswith("-") and check(str(value)[1:]) is None:
+                return f"must not be negative, not {described(value)}"
             return f"must be a duration like {EXAMPLES}, not {described(value)}"
         except OverflowError:
             return f"must be {bounds}, not {described(value)}"

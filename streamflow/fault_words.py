@@ -25,6 +25,7 @@ _WORDS: Final = {
     "extra_forbidden": _UNDECLARED,
     "dataclass_type": "should be an object",
     "is_instance_of": "is of another type than the declared one",
+    "decimal_type": "should be a number, or a text of one",
     "json_type": "should be a text that holds JSON",
     "json_invalid": "should be a text that holds JSON",
     "unexpected_keyword_argument": _UNDECLARED,
@@ -133,5 +134,7 @@ def _words(kind: str, context: Mapping[str, Any], message: str) -> str:
     text = message if kind.startswith(_FREE_OF_INPUT) else message.partition(",")[0]
     if not kind.startswith(_FREE_OF_INPUT) and "'" in text + "`":
         text = text.split("'")[0].split("`")[0].strip()
+    if kind.startswith("decimal_max_") or kind == "decimal_whole_digits":
+        text = text.replace("Decimal input should have no more than", "has more than")
     text = text.removeprefix("Input ").removeprefix("String ")
     return text[:1].lower() + text[1:]

@@ -108,7 +108,17 @@ def log_failed(streams: Streams) -> None:
 
 
 def stream_named(streams: Sequence[Stream], name: str) -> Stream:
-    """Raises UsageError, with the names that there are, if none is called so."""
+    """The stream of that name.
+
+    Raises:
+        ConfigurationError: it is configured, and cannot work.
+        UsageError: none is called so; with the names that there are.
+    """
+    for failed in streams.failed if isinstance(streams, Streams) else ():
+        if failed.name == name:
+            raise ConfigurationError(
+                f"stream {name} is configured, but it does not start: {failed.why}"
+            )
     names = {stream.name: stream for stream in streams}
     if name not in names:
         raise UsageError(no_stream_called(name, list(names)))

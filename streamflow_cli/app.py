@@ -112,6 +112,8 @@ def main() -> None:
 
 def _in_one_line(error: TyperException) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
+    # Typer validates with pydantic, which puts this before what is wrong.
+    message = message.replace(": Value error, ", ": ", 1)
     context: typer.Context | None = getattr(error, "ctx", None)
     command = app.info.name if context is None else context.command_path
     return f"error: {message}: see `{command} --help`"

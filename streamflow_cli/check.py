@@ -69,12 +69,13 @@ def check(
 def _notes(settings: "Settings", found: "Sequence[StreamCheck]", extent: "Extent") -> list[str]:
     """What to do before the running stack runs these streams."""
     from streamflow.check import Extent
-    from streamflow_stack.known_streams import unknown_streams
+    from streamflow_stack.known_streams import unknown_note
 
     if extent is Extent.AGAINST:
         return []
     names = [checked.name for checked in found if checked.table]
-    return list(unknown_streams(settings, names).values())
+    note = unknown_note(settings, names)
+    return [] if note is None else [note]
 
 
 def _names_and_paths(streams: "Sequence[str]") -> tuple[list[str], list[str]]:

@@ -34,7 +34,7 @@ def init(
     from streamflow.kafka.topics import provision
     from streamflow.postgres import schema
     from streamflow.postgres.owned_topics import TopicsTable
-    from streamflow_stack.known_streams import unknown_streams
+    from streamflow_stack.known_streams import unknown_note
 
     settings, streams = settings_and_streams()
     patiently = retrying(wait)
@@ -50,8 +50,8 @@ def init(
     not_provisioned = without_topics.streams if without_topics is not None else ()
     for line in _in_place(streams, plans, differences, not_provisioned):
         typer.echo(line)
-    unknown = unknown_streams(settings, [stream.name for stream in streams])
-    for line in (*surplus(differences), *postponed(differences), *unknown.values()):
+    unknown = unknown_note(settings, [stream.name for stream in streams])
+    for line in (*surplus(differences), *postponed(differences), *filter(None, [unknown])):
         typer.echo(f"warning: {line}", err=True)
     if (reason := refused or without_topics) is not None:
         raise reason

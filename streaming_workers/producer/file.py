@@ -43,7 +43,8 @@ class Sent:
     records: int = 0  # sent and acknowledged
     invalid: Counter[str] = field(default_factory=Counter)  # records sent though invalid, by code
     hashed: int = 0  # records sent that are valid only since what they held in clear was hashed
-    skipped: int = 0  # lines not sent
+    skipped: int = 0  # invalid lines not sent
+    skipped_before: int = 0  # by the earlier runs that this one resumes
     line: int = 0  # lines that are done, those of earlier runs included
     finished: bool = False  # the whole input is done
     waiting: bool = False  # the last line has no newline: it may be half a line, and is not sent
@@ -168,6 +169,7 @@ class FileRun:
             self._client = transactions.client
             start = transactions.begin(resume=resume)
             done, size, digest = start.lines, start.bytes, self._skip(source.file, start)
+            sent.skipped_before = start.skipped
             for lines in source.groups(stop, _TRANSACTION_LINES if pace is None else 1):
                 with clients.kafka_errors():
                     self._client.begin_transaction()
@@ -175,7 +177,8 @@ class FileRun:
                 # What comes before a line that stops the run is sent.
                 done, size = done + taken, size + sum(map(len, lines[:taken]))
                 digest.update(b"".join(lines[:taken]))
-                transactions.commit(FileProgress(done, size, digest.hexdigest()))
+                skipped = sent.skipped_before + sent.skipped
+                transactions.commit(FileProgress(done, size, digest.hexdigest(), skipped))
                 if refusal is not None:
                     raise refusal
                 on_bytes(sum(map(len, lines)))

@@ -172,6 +172,7 @@ def test_a_wrong_argument_of_topics(changed: dict[str, Any], says: str) -> None:
         (("4000d",), {}, "size must be from 1ms to 3650d, not 4000d"),
         ((timedelta(microseconds=1500),), {}, "size must be a number of whole milliseconds, not 0.0015s"),
         (("10s",), {"by": ["type"]}, "by must be a text, not a list"),
+        (("10s",), {"grace": "-5s"}, "grace must not be negative, not the text '-5s'"),
         (("10s",), {"grace": -5}, f"grace {DURATION}, or a timedelta, not -5"),
         (("10s",), {"idle": timedelta(seconds=-1)}, "idle must be from 0s to 3650d, not -1s"),
         (("10s",), {"ahead": None}, f"ahead {DURATION}, or a timedelta, not None"),

@@ -93,6 +93,22 @@ def test_no_option_is_ignored_without_a_word(
 
 
 @pytest.mark.parametrize("command", ["list", "replay"])
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("SCHEMA_VIOLATON", "'SCHEMA_VIOLATON' is not an error code (did you mean SCHEMA_VIOLATION?)"),
+        ("invalid_json", "'invalid_json' is not an error code (did you mean INVALID_JSON?)"),
+        ("TOO_HOT_TO_HANDLE", "'TOO_HOT_TO_HANDLE' is not an error code: choose from EMPTY_VALUE, "),
+    ],
+)  # fmt: skip
+def test_an_unknown_error_code_is_refused_with_the_nearest_one(
+    command: str, code: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = ("--code", "EMPTY_VALUE", "--code", code)
+    assert refused(monkeypatch, STREAMS, "dlq", command, *codes).startswith(says)
+
+
+@pytest.mark.parametrize("command", ["list", "replay"])
 def test_dead_letters_of_an_unknown_stream_are_refused(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

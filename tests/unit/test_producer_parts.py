@@ -237,12 +237,15 @@ def test_simulated_records_that_are_not_acknowledged_are_not_reported_as_sent(
         )
 
 
-@pytest.mark.parametrize("metadata", ["", "12", ";", "x;" + "0" * 64, "12;" + "0" * 63, "12;noon"])
+@pytest.mark.parametrize(
+    "metadata", ["", "12", ";", "x;" + "0" * 64, "12;" + "0" * 63, "12;noon", f"12;{'0' * 64};"]
+)
 def test_an_offset_that_was_moved_by_hand_says_nothing_of_a_file(metadata: str) -> None:
     assert progress_of(Position("user-events", 0, 7, metadata)) is None
 
 
 def test_the_progress_of_a_file_is_what_was_committed() -> None:
     digest = "0f" * 32
-    assert progress_of(Position("user-events", 0, 7, f"12;{digest}")) == (7, 12, digest)
+    assert progress_of(Position("user-events", 0, 7, f"12;{digest}")) == (7, 12, digest, 0)
+    assert progress_of(Position("user-events", 0, 7, f"12;{digest};3")) == (7, 12, digest, 3)
     assert progress_of(Position("user-events", 0, 0)) == FileProgress()

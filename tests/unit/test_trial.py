@@ -37,6 +37,7 @@ from streamflow import (
 )
 from streamflow.check import planned_tables
 from streamflow.declarations import problems as of_declaration
+from streamflow.errors import ConfigurationError
 from streamflow.postgres.schema import TablePlan
 from streamflow.postgres.tables import event_columns
 from streamflow.samples.node import NoSample
@@ -302,6 +303,26 @@ def test_at_every_start_a_few_samples_are_tried(
     assert [stream.name for stream in streams] == ["good"]
     [failed] = streams.failed
     assert failed.why.startswith("tried_streams.py, line 14: a sample of Bad, written as JSON, is")
+
+
+@pytest.mark.parametrize("command", [("produce",), ("audit",), ("dlq", "list")])
+def test_a_configured_stream_that_does_not_start_is_not_called_unknown(
+    command: tuple[str, ...], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", f"{module}:BAD,{module}:GOOD")
+    error = CliRunner().invoke(app, [*command, "--stream", "bad"]).exception
+    assert isinstance(error, ConfigurationError)
+    assert str(error).startswith(
+        "stream bad is configured, but it does not start: tried_streams.py, line 14: a sample of Bad"
+    )
+
+
+def test_the_one_stream_that_starts_does_not_get_what_may_be_meant_for_another(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", f"{module}:BAD,{module}:GOOD")
+    error = CliRunner().invoke(app, ["produce", "--from", "-"]).exception
+    assert str(error) == "there are several streams (good, bad): choose one with --stream NAME"
 
 
 def test_the_command_says_everything_that_is_wrong(module: str) -> None:
