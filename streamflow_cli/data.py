@@ -184,6 +184,7 @@ def audit(
     Example: streamflow audit --json
     """
     from streamflow.audit.acknowledging import acknowledge as acknowledge_found
+    from streamflow.audit.acknowledging import not_acknowledged
     from streamflow.audit.ledger import run_audit
     from streamflow.registry import stream_named
     from streamflow_cli.tables import audit_table
@@ -209,4 +210,7 @@ def audit(
         typer.echo(json.dumps(report.as_dict()))
     else:
         audit_table(report, [one.name or one.path for one in failed])
+    if acknowledge:
+        for reason in not_acknowledged(report):
+            typer.echo(f"not acknowledged: {reason}", err=True)
     raise typer.Exit(0 if report.closed and not failed else 1)

@@ -57,6 +57,13 @@ def produce(
             "--all", help="Simulate all streams, but for those with another owner's topic."
         ),
     ] = False,
+    not_ours: Annotated[
+        bool,
+        typer.Option(
+            "--not-ours",
+            help="Send also to a topic of another owner, Topics(managed=False), who allows it.",
+        ),
+    ] = False,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -121,6 +128,8 @@ def produce(
     settings, streams = settings_and_streams()
     hasher = hasher_for(settings, streams)
     chosen = list(streams) if every else [_chosen(streams, stream, is_file=source is not None)]
+    if not (every or not_ours):
+        _require_ours(chosen)
     opened = None if source is None else _open(source, stream, resume=resume, complete=complete)
     if opened is not None and chosen[0].decode is not None:
         raise UsageError(
@@ -129,7 +138,7 @@ def produce(
         )
     sources: list[tuple[Stream, Iterable[Simulated]]] = []
     if opened is None:
-        sources = _sources(chosen, hasher, seed, invalid_ratio, named=stream is not None)
+        sources = _sources(chosen, hasher, seed, invalid_ratio, not_ours=not_ours)
         chosen = [each for each, _ in sources]
     if not hasher.keyed:
         typer.echo(
@@ -219,20 +228,32 @@ def _chosen(streams: "Streams", name: str | None, *, is_file: bool) -> "Stream":
     return streams[0]
 
 
+def _require_ours(streams: "Sequence[Stream]") -> None:
+    """Raises UsageError if a stream's topic has another owner."""
+    from streamflow.errors import UsageError
+
+    for stream in streams:
+        if not stream.topics.managed:
+            raise UsageError(
+                f"topic {stream.topic} of stream {stream.name} belongs to another owner, and everyone who "
+                "reads it would get what is sent: if the owner allows it, add --not-ours"
+            )
+
+
 def _sources(
     streams: "Sequence[Stream]",
     hasher: "Hasher",
     seed: int | None,
     invalid_ratio: float,
     *,
-    named: bool,
+    not_ours: bool,
 ) -> "list[tuple[Stream, Iterable[Simulated]]]":
     """The records of each stream that can be simulated; the others are named."""
     from streamflow.errors import ConfigurationError
     from streamflow.samples.simulation import sources_of
 
     sources, without = sources_of(
-        streams, hasher, seed=seed, invalid_ratio=invalid_ratio, named=named
+        streams, hasher, seed=seed, invalid_ratio=invalid_ratio, not_ours=not_ours
     )
     if not sources:
         raise ConfigurationError("; ".join(without))

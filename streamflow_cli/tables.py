@@ -132,5 +132,7 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
         )
         for problem in report.problems[:_SHOWN]:
             console.print(f"  {problem}", highlight=False, markup=False)
+        if (more := report.problem_count - _SHOWN) > 0:
+            console.print(f"  and {more:,} more: see `streamflow audit --json`")
     for pending in report.pending:
         console.print(f"  not yet: {pending}", highlight=False, markup=False)

@@ -183,10 +183,12 @@ def judge_contract(
 ) -> CheckResult:
     """Whether columns and rows are what the contract says."""
     problems = [*drifted, *broken]
+    where = [units.counted(len(drifted), "column")] if drifted else []
+    if broken:
+        where.append(f"{len(broken):,} of {units.counted(checked, 'row')}")
     return CheckResult(
         passed=not problems,
-        says=f"{table} breaks the contract in {units.counted(len(drifted), 'column')} and {len(broken):,} of "
-        f"{units.counted(checked, 'row')}: first {problems[0]}"
+        says=f"{table} breaks the contract in {' and '.join(where)}: first {problems[0]}"
         if problems
         else f"columns of {table} keep the contract, {checked:,} of {units.counted(rows, 'new row')} "
         f"{units.either(checked, 'was', 'were')} checked",

@@ -128,9 +128,11 @@ def reconciled(
     closed_through: int,
     lost: Sequence[Range] = (),
     proved: int = 0,
+    resume: int = 0,
 ) -> Reconciliation:
-    """As analytics had it that read up to `position` and closed windows up to that time."""
-    progress = Progress(position, position, closed_through, 300_000)
+    """As analytics had it that read up to `position`, closed windows up to that time, and would read again
+    from `resume`."""
+    progress = Progress(resume, position, closed_through, 300_000)
     with session(settings, "test") as connection:
         return reconcile(connection, USER_EVENTS, 0, progress, lost, proved=proved)
 
@@ -176,6 +178,34 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
     load.load([FakeRecord(15, event(15), appended=noon + 15_000)])
     assert reconciled(database, 16, noon).overdue
     assert not reconciled(database, 16, noon + 10_000).overdue
+
+
+def test_an_event_that_is_not_read_again_is_in_no_open_window(
+    load: Load, database: Settings
+) -> None:
+    """It was handed over, or never comes: as after analytics was killed and its next release rejects it."""
+    load.load(events([0, 1, 2, 3]))
+    noon = 1_782_907_200_000
+    still_open = reconciled(database, 4, noon, resume=0)
+    assert (still_open.open, still_open.differing) == ({"USER_LOGIN": 4}, 0)
+
+    given_up = reconciled(database, 4, noon, resume=3, proved=2)
+    assert given_up.open == {"USER_LOGIN": 1}
+    assert [str(one) for one in given_up.differences] == [
+        "user-events[0] offsets 0 to 2: window 2026-07-01T12:00:00Z USER_LOGIN: 3 events, 0 counted"
+    ]
+    [difference] = reconciled(database, 4, noon, resume=3).differing_cells
+    assert difference.acknowledgeable
+
+    # A count that was handed over is compared though its window is not closed; one that came after the
+    # progress was committed is not.
+    load.load([window_count(0, 0, count=3, last_offset=2)])
+    load.load([window_count(1, 3, count=1, last_offset=3)])
+    handed_over = reconciled(database, 4, noon, resume=3)
+    assert (handed_over.differing, handed_over.counted) == (0, {"USER_LOGIN": 3})
+    assert handed_over.open == {"USER_LOGIN": 1}
+    assert reconciled(database, 4, noon, resume=4).open == {}
+    assert reconciled(database, 4, noon, resume=4).differing == 0
 
 
 def test_a_window_s_difference_is_acknowledged_with_its_exact_number(

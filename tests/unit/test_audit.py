@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamflow.audit.acknowledging import not_acknowledged
 from streamflow.audit.attribution import owners
 from streamflow.audit.completeness import OffsetGroup, outside
 from streamflow.audit.gap_ledger import AUDIT, KnownGap, ranges, uncovered
@@ -22,6 +24,7 @@ from streamflow.audit.report import (
     PendingKind,
     Verdict,
 )
+from streamflow.audit.window_ledger import CellDifference
 from streamflow.audit.windows import Reconciliation
 from streamflow.audit.wording import changed_rows
 from streamflow.postgres.connections import faulty_statement
@@ -366,4 +369,38 @@ def test_rows_are_compared_with_what_was_proved_and_no_loss_is_named_twice(
     assert all(
         f"t[1] offsets 0 to 59: {text}" in str(each)
         for each, (*_, text) in zip(problems, said, strict=True)
+    )
+
+
+def test_what_an_acknowledgement_leaves_is_explained() -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    differs = Problem(
+        kind=ProblemKind.WINDOW_DIFFERS, topic="t", partition=1, detail="3 events, 2 counted"
+    )
+
+    def compared(*acknowledgeable: bool) -> Reconciliation:
+        made = Reconciliation()
+        for each in acknowledgeable:
+            made.note(differs)
+            made.differing_cells.append(CellDifference((start, "a"), 1, (0, 3), each))
+        return made
+
+    assert not_acknowledged(AuditReport(partitions=[])) == []
+    [proved] = not_acknowledged(
+        AuditReport(partitions=[], windows={("t", 1): compared(False, False)})
+    )
+    assert proved.startswith(
+        "2 windows cannot be acknowledged, since an audit has proved their counts"
+    )
+    [found] = not_acknowledged(AuditReport(partitions=[], windows={("t", 1): compared(True)}))
+    assert found.startswith("1 problem was found only now, or has changed since")
+
+    wrong = ledger([3, 4], [])
+    wrong.note(wrong.problem(ProblemKind.GAP_RETENTION, 7, 9, "gone"))
+    report = AuditReport(partitions=[wrong], windows={("t", 1): compared(False)})
+    found, proved, others = not_acknowledged(report)
+    assert found.startswith("1 problem was found only now")
+    assert proved.startswith("1 window cannot be acknowledged")
+    assert others == (
+        "2 problems cannot be acknowledged (missing): only gaps and differing windows can"
     )

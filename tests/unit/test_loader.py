@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
+from structlog.testing import capture_logs
 
 from loads import TOPIC, TRUSTING, FakeRecord, batch, event, events
 from streamflow.errors import ConfigurationError, ErrorCode
@@ -18,12 +19,14 @@ from streamflow.records import (
     Headers,
     Origin,
     OutRecord,
+    Position,
     Rejection,
     last_header,
 )
 from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow.windows import Progress
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
 from streaming_workers.validator import Validator
@@ -356,6 +359,19 @@ def test_what_analytics_derives_tells_the_id_of_its_topic() -> None:
     assert output is not None
     [made] = output.records
     assert made.headers == [(ORIGIN_HEADER, b"user-events/0/0"), (TOPIC_ID_HEADER, NEW.encode())]
+
+
+@pytest.mark.parametrize("read_before", [0, 2])
+def test_analytics_says_once_that_it_rejects_what_was_read_before(read_before: int) -> None:
+    """As the next release after a kill: an earlier one may have taken these records as events."""
+    analytics = Analytics(Settings(), [USER_EVENTS])
+    progress = Progress(0, read_before, None, 300_000)
+    analytics.assign({(TOPIC, 0): Position(TOPIC, 0, 0, progress.metadata())})
+    with capture_logs() as said:
+        for offset in range(4):
+            analytics.process(batch([FakeRecord(offset, b"{")]))
+    warned = [line for line in said if line["log_level"] == "warning"]
+    assert [(line["partition"], line["records"]) for line in warned] == [(0, 2)] * bool(read_before)
 
 
 def test_a_foreign_dead_letter_is_one_under_its_own_position(strict: Loader) -> None:

@@ -11,7 +11,15 @@ FOREIGN = "order_streams:FOREIGN"
 SEVERAL = "there are several streams (user-events, orders): choose one with --stream NAME"
 UNASKED = (
     "stream foreign is not simulated, since its topic has another owner: if simulated events may go "
-    "there, run `streamflow produce --stream foreign`"
+    "there, run `streamflow produce --stream foreign --not-ours`"
+)
+NOT_OURS = (
+    "topic foreign of stream foreign belongs to another owner, and everyone who reads it would get what "
+    "is sent: if the owner allows it, add --not-ours"
+)
+UNREACHABLE = (
+    "the broker at 127.0.0.1:1 does not answer: start it (`streamflow up`), or "
+    "set KAFKA_BOOTSTRAP_SERVERS"
 )
 
 
@@ -60,6 +68,11 @@ def refused(monkeypatch: pytest.MonkeyPatch, streams: str, *arguments: str) -> s
             ("--all",),
             UNASKED,
         ),
+        (FOREIGN, (), NOT_OURS),
+        (FOREIGN, ("--stream", "foreign", "--count", "1"), NOT_OURS),
+        (FOREIGN, ("--from", "-"), NOT_OURS),
+        # Allowed: the broker is asked next.
+        (FOREIGN, ("--not-ours",), UNREACHABLE),
     ],
 )
 def test_it_is_clear_which_stream_is_sent_to(

@@ -421,7 +421,7 @@ def test_only_streams_that_can_be_are_simulated_together() -> None:
     assert [stream.name for stream, _ in sources] == ["user-events", "orders"]
     assert len(without) == 2
     assert "stream foreign is not simulated, since its topic has another owner" in without[0]
-    sources, _ = sources_of([FOREIGN], HASHER, named=True)
+    sources, _ = sources_of([FOREIGN], HASHER, not_ours=True)
     assert len(sources) == 1
 
 
