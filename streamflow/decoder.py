@@ -6,12 +6,11 @@ out what is wrong, is in `explain`.
 """
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, SchemaValidator, to_json
 
 from streamflow import addresses, core_schema
@@ -29,6 +28,13 @@ from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 from streamflow.records import Rejection, processing_failed
 from streamflow.strict_choices import with_strict_choices
 from streamflow.units import counted
+from streamflow.unstorable import (
+    UNSTORABLE,
+    parts_of_event,
+    scalars_in,
+    unstorable_field,
+    why_unstorable,
+)
 
 _RFC3339 = re.compile(RFC3339)
 _RFC3339_BYTES = re.compile(RFC3339.encode())
@@ -38,12 +44,10 @@ _LARGE: Final = 262_144  # bytes
 _MOST_VALUES: Final = 250_000  # an object of Python takes far more than its text
 _MOST_FAULTS: Final = 1_000
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ESCAPE: Final = ord("\\")
 _NUL: Final = b"\\u0000"
 # What a number may look like that is no finite double, in a field of any type.
 _BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
-_NOT_FINITE: Final = "holds a number beyond the range of double precision"
 _SPARE_NAME: Final = "a private field holds clear text under another of its names"
 _VALIDATOR: Final = "a validator of the contract"
 _ADDRESS_ONLY: Final = (ADDRESS,)
@@ -194,17 +198,19 @@ class Decoder:
         if not found and hiding not in value and not self._holds_any:
             return event
         kinds, verdicts = (ADDRESS, *self._declared) if found else self._declared, Verdicts()
-        for name, part in (*event, *(event.__pydantic_extra__ or {}).items()):
-            for scalar in _scalars_in(part):
-                if isinstance(scalar, float) and not math.isfinite(scalar):
-                    return self._unstorable(event, name, _NOT_FINITE)
-                if not isinstance(scalar, str):
-                    continue
-                if what := self._found(scalar.encode("utf-8", "surrogatepass"), kinds, verdicts):
+        for name, part in parts_of_event(event):
+            for scalar in scalars_in(part):
+                text = scalar.encode("utf-8", "surrogatepass") if isinstance(scalar, str) else b""
+                if what := self._found(text, kinds, verdicts):
                     return _clear_text(self._words.field(type(event), name), what)
-                if "\x00" in scalar:
-                    return self._unstorable(event, name, "holds NUL")
+                if why := why_unstorable(scalar):
+                    return self._unstorable(event, name, why)
         return _clear_text("an undeclared or repeated field, or a key", found) if found else event
+
+    def unstorable(self, event: Event) -> Rejection | None:
+        """Why PostgreSQL cannot hold what validators have made of an event, if so."""
+        found = unstorable_field(event)
+        return found and self._unstorable(event, *found)
 
     def _unstorable(self, event: Event, name: str, why: str) -> Rejection:
         field = self._words.field(type(event), name)
@@ -359,22 +365,6 @@ def too_large(value: bytes, most: int = MAX_VALUE_BYTES) -> Rejection | None:
     )
 
 
-def _scalars_in(value: Any) -> Iterator[Any]:
-    """All values within a field's, at any depth: keys too."""
-    if isinstance(value, BaseModel):
-        for _, part in (*value, *(value.__pydantic_extra__ or {}).items()):
-            yield from _scalars_in(part)
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _scalars_in(key)
-            yield from _scalars_in(part)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for part in value:
-            yield from _scalars_in(part)
-    else:
-        yield value
-
-
 def _clear_text(field: str, what: str) -> Rejection:
     where = f"{field}: " if field else ""
     return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", f"{where}holds a clear-text {what}")
@@ -399,7 +389,7 @@ def _bounded_int(digits: str) -> int:
 
 def _without_unstorable(value: Any) -> Any:
     if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
+        return UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, dict):
         return {_without_unstorable(key): _without_unstorable(item) for key, item in value.items()}
     if isinstance(value, list):

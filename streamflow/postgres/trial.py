@@ -81,7 +81,8 @@ def _problems(
         lines: dict[int, bytes] = {}
         for offset, sample in enumerate(samples):
             try:
-                lines[offset] = rows.line(sample.event, Origin("check", 0, offset), _APPENDED)
+                origin = Origin("check", 0, offset)
+                lines[offset] = rows.line(sample.event, origin, _APPENDED, sample.value)
             except BaseException as error:  # noqa: BLE001 (types and serializers of the user's own)
                 yield TrialProblem(
                     "row",

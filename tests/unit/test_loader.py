@@ -3,13 +3,18 @@
 import json
 from dataclasses import replace
 from datetime import date
+from enum import StrEnum
+from typing import Any, Literal
 
 import pytest
+from pydantic import Field, create_model
 from structlog.testing import capture_logs
 
 from loads import TOPIC, TRUSTING, FakeRecord, batch, event, events
+from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Output, Replayed
+from streamflow.postgres.rows.events import text_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ORIGIN_HEADER,
@@ -25,6 +30,7 @@ from streamflow.records import (
 )
 from streamflow.settings import Settings
 from streamflow.signing import Signer
+from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.windows import Progress
 from streaming_workers.analytics import Analytics
@@ -439,3 +445,44 @@ def test_a_dead_letter_of_a_dead_letter_is_refused(loader: Loader) -> None:
 
     with pytest.raises(ConfigurationError, match="dead letter"):
         loader.refuse(record, Rejection(ErrorCode.UNSTORABLE_VALUE, "E", "why"))
+
+
+class Kind(StrEnum):
+    TABBED = "a\tb"
+
+
+@pytest.mark.parametrize("text", ["a\tb", "a\nb", "a\rb", r"C:\temp\new", r"\N", "None"])
+@pytest.mark.parametrize("how", ["default", "factory", "literal", "format"])
+def test_a_text_that_is_in_no_json_is_escaped_as_any_other(text: str, how: str) -> None:
+    """Of a default, a Literal, or a record that is no JSON."""
+    x: Any = {
+        "default": (str, text),
+        "factory": (str, Field(default_factory=lambda: text)),
+        "literal": (Literal[text], text),  # type: ignore[valid-type]
+        "format": (str, ...),
+    }[how]
+    model = create_model("Tabbed", __base__=Event, timestamp=(Timestamp, ...), x=x)
+    document = {"timestamp": "2026-03-01T12:00:00Z"} | ({"x": text} if how == "format" else {})
+    decode = (lambda _: json.dumps(document).encode()) if how == "format" else None
+    stream = Stream(name="tabbed", contract=model, table="tabbed", key="x", decode=decode)
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    value = b"of a format" if how == "format" else json.dumps(document).encode()
+
+    [line] = loader.process(batch([FakeRecord(0, value, topic="tabbed")])).tables["tabbed"].lines
+
+    fields = line.decode().removesuffix("\n").split("\t")
+    assert len(fields) == len(loader.tables["tabbed"].columns)
+    assert fields[0] == text_of(text)
+
+
+def test_members_of_an_enum_are_escaped() -> None:
+    model = create_model(
+        "Tabbed", __base__=Event, timestamp=(Timestamp, ...), x=(Kind, Kind.TABBED)
+    )
+    stream = Stream(name="tabbed", contract=model, table="tabbed", key="x")
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    value = b'{"timestamp": "2026-03-01T12:00:00Z"}'
+
+    [line] = loader.process(batch([FakeRecord(0, value, topic="tabbed")])).tables["tabbed"].lines
+
+    assert line.startswith(rb"a\tb\t".replace(rb"b\t", b"b\t"))
