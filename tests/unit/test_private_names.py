@@ -1,10 +1,21 @@
 """A private field is private under each name that JSON may have for it (AliasChoices, AliasPath)."""
 
 import json
+from base64 import b64encode
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import AliasChoices, AliasPath, BaseModel, Field
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    Base64Bytes,
+    Base64Str,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+)
+from pydantic.dataclasses import dataclass
 
 from loads import FakeRecord
 from streamflow import ErrorCode, Event, Hashed, Hasher, Stream, Timestamp
@@ -274,3 +285,179 @@ def test_many_private_numbers_become_no_more_than_fits(limit: int) -> None:
     kept, taken = hasher.redact_within(data, limit)
     assert limit // 2 < len(kept) <= limit
     assert kept == hasher.redact(data[:taken])
+
+
+class ByName(Event):
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: Annotated[Hashed | None, Field(alias="fullName")] = None
+    timestamp: Timestamp
+
+
+class Loose(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+@dataclass(config=ConfigDict(extra="allow"))
+class LooseData:
+    n: int = 0
+
+
+class Keeping(Event):
+    email: Annotated[Hashed | Literal["unknown"] | None, Field()] = None
+    inner: Loose | None = None
+    data: LooseData | None = None
+    texts: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+    numbers: dict[str, int] = {}  # noqa: RUF012
+    any_: Annotated[Any, Field(alias="any")] = None
+    timestamp: Timestamp
+
+
+class Click(Event):
+    type: Literal["click"]
+    email: Hashed
+    timestamp: Timestamp
+
+
+class View(Event):
+    type: Literal["view"]
+    timestamp: Timestamp
+
+
+@pytest.mark.parametrize(
+    ("contract", "unknown", "form"),
+    [
+        (ByName, "keep", {"fullName": HASH, "name": "Ann Leak"}),
+        (ByName, "keep", {"fullName": HASH, "name": 4915112345678}),
+        *(
+            (Keeping, "forbid", form)
+            for form in (
+                {"inner": {"email": "Ann Inner"}},
+                {"inner": {"email": 4915112345678}},
+                {"inner": {"x": [{"email": {"first": ["Ann"]}}]}},
+                {"data": {"email": "Ann Data"}},
+                {"texts": {"email": "Ann Text"}},
+                {"numbers": {"email": 4915112345678}},
+                {"any": [{"email": "Ann Any"}]},
+            )
+        ),
+        (Annotated[Click | View, Field(discriminator="type")], "keep", {"type": "view", "email": "A"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_kept_under_a_private_name_is_hashed(
+    contract: Any, unknown: Any, form: dict[str, Any]
+) -> None:
+    decoder = stream_of(contract, unknown=unknown).decoder
+    for escaped in (False, True):
+        value = json.dumps(form | {"timestamp": AT}).encode()
+        value = (
+            value.replace(b"em", b"\\u0065m").replace(b"nam", b"n\\u0061m") if escaped else value
+        )
+        found = decoder.decode(value)
+        assert isinstance(found, Rejection)
+        assert found.code is ErrorCode.CLEAR_TEXT_PII
+        assert "Ann" not in found.message
+        redacted = json.loads(Hasher(b"key", decoder.private_fields).redact(value))
+        if "numbers" not in form:  # a hash is no number
+            assert isinstance(decoder.decode(json.dumps(redacted).encode()), Event)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"inner": {"email": HASH, "other": "Ann"}, "texts": {"email": HASH}},
+        {"inner": {"email": None}, "any": {"email": [HASH, True, "", {"email": HASH}]}},
+        {"email": "unknown", "texts": {"mail": "Ann"}},
+    ],
+    ids=str,
+)
+def test_what_is_kept_under_other_names_or_hashed_is_accepted(form: dict[str, Any]) -> None:
+    decoder = stream_of(Keeping).decoder
+    assert isinstance(decoder.decode(json.dumps(form | {"timestamp": AT}).encode()), Keeping)
+
+
+class Encoded(Event):
+    note: Base64Str | None = None
+    raw: Base64Bytes | None = None
+    timestamp: Timestamp
+
+
+class EncodedByDefault(Event):
+    model_config = ConfigDict(val_json_bytes="base64")
+
+    raw: bytes
+    timestamp: Timestamp
+
+
+@pytest.mark.parametrize(
+    ("contract", "name"), [(Encoded, "note"), (Encoded, "raw"), (EncodedByDefault, "raw")]
+)
+def test_what_pydantic_decodes_is_looked_at(contract: type[Event], name: str) -> None:
+    stream = stream_of(contract)
+    for text, accepted in (b"bob.clear@example.com", False), (b"bob at home", True):
+        value = json.dumps({name: b64encode(text).decode(), "timestamp": AT}).encode()
+        found = stream.read(FakeRecord(0, value))
+        assert isinstance(found, contract) is accepted
+        if not accepted:
+            assert isinstance(found, Rejection)
+            assert found.code is ErrorCode.CLEAR_TEXT_PII
+            assert "bob" not in found.message
+    if name == "raw":  # which need not be a text
+        value = json.dumps({name: b64encode(b"\xff\x00").decode(), "timestamp": AT}).encode()
+        assert isinstance(stream.read(FakeRecord(0, value)), contract)
+
+
+class Person(BaseModel):
+    name: Hashed
+    more: list["Person"] = []
+
+
+def with_field(type_: Any, default: Any = ...) -> type[Event]:
+    namespace: dict[str, Any] = {"__annotations__": {"name": type_, "timestamp": Timestamp}}
+    if default is not ...:
+        namespace["name"] = default
+    return type("Made", (Event,), namespace | {"__module__": __name__})
+
+
+@pytest.mark.parametrize(
+    ("type_", "default", "refused"),
+    [
+        (str, "Ann Lee", True),
+        (Hashed, "Ann Lee", True),
+        (list[str], ["Ann Lee"], True),
+        (str, HASH, False),
+        (str, "", False),
+        (str | None, None, False),
+        (Hashed | Literal["unknown"], "unknown", False),
+    ],
+    ids=str,
+)
+def test_a_default_in_clear_is_refused(type_: Any, default: Any, refused: bool) -> None:
+    found = problems(stream_of(with_field(type_, default), "name"))
+    assert [each for each in found if "default of name" in each] == found
+    assert bool(found) is refused
+    assert "Ann" not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("type_", "refused"),
+    [
+        (Json[Person], True),
+        (Json[list[Person]] | None, True),
+        (Json[dict[str, str]], True),
+        (Json[Any], True),
+        (Json[list[int]], False),
+        (Person, False),
+    ],
+    ids=str,
+)
+def test_private_fields_within_a_text_of_json_are_refused(type_: Any, refused: bool) -> None:
+    class Texts(Event):
+        text: type_
+        person: Person | None = None
+        timestamp: Timestamp
+
+    found = problems(stream_of(Texts))
+    assert [each for each in found if each.startswith("text is a text that holds JSON")] == found
+    assert bool(found) is refused
