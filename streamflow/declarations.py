@@ -13,6 +13,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.formats.user_functions import is_format, unknown_codes
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
+from streamflow.private_fields import clear_defaults, in_json_texts
 from streamflow.stream import Stream
 from streamflow.stream_topics import TopicSpec
 
@@ -147,6 +148,21 @@ def _fields(stream: Stream) -> Iterator[str]:
         yield (
             f"{name} is a private field, so it must be a text, or a list of texts, which are hashed: declare "
             "it as Hashed or str; if it is a model, name the fields of that in private_fields instead"
+        )
+    yield from _private_fields(stream)
+
+
+def _private_fields(stream: Stream) -> Iterator[str]:
+    schema, private = stream.decoder.schema, stream.decoder.private_fields
+    for name in sorted(clear_defaults(schema, private)):
+        yield (
+            f"the default of {name} is stored as it is, and holds a private field's text in clear: give it a "
+            "hash, None, or no default"
+        )
+    for name in sorted(in_json_texts(schema, private) if private else ()):
+        yield (
+            f"{name} is a text that holds JSON, and private fields cannot be hashed in there: declare what "
+            "it holds as the field's own type instead of Json, or without private fields"
         )
 
 

@@ -18,11 +18,12 @@ from streamflow.checked_schema import checked
 from streamflow.contract import RFC3339, Event, choices_in, is_event_model
 from streamflow.core_schema import Definitions, UnknownFields
 from streamflow.errors import ErrorCode
+from streamflow.event_values import clear_values, scalars_in
 from streamflow.exact_decimals import ExactDecimals
 from streamflow.fault_words import FaultWords
 from streamflow.field_names import json_names, names_of
 from streamflow.pii_keys import HASH_PATTERN, is_hashed
-from streamflow.private_fields import has_spare_names, not_of_texts, private_in
+from streamflow.private_fields import has_spare_names, keeps_names, not_of_texts, private_in
 from streamflow.private_texts import PrivateTexts
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 from streamflow.records import Rejection, processing_failed
@@ -31,7 +32,6 @@ from streamflow.units import counted
 from streamflow.unstorable import (
     UNSTORABLE,
     parts_of_event,
-    scalars_in,
     unstorable_field,
     why_unstorable,
 )
@@ -49,6 +49,7 @@ _NUL: Final = b"\\u0000"
 # What a number may look like that is no finite double, in a field of any type.
 _BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 _SPARE_NAME: Final = "a private field holds clear text under another of its names"
+_KEPT_NAME: Final = "an undeclared field with the name of a private one holds a clear-text value"
 _VALIDATOR: Final = "a validator of the contract"
 _ADDRESS_ONLY: Final = (ADDRESS,)
 _JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
@@ -105,16 +106,19 @@ class Decoder:
         self._validate: Callable[[bytes], Event] = validator.validate_json
         self._holds_any = core_schema.has_type(self.schema, "any")
         self._decimals = ExactDecimals(self.schema)
-        spare = has_spare_names(self.schema, self.private_fields)
-        self._spare_names = PrivateTexts(self.private_fields) if spare else None
+        self._has_spare_names = has_spare_names(self.schema, self.private_fields)
+        self._keeps_names = bool(self.private_fields) and keeps_names(self.schema)
+        self._private = PrivateTexts(self.private_fields)
         plain = not (
-            spare
+            self._has_spare_names
+            or self._keeps_names
             or self._declared
             or self._holds_any
             or core_schema.has_type(self.schema, "decimal")
         )
         self._may_hold = addresses.may_hold if plain else self._needs_look
-        self._literals = "\n".join(core_schema.literals_in(self.schema))
+        self._literal_texts = frozenset(core_schema.literals_in(self.schema))
+        self._literals = "\n".join(self._literal_texts)
         fields = list(core_schema.fields_in(self.schema))
         self.names = frozenset().union(*(names_of(*field) for field in fields))
         self._words = FaultWords(self.schema)
@@ -179,11 +183,25 @@ class Decoder:
         )
 
     def _has_clear_name(self, value: bytes) -> bool:
-        """Whether a private field's text is no hash, under whichever of its names."""
-        return self._spare_names is not None and not all(
-            is_hashed(value[begin:end].decode("ascii", "replace"))
-            for begin, end in self._spare_names.spans(value)
+        """Whether what a document has under a private field's name, declared there or not, is no hash."""
+        return (self._keeps_names and self._holds_clear(value, whole=True)) or (
+            self._has_spare_names and self._holds_clear(value, whole=False)
         )
+
+    def _holds_clear(self, value: bytes, *, whole: bool) -> bool:
+        return not all(
+            is_hashed(value[begin:end].decode("ascii", "replace"))
+            for begin, end in self._private.spans(value, whole=whole)
+        )
+
+    def _clear_name(self, value: bytes, event: Event) -> str | None:
+        """Why what an event keeps of the document is not all hashed that should be."""
+        if self._has_spare_names and self._holds_clear(value, whole=False):
+            return _SPARE_NAME
+        kept = clear_values(event, self.private_fields, declared=False)
+        if self._keeps_names and any(each not in self._literal_texts for each in kept):
+            return _KEPT_NAME
+        return None
 
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
         """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
@@ -192,8 +210,8 @@ class Decoder:
         if not found and (changed := self._decimals.faults(value)):
             reason = self._words.reason(changed)
             return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", reason)
-        if not found and self._has_clear_name(value):
-            return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", _SPARE_NAME)
+        if not found and (why := self._clear_name(value, event)):
+            return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", why)
         hiding = _ESCAPE if self._declared else _NUL
         if not found and hiding not in value and not self._holds_any:
             return event

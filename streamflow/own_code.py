@@ -7,13 +7,14 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
-from pydantic import EncodedStr
+from pydantic import EncodedBytes, EncodedStr
 
 from streamflow.addresses import may_hold
 from streamflow.contract import EARLIEST, LATEST, PYDANTIC_UTC, Event
 from streamflow.core_schema import parts_of
 from streamflow.decoder import Decoder
 from streamflow.errors import ErrorCode
+from streamflow.event_values import scalars_in
 from streamflow.records import Rejection, processing_failed
 from streamflow.unstorable import holds_nul
 
@@ -25,6 +26,7 @@ _NO_TIME: Final = (
 )
 _NUL: Final = "what a serializer made of it holds NUL"
 _PRIVATE: Final = "what a validator made of it holds a clear-text "
+_DECODED: Final = "a decoded text holds a clear-text "
 _WHAT: Final = "a validator or serializer of the contract"
 
 
@@ -32,6 +34,33 @@ def has_own_code(schema: Any) -> bool:
     """Whether validators, serializers or defaults of a contract are the user's own functions, or decode
     texts, as ``Base64Str`` does: the JSON of a record does not show what they make."""
     return any(_is_own(function) for part in parts_of(schema) for function in _functions(part))
+
+
+def has_decoders(schema: Any) -> bool:
+    """Whether pydantic decodes texts of a contract (``Base64Str``, ``val_json_bytes``), so that what the
+    event holds is not what its bytes show."""
+    return any(
+        (part.get("config") or {}).get("val_json_bytes", "utf8") != "utf8"
+        or any(
+            isinstance(getattr(function, "__self__", None), EncodedBytes | EncodedStr)
+            for function in _functions(part)
+        )
+        for part in parts_of(schema)
+    )
+
+
+def decoding_fault(decoder: Decoder) -> Callable[[Event], Rejection | None]:
+    """Says what private value the decoded texts of an event hold. Raises nothing."""
+
+    def fault(event: Event) -> Rejection | None:
+        for value in scalars_in(event):
+            if isinstance(value, str | bytes):
+                text = value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+                if (what := decoder.private_text(text)) is not None:
+                    return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", _DECODED + what)
+        return None
+
+    return fault
 
 
 def _functions(part: Mapping[str, Any]) -> Iterator[Any]:

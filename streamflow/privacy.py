@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from heapq import merge
 from typing import Any, Final, Literal, NamedTuple
 
@@ -33,6 +34,9 @@ _ESCAPED: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _BLANKS: Final = 16  # that are expected before a number
 _NUMBER_BEFORE: Final = re.compile(rb"[:,\[][ \t\r\n]*\Z")
 _NUMBER_BEHIND: Final = re.compile(rb"[ \t\r\n]*+[,}\]]")
+_QUOTES: Final = 2  # around the hash that replaces a number
+_QUOTE: Final = ord('"')
+_AT: Final = re.compile(addresses.AT)
 
 _Spans = Iterable[tuple[int, int]]
 
@@ -129,11 +133,6 @@ class Hasher:
         self._declared = tuple(private_values)
         self._values = (ADDRESS, *self._declared)
         self._private = PrivateTexts(private_fields)
-        names = self._private.names
-        # Where a hash may be put in.
-        self._markers = re.compile(
-            addresses.AT + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
-        )
 
     def hash(self, text: str) -> str:
         """The hash of a private value under the newest key: of its one form, if it is one that was
@@ -214,7 +213,9 @@ class Hasher:
                     break  # no text of ours in this encoding
                 if value.may_hold(narrow):
                     spans = value.find(narrow, verdicts)
-                    data = self._replace(data, encoding, spans, value.plain)
+                    data = self._replace(
+                        data, encoding, spans, value.plain, partial(_is_number, data, encoding)
+                    )
         return data
 
     def _encodings(self, data: bytes) -> Iterator[_Encoding]:
@@ -248,15 +249,23 @@ class Hasher:
         return cut if is_hashed(text) else self._hash(text).encode()
 
     def hash_private(self, data: bytes) -> bytes:
-        """The same bytes with each private field's value replaced by its hash, at any depth."""
-        return self._hash_private(data, Verdicts())
+        """The same bytes with the texts of each private field, and those in its lists, replaced by their
+        hashes, at any depth: what a contract accepts then."""
+        return self._hash_private(data, Verdicts(), whole=False)
 
-    def _hash_private(self, data: bytes, verdicts: Verdicts, encoding: _Encoding = _ASCII) -> bytes:
+    def _hash_private(
+        self, data: bytes, verdicts: Verdicts, encoding: _Encoding = _ASCII, *, whole: bool = True
+    ) -> bytes:
         def plain_field(raw: bytes) -> str:
             return self._plain(addresses.unescaped(raw), verdicts)
 
+        narrow = encoding.narrow(data)
         return self._replace(
-            data, encoding, self._private.spans(encoding.narrow(data)), plain_field
+            data,
+            encoding,
+            self._private.spans(narrow, whole=whole),
+            plain_field,
+            lambda begin, _: narrow[begin - 1] != _QUOTE,
         )
 
     def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
@@ -281,11 +290,12 @@ class Hasher:
 
     def _room(self, data: bytes, limit: int) -> int:
         """How many bytes of the data become at most `limit`, whatever the hashes replace."""
-        length = HASH_LENGTH * (_WIDEST if 0 in data else 1)
+        length = (HASH_LENGTH + _QUOTES) * (_WIDEST if 0 in data else 1)
         number = -1
-        starts = (match.start() for match in self._markers.finditer(data))
+        starts = (match.start() for match in _AT.finditer(data))
+        private = (begin for begin, _ in self._private.spans(data))
         declared = ((begin for begin, _ in value.find(data)) for value in self._declared)
-        for number, start in enumerate(merge(starts, *declared)):
+        for number, start in enumerate(merge(starts, private, *declared)):
             room = limit - length * number
             if start >= room:
                 return max(0, room)
@@ -297,8 +307,10 @@ class Hasher:
         encoding: _Encoding,
         spans: _Spans,
         plain: Callable[[bytes], str],
+        is_number: Callable[[int, int], bool],
     ) -> bytes:
-        """The data with the hashes of what is at these places of the narrow text instead of it."""
+        """The data with the hashes of what is at these places of the narrow text instead of it; those of
+        numbers in quotes, so that JSON stays JSON."""
         pieces: list[bytes] = []
         done = 0
         width, _, offset = encoding
@@ -306,10 +318,9 @@ class Hasher:
             start, after = offset + width * begin, offset + width * end
             text = plain(encoding.utf8(data[start:after]))
             if text and not is_hashed(text):
-                hashed = encoding.encode(self._hash(text))
-                if encoding is _ASCII and _is_number(data, start, after):
-                    hashed = b'"' + hashed + b'"'  # so that JSON stays JSON
-                pieces += data[done:start], hashed
+                hashed = self._hash(text)
+                hashed = f'"{hashed}"' if is_number(begin, end) else hashed
+                pieces += data[done:start], encoding.encode(hashed)
                 done = after
         return b"".join((*pieces, data[done:])) if pieces else data
 
@@ -339,10 +350,12 @@ class _WithFunction(Hasher):
         self._hash = hash_  # type: ignore[method-assign, assignment]
 
 
-def _is_number(data: bytes, begin: int, end: int) -> bool:
+def _is_number(data: bytes, encoding: _Encoding, begin: int, end: int) -> bool:
     """Whether a value is a number of a JSON document. Addresses are none."""
-    return data[begin:end].isdigit() and bool(
-        _NUMBER_BEFORE.search(data, max(0, begin - _BLANKS), begin)
+    return bool(
+        encoding is _ASCII
+        and data[begin:end].isdigit()
+        and _NUMBER_BEFORE.search(data, max(0, begin - _BLANKS), begin)
         and _NUMBER_BEHIND.match(data, end)
     )
 

@@ -28,7 +28,7 @@ from streamflow.formats.documents import Decode, Ignored, Tombstone, read_docume
 from streamflow.formats.user_functions import guarded, is_format
 from streamflow.groups import ALL, group_text, scalar_text
 from streamflow.notifications import Notification, notifier
-from streamflow.own_code import fault_finder, has_own_code
+from streamflow.own_code import decoding_fault, fault_finder, has_decoders, has_own_code
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
@@ -290,10 +290,13 @@ class Stream:
     @cached_property
     def fault_of(self) -> Callable[[Event], Rejection | None] | None:
         """Why an event that the contract has accepted is none after all; None for a contract without code of
-        the user's own, which need not be asked."""
-        if not has_own_code(self.decoder.schema):
-            return None
-        return fault_finder(self.decoder, self.event_time, self.kind_of)
+        the user's own and without decoders, which need not be asked."""
+        schema = self.decoder.schema
+        decoded = decoding_fault(self.decoder) if has_decoders(schema) else None
+        if not has_own_code(schema):
+            return decoded
+        own = fault_finder(self.decoder, self.event_time, self.kind_of)
+        return own if decoded is None else lambda event: own(event) or decoded(event)
 
     @cached_property
     def _key_reader(self) -> KeyReader:

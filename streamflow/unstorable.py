@@ -3,11 +3,12 @@ a record shows most of them; validators, and decoders like those of ``Base64Str`
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic import BaseModel
+
+from streamflow.event_values import scalars_in
 
 UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 NOT_FINITE: Final = "holds a number beyond the range of double precision"
@@ -15,35 +16,11 @@ _NUL: Final = "holds NUL"
 _SURROGATE: Final = "holds a lone surrogate"
 # NUL within JSON: an escape that is not itself escaped.
 _ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_SCALARS: Final = (str, int, float, bytes, type(None))
 
 
 def parts_of_event(event: BaseModel) -> Iterable[tuple[str, Any]]:
     """Names and values of an event's fields, those that its model lacks among them."""
     return *event, *(event.__pydantic_extra__ or {}).items()
-
-
-def scalars_in(value: Any) -> Iterator[Any]:
-    """All values within a field's, at any depth: keys too."""
-    if isinstance(value, _SCALARS):
-        yield value
-    elif isinstance(value, BaseModel):
-        for _, part in parts_of_event(value):
-            yield from scalars_in(part)
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from scalars_in(key)
-            yield from scalars_in(part)
-    elif is_dataclass(value):
-        # One of pydantic's may hold more than its fields.
-        names = {field.name for field in fields(value)} | getattr(value, "__dict__", {}).keys()
-        for name in names:
-            yield from scalars_in(getattr(value, name, None))
-    elif isinstance(value, Collection):
-        for part in value:
-            yield from scalars_in(part)
-    else:
-        yield value
 
 
 def why_unstorable(scalar: Any) -> str | None:
