@@ -159,7 +159,8 @@ def _private_fields(stream: Stream) -> Iterator[str]:
             f"the default of {name} is stored as it is, and holds a private field's text in clear: give it a "
             "hash, None, or no default"
         )
-    for name in sorted(in_json_texts(schema, private) if private else ()):
+    texts_of_json = in_json_texts(schema, private) if private else set()
+    for name in sorted(texts_of_json - stream.decoder.private_not_of_texts):
         yield (
             f"{name} is a text that holds JSON, and private fields cannot be hashed in there: declare what "
             "it holds as the field's own type instead of Json, or without private fields"
