@@ -19,6 +19,7 @@ from streamflow.core_schema import (
 )
 from streamflow.field_names import names_of
 from streamflow.time_bounds import with_native_bound
+from streamflow.time_texts import with_time_texts
 
 _EXTRA_BEHAVIOR: Final = {"forbid": "forbid", "ignore": "ignore", "keep": "allow"}
 
@@ -33,8 +34,8 @@ def checked(
 ) -> Any:
     """A core schema with what every contract is held to.
 
-    A ``datetime`` has a zone, and a ``time`` none, or it would be another one on each machine; times lie
-    between `EARLIEST` and `LATEST`; floats are finite; whole numbers of an event's own fields fit into a
+    A ``datetime`` has a zone, and a ``time`` none, or it would be another one on each machine; times and
+    dates are texts of RFC 3339; times lie between `EARLIEST` and `LATEST`; floats are finite; whole numbers of an event's own fields fit into a
     ``bigint`` unless the contract names other bounds; a private field's text, at any depth, is a hash.
 
     Args:
@@ -53,7 +54,7 @@ def checked(
     new = walk.of(schema, is_private=False)
     if walk.private_parts:
         new["definitions"] = [*new["definitions"], *walk.private_parts.values()]
-    return new
+    return with_time_texts(new)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from streamflow.core_schema import fields_in
 from streamflow.fault_paths import OF_KEY, FaultPaths, joined
 from streamflow.field_names import json_names, paths_of
 from streamflow.pii_keys import HASH_PATTERN
+from streamflow.time_texts import DATE
 
 _RECORD: Final = "the record"
 _SHOULD_BE: Final = "should be "
@@ -38,6 +39,7 @@ _WORDS: Final = {
 }
 _PATTERNS: Final = {
     RFC3339: f"should be a time in RFC 3339; it {_A_TIME}",
+    DATE: "should be a date, like 2026-01-31",
     HASH_PATTERN: "holds clear text, and a hash is declared",
 }
 # Bounds of times: what pydantic calls them, and how they are told.

@@ -71,8 +71,8 @@ class Shapes:
         self._makers: dict[str, Callable[[Schema, _Place], SampleNode]] = {
             "str": self._text,
             "bytes": lambda schema, place: binary(schema, place.name, place.config),
-            "literal": lambda schema, _: _listed(schema["expected"]),
-            "enum": lambda schema, _: _listed(schema["members"]),
+            "literal": lambda schema, place: _listed(schema["expected"], place),
+            "enum": lambda schema, place: _listed(schema["members"], place),
             "nullable": self._nullable,
             "list": self._list,
             "set": self._list,
@@ -288,7 +288,14 @@ def _few(node: SampleNode, name: str) -> SampleNode:
     return SampleNode(plain, node.edges, node.choices)
 
 
-def _listed(values: Sequence[Any]) -> SampleNode:
+def _listed(values: Sequence[Any], place: _Place) -> SampleNode:
     plain = [value.value if isinstance(value, Enum) else value for value in values]
     plain = [value.decode() if isinstance(value, bytes) else value for value in plain]
+    for value in plain:
+        # pydantic compares them with what JSON has.
+        if value is not None and not isinstance(value, str | int | float):
+            raise NoSample(
+                f"{'.'.join(place.path)}: no JSON is a {type(value).__name__}, as a value of its Enum is: give "
+                "the Enum texts or numbers"
+            )
     return leaf(lambda draw: draw.chance.choice(plain), *plain, choices=True)
