@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from difflib import get_close_matches
+from functools import partial
 from itertools import combinations, product
 from typing import Any, Final
 
 from streamflow.argument_types import argument_faults
 from streamflow.contract import Event
-from streamflow.core_schema import values_of
+from streamflow.core_schema import fields_in, values_of
 from streamflow.errors import ConfigurationError
 from streamflow.formats.user_functions import is_format, unknown_codes
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
@@ -141,6 +143,7 @@ def _fields(stream: Stream) -> Iterator[str]:
         if wanted["key"] in model.model_fields:
             yield from _key(stream, model, str(wanted["key"]))
         yield from _differing_defaults(stream, model, wanted)
+    yield from _bounds_without_a_zone(stream)
     for name in stream.private_fields:
         if name not in stream.decoder.names:
             yield _no_field("private_fields", name, "the contract", sorted(stream.decoder.names))
@@ -215,6 +218,32 @@ def _differing_defaults(
 
 def _has_factory(part: Mapping[str, Any]) -> bool:
     return "default_factory" in part
+
+
+def _bounds_without_a_zone(stream: Stream) -> Iterator[str]:
+    """Every event would fail, since Python compares no time that has a zone with one that has none."""
+    for name in dict.fromkeys(
+        name
+        for name, field in fields_in(stream.decoder.schema)
+        if stream.decoder.definitions.holds(field["schema"], _has_bound_without_a_zone)
+    ):
+        yield (
+            f"{name} has a bound without a zone, and times of events have one: write the bound as "
+            "datetime(2020, 1, 1, tzinfo=UTC)"
+        )
+
+
+def _has_bound_without_a_zone(part: Mapping[str, Any]) -> bool:
+    """Of a type that pydantic does not know as a time, whose bound it checks by a function of its own."""
+    function = part["function"].get("function") if part["type"] == "function-after" else None
+    return (
+        isinstance(function, partial)
+        and function.func.__module__.startswith("pydantic.")
+        and any(
+            isinstance(bound, datetime) and bound.tzinfo is None
+            for bound in function.keywords.values()
+        )
+    )
 
 
 def _no_field(argument: str, name: str, model: str, fields: Sequence[str]) -> str:

@@ -43,6 +43,7 @@ MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
 _LARGE: Final = 262_144  # bytes
 _MOST_VALUES: Final = 250_000  # an object of Python takes far more than its text
 _MOST_FAULTS: Final = 1_000
+_LONGEST_REASON: Final = 1_000  # characters
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
 _ESCAPE: Final = ord("\\")
 _NUL: Final = b"\\u0000"
@@ -208,8 +209,7 @@ class Decoder:
         field's name and NUL, and for declared values that escapes hide."""
         found = self.private_in(value)
         if not found and (changed := self._decimals.faults(value)):
-            reason = self._words.reason(changed)
-            return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", reason)
+            return _rejected(ErrorCode.SCHEMA_VIOLATION, self._words.faults(changed))
         if not found and (why := self._clear_name(value, event)):
             return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", why)
         hiding = _ESCAPE if self._declared else _NUL
@@ -309,11 +309,11 @@ class Decoder:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
         if what := self.private_in(value):
             return _clear_text("", what)
-        reason = self._words.reason(faults) or counted(count, "field", "is wrong", "are wrong")
+        wrong = self._words.faults(faults) or (counted(count, "field", "is wrong", "are wrong"),)
         code = (
             ErrorCode.UNKNOWN_TYPE if "union_tag_invalid" in kinds else ErrorCode.SCHEMA_VIOLATION
         )
-        return Rejection(code, "ValidationError", reason)
+        return _rejected(code, wrong)
 
     def _explain_document(self, value: bytes, document: dict[str, Any]) -> Rejection:
         # NUL and lone surrogates stop the parser before it has seen the rest: parse the rest
@@ -350,7 +350,7 @@ class Decoder:
             if of_code:
                 if code is ErrorCode.SCHEMA_VIOLATION and (what := self.private_in(value)):
                     return _clear_text("", what)
-                return Rejection(code, "ValidationError", self._words.reason(of_code))
+                return _rejected(code, self._words.faults(of_code))
         return _clear_text("", ADDRESS.what)
 
     def _code_of(self, fault: ErrorDetails) -> ErrorCode:
@@ -381,6 +381,10 @@ def too_large(value: bytes, most: int = MAX_VALUE_BYTES) -> Rejection | None:
         f"{size:,} bytes with {values:,} commas and brackets; at most {most:,} and "
         f"{_MOST_VALUES:,} are parsed",
     )
+
+
+def _rejected(code: ErrorCode, faults: tuple[str, ...]) -> Rejection:
+    return Rejection(code, "ValidationError", "; ".join(faults)[:_LONGEST_REASON], faults)
 
 
 def _clear_text(field: str, what: str) -> Rejection:

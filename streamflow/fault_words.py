@@ -16,7 +16,6 @@ from streamflow.time_texts import DATE
 
 _RECORD: Final = "the record"
 _SHOULD_BE: Final = "should be "
-_LONGEST: Final = 1_000  # characters of a reason
 _A_TIME: Final = "needs a zone, like 2026-01-31T12:00:00Z"
 _REFUSED: Final = "is refused by a validator of the contract"
 _UNDECLARED: Final = "holds a field that is not declared"
@@ -74,13 +73,13 @@ class FaultWords:
         self._paths = FaultPaths(schema)
         self._names = frozenset().union(*(json_names(*field) for field in fields_in(schema)))
 
-    def reason(self, faults: Iterable[ErrorDetails]) -> str:
+    def faults(self, faults: Iterable[ErrorDetails]) -> tuple[str, ...]:
         """What is wrong, of each place in the document: of a union, what each branch wants."""
         words: dict[str, dict[str, None]] = {}
         for fault in faults:
             path, said = self._of(fault)
             words.setdefault(path or _RECORD, {})[said] = None
-        return "; ".join(f"{path}: {_either(said)}" for path, said in words.items())[:_LONGEST]
+        return tuple(f"{path}: {_either(said)}" for path, said in words.items())
 
     def field(self, model: type[BaseModel], name: str) -> str:
         """The JSON name of a model's own field; that of another is input."""

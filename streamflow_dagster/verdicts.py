@@ -252,6 +252,11 @@ def judge_rate(rate: Rate, thresholds: Thresholds) -> CheckResult:
     )
     metadata = {"dead_letters": rate.dead_letters, "records": records, "ratio": round(ratio, 6)}
     if passed:
+        if ratio > limit:
+            says += (
+                f"; fewer than {units.counted(thresholds.dead_letter_records, 'record')} are not judged "
+                "(STREAMFLOW_ALERT_DEAD_LETTER_RECORDS)"
+            )
         return _warning(passed, says, **metadata)
     codes = ", ".join(f"{number:,} {code}" for code, number in rate.codes[:_SHOWN])
     says += f", {limit:.1%} are allowed: {codes}"
@@ -263,11 +268,16 @@ def judge_volume(
 ) -> CheckResult:
     """Whether the last whole hour had about as many events as those before it. What is not known yet is
     not passed."""
-    if len(hours) <= fewest_hours:
-        says = f"not yet: {units.counted(len(hours), 'hour')} of history, {fewest_hours + 1} are needed"
+    before = [number for _, number in hours[:-1]]
+    filled = sum(number > 0 for number in before)
+    if filled < fewest_hours:
+        says = (
+            f"not yet: {units.counted(filled, 'hour')} of the day before "
+            f"{units.either(filled, 'has', 'have')} events, {fewest_hours} are needed to know what is usual"
+        )
         return _warning(False, says, hours=len(hours))
-    *before, (hour, last) = hours
-    usual = median(number for _, number in before)
+    hour, last = hours[-1]
+    usual = median(before)
     low, high = usual / factor, usual * factor
     # Where there is usually nothing, anything is usual.
     return _warning(

@@ -9,9 +9,10 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import IO, Literal
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -65,12 +66,7 @@ def simulate(
     Args:
         rate: events of each stream in a second.
     """
-    streams = [stream for stream, _ in sources]
-    turns = zip(*(source for _, source in sources), strict=False)
-    records = (
-        (stream, record) for turn in turns for stream, record in zip(streams, turn, strict=True)
-    )
-    most = None if count is None else count * len(streams)
+    most = None if count is None else count * len(sources)
     sent, client = Sent(), clients.producer(settings)
     failures: list[KafkaError] = []
 
@@ -83,8 +79,8 @@ def simulate(
             raise clients.translated(KafkaException(failures[-1]))
 
     began = time.monotonic()
-    for stream, record in records:
-        if stop.is_set() or (most is not None and sent.records >= most):
+    for stream, record in islice(_in_turn(sources), most):
+        if stop.is_set():
             break
         produce(
             client,
@@ -95,7 +91,7 @@ def simulate(
         if record.code is not None:
             sent.invalid[record.code.value] += 1
         on_record(stream)
-        ahead = began + sent.records / (rate * len(streams)) - time.monotonic()
+        ahead = began + sent.records / (rate * len(sources)) - time.monotonic()
         if ahead > 0.01:  # noqa: PLR2004 (finer than the clock's own grain is no use)
             client.poll(0)
             check()
@@ -110,6 +106,18 @@ def simulate(
     sent.line = sent.records
     sent.finished = True
     return sent
+
+
+def _in_turn(
+    sources: Sequence[tuple[Stream, Iterable[Simulated]]],
+) -> Iterator[tuple[Stream, Simulated]]:
+    """The records of streams in turn, until one has no more. Each is made when it is asked for: the time of
+    its event is when it is sent, and not when the round began."""
+    for stream, source in cycle([(stream, iter(source)) for stream, source in sources]):
+        record = next(source, None)
+        if record is None:
+            return
+        yield stream, record
 
 
 class FileRun:

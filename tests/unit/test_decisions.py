@@ -276,6 +276,7 @@ def test_a_rate_needs_records(rows: int, letters: int, passed: bool) -> None:
     found = judge_rate(rate, THRESHOLDS)
     assert found.passed is passed
     assert ("sample" in found.metadata) is not passed
+    assert ("fewer than 100 records are not judged" in found.says) is (rows == 2)
 
 
 @pytest.mark.parametrize(
@@ -287,10 +288,27 @@ def test_a_rate_needs_records(rows: int, letters: int, passed: bool) -> None:
         ([100] * 6 + [24], False),
         ([100] * 6 + [400], True),
         ([100] * 6 + [401], False),
-        ([0] * 6 + [0], True),
-        ([0] * 6 + [1], True),
+        ([1] * 6 + [0] * 7 + [0], True),
+        ([1] * 6 + [0] * 7 + [100], True),
     ],
 )
 def test_volume_is_compared_with_its_median(counts: list[int], passed: bool) -> None:
     hours = [(NOW + timedelta(hours=number), count) for number, count in enumerate(counts)]
     assert judge_volume(hours, 4.0, 6).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ([], "not yet: 0 hours of the day before have events, 6 are needed to know what is usual"),
+        ([100] * 6, "not yet: 5 hours of the day before have events"),
+        # Hours without events show nothing of what is usual.
+        ([7] + [0] * 23 + [500], "not yet: 1 hour of the day before has events"),
+        ([7] * 5 + [0] * 19 + [0], "not yet: 5 hours of the day before have events"),
+    ],
+)
+def test_volume_says_that_it_cannot_know_yet(counts: list[int], says: str) -> None:
+    hours = [(NOW + timedelta(hours=number), count) for number, count in enumerate(counts)]
+    found = judge_volume(hours, 4.0, 6)
+    assert (found.passed, found.severe) == (False, False)
+    assert found.says.startswith(says)

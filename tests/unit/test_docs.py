@@ -16,7 +16,7 @@ from streamflow import Event, Rejection, Stream, Timestamp, Topics, TumblingWind
 from streamflow.dead_letters.plan import Obstacle
 from streamflow.dead_letters.repairs import known_repairs
 from streamflow.declarations import problems
-from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, event_columns
+from streamflow.postgres.tables import ORIGIN_COLUMNS, SHARED, TIME_COLUMNS, Table, event_columns
 from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamflow.streams.user_events import UserEvent
@@ -167,3 +167,21 @@ def test_the_page_names_what_is_taken_and_what_is_imported() -> None:
         assert f"`{name}`" in STREAMS
     for name in re.findall(r"from streamflow import ([\w, ]+)", STREAMS):
         assert set(name.split(", ")) <= set(streamflow.__all__)
+
+
+@pytest.mark.parametrize("table", SHARED, ids=lambda table: table.name)
+def test_the_columns_of_shared_tables_are_listed(table: Table) -> None:
+    page = (ROOT / "docs/architecture.md").read_text().partition("## Shared tables")[2]
+    said, _, rest = page.partition("\n\n`window_counts`:")
+    own = f"\n\n`window_counts`:{rest}".split(f"\n\n`{table.name}`: ")[1].split("\n\n")[1]
+    listed = [
+        name for row in own.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    ]
+    by_itself = {"status"} if table.name == "dead_letters" else set()
+    of_every_one = set(re.findall(r"`(\w+)`", said)) & {
+        "appended_at",
+        "record_topic",
+        "record_partition",
+        "record_offset",
+    }
+    assert sorted([*listed, *of_every_one]) == sorted({*table.columns} | by_itself)

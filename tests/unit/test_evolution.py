@@ -169,6 +169,11 @@ ROWS = [row(), row(kind="lost", size=7), row(note="a longer one"), row(kind="los
             r"1 of 4 newest rows is no valid event any more: .*size: .*less than 5 \(1\)",
         ),
         (BEFORE | {"note": (Annotated[str | None, Field(max_length=3)], None)}, BREAKING, "1 of 4 newest"),
+        # Each fault is counted by itself: a row may have several.
+        (
+            BEFORE | {"kind": (Kind, ...), "size": (Annotated[int, Field(lt=5)], ...)}, BREAKING,
+            r"2 of 4 newest rows are no valid .*: kind: should be 'placed' \(2\); size: .*than 5 \(1\) →",
+        ),
         (BEFORE | {"size": (Annotated[int, AfterValidator(raises)], ...)}, BREAKING, "RuntimeError .4."),
         # What is lacking is one thing, what is wrong another.
         (BEFORE | {"more": (str, ...)}, STEP, "`more` is required, and 4 of 4 newest rows have none"),

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -235,6 +236,28 @@ def test_simulated_records_that_are_not_acknowledged_are_not_reported_as_sent(
         file.simulate(
             nowhere, [(USER_EVENTS, records)], threading.Event(), rate=1_000_000, count=None
         )
+
+
+def test_a_simulated_event_is_made_just_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(file, "produce", lambda _, record, **__: calls.append(f"sent {record.key}"))
+
+    def source(name: bytes) -> Iterator[Simulated]:
+        while True:
+            calls.append(f"made {name!r}")
+            yield Simulated(name, b"value", None)
+
+    sent = file.simulate(
+        Settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"),
+        [(USER_EVENTS, source(name)) for name in (b"a", b"b", b"c")],
+        threading.Event(),
+        rate=1_000_000,
+        count=2,
+    )
+    assert sent.records == 6
+    assert calls == [
+        f"{what} {name!r}" for name in (b"a", b"b", b"c") * 2 for what in ("made", "sent")
+    ]
 
 
 @pytest.mark.parametrize(
