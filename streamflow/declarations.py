@@ -10,6 +10,7 @@ from streamflow.argument_types import argument_faults
 from streamflow.contract import Event
 from streamflow.core_schema import values_of
 from streamflow.errors import ConfigurationError
+from streamflow.exact_keys import inexact_keys
 from streamflow.formats.user_functions import is_format, unknown_codes
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
@@ -40,6 +41,7 @@ def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
         *_topics(stream),
         *_tables(stream),
         *_fields(stream),
+        *_keys_of_dicts(stream),
         *_columns(stream),
         *_state(stream),
         *_format(stream),
@@ -147,6 +149,14 @@ def _fields(stream: Stream) -> Iterator[str]:
         yield (
             f"{name} is a private field, so it must be a text, or a list of texts, which are hashed: declare "
             "it as Hashed or str; if it is a model, name the fields of that in private_fields instead"
+        )
+
+
+def _keys_of_dicts(stream: Stream) -> Iterator[str]:
+    for name, kind in dict.fromkeys(inexact_keys(stream.decoder.schema)):
+        yield (
+            f"{name} has a dict whose keys are of the type {kind}, which has several texts for one key, and "
+            "then one value would replace another: let its keys be str, int, UUID or date"
         )
 
 
