@@ -35,8 +35,9 @@ def checked(
     """A core schema with what every contract is held to.
 
     A ``datetime`` has a zone, and a ``time`` none, or it would be another one on each machine; times and
-    dates are texts of RFC 3339; times lie between `EARLIEST` and `LATEST`; floats are finite; whole numbers of an event's own fields fit into a
-    ``bigint`` unless the contract names other bounds; a private field's text, at any depth, is a hash.
+    dates are texts of RFC 3339; times lie between `EARLIEST` and `LATEST`; floats are finite; whole numbers
+    of an event's own fields fit into a ``bigint`` unless the contract names other bounds; a private field's
+    text, at any depth, is a hash.
 
     Args:
         events: the models of the events; `unknown_fields` says what becomes of fields that they lack.

@@ -12,6 +12,7 @@ from streamflow.argument_types import argument_faults
 from streamflow.contract import Event
 from streamflow.core_schema import fields_in, values_of
 from streamflow.errors import ConfigurationError
+from streamflow.exact_keys import inexact_keys
 from streamflow.formats.user_functions import is_format, unknown_codes
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
@@ -43,6 +44,7 @@ def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
         *_topics(stream),
         *_tables(stream),
         *_fields(stream),
+        *_keys_of_dicts(stream),
         *_columns(stream),
         *_state(stream),
         *_format(stream),
@@ -167,6 +169,14 @@ def _private_fields(stream: Stream) -> Iterator[str]:
         yield (
             f"{name} is a text that holds JSON, and private fields cannot be hashed in there: declare what "
             "it holds as the field's own type instead of Json, or without private fields"
+        )
+
+
+def _keys_of_dicts(stream: Stream) -> Iterator[str]:
+    for name, kind in dict.fromkeys(inexact_keys(stream.decoder.schema)):
+        yield (
+            f"{name} has a dict whose keys are of the type {kind}, which has several texts for one key, and "
+            "then one value would replace another: let its keys be str, int, UUID or date"
         )
 
 

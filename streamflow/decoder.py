@@ -20,6 +20,7 @@ from streamflow.core_schema import Definitions, UnknownFields
 from streamflow.errors import ErrorCode
 from streamflow.event_values import clear_values, scalars_in
 from streamflow.exact_decimals import ExactDecimals
+from streamflow.exact_keys import with_exact_keys
 from streamflow.fault_words import FaultWords
 from streamflow.field_names import json_names, names_of
 from streamflow.pii_keys import HASH_PATTERN, is_hashed
@@ -103,7 +104,9 @@ class Decoder:
         )
         self.definitions = Definitions(self.schema)
         # A nested model's own validator would not know of what was added.
-        validator = SchemaValidator(with_strict_choices(self.schema), _use_prebuilt=False)
+        validator = SchemaValidator(
+            with_exact_keys(with_strict_choices(self.schema)), _use_prebuilt=False
+        )
         self._validate: Callable[[bytes], Event] = validator.validate_json
         self._holds_any = core_schema.has_type(self.schema, "any")
         self._decimals = ExactDecimals(self.schema)

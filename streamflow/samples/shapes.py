@@ -295,7 +295,7 @@ def _listed(values: Sequence[Any], place: _Place) -> SampleNode:
         # pydantic compares them with what JSON has.
         if value is not None and not isinstance(value, str | int | float):
             raise NoSample(
-                f"{'.'.join(place.path)}: no JSON is a {type(value).__name__}, as a value of its Enum is: give "
-                "the Enum texts or numbers"
+                f"{'.'.join(place.path)}: no JSON is a {type(value).__name__}, as a value of its Enum is: "
+                "give the Enum texts or numbers"
             )
     return leaf(lambda draw: draw.chance.choice(plain), *plain, choices=True)
