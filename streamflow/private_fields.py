@@ -14,7 +14,7 @@ from streamflow.core_schema import (
 from streamflow.event_values import clear_values
 from streamflow.field_names import json_paths, names_of
 
-_KEEPING: Final = ("any", "dict", "function-plain")
+_KEEPING: Final = ("any", "dict")
 _LISTS: Final = ("list", "set", "frozenset", "tuple")
 
 
@@ -59,6 +59,8 @@ def keeps_names(schema: Any) -> bool:
     dictionaries, or of values of any type."""
     return any(
         part["type"] in _KEEPING
+        # A validator of any input; serializers have the same type, and no dictionary.
+        or (part["type"] == "function-plain" and isinstance(part["function"], dict))
         or part.get("extra_behavior") == "allow"
         or (part.get("config") or {}).get("extra_fields_behavior") == "allow"
         for part in parts_of(schema)

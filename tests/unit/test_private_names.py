@@ -14,6 +14,8 @@ from pydantic import (
     ConfigDict,
     Field,
     Json,
+    PlainValidator,
+    TypeAdapter,
 )
 from pydantic.dataclasses import dataclass
 
@@ -22,8 +24,10 @@ from streamflow import ErrorCode, Event, Hashed, Hasher, Stream, Timestamp
 from streamflow.dead_letters.builtin_repairs import coerce_numbers, hash_address
 from streamflow.declarations import problems
 from streamflow.pii_keys import is_hashed
+from streamflow.private_fields import keeps_names
 from streamflow.private_texts import PrivateTexts
 from streamflow.records import Rejection
+from streamflow.streams.user_events import USER_EVENTS
 from streamflow.tombstones import Deletion
 from streaming_workers.producer.lines import Accepted, LineReader
 
@@ -375,6 +379,21 @@ def test_what_is_kept_under_a_private_name_is_hashed(
 def test_what_is_kept_under_other_names_or_hashed_is_accepted(form: dict[str, Any]) -> None:
     decoder = stream_of(Keeping).decoder
     assert isinstance(decoder.decode(json.dumps(form | {"timestamp": AT}).encode()), Keeping)
+
+
+class TakesAnything(Event):
+    text: Annotated[Any, PlainValidator(lambda value: value)]
+    timestamp: Timestamp
+
+
+def test_only_contracts_that_keep_undeclared_names_are_searched_for_them() -> None:
+    for contract, keeps in (
+        (USER_EVENTS.contract, False),
+        (Declared, False),
+        (TakesAnything, True),
+        (Keeping, True),
+    ):
+        assert keeps_names(TypeAdapter(contract).core_schema) is keeps
 
 
 class Encoded(Event):
