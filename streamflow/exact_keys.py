@@ -1,5 +1,5 @@
-"""Keys of dicts that are no texts. Where several texts are one key, as "1" and "01" of ``dict[int, str]``, the
-last of their values would replace the others: a key has one form, and types without one are refused."""
+"""Keys of dicts that are no texts. Where several texts are one key, as "1" and "01" of ``dict[int, str]``,
+the last of their values would replace the others: a key has one form, and types without one are refused."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
