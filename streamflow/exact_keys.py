@@ -1,5 +1,5 @@
-"""Keys of dicts that are no texts. Where several texts are one key, as "1" and "01" of ``dict[int, str]``, the
-last of their values would replace the others: a key has one form, and types without one are refused."""
+"""Keys of dicts that are no texts. Where several texts are one key, as "1" and "01" of ``dict[int, str]``,
+the last of their values would replace the others: a key has one form, and types without one are refused."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -12,6 +12,12 @@ _FORMS: Final = {
     "int": r"^(0|-?[1-9][0-9]*)$",
     "uuid": r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
     "bool": r"^(true|false)$",
+}
+# What a key that is not in its form is told.
+WORDS: Final = {
+    _FORMS["int"]: "should be a valid integer, without leading zeros",
+    _FORMS["uuid"]: "should be a valid UUID in small letters",
+    _FORMS["bool"]: "should be true or false",
 }
 _WITHOUT_FORM: Final = frozenset(("float", "decimal", "datetime", "time", "timedelta"))
 
