@@ -13,6 +13,12 @@ _FORMS: Final = {
     "uuid": r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
     "bool": r"^(true|false)$",
 }
+# What a key that is not in its form is told.
+WORDS: Final = {
+    _FORMS["int"]: "should be a valid integer, without leading zeros",
+    _FORMS["uuid"]: "should be a valid UUID in small letters",
+    _FORMS["bool"]: "should be true or false",
+}
 _WITHOUT_FORM: Final = frozenset(("float", "decimal", "datetime", "time", "timedelta"))
 
 

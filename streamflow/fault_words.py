@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from streamflow import exact_keys
 from streamflow.contract import RFC3339
 from streamflow.core_schema import fields_in
 from streamflow.fault_paths import OF_KEY, FaultPaths, joined
@@ -40,6 +41,7 @@ _PATTERNS: Final = {
     RFC3339: f"should be a time in RFC 3339; it {_A_TIME}",
     DATE: "should be a date, like 2026-01-31",
     HASH_PATTERN: "holds clear text, and a hash is declared",
+    **exact_keys.WORDS,
 }
 # Bounds of times: what pydantic calls them, and how they are told.
 _BOUNDS: Final = {

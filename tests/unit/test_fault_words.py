@@ -149,7 +149,7 @@ def reason(document: dict[str, Any], decoder: Decoder = DECODER) -> str:
         ({"point": [1, SECRET]}, "point[1]: should be a valid integer"),
         ({"point": {"x": 1, "y": SECRET}}, "point.y: should be a valid integer"),
         ({"stock": {SECRET: {"unitPrice": "x"}}}, "stock[*].unitPrice: should be a valid decimal"),
-        ({"counts": {SECRET: 1}}, "counts: a key should be a valid integer"),
+        ({"counts": {SECRET: 1}}, "counts: a key should be a valid integer, without leading zeros"),
         ({"counts": {"1": SECRET}}, "counts[*]: should be a valid integer"),
         ({"pair": [1, 2]}, "pair[1]: should be a valid string"),
         ({"pair": [1]}, "pair[1]: is required"),
