@@ -306,7 +306,7 @@ def test_open_windows_are_fine_while_they_are_open(
             assert overdue["problems"] == []
             [pending] = overdue["pending"]
             assert (pending["kind"], pending["records"]) == ("open_windows", 60)
-            assert "has not emitted windows that are due, of 60 records" in pending["message"]
+            assert "has not emitted windows that are due, of 60 events" in pending["message"]
         done = closes(settings)
         assert done["in_open_windows"] == 0
 
