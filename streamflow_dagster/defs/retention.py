@@ -46,8 +46,8 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
             for stream in platform.streams(settings):
                 expired = _expired(platform, settings, stream, days)
                 kept += [
-                    f"{stream.event_table} {day.day}: {day.held:,} of {counted(day.rows, 'record')} "
-                    "still in Kafka"
+                    f"{stream.event_table} {day.day}: {day.held:,} of "
+                    f"{counted(day.rows, 'record', 'is', 'are')} still in Kafka"
                     for day in expired
                     if day.held
                 ]
