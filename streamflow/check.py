@@ -149,9 +149,9 @@ def _failed(failed: FailedStream) -> StreamCheck:
 
 def _declared(settings: Settings, stream: Stream) -> StreamCheck:
     windows = ""
-    if stream.windows is not None:
-        size = duration(stream.windows.size.total_seconds())
-        by = f"by {stream.windows.by}" if stream.windows.by else "of all events together"
+    if (counts := stream.event_counts) is not None:
+        size = duration(counts.size.total_seconds())
+        by = f"by {counts.by}" if counts.by else "of all events together"
         windows = f"counts of {size}, {by}, in {stream.analytics_topic} and window_counts"
     return StreamCheck(
         stream.name,

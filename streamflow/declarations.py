@@ -122,7 +122,7 @@ def _fields(stream: Stream) -> Iterator[str]:
     wanted = {
         "key": stream.key if isinstance(stream.key, str) else None,
         "event_time": stream.event_time,
-        "by of its windows": stream.windows.by if stream.windows is not None else None,
+        "by of its windows": stream.kind_field if stream.event_counts is not None else None,
     }
     for model in stream.decoder.models:
         for argument, name in wanted.items():

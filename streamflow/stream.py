@@ -20,7 +20,13 @@ from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
 from streamflow.tombstones import Deletion, KeyReader
-from streamflow.windows import TumblingWindow
+from streamflow.windows.specs import (
+    CountedWindows,
+    SessionWindow,
+    TumblingWindow,
+    Windows,
+    WindowsField,
+)
 
 if TYPE_CHECKING:
     from streamflow.settings import OrchestrationSettings
@@ -144,7 +150,8 @@ class Stream:
         private_values: what else may not be in clear anywhere, as e-mail addresses never may.
         unknown_fields: what becomes of an event's fields that the contract does not declare: ``forbid``
             rejects the event, ``ignore`` drops them, ``keep`` stores them in the column `UNKNOWN_FIELDS`.
-        windows: how its events are counted; None if they are not.
+        windows: how its events are counted and aggregated by event time: one declaration, or several; None
+            if they are not.
         notify: makes the notification of an event; None for no notifications.
         simulate: makes simulated records for ``streamflow produce``; None if there are none.
         rollups: tables that Dagster computes from the stream's rows.
@@ -164,7 +171,7 @@ class Stream:
     private_fields: tuple[str, ...] = ()
     private_values: tuple[PrivateValue, ...] = ()
     unknown_fields: UnknownFields = "forbid"
-    windows: TumblingWindow | None = None
+    windows: WindowsField = WindowsField()  # noqa: RUF009 (a descriptor)
     notify: Callable[[Any], Notification] | None = None
     simulate: Simulator | None = None
     rollups: tuple[DailyRollup, ...] = ()
@@ -175,6 +182,11 @@ class Stream:
     prefix: str = ""
 
     def __post_init__(self) -> None:
+        if not all(isinstance(each, Windows) for each in self.windows):
+            raise ConfigurationError(
+                f'stream {self.name}: windows must be a TumblingWindow("10s"), a HoppingWindow, a '
+                "SessionWindow, or a list of such"
+            )
         if not self.decoder.models:
             raise ConfigurationError(
                 f"stream {self.name}: contract must be a subclass of Event, or a union of them"
@@ -232,11 +244,37 @@ class Stream:
         return self.notify and notifier(self.notify, self.time_of, self.decoder)
 
     @cached_property
+    def event_counts(self) -> TumblingWindow | None:
+        """The windows without aggregates, which count events into ``window_counts``."""
+        return next(
+            (
+                each
+                for each in self.windows
+                if isinstance(each, TumblingWindow) and not each.aggregates
+            ),
+            None,
+        )
+
+    @cached_property
+    def counted(self) -> tuple[CountedWindows, ...]:
+        """The windows that analytics counts, in the order of the declaration."""
+        return tuple(each for each in self.windows if isinstance(each, CountedWindows))
+
+    @cached_property
+    def sessions(self) -> tuple[SessionWindow, ...]:
+        return tuple(each for each in self.windows if isinstance(each, SessionWindow))
+
+    @cached_property
+    def window_tables(self) -> dict[str, Windows]:
+        """The windows with aggregates, by the names of their tables."""
+        return {each.table_of(self.table): each for each in self.windows if each.aggregates}
+
+    @cached_property
     def kind_field(self) -> str | None:
         """The field whose value events are counted and shown by: that of the windows, else the one that
         tells the contract's models apart, or is called ``type``."""
-        if self.windows is not None:
-            return self.windows.by
+        if self.event_counts is not None:
+            return self.event_counts.by_fields[0] if self.event_counts.by_fields else None
         kinds = [
             name
             for model in self.decoder.models
@@ -363,7 +401,7 @@ def reads(worker: str, streams: Sequence[Stream]) -> list[str]:
     if worker == "validator":
         topics = [stream.topic for stream in streams]
     elif worker == "analytics":
-        topics = [stream.topic for stream in streams if stream.windows is not None]
+        topics = [stream.topic for stream in streams if stream.counted]
     else:
         topics = [topic for stream in streams for topic in stream.topic_names]
     return list(dict.fromkeys(topics))

@@ -201,7 +201,7 @@ def _read_twice(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[Tria
             continue
         differ = [name for name, _ in differences(sample.event, again)]
         for name, part in ((stream.event_time, "declaration"), (stream.kind_field, "windows")):
-            if name in differ and (part != "windows" or stream.windows is not None):
+            if name in differ and (part != "windows" or stream.event_counts is not None):
                 yield TrialProblem(
                     part,
                     f"`{name}` is another value each time that an event is read: let its validators return "

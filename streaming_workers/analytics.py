@@ -57,9 +57,9 @@ class Analytics:
         self._clock = clock
         self.group = settings.group(self.name)
         self._streams = {
-            stream.topic: (stream, stream.windows)
+            stream.topic: (stream, stream.event_counts)
             for stream in streams
-            if stream.windows is not None
+            if stream.event_counts is not None
         }
         # Looked up once and not for every record.
         self._routes = {

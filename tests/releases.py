@@ -48,7 +48,7 @@ class Installation:
         self._validator = Validator(self.settings, [stream], hasher)
         self._load = Load(self.settings, [stream], TRUSTING)
         self._analytics = None
-        if stream.windows is not None:
+        if stream.event_counts is not None:
             self._analytics = Analytics(self.settings, [stream], clock=lambda: _LATER)
             starts = self._analytics.assign({(stream.topic, 0): self._progress})
             self._read["analytics", stream.topic] = max(0, starts[stream.topic, 0])
@@ -184,6 +184,6 @@ class Installation:
         ledger = self.ledger()
         assert sorted(ledger) == list(range(len(self.topics[self.stream.topic])))
         assert {len(outcomes) for outcomes in ledger.values()} == {1}, ledger
-        if self.stream.windows is not None:
+        if self.stream.event_counts is not None:
             compared = self.windows()
             assert not compared.differences, compared.differences

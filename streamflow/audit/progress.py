@@ -91,9 +91,9 @@ def look_up(
         )
 
     idle = {
-        stream.topic: stream.windows.idle.total_seconds() + _IDLE_SLACK
+        stream.topic: stream.event_counts.idle.total_seconds() + _IDLE_SLACK
         for stream in streams
-        if stream.windows is not None
+        if stream.event_counts is not None
     }
     windowed = {partition: ends for partition, ends in bounds.items() if partition[0] in idle}
     with closing(offsets.GroupOffsets(settings, settings.group("analytics"))) as group:

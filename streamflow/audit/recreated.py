@@ -188,7 +188,7 @@ def keep_underived(
             missing = unpaired(connection, stream, partition, (0, MAX_OFFSET), {})
             alone = outside((row.offset for row in missing if row.what == "event"), ())
             _keep(connection, validator, reuse, partition, alone.ranges if alone else ())
-        if stream.windows is not None:
+        if stream.event_counts is not None:
             compared = reconcile(connection, stream, partition, _ALL_CLOSED)
             number = sum(compared.events.values()) - sum(compared.counted.values())
             # Which ones were not counted is unknown, only how many.

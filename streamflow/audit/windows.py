@@ -131,7 +131,7 @@ def reconcile(
     """Compares the window counts of a partition of the stream's topic with its events, up to what analytics
     has committed. `lost`: offsets in acknowledged gaps of analytics."""
     compared = Reconciliation()
-    windows = stream.windows
+    windows = stream.event_counts
     if windows is None:
         return compared
     closed = progress.closed_through

@@ -51,7 +51,7 @@ def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
     letters = [stream.dead_letter_topic for stream in streams]
     writes = {
         "validator": [*(stream.notifications_topic for stream in streams), *letters],
-        "analytics": [*(stream.analytics_topic for stream in streams if stream.windows), *letters],
+        "analytics": [*(stream.analytics_topic for stream in streams if stream.counted), *letters],
         "loader": letters,
         "bridge": [],
     }

@@ -60,7 +60,7 @@ def _names(entry: TableEntry) -> Iterator[str]:
     if entry.stream is not None:
         yield EVENT_AGE
         yield RATE
-        if entry.stream.windows is not None:
+        if entry.stream.event_counts is not None:
             yield VOLUME
 
 

@@ -49,7 +49,7 @@ def _steps(event: Trace) -> list[_Step]:
     if event.row is not None:
         steps.append((Tone.GOOD, "Row", _row_detail(event.row, event.time)))
         steps += map(_window_step, event.windows)
-        if event.stream is not None and event.stream.windows is None:
+        if event.stream is not None and event.stream.event_counts is None:
             steps.append((Tone.IDLE, "Window", soft("none: the stream has no windows")))
         elif not event.windows:
             steps.append((Tone.IDLE, "Window", soft("not closed yet: it waits for late events")))

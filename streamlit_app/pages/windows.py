@@ -13,7 +13,7 @@ from streamflow import units
 from streamflow.dead_letters.selection_parser import parse_time
 from streamflow.errors import UsageError
 from streamflow.stream import Stream
-from streamflow.windows import TumblingWindow
+from streamflow.windows.specs import TumblingWindow
 from streamlit_app.measure.poller import PollJob
 from streamlit_app.records.queries import MOST_AHEAD, Windows, windows
 from streamlit_app.serving import Serving, serving
@@ -33,14 +33,14 @@ _BEFORE: Final = {
 def render() -> None:
     server = serving()
     # Those that have windows first. No sum over streams: their groups are of different fields.
-    streams = sorted(server.streams, key=lambda stream: stream.windows is None)
+    streams = sorted(server.streams, key=lambda stream: stream.event_counts is None)
     controls = heading("Windows")
     stream = stream_control(controls, streams) or streams[0]
     with controls:
         span = span_control("window_span")
     if len(streams) > 1:
         show(summary(stream, streams))
-    if stream.windows is None:
+    if stream.event_counts is None:
         hint = "Declare windows=TumblingWindow(…) in the stream to count its events."
         show(empty(f"The stream {stream.name} has no windows", hint))
         return
@@ -63,7 +63,7 @@ def render() -> None:
         show(empty("That time cannot be read", str(error)))
         return
     server.demand.wait(_job(server, stream, span, end), 2.0)
-    _counts(stream, stream.windows, span, end, _BEFORE[before or "nothing"])
+    _counts(stream, stream.event_counts, span, end, _BEFORE[before or "nothing"])
 
 
 def _job(server: Serving, stream: Stream, span: float, end: datetime | None) -> PollJob[Windows]:

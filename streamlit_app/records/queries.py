@@ -92,9 +92,9 @@ SELECT date_bin(%(step)s * interval '1 s', window_start, '1970-01-01 00:00:00+00
 def windows(settings: Settings, stream: Stream, span: float, end: datetime | None) -> Windows:
     """Window counts of the last `span` seconds before `end`, or before the end of the newest window that
     has begun; at most 300 steps."""
-    if stream.windows is None:
+    if stream.event_counts is None:
         return Windows((), span, None)
-    size = stream.windows.size.total_seconds()
+    size = stream.event_counts.size.total_seconds()
     step = max(size, -(-span / MAX_POINTS // size) * size)
     with _reader(settings) as connection:
         [(newest, ahead)] = connection.execute(
@@ -238,11 +238,11 @@ def trace(settings: Settings, streams: Sequence[Stream], origin: Origin) -> Trac
         counted: tuple[dict[str, Any], ...] = ()
         time = rows[0][stream.event_time] if rows and stream is not None else None
         is_tombstone = stream is not None and stream.mode == "upsert" and rows and rows[0][DELETED]
-        if rows and stream is not None and stream.windows is not None and not is_tombstone:
+        if rows and stream is not None and stream.event_counts is not None and not is_tombstone:
             table = sql.Identifier(stream.event_table)
             values["time"] = time
             values["kind"] = ask(sql.SQL(_KIND).format(kind=kind_sql(stream), table=table))[0]
-            values["size"] = stream.windows.size_ms
+            values["size"] = stream.event_counts.size_ms
             counted = ask(_COUNTED)
         return Trace(
             origin=origin,

@@ -10,7 +10,7 @@ from streamflow.notifications import Notification
 from streamflow.stream import Stream, Topics
 from streamflow.streams.user_events.rollups import LOGIN_FAILURE_BURSTS
 from streamflow.streams.user_events.simulation import Simulation
-from streamflow.windows import TumblingWindow
+from streamflow.windows.specs import TumblingWindow
 
 EventType = Literal["USER_LOGIN", "USER_LOGIN_FAILED", "USER_LOGOUT", "USER_SIGNUP"]
 

@@ -21,78 +21,18 @@ client whose clock is fast, waits in its open window, and makes no event of othe
 All times are integer milliseconds since the epoch; intervals are half-open, closed at the left.
 """
 
-import re
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final, NamedTuple
+
+from streamflow.windows.durations import MILLISECOND
+from streamflow.windows.specs import TumblingWindow
 
 _VERSION: Final = "1"
 _WITH_HANDED: Final = "2"
-_MILLISECOND: Final = timedelta(milliseconds=1)
 
 # Count, smallest and largest source offset of a cell that is being counted.
 _Cell = list[int]
 _Key = tuple[int, str]
-
-
-_DURATION: Final = re.compile(r"([0-9]+) ?(ms|s|min|m|h|d)")
-_UNITS: Final = {
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "min": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-}
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class TumblingWindow:
-    """Windows of one size, aligned to the epoch, that do not overlap.
-
-    Args:
-        size: of a window, as a ``timedelta`` or a text like ``10s``, ``5min``, ``1h``; whole milliseconds.
-        by: the event's field to count by; None to count all events together.
-        grace: how long after its end, in event time, a window waits for late events; as `size`.
-        idle: close open windows when a partition has brought nothing for this long.
-        ahead: an event further ahead of the broker's clock than this does not move the watermark.
-    """
-
-    size: timedelta
-    by: str | None = None
-    grace: timedelta = timedelta(seconds=5)
-    idle: timedelta = timedelta(seconds=10)
-    ahead: timedelta = timedelta(minutes=5)
-
-    def __init__(
-        self,
-        size: timedelta | str,
-        *,
-        by: str | None = None,
-        grace: timedelta | str = timedelta(seconds=5),
-        idle: timedelta | str = timedelta(seconds=10),
-        ahead: timedelta | str = timedelta(minutes=5),
-    ) -> None:
-        object.__setattr__(self, "by", by)
-        for name, span in (("size", size), ("grace", grace), ("idle", idle), ("ahead", ahead)):
-            object.__setattr__(self, name, _duration(name, span))
-        if self.size < _MILLISECOND or self.size % _MILLISECOND:
-            raise ValueError("the size of a window must be a positive number of whole milliseconds")
-        if min(self.grace, self.idle, self.ahead) < timedelta(0):
-            raise ValueError("grace, idle and ahead must not be negative")
-
-    @property
-    def size_ms(self) -> int:
-        return self.size // _MILLISECOND
-
-
-def _duration(name: str, span: timedelta | str) -> timedelta:
-    if isinstance(span, timedelta):
-        return span
-    match = _DURATION.fullmatch(span)
-    if match is None:
-        raise ValueError(f"{name}: {span!r} is no duration: write one like 10s, 5min or 1h")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +93,8 @@ class PartitionWindows:
 
     def __init__(self, spec: TumblingWindow, progress: Progress | None = None) -> None:
         self._size = spec.size_ms
-        self._grace = spec.grace // _MILLISECOND
-        self._configured_ahead = spec.ahead // _MILLISECOND
+        self._grace = spec.grace // MILLISECOND
+        self._configured_ahead = spec.ahead // MILLISECOND
         self._open: dict[_Key, _Cell] = {}
         self._corrections: dict[_Key, _Cell] = {}
         self._latest: int | None = None
