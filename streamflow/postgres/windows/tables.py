@@ -1,0 +1,204 @@
+"""What the tables of windows with aggregates look like. Pure: nothing here talks to a database.
+
+A row is a part of a window: what one record of the analytics topic says of it. Parts add up, so the totals
+are in a view (`totals`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from streamflow.aggregates.base import Aggregate
+from streamflow.aggregates.distinct import Distinct
+from streamflow.aggregates.extremes import First, Last, Max, Min
+from streamflow.aggregates.quantiles import Quantiles
+from streamflow.aggregates.sums import Count, Mean, Sum
+from streamflow.core_schema import choices_of
+from streamflow.names import totals_name
+from streamflow.postgres.column_types import column_type
+from streamflow.postgres.tables import RECORD_COLUMNS, TIME_COLUMNS, Column, Table
+from streamflow.stream import Stream
+from streamflow.windows.durations import duration_text
+from streamflow.windows.specs import CountedWindows, HoppingWindow, Windows
+
+_TIME: Final = "timestamp with time zone"
+BOUNDS: Final = (Column("window_start", _TIME, False), Column("window_end", _TIME, False))
+FIGURES: Final = (Column("counted", "bigint", False), Column("too_late", "bigint", False))
+SOURCE: Final = (
+    Column("partition", "integer", False),
+    Column("late", "boolean", False),
+    Column("first_offset", "bigint", False),
+    Column("last_offset", "bigint", False),
+    Column("origin_topic", "text", False),
+)
+# Of one source event at most one part of a window counts it first.
+IDENTITY: Final = ("origin_topic", "partition", "first_offset")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTable:
+    """The table of one declaration of windows.
+
+    Attributes:
+        by: the columns that the windows group by.
+        types: of the aggregated fields, by the aggregate's name; of `Count` none.
+        columns: of the table, in its order.
+    """
+
+    stream: Stream
+    name: str
+    spec: CountedWindows
+    by: tuple[Column, ...]
+    types: Mapping[str, str]
+    columns: tuple[Column, ...]
+
+    @property
+    def view(self) -> str:
+        return totals_name(self.name)
+
+    @property
+    def table(self) -> Table:
+        return Table(
+            name=self.name,
+            columns=tuple(column.name for column in self.columns if column.name != "loaded_at"),
+            position=RECORD_COLUMNS,
+            identity=IDENTITY,
+            event_time="window_start",
+            by_day=True,
+        )
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """What decides what is counted; the table is kept as long as that stays. For JSON."""
+        return declaration_of(self.spec)
+
+
+def window_tables(stream: Stream) -> tuple[WindowTable, ...]:
+    """The tables that the loader fills; those of sessions are none of them."""
+    return tuple(
+        _window_table(stream, name, spec)
+        for name, spec in stream.window_tables.items()
+        if isinstance(spec, CountedWindows)
+    )
+
+
+def _window_table(stream: Stream, name: str, spec: CountedWindows) -> WindowTable:
+    by = tuple(
+        Column(column, field_type(stream, path), True)
+        for column, path in zip(spec.by_columns, spec.by_fields, strict=True)
+    )
+    types = {
+        each: field_type(stream, aggregate.field)
+        for each, aggregate in spec.aggregates.items()
+        if aggregate.field is not None
+    }
+    record = zip(RECORD_COLUMNS, ("text", "integer", "bigint"), strict=True)
+    return WindowTable(
+        stream,
+        name,
+        spec,
+        by,
+        types,
+        (
+            *BOUNDS,
+            *by,
+            *(
+                column
+                for each, aggregate in spec.aggregates.items()
+                for column in aggregate_columns(each, aggregate, types.get(each, ""))
+            ),
+            *FIGURES,
+            *SOURCE,
+            *(Column(column, kind, False) for column, kind in record),
+            *(
+                Column(column, kind, column == "appended_at")
+                for column, kind in TIME_COLUMNS.items()
+            ),
+        ),
+    )
+
+
+def aggregate_columns(name: str, aggregate: Aggregate, kind: str) -> tuple[Column, ...]:
+    """The columns with the state of an aggregate; `kind` is the type of its field's column."""
+    types = _STATES[type(aggregate)](kind)
+    columns = zip(aggregate.suffixes, types, strict=True)
+    return tuple(
+        Column(f"{name}{suffix}", of.removesuffix(" not null"), not of.endswith(" not null"))
+        for suffix, of in columns
+    )
+
+
+_STATES: Final[dict[type[Aggregate], Callable[[str], Sequence[str]]]] = {
+    Count: lambda _: ("bigint not null",),
+    Sum: lambda _: ("numeric",),
+    Mean: lambda _: ("numeric", "bigint not null"),
+    Min: lambda kind: (kind,),
+    Max: lambda kind: (kind,),
+    First: lambda kind: (kind, _TIME, "bigint"),
+    Last: lambda kind: (kind, _TIME, "bigint"),
+    Distinct: lambda _: ("bigint not null", "bigint[] not null"),
+    Quantiles: lambda _: ("double precision[] not null", "bigint[] not null"),
+}
+
+
+def field_type(stream: Stream, path: str) -> str:
+    """The type of a column that holds a field, which may be nested; of any numeric without digits, so that
+    a contract that allows more of them changes nothing. Raises KeyError if no model has such a field."""
+    definitions = stream.decoder.definitions
+    for model in stream.decoder.models:
+        for schema in _schemas_at(stream, stream.decoder.fields_of(model), path.split(".")):
+            kind = column_type(schema, definitions)
+            if kind is not None:
+                return kind.partition("(")[0]
+    raise KeyError(path)
+
+
+def _schemas_at(stream: Stream, fields: Mapping[str, Any], path: Sequence[str]) -> Iterator[Any]:
+    name, *rest = path
+    if name not in fields:
+        return
+    if not rest:
+        yield fields[name]
+        return
+    for model in _models_at(stream, fields[name]):
+        yield from _schemas_at(stream, stream.decoder.definitions.fields(model), rest)
+
+
+def _models_at(stream: Stream, schema: Any) -> Iterator[Any]:
+    schema = stream.decoder.definitions.unwrapped(schema)
+    if schema["type"] in ("union", "tagged-union"):
+        for choice in choices_of(schema):
+            yield from _models_at(stream, choice)
+    elif schema["type"] in ("model", "model-fields"):
+        yield schema
+
+
+def declaration_of(spec: Windows) -> dict[str, Any]:
+    """See `WindowTable.declaration`."""
+    lengths = {
+        argument: duration_text(span)
+        for argument in ("size", "every", "gap", "late_after")
+        if (span := getattr(spec, argument, None)) is not None
+    }
+    return {
+        **lengths,
+        "by": list(spec.by_fields),
+        "aggregates": {name: shown(each) for name, each in spec.aggregates.items()},
+    }
+
+
+def shown(aggregate: Aggregate) -> str:
+    """An aggregate as it is declared, without the code of `where`."""
+    arguments = [] if aggregate.field is None else [f'"{aggregate.field}"']
+    if isinstance(aggregate, Distinct):
+        arguments.append(f"lg_k={aggregate.lg_k}")
+    if isinstance(aggregate, Quantiles):
+        arguments.append(f"k={aggregate.k}")  # its shares are only in the view
+    if aggregate.where is not None:
+        arguments.append("where=…")
+    return f"{type(aggregate).__name__}({', '.join(arguments)})"
+
+
+def panes_of(spec: CountedWindows) -> int:
+    """Of how many panes a window consists: one, unless windows overlap."""
+    return spec.size // spec.every if isinstance(spec, HoppingWindow) else 1
