@@ -12,6 +12,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
+from streamflow.window_names import window_name_clashes, window_name_problems
 
 # Types of columns that a primary key may have: equal values have one text, as the key of a record.
 _KEY_TYPES: Final = frozenset(("text", "bigint", "numeric", "boolean", "uuid", "date"))
@@ -37,6 +38,7 @@ def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
         *_fields(stream),
         *_columns(stream),
         *_state(stream),
+        *window_name_problems(stream),
         *_format(stream),
         *(problem for other in earlier for problem in _clashes(stream, other)),
     ]
@@ -286,6 +288,7 @@ def _clashes(stream: Stream, other: Stream) -> Iterator[str]:
                 yield from _collision(role, topic, other_topic)
     yield from _differing_topics(stream, other)
     yield from _clashing_tables(stream, other)
+    yield from window_name_clashes(stream, other)
 
 
 def _clashing_tables(stream: Stream, other: Stream) -> Iterator[str]:

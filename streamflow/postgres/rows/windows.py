@@ -6,14 +6,13 @@ types of the columns, since the loader need not know the events.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, time, timedelta
+from datetime import date, time
 from decimal import Decimal
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 import orjson
-from pydantic import AwareDatetime, Field, create_model, model_validator
-from pydantic_core import to_json
+from pydantic import AwareDatetime, Field, StringConstraints, create_model, model_validator
 
 from streamflow.aggregates.base import Aggregate
 from streamflow.aggregates.distinct import Distinct
@@ -24,7 +23,6 @@ from streamflow.contract import Event, Timestamp
 from streamflow.core_schema import FIRST_MOMENT, LAST_MOMENT
 from streamflow.decoder import Decoder
 from streamflow.errors import ErrorCode
-from streamflow.postgres.column_types import JSON
 from streamflow.postgres.rows.events import appended_at, line_of
 from streamflow.postgres.windows.tables import WindowTable
 from streamflow.records import MAX_OFFSET, Record, Rejection, position_of
@@ -41,13 +39,13 @@ _TYPES: Final[dict[str, Any]] = {
     "double precision": float,
     "text": str,
     "boolean": bool,
-    "bytea": bytes,
     "uuid": UUID,
     "date": date,
     "time without time zone": time,
-    "interval": timedelta,
+    "interval": Annotated[
+        str, StringConstraints(pattern=r"^-?[0-9]{1,9} days [0-9]{1,5}\.[0-9]{6} seconds$")
+    ],
     "timestamp with time zone": Timestamp,
-    JSON: Any,
 }
 
 
@@ -104,11 +102,7 @@ class WindowRows:
         self.table = table.table
         self.topic = table.stream.topic
         self._decoder = Decoder(_contract(table))
-        self._by = [_text_maker(column.type) for column in table.by]
-        self._states = [
-            _STATES[type(each)][1](table.types.get(name, ""))
-            for name, each in table.spec.aggregates.items()
-        ]
+        self._states = [_STATES[type(each)][1] for each in table.spec.aggregates.values()]
 
     def line(self, record: Record, origin_topic: str | None) -> bytes | Rejection:
         """The line of COPY text of a record; its events are of the topic, or of the stream's if that is
@@ -116,11 +110,11 @@ class WindowRows:
         part: Any = self._decoder.decode(record.value())
         if isinstance(part, Rejection):
             return part
-        by = [make(value) for make, (_, value) in zip(self._by, part.by, strict=True)]
+        by = [value for _, value in part.by]
         states = [
             value
-            for make, (_, state) in zip(self._states, part.aggregates, strict=True)
-            for value in make(state)
+            for values_of, (_, state) in zip(self._states, part.aggregates, strict=True)
+            for value in values_of(state)
         ]
         return line_of(
             (
@@ -193,46 +187,25 @@ def _end_state(of: Any) -> Any:
     )
 
 
-def _plain(kind: str) -> Callable[[Any], Sequence[Any]]:
-    make = _text_maker(kind)
-    return lambda state: (make(state),)
-
-
-def _end(kind: str) -> Callable[[Any], Sequence[Any]]:
-    make = _text_maker(kind)
-    return lambda state: (
-        (None, None, None) if state is None else (make(state.value), state.time, state.offset)
-    )
-
-
-def _text_maker(kind: str) -> Callable[[Any], Any]:
-    """What makes of a value what `line_of` takes."""
-    if kind == JSON:
-        return lambda value: None if value is None else to_json(value).decode()
-    return lambda value: value
+def _end(state: Any) -> Sequence[Any]:
+    return (None, None, None) if state is None else (state.value, state.time, state.offset)
 
 
 def _array(values: Sequence[Any]) -> str:
     return f"{{{','.join(map(repr, values))}}}"
 
 
-# Of each aggregate: the type of its state in JSON, given that of its field, and what makes its columns.
+# Of each aggregate: the type of its state in JSON, given that of its field, and its columns' values.
 _STATES: Final[
-    dict[
-        type[Aggregate],
-        tuple[Callable[[Any], Any], Callable[[str], Callable[[Any], Sequence[Any]]]],
-    ]
+    dict[type[Aggregate], tuple[Callable[[Any], Any], Callable[[Any], Sequence[Any]]]]
 ] = {
-    Count: (lambda _: _Offset, _plain),
-    Sum: (lambda _: Decimal | None, _plain),
-    Mean: (lambda _: _MeanState, lambda _: lambda state: (state.sum, state.count)),
-    Min: (lambda of: of | None, _plain),
-    Max: (lambda of: of | None, _plain),
+    Count: (lambda _: _Offset, lambda state: (state,)),
+    Sum: (lambda _: Decimal | None, lambda state: (state,)),
+    Mean: (lambda _: _MeanState, lambda state: (state.sum, state.count)),
+    Min: (lambda of: of | None, lambda state: (state,)),
+    Max: (lambda of: of | None, lambda state: (state,)),
     First: (lambda of: _end_state(of) | None, _end),
     Last: (lambda of: _end_state(of) | None, _end),
-    Distinct: (lambda _: _ThetaState, lambda _: lambda state: (state.theta, _array(state.hashes))),
-    Quantiles: (
-        lambda _: _KllState,
-        lambda _: lambda state: (_array(state.values), _array(state.weights)),
-    ),
+    Distinct: (lambda _: _ThetaState, lambda state: (state.theta, _array(state.hashes))),
+    Quantiles: (lambda _: _KllState, lambda state: (_array(state.values), _array(state.weights))),
 }

@@ -98,15 +98,19 @@ def create_parts(table: WindowTable) -> sql.Composed:
     )
 
 
+def tables_of_windows(connection: Connection) -> list[str]:
+    """The tables with rows of windows that there are."""
+    return ["window_counts", *(name for (name,) in connection.execute(_KNOWN))]
+
+
 def refresh_window_rows(connection: Connection) -> None:
     """Makes the view `window_rows`, if it is another one: it has the rows of all tables of windows, also of
     those that no stream declares any more, for the topics may still have their records."""
-    names = ["window_counts", *(name for (name,) in connection.execute(_KNOWN))]
     view = View(
         "window_rows",
         sql.SQL(" UNION ALL ").join(
             sql.SQL(_ALL_ROWS).format(name=sql.Literal(name), table=sql.Identifier(name))
-            for name in names
+            for name in tables_of_windows(connection)
         ),
     )
     if view.comment != _comment(connection, view.name):
@@ -227,7 +231,7 @@ def _require_same(connection: Connection, table: WindowTable) -> None:
 
 
 def _declared_differently(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    for argument in dict.fromkeys((*stored, *wanted)):
+    for argument in dict.fromkeys((*wanted, *stored)):
         before, now = stored.get(argument), wanted.get(argument)
         if argument == "aggregates":
             yield from _aggregates_that_differ(before or {}, now or {})
@@ -236,7 +240,7 @@ def _declared_differently(stored: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 
 def _aggregates_that_differ(stored: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:
-    for name in dict.fromkeys((*stored, *wanted)):
+    for name in dict.fromkeys((*wanted, *stored)):
         if name not in stored:
             yield f"{name} is new"
         elif name not in wanted:

@@ -18,8 +18,8 @@ from streamflow.names import totals_name
 from streamflow.postgres.column_types import column_type
 from streamflow.postgres.tables import RECORD_COLUMNS, TIME_COLUMNS, Column, Table
 from streamflow.stream import Stream
-from streamflow.windows.durations import duration_text
-from streamflow.windows.specs import CountedWindows, HoppingWindow, Windows
+from streamflow.windows.durations import MILLISECOND, duration_text
+from streamflow.windows.specs import CountedWindows, HoppingWindow
 
 _TIME: Final = "timestamp with time zone"
 BOUNDS: Final = (Column("window_start", _TIME, False), Column("window_end", _TIME, False))
@@ -173,27 +173,20 @@ def _models_at(stream: Stream, schema: Any) -> Iterator[Any]:
         yield schema
 
 
-def declaration_of(spec: Windows) -> dict[str, Any]:
+def declaration_of(spec: CountedWindows) -> dict[str, Any]:
     """See `WindowTable.declaration`."""
-    lengths = {
-        argument: duration_text(span)
-        for argument in ("size", "every", "gap", "late_after")
-        if (span := getattr(spec, argument, None)) is not None
-    }
     return {
-        **lengths,
+        "windows": type(spec).__name__,
+        "pane": duration_text(spec.pane_ms * MILLISECOND),
         "by": list(spec.by_fields),
-        "aggregates": {name: shown(each) for name, each in spec.aggregates.items()},
+        "aggregates": {name: _shown(each) for name, each in spec.aggregates.items()},
     }
 
 
-def shown(aggregate: Aggregate) -> str:
-    """An aggregate as it is declared, without the code of `where`."""
+def _shown(aggregate: Aggregate) -> str:
+    """An aggregate as it is declared, without the code of `where`, and without what parts may differ in and
+    add up all the same."""
     arguments = [] if aggregate.field is None else [f'"{aggregate.field}"']
-    if isinstance(aggregate, Distinct):
-        arguments.append(f"lg_k={aggregate.lg_k}")
-    if isinstance(aggregate, Quantiles):
-        arguments.append(f"k={aggregate.k}")  # its shares are only in the view
     if aggregate.where is not None:
         arguments.append("where=…")
     return f"{type(aggregate).__name__}({', '.join(arguments)})"

@@ -45,9 +45,9 @@ CASE WHEN abs({number}) < 1.7976931348623158e308 THEN ({number})::double precisi
 """
 # Digits enough for a double, however few the sum has.
 _MEAN_OF_DOUBLES: Final = "{sum} * 1.00000000000000000000000000000000 / nullif({count}, 0)"
-# A part's theta is of 2**63; the smallest counts.
+# Hashes have 63 bits, and theta is the bound below which all are kept; the smallest counts.
 _DISTINCT: Final = """
-(SELECT round(count(DISTINCT hash) / ({theta} / 9223372036854775808.0))::bigint
+(SELECT round(count(DISTINCT hash) * 9223372036854775807.0 / {theta})::bigint
    FROM unnest({parts}) AS sketch (hashes bigint[]), unnest(sketch.hashes) AS hash WHERE hash < {theta})
 """
 # The first item up to which, in order, there is so much of the weight.
