@@ -12,7 +12,8 @@ from streamflow.errors import ConfigurationError
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
-from streamflow.window_names import window_name_clashes, window_name_problems
+from streamflow.window_names import window_name_clashes, window_name_faults
+from streamflow.windows.declared import window_faults
 
 # Types of columns that a primary key may have: equal values have one text, as the key of a record.
 _KEY_TYPES: Final = frozenset(("text", "bigint", "numeric", "boolean", "uuid", "date"))
@@ -37,8 +38,9 @@ def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
         *_tables(stream),
         *_fields(stream),
         *_columns(stream),
+        *window_faults(stream),
+        *window_name_faults(stream),
         *_state(stream),
-        *window_name_problems(stream),
         *_format(stream),
         *(problem for other in earlier for problem in _clashes(stream, other)),
     ]

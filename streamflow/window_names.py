@@ -2,23 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from streamflow.names import derives, table_fault, totals_name
+from streamflow.names import derives, totals_name
 from streamflow.stream import Stream
 
 _RENAME = 'give the windows another name (name="…")'
 
 
-def window_name_problems(stream: Stream) -> Iterator[str]:
-    """What is wrong with the names of a stream's windows by themselves, in a sentence each."""
-    names = _tables(stream)
-    for name in dict.fromkeys(names):
-        if names.count(name) > 1:
-            yield f"{names.count(name)} of its windows would have the table {name}: {_RENAME}"
-        elif fault := table_fault(name):
-            yield f"the table {name[:80]} of its windows {fault}: {_RENAME}"
-        else:
-            rest = {other: "another of its windows" for other in names if other != name}
-            yield from _clashes(name, _others(stream) | rest)
+def window_name_faults(stream: Stream) -> Iterator[str]:
+    """What the windows of a stream are called like, of the tables of that stream."""
+    names = dict.fromkeys(_tables(stream))
+    for name in names:
+        rest = {other: "another of its windows" for other in names if other != name}
+        yield from _clashes(name, _others(stream) | rest)
 
 
 def window_name_clashes(stream: Stream, other: Stream) -> Iterator[str]:

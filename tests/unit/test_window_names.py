@@ -37,7 +37,7 @@ def test_names_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("stream", "says"),
     [
-        (with_windows(ten_seconds(), ten_seconds()), "2 of its windows would have the table orders_10s"),
+        (with_windows(ten_seconds(), ten_seconds()), "2 of its windows have one table, orders_10s"),
         (with_windows(ten_seconds(name="orders")), "has the name of orders (its table)"),
         (with_windows(ten_seconds(name="orders_20260101")), "or of a part of it"),
         (with_windows(ten_seconds(name="order"), table="order_totals"), "its view order_totals, has"),
@@ -47,7 +47,7 @@ def test_names_of_their_own() -> None:
             with_windows(ten_seconds(), ten_seconds(name="orders_10s_totals")),
             "of orders_10s_totals (another of its windows)",
         ),
-        (with_windows(ten_seconds(name="window_counts")), "is one of StreamFlow's own: give the windows"),
+        (with_windows(ten_seconds(name="window_counts")), "is one of StreamFlow's own: give them a name="),
         (with_windows(ten_seconds(name="w" * 51)), "is 51 characters long, and there is room for 50"),
         (with_windows(ten_seconds(name="a-b")), "the table a-b of its windows is no plain name"),
     ],

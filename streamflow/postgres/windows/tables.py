@@ -4,7 +4,7 @@ A row is a part of a window: what one record of the analytics topic says of it. 
 are in a view (`totals`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,12 +13,12 @@ from streamflow.aggregates.distinct import Distinct
 from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
-from streamflow.core_schema import choices_of
 from streamflow.names import totals_name
 from streamflow.postgres.column_types import column_type
 from streamflow.postgres.tables import RECORD_COLUMNS, TIME_COLUMNS, Column, Table
 from streamflow.stream import Stream
 from streamflow.windows.durations import MILLISECOND, duration_text
+from streamflow.windows.fields import field_at
 from streamflow.windows.specs import CountedWindows, HoppingWindow
 
 _TIME: Final = "timestamp with time zone"
@@ -143,34 +143,15 @@ _STATES: Final[dict[type[Aggregate], Callable[[str], Sequence[str]]]] = {
 
 def field_type(stream: Stream, path: str) -> str:
     """The type of a column that holds a field, which may be nested; of any numeric without digits, so that
-    a contract that allows more of them changes nothing. Raises KeyError if no model has such a field."""
-    definitions = stream.decoder.definitions
-    for model in stream.decoder.models:
-        for schema in _schemas_at(stream, stream.decoder.fields_of(model), path.split(".")):
-            kind = column_type(schema, definitions)
-            if kind is not None:
-                return kind.partition("(")[0]
-    raise KeyError(path)
-
-
-def _schemas_at(stream: Stream, fields: Mapping[str, Any], path: Sequence[str]) -> Iterator[Any]:
-    name, *rest = path
-    if name not in fields:
-        return
-    if not rest:
-        yield fields[name]
-        return
-    for model in _models_at(stream, fields[name]):
-        yield from _schemas_at(stream, stream.decoder.definitions.fields(model), rest)
-
-
-def _models_at(stream: Stream, schema: Any) -> Iterator[Any]:
-    schema = stream.decoder.definitions.unwrapped(schema)
-    if schema["type"] in ("union", "tagged-union"):
-        for choice in choices_of(schema):
-            yield from _models_at(stream, choice)
-    elif schema["type"] in ("model", "model-fields"):
-        yield schema
+    a contract that allows more of them changes nothing. Raises NoField, and ColumnFaults if no column can
+    hold it."""
+    field = field_at(stream.decoder, path, everywhere=False)
+    types = {column_type(schema, stream.decoder.definitions) for schema in field.schemas}
+    kinds = {"bytea" if kind is None else kind.partition("(")[0] for kind in types}
+    if len(kinds) == 1:
+        return kinds.pop()
+    # Whole numbers of one model fit into a bigint, those of another do not.
+    return "numeric"
 
 
 def declaration_of(spec: CountedWindows) -> dict[str, Any]:
