@@ -12,6 +12,7 @@ from streamflow.postgres.against import changes_for
 from streamflow.postgres.evolution import Change, Level, level_of
 from streamflow.postgres.owned_topics import NoSchema, TopicsTable
 from streamflow.postgres.schema import TablePlan, plan_of
+from streamflow.postgres.state import LONGEST_KEY, unbounded_key
 from streamflow.postgres.tables import Column, event_columns, event_table
 from streamflow.postgres.trial import problems_with_rows
 from streamflow.privacy import Hasher
@@ -36,6 +37,7 @@ class StreamCheck:
         samples: how many events were tried.
         stored: whether they went into PostgreSQL and back.
         not_tried: what was not, and why.
+        notes: what is no problem, and good to know.
         changes: against a database, if that was asked for; of how many of its rows `rows` says.
     """
 
@@ -49,6 +51,7 @@ class StreamCheck:
     columns: tuple[Column, ...] = ()
     plan: TablePlan | None = None
     windows: str = ""
+    notes: list[str] = field(default_factory=list)
     changes: list[Change] | None = None
     rows: int = 0
 
@@ -74,6 +77,7 @@ class StreamCheck:
             "table_changes": None if self.plan is None else list(self.plan.changes),
             "surplus_columns": None if self.plan is None else list(self.plan.surplus),
             "windows": self.windows,
+            "notes": self.notes,
             "level": None if self.changes is None else self.level,
             "changes": None if self.changes is None else [one._asdict() for one in self.changes],
             "rows": self.rows,
@@ -159,7 +163,20 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
         table=event_table(stream).name,
         columns=event_columns(stream),
         windows=windows,
+        notes=_notes(stream),
     )
+
+
+def _notes(stream: Stream) -> list[str]:
+    if not (unbounded := unbounded_key(stream)):
+        return []
+    fields = " and ".join(unbounded)
+    note = (
+        f"primary key: by the contract {fields} may be longer than a key can be: the texts of its fields have "
+        f"at most {LONGEST_KEY:,} bytes together, and an event with more is a dead letter "
+        "(UNSTORABLE_VALUE); Field(max_length=…) says it to producers"
+    )
+    return [note]
 
 
 def _try(checked: StreamCheck, stream: Stream, hasher: Hasher) -> list[SampleEvent]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from streamflow.contract import Event
 from streamflow.core_schema import values_of
 from streamflow.errors import ConfigurationError
+from streamflow.formats.user_functions import is_format, unknown_codes
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
@@ -270,6 +271,8 @@ def _format(stream: Stream) -> Iterator[str]:
             prepare()
         except ConfigurationError as error:
             yield f"decode: {error}"
+    if stream.decode is not None and not is_format(stream.decode):
+        yield from (f"decode: {fault}" for fault in unknown_codes(stream.decode))
 
 
 def _clashes(stream: Stream, other: Stream) -> Iterator[str]:

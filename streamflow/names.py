@@ -13,7 +13,7 @@ OWN_TABLES: Final = frozenset(
         "gaps", "hourly_events", "ignored_records", "loader_positions",
         "notifications", "quality_scans", "refused_events", "replay_plan_letters", "replay_plans",
         "replay_records", "replayed_events", "replays", "rollup_progress", "signing_key", "topics",
-        "window_counts", "window_rows", "window_tables",
+         "window_counts", "window_differences", "window_rows", "window_tables",
     )
 )  # fmt: skip
 

@@ -87,12 +87,12 @@ def explain(error: BaseException, module: str) -> str:
     """What is wrong in a user's module, with file and line."""
     if isinstance(error, SyntaxError):
         advice = ": save the file as UTF-8" if _ENCODED.search(error.msg) else ""
-        return f"{_place(error.filename or _file_of(module), error.lineno)}: {error.msg}{advice}"
+        return f"{place(error.filename or _file_of(module), error.lineno)}: {error.msg}{advice}"
     frame = _frame_of(error)
     if frame is None:
         is_missing = isinstance(error, ModuleNotFoundError)
         return _not_found(module) if is_missing else _reason(error)
-    return f"{_place(frame.filename, frame.lineno)}: {_reason(error)}"
+    return f"{place(frame.filename, frame.lineno)}: {_reason(error)}"
 
 
 def declared_at(module: ModuleType, name: str) -> str:
@@ -106,7 +106,7 @@ def declared_at(module: ModuleType, name: str) -> str:
         for node in ast.walk(tree)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name
     ]
-    return f"{_place(module.__file__ or module.__name__, lines[-1])}: " if lines else ""
+    return f"{place(module.__file__ or module.__name__, lines[-1])}: " if lines else ""
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -115,7 +115,7 @@ def nearest(name: str, names: list[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _place(file: str, line: int | None) -> str:
+def place(file: str, line: int | None) -> str:
     path = Path(file)
     if path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())

@@ -91,6 +91,8 @@ def _show(found: "Sequence[StreamCheck]", *, is_good: bool) -> None:
             else:
                 _show_changes(console, checked)
             _line(console, f"samples: {_tried(checked)}")
+        for note in checked.notes:
+            _line(console, f"note: {note}")
         for reason in checked.not_tried:
             _line(console, f"not tried: {reason}", "yellow")
         for problem in checked.problems:

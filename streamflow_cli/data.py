@@ -362,8 +362,8 @@ def audit(
         bool,
         typer.Option(
             "--acknowledge",
-            help="Acknowledge the gaps that earlier audits have found: what they lost stays in the report, "
-            "but is no longer a problem.",
+            help="Acknowledge the gaps and the differing windows that earlier audits have found: they stay "
+            "in the report, but are no longer a problem.",
         ),
     ] = False,
     stream: Annotated[
@@ -375,7 +375,7 @@ def audit(
 
     Example: streamflow audit --json
     """
-    from streamflow.audit.ledger import acknowledge as acknowledge_gaps
+    from streamflow.audit.acknowledging import acknowledge as acknowledge_found
     from streamflow.audit.ledger import run_audit
     from streamflow.registry import stream_named
     from streamflow_cli.tables import audit_table
@@ -384,12 +384,15 @@ def audit(
     if stream is not None:
         stream_named(streams, stream)
     if acknowledge:
-        for gap in acknowledge_gaps(settings, streams, getpass.getuser()):
+        found = acknowledge_found(settings, streams, getpass.getuser())
+        for gap in found.gaps:
             typer.echo(
                 f"acknowledged: {gap.topic}[{gap.partition}] offsets {gap.first} to {gap.end - 1}, "
                 f"{gap.cause}, noted by {gap.reader}",
                 err=True,
             )
+        for difference in found.differences:
+            typer.echo(f"acknowledged: {difference}", err=True)
     report = run_audit(settings, streams, patience=wait)
     failed = streams.failed
     if stream is not None:

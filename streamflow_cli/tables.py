@@ -99,6 +99,11 @@ def _streams_table(parts: Mapping[str, AuditReport]) -> Table:
 def _audit_verdict(console: Console, report: AuditReport) -> None:
     if report.lost:
         console.print(f"lost: {report.lost:,} offsets in gaps that were acknowledged.")
+    if report.window_differences:
+        console.print(
+            f"window differences: {report.window_differences:,} events counted too few or too many, in "
+            "windows that were acknowledged."
+        )
     if report.erased:
         console.print(
             f"erased: {report.erased:,} rows of forgotten subjects, emptied and still there."

@@ -13,11 +13,10 @@ from itertools import groupby
 from typing import Final
 
 import psycopg
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
-from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, KnownGap, Range
-from streamflow.audit.merge import merge
+from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
+from streamflow.audit.merge import merge, offset_and_append_time
 from streamflow.audit.outcomes import OUTCOMES, accounted_offsets, last_stored
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.progress import look_up
@@ -25,7 +24,9 @@ from streamflow.audit.proofs import Earlier, Proof
 from streamflow.audit.recreated import kept_ids
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.states import StateAudit, compare
+from streamflow.audit.window_ledger import acknowledged_differences, keep_differences
 from streamflow.audit.windows import Reconciliation, reconcile
+from streamflow.errors import ConfigurationError
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.reader import Scanner
@@ -34,10 +35,11 @@ from streamflow.kafka.topics import compacted_topics, unmanaged_topics
 from streamflow.postgres.connections import Connection, faulty_statement, session
 from streamflow.postgres.erasing import erased_rows
 from streamflow.postgres.gaps import import_gaps
+from streamflow.postgres.modes import require_same_mode
 from streamflow.postgres.sink import positions
-from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
+from streamflow.windows import Progress
 
 _EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 
@@ -67,17 +69,6 @@ def run_audit(
             report = _Audit(settings, connection, streams, began + patience).run(most)
     report.seconds = time.monotonic() - began
     return report
-
-
-def acknowledge(settings: Settings, streams: Sequence[Stream], who: str) -> list[KnownGap]:
-    """Acknowledges all gaps in the streams' topics: the report still counts them as lost, but not as
-    problems. Returns those that were not acknowledged before.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
-    with session(settings, "audit") as connection:
-        return gap_ledger.acknowledge_gaps(connection, reads("loader", streams), who)
 
 
 class _Audit:
@@ -177,9 +168,13 @@ class _Audit:
 
     @contextmanager
     def _isolated(self, ledger: PartitionAudit) -> Iterator[None]:
-        """Whatever PostgreSQL refuses because of a stream's declaration is a problem of that stream."""
+        """Whatever PostgreSQL refuses because of a stream's declaration is a problem of that stream; so are
+        tables of another mode than it declares."""
         try:
             yield
+        except ConfigurationError as error:
+            ledger.compared = False
+            self._not_auditable[ledger.topic] = wording.of_other_mode(ledger.topic, error)
         except psycopg.Error as error:
             reason = faulty_statement(error)
             if reason is None or ledger.topic not in self._by_topic:
@@ -220,6 +215,8 @@ class _Audit:
     def _merge(self, ledger: PartitionAudit, scanner: Scanner) -> None:
         """Compares records with rows, and the rows of proved records with their recorded numbers."""
         stream, proof = self._by_topic.get(ledger.topic), self._proof(ledger.key)
+        if stream is not None:
+            require_same_mode(self._connection, stream)
         start, end = ledger.first, ledger.end
         table = self._event_tables.get(ledger.topic)
         earlier = proofs.count_earlier(self._connection, ledger.key, proof, (start, end), table)
@@ -267,7 +264,7 @@ class _Audit:
         else:
             lost = self._gaps.acknowledged(ledger.key, self._loader, causes={"retention"})
             compacts = ledger.topic in self._compacted
-            merge(ledger, map(_offset_and_time, records), outcomes, lost, compacts=compacts)
+            merge(ledger, map(offset_and_append_time, records), outcomes, lost, compacts=compacts)
 
     def _compare_notifications(self, ledger: PartitionAudit) -> None:
         reached, partition, proof = self._reached, ledger.key, self._proof(ledger.key)
@@ -324,16 +321,35 @@ class _Audit:
             if not reached.has_loaded(partition, progress.position, stream.analytics_topic):
                 # What differs may still be in progress.
                 continue
-            lost = self._gaps.acknowledged(partition, self._analytics)
             ledger = by_partition[partition]
             with self._isolated(ledger):
-                compared = reconcile(self._connection, stream, partition[1], progress, lost)
-                windows[partition] = compared
-                proof, first = self._proof(partition), reached.bounds[partition][0]
-                lost_counts = self._gaps.lost_of(stream.analytics_topic, proof.windows_at)
-                within = (proof.windows_through, progress.position if lost_counts else first)
-                self._note_underived(self._analytics, ledger, compared.uncounted, within)
+                windows[partition] = self._compare_windows(stream, ledger, progress)
         return windows
+
+    def _compare_windows(
+        self, stream: Stream, ledger: PartitionAudit, progress: Progress
+    ) -> Reconciliation:
+        """Compares what is read, counted and loaded, and keeps what differs in it: no event or count of that
+        is still to come."""
+        require_same_mode(self._connection, stream)
+        partition, proof = ledger.key, self._proof(ledger.key)
+        compared = reconcile(
+            self._connection,
+            stream,
+            ledger.partition,
+            progress,
+            self._gaps.acknowledged(partition, self._analytics),
+            acknowledged_differences(self._connection, partition),
+            proof.windows_through,
+        )
+        lost_counts = self._gaps.lost_of(stream.analytics_topic, proof.windows_at)
+        first = self._reached.bounds[partition][0]
+        within = (proof.windows_through, progress.position if lost_counts else first)
+        self._note_underived(self._analytics, ledger, compared.uncounted, within)
+        gaps = [gap[3:5] for gap in self._gaps.of(partition) if gap.reader == self._analytics]
+        cells, acknowledged = compared.differing_cells, compared.acknowledged
+        keep_differences(self._connection, partition, cells, acknowledged, gaps)
+        return compared
 
     def _compare_states(
         self, ledgers: Sequence[PartitionAudit], *, since_proved: bool
@@ -345,6 +361,7 @@ class _Audit:
             if stream is not None and stream.mode == "upsert":
                 first = ledger.first if since_proved else 0
                 with self._isolated(ledger):
+                    require_same_mode(self._connection, stream)
                     states[ledger.key] = compare(self._connection, stream, ledger.key, first)
         return states
 
@@ -382,8 +399,3 @@ class _Audit:
             if not compared.differing and partition[0] not in self._recreated:
                 through = self._reached.progress[partition].resume
                 proofs.keep_windows_proof(self._connection, partition, through, self._began)
-
-
-def _offset_and_time(record: Record) -> tuple[int, int | None]:
-    kind, milliseconds = record.timestamp()
-    return record.offset() or 0, milliseconds if kind == TIMESTAMP_LOG_APPEND_TIME else None

@@ -4,9 +4,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
+
 from streamflow.audit.gap_ledger import Range, append_offset, covers
 from streamflow.audit.problems import ProblemKind
 from streamflow.audit.report import PartitionAudit
+from streamflow.records import Record
 
 # Offset, what became of the record, and its append time if the row has it.
 _Outcome = tuple[int, str, int | None]
@@ -62,6 +65,11 @@ def merge(
     while accounted is not None:
         _without_record(ledger, *accounted, compacts=compacts)
         accounted = next(grouped, None)
+
+
+def offset_and_append_time(record: Record) -> tuple[int, int | None]:
+    kind, milliseconds = record.timestamp()
+    return record.offset() or 0, milliseconds if kind == TIMESTAMP_LOG_APPEND_TIME else None
 
 
 def _count(ledger: PartitionAudit, offset: int, rows: Sequence[_Outcome]) -> None:

@@ -14,6 +14,7 @@ from streamflow.audit.completeness import outside, unpaired
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
 from streamflow.audit.proofs import read_proofs
+from streamflow.audit.window_ledger import acknowledged_differences
 from streamflow.audit.windows import reconcile
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
@@ -52,6 +53,7 @@ _POSITIONS: Final = (
     ("replay_records", _OWN),
     ("replay_plan_letters", _SOURCE),
     ("gaps", ("topic", "partition", "first_offset")),
+    ("window_differences", ("topic", "partition", "first_offset")),
 )
 
 # As if analytics had read everything and closed every window, up to the year 5138.
@@ -194,7 +196,9 @@ def keep_underived(
             _keep(connection, validator, reuse, partition, alone.ranges if alone else ())
         if stream.event_counts is not None:
             compared = reconcile(connection, stream, partition, _ALL_CLOSED)
+            known = acknowledged_differences(connection, (reuse.topic, partition))
             number = sum(compared.events.values()) - sum(compared.counted.values())
+            number -= sum(known.values())
             # Which ones were not counted is unknown, only how many.
             _keep(connection, analytics, reuse, partition, [(end - number, end)] * (number > 0))
 

@@ -242,6 +242,11 @@ class AuditReport:
         return self.lost_aside + sum(ledger.lost for ledger in self.partitions)
 
     @property
+    def window_differences(self) -> int:
+        """Events in windows that differ for good, as was acknowledged: counted too few or too many."""
+        return sum(compared.window_differences for compared in self.windows.values())
+
+    @property
     def in_open_windows(self) -> int:
         """Events that were read but whose windows are still open."""
         return sum(sum(compared.open.values()) for compared in self.windows.values())
@@ -303,12 +308,20 @@ class AuditReport:
             "streams": {name: part.verdict_as_dict() for name, part in self.streams.items()},
             "lost": self.lost,
             "erased": self.erased,
+            "window_differences": self.window_differences,
             "in_open_windows": self.in_open_windows,
             "partitions": [ledger.as_dict() for ledger in self.partitions],
             "windows": {
                 "{}[{}]".format(*partition): {
                     figure: getattr(compared, figure)
-                    for figure in ("events", "counted", "open", "lost", "cells")
+                    for figure in (
+                        "events",
+                        "counted",
+                        "open",
+                        "lost",
+                        "window_differences",
+                        "cells",
+                    )
                 }
                 for partition, compared in self.windows.items()
             },

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from psycopg import Connection, sql
 
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
+from streamflow.audit.window_ledger import Cell, CellDifference, cell_difference
 from streamflow.postgres.counted_by import group_sql, kind_sql, kind_type
 from streamflow.stream import Stream
 from streamflow.windows.progress import Progress
@@ -45,7 +46,9 @@ WITH read AS (
     FROM refused_events x
     WHERE x.topic = %(topic)s AND x.partition = %(partition)s AND x."offset" < %(position)s
 ), counted AS (
-    SELECT window_start, event_type, sum(count)::bigint AS total
+    SELECT window_start, event_type, sum(count)::bigint AS total,
+           coalesce(sum(count) FILTER (WHERE last_offset >= %(proved)s), 0)::bigint AS unproved,
+           min(first_offset) AS first_position, max(last_offset) AS last_position
     FROM window_counts
     WHERE origin_topic = %(topic)s AND partition = %(partition)s
       AND CASE WHEN late THEN first_offset < %(position)s
@@ -62,6 +65,7 @@ WITH read AS (
     SELECT window_start, event_type,
            count(*) FILTER (WHERE closed OR ahead) AS total,
            count(*) FILTER (WHERE (closed OR ahead) AND lost) AS lost,
+           count(*) FILTER (WHERE (closed OR ahead) AND NOT lost AND position >= %(proved)s) AS unproved,
            count(*) FILTER (WHERE NOT (closed OR ahead) AND NOT lost) AS open,
            max(least(event_time, appended_at)) FILTER (WHERE NOT ahead) AS latest,
            min(position) FILTER (WHERE closed OR ahead) AS first_position,
@@ -72,7 +76,11 @@ WITH read AS (
 SELECT window_start, event_type, coalesce(expected.total, 0), coalesce(counted.total, 0),
        coalesce(expected.lost, 0), coalesce(expected.open, 0),
        floor(1000 * date_part('epoch', window_start))::bigint,
-       floor(1000 * date_part('epoch', expected.latest))::bigint, first_position, last_position
+       floor(1000 * date_part('epoch', expected.latest))::bigint,
+       expected.first_position, expected.last_position,
+       coalesce(expected.unproved, 0), coalesce(counted.unproved, 0),
+       ARRAY[coalesce(expected.first_position, counted.first_position),
+             coalesce(expected.last_position, counted.last_position) + 1]
 FROM expected FULL JOIN counted USING (window_start, event_type)
 WHERE NOT EXISTS (SELECT FROM dropped_days d WHERE d.table_name = %(table)s
                   AND d.day >= (window_start AT TIME ZONE 'UTC')::date
@@ -84,6 +92,9 @@ ORDER BY 1, 2
 _TRIMMED: Final = """
 CASE WHEN position('.' IN {text}) > 0 THEN rtrim(rtrim({text}, '0'), '.') ELSE {text} END
 """
+_ADVICE: Final = (
+    '; once you know why (docs/audit.md, "Differing windows"), run `streamflow audit --acknowledge`'
+)
 
 
 @dataclass(kw_only=True)
@@ -96,11 +107,13 @@ class Reconciliation:
         open: events by type that were read but whose windows are still open.
         cells: number of (window, type) cells that were emitted.
         lost: events that are uncounted because of acknowledged gaps.
+        acknowledged: the differences that were acknowledged and are as they were, by window and type.
         overdue: whether the watermark has passed a window that is still open.
         first_end: of the windows that are still open, in milliseconds since the epoch.
         differences: the cells that differ, by window and type; at most a thousand.
         differing: the number of all cells that differ.
         uncounted: for each cell with too low a count, the range of its events' offsets.
+        differing_cells: all cells that differ.
     """
 
     events: Counter[str] = field(default_factory=Counter)
@@ -108,11 +121,18 @@ class Reconciliation:
     open: Counter[str] = field(default_factory=Counter)
     cells: int = 0
     lost: int = 0
+    acknowledged: dict[Cell, int] = field(default_factory=dict)
     overdue: bool = False
     first_end: float = math.inf
     differences: list[Problem] = field(default_factory=list)
     differing: int = 0
     uncounted: list[Range] = field(default_factory=list)
+    differing_cells: list[CellDifference] = field(default_factory=list)
+
+    @property
+    def window_differences(self) -> int:
+        """Events in acknowledged differences, counted too few or too many."""
+        return sum(map(abs, self.acknowledged.values()))
 
     def note(self, problem: Problem) -> None:
         """Counts a difference, and lists it unless there are too many."""
@@ -127,9 +147,21 @@ def reconcile(
     partition: int,
     progress: Progress,
     lost: Sequence[Range] = (),
+    acknowledged: Mapping[Cell, int] | None = None,
+    proved: int = 0,
 ) -> Reconciliation:
     """Compares the window counts of a partition of the stream's topic with its events, up to what analytics
-    has committed. `lost`: offsets in acknowledged gaps of analytics."""
+    has committed.
+
+    Args:
+        connection: to the database.
+        stream: whose windows they are.
+        partition: of its topic.
+        progress: of analytics.
+        lost: offsets in acknowledged gaps of analytics.
+        acknowledged: differences that were acknowledged.
+        proved: an audit has proved that events before this offset are counted.
+    """
     compared = Reconciliation()
     windows = stream.event_counts
     if windows is None:
@@ -155,11 +187,12 @@ def reconcile(
         "closed": -(10**14) if closed is None else closed,
         "ahead": windows_progress.ahead,
         "size": windows.size_ms,
+        "proved": proved,
         "lost": "{" + ",".join(f"[{first},{end})" for first, end in lost) + "}",
     }
     latest, first_open = -math.inf, math.inf
     for start, kind, *numbers in connection.execute(query, parameters):
-        expected, counted, in_gap, still_open, begins, last, low, high = numbers
+        expected, counted, in_gap, still_open, begins, last, low, high, *unproved, span = numbers
         if last is not None:
             latest = max(latest, last)
         if still_open:
@@ -170,11 +203,22 @@ def reconcile(
         compared.cells += 1
         compared.events[kind] += expected
         compared.counted[kind] += counted
-        if 0 <= expected - counted <= in_gap:
-            compared.lost += expected - counted
+        known = (acknowledged or {}).get((start, kind), 0)
+        more = expected - counted
+        if known and not 0 <= more <= in_gap:
+            more -= known
+        if 0 <= more <= in_gap:
+            compared.lost += more
+            if more != expected - counted:
+                compared.acknowledged[start, kind] = known
             continue
         if expected > counted:
             compared.uncounted.append((low, high + 1))
+        difference = cell_difference(
+            (start, kind), expected - counted, known, in_gap, unproved, span
+        )
+        compared.differing_cells.append(difference)
+        advice = _ADVICE if difference.acknowledgeable else ""
         compared.note(
             Problem(
                 kind=ProblemKind.WINDOW_DIFFERS,
@@ -182,9 +226,9 @@ def reconcile(
                 partition=partition,
                 offset=low,
                 end_offset=None if high is None else high + 1,
-                count=abs(expected - counted),
+                count=abs(more),
                 detail=f"window {start:%Y-%m-%dT%H:%M:%SZ} {kind}: {expected} events, "
-                f"{counted} counted",
+                f"{counted} counted{advice}",
             )
         )
     grace = windows.grace.total_seconds() * 1000

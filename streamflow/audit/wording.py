@@ -7,6 +7,7 @@ from streamflow.audit.gap_ledger import AUDIT, KnownGap
 from streamflow.audit.outcomes import Counts
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.report import PartitionAudit
+from streamflow.errors import ConfigurationError
 
 _CAUSES: Final = {
     "retention": (ProblemKind.GAP_RETENTION, "retention had removed them"),
@@ -25,6 +26,12 @@ def not_auditable(topic: str, reason: str) -> Problem:
         topic=topic,
         detail=f"cannot be audited: PostgreSQL refuses the query ({reason}). Compare the stream's "
         "declaration with its table, and run `streamflow db upgrade`",
+    )
+
+
+def of_other_mode(topic: str, error: ConfigurationError) -> Problem:
+    return Problem(
+        kind=ProblemKind.NOT_AUDITABLE, topic=topic, detail=f"cannot be audited: {error}"
     )
 
 

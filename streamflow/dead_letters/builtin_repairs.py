@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from streamflow.core_schema import fields_in, names_of
 from streamflow.dead_letters.repairs import Document, repair
 from streamflow.postgres.tables import event_columns
 from streamflow.privacy import Hasher, is_hashed
@@ -67,14 +68,14 @@ def add_zone(document: Document, stream: Stream, _hasher: Hasher) -> Document:
 
 
 def _fields(stream: Stream, kind: str) -> list[str]:
-    """The JSON names of the fields whose column has this type."""
+    """The names, in JSON and in Python, of the fields whose column has this type."""
     columns = {column.name for column in event_columns(stream) if column.type == kind}
-    return [
-        field.alias or name
-        for model in stream.decoder.models
-        for name, field in model.model_fields.items()
+    return sorted(
+        each
+        for name, field in fields_in(stream.decoder.schema)
         if name in columns
-    ]
+        for each in names_of(name, field)
+    )
 
 
 def _texts(document: Document, names: Iterable[str]) -> list[tuple[str, str]]:

@@ -54,9 +54,10 @@ class Obstacle(StrEnum):
 
 
 class _Refused(Exception):
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, unrepaired: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.unrepaired = unrepaired
 
 
 class _Target(NamedTuple):
@@ -115,7 +116,9 @@ class Planner:
         except _Refused as refused:
             at_limit = refused.reason == Obstacle.TOO_MANY_ATTEMPTS
             outcome = Outcome.QUARANTINED if at_limit else Outcome.FAILS
-            return PlannedOutcome(letter, outcome, None, refused.reason, str(refused))
+            return PlannedOutcome(
+                letter, outcome, None, refused.reason, str(refused), refused.unrepaired
+            )
         return PlannedOutcome(letter, Outcome.PASSES, record)
 
     def _record(self, letter: DeadLetter) -> OutRecord:
@@ -129,7 +132,8 @@ class Planner:
             value = self._repaired(value, target.stream)
         decoded = target.check(_record(letter, value))
         if isinstance(decoded, Rejection):
-            raise _Refused(decoded.code.value, decoded.message)
+            unrepaired = bool(self._repairs) and value == letter.value
+            raise _Refused(decoded.code.value, decoded.message, unrepaired=unrepaired)
         # Last: a plan tells first what would fail anyway.
         if target.stream is not None and not target.stream.topics.takes_replays:
             raise _Refused(Obstacle.NOT_OURS, _not_ours(target.stream.topics))
@@ -323,8 +327,9 @@ def redacted(settings: Settings, streams: Sequence[Stream], name: str) -> str:
 
 def _tally(report: ReplayReport, outcomes: Sequence[PlannedOutcome]) -> None:
     seen = Counter((sample.error_code, sample.reason) for sample in report.samples)
-    for letter, outcome, _, reason, message in outcomes:
+    for letter, outcome, _, reason, message, unrepaired in outcomes:
         code = letter.error_code
+        report.unrepaired += unrepaired
         report.tally[code, outcome, reason] += 1
         if reason and seen[code, reason] < SAMPLES:
             seen[code, reason] += 1

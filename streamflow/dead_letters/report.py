@@ -15,8 +15,8 @@ FAILED = frozenset({Outcome.FAILS, Outcome.REJECTED})
 SENT = frozenset({Outcome.SENT, Outcome.STORED, Outcome.DUPLICATE, Outcome.REJECTED})
 
 _FIGURES = (
-    "dry_run", "plan_id", "replay_id", "state", "note", "selected", "passed", "failed", "sent",
-    "quarantined", "pending", "recovered", "skipped",
+    "dry_run", "plan_id", "replay_id", "state", "note", "selected", "passed", "failed",
+    "unrepaired", "sent", "quarantined", "pending", "recovered", "skipped",
 )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ class ReplayReport:
         skipped: dead letters that were left out, by reason: in a plan those named by id that cannot be
             replayed, by status; in a replay those of the plan that have changed since.
         tally: number of dead letters by error code, outcome, and reason.
+        unrepaired: of a plan's dead letters that would be rejected, those that no chosen repair changes.
     """
 
     dry_run: bool
@@ -94,6 +95,7 @@ class ReplayReport:
     recovered: list[int] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     tally: Counter[tuple[str, Outcome, str]] = field(default_factory=Counter)
+    unrepaired: int = 0
     samples: list[Sample] = field(default_factory=list)
 
     def number(self, outcomes: Collection[Outcome]) -> int:
@@ -158,6 +160,10 @@ class ReplayReport:
                 f"plan {self.plan_id}: of {self.selected:,} dead letters {self.passed:,} would pass, "
                 f"{self.failed:,} would fail"
             )
+            if self.unrepaired:
+                text += (
+                    f" ({self.unrepaired:,} of them as before: no repair changes anything in them)"
+                )
             if self.quarantined:
                 text += f", {self.quarantined:,} are at the limit of attempts"
         else:

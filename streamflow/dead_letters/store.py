@@ -40,13 +40,15 @@ class RunningReplay(NamedTuple):
 
 
 class PlannedOutcome(NamedTuple):
-    """What a replay would do with a dead letter: the record to send, or why there is none."""
+    """What a replay would do with a dead letter: the record to send, or why there is none. `unrepaired`: it
+    is rejected, and none of the chosen repairs changes anything in it."""
 
     letter: DeadLetter
     outcome: Outcome
     record: OutRecord | None = None
     reason: str = ""
     message: str = ""
+    unrepaired: bool = False
 
 
 class Sample(NamedTuple):
@@ -118,7 +120,7 @@ def unlock(connection: Connection, replay_id: int) -> None:
 def claim(connection: Connection, replay_id: int, planned: Sequence[PlannedOutcome]) -> None:
     """Records what will be done with dead letters that this transaction has locked."""
     rows = []
-    for letter, outcome, record, reason, message in planned:
+    for letter, outcome, record, reason, message, _ in planned:
         result = (
             (outcome, letter.attempt) if record is None else (Outcome.PLANNED, letter.attempt + 1)
         )

@@ -313,12 +313,11 @@ class _Erasure:
         ]
         if USER in columns:
             conditions.append(sql.SQL('"user"::text = ANY(%(names)s)'))
-        if not conditions:
-            return
         table, time = map(sql.Identifier, (stream.event_table, stream.event_time))
         match = sql.SQL(" OR ").join(conditions)
-        if USER in columns:
-            self._erase_rollups(stream, match)
+        self._erase_rollups(stream, match if USER in columns and conditions else None)
+        if not conditions:
+            return
         types = {name: known.type for name, known in columns.items()}
         emptied = self._connection.execute(
             _ERASE_EVENTS.format(
@@ -329,26 +328,14 @@ class _Erasure:
         self._count({"events": emptied})
         self._count(erasing.erase_state(self._connection, stream, match, self._values()))
 
-    def _erase_rollups(self, stream: Stream, match: sql.Composable) -> None:
-        """Removes what was computed of the subject by name, on the days of its events; of a user, on all
-        days. What Dagster is computing now is waited for, and what it computes next sees erased events."""
+    def _erase_rollups(self, stream: Stream, match: sql.Composable | None) -> None:
         for rollup in stream.rollups:
-            if USER not in rollup.columns or not table_exists(self._connection, rollup.table):
-                continue
-            names = (rollup.table, stream.event_time, stream.event_table)
-            name, *events = map(sql.Identifier, names)
-            self._connection.execute(
-                sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(name)
-            )
-            removed = self._connection.execute(
-                sql.SQL(
-                    'DELETE FROM {} WHERE stream = %(stream)s AND ("user" = ANY(%(names)s)'
-                    ' OR ("user", day) IN (SELECT "user"::text, ({} AT TIME ZONE \'UTC\')::date'
-                    " FROM {} WHERE {}))"
-                ).format(name, *events, match),
-                self._values() | {"stream": stream.name},
-            ).rowcount
-            self._count({rollup.table: removed})
+            if USER in rollup.columns and table_exists(self._connection, rollup.table):
+                self._count(
+                    erasing.erase_rollup(
+                        self._connection, stream, rollup.table, match, self._values()
+                    )
+                )
 
     def _erase_history(self) -> None:
         """Empties texts that dead letters were searched by, and names of those who asked for something."""

@@ -1,16 +1,22 @@
 """Decode functions of users: what they return is checked, and the record is afterwards as it was."""
 
-from collections.abc import Callable
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from inspect import getsource
+from types import ModuleType
 from typing import Any, Final, cast
 
 from streamflow.errors import ErrorCode
 from streamflow.formats.documents import Decode, Tombstone
 from streamflow.records import Record, Rejection, headers_of
+from streamflow.user_code import nearest, place
 
-_NO_REJECTION: Final = (
-    "decode returned a Rejection that is none: its code must be one of ErrorCode, its exception and message "
-    "texts"
+_CODES: Final = ", ".join(ErrorCode)
+_UNKNOWN_CODE: Final = (
+    f"decode returned a Rejection whose code is none of ErrorCode: use one of {_CODES}"
 )
+_NO_TEXTS: Final = "decode returned a Rejection whose exception and message are not both texts"
 _NO_TOMBSTONE: Final = "decode returned a Tombstone whose key is neither bytes nor None"
 _QUOTES: Final = "decode returned a Rejection whose message holds a clear-text"
 
@@ -49,14 +55,56 @@ def guarded(decode: Decode, private_text: Callable[[bytes], str | None]) -> Deco
     return decode_guarded
 
 
+def unknown_codes(decode: Decode) -> list[str]:
+    """The codes of Rejections in the module of a user's function that are none of `ErrorCode`, in a sentence
+    each: as far as they are written out there."""
+    module = sys.modules.get(getattr(decode, "__module__", None) or type(decode).__module__)
+    if module is None:
+        return []
+    try:
+        tree = ast.parse(getsource(module))
+    except (OSError, TypeError, SyntaxError):
+        return []
+    return [
+        f"{place(module.__file__ or module.__name__, call.lineno)}: {code} is no code of a Rejection"
+        f"{nearest(code, [*ErrorCode])}: use one of {_CODES}"
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and _called(call, module) is Rejection
+        for code in _code_of(call)
+        if code not in ErrorCode.__members__
+    ]
+
+
+def _called(call: ast.Call, module: ModuleType) -> object:
+    if isinstance(call.func, ast.Name):
+        return vars(module).get(call.func.id)
+    return (
+        Rejection
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "Rejection"
+        else None
+    )
+
+
+def _code_of(call: ast.Call) -> Iterator[str]:
+    given = [*call.args[:1], *(word.value for word in call.keywords if word.arg == "code")]
+    for code in given:
+        match code:
+            case ast.Constant(str(text)):
+                yield text
+            case ast.Attribute(ast.Name("ErrorCode") | ast.Attribute(attr="ErrorCode"), name):
+                yield name
+
+
 def _sound(found: Rejection, private_text: Callable[[bytes], str | None]) -> Rejection:
-    known = isinstance(found.code, str) and found.code in ErrorCode.__members__
-    if not (known and isinstance(found.exception, str) and isinstance(found.message, str)):
-        return _failed(_NO_REJECTION)
-    code, exception, message = ErrorCode(found.code), found.exception, found.message
+    given: tuple[Any, ...] = found
+    code, exception, message = given
+    if not (isinstance(code, str) and code in ErrorCode.__members__):
+        return _failed(_UNKNOWN_CODE)
+    if not (isinstance(exception, str) and isinstance(message, str)):
+        return _failed(_NO_TEXTS)
     if what := private_text(message.encode("utf-8", "replace")):
         message = f"{_QUOTES} {what}"
-    return Rejection(code, exception, message)
+    return Rejection(ErrorCode(code), exception, message)
 
 
 def _failed(reason: str) -> Rejection:

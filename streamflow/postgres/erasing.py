@@ -136,6 +136,7 @@ NAMES: Final = (
     ("replay_plans", "requested_by", "requested_by = %(erased)s"),
     ("replays", "requested_by", "requested_by = %(erased)s"),
     ("gaps", "acknowledged_by", "acknowledged_by = %(erased)s"),
+    ("window_differences", "acknowledged_by", "acknowledged_by = %(erased)s"),
     (
         "erasures",
         "coalesce(certificate->>'requested_by', requested_by)",
@@ -255,3 +256,27 @@ def erase_state(
         sql.Identifier(table), assignments(blanks, types), match
     )
     return {table: connection.execute(update, values | parameters(blanks)).rowcount}
+
+
+def erase_rollup(
+    connection: Connection,
+    stream: Stream,
+    table: str,
+    match: sql.Composable | None,
+    values: dict[str, Any],
+) -> dict[str, int]:
+    """Removes what was computed of the subject by name: of a user on all days, and of the users whose events
+    a condition matches on the days of these events. Without a condition their names are not known; of the
+    same days are everybody's rows. What Dagster is computing now is waited for, and what it computes next
+    sees erased events. Returns the number of rows by table."""
+    theirs: sql.Composable = sql.SQL('"user" = ANY(%(names)s)')
+    if match is not None:
+        days = sql.SQL(
+            '("user", day) IN (SELECT event."user"::text, (event.{} AT TIME ZONE \'UTC\')::date'
+            " FROM {} AS event WHERE {})"
+        ).format(sql.Identifier(stream.event_time), sql.Identifier(stream.event_table), match)
+        theirs = sql.SQL("{} OR {}").format(theirs, days)
+    name = sql.Identifier(table)
+    connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(name))
+    delete = sql.SQL("DELETE FROM {} WHERE stream = %(stream)s AND ({})").format(name, theirs)
+    return {table: connection.execute(delete, values | {"stream": stream.name}).rowcount}

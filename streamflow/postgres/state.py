@@ -11,21 +11,26 @@ replay has no time there, since the time of the replay says nothing of its age.
 What the state is, is said once, in `fold`; the loader, the audit and a table that is made again use it.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from psycopg import sql
 
+from streamflow.core_schema import values_of
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import USER
 from streamflow.postgres.partitions import quoted
 from streamflow.postgres.tables import Column, event_columns
 from streamflow.stream import Stream
 
-# Bytes of the key's texts: an index entry of PostgreSQL holds 2,704, with the position.
+LONGEST_ENTRY: Final = 2704  # bytes of an entry of a B-tree of PostgreSQL
+# Bytes of the key's texts: the entry holds the position, too.
 LONGEST_KEY: Final = 2000
+KEY_CONSTRAINT: Final = "_key"  # after the table's name: a longer key is refused
 
+_BYTES_OF_CHARACTER: Final = 4  # at most, in UTF-8
 _LOG: Final = ("origin_partition", "origin_topic")
 
 _FOLD: Final = """
@@ -193,19 +198,49 @@ def create_view(stream: Stream, columns: Sequence[str]) -> sql.Composed:
 def key_constraint(stream: Stream) -> sql.Composable:
     """What keeps keys out that no index can hold; empty where all are short. The loader makes dead
     letters of what it refuses."""
-    types = {column.name: column.type.partition("(")[0] for column in event_columns(stream)}
     lengths = [
         sql.SQL("octet_length({}::text)").format(sql.Identifier(name))
-        for name in stream.primary_key
-        if types[name] in ("text", "numeric")
+        for name in _measured_key(stream)
     ]
     if not lengths:
         return sql.SQL("")
     return sql.SQL(", CONSTRAINT {} CHECK ({} <= {})").format(
-        sql.Identifier(f"{stream.event_table}_key"),
+        sql.Identifier(f"{stream.event_table}{KEY_CONSTRAINT}"),
         sql.SQL(" + ").join(lengths),
         sql.Literal(LONGEST_KEY),
     )
+
+
+def _measured_key(stream: Stream) -> list[str]:
+    types = {column.name: column.type.partition("(")[0] for column in event_columns(stream)}
+    return [name for name in stream.primary_key if types[name] in ("text", "numeric")]
+
+
+def unbounded_key(stream: Stream) -> list[str]:
+    """The fields of the primary key by which it may become longer than a key can be: texts, by the contract
+    of any length or of a larger one; none if all keys are short enough."""
+    longest = {name: _longest(stream, name) for name in _measured_key(stream)}
+    if sum(longest.values()) <= LONGEST_KEY:
+        return []
+    share = LONGEST_KEY / len(longest)
+    return [name for name, length in longest.items() if length > share]
+
+
+def _longest(stream: Stream, name: str) -> float:
+    """The largest number of bytes of a field's texts."""
+    return max(
+        _longest_of(stream.decoder.definitions.unwrapped(stream.decoder.fields_of(model)[name]))
+        for model in stream.decoder.models
+    )
+
+
+def _longest_of(schema: Mapping[str, Any]) -> float:
+    if schema["type"] == "str":
+        return _BYTES_OF_CHARACTER * float(schema.get("max_length", math.inf))
+    if schema["type"] == "decimal":
+        return float(schema.get("max_digits", math.inf)) + len("-0.")
+    texts = values_of(schema)
+    return max((len(str(one).encode()) for one in texts), default=math.inf)
 
 
 def _state(stream: Stream) -> sql.Identifier:

@@ -21,6 +21,7 @@ from faults import wait_until
 from loads import FakeRecord, Load, execute, forget_listed, notification, replay, rows, value
 from loads import event as event_value
 from pipeline import audit, environment, events, produce, workers
+from streamflow import DailyRollup, Event, Hashed, Stream, Timestamp
 from streamflow.dead_letters.plan import plan
 from streamflow.dead_letters.report import ReplayOptions
 from streamflow.dead_letters.selection_parser import make_selection
@@ -30,6 +31,7 @@ from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.kafka import clients
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import Kind, hashes_of
+from streamflow.postgres.schema import upgrade
 from streamflow.privacy import Hasher
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
@@ -573,3 +575,53 @@ def test_windows_that_name_whom_they_count_are_not_left_behind(database: Setting
     subject = erase.parse_subject(database, [stream], Kind.USER, "ann")
     with pytest.raises(ConfigurationError, match="count by user"):
         erase.plan(database, [stream], subject, requested_by="tests")
+
+
+class Sale(Event):
+    customer: str
+    email: Hashed
+    at: Timestamp
+
+
+SALES = Stream(
+    name="sales", contract=Sale, table="sales", key="customer", event_time="at",
+    rollups=(
+        DailyRollup(
+            table="best_customers", description="", columns={"user": "text not null"},
+            query="SELECT customer FROM {table}",
+        ),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "left"),
+    [
+        # Of an address, no name is known: everybody else stays.
+        (Kind.ADDRESS, ANN, ["ann", "bob"]),
+        (Kind.USER, "ann", ["bob"]),
+    ],
+)
+def test_a_rollup_by_user_of_a_stream_without_users(
+    kind: Kind, text: str, left: list[str], database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase, "with_kafka", lambda *given: given[-1])
+    upgrade(database, [SALES])
+    made = Load(database, [SALES])
+    at = "2026-07-01T12:00:00.000Z"
+    for offset, name in enumerate(("ann", "bob")):
+        sale = {"customer": name, "email": Hasher().hash(f"{name}@example.com"), "at": at}
+        made.load([FakeRecord(offset, json.dumps(sale).encode(), topic="sales")])
+    made.sink.close()
+    execute(database, 'CREATE TABLE best_customers (stream text, day date, "user" text)')
+    execute(
+        database,
+        "INSERT INTO best_customers SELECT 'sales', at::date, customer FROM sales UNION ALL"
+        " SELECT 'others', at::date, customer FROM sales",
+    )
+    subject = erase.parse_subject(database, [SALES], kind, text)
+    done = erase.apply(database, [SALES], subject, requested_by="tests")
+    assert done.erased.get("best_customers", 0) == 2 - len(left)
+    kept = rows(database, "SELECT \"user\" FROM best_customers WHERE stream = 'sales' ORDER BY 1")
+    assert [name for (name,) in kept] == left
+    assert value(database, "SELECT count(*) FROM best_customers WHERE stream = 'others'") == 2

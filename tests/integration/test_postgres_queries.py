@@ -121,12 +121,16 @@ def test_every_record_of_the_other_topics_has_its_outcome(load: Load, database: 
 
 
 def reconciled(
-    settings: Settings, position: int, closed_through: int, lost: Sequence[Range] = ()
+    settings: Settings,
+    position: int,
+    closed_through: int,
+    lost: Sequence[Range] = (),
+    proved: int = 0,
 ) -> Reconciliation:
     """As analytics had it that read up to `position` and closed windows up to that time."""
     progress = Progress.of_counts(position, position, closed_through, 300_000)
     with session(settings, "test") as connection:
-        return reconcile(connection, USER_EVENTS, 0, progress, lost)
+        return reconcile(connection, USER_EVENTS, 0, progress, lost, proved=proved)
 
 
 def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) -> None:
@@ -147,9 +151,14 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
     found = reconciled(database, 14, noon + 20_000)
     assert found.events == {"USER_LOGIN": 3, "USER_LOGOUT": 1}
     assert found.counted == {"USER_LOGIN": 3, "USER_LOGOUT": 0}
-    assert list(map(str, found.differences)) == [
-        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 events, 0 counted"
-    ]
+    [difference] = map(str, found.differences)
+    assert difference == (
+        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 events, 0 counted; once you "
+        'know why (docs/audit.md, "Differing windows"), run `streamflow audit --acknowledge`'
+    )
+    # Where it was proved, nothing explains it.
+    [proved] = reconciled(database, 14, noon + 20_000, proved=14).differences
+    assert proved.detail.endswith("1 events, 0 counted")
     assert (found.differing, found.lost, found.open) == (1, 0, {})
     # What is still open, or was not read yet, is not missed.
     assert reconciled(database, 13, noon + 20_000).differing == 0

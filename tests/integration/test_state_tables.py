@@ -1,5 +1,6 @@
 """The state of upsert streams, in a real database: what is the latest of a key, and that the audit knows."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from streamflow.postgres.forgotten import Kind
 from streamflow.postgres.roles import role_statements
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.sink.copy import copy
-from streamflow.records import Origin
+from streamflow.records import Origin, last_header
 from streamflow.settings import Settings
 from streamflow.tombstones import Deletion
 from streamflow_dagster.defs.retention_sql import drop_day, expired_days
@@ -129,9 +130,28 @@ def test_a_key_that_no_index_can_hold_is_a_dead_letter(database: Settings) -> No
     loading.load([put(0, "k" * 2001, "x"), put(1, "k" * 2000, "y"), delete(2, "k" * 3000)])  # type: ignore[arg-type]
     assert rows(database, "SELECT name FROM long_keys") == [("y",)]
     assert [record.topic for record in loading.delivered] == [CUSTOMERS.dead_letter_topic] * 2
+    for record in loading.delivered:
+        message = last_header(record.headers, "__connect.errors.exception.message")
+        assert message == (
+            b"the database refuses it: its primary key (id) has more than 2,000 bytes; SQLSTATE 23514, "
+            b"constraint long_keys_changes_key"
+        )
     # What the windows count of them: a tombstone is no event.
     assert rows(database, 'SELECT "offset" FROM refused_events') == [(0,)]
     loading.sink.close()
+
+
+def test_a_row_that_an_index_of_the_owner_cannot_hold_says_which(
+    loading: Load, database: Settings
+) -> None:
+    execute(database, "CREATE INDEX by_name ON customers_changes (name)")
+    name = "".join(random.Random(1).choices("abcdefghijklmnop", k=8_000))  # compresses badly
+    loading.load([put(0, 1, name), put(1, 2, "bob")])
+    assert living(database) == {2: "bob"}
+    [record] = loading.delivered
+    message = last_header(record.headers, "__connect.errors.exception.message") or b""
+    assert b"SQLSTATE 54000, constraint customers_changes_" in message
+    assert message.endswith(b": an entry of an index can have 2,704 bytes")
 
 
 def test_a_row_that_was_changed_by_hand_is_found(loading: Load, database: Settings) -> None:

@@ -235,3 +235,37 @@ def test_a_compacted_topic_of_another_team(stack_settings: Settings, tmp_path: P
     described = client.describe_configs([ConfigResource(ResourceType.TOPIC, topic)])
     [settled] = [future.result(20) for future in described.values()]
     assert {name: settled[name].value for name in config} == config
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("CUSTOMERS", "APPENDED", 'mode was "upsert" and is "append" now, and up_customers is a view'),
+        ("APPENDED", "CUSTOMERS", 'mode was "append" and is "upsert" now, and up_customers is the table'),
+    ],
+)  # fmt: skip
+def test_the_audit_of_another_mode_says_what_check_says(
+    before: str, after: str, says: str, stack_settings: Settings, tmp_path: Path
+) -> None:
+    settings = stack_settings
+    (tmp_path / "up_streams.py").write_text(
+        f"{MODULE}\nfrom dataclasses import replace\n"
+        'APPENDED = replace(CUSTOMERS, mode="append", primary_key=())\n'
+    )
+    path = ":".join([str(tmp_path), *sys.path])
+    own, other = (
+        {"STREAMFLOW_STREAMS": f"up_streams:{name}", "PYTHONPATH": path} for name in (before, after)
+    )
+    done = streamflow(settings, "init", **own)
+    assert done.returncode == 0, done.stderr
+    send(settings, "up-customers", [customer(1, "ann"), customer(2, "bob")])
+    with workers(settings, tmp_path, **own):
+        closed = streamflow(settings, "audit", "--wait", "60", **own)
+        assert closed.returncode == 0, closed.stdout
+        report = json.loads(streamflow(settings, "audit", "--json", "--wait", "0", **other).stdout)
+        assert report["verdict"] == "open"
+        [problem] = report["problems"]
+        assert problem["kind"] == "not_auditable"
+        assert says in problem["detail"]
+        # Nothing that was proved is forgotten.
+        assert streamflow(settings, "audit", "--wait", "60", **own).returncode == 0

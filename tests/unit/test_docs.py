@@ -13,9 +13,12 @@ from pydantic import create_model
 
 import streamflow
 from streamflow import Event, Rejection, Stream, Timestamp, Topics, TumblingWindow
+from streamflow.dead_letters.plan import Obstacle
+from streamflow.dead_letters.repairs import known_repairs
 from streamflow.declarations import problems
 from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, event_columns
 from streamflow.privacy import Hasher
+from streamflow.settings import Settings
 from streamflow.streams.user_events import UserEvent
 from streaming_workers.producer.lines import Accepted, LineReader
 
@@ -105,6 +108,20 @@ def test_the_events_on_the_page_satisfy_its_contract() -> None:
         assert not isinstance(orders.notification_of(sent.event), Rejection)
         assert b"@" not in sent.value
         assert orders.decoder.decode(sent.value) == sent.event
+
+
+def test_the_repairs_on_the_page_repair_what_it_says() -> None:
+    page = (ROOT / "docs/repairs.md").read_text()
+    names: dict[str, Any] = {"__name__": "my_repairs"}
+    for block in re.findall(r"```python\n(.+?)```", page, re.DOTALL):
+        exec(block, names)  # noqa: S102
+    names["test_country_code"]()
+    orders = declared_on_the_page()["ORDERS"]
+    assert names["no_trace_id"]({"traceId": 1, "id": 2}, orders, Hasher()) == {"id": 2}
+    assert names["allowed"].takes_replays
+    built_in = {name: known.help for name, known in known_repairs(Settings()).items()}
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)) == built_in.keys()
+    assert set(re.findall(r"`([A-Z_]{5,})`", page)) >= {obstacle.value for obstacle in Obstacle}
 
 
 @pytest.mark.parametrize("kind", [Stream, Topics, TumblingWindow])

@@ -3,13 +3,16 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AliasChoices, Field
 
+from streamflow import Event, Hashed, Timestamp
 from streamflow.dead_letters.builtin_repairs import add_zone, coerce_numbers, hash_address
-from streamflow.dead_letters.plan import PlannedOutcome, Planner
+from streamflow.dead_letters.plan import PlannedOutcome, Planner, _tally
 from streamflow.dead_letters.repairs import Document, Repair, choose, known_repairs, repair
+from streamflow.dead_letters.report import ReplayReport
 from streamflow.dead_letters.select import DeadLetter, Status
 from streamflow.dead_letters.store import Outcome
 from streamflow.errors import ConfigurationError, UsageError
@@ -74,6 +77,32 @@ def test_a_time_without_a_zone_is_utc() -> None:
 )
 def test_any_other_time_stays(text: str) -> None:
     assert mended(add_zone, timestamp=text) == {"timestamp": text}
+
+
+class Aliased(Event):
+    number: Annotated[int, Field(alias="orderNumber")]
+    weight: Annotated[float, Field(validation_alias=AliasChoices("weightKg", "weight_kg"))]
+    placed: Annotated[Timestamp, Field(alias="placedAt")]
+    mail: Annotated[Hashed | None, Field(alias="mailAddress")] = None
+
+
+ALIASED = Stream(name="a", contract=Aliased, table="a", key="number", event_time="placed")
+
+
+@pytest.mark.parametrize(
+    ("with_", "text", "names", "result"),
+    [
+        (coerce_numbers, "7", ("number", "orderNumber"), 7),
+        (coerce_numbers, "7.5", ("weight", "weightKg", "weight_kg"), 7.5),
+        (add_zone, "2026-03-01T12:00:00", ("placed", "placedAt"), "2026-03-01T12:00:00Z"),
+        (hash_address, "ann@example.com", ("mail", "mailAddress"), HASHED),
+    ],
+)
+def test_fields_have_their_names_in_json_too(
+    with_: Repair, text: str, names: tuple[str, ...], result: Any
+) -> None:
+    repaired = with_(dict.fromkeys(names, text), ALIASED, HASHER)
+    assert repaired == dict.fromkeys(names, result)
 
 
 def test_unknown_repairs_are_named_with_the_known_ones() -> None:
@@ -214,6 +243,30 @@ def test_bytes_that_no_repair_changes_stay_the_same_bytes() -> None:
     record = judged(letter(EVENT), hash_address, coerce_numbers, add_zone).record
     assert record is not None
     assert record.value == EVENT
+
+
+@pytest.mark.parametrize(
+    ("dead_letter", "repairs", "unrepaired"),
+    [
+        (letter(NO_ZONE), (), False),
+        (letter(NO_ZONE), (coerce_numbers,), True),
+        (letter(NO_ZONE), (coerce_numbers, add_zone), False),
+        (letter(NO_ZONE.replace(b"1,", b'"1",')), (coerce_numbers,), False),
+        (letter(b"not JSON"), (add_zone,), True),
+        (letter(None), (add_zone,), True),
+        (letter(EVENT), (raising,), False),
+        (letter(EVENT, attempt=3), (add_zone,), False),
+    ],
+)
+def test_a_plan_knows_what_no_repair_changes(
+    dead_letter: DeadLetter, repairs: tuple[Repair, ...], unrepaired: bool
+) -> None:
+    planned = judged(dead_letter, *repairs)
+    assert planned.unrepaired is unrepaired
+    report = ReplayReport(dry_run=True, plan_id=7)
+    _tally(report, [planned])
+    assert report.as_dict()["unrepaired"] == unrepaired
+    assert ("1 of them as before" in report.summary()) is unrepaired
 
 
 def test_repairs_are_combined_in_order() -> None:

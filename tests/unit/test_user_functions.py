@@ -41,6 +41,7 @@ from streamflow import (
     Tombstone,
     TumblingWindow,
 )
+from streamflow.declarations import problems as faults_of
 from streamflow.flow import Batch, Output
 from streamflow.records import OutRecord, Position
 from streamflow.settings import Settings
@@ -171,10 +172,13 @@ def test_the_code_of_a_rejection_may_be_its_name(code: Any) -> None:
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        (Rejection("nothing known", "E", "m"), "its code must be one of ErrorCode"),  # type: ignore[arg-type]
-        (Rejection(None, "E", "m"), "its code must be one of ErrorCode"),  # type: ignore[arg-type]
-        (Rejection(ErrorCode.TOO_LARGE, "E", 7), "its code must be one of ErrorCode"),  # type: ignore[arg-type]
-        (Rejection(ErrorCode.TOO_LARGE, ValueError, "m"), "its code must be one of"),  # type: ignore[arg-type]
+        (
+            Rejection("nothing known", "E", "m"),
+            "none of ErrorCode: use one of EMPTY_VALUE, INVALID_UTF8, ",
+        ),  # type: ignore[arg-type]
+        (Rejection(None, "E", "m"), "none of ErrorCode: use one of EMPTY_VALUE, INVALID_UTF8, "),  # type: ignore[arg-type]
+        (Rejection(ErrorCode.TOO_LARGE, "E", 7), "exception and message are not both texts"),  # type: ignore[arg-type]
+        (Rejection(ErrorCode.TOO_LARGE, ValueError, "m"), "are not both texts"),  # type: ignore[arg-type]
         (Tombstone("{}"), "a Tombstone whose key is neither bytes nor None"),  # type: ignore[arg-type]
         ("text", "decode raised TypeError"),
     ],
@@ -183,6 +187,43 @@ def test_what_a_decode_returns_is_checked(found: Any, says: str) -> None:
     _, headers = one(replace(STREAM, decode=lambda _: found))
     assert headers["__streamflow.error_code"] == "PROCESSING_FAILED"
     assert says in headers["__connect.errors.exception.message"]
+
+
+OWN_CODES = """
+import streamflow
+from streamflow import ErrorCode, Event, Rejection, Stream, Timestamp
+
+TOO_HOT = Rejection("TOO_HOT", "ValueError", "hotter than a sensor can be")
+
+class Reading(Event):
+    timestamp: Timestamp
+    sensor: str
+
+def checked(record):
+    if record.key() is None:
+        return streamflow.Rejection(code=ErrorCode.NO_KEY, exception="ValueError", message="no key")
+    if record.value() is None:
+        return Rejection(ErrorCode.EMPTY_VALUE, "ValueError", "nothing")
+    return TOO_HOT if b"99" in record.value() else Rejection("SCHEMA_VIOLATION", "ValueError", "cold")
+
+def decode(record):
+    return checked(record)
+
+READINGS = Stream(name="readings", contract=Reading, table="readings", key="sensor", decode=decode)
+"""
+
+
+def test_unknown_codes_that_are_written_out_are_found_in_the_declaration(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_codes.py").write_text(OWN_CODES)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = faults_of(import_named("own_codes").READINGS)
+    codes = ", ".join(ErrorCode)
+    assert [problem.partition("own_codes.py, ")[2] for problem in found] == [
+        f"line 5: TOO_HOT is no code of a Rejection: use one of {codes}",
+        f"line 13: NO_KEY is no code of a Rejection: use one of {codes}",
+    ]
 
 
 @pytest.mark.parametrize(

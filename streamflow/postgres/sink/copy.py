@@ -16,7 +16,7 @@ from psycopg.generators import copy_to
 
 from streamflow.flow import Output
 from streamflow.postgres.connections import Connection, is_refusal
-from streamflow.postgres.sink.refusals import find_refused, rejection_of
+from streamflow.postgres.sink.refusals import find_refused, key_columns, rejection_of
 from streamflow.postgres.tables import DELETED, REFUSED_EVENTS, Table
 from streamflow.records import Record, Rejection, position_of
 
@@ -213,7 +213,7 @@ def _store_accepted(
         accepted = [item for index, item in enumerate(items) if index not in known]
         refused = [(items[index], rejection) for index, rejection in known.items()]
         # Nearly always that was all, except for what only rows together violate.
-        refused += _refused_of(connection, accepted, store)
+        refused += _refused_of(connection, table, accepted, store)
     if refused and table.holds_events:
         events = [item for item, _ in refused if not _is_tombstone(table, item)]
         _note_refused(connection, table, events)
@@ -221,7 +221,10 @@ def _store_accepted(
 
 
 def _refused_of(
-    connection: Connection, items: Sequence[Row], store: Callable[[Sequence[Row]], None]
+    connection: Connection,
+    table: Table,
+    items: Sequence[Row],
+    store: Callable[[Sequence[Row]], None],
 ) -> list[tuple[Row, Rejection]]:
     """Stores all but what the database refuses, in halves and halves of halves."""
     error = _refusal(connection, items, store) if items else None
@@ -229,10 +232,10 @@ def _refused_of(
         return []
     if len(items) == 1:
         diag = error.diag
-        constraint, datatype = diag.constraint_name, diag.datatype_name
-        return [(items[0], rejection_of(diag.sqlstate, diag.column_name, constraint, datatype))]
+        fields = (diag.sqlstate, diag.column_name, diag.constraint_name, diag.datatype_name)
+        return [(items[0], rejection_of(*fields, key=key_columns(connection, table)))]
     halves = items[: len(items) // 2], items[len(items) // 2 :]
-    return [refused for half in halves for refused in _refused_of(connection, half, store)]
+    return [refused for half in halves for refused in _refused_of(connection, table, half, store)]
 
 
 def _refusal(

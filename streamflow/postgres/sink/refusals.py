@@ -12,6 +12,7 @@ from psycopg import errors, sql
 
 from streamflow.errors import ErrorCode
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.state import KEY_CONSTRAINT, LONGEST_ENTRY, LONGEST_KEY
 from streamflow.postgres.tables import Table
 from streamflow.records import Rejection
 
@@ -40,6 +41,16 @@ BEGIN
     END LOOP;
 END $$
 """
+
+# Columns that a constraint names.
+_MEASURED: Final[LiteralString] = """
+SELECT attname FROM pg_constraint
+  JOIN unnest(conkey) WITH ORDINALITY AS part (number, place) ON true
+  JOIN pg_attribute ON attrelid = conrelid AND attnum = part.number
+ WHERE conrelid = to_regclass(%s) AND conname = %s AND contype = 'c' ORDER BY place
+"""
+_CHECK_VIOLATION: Final = "23514"
+_LIMIT_EXCEEDED: Final = "54000"
 
 
 def find_refused(
@@ -72,15 +83,34 @@ def find_refused(
             for line in lines:
                 stream.write(line)
         refused = cursor.execute("SELECT * FROM pg_temp.try_each()").fetchall()
-    return {number - 1: rejection_of(*diagnosis) for number, *diagnosis in refused}
+    key = key_columns(connection, table) if refused else ()
+    return {number - 1: rejection_of(*diagnosis, key=key) for number, *diagnosis in refused}
+
+
+def key_columns(connection: Connection, table: Table) -> tuple[str, ...]:
+    """The columns whose length the key's constraint bounds (`state.key_constraint`); none if the table has
+    no such constraint."""
+    name = f"{table.name}{KEY_CONSTRAINT}"
+    of_table = sql.Identifier(table.name).as_string(connection)
+    return tuple(column for (column,) in connection.execute(_MEASURED, [of_table, name]))
 
 
 def rejection_of(
-    state: str | None, column: str | None, constraint: str | None, datatype: str | None
+    state: str | None,
+    column: str | None,
+    constraint: str | None,
+    datatype: str | None,
+    *,
+    key: Sequence[str],
 ) -> Rejection:
-    """Why the database refuses a row, from the fields of its diagnosis. Its message would quote the row."""
+    """Why the database refuses a row, from the fields of its diagnosis. Its message would quote the row.
+    `key` are the columns whose length the key's constraint bounds."""
     names = {"SQLSTATE": state, "column": column, "constraint": constraint, "type": datatype}
     reason = ", ".join(f"{what} {name}" for what, name in names.items() if name)
+    if key and (constraint or "").endswith(KEY_CONSTRAINT) and state == _CHECK_VIOLATION:
+        reason = f"its primary key ({', '.join(key)}) has more than {LONGEST_KEY:,} bytes; {reason}"
+    elif constraint and state == _LIMIT_EXCEEDED:
+        reason += f": an entry of an index can have {LONGEST_ENTRY:,} bytes"
     try:
         kind = errors.lookup(state or "").__name__
     except KeyError:  # of an extension, or of a trigger's own
