@@ -57,6 +57,12 @@ class WindowTable:
         return totals_name(self.name)
 
     @property
+    def own_columns(self) -> tuple[Column, ...]:
+        """Those that follow from the declaration: of groups and aggregates."""
+        names = [column.name for column in self.columns]
+        return self.columns[len(BOUNDS) : names.index(FIGURES[0].name)]
+
+    @property
     def table(self) -> Table:
         return Table(
             name=self.name,
