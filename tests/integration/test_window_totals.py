@@ -3,14 +3,18 @@
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from conftest import SettingsFactory
 from faults import wait_until
 from loads import FakeRecord, Load, rows, value
 from pipeline import audit, folder, produce, topics_of, workers
+from streamflow import Distinct, Quantiles, Stream, TumblingWindow
 from streamflow.flow import Batch, Partition
 from streamflow.postgres import schema
 from streamflow.records import OutRecord, Position
@@ -44,14 +48,14 @@ class _Log:
             yield Batch(read, [Position(*partition, positions[partition])])
 
 
-def counted(placed: Sequence[Placed], seed: int) -> list[OutRecord]:
+def counted(placed: Sequence[Placed], seed: int, stream: Stream = ORDERS) -> list[OutRecord]:
     """What analytics commits, while it is killed and stopped now and then."""
     rng, log = random.Random(seed), _Log(placed, seed)
     committed: dict[Partition, Position | None] = dict.fromkeys(log.partitions)
     records: list[OutRecord] = []
     done = False
     while not done:
-        worker = Analytics(Settings(), [ORDERS])
+        worker = Analytics(Settings(), [stream])
         done = True
         for batch in log.batches(worker.assign(committed)):
             output = worker.process(batch)
@@ -142,3 +146,67 @@ def test_totals_after_kills(stack: Settings, tmp_path: Path) -> None:
     assert len(placed) == len(made)
     for name in (TUMBLING, HOPPING):
         assert shown(stack, name) == totals(placed, name)
+
+
+SKETCHES = replace(
+    ORDERS,
+    windows=[
+        TumblingWindow(
+            "10min", by="country", some=Distinct("customer", lg_k=5), all=Distinct("customer"),
+            weights=Quantiles("weight", at=(0, 0.25, 0.5, 1), k=8),
+        ),
+    ],
+)  # fmt: skip
+
+
+def test_sketches_merge_in_sql_as_in_python(database: Settings) -> None:
+    """Beyond what they hold exactly, and however many parts there are."""
+    schema.upgrade(database, [SKETCHES])
+    rng, log = random.Random(1), orders(6_000)
+    placed = [
+        each._replace(order=each.order.model_copy(update={"customer": f"c{rng.randrange(4_000)}"}))
+        for each in log
+    ]
+    records = counted(placed, 1, SKETCHES)
+    load = Load(database, [SKETCHES])
+    try:
+        load.load(
+            [
+                FakeRecord(offset, each.value, topic=each.topic, headers=list(each.headers))
+                for offset, each in enumerate(records)
+            ]
+        )
+        assert load.delivered == []
+    finally:
+        load.sink.close()
+
+    [windows] = SKETCHES.windows
+    parts: dict[object, list[Any]] = defaultdict(list)
+    for each in records:
+        body = orjson.loads(each.value or b"")
+        parts[body["by"]["country"]].append((body["partition"], body["aggregates"]))
+    found = {}
+    for country, *finished in rows(
+        database,
+        'SELECT country, "some", "all", weights_p0, weights_p25, weights_p50, weights_p100'
+        " FROM orders_10min_totals",
+    ):
+        found[country] = finished
+    assert found == {
+        country: [
+            value
+            for name, aggregate in windows.aggregates.items()
+            for value in aggregate.finish(
+                aggregate.merge([(number, states[name]) for number, states in states_of])
+            )
+        ]
+        for country, states_of in parts.items()
+    }
+    exact = {
+        country: len({each.order.customer for each in placed if each.order.country == country})
+        for country in parts
+    }
+    for country, (some, every, *_) in found.items():
+        assert every == exact[country]
+        assert some != every
+        assert abs(some - every) < 5 * every / 2**2.5
