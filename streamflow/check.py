@@ -15,6 +15,7 @@ from streamflow.postgres.schema import TablePlan, plan_of
 from streamflow.postgres.state import LONGEST_KEY, unbounded_key
 from streamflow.postgres.tables import Column, event_columns, event_table
 from streamflow.postgres.trial import problems_with_rows
+from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.privacy import Hasher
 from streamflow.registry import FailedStream, hasher_for, read_streams
 from streamflow.samples.factory import SampleEvent
@@ -24,8 +25,21 @@ from streamflow.stream import Stream
 from streamflow.trial import TrialProblem, problems, samples_of, simulated_of
 from streamflow.units import duration
 from streamflow.user_code import name_of_fault
+from streamflow.windows.durations import duration_text
+from streamflow.windows.specs import HoppingWindow
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTableCheck:
+    """The table of windows with aggregates, and the view of their totals; of the columns those of groups and
+    aggregates."""
+
+    table: str
+    view: str
+    what: str
+    columns: tuple[Column, ...]
 
 
 @dataclass(slots=True)
@@ -52,6 +66,7 @@ class StreamCheck:
     plan: TablePlan | None = None
     windows: str = ""
     notes: list[str] = field(default_factory=list)
+    window_tables: list[WindowTableCheck] = field(default_factory=list)
     changes: list[Change] | None = None
     rows: int = 0
 
@@ -78,6 +93,7 @@ class StreamCheck:
             "surplus_columns": None if self.plan is None else list(self.plan.surplus),
             "windows": self.windows,
             "notes": self.notes,
+            "window_tables": [asdict(table) for table in self.window_tables],
             "level": None if self.changes is None else self.level,
             "changes": None if self.changes is None else [one._asdict() for one in self.changes],
             "rows": self.rows,
@@ -164,6 +180,10 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
         columns=event_columns(stream),
         windows=windows,
         notes=_notes(stream),
+        window_tables=[
+            WindowTableCheck(table.name, table.view, _said(table), table.own_columns)
+            for table in window_tables(stream)
+        ],
     )
 
 
@@ -172,11 +192,19 @@ def _notes(stream: Stream) -> list[str]:
         return []
     fields = " and ".join(unbounded)
     note = (
-        f"primary key: by the contract {fields} may be longer than a key can be: the texts of its fields have "
-        f"at most {LONGEST_KEY:,} bytes together, and an event with more is a dead letter "
+        f"primary key: by the contract {fields} may be longer than a key can be: the texts of its fields "
+        f"have at most {LONGEST_KEY:,} bytes together, and an event with more is a dead letter "
         "(UNSTORABLE_VALUE); Field(max_length=…) says it to producers"
     )
     return [note]
+
+
+def _said(table: WindowTable) -> str:
+    """The windows in words, such as "5min every 1min, by country"."""
+    spec = table.spec
+    step = f" every {duration_text(spec.every)}" if isinstance(spec, HoppingWindow) else ""
+    by = f"by {', '.join(spec.by_fields)}" if spec.by_fields else "of all events together"
+    return f"{duration_text(spec.size)}{step}, {by}"
 
 
 def _try(checked: StreamCheck, stream: Stream, hasher: Hasher) -> list[SampleEvent]:

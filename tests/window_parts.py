@@ -11,6 +11,8 @@ from fractions import Fraction
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
+import psycopg
+from psycopg.rows import dict_row
 from pydantic import BaseModel
 
 from loads import FakeRecord
@@ -32,6 +34,7 @@ from streamflow import (
     TumblingWindow,
 )
 from streamflow.records import ORIGIN_HEADER
+from streamflow.settings import Settings
 
 NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EXACT: Final = 2**63 - 1  # theta of a sketch that holds all hashes
@@ -59,7 +62,7 @@ ORDERS = Stream(
     topics=Topics(analytics="o-analytics", notifications="o-notes", dead_letters="o-letters"),
     windows=[
         TumblingWindow(
-            "10s", by="country",
+            "10s", by="country", idle="2s",
             orders=Count(), quantities=Count("quantity"), revenue=Sum("total"), weight=Sum("weight"),
             placed=Sum("total", where=lambda order: order.kind == "placed"),
             mean_total=Mean("total"), mean_weight=Mean("weight"),
@@ -68,7 +71,7 @@ ORDERS = Stream(
             customers=Distinct("customer"), sizes=Quantiles("weight", at=(0.5, 0.999)),
         ),
         HoppingWindow(
-            "5min", every="1min", by=("country", "address.city"),
+            "5min", every="1min", by=("country", "address.city"), idle="2s",
             orders=Count(), revenue=Sum("total"), customers=Distinct("customer"),
             sizes=Quantiles("weight", at=(0.5,)), last_kind=Last("kind"),
         ),
@@ -273,3 +276,19 @@ def _finished(found: Sequence[Placed], name: str) -> dict[str, Any]:
         "closed_by": max(found, key=_in_time).order.customer,
         "sizes_p99_9": weights[math.ceil(Fraction("0.999") * len(weights)) - 1],
     }
+
+
+def shown(settings: Settings, name: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The view of the totals, by window and group."""
+    found = {}
+    with psycopg.connect(settings.database, row_factory=dict_row) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        for row in connection.execute(f"SELECT * FROM {name}_totals".encode()):
+            key = (row.pop("window_start"), *(row.pop(name) for name in SPECS[name].columns))
+            length = timedelta(minutes=5) if name == HOPPING else timedelta(seconds=10)
+            assert row.pop("window_end") - key[0] == length
+            if row.get("mean_total") is not None:
+                row["mean_total"] = round(row["mean_total"], 10)
+            assert key not in found
+            found[key] = row
+    return found

@@ -39,7 +39,7 @@ from streamflow.postgres.modes import require_same_mode
 from streamflow.postgres.sink import positions
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 
 _EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 

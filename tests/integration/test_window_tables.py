@@ -1,12 +1,9 @@
 """Windows with aggregates: from records of their parts to rows and totals, in a real database."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from loads import FakeRecord, Load, execute, rows, value
 from streamflow.dead_letters import store
@@ -14,7 +11,7 @@ from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
 from streamflow.signing import Signer
-from window_parts import HOPPING, ORDERS, SPECS, TUMBLING, orders, parts_of, record, totals
+from window_parts import HOPPING, ORDERS, TUMBLING, orders, parts_of, record, shown, totals
 
 pytestmark = pytest.mark.integration
 
@@ -30,22 +27,6 @@ def load(database: Settings) -> Iterator[Load]:
     made = Load(database, [ORDERS])
     yield made
     made.sink.close()
-
-
-def shown(settings: Settings, name: str) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The view of the totals, by window and group."""
-    found = {}
-    with psycopg.connect(settings.database, row_factory=dict_row) as connection:
-        connection.execute("SET timezone = 'UTC'")
-        for row in connection.execute(f"SELECT * FROM {name}_totals".encode()):
-            key = (row.pop("window_start"), *(row.pop(name) for name in SPECS[name].columns))
-            length = timedelta(minutes=5) if name == HOPPING else timedelta(seconds=10)
-            assert row.pop("window_end") - key[0] == length
-            if row.get("mean_total") is not None:
-                row["mean_total"] = round(row["mean_total"], 10)
-            assert key not in found
-            found[key] = row
-    return found
 
 
 @pytest.mark.parametrize("name", [TUMBLING, HOPPING])

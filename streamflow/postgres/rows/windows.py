@@ -29,7 +29,7 @@ from streamflow.records import MAX_OFFSET, Record, Rejection, position_of
 
 _Bound = Annotated[AwareDatetime, Field(ge=FIRST_MOMENT, le=LAST_MOMENT)]
 _Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
-_Bigint = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Bigint = Annotated[int, Field(ge=-(2**63), lt=2**63, strict=False)]  # as a text where it is long
 # As analytics writes it.
 _WINDOW: Final = re.compile(rb'\{"window":"([A-Za-z0-9_]+)",')
 # What JSON holds for a column of a type.

@@ -14,7 +14,7 @@ from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
 from streamflow.names import totals_name
-from streamflow.postgres.column_types import column_type
+from streamflow.postgres.column_types import JSON, column_type
 from streamflow.postgres.tables import RECORD_COLUMNS, TIME_COLUMNS, Column, Table
 from streamflow.stream import Stream
 from streamflow.windows.durations import MILLISECOND, duration_text
@@ -55,6 +55,12 @@ class WindowTable:
     @property
     def view(self) -> str:
         return totals_name(self.name)
+
+    @property
+    def own_columns(self) -> tuple[Column, ...]:
+        """Those that follow from the declaration: of groups and aggregates."""
+        names = [column.name for column in self.columns]
+        return self.columns[len(BOUNDS) : names.index(FIGURES[0].name)]
 
     @property
     def table(self) -> Table:
@@ -143,15 +149,12 @@ _STATES: Final[dict[type[Aggregate], Callable[[str], Sequence[str]]]] = {
 
 def field_type(stream: Stream, path: str) -> str:
     """The type of a column that holds a field, which may be nested; of any numeric without digits, so that
-    a contract that allows more of them changes nothing. Raises NoField, and ColumnFaults if no column can
-    hold it."""
-    field = field_at(stream.decoder, path, everywhere=False)
-    types = {column_type(schema, stream.decoder.definitions) for schema in field.schemas}
-    kinds = {"bytea" if kind is None else kind.partition("(")[0] for kind in types}
-    if len(kinds) == 1:
-        return kinds.pop()
-    # Whole numbers of one model fit into a bigint, those of another do not.
-    return "numeric"
+    a contract that allows more of them changes nothing. Raises NoField."""
+    schemas = field_at(stream.decoder, path, everywhere=False).schemas
+    types = {column_type(schema, stream.decoder.definitions) or JSON for schema in schemas}
+    kinds = {kind.partition("(")[0] for kind in types}
+    # Whole numbers of one model fit into a bigint, and those of another do not.
+    return kinds.pop() if len(kinds) == 1 else "numeric"
 
 
 def declaration_of(spec: CountedWindows) -> dict[str, Any]:
