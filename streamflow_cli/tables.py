@@ -9,6 +9,7 @@ from rich.table import Table
 
 from streamflow.audit.report import AuditReport, Verdict
 from streamflow.audit.states import StateAudit
+from streamflow.audit.windows.reconciliation import words_of
 from streamflow.flow import Partition
 
 _LOG_WIDTH = 160
@@ -60,8 +61,8 @@ def audit_table(report: AuditReport, failed: Sequence[str] = ()) -> None:
         ledger.add_row(own.topic, *(f"{number:,}" for number in (*numbers, own.problem_count)))
     console.print(ledger)
     windows = plain_table("windows of", "type", "events", "counted", "open")
-    for (topic, partition), totals in report.windows.items():
-        name = f"{topic}[{partition}]"
+    for counted, totals in report.windows.items():
+        name = words_of(counted)
         for kind in sorted(totals.events | totals.open):
             counts = (totals.events, totals.counted, totals.open)
             windows.add_row(name, kind, *(f"{count.get(kind, 0):,}" for count in counts))

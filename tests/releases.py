@@ -8,7 +8,8 @@ from typing import Any
 
 from loads import TRUSTING, FakeRecord, Load, batch, execute, rows
 from streamflow.audit.outcomes import accounted_offsets
-from streamflow.audit.windows import Reconciliation, reconcile
+from streamflow.audit.windows.counts import reconcile
+from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.dead_letters import select, store
 from streamflow.dead_letters.plan import make_planner
 from streamflow.dead_letters.report import ReplayOptions

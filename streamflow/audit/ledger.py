@@ -25,7 +25,9 @@ from streamflow.audit.recreated import kept_ids
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.states import StateAudit, compare
 from streamflow.audit.window_ledger import acknowledged_differences, keep_differences
-from streamflow.audit.windows import Reconciliation, reconcile
+from streamflow.audit.windows.counts import reconcile
+from streamflow.audit.windows.reconciliation import Reconciliation, WindowsOf
+from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
 from streamflow.errors import ConfigurationError
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
@@ -39,7 +41,7 @@ from streamflow.postgres.modes import require_same_mode
 from streamflow.postgres.sink import positions
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
-from streamflow.windows.progress import Progress
+from streamflow.windows.progress import COUNTS, Progress
 
 _EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 
@@ -313,9 +315,9 @@ class _Audit:
             derived = gap.first >= ledger.first
             ledger.note(wording.gap_problem(gap, loaded=True, derived=derived))
 
-    def _reconcile(self, ledgers: Sequence[PartitionAudit]) -> dict[Partition, Reconciliation]:
+    def _reconcile(self, ledgers: Sequence[PartitionAudit]) -> dict[WindowsOf, Reconciliation]:
         reached, by_partition = self._reached, {ledger.key: ledger for ledger in ledgers}
-        windows: dict[Partition, Reconciliation] = {}
+        windows: dict[WindowsOf, Reconciliation] = {}
         for partition, progress in sorted(reached.progress.items()):
             stream = self._by_topic[partition[0]]
             if not reached.has_loaded(partition, progress.position, stream.analytics_topic):
@@ -323,33 +325,58 @@ class _Audit:
                 continue
             ledger = by_partition[partition]
             with self._isolated(ledger):
-                windows[partition] = self._compare_windows(stream, ledger, progress)
+                require_same_mode(self._connection, stream)
+                for table, compared in self._compare_windows(stream, ledger, progress):
+                    windows[*partition, table] = compared
         return windows
 
     def _compare_windows(
         self, stream: Stream, ledger: PartitionAudit, progress: Progress
-    ) -> Reconciliation:
+    ) -> Iterator[tuple[str, Reconciliation]]:
         """Compares what is read, counted and loaded, and keeps what differs in it: no event or count of that
-        is still to come."""
-        require_same_mode(self._connection, stream)
+        is still to come. By the table that it is counted into."""
+        connection, partition, proof = self._connection, ledger.key, self._proof(ledger.key)
+        lost = self._gaps.acknowledged(partition, self._analytics)
+        if stream.event_counts is not None:
+            known = acknowledged_differences(connection, partition)
+            compared = reconcile(
+                connection, stream, ledger.partition, progress, lost, known, proof.windows_through
+            )
+            self._keep_differences(stream, ledger, progress, compared, COUNTS)
+            yield COUNTS, compared
+        for table in counted_tables(stream, progress):
+            known = acknowledged_differences(connection, partition, table.name)
+            compared = reconcile_table(
+                connection,
+                Compared(
+                    table,
+                    ledger.partition,
+                    progress.windows[table.name],
+                    progress.position,
+                    lost,
+                    known,
+                    proof.windows_through,
+                ),
+            )
+            self._keep_differences(stream, ledger, progress, compared, table.name)
+            yield table.name, compared
+
+    def _keep_differences(
+        self,
+        stream: Stream,
+        ledger: PartitionAudit,
+        progress: Progress,
+        compared: Reconciliation,
+        table: str,
+    ) -> None:
         partition, proof = ledger.key, self._proof(ledger.key)
-        compared = reconcile(
-            self._connection,
-            stream,
-            ledger.partition,
-            progress,
-            self._gaps.acknowledged(partition, self._analytics),
-            acknowledged_differences(self._connection, partition),
-            proof.windows_through,
-        )
         lost_counts = self._gaps.lost_of(stream.analytics_topic, proof.windows_at)
         first = self._reached.bounds[partition][0]
         within = (proof.windows_through, progress.position if lost_counts else first)
         self._note_underived(self._analytics, ledger, compared.uncounted, within)
         gaps = [gap[3:5] for gap in self._gaps.of(partition) if gap.reader == self._analytics]
         cells, acknowledged = compared.differing_cells, compared.acknowledged
-        keep_differences(self._connection, partition, cells, acknowledged, gaps)
-        return compared
+        keep_differences(self._connection, partition, cells, acknowledged, gaps, table)
 
     def _compare_states(
         self, ledgers: Sequence[PartitionAudit], *, since_proved: bool
@@ -365,24 +392,21 @@ class _Audit:
                     states[ledger.key] = compare(self._connection, stream, ledger.key, first)
         return states
 
-    def _overdue(self, windows: dict[Partition, Reconciliation]) -> list[Pending]:
+    def _overdue(self, windows: dict[WindowsOf, Reconciliation]) -> list[Pending]:
         """Windows that analytics should have emitted and has not."""
         ended = (self._began.timestamp() - _EMITTING) * 1000
-        late = {
-            partition: sum(compared.open.values())
-            for partition, compared in windows.items()
-            if compared.open
-            and (
-                compared.overdue
-                # A window of which the end is still to come waits for it.
-                or (partition in self._reached.overdue and compared.first_end <= ended)
-            )
-        }
+        late: dict[Partition, int] = {}
+        for (topic, number, _), compared in windows.items():
+            partition = (topic, number)
+            # A window of which the end is still to come waits for it.
+            is_due = partition in self._reached.overdue and compared.first_end <= ended
+            if compared.open and (compared.overdue or is_due):
+                late[partition] = max(late.get(partition, 0), compared.open.total())
         pending = Pending(kind=PendingKind.OPEN_WINDOWS, worker="analytics", behind=late)
         return [pending] if late else []
 
     def _keep_proofs(
-        self, ledgers: Sequence[PartitionAudit], windows: dict[Partition, Reconciliation]
+        self, ledgers: Sequence[PartitionAudit], windows: dict[WindowsOf, Reconciliation]
     ) -> None:
         """Records what is proved, for when retention has removed the records; windows up to the first
         open one. Offsets of recreated topics mean other records."""
@@ -395,7 +419,9 @@ class _Audit:
             topic_id = self._ids.get(ledger.topic)
             proof = Proof(ledger.end, topic_id, stored, dead, duplicate, at=self._began)
             proofs.keep_proof(self._connection, ledger.key, earlier.proof, proof, ledger.lost)
-        for partition, compared in windows.items():
-            if not compared.differing and partition[0] not in self._recreated:
+        differing = {windows_of[:2] for windows_of, found in windows.items() if found.differing}
+        for partition in sorted({windows_of[:2] for windows_of in windows} - differing):
+            if partition[0] not in self._recreated:
+                # New windows of it begin behind that.
                 through = self._reached.progress[partition].resume
                 proofs.keep_windows_proof(self._connection, partition, through, self._began)

@@ -15,7 +15,7 @@ from streamflow.audit.gap_ledger import Range
 from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
 from streamflow.audit.proofs import read_proofs
 from streamflow.audit.window_ledger import acknowledged_differences
-from streamflow.audit.windows import reconcile
+from streamflow.audit.windows.counts import reconcile
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection

@@ -56,7 +56,7 @@ class PartitionWindows:
         self._windows = [
             WindowCounter(
                 plan,
-                _earlier(plan, progress),
+                progress and progress_of(progress, plan),
                 self._counted_to,
                 # Those that have always counted events are known by the whole topic's.
                 start if progress is None and plan.name != COUNTS else self._counted_to,
@@ -122,10 +122,10 @@ class PartitionWindows:
         )
 
 
-def _earlier(plan: Plan, progress: Progress | None) -> WindowProgress | None:
+def progress_of(progress: Progress, plan: Plan) -> WindowProgress | None:
     """That of the same windows. What events are counted by without aggregates may change: the audit says
     so."""
-    earlier = progress and progress.windows.get(plan.name)
+    earlier = progress.windows.get(plan.name)
     if earlier is None or (plan.name != COUNTS and earlier.digest != plan.digest):
         return None
     return earlier

@@ -133,7 +133,7 @@ def _readers(
 
 
 def _reader(stream: Stream, aggregate: Aggregate) -> Reader:
-    where, time_of = aggregate.where and _guarded(aggregate.where), stream.time_of
+    where, time_of = aggregate.where and guarded(aggregate.where), stream.time_of
     if aggregate.field is None:
         if where is None:
             return lambda events, _offsets: events
@@ -157,7 +157,7 @@ def _reader(stream: Stream, aggregate: Aggregate) -> Reader:
     return lambda events, _offsets: [*map(get, events)]
 
 
-def _guarded(where: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def guarded(where: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """An event for which it raises is a dead letter (`faults`); but it may raise now and then."""
 
     def is_wanted(event: Any) -> bool:

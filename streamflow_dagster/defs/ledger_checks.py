@@ -48,7 +48,7 @@ def _names(entry: TableEntry) -> Iterator[str]:
     yield from ("no_gaps", "no_duplicates")
     if entry.stream is not None:
         yield "ledger_closes"
-        if entry.stream.event_counts is not None:
+        if entry.stream.counted:
             yield "windows_equal_events"
 
 

@@ -28,7 +28,8 @@ from streamflow.audit.gap_ledger import (
 )
 from streamflow.audit.outcomes import Outcome, accounted_offsets
 from streamflow.audit.recreated import Reuse, keep_underived
-from streamflow.audit.windows import Reconciliation, reconcile
+from streamflow.audit.windows.counts import reconcile
+from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gaps import keep
 from streamflow.postgres.sink.positions import loaded, row_counts

@@ -22,7 +22,7 @@ from streamflow.audit.report import (
     PendingKind,
     Verdict,
 )
-from streamflow.audit.windows import Reconciliation
+from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.audit.wording import changed_rows
 from streamflow.postgres.connections import faulty_statement
 from streamflow.settings import GROUPS
@@ -242,7 +242,9 @@ def test_windows_that_differ_are_their_stream_s() -> None:
     differing = Reconciliation()
     differing.note(WRONG)
     report = AuditReport(
-        partitions=[], owners=OWNERS | {"t": ("orders",)}, windows={("t", 1): differing}
+        partitions=[],
+        owners=OWNERS | {"t": ("orders",)},
+        windows={("t", 1, "window_counts"): differing},
     )
     assert report.as_dict()["windows"].keys() == {"t[1]"}
     assert verdicts(report) == {"logins": "closed", "orders": "open", "readings": "closed"}
