@@ -108,12 +108,13 @@ def _read(
 ) -> tuple[CellFigures | None, int]:
     """The figures of a cell, if all its events were counted and can be told; and how many were too late."""
     events = counted = too_late = unknown = 0
-    offsets: list[int] = []
+    offsets: tuple[int, int] | None = None
     for side, number, late, untold, first, last, *state, value in rows:
         if side:
             events += number
             unknown += untold
-            offsets = [min(first, *offsets[:1]), max(last, *offsets[1:])]
+            low, high = offsets or (first, last)
+            offsets = min(low, first), max(high, last)
             cell.add(value, number)
         else:
             counted += number
@@ -152,7 +153,7 @@ class _Distinct:
         if not (extra or missing or is_empty):
             return None
         own = _estimate(len(found), self._theta)
-        theirs = _estimate(len(given), theta)
+        theirs = _estimate(self._of_events.num_retained, self._of_events.theta64)
         if own == theirs:
             return f"is {own:,}, of other values than the events give"
         return f"is {own:,}, the events give {theirs:,}"
