@@ -59,6 +59,7 @@ def test_twice_is_once(empty: Settings) -> None:
         "migration 0006",
         "migration 0007",
         "migration 0008",
+        "migration 0009",
         "table events",
     ]
 
@@ -71,6 +72,7 @@ def test_twice_is_once(empty: Settings) -> None:
         "migration 0006",
         "migration 0007",
         "migration 0008",
+        "migration 0009",
         "table events",
     ]
 
