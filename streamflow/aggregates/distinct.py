@@ -58,7 +58,7 @@ class Distinct(Aggregate):
         return (len(hashes) if theta == NO_THETA else round(len(hashes) * NO_THETA / theta),)
 
     def most_bytes(self) -> int:
-        return _HASH_BYTES * (2**self.lg_k + 2)
+        return _HASH_BYTES * ((1 << self.lg_k) + 2)
 
 
 class _DistinctState:
