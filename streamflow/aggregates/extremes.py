@@ -24,6 +24,7 @@ class Min(Aggregate):
         return _ExtremeState(min)
 
     def merge(self, parts: Sequence[Part]) -> Any:
+        """Of values in an order of their own: texts of numbers and of durations are to be read first."""
         return _extreme(min, parts)
 
 
@@ -38,6 +39,7 @@ class Max(Aggregate):
         return _ExtremeState(max)
 
     def merge(self, parts: Sequence[Part]) -> Any:
+        """As that of `Min`."""
         return _extreme(max, parts)
 
 

@@ -12,13 +12,13 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
 
+from streamflow.core_schema import LARGEST_BIGINT, SMALLEST_BIGINT
 from streamflow.groups import LONGEST, decimal_text, group_text, scalar_text
 
 # A number has at most so many digits before the point, and so many behind it.
 MOST_DIGITS: Final = 1_000
 LONGEST_TEXT: Final = LONGEST  # characters
 _LIMIT: Final = 10**MOST_DIGITS
-_LARGEST_JSON_INT: Final = 2**63 - 1
 LARGEST_DOUBLE: Final = sys.float_info.max
 
 
@@ -66,7 +66,7 @@ def _span_text(span: timedelta) -> str:
 _TO_JSON: Final[dict[type, Callable[[Any], Any]]] = {
     str: str,
     bool: bool,
-    int: lambda number: number if abs(number) <= _LARGEST_JSON_INT else str(number),
+    int: lambda number: number if SMALLEST_BIGINT <= number <= LARGEST_BIGINT else str(number),
     float: float,
     type(None): lambda _: None,
     Decimal: decimal_text,

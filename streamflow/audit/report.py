@@ -255,7 +255,7 @@ class AuditReport:
 
     @property
     def in_open_windows(self) -> int:
-        """Events that were read but whose windows are still open; of several windows, those that hold most."""
+        """Events that were read and are in open windows: of several declarations, of those with most."""
         most: Counter[Partition] = Counter()
         for (topic, partition, _), compared in self.windows.items():
             most |= Counter({(topic, partition): compared.open.total()})

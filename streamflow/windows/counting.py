@@ -9,6 +9,7 @@ from streamflow.windows.progress import WindowProgress
 
 _Key = tuple[int, Any]
 _NEVER: Final = 2**63
+_NOTHING: Final[list[Any]] = []  # which is replaced and never changed: there may be a million cells
 
 
 class Cell:
@@ -20,8 +21,8 @@ class Cell:
         self.count = 0
         self.too_late = 0
         self.first = self.last = offset
-        self.events: list[Any] = []
-        self.offsets: list[int] = []
+        self.events = _NOTHING
+        self.offsets = _NOTHING
         self.states = states
 
 
@@ -67,8 +68,9 @@ class WindowCounter:
         self._aggregates = bool(plan.names)
         self._too_late_after = plan.too_late_after
         self._counted_to = position
-        progress = progress or WindowProgress(None, plan.ahead, digest=plan.digest, since=since)
-        self._since = min(progress.since, position or progress.since)
+        # A log that was truncated may go on before that.
+        self._since = since if progress is None else min(progress.since, position)
+        progress = progress or WindowProgress(None, plan.ahead)
         self.closed_through = progress.closed_through
         self._ahead, self._handed_through = progress.ahead, progress.handed_through
         self._latest: int | None = None
@@ -93,17 +95,19 @@ class WindowCounter:
         key = start, self._group_of(event)
         cell = cells.get(key)
         if cell is None:
-            cell = cells[key] = Cell(offset, [new() for new in self.plan.new_states])
+            states = [new() for new in self.plan.new_states] if self._aggregates else _NOTHING
+            cell = cells[key] = Cell(offset, states)
         cell.last = offset
         if not self._aggregates:
             cell.count += 1
         elif is_late and self._is_too_late(start):
             cell.too_late += 1
-        else:
-            if not cell.events:
-                self._pending.append(cell)
+        elif cell.events:
             cell.events.append(event)
             cell.offsets.append(offset)
+        else:
+            cell.events, cell.offsets = [event], [offset]
+            self._pending.append(cell)
 
     def _is_too_late(self, start: int) -> bool:
         """The time through which windows are closed lies behind the watermark by their grace already."""
@@ -119,7 +123,7 @@ class WindowCounter:
                 values = read(cell.events, cell.offsets)
                 for place in places:
                     cell.states[place].update(values)
-            cell.events, cell.offsets = [], []
+            cell.events = cell.offsets = _NOTHING
         self._pending = []
 
     def close_due(self) -> None:

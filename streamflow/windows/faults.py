@@ -73,8 +73,6 @@ def _judge(value: Any, kind: str) -> None:
     if not isinstance(value, TYPES[kind]) or (kind == "date" and isinstance(value, datetime)):
         raise TypeError
     match value:
-        case str():
-            value.encode()
         case float() if not math.isfinite(value):
             raise ValueError
         case Decimal() if not value.is_finite():

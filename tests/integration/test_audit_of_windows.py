@@ -1,5 +1,5 @@
-"""The audit of windows with aggregates: it finds that they tell what the events tell, and names each value that
-they do not."""
+"""The audit of windows with aggregates: they tell what the events tell, and each value that does not is
+named."""
 
 import random
 from collections import defaultdict

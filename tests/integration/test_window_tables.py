@@ -1,17 +1,22 @@
 """Windows with aggregates: from records of their parts to rows and totals, in a real database."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from loads import FakeRecord, Load, execute, rows, value
+from streamflow.audit import recreated
 from streamflow.dead_letters import store
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
+from streamflow.postgres.windows.tables import window_tables
+from streamflow.postgres.windows.totals import totals_query
 from streamflow.settings import Settings
 from streamflow.signing import Signer
-from window_parts import HOPPING, ORDERS, TUMBLING, orders, parts_of, record, shown, totals
+from window_parts import HOPPING, NOON, ORDERS, TUMBLING, orders, parts_of, record, shown, totals
 
 pytestmark = pytest.mark.integration
 
@@ -200,3 +205,57 @@ def test_a_replayed_part_is_the_one_that_failed(load: Load, database: Settings) 
     with session(database, "test") as connection:
         store.settle(connection)
     assert value(database, "SELECT outcome FROM replay_records") == "stored"
+
+
+def test_a_span_of_time_reads_only_its_days(load: Load, database: Settings) -> None:
+    placed = orders(300)
+    days = [timedelta(days=0), timedelta(days=1)]
+    moved = [
+        each._replace(
+            offset=each.offset + 1_000 * number,
+            order=each.order.model_copy(update={"at": each.order.at + day}),
+        )
+        for number, day in enumerate(days)
+        for each in placed
+    ]
+    parts = [*parts_of(moved, TUMBLING), *parts_of(moved, HOPPING)]
+    load.load([record(offset, part) for offset, part in enumerate(parts)])
+    until = NOON + timedelta(hours=1)
+
+    with session(database, "test") as connection:
+        for table in window_tables(ORDERS):
+            span = {"since": NOON, "until": until}
+            query = totals_query(table, within=True)
+            found = connection.execute(query, span).fetchall()
+            of_day = [key for key in totals(moved, table.name) if key[0] < until]
+            assert len(found) == len(of_day) > 100
+            plan = connection.execute(sql.SQL("EXPLAIN ") + query, span).fetchall()
+            assert "20260302" not in str(plan)
+            assert "20260301" in str(plan)
+        query = sql.SQL("EXPLAIN SELECT * FROM orders_10s_totals WHERE window_start < {}")
+        plan = connection.execute(query.format(sql.Literal(until))).fetchall()
+        assert "20260302" not in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("topic", "column"),
+    [(ORDERS.topic, "origin_topic"), (ORDERS.analytics_topic, "record_topic")],
+)
+def test_parts_of_a_recreated_topic_are_set_aside(
+    load: Load, database: Settings, topic: str, column: str
+) -> None:
+    parts = [*parts_of(orders(20), TUMBLING)]
+    load.load([record(offset, part) for offset, part in enumerate(parts)])
+    since = dict.fromkeys(range(3), 0)
+    reuse = recreated.Reuse(topic, f"{topic}@old", "new", "recreated", since, "old")
+
+    with session(database, "test") as connection, connection.transaction():
+        affected = recreated.affected_rows(connection, [ORDERS], reuse)
+        recreated.set_aside(connection, [ORDERS], reuse, load.loader.group, {})
+
+    assert affected == {TUMBLING: len(parts)}
+    query = f"SELECT {column}, count(*) FROM window_rows GROUP BY 1"
+    assert rows(database, query) == [(f"{topic}@old", len(parts))]
+    load.load([record(offset, part) for offset, part in enumerate(parts)])
+    if column == "origin_topic":
+        assert value(database, "SELECT count(*) FROM orders_10s") == 2 * len(parts)

@@ -97,10 +97,12 @@ SELECT * FROM (
       FROM ({parts}) AS part {told} {grouped}
 ) AS cells
  WHERE NOT EXISTS (SELECT FROM dropped_days AS gone
-                    WHERE gone.table_name = %(table)s
-                      AND gone.day >= (window_start AT TIME ZONE 'UTC')::date
-                      AND gone.day <= ((window_start + %(pane)s * interval '1 ms'
-                                        - interval '1 microsecond') AT TIME ZONE 'UTC')::date)
+                    WHERE (gone.table_name = %(parts)s
+                           AND gone.day = (window_start AT TIME ZONE 'UTC')::date)
+                       OR (gone.table_name = %(table)s
+                           AND gone.day >= (window_start AT TIME ZONE 'UTC')::date
+                           AND gone.day <= ((window_start + %(pane)s * interval '1 ms'
+                                             - interval '1 microsecond') AT TIME ZONE 'UTC')::date))
  ORDER BY {order}
 """
 
@@ -137,6 +139,13 @@ class CellQueries:
     def groups_are_told(self) -> bool:
         """Whether rows tell the groups of all events."""
         return None not in (value_sql(self.stream, path) for path in self.table.spec.by_fields)
+
+    def lock(self) -> sql.Composed:
+        """Keeps retention waiting, which drops partitions whatever a snapshot shows. To be called first."""
+        tables = [self.stream.event_table, self.table.name]
+        return sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(
+            sql.SQL(", ").join(map(sql.Identifier, tables))
+        )
 
     def blur(self) -> sql.Composed:
         """Finds the windows with events whose values no row tells."""

@@ -94,6 +94,7 @@ class Compared(NamedTuple):
             "topic": stream.topic,
             "partition": self.partition,
             "table": stream.event_table,
+            "parts": self.table.name,
             "since": progress.since,
             "position": self.position,
             "closed": -(10**14) if closed is None else closed,
@@ -127,6 +128,7 @@ def reconcile_table(connection: Connection, compared: Compared) -> Reconciliatio
     )
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute(queries().lock())
         connection.execute(queries().blur(), parameters)
         if wheres:
             judge_conditions(connection, queries(), wheres, parameters)
