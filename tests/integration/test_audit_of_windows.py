@@ -3,30 +3,34 @@ named."""
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from pydantic import BaseModel, Field
 
-from conftest import SettingsFactory
-from faults import wait_until
 from loads import TRUSTING, FakeRecord, Load, execute, rows, value
-from pipeline import folder, produce, streamflow, topics_of, workers
 from streamflow import (
     Count,
     Distinct,
+    Event,
     First,
-    HoppingWindow,
+    Hashed,
+    Last,
     Max,
+    Mean,
+    Min,
     Quantiles,
     Stream,
     Sum,
+    Timestamp,
     TumblingWindow,
 )
 from streamflow.audit.windows.reconciliation import Reconciliation
@@ -35,7 +39,6 @@ from streamflow.flow import Batch, Partition
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.records import OutRecord, Position
-from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.windows.progress import Progress
 from streaming_workers.analytics import Analytics
@@ -54,36 +57,34 @@ class Installation:
         schema.upgrade(settings, [stream])
         self.committed: dict[Partition, Position | None] = {}
         self._made = 0
+        self._records: dict[int, list[FakeRecord]] = defaultdict(list)
 
     def load(self, placed: Sequence[Placed], *, seed: int = 1) -> None:
         """Stores the events; analytics counts them in batches, and is killed and stopped now and then."""
-        records = defaultdict(list)
-        for partition, offset, order in placed:
-            appended = NOON_MS + 600_000 + offset
-            records[partition].append(
-                FakeRecord(
-                    offset,
-                    self.stream.encode(order)[1],
-                    topic=self.stream.topic,
-                    partition=partition,
-                    appended=appended,
-                )
+        records = [
+            FakeRecord(
+                offset,
+                self.stream.encode(order)[1],
+                topic=self.stream.topic,
+                partition=partition,
+                appended=NOON_MS + 600_000 + offset,
             )
-        everything = [each for part in records.values() for each in part]
-        self._store(everything)
-        self._store(self._counted(records, random.Random(seed)))
+            for partition, offset, order in placed
+        ]
+        for record in records:
+            self._records[record.partition()].append(record)
+        self._store(records)
+        self._store(self._counted(random.Random(seed)))
 
-    def _counted(
-        self, records: dict[int, list[FakeRecord]], rng: random.Random
-    ) -> list[FakeRecord]:
-        for partition in records:
+    def _counted(self, rng: random.Random) -> list[FakeRecord]:
+        for partition in self._records:
             self.committed.setdefault((self.stream.topic, partition), None)
         made: list[OutRecord] = []
         while True:
             worker = Analytics(Settings(), [self.stream], clock=lambda: NOON_MS / 1000)
             starts = worker.assign(self.committed)
             for partition, start in starts.items():
-                own = [each for each in records[partition[1]] if each.offset() >= start]
+                own = [each for each in self._records[partition[1]] if each.offset() >= start]
                 while own:
                     size = rng.randrange(1, 60)
                     batch, own = own[:size], own[size:]
@@ -122,11 +123,20 @@ class Installation:
         finally:
             load.sink.close()
 
-    def compare(self, name: str, partition: int = 0, **changes: Any) -> Reconciliation:
+    def release(self, stream: Stream) -> None:
+        """Another release of the stream; the one before has stopped."""
+        self.stream = stream
+        schema.upgrade(self.settings, [stream])
+
+    def progress(self, partition: int) -> Progress:
         position = self.committed[self.stream.topic, partition]
         assert position is not None
         progress = Progress.parse(position.offset, position.metadata)
         assert progress is not None
+        return progress
+
+    def compare(self, name: str, partition: int = 0, **changes: Any) -> Reconciliation:
+        progress = self.progress(partition)
         [table] = [each for each in counted_tables(self.stream, progress) if each.name == name]
         with session(self.settings, "test") as connection:
             compared = Compared(
@@ -256,6 +266,279 @@ def test_each_planted_fault_is_named(database: Settings) -> None:
         f"{group.replace('DE', chr(34) + 'a b' + chr(34))}0 events, {row['counted']} counted",
     ]
     assert not own.problems()
+
+
+def test_windows_that_begin_later_are_compared_from_there(database: Settings) -> None:
+    first = replace(ORDERS, windows=ORDERS.windows[0])
+    own = Installation(database, first)
+    placed = in_order(400)
+    own.load(placed[:200])
+    own.release(ORDERS)
+    own.load(placed[200:])
+
+    since = {partition: own.progress(partition).windows[HOPPING].since for partition in range(2)}
+    assert set(since.values()) == {100}
+    assert (own.problems(TUMBLING), own.problems(HOPPING)) == ([], [])
+    counted = [own.compare(HOPPING, partition) for partition in range(2)]
+    assert sum((each.events + each.open).total() for each in counted) == 200
+    execute(database, f"UPDATE {HOPPING} SET revenue = revenue + 1 WHERE first_offset >= 100")
+    assert all("revenue is " in problem for problem in own.problems(HOPPING))
+    assert own.problems(HOPPING)
+
+
+def test_events_that_came_too_late(database: Settings) -> None:
+    own = Installation(database, replace(ORDERS, windows=[
+        TumblingWindow(
+            "10s", grace="0s", late_after="0s", orders=Count(), quantities=Count("quantity"),
+            revenue=Sum("total"), cheapest=Min("total"), heaviest=Max("weight"), mean_total=Mean("total"),
+            opened_by=First("customer"), closed_by=Last("customer"), customers=Distinct("customer"),
+            sizes=Quantiles("weight"),
+        ),
+    ]))  # fmt: skip
+    placed = [each.order for each in in_order(300)]
+    own.load([Placed(0, offset, order) for offset, order in enumerate(placed[:250] + placed[::10])])
+    assert value(database, "SELECT sum(too_late)::int FROM orders_10s") > 10
+    assert own.problems() == []
+    compared = own.compare(TUMBLING)
+    assert (compared.events + compared.open).total() == 280
+
+    late = "WHERE window_start = (SELECT min(window_start) FROM orders_10s WHERE too_late > 0)"
+    for change, said in {
+        "orders = orders + 1": "orders is ",
+        "quantities = 1000": "quantities is ",
+        "cheapest = -100000": "cheapest is -100000, the events give ",
+        "heaviest = 1e300": "heaviest is 1e+300, the events give ",
+        "mean_total_count = 1000": "mean_total_sum is ",
+        "opened_by_time = opened_by_time - interval '1 day'": "opened_by is ",
+        "closed_by_time = closed_by_time + interval '1 day'": "closed_by is ",
+        "customers_hashes = customers_hashes || 17::bigint": "customers is ",
+        "sizes_weights[1] = 1000": "sizes is of ",
+        "too_late = too_late - 1": "events, ",
+    }.items():
+        execute(database, "CREATE TABLE kept AS TABLE orders_10s")
+        execute(database, f"UPDATE orders_10s SET {change} {late} AND counted > 0")
+        execute(database, f"UPDATE orders_10s SET {change} {late} AND counted = 0")
+        [problem] = own.problems()
+        assert f": {said}" in problem or said in problem, (change, problem)
+        execute(
+            database,
+            "DELETE FROM orders_10s; INSERT INTO orders_10s SELECT * FROM kept; DROP TABLE kept",
+        )
+
+
+@pytest.fixture
+def orders_of_a_minute(database: Settings) -> Installation:
+    own = Installation(database)
+    own.load(in_order(300))
+    assert own.problems() == []
+    return own
+
+
+# An event in the first of the windows.
+EVENT = "(origin_partition, origin_offset) = (0, 3)"
+WITHOUT_ROW = {
+    "refused": """
+        INSERT INTO refused_events (topic, partition, "offset", event_type, event_time, appended_at)
+        SELECT origin_topic, origin_partition, origin_offset, kind, at, appended_at FROM orders WHERE {event};
+        DELETE FROM orders WHERE {event}
+    """,
+    "duplicate": """
+        INSERT INTO duplicates (topic, partition, "offset", origin_topic, origin_partition, origin_offset,
+                                table_name, event_type, event_time, appended_at)
+        SELECT origin_topic, origin_partition, origin_offset, origin_topic, 7, 7, 'orders', kind, at,
+               appended_at
+          FROM orders WHERE {event};
+        DELETE FROM orders WHERE {event}
+    """,
+    "erased": """
+        INSERT INTO erasures (id, kind, hashes, requested_by) OVERRIDING SYSTEM VALUE
+        VALUES (1, 'user', '{{x}}', 'ann');
+        INSERT INTO erased_records (erasure_id, place, topic, partition, "offset")
+        SELECT 1, 'events', origin_topic, origin_partition, origin_offset FROM orders WHERE {event};
+        UPDATE orders SET country = NULL, customer = 'erased', total = 0, weight = 0 WHERE {event}
+    """,
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_ROW)
+def test_an_event_whose_values_are_gone(
+    orders_of_a_minute: Installation, database: Settings, kind: str
+) -> None:
+    """The number of events of its whole window is compared, and all else in other windows."""
+    own = orders_of_a_minute
+    execute(database, WITHOUT_ROW[kind].format(event=EVENT))
+    assert own.problems() == []
+    first = "partition = 0 AND window_start = (SELECT min(window_start) FROM orders_10s)"
+    execute(database, f"UPDATE orders_10s SET revenue = revenue + 1 WHERE {first}")
+    assert own.problems() == []
+    execute(
+        database,
+        "UPDATE orders_10s SET counted = counted - 1 WHERE record_offset ="
+        f" (SELECT min(record_offset) FROM orders_10s WHERE {first} AND counted > 1)",
+    )
+    [problem] = own.problems()
+    assert problem.startswith("window orders_10s 2026-03-01T12:00:00Z (all): ")
+
+
+def test_events_in_gaps_and_acknowledged_differences(
+    orders_of_a_minute: Installation, database: Settings
+) -> None:
+    own = orders_of_a_minute
+    [(number, country, start)] = rows(
+        database,
+        "DELETE FROM orders_10s WHERE record_offset = (SELECT min(record_offset) FROM orders_10s WHERE"
+        " partition = 0 AND country = 'DE') RETURNING counted, country, window_start",
+    )
+    [problem] = own.problems()
+    assert f"country={country}: {number} events, 0 counted; once you know why" in problem
+    # What was proved cannot be acknowledged.
+    assert own.problems(proved=10**6)[0].endswith(f"{number} events, 0 counted")
+    found = own.compare(TUMBLING, lost=[(0, 1000)])
+    assert (found.differing, found.lost) == (0, number)
+    group = f"country={country}"
+    found = own.compare(TUMBLING, acknowledged={(start, group): number})
+    assert (found.differing, found.window_differences) == (0, number)
+    assert own.compare(TUMBLING, acknowledged={(start, group): number + 1}).differing == 1
+
+
+def test_windows_of_days_that_retention_dropped(
+    orders_of_a_minute: Installation, database: Settings
+) -> None:
+    own = orders_of_a_minute
+    for table in ("orders", TUMBLING):
+        execute(database, f"CREATE TABLE kept AS TABLE {table}; DELETE FROM {table}")
+        assert own.problems()
+        execute(
+            database,
+            f"INSERT INTO dropped_days (table_name, day, rows) VALUES ('{table}', '2026-03-01', 1)",
+        )
+        assert own.problems() == []
+        execute(
+            database,
+            f"INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept; DELETE FROM dropped_days",
+        )
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Inner(BaseModel):
+    number: Annotated[Decimal, Field(alias="Nr")]
+    code: UUID
+    day: date | None
+    flag: bool
+    when: datetime
+    size: float
+
+
+class Everything(Event):
+    at: Timestamp
+    inner: Inner | None
+    colour: Colour
+    flag: bool
+    code: UUID
+    day: date
+    moment: time
+    span: timedelta
+    large: Annotated[int, Field(ge=-(10**30), le=10**30)]
+    whole: int
+    text: str
+    blob: bytes
+    exact: Decimal
+    share: float | None
+    tags: list[str] | None
+    secret: Hashed
+
+
+def everything(number: int) -> list[Placed]:
+    rng = random.Random(1)
+    made = []
+    for _ in range(number):
+        moment = NOON + timedelta(microseconds=rng.randrange(150_000_000))
+        inner = {
+            "Nr": Decimal(rng.randrange(-500, 500)) / 8, "code": UUID(int=rng.randrange(5)),
+            "day": rng.choice([None, date(1999, 12, 31)]), "flag": rng.random() < 0.5,
+            "when": NOON - timedelta(microseconds=rng.randrange(10**12)),
+            "size": rng.choice([1e-300, 0.1, rng.random(), 1e22]),
+        }  # fmt: skip
+        event = Everything.model_validate({
+            "at": moment, "inner": rng.choice([None, inner, inner]), "colour": rng.choice(list(Colour)),
+            "flag": rng.random() < 0.5, "code": UUID(int=rng.randrange(2**128)),
+            "day": date(1, 1, 1 + rng.randrange(30)),
+            "moment": time(rng.randrange(24), 1, 2, rng.randrange(3)),
+            "span": timedelta(days=rng.randrange(-40, 400), microseconds=rng.randrange(10**10)),
+            "large": rng.randrange(-(10**30), 10**30), "whole": rng.randrange(-(2**63), 2**63),
+            "text": rng.choice(["", "ä" * rng.randrange(250, 270), "Z", "a\\b\t", "0"]),
+            "blob": rng.randbytes(rng.randrange(3)).hex().encode(),
+            "exact": rng.choice([Decimal("1e-30"), Decimal("-1.50"), Decimal("0.0"), Decimal("1e40")]),
+            "share": rng.choice([None, -0.0, 0.0, 5e-324, 1.7e308, rng.random() * 1e-20]),
+            "tags": rng.choice([None, [], ["a"]]), "secret": "a" * 63 + rng.choice("bc"),
+        })  # fmt: skip
+        made.append((moment, event))
+    made.sort(key=lambda pair: pair[0])
+    return [Placed(0, offset, event) for offset, (_, event) in enumerate(made)]  # type: ignore[arg-type]
+
+
+_NESTED = {
+    f"{kind.__name__.lower()}_{field}": kind(f"inner.{field}")
+    for kind, fields in {
+        Count: ("number", "code", "day", "flag", "when", "size"), Sum: ("number", "size"),
+        Min: ("number", "day", "when", "size"), Last: ("code", "flag", "when", "number"),
+        Distinct: ("number", "code", "day", "flag", "size"),
+    }.items()
+    for field in fields
+}  # fmt: skip
+_ORDERED = ("day", "moment", "span", "large", "whole", "text", "exact", "share", "at")
+_SCALARS = (*_ORDERED, "colour", "flag", "code")
+_OWN = {
+    f"{kind.__name__.lower()}_of_{field}": kind(field)
+    for kind, fields in {
+        Min: _ORDERED, Max: _ORDERED, First: _SCALARS, Last: _SCALARS,
+        Distinct: (*_SCALARS, "blob", "secret"), Count: (*_SCALARS, "blob", "tags", "secret", "inner"),
+        Sum: ("large", "whole", "exact", "share"), Mean: ("large", "exact", "share"),
+        Quantiles: ("large", "whole", "exact", "share"),
+    }.items()
+    for field in fields
+}  # fmt: skip
+EVERYTHING = Stream(
+    name="everything", contract=Everything, table="everything", key="text", event_time="at",
+    windows=[
+        TumblingWindow("10s", by=("colour", "flag", "inner.day"), aggregates=_OWN),
+        TumblingWindow("20s", by=("text", "inner.code", "inner.number"), aggregates=_NESTED),
+        TumblingWindow("30s", by=("exact", "day"), orders=Count()),
+        TumblingWindow("40s", by="secret", orders=Count()),
+    ],
+)  # fmt: skip
+
+
+def test_values_of_every_type(database: Settings) -> None:
+    own = Installation(database, EVERYTHING)
+    own.load(everything(400))
+    for name in EVERYTHING.window_tables:
+        assert own.problems(name) == []
+        assert own.compare(name).cells > 0
+    # Of groups that no row tells for sure, the whole window is compared.
+    execute(database, "UPDATE everything_40s SET counted = counted - 1 WHERE counted > 1")
+    assert {problem.split(": ")[0] for problem in own.problems("everything_40s")} == {
+        "window everything_40s 2026-03-01T12:00:00Z (all)"
+    }
+    for table, first in (("everything_10s", _OWN), ("everything_20s", _NESTED)):
+        for name, aggregate in first.items():
+            column = name + aggregate.suffixes[-1]
+            if aggregate.field == "secret" and not isinstance(aggregate, Count):
+                continue
+            execute(database, f"CREATE TABLE kept AS TABLE {table}")
+            execute(database, f"UPDATE {table} SET {column} = {WRONG.get(type(aggregate), 'NULL')}")
+            assert any(f": {name}" in problem for problem in own.problems(table)), name
+            execute(
+                database,
+                f"DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept",
+            )
+
+
+WRONG = {Count: "-1", Mean: "-1", Distinct: "'{17}'", Quantiles: "'{}'"}
 
 
 def dict_rows(settings: Settings, query: str) -> list[dict[str, Any]]:
