@@ -16,14 +16,16 @@ from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
 from streamflow.audit.proofs import read_proofs
 from streamflow.audit.window_ledger import acknowledged_differences
 from streamflow.audit.windows.counts import reconcile
+from streamflow.audit.windows.tables import Compared, count_table
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.state import EVERYTHING, columns_of, store
 from streamflow.postgres.windows.schema import tables_of_windows
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.records import MAX_OFFSET, Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
-from streamflow.windows.progress import Progress
+from streamflow.windows.progress import Progress, WindowProgress
 
 _OWN: Final = ("topic", "partition", "offset")
 _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
@@ -57,7 +59,9 @@ _POSITIONS: Final = (
 )
 
 # As if analytics had read everything and closed every window, up to the year 5138.
-_ALL_CLOSED: Final = Progress.of_counts(MAX_OFFSET, MAX_OFFSET, closed_through=10**14, ahead=0)
+_END_OF_TIME: Final = 10**14
+_ALL_CLOSED: Final = Progress.of_counts(MAX_OFFSET, MAX_OFFSET, _END_OF_TIME, ahead=0)
+_FIRST_PART: Final = "SELECT min(first_offset) FROM {} WHERE (origin_topic, partition) = (%s, %s)"
 
 # How far the old log is known to have reached.
 _KNOWN_END: Final = """
@@ -194,13 +198,29 @@ def keep_underived(
             missing = unpaired(connection, stream, partition, (0, MAX_OFFSET), {})
             alone = outside((row.offset for row in missing if row.what == "event"), ())
             _keep(connection, validator, reuse, partition, alone.ranges if alone else ())
-        if stream.event_counts is not None:
-            compared = reconcile(connection, stream, partition, _ALL_CLOSED)
-            known = acknowledged_differences(connection, (reuse.topic, partition))
-            number = sum(compared.events.values()) - sum(compared.counted.values())
-            number -= sum(known.values())
-            # Which ones were not counted is unknown, only how many.
-            _keep(connection, analytics, reuse, partition, [(end - number, end)] * (number > 0))
+        # Which ones were not counted is unknown, only how many.
+        number = _uncounted(connection, stream, partition)
+        _keep(connection, analytics, reuse, partition, [(end - number, end)] * (number > 0))
+
+
+def _uncounted(connection: Connection, stream: Stream, partition: int) -> int:
+    """The number of events that were not counted in some windows, as if all were closed. From which offset on
+    windows with aggregates count is unknown by now: at most from that of their first part."""
+    missing = [0]
+    of_partition = (stream.topic, partition)
+    if stream.event_counts is not None:
+        compared = reconcile(connection, stream, partition, _ALL_CLOSED)
+        known = acknowledged_differences(connection, of_partition)
+        missing.append(compared.difference - sum(known.values()))
+    for table in window_tables(stream):
+        query = sql.SQL(_FIRST_PART).format(sql.Identifier(table.name))
+        [(since,)] = connection.execute(query, of_partition)
+        if since is not None:
+            progress = WindowProgress(_END_OF_TIME, ahead=0, since=since)
+            compared = count_table(connection, Compared(table, partition, progress, MAX_OFFSET))
+            known = acknowledged_differences(connection, of_partition, table.name)
+            missing.append(compared.difference - sum(known.values()))
+    return max(missing)
 
 
 def _keep(

@@ -1,13 +1,15 @@
 """The audit of windows with aggregates: they tell what the events tell, and each value that does not is
 named."""
 
+import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -16,7 +18,10 @@ import pytest
 from psycopg.rows import dict_row
 from pydantic import BaseModel, Field
 
+from conftest import SettingsFactory
+from faults import wait_until
 from loads import TRUSTING, FakeRecord, Load, execute, rows, value
+from pipeline import folder, produce, streamflow, topics_of, workers
 from streamflow import (
     Count,
     Distinct,
@@ -39,6 +44,7 @@ from streamflow.flow import Batch, Partition
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.records import OutRecord, Position
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.windows.progress import Progress
 from streaming_workers.analytics import Analytics
@@ -539,6 +545,70 @@ def test_values_of_every_type(database: Settings) -> None:
 
 
 WRONG = {Count: "-1", Mean: "-1", Distinct: "'{17}'", Quantiles: "'{}'"}
+
+
+@pytest.fixture
+def first(settings: SettingsFactory, database_url: str) -> Iterator[Settings]:
+    made = settings(DATABASE_URL=database_url, STREAMFLOW_STREAMS="audited_windows:FIRST")
+    schema.upgrade(made, load_streams(made))
+    with topics_of(made):
+        yield made
+
+
+def audit(settings: Settings, wait: float = 90) -> dict[str, Any]:
+    done = streamflow(settings, "audit", "--json", "--wait", str(wait), seconds=wait + 60)
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert (done.returncode == 0) is report["closed"]
+    return report
+
+
+def test_releases_and_kills_and_a_planted_fault(first: Settings, tmp_path: Path) -> None:
+    second = first.model_copy(update={"streams": ("audited_windows:SECOND",)})
+    made = [ORDERS.encode(each.order)[1] for each in orders(2_000)]
+
+    def counted(name: str) -> int:
+        return int(value(first, f"SELECT coalesce(sum(counted), 0)::int FROM {name}"))
+
+    produce(first, "orders", made[:1_000])
+    with workers(first, folder(tmp_path, "first")) as running:
+        wait_until(lambda: counted(TUMBLING) > 0, 60, "the first windows")
+        running["analytics"].kill()
+        running["loader"].kill()
+    produce(first, "orders", made[1_000:1_500])
+    with workers(first, folder(tmp_path, "second")) as running:
+        wait_until(lambda: counted(TUMBLING) == 1_500, 90, "all events in windows")
+        assert running["analytics"].stop() == 0
+        schema.upgrade(second, load_streams(second))
+        report = audit(second, wait=1)
+        assert (report["verdict"], report["problems"]) == ("not_yet", [])
+        assert any(
+            "analytics has not begun to count the windows orders_5min_by_1min" in each["message"]
+            for each in report["pending"]
+        ), report["pending"]
+    produce(first, "orders", made[1_500:])
+    with workers(second, folder(tmp_path, "third")):
+        wait_until(
+            lambda: (counted(TUMBLING), counted(HOPPING)) == (2_000, 500),
+            90,
+            "all events in windows",
+        )
+        report = audit(second)
+        assert (report["verdict"], report["problems"]) == ("closed", []), report["pending"]
+        of_windows = report["windows"][f"{first.prefix}orders[0] orders_10s"]
+        assert of_windows["events"] == of_windows["counted"]
+
+        [(partition, revenue)] = rows(
+            second,
+            "UPDATE orders_10s SET revenue = revenue + 0.5 WHERE ctid = (SELECT min(ctid) FROM orders_10s)"
+            " AND tableoid = (SELECT min(tableoid) FROM orders_10s) RETURNING partition, revenue::text",
+        )
+        report = audit(second)
+        [problem] = report["problems"]
+        assert (problem["kind"], problem["partition"]) == ("window_differs", partition)
+        assert "window orders_10s 2026-03-01T12:" in problem["message"]
+        assert ": revenue is " in problem["message"]
+        assert revenue
 
 
 def dict_rows(settings: Settings, query: str) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ SELECT *, closed OR ahead AS emitted
           FROM ({read}) AS found) AS judged
 """
 _BLUR: Final = """
-CREATE TEMPORARY TABLE audited_blurred ON COMMIT DROP AS
+CREATE TEMPORARY TABLE audited_blurred AS
 SELECT DISTINCT window_start FROM ({judged}) AS judged WHERE emitted
 """
 _EVENTS: Final = """

@@ -16,7 +16,7 @@ from streamflow.windows.plans import guarded
 
 _BATCH: Final = 5_000  # rows
 _CREATE: Final = """
-CREATE TEMPORARY TABLE audited_conditions (position bigint NOT NULL, {columns}) ON COMMIT DROP
+CREATE TEMPORARY TABLE audited_conditions (position bigint NOT NULL, {columns})
 """
 
 

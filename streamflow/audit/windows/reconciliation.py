@@ -59,6 +59,11 @@ class Reconciliation:
     differing_cells: list[CellDifference] = field(default_factory=list)
 
     @property
+    def difference(self) -> int:
+        """The number of events, without that of those that were counted."""
+        return self.events.total() - self.counted.total()
+
+    @property
     def window_differences(self) -> int:
         """Events in acknowledged differences, counted too few or too many."""
         return sum(map(abs, self.acknowledged.values()))

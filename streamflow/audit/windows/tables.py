@@ -8,12 +8,13 @@ possible.
 Both sides are read in one snapshot, in the order of the cells, and none of them is kept.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from psycopg import sql
 
+from streamflow.aggregates.base import Aggregate
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.window_ledger import Cell
 from streamflow.audit.windows.cells import CellQueries, Named
@@ -114,8 +115,24 @@ def counted_tables(stream: Stream, progress: Progress) -> list[WindowTable]:
 def reconcile_table(connection: Connection, compared: Compared) -> Reconciliation:
     """Compares what analytics has emitted with the events that it had read by then. `connection`: not in a
     transaction."""
+    spec = compared.table.spec
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        return _compare(connection, compared, spec.aggregates)
+
+
+def count_table(connection: Connection, compared: Compared) -> Reconciliation:
+    """As `reconcile_table`, of nothing but the numbers of events. In the connection's transaction."""
+    return _compare(connection, compared, {})
+
+
+def _compare(
+    connection: Connection, compared: Compared, aggregates: Mapping[str, Aggregate]
+) -> Reconciliation:
     table, parameters = compared.table, compared.parameters
-    wheres = list(dict.fromkeys(table.spec.conditions.values()))
+    wheres = list(
+        dict.fromkeys(each.where for each in aggregates.values() if each.where is not None)
+    )
     names = [f"condition {number}" for number in range(len(wheres))]
 
     def queries() -> CellQueries:
@@ -126,34 +143,36 @@ def reconcile_table(connection: Connection, compared: Compared) -> Reconciliatio
         table=table.name,
         acknowledged=compared.acknowledged,
     )
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        connection.execute(queries().lock())
-        connection.execute(queries().blur(), parameters)
-        if wheres:
-            judge_conditions(connection, queries(), wheres, parameters)
-        _compare_exact(connection, queries(), wheres, parameters, judge)
-        for name, aggregate in table.spec.aggregates.items():
-            condition = None if aggregate.where is None else wheres.index(aggregate.where)
-            compare_sketches(connection, queries(), name, aggregate, condition, parameters, judge)
+    connection.execute(queries().lock())
+    connection.execute(queries().blur(), parameters)
+    if wheres:
+        judge_conditions(connection, queries(), wheres, parameters)
+    conditions = {
+        name: None if each.where is None else wheres.index(each.where)
+        for name, each in aggregates.items()
+    }
+    _compare_exact(connection, queries(), aggregates, conditions, parameters, judge)
+    for name, each in aggregates.items():
+        compare_sketches(connection, queries(), name, each, conditions[name], parameters, judge)
+    connection.execute("DROP TABLE IF EXISTS pg_temp.audited_blurred, pg_temp.audited_conditions")
     return judge.finish(table.spec.pane_ms, table.spec.grace / MILLISECOND)
 
 
 def _compare_exact(
     connection: Connection,
     queries: CellQueries,
-    wheres: Sequence[Callable[[Any], bool]],
+    aggregates: Mapping[str, Aggregate],
+    conditions: Mapping[str, int | None],
     parameters: Mapping[str, Any],
     judge: CellJudge,
 ) -> None:
-    aggregates: list[ExactAggregate] = []
+    found: list[ExactAggregate] = []
     width = len(queries.table.by) or 1
-    place = 3 + width + len(_FIGURES) + len(wheres)
-    for name, each in queries.table.spec.aggregates.items():
-        condition = None if each.where is None else wheres.index(each.where)
-        exact = exact_aggregate(queries, name, each, place, condition)
+    place = 3 + width + len(_FIGURES) + len(queries.conditions)
+    for name, each in aggregates.items():
+        exact = exact_aggregate(queries, name, each, place, conditions[name])
         if exact is not None:
-            aggregates.append(exact)
+            found.append(exact)
             place += len(exact.columns)
     of_events: list[Named] = [(name, sql.SQL(expression)) for name, expression, _ in _FIGURES]
     of_events += [
@@ -166,12 +185,12 @@ def _compare_exact(
         for number, name in enumerate(queries.conditions)
     ]
     of_parts: list[sql.Composable] = [sql.SQL(expression) for *_, expression in _FIGURES]
-    of_parts += [sql.SQL("0")] * len(wheres)
-    for exact in aggregates:
+    of_parts += [sql.SQL("0")] * len(queries.conditions)
+    for exact in found:
         pairs = zip(exact.columns, exact.pairs, strict=True)
         of_events += [(f"of {column}", pair.of_events) for column, pair in pairs]
         of_parts += [pair.of_parts for pair in exact.pairs]
-    compare = _Comparison(queries, aggregates, width, judge)
+    compare = _Comparison(queries, found, width, judge)
     query = queries.cells(of_events, of_parts)
     for key, sides in cells_of(connection, "audited_cells", query, parameters, width):
         compare.cell(key, list(sides))
