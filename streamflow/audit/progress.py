@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from confluent_kafka.admin import AdminClient
 
+from streamflow.audit.due import DueWindows
 from streamflow.audit.report import Pending, PendingKind
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
@@ -99,10 +100,19 @@ def look_up(
     }
     plans = {stream.topic: plans_of(stream) for stream in streams if stream.counted}
     windowed = {partition: ends for partition, ends in bounds.items() if partition[0] in idle}
+    by_topic = {stream.topic: stream for stream in streams}
+    in_time = 1000 * (time.time() + deadline - time.monotonic())
+    due = DueWindows(connection, by_topic, plans, in_time)
     with closing(offsets.GroupOffsets(settings, settings.group("analytics"))) as group:
         analytics = _wait_for(
             lambda: _analytics(client, group.read(windowed), windowed, idle, plans),
-            lambda state: not state.pending and not state.overdue,
+            lambda state: (
+                not state.pending
+                and not any(
+                    due.ends_in_time(partition, state.progress[partition])
+                    for partition in state.overdue
+                )
+            ),
             deadline,
         )
     pending += analytics.pending

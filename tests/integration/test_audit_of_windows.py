@@ -275,21 +275,23 @@ def test_each_planted_fault_is_named(database: Settings) -> None:
 
 
 def test_windows_that_begin_later_are_compared_from_there(database: Settings) -> None:
-    first = replace(ORDERS, windows=ORDERS.windows[0])
-    own = Installation(database, first)
+    old = TumblingWindow("10s", by="country", revenue=Sum("total"))
+    new = TumblingWindow("5s", by="kind", revenue=Sum("total"))
+    own = Installation(database, replace(ORDERS, windows=old))
     placed = in_order(400)
     own.load(placed[:200])
-    own.release(ORDERS)
+    own.release(replace(ORDERS, windows=[old, new]))
     own.load(placed[200:])
 
-    since = {partition: own.progress(partition).windows[HOPPING].since for partition in range(2)}
-    assert set(since.values()) == {100}
-    assert (own.problems(TUMBLING), own.problems(HOPPING)) == ([], [])
-    counted = [own.compare(HOPPING, partition) for partition in range(2)]
-    assert sum((each.events + each.open).total() for each in counted) == 200
-    execute(database, f"UPDATE {HOPPING} SET revenue = revenue + 1 WHERE first_offset >= 100")
-    assert all("revenue is " in problem for problem in own.problems(HOPPING))
-    assert own.problems(HOPPING)
+    assert {own.progress(each).windows["orders_5s"].since for each in range(2)} == {100}
+    assert (own.problems(TUMBLING), own.problems("orders_5s")) == ([], [])
+    for name, number in ((TUMBLING, 400), ("orders_5s", 200)):
+        compared = [own.compare(name, partition) for partition in range(2)]
+        assert sum((each.events + each.open).total() for each in compared) == number
+    execute(database, "UPDATE orders_5s SET revenue = revenue + 1")
+    problems = own.problems("orders_5s")
+    assert problems
+    assert all(": revenue is " in problem for problem in problems)
 
 
 def test_events_that_came_too_late(database: Settings) -> None:
@@ -527,9 +529,9 @@ def test_values_of_every_type(database: Settings) -> None:
         assert own.compare(name).cells > 0
     # Of groups that no row tells for sure, the whole window is compared.
     execute(database, "UPDATE everything_40s SET counted = counted - 1 WHERE counted > 1")
-    assert {problem.split(": ")[0] for problem in own.problems("everything_40s")} == {
-        "window everything_40s 2026-03-01T12:00:00Z (all)"
-    }
+    problems = own.problems("everything_40s")
+    assert problems
+    assert all("Z (all): " in problem for problem in problems)
     for table, first in (("everything_10s", _OWN), ("everything_20s", _NESTED)):
         for name, aggregate in first.items():
             column = name + aggregate.suffixes[-1]
