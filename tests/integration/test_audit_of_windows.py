@@ -532,18 +532,24 @@ def test_values_of_every_type(database: Settings) -> None:
     problems = own.problems("everything_40s")
     assert problems
     assert all("Z (all): " in problem for problem in problems)
-    for table, first in (("everything_10s", _OWN), ("everything_20s", _NESTED)):
-        for name, aggregate in first.items():
-            column = name + aggregate.suffixes[-1]
-            if aggregate.field == "secret" and not isinstance(aggregate, Count):
-                continue
-            execute(database, f"CREATE TABLE kept AS TABLE {table}")
-            execute(database, f"UPDATE {table} SET {column} = {WRONG.get(type(aggregate), 'NULL')}")
-            assert any(f": {name}" in problem for problem in own.problems(table)), name
-            execute(
-                database,
-                f"DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept",
-            )
+    for table, aggregates, most in (
+        ("everything_10s", _OWN, "count_of_share"),
+        ("everything_20s", _NESTED, "count_day"),
+    ):
+        wrong = ", ".join(
+            f"{name}{each.suffixes[-1]} = {WRONG.get(type(each), 'NULL')}"
+            for name, each in aggregates.items()
+        )
+        execute(
+            database,
+            f"UPDATE {table} SET {wrong} WHERE record_offset = (SELECT record_offset FROM {table}"
+            f" ORDER BY {most} DESC, record_offset LIMIT 1)",
+        )
+        named = {problem.split(": ")[1].split(" ")[0] for problem in own.problems(table)}
+        for name, each in aggregates.items():
+            # A key may have hashed it again.
+            is_told = each.field != "secret" or isinstance(each, Count)
+            assert any(found.startswith(name) for found in named) is is_told, (name, named)
 
 
 WRONG = {Count: "-1", Mean: "-1", Distinct: "'{17}'", Quantiles: "'{}'"}

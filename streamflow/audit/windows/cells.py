@@ -123,9 +123,9 @@ class CellQueries:
     conditions: Sequence[str] = ()
     values: dict[str, sql.Composable] = field(default_factory=dict)
 
-    def value(self, path: str, *, whole: bool) -> sql.Composed | None:
+    def value(self, path: str, *, whole: bool, counted: bool = False) -> sql.Composed | None:
         """The value of a field of an event, by the name that it gets; None if no row tells it."""
-        expression = value_sql(self.stream, path, whole=whole)
+        expression = value_sql(self.stream, path, whole=whole, counted=counted)
         if expression is None:
             return None
         name = f"{'whole ' if whole else ''}value of {path}"

@@ -68,7 +68,8 @@ def exact_aggregate(
         return None
     value: sql.Composable | None = sql.SQL("1")
     if aggregate.field is not None:
-        value = queries.value(aggregate.field, whole=aggregate.takes_whole)
+        counted = isinstance(aggregate, Count)
+        value = queries.value(aggregate.field, whole=aggregate.takes_whole, counted=counted)
     if value is None:
         return None
     where = sql.SQL("emitted")

@@ -27,10 +27,12 @@ CASE WHEN abs({number}) < power(10::numeric, {digits}) AND min_scale({number}::n
 _NOT_IN_JSON: Final = frozenset(("timedelta", "bytes"))
 
 
-def value_sql(stream: Stream, path: str, *, whole: bool = False) -> sql.Composed | None:
+def value_sql(
+    stream: Stream, path: str, *, whole: bool = False, counted: bool = False
+) -> sql.Composed | None:
     """The value of a field, of a row with the alias ``e``; None if the row does not tell it. `whole`: however
-    long it is."""
-    if is_private(stream, path):
+    long it is; `counted`: only whether there is one."""
+    if not counted and not stream.decoder.private_fields.isdisjoint(path.split(".")):
         return None
     field = field_at(stream.decoder, path, everywhere=False)
     top, *nested = path.split(".")
@@ -42,10 +44,6 @@ def value_sql(stream: Stream, path: str, *, whole: bool = False) -> sql.Composed
     if field.kind in ("integer", "decimal"):
         return sql.SQL(_BOUNDED).format(number=value, digits=sql.Literal(MOST_DIGITS))
     return value
-
-
-def is_private(stream: Stream, path: str) -> bool:
-    return not stream.decoder.private_fields.isdisjoint(path.split("."))
 
 
 def _column(stream: Stream, name: str) -> sql.Composed:
