@@ -4,47 +4,26 @@ import math
 import random
 import struct
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from loads import FakeRecord, Load, execute, rows, value
-from streamflow import (
-    Count,
-    Distinct,
-    First,
-    Last,
-    Max,
-    Mean,
-    Min,
-    Quantiles,
-    SessionWindow,
-    Sum,
-)
+from orchestration import Orchestration, metadata_of, orchestrated
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.postgres.windows.sessions import compute_sessions, session_tables
 from streamflow.settings import Settings
-from window_parts import NOON, ORDERS, Placed, orders
+from window_parts import NOON, SESSIONS, Placed, orders
 
 pytestmark = pytest.mark.integration
 
 GAP = timedelta(seconds=20)
-STREAM = replace(
-    ORDERS,
-    windows=SessionWindow(
-        "20s", by=("country", "address.city"),
-        orders=Count(), quantities=Count("quantity"), revenue=Sum("total"), weight=Sum("weight"),
-        mean_total=Mean("total"), mean_weight=Mean("weight"), cheapest=Min("total"),
-        last_name=Max("customer"), opened_by=First("customer"), closed_by=Last("kind"),
-        customers=Distinct("customer"), sizes=Quantiles("weight", at=(0.5, 1)),
-    ),
-)  # fmt: skip
-TABLE = "orders_sessions_20s"
+STREAM, TABLE = SESSIONS, "orders_sessions_20s"
 
 
 @pytest.fixture
@@ -194,3 +173,20 @@ def test_doubles_are_exact_as_decimal_fractions(database: Settings) -> None:
         found = connection.execute(query, [doubles]).fetchall()
 
     assert [Fraction(number) for (number,) in found] == [Fraction(each) for each in doubles]
+
+
+def test_an_asset_of_dagster_computes_them(
+    settings: Callable[..., Settings], load: Load, database: Settings
+) -> None:
+    placed = orders(40)
+    store(load, placed)
+    streams = {"STREAMFLOW_STREAMS": "window_parts:SESSIONS"}
+    made = settings(DATABASE_URL=database.database, **streams)
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        one = Orchestration(instance, orchestrated(made, **streams))
+        done = metadata_of(one.materialize(f"rollups/{TABLE}"), f"rollups/{TABLE}")
+        assert "session_schedule" in {each.name for each in one.definitions.schedules or ()}
+
+    assert stored(database) == expected(placed)
+    assert done["sessions"] == len(expected(placed))
