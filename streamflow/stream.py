@@ -13,7 +13,7 @@ from streamflow.decoder import Decoder
 from streamflow.errors import ConfigurationError, ErrorCode, StreamUnavailable, Unavailable
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
 from streamflow.formats.user_functions import guarded, is_format
-from streamflow.groups import ALL, group_text, scalar_text
+from streamflow.groups import ALL, LONGEST, group_text, scalar_text
 from streamflow.notifications import Notification, notifier
 from streamflow.own_code import fault_finder, has_own_code
 from streamflow.privacy import Hasher
@@ -290,7 +290,15 @@ class Stream:
         if self.kind_field is None:
             return lambda _event: ALL
         get = attrgetter(self.kind_field)
-        return lambda event: group_text(get(event))
+
+        def kind_of(event: Event) -> str:
+            value = get(event)
+            # On the path of every event: nearly always a text, and short.
+            if type(value) is str and 0 < len(value) <= LONGEST:
+                return value
+            return group_text(value)
+
+        return kind_of
 
     @property
     def topic(self) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING
@@ -27,27 +27,26 @@ from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
 from streamflow.windows.counting import WindowResult
 from streamflow.windows.partition import PartitionWindows
-from streamflow.windows.plans import Plan, plans_of
+from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress
 from streamflow.windows.results import EPOCH, key_and_body
 from streaming_workers.reporting import topic_asset
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
-# Events that are kept before they are aggregated together: more take memory, and no less time.
-_AT_ONCE: Final = 2_000
+# Events whose values are kept before they are aggregated together: of more that takes memory, and as long.
+_AT_ONCE: Final = 10_000
+_NO_EVENT: Final = (Rejection, Ignored, Deletion)
 
 # What counts an event, given its offset, its time, itself and when the broker stamped its record.
 _Count = Callable[[int, int, Event, int], None]
 
 
-class _Route(NamedTuple):
-    """What happens to the records of a topic."""
-
-    stream: Stream
-    plans: tuple[Plan, ...]
-    read: Callable[[Record], Event | Rejection | Ignored | Deletion]
-    time_of: Callable[[Event], datetime]
-    counters: dict[int, tuple[_Count, ...]]  # by partition
+# How an event is read from a record, its time, and what counts it, by partition.
+_Route = tuple[
+    Callable[[Record], Event | Rejection | Ignored | Deletion],
+    Callable[[Event], datetime],
+    dict[int, tuple[_Count, ...]],
+]
 
 
 class Analytics:
@@ -70,15 +69,16 @@ class Analytics:
     ) -> None:
         self._clock = clock
         self.group = settings.group(self.name)
-        self._routes = {
-            stream.topic: _Route(stream, plans_of(stream), stream.read, stream.time_of, {})
-            for stream in streams
-            if stream.counted
+        self._streams = {stream.topic: stream for stream in streams if stream.counted}
+        self._plans = {topic: plans_of(stream) for topic, stream in self._streams.items()}
+        # Looked up once and not for every record.
+        self._routes: dict[str, _Route] = {
+            topic: (stream.read, stream.time_of, {}) for topic, stream in self._streams.items()
         }
-        self.topics = list(self._routes)
+        self.topics = list(self._streams)
         self.assets: Mapping[str, str] = {
-            route.stream.analytics_topic: topic_asset(route.stream.analytics_topic, settings.prefix)
-            for route in self._routes.values()
+            stream.analytics_topic: topic_asset(stream.analytics_topic, settings.prefix)
+            for stream in self._streams.values()
         }
         self._windows: dict[Partition, PartitionWindows] = {}
         self._seen: dict[Partition, float] = {}
@@ -91,13 +91,12 @@ class Analytics:
         starts: dict[Partition, int] = {}
         for partition, position in positions.items():
             topic, number = partition
-            route = self._routes[topic]
             progress = position and Progress.parse(position.offset, position.metadata)
             self.revoke([partition])
             start = 0 if position is None else position.offset
-            windows = PartitionWindows(route.plans, progress, start)
+            windows = PartitionWindows(self._plans[topic], progress, start)
             self._windows[partition] = windows
-            route.counters[number] = windows.counters
+            self._counters(topic)[number] = windows.counters
             self._without_progress.discard(partition)
             if position is not None and progress is None:
                 self._without_progress.add(partition)
@@ -108,10 +107,13 @@ class Analytics:
         """Forgets what is open: the committed offsets hold it."""
         for partition in partitions:
             topic, number = partition
-            self._routes[topic].counters.pop(number, None)
+            self._counters(topic).pop(number, None)
             self._windows.pop(partition, None)
             self._seen.pop(partition, None)
             self._committed.pop(partition, None)
+
+    def _counters(self, topic: str) -> dict[int, tuple[_Count, ...]]:
+        return self._routes[topic][-1]
 
     def process(self, batch: Batch) -> Output | None:
         rejected: list[tuple[int, ErrorCode]] = []
@@ -146,7 +148,7 @@ class Analytics:
             quiet = batch.now - self._seen.setdefault(partition, batch.now)
             windows.close_idle(int(self._clock() * 1000), quiet)
             results = take(windows)
-            topic = self._routes[partition[0]].stream.analytics_topic
+            topic = self._streams[partition[0]].analytics_topic
             topic_id = ids.get(partition[0], [])
             records += [_record(topic, partition, result, topic_id) for result in results]
             progress = windows.progress()
@@ -165,13 +167,12 @@ class Analytics:
         rejected: list[tuple[int, ErrorCode]] = []
         routes, epoch, millisecond = self._routes, EPOCH, _MILLISECOND
         for index, record in enumerate(records, first):
-            _, _, read, time_of, counters = routes[record.topic() or ""]
+            read, time_of, counters = routes[record.topic() or ""]
             event = read(record)
-            if isinstance(event, Rejection):
-                # The validator makes a dead letter of it.
-                rejected.append((index, event.code))
-                continue
-            if isinstance(event, (Ignored, Deletion)):
+            if isinstance(event, _NO_EVENT):
+                if isinstance(event, Rejection):
+                    # The validator makes a dead letter of it.
+                    rejected.append((index, event.code))
                 continue
             offset, appended = record.offset() or 0, record.timestamp()[1]
             moment = (time_of(event) - epoch) // millisecond

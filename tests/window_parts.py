@@ -5,6 +5,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -27,6 +28,7 @@ from streamflow import (
     Mean,
     Min,
     Quantiles,
+    SessionWindow,
     Stream,
     Sum,
     Timestamp,
@@ -76,6 +78,16 @@ ORDERS = Stream(
             sizes=Quantiles("weight", at=(0.5,)), last_kind=Last("kind"),
         ),
     ],
+)  # fmt: skip
+SESSIONS = replace(
+    ORDERS,
+    windows=SessionWindow(
+        "20s", by=("country", "address.city"),
+        orders=Count(), quantities=Count("quantity"), revenue=Sum("total"), weight=Sum("weight"),
+        mean_total=Mean("total"), mean_weight=Mean("weight"), cheapest=Min("total"),
+        last_name=Max("customer"), opened_by=First("customer"), closed_by=Last("kind"),
+        customers=Distinct("customer"), sizes=Quantiles("weight", at=(0.5, 1)),
+    ),
 )  # fmt: skip
 TUMBLING, HOPPING = "orders_10s", "orders_5min_by_1min"
 

@@ -7,6 +7,8 @@ import dagster as dg
 from streamflow_dagster.catalog import Catalog, rollup_key
 from streamflow_dagster.defs.retention import KEY as EVENTS_RETENTION
 from streamflow_dagster.defs.rollups import CAUSES, HOURLY, daily_rollups
+from streamflow_dagster.defs.sessions import JOB as SESSIONS
+from streamflow_dagster.defs.sessions import session_keys
 
 # Dagster does not export the type of a job that is a selection.
 Job = Any
@@ -21,6 +23,7 @@ RETENTION: Final = "drop_expired_days"
 
 def jobs(catalog: Catalog) -> list[Job]:
     tables = [entry.key for entry in catalog.tables]
+    sessions = session_keys(catalog)
     daily = [rollup_key(rollup.table) for rollup, _ in daily_rollups(catalog.streams)]
     return [
         dg.define_asset_job(
@@ -33,6 +36,7 @@ def jobs(catalog: Catalog) -> list[Job]:
         _of(DAILY, [*daily, CAUSES], "Rollups of days with newly loaded rows."),
         _of(HOURS, [HOURLY], "Rollup of one hour, or of a range of them."),
         _of(RETENTION, [EVENTS_RETENTION], "Drops days of events past their age."),
+        *([_of(SESSIONS, sessions, "Computes all sessions anew.")] if sessions else []),
     ]
 
 

@@ -1,20 +1,17 @@
 """The values of an event that windows group by and aggregate, in SQL of the stream's table. Pure.
 
-They are what `Field.getter` takes from the event: long texts are shortened, and numbers of too many digits
+They are what `Field` takes from the event: long texts are shortened, and numbers of too many digits
 are left out. Some cannot be told from the row, and are not compared: those of private fields, which a new
 key hashes again in the table, and within nested models those that are written in a form of their own.
 """
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from psycopg import sql
 
 from streamflow.aggregates.values import MOST_DIGITS
-from streamflow.postgres.column_types import JSON, column_type
 from streamflow.postgres.counted_by import group_sql
-from streamflow.postgres.tables import event_columns
-from streamflow.postgres.windows.tables import field_type
+from streamflow.postgres.windows.fields import field_sql
 from streamflow.stream import Stream
 from streamflow.windows.fields import DOCUMENT, Field, field_at
 
@@ -23,7 +20,7 @@ _BOUNDED: Final = """
 CASE WHEN abs({number}) < power(10::numeric, {digits}) AND min_scale({number}::numeric) <= {digits}
      THEN {number} END
 """
-# JSON writes them in other forms than PostgreSQL reads, or as fields of the database have no type.
+# JSON has them in forms that PostgreSQL reads otherwise.
 _NOT_IN_JSON: Final = frozenset(("timedelta", "bytes"))
 
 
@@ -35,9 +32,12 @@ def value_sql(
     if not counted and not stream.decoder.private_fields.isdisjoint(path.split(".")):
         return None
     field = field_at(stream.decoder, path, everywhere=False)
-    top, *nested = path.split(".")
-    value = _nested(stream, field) if nested else _column(stream, top)
-    if value is None or whole or field.bounded:
+    if "." in path and not _is_told(stream, field):
+        return None
+    value = sql.SQL("{}").format(field_sql(stream, path, "e"))
+    if field.kind == DOCUMENT:
+        value = sql.SQL("nullif({}::jsonb, 'null'::jsonb)").format(value)
+    if whole or field.bounded:
         return value
     if field.kind == "text":
         return sql.SQL(_SHORTENED).format(text=value, group=group_sql(value))
@@ -46,60 +46,18 @@ def value_sql(
     return value
 
 
-def _column(stream: Stream, name: str) -> sql.Composed:
-    kind = next(column.type for column in event_columns(stream) if column.name == name)
-    value = sql.SQL("{}").format(sql.Identifier("e", name))
-    return sql.SQL("nullif({}, 'null'::jsonb)").format(value) if kind == JSON else value
-
-
-def _nested(stream: Stream, field: Field) -> sql.Composed | None:
-    """From the document of the outermost model."""
-    top, *_ = field.path.split(".")
-    paths = set(_json_paths(stream, field.path))
-    if len(paths) != 1 or None in paths or field.kind in _NOT_IN_JSON:
-        return None
-    [path] = paths
-    names: dict[str, Any] = {
-        "document": sql.Identifier("e", top),
-        "path": sql.Literal(list(path or ())),
-    }
-    if field.kind == DOCUMENT:
-        return sql.SQL("nullif({document} #> {path}, 'null'::jsonb)").format(**names)
-    kind = sql.SQL(field_type(stream, field.path))
-    return sql.SQL("({document} #>> {path})::{kind}").format(**names, kind=kind)
-
-
-def _json_paths(stream: Stream, path: str) -> Iterator[tuple[str, ...] | None]:
-    """The names in JSON that lead to a nested field, of each model that has it; None if it is not written as
-    it is."""
-    definitions = stream.decoder.definitions
+def _is_told(stream: Stream, field: Field) -> bool:
+    """Whether JSON holds the value of a nested field as PostgreSQL reads it."""
+    if field.kind in _NOT_IN_JSON:
+        return False
+    definitions, path = stream.decoder.definitions, field.path.split(".")
     for model in stream.decoder.models:
-        top, *steps = path.split(".")
-        fields: Any = stream.decoder.fields_of(model)
-        if top not in fields:
-            continue
-        schema, names = fields[top], []
-        for name in steps:
-            if definitions.holds(schema, _is_written_differently):
-                yield None
-                return
-            found = _model_fields(stream, schema).get(name)
-            if found is None:
+        fields = stream.decoder.fields_of(model)
+        for left, name in zip(range(len(path) - 1, -1, -1), path, strict=True):
+            if name not in fields:
                 break
-            schema = found["schema"]
-            names.append(found.get("serialization_alias") or name)
-        else:
-            own_form = definitions.holds(schema, _is_written_differently)
-            yield None if own_form or column_type(schema, definitions) is None else tuple(names)
-
-
-def _is_written_differently(part: Any) -> bool:
-    return "serialization" in part
-
-
-def _model_fields(stream: Stream, schema: Any) -> Any:
-    unwrapped = stream.decoder.definitions.unwrapped
-    model = unwrapped(schema)
-    while model["type"] != "model-fields":
-        model = unwrapped(model["schema"])
-    return model["fields"]
+            if definitions.holds(fields[name], lambda part: "serialization" in part):
+                return False
+            if left:
+                fields = definitions.fields(fields[name])
+    return True

@@ -17,10 +17,12 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.evolution import Change, Level
 from streamflow.postgres.partitions import quoted, table_exists
 from streamflow.postgres.tables import Column
+from streamflow.postgres.windows.sessions import SessionTable, create_sessions, session_tables
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.postgres.windows.totals import totals_query
 from streamflow.stream import Stream
 
+_Declared = WindowTable | SessionTable
 Statement = tuple[str, sql.Composed]  # what it does, in words, and the SQL
 
 # `window_counts` has the same identity, and the same index by record.
@@ -54,7 +56,8 @@ SELECT FROM pg_class AS taken WHERE oid = to_regclass(%s) AND NOT (relkind = 'v'
      WHERE ev_class = taken.oid AND refobjid = to_regclass(%s)))
 """
 _KNOWN: Final = """
-SELECT table_name FROM window_tables WHERE to_regclass(quote_ident(table_name)) IS NOT NULL
+SELECT table_name FROM window_tables
+ WHERE to_regclass(quote_ident(table_name)) IS NOT NULL AND declaration->>'windows' <> 'SessionWindow'
  ORDER BY table_name
 """
 
@@ -69,6 +72,12 @@ def window_changes(connection: Connection, stream: Stream) -> list[Statement]:
         else:
             changes.append((f"table {table.name}", create_parts(table) + _note(table)))
         changes += _view_changes(connection, table)
+    for sessions in session_tables(stream):
+        if table_exists(connection, sessions.name):
+            _require_same(connection, sessions)
+        else:
+            create = create_sessions(sessions) + _note(sessions)
+            changes.append((f"table {sessions.name}", create))
     return changes
 
 
@@ -143,13 +152,18 @@ def totals_view(table: WindowTable) -> View:
 def changes_of_windows(connection: Connection, stream: Stream) -> list[Change]:
     """What a declaration changes for the windows' tables that a database has; as `window_changes`."""
     changes = []
-    tables = {table.name: table for table in window_tables(stream)}
-    for table in tables.values():
+    tables: list[_Declared] = [*window_tables(stream), *session_tables(stream)]
+    for table in tables:
         if not table_exists(connection, table.name):
             changes.append(
                 Change(
                     Level.SAFE,
-                    f"the table {table.name} of its windows is new: they count from where analytics is",
+                    f"the table {table.name} of its windows is new"
+                    + (
+                        ""
+                        if isinstance(table, SessionTable)
+                        else ": they count from where analytics is"
+                    ),
                 )
             )
             continue
@@ -177,7 +191,7 @@ def _declared_by(connection: Connection, stream: Stream) -> set[str]:
     return {name for (name,) in connection.execute(query, [stream.name])}
 
 
-def _note(table: WindowTable) -> sql.Composed:
+def _note(table: _Declared) -> sql.Composed:
     return sql.SQL(_NOTE).format(
         name=sql.Literal(table.name),
         stream=sql.Literal(table.stream.name),
@@ -202,7 +216,7 @@ def _comment(connection: Connection, name: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _require_same(connection: Connection, table: WindowTable) -> None:
+def _require_same(connection: Connection, table: _Declared) -> None:
     row = None
     if table_exists(connection, "window_tables"):
         row = connection.execute(_DECLARED, [table.name]).fetchone()

@@ -19,7 +19,7 @@ from streamflow.postgres.tables import RECORD_COLUMNS, TIME_COLUMNS, Column, Tab
 from streamflow.stream import Stream
 from streamflow.windows.durations import MILLISECOND, duration_text
 from streamflow.windows.fields import field_at
-from streamflow.windows.specs import CountedWindows, HoppingWindow
+from streamflow.windows.specs import CountedWindows, HoppingWindow, Windows
 
 _TIME: Final = "timestamp with time zone"
 BOUNDS: Final = (Column("window_start", _TIME, False), Column("window_end", _TIME, False))
@@ -163,8 +163,12 @@ def declaration_of(spec: CountedWindows) -> dict[str, Any]:
         "windows": type(spec).__name__,
         "pane": duration_text(spec.pane_ms * MILLISECOND),
         "by": list(spec.by_fields),
-        "aggregates": {name: _shown(each) for name, each in spec.aggregates.items()},
+        "aggregates": shown_aggregates(spec),
     }
+
+
+def shown_aggregates(spec: Windows) -> dict[str, str]:
+    return {name: _shown(each) for name, each in spec.aggregates.items()}
 
 
 def _shown(aggregate: Aggregate) -> str:

@@ -44,7 +44,7 @@ CASE WHEN abs({number}) < 1.7976931348623158e308 THEN ({number})::double precisi
      ELSE sign({number})::double precision * 'Infinity' END
 """
 # Digits enough for a double, however few the sum has.
-_MEAN_OF_DOUBLES: Final = "{sum} * 1.00000000000000000000000000000000 / nullif({count}, 0)"
+MEAN_OF_DOUBLES: Final = "{sum} * 1.00000000000000000000000000000000 / nullif({count}, 0)"
 # Hashes have 63 bits, and theta is the bound below which all are kept; the smallest counts.
 _DISTINCT: Final = """
 (SELECT round(count(DISTINCT hash) * 9223372036854775807.0 / {theta})::bigint
@@ -143,7 +143,7 @@ def _total(table: WindowTable, name: str, aggregate: Aggregate) -> _Total:
             return _plain(name, _sum("part", name))
         case Sum():
             total = sql.SQL("sum({})").format(_of("part", name))
-            return _plain(name, _as_double(total) if kind == _FLOAT else total)
+            return _plain(name, as_double(total) if kind == _FLOAT else total)
         case Mean():
             return _mean(name, kind)
         case Min() | Max():
@@ -167,7 +167,7 @@ def _mean(name: str, kind: str) -> _Total:
     total = sql.SQL("sum({})").format(_of("part", f"{name}_sum"))
     count = sql.SQL("sum({})").format(_of("part", f"{name}_count"))
     if kind == _FLOAT:
-        return _plain(name, _as_double(sql.SQL(_MEAN_OF_DOUBLES).format(sum=total, count=count)))
+        return _plain(name, as_double(sql.SQL(MEAN_OF_DOUBLES).format(sum=total, count=count)))
     return _plain(name, sql.SQL("{} / nullif({}, 0)").format(total, count))
 
 
@@ -223,7 +223,7 @@ def _sum(alias: str, name: str) -> sql.Composed:
     return sql.SQL("sum({})::bigint").format(_of(alias, name))
 
 
-def _as_double(number: sql.Composable) -> sql.Composed:
+def as_double(number: sql.Composable) -> sql.Composed:
     return sql.SQL(_AS_DOUBLE).format(number=number)
 
 

@@ -64,12 +64,30 @@ SELECT 'window_counts'::text AS table_name, origin_topic, partition, first_offse
 COMMENT ON VIEW window_rows IS
     'The rows of all tables of windows; made again whenever there is another table.';
 """
+# A cast of a double keeps 15 of its digits. Each is a whole number times a power of two.
+_EXACT: Final = """
+CREATE FUNCTION exact_numeric(number double precision) RETURNS numeric
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT sign * mantissa
+           * CASE WHEN exponent >= 0 THEN power(2::numeric, exponent)
+                  ELSE power(5::numeric, -exponent) * ('1e' || exponent)::numeric END
+      FROM (SELECT CASE WHEN bits < 0 THEN -1 ELSE 1 END AS sign,
+                   (bits & 4503599627370495)
+                   + CASE WHEN biased > 0 THEN 4503599627370496 ELSE 0 END AS mantissa,
+                   greatest(biased, 1) - 1075 AS exponent
+              FROM (SELECT bits, (bits >> 52)::integer & 2047 AS biased
+                      FROM (SELECT ('x' || encode(float8send(number), 'hex'))::bit(64)::bigint AS bits)
+                           AS raw) AS split) AS parts
+$$;
+COMMENT ON FUNCTION exact_numeric IS 'A finite double as the decimal fraction that it is.';
+"""
 _ADVISORY_KEY: Final = 0x5F10_DA75
 
 
 def upgrade() -> None:
-    """Creates table and view, and replaces the function."""
+    """Creates table, view and function, and replaces the other function."""
     op.execute(_TABLES)
+    op.execute(_EXACT)
     op.execute(_FUNCTION.format(key=_ADVISORY_KEY))
 
 
