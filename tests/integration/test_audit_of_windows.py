@@ -38,6 +38,14 @@ from streamflow import (
     Timestamp,
     TumblingWindow,
 )
+from streamflow.audit.due import DueWindows
+from streamflow.audit.gap_ledger import known_gaps
+from streamflow.audit.recreated import Reuse, keep_underived
+from streamflow.audit.window_ledger import (
+    acknowledge_differences,
+    acknowledged_differences,
+    keep_differences,
+)
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
 from streamflow.flow import Batch, Partition
@@ -46,6 +54,7 @@ from streamflow.postgres.connections import session
 from streamflow.records import OutRecord, Position
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress
 from streaming_workers.analytics import Analytics
 from window_parts import HOPPING, NOON, ORDERS, TUMBLING, Placed, orders
@@ -407,6 +416,77 @@ def test_events_in_gaps_and_acknowledged_differences(
     found = own.compare(TUMBLING, acknowledged={(start, group): number})
     assert (found.differing, found.window_differences) == (0, number)
     assert own.compare(TUMBLING, acknowledged={(start, group): number + 1}).differing == 1
+
+
+def test_a_difference_is_acknowledged_for_its_windows_alone(
+    orders_of_a_minute: Installation, database: Settings
+) -> None:
+    own, partition = orders_of_a_minute, (ORDERS.topic, 0)
+    [(number, start)] = rows(
+        database,
+        "DELETE FROM orders_10s WHERE record_offset = (SELECT min(record_offset) FROM orders_10s WHERE"
+        " partition = 0 AND country = 'DE') RETURNING counted, window_start",
+    )
+    with session(database, "test") as connection:
+        found = own.compare(TUMBLING)
+        cells = found.differing_cells
+        keep_differences(connection, partition, cells, found.acknowledged, [], TUMBLING)
+        [known] = acknowledge_differences(connection, [ORDERS.topic], "ann")
+        assert str(known) == (
+            f"orders[0] window orders_10s {start:%Y-%m-%dT%H:%M:%SZ} country=DE, {number} events not counted"
+        )
+        kept = acknowledged_differences(connection, partition, TUMBLING)
+        assert kept == {(start, "country=DE"): number}
+        assert acknowledged_differences(connection, partition) == {}
+        keep_differences(connection, partition, [], [], [])
+        assert acknowledged_differences(connection, partition, TUMBLING) == kept
+        assert own.compare(TUMBLING, acknowledged=kept).differing == 0
+
+
+def test_an_idle_partition_is_waited_for_if_a_window_ends_in_time(
+    orders_of_a_minute: Installation, database: Settings
+) -> None:
+    own = orders_of_a_minute
+    topic, progress = ORDERS.topic, own.progress(0)
+    [closed] = {progress.windows[TUMBLING].closed_through}
+    assert closed is not None
+    assert own.compare(TUMBLING).open
+
+    def waits(deadline: int) -> bool:
+        with session(database, "test") as connection:
+            due = DueWindows(connection, {topic: ORDERS}, {topic: plans_of(ORDERS)}, deadline)
+            return due.ends_in_time((topic, 0), progress)
+
+    assert waits(closed + 10_000)
+    assert not waits(closed + 9_999)
+    execute(database, "DELETE FROM orders")  # as if nothing were loaded yet
+    assert waits(closed)
+
+
+@pytest.mark.usefixtures("orders_of_a_minute")
+def test_events_of_a_recreated_topic_that_were_not_counted(
+    database: Settings,
+) -> None:
+    missing = {
+        partition: max(
+            # From when on windows without any part have counted is not known.
+            value(
+                database,
+                f"SELECT (SELECT count(*) FROM orders WHERE origin_partition = {partition})"
+                f" - sum(counted)::int FROM {table} WHERE partition = {partition}",
+            )
+            or 0
+            for table in (TUMBLING, HOPPING)
+        )
+        for partition in (0, 1)
+    }
+    assert min(missing.values()) > 0
+    reuse = Reuse(ORDERS.topic, "orders@old", "new", "recreated", {0: 0, 1: 0})
+    with session(database, "test") as connection:
+        with connection.transaction():
+            keep_underived(connection, ORDERS, reuse, "validator", "analytics")
+        gaps = known_gaps(connection, [ORDERS.topic])
+    assert {gap.partition: gap.end - gap.first for gap in gaps} == missing
 
 
 def test_windows_of_days_that_retention_dropped(
