@@ -1,13 +1,9 @@
-"""DDL of the windows' tables, and whether one that is there is of the windows that are declared.
-
-A table of windows never changes: its rows were counted by one declaration, and parts that were counted by
-another do not add up with them. So whoever declares the windows differently gives them another name. The
-view of the totals is made again whenever it differs.
-"""
+"""DDL of the windows' tables and views, and what a declaration changes of those that are there: a table
+never, the view of the totals whenever it differs."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -16,13 +12,12 @@ from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.evolution import Change, Level
 from streamflow.postgres.partitions import quoted, table_exists
-from streamflow.postgres.tables import Column
+from streamflow.postgres.windows.kept_declaration import Declared, require_same
 from streamflow.postgres.windows.sessions import SessionTable, create_sessions, session_tables
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.postgres.windows.totals import totals_query
 from streamflow.stream import Stream
 
-_Declared = WindowTable | SessionTable
 Statement = tuple[str, sql.Composed]  # what it does, in words, and the SQL
 
 # `window_counts` has the same identity, and the same index by record.
@@ -37,11 +32,6 @@ COMMENT ON TABLE {table} IS {comment};
 """
 _NOTE: Final = """
 INSERT INTO window_tables (table_name, stream, declaration) VALUES ({name}, {stream}, {declaration})
-"""
-_DECLARED: Final = "SELECT stream, declaration FROM window_tables WHERE table_name = %s"
-_COLUMNS: Final = """
-SELECT attname, format_type(atttypid, NULL), NOT attnotnull FROM pg_attribute
- WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 _ALL_ROWS: Final = """
 SELECT {name}::text AS table_name, origin_topic, partition, first_offset, last_offset, window_start,
@@ -68,13 +58,13 @@ def window_changes(connection: Connection, stream: Stream) -> list[Statement]:
     changes = []
     for table in window_tables(stream):
         if table_exists(connection, table.name):
-            _require_same(connection, table)
+            require_same(connection, table)
         else:
             changes.append((f"table {table.name}", create_parts(table) + _note(table)))
         changes += _view_changes(connection, table)
     for sessions in session_tables(stream):
         if table_exists(connection, sessions.name):
-            _require_same(connection, sessions)
+            require_same(connection, sessions)
         else:
             create = create_sessions(sessions) + _note(sessions)
             changes.append((f"table {sessions.name}", create))
@@ -152,7 +142,7 @@ def totals_view(table: WindowTable) -> View:
 def changes_of_windows(connection: Connection, stream: Stream) -> list[Change]:
     """What a declaration changes for the windows' tables that a database has; as `window_changes`."""
     changes = []
-    tables: list[_Declared] = [*window_tables(stream), *session_tables(stream)]
+    tables: list[Declared] = [*window_tables(stream), *session_tables(stream)]
     for table in tables:
         if not table_exists(connection, table.name):
             changes.append(
@@ -168,7 +158,7 @@ def changes_of_windows(connection: Connection, stream: Stream) -> list[Change]:
             )
             continue
         try:
-            _require_same(connection, table)
+            require_same(connection, table)
         except ConfigurationError as error:
             why, _, way = str(error).removeprefix(f"stream {stream.name}: ").partition(": ")
             changes.append(Change(Level.BREAKING, why, way))
@@ -191,7 +181,7 @@ def _declared_by(connection: Connection, stream: Stream) -> set[str]:
     return {name for (name,) in connection.execute(query, [stream.name])}
 
 
-def _note(table: _Declared) -> sql.Composed:
+def _note(table: Declared) -> sql.Composed:
     return sql.SQL(_NOTE).format(
         name=sql.Literal(table.name),
         stream=sql.Literal(table.stream.name),
@@ -214,69 +204,3 @@ def _view_changes(connection: Connection, table: WindowTable) -> Iterator[Statem
 def _comment(connection: Connection, name: str) -> str | None:
     row = connection.execute(_COMMENT, [quoted(name)]).fetchone()
     return None if row is None else row[0]
-
-
-def _require_same(connection: Connection, table: _Declared) -> None:
-    row = None
-    if table_exists(connection, "window_tables"):
-        row = connection.execute(_DECLARED, [table.name]).fetchone()
-    stream = table.stream.name
-    if row is None:
-        raise ConfigurationError(
-            f"stream {stream}: the table {table.name} exists already, and StreamFlow did not create it for "
-            'windows, so it is not altered: give the windows another name (name="…"), or rename that table'
-        )
-    owner, stored = row
-    if owner != stream:
-        raise ConfigurationError(
-            f"stream {stream}: the table {table.name} has windows of the stream {owner}: give the windows "
-            'another name (name="…")'
-        )
-    differences = [
-        *_declared_differently(stored, table.declaration),
-        *_columns_that_differ(table.columns, _columns(connection, table.name)),
-    ]
-    if differences:
-        raise ConfigurationError(
-            f"stream {stream}: the windows in {table.name} were counted by another declaration "
-            f'({"; ".join(differences)}): give the windows another name (name="…"), and the table stays as '
-            "it is; or declare them as before"
-        )
-
-
-def _declared_differently(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    for argument in dict.fromkeys((*wanted, *stored)):
-        before, now = stored.get(argument), wanted.get(argument)
-        if argument == "aggregates":
-            yield from _aggregates_that_differ(before or {}, now or {})
-        elif before != now:
-            yield f"{argument} was {_text(before)} and is {_text(now)}"
-
-
-def _aggregates_that_differ(stored: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:
-    for name in dict.fromkeys((*wanted, *stored)):
-        if name not in stored:
-            yield f"{name} is new"
-        elif name not in wanted:
-            yield f"{name} is gone"
-        elif stored[name] != wanted[name]:
-            yield f"{name} was {stored[name]} and is {wanted[name]}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(value) or "all events together"
-    return "not set" if value is None else str(value)
-
-
-def _columns_that_differ(wanted: Sequence[Column], existing: Sequence[Column]) -> Iterator[str]:
-    """Of a field that has another type now."""
-    types = {column.name: column.type for column in existing}
-    for column in wanted:
-        found = types.get(column.name)
-        if found is not None and found != column.type:
-            yield f"the column {column.name} is {found}, and its field needs {column.type}"
-
-
-def _columns(connection: Connection, table: str) -> list[Column]:
-    return [Column(*row) for row in connection.execute(_COLUMNS, [quoted(table)])]
