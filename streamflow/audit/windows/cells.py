@@ -122,13 +122,15 @@ class CellQueries:
     lost: bool
     conditions: Sequence[str] = ()
     values: dict[str, sql.Composable] = field(default_factory=dict)
+    _names: dict[tuple[str, bool], str] = field(default_factory=dict)
 
     def value(self, path: str, *, whole: bool, counted: bool = False) -> sql.Composed | None:
         """The value of a field of an event, by the name that it gets; None if no row tells it."""
         expression = value_sql(self.stream, path, whole=whole, counted=counted)
         if expression is None:
             return None
-        name = f"{'whole ' if whole else ''}value of {path}"
+        # A path may be longer than a name can be.
+        name = self._names.setdefault((path, whole), f"value {len(self._names)}")
         self.values[name] = expression
         return sql.SQL("{}").format(sql.Identifier("event", name))
 
@@ -172,7 +174,7 @@ class CellQueries:
         """By cell: what its parts tell, on the side 0, and what its events tell, on the side 1. With
         `each_value` there is a row of each part, and one of each such value: not of blurred cells."""
         groups = self.table.by
-        event_groups = [self._group(column) for column in groups] or [sql.SQL("NULL")]
+        event_groups = [self._group(*each) for each in enumerate(groups)] or [sql.SQL("NULL")]
         part_groups: list[sql.Composable] = [
             sql.SQL("CASE WHEN NOT part.blurred THEN {} END").format(
                 sql.Identifier("part", column.name)
@@ -197,20 +199,18 @@ class CellQueries:
             order=comma.join([*self._order(), sql.SQL("side, value" if in_order else "side")]),
         )
 
-    def _group(self, column: Column) -> sql.Composable:
-        path = dict(zip(self.table.spec.by_columns, self.table.spec.by_fields, strict=True))[
-            column.name
-        ]
+    def _group(self, place: int, column: Column) -> sql.Composable:
+        path = self.table.spec.by_fields[place]
         value = self.value(path, whole=False) if self.groups_are_told else None
         return sql.SQL("(CASE WHEN NOT event.blurred THEN {} END)::{} AS {}").format(
-            value or sql.SQL("NULL"), sql.SQL(column.type), sql.Identifier(f"by {column.name}")
+            value or sql.SQL("NULL"), sql.SQL(column.type), sql.Identifier(f"by {place}")
         )
 
     def _order(self) -> Iterator[sql.Composable]:
         yield sql.SQL("window_start, blurred")
-        for column in self.table.by:
+        for place, column in enumerate(self.table.by):
             collated = '{} COLLATE "C"' if column.type == "text" else "{}"
-            yield sql.SQL(collated).format(sql.Identifier(f"by {column.name}"))  # fmt: skip
+            yield sql.SQL(collated).format(sql.Identifier(f"by {place}"))  # fmt: skip
 
     def _events(self) -> sql.Composed:
         columns = list(self.values.items())

@@ -187,8 +187,11 @@ def _compare_exact(
     of_parts: list[sql.Composable] = [sql.SQL(expression) for *_, expression in _FIGURES]
     of_parts += [sql.SQL("0")] * len(queries.conditions)
     for exact in found:
-        pairs = zip(exact.columns, exact.pairs, strict=True)
-        of_events += [(f"of {column}", pair.of_events) for column, pair in pairs]
+        places = range(exact.place, exact.place + len(exact.pairs))
+        of_events += [
+            (f"column {place}", pair.of_events)
+            for place, pair in zip(places, exact.pairs, strict=True)
+        ]
         of_parts += [pair.of_parts for pair in exact.pairs]
     compare = _Comparison(queries, found, width, judge)
     query = queries.cells(of_events, of_parts)
