@@ -12,7 +12,7 @@ import orjson
 import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl
 
-from loads import FakeRecord
+from loads import TRUSTING, FakeRecord
 from streamflow import (
     ConfigurationError,
     Count,
@@ -35,6 +35,10 @@ from streamflow import (
 )
 from streamflow.aggregates.base import Aggregate
 from streamflow.declarations import problems
+from streamflow.flow import Batch
+from streamflow.privacy import Hasher
+from streamflow.records import Position, last_header
+from streamflow.settings import Settings
 from streamflow.stream import reads
 from streamflow.windows.fields import field_at
 from streamflow.windows.partition import PartitionWindows
@@ -42,6 +46,9 @@ from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import COUNTS, Progress, WindowProgress
 from streamflow.windows.results import key_and_body
 from streamflow.windows.specs import Windows
+from streaming_workers.analytics import Analytics
+from streaming_workers.loader import Loader
+from streaming_workers.validator import Validator
 
 
 class Colour(Enum):
@@ -307,6 +314,33 @@ def test_an_event_that_a_where_fails_for_is_a_dead_letter() -> None:
     found = declared(nested).read(record())
     assert isinstance(found, Rejection)
     assert (found.code, found.exception) == (ErrorCode.PROCESSING_FAILED, "AttributeError")
+
+
+def test_such_an_event_is_none_at_every_stage() -> None:
+    window = TumblingWindow("10s", cheap=Count(where=lambda order: 1 / order.number > 0))
+    stream = declared(window)
+    records = [
+        FakeRecord(offset, orjson.dumps({**VALID, "number": number}), topic="orders")
+        for offset, number in enumerate((1, 0))
+    ]
+    sent = Batch(records, [Position("orders", 0, 2, "")])
+    letters = Validator(Settings(), [stream], Hasher()).process(sent)
+    assert letters is not None
+    assert [code for _, code in letters.rejected] == [ErrorCode.PROCESSING_FAILED]
+    assert [last_header(each.headers, "__connect.errors.offset") for each in letters.records] == [
+        b"1"
+    ]
+    analytics = Analytics(Settings(), [stream])
+    analytics.assign({("orders", 0): None})
+    counted, last = analytics.process(sent), analytics.finish(Batch([], []))
+    assert counted is not None
+    assert counted.rejected == [(1, ErrorCode.PROCESSING_FAILED)]
+    assert last is not None
+    assert [orjson.loads(each.value or b"")["aggregates"] for each in last.records] == [
+        {"cheap": 1}
+    ]
+    stored = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING).process(sent)
+    assert [line.split(b"\t")[-4] for line in stored.tables["orders"].lines] == [b"0"]
 
 
 def test_a_where_that_fails_later_does_not_stop_the_counting() -> None:
