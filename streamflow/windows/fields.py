@@ -100,14 +100,14 @@ class Field:
         if self.attributes is not None:
             return attrgetter(self.attributes)
         names = self.path.split(".")
-        of_url = not (self.of_enum or self.kind != "text")
+        is_text = self.kind == "text" and not self.of_enum  # which a URL is not yet
 
         def walk(event: Any) -> Any:
             for name in names:
                 event = getattr(event, name, None)
                 if event is None:
                     return None
-            return str(event) if of_url else event
+            return str(event) if is_text else event
 
         return walk
 
