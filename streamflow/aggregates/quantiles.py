@@ -94,7 +94,7 @@ class _QuantilesState:
         self._sketch = kll_doubles_sketch(k)
 
     def update(self, values: Sequence[Any]) -> None:
-        if values and isinstance(values[0], float):
+        if set(map(type, values)) == {float}:
             self._sketch.update(np.array(values))
         elif values:
             self._sketch.update(np.array([*map(finite_double, values)]))

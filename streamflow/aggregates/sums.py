@@ -100,8 +100,10 @@ class _SumState:
     def update(self, values: Sequence[Any]) -> None:
         if not values:
             return
-        if not isinstance(values[0], float):
-            self._add(values)
+        types = set(map(type, values))
+        if types != {float}:
+            # Some may be defaults of another type.
+            self._add([*map(Decimal, values)] if len(types) > 1 else values)
             return
         self._doubles += values
         if len(self._doubles) > _MOST_DOUBLES:
@@ -118,11 +120,12 @@ class _SumState:
         self._add([*map(Decimal, doubles)])
 
     def _add(self, values: Sequence[Any]) -> None:
-        if isinstance(values[0], int):
-            self._total = sum(values, self._total or 0)
+        total = self._total or 0
+        if type(total) is type(values[0]) is int:
+            self._total = sum(values, total)
             return
         with localcontext(_EXACT):
-            self._total = sum(values, self._total or 0)
+            self._total = sum(values, total)
 
     def json(self) -> str | None:
         if self._doubles:

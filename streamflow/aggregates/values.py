@@ -19,6 +19,7 @@ from streamflow.groups import LONGEST, decimal_text, group_text, scalar_text
 MOST_DIGITS: Final = 1_000
 LONGEST_TEXT: Final = LONGEST  # characters
 _LIMIT: Final = 10**MOST_DIGITS
+_WHOLE: Final = 2**53  # of doubles, up to which all whole numbers are some
 LARGEST_DOUBLE: Final = sys.float_info.max
 
 
@@ -82,7 +83,8 @@ def distinct_text(value: Any) -> str:
     if isinstance(value, datetime):
         return moment_text(value)
     if isinstance(value, float):
-        return repr(value + 0.0)  # there is a negative zero
+        # Also of a default that is no float; and there is a negative zero.
+        return str(int(value)) if value.is_integer() and abs(value) < _WHOLE else repr(value)
     # No text of an event holds NUL.
     return scalar_text(value) or "\0"
 

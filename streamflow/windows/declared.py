@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any, Final
 
-from streamflow.core_schema import Definitions
 from streamflow.decoder import Decoder
 from streamflow.names import table_fault
 from streamflow.stream import Stream
-from streamflow.windows.fields import Field, NoField, field_at
+from streamflow.windows.fields import Field, NoField, field_at, wrong_default
 from streamflow.windows.progress import COUNTS, fits
 from streamflow.windows.specs import CountedWindows, Windows
 
@@ -66,7 +65,7 @@ def _aggregates(stream: Stream, spec: Windows) -> Iterator[str]:
         elif field.kind not in each.takes:
             yield f"{what}: {type(each).__name__} takes {each.takes_words}, and {each.field} is none"
         else:
-            yield from _defaults(stream.decoder.definitions, what, field)
+            yield from _defaults(stream.decoder, what, field)
     yield from _columns(own, spec)
     if isinstance(spec, CountedWindows):
         most = _BY_BYTES * len(spec.by_fields) + sum(
@@ -89,7 +88,7 @@ def _by(decoder: Decoder, own: str, path: str) -> Iterator[str]:
             "UUID or a date"
         )
     else:
-        yield from _defaults(decoder.definitions, f"by of {own}", field)
+        yield from _defaults(decoder, f"by of {own}", field)
 
 
 def _field(decoder: Decoder, path: str, *, everywhere: bool) -> Field | str:
@@ -104,9 +103,14 @@ def _field(decoder: Decoder, path: str, *, everywhere: bool) -> Field | str:
         return f"{error.owner} has no field {error.name}: {hint}"
 
 
-def _defaults(definitions: Definitions, what: str, field: Field) -> Iterator[str]:
+def _defaults(decoder: Decoder, what: str, field: Field) -> Iterator[str]:
+    if path := wrong_default(decoder, field.path):
+        yield (
+            f"{what}: the default of {path} is not of its type, and pydantic converts no defaults: write one "
+            "that is"
+        )
     has_factory: Callable[[Any], bool] = lambda part: "default_factory" in part  # noqa: E731
-    if any(definitions.holds(schema, has_factory) for schema in field.schemas):
+    if any(decoder.definitions.holds(schema, has_factory) for schema in field.schemas):
         yield (
             f"{what}: {field.path} must not have a default_factory, with which each worker that reads an "
             "event makes another value: give it a plain default, or none"

@@ -9,7 +9,7 @@ from typing import Any
 from streamflow.contract import Event
 from streamflow.decoder import Decoder
 from streamflow.records import Rejection, processing_failed
-from streamflow.windows.fields import DOCUMENT, TYPES, Field, field_at
+from streamflow.windows.fields import DOCUMENT, TYPES, Field, field_at, value_of
 from streamflow.windows.specs import Windows
 
 _Check = Callable[[Event], object]
@@ -55,7 +55,9 @@ def _of_fields(decoder: Decoder, spec: Windows) -> Sequence[tuple[str, _Check]]:
 def _check_of(field: Field) -> _Check:
     """Whether a value is what the contract's type says: a validator of the user's own may make anything."""
     get, kind = field.get, field.kind
-    return get if kind == DOCUMENT else lambda event: _judge(get(event), kind)
+    if kind == DOCUMENT:
+        return get
+    return lambda event: _judge(value_of(get(event)) if field.of_enum else get(event), kind)
 
 
 def _judge(value: Any, kind: str) -> None:

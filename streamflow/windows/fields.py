@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
@@ -37,12 +38,13 @@ _KINDS: Final = {
 _OF_VALUES: Final = {str: "text", int: "integer", bool: "boolean"}
 _URLS: Final = frozenset(("url", "multi-host-url"))
 DOCUMENT: Final = "document"  # what is no scalar
-# What the values of each kind are. Contracts with code of the user's own may make other ones.
+# What the values of each kind are; a default may be a whole number, as in ``total: Decimal = 0``. Contracts
+# with code of the user's own may make other ones.
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     "text": (str,),
     "integer": (int,),
-    "decimal": (Decimal,),
-    "float": (float,),
+    "decimal": (Decimal, int),
+    "float": (float, int),
     "boolean": (bool,),
     "datetime": (datetime,),
     "date": (date,),
@@ -94,30 +96,39 @@ class Field:
 
     @property
     def get(self) -> Callable[[Any], Any]:
-        """Gives the value that an event has, None if it has none: that of an Enum's member, and the text of
-        a URL."""
+        """Gives the value that an event has, None if it has none; the text of a URL."""
         if self.attributes is not None:
             return attrgetter(self.attributes)
-        names = [*self.path.split("."), *(["_value_"] if self.of_enum else [])]
-        is_text = self.kind == "text"
+        names = self.path.split(".")
+        of_url = not (self.of_enum or self.kind != "text")
 
-        def value_of(event: Any) -> Any:
+        def walk(event: Any) -> Any:
             for name in names:
                 event = getattr(event, name, None)
                 if event is None:
                     return None
-            return str(event) if is_text else event
+            return str(event) if of_url else event
 
-        return value_of
+        return walk
 
     @property
     def shorten(self) -> Callable[[Any], Any] | None:
-        """Makes a text short, and None of a number of too many digits; takes no None. None if all values
-        are short."""
+        """Makes a text short, None of a number of too many digits, and a value of an Enum's member; takes no
+        None. None if all values are short."""
+        if self.of_enum:
+            return value_of
         return None if self.bounded else _SHORTEN.get(self.kind)
 
 
-def _decimal(number: Decimal) -> Decimal | None:
+def value_of(member: Any) -> Any:
+    """Contracts may keep the value itself (``use_enum_values``), and defaults are not validated."""
+    value = member.value if isinstance(member, Enum) else member
+    return shortened(value) if isinstance(value, str) else value
+
+
+def _decimal(number: Any) -> Any:
+    if isinstance(number, int):  # a default
+        return bounded_integer(number)
     text = str(number)
     return number if len(text) < _FEW_DIGITS and "E" not in text else bounded_decimal(number)
 
@@ -154,13 +165,13 @@ def field_at(decoder: Decoder, path: str, *, everywhere: bool = True) -> Field:
     of_enum = types == {"enum"}
     # A member of an Enum in one model, and a plain value in another.
     is_mixed = len(kinds) > 1 or ("enum" in types and not of_enum)
-    is_plain = not (may_miss or (of_enum and nullable) or types & _URLS)
+    is_plain = not (may_miss or types & _URLS)
     return Field(
         path,
         DOCUMENT if is_mixed else kinds.pop(),
         nullable or may_miss,
         all(map(_is_bounded, unwrapped)),
-        (f"{path}._value_" if of_enum else path) if is_plain else None,
+        path if is_plain else None,
         of_enum,
         tuple(schemas),
     )
@@ -184,6 +195,32 @@ def _schema_at(decoder: Decoder, model: type, path: str) -> tuple[Any, bool]:
     if last not in fields:
         raise NoField(last, owner, fields)
     return fields[last], nullable
+
+
+def wrong_default(decoder: Decoder, path: str) -> str | None:
+    """A part of the path whose default is not of its type, as pydantic does not validate defaults."""
+    for model in decoder.models:
+        fields, steps = decoder.fields_of(model), path.split(".")
+        for number, name in enumerate(steps, 1):
+            if name not in fields:
+                break
+            schema, kind = fields[name], _kind(decoder.definitions.unwrapped(fields[name]), decoder)
+            if not _is_sound(schema, TYPES.get(kind), decoder):
+                return ".".join(steps[:number])
+            if number < len(steps):
+                fields = decoder.definitions.fields(schema)
+    return None
+
+
+def _is_sound(schema: Any, types: tuple[type, ...] | None, decoder: Decoder) -> bool:
+    inner = decoder.definitions.unwrapped(schema)
+    if schema["type"] != "default" or schema.get("default") is None or inner["type"] in _URLS:
+        return True
+    if inner["type"] == "model":
+        types = (inner["cls"],)
+    value = schema["default"]
+    value = value.value if inner["type"] == "enum" and isinstance(value, Enum) else value
+    return types is None or isinstance(value, types)
 
 
 def _kind(schema: Any, decoder: Decoder) -> str:

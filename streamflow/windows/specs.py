@@ -42,7 +42,13 @@ class Windows:
                     f"{type(self).__name__} has no argument {each}, and {aggregate!r} is no aggregate like "
                     'Count() or Sum("total")'
                 )
-        object.__setattr__(self, "by", tuple(by) if isinstance(by, list) else by)
+        by = tuple(by) if isinstance(by, list) else by
+        fields = () if by is None else (by,) if isinstance(by, str) else by
+        if not all(isinstance(each, str) and all(each.split(".")) for each in fields):
+            raise ValueError(
+                f'by is {by!r}: name a field, as in by="country", or several in a tuple'
+            )
+        object.__setattr__(self, "by", by)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "aggregates", dict(aggregates))
         for argument, span in spans.items():

@@ -252,6 +252,24 @@ def test_records_of_windows() -> None:
     )  # fmt: skip
 
 
+def test_windows_that_join_a_release_that_only_counted() -> None:
+    counting = restarted([COUNTS], None)
+    for offset in range(3):
+        count(counting, offset, order(offset))
+    counting.advance(3)
+    metadata = counting.progress().metadata()
+    assert metadata == "1;3;;300000"
+    windows, emitted = restarted([COUNTS, JOINING], Progress.parse(0, metadata)), Emitted()
+    for offset in range(5):
+        count(windows, offset, order(offset))
+    windows.advance(5)
+    emitted.take(windows.hand_over())
+    assert emitted.totals("orders_1min", JOINING)[0, ()]["n"] == 2
+    assert [body["count"] for body in emitted.parts["window_counts", 0, ("placed",)]] == [5]
+    # And they leave again.
+    assert restarted([COUNTS], windows.progress()).progress().metadata() == "2;5;;300000;10000"
+
+
 def test_windows_that_count_something_else_begin_anew() -> None:
     windows = restarted([JOINING], None)
     for offset in range(3):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from pydantic import AfterValidator, BaseModel, Field, HttpUrl
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl
 
-from loads import FakeRecord
+from loads import TRUSTING, FakeRecord
 from streamflow import (
     ConfigurationError,
     Count,
@@ -35,11 +35,20 @@ from streamflow import (
 )
 from streamflow.aggregates.base import Aggregate
 from streamflow.declarations import problems
+from streamflow.flow import Batch
+from streamflow.privacy import Hasher
+from streamflow.records import Position, last_header
+from streamflow.settings import Settings
 from streamflow.stream import reads
 from streamflow.windows.fields import field_at
+from streamflow.windows.partition import PartitionWindows
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import COUNTS, Progress, WindowProgress
+from streamflow.windows.results import key_and_body
 from streamflow.windows.specs import Windows
+from streaming_workers.analytics import Analytics
+from streaming_workers.loader import Loader
+from streaming_workers.validator import Validator
 
 
 class Colour(Enum):
@@ -67,10 +76,8 @@ class Order(Event):
     timestamp: Timestamp
 
 
-def declared(windows: Any = None, contract: Any = Order, **changes: Any) -> Stream:
-    return Stream(
-        name="orders", contract=contract, table="orders", key="customer", windows=windows, **changes
-    )
+def declared(windows: Any = None, contract: Any = Order, key: Any = "customer") -> Stream:
+    return Stream(name="orders", contract=contract, table="orders", key=key, windows=windows)
 
 
 N = {"n": Count()}
@@ -134,6 +141,8 @@ def test_every_argument_can_be_changed() -> None:
         (lambda: TumblingWindow("10s", late_after="5s"), "are for windows with aggregates"),
         (lambda: TumblingWindow("10s", name="x"), "are for windows with aggregates"),
         (lambda: TumblingWindow("10s", by=("a", "b")), "windows by several fields"),
+        (lambda: TumblingWindow("10s", by=("a", 5)), r"by is \('a', 5\): name a field"),  # type: ignore[arg-type]
+        (lambda: TumblingWindow("10s", by="a."), "by is 'a.': name a field"),
         (
             lambda: TumblingWindow("10s", late_after=timedelta(-1), n=Count()),
             "must not be negative",
@@ -307,6 +316,33 @@ def test_an_event_that_a_where_fails_for_is_a_dead_letter() -> None:
     assert (found.code, found.exception) == (ErrorCode.PROCESSING_FAILED, "AttributeError")
 
 
+def test_such_an_event_is_none_at_every_stage() -> None:
+    window = TumblingWindow("10s", cheap=Count(where=lambda order: 1 / order.number > 0))
+    stream = declared(window)
+    records = [
+        FakeRecord(offset, orjson.dumps({**VALID, "number": number}), topic="orders")
+        for offset, number in enumerate((1, 0))
+    ]
+    sent = Batch(records, [Position("orders", 0, 2, "")])
+    letters = Validator(Settings(), [stream], Hasher()).process(sent)
+    assert letters is not None
+    assert [code for _, code in letters.rejected] == [ErrorCode.PROCESSING_FAILED]
+    assert [last_header(each.headers, "__connect.errors.offset") for each in letters.records] == [
+        b"1"
+    ]
+    analytics = Analytics(Settings(), [stream])
+    analytics.assign({("orders", 0): None})
+    counted, last = analytics.process(sent), analytics.finish(Batch([], []))
+    assert counted is not None
+    assert counted.rejected == [(1, ErrorCode.PROCESSING_FAILED)]
+    assert last is not None
+    assert [orjson.loads(each.value or b"")["aggregates"] for each in last.records] == [
+        {"cheap": 1}
+    ]
+    stored = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING).process(sent)
+    assert [line.split(b"\t")[-4] for line in stored.tables["orders"].lines] == [b"0"]
+
+
 def test_a_where_that_fails_later_does_not_stop_the_counting() -> None:
     calls: list[Any] = []
 
@@ -363,3 +399,50 @@ def test_what_a_validator_makes_is_judged(
         assert isinstance(found, Rejection)
         assert found.code is ErrorCode.PROCESSING_FAILED
         assert found.exception == fault
+
+
+class Defaults(Event):
+    model_config = ConfigDict(use_enum_values=True)
+
+    colour: Colour = Colour.RED
+    paint: Colour | None = None
+    plain: Annotated[str, AfterValidator(str)] = "x"
+    total: Decimal = 0  # type: ignore[assignment]
+    ratio: float = 1
+    day: date = "2026-01-01"  # type: ignore[assignment]
+    address: Address = {"city": "Bonn"}  # type: ignore[assignment]  # noqa: RUF012
+    timestamp: Timestamp
+
+
+@pytest.mark.parametrize("sent", [{}, {"colour": "red", "total": "0", "ratio": 1.0}])
+def test_defaults_and_values_of_enums_are_as_others(sent: dict[str, Any]) -> None:
+    aggregates = {
+        "total": Sum("total"), "ratio": Sum("ratio"), "mean": Mean("ratio"), "most": Max("ratio"),
+        "colours": Distinct("colour"), "ratios": Distinct("ratio"), "final": Last("colour"),
+        "paints": Count("paint"), "middle": Quantiles("ratio", at=(0.5,)),
+    }  # fmt: skip
+    stream = declared(TumblingWindow("10s", by="colour", aggregates=aggregates), Defaults, key=str)
+    assert problems(stream) == []
+    windows = PartitionWindows(plans_of(stream))
+    for offset, values in enumerate([sent, {"colour": "red", "total": "0.1", "ratio": 1.0}]):
+        event = stream.read(
+            FakeRecord(offset, orjson.dumps(values | {"timestamp": "2026-01-01T00:00:00Z"}))
+        )
+        assert isinstance(event, Defaults), event
+        windows.counters[0](offset, 0, event, 0)
+    [part] = windows.hand_over()
+    _, body = key_and_body(part, 0)
+    assert body["by"] == {"colour": "red"}
+    found = {name: each.finish(body["aggregates"][name]) for name, each in aggregates.items()}
+    assert found == {
+        "total": ("0.1",), "ratio": ("2",), "mean": (1,), "most": (1,), "colours": (1,), "ratios": (1,),
+        "final": ("red",), "paints": (0,), "middle": (1.0,),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "path"), [(Max("day"), "day"), (Last("address.city"), "address")]
+)
+def test_a_default_of_another_type_is_refused(aggregate: Aggregate, path: str) -> None:
+    [problem] = problems(declared(tumbling(n=aggregate), Defaults, key=str))
+    assert f"n of the windows orders_10s: the default of {path} is not of its type" in problem
