@@ -1,0 +1,101 @@
+"""How sessions follow the loaded rows: in pieces of load time, each with its progress in one transaction."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from psycopg import sql
+
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.sessions.compute import SessionSql, collect_changed, recompute
+from streamflow.postgres.sessions.schema import prepare
+from streamflow.postgres.sessions.tables import SessionTable
+
+# A row's load time is when its transaction began: one that commits later is still found.
+OVERLAP: Final = timedelta(minutes=5)
+ROWS_AT_ONCE: Final = 200_000
+
+_SINCE: Final = """
+SELECT now(), (SELECT loaded_through FROM rollup_progress WHERE rollup = %s AND stream = %s)
+"""
+# Where pieces of about so many rows end, by the second in which they were loaded.
+_PIECES: Final = """
+SELECT max("second") + interval '1 s'
+  FROM (SELECT "second", trunc((sum(rows) OVER (ORDER BY "second") - rows) / {most}) AS piece
+          FROM (SELECT date_trunc('second', loaded_at) AS "second", count(*) AS rows FROM {events}
+                 WHERE loaded_at >= {since} GROUP BY 1) AS "loaded") AS "numbered"
+ GROUP BY piece ORDER BY 1
+"""
+_PROGRESS: Final = """
+INSERT INTO rollup_progress AS kept (rollup, stream, loaded_through) VALUES (%s, %s, %s)
+ON CONFLICT (rollup, stream) DO UPDATE
+   SET loaded_through = greatest(kept.loaded_through, excluded.loaded_through)
+"""
+
+
+class Computed(NamedTuple):
+    """What one run has done."""
+
+    sessions: int  # computed, some perhaps in several pieces
+    events: int  # that were newly loaded, or so lately that they are looked at again
+    pieces: int
+    loaded_through: datetime
+
+
+def compute_sessions(
+    connection: Connection, table: SessionTable, *, most: int = ROWS_AT_ONCE
+) -> Computed:
+    """Computes the sessions of all keys of which rows were loaded since the last time. Each piece, of about
+    `most` rows, is one transaction: sessions are whole at each moment, and a run that was killed goes on
+    where it was. Raises ConfigurationError if the table is not that of the sessions."""
+    parts = SessionSql(table)
+    with connection.transaction():
+        prepare(connection, table)
+    [(now, since)] = connection.execute(_SINCE, [table.name, table.stream.name])
+    settled = now - OVERLAP
+    sessions = events = pieces = 0
+    for first, end in _pieces(connection, parts, since, most):
+        with connection.transaction():
+            lock(connection, parts)
+            changed = collect_changed(connection, parts, _loaded(first, end))
+            sessions += recompute(connection, parts)
+            through = settled if end is None else min(end, settled)
+            connection.execute(_PROGRESS, [table.name, table.stream.name, through])
+        events, pieces = events + changed, pieces + 1
+    return Computed(sessions, events, pieces, max(settled, since or settled))
+
+
+def lock(connection: Connection, parts: SessionSql) -> None:
+    """Begins a transaction of one snapshot, in which nobody else changes the sessions, and no day of the
+    events is dropped. Both locks come before the snapshot."""
+    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    connection.execute(
+        sql.SQL(
+            "LOCK TABLE {sessions} IN SHARE ROW EXCLUSIVE MODE; LOCK TABLE {events} IN ACCESS SHARE MODE"
+        ).format(sessions=parts.names["sessions"], events=parts.names["events"])
+    )
+
+
+def _pieces(
+    connection: Connection, parts: SessionSql, since: datetime | None, most: int
+) -> Iterator[tuple[datetime | None, datetime | None]]:
+    """Ranges of load time; the last has no end."""
+    query = sql.SQL(_PIECES).format(
+        events=parts.names["events"],
+        most=sql.Literal(most),
+        since=sql.SQL("'-infinity'") if since is None else sql.Literal(since),
+    )
+    ends = [end for (end,) in connection.execute(query)]
+    for end in ends[:-1]:
+        yield since, end
+        since = end
+    yield since, None
+
+
+def _loaded(first: datetime | None, end: datetime | None) -> sql.Composable:
+    bounds = [
+        sql.SQL("event.loaded_at {} {}").format(sql.SQL(sign), sql.Literal(bound))
+        for sign, bound in ((">=", first), ("<", end))
+        if bound is not None
+    ]
+    return sql.SQL(" AND ").join([sql.SQL("true"), *bounds])
