@@ -31,11 +31,11 @@ from streamflow import (
     Topics,
 )
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.sessions.tables import SessionTable, session_tables
 from streamflow.postgres.sink.copy import copy
 from streamflow.records import Origin
-from streamflow.settings import Settings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ONE = Topics(partitions=1)
@@ -179,19 +179,23 @@ def _session(key: Any, rows: Sequence[Row], table: SessionTable) -> dict[str, An
 def _sum(values: Sequence[Any]) -> Any:
     if not values:
         return None
-    total = sum(map(Fraction, values))
-    return float(total) if isinstance(values[0], float) else _decimal(total)
+    return _number(sum(map(Fraction, values)), values)
 
 
 def _mean(values: Sequence[Any]) -> Any:
     if not values:
         return None
-    mean = sum(map(Fraction, values)) / len(values)
-    return float(mean) if isinstance(values[0], float) else _decimal(mean)
+    return _number(sum(map(Fraction, values)) / len(values), values)
 
 
-def _decimal(number: Fraction) -> Decimal:
-    return Decimal(number.numerator) / Decimal(number.denominator)
+def _number(number: Fraction, of: Sequence[Any]) -> Any:
+    """Rounded once, if it is of doubles; a decimal is exact where it can be."""
+    if not isinstance(of[0], float):
+        return Decimal(number.numerator) / Decimal(number.denominator)
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 _FINISHED: dict[type, Callable[[Sequence[Any]], Any]] = {
@@ -206,14 +210,10 @@ _FINISHED: dict[type, Callable[[Sequence[Any]], Any]] = {
 }
 
 
-def age(connection: Connection, *, hours: int = 1) -> None:
-    """Lets time pass: what was loaded so far is beyond the overlap."""
-    connection.execute(
-        f"UPDATE purchases SET loaded_at = loaded_at - interval '{hours} h';"
-        f"UPDATE rollup_progress SET loaded_through = loaded_through - interval '{hours} h';"
-        f"UPDATE purchases_sessions_30min SET computed_at = computed_at - interval '{hours} h'".encode()
-    )
-
-
-def database_of(settings: Settings, url: str) -> Settings:
-    return settings.model_copy(update={"database": url})
+def age(connection: Connection) -> None:
+    """What was loaded and computed so far was so an hour earlier: it is no longer looked at again."""
+    for table, column in (
+        ("purchases", "loaded_at"), (CUSTOMERS.name, "computed_at"), (CITIES.name, "computed_at")
+    ):  # fmt: skip
+        if table_exists(connection, table):
+            connection.execute(f"UPDATE {table} SET {column} = {column} - interval '1 h'".encode())

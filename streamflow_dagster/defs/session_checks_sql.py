@@ -15,7 +15,7 @@ from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.sessions.compute import SessionSql, within_spans
 from streamflow.postgres.sessions.tables import SessionTable
 from streamflow_dagster.defs.quality_sql import begin_scan, note_scan
-from streamflow_dagster.defs.sessions_sql import lock
+from streamflow_dagster.defs.sessions_sql import locked
 from streamflow_dagster.verdicts import CheckResult
 
 Look = Callable[[Connection, SessionSql, datetime, datetime], CheckResult]
@@ -36,7 +36,8 @@ SELECT count(*), count(*) FILTER (WHERE "sessions" <> 1),
  ) AS "found"
 """
 _RECENT_DAYS: Final = """
-SELECT date_trunc('day', min(kept.session_start)), date_trunc('day', max({last_of_kept})) + interval '1 day'
+SELECT date_trunc('day', min(kept.session_start)),
+       least(date_trunc('day', max({last_of_kept})) + interval '1 day', {calendar})
   FROM {sessions} AS kept WHERE kept.computed_at >= %(since)s AND NOT {is_final} HAVING count(*) > 0
 """
 # Rows that were loaded since the last run may be counted already, or not.
@@ -58,7 +59,8 @@ SELECT count(*), count(*) FILTER (WHERE counted NOT BETWEEN "settled" AND "all")
                                      AND value."event time" <= recent."last event"
          GROUP BY {recent_by}, recent.session_start, recent.counted, recent.session_end) AS "compared"
 """
-# After a final session, the next may begin before its end, but not before its last event.
+# Where a key has a final session, others next to it may be less than a gap away, but not begin before the
+# last event of another.
 _OVERLAPPING: Final = """
 SELECT count(*), count(*) FILTER (WHERE "overlaps"),
        min(format('one that begins at %%s', session_start)) FILTER (WHERE "overlaps")
@@ -66,9 +68,9 @@ SELECT count(*), count(*) FILTER (WHERE "overlaps"),
             SELECT FROM {sessions} AS other
              WHERE {same_key} AND other.ctid <> kept.ctid
                AND CASE WHEN other.session_start < kept.session_start
-                        THEN CASE WHEN {other_is_final} THEN {last_of_other} >= kept.session_start
+                        THEN CASE WHEN {has_final} THEN {last_of_other} >= kept.session_start
                                   ELSE other.session_end > kept.session_start END
-                        ELSE CASE WHEN {is_final} THEN {last_of_kept} >= other.session_start
+                        ELSE CASE WHEN {has_final} THEN {last_of_kept} >= other.session_start
                                   ELSE kept.session_end > other.session_start END END) AS "overlaps"
           FROM {sessions} AS kept WHERE kept.computed_at >= %(since)s) AS "compared"
 """
@@ -82,10 +84,8 @@ def judged(connection: Connection, table: SessionTable, scan: str, look: Look) -
         return CheckResult(
             passed=False, severe=False, says=f"not yet: {table.name} was not computed so far"
         )
-    with connection.transaction():
-        parts = SessionSql(table)
-        # A session is never half there, and what belongs to it is what was there at that moment.
-        lock(connection, parts)
+    parts = SessionSql(table)
+    with locked(connection, parts):
         [(through,)] = connection.execute(_THROUGH, [table.name, table.stream.name])
         result = look(connection, parts, since, through)
     if result.passed:
@@ -139,7 +139,9 @@ def find_overlaps(
     query = sql.SQL(_OVERLAPPING).format(
         **parts.names,
         same_key=parts.same_key("other", "kept"),
-        other_is_final=parts.is_final("other"),
+        has_final=sql.SQL("EXISTS (SELECT FROM {} AS final WHERE {} AND {})").format(
+            parts.names["sessions"], parts.same_key("final", "kept"), parts.is_final("final")
+        ),
         last_of_other=parts.last_event("other"),
     )
     [(sessions, overlapping, first)] = connection.execute(query, {"since": since})

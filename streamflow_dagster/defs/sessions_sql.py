@@ -1,13 +1,14 @@
 """How sessions follow the loaded rows: in pieces of load time, each with its progress in one transaction."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from psycopg import sql
 
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.sessions.compute import SessionSql, collect_changed, recompute
+from streamflow.postgres.sessions.compute import SessionSql, collect_changed, lock, recompute
 from streamflow.postgres.sessions.schema import prepare
 from streamflow.postgres.sessions.tables import SessionTable
 
@@ -55,8 +56,7 @@ def compute_sessions(
     settled = now - OVERLAP
     sessions = events = pieces = 0
     for first, end in _pieces(connection, parts, since, most):
-        with connection.transaction():
-            lock(connection, parts)
+        with locked(connection, parts):
             changed = collect_changed(connection, parts, _loaded(first, end))
             sessions += recompute(connection, parts)
             through = settled if end is None else min(end, settled)
@@ -65,15 +65,13 @@ def compute_sessions(
     return Computed(sessions, events, pieces, max(settled, since or settled))
 
 
-def lock(connection: Connection, parts: SessionSql) -> None:
-    """Begins a transaction of one snapshot, in which nobody else changes the sessions, and no day of the
-    events is dropped. Both locks come before the snapshot."""
-    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    connection.execute(
-        sql.SQL(
-            "LOCK TABLE {sessions} IN SHARE ROW EXCLUSIVE MODE; LOCK TABLE {events} IN ACCESS SHARE MODE"
-        ).format(sessions=parts.names["sessions"], events=parts.names["events"])
-    )
+@contextmanager
+def locked(connection: Connection, parts: SessionSql) -> Iterator[None]:
+    """A transaction of one snapshot, from when the sessions were locked."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        lock(connection, parts)
+        yield
 
 
 def _pieces(

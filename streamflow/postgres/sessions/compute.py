@@ -108,7 +108,8 @@ SELECT min({event_time}), least(max({event_time}) + {gap}, {calendar}), {by}, {r
 _SPANS: Final = """
 SELECT lower(span), upper(span)
   FROM (SELECT unnest(range_agg(tstzrange(date_trunc('day', first_event),
-                                          date_trunc('day', last_event) + interval '1 day'))) AS span
+                                          least(date_trunc('day', last_event) + interval '1 day',
+                                                {calendar})))) AS span
           FROM {ranges}) AS "merged"
  ORDER BY 1
 """
@@ -181,6 +182,20 @@ def gap_sql(spec: SessionWindow) -> sql.Composable:
     return sql.Literal(min(spec.gap, _LONGEST_GAP))
 
 
+def lock(connection: Connection, parts: SessionSql) -> None:
+    """Until the transaction ends, nobody else changes the sessions, and no day of the events is dropped."""
+    statement = (
+        "LOCK TABLE {sessions} IN SHARE ROW EXCLUSIVE MODE; LOCK TABLE {events} IN ACCESS SHARE MODE;"
+        "LOCK TABLE dropped_days IN SHARE MODE"
+    )
+    connection.execute(
+        sql.SQL(statement).format(
+            sessions=sql.Identifier(parts.table.name),
+            events=sql.Identifier(parts.table.stream.event_table),
+        )
+    )
+
+
 def collect_changed(connection: Connection, parts: SessionSql, which: sql.Composable) -> int:
     """Notes the events that a condition on ``event`` chooses as those whose sessions may have changed;
     returns their number. In the transaction that calls `recompute`."""
@@ -231,7 +246,7 @@ def recompute(connection: Connection, parts: SessionSql, which: sql.Composable =
 
 def _within(connection: Connection, parts: SessionSql) -> sql.Composable:
     """The condition that an event lies on one of the days of the ranges: others are not even looked at."""
-    spans = connection.execute(sql.SQL(_SPANS).format(ranges=_RANGES)).fetchall()
+    spans = connection.execute(sql.SQL(_SPANS).format(**parts.names)).fetchall()
     return within_spans(spans, parts)
 
 

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import USER
-from streamflow.postgres.sessions.compute import CHANGED, SessionSql, collect_changed, recompute
+from streamflow.postgres.sessions.compute import SessionSql, collect_changed, lock, recompute
 from streamflow.postgres.sessions.tables import SessionTable
 
 _THEIRS: Final = sql.Identifier("their events")
@@ -52,9 +52,7 @@ def erase_sessions(
     """
     parts = SessionSql(table)
     names = parts.names
-    connection.execute(
-        sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names["sessions"])
-    )
+    lock(connection, parts)
     create = sql.SQL(_CREATE_THEIRS).format(theirs=_THEIRS, events=names["events"], match=match)
     connection.execute(create, values)
     is_theirs = sql.SQL(_IS_THEIRS).format(theirs=_THEIRS)
@@ -77,5 +75,7 @@ def _names_them(table: SessionTable, *, of_user: bool) -> sql.Composable:
     """Whether a session holds a value that names the subject."""
     test = "kept.{}::text = ANY(%(names)s)" if of_user else "kept.{}::text ~ %(pattern)s"
     columns = table.columns_of(USER if of_user else None)
-    tests = [sql.SQL(test).format(sql.Identifier(column)) for column in columns]
-    return sql.SQL("({})").format(sql.SQL(" OR ").join(tests or [sql.SQL("false")]))
+    tests: list[sql.Composable] = [
+        sql.SQL(test).format(sql.Identifier(column)) for column in columns
+    ]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join([*tests, sql.SQL("false")]))
