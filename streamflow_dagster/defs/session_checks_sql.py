@@ -21,19 +21,23 @@ from streamflow_dagster.verdicts import CheckResult
 Look = Callable[[Connection, SessionSql, datetime, datetime], CheckResult]
 
 _THROUGH: Final = "SELECT loaded_through FROM rollup_progress WHERE rollup = %s AND stream = %s"
+# Of the sessions of a key, which are apart, the one that an event is in is the first that ends after it.
 _NOT_IN_ONE: Final = """
-SELECT count(*), count(*) FILTER (WHERE "sessions" <> 1),
-       min(format('%%s[%%s]@%%s in %%s sessions',
-                  "origin topic", "origin partition", "origin offset", "sessions"))
-           FILTER (WHERE "sessions" <> 1)
-  FROM (SELECT {values}, event.{time} AS "event time", event.origin_topic AS "origin topic",
-               event.origin_partition AS "origin partition", event.origin_offset AS "origin offset"
-          FROM {events} AS event
-         WHERE event.loaded_at >= %(since)s AND event.loaded_at < %(through)s AND {is_counted}) AS value
- CROSS JOIN LATERAL (
-    SELECT count(*) AS "sessions" FROM {sessions} AS kept
-     WHERE {same_key} AND kept.session_start <= value."event time" AND {last_of_kept} >= value."event time"
- ) AS "found"
+SELECT count(*), count(*) FILTER (WHERE "is lost"),
+       min(format('%%s[%%s]@%%s is in none', "origin topic", "origin partition", "origin offset"))
+           FILTER (WHERE "is lost")
+  FROM (SELECT value.*, coalesce("found".session_start > value."event time", true) AS "is lost"
+          FROM (SELECT {values}, event.{time} AS "event time", event.origin_topic AS "origin topic",
+                       event.origin_partition AS "origin partition", event.origin_offset AS "origin offset"
+                  FROM {events} AS event
+                 WHERE event.loaded_at >= %(since)s AND event.loaded_at < %(through)s
+                   AND {is_counted}) AS value
+          LEFT JOIN LATERAL (
+             SELECT kept.session_start FROM {sessions} AS kept
+              WHERE {same_key} AND kept.session_end > value."event time"
+                AND {last_of_kept} >= value."event time"
+              ORDER BY kept.session_end LIMIT 1
+          ) AS "found" ON true) AS "compared"
 """
 _RECENT_DAYS: Final = """
 SELECT date_trunc('day', min(kept.session_start)),
@@ -43,36 +47,47 @@ SELECT date_trunc('day', min(kept.session_start)),
 # Rows that were loaded since the last run may be counted already, or not.
 _MISCOUNTED: Final = """
 WITH "recent" AS MATERIALIZED (
-    SELECT *, {last_of_kept} AS "last event" FROM {sessions} AS kept
+    SELECT kept.ctid AS "row", {kept_by}, kept.session_start, counted FROM {sessions} AS kept
      WHERE kept.computed_at >= %(since)s AND NOT {is_final}
 ), "values" AS (
     SELECT {values}, event.{time} AS "event time", event.loaded_at AS "loaded at" FROM {events} AS event
-     WHERE {within} AND {is_counted}
+     WHERE {within} AND {is_counted} AND hash_record_extended(ROW({key}), 0) IN (
+        SELECT hash_record_extended(ROW({by}), 0) FROM "recent")
+), "there" AS (
+    SELECT "found"."row", count(*) AS "all", count(*) FILTER (WHERE "loaded at" < %(through)s) AS "settled"
+      FROM "values" AS value
+     CROSS JOIN LATERAL (
+         SELECT kept.ctid AS "row", kept.session_start FROM {sessions} AS kept
+          WHERE {same_key} AND kept.session_end > value."event time"
+            AND {last_of_kept} >= value."event time"
+          ORDER BY kept.session_end LIMIT 1
+     ) AS "found"
+     WHERE "found".session_start <= value."event time" GROUP BY "found"."row"
 )
-SELECT count(*), count(*) FILTER (WHERE counted NOT BETWEEN "settled" AND "all"),
+SELECT count(*), count(*) FILTER (WHERE "differs"),
        min(format('a session from %%s counts %%s of %%s', session_start, counted, "all"))
-           FILTER (WHERE counted NOT BETWEEN "settled" AND "all")
-  FROM (SELECT recent.session_start, recent.counted, count("event time") AS "all",
-               count("event time") FILTER (WHERE "loaded at" < %(through)s) AS "settled"
-          FROM "recent" AS recent
-          LEFT JOIN "values" AS value ON {same_key} AND value."event time" >= recent.session_start
-                                     AND value."event time" <= recent."last event"
-         GROUP BY {recent_by}, recent.session_start, recent.counted, recent.session_end) AS "compared"
+           FILTER (WHERE "differs")
+  FROM (SELECT session_start, counted, coalesce("all", 0) AS "all",
+               counted NOT BETWEEN coalesce("settled", 0) AND coalesce("all", 0) AS "differs"
+          FROM "recent" LEFT JOIN "there" USING ("row")) AS "compared"
 """
 # Where a key has a final session, others next to it may be less than a gap away, but not begin before the
 # last event of another.
 _OVERLAPPING: Final = """
 SELECT count(*), count(*) FILTER (WHERE "overlaps"),
-       min(format('one that begins at %%s', session_start)) FILTER (WHERE "overlaps")
-  FROM (SELECT kept.session_start, EXISTS (
-            SELECT FROM {sessions} AS other
-             WHERE {same_key} AND other.ctid <> kept.ctid
-               AND CASE WHEN other.session_start < kept.session_start
-                        THEN CASE WHEN {has_final} THEN {last_of_other} >= kept.session_start
-                                  ELSE other.session_end > kept.session_start END
-                        ELSE CASE WHEN {has_final} THEN {last_of_kept} >= other.session_start
-                                  ELSE kept.session_end > other.session_start END END) AS "overlaps"
-          FROM {sessions} AS kept WHERE kept.computed_at >= %(since)s) AS "compared"
+       min(format('the one that begins at %%s', session_start)) FILTER (WHERE "overlaps")
+  FROM (SELECT session_start,
+               CASE WHEN "next" IS NULL THEN false
+                    WHEN bool_or("final") OVER (PARTITION BY {by}) THEN "last event" >= "next"
+                    ELSE session_end > "next" END AS "overlaps"
+          FROM (SELECT {kept_by}, kept.session_start, kept.session_end, {last_of_kept} AS "last event",
+                       {is_final} AS "final",
+                       lead(kept.session_start)
+                           OVER (PARTITION BY {kept_by} ORDER BY kept.session_start) AS "next"
+                  FROM {sessions} AS kept
+                 WHERE hash_record_extended(ROW({kept_by}), 0) IN (
+                    SELECT hash_record_extended(ROW({by}), 0) FROM {sessions}
+                     WHERE computed_at >= %(since)s)) AS "in order") AS "compared"
 """
 
 
@@ -96,7 +111,7 @@ def judged(connection: Connection, table: SessionTable, scan: str, look: Look) -
 def find_uncounted(
     connection: Connection, parts: SessionSql, since: datetime, through: datetime
 ) -> CheckResult:
-    """Whether each event is in one session, and each session counts its events."""
+    """Whether each event is in a session, and each session counts its events."""
     values: dict[str, Any] = {"since": since, "through": through}
     names = {**parts.names, "values": parts.values()}
     query = sql.SQL(_NOT_IN_ONE).format(**names, same_key=parts.same_key("kept", "value"))
@@ -105,8 +120,9 @@ def find_uncounted(
     miscounted = sql.SQL(_MISCOUNTED).format(
         **names,
         within=within_spans(days, parts),
-        same_key=parts.same_key("recent", "value"),
-        recent_by=parts.by("recent"),
+        same_key=parts.same_key("kept", "value"),
+        kept_by=parts.by("kept"),
+        key=sql.SQL(", ").join(parts.table.by_values),
     )
     [(sessions, wrong, first_wrong)] = connection.execute(miscounted, values)
     table = parts.table.name
@@ -115,7 +131,7 @@ def find_uncounted(
     )
     if lost or wrong:
         says = (
-            f"{lost:,} of {events:,} events are not in exactly one session of {table}, and {wrong:,} of "
+            f"{lost:,} of {events:,} events are in no session of {table}, and {wrong:,} of "
             f"{sessions:,} sessions count something else than their events: first "
             f"{first_lost or first_wrong}. Drop the table and materialize it: all that is still there is "
             "computed again"
@@ -125,7 +141,7 @@ def find_uncounted(
         says=says,
         metadata={
             "events": events,
-            "events_not_in_one": lost,
+            "events_in_none": lost,
             "sessions": sessions,
             "sessions_differing": wrong,
         },
@@ -136,18 +152,11 @@ def find_overlaps(
     connection: Connection, parts: SessionSql, since: datetime, _through: datetime
 ) -> CheckResult:
     """Whether no two sessions of a key overlap."""
-    query = sql.SQL(_OVERLAPPING).format(
-        **parts.names,
-        same_key=parts.same_key("other", "kept"),
-        has_final=sql.SQL("EXISTS (SELECT FROM {} AS final WHERE {} AND {})").format(
-            parts.names["sessions"], parts.same_key("final", "kept"), parts.is_final("final")
-        ),
-        last_of_other=parts.last_event("other"),
-    )
+    query = sql.SQL(_OVERLAPPING).format(**parts.names, kept_by=parts.by("kept"))
     [(sessions, overlapping, first)] = connection.execute(query, {"since": since})
     return CheckResult(
         passed=not overlapping,
-        says=f"{overlapping:,} of {sessions:,} sessions overlap another one of their key: first {first}"
+        says=f"{overlapping:,} of {sessions:,} sessions overlap the next one of their key: first {first}"
         if overlapping
         else f"{sessions:,} sessions are apart from the others of their keys",
         metadata={"sessions": sessions, "sessions_overlapping": overlapping},

@@ -29,7 +29,7 @@ COUNTED: Final = "sessions_equal_events"
 APART: Final = "sessions_are_apart"
 
 _DESCRIPTIONS: Final = {
-    COUNTED: "Each event is in exactly one session of its key, and each session counts the events in it. "
+    COUNTED: "Each event is in a session of its key, and each session counts the events in it. "
     "Checks the events loaded, and the sessions computed, since it last passed.",
     APART: "No two sessions of a key overlap. Checks those computed since it last passed.",
 }

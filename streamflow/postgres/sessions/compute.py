@@ -70,31 +70,41 @@ WITH "islands" AS (
 )
 SELECT {by}, lower(range) AS first_event, upper(range) - {gap} AS last_event
   FROM (SELECT {by}, unnest(range_agg(tstzrange(first_event, last_event + {gap}))) AS range
-          FROM "extended" GROUP BY {by}) AS "merged"
+          FROM "extended" GROUP BY {by}) AS "merged";
+CREATE INDEX ON {ranges} (hash_record_extended(ROW({by}), 0), last_event)
 """
 _CREATE_FINAL: Final = """
 CREATE TEMPORARY TABLE {final} ON COMMIT DROP AS
-SELECT {kept_by}, kept.session_start, {last_of_kept} AS last_event FROM {sessions} AS kept
- WHERE EXISTS (SELECT FROM {ranges} AS range WHERE {same_key}) AND {is_final}
+SELECT DISTINCT {kept_by}, kept.session_start, {last_of_kept} AS last_event
+  FROM {ranges} AS range
+  JOIN {sessions} AS kept ON {same_key} AND kept.session_end > range.first_event
+        AND kept.session_start <= range.last_event
+ WHERE {is_final};
+CREATE INDEX ON {final} (hash_record_extended(ROW({by}), 0), session_start);
+ANALYZE {ranges}, {final}
 """
 _DELETE: Final = """
 DELETE FROM {sessions} AS kept USING {ranges} AS range
- WHERE {same_key} AND kept.session_start >= range.first_event AND kept.session_start <= range.last_event
-   AND NOT {is_final}
+ WHERE {same_key} AND kept.session_end > range.first_event
+   AND kept.session_start >= range.first_event AND kept.session_start <= range.last_event AND NOT {is_final}
 """
 # `passed`: a final session in between parts what comes before it from what comes after it.
 _INSERT: Final = """
 WITH "values" AS (
-    SELECT {values} FROM {events} AS event WHERE {within} AND {is_counted} AND {which}
+    SELECT {values} FROM {events} AS event
+     WHERE {within} AND {is_counted} AND {which}
+       AND hash_record_extended(ROW({key}), 0) IN (SELECT hash_record_extended(ROW({by}), 0) FROM {ranges})
 ), "in ranges" AS (
     SELECT value.*, "passed" FROM "values" AS value
-      JOIN {ranges} AS range ON {same_key} AND value.{event_time} >= range.first_event
-                            AND value.{event_time} <= range.last_event
+     CROSS JOIN LATERAL (
+        SELECT range.first_event FROM {ranges} AS range
+         WHERE {same_key} AND range.last_event >= value.{event_time} ORDER BY range.last_event LIMIT 1
+     ) AS "nearest"
      CROSS JOIN LATERAL (
         SELECT count(*) AS "passed", coalesce(max(final.last_event) >= value.{event_time}, false) AS "covered"
           FROM {final} AS final WHERE {same_key_as_final} AND final.session_start <= value.{event_time}
      ) AS "before"
-     WHERE NOT "covered"
+     WHERE "nearest".first_event <= value.{event_time} AND NOT "covered"
 ), "begun" AS (
     SELECT *, CASE WHEN {event_time} - lag({event_time}) OVER later < {gap} THEN 0 ELSE 1 END AS "begins"
       FROM "in ranges" WINDOW later AS (PARTITION BY {by}, "passed" ORDER BY {event_time})
@@ -218,7 +228,6 @@ def recompute(connection: Connection, parts: SessionSql, which: sql.Composable =
             **names, island_by=parts.by("island"), same_key=parts.same_key("kept", "island")
         )
     )
-    connection.execute(sql.SQL("ANALYZE {}").format(_RANGES))
     connection.execute(
         sql.SQL(_CREATE_FINAL).format(**names, kept_by=parts.by("kept"), same_key=kept_range)
     )
@@ -228,6 +237,7 @@ def recompute(connection: Connection, parts: SessionSql, which: sql.Composable =
         sql.SQL(_INSERT).format(
             **names,
             values=event_values(parts.table),
+            key=sql.SQL(", ").join(parts.table.by_values),
             within=_within(connection, parts),
             which=which,
             same_key=parts.same_key("value", "range"),

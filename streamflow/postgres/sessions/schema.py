@@ -14,7 +14,7 @@ from streamflow.postgres.sessions.tables import SessionTable
 # No primary key: values of a key may be longer than an entry of an index.
 _CREATE: Final = """
 CREATE TABLE {table} ({columns});
-CREATE INDEX ON {table} (hash_record_extended(ROW({by}), 0), session_start);
+CREATE INDEX ON {table} (hash_record_extended(ROW({by}), 0), session_end);
 CREATE INDEX ON {table} (session_start);
 CREATE INDEX ON {table} USING brin (computed_at);
 COMMENT ON TABLE {table} IS {comment}
