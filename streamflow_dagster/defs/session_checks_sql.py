@@ -5,20 +5,22 @@ and times are shown, and no key, which may name a person.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from psycopg import sql
 
+from streamflow.core_schema import LAST_MOMENT
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.sessions.compute import SessionSql, within_spans
 from streamflow.postgres.sessions.tables import SessionTable
-from streamflow_dagster.defs.quality_sql import begin_scan, note_scan
-from streamflow_dagster.defs.sessions_sql import locked
+from streamflow_dagster.defs.quality_sql import begin_scan, note_sound
+from streamflow_dagster.defs.sessions_sql import ROWS_AT_ONCE, inner_ends
 from streamflow_dagster.verdicts import CheckResult
 
-Look = Callable[[Connection, SessionSql, datetime, datetime], CheckResult]
+Look = Callable[[Connection, SessionSql, "Scope"], CheckResult]
 
 _THROUGH: Final = "SELECT loaded_through FROM rollup_progress WHERE rollup = %s AND stream = %s"
 # Of the sessions of a key, which are apart, the one that an event is in is the first that ends after it.
@@ -30,7 +32,7 @@ SELECT count(*), count(*) FILTER (WHERE "is lost"),
           FROM (SELECT {values}, event.{time} AS "event time", event.origin_topic AS "origin topic",
                        event.origin_partition AS "origin partition", event.origin_offset AS "origin offset"
                   FROM {events} AS event
-                 WHERE event.loaded_at >= %(since)s AND event.loaded_at < %(through)s
+                 WHERE event.loaded_at >= %(since)s AND event.loaded_at < %(until)s
                    AND {is_counted}) AS value
           LEFT JOIN LATERAL (
              SELECT kept.session_start FROM {sessions} AS kept
@@ -40,15 +42,20 @@ SELECT count(*), count(*) FILTER (WHERE "is lost"),
           ) AS "found" ON true) AS "compared"
 """
 _RECENT_DAYS: Final = """
-SELECT date_trunc('day', min(kept.session_start)),
-       least(date_trunc('day', max({last_of_kept})) + interval '1 day', {calendar})
-  FROM {sessions} AS kept WHERE kept.computed_at >= %(since)s AND NOT {is_final} HAVING count(*) > 0
+SELECT lower(span), upper(span)
+  FROM (SELECT unnest(range_agg(tstzrange(date_trunc('day', kept.session_start),
+                                          least(date_trunc('day', {last_of_kept}) + interval '1 day',
+                                                {calendar})))) AS span
+          FROM {sessions} AS kept
+         WHERE kept.computed_at >= %(since)s AND kept.computed_at < %(computed_until)s
+           AND NOT {is_final}) AS "merged"
+ ORDER BY 1
 """
 # Rows that were loaded since the last run may be counted already, or not.
 _MISCOUNTED: Final = """
 WITH "recent" AS MATERIALIZED (
     SELECT kept.ctid AS "row", {kept_by}, kept.session_start, counted FROM {sessions} AS kept
-     WHERE kept.computed_at >= %(since)s AND NOT {is_final}
+     WHERE kept.computed_at >= %(since)s AND kept.computed_at < %(computed_until)s AND NOT {is_final}
 ), "values" AS (
     SELECT {values}, event.{time} AS "event time", event.loaded_at AS "loaded at" FROM {events} AS event
      WHERE {within} AND {is_counted} AND hash_record_extended(ROW({key}), 0) IN (
@@ -87,32 +94,76 @@ SELECT count(*), count(*) FILTER (WHERE "overlaps"),
                   FROM {sessions} AS kept
                  WHERE hash_record_extended(ROW({kept_by}), 0) IN (
                     SELECT hash_record_extended(ROW({by}), 0) FROM {sessions}
-                     WHERE computed_at >= %(since)s)) AS "in order") AS "compared"
+                     WHERE computed_at >= %(since)s
+                       AND computed_at < %(computed_until)s)) AS "in order") AS "compared"
 """
 
 
-def judged(connection: Connection, table: SessionTable, scan: str, look: Look) -> CheckResult:
-    """What `look` says of what is new since it last passed; noted if it passes."""
-    began, since = begin_scan(connection, scan, table.name)
+class Scope(NamedTuple):
+    """What is looked at.
+
+    Attributes:
+        since: rows loaded and sessions computed from then on,
+        until: before then,
+        computed_until: and before then.
+        through: rows that were loaded before are in sessions; of later ones, some may be.
+    """
+
+    since: datetime
+    until: datetime
+    computed_until: datetime
+    through: datetime
+
+
+def judged(
+    connection: Connection, table: SessionTable, scan: str, look: Look, *, most: int = ROWS_AT_ONCE
+) -> CheckResult:
+    """What `look` says of what is new since it last passed, or of the next `most` rows or sessions of that;
+    noted if it passes."""
+    _, since = begin_scan(connection, scan, table.name)
     row = connection.execute(_THROUGH, [table.name, table.stream.name]).fetchone()
     if row is None or not table_exists(connection, table.name):
         return CheckResult(
             passed=False, severe=False, says=f"not yet: {table.name} was not computed so far"
         )
     parts = SessionSql(table)
-    with locked(connection, parts):
-        [(through,)] = connection.execute(_THROUGH, [table.name, table.stream.name])
-        result = look(connection, parts, since, through)
-    if result.passed:
-        note_scan(connection, scan, table.name, min(began, through))
+    with connection.transaction():
+        _hold(connection, parts)
+        scope = _scope(connection, parts, since, most)
+        result = look(connection, parts, scope)
+    if not result.passed:
+        return result
+    note_sound(connection, scan, table.name, max(since, scope.until))
+    if scope.until < scope.through:
+        says = f"{result.says}; looked at up to {scope.until:%Y-%m-%d %H:%M:%S}, next time at more"
+        return replace(result, says=says)
     return result
 
 
-def find_uncounted(
-    connection: Connection, parts: SessionSql, since: datetime, through: datetime
-) -> CheckResult:
+def _hold(connection: Connection, parts: SessionSql) -> None:
+    """Of the transaction: one snapshot, and no day of it is dropped."""
+    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    statement = sql.SQL("LOCK TABLE {sessions}, {events} IN ACCESS SHARE MODE")
+    connection.execute(
+        statement.format(sessions=parts.names["sessions"], events=parts.names["events"])
+    )
+
+
+def _scope(connection: Connection, parts: SessionSql, since: datetime, most: int) -> Scope:
+    table = parts.table
+    [(through,)] = connection.execute(_THROUGH, [table.name, table.stream.name])
+    ends = [
+        *inner_ends(connection, table.stream.event_table, "loaded_at", since, most)[:1],
+        *inner_ends(connection, table.name, "computed_at", since, most)[:1],
+    ]
+    if ends and min(ends) < through:
+        return Scope(since, min(ends), min(ends), through)
+    return Scope(since, through, LAST_MOMENT, through)
+
+
+def find_uncounted(connection: Connection, parts: SessionSql, scope: Scope) -> CheckResult:
     """Whether each event is in a session, and each session counts its events."""
-    values: dict[str, Any] = {"since": since, "through": through}
+    values = scope._asdict()
     names = {**parts.names, "values": parts.values()}
     query = sql.SQL(_NOT_IN_ONE).format(**names, same_key=parts.same_key("kept", "value"))
     [(events, lost, first_lost)] = connection.execute(query, values)
@@ -126,9 +177,7 @@ def find_uncounted(
     )
     [(sessions, wrong, first_wrong)] = connection.execute(miscounted, values)
     table = parts.table.name
-    says = (
-        f"{events:,} events are in exactly one session each, and {sessions:,} sessions count theirs"
-    )
+    says = f"{events:,} events are in a session each, and {sessions:,} sessions count theirs"
     if lost or wrong:
         says = (
             f"{lost:,} of {events:,} events are in no session of {table}, and {wrong:,} of "
@@ -148,12 +197,10 @@ def find_uncounted(
     )
 
 
-def find_overlaps(
-    connection: Connection, parts: SessionSql, since: datetime, _through: datetime
-) -> CheckResult:
+def find_overlaps(connection: Connection, parts: SessionSql, scope: Scope) -> CheckResult:
     """Whether no two sessions of a key overlap."""
     query = sql.SQL(_OVERLAPPING).format(**parts.names, kept_by=parts.by("kept"))
-    [(sessions, overlapping, first)] = connection.execute(query, {"since": since})
+    [(sessions, overlapping, first)] = connection.execute(query, scope._asdict())
     return CheckResult(
         passed=not overlapping,
         says=f"{overlapping:,} of {sessions:,} sessions overlap the next one of their key: first {first}"

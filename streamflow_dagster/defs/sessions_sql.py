@@ -19,12 +19,12 @@ ROWS_AT_ONCE: Final = 200_000
 _SINCE: Final = """
 SELECT now(), (SELECT loaded_through FROM rollup_progress WHERE rollup = %s AND stream = %s)
 """
-# Where pieces of about so many rows end, by the second in which they were loaded.
+# Where pieces of about so many rows end, by the second of a time.
 _PIECES: Final = """
 SELECT max("second") + interval '1 s'
   FROM (SELECT "second", trunc((sum(rows) OVER (ORDER BY "second") - rows) / {most}) AS piece
-          FROM (SELECT date_trunc('second', loaded_at) AS "second", count(*) AS rows FROM {events}
-                 WHERE loaded_at >= {since} GROUP BY 1) AS "loaded") AS "numbered"
+          FROM (SELECT date_trunc('second', {time}) AS "second", count(*) AS rows FROM {table}
+                 WHERE {time} >= {since} GROUP BY 1) AS "counted") AS "numbered"
  GROUP BY piece ORDER BY 1
 """
 _PROGRESS: Final = """
@@ -78,16 +78,24 @@ def _pieces(
     connection: Connection, parts: SessionSql, since: datetime | None, most: int
 ) -> Iterator[tuple[datetime | None, datetime | None]]:
     """Ranges of load time; the last has no end."""
-    query = sql.SQL(_PIECES).format(
-        events=parts.names["events"],
-        most=sql.Literal(most),
-        since=sql.SQL("'-infinity'") if since is None else sql.Literal(since),
-    )
-    ends = [end for (end,) in connection.execute(query)]
-    for end in ends[:-1]:
+    events = parts.table.stream.event_table
+    for end in inner_ends(connection, events, "loaded_at", since, most):
         yield since, end
         since = end
     yield since, None
+
+
+def inner_ends(
+    connection: Connection, table: str, time: str, since: datetime | None, most: int
+) -> list[datetime]:
+    """Where pieces of about `most` rows end, by the time in a column, but for the last piece."""
+    query = sql.SQL(_PIECES).format(
+        table=sql.Identifier(table),
+        time=sql.Identifier(time),
+        most=sql.Literal(most),
+        since=sql.SQL("'-infinity'") if since is None else sql.Literal(since),
+    )
+    return [end for (end,) in connection.execute(query)][:-1]
 
 
 def _loaded(first: datetime | None, end: datetime | None) -> sql.Composable:

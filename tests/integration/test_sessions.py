@@ -489,6 +489,19 @@ def test_a_check_sees_that_sessions_overlap(connection: Connection) -> None:
     )
 
 
+def test_a_check_looks_at_some_at_a_time(connection: Connection) -> None:
+    for hours in range(3):
+        insert(connection, [purchase(10 * hours + each, DAY * hours + each) for each in range(10)])
+        age(connection)
+    compute_sessions(connection, CUSTOMERS)
+    looks = [judged(connection, CUSTOMERS, "counted", find_uncounted, most=10) for _ in range(4)]
+    assert [look.metadata["events"] for look in looks] == [10, 10, 10, 0]
+    assert ["next time at more" in look.says for look in looks] == [True, True, False, False]
+    assert sum(look.metadata["sessions"] for look in looks[:3]) == 3
+    connection.execute(f"UPDATE {CUSTOMERS.name} SET counted = 9, computed_at = now()".encode())
+    assert not judged(connection, CUSTOMERS, "counted", find_uncounted).passed
+
+
 def test_before_the_first_run_checks_say_not_yet(
     database: Settings, connection: Connection
 ) -> None:

@@ -29,6 +29,7 @@ _TEMPORARY: Final = (CHANGED, _RANGES, _FINAL)
 
 # No event lies outside of the calendar (`core_schema`), so a longer gap is no longer one.
 _LONGEST_GAP: Final = timedelta(days=3_652_059)
+_RANGES_APART: Final = timedelta(hours=1)
 _MOST_SPANS: Final = 64
 EVERYTHING: Final = sql.SQL("true")
 
@@ -53,7 +54,8 @@ CREATE TEMPORARY TABLE {changed} ON COMMIT DROP AS
 SELECT {by}, event.{time} AS first_event, event.{time} AS last_event FROM {events} AS event
  WHERE {which} AND {is_counted}
 """
-# What is a gap or more away from all else, then with the sessions that it touches.
+# What is a gap or more away from all else, then with the sessions that it touches; at last with what lies
+# between two such ranges of an hour, so that a key has few of them in a day.
 _CREATE_RANGES: Final = """
 CREATE TEMPORARY TABLE {ranges} ON COMMIT DROP AS
 WITH "islands" AS (
@@ -68,10 +70,9 @@ WITH "islands" AS (
             AND kept.session_end > island.first_event AND NOT {is_final}
      GROUP BY {island_by}, island.first_event, island.last_event
 )
-SELECT {by}, lower(range) AS first_event, upper(range) - {gap} AS last_event
-  FROM (SELECT {by}, unnest(range_agg(tstzrange(first_event, last_event + {gap}))) AS range
-          FROM "extended" GROUP BY {by}) AS "merged";
-CREATE INDEX ON {ranges} (hash_record_extended(ROW({by}), 0), last_event)
+SELECT {by}, lower(range) AS first_event, upper(range) - {apart} AS last_event
+  FROM (SELECT {by}, unnest(range_agg(tstzrange(first_event, last_event + {apart}))) AS range
+          FROM "extended" GROUP BY {by}) AS "merged"
 """
 _CREATE_FINAL: Final = """
 CREATE TEMPORARY TABLE {final} ON COMMIT DROP AS
@@ -93,18 +94,17 @@ _INSERT: Final = """
 WITH "values" AS (
     SELECT {values} FROM {events} AS event
      WHERE {within} AND {is_counted} AND {which}
-       AND hash_record_extended(ROW({key}), 0) IN (SELECT hash_record_extended(ROW({by}), 0) FROM {ranges})
 ), "in ranges" AS (
     SELECT value.*, "passed" FROM "values" AS value
-     CROSS JOIN LATERAL (
-        SELECT range.first_event FROM {ranges} AS range
-         WHERE {same_key} AND range.last_event >= value.{event_time} ORDER BY range.last_event LIMIT 1
-     ) AS "nearest"
+      JOIN (SELECT *, generate_series(date_trunc('day', first_event), last_event, interval '1 day') AS "day"
+              FROM {ranges}) AS range
+        ON {same_key} AND range."day" = date_trunc('day', value.{event_time})
+       AND value.{event_time} >= range.first_event AND value.{event_time} <= range.last_event
      CROSS JOIN LATERAL (
         SELECT count(*) AS "passed", coalesce(max(final.last_event) >= value.{event_time}, false) AS "covered"
           FROM {final} AS final WHERE {same_key_as_final} AND final.session_start <= value.{event_time}
      ) AS "before"
-     WHERE "nearest".first_event <= value.{event_time} AND NOT "covered"
+     WHERE NOT "covered"
 ), "begun" AS (
     SELECT *, CASE WHEN {event_time} - lag({event_time}) OVER later < {gap} THEN 0 ELSE 1 END AS "begins"
       FROM "in ranges" WINDOW later AS (PARTITION BY {by}, "passed" ORDER BY {event_time})
@@ -134,7 +134,8 @@ class SessionSql:
             "sessions": sql.Identifier(table.name),
             "events": sql.Identifier(table.stream.event_table),
             "time": sql.Identifier(table.stream.event_time),
-            "gap": gap_sql(table.spec),
+            "gap": sql.Literal(_gap(table.spec)),
+            "apart": sql.Literal(max(_gap(table.spec), _RANGES_APART)),
             "calendar": sql.Literal(LAST_MOMENT),
             "event_time": EVENT_TIME,
             "by": self.by(),
@@ -169,8 +170,10 @@ class SessionSql:
     def last_event(self, alias: str) -> sql.Composed:
         """When the last event of a session was."""
         return sql.SQL(_LAST_EVENT).format(
-            kept=sql.Identifier(alias), gap=gap_sql(self.table.spec), calendar=sql.Literal(LAST_MOMENT)
-        )  # fmt: skip
+            kept=sql.Identifier(alias),
+            gap=sql.Literal(_gap(self.table.spec)),
+            calendar=sql.Literal(LAST_MOMENT),
+        )
 
     def is_final(self, alias: str) -> sql.Composed:
         """Whether a session reaches into a day that retention has dropped."""
@@ -188,8 +191,8 @@ class SessionSql:
         )
 
 
-def gap_sql(spec: SessionWindow) -> sql.Composable:
-    return sql.Literal(min(spec.gap, _LONGEST_GAP))
+def _gap(spec: SessionWindow) -> timedelta:
+    return min(spec.gap, _LONGEST_GAP)
 
 
 def lock(connection: Connection, parts: SessionSql) -> None:
@@ -237,7 +240,6 @@ def recompute(connection: Connection, parts: SessionSql, which: sql.Composable =
         sql.SQL(_INSERT).format(
             **names,
             values=event_values(parts.table),
-            key=sql.SQL(", ").join(parts.table.by_values),
             within=_within(connection, parts),
             which=which,
             same_key=parts.same_key("value", "range"),

@@ -41,7 +41,7 @@ def prepare(connection: Connection, table: SessionTable) -> None:
             sql.Identifier(column.name),
             sql.SQL(column.type),
             sql.SQL("" if column.nullable else " NOT NULL"),
-            sql.SQL(" DEFAULT now()" if column.name == "computed_at" else ""),
+            sql.SQL(" DEFAULT clock_timestamp()" if column.name == "computed_at" else ""),
         )
         for column in table.columns
     ]
