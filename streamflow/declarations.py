@@ -12,6 +12,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
+from streamflow.windows.declared import window_faults
 
 # Types of columns that a primary key may have: equal values have one text, as the key of a record.
 _KEY_TYPES: Final = frozenset(("text", "bigint", "numeric", "boolean", "uuid", "date"))
@@ -36,6 +37,7 @@ def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
         *_tables(stream),
         *_fields(stream),
         *_columns(stream),
+        *window_faults(stream),
         *_state(stream),
         *_format(stream),
         *(problem for other in earlier for problem in _clashes(stream, other)),

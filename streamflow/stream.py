@@ -20,6 +20,7 @@ from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
 from streamflow.tombstones import Deletion, KeyReader
+from streamflow.windows.faults import aggregation_faults
 from streamflow.windows.specs import (
     CountedWindows,
     SessionWindow,
@@ -340,11 +341,16 @@ class Stream:
 
     @cached_property
     def fault_of(self) -> Callable[[Event], Rejection | None] | None:
-        """Why an event that the contract has accepted is none after all; None for a contract without code of
-        the user's own, which need not be asked."""
-        if not has_own_code(self.decoder.schema):
-            return None
-        return fault_finder(self.decoder, self.event_time, self.kind_of)
+        """Why an event that the contract has accepted is none after all; None for a stream without code of
+        the user's own in its contract and its aggregates, which need not be asked."""
+        own_code = has_own_code(self.decoder.schema)
+        of_windows = aggregation_faults(self.decoder, self.window_tables, has_own_code=own_code)
+        if not own_code:
+            return of_windows
+        of_contract = fault_finder(self.decoder, self.event_time, self.kind_of)
+        if of_windows is None:
+            return of_contract
+        return lambda event: of_contract(event) or of_windows(event)
 
     @cached_property
     def _key_reader(self) -> KeyReader:

@@ -1,15 +1,14 @@
-"""Analytics: events counted in tumbling windows, each exactly once (G4)."""
+"""Analytics: events counted and aggregated in windows, each exactly once (G4)."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING
 
-from streamflow.contract import PYDANTIC_UTC, format_time
-from streamflow.core_schema import FIRST_MOMENT, LAST_MOMENT
+from streamflow.contract import Event
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output, Partition
 from streamflow.formats.documents import Ignored
@@ -19,21 +18,36 @@ from streamflow.records import (
     Origin,
     OutRecord,
     Position,
+    Record,
     Rejection,
     topic_id_headers,
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
-from streamflow.windows import PartitionWindows, Progress, TumblingWindow, WindowCount
+from streamflow.windows.counting import WindowResult
+from streamflow.windows.partition import PartitionWindows
+from streamflow.windows.plans import Plan, plans_of
+from streamflow.windows.progress import Progress
+from streamflow.windows.results import EPOCH, key_and_body
 from streaming_workers.reporting import topic_asset
 
-# With the zone object of the times that it is subtracted from: half as slow.
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=PYDANTIC_UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-# Of the calendar, in milliseconds since the epoch.
-_FIRST: Final = (FIRST_MOMENT - _EPOCH) // _MILLISECOND
-_LAST: Final = (LAST_MOMENT - _EPOCH) // _MILLISECOND
+# Events that are kept before they are aggregated together: more take memory, and no less time.
+_AT_ONCE: Final = 2_000
+
+# What counts an event, given its offset, its time, itself and when the broker stamped its record.
+_Count = Callable[[int, int, Event, int], None]
+
+
+class _Route(NamedTuple):
+    """What happens to the records of a topic."""
+
+    stream: Stream
+    plans: tuple[Plan, ...]
+    read: Callable[[Record], Event | Rejection | Ignored | Deletion]
+    time_of: Callable[[Event], datetime]
+    counters: dict[int, tuple[_Count, ...]]  # by partition
 
 
 class Analytics:
@@ -56,20 +70,15 @@ class Analytics:
     ) -> None:
         self._clock = clock
         self.group = settings.group(self.name)
-        self._streams = {
-            stream.topic: (stream, stream.event_counts)
-            for stream in streams
-            if stream.event_counts is not None
-        }
-        # Looked up once and not for every record.
         self._routes = {
-            topic: (stream.read, stream.time_of, stream.kind_of)
-            for topic, (stream, _) in self._streams.items()
+            stream.topic: _Route(stream, plans_of(stream), stream.read, stream.time_of, {})
+            for stream in streams
+            if stream.counted
         }
-        self.topics = list(self._streams)
+        self.topics = list(self._routes)
         self.assets: Mapping[str, str] = {
-            stream.analytics_topic: topic_asset(stream.analytics_topic, settings.prefix)
-            for stream, _ in self._streams.values()
+            route.stream.analytics_topic: topic_asset(route.stream.analytics_topic, settings.prefix)
+            for route in self._routes.values()
         }
         self._windows: dict[Partition, PartitionWindows] = {}
         self._seen: dict[Partition, float] = {}
@@ -81,13 +90,16 @@ class Analytics:
         """Resumes from the progress in the committed offsets' metadata."""
         starts: dict[Partition, int] = {}
         for partition, position in positions.items():
-            spec = self._spec(partition[0])
+            topic, number = partition
+            route = self._routes[topic]
             progress = position and Progress.parse(position.offset, position.metadata)
             self.revoke([partition])
-            self._windows[partition] = PartitionWindows(spec, progress)
+            start = 0 if position is None else position.offset
+            windows = PartitionWindows(route.plans, progress, start)
+            self._windows[partition] = windows
+            route.counters[number] = windows.counters
             self._without_progress.discard(partition)
             if position is not None and progress is None:
-                self._windows[partition].advance(position.offset)
                 self._without_progress.add(partition)
             starts[partition] = OFFSET_BEGINNING if position is None else position.offset
         return starts
@@ -95,15 +107,18 @@ class Analytics:
     def revoke(self, partitions: Sequence[Partition]) -> None:
         """Forgets what is open: the committed offsets hold it."""
         for partition in partitions:
+            topic, number = partition
+            self._routes[topic].counters.pop(number, None)
             self._windows.pop(partition, None)
             self._seen.pop(partition, None)
             self._committed.pop(partition, None)
 
-    def _spec(self, topic: str) -> TumblingWindow:
-        return self._streams[topic][1]
-
     def process(self, batch: Batch) -> Output | None:
-        rejected = self._count(batch)
+        rejected: list[tuple[int, ErrorCode]] = []
+        for first in range(0, len(batch.records), _AT_ONCE):
+            rejected += self._count(batch.records[first : first + _AT_ONCE], first)
+            for windows in self._windows.values():
+                windows.aggregate()
         for position in batch.positions:
             partition = (position.topic, position.partition)
             if partition in self._windows:
@@ -121,19 +136,19 @@ class Analytics:
         self,
         batch: Batch,
         rejected: list[tuple[int, ErrorCode]],
-        take: Callable[[PartitionWindows], list[WindowCount]],
+        take: Callable[[PartitionWindows], list[WindowResult]],
     ) -> Output | None:
         ids = topic_id_headers(batch.topic_ids)
         records: list[OutRecord] = []
         positions: list[Position] = []
         for partition, windows in self._windows.items():
             windows.close_due()
-            if self._is_idle(partition, batch.now):
-                windows.close_idle(int(self._clock() * 1000))
+            quiet = batch.now - self._seen.setdefault(partition, batch.now)
+            windows.close_idle(int(self._clock() * 1000), quiet)
             results = take(windows)
-            stream = self._streams[partition[0]][0]
+            topic = self._routes[partition[0]].stream.analytics_topic
             topic_id = ids.get(partition[0], [])
-            records += [_record(stream, partition, result, topic_id) for result in results]
+            records += [_record(topic, partition, result, topic_id) for result in results]
             progress = windows.progress()
             position = Position(*partition, progress.resume, progress.metadata())
             known = windows.read_to or partition in self._without_progress
@@ -145,17 +160,12 @@ class Analytics:
             return None
         return Output(positions=positions, records=records, rejected=rejected, batch=batch.records)
 
-    def _is_idle(self, partition: Partition, now: float) -> bool:
-        idle = self._spec(partition[0]).idle.total_seconds()
-        return now - self._seen.setdefault(partition, now) >= idle
-
-    def _count(self, batch: Batch) -> list[tuple[int, ErrorCode]]:
+    def _count(self, records: Sequence[Record], first: int) -> list[tuple[int, ErrorCode]]:
+        """Counts records of a batch, from the index `first` on, and says which are no events."""
         rejected: list[tuple[int, ErrorCode]] = []
-        routes, windows = self._routes, self._windows
-        epoch, millisecond = _EPOCH, _MILLISECOND
-        for index, record in enumerate(batch.records):
-            topic = record.topic() or ""
-            read, time_of, group_of = routes[topic]
+        routes, epoch, millisecond = self._routes, EPOCH, _MILLISECOND
+        for index, record in enumerate(records, first):
+            _, _, read, time_of, counters = routes[record.topic() or ""]
             event = read(record)
             if isinstance(event, Rejection):
                 # The validator makes a dead letter of it.
@@ -163,37 +173,14 @@ class Analytics:
                 continue
             if isinstance(event, (Ignored, Deletion)):
                 continue
-            windows[topic, record.partition() or 0].count(
-                record.offset() or 0,
-                (time_of(event) - epoch) // millisecond,
-                group_of(event),
-                record.timestamp()[1],
-            )
+            offset, appended = record.offset() or 0, record.timestamp()[1]
+            moment = (time_of(event) - epoch) // millisecond
+            for count in counters[record.partition() or 0]:
+                count(offset, moment, event, appended)
         return rejected
 
 
-def _record(
-    stream: Stream, partition: Partition, result: WindowCount, topic_id: Headers
-) -> OutRecord:
-    body = {
-        "window_start": _format(result.start),
-        "window_end": _format(result.end),
-        "event_type": result.group,
-        "count": result.count,
-        "partition": partition[1],
-        "late": result.late,
-        "first_offset": result.first_offset,
-        "last_offset": result.last_offset,
-    }
-    return OutRecord(
-        stream.analytics_topic,
-        result.group.encode(),
-        orjson.dumps(body),
-        [(ORIGIN_HEADER, Origin(*partition, result.first_offset).encode()), *topic_id],
-    )
-
-
-def _format(milliseconds: int) -> str:
-    """A window of an event near the ends of the calendar may reach beyond it."""
-    within = max(_FIRST, min(milliseconds, _LAST))
-    return format_time(_EPOCH + timedelta(milliseconds=within))
+def _record(topic: str, partition: Partition, result: WindowResult, topic_id: Headers) -> OutRecord:
+    key, body = key_and_body(result, partition[1])
+    origin = Origin(*partition, result.first_offset)
+    return OutRecord(topic, key, orjson.dumps(body), [(ORIGIN_HEADER, origin.encode()), *topic_id])

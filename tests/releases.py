@@ -20,7 +20,7 @@ from streamflow.records import Origin, OutRecord, Position
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 from streaming_workers.analytics import Analytics
 from streaming_workers.validator import Validator
 

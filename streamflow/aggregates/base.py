@@ -1,8 +1,25 @@
 """What all aggregates have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Protocol
+
+NUMBERS: Final = frozenset(("integer", "decimal", "float"))
+ORDERED: Final = NUMBERS | {"text", "datetime", "date", "time", "timedelta"}
+SCALARS: Final = ORDERED | {"boolean", "uuid"}
+
+# The source partition of a window's part, and the state of an aggregate in it, as JSON has it.
+Part = tuple[int, Any]
+
+
+class State(Protocol):
+    """What a cell keeps of an aggregate while its window is open."""
+
+    def update(self, values: Sequence[Any]) -> None:
+        """Takes what more events have; there is no null among them."""
+
+    def json(self) -> Any:
+        """The state as the record of a window has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,11 +31,18 @@ class Aggregate:
         where: which events are aggregated; None for all.
     """
 
-    field: str
+    field: str | None  # None of a `Count` of all events
     where: Callable[[Any], bool] | None = None
 
     # What the names of its columns in the table of the windows' parts add to its own name.
     suffixes: ClassVar[tuple[str, ...]] = ("",)
+    # Kinds of fields that it takes, and what they are called (`windows.fields`).
+    takes: ClassVar[frozenset[str]] = NUMBERS
+    takes_words: ClassVar[str] = "a number: int, Decimal or float"
+    # Whether its values come with the time and the offset of their events, as (time, offset, value).
+    is_timed: ClassVar[bool] = False
+    # Whether it takes texts and numbers whole, however long they are.
+    takes_whole: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.field, str) or not all(self.field.split(".")):
@@ -35,3 +59,19 @@ class Aggregate:
     def results(self, name: str) -> tuple[str, ...]:
         """The columns of its finished values, where it is called `name`."""
         return (name,)
+
+    def state(self) -> State:
+        """Of a new cell."""
+        raise NotImplementedError
+
+    def merge(self, parts: Sequence[Part]) -> Any:
+        """The state, as JSON, of what several parts of a window have counted; in any order."""
+        raise NotImplementedError
+
+    def finish(self, state: Any) -> tuple[Any, ...]:
+        """The finished values of a state as JSON has it, one for each of `results`."""
+        return (state,)
+
+    def most_bytes(self) -> int:
+        """The most that its state takes in a record; a text of 256 characters may take six bytes each."""
+        return 2_048

@@ -1,14 +1,29 @@
-"""Quantiles, by an Apache DataSketches KLL sketch."""
+"""Quantiles, by an Apache DataSketches KLL sketch (https://datasketches.apache.org/docs/KLL/KLLSketch.html).
 
+A sketch is a list of values with weights. Several lists together describe all of their values, with a rank
+error that is no larger than the largest of theirs.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar, Final
+from itertools import accumulate
+from typing import Any, ClassVar, Final
 
-from streamflow.aggregates.base import Aggregate
+import numpy as np
+from datasketches import kll_doubles_sketch
+
+from streamflow.aggregates.base import Aggregate, Part, State
+from streamflow.aggregates.values import finite_double
 
 # Of a KLL sketch: its rank error is about 2.3 / k.
 SMALLEST_K: Final = 8
 LARGEST_K: Final = 4096
+# A sketch of any number of values keeps about three times k of them, and eight at each of 60 levels.
+_MOST_TIMES_K: Final = 4
+_MOST_MORE: Final = 480
+_VALUE_BYTES: Final = 46  # of a value and its weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,44 @@ class Quantiles(Aggregate):
     def results(self, name: str) -> tuple[str, ...]:
         """A column for each share: ``_p50``, and ``_p99_9`` for 0.999."""
         return tuple(f"{name}_p{_percent(share)}" for share in self.at)
+
+    def state(self) -> State:
+        return _QuantilesState(self.k)
+
+    def merge(self, parts: Sequence[Part]) -> dict[str, Any]:
+        pairs = sorted(
+            pair
+            for _, state in parts
+            for pair in zip(state["values"], state["weights"], strict=True)
+        )
+        return {"values": [value for value, _ in pairs], "weights": [weight for _, weight in pairs]}
+
+    def finish(self, state: Any) -> tuple[float | None, ...]:
+        """For each share the smallest value that, with all below it, has so much of the weight."""
+        values, reached = state["values"], list(accumulate(state["weights"]))
+        if not values:
+            return (None,) * len(self.at)
+        return tuple(values[bisect_left(reached, share * reached[-1])] for share in self.at)
+
+    def most_bytes(self) -> int:
+        return _VALUE_BYTES * (_MOST_TIMES_K * self.k + _MOST_MORE)
+
+
+class _QuantilesState:
+    __slots__ = ("_sketch",)
+
+    def __init__(self, k: int) -> None:
+        self._sketch = kll_doubles_sketch(k)
+
+    def update(self, values: Sequence[Any]) -> None:
+        if values and isinstance(values[0], float):
+            self._sketch.update(np.array(values))
+        elif values:
+            self._sketch.update(np.array([*map(finite_double, values)]))
+
+    def json(self) -> dict[str, Any]:
+        pairs = sorted(self._sketch)
+        return {"values": [value for value, _ in pairs], "weights": [weight for _, weight in pairs]}
 
 
 def _percent(share: float) -> str:

@@ -1,27 +1,54 @@
-"""Counts, sums and means."""
+"""Counts, sums and means. Sums are exact, of floats, too: each double is a decimal fraction."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, localcontext
+from fractions import Fraction
+from typing import Any, ClassVar, Final
 
-from streamflow.aggregates.base import Aggregate
+from streamflow.aggregates.base import SCALARS, Aggregate, Part, State
+from streamflow.groups import decimal_text
+
+# More digits than a sum can have of numbers that windows take (`values.MOST_DIGITS`): nothing is rounded.
+_EXACT: Final = Context(prec=10_000, traps=[Inexact, InvalidOperation, Overflow])
 
 
 @dataclass(frozen=True, slots=True)
 class Count(Aggregate):
     """How many events there are; of a `field`, how many have it, and not null."""
 
-    field: str | None = None  # type: ignore[assignment]
+    field: str | None = None
     where: Callable[[Any], bool] | None = None
 
+    takes: ClassVar[frozenset[str]] = SCALARS | {"bytes", "document"}
+    takes_words: ClassVar[str] = "any field"
+    takes_whole: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
-        if self.field is not None:
-            Aggregate.__post_init__(self)
+        if callable(self.field):
+            raise ValueError("Count(…): a function says which events to count with where=")  # noqa: TRY004
+        checked = self if self.field is not None else Sum("-", self.where)
+        Aggregate.__post_init__(checked)
+
+    def state(self) -> State:
+        return _CountState()
+
+    def merge(self, parts: Sequence[Part]) -> int:
+        counts: list[int] = [count for _, count in parts]
+        return sum(counts)
 
 
 @dataclass(frozen=True, slots=True)
 class Sum(Aggregate):
     """The exact sum of a number; null if there is none to sum up."""
+
+    def state(self) -> State:
+        return _SumState()
+
+    def merge(self, parts: Sequence[Part]) -> str | None:
+        total = _total(text for _, text in parts)
+        return None if total is None else decimal_text(total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +56,93 @@ class Mean(Aggregate):
     """The arithmetic mean of a number, of its exact sum."""
 
     suffixes: ClassVar[tuple[str, ...]] = ("_sum", "_count")
+
+    def state(self) -> State:
+        return _MeanState()
+
+    def merge(self, parts: Sequence[Part]) -> dict[str, Any]:
+        total = _total(state["sum"] for _, state in parts)
+        return {
+            "sum": None if total is None else decimal_text(total),
+            "count": sum(state["count"] for _, state in parts),
+        }
+
+    def finish(self, state: Any) -> tuple[Fraction | None]:
+        """As the fraction that it is; each reader rounds it."""
+        return (state["sum"] and Fraction(state["sum"]) / state["count"],)
+
+
+class _CountState:
+    __slots__ = ("_count",)
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def update(self, values: Sequence[Any]) -> None:
+        self._count += len(values)
+
+    def json(self) -> int:
+        return self._count
+
+
+class _SumState:
+    """The total, and doubles that are not in it yet."""
+
+    __slots__ = ("_doubles", "_total")
+
+    def __init__(self) -> None:
+        self._total: int | Decimal | None = None
+        self._doubles: list[float] = []
+
+    def update(self, values: Sequence[Any]) -> None:
+        if not values:
+            return
+        if not isinstance(values[0], float):
+            self._add(values)
+            return
+        try:
+            self._doubles = _partials([*self._doubles, *values])
+        except OverflowError:  # near the ends of their range
+            self._add([*map(Decimal, self._doubles), *map(Decimal, values)])
+            self._doubles = []
+
+    def _add(self, values: Sequence[Any]) -> None:
+        with localcontext(_EXACT):
+            self._total = sum(values, self._total or 0)
+
+    def json(self) -> str | None:
+        if self._doubles:
+            self._add([*map(Decimal, self._doubles)])
+            self._doubles = []
+        return None if self._total is None else decimal_text(Decimal(self._total))
+
+
+class _MeanState:
+    __slots__ = ("_count", "_sum")
+
+    def __init__(self) -> None:
+        self._sum = _SumState()
+        self._count = 0
+
+    def update(self, values: Sequence[Any]) -> None:
+        self._sum.update(values)
+        self._count += len(values)
+
+    def json(self) -> dict[str, Any]:
+        return {"sum": self._sum.json(), "count": self._count}
+
+
+def _partials(values: list[float]) -> list[float]:
+    """A few doubles with the same exact sum: `fsum` rounds once, and what that leaves is summed up again.
+    Raises OverflowError where a sum is no double."""
+    partials: list[float] = []
+    while rounded := math.fsum(values):
+        partials.append(rounded)
+        values.append(-rounded)
+    return partials or [0.0]
+
+
+def _total(texts: Any) -> Decimal | None:
+    numbers = [Decimal(text) for text in texts if text is not None]
+    with localcontext(_EXACT):
+        return sum(numbers, Decimal()) if numbers else None

@@ -20,7 +20,7 @@ from streamflow.postgres.connections import Connection
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 
 T = TypeVar("T")
 

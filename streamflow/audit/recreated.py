@@ -21,7 +21,7 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.state import EVERYTHING, columns_of, store
 from streamflow.records import MAX_OFFSET, Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 
 _OWN: Final = ("topic", "partition", "offset")
 _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
@@ -51,7 +51,7 @@ _POSITIONS: Final = (
 )
 
 # As if analytics had read everything and closed every window, up to the year 5138.
-_ALL_CLOSED: Final = Progress(MAX_OFFSET, MAX_OFFSET, closed_through=10**14, ahead=0)
+_ALL_CLOSED: Final = Progress.of_counts(MAX_OFFSET, MAX_OFFSET, closed_through=10**14, ahead=0)
 
 # How far the old log is known to have reached.
 _KNOWN_END: Final = """

@@ -12,7 +12,7 @@ from streamflow.audit.gap_ledger import Range
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
 from streamflow.postgres.counted_by import group_sql, kind_sql, kind_type
 from streamflow.stream import Stream
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 
 # Compares, cell by cell, what analytics had emitted up to a committed progress with the events that it
 # had read by then. An event is emitted if its window was closed, or if it was far ahead of the broker's
@@ -134,7 +134,10 @@ def reconcile(
     windows = stream.event_counts
     if windows is None:
         return compared
-    closed = progress.closed_through
+    windows_progress = progress.counts
+    if windows_progress is None:
+        return compared
+    closed = windows_progress.closed_through
     query = _CELLS.format(
         table=sql.Identifier(stream.event_table),
         time=sql.Identifier(stream.event_time),
@@ -150,7 +153,7 @@ def reconcile(
         "partition": partition,
         "position": progress.position,
         "closed": -(10**14) if closed is None else closed,
-        "ahead": progress.ahead,
+        "ahead": windows_progress.ahead,
         "size": windows.size_ms,
         "lost": "{" + ",".join(f"[{first},{end})" for first, end in lost) + "}",
     }

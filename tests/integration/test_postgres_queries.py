@@ -35,7 +35,7 @@ from streamflow.postgres.sink.positions import loaded, row_counts
 from streamflow.records import ORIGIN_HEADER, Gap, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 from streamlit_app.records.queries import windows
 
 pytestmark = pytest.mark.integration
@@ -124,7 +124,7 @@ def reconciled(
     settings: Settings, position: int, closed_through: int, lost: Sequence[Range] = ()
 ) -> Reconciliation:
     """As analytics had it that read up to `position` and closed windows up to that time."""
-    progress = Progress(position, position, closed_through, 300_000)
+    progress = Progress.of_counts(position, position, closed_through, 300_000)
     with session(settings, "test") as connection:
         return reconcile(connection, USER_EVENTS, 0, progress, lost)
 

@@ -20,7 +20,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import Record
 from streamflow.stream import Topics
 from streamflow.streams.user_events import USER_EVENTS
-from streamflow.windows import TumblingWindow
+from streamflow.windows.specs import TumblingWindow
 from streaming_workers.bridge.frames import Encoder, Frame, append_time
 from streaming_workers.bridge.subscriptions import parse_subscription
 

@@ -9,13 +9,17 @@ from streamflow.kafka.position_metadata import (
     LostRange,
     PositionMetadata,
 )
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 
 TOPIC_ID = "SceY-kIZSLCpbOxsD6v_FQ"
 OFFSETS = st.integers(0, 2**63 - 1)
 LOST = st.builds(LostRange, OFFSETS, OFFSETS, st.sampled_from(["retention", "truncated"]))
 PROGRESS = st.builds(
-    Progress, OFFSETS, OFFSETS, st.none() | st.integers(-(10**15), 10**15), st.integers(0, 10**12)
+    Progress.of_counts,
+    OFFSETS,
+    OFFSETS,
+    st.none() | st.integers(-(10**15), 10**15),
+    st.integers(0, 10**12),
 )
 
 
@@ -40,7 +44,7 @@ def test_what_an_older_release_wrote_is_the_jobs_text() -> None:
     old = "1;730;1767225600000;300000"
     found = PositionMetadata.parse(old)
     assert found == PositionMetadata(old)
-    assert Progress.parse(700, found.text) == Progress(700, 730, 1767225600000, 300000)
+    assert Progress.parse(700, found.text) == Progress.of_counts(700, 730, 1767225600000, 300000)
     assert PositionMetadata.parse(None) == PositionMetadata()
 
 

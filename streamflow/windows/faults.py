@@ -1,0 +1,83 @@
+"""Events that windows cannot aggregate, because code of the user's own fails (G14). Pure."""
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime, time
+from decimal import Decimal
+from typing import Any
+
+from streamflow.contract import Event
+from streamflow.decoder import Decoder
+from streamflow.records import Rejection, processing_failed
+from streamflow.windows.fields import DOCUMENT, TYPES, Field, field_at
+from streamflow.windows.specs import Windows
+
+_Check = Callable[[Event], object]
+
+
+def aggregation_faults(
+    decoder: Decoder, windows: dict[str, Windows], *, has_own_code: bool
+) -> Callable[[Event], Rejection | None] | None:
+    """Says why an event that the contract has accepted cannot be aggregated; None if each can: without a
+    `where` and code of the contract's own, that is. `windows`: by the names of their tables."""
+    checks: list[tuple[str, _Check]] = []
+    for table, spec in windows.items():
+        for name, where in spec.conditions.items():
+            checks.append((f"where of {name} of the windows {table}", _truth_of(where)))
+        if has_own_code:
+            checks += [
+                (f"the value of {path} for the windows {table}", check)
+                for path, check in _of_fields(decoder, spec)
+            ]
+    if not checks:
+        return None
+
+    def fault(event: Event) -> Rejection | None:
+        for what, check in checks:
+            try:
+                check(event)
+            except BaseException as error:  # noqa: BLE001 (of the user; fails only this record)
+                return processing_failed(what, error)
+        return None
+
+    return fault
+
+
+def _truth_of(where: Callable[[Any], bool]) -> _Check:
+    return lambda event: bool(where(event))
+
+
+def _of_fields(decoder: Decoder, spec: Windows) -> Sequence[tuple[str, _Check]]:
+    uses = {(path, False, True) for path in spec.by_fields} | {
+        (each.field, each.takes_whole, False)
+        for each in spec.aggregates.values()
+        if each.field is not None
+    }
+    return [
+        (path, _check_of(field_at(decoder, path, everywhere=everywhere), whole=whole))
+        for path, whole, everywhere in sorted(uses)
+    ]
+
+
+def _check_of(field: Field, *, whole: bool) -> _Check:
+    """Whether a value is what the contract's type says: a validator of the user's own may make anything."""
+    get = field.getter(whole=whole)
+    if whole:
+        return get if field.kind == DOCUMENT else lambda event: hash(get(event))
+    return lambda event: _judge(get(event), field.kind)
+
+
+def _judge(value: Any, kind: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, TYPES[kind]) or (kind == "date" and isinstance(value, datetime)):
+        raise TypeError
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError
+        case Decimal() if not value.is_finite():
+            raise ValueError
+        case datetime() if value.utcoffset() is None:
+            raise ValueError
+        case time() if value.tzinfo is not None:
+            raise ValueError
