@@ -37,6 +37,7 @@ from streamflow.postgres.sessions.tables import SessionTable, session_tables
 from streamflow.postgres.sink.copy import copy
 from streamflow.records import Origin
 
+MINUTE = 60.0  # seconds
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ONE = Topics(partitions=1)
 

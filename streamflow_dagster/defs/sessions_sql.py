@@ -14,7 +14,7 @@ from streamflow.postgres.sessions.tables import SessionTable
 
 # A row's load time is when its transaction began: one that commits later is still found.
 OVERLAP: Final = timedelta(minutes=5)
-ROWS_AT_ONCE: Final = 200_000
+ROWS_AT_ONCE: Final = 50_000  # a piece takes seconds, for which retention may have to wait
 
 _SINCE: Final = """
 SELECT now(), (SELECT loaded_through FROM rollup_progress WHERE rollup = %s AND stream = %s)

@@ -1,5 +1,6 @@
 """Sessions in a real database: what SQL computes piece by piece is what a plain loop over all rows finds."""
 
+import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -18,6 +19,7 @@ from session_streams import (
     BY_CITY,
     CITIES,
     CUSTOMERS,
+    MINUTE,
     NOON,
     PURCHASES,
     Row,
@@ -27,14 +29,16 @@ from session_streams import (
     purchase,
     stored,
 )
-from streamflow import Count, Last, SessionWindow, Sum
+from streamflow import Count, Distinct, First, Last, SessionWindow, Sum
 from streamflow.erasure import erase
 from streamflow.errors import ConfigurationError
 from streamflow.postgres import schema
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.forgotten import Kind
 from streamflow.postgres.partitions import DayPartitions
+from streamflow.postgres.rehash import rehash
 from streamflow.postgres.sessions.tables import SessionTable, session_tables
+from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow_dagster.defs import sessions_sql
 from streamflow_dagster.defs.retention_sql import drop_day, expired_days
@@ -43,7 +47,6 @@ from streamflow_dagster.defs.sessions_sql import compute_sessions
 
 pytestmark = pytest.mark.integration
 
-MINUTE = 60.0
 GAP = 30 * MINUTE
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
@@ -356,6 +359,42 @@ def test_a_forgotten_person_is_removed_from_sessions_of_dropped_days(
     assert spans(connection) == [(midnight + MINUTE, midnight + MINUTE, 1)]
     assert spans(connection, "bob") == [(0, 0, 1)]
     require_sound(connection)
+
+
+def test_a_new_key_of_hashes_gives_sessions_their_new_names(
+    database: Settings, connection: Connection
+) -> None:
+    by_email = SessionWindow(
+        "30min",
+        by="email",
+        name=CITIES.name,
+        n=Count(),
+        first=First("email"),
+        cities=Distinct("email"),
+    )
+    stream = replace(PURCHASES, windows=by_email)
+    [table] = session_tables(stream)
+    keyed = database.model_copy(
+        update={"pii_key": Settings(STREAMFLOW_PII_KEY='{"2026a": "new", "legacy": "old"}').pii_key}
+    )
+    old = hmac.new(b"old", b"ann@example.com", "sha256").hexdigest()
+    new = hasher_for(keyed, [stream]).hash("ann@example.com")
+    midnight = 12 * HOUR
+    insert(connection, [purchase(0, 0, email=old), purchase(1, midnight + 1, email=old)])
+    compute_sessions(connection, table)
+    [expired] = expired_days(connection, PURCHASES, (NOON + timedelta(days=1)).date(), {})
+    drop_day(connection, PURCHASES, expired)
+    age(connection)
+    compute_sessions(connection, table)
+    assert old != new
+    rehash(keyed, [stream])
+    insert(connection, [purchase(2, midnight + 60, email=new)])
+    compute_sessions(connection, table)
+    require_sound(connection, table)
+    found = [
+        (row["email"], row["first"], row["n"], row["cities"]) for row in stored(connection, table)
+    ]
+    assert found == [(new, new, 1, 1), (new, new, 2, 1)]
 
 
 def test_tombstones_of_an_upsert_stream_are_in_no_session(database: Settings) -> None:

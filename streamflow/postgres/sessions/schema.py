@@ -30,12 +30,7 @@ def prepare(connection: Connection, table: SessionTable) -> None:
     if table_exists(connection, table.name):
         _require_same(connection, table)
         return
-    # Of a table of that name that was dropped.
-    connection.execute(
-        "DELETE FROM rollup_progress WHERE rollup = %s AND stream = %s",
-        [table.name, table.stream.name],
-    )
-    connection.execute("DELETE FROM quality_scans WHERE table_name = %s", [table.name])
+    forget_progress(connection, table)  # of a table of that name that was dropped
     lines = [
         sql.SQL("{} {}{}{}").format(
             sql.Identifier(column.name),
@@ -53,6 +48,15 @@ def prepare(connection: Connection, table: SessionTable) -> None:
             comment=sql.Literal(_begins(table) + json.dumps(table.declaration)),
         )
     )
+
+
+def forget_progress(connection: Connection, table: SessionTable) -> None:
+    """All of its sessions are computed again, and checked, as far as their events are there."""
+    connection.execute(
+        "DELETE FROM rollup_progress WHERE rollup = %s AND stream = %s",
+        [table.name, table.stream.name],
+    )
+    connection.execute("DELETE FROM quality_scans WHERE table_name = %s", [table.name])
 
 
 def _begins(table: SessionTable) -> str:

@@ -102,18 +102,22 @@ class SessionTable:
             "aggregates": {name: _shown(each) for name, each in self.spec.aggregates.items()},
         }
 
-    def columns_of(self, field: str | None = None) -> list[str]:
-        """The columns with values of a field, or with texts of any, as they are in the events."""
-        own = zip(self.spec.by_columns, self.spec.by_fields, strict=True)
-        sources = dict(own) | {
-            name: each.field
+    @property
+    def sources(self) -> dict[str, str]:
+        """The fields, by the columns that have their values as they are in the events."""
+        own = dict(zip(self.spec.by_columns, self.spec.by_fields, strict=True))
+        return own | {
+            name: str(each.field)
             for name, each in self.spec.aggregates.items()
             if isinstance(each, Min | Max | First | Last)
         }
+
+    def columns_of(self, field: str | None = None) -> list[str]:
+        """The columns with values of a field, or with texts of any."""
         types = {column.name: column.type for column in self.columns}
         return [
             name
-            for name, path in sources.items()
+            for name, path in self.sources.items()
             if (path == field if field else types[name] in ("text", "jsonb"))
         ]
 
