@@ -58,6 +58,10 @@ class Purchase(Event):
     address: Address | None = None
     total: Decimal | None = None
     weight: float | None = None
+    range: str | None = "a"
+    session: int | None = None
+    day: int | None = 7
+    first_event: int | None = None
     at: Timestamp
 
 
@@ -80,8 +84,13 @@ BY_CUSTOMER = SessionWindow(
     totals=Quantiles("total", at=(0.25,)),
     last_price=Max("address.price"),
 )
+# Fields may be called as our SQL would call things.
 BY_CITY = SessionWindow(
-    "90s", by=("address.city", "customer"), spent=Sum("address.price"), opened=Min("address.opened")
+    "90s",
+    by=("address.city", "customer", "range", "session", "day"),
+    spent=Sum("address.price"),
+    opened=Min("address.opened"),
+    value=Count("first_event"),
 )
 PURCHASES = Stream(
     name="purchases", contract=Purchase, table="purchases", key="customer", event_time="at",

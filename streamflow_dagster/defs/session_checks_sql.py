@@ -54,43 +54,44 @@ SELECT lower(span), upper(span)
 # Rows that were loaded since the last run may be counted already, or not.
 _MISCOUNTED: Final = """
 WITH "recent" AS MATERIALIZED (
-    SELECT kept.ctid AS "row", {kept_by}, kept.session_start, counted FROM {sessions} AS kept
+    SELECT kept.ctid AS "row of session", {kept_by}, kept.session_start, counted FROM {sessions} AS kept
      WHERE kept.computed_at >= %(since)s AND kept.computed_at < %(computed_until)s AND NOT {is_final}
 ), "values" AS (
     SELECT {values}, event.{time} AS "event time", event.loaded_at AS "loaded at" FROM {events} AS event
      WHERE {within} AND {is_counted} AND hash_record_extended(ROW({key}), 0) IN (
         SELECT hash_record_extended(ROW({by}), 0) FROM "recent")
 ), "there" AS (
-    SELECT "found"."row", count(*) AS "all", count(*) FILTER (WHERE "loaded at" < %(through)s) AS "settled"
+    SELECT "found"."row of session", count(*) AS "all there",
+           count(*) FILTER (WHERE "loaded at" < %(through)s) AS "settled there"
       FROM "values" AS value
      CROSS JOIN LATERAL (
-         SELECT kept.ctid AS "row", kept.session_start FROM {sessions} AS kept
+         SELECT kept.ctid AS "row of session", kept.session_start FROM {sessions} AS kept
           WHERE {same_key} AND kept.session_end > value."event time"
             AND {last_of_kept} >= value."event time"
           ORDER BY kept.session_end LIMIT 1
      ) AS "found"
-     WHERE "found".session_start <= value."event time" GROUP BY "found"."row"
+     WHERE "found".session_start <= value."event time" GROUP BY "found"."row of session"
 )
-SELECT count(*), count(*) FILTER (WHERE "differs"),
-       min(format('a session from %%s counts %%s of %%s', session_start, counted, "all"))
-           FILTER (WHERE "differs")
-  FROM (SELECT session_start, counted, coalesce("all", 0) AS "all",
-               counted NOT BETWEEN coalesce("settled", 0) AND coalesce("all", 0) AS "differs"
-          FROM "recent" LEFT JOIN "there" USING ("row")) AS "compared"
+SELECT count(*), count(*) FILTER (WHERE "counts other"),
+       min(format('a session from %%s counts %%s of %%s', session_start, counted, "all there"))
+           FILTER (WHERE "counts other")
+  FROM (SELECT session_start, counted, coalesce("all there", 0) AS "all there",
+               counted NOT BETWEEN coalesce("settled there", 0) AND coalesce("all there", 0) AS "counts other"
+          FROM "recent" LEFT JOIN "there" USING ("row of session")) AS "compared"
 """
 # Where a key has a final session, others next to it may be less than a gap away, but not begin before the
 # last event of another.
 _OVERLAPPING: Final = """
-SELECT count(*), count(*) FILTER (WHERE "overlaps"),
-       min(format('the one that begins at %%s', session_start)) FILTER (WHERE "overlaps")
+SELECT count(*), count(*) FILTER (WHERE "overlaps next"),
+       min(format('the one that begins at %%s', session_start)) FILTER (WHERE "overlaps next")
   FROM (SELECT session_start,
-               CASE WHEN "next" IS NULL THEN false
-                    WHEN bool_or("final") OVER (PARTITION BY {by}) THEN "last event" >= "next"
-                    ELSE session_end > "next" END AS "overlaps"
+               CASE WHEN "next start" IS NULL THEN false
+                    WHEN bool_or("is final") OVER (PARTITION BY {by}) THEN "last event" >= "next start"
+                    ELSE session_end > "next start" END AS "overlaps next"
           FROM (SELECT {kept_by}, kept.session_start, kept.session_end, {last_of_kept} AS "last event",
-                       {is_final} AS "final",
+                       {is_final} AS "is final",
                        lead(kept.session_start)
-                           OVER (PARTITION BY {kept_by} ORDER BY kept.session_start) AS "next"
+                           OVER (PARTITION BY {kept_by} ORDER BY kept.session_start) AS "next start"
                   FROM {sessions} AS kept
                  WHERE hash_record_extended(ROW({kept_by}), 0) IN (
                     SELECT hash_record_extended(ROW({by}), 0) FROM {sessions}

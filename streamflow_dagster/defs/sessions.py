@@ -19,6 +19,7 @@ from streamflow_dagster.catalog import (
     table_key,
 )
 from streamflow_dagster.checks import define_checks, isolated
+from streamflow_dagster.defs.rollups import FRESHNESS
 from streamflow_dagster.defs.session_checks_sql import find_overlaps, find_uncounted, judged
 from streamflow_dagster.defs.sessions_sql import compute_sessions
 from streamflow_dagster.failures import as_dagster_failure, each_stream, retrying
@@ -81,6 +82,7 @@ def _sessions(entry: SessionEntry) -> dg.AssetsDefinition:
                 for column in table.columns
             }),
         },
+        freshness_policy=FRESHNESS,
         retry_policy=retrying(),
     )  # fmt: skip
     def sessions(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:

@@ -442,7 +442,7 @@ def test_what_a_loader_loads_is_in_sessions(database: Settings, connection: Conn
     ("windows", "says"),
     [
         (SessionWindow("1h", by="customer", name=CITIES.name, n=Count()), "gap was 90s and is 1h"),
-        (SessionWindow("90s", by="customer", name=CITIES.name, n=Count()), "by was address.city, customer"),
+        (SessionWindow("90s", by="customer", name=CITIES.name, n=Count()), "session, day and is customer"),
         (
             SessionWindow("90s", by=BY_CITY.by, name=CITIES.name, spent=Sum("total"), more=Count()),
             "spent was Sum(address.price) and is Sum(total); opened was Min(address.opened) and is gone",

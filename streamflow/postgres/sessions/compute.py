@@ -21,7 +21,7 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.sessions.tables import EVENT_TIME, SessionTable, event_values
 from streamflow.windows.specs import SessionWindow
 
-# Tables and columns of users have no space in their names.
+# Tables and columns of users may have any name without a space.
 CHANGED: Final = sql.Identifier("changed sessions")
 _RANGES: Final = sql.Identifier("ranges of sessions")
 _FINAL: Final = sql.Identifier("final sessions")
@@ -51,7 +51,7 @@ AND NOT EXISTS (SELECT FROM erased_records AS erased
 """
 _CREATE_CHANGED: Final = """
 CREATE TEMPORARY TABLE {changed} ON COMMIT DROP AS
-SELECT {by}, event.{time} AS first_event, event.{time} AS last_event FROM {events} AS event
+SELECT {by}, event.{time} AS "first event", event.{time} AS "last event" FROM {events} AS event
  WHERE {which} AND {is_counted}
 """
 # What is a gap or more away from all else, then with the sessions that it touches; at last with what lies
@@ -59,66 +59,71 @@ SELECT {by}, event.{time} AS first_event, event.{time} AS last_event FROM {event
 _CREATE_RANGES: Final = """
 CREATE TEMPORARY TABLE {ranges} ON COMMIT DROP AS
 WITH "islands" AS (
-    SELECT {by}, lower(island) AS first_event, upper(island) - {gap} AS last_event
-      FROM (SELECT {by}, unnest(range_agg(tstzrange(first_event, last_event + {gap}))) AS island
+    SELECT {by}, lower("an island") AS "first event", upper("an island") - {gap} AS "last event"
+      FROM (SELECT {by}, unnest(range_agg(tstzrange("first event", "last event" + {gap}))) AS "an island"
               FROM {changed} GROUP BY {by}) AS "merged"
 ), "extended" AS (
-    SELECT {island_by}, least(island.first_event, min(kept.session_start)) AS first_event,
-           greatest(island.last_event, max({last_of_kept})) AS last_event
+    SELECT {island_by}, least(island."first event", min(kept.session_start)) AS "first event",
+           greatest(island."last event", max({last_of_kept})) AS "last event"
       FROM "islands" AS island
-      LEFT JOIN {sessions} AS kept ON {same_key} AND kept.session_start < island.last_event + {gap}
-            AND kept.session_end > island.first_event AND NOT {is_final}
-     GROUP BY {island_by}, island.first_event, island.last_event
+      LEFT JOIN {sessions} AS kept ON {same_key} AND kept.session_start < island."last event" + {gap}
+            AND kept.session_end > island."first event" AND NOT {is_final}
+     GROUP BY {island_by}, island."first event", island."last event"
 )
-SELECT {by}, lower(range) AS first_event, upper(range) - {apart} AS last_event
-  FROM (SELECT {by}, unnest(range_agg(tstzrange(first_event, last_event + {apart}))) AS range
+SELECT {by}, lower("a range") AS "first event", upper("a range") - {apart} AS "last event"
+  FROM (SELECT {by}, unnest(range_agg(tstzrange("first event", "last event" + {apart}))) AS "a range"
           FROM "extended" GROUP BY {by}) AS "merged"
 """
 _CREATE_FINAL: Final = """
 CREATE TEMPORARY TABLE {final} ON COMMIT DROP AS
-SELECT DISTINCT {kept_by}, kept.session_start, {last_of_kept} AS last_event
+SELECT DISTINCT {kept_by}, kept.session_start, {last_of_kept} AS "last event"
   FROM {ranges} AS range
-  JOIN {sessions} AS kept ON {same_key} AND kept.session_end > range.first_event
-        AND kept.session_start <= range.last_event
+  JOIN {sessions} AS kept ON {same_key} AND kept.session_end > range."first event"
+        AND kept.session_start <= range."last event"
  WHERE {is_final};
 CREATE INDEX ON {final} (hash_record_extended(ROW({by}), 0), session_start);
 ANALYZE {ranges}, {final}
 """
 _DELETE: Final = """
 DELETE FROM {sessions} AS kept USING {ranges} AS range
- WHERE {same_key} AND kept.session_end > range.first_event
-   AND kept.session_start >= range.first_event AND kept.session_start <= range.last_event AND NOT {is_final}
+ WHERE {same_key} AND kept.session_end > range."first event"
+   AND kept.session_start >= range."first event" AND kept.session_start <= range."last event"
+   AND NOT {is_final}
 """
-# `passed`: a final session in between parts what comes before it from what comes after it.
+# A final session in between parts what comes before it from what comes after it.
 _INSERT: Final = """
 WITH "values" AS (
     SELECT {values} FROM {events} AS event
      WHERE {within} AND {is_counted} AND {which}
 ), "in ranges" AS (
-    SELECT value.*, "passed" FROM "values" AS value
-      JOIN (SELECT *, generate_series(date_trunc('day', first_event), last_event, interval '1 day') AS "day"
+    SELECT value.*, "passed finals" FROM "values" AS value
+      JOIN (SELECT *, generate_series(date_trunc('day', "first event"), "last event",
+                                      interval '1 day') AS "one day"
               FROM {ranges}) AS range
-        ON {same_key} AND range."day" = date_trunc('day', value.{event_time})
-       AND value.{event_time} >= range.first_event AND value.{event_time} <= range.last_event
+        ON {same_key} AND range."one day" = date_trunc('day', value.{event_time})
+       AND value.{event_time} >= range."first event" AND value.{event_time} <= range."last event"
      CROSS JOIN LATERAL (
-        SELECT count(*) AS "passed", coalesce(max(final.last_event) >= value.{event_time}, false) AS "covered"
+        SELECT count(*) AS "passed finals",
+               coalesce(max(final."last event") >= value.{event_time}, false) AS "is covered"
           FROM {final} AS final WHERE {same_key_as_final} AND final.session_start <= value.{event_time}
      ) AS "before"
-     WHERE NOT "covered"
+     WHERE NOT "is covered"
 ), "begun" AS (
-    SELECT *, CASE WHEN {event_time} - lag({event_time}) OVER later < {gap} THEN 0 ELSE 1 END AS "begins"
-      FROM "in ranges" WINDOW later AS (PARTITION BY {by}, "passed" ORDER BY {event_time})
+    SELECT *, CASE WHEN {event_time} - lag({event_time}) OVER "in order" < {gap} THEN 0 ELSE 1
+              END AS "begins one"
+      FROM "in ranges" WINDOW "in order" AS (PARTITION BY {by}, "passed finals" ORDER BY {event_time})
 ), "numbered" AS (
-    SELECT *, sum("begins") OVER (PARTITION BY {by}, "passed" ORDER BY {event_time}) AS "session" FROM "begun"
+    SELECT *, sum("begins one") OVER "in order" AS "number of session"
+      FROM "begun" WINDOW "in order" AS (PARTITION BY {by}, "passed finals" ORDER BY {event_time})
 )
 INSERT INTO {sessions} (session_start, session_end, {columns}, counted)
 SELECT min({event_time}), least(max({event_time}) + {gap}, {calendar}), {by}, {results}, count(*)
-  FROM "numbered" GROUP BY {by}, "passed", "session"
+  FROM "numbered" GROUP BY {by}, "passed finals", "number of session"
 """
 _SPANS: Final = """
 SELECT lower(span), upper(span)
-  FROM (SELECT unnest(range_agg(tstzrange(date_trunc('day', first_event),
-                                          least(date_trunc('day', last_event) + interval '1 day',
+  FROM (SELECT unnest(range_agg(tstzrange(date_trunc('day', "first event"),
+                                          least(date_trunc('day', "last event") + interval '1 day',
                                                 {calendar})))) AS span
           FROM {ranges}) AS "merged"
  ORDER BY 1

@@ -25,8 +25,8 @@ WITH "removed" AS (
     DELETE FROM {sessions} AS kept
      WHERE {names_them} OR EXISTS (
         SELECT FROM {changed} AS changed WHERE {same_key}
-           AND changed.first_event >= kept.session_start AND changed.first_event <= {last_of_kept})
-    RETURNING {kept_by}, kept.session_start, {last_of_kept} AS last_event
+           AND changed."first event" >= kept.session_start AND changed."first event" <= {last_of_kept})
+    RETURNING {kept_by}, kept.session_start, {last_of_kept} AS "last event"
 )
 INSERT INTO {changed} SELECT * FROM "removed"
 """
