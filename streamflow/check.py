@@ -14,6 +14,7 @@ from streamflow.postgres.owned_topics import NoSchema, TopicsTable
 from streamflow.postgres.schema import TablePlan, plan_of
 from streamflow.postgres.tables import Column, event_columns, event_table
 from streamflow.postgres.trial import problems_with_rows
+from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.privacy import Hasher
 from streamflow.registry import FailedStream, hasher_for, read_streams
 from streamflow.samples.factory import SampleEvent
@@ -23,8 +24,21 @@ from streamflow.stream import Stream
 from streamflow.trial import TrialProblem, problems, samples_of, simulated_of
 from streamflow.units import duration
 from streamflow.user_code import name_of_fault
+from streamflow.windows.durations import duration_text
+from streamflow.windows.specs import HoppingWindow
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTableCheck:
+    """The table of windows with aggregates, and the view of their totals; of the columns those of groups and
+    aggregates."""
+
+    table: str
+    view: str
+    what: str
+    columns: tuple[Column, ...]
 
 
 @dataclass(slots=True)
@@ -49,6 +63,7 @@ class StreamCheck:
     columns: tuple[Column, ...] = ()
     plan: TablePlan | None = None
     windows: str = ""
+    window_tables: list[WindowTableCheck] = field(default_factory=list)
     changes: list[Change] | None = None
     rows: int = 0
 
@@ -74,6 +89,7 @@ class StreamCheck:
             "table_changes": None if self.plan is None else list(self.plan.changes),
             "surplus_columns": None if self.plan is None else list(self.plan.surplus),
             "windows": self.windows,
+            "window_tables": [asdict(table) for table in self.window_tables],
             "level": None if self.changes is None else self.level,
             "changes": None if self.changes is None else [one._asdict() for one in self.changes],
             "rows": self.rows,
@@ -159,7 +175,19 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
         table=event_table(stream).name,
         columns=event_columns(stream),
         windows=windows,
+        window_tables=[
+            WindowTableCheck(table.name, table.view, _said(table), table.own_columns)
+            for table in window_tables(stream)
+        ],
     )
+
+
+def _said(table: WindowTable) -> str:
+    """The windows in words, such as "5min every 1min, by country"."""
+    spec = table.spec
+    step = f" every {duration_text(spec.every)}" if isinstance(spec, HoppingWindow) else ""
+    by = f"by {', '.join(spec.by_fields)}" if spec.by_fields else "of all events together"
+    return f"{duration_text(spec.size)}{step}, {by}"
 
 
 def _try(checked: StreamCheck, stream: Stream, hasher: Hasher) -> list[SampleEvent]:

@@ -12,6 +12,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.stream import Stream, TopicSpec
+from streamflow.window_names import window_name_clashes, window_name_faults
 from streamflow.windows.declared import window_faults
 
 # Types of columns that a primary key may have: equal values have one text, as the key of a record.
@@ -38,6 +39,7 @@ def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
         *_fields(stream),
         *_columns(stream),
         *window_faults(stream),
+        *window_name_faults(stream),
         *_state(stream),
         *_format(stream),
         *(problem for other in earlier for problem in _clashes(stream, other)),
@@ -288,6 +290,7 @@ def _clashes(stream: Stream, other: Stream) -> Iterator[str]:
                 yield from _collision(role, topic, other_topic)
     yield from _differing_topics(stream, other)
     yield from _clashing_tables(stream, other)
+    yield from window_name_clashes(stream, other)
 
 
 def _clashing_tables(stream: Stream, other: Stream) -> Iterator[str]:

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from streamflow.check import Extent, StreamCheck
+    from streamflow.check import Extent, StreamCheck, WindowTableCheck
+    from streamflow.postgres.schema import TablePlan
+    from streamflow.postgres.tables import Column
     from streamflow.settings import Settings
 
 
@@ -110,7 +112,6 @@ def _show(found: "Sequence[StreamCheck]", *, is_good: bool) -> None:
 
 
 def _show_plan(console: "Console", checked: "StreamCheck") -> None:
-    from streamflow_cli.tables import plain_table
 
     for topic in checked.topics:
         partitions = f", {_counted(topic.partitions, 'partition')}" if topic.partitions else ""
@@ -120,14 +121,27 @@ def _show_plan(console: "Console", checked: "StreamCheck") -> None:
                 _line(console, f"  {note}")
     plan = checked.plan
     _line(console, f"table {checked.table} {_becomes(checked)}")
-    columns = plain_table("  column", "type", "null")
-    for column in checked.columns:
-        columns.add_row(f"  {column.name}", column.type, "yes" if column.nullable else "no")
-    console.print(columns)
+    _show_columns(console, checked.columns)
     if plan is not None and plan.surplus:
         _line(console, f"columns without a field, which stay: {', '.join(plan.surplus)}")
     if checked.windows:
         _line(console, f"windows: {checked.windows}")
+    for table in checked.window_tables:
+        becomes = _becomes_of_windows(plan, table)
+        _line(
+            console,
+            f"windows of {table.what}: table {table.table} {becomes}, totals in {table.view}",
+        )
+        _show_columns(console, table.columns)
+
+
+def _show_columns(console: "Console", of_table: "Sequence[Column]") -> None:
+    from streamflow_cli.tables import plain_table
+
+    columns = plain_table("  column", "type", "null")
+    for column in of_table:
+        columns.add_row(f"  {column.name}", column.type, "yes" if column.nullable else "no")
+    console.print(columns)
 
 
 def _becomes(checked: "StreamCheck") -> str:
@@ -139,7 +153,21 @@ def _becomes(checked: "StreamCheck") -> str:
         return "is refused"
     if f"table {checked.table}" in plan.changes:
         return "is created"
-    return f"is altered: {'; '.join(plan.changes)}" if plan.changes else "is as declared"
+    of_windows = {
+        change
+        for table in checked.window_tables
+        for change in (f"table {table.table}", f"view {table.view}")
+    }
+    changes = [change for change in plan.changes if change not in of_windows]
+    return f"is altered: {'; '.join(changes)}" if changes else "is as declared"
+
+
+def _becomes_of_windows(plan: "TablePlan | None", table: "WindowTableCheck") -> str:
+    if plan is None or plan.refused:
+        return "is declared"
+    if f"table {table.table}" in plan.changes:
+        return "is created"
+    return "gets another view" if f"view {table.view}" in plan.changes else "is as declared"
 
 
 def _show_changes(console: "Console", checked: "StreamCheck") -> None:

@@ -33,8 +33,9 @@ from streamflow.windows.results import EPOCH, key_and_body
 from streaming_workers.reporting import topic_asset
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
-# Events that are kept before they are aggregated together: more take memory, and no less time.
-_AT_ONCE: Final = 2_000
+# Events whose values are kept before they are aggregated together: of more that takes memory, and as long.
+_AT_ONCE: Final = 10_000
+_NO_EVENT: Final = (Rejection, Ignored, Deletion)
 
 # What counts an event, given its offset, its time, itself and when the broker stamped its record.
 _Count = Callable[[int, int, Event, int], None]
@@ -167,11 +168,10 @@ class Analytics:
         for index, record in enumerate(records, first):
             _, _, read, time_of, counters = routes[record.topic() or ""]
             event = read(record)
-            if isinstance(event, Rejection):
-                # The validator makes a dead letter of it.
-                rejected.append((index, event.code))
-                continue
-            if isinstance(event, (Ignored, Deletion)):
+            if isinstance(event, _NO_EVENT):
+                if isinstance(event, Rejection):
+                    # The validator makes a dead letter of it.
+                    rejected.append((index, event.code))
                 continue
             offset, appended = record.offset() or 0, record.timestamp()[1]
             moment = (time_of(event) - epoch) // millisecond

@@ -41,7 +41,7 @@ class Aggregate:
     takes_words: ClassVar[str] = "a number: int, Decimal or float"
     # Whether its values come with the time and the offset of their events, as (time, offset, value).
     is_timed: ClassVar[bool] = False
-    # Whether it takes texts and numbers whole, however long they are.
+    # Whether it takes long numbers and texts as they are.
     takes_whole: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -33,7 +33,6 @@ class Distinct(Aggregate):
     suffixes: ClassVar[tuple[str, ...]] = ("_theta", "_hashes")
     takes: ClassVar[frozenset[str]] = SCALARS | {"bytes"}
     takes_words: ClassVar[str] = "a text, a number, a bool, an Enum, a UUID, bytes, or a time"
-    takes_whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         Aggregate.__post_init__(self)

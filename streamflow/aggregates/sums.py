@@ -14,6 +14,9 @@ from streamflow.groups import decimal_text
 _EXACT: Final = Context(prec=10_000, traps=[Inexact, InvalidOperation, Overflow])
 
 
+_MOST_DOUBLES: Final = 128  # that are kept before a few are made of them
+
+
 @dataclass(frozen=True, slots=True)
 class Count(Aggregate):
     """How many events there are; of a `field`, how many have it, and not null."""
@@ -100,20 +103,32 @@ class _SumState:
         if not isinstance(values[0], float):
             self._add(values)
             return
+        self._doubles += values
+        if len(self._doubles) > _MOST_DOUBLES:
+            self._reduce()
+
+    def _reduce(self) -> None:
         try:
-            self._doubles = _partials([*self._doubles, *values])
+            self._doubles = _partials([*self._doubles])
         except OverflowError:  # near the ends of their range
-            self._add([*map(Decimal, self._doubles), *map(Decimal, values)])
-            self._doubles = []
+            self._add_doubles()
+
+    def _add_doubles(self) -> None:
+        doubles, self._doubles = self._doubles, []
+        self._add([*map(Decimal, doubles)])
 
     def _add(self, values: Sequence[Any]) -> None:
+        if isinstance(values[0], int):
+            self._total = sum(values, self._total or 0)
+            return
         with localcontext(_EXACT):
             self._total = sum(values, self._total or 0)
 
     def json(self) -> str | None:
         if self._doubles:
-            self._add([*map(Decimal, self._doubles)])
-            self._doubles = []
+            self._reduce()
+        if self._doubles:
+            self._add_doubles()
         return None if self._total is None else decimal_text(Decimal(self._total))
 
 

@@ -19,6 +19,7 @@ from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.state import EVERYTHING, columns_of, store
+from streamflow.postgres.windows.schema import tables_of_windows
 from streamflow.records import MAX_OFFSET, Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
 from streamflow.windows.progress import Progress
@@ -26,12 +27,15 @@ from streamflow.windows.progress import Progress
 _OWN: Final = ("topic", "partition", "offset")
 _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
 _RECORD: Final = ("record_topic", "record_partition", "record_offset")
+_COUNTED: Final = (
+    "origin_topic",
+    "partition",
+    "first_offset",
+)  # the first event of a window's part
 _SOURCE: Final = ("source_topic", "source_partition", "source_offset")
 
-# All columns that hold positions of a topic, besides those of the streams' own tables.
+# All columns that hold positions of a topic, besides those of the streams' own tables and of windows.
 _POSITIONS: Final = (
-    ("window_counts", ("origin_topic", "partition", "first_offset")),
-    ("window_counts", _RECORD),
     ("notifications", _ORIGIN),
     ("notifications", _RECORD),
     ("dead_letters", _SOURCE),
@@ -58,7 +62,7 @@ _KNOWN_END: Final = """
     SELECT greatest(
         (SELECT max(origin_offset) + 1 FROM notifications
          WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s),
-        (SELECT max(last_offset) + 1 FROM window_counts
+        (SELECT max(last_offset) + 1 FROM window_rows
          WHERE origin_topic = %(topic)s AND partition = %(partition)s),
         (SELECT max(source_offset) + 1 FROM dead_letters
          WHERE source_topic = %(topic)s AND source_partition = %(partition)s),
@@ -102,7 +106,7 @@ def affected_rows(
 ) -> dict[str, int]:
     """How many rows `set_aside` would change, by table."""
     most: dict[str, int] = {}
-    for table, columns in _positions(streams):
+    for table, columns in _positions(connection, streams):
         query = sql.SQL("SELECT count(*) FROM {} AS kept WHERE {}").format(
             sql.Identifier(table), _meant(columns, reuse)
         )
@@ -140,7 +144,7 @@ def set_aside(
     if reuse.cause == "truncated":
         connection.execute("SELECT FROM audit_ledger WHERE topic = %s FOR UPDATE", [reuse.topic])
     before = _proved_rows(connection, streams, reuse)
-    for table, columns in _positions(streams):
+    for table, columns in _positions(connection, streams):
         connection.execute(
             sql.SQL("UPDATE {} AS kept SET {} = %(aside)s WHERE {}").format(
                 sql.Identifier(table), sql.Identifier(columns[0]), _meant(columns, reuse)
@@ -278,9 +282,16 @@ def _lower_proofs(
         )
 
 
-def _positions(streams: Sequence[Stream]) -> list[tuple[str, tuple[str, str, str]]]:
+def _positions(
+    connection: Connection, streams: Sequence[Stream]
+) -> list[tuple[str, tuple[str, str, str]]]:
     own = [(table, _ORIGIN) for stream in streams for table in stream.tables]
-    return [*own, *_POSITIONS]
+    windows = [
+        (table, columns)
+        for table in tables_of_windows(connection)
+        for columns in (_COUNTED, _RECORD)
+    ]
+    return [*own, *windows, *_POSITIONS]
 
 
 def _meant(columns: tuple[str, str, str], reuse: Reuse) -> sql.Composable:

@@ -222,7 +222,7 @@ def _rehash_sessions(
             for batch in _batches(connection, leaf.oid):
                 _rehash_batch(connection, leaf.identifier, column, hasher, batch)
         if anew or any(column.lifted for column in columns):
-            forget_progress(connection, table)
+            connection.execute(forget_progress(table))
     remove_old_versions(connection, leaf)
     on_progress(table.name)
     return columns

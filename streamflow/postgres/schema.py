@@ -32,6 +32,8 @@ from streamflow.postgres.tables import (
     event_columns,
     event_table,
 )
+from streamflow.postgres.windows.schema import refresh_window_rows, window_changes
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -93,7 +95,8 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
             except ConfigurationError as error:
                 refused_streams[stream.name] = str(error)
                 continue
-            DayPartitions(stream.event_table).prepare(connection, ())
+            for table in (stream.event_table, *(each.name for each in window_tables(stream))):
+                DayPartitions(table).prepare(connection, ())
     if refused_streams:
         raise TablesRefused(refused_streams)
     return done
@@ -197,8 +200,12 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             connection.execute(statement)
         except psycopg.errors.DuplicateTable as error:
             raise _foreign(error) from error
-        except psycopg.errors.FeatureNotSupported as error:
-            # A view or a generated column of the user's own stands on a column that is widened.
+        except (
+            psycopg.errors.FeatureNotSupported,
+            psycopg.errors.DependentObjectsStillExist,
+        ) as error:
+            # A view or a generated column of the user's own stands on a column that is widened, or on a
+            # view that is made again.
             raise ConfigurationError(
                 f"stream {stream.name}: {text} by the contract, but PostgreSQL cannot alter it "
                 f"({error.diag.message_primary}): drop what uses it, run `streamflow db upgrade`, and "
@@ -214,6 +221,7 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             ) from error
         done.append(text)
     judged_from(connection, stream, is_new=is_new)
+    refresh_window_rows(connection)
     return done
 
 
@@ -282,7 +290,7 @@ def _changes(connection: Connection, stream: Stream) -> list[tuple[str, sql.Comp
     if stream.state_table is not None:
         names = dict.fromkeys((*existing, *(column.name for column in columns)))
         changes += _state_changes(connection, stream, stream.state_table, list(names))
-    return changes
+    return changes + window_changes(connection, stream)
 
 
 def _state_changes(

@@ -20,6 +20,7 @@ from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.schema import create_table
 from streamflow.postgres.sink.copy import copy
+from streamflow.postgres.windows.trial import problems_with_windows
 from streamflow.records import Origin, Rejection
 from streamflow.samples.factory import SampleEvent
 from streamflow.settings import Settings
@@ -97,6 +98,7 @@ def _problems(
             )
             for row in cursor.execute(query):
                 yield from _differences(stream, samples[row["origin_offset"]], row)
+        yield from problems_with_windows(connection, stream, samples)
 
 
 def _store(

@@ -13,15 +13,15 @@ _NOTHING: Final[list[Any]] = []  # which is replaced and never changed: there ma
 
 
 class Cell:
-    """What has been counted of a group in a window, and events that are not aggregated yet."""
+    """What has been counted of a group in a window, and values of events that are not aggregated yet."""
 
-    __slots__ = ("count", "events", "first", "last", "offsets", "states", "too_late")
+    __slots__ = ("count", "first", "last", "offsets", "states", "too_late", "values")
 
     def __init__(self, offset: int, states: list[State]) -> None:
         self.count = 0
         self.too_late = 0
         self.first = self.last = offset
-        self.events = _NOTHING
+        self.values = _NOTHING
         self.offsets = _NOTHING
         self.states = states
 
@@ -65,7 +65,7 @@ class WindowCounter:
         count from the offset `since` on."""
         self.plan = plan
         self._size, self._group_of = plan.pane, plan.group_of
-        self._aggregates = bool(plan.names)
+        self._aggregates, self._values_of = bool(plan.names), plan.values_of
         self._too_late_after = plan.too_late_after
         self._counted_to = position
         # A log that was truncated may go on before that.
@@ -89,7 +89,7 @@ class WindowCounter:
         start = time - time % self._size
         cells = self._corrections if is_late or is_ahead else self._open
         # The watermark never passes the broker's clock.
-        moved = min(time, appended)
+        moved = min(appended, time)  # faster than `min`
         if not is_ahead and (self._latest is None or moved > self._latest):
             self._latest = moved
         key = start, self._group_of(event)
@@ -102,11 +102,11 @@ class WindowCounter:
             cell.count += 1
         elif is_late and self._is_too_late(start):
             cell.too_late += 1
-        elif cell.events:
-            cell.events.append(event)
+        elif cell.values:
+            cell.values.append(self._values_of(event))
             cell.offsets.append(offset)
         else:
-            cell.events, cell.offsets = [event], [offset]
+            cell.values, cell.offsets = [self._values_of(event)], [offset]
             self._pending.append(cell)
 
     def _is_too_late(self, start: int) -> bool:
@@ -115,15 +115,17 @@ class WindowCounter:
         return wait is not None and closed is not None and start + self._size + wait <= closed
 
     def aggregate(self) -> None:
-        """Takes the events that were counted since the last time into the aggregates, many at a time."""
-        readers = self.plan.readers
+        """Takes what was kept of events since the last time into the aggregates, many at a time."""
+        width, readers = self.plan.width, self.plan.readers
         for cell in self._pending:
-            cell.count += len(cell.events)
+            offsets = cell.offsets
+            cell.count += len(offsets)
+            columns = [*zip(*cell.values, strict=True)] if width > 1 else [cell.values]
             for read, places in readers:
-                values = read(cell.events, cell.offsets)
+                values = read(columns, offsets)
                 for place in places:
                     cell.states[place].update(values)
-            cell.events = cell.offsets = _NOTHING
+            cell.values = cell.offsets = _NOTHING
         self._pending = []
 
     def close_due(self) -> None:

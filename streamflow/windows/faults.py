@@ -48,23 +48,14 @@ def _truth_of(where: Callable[[Any], bool]) -> _Check:
 
 
 def _of_fields(decoder: Decoder, spec: Windows) -> Sequence[tuple[str, _Check]]:
-    uses = {(path, False, True) for path in spec.by_fields} | {
-        (each.field, each.takes_whole, False)
-        for each in spec.aggregates.values()
-        if each.field is not None
-    }
-    return [
-        (path, _check_of(field_at(decoder, path, everywhere=everywhere), whole=whole))
-        for path, whole, everywhere in sorted(uses)
-    ]
+    paths = {*spec.by_fields, *(each.field for each in spec.aggregates.values() if each.field)}
+    return [(path, _check_of(field_at(decoder, path, everywhere=False))) for path in sorted(paths)]
 
 
-def _check_of(field: Field, *, whole: bool) -> _Check:
+def _check_of(field: Field) -> _Check:
     """Whether a value is what the contract's type says: a validator of the user's own may make anything."""
-    get = field.getter(whole=whole)
-    if whole:
-        return get if field.kind == DOCUMENT else lambda event: hash(get(event))
-    return lambda event: _judge(get(event), field.kind)
+    get, kind = field.get, field.kind
+    return get if kind == DOCUMENT else lambda event: _judge(get(event), kind)
 
 
 def _judge(value: Any, kind: str) -> None:

@@ -35,6 +35,7 @@ _KINDS: Final = {
     "bytes": "bytes",
 }
 _OF_VALUES: Final = {str: "text", int: "integer", bool: "boolean"}
+_URLS: Final = frozenset(("url", "multi-host-url"))
 DOCUMENT: Final = "document"  # what is no scalar
 # What the values of each kind are. Contracts with code of the user's own may make other ones.
 TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -77,6 +78,8 @@ class Field:
         kind: of its values, as in `TYPES`, or `DOCUMENT`.
         nullable: whether an event may not have it.
         bounded: whether each of its values is short, as a number or as a text.
+        attributes: the path of attributes that every event has and that gives its value; None if it takes a
+            closer look.
         of_enum: whether events hold it as a member of an Enum.
         schemas: its core schemas, in the models that have it.
     """
@@ -85,35 +88,33 @@ class Field:
     kind: str
     nullable: bool
     bounded: bool
+    attributes: str | None
     of_enum: bool
     schemas: tuple[Any, ...]
 
-    def getter(self, *, whole: bool = False) -> Callable[[Any], Any]:
-        """Gives the value that an event has, None if it has none: that of an Enum's member, a text that is
-        not too long, and no number of too many digits; `whole`: whatever its length."""
-        prepare = None if whole or self.bounded else _BOUNDED.get(self.kind)
-        path = f"{self.path}._value_" if self.of_enum else self.path
-        if not self.nullable:
-            get = attrgetter(path)
-            return get if prepare is None else lambda event: prepare(get(event))
-        names = path.split(".")
-        if len(names) == 1 and prepare is None:
-            [name] = names
-            return lambda event: getattr(event, name, None)
+    @property
+    def get(self) -> Callable[[Any], Any]:
+        """Gives the value that an event has, None if it has none: that of an Enum's member, and the text of
+        a URL."""
+        if self.attributes is not None:
+            return attrgetter(self.attributes)
+        names = [*self.path.split("."), *(["_value_"] if self.of_enum else [])]
+        is_text = self.kind == "text"
 
         def value_of(event: Any) -> Any:
             for name in names:
                 event = getattr(event, name, None)
                 if event is None:
                     return None
-            return event if prepare is None else prepare(event)
+            return str(event) if is_text else event
 
         return value_of
 
-
-def _text(value: Any) -> str:
-    """A URL is no text yet."""
-    return shortened(value if isinstance(value, str) else str(value))
+    @property
+    def shorten(self) -> Callable[[Any], Any] | None:
+        """Makes a text short, and None of a number of too many digits; takes no None. None if all values
+        are short."""
+        return None if self.bounded else _SHORTEN.get(self.kind)
 
 
 def _decimal(number: Decimal) -> Decimal | None:
@@ -121,8 +122,8 @@ def _decimal(number: Decimal) -> Decimal | None:
     return number if len(text) < _FEW_DIGITS and "E" not in text else bounded_decimal(number)
 
 
-_BOUNDED: Final[dict[str, Callable[[Any], Any]]] = {
-    "text": _text,
+_SHORTEN: Final[dict[str, Callable[[Any], Any]]] = {
+    "text": shortened,
     "decimal": _decimal,
     "integer": bounded_integer,
 }
@@ -131,30 +132,42 @@ _BOUNDED: Final[dict[str, Callable[[Any], Any]]] = {
 def field_at(decoder: Decoder, path: str, *, everywhere: bool = True) -> Field:
     """The field that a path leads to, in each model of a contract; with `everywhere`, all must have it.
     Raises NoField; of kinds that differ, the field is a document."""
-    schemas: list[Any] = []
+    definitions, schemas = decoder.definitions, []
     missing: NoField | None = None
-    nullable = False
+    # Of the way to it, and of the field itself.
+    may_miss = nullable = False
     for model in decoder.models:
         try:
-            schema, may_be_null = _schema_at(decoder, model, path)
+            schema, is_optional = _schema_at(decoder, model, path)
         except NoField as error:
-            missing, nullable = missing or error, True
+            missing = missing or error
             continue
         schemas.append(schema)
-        nullable = nullable or may_be_null
+        may_miss = may_miss or is_optional
+        nullable = nullable or definitions.is_nullable(schema)
     if missing is not None and (everywhere or not schemas):
         raise missing
-    unwrapped = [decoder.definitions.unwrapped(schema) for schema in schemas]
+    may_miss = may_miss or missing is not None
+    unwrapped = [definitions.unwrapped(schema) for schema in schemas]
     kinds = {_kind(schema, decoder) for schema in unwrapped}
-    of_enum = {schema["type"] == "enum" for schema in unwrapped}
+    types = {schema["type"] for schema in unwrapped}
+    of_enum = types == {"enum"}
     # A member of an Enum in one model, and a plain value in another.
-    kind = kinds.pop() if len(kinds) == len(of_enum) == 1 else DOCUMENT
-    bounded = all(map(_is_bounded, unwrapped))
-    return Field(path, kind, nullable, bounded, of_enum == {True}, tuple(schemas))
+    is_mixed = len(kinds) > 1 or ("enum" in types and not of_enum)
+    is_plain = not (may_miss or (of_enum and nullable) or types & _URLS)
+    return Field(
+        path,
+        DOCUMENT if is_mixed else kinds.pop(),
+        nullable or may_miss,
+        all(map(_is_bounded, unwrapped)),
+        (f"{path}._value_" if of_enum else path) if is_plain else None,
+        of_enum,
+        tuple(schemas),
+    )
 
 
 def _schema_at(decoder: Decoder, model: type, path: str) -> tuple[Any, bool]:
-    """The core schema of a field, and whether it or one on the way to it may be null."""
+    """The core schema of a field, and whether one on the way to it may be null."""
     definitions, owner = decoder.definitions, model.__name__
     fields, nullable = decoder.fields_of(model), False
     *steps, last = path.split(".")
@@ -170,7 +183,7 @@ def _schema_at(decoder: Decoder, model: type, path: str) -> tuple[Any, bool]:
         fields = definitions.fields(schema)
     if last not in fields:
         raise NoField(last, owner, fields)
-    return fields[last], nullable or definitions.is_nullable(fields[last])
+    return fields[last], nullable
 
 
 def _kind(schema: Any, decoder: Decoder) -> str:
@@ -180,7 +193,7 @@ def _kind(schema: Any, decoder: Decoder) -> str:
     if schema["type"] == "union":
         choices = [decoder.definitions.unwrapped(choice) for choice in choices_of(schema)]
         kinds = {_kind(choice, decoder) for choice in choices if choice["type"] != "none"}
-        plain = all(choice["type"] != "enum" for choice in choices)
+        plain = all(choice["type"] not in {"enum", *_URLS} for choice in choices)
         return kinds.pop() if plain and len(kinds) == 1 else DOCUMENT
     return _KINDS.get(schema["type"], DOCUMENT)
 
@@ -197,4 +210,4 @@ def _is_bounded(schema: Any) -> bool:
         case "literal" | "enum":
             return all(len(str(value)) <= LONGEST_TEXT for value in values_of(schema))
         case kind:
-            return kind not in ("url", "multi-host-url", "union")
+            return kind not in _URLS and kind != "union"

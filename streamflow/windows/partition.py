@@ -76,7 +76,7 @@ class PartitionWindows:
         return self.read_to < self._counted_to
 
     def aggregate(self) -> None:
-        """To be called now and then, and after each batch: until then events are kept."""
+        """To be called now and then, as values of events are kept until then; `take` does it, too."""
         for windows in self._windows:
             windows.aggregate()
 

@@ -9,8 +9,8 @@ from psycopg import sql
 
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.sessions.compute import SessionSql, collect_changed, lock, recompute
-from streamflow.postgres.sessions.schema import prepare
 from streamflow.postgres.sessions.tables import SessionTable
+from streamflow.postgres.windows.schema import prepare_sessions
 
 # A row's load time is when its transaction began: one that commits later is still found.
 OVERLAP: Final = timedelta(minutes=5)
@@ -51,7 +51,7 @@ def compute_sessions(
     where it was. Raises ConfigurationError if the table is not that of the sessions."""
     parts = SessionSql(table)
     with connection.transaction():
-        prepare(connection, table)
+        prepare_sessions(connection, table)
     [(now, since)] = connection.execute(_SINCE, [table.name, table.stream.name])
     settled = now - OVERLAP
     sessions = events = pieces = 0

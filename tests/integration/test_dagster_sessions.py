@@ -98,11 +98,12 @@ def test_checks_are_red_where_sessions_are_wrong(one: Orchestration) -> None:
 
 
 def test_a_table_of_others_fails_the_step_in_words(one: Orchestration) -> None:
+    execute(one.settings, f"DROP TABLE {TABLE}; DELETE FROM window_tables")
     execute(one.settings, f"CREATE TABLE {TABLE} (customer text)")
     result = one.materialize(ASSET)
     [failure] = [event for event in result.all_events if event.is_step_failure]
     says = failure.step_failure_data.error_display_string
-    assert "StreamFlow did not create it for sessions of this stream" in says
+    assert "StreamFlow did not create it for windows" in says
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     assert value(one.settings, f"SELECT count(*) FROM {TABLE}") == 0
 

@@ -289,4 +289,4 @@ def test_events_are_not_kept() -> None:
     count(windows, 0, order(1))
     windows.aggregate()
     [counter] = windows._windows
-    assert [cell.events for cell in counter._open.values()] == [[]]
+    assert [(cell.count, cell.values) for cell in counter._open.values()] == [(1, [])]

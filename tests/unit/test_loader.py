@@ -9,6 +9,7 @@ import pytest
 from loads import TOPIC, TRUSTING, FakeRecord, batch, event, events
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Output, Replayed
+from streamflow.postgres.rows.windows import window_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ORIGIN_HEADER,
@@ -27,6 +28,7 @@ from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
 from streaming_workers.validator import Validator
+from window_parts import HOPPING, ORDERS, TUMBLING, orders, parts_of, record
 
 SIGNER = Signer(b"a secret of the workers")
 
@@ -423,3 +425,43 @@ def test_a_dead_letter_of_a_dead_letter_is_refused(loader: Loader) -> None:
 
     with pytest.raises(ConfigurationError, match="dead letter"):
         loader.refuse(record, Rejection(ErrorCode.UNSTORABLE_VALUE, "E", "why"))
+
+
+def test_parts_of_windows_go_into_the_tables_of_their_windows() -> None:
+    loader = Loader(Settings(), [USER_EVENTS, ORDERS], Hasher(), lambda: TRUSTING)
+    placed = orders(20)
+    parts = [*parts_of(placed, TUMBLING), *parts_of(placed, HOPPING)]
+    records = [record(offset, part) for offset, part in enumerate(parts)]
+
+    output = loader.process(
+        batch([*records, FakeRecord(99, json.dumps(COUNT).encode(), topic="analytics")])
+    )
+
+    counts = {name: len(rows.lines) for name, rows in output.tables.items()}
+    tumbling = sum(part["window"] == TUMBLING for part in parts)
+    assert counts == {TUMBLING: tumbling, HOPPING: len(parts) - tumbling, "window_counts": 1}
+    assert output.tables[TUMBLING].days == {date(2026, 3, 1)}
+    assert not output.tables[TUMBLING].holds_events
+    assert output.tables["window_counts"].days == set()
+    line = output.tables[TUMBLING].lines[0].decode().rstrip("\n").split("\t")
+    assert len(line) == len(loader.tables[TUMBLING].columns)
+    assert line[-5:-1] == ["orders", "o-analytics", "0", "0"]
+    assert loader.assets[HOPPING] == "postgres/orders_5min_by_1min"
+
+
+def test_windows_of_any_spacing_and_order_of_fields() -> None:
+    """A repair may write JSON as it likes."""
+    assert window_of(b'{ "late": true, "window" : "orders_10s"}') == "orders_10s"
+    assert window_of(b'{"window":"orders_10s","by":{}}') == "orders_10s"
+    assert window_of(json.dumps(COUNT).encode()) is None
+    assert window_of(b'{"by": {"window": "other"}}') is None
+    for value in (
+        None,
+        b"",
+        b'"window"',
+        b'{"window"',
+        b'["window"]',
+        b'{"window":1}',
+        b'{"window":null}',
+    ):
+        assert window_of(value) is None

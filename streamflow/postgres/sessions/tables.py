@@ -15,8 +15,10 @@ from streamflow.aggregates.distinct import Distinct
 from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
-from streamflow.postgres.field_sql import FieldSql, field_sql
 from streamflow.postgres.tables import Column
+from streamflow.postgres.windows.fields import field_sql
+from streamflow.postgres.windows.tables import field_type, shown_aggregates
+from streamflow.postgres.windows.totals import MEAN_OF_DOUBLES, as_double
 from streamflow.stream import Stream
 from streamflow.windows.durations import duration_text
 from streamflow.windows.specs import SessionWindow
@@ -29,27 +31,7 @@ _POSITION: Final = tuple(
     sql.Identifier(f"origin {part}") for part in ("partition", "offset", "topic")
 )
 
-# A double is a binary fraction, exactly: its mantissa, of 53 bits, times a power of two. (A cast to numeric
-# rounds it to 15 digits.) For a negative exponent, 2^-n is 5^n * 10^-n.
-_EXACT: Final = """
-(SELECT sign({value})::numeric
-        * (bits & 4503599627370495 | CASE exponent WHEN 0 THEN 0 ELSE 4503599627370496 END)
-        * CASE WHEN shift < 0 THEN 5::numeric ^ -shift * ('1e' || shift)::numeric ELSE 2::numeric ^ shift END
-   FROM (SELECT ('x' || encode(float8send({value}), 'hex'))::bit(64)::bigint AS bits) AS "raw",
-        LATERAL (SELECT bits >> 52 & 2047 AS exponent) AS "upper",
-        LATERAL (SELECT (greatest(exponent, 1) - 1075)::integer AS shift) AS "scale")
-"""
-# Rounded once. PostgreSQL raises an error for what no double can hold.
-_AS_DOUBLE: Final = """
-CASE WHEN abs({number}) >= 1.7976931348623158e308 THEN sign({number})::double precision * 'Infinity'
-     WHEN abs({number}) <= 2.47e-324 THEN 0
-     ELSE ({number})::double precision END
-"""
-# With digits enough for a double, however few the sum has.
-_MEAN: Final = "sum({value}) / nullif(count({value}), 0)"
-_MEAN_OF_DOUBLES: Final = (
-    "sum({value}) * 1.00000000000000000000000000000000 / nullif(count({value}), 0)"
-)
+_MEAN: Final = "{sum} / nullif({count}, 0)"
 _AT_END: Final = """
 (array_agg({value} ORDER BY {time} {order}, {partition} {order}, {offset} {order}, {topic} {order})
     FILTER (WHERE {value} IS NOT NULL))[1]
@@ -97,9 +79,15 @@ class SessionTable:
     def declaration(self) -> dict[str, Any]:
         """What decides what the sessions are; for JSON. The types of fields are those of the columns."""
         return {
+            "windows": type(self.spec).__name__,
             "gap": duration_text(self.spec.gap),
             "by": list(self.spec.by_fields),
-            "aggregates": {name: _shown(each) for name, each in self.spec.aggregates.items()},
+            "aggregates": shown_aggregates(self.spec)
+            | {
+                name: f'Quantiles("{each.field}", at={each.at})'
+                for name, each in self.spec.aggregates.items()
+                if isinstance(each, Quantiles)
+            },
         }
 
     @property
@@ -128,15 +116,15 @@ def session_tables(stream: Stream) -> tuple[SessionTable, ...]:
 
 
 def _session_table(stream: Stream, spec: SessionWindow) -> SessionTable:
-    by = [field_sql(stream, path) for path in spec.by_fields]
     fields: list[sql.Composable] = []
     results: list[_Result] = []
     for name, aggregate in spec.aggregates.items():
         kind, value = "", sql.Identifier(f"value {len(fields)}")
         if aggregate.field is not None:
-            found = field_sql(stream, aggregate.field)
-            kind = found.type
-            fields.append(_exact(found) if isinstance(aggregate, Sum | Mean) else found.value)
+            kind = field_type(stream, aggregate.field)
+            field = field_sql(stream, aggregate.field, "event")
+            is_summed = kind == _FLOAT and isinstance(aggregate, Sum | Mean)
+            fields.append(sql.SQL("exact_numeric({})").format(field) if is_summed else field)
         columns = _RESULTS[type(aggregate)](aggregate, kind, value)
         for column, (of, result) in zip(aggregate.results(name), columns, strict=True):
             results.append(_Result(Column(column, of, nullable=True), result))
@@ -145,20 +133,13 @@ def _session_table(stream: Stream, spec: SessionWindow) -> SessionTable:
         spec.table_of(stream.table),
         spec,
         tuple(
-            Column(name, each.type, nullable=True)
-            for name, each in zip(spec.by_columns, by, strict=True)
+            Column(name, field_type(stream, path), nullable=True)
+            for name, path in zip(spec.by_columns, spec.by_fields, strict=True)
         ),
-        tuple(each.value for each in by),
+        tuple(field_sql(stream, path, "event") for path in spec.by_fields),
         tuple(fields),
         tuple(results),
     )
-
-
-def _exact(field: FieldSql) -> sql.Composable:
-    """What can be summed up exactly."""
-    if field.type != _FLOAT:
-        return field.value
-    return sql.SQL(_EXACT).format(value=field.value)
 
 
 _Values = list[tuple[str, sql.Composable]]
@@ -174,14 +155,16 @@ def _sum(_aggregate: Aggregate, kind: str, value: sql.Composable) -> _Values:
 
 
 def _mean(_aggregate: Aggregate, kind: str, value: sql.Composable) -> _Values:
-    return [
-        _number(kind, sql.SQL(_MEAN_OF_DOUBLES if kind == _FLOAT else _MEAN).format(value=value))
-    ]
+    parts = {
+        "sum": sql.SQL("sum({})").format(value),
+        "count": sql.SQL("count({})").format(value),
+    }
+    return [_number(kind, sql.SQL(MEAN_OF_DOUBLES if kind == _FLOAT else _MEAN).format(**parts))]
 
 
 def _number(kind: str, number: sql.Composable) -> tuple[str, sql.Composable]:
     if kind == _FLOAT:
-        return _FLOAT, sql.SQL(_AS_DOUBLE).format(number=number)
+        return _FLOAT, as_double(number)
     return "numeric", sql.SQL("({})::numeric").format(number)
 
 
@@ -240,9 +223,3 @@ def event_values(table: SessionTable) -> sql.Composed:
         *((value, sql.Identifier(f"value {index}")) for index, value in enumerate(table.fields)),
     ]
     return sql.SQL(", ").join(sql.SQL("{} AS {}").format(*pair) for pair in pairs)
-
-
-def _shown(aggregate: Aggregate) -> str:
-    """An aggregate as it is declared. How exact it is elsewhere means nothing here, and the shares of
-    quantiles are columns."""
-    return f"{type(aggregate).__name__}({aggregate.field or ''})"

@@ -1,0 +1,292 @@
+"""DDL of the windows' tables, and whether one that is there is of the windows that are declared.
+
+A table of windows never changes: its rows were counted by one declaration, and parts that were counted by
+another do not add up with them. So whoever declares the windows differently gives them another name. The
+view of the totals is made again whenever it differs.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from streamflow.errors import ConfigurationError
+from streamflow.postgres.connections import Connection
+from streamflow.postgres.evolution import Change, Level
+from streamflow.postgres.partitions import quoted, table_exists
+from streamflow.postgres.sessions.schema import create_sessions
+from streamflow.postgres.sessions.tables import SessionTable, session_tables
+from streamflow.postgres.tables import Column
+from streamflow.postgres.windows.tables import WindowTable, window_tables
+from streamflow.postgres.windows.totals import totals_query
+from streamflow.stream import Stream
+
+_Declared = WindowTable | SessionTable
+Statement = tuple[str, sql.Composed]  # what it does, in words, and the SQL
+
+# `window_counts` has the same identity, and the same index by record.
+_CREATE: Final = """
+CREATE TABLE {table} ({columns}, PRIMARY KEY (first_offset, partition, origin_topic, window_start))
+    PARTITION BY RANGE (window_start);
+CREATE TABLE {default} PARTITION OF {table} DEFAULT;
+CREATE INDEX {by_day} ON {default} (window_start);
+CREATE INDEX {by_time} ON {table} (window_start);
+CREATE INDEX {by_record} ON {table} (record_offset, record_partition, record_topic);
+COMMENT ON TABLE {table} IS {comment};
+"""
+_NOTE: Final = """
+INSERT INTO window_tables (table_name, stream, declaration) VALUES ({name}, {stream}, {declaration})
+ON CONFLICT (table_name) DO UPDATE
+   SET stream = excluded.stream, declaration = excluded.declaration, created_at = now()
+"""
+_DECLARED: Final = "SELECT stream, declaration FROM window_tables WHERE table_name = %s"
+_COLUMNS: Final = """
+SELECT attname, format_type(atttypid, NULL), NOT attnotnull FROM pg_attribute
+ WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+_ALL_ROWS: Final = """
+SELECT {name}::text AS table_name, origin_topic, partition, first_offset, last_offset, window_start,
+       record_topic, record_partition, record_offset
+  FROM {table}
+"""
+_COMMENT: Final = "SELECT obj_description(to_regclass(%s), 'pg_class')"
+# A view of another owner does not show our table.
+_FOREIGN: Final = """
+SELECT FROM pg_class AS taken WHERE oid = to_regclass(%s) AND NOT (relkind = 'v' AND EXISTS (
+    SELECT FROM pg_rewrite JOIN pg_depend ON objid = pg_rewrite.oid
+     WHERE ev_class = taken.oid AND refobjid = to_regclass(%s)))
+"""
+_KNOWN: Final = """
+SELECT table_name FROM window_tables
+ WHERE to_regclass(quote_ident(table_name)) IS NOT NULL AND declaration->>'windows' <> 'SessionWindow'
+ ORDER BY table_name
+"""
+
+
+def window_changes(connection: Connection, stream: Stream) -> list[Statement]:
+    """What is to be done to the tables of a stream's windows. Raises ConfigurationError if one is of
+    windows that were declared differently, or of another owner."""
+    changes = []
+    for table in window_tables(stream):
+        if table_exists(connection, table.name):
+            _require_same(connection, table)
+        else:
+            changes.append((f"table {table.name}", create_parts(table) + _note(table)))
+        changes += _view_changes(connection, table)
+    for sessions in session_tables(stream):
+        if table_exists(connection, sessions.name):
+            _require_same(connection, sessions)
+        else:
+            changes.append((f"table {sessions.name}", create_sessions(sessions) + _note(sessions)))
+    return changes
+
+
+def prepare_sessions(connection: Connection, table: SessionTable) -> None:
+    """Creates a table of sessions if there is none; raises as `window_changes`."""
+    if table_exists(connection, table.name):
+        _require_same(connection, table)
+    else:
+        connection.execute(create_sessions(table) + _note(table))
+
+
+def create_parts(table: WindowTable) -> sql.Composed:
+    """DDL of a table with the parts of windows."""
+    name = table.name
+    lines = [
+        sql.SQL("{} {}{}{}").format(
+            sql.Identifier(column.name),
+            sql.SQL(column.type),
+            sql.SQL("" if column.nullable else " NOT NULL"),
+            sql.SQL(" DEFAULT now()" if column.name == "loaded_at" else ""),
+        )
+        for column in table.columns
+    ]
+    return sql.SQL(_CREATE).format(
+        table=sql.Identifier(name),
+        columns=sql.SQL(", ").join(lines),
+        default=sql.Identifier(f"{name}_default"),
+        by_day=sql.Identifier(f"{name}_default_day"),
+        by_time=sql.Identifier(f"{name}_time"),
+        by_record=sql.Identifier(f"{name}_record"),
+        comment=sql.Literal(
+            f"Parts of windows of {table.stream.name}, which add up: their totals are in {table.view}. No "
+            "source event is counted in two rows."
+        ),
+    )
+
+
+def tables_of_windows(connection: Connection) -> list[str]:
+    """The tables with rows of windows that there are."""
+    return ["window_counts", *(name for (name,) in connection.execute(_KNOWN))]
+
+
+def refresh_window_rows(connection: Connection) -> None:
+    """Makes the view `window_rows`, if it is another one: it has the rows of all tables of windows, also of
+    those that no stream declares any more, for the topics may still have their records."""
+    view = View(
+        "window_rows",
+        sql.SQL(" UNION ALL ").join(
+            sql.SQL(_ALL_ROWS).format(name=sql.Literal(name), table=sql.Identifier(name))
+            for name in tables_of_windows(connection)
+        ),
+    )
+    if view.comment != _comment(connection, view.name):
+        connection.execute(view.create())
+
+
+class View(NamedTuple):
+    """A view; a digest in its comment says which definition it has."""
+
+    name: str
+    query: sql.Composed
+
+    @property
+    def comment(self) -> str:
+        digest = hashlib.sha256(self.query.as_string(None).encode()).hexdigest()
+        return f"Made by StreamFlow of definition {digest[:16]}, and again when that changes."
+
+    def create(self) -> sql.Composed:
+        return sql.SQL(
+            "DROP VIEW IF EXISTS {view}; CREATE VIEW {view} AS {query}; COMMENT ON VIEW {view} IS {comment}"
+        ).format(
+            view=sql.Identifier(self.name), query=self.query, comment=sql.Literal(self.comment)
+        )
+
+
+def totals_view(table: WindowTable) -> View:
+    return View(table.view, totals_query(table))
+
+
+def changes_of_windows(connection: Connection, stream: Stream) -> list[Change]:
+    """What a declaration changes for the windows' tables that a database has; as `window_changes`."""
+    changes = []
+    tables: list[_Declared] = [*window_tables(stream), *session_tables(stream)]
+    for table in tables:
+        if not table_exists(connection, table.name):
+            changes.append(
+                Change(
+                    Level.SAFE,
+                    f"the table {table.name} of its windows is new"
+                    + (
+                        ""
+                        if isinstance(table, SessionTable)  # of all events that are there
+                        else ": they count from where analytics is"
+                    ),
+                )
+            )
+            continue
+        try:
+            _require_same(connection, table)
+        except ConfigurationError as error:
+            why, _, way = str(error).removeprefix(f"stream {stream.name}: ").partition(": ")
+            changes.append(Change(Level.BREAKING, why, way))
+    given_up = sorted(_declared_by(connection, stream) - stream.window_tables.keys())
+    return [
+        *changes,
+        *(
+            Change(
+                Level.SAFE, f"windows with the table {name} are declared no more: it stays as it is"
+            )
+            for name in given_up
+        ),
+    ]
+
+
+def _declared_by(connection: Connection, stream: Stream) -> set[str]:
+    if not table_exists(connection, "window_tables"):
+        return set()
+    query = "SELECT table_name FROM window_tables WHERE stream = %s"
+    return {name for (name,) in connection.execute(query, [stream.name])}
+
+
+def _note(table: _Declared) -> sql.Composed:
+    return sql.SQL(_NOTE).format(
+        name=sql.Literal(table.name),
+        stream=sql.Literal(table.stream.name),
+        declaration=sql.Literal(Jsonb(table.declaration)),
+    )
+
+
+def _view_changes(connection: Connection, table: WindowTable) -> Iterator[Statement]:
+    view = totals_view(table)
+    names = [quoted(table.view), quoted(table.name)]
+    if connection.execute(_FOREIGN, names).fetchone() is not None:
+        raise ConfigurationError(
+            f"stream {table.stream.name}: {table.view} exists already, and windows have a view of that name "
+            'with their totals: give the windows another name (name="…"), or rename that one'
+        )
+    if view.comment != _comment(connection, view.name):
+        yield f"view {table.view}", view.create()
+
+
+def _comment(connection: Connection, name: str) -> str | None:
+    row = connection.execute(_COMMENT, [quoted(name)]).fetchone()
+    return None if row is None else row[0]
+
+
+def _require_same(connection: Connection, table: _Declared) -> None:
+    row = None
+    if table_exists(connection, "window_tables"):
+        row = connection.execute(_DECLARED, [table.name]).fetchone()
+    stream = table.stream.name
+    if row is None:
+        raise ConfigurationError(
+            f"stream {stream}: the table {table.name} exists already, and StreamFlow did not create it for "
+            'windows, so it is not altered: give the windows another name (name="…"), or rename that table'
+        )
+    owner, stored = row
+    if owner != stream:
+        raise ConfigurationError(
+            f"stream {stream}: the table {table.name} has windows of the stream {owner}: give the windows "
+            'another name (name="…")'
+        )
+    differences = [
+        *_declared_differently(stored, table.declaration),
+        *_columns_that_differ(table.columns, _columns(connection, table.name)),
+    ]
+    if differences:
+        raise ConfigurationError(
+            f"stream {stream}: the windows in {table.name} were counted by another declaration "
+            f'({"; ".join(differences)}): give the windows another name (name="…"), and the table stays as '
+            "it is; or declare them as before"
+        )
+
+
+def _declared_differently(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    for argument in dict.fromkeys((*wanted, *stored)):
+        before, now = stored.get(argument), wanted.get(argument)
+        if argument == "aggregates":
+            yield from _aggregates_that_differ(before or {}, now or {})
+        elif before != now:
+            yield f"{argument} was {_text(before)} and is {_text(now)}"
+
+
+def _aggregates_that_differ(stored: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:
+    for name in dict.fromkeys((*wanted, *stored)):
+        if name not in stored:
+            yield f"{name} is new"
+        elif name not in wanted:
+            yield f"{name} is gone"
+        elif stored[name] != wanted[name]:
+            yield f"{name} was {stored[name]} and is {wanted[name]}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "all events together"
+    return "not set" if value is None else str(value)
+
+
+def _columns_that_differ(wanted: Sequence[Column], existing: Sequence[Column]) -> Iterator[str]:
+    """Of a field that has another type now."""
+    types = {column.name: column.type for column in existing}
+    for column in wanted:
+        found = types.get(column.name)
+        if found is not None and found != column.type:
+            yield f"the column {column.name} is {found}, and its field needs {column.type}"
+
+
+def _columns(connection: Connection, table: str) -> list[Column]:
+    return [Column(*row) for row in connection.execute(_COLUMNS, [quoted(table)])]
