@@ -197,6 +197,12 @@ def test_a_late_event_joins_two_sessions_and_only_what_it_touches_is_computed(
     require_sound(connection)
 
 
+def test_an_event_exactly_a_gap_later_begins_another_session(connection: Connection) -> None:
+    insert(connection, [purchase(0, 0), purchase(1, GAP - 0.001), purchase(2, 2 * GAP - 0.001)])
+    compute_sessions(connection, CUSTOMERS)
+    assert [counted for *_, counted in spans(connection)] == [2, 1]
+
+
 def test_rows_whose_transaction_commits_late_are_found(
     database: Settings, connection: Connection
 ) -> None:
