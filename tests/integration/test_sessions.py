@@ -393,8 +393,11 @@ def test_a_new_key_of_hashes_gives_sessions_their_new_names(
     age(connection)
     compute_sessions(connection, table)
     assert old != new
-    rehash(keyed, [stream])
     insert(connection, [purchase(2, midnight + 60, email=new)])
+    compute_sessions(connection, table)
+    age(connection)
+    compute_sessions(connection, table)
+    rehash(keyed, [stream])
     compute_sessions(connection, table)
     require_sound(connection, table)
     found = [
