@@ -13,7 +13,7 @@ from streamflow_dagster.defs.retention import retention_asset
 from streamflow_dagster.defs.rollups import rollup_assets
 from streamflow_dagster.defs.schedules import schedules
 from streamflow_dagster.defs.sensors import sensors
-from streamflow_dagster.defs.sessions import session_assets
+from streamflow_dagster.defs.sessions import session_assets, session_checks
 from streamflow_dagster.defs.tables import state_specs, table_assets
 from streamflow_dagster.defs.topics import (
     producer_specs,
@@ -46,10 +46,11 @@ def build(platform: Platform) -> dg.Definitions:
             topic_checks(catalog),
             ledger_checks(catalog),
             *content_checks(catalog),
+            *session_checks(catalog),
             traffic_checks(catalog),
         ],
         jobs=[*jobs(catalog), replay_dead_letters, prune_dagster, rehash_rows],
-        schedules=schedules(catalog, settings),
+        schedules=schedules(settings, catalog),
         sensors=sensors(catalog, settings),
         resources={"platform": platform},
         # A process for each step would cost more than most steps take.

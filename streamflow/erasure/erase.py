@@ -30,6 +30,8 @@ from streamflow.postgres.forgotten import (
 )
 from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
 from streamflow.postgres.schema import existing_columns
+from streamflow.postgres.sessions.forgetting import erase_sessions
+from streamflow.postgres.sessions.tables import session_tables
 from streamflow.postgres.tables import NOTIFICATIONS, Column
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.registry import hasher_for
@@ -318,6 +320,7 @@ class _Erasure:
         self._erase_rollups(stream, match if USER in columns and conditions else None)
         if not conditions:
             return
+        self._erase_sessions(stream, match)
         types = {name: known.type for name, known in columns.items()}
         emptied = self._connection.execute(
             _ERASE_EVENTS.format(
@@ -336,6 +339,17 @@ class _Erasure:
                         self._connection, stream, rollup.table, match, self._values()
                     )
                 )
+
+    def _erase_sessions(self, stream: Stream, match: sql.Composable) -> None:
+        """Computes the sessions that the subject's events are in without them, while these are still known,
+        and removes what is left of the subject in others."""
+        for table in session_tables(stream):
+            if table_exists(self._connection, table.name):
+                is_user = self._subject.kind is Kind.USER
+                removed = erase_sessions(
+                    self._connection, table, match, self._values(), of_user=is_user
+                )
+                self._count({table.name: removed})
 
     def _erase_history(self) -> None:
         """Empties texts that dead letters were searched by, and names of those who asked for something."""
@@ -377,6 +391,11 @@ class _Erasure:
             columns |= {(rollup.table, user) for rollup in stream.rollups if USER in rollup.columns}
             tables = [t for t in stream.tables if USER in existing_columns(self._connection, t)]
             columns |= {(table, user) for table in tables}
+            columns |= {
+                (table.name, f'"{column}"')
+                for table in session_tables(stream)
+                for column in table.columns_of(USER)
+            }
         names: set[str] = set()
         for table, column in columns:
             if table_exists(self._connection, table):

@@ -16,7 +16,10 @@ from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.forgotten import ERASED_HASH
-from streamflow.postgres.partitions import leaves, remove_old_versions
+from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
+from streamflow.postgres.sessions.compute import SessionSql, lock
+from streamflow.postgres.sessions.schema import forget_progress
+from streamflow.postgres.sessions.tables import SessionTable, session_tables
 from streamflow.postgres.tables import DEAD_LETTERS, event_columns
 from streamflow.privacy import Hasher
 from streamflow.registry import hasher_for
@@ -125,17 +128,23 @@ def rehash(
             connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
         except psycopg.errors.LockNotAvailable:
             raise Unavailable("another rehash is running: wait until it has ended") from None
-        done = [
-            column
-            for stream in streams
-            for table in stream.tables
-            for column in _rehash_events(
-                connection,
-                _private_columns(stream, table),
-                Hasher(hasher.keys, stream.decoder.private_fields),
-                on_progress,
-            )
-        ]
+        done: list[Rehashed] = []
+        for stream in streams:
+            own = Hasher(hasher.keys, stream.decoder.private_fields)
+            of_events = [
+                column
+                for table in stream.tables
+                for column in _rehash_events(
+                    connection, _private_columns(stream, table), own, on_progress
+                )
+            ]
+            anew = any(column.lifted for column in of_events)
+            of_sessions = [
+                column
+                for table in session_tables(stream)
+                for column in _rehash_sessions(connection, table, own, on_progress, anew=anew)
+            ]
+            done += [*of_events, *of_sessions]
         return [*done, _rehash_dead_letters(connection, hasher, on_progress)]
 
 
@@ -188,6 +197,34 @@ def _rehash_events(
         except psycopg.errors.UndefinedTable:
             continue  # retention has dropped it
         on_progress(leaf.name)
+    return columns
+
+
+def _rehash_sessions(
+    connection: Connection,
+    table: SessionTable,
+    hasher: Hasher,
+    on_progress: Callable[[str], None],
+    *,
+    anew: bool,
+) -> list[Rehashed]:
+    """Of one table of sessions, at once. Under other names of keys other events belong together, so all
+    sessions are computed again; `anew`: even if none has an old hash."""
+    private = table.stream.decoder.private_fields
+    names = [name for name, path in table.sources.items() if path.rpartition(".")[2] in private]
+    if not names or not table_exists(connection, table.name):
+        return []
+    columns = [Rehashed(table.name, name) for name in names]
+    with connection.transaction():
+        lock(connection, SessionSql(table))
+        [leaf] = leaves(connection, table.name)
+        for column in columns:
+            for batch in _batches(connection, leaf.oid):
+                _rehash_batch(connection, leaf.identifier, column, hasher, batch)
+        if anew or any(column.lifted for column in columns):
+            connection.execute(forget_progress(table))
+    remove_old_versions(connection, leaf)
+    on_progress(table.name)
     return columns
 
 

@@ -18,7 +18,8 @@ GROUPING: Final = frozenset(("text", "integer", "decimal", "boolean", "uuid", "d
 OWN_COLUMNS: Final = frozenset((
     "window_start", "window_end", "counted", "too_late", "partition", "late", "first_offset",
     "last_offset", "origin_topic", "record_topic", "record_partition", "record_offset", "appended_at",
-    "loaded_at", "computed_at", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid",
+    "loaded_at", "session_start", "session_end", "computed_at", "tableoid", "xmin", "cmin", "xmax", "cmax",
+    "ctid",
 ))  # fmt: skip
 _LONGEST_COLUMN: Final = 63  # bytes; PostgreSQL cuts the rest off
 _MOST_BYTES: Final = 900_000  # of a record; a broker takes 1 MiB
@@ -123,7 +124,9 @@ def _columns(own: str, spec: Windows) -> Iterator[str]:
     for name, each in spec.aggregates.items():
         if not name.isidentifier():
             yield f"{name[:80]!r} of {own} is no plain name: use letters, digits and _"
-        columns.update(name + suffix for suffix in each.suffixes)
+        # Sessions have finished values only.
+        if isinstance(spec, CountedWindows):
+            columns.update(name + suffix for suffix in each.suffixes)
         of_totals.update(each.results(name))
     for column in columns | of_totals:
         if column in OWN_COLUMNS:

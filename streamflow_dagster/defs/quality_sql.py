@@ -37,10 +37,15 @@ def begin_scan(connection: Connection, scan: str, table: str) -> tuple[datetime,
 
 def note_scan(connection: Connection, scan: str, table: str, began: datetime) -> None:
     """Notes that all rows that were loaded before a scan began are sound."""
+    note_sound(connection, scan, table, began - _OVERLAP)
+
+
+def note_sound(connection: Connection, scan: str, table: str, through: datetime) -> None:
+    """Notes that all rows that were loaded before then are sound."""
     connection.execute(
         "INSERT INTO quality_scans (scan, table_name, loaded_through) VALUES (%s, %s, %s)"
         " ON CONFLICT (scan, table_name) DO UPDATE SET loaded_through = excluded.loaded_through",
-        [scan, table, began - _OVERLAP],
+        [scan, table, through],
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.partitions import quoted, table_exists
+from streamflow.postgres.sessions.tables import SessionTable
 from streamflow.postgres.tables import Column
-from streamflow.postgres.windows.sessions import SessionTable
 from streamflow.postgres.windows.tables import WindowTable
 
 Declared = WindowTable | SessionTable

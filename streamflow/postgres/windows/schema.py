@@ -12,8 +12,9 @@ from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.evolution import Change, Level
 from streamflow.postgres.partitions import quoted, table_exists
+from streamflow.postgres.sessions.schema import create_sessions
+from streamflow.postgres.sessions.tables import SessionTable, session_tables
 from streamflow.postgres.windows.kept_declaration import Declared, require_same
-from streamflow.postgres.windows.sessions import SessionTable, create_sessions, session_tables
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.postgres.windows.totals import totals_query
 from streamflow.stream import Stream
@@ -32,6 +33,8 @@ COMMENT ON TABLE {table} IS {comment};
 """
 _NOTE: Final = """
 INSERT INTO window_tables (table_name, stream, declaration) VALUES ({name}, {stream}, {declaration})
+ON CONFLICT (table_name) DO UPDATE
+   SET stream = excluded.stream, declaration = excluded.declaration, created_at = now()
 """
 _ALL_ROWS: Final = """
 SELECT {name}::text AS table_name, origin_topic, partition, first_offset, last_offset, window_start,
@@ -66,9 +69,16 @@ def window_changes(connection: Connection, stream: Stream) -> list[Statement]:
         if table_exists(connection, sessions.name):
             require_same(connection, sessions)
         else:
-            create = create_sessions(sessions) + _note(sessions)
-            changes.append((f"table {sessions.name}", create))
+            changes.append((f"table {sessions.name}", create_sessions(sessions) + _note(sessions)))
     return changes
+
+
+def prepare_sessions(connection: Connection, table: SessionTable) -> None:
+    """Creates a table of sessions if there is none; raises as `window_changes`."""
+    if table_exists(connection, table.name):
+        require_same(connection, table)
+    else:
+        connection.execute(create_sessions(table) + _note(table))
 
 
 def create_parts(table: WindowTable) -> sql.Composed:
@@ -151,7 +161,7 @@ def changes_of_windows(connection: Connection, stream: Stream) -> list[Change]:
                     f"the table {table.name} of its windows is new"
                     + (
                         ""
-                        if isinstance(table, SessionTable)
+                        if isinstance(table, SessionTable)  # of all events that are there
                         else ": they count from where analytics is"
                     ),
                 )

@@ -38,9 +38,10 @@ least(part.window_start - later.panes * {every} + {size}, '9999-12-31T23:59:59.9
 """
 _WITHIN: Final = "WHERE part.window_start >= %(since)s AND part.window_start < %(until)s"
 
-# Beyond a double, rounded; PostgreSQL raises an error.
+# What is too large for a double, or too small, PostgreSQL raises an error for.
 _AS_DOUBLE: Final = """
-CASE WHEN abs({number}) < 1.7976931348623158e308 THEN ({number})::double precision
+CASE WHEN abs({number}) <= 2.47e-324 THEN 0
+     WHEN abs({number}) < 1.7976931348623158e308 THEN ({number})::double precision
      ELSE sign({number})::double precision * 'Infinity' END
 """
 # Digits enough for a double, however few the sum has.
