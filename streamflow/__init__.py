@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         NotNull,
         Timestamp,
     )
+    from streamflow.daily_rollup import DailyRollup
     from streamflow.dead_letters.repairs import Repair, repair
     from streamflow.errors import (
         CircuitOpen,
@@ -63,7 +64,8 @@ if TYPE_CHECKING:
     from streamflow.records import Rejection
     from streamflow.registry import load_streams
     from streamflow.settings import Settings, load_settings
-    from streamflow.stream import DailyRollup, Simulated, Stream, Topics
+    from streamflow.stream import Simulated, Stream
+    from streamflow.stream_topics import Topics
     from streamflow.windows.specs import HoppingWindow, SessionWindow, TumblingWindow
 
 __all__ = [
@@ -134,6 +136,7 @@ _NAMES: Final = {
     "audit.problems": "Problem ProblemKind",
     "audit.report": "AuditReport Verdict",
     "contract": "EpochMicros EpochMillis EpochSeconds Event Hashed HashedAddress NotNull Timestamp",
+    "daily_rollup": "DailyRollup",
     "dead_letters.repairs": "Repair repair",
     "errors": "CircuitOpen ConfigurationError ErrorCode Fenced StackError StreamFlowError Unavailable"
     " UsageError",
@@ -150,7 +153,8 @@ _NAMES: Final = {
     "records": "Rejection",
     "registry": "load_streams",
     "settings": "Settings load_settings",
-    "stream": "DailyRollup Simulated Stream Topics",
+    "stream": "Simulated Stream",
+    "stream_topics": "Topics",
     "windows.specs": "HoppingWindow SessionWindow TumblingWindow",
 }
 _MODULE_OF: Final = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -1,13 +1,15 @@
 """Trying the declarations of streams before data flows (G15): what ``streamflow check`` finds. Nothing is
 changed, in Kafka or in PostgreSQL."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
-from streamflow.kafka.topic_plans import TopicAction, TopicPlan, declared_plan, topic_plans
+from streamflow.durations import duration_text
+from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable, UsageError
+from streamflow.kafka.topic_plans import TopicPlan, declared_plan, topic_plans
+from streamflow.planned import PlannedAction
 from streamflow.postgres.against import changes_for
 from streamflow.postgres.evolution import Change, Level, level_of
 from streamflow.postgres.owned_topics import NoSchema, TopicsTable
@@ -17,7 +19,7 @@ from streamflow.postgres.tables import Column, event_columns, event_table
 from streamflow.postgres.trial import problems_with_rows
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.privacy import Hasher
-from streamflow.registry import FailedStream, hasher_for, read_streams
+from streamflow.registry import FailedStream, Streams, hasher_for, no_stream_called, read_streams
 from streamflow.samples.factory import SampleEvent
 from streamflow.samples.node import NoSample
 from streamflow.settings import Settings
@@ -25,7 +27,6 @@ from streamflow.stream import Stream
 from streamflow.trial import TrialProblem, problems, samples_of, simulated_of
 from streamflow.units import duration
 from streamflow.user_code import name_of_fault
-from streamflow.windows.durations import duration_text
 from streamflow.windows.specs import HoppingWindow
 
 _T = TypeVar("_T")
@@ -40,6 +41,19 @@ class WindowTableCheck:
     view: str
     what: str
     columns: tuple[Column, ...]
+
+
+class PlannedTable(NamedTuple):
+    """What becomes of a table or a view.
+
+    Attributes:
+        changes: of a table that will be altered.
+    """
+
+    name: str
+    kind: str  # "table" or "view"
+    action: PlannedAction
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -62,6 +76,7 @@ class StreamCheck:
     stored: bool = False
     topics: list[TopicPlan] = field(default_factory=list)
     table: str = ""
+    tables: tuple[PlannedTable, ...] = ()
     columns: tuple[Column, ...] = ()
     plan: TablePlan | None = None
     windows: str = ""
@@ -88,6 +103,7 @@ class StreamCheck:
             "stored": self.stored,
             "topics": [plan._asdict() for plan in self.topics],
             "table": self.table,
+            "tables": [planned._asdict() for planned in self.tables],
             "columns": [asdict(column) for column in self.columns],
             "table_changes": None if self.plan is None else list(self.plan.changes),
             "surplus_columns": None if self.plan is None else list(self.plan.surplus),
@@ -110,13 +126,30 @@ class Extent(StrEnum):
     AGAINST = "against"  # what they change for the database, which is only read; without the broker
 
 
-def check(settings: Settings, extent: Extent = Extent.FULL) -> list[StreamCheck]:
-    """Tries the configured declarations; those that cannot work come first. Raises ConfigurationError if no
-    stream is configured."""
+def check(
+    settings: Settings, extent: Extent = Extent.FULL, names: Collection[str] = ()
+) -> list[StreamCheck]:
+    """Tries the configured declarations; those that cannot work come first.
+
+    Args:
+        names: of the streams to try, beside the others that are configured; by default all.
+
+    Raises:
+        ConfigurationError: no stream is configured.
+        UsageError: no stream has one of these names.
+    """
     streams = read_streams(settings)
     if not settings.streams:
         raise ConfigurationError("no stream is configured: set STREAMFLOW_STREAMS, or name one")
     found = [_failed(failed) for failed in streams.failed]
+    known = [*(checked.name for checked in found), *(stream.name for stream in streams)]
+    for name in names:
+        if name not in known:
+            more = "; write MODULE:NAME for one that is not configured"
+            raise UsageError(no_stream_called(name, known) + more)
+    if names:
+        found = [checked for checked in found if checked.name in names]
+        streams = Streams(stream for stream in streams if stream.name in names)
     hasher = hasher_for(settings, streams)
     servers = _Servers()
     for stream in streams:
@@ -177,6 +210,7 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
         stream.name,
         topics=declared_plan(settings, stream),
         table=event_table(stream).name,
+        tables=planned_tables(stream, None),
         columns=event_columns(stream),
         windows=windows,
         notes=_notes(stream),
@@ -205,6 +239,33 @@ def _said(table: WindowTable) -> str:
     step = f" every {duration_text(spec.every)}" if isinstance(spec, HoppingWindow) else ""
     by = f"by {', '.join(spec.by_fields)}" if spec.by_fields else "of all events together"
     return f"{duration_text(spec.size)}{step}, {by}"
+
+
+def planned_tables(stream: Stream, plan: TablePlan | None) -> tuple[PlannedTable, ...]:
+    """What becomes of each of its tables; without a plan they were not compared."""
+    names = [("table", table) for table in stream.tables]
+    if stream.state_table is not None:
+        names.append(("view", stream.table))
+    return tuple(
+        PlannedTable(name, kind, *_becomes(stream, kind, name, plan)) for kind, name in names
+    )
+
+
+def _becomes(
+    stream: Stream, kind: str, name: str, plan: TablePlan | None
+) -> tuple[PlannedAction, tuple[str, ...]]:
+    if plan is None:
+        return PlannedAction.DECLARED, ()
+    if plan.refused:
+        return PlannedAction.REFUSE, ()
+    columns = tuple(text for text in plan.changes if text.startswith(f"column {name}."))
+    # A view changes with its table, and is created with it.
+    created = f"{kind} {name}" if kind == "table" else f"table {stream.state_table}"
+    if created in plan.changes:
+        return PlannedAction.CREATE, ()
+    if columns or f"{kind} {name}" in plan.changes:
+        return PlannedAction.ALTER, columns
+    return PlannedAction.KEEP, ()
 
 
 def _try(checked: StreamCheck, stream: Stream, hasher: Hasher) -> list[SampleEvent]:
@@ -261,8 +322,9 @@ def _plan(checked: StreamCheck, settings: Settings, stream: Stream, servers: _Se
         "comparing its table with that of the database",
         lambda: plan_of(settings, stream),
     )
+    checked.tables = planned_tables(stream, checked.plan)
     for plan in checked.topics:
-        if plan.action is TopicAction.REFUSE:
+        if plan.action is PlannedAction.REFUSE:
             checked.problems += [TrialProblem("topic", note) for note in plan.notes]
     if checked.plan is not None and checked.plan.refused:
         checked.problems.append(TrialProblem("table", checked.plan.refused))

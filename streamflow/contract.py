@@ -1,8 +1,10 @@
 """What a contract is made of: the base of its models, and types for their fields."""
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, TypeGuard, Union, get_origin
 
 from pydantic import (
     BaseModel,
@@ -49,6 +51,10 @@ def format_time(moment: datetime) -> str:
     )
 
 
+def _at(moment: datetime) -> str:
+    return format_time(moment).replace(".000Z", "Z")
+
+
 class _Rfc3339:
     """Core schema of a time stamp: RFC 3339 text with a zone, to an aware ``datetime``."""
 
@@ -71,20 +77,24 @@ class _Rfc3339:
 class _Epoch:
     """Core schema of a time stamp that JSON holds as a whole number of units since 1970, in UTC."""
 
-    def __init__(self, unit: timedelta) -> None:
-        self._unit = unit
+    def __init__(self, unit: timedelta, name: str) -> None:
+        self._unit, self._name = unit, name
 
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         moment = core_schema.datetime_schema(tz_constraint="aware", ge=EARLIEST, le=LATEST)
-        number = core_schema.int_schema(
-            strict=True, ge=self.number_of(EARLIEST), le=self.number_of(LATEST)
-        )
-        return core_schema.json_or_python_schema(
-            json_schema=core_schema.chain_schema(
-                [number, core_schema.no_info_plain_validator_function(self._moment), moment]
+        number = core_schema.custom_error_schema(
+            core_schema.int_schema(
+                strict=True, ge=self.number_of(EARLIEST), le=self.number_of(LATEST)
             ),
+            "epoch_time",
+            custom_error_message=f"should be a time, as a whole number of {self._name} since 1970, between "
+            f"{_at(EARLIEST)} and {_at(LATEST)}",
+        )
+        to_moment = core_schema.no_info_plain_validator_function(self._moment)
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.chain_schema([number, to_moment, moment]),
             python_schema=moment,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 self.number_of, return_schema=core_schema.int_schema(), when_used="json"
@@ -101,9 +111,9 @@ class _Epoch:
 Timestamp = Annotated[
     datetime, _Rfc3339, PlainSerializer(format_time, return_type=str, when_used="json")
 ]
-EpochSeconds = Annotated[datetime, _Epoch(timedelta(seconds=1))]
-EpochMillis = Annotated[datetime, _Epoch(timedelta(milliseconds=1))]
-EpochMicros = Annotated[datetime, _Epoch(timedelta(microseconds=1))]
+EpochSeconds = Annotated[datetime, _Epoch(timedelta(seconds=1), "seconds")]
+EpochMillis = Annotated[datetime, _Epoch(timedelta(milliseconds=1), "milliseconds")]
+EpochMicros = Annotated[datetime, _Epoch(timedelta(microseconds=1), "microseconds")]
 # The zone object that pydantic gives to a time written with "Z". Comparing identities is seven times
 # faster than asking for the offset; if pydantic stops sharing it, only the speed is lost.
 PYDANTIC_UTC: Final = TypeAdapter(Timestamp).validate_python("2000-01-01T00:00:00Z").tzinfo
@@ -129,3 +139,17 @@ class Event(BaseModel):
     time, and what becomes of fields that it does not declare."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def choices_in(contract: Any) -> Iterator[Any]:
+    """What a contract is a union of; itself if it is none."""
+    contract = getattr(contract, "__value__", contract)  # of a type alias
+    if get_origin(contract) in (Annotated, Union, UnionType):
+        for argument in contract.__args__:
+            yield from choices_in(argument)
+    else:
+        yield contract
+
+
+def is_event_model(choice: Any) -> TypeGuard[type[Event]]:
+    return isinstance(choice, type) and issubclass(choice, Event)

@@ -1,8 +1,7 @@
-"""What a contract's core schema says, and what StreamFlow adds to it. A core schema is the form into which
-pydantic turns a model (https://docs.pydantic.dev/latest/internals/architecture/)."""
+"""What a contract's core schema says: the form into which pydantic turns a model
+(https://docs.pydantic.dev/latest/internals/architecture/)."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -35,13 +34,13 @@ WRAPPERS: Final = {
     "json-or-python": "json_schema",
     "lax-or-strict": "strict_schema",
 }
-_WITH_FIELDS: Final = ("model-fields", "typed-dict")
+_MODELS: Final = ("model-fields", "typed-dict", "dataclass-args")
+WITH_FIELDS: Final = (*_MODELS, "named-tuple")
 _SCALARS: Final = frozenset((
     "str", "int", "float", "decimal", "bool", "bytes", "uuid", "date", "time", "datetime", "timedelta",
     "url", "multi-host-url", "literal", "enum", "none",
 ))  # fmt: skip
 _OF_SCALARS: Final = frozenset((str, int, float, bool, bytes, type(None)))
-_EXTRA_BEHAVIOR: Final = {"forbid": "forbid", "ignore": "ignore", "keep": "allow"}
 
 
 class Definitions(dict[str, Any]):
@@ -124,134 +123,6 @@ def values_of(schema: Any) -> list[Any]:
     return [member.value for member in schema["members"]] if schema["type"] == "enum" else []
 
 
-def checked(
-    schema: Any,
-    *,
-    events: Collection[type],
-    private: Collection[str] = (),
-    hash_pattern: str = "",
-    unknown_fields: UnknownFields = "forbid",
-) -> Any:
-    """A core schema with what every contract is held to.
-
-    A ``datetime`` has a zone, and a ``time`` none, or it would be another one on each machine; times lie
-    between `EARLIEST` and `LATEST`; floats are finite; whole numbers of an event's own fields fit into a
-    ``bigint`` unless the contract names other bounds; a private field's text, at any depth, is a hash.
-
-    Args:
-        events: the models of the events; `unknown_fields` says what becomes of fields that they lack.
-        private: names of fields, as in JSON or in Python.
-        hash_pattern: that the text of a private field matches.
-    """
-    walk = _Checked(
-        Definitions(schema),
-        events,
-        frozenset(private),
-        hash_pattern,
-        _EXTRA_BEHAVIOR[unknown_fields],
-    )
-    new = walk.of(schema, is_private=False)
-    if walk.private_parts:
-        new["definitions"] = [*new["definitions"], *walk.private_parts.values()]
-    return new
-
-
-@dataclass(slots=True)
-class _Checked:
-    """`checked`, part by part; `private_parts` are what private fields refer to, with what they hold being
-    private, by their new references."""
-
-    definitions: Definitions
-    events: Collection[type]
-    private: frozenset[str]
-    hash_pattern: str
-    extra_behavior: str
-    private_parts: dict[str, Any] = field(default_factory=dict)
-
-    def of(self, part: Any, *, is_private: bool) -> Any:
-        if type(part) in (list, tuple):
-            return type(part)(self.of(each, is_private=is_private) for each in part)
-        if not isinstance(part, dict):
-            return part
-        kind = part.get("type")
-        if kind == "dataclass-field":
-            is_private = is_private or self._is_named(part["name"], part)
-        new = part | {
-            name: self._fields(each, is_private=is_private)
-            if kind in _WITH_FIELDS and name == "fields"
-            else self.of(each, is_private=is_private)
-            for name, each in _parts(part)
-        }
-        return new | self._more(part, new, is_private=is_private)
-
-    def _more(
-        self, part: dict[str, Any], new: Mapping[str, Any], *, is_private: bool
-    ) -> dict[str, Any]:
-        match part.get("type"):
-            case "datetime":
-                return {"ge": EARLIEST, "le": LATEST, **part, "tz_constraint": "aware"}
-            case "time":
-                return {"tz_constraint": "naive", **part}
-            case "float":
-                return {"allow_inf_nan": False}
-            case "str" if is_private:
-                return {"pattern": self.hash_pattern}
-            case "definition-ref" if is_private:
-                return {"schema_ref": self._private_part(part["schema_ref"])}
-            case "model" if part["cls"] in self.events:
-                behavior = self.extra_behavior
-                config = part.get("config", {}) | {"extra_fields_behavior": behavior}
-                return {"config": config, "schema": _with_own_fields(new["schema"], behavior)}
-        return {}
-
-    def _fields(self, fields: Mapping[str, Any], *, is_private: bool) -> Mapping[str, Any]:
-        return {
-            name: part
-            | {
-                "schema": self.of(
-                    part["schema"], is_private=is_private or self._is_named(name, part)
-                )
-            }
-            for name, part in fields.items()
-        }
-
-    def _is_named(self, name: str, part: Mapping[str, Any]) -> bool:
-        return not self.private.isdisjoint(names_of(name, part))
-
-    def _private_part(self, ref: str) -> str:
-        private_ref = f"{ref}:private"
-        if private_ref not in self.private_parts:
-            self.private_parts[private_ref] = {}  # for one that refers to itself
-            part = self.of(self.definitions[ref], is_private=True)
-            self.private_parts[private_ref] = part | {"ref": private_ref}
-        return private_ref
-
-
-def _with_own_fields(schema: Any, behavior: str) -> Any:
-    """The fields of an event: with bounds for integers."""
-    if schema["type"] != "model-fields":
-        return schema | {"schema": _with_own_fields(schema["schema"], behavior)}
-    fields = {
-        name: field | {"schema": _with_bounds(field["schema"])}
-        for name, field in schema["fields"].items()
-    }
-    return schema | {"fields": fields, "extra_behavior": behavior}
-
-
-def _with_bounds(schema: Any) -> Any:
-    inner = WRAPPERS.get(schema["type"])
-    if inner is not None:
-        return schema | {inner: _with_bounds(schema[inner])}
-    if schema["type"] != "int" or not fits_bigint(schema):
-        return schema
-    bounds = {}
-    if not schema.keys() & {"ge", "gt"}:
-        bounds["ge"] = SMALLEST_BIGINT
-    if not schema.keys() & {"le", "lt"}:
-        bounds["le"] = LARGEST_BIGINT
-    return schema | bounds
-
-
 def fits_bigint(schema: Mapping[str, Any]) -> bool:
     """Whether the bounds that a contract names for a whole number, if any, lie within a ``bigint``."""
     lowest = schema.get("ge", schema.get("gt", SMALLEST_BIGINT - 1) + 1)
@@ -259,7 +130,7 @@ def fits_bigint(schema: Mapping[str, Any]) -> bool:
     return all(SMALLEST_BIGINT <= bound <= LARGEST_BIGINT for bound in (lowest, highest))
 
 
-def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def own_parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """What a part of a core schema consists of, without values of users, which may look like a schema.
     Where names of fields are the keys, one may be called so."""
     is_schema = isinstance(schema.get("type"), str)
@@ -272,10 +143,10 @@ def parts_of(schema: Any, *, within_models: bool = True) -> Iterator[Mapping[str
     """The schema and all that it consists of."""
     if isinstance(schema, dict):
         if isinstance(schema.get("type"), str):
-            if schema["type"] in (*_WITH_FIELDS, "dataclass-args") and not within_models:
+            if schema["type"] in _MODELS and not within_models:
                 return
             yield schema
-        schema = [part for _, part in _parts(schema)]
+        schema = [part for _, part in own_parts(schema)]
     if type(schema) in (list, tuple):
         for part in schema:
             yield from parts_of(part, within_models=within_models)
@@ -290,29 +161,17 @@ def literals_in(schema: Any) -> Iterator[str]:
 def fields_in(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The fields of all models in a schema, at any depth: their names in Python, and the fields."""
     for part in parts_of(schema):
-        if part["type"] in _WITH_FIELDS:
-            yield from part["fields"].items()
-        elif part["type"] == "dataclass-args":
-            yield from ((field["name"], field) for field in part["fields"])
+        if part["type"] in WITH_FIELDS:
+            yield from fields_of(part)
 
 
-def json_name(name: str, field: Mapping[str, Any]) -> str:
-    alias = field.get("validation_alias")
-    return alias if isinstance(alias, str) else name
-
-
-def names_of(name: str, field: Mapping[str, Any]) -> set[str]:
-    """All names that a field has, in Python and in JSON: where it is read from, and how it is written."""
-    read = field.get("validation_alias", ())
-    choices = (
-        read if isinstance(read, list) and all(isinstance(one, list) for one in read) else [read]
-    )
-    paths = [[choice] if isinstance(choice, str) else choice for choice in choices]
-    # The name before a text, whatever is around it.
-    aliases = (
-        next((step for step in reversed(path) if isinstance(step, str)), None) for path in paths
-    )
-    return {each for each in (name, *aliases, field.get("serialization_alias")) if each is not None}
+def fields_of(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The fields of one of `WITH_FIELDS`: their names in Python, and the fields."""
+    fields = schema["fields"]
+    if isinstance(fields, Mapping):
+        yield from fields.items()
+    else:
+        yield from ((field["name"], field) for field in fields)
 
 
 def discriminator_of(schema: Any) -> str | None:
@@ -340,20 +199,21 @@ def has_type(schema: Any, kind: str) -> bool:
     return any(part["type"] == kind for part in parts_of(schema))
 
 
-def with_validators(schema: Any, kind: str, validator: Callable[[Any, Any], Any]) -> Any:
-    """The schema with a validator that sees the values of one type before they become what they are."""
+def mapped(
+    schema: Any, change: Callable[[dict[str, Any]], Any], *, but: Collection[str] = ()
+) -> Any:
+    """The schema with each part changed, innermost parts first; `but` names what stays as it is."""
     if type(schema) in (list, tuple):
-        return type(schema)(with_validators(part, kind, validator) for part in schema)
+        return type(schema)(mapped(part, change, but=but) for part in schema)
     if not isinstance(schema, dict):
         return schema
-    new = schema | {name: with_validators(part, kind, validator) for name, part in _parts(schema)}
-    if new.get("type") != kind:
-        return new
-    return {
-        "type": "function-before",
-        "function": {"type": "with-info", "function": validator},
-        "schema": new,
+    is_schema = isinstance(schema.get("type"), str)
+    new = schema | {
+        name: mapped(part, change, but=but)
+        for name, part in own_parts(schema)
+        if not (is_schema and name in but)
     }
+    return change(new) if is_schema else new
 
 
 def is_own_bound(context: Mapping[str, Any]) -> bool:

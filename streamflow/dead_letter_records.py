@@ -20,7 +20,7 @@ from streamflow.records import (
     last_header,
     position_of,
 )
-from streamflow.stream import MAX_DEAD_LETTER_BYTES
+from streamflow.stream_topics import MAX_DEAD_LETTER_BYTES
 
 _LONGEST_MESSAGE = 1000
 _LONGEST_NAME = 200  # of an exception

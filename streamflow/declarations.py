@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from difflib import get_close_matches
+from functools import partial
 from itertools import combinations, product
 from typing import Any, Final
 
+from streamflow.argument_types import argument_faults
 from streamflow.contract import Event
-from streamflow.core_schema import values_of
+from streamflow.core_schema import fields_in, values_of
 from streamflow.errors import ConfigurationError
+from streamflow.exact_keys import inexact_keys
 from streamflow.formats.user_functions import is_format, unknown_codes
 from streamflow.names import POSITIONS_TOPIC, asset_name, collide, derives, table_fault, topic_fault
 from streamflow.postgres.tables import ColumnFaults, event_columns
-from streamflow.stream import Stream, TopicSpec
+from streamflow.private_fields import clear_defaults, in_json_texts
+from streamflow.stream import Stream
+from streamflow.stream_topics import TopicSpec
 from streamflow.window_names import window_name_clashes, window_name_faults
 from streamflow.windows.declared import window_faults
 
@@ -34,10 +40,13 @@ _SETTINGS: Final = {
 
 def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
     """Why a stream cannot work beside those that are declared before it, in a sentence each."""
+    if wrong := [*argument_faults(stream)]:
+        return wrong
     return [
         *_topics(stream),
         *_tables(stream),
         *_fields(stream),
+        *_keys_of_dicts(stream),
         *_columns(stream),
         *window_faults(stream),
         *window_name_faults(stream),
@@ -140,6 +149,7 @@ def _fields(stream: Stream) -> Iterator[str]:
         if wanted["key"] in model.model_fields:
             yield from _key(stream, model, str(wanted["key"]))
         yield from _differing_defaults(stream, model, wanted)
+    yield from _bounds_without_a_zone(stream)
     for name in stream.private_fields:
         if name not in stream.decoder.names:
             yield _no_field("private_fields", name, "the contract", sorted(stream.decoder.names))
@@ -147,6 +157,30 @@ def _fields(stream: Stream) -> Iterator[str]:
         yield (
             f"{name} is a private field, so it must be a text, or a list of texts, which are hashed: declare "
             "it as Hashed or str; if it is a model, name the fields of that in private_fields instead"
+        )
+    yield from _private_fields(stream)
+
+
+def _private_fields(stream: Stream) -> Iterator[str]:
+    schema, private = stream.decoder.schema, stream.decoder.private_fields
+    for name in sorted(clear_defaults(schema, private)):
+        yield (
+            f"the default of {name} is stored as it is, and holds a private field's text in clear: give it a "
+            "hash, None, or no default"
+        )
+    texts_of_json = in_json_texts(schema, private) if private else set()
+    for name in sorted(texts_of_json - stream.decoder.private_not_of_texts):
+        yield (
+            f"{name} is a text that holds JSON, and private fields cannot be hashed in there: declare what "
+            "it holds as the field's own type instead of Json, or without private fields"
+        )
+
+
+def _keys_of_dicts(stream: Stream) -> Iterator[str]:
+    for name, kind in dict.fromkeys(inexact_keys(stream.decoder.schema)):
+        yield (
+            f"{name} has a dict whose keys are of the type {kind}, which has several texts for one key, and "
+            "then one value would replace another: let its keys be str, int, UUID or date"
         )
 
 
@@ -200,6 +234,32 @@ def _has_factory(part: Mapping[str, Any]) -> bool:
     return "default_factory" in part
 
 
+def _bounds_without_a_zone(stream: Stream) -> Iterator[str]:
+    """Every event would fail, since Python compares no time that has a zone with one that has none."""
+    for name in dict.fromkeys(
+        name
+        for name, field in fields_in(stream.decoder.schema)
+        if stream.decoder.definitions.holds(field["schema"], _has_bound_without_a_zone)
+    ):
+        yield (
+            f"{name} has a bound without a zone, and times of events have one: write the bound as "
+            "datetime(2020, 1, 1, tzinfo=UTC)"
+        )
+
+
+def _has_bound_without_a_zone(part: Mapping[str, Any]) -> bool:
+    """Of a type that pydantic does not know as a time, whose bound it checks by a function of its own."""
+    function = part["function"].get("function") if part["type"] == "function-after" else None
+    return (
+        isinstance(function, partial)
+        and function.func.__module__.startswith("pydantic.")
+        and any(
+            isinstance(bound, datetime) and bound.tzinfo is None
+            for bound in function.keywords.values()
+        )
+    )
+
+
 def _no_field(argument: str, name: str, model: str, fields: Sequence[str]) -> str:
     near = get_close_matches(name, fields, 1)
     hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(fields)}"
@@ -215,9 +275,7 @@ def _columns(stream: Stream) -> Iterator[str]:
 
 def _state(stream: Stream) -> Iterator[str]:
     """Whether the latest event of each key can be kept, and only where that is declared."""
-    if stream.mode not in ("append", "upsert"):
-        yield f'mode is {stream.mode!r}: it must be "append" or "upsert"'
-    elif stream.mode == "append" and stream.primary_key:
+    if stream.mode == "append" and stream.primary_key:
         yield 'primary_key is for upsert streams: add mode="upsert", or leave it out'
     elif stream.mode == "upsert":
         yield from _primary_key(stream)
@@ -225,9 +283,6 @@ def _state(stream: Stream) -> Iterator[str]:
 
 def _primary_key(stream: Stream) -> Iterator[str]:
     key = stream.primary_key
-    if not isinstance(key, tuple) or not all(isinstance(name, str) for name in key):
-        yield 'primary_key must be a tuple of names of fields, as in primary_key=("id",)'
-        return
     if not key or len({*key}) < len(key):
         yield 'an upsert stream needs the fields of its primary key, each once: primary_key=("id",)'
         return
@@ -257,7 +312,7 @@ def _key_field(
             f"{field} is in the primary key, so it must be a text, a whole number, a Decimal, a bool, an "
             "Enum, a UUID or a date"
         )
-    elif stream.decoder.private_fields & {name, model.model_fields[name].validation_alias}:
+    elif name in stream.decoder.private_fields:
         yield (
             f"{field} is in the primary key, and a private field: its hashes change with "
             "STREAMFLOW_PII_KEY, so they identify no row: choose another field"

@@ -6,24 +6,36 @@ out what is wrong, is in `explain`.
 """
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, SchemaValidator, to_json
 
 from streamflow import addresses, core_schema
-from streamflow.contract import RFC3339, Event
+from streamflow.checked_schema import checked
+from streamflow.contract import RFC3339, Event, choices_in, is_event_model
 from streamflow.core_schema import Definitions, UnknownFields
 from streamflow.errors import ErrorCode
+from streamflow.event_values import clear_values, scalars_in
 from streamflow.exact_decimals import ExactDecimals
+from streamflow.exact_keys import with_exact_keys
 from streamflow.fault_words import FaultWords
-from streamflow.pii_keys import HASH_PATTERN
-from streamflow.private_fields import not_of_texts, private_in
+from streamflow.field_names import json_names, names_of
+from streamflow.pii_keys import HASH_PATTERN, is_hashed
+from streamflow.private_fields import has_spare_names, keeps_names, not_of_texts, private_in
+from streamflow.private_texts import PrivateTexts
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 from streamflow.records import Rejection, processing_failed
+from streamflow.strict_choices import with_strict_choices
+from streamflow.units import counted
+from streamflow.unstorable import (
+    UNSTORABLE,
+    parts_of_event,
+    unstorable_field,
+    why_unstorable,
+)
 
 _RFC3339 = re.compile(RFC3339)
 _RFC3339_BYTES = re.compile(RFC3339.encode())
@@ -32,13 +44,14 @@ MAX_VALUE_BYTES: Final = 8 * 1024 * 1024  # of one record, uncompressed
 _LARGE: Final = 262_144  # bytes
 _MOST_VALUES: Final = 250_000  # an object of Python takes far more than its text
 _MOST_FAULTS: Final = 1_000
+_LONGEST_REASON: Final = 1_000  # characters
 _LONGEST_INT: Final = 40  # digits; longer ones are out of any contract's range
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ESCAPE: Final = ord("\\")
 _NUL: Final = b"\\u0000"
 # What a number may look like that is no finite double, in a field of any type.
 _BEYOND_DOUBLE: Final = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
-_NOT_FINITE: Final = "holds a number beyond the range of double precision"
+_SPARE_NAME: Final = "a private field holds clear text under another of its names"
+_KEPT_NAME: Final = "an undeclared field with the name of a private one holds a clear-text value"
 _VALIDATOR: Final = "a validator of the contract"
 _ADDRESS_ONLY: Final = (ADDRESS,)
 _JSON_TEXT: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
@@ -76,13 +89,13 @@ class Decoder:
     ) -> None:
         self.model = model
         self.max_bytes = max_bytes
-        self.models = tuple(_models_in(model))
+        self.models = tuple(filter(is_event_model, choices_in(model)))
         self._declared = tuple(private_values)
         self.declares_private = bool(self._declared)
         declared = TypeAdapter(model).core_schema
         self.private_fields = private_in(declared, HASH_PATTERN, frozenset(private_fields))
         self.private_not_of_texts = not_of_texts(declared, self.private_fields, HASH_PATTERN)
-        self.schema = core_schema.checked(
+        self.schema = checked(
             declared,
             events=self.models,
             private=self.private_fields,
@@ -91,22 +104,31 @@ class Decoder:
         )
         self.definitions = Definitions(self.schema)
         # A nested model's own validator would not know of what was added.
-        validator = SchemaValidator(self.schema, _use_prebuilt=False)
+        validator = SchemaValidator(
+            with_exact_keys(with_strict_choices(self.schema)), _use_prebuilt=False
+        )
         self._validate: Callable[[bytes], Event] = validator.validate_json
         self._holds_any = core_schema.has_type(self.schema, "any")
         self._decimals = ExactDecimals(self.schema)
+        self._has_spare_names = has_spare_names(self.schema, self.private_fields)
+        self._keeps_names = bool(self.private_fields) and keeps_names(self.schema)
+        self._private = PrivateTexts(self.private_fields)
         plain = not (
-            self._declared or self._holds_any or core_schema.has_type(self.schema, "decimal")
+            self._has_spare_names
+            or self._keeps_names
+            or self._declared
+            or self._holds_any
+            or core_schema.has_type(self.schema, "decimal")
         )
         self._may_hold = addresses.may_hold if plain else self._needs_look
-        self._literals = "\n".join(core_schema.literals_in(self.schema))
+        self._literal_texts = frozenset(core_schema.literals_in(self.schema))
+        self._literals = "\n".join(self._literal_texts)
         fields = list(core_schema.fields_in(self.schema))
-        names = frozenset(core_schema.json_name(*field) for field in fields)
-        self.names = names.union(*(core_schema.names_of(*field) for field in fields))
-        self._words = FaultWords(names)
+        self.names = frozenset().union(*(names_of(*field) for field in fields))
+        self._words = FaultWords(self.schema)
         self._requires_null = core_schema.requires_null(self.schema)
         self.kind_field = core_schema.discriminator_of(self.schema) or (
-            "type" if "type" in names else None
+            "type" if any("type" in json_names(*field) for field in fields) else None
         )
 
     def with_model(self, model: type[Event]) -> "Decoder":
@@ -161,32 +183,59 @@ class Decoder:
             (self._holds_any and _BEYOND_DOUBLE.search(value) is not None)
             or self._decimals.may_hold(value)
             or any(kind.may_hold(value) for kind in (ADDRESS, *self._declared))
+            or self._has_clear_name(value)
         )
+
+    def _has_clear_name(self, value: bytes) -> bool:
+        """Whether what a document has under a private field's name, declared there or not, is no hash."""
+        return (self._keeps_names and self._holds_clear(value, whole=True)) or (
+            self._has_spare_names and self._holds_clear(value, whole=False)
+        )
+
+    def _holds_clear(self, value: bytes, *, whole: bool) -> bool:
+        return not all(
+            is_hashed(value[begin:end].decode("ascii", "replace"))
+            for begin, end in self._private.spans(value, whole=whole)
+        )
+
+    def _clear_name(self, value: bytes, event: Event) -> str | None:
+        """Why what an event keeps of the document is not all hashed that should be."""
+        if self._has_spare_names and self._holds_clear(value, whole=False):
+            return _SPARE_NAME
+        kept = clear_values(event, self.private_fields, declared=False)
+        if self._keeps_names and any(each not in self._literal_texts for each in kept):
+            return _KEPT_NAME
+        return None
 
     def _look_closer(self, value: bytes, event: Event) -> Event | Rejection:
         """Looks at the bytes, for they hold keys and values that no field shows; then at the texts, for the
         field's name and NUL, and for declared values that escapes hide."""
         found = self.private_in(value)
         if not found and (changed := self._decimals.faults(value)):
-            reason = "; ".join(map(self._words.of, changed))[:1000]
-            return Rejection(ErrorCode.SCHEMA_VIOLATION, "ValidationError", reason)
+            return _rejected(ErrorCode.SCHEMA_VIOLATION, self._words.faults(changed))
+        if not found and (why := self._clear_name(value, event)):
+            return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", why)
         hiding = _ESCAPE if self._declared else _NUL
         if not found and hiding not in value and not self._holds_any:
             return event
         kinds, verdicts = (ADDRESS, *self._declared) if found else self._declared, Verdicts()
-        for name, part in (*event, *(event.__pydantic_extra__ or {}).items()):
-            for scalar in _scalars_in(part):
-                if isinstance(scalar, float) and not math.isfinite(scalar):
-                    return Rejection(
-                        ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: {_NOT_FINITE}"
-                    )
-                if not isinstance(scalar, str):
-                    continue
-                if what := self._found(scalar.encode("utf-8", "surrogatepass"), kinds, verdicts):
-                    return _clear_text(name, what)
-                if "\x00" in scalar:
-                    return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{name}: holds NUL")
-        return _clear_text("a repeated field or key", found) if found else event
+        for name, part in parts_of_event(event):
+            for scalar in scalars_in(part):
+                text = scalar.encode("utf-8", "surrogatepass") if isinstance(scalar, str) else b""
+                if what := self._found(text, kinds, verdicts):
+                    return _clear_text(self._words.field(type(event), name), what)
+                if why := why_unstorable(scalar):
+                    return self._unstorable(event, name, why)
+        return _clear_text("an undeclared or repeated field, or a key", found) if found else event
+
+    def unstorable(self, event: Event) -> Rejection | None:
+        """Why PostgreSQL cannot hold what validators have made of an event, if so."""
+        found = unstorable_field(event)
+        return found and self._unstorable(event, *found)
+
+    def _unstorable(self, event: Event, name: str, why: str) -> Rejection:
+        field = self._words.field(type(event), name)
+        return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", f"{field}: {why}")
 
     def private_in(self, value: bytes) -> str | None:
         """What kind of private value a record holds in clear, if any. A number of the contract is none,
@@ -263,11 +312,11 @@ class Decoder:
             return Rejection(ErrorCode.INVALID_JSON, "ValidationError", "not JSON")
         if what := self.private_in(value):
             return _clear_text("", what)
-        reason = "; ".join(map(self._words.of, faults)) or f"{count:,} fields are wrong"
+        wrong = self._words.faults(faults) or (counted(count, "field", "is wrong", "are wrong"),)
         code = (
             ErrorCode.UNKNOWN_TYPE if "union_tag_invalid" in kinds else ErrorCode.SCHEMA_VIOLATION
         )
-        return Rejection(code, "ValidationError", reason[:1000])
+        return _rejected(code, wrong)
 
     def _explain_document(self, value: bytes, document: dict[str, Any]) -> Rejection:
         # NUL and lone surrogates stop the parser before it has seen the rest: parse the rest
@@ -300,12 +349,11 @@ class Decoder:
             ErrorCode.SCHEMA_VIOLATION,
             ErrorCode.UNSTORABLE_VALUE,
         ):
-            reasons = [self._words.of(fault) for fault in faults if self._code_of(fault) is code]
-            if reasons:
-                said = code in (ErrorCode.CLEAR_TEXT_PII, ErrorCode.SCHEMA_VIOLATION)
-                if said and (what := self.private_in(value)):
+            of_code = [fault for fault in faults if self._code_of(fault) is code]
+            if of_code:
+                if code is ErrorCode.SCHEMA_VIOLATION and (what := self.private_in(value)):
                     return _clear_text("", what)
-                return Rejection(code, "ValidationError", "; ".join(reasons)[:1000])
+                return _rejected(code, self._words.faults(of_code))
         return _clear_text("", ADDRESS.what)
 
     def _code_of(self, fault: ErrorDetails) -> ErrorCode:
@@ -338,29 +386,8 @@ def too_large(value: bytes, most: int = MAX_VALUE_BYTES) -> Rejection | None:
     )
 
 
-def _models_in(model: Any) -> Iterator[type[Event]]:
-    if isinstance(model, type) and issubclass(model, Event):
-        yield model
-        return
-    model = getattr(model, "__value__", model)  # of a type alias
-    for argument in getattr(model, "__args__", ()) or ():
-        yield from _models_in(argument)
-
-
-def _scalars_in(value: Any) -> Iterator[Any]:
-    """All values within a field's, at any depth: keys too."""
-    if isinstance(value, BaseModel):
-        for _, part in (*value, *(value.__pydantic_extra__ or {}).items()):
-            yield from _scalars_in(part)
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _scalars_in(key)
-            yield from _scalars_in(part)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for part in value:
-            yield from _scalars_in(part)
-    else:
-        yield value
+def _rejected(code: ErrorCode, faults: tuple[str, ...]) -> Rejection:
+    return Rejection(code, "ValidationError", "; ".join(faults)[:_LONGEST_REASON], faults)
 
 
 def _clear_text(field: str, what: str) -> Rejection:
@@ -387,7 +414,7 @@ def _bounded_int(digits: str) -> int:
 
 def _without_unstorable(value: Any) -> Any:
     if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
+        return UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, dict):
         return {_without_unstorable(key): _without_unstorable(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -4,7 +4,9 @@ A record that breaks its contract is not an exception but data: `records.Rejecti
 It is *rejected* by its contract, *refused* by PostgreSQL, or *invalid* before a producer sends it.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 
 class StreamFlowError(Exception):
@@ -21,6 +23,20 @@ class UsageError(StreamFlowError):
 
 class ConfigurationError(StreamFlowError):
     """A setting, a stream's declaration or the environment is wrong."""
+
+
+class StreamsRefused(ConfigurationError):
+    """What some streams need in Kafka or PostgreSQL cannot be had; what the others need is in place.
+
+    Attributes:
+        streams: the names of the streams, and why.
+        differences: how topics of the others differed from their declarations.
+    """
+
+    def __init__(self, streams: Mapping[str, str], differences: Sequence[Any] = ()) -> None:
+        super().__init__("; ".join(streams.values()))
+        self.streams = dict(streams)
+        self.differences = tuple(differences)
 
 
 class Unavailable(StreamFlowError):

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, SchemaValidator, core_schema
 
-from streamflow.core_schema import has_type, with_validators
+from streamflow.core_schema import has_type, mapped
 
 # What such a number may look like: a double keeps 15 digits of any number in its range.
 _LONG: Final = re.compile(rb"[0-9](?:[0-9.]{15}|\.?[eE][+-]?[0-9]{3})")
@@ -46,8 +46,7 @@ class ExactDecimals:
     def __init__(self, schema: Any) -> None:
         self._validator: SchemaValidator | None = None
         if has_type(schema, "decimal"):
-            guarded = with_validators(schema, "decimal", _guard)
-            self._validator = SchemaValidator(guarded, _use_prebuilt=False)
+            self._validator = SchemaValidator(mapped(schema, _guarded), _use_prebuilt=False)
 
     def may_hold(self, value: bytes) -> bool:
         """A quick answer, mostly no."""
@@ -83,6 +82,13 @@ def _changed_in(value: bytes) -> set[float]:
 
     json.loads(value, parse_float=read, parse_int=lambda _: 0)
     return changed
+
+
+def _guarded(schema: dict[str, Any]) -> Any:
+    """With a validator that sees the values of Decimals before they become such."""
+    if schema["type"] != "decimal":
+        return schema
+    return core_schema.with_info_before_validator_function(_guard, schema)
 
 
 def _guard(value: Any, info: core_schema.ValidationInfo[set[float]]) -> Any:

@@ -8,7 +8,7 @@ VERSION_TABLE: Final = "streamflow_schema_version"
 # What the migrations make. A test compares them with a database.
 OWN_TABLES: Final = frozenset(
     (
-        VERSION_TABLE, "audit_ledger", "daily_active_users", "dead_letters",
+        VERSION_TABLE, "audit_ledger", "contract_names", "daily_active_users", "dead_letters",
         "dead_letters_by_cause", "dropped_days", "duplicates", "erased_records", "erasures",
         "gaps", "hourly_events", "ignored_records", "loader_positions",
         "notifications", "quality_scans", "refused_events", "replay_plan_letters", "replay_plans",

@@ -7,35 +7,65 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
+from pydantic import EncodedBytes, EncodedStr
+
 from streamflow.addresses import may_hold
 from streamflow.contract import EARLIEST, LATEST, PYDANTIC_UTC, Event
 from streamflow.core_schema import parts_of
 from streamflow.decoder import Decoder
 from streamflow.errors import ErrorCode
+from streamflow.event_values import scalars_in
 from streamflow.records import Rejection, processing_failed
+from streamflow.unstorable import holds_nul
 
 # Whose functions return what they should.
 _SOUND: Final = sys.stdlib_module_names | {"pydantic", "pydantic_core", "streamflow"}
-# A validator before the field's own type cannot change what that gives. Function schemas hold one of the
-# last two.
-_PASSED: Final = ("function-before", "no-info", "with-info")
 _NO_EVENT: Final = "a validator of the contract returned something else than an event of it"
 _NO_TIME: Final = (
     "a validator of the contract returned an event time without a zone, or beyond the calendar"
 )
+_NUL: Final = "what a serializer made of it holds NUL"
 _PRIVATE: Final = "what a validator made of it holds a clear-text "
+_DECODED: Final = "a decoded text holds a clear-text "
 _WHAT: Final = "a validator or serializer of the contract"
 
 
 def has_own_code(schema: Any) -> bool:
-    """Whether validators, serializers or defaults of a contract are the user's own functions."""
+    """Whether validators, serializers or defaults of a contract are the user's own functions, or decode
+    texts, as ``Base64Str`` does: the JSON of a record does not show what they make."""
     return any(_is_own(function) for part in parts_of(schema) for function in _functions(part))
 
 
+def has_decoders(schema: Any) -> bool:
+    """Whether pydantic decodes texts of a contract (``Base64Str``, ``val_json_bytes``), so that what the
+    event holds is not what its bytes show."""
+    return any(
+        (part.get("config") or {}).get("val_json_bytes", "utf8") != "utf8"
+        or any(
+            isinstance(getattr(function, "__self__", None), EncodedBytes | EncodedStr)
+            for function in _functions(part)
+        )
+        for part in parts_of(schema)
+    )
+
+
+def decoding_fault(decoder: Decoder) -> Callable[[Event], Rejection | None]:
+    """Says what private value the decoded texts of an event hold. Raises nothing."""
+
+    def fault(event: Event) -> Rejection | None:
+        for value in scalars_in(event):
+            if isinstance(value, str | bytes):
+                text = value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+                if (what := decoder.private_text(text)) is not None:
+                    return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", _DECODED + what)
+        return None
+
+    return fault
+
+
 def _functions(part: Mapping[str, Any]) -> Iterator[Any]:
-    if part["type"] not in _PASSED:
-        function = part.get("function")
-        yield function["function"] if isinstance(function, dict) else function
+    function = part.get("function")
+    yield function["function"] if isinstance(function, dict) else function
     yield from (part.get(name) for name in ("default_factory", "missing"))
     if part.get("post_init"):
         yield getattr(part["cls"], "model_post_init", part["cls"])
@@ -49,6 +79,8 @@ def _is_own(function: Any) -> bool:
         return False
     while isinstance(function, partial):
         function = function.func
+    if isinstance(getattr(function, "__self__", None), EncodedStr):
+        return True
     module = getattr(function, "__module__", None) or ""
     return module.partition(".")[0] not in _SOUND
 
@@ -59,6 +91,15 @@ def fault_finder(
     """Says why an event that a contract with code of the user's own has accepted is none. Raises nothing."""
     serializers = {model: model.__pydantic_serializer__ for model in decoder.models}
     time_of, but_time = attrgetter(event_time), {event_time}
+    # Such a field's column holds the value itself, which bytes with NUL may be.
+    columns = {
+        model: {
+            name
+            for name, schema in decoder.fields_of(model).items()
+            if decoder.definitions.is_scalar(schema)
+        }
+        for model in decoder.models
+    }
 
     def fault(event: Event) -> Rejection | None:
         try:
@@ -73,6 +114,12 @@ def fault_finder(
                 return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NO_TIME)
             kind_of(event).encode()
             value = serializer.to_json(event, exclude=but_time, warnings=False)
+            if unstorable := decoder.unstorable(event):
+                return unstorable
+            if holds_nul(value) and holds_nul(
+                serializer.to_json(event, exclude=columns[type(event)], warnings=False)
+            ):
+                return Rejection(ErrorCode.UNSTORABLE_VALUE, "ValueError", _NUL)
             if not (may_hold(value) or decoder.declares_private):
                 return None
             what = decoder.private_in(value)

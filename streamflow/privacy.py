@@ -6,11 +6,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from heapq import merge
 from typing import Any, Final, Literal, NamedTuple
 
 from streamflow import addresses
 from streamflow.pii_keys import HASH_LENGTH, HASH_PATTERN, MARKED_HASH, PiiKeys, is_hashed
+from streamflow.private_texts import PrivateTexts
 from streamflow.private_values import ADDRESS, PrivateValue, Verdicts
 
 __all__ = ["HASH_PATTERN", "Hasher", "is_hashed"]
@@ -21,11 +23,6 @@ _MARKED_HASH: Final = re.compile(MARKED_HASH)
 # UTF-32 at most.
 _LONGEST_ADDRESS: Final = 4 * 6 * 320
 _WIDEST: Final = 4  # bytes of a character
-# Of JSON: a text, and a list of texts.
-_TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
-_LIST: Final = rb"\[(?:\s*+(?:" + _TEXT + rb"|null)\s*+,?+)++"
-_TEXT_OF_LIST: Final = re.compile(_TEXT, re.DOTALL)
-_QUOTE: Final = ord('"')
 # Data of a CloudEvent in which nothing private can be seen as it stands.
 _BASE64_NAME: Final = b"data_base64"
 _BASE64: Final = re.compile(
@@ -37,6 +34,9 @@ _ESCAPED: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _BLANKS: Final = 16  # that are expected before a number
 _NUMBER_BEFORE: Final = re.compile(rb"[:,\[][ \t\r\n]*\Z")
 _NUMBER_BEHIND: Final = re.compile(rb"[ \t\r\n]*+[,}\]]")
+_QUOTES: Final = 2  # around the hash that replaces a number
+_QUOTE: Final = ord('"')
+_AT: Final = re.compile(addresses.AT)
 
 _Spans = Iterable[tuple[int, int]]
 
@@ -132,18 +132,7 @@ class Hasher:
         self.keyed = self._with_ids or self._key is not None
         self._declared = tuple(private_values)
         self._values = (ADDRESS, *self._declared)
-        names = b"|".join(re.escape(name.encode()) for name in sorted(private_fields))
-        self._private = (
-            re.compile(
-                rb'"(?:' + names + rb')"\s*+:\s*+(' + _TEXT + rb"|" + _LIST + rb")", re.DOTALL
-            )
-            if names
-            else None
-        )
-        # Where a hash may be put in.
-        self._markers = re.compile(
-            addresses.AT + (rb'|"(?:' + names + rb')"\s*+:' if names else b"")
-        )
+        self._private = PrivateTexts(private_fields)
 
     def hash(self, text: str) -> str:
         """The hash of a private value under the newest key: of its one form, if it is one that was
@@ -180,7 +169,7 @@ class Hasher:
         fields, and under a key with an id."""
         pieces: list[bytes] = []
         done = 0
-        for begin, end in self._private_values(data):
+        for begin, end in self._private.spans(data):
             pieces += data[done:begin], self._lifted_bytes(data[begin:end])
             done = end
         data = b"".join((*pieces, data[done:]))
@@ -189,7 +178,7 @@ class Hasher:
 
     def hashes_within(self, data: bytes) -> set[str]:
         """The hashes that are certain to be such, as `lift_within` has it."""
-        private = self._private_values(data)
+        private = self._private.spans(data)
         texts = (data[begin:end].decode("ascii", "replace") for begin, end in private)
         found = {*filter(is_hashed, texts), *(raw.decode() for raw in _MARKED_HASH.findall(data))}
 
@@ -224,7 +213,9 @@ class Hasher:
                     break  # no text of ours in this encoding
                 if value.may_hold(narrow):
                     spans = value.find(narrow, verdicts)
-                    data = self._replace(data, encoding, spans, value.plain)
+                    data = self._replace(
+                        data, encoding, spans, value.plain, partial(_is_number, data, encoding)
+                    )
         return data
 
     def _encodings(self, data: bytes) -> Iterator[_Encoding]:
@@ -258,15 +249,23 @@ class Hasher:
         return cut if is_hashed(text) else self._hash(text).encode()
 
     def hash_private(self, data: bytes) -> bytes:
-        """The same bytes with each private field's value replaced by its hash, at any depth."""
-        return self._hash_private(data, Verdicts())
+        """The same bytes with the texts of each private field, and those in its lists, replaced by their
+        hashes, at any depth: what a contract accepts then."""
+        return self._hash_private(data, Verdicts(), whole=False)
 
-    def _hash_private(self, data: bytes, verdicts: Verdicts, encoding: _Encoding = _ASCII) -> bytes:
+    def _hash_private(
+        self, data: bytes, verdicts: Verdicts, encoding: _Encoding = _ASCII, *, whole: bool = True
+    ) -> bytes:
         def plain_field(raw: bytes) -> str:
             return self._plain(addresses.unescaped(raw), verdicts)
 
+        narrow = encoding.narrow(data)
         return self._replace(
-            data, encoding, self._private_values(encoding.narrow(data)), plain_field
+            data,
+            encoding,
+            self._private.spans(narrow, whole=whole),
+            plain_field,
+            lambda begin, _: narrow[begin - 1] != _QUOTE,
         )
 
     def redact_within(self, data: bytes, limit: int) -> tuple[bytes, int]:
@@ -291,22 +290,16 @@ class Hasher:
 
     def _room(self, data: bytes, limit: int) -> int:
         """How many bytes of the data become at most `limit`, whatever the hashes replace."""
-        length = HASH_LENGTH * (_WIDEST if 0 in data else 1)
+        length = (HASH_LENGTH + _QUOTES) * (_WIDEST if 0 in data else 1)
         number = -1
-        starts = (match.start() for match in self._markers.finditer(data))
+        starts = (match.start() for match in _AT.finditer(data))
+        private = (begin for begin, _ in self._private.spans(data))
         declared = ((begin for begin, _ in value.find(data)) for value in self._declared)
-        for number, start in enumerate(merge(starts, *declared)):
+        for number, start in enumerate(merge(starts, private, *declared)):
             room = limit - length * number
             if start >= room:
                 return max(0, room)
         return max(0, min(len(data), limit - length * (number + 1)))
-
-    def _private_values(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Where the texts of private fields are, without their quotes."""
-        for match in self._private.finditer(data) if self._private else ():
-            for text in _TEXT_OF_LIST.finditer(data, *match.span(1)):
-                closed = text.end() - text.start() > 1 and data[text.end() - 1] == _QUOTE
-                yield text.start() + 1, text.end() - closed
 
     def _replace(
         self,
@@ -314,8 +307,10 @@ class Hasher:
         encoding: _Encoding,
         spans: _Spans,
         plain: Callable[[bytes], str],
+        is_number: Callable[[int, int], bool],
     ) -> bytes:
-        """The data with the hashes of what is at these places of the narrow text instead of it."""
+        """The data with the hashes of what is at these places of the narrow text instead of it; those of
+        numbers in quotes, so that JSON stays JSON."""
         pieces: list[bytes] = []
         done = 0
         width, _, offset = encoding
@@ -323,10 +318,9 @@ class Hasher:
             start, after = offset + width * begin, offset + width * end
             text = plain(encoding.utf8(data[start:after]))
             if text and not is_hashed(text):
-                hashed = encoding.encode(self._hash(text))
-                if encoding is _ASCII and _is_number(data, start, after):
-                    hashed = b'"' + hashed + b'"'  # so that JSON stays JSON
-                pieces += data[done:start], hashed
+                hashed = self._hash(text)
+                hashed = f'"{hashed}"' if is_number(begin, end) else hashed
+                pieces += data[done:start], encoding.encode(hashed)
                 done = after
         return b"".join((*pieces, data[done:])) if pieces else data
 
@@ -356,10 +350,12 @@ class _WithFunction(Hasher):
         self._hash = hash_  # type: ignore[method-assign, assignment]
 
 
-def _is_number(data: bytes, begin: int, end: int) -> bool:
+def _is_number(data: bytes, encoding: _Encoding, begin: int, end: int) -> bool:
     """Whether a value is a number of a JSON document. Addresses are none."""
-    return data[begin:end].isdigit() and bool(
-        _NUMBER_BEFORE.search(data, max(0, begin - _BLANKS), begin)
+    return bool(
+        encoding is _ASCII
+        and data[begin:end].isdigit()
+        and _NUMBER_BEFORE.search(data, max(0, begin - _BLANKS), begin)
         and _NUMBER_BEHIND.match(data, end)
     )
 

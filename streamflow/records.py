@@ -119,6 +119,7 @@ class Rejection(NamedTuple):
     code: ErrorCode
     exception: str
     message: str
+    faults: tuple[str, ...] = ()  # of which the message is made, where it names several
 
 
 def processing_failed(what: str, error: BaseException) -> Rejection:

@@ -31,7 +31,7 @@ class FailedStream(NamedTuple):
     """A declaration that cannot work."""
 
     path: str  # as the setting names it
-    name: str | None  # None if it could not be imported
+    name: str | None  # None if it cannot be read
     why: str
     error: BaseException  # for --debug
 
@@ -81,9 +81,10 @@ def read_streams(settings: Settings) -> Streams:
         try:
             module, stream = _load(path)
             stream = stream.prefixed(settings.prefix)
-            name = stream.name
+            name = stream.name if isinstance(stream.name, str) else None
             _require_sound(module, path, stream, good)
         except ConfigurationError as error:
+            name = name or user_code.declared_name(path)
             failed.append(FailedStream(path, name, str(error), error))
         else:
             good.append(stream)
@@ -107,13 +108,27 @@ def log_failed(streams: Streams) -> None:
 
 
 def stream_named(streams: Sequence[Stream], name: str) -> Stream:
-    """Raises UsageError, with the names that there are, if none is called so."""
+    """The stream of that name.
+
+    Raises:
+        ConfigurationError: it is configured, and cannot work.
+        UsageError: none is called so; with the names that there are.
+    """
+    for failed in streams.failed if isinstance(streams, Streams) else ():
+        if failed.name == name:
+            raise ConfigurationError(
+                f"stream {name} is configured, but it does not start: {failed.why}"
+            )
     names = {stream.name: stream for stream in streams}
-    if name in names:
-        return names[name]
+    if name not in names:
+        raise UsageError(no_stream_called(name, list(names)))
+    return names[name]
+
+
+def no_stream_called(name: str, names: Sequence[str]) -> str:
     close = get_close_matches(name, names, 1)
     meant = f": did you mean {close[0]}?" if close else "."
-    raise UsageError(f"no stream is called {name}{meant} Configured: {', '.join(names)}")
+    return f"no stream is called {name}{meant} Configured: {', '.join(names)}"
 
 
 def hasher_for(settings: Settings, streams: Sequence[Stream]) -> Hasher:
@@ -156,8 +171,13 @@ def _load(path: str) -> tuple[ModuleType, Stream]:
 def _require_sound(
     module: ModuleType, path: str, stream: Stream, earlier: Sequence[Stream]
 ) -> None:
+    def where() -> str:
+        return user_code.declared_at(module, path.partition(":")[2])
+
     found = user_code.explained(
-        lambda: declarations.problems(stream, earlier) or fails_at_start(stream), module.__name__
+        lambda: declarations.problems(stream, earlier) or fails_at_start(stream),
+        module.__name__,
+        where,
     )
     if found:
-        raise DeclarationFault(user_code.declared_at(module, path.partition(":")[2]), found)
+        raise DeclarationFault(where(), found)

@@ -1,24 +1,38 @@
 """A stream, declared once: everything else is derived from its declaration."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-from streamflow.contract import Event
+from streamflow.argument_types import (
+    TEXT,
+    described,
+    either,
+    function,
+    instance_of,
+    keeps_misnamed,
+    one_of,
+    optional,
+    tuple_of,
+)
+from streamflow.contract import Event, choices_in, is_event_model
 from streamflow.core_schema import UnknownFields
+from streamflow.daily_rollup import DailyRollup
 from streamflow.decoder import Decoder
-from streamflow.errors import ConfigurationError, ErrorCode, StreamUnavailable, Unavailable
+from streamflow.durations import parse_duration
+from streamflow.errors import ErrorCode, StreamUnavailable, Unavailable
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
 from streamflow.formats.user_functions import guarded, is_format
 from streamflow.groups import ALL, LONGEST, group_text, scalar_text
 from streamflow.notifications import Notification, notifier
-from streamflow.own_code import fault_finder, has_own_code
+from streamflow.own_code import decoding_fault, fault_finder, has_decoders, has_own_code
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
+from streamflow.stream_topics import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES, Topics, TopicSpec
 from streamflow.tombstones import Deletion, KeyReader
 from streamflow.windows.faults import aggregation_faults
 from streamflow.windows.specs import (
@@ -29,62 +43,10 @@ from streamflow.windows.specs import (
     WindowsField,
 )
 
-if TYPE_CHECKING:
-    from streamflow.settings import OrchestrationSettings
-
-# Kafka's own default (`message.max.bytes`): 1 MiB and the overhead of one record batch.
-MAX_RECORD_BYTES = 1_048_588
-# A dead letter is the original with headers added and each address replaced by a longer hash: in
-# the worst case every five bytes ("a@b.c" and a delimiter) become 65.
-MAX_DEAD_LETTER_BYTES = 16 * MAX_RECORD_BYTES
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
 _MAX_COMPRESSION = 8
 
 Mode = Literal["append", "upsert"]
-
-
-@dataclass(frozen=True, slots=True)
-class TopicSpec:
-    """What a topic should look like on the broker."""
-
-    name: str
-    partitions: int
-    config: dict[str, str]
-    derived: bool = False  # whether StreamFlow writes to it, rather than producers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topics:
-    """The topics of a stream. Streams may share the derived ones.
-
-    Args:
-        managed: whether StreamFlow creates and alters the stream's own topic. False for another owner's
-            topic: it must exist, and is only read.
-        replays: whether replays of dead letters may append to the stream's own topic. None: if it is
-            managed. True for another owner's topic says that its owner allows it.
-        partitions: of the stream's own topic; they can only be increased.
-        derived_partitions: of each of the others.
-        retention: of the stream's own topic.
-        derived_retention: of analytics and notifications.
-        dead_letter_retention: of the dead letters.
-        max_record_bytes: the largest record that the stream's own topic accepts.
-    """
-
-    managed: bool = True
-    replays: bool | None = None
-    partitions: int = 3
-    derived_partitions: int = 3
-    retention: timedelta = timedelta(hours=168)
-    derived_retention: timedelta = timedelta(hours=168)
-    dead_letter_retention: timedelta = timedelta(days=30)
-    max_record_bytes: int = MAX_RECORD_BYTES
-    analytics: str = "analytics"
-    notifications: str = "notifications"
-    dead_letters: str = "dead-letter-topic"
-
-    @property
-    def takes_replays(self) -> bool:
-        return self.managed if self.replays is None else self.replays
 
 
 class Simulated(NamedTuple):
@@ -105,38 +67,31 @@ class Simulator(Protocol):
         breaks the contract."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DailyRollup:
-    """A table that Dagster computes from the rows of a stream, day by day.
-
-    A day is computed again when rows of it were loaded since the last time. Each row gets the columns
-    ``stream``, ``day`` and ``computed_at`` besides its own. The table is created if it does not exist;
-    streams may share it by declaring the same rollup.
-
-    Args:
-        table: name of the table and of the asset.
-        description: of the asset.
-        columns: PostgreSQL types by name, in the order of the query.
-        query: SELECT of one day's rows. ``{table}`` stands for the stream's table, ``{time}`` for the
-            column of its event time; its parameters are
-            ``%(start)s`` and ``%(end)s`` of the day (UTC), and those that `parameters` returns.
-        parameters: further parameters of the query, from Dagster's settings.
-        neighbours: whether rows of a day change what is computed for the days before and after it.
-        order: ORDER BY of the rows that the asset shows.
-    """
-
-    table: str
-    description: str
-    columns: Mapping[str, LiteralString]
-    query: LiteralString
-    parameters: Callable[["OrchestrationSettings"], Mapping[str, Any]] = lambda _settings: {}
-    neighbours: bool = False
-    order: LiteralString = "day DESC, stream"
+def _contract(value: Any) -> str | None:
+    for choice in choices_in(value):
+        if not is_event_model(choice):
+            return f"must be a subclass of Event, or a union of them, not {described(choice)}"
+    return None
 
 
+_NAMES = "names of fields"
+_KEY = either(
+    "the name of a field, or a function of the event that returns a text",
+    TEXT,
+    function("a function of the event that returns a text", "event"),
+)
+_SIMULATE = function(
+    "a function that takes a hasher, seed= and invalid_ratio=",
+    "hasher",
+    keywords={"seed": None, "invalid_ratio": None},
+    may_yield=True,
+)
+
+
+@keeps_misnamed
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One stream of events.
+    """One stream of events. Wrong arguments raise nothing: `load_streams` and ``streamflow check`` name them.
 
     Args:
         name: the name of its topic.
@@ -164,34 +119,53 @@ class Stream:
         prefix: put before every topic's name, to share a cluster.
     """
 
-    name: str
-    contract: Any
-    table: str
-    key: str | Callable[[Any], str]
-    event_time: str = "timestamp"
-    private_fields: tuple[str, ...] = ()
-    private_values: tuple[PrivateValue, ...] = ()
-    unknown_fields: UnknownFields = "forbid"
+    name: Annotated[str, TEXT]
+    contract: Annotated[Any, _contract]
+    table: Annotated[str, TEXT]
+    key: Annotated[str | Callable[[Any], str], _KEY]
+    event_time: Annotated[str, TEXT] = "timestamp"
+    private_fields: Annotated[
+        tuple[str, ...], tuple_of(TEXT, _NAMES, 'private_fields=("email",)')
+    ] = ()
+    private_values: Annotated[
+        tuple[PrivateValue, ...],
+        tuple_of(
+            instance_of(PrivateValue, what='PhoneNumber("DE"), CardNumber() or the like'),
+            "kinds of private values",
+            "private_values=(CardNumber(),)",
+        ),
+    ] = ()
+    unknown_fields: Annotated[UnknownFields, one_of(UnknownFields)] = "forbid"
     windows: WindowsField = WindowsField()  # noqa: RUF009 (a descriptor)
-    notify: Callable[[Any], Notification] | None = None
-    simulate: Simulator | None = None
-    rollups: tuple[DailyRollup, ...] = ()
-    decode: Decode | None = None
-    mode: Mode = "append"
-    primary_key: tuple[str, ...] = ()
-    topics: Topics = field(default_factory=Topics)
-    prefix: str = ""
+    notify: Annotated[
+        Callable[[Any], Notification] | None,
+        optional(
+            function("a function of the event that returns a Notification", "event", may_yield=True)
+        ),
+    ] = None
+    simulate: Annotated[Simulator | None, optional(_SIMULATE)] = None
+    rollups: Annotated[
+        tuple[DailyRollup, ...],
+        tuple_of(
+            instance_of(DailyRollup, what="a DailyRollup"), "rollups", "rollups=(DailyRollup(…),)"
+        ),
+    ] = ()
+    decode: Annotated[
+        Decode | None,
+        optional(function("a function of the record, or a format like CloudEvents()", "record")),
+    ] = None
+    mode: Annotated[Mode, one_of(Mode)] = "append"
+    primary_key: Annotated[tuple[str, ...], tuple_of(TEXT, _NAMES, 'primary_key=("id",)')] = ()
+    topics: Annotated[
+        Topics, instance_of(Topics, what="Topics, as in topics=Topics(partitions=6)")
+    ] = field(default_factory=Topics)
+    prefix: Annotated[str, TEXT] = ""
+    misnamed: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not all(isinstance(each, Windows) for each in self.windows):
-            raise ConfigurationError(
-                f'stream {self.name}: windows must be a TumblingWindow("10s"), a HoppingWindow, a '
-                "SessionWindow, or a list of such"
-            )
-        if not self.decoder.models:
-            raise ConfigurationError(
-                f"stream {self.name}: contract must be a subclass of Event, or a union of them"
-            )
+        for name in ("private_fields", "private_values", "rollups", "primary_key"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -350,15 +324,22 @@ class Stream:
     @cached_property
     def fault_of(self) -> Callable[[Event], Rejection | None] | None:
         """Why an event that the contract has accepted is none after all; None for a stream without code of
-        the user's own in its contract and its aggregates, which need not be asked."""
-        own_code = has_own_code(self.decoder.schema)
-        of_windows = aggregation_faults(self.decoder, self.window_tables, has_own_code=own_code)
-        if not own_code:
-            return of_windows
-        of_contract = fault_finder(self.decoder, self.event_time, self.kind_of)
-        if of_windows is None:
-            return of_contract
-        return lambda event: of_contract(event) or of_windows(event)
+        the user's own in its contract and its aggregates, and without decoders, which need not be asked."""
+        schema = self.decoder.schema
+        own_code = has_own_code(schema)
+        faults = [
+            fault_finder(self.decoder, self.event_time, self.kind_of) if own_code else None,
+            decoding_fault(self.decoder) if has_decoders(schema) else None,
+            aggregation_faults(self.decoder, self.window_tables, has_own_code=own_code),
+        ]
+        asked = [fault for fault in faults if fault is not None]
+        if len(asked) <= 1:
+            return asked[0] if asked else None
+
+        def first_fault(event: Event) -> Rejection | None:
+            return next((found for fault in asked if (found := fault(event))), None)
+
+        return first_fault
 
     @cached_property
     def _key_reader(self) -> KeyReader:
@@ -389,11 +370,11 @@ class Stream:
         topics = self.topics
 
         def spec(
-            name: str, retention: timedelta, max_bytes: int, *, derived: bool = True
+            name: str, retention: timedelta | str, max_bytes: int, *, derived: bool = True
         ) -> TopicSpec:
             config = {
                 "cleanup.policy": "delete",
-                "retention.ms": str(round(retention.total_seconds() * 1000)),
+                "retention.ms": str(parse_duration(retention) // timedelta(milliseconds=1)),
                 "message.timestamp.type": "LogAppendTime",
                 "max.message.bytes": str(max_bytes),
                 "min.insync.replicas": str(min_isr),
@@ -421,10 +402,20 @@ def reads(worker: str, streams: Sequence[Stream]) -> list[str]:
     return list(dict.fromkeys(topics))
 
 
+def writes(worker: str, stream: Stream) -> tuple[str, ...]:
+    """The topics that a worker writes to for a stream."""
+    match worker:
+        case "validator":
+            return stream.notifications_topic, stream.dead_letter_topic
+        case "analytics" if not stream.counted:
+            return (stream.dead_letter_topic,)
+        case "analytics":
+            return stream.analytics_topic, stream.dead_letter_topic
+        case "loader":
+            return (stream.dead_letter_topic,)
+    return ()
+
+
 def needs(worker: str, stream: Stream) -> tuple[str, ...]:
     """The topics that a worker reads or writes for a stream."""
-    if worker == "validator":
-        return stream.topic, stream.notifications_topic, stream.dead_letter_topic
-    if worker == "analytics":
-        return stream.topic, stream.analytics_topic, stream.dead_letter_topic
-    return stream.topic_names
+    return tuple(dict.fromkeys((*reads(worker, [stream]), *writes(worker, stream))))

@@ -10,6 +10,7 @@ from streamflow.contract import Event
 from streamflow.core_schema import values_of
 from streamflow.decoder import Decoder
 from streamflow.errors import ErrorCode
+from streamflow.field_names import paths_of
 from streamflow.formats.documents import parse, violation, write
 from streamflow.records import Rejection
 
@@ -40,8 +41,9 @@ class KeyReader:
             for name in primary_key
         }
         self._fields = tuple(primary_key)
+        # Of each field the JSON names, one of which a key has; of a path, its first step.
         self._names = [
-            alias if isinstance(alias := model.model_fields[name].validation_alias, str) else name
+            [str(path[0]) for path in paths_of(name, model.model_fields[name])]
             for name in primary_key
         ]
         self._decoder = contract.with_model(create_model("Key", __base__=Event, **fields))
@@ -58,10 +60,11 @@ class KeyReader:
         key = self._values(document, record_key)
         if isinstance(key, Rejection):
             return _of_key(key)
-        missing = [name for name in self._names if name not in key]
+        given = [next(filter(key.__contains__, names), None) for names in self._names]
+        missing = [names[0] for name, names in zip(given, self._names, strict=True) if name is None]
         if missing:
             return violation(f"the key of a tombstone has no {', '.join(missing)}")
-        value = write({name: key[name] for name in self._names})
+        value = write({name: key[name] for name in given if name is not None})
         found = value if isinstance(value, Rejection) else self._decoder.decode(value)
         if isinstance(found, Rejection):
             return _of_key(found)
@@ -78,11 +81,13 @@ class KeyReader:
         if isinstance(found, Rejection):
             return found
         if not isinstance(found, dict):
-            return violation(f"not a JSON object with {', '.join(self._names)}")
+            return violation(
+                f"not a JSON object with {', '.join(names[0] for names in self._names)}"
+            )
         return found
 
     def _of_text(self, key: bytes) -> Mapping[str, Any] | Rejection:
-        [name] = self._names
+        [[name, *_]] = self._names
         try:
             text = key.decode()
         except UnicodeDecodeError as error:

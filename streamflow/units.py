@@ -14,6 +14,18 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
+def either(number: float, one: str, many: str) -> str:
+    """What is said of one, or of none or several: ``either(rows, "is", "are")``."""
+    return one if number == 1 else many
+
+
+def counted(number: float, noun: str, one: str = "", many: str = "") -> str:
+    """As "1 row" or "2 rows"; ``counted(2, "row", "is", "are")`` is "2 rows are"."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    words = either(number, noun, plural), either(number, one, many)
+    return " ".join(filter(None, (count(number), *words)))
+
+
 def short_count(value: float | None) -> str:
     """A number that may be large, in at most six characters."""
     if value is None:
@@ -46,7 +58,7 @@ def duration(seconds: float | None) -> str:
         return f"{seconds / _MINUTE:.0f} min"
     if seconds < 2 * _DAY:
         return f"{seconds / _HOUR:.0f} h"
-    return f"{seconds / _DAY:,.0f} days"
+    return counted(round(seconds / _DAY), "day")
 
 
 def size(value: float | None) -> str:

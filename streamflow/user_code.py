@@ -45,13 +45,14 @@ def import_named(module: str) -> ModuleType:
     return explained(lambda: _import(module), module)
 
 
-def explained(action: Callable[[], _T], module: str) -> _T:
-    """What an action on the user's code returns. Raises ConfigurationError for whatever goes wrong in it."""
+def explained(action: Callable[[], _T], module: str, where: Callable[[], str] = lambda: "") -> _T:
+    """What an action on the user's code returns. Raises ConfigurationError for whatever goes wrong in it;
+    `where` is said of what no line of the user's own has raised."""
     try:
         return action()
     except BaseException as error:
         name_of_fault(error)
-        raise ConfigurationError(explain(error, module)) from error
+        raise ConfigurationError(explain(error, module, where())) from error
 
 
 def name_of_fault(error: BaseException) -> str:
@@ -83,7 +84,7 @@ def _import(module: str) -> ModuleType:
     return import_module(module)
 
 
-def explain(error: BaseException, module: str) -> str:
+def explain(error: BaseException, module: str, where: str = "") -> str:
     """What is wrong in a user's module, with file and line."""
     if isinstance(error, SyntaxError):
         advice = ": save the file as UTF-8" if _ENCODED.search(error.msg) else ""
@@ -91,7 +92,7 @@ def explain(error: BaseException, module: str) -> str:
     frame = _frame_of(error)
     if frame is None:
         is_missing = isinstance(error, ModuleNotFoundError)
-        return _not_found(module) if is_missing else _reason(error)
+        return _not_found(module) if is_missing and not where else f"{where}{_reason(error)}"
     return f"{place(frame.filename, frame.lineno)}: {_reason(error)}"
 
 
@@ -107,6 +108,29 @@ def declared_at(module: ModuleType, name: str) -> str:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name
     ]
     return f"{place(module.__file__ or module.__name__, lines[-1])}: " if lines else ""
+
+
+def declared_name(path: str) -> str | None:
+    """The ``name=`` that a file gives to a stream, whether it can be imported or not; None if it cannot be
+    read."""
+    module, _, variable = path.partition(":")
+    try:
+        tree = ast.parse(Path(_file_of(module)).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    names = [
+        keyword.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call)
+        if variable in {target.id for target in _targets(node) if isinstance(target, ast.Name)}
+        for keyword in node.value.keywords
+        if keyword.arg == "name" and isinstance(keyword.value, ast.Constant)
+    ]
+    return names[-1] if names and isinstance(names[-1], str) else None
+
+
+def _targets(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
+    return node.targets if isinstance(node, ast.Assign) else [node.target]
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -17,6 +17,7 @@ from streamflow.contract import format_time
 from streamflow.postgres.connections import session
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
+from streamflow.units import counted
 from streamflow_bench.figures import PATHS, PathName, Result, Run
 from streamflow_bench.leftovers import remove_leftovers
 from streamflow_bench.paths import Paths
@@ -73,7 +74,7 @@ def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) ->
             if plan.uses_database:
                 # A missing right is reported now, not after minutes of measuring.
                 sandbox.claim_schema()
-            say(f"preparing {plan.events:,} events")
+            say(f"preparing {counted(plan.events, 'event')}")
             hasher = hasher_for(settings, load_streams(settings))
             sources = Sources(sandbox.directory, plan.events, hasher)
             if plan.workers:

@@ -23,6 +23,7 @@ import psutil
 from streamflow.contract import format_time
 from streamflow.errors import Unavailable
 from streamflow.settings import Settings
+from streamflow.units import counted
 from streamflow_bench.removal import (
     drop_schema,
     group_names,
@@ -114,11 +115,11 @@ def remove_leftovers(settings: Settings, *, database: bool) -> Iterator[str]:
             drop_schema(settings, f"{SCHEMA}{maker}")
         topics = remove_topics(settings, f"{TOPIC}{maker}.")
         try:
-            groups = f"{remove_groups(settings, f'{TOPIC}{maker}.')} groups"
+            groups = counted(remove_groups(settings, f"{TOPIC}{maker}."), "group")
         except Unavailable:
             groups = "groups later (Kafka has not noticed yet that their members are gone)"
         yield (
             f"removed what a killed benchmark left (process {maker.pid}, "
             f"started {format_time(datetime.fromtimestamp(maker.began, UTC))}): "
-            f"{topics} topics, {groups}{', a schema' if SCHEMA in kinds else ''}"
+            f"{counted(topics, 'topic')}, {groups}{', a schema' if SCHEMA in kinds else ''}"
         )

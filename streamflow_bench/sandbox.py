@@ -5,7 +5,6 @@ or the running workers' groups, and so that everything can be found and removed 
 """
 
 import secrets
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow_bench.leftovers import FOLDER, SCHEMA, TOPIC, Maker
 from streamflow_bench.removal import drop_schema, remove_groups, remove_topics
+from streamflow_stack.preflight import free_port
 
 STREAM: Final = "streamflow.streams.user_events:USER_EVENTS"
 
@@ -67,7 +67,7 @@ class Sandbox:
     def settings_with_topics(self, name: str) -> Settings:
         """Settings with which the topics of ``user-events`` exist and are empty; `name` becomes part of
         their prefix."""
-        settings = self._settings(f"{self.prefix}{name}.", STREAMFLOW_BRIDGE_PORT=_free_port())
+        settings = self._settings(f"{self.prefix}{name}.", STREAMFLOW_BRIDGE_PORT=free_port(_HOST))
         provision(settings, load_streams(settings))
         return settings
 
@@ -143,8 +143,3 @@ class Sandbox:
     def remove_groups(self, prefix: str) -> None:
         """Waits until the groups are empty. Raises as `streamflow_bench.removal.remove_groups`."""
         remove_groups(self._own, prefix)
-
-
-def _free_port() -> int:
-    with socket.create_server((_HOST, 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -20,6 +20,7 @@ from streamflow.kafka import clients, offsets
 from streamflow.kafka.offsets import assignments
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow.units import counted
 from streamflow_bench import delivery
 from streamflow_bench.figures import PathName, Spread, spread
 from streamflow_bench.limits import send_all
@@ -225,7 +226,7 @@ def _joined(settings: Settings, path: PathName, workers: int) -> int:
         if time.monotonic() > deadline:
             counts = ", ".join(str(len(own)) for own in members)
             raise Unavailable(
-                f"{len(members)} of {workers} workers have joined {group}, with {counts} of {wanted} "
-                "partitions"
+                f"{len(members)} of {counted(workers, 'worker')} joined {group}, with {counts} of "
+                f"{counted(wanted, 'partition')}"
             )
         time.sleep(_TICK)

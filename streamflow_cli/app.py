@@ -13,7 +13,20 @@ import typer
 from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
-from streamflow_cli import acls, bench, check, dagster, dashboard, data, dlq, forget, produce, stack
+from streamflow_cli import (
+    acls,
+    bench,
+    check,
+    dagster,
+    dashboard,
+    data,
+    dlq,
+    forget,
+    init,
+    produce,
+    stack,
+    topics,
+)
 from streamflow_cli.configured import DEBUG_VARIABLE
 
 INTERRUPTED = 130
@@ -64,8 +77,8 @@ _stack()(dagster.dagster)
 _stack()(dashboard.dashboard)
 app.command()(check.check)
 app.command()(data.worker)
-app.command()(data.init)
-app.command()(data.topics)
+app.command()(init.init)
+app.command()(topics.topics)
 app.command()(acls.acls)
 app.command()(data.audit)
 app.command()(forget.forget)
@@ -99,6 +112,8 @@ def main() -> None:
 
 def _in_one_line(error: TyperException) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
+    # Typer validates with pydantic, which puts this before what is wrong.
+    message = message.replace(": Value error, ", ": ", 1)
     context: typer.Context | None = getattr(error, "ctx", None)
     command = app.info.name if context is None else context.command_path
     return f"error: {message}: see `{command} --help`"

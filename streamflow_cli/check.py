@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamflow.units import counted, either
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def check(
-    paths: Annotated[
+    streams: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODULE:NAME]…",
-            help="The streams to check. [default: those of STREAMFLOW_STREAMS]",
+            metavar="[NAME | MODULE:NAME]…",
+            help="The streams to check: configured ones by name, beside all that are configured; others as "
+            "MODULE:NAME. [default: those of STREAMFLOW_STREAMS]",
             show_default=False,
         ),
     ] = None,
@@ -50,15 +53,44 @@ def check(
     """
     from streamflow.check import check as check_streams
 
-    settings, extent = _settings(paths or [], against, offline=offline, allow_steps=allow_steps)
-    found = check_streams(settings, extent)
+    names, paths = _names_and_paths(streams or [])
+    settings, extent = _settings(paths, against, offline=offline, allow_steps=allow_steps)
+    found = check_streams(settings, extent, names)
+    notes = _notes(settings, found, extent)
     is_good = all(checked.is_good(allow_steps=allow_steps) for checked in found)
     if as_json:
-        streams: list[dict[str, Any]] = [checked.as_dict() for checked in found]
-        typer.echo(json.dumps({"good": is_good, "streams": streams}))
+        report: list[dict[str, Any]] = [checked.as_dict() for checked in found]
+        typer.echo(json.dumps({"good": is_good, "streams": report, "notes": notes}))
     else:
         _show(found, is_good=is_good)
+        for note in notes:
+            typer.echo(f"note: {note}")
     raise typer.Exit(0 if is_good else 1)
+
+
+def _notes(settings: "Settings", found: "Sequence[StreamCheck]", extent: "Extent") -> list[str]:
+    """What to do before the running stack runs these streams."""
+    from streamflow.check import Extent
+    from streamflow_stack.known_streams import unknown_note
+
+    if extent is Extent.AGAINST:
+        return []
+    names = [checked.name for checked in found if checked.table]
+    note = unknown_note(settings, names)
+    return [] if note is None else [note]
+
+
+def _names_and_paths(streams: "Sequence[str]") -> tuple[list[str], list[str]]:
+    from streamflow.errors import UsageError
+
+    paths = [text for text in streams if ":" in text]
+    names = [text for text in streams if ":" not in text]
+    if names and paths:
+        raise UsageError(
+            f"{names[0]} is the name of a configured stream, and {paths[0]} is not looked up among those: "
+            "give names only, or MODULE:NAME only"
+        )
+    return names, paths
 
 
 def _settings(
@@ -104,7 +136,7 @@ def _show(found: "Sequence[StreamCheck]", *, is_good: bool) -> None:
     if is_good:
         console.print("[green]Good[/]: nothing was found wrong.")
     elif problems:
-        console.print(f"[red]Not good[/]: {_counted(problems, 'problem')}.")
+        console.print(f"[red]Not good[/]: {counted(problems, 'problem')}.")
     elif any(checked.not_tried for checked in found):
         console.print("[yellow]Not known[/]: not everything could be tried.")
     else:
@@ -116,20 +148,21 @@ def _show(found: "Sequence[StreamCheck]", *, is_good: bool) -> None:
 def _show_plan(console: "Console", checked: "StreamCheck") -> None:
 
     for topic in checked.topics:
-        partitions = f", {_counted(topic.partitions, 'partition')}" if topic.partitions else ""
+        partitions = f", {counted(topic.partitions, 'partition')}" if topic.partitions else ""
         _line(console, f"topic {topic.topic} {topic.action}{partitions}")
         if topic.action != "is refused":
             for note in topic.notes:
                 _line(console, f"  {note}")
-    plan = checked.plan
-    _line(console, f"table {checked.table} {_becomes(checked)}")
+    for planned in checked.tables:
+        changes = f": {'; '.join(planned.changes)}" if planned.changes else ""
+        _line(console, f"{planned.kind} {planned.name} {planned.action}{changes}")
     _show_columns(console, checked.columns)
-    if plan is not None and plan.surplus:
-        _line(console, f"columns without a field, which stay: {', '.join(plan.surplus)}")
+    if checked.plan is not None and checked.plan.surplus:
+        _line(console, f"columns without a field, which stay: {', '.join(checked.plan.surplus)}")
     if checked.windows:
         _line(console, f"windows: {checked.windows}")
     for table in checked.window_tables:
-        becomes = _becomes_of_windows(plan, table)
+        becomes = _becomes_of_windows(checked.plan, table)
         _line(
             console,
             f"windows of {table.what}: table {table.table} {becomes}, totals in {table.view}",
@@ -146,30 +179,12 @@ def _show_columns(console: "Console", of_table: "Sequence[Column]") -> None:
     console.print(columns)
 
 
-def _becomes(checked: "StreamCheck") -> str:
-    """What becomes of its table."""
-    plan = checked.plan
-    if plan is None:
-        return "is declared"
-    if plan.refused:
-        return "is refused"
-    if f"table {checked.table}" in plan.changes:
-        return "is created"
-    of_windows = {
-        change
-        for table in checked.window_tables
-        for change in (f"table {table.table}", f"view {table.view}")
-    }
-    changes = [change for change in plan.changes if change not in of_windows]
-    return f"is altered: {'; '.join(changes)}" if changes else "is as declared"
-
-
 def _becomes_of_windows(plan: "TablePlan | None", table: "WindowTableCheck") -> str:
     if plan is None or plan.refused:
         return "is declared"
     if f"table {table.table}" in plan.changes:
-        return "is created"
-    return "gets another view" if f"view {table.view}" in plan.changes else "is as declared"
+        return "will be created"
+    return "gets another view" if f"view {table.view}" in plan.changes else "is there"
 
 
 def _show_changes(console: "Console", checked: "StreamCheck") -> None:
@@ -179,16 +194,13 @@ def _show_changes(console: "Console", checked: "StreamCheck") -> None:
             _line(console, f"  → {change.way}")
     if not checked.changes:
         _line(console, "safe: nothing changes")
-    _line(console, f"rows: the newest {checked.rows:,} were read with this contract")
+    newest = either(checked.rows, "one was", f"{checked.rows:,} were")
+    _line(console, f"rows: the newest {newest} read with this contract")
 
 
 def _tried(checked: "StreamCheck") -> str:
     way = "JSON, PostgreSQL and back" if checked.stored else "JSON and back"
-    return f"{checked.samples:,} events went through {way}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    return f"{counted(checked.samples, 'event')} went through {way}"
 
 
 def _line(console: "Console", text: str, style: str | None = None) -> None:

@@ -15,6 +15,7 @@ from streamflow.contract import format_time
 from streamflow.dead_letters.report import ReplayReport
 from streamflow.dead_letters.select import DeadLetter, DeadLetterSummary
 from streamflow.dead_letters.store import HistoryEntry
+from streamflow.units import counted
 from streamflow_cli.tables import make_console, plain_table
 
 _TIMES = ("failed_at", "appended_at", "loaded_at")
@@ -53,9 +54,9 @@ def dead_letters_table(letters: Sequence[DeadLetterSummary], total: int) -> None
     elif letters:
         _print_in_two_lines(console, letters)
     if len(letters) < total:
-        console.print(f"{len(letters):,} of {total:,} dead letters; --limit shows more.")
+        console.print(f"{len(letters):,} of {counted(total, 'dead letter')}; --limit shows more.")
     else:
-        console.print(f"{total:,} dead letters.")
+        console.print(f"{counted(total, 'dead letter')}.")
 
 
 def _short(letter: DeadLetterSummary) -> tuple[str, str, str, str]:
@@ -79,7 +80,7 @@ def _print_in_two_lines(console: Console, letters: Sequence[DeadLetterSummary]) 
     console.print(f"[bold]{lines[0]}[/]")
     for line, letter in zip(lines[1:], letters, strict=True):
         console.print(line)
-        tries = f"{letter.attempt} attempts, " if letter.attempt else ""
+        tries = f"{counted(letter.attempt, 'attempt')}, " if letter.attempt else ""
         cause = f"{_text(letter.stage)}: {tries}{_text(letter.message)}"
         console.print(Padding(escape(cause), (0, 0, 0, 4)))
 
@@ -177,4 +178,4 @@ def _value(raw: bytes | None) -> str:
         return "  none"
     text = _text(raw[:_LONGEST_SHOWN].decode("utf-8", "backslashreplace"))
     more = len(raw) - _LONGEST_SHOWN
-    return f"  {text}" + (f"\n  … {more:,} more bytes: see --json" if more > 0 else "")
+    return f"  {text}" + (f"\n  … {counted(more, 'more byte')}: see --json" if more > 0 else "")

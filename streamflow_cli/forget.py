@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamflow.errors import UsageError
+from streamflow.units import counted
 from streamflow_cli.configured import settings_and_streams
 from streamflow_cli.confirming import confirm
 
@@ -131,7 +132,8 @@ def _show(certificate: "Certificate", *, as_json: bool) -> None:
         console.print(held)
     if certificate.not_loaded:
         console.print(
-            f"not loaded yet: {certificate.not_loaded:,} records; what is theirs is emptied when it is"
+            f"not loaded yet: {counted(certificate.not_loaded, 'record')}; what is theirs is "
+            "emptied when it is"
         )
     for place in certificate.elsewhere:
         console.print(f"not reached: {place}")

@@ -1,4 +1,3 @@
-import json
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from streamflow.privacy import Hasher
     from streamflow.records import Rejection
+    from streamflow.registry import Streams
     from streamflow.settings import Settings
     from streamflow.stream import Simulated, Stream
     from streaming_workers.producer.file import Pace, Sent
@@ -55,6 +55,13 @@ def produce(
         bool,
         typer.Option(
             "--all", help="Simulate all streams, but for those with another owner's topic."
+        ),
+    ] = False,
+    not_ours: Annotated[
+        bool,
+        typer.Option(
+            "--not-ours",
+            help="Send also to a topic of another owner, Topics(managed=False), who allows it.",
         ),
     ] = False,
     rate: Annotated[
@@ -112,6 +119,7 @@ def produce(
     from streamflow.errors import UsageError
     from streamflow.monitoring import configure_logging
     from streamflow.registry import hasher_for
+    from streamflow_cli.produce_summary import print_json, print_summary
     from streaming_workers.producer.lines import LineReader
     from streaming_workers.runtime.process import freeze_gc
     from streaming_workers.runtime.watchdog import no_endless_call
@@ -120,7 +128,9 @@ def produce(
     settings, streams = settings_and_streams()
     hasher = hasher_for(settings, streams)
     chosen = list(streams) if every else [_chosen(streams, stream, is_file=source is not None)]
-    opened = None if source is None else _open(source, resume=resume, complete=complete)
+    if not (every or not_ours):
+        _require_ours(chosen)
+    opened = None if source is None else _open(source, stream, resume=resume, complete=complete)
     if opened is not None and chosen[0].decode is not None:
         raise UsageError(
             f"stream {chosen[0].name} holds records of another format (decode=), and --from sends JSON: "
@@ -128,7 +138,7 @@ def produce(
         )
     sources: list[tuple[Stream, Iterable[Simulated]]] = []
     if opened is None:
-        sources = _sources(chosen, hasher, seed, invalid_ratio, named=stream is not None)
+        sources = _sources(chosen, hasher, seed, invalid_ratio, not_ours=not_ours)
         chosen = [each for each, _ in sources]
     if not hasher.keyed:
         typer.echo(
@@ -156,10 +166,10 @@ def produce(
             pacing = _pacing(speed, target) if pace is PaceBy.EVENT_TIME else None
             sent = _send_file(settings, target, reader, opened, on_invalid, stop, resume, pacing)
     if as_json:
-        _print_json(sent, time.monotonic() - began)
+        print_json(sent, time.monotonic() - began)
     else:
-        _print_summary(sent, time.monotonic() - began, opened, resume=resume)
-    raise typer.Exit(1 if sent.skipped or sent.waiting else 0)
+        print_summary(sent, time.monotonic() - began, opened, resume=resume)
+    raise typer.Exit(1 if sent.skipped or sent.skipped_before or sent.waiting else 0)
 
 
 def _refuse_ignored(context: typer.Context, *, is_file: bool, paced: bool) -> None:
@@ -180,13 +190,13 @@ def _refuse_ignored(context: typer.Context, *, is_file: bool, paced: bool) -> No
         )
 
 
-def _open(name: str, *, resume: bool, complete: bool) -> "Source":
+def _open(name: str, stream: str | None, *, resume: bool, complete: bool) -> "Source":
     from streamflow.errors import UsageError
     from streaming_workers.producer.source import open_source
 
     if resume and name == "-":
         raise UsageError("--resume needs a file: name one with --from FILE")
-    opened = open_source(name, complete=complete)
+    opened = open_source(name, complete=complete, stream=stream)
     if resume and not opened.resumable:
         raise UsageError(f"--resume needs a file, and {name} is read only once")
     return opened
@@ -199,20 +209,35 @@ def _stop_on_signal() -> threading.Event:
     return stop
 
 
-def _chosen(streams: "Sequence[Stream]", name: str | None, *, is_file: bool) -> "Stream":
-    """The stream to send to. Raises UsageError if it is not clear which."""
+def _chosen(streams: "Streams", name: str | None, *, is_file: bool) -> "Stream":
+    """The stream to send to. Raises UsageError if it is not clear which, also where only one of several
+    starts: what is meant for another one must not go there."""
     from streamflow.errors import UsageError
     from streamflow.registry import stream_named
 
     if name is not None:
         return stream_named(streams, name)
-    if len(streams) > 1:
-        names = ", ".join(stream.name for stream in streams)
+    configured = [stream.name for stream in streams]
+    configured += [failed.name or failed.path for failed in streams.failed]
+    if len(configured) > 1:
+        names = ", ".join(configured)
         more = "" if is_file else ", or simulate all with --all"
         raise UsageError(
             f"there are several streams ({names}): choose one with --stream NAME{more}"
         )
     return streams[0]
+
+
+def _require_ours(streams: "Sequence[Stream]") -> None:
+    """Raises UsageError if a stream's topic has another owner."""
+    from streamflow.errors import UsageError
+
+    for stream in streams:
+        if not stream.topics.managed:
+            raise UsageError(
+                f"topic {stream.topic} of stream {stream.name} belongs to another owner, and everyone who "
+                "reads it would get what is sent: if the owner allows it, add --not-ours"
+            )
 
 
 def _sources(
@@ -221,14 +246,14 @@ def _sources(
     seed: int | None,
     invalid_ratio: float,
     *,
-    named: bool,
+    not_ours: bool,
 ) -> "list[tuple[Stream, Iterable[Simulated]]]":
     """The records of each stream that can be simulated; the others are named."""
     from streamflow.errors import ConfigurationError
     from streamflow.samples.simulation import sources_of
 
     sources, without = sources_of(
-        streams, hasher, seed=seed, invalid_ratio=invalid_ratio, named=named
+        streams, hasher, seed=seed, invalid_ratio=invalid_ratio, not_ours=not_ours
     )
     if not sources:
         raise ConfigurationError("; ".join(without))
@@ -238,10 +263,12 @@ def _sources(
 
 
 def _without_topic(settings: "Settings", streams: "Sequence[Stream]") -> "list[Stream]":
-    """The streams whose topic does not exist, each told; raises ConfigurationError if it is all of them."""
+    """The streams whose topic does not exist. Warns of them, and of those that the running stack does not
+    know. Raises ConfigurationError if no topic exists."""
     from streamflow.errors import ConfigurationError, Unavailable
     from streamflow.kafka.clients import admin
     from streamflow.kafka.offsets import partitions_of
+    from streamflow_stack.known_streams import unknown_note, unknown_streams
 
     try:
         found = partitions_of(admin(settings), [stream.topic for stream in streams])
@@ -252,10 +279,14 @@ def _without_topic(settings: "Settings", streams: "Sequence[Stream]") -> "list[S
         ) from error
     topics = {topic for topic, _ in found}
     missing = [stream for stream in streams if stream.topic not in topics]
+    names = [stream.name for stream in streams]
+    unknown = unknown_streams(settings, names)
     reasons = [
-        f"topic {stream.topic} does not exist: run `streamflow topics --apply`"
+        f"topic {stream.topic} does not exist: run `streamflow init`"
         for stream in missing
+        if stream.name not in unknown
     ]
+    reasons += filter(None, [unknown_note(settings, names)])
     if len(missing) == len(streams):
         raise ConfigurationError(reasons[0])
     for reason in reasons:
@@ -345,45 +376,3 @@ def _pacing(speed: float, stream: "Stream") -> "Pace":
         return max(0.0, began + due - now)
 
     return wait
-
-
-def _print_json(sent: "Sent", seconds: float) -> None:
-    summary = {
-        "sent": sent.records,
-        "valid": sent.records - sum(sent.invalid.values()),
-        "invalid": sent.invalid,
-        "hashed": sent.hashed,
-        "skipped": sent.skipped,
-        "line": sent.line,
-        "finished": sent.finished,
-        "waiting": sent.waiting,
-        "seconds": round(seconds, 3),
-    }
-    typer.echo(json.dumps(summary))
-
-
-def _print_summary(sent: "Sent", seconds: float, source: "Source | None", *, resume: bool) -> None:
-    typer.echo(f"sent {sent.records:,} events in {seconds:.1f} s")
-    for code, number in sorted(sent.invalid.items()):
-        typer.echo(f"  {number:,} of them invalid: {code}")
-    if sent.hashed:
-        typer.echo(f"  {sent.hashed:,} of them valid since what they held in clear was hashed")
-    if sent.skipped:
-        typer.echo(f"skipped {sent.skipped:,} invalid lines", err=True)
-    if sent.waiting:
-        typer.echo(
-            f"line {sent.line + 1:,} has no newline yet and waits: --resume sends it when it has one, "
-            "--resume --complete as it is",
-            err=True,
-        )
-    elif source is not None and not sent.finished:
-        rest = (
-            "--resume goes on from there"
-            if source.resumable
-            else f"send the rest from line {sent.line + 1:,} on"
-        )
-        typer.echo(f"stopped after line {sent.line:,}: {rest}", err=True)
-    elif source is not None and not sent.records and not sent.skipped:
-        before = resume and sent.line
-        why = f"all {sent.line:,} lines were sent before" if before else "it is empty"
-        typer.echo(f"nothing to send: {why}")

@@ -2,6 +2,7 @@
 
 import typer
 
+from streamflow.units import counted, either
 from streamflow_cli.configured import settings_and_streams
 from streamflow_cli.confirming import confirm
 
@@ -24,8 +25,10 @@ def accept(topic: str, *, yes: bool) -> None:
             else f"has lost records: offsets are used again, in {since}"
         )
         typer.echo(f"topic {topic} {what}")
+        rows = sum(finding.rows.values())
         typer.echo(
-            f"{sum(finding.rows.values()):,} rows of the old records get the topic name {reuse.aside}; "
+            f"{counted(rows, 'row')} of the old records {either(rows, 'gets', 'get')} the topic "
+            f"name {reuse.aside}; "
             "what was not read of them is kept as lost, until `streamflow audit --acknowledge`"
         )
         for table, count in sorted(finding.rows.items()):

@@ -1,6 +1,5 @@
 """Commands on the stack: up, down, status, env, doctor."""
 
-import contextlib
 import json
 import os
 import shlex
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from streamflow.registry import Streams
     from streamflow.settings import Settings
-    from streamflow.stream import Stream
     from streamflow_stack.lifecycle import Stack
 
 _LINE_SECONDS = 3.0  # between two lines of a download's progress in a log
@@ -150,27 +148,22 @@ def status(
 
     Example: streamflow status --json
     """
-    from streamflow.errors import StreamFlowError
-    from streamflow.registry import load_streams
     from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack.status import is_all_up, read_status
+    from streamflow_stack.stream_status import read_stream_status
 
     settings = load_process_settings()
     current = read_status(settings)
     states = {part["name"]: part["state"] for part in current["parts"]}
-    try:
-        streams, failed = load_streams(settings), []
-    except StreamFlowError as error:
-        streams, failed = None, [str(error)]
-    current["lag"], current["rows"] = _lag_and_rows(settings, streams or (), states)
-    failed += _failed_streams(settings, streams, states)
-    current["failed_streams"] = failed
+    streams = read_stream_status(settings, states)
+    current |= {"lag": streams.lag, "rows": streams.rows, "unknown": streams.unknown}
+    current["failed_streams"] = streams.failed
     if as_json:
         typer.echo(json.dumps(current, indent=2))
     else:
         _show_status(make_console(), current)
-    is_well = is_all_up(current["parts"]) and not current["problem"] and not failed
+    is_well = is_all_up(current["parts"]) and not current["problem"] and not streams.failed
     raise typer.Exit(0 if is_well else 1)
 
 
@@ -220,8 +213,9 @@ def _arrange(
 ) -> "Settings":
     """Puts schema and topics in place. The schema is first: topics that are created are noted in it.
     Returns the settings without the streams whose topics are refused."""
+    from streamflow.errors import StreamsRefused
     from streamflow.kafka import ownership, topic_changes
-    from streamflow.kafka.topics import TopicsRefused, provision
+    from streamflow.kafka.topics import provision
     from streamflow.postgres.owned_topics import TopicsTable
     from streamflow.registry import load_streams, without_streams
 
@@ -236,7 +230,7 @@ def _arrange(
         differences: Sequence[ownership.Drift]
         try:
             differences = provision(settings, streams, owned)
-        except TopicsRefused as error:
+        except StreamsRefused as error:
             if len(error.streams) == len(streams):
                 raise
             refused, differences = error.streams, error.differences
@@ -249,59 +243,18 @@ def _arrange(
 
 def _upgrade(settings: "Settings", streams: "Streams") -> list[str]:
     """Upgrades the schema; returns what is not as declared. One stream's table stops no other stream."""
+    from streamflow.errors import StreamsRefused
     from streamflow.postgres import schema
 
     refused: dict[str, str] = {}
     try:
         schema.upgrade(settings, streams)
-    except schema.TablesRefused as error:
+    except StreamsRefused as error:
         if len(error.streams) == len(streams):
             raise
         refused = error.streams
     others = [stream for stream in streams if stream.name not in refused]
     return [*refused.values(), *schema.surplus(settings, others)]
-
-
-def _failed_streams(
-    settings: "Settings", streams: "Streams | None", states: dict[str, str]
-) -> list[str]:
-    """The streams that do not run or are not loaded, in a sentence each."""
-    from streamflow.errors import StreamFlowError
-    from streamflow.kafka.clients import admin
-    from streamflow.kafka.topics import not_running, refused, without_topics
-    from streamflow.postgres import schema
-    from streamflow.postgres.owned_topics import TopicsTable
-
-    found = [] if streams is None else list(map(str, streams.failed))
-    if streams and states["postgres"] == "up":
-        with contextlib.suppress(StreamFlowError):
-            found += schema.refused(settings, streams).values()
-        if states["kafka"] == "up":
-            with contextlib.suppress(StreamFlowError):
-                lacking = without_topics(admin(settings), streams)
-                is_refused = refused(settings, streams, TopicsTable(settings))
-                found += not_running(lacking, is_refused).values()
-    return found
-
-
-def _lag_and_rows(
-    settings: "Settings", streams: "Sequence[Stream]", states: dict[str, str]
-) -> tuple[dict[str, int | None], dict[str, int | None]]:
-    """From broker and database; None for what is unknown."""
-    from streamflow.errors import StreamFlowError
-    from streamflow.lag.measure import group_lags
-    from streamflow.postgres.sink.positions import counted_tables, row_counts
-    from streamflow.settings import GROUPS
-
-    lag: dict[str, int | None] = dict.fromkeys(GROUPS.values())
-    rows: dict[str, int | None] = dict.fromkeys(counted_tables(streams))
-    if streams and states["kafka"] == "up":
-        with contextlib.suppress(StreamFlowError):
-            lag.update(group_lags(settings, streams))
-    if states["postgres"] == "up":
-        with contextlib.suppress(StreamFlowError):
-            rows.update(row_counts(settings, streams))
-    return lag, rows
 
 
 def _show_stack(console: "Console", stack: "Stack") -> None:
@@ -326,7 +279,10 @@ def _show_status(console: "Console", status: dict[str, Any]) -> None:
             f"{name} {'unknown' if number is None else format(number, ',')}"
             for name, number in status[title].items()
         )
-        console.print(f"{title:<6}{text or 'unknown'}", soft_wrap=True)
+        unit = " (offsets)" if title == "lag" else ""
+        console.print(f"{title + unit:<15}{text or 'unknown'}", soft_wrap=True)
+    for line in status["unknown"]:
+        console.print(f"unknown {line}", markup=False, soft_wrap=True)
     for line in status["failed_streams"]:
         console.print(line, style="red", markup=False, soft_wrap=True)
     if status["problem"]:

@@ -11,6 +11,7 @@ from streamflow.audit.report import AuditReport, Verdict
 from streamflow.audit.states import StateAudit
 from streamflow.audit.windows.reconciliation import words_of
 from streamflow.flow import Partition
+from streamflow.units import counted, either
 
 _LOG_WIDTH = 160
 _SHOWN = 10
@@ -61,8 +62,8 @@ def audit_table(report: AuditReport, failed: Sequence[str] = ()) -> None:
         ledger.add_row(own.topic, *(f"{number:,}" for number in (*numbers, own.problem_count)))
     console.print(ledger)
     windows = plain_table("windows of", "type", "events", "counted", "open")
-    for counted, totals in report.windows.items():
-        name = words_of(counted)
+    for key, totals in report.windows.items():
+        name = words_of(key)
         for kind in sorted(totals.events | totals.open):
             counts = (totals.events, totals.counted, totals.open)
             windows.add_row(name, kind, *(f"{count.get(kind, 0):,}" for count in counts))
@@ -99,26 +100,27 @@ def _streams_table(parts: Mapping[str, AuditReport]) -> Table:
 
 def _audit_verdict(console: Console, report: AuditReport) -> None:
     if report.lost:
-        console.print(f"lost: {report.lost:,} offsets in gaps that were acknowledged.")
+        console.print(f"lost: {counted(report.lost, 'offset')} in gaps that were acknowledged.")
     if report.window_differences:
         console.print(
-            f"window differences: {report.window_differences:,} events counted too few or too many, in "
-            "windows that were acknowledged."
+            f"window differences: {counted(report.window_differences, 'event')} counted too few or too many, "
+            "in windows that were acknowledged."
         )
     if report.erased:
         console.print(
-            f"erased: {report.erased:,} rows of forgotten subjects, emptied and still there."
+            f"erased: {counted(report.erased, 'row')} of forgotten subjects, emptied and still there."
         )
     if compacted := sum(own.compacted for own in report.partitions):
         console.print(
-            f"compacted: {compacted:,} records that were accounted for are no longer in their topics."
+            f"compacted: {counted(compacted, 'record', 'that was', 'that were')} accounted for "
+            f"{either(compacted, 'is no longer in its topic', 'are no longer in their topics')}."
         )
     if report.verdict is Verdict.CLOSED:
         total = sum(own.records for own in report.partitions)
         waiting = report.in_open_windows
-        also = f", {waiting:,} events in windows that are still open" if waiting else ""
+        also = f", {counted(waiting, 'event')} in windows that are still open" if waiting else ""
         console.print(
-            f"[green]The ledger closes[/]: {total:,} records, each accounted for exactly once{also}"
+            f"[green]The ledger closes[/]: {counted(total, 'record')}, each accounted for exactly once{also}"
             f" ({report.seconds:.1f} s)."
         )
     elif report.verdict is Verdict.NOT_YET:
@@ -126,8 +128,12 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
             "[yellow]Not yet[/]: the workers are not done; nothing wrong was found so far."
         )
     else:
-        console.print(f"[red]The ledger does not close[/]: {report.problem_count:,} problems.")
+        console.print(
+            f"[red]The ledger does not close[/]: {counted(report.problem_count, 'problem')}."
+        )
         for problem in report.problems[:_SHOWN]:
             console.print(f"  {problem}", highlight=False, markup=False)
+        if (more := report.problem_count - _SHOWN) > 0:
+            console.print(f"  and {more:,} more: see `streamflow audit --json`")
     for pending in report.pending:
         console.print(f"  not yet: {pending}", highlight=False, markup=False)

@@ -19,7 +19,8 @@ from streamflow.postgres.tables import (
     tables_of_topics,
 )
 from streamflow.settings import Settings
-from streamflow.stream import Stream, TopicSpec
+from streamflow.stream import Stream
+from streamflow.stream_topics import TopicSpec
 
 OWNERS: Final = ("team:streamflow",)
 PRODUCERS: Final = "producers"

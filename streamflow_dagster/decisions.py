@@ -18,6 +18,7 @@ from streamflow.alerting.rules import GROUP, PART_DOWN, Facts, Thresholds, condi
 from streamflow.lag.history import GroupLag, LagHistory, WorkerHealth
 from streamflow.lag.measure import LagSample
 from streamflow.lag.verdicts import LagVerdict
+from streamflow.units import counted
 
 # After its last attempt, a sensor requests one run an hour: what stays broken must neither be given up
 # nor fill the list of runs.
@@ -61,7 +62,7 @@ def reason_to_wait(
     since = now - requested[0].updated_at
     if failures >= attempts:
         wait = GIVING_UP
-        says = f"{failures} runs failed in a row, the last is {requested[0].run_id}: see why"
+        says = f"{counted(failures, 'run')} failed in a row, the last is {requested[0].run_id}: see why"
     else:
         wait = pause * 2 ** (failures - 1)
         says = f"run {requested[0].run_id} failed"
@@ -138,13 +139,16 @@ def tables_to_drain(
     waiting = sorted(table for table, lag in lags.items() if lag > 0)
     if worker in (WorkerHealth.GONE, WorkerHealth.STALLED) and waiting:
         total = sum(lags[table] for table in waiting)
-        return waiting, f"the loader is {worker} and {total:,} offsets wait"
+        return waiting, f"the loader is {worker} and {counted(total, 'offset', 'waits', 'wait')}"
     above = [table for table in waiting if lags[table] > threshold]
     if above:
         named = ", ".join(f"{table}: {lags[table]:,}" for table in above)
         return above, f"lag is above {threshold:,} ({named})"
     total = sum(lags.values())
-    return [], f"{total:,} offsets wait, the loader is {worker or 'not judged yet'}"
+    return (
+        [],
+        f"{counted(total, 'offset', 'waits', 'wait')}, the loader is {worker or 'not judged yet'}",
+    )
 
 
 def new_dead_letters(

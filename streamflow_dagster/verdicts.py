@@ -73,13 +73,16 @@ def judge_gaps(report: AuditReport, topics: Sequence[str]) -> CheckResult:
     if problems:
         where = ", ".join(dict.fromkeys(problem.place for problem in problems))
         wrong = (
-            f"{missing:,} of {records:,} records are not accounted for, in {where}"
+            f"{missing:,} of {units.counted(records, 'record')} "
+            f"{units.either(missing, 'is', 'are')} not accounted for, in {where}"
             if missing
             else f"gaps in {where}"
         )
         wrong += f": first {problems[0]}{_also_late(report)}"
     metadata = {"missing": missing, "records": records, **_sample(problems)}
-    return _judge_audit(report, metadata, wrong=wrong, closed=f"no gap in {records:,} records")
+    return _judge_audit(
+        report, metadata, wrong=wrong, closed=f"no gap in {units.counted(records, 'record')}"
+    )
 
 
 def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> CheckResult:
@@ -92,7 +95,9 @@ def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> CheckResult:
         where = ", ".join(f"{each.topic}[{each.partition}]" for each in own if each.twice)
         first = problems[0] if problems else "unknown"
         wrong = (
-            f"{twice:,} of {records:,} records are accounted for twice, in {where}: first {first}"
+            f"{twice:,} of {units.counted(records, 'record')} {units.either(twice, 'is', 'are')} "
+            f"accounted for twice, in {where}: "
+            f"first {first}"
         )
     metadata = {
         "twice": twice,
@@ -100,7 +105,7 @@ def judge_duplicates(report: AuditReport, topics: Sequence[str]) -> CheckResult:
         "records": records,
         **_sample(problems),
     }
-    closed = f"no duplicate in {records:,} records"
+    closed = f"no duplicate in {units.counted(records, 'record')}"
     return _judge_audit(report, metadata, wrong=wrong, closed=closed)
 
 
@@ -125,9 +130,11 @@ def judge_ledger(report: AuditReport) -> CheckResult:
     }
     wrong = None
     if problems:
-        count = f"{report.problem_count:,} problems{_also_late(report)}"
+        count = f"{units.counted(report.problem_count, 'problem')}{_also_late(report)}"
         wrong = f"the ledger does not close, {count}: first {problems[0]}; see `streamflow audit`"
-    closed = f"the ledger closes: {records:,} records, each accounted for exactly once"
+    closed = (
+        f"the ledger closes: {units.counted(records, 'record')}, each accounted for exactly once"
+    )
     return _judge_audit(report, metadata, wrong=wrong, closed=closed)
 
 
@@ -147,18 +154,21 @@ def judge_windows(report: AuditReport) -> CheckResult:
     }
     wrong = None
     if differing:
-        count = f"{len(partitions)} partitions{_also_late(report)}"
+        count = f"{units.counted(len(partitions), 'partition')}{_also_late(report)}"
         wrong = f"windows differ from events in {count}: first {differing[0].differences[0]}"
-    closed = f"{cells:,} cells of windows equal their events"
+    equal = units.either(cells, "equals its", "equal their")
+    closed = f"{units.counted(cells, 'cell')} of windows {equal} events"
     return _judge_audit(report, metadata, wrong=wrong, closed=closed)
 
 
 def judge_clear_text(table: str, addresses: Sequence[str], checked: int) -> CheckResult:
     """Whether there is no address in clear text. `addresses` names rows and columns, never contents."""
+    found = units.counted(len(addresses), "clear-text address")
     return CheckResult(
         passed=not addresses,
-        says=f"{len(addresses):,} clear-text addresses in {table}: first {addresses[0]}. Replace them by "
-        "their hashes, and find out what wrote them past the contract"
+        says=f"{found} in {table}: first {addresses[0]}. Replace what is in clear by its hash, and "
+        "find out what "
+        "wrote it past the contract"
         if addresses
         else f"no clear-text address in {table}",
         metadata={
@@ -174,12 +184,15 @@ def judge_contract(
 ) -> CheckResult:
     """Whether columns and rows are what the contract says."""
     problems = [*drifted, *broken]
+    where = [units.counted(len(drifted), "column")] if drifted else []
+    if broken:
+        where.append(f"{len(broken):,} of {units.counted(checked, 'row')}")
     return CheckResult(
         passed=not problems,
-        says=f"{table} breaks the contract in {len(drifted)} columns and {len(broken):,} of "
-        f"{checked:,} rows: first {problems[0]}"
+        says=f"{table} breaks the contract in {' and '.join(where)}: first {problems[0]}"
         if problems
-        else f"columns of {table} keep the contract, {checked:,} of {rows:,} new rows were checked",
+        else f"columns of {table} keep the contract, {checked:,} of {units.counted(rows, 'new row')} "
+        f"{units.either(checked, 'was', 'were')} checked",
         metadata={
             "columns_differing": len(drifted),
             "rows_broken": len(broken),
@@ -195,12 +208,13 @@ def judge_load_age(last: datetime | None, now: datetime, lag: int, limit: timede
     if last is None:
         return _warning(
             lag == 0,
-            "nothing has been loaded yet" + (f", {lag:,} offsets wait" if lag else ""),
+            "nothing has been loaded yet"
+            + (f", {units.counted(lag, 'offset', 'waits', 'wait')}" if lag else ""),
             remaining_lag=lag,
         )
     age = now - last
     passed = age <= limit or lag == 0
-    says = f"last loaded {_duration(age)} ago, {lag:,} offsets wait"
+    says = f"last loaded {_duration(age)} ago, {units.counted(lag, 'offset', 'waits', 'wait')}"
     if not passed:
         says += f"; at most {_duration(limit)} is allowed: is the loader running?"
     return _warning(passed, says, age_seconds=round(age.total_seconds(), 1), remaining_lag=lag)
@@ -232,11 +246,18 @@ def judge_rate(rate: Rate, thresholds: Thresholds) -> CheckResult:
     ratio = rate.dead_letters / records if records else 0.0
     passed = ratio <= limit or records < thresholds.dead_letter_records
     says = (
-        f"{rate.dead_letters:,} of {records:,} records of the last {minutes} minutes are dead letters "
+        f"{rate.dead_letters:,} of {units.counted(records, 'record')} of the last "
+        f"{units.counted(minutes, 'minute')} "
+        f"{units.either(rate.dead_letters, 'is a dead letter', 'are dead letters')} "
         f"({ratio:.1%})"
     )
     metadata = {"dead_letters": rate.dead_letters, "records": records, "ratio": round(ratio, 6)}
     if passed:
+        if ratio > limit:
+            says += (
+                f"; fewer than {units.counted(thresholds.dead_letter_records, 'record')} are not judged "
+                "(STREAMFLOW_ALERT_DEAD_LETTER_RECORDS)"
+            )
         return _warning(passed, says, **metadata)
     codes = ", ".join(f"{number:,} {code}" for code, number in rate.codes[:_SHOWN])
     says += f", {limit:.1%} are allowed: {codes}"
@@ -248,17 +269,22 @@ def judge_volume(
 ) -> CheckResult:
     """Whether the last whole hour had about as many events as those before it. What is not known yet is
     not passed."""
-    if len(hours) <= fewest_hours:
-        says = f"not yet: {len(hours)} hours of history, {fewest_hours + 1} are needed"
+    before = [number for _, number in hours[:-1]]
+    filled = sum(number > 0 for number in before)
+    if filled < fewest_hours:
+        says = (
+            f"not yet: {units.counted(filled, 'hour')} of the day before "
+            f"{units.either(filled, 'has', 'have')} events, {fewest_hours} are needed to know what is usual"
+        )
         return _warning(False, says, hours=len(hours))
-    *before, (hour, last) = hours
-    usual = median(number for _, number in before)
+    hour, last = hours[-1]
+    usual = median(before)
     low, high = usual / factor, usual * factor
     # Where there is usually nothing, anything is usual.
     return _warning(
         usual == 0 or low <= last <= high,
-        f"{last:,} events in the hour from {hour:%Y-%m-%d %H:%M} UTC; usual are {low:,.0f} to "
-        f"{high:,.0f} (median {usual:,.0f} of {len(before)} hours)",
+        f"{units.counted(last, 'event')} in the hour from {hour:%Y-%m-%d %H:%M} UTC; usual are {low:,.0f} to "
+        f"{high:,.0f} (median {usual:,.0f} of {units.counted(len(before), 'hour')})",
         events=last,
         usual=float(usual),
         hours=len(hours),

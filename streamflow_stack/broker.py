@@ -21,7 +21,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streamflow.errors import StackError
-from streamflow_stack import jars, offsets_topic
+from streamflow_stack import aot_cache, jars, offsets_topic
 from streamflow_stack.embedded import environment, java
 from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
 from streamflow_stack.process import Launch, reason_in
@@ -156,7 +156,8 @@ class Broker:
     def _java(self, class_path: str) -> tuple[str, ...]:
         # Both without links, since the process steps up from where it really is.
         log = os.path.relpath(self.log.resolve(), self.node.directory.resolve())
-        return (str(java()), *JVM_OPTIONS, f"-Dstreamflow.log={log}", "-cp", class_path)
+        options = (*JVM_OPTIONS, *aot_cache.options(class_path), f"-Dstreamflow.log={log}")
+        return (str(java()), *options, "-cp", class_path)
 
     def _configuration(self) -> str:
         nodes = self.nodes or (self.node,)

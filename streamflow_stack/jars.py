@@ -71,7 +71,7 @@ def cached_class_path() -> str | None:
     jars = locked_jars()
     if not all(map(_is_cached, jars)):
         return None
-    return os.pathsep.join(str(_jar_folder() / jar.file_name) for jar in jars)
+    return os.pathsep.join(str(jar_folder() / jar.file_name) for jar in jars)
 
 
 def class_path(progress: Progress) -> str:
@@ -84,28 +84,28 @@ def class_path(progress: Progress) -> str:
         )
     if cached := cached_class_path():
         return cached
-    with _exclusive(_jar_folder()):
+    with exclusive(jar_folder()):
         _download([jar for jar in locked_jars() if not _is_cached(jar)], progress)
-        shutil.rmtree(_jar_folder() / "incoming", ignore_errors=True)
+        shutil.rmtree(jar_folder() / "incoming", ignore_errors=True)
     if cached := cached_class_path():
         return cached
     raise StackError(f"the cache {cache_directory()} lost files while it was filled: try again")
 
 
-def _jar_folder() -> Path:
+def jar_folder() -> Path:
     return cache_directory() / f"kafka-{KAFKA_VERSION}"
 
 
 def _is_cached(jar: Jar) -> bool:
     try:
         # Only whole, verified files are ever moved to their final names.
-        return (_jar_folder() / jar.file_name).stat().st_size == jar.size
+        return (jar_folder() / jar.file_name).stat().st_size == jar.size
     except OSError:
         return False
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
@@ -169,7 +169,7 @@ def _fetch(jar: Jar, advance: Callable[[int], None]) -> None:
     )
     for attempt in attempts:
         with attempt:
-            context = _maven(_jar_folder() / "incoming", advance)
+            context = _maven(jar_folder() / "incoming", advance)
             wanted = context.project(group, artifact).at_version(version).artifact()
             # A piece that an interrupted run left would be taken for the whole.
             if wanted.cached_path:
@@ -178,7 +178,7 @@ def _fetch(jar: Jar, advance: Callable[[int], None]) -> None:
             if hashlib.sha256(path.read_bytes()).hexdigest() != jar.sha256:
                 path.unlink()
                 raise RuntimeError(f"{jar.file_name} is not the file that this release expects")
-            path.replace(_jar_folder() / jar.file_name)
+            path.replace(jar_folder() / jar.file_name)
 
 
 def _maven(folder: Path, advance: Callable[[int], None] | None = None) -> "MavenContext":
@@ -197,7 +197,7 @@ def _maven(folder: Path, advance: Callable[[int], None] | None = None) -> "Maven
 
 
 def _write_lock() -> None:
-    context = _maven(_jar_folder() / "resolve")
+    context = _maven(jar_folder() / "resolve")
     # The bridge's own metadata would override Kafka's versions, so only its file is taken.
     roots, others = context.resolver.resolve([context.create_dependency(KAFKA)])
     used = [one for one in (*roots, *others) if one.scope in {None, "compile", "runtime"}]

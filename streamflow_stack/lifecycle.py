@@ -8,6 +8,7 @@ import psutil
 from pydantic import SecretStr
 
 from streamflow.errors import StackError
+from streamflow.registry import load_streams
 from streamflow.settings import BROKERS, Settings
 from streamflow_stack.embedded import check_packages, needed
 from streamflow_stack.orchestration import dagster_url
@@ -130,7 +131,8 @@ def _run(
         with signals.interrupting():
             settings = request.arrange(settings)
         _announce(settings, environment, request.without)
-        state.write_coordinates(settings, database_embedded=given.database_url is None)
+        names = [stream.name for stream in load_streams(settings)]
+        state.write_coordinates(settings, names, database_embedded=given.database_url is None)
         report.say(
             f"stage 3 of 3: {', '.join(started_last(request.without)) or 'nothing to start'}"
         )

@@ -66,6 +66,12 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
+def free_port(host: str) -> int:
+    """A port on which nobody listens now."""
+    with socket.create_server((host, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 def owner(port: int) -> tuple[str, int] | None:
     """Name and pid of the process that listens on a port, if the system shows it."""
     with contextlib.suppress(psutil.Error, OSError):

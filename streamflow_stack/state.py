@@ -4,7 +4,7 @@ lock          held by the running supervisor (flock), contains its pid
 run/          pid files, one per part
 logs/         one log per part, and up.log of a detached `up`
 status.json   the parts as the supervisor last saw them
-stack.json    where broker and database listen, with the password (0600), while they run
+stack.json    where broker and database listen, with the password (0600), and the streams, while they run
 kafka/, postgres/   the data
 """
 
@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,11 @@ class StateDirectory:
                 if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) & 0o777 & ~mode:
                     path.chmod(mode)
 
-    def write_coordinates(self, settings: Settings, *, database_embedded: bool) -> None:
-        """Of a stack with these settings, as `streamflow.settings.sources` reads them."""
+    def write_coordinates(
+        self, settings: Settings, streams: Sequence[str], *, database_embedded: bool
+    ) -> None:
+        """Of a stack with these settings, as `streamflow.settings.sources` reads them, and the names of its
+        streams."""
         url = settings.database_url.get_secret_value() if settings.database_url else ""
         content = {
             "kafka_bootstrap_servers": settings.bootstrap,
@@ -109,6 +112,7 @@ class StateDirectory:
             "database_embedded": database_embedded,
             "port_offset": settings.port_offset,
             "brokers": settings.brokers,
+            "streams": list(streams),
         }
         write_atomically(self.coordinates, json.dumps(content))
 

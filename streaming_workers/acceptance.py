@@ -32,6 +32,7 @@ from streamflow.postgres.sink import positions
 from streamflow.records import Log, Position, set_aside_name
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
+from streamflow.units import counted
 from streamflow.windows.progress import Progress
 from streaming_workers.drain import drain
 
@@ -183,8 +184,9 @@ class Acceptance:
         while (members := member_counts(self._admin, [group]).get(group, 0)) and needed():
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"group {group} still has {members} members, so its offsets cannot be moved: stop "
-                    "them, then run this again"
+                    f"group {group} still has {counted(members, 'member')}, so its offsets cannot "
+                    "be moved: stop "
+                    "the workers, then run this again"
                 )
             time.sleep(_POLL)
 

@@ -1,11 +1,13 @@
 """Analytics: events counted and aggregated in windows, each exactly once (G4)."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 import orjson
+import structlog
 from confluent_kafka import OFFSET_BEGINNING
 
 from streamflow.contract import Event
@@ -49,6 +51,9 @@ _Route = tuple[
 ]
 
 
+log = structlog.get_logger()
+
+
 class Analytics:
     """Counts the events of all streams that declare windows."""
 
@@ -85,6 +90,8 @@ class Analytics:
         self._committed: dict[Partition, Position] = {}
         # Whose committed offset holds no progress of windows: the group was moved by hand.
         self._without_progress: set[Partition] = set()
+        # How many records that an earlier worker had read were rejected, until all are read again.
+        self._rejected_again: Counter[Partition] = Counter()
 
     def assign(self, positions: Mapping[Partition, Position | None]) -> dict[Partition, int]:
         """Resumes from the progress in the committed offsets' metadata."""
@@ -111,6 +118,7 @@ class Analytics:
             self._windows.pop(partition, None)
             self._seen.pop(partition, None)
             self._committed.pop(partition, None)
+            self._rejected_again.pop(partition, None)
 
     def _counters(self, topic: str) -> dict[int, tuple[_Count, ...]]:
         return self._routes[topic][-1]
@@ -128,7 +136,22 @@ class Analytics:
                 if position.offset > windows.read_to:
                     self._seen[partition] = batch.now
                 windows.advance(position.offset)
+        self._warn_of_rejected_again()
         return self._emit(batch, rejected, PartitionWindows.take)
+
+    def _warn_of_rejected_again(self) -> None:
+        """Once for each partition that has caught up: an earlier release may have taken them as events."""
+        for partition, number in list(self._rejected_again.items()):
+            if not self._windows[partition].catching_up:
+                del self._rejected_again[partition]
+                log.warning(
+                    "records that were read again were rejected",
+                    topic=partition[0],
+                    partition=partition[1],
+                    records=number,
+                    why="an earlier worker had read them before it was killed: if the contract is stricter "
+                    "now, events among them are stored and not counted; see `streamflow audit`",
+                )
 
     def finish(self, batch: Batch) -> Output | None:
         """Hands over open windows, so that another release need not judge their events again."""
@@ -173,6 +196,9 @@ class Analytics:
                 if isinstance(event, Rejection):
                     # The validator makes a dead letter of it.
                     rejected.append((index, event.code))
+                    partition = (record.topic() or "", record.partition() or 0)
+                    if (record.offset() or 0) < self._windows[partition].position:
+                        self._rejected_again[partition] += 1
                 continue
             offset, appended = record.offset() or 0, record.timestamp()[1]
             moment = (time_of(event) - epoch) // millisecond

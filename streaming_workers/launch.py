@@ -7,7 +7,7 @@ import structlog
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
-from streamflow.errors import Unavailable
+from streamflow.errors import StreamsRefused, Unavailable
 from streamflow.flow import Limit
 from streamflow.kafka import clients, topics
 from streamflow.kafka.producing import produce_and_flush
@@ -108,12 +108,12 @@ def not_loadable(settings: Settings, streams: Sequence[Stream]) -> LeftOut:
     position stays in front of them (G14).
 
     Raises:
-        TablesRefused: no stream has one.
+        StreamsRefused: no stream has one.
         Unavailable: the database does not answer.
     """
     refused = schema.not_loadable(settings, streams)
     if len(refused) == len(streams):
-        raise schema.TablesRefused(refused)
+        raise StreamsRefused(refused)
     unloadable = {stream.topic for stream in streams if stream.name in refused}
     reasons = (("stream not loaded", stream, why) for stream, why in refused.items())
     return LeftOut(unloadable=frozenset(unloadable), reasons=tuple(reasons))

@@ -310,7 +310,7 @@ class _Events:
 
     def __call__(self, start: int, run: Iterator[Record], output: Output) -> int:
         read, time_of = self._read, self._time_of
-        templates, topic = self.rows.templates, self._topic
+        to_text, topic = self.rows.to_text, self._topic
         utc, utc_offset, minutes, seconds = PYDANTIC_UTC, UTC, MINUTES, SECONDS
         rows = output.tables[self.table]
         rows.holds_events = True
@@ -337,11 +337,7 @@ class _Events:
                 days[deletion_time(record.timestamp()).toordinal()]
                 line = self.rows.deletion_line(event, position_of(record), record.timestamp())
             else:
-                template = templates[type(event)]
-                values = template.get(event)
-                text = template.template % values
-                if b"\\" in (record.value() or b"") or "None" in text or template.needs_escaping:
-                    text = template.escaped(values)
+                text = to_text[type(event)](event, record.value())
                 moment = time_of(event)
                 if moment.tzinfo is not utc:
                     moment = moment.astimezone(utc_offset)
@@ -360,7 +356,7 @@ class _Events:
             except UnicodeDecodeError:
                 headers = None
             if headers and claimed_origin(record) is not None:
-                replayed = partial(self._replayed_line, event, record.timestamp())
+                replayed = partial(self._replayed_line, event, record)
                 rows.claims.append(ReplayClaim(record, position_of(record), replayed, line))
                 continue
             add_line(line)
@@ -370,12 +366,11 @@ class _Events:
         rows.days |= days.days()
         return index + 1 - start
 
-    def _replayed_line(
-        self, event: Event | Deletion, appended: tuple[int, int], identity: Replayed
-    ) -> bytes:
+    def _replayed_line(self, event: Event | Deletion, record: Record, identity: Replayed) -> bytes:
+        origin, appended = identity.origin, record.timestamp()
         if isinstance(event, Deletion):
-            return self.rows.deletion_line(event, identity.origin, appended)
-        return self.rows.line(event, identity.origin, appended)
+            return self.rows.deletion_line(event, origin, appended)
+        return self.rows.line(event, origin, appended, record.value())
 
 
 def _leave_out(index: int, record: Record, found: Rejection | Ignored, output: Output) -> bool:

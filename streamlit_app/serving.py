@@ -15,6 +15,8 @@ import structlog
 
 from streamflow.alerting.book import Alert, AlertBook
 from streamflow.alerting.rules import Thresholds
+from streamflow.dead_letters.repairs import Repair, known_repairs
+from streamflow.errors import ConfigurationError
 from streamflow.lag.measure import LagReader
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
@@ -47,6 +49,8 @@ class Serving:
 
     Attributes:
         topics: of all streams, each once, events first.
+        repairs: those that a replay can apply, by name.
+        repairs_fault: why no repair can be offered; empty if there is nothing wrong.
 
     Raises:
         ConfigurationError: a stream or a setting is wrong.
@@ -57,6 +61,7 @@ class Serving:
         self.streams = load_streams(settings)
         self.topics = _topics(self.streams)
         self.hasher = hasher_for(settings, self.streams)
+        self.repairs, self.repairs_fault = _repairs(settings)
         self.store = Store()
         self.recorder = Recorder(self.store)
         self.webhook = Webhook(settings.webhook_url)
@@ -136,6 +141,14 @@ class Serving:
 def _topics(streams: Sequence[Stream]) -> list[str]:
     by_kind = zip(*(stream.topic_names for stream in streams), strict=True)
     return list(dict.fromkeys(chain.from_iterable(by_kind)))
+
+
+def _repairs(settings: DashboardSettings) -> tuple[dict[str, Repair], str]:
+    """The repairs, and what is wrong with the modules that they come from: no reason not to start."""
+    try:
+        return known_repairs(settings), ""
+    except ConfigurationError as error:
+        return {}, str(error)
 
 
 class _Holder:

@@ -8,12 +8,13 @@ import streamlit as st
 from streamlit.delta_generator_singletons import get_dg_singleton_instance
 
 from streamflow import units
+from streamflow.units import counted
 from streamlit_app.access.sign_in import current_identity, require_sign_in, sign_out_control
 from streamlit_app.measure.readings import Reading
 from streamlit_app.pages import alerts, dead_letters, inspector, live, pipeline, quality, windows
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui.components import show, stamp
-from streamlit_app.ui.markup import Html, Tone, banner, counted, mark, soft
+from streamlit_app.ui.markup import Html, Tone, banner, mark, soft
 from streamlit_app.ui.style import CSS, LOGO
 
 # In a folder of its own: beside a folder named "pages", Streamlit would serve each file of that as a
@@ -106,7 +107,7 @@ def _workers(server: Serving, now: float) -> Html:
     if not expected:
         return mark(Tone.IDLE, "no worker answers", "see STREAMFLOW_WORKER_URLS")
     tone = Tone.GOOD if ready == len(expected) else Tone.WARN
-    return mark(tone, f"{ready} of {len(expected)} workers ready")
+    return mark(tone, f"{ready} of {counted(len(expected), 'worker')} ready")
 
 
 def _alerts(server: Serving) -> Html:

@@ -5,7 +5,7 @@ from streamflow.flow import Partition
 from streamflow.lag.measure import ConsumerGroup, LagSample
 
 THRESHOLDS = Thresholds(
-    lag_records=1000,
+    lag_offsets=1000,
     lag_seconds=60,
     rate_min=1.0,
     dead_letter_ratio=0.05,

@@ -48,7 +48,7 @@ class Condition:
 class Thresholds:
     """What is too much; see the settings ``STREAMFLOW_ALERT_*``."""
 
-    lag_records: float
+    lag_offsets: float
     lag_seconds: float
     rate_min: float
     dead_letter_ratio: float
@@ -59,7 +59,7 @@ class Thresholds:
     @classmethod
     def of(cls, settings: AlertSettings) -> Self:
         return cls(
-            lag_records=settings.alert_lag_records,
+            lag_offsets=settings.alert_lag_records,
             lag_seconds=settings.alert_lag_seconds,
             rate_min=settings.alert_rate_min,
             dead_letter_ratio=settings.alert_dead_letter_ratio,
@@ -115,10 +115,10 @@ def _groups(facts: Facts, thresholds: Thresholds) -> Iterator[Condition]:
                 f"{name} is in state {group.verdict}",
                 "look at the group's worker: its /ready says why it does not read",
             )
-        records, lag = group.records, group.time
-        if records is not None and records > thresholds.lag_records:
-            limit = units.count(thresholds.lag_records)
-            text = f"{name} is {units.count(records)} records behind (limit {limit})"
+        offsets, lag = group.offsets, group.time
+        if offsets is not None and offsets > thresholds.lag_offsets:
+            limit = units.count(thresholds.lag_offsets)
+            text = f"{name} is {units.counted(offsets, 'offset')} behind (limit {limit})"
             yield Condition("lag records", name, Severity.WARNING, text, action)
         if lag is not None and lag.seconds > thresholds.lag_seconds:
             limit = units.duration(thresholds.lag_seconds)

@@ -353,6 +353,7 @@ class _Audit:
                     ledger.partition,
                     progress.windows[table.name],
                     progress.position,
+                    progress.resume,
                     lost,
                     known,
                     proof.windows_through,

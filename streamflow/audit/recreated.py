@@ -217,7 +217,7 @@ def _uncounted(connection: Connection, stream: Stream, partition: int) -> int:
         [(since,)] = connection.execute(query, of_partition)
         if since is not None:
             progress = WindowProgress(_END_OF_TIME, ahead=0, since=since)
-            compared = count_table(connection, Compared(table, partition, progress, MAX_OFFSET))
+            compared = count_table(connection, Compared(table, partition, progress, MAX_OFFSET, 0))
             known = acknowledged_differences(connection, of_partition, table.name)
             missing.append(compared.difference - sum(known.values()))
     return max(missing)

@@ -11,6 +11,7 @@ from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
 from streamflow.audit.states import StateAudit
 from streamflow.audit.windows.reconciliation import Reconciliation, WindowsOf, words_of
 from streamflow.flow import Partition
+from streamflow.units import counted
 
 
 class Verdict(StrEnum):
@@ -49,7 +50,8 @@ class Pending:
     """Work that a worker has to do before the audit can close.
 
     Attributes:
-        behind: lag of each partition in offsets, as Kafka's ``records-lag``.
+        behind: lag of each partition in offsets, transaction markers included, as Kafka's ``records-lag``;
+            of `OPEN_WINDOWS` the events in these windows.
         windows: the tables of those that it is about.
     """
 
@@ -63,7 +65,7 @@ class Pending:
         return tuple(self.behind)
 
     @property
-    def records(self) -> int:
+    def number(self) -> int:
         return sum(self.behind.values())
 
     def among(self, wanted: Callable[[Partition], bool]) -> "list[Pending]":
@@ -73,16 +75,19 @@ class Pending:
 
     def __str__(self) -> str:
         where = ", ".join(f"{topic}[{partition}]" for topic, partition in self.partitions)
-        number = f"{self.records:,} record{'' if self.records == 1 else 's'}"
+        unit = "event" if self.kind is PendingKind.OPEN_WINDOWS else "offset"
         return _WAITS[self.kind].format(
-            worker=self.worker, number=number, where=where, windows=", ".join(self.windows)
+            worker=self.worker,
+            number=counted(self.number, unit),
+            where=where,
+            windows=", ".join(self.windows),
         )
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "worker": self.worker,
-            "records": self.records,
+            "records": self.number,
             "partitions": self.partitions,
             "message": str(self),
         }
@@ -162,7 +167,10 @@ class PartitionAudit:
         more = self.problem_count - len(self.problems)
         if not more:
             return []
-        kind, detail = self.problems[-1].kind, f"{more:,} further problems that are not listed"
+        kind, detail = (
+            self.problems[-1].kind,
+            f"{counted(more, 'further problem', 'that is', 'that are')} not listed",
+        )
         return [self.problem(kind, self.first, self.end, detail, more)]
 
     @property

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from streamflow.audit.gap_ledger import Range
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
+from streamflow.units import counted
 from streamflow.windows.progress import COUNTS
 
 # Start of a window, and the group in it: what its events are counted by.
@@ -71,8 +72,7 @@ class Acknowledged(NamedTuple):
     difference: int
 
     def __str__(self) -> str:
-        number = abs(self.difference)
-        events = f"{number:,} event{'' if number == 1 else 's'}"
+        events = counted(abs(self.difference), "event")
         what = f"{events} not counted" if self.difference > 0 else f"{events} counted too many"
         words = ("window", "" if self.table == COUNTS else self.table)
         window = (*words, f"{self.window_start:%Y-%m-%dT%H:%M:%SZ}", self.event_type)

@@ -8,6 +8,7 @@ from streamflow.audit.outcomes import Counts
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.report import PartitionAudit
 from streamflow.errors import ConfigurationError
+from streamflow.units import counted, either
 
 _CAUSES: Final = {
     "retention": (ProblemKind.GAP_RETENTION, "retention had removed them"),
@@ -15,8 +16,8 @@ _CAUSES: Final = {
     "truncated": (ProblemKind.GAP_TRUNCATED, "the broker has lost them"),
 }
 _UNPAIRED: Final = {
-    ProblemKind.NO_NOTIFICATION: "events without a notification",
-    ProblemKind.NO_EVENT: "notifications without an event",
+    ProblemKind.NO_NOTIFICATION: ("event", "without a notification"),
+    ProblemKind.NO_EVENT: ("notification", "without an event"),
 }
 
 
@@ -36,7 +37,7 @@ def of_other_mode(topic: str, error: ConfigurationError) -> Problem:
 
 
 def missing(topic: str, *, managed: bool) -> Problem:
-    what = "run `streamflow topics --apply`" if managed else "its owner has to create it"
+    what = "run `streamflow init`" if managed else "its owner has to create it"
     return Problem(kind=ProblemKind.TOPIC_MISSING, topic=topic, detail=f"does not exist: {what}")
 
 
@@ -99,7 +100,8 @@ def gap_problem(gap: KnownGap, *, loaded: bool, derived: bool = False) -> Proble
 
 
 def unpaired(kind: ProblemKind, ledger: PartitionAudit, group: OffsetGroup) -> Problem:
-    detail = f"{group.number:,} {_UNPAIRED[kind]}, the first at offset {group.first}"
+    noun, lack = _UNPAIRED[kind]
+    detail = f"{counted(group.number, noun)} {lack}, the first at offset {group.first}"
     return ledger.problem(kind, group.first, group.end, detail, group.number)
 
 
@@ -115,18 +117,26 @@ def changed_rows(
         expected: number of rows that were proved, by outcome.
         present: number of rows in the database.
     """
-    names = {"stored": stored_as, "dead_lettered": "dead letters", "duplicate": "duplicates"}
+    nouns = {
+        "stored": stored_as.removesuffix("s"),
+        "dead_lettered": "dead letter",
+        "duplicate": "duplicate",
+    }
     known = ledger.missing + ledger.pending + ledger.twice
     vanished = _without(expected - present, known)
     added = _without(present - expected, ledger.twice)
-    gone = "that were proved are gone: restore them from a backup"
+    gone = either(
+        vanished.total(),
+        "that was proved is gone: restore it from a backup",
+        "that were proved are gone: restore them from a backup",
+    )
     more = "more than were proved: find out what else writes to the table"
     problems = []
     for kind, rows, advice in (
         (ProblemKind.ROWS_VANISHED, vanished, gone),
         (ProblemKind.ROWS_ADDED, added, more),
     ):
-        changed = [f"{rows[outcome]:,} {name}" for outcome, name in names.items() if rows[outcome]]
+        changed = [counted(rows[outcome], noun) for outcome, noun in nouns.items() if rows[outcome]]
         if changed:
             detail = f"{' and '.join(changed)} {advice}"
             problems.append(ledger.problem(kind, 0, through, detail, rows.total()))

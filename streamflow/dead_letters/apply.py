@@ -28,6 +28,7 @@ from streamflow.kafka.transactions import Publisher
 from streamflow.postgres.connections import Connection, connect, session, translated
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow.units import counted, either
 
 _BATCH: Final = 200  # dead letters in a transaction
 _POLL: Final = 0.25  # seconds
@@ -274,12 +275,14 @@ class _Replay:
         rejected = store.count(self.connection, self.running.id, Outcome.REJECTED)
         if rejected:
             raise _Stop(
-                f"{rejected} of {self.sent} dead letters of the canary were rejected though they "
-                "passed here: do the workers run the same contract? See `streamflow dlq show ID`"
+                f"{rejected} of {counted(self.sent, 'dead letter')} of the canary "
+                f"{either(rejected, 'was', 'were')} rejected "
+                "after passing here: do the workers run the same contract? See `streamflow dlq show ID`"
             )
         if pending:
             raise _Stop(
-                f"{pending} of {self.sent} dead letters of the canary were not stored within "
+                f"{pending} of {counted(self.sent, 'dead letter')} of the canary "
+                f"{either(pending, 'was', 'were')} not stored within "
                 f"{self.options.patience:g} s: check validator and loader with `streamflow status`"
             )
 

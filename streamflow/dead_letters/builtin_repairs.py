@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from streamflow.core_schema import fields_in, names_of
 from streamflow.dead_letters.repairs import Document, repair
+from streamflow.field_names import paths_of
 from streamflow.postgres.tables import event_columns
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.stream import Stream
@@ -70,12 +70,15 @@ def add_zone(document: Document, stream: Stream, _hasher: Hasher) -> Document:
 def _fields(stream: Stream, kind: str) -> list[str]:
     """The names, in JSON and in Python, of the fields whose column has this type."""
     columns = {column.name for column in event_columns(stream) if column.type == kind}
-    return sorted(
-        each
-        for name, field in fields_in(stream.decoder.schema)
+    names = {
+        path[0]
+        for model in stream.decoder.models
+        for name, field in model.model_fields.items()
         if name in columns
-        for each in names_of(name, field)
-    )
+        for path in ((name,), *paths_of(name, field))
+        if len(path) == 1
+    }
+    return sorted(map(str, names))
 
 
 def _texts(document: Document, names: Iterable[str]) -> list[tuple[str, str]]:

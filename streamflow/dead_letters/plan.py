@@ -31,7 +31,9 @@ from streamflow.records import (
 )
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
-from streamflow.stream import MAX_RECORD_BYTES, Stream, Topics
+from streamflow.stream import Stream
+from streamflow.stream_topics import MAX_RECORD_BYTES, Topics
+from streamflow.units import counted
 from streamflow.user_code import name_of_fault
 
 SAMPLES: Final = 3  # of each kind
@@ -165,7 +167,10 @@ class Planner:
             reason = "the loader has not passed the failed record yet: wait for it"
             raise _Refused(Obstacle.NOT_LOADED_YET, reason)
         if letter.attempt >= self._max_attempts and not self._force:
-            reason = f"replayed {letter.attempt} times; the limit is {self._max_attempts} attempts"
+            reason = (
+                f"replayed {counted(letter.attempt, 'time')}; the limit is "
+                f"{counted(self._max_attempts, 'attempt')}"
+            )
             raise _Refused(Obstacle.TOO_MANY_ATTEMPTS, reason)
 
     def _repaired(self, value: bytes, stream: Stream) -> bytes:

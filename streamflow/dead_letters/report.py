@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from streamflow.dead_letters.store import Outcome, Sample
 from streamflow.errors import UsageError
+from streamflow.units import counted
 
 PASSED = frozenset({Outcome.PASSES, Outcome.STORED, Outcome.DUPLICATE})
 FAILED = frozenset({Outcome.FAILS, Outcome.REJECTED})
@@ -157,7 +158,8 @@ class ReplayReport:
         """One line for the user."""
         if self.dry_run:
             text = (
-                f"plan {self.plan_id}: of {self.selected:,} dead letters {self.passed:,} would pass, "
+                f"plan {self.plan_id}: of {counted(self.selected, 'dead letter')} {self.passed:,} "
+                "would pass, "
                 f"{self.failed:,} would fail"
             )
             if self.unrepaired:
@@ -165,11 +167,11 @@ class ReplayReport:
                     f" ({self.unrepaired:,} of them as before: no repair changes anything in them)"
                 )
             if self.quarantined:
-                text += f", {self.quarantined:,} are at the limit of attempts"
+                text += f", {self.quarantined:,} at the limit of attempts"
         else:
             text = (
                 f"replay {self.replay_id} of plan {self.plan_id} {self.state}: "
-                f"of {self.selected:,} dead letters {self.sent:,} sent, {self.passed:,} stored, "
+                f"of {counted(self.selected, 'dead letter')} {self.sent:,} sent, {self.passed:,} stored, "
                 f"{self.number({Outcome.REJECTED}):,} rejected again"
             )
             if failing := self.number({Outcome.FAILS}):

@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from streamflow.dead_letters.select import Selection, SourceStream, Status
-from streamflow.errors import UsageError
+from streamflow.errors import ErrorCode, UsageError
 from streamflow.privacy import Hasher
 from streamflow.records import MAX_OFFSET, Origin
 from streamflow.stream import Stream
+from streamflow.user_code import nearest
 
 _AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 def make_selection(
@@ -45,19 +45,16 @@ def make_selection(
         now: the time that an age is relative to; the present by default.
 
     Raises:
-        UsageError: one of them is malformed.
+        UsageError: one of them is malformed, or is no error code.
     """
     now = now or datetime.now(UTC)
-    wrong = [code for code in codes if not _CODE.fullmatch(code)]
-    if wrong:
-        raise UsageError(f"{wrong[0]!r} is not an error code: they look like SCHEMA_VIOLATION")
     unknown = [status for status in statuses if status not in set(Status)]
     if unknown:
         raise UsageError(f"{unknown[0]!r} is not a status: choose from {', '.join(Status)}")
     if limit is not None and not 1 <= limit <= MAX_OFFSET:
         raise UsageError(f"the limit must be at least 1, and at most {MAX_OFFSET}")
     selection = Selection(
-        codes=tuple(codes),
+        codes=tuple(map(parse_code, codes)),
         since=None if since is None else parse_time(since, now),
         until=None if until is None else parse_time(until, now),
         ids=tuple(map(parse_id, ids)),
@@ -86,6 +83,16 @@ def _encoded(text: str) -> bytes:
         if "\0" not in text:
             return text.encode()
     raise UsageError("the text to search for must be valid UTF-8 without NUL characters")
+
+
+def parse_code(text: str) -> str:
+    """The error code of that name, or UsageError: there are no others, in a user's own `Rejection` either."""
+    with suppress(ValueError):
+        return ErrorCode(text).value
+    raise UsageError(
+        f"{text!r} is not an error code{nearest(text.upper(), list(ErrorCode))}: choose from "
+        f"{', '.join(ErrorCode)}"
+    )
 
 
 def parse_id(text: str) -> Origin:

@@ -18,6 +18,7 @@ from streamflow.errors import ConfigurationError, Unavailable, UsageError
 from streamflow.postgres import erasing
 from streamflow.postgres.connections import LOCK_TIMEOUT, WHOLE_TABLES_TIMEOUT, Connection, session
 from streamflow.postgres.erasing import Erased, Positions
+from streamflow.postgres.existing_tables import existing_columns
 from streamflow.postgres.forgotten import (
     USER,
     Forgotten,
@@ -29,7 +30,6 @@ from streamflow.postgres.forgotten import (
     with_lifted,
 )
 from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
-from streamflow.postgres.schema import existing_columns
 from streamflow.postgres.sessions.forgetting import erase_sessions
 from streamflow.postgres.sessions.tables import session_tables
 from streamflow.postgres.tables import NOTIFICATIONS, Column

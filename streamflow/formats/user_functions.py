@@ -97,7 +97,7 @@ def _code_of(call: ast.Call) -> Iterator[str]:
 
 def _sound(found: Rejection, private_text: Callable[[bytes], str | None]) -> Rejection:
     given: tuple[Any, ...] = found
-    code, exception, message = given
+    code, exception, message = given[:3]
     if not (isinstance(code, str) and code in ErrorCode.__members__):
         return _failed(_UNKNOWN_CODE)
     if not (isinstance(exception, str) and isinstance(message, str)):

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from streamflow.kafka import kept_positions
 from streamflow.settings import GROUPS, Settings
-from streamflow.stream import Stream, reads
+from streamflow.stream import Stream, reads, writes
 
 # The topic of the dashboard's end-to-end probe, and what makes `produce --from`'s and the replays' names.
 _PROBE: Final = "streamflow-probe"
@@ -48,13 +48,6 @@ def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
     events = [stream.topic for stream in streams]
     derived = [name for stream in streams for name in stream.topic_names if name not in events]
     managed = [stream.topic for stream in streams if stream.topics.managed]
-    letters = [stream.dead_letter_topic for stream in streams]
-    writes = {
-        "validator": [*(stream.notifications_topic for stream in streams), *letters],
-        "analytics": [*(stream.analytics_topic for stream in streams if stream.counted), *letters],
-        "loader": letters,
-        "bridge": [],
-    }
     setup = ("Create", "Alter", "AlterConfigs")
     positions = kept_positions.topic_of(settings)
     rights = [
@@ -66,8 +59,9 @@ def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
         Right("producer", "group", prefix + _FILES, ("Read",), prefixed=True),
         Right("producer", "transactional-id", prefix + _FILES, ("Write",), prefixed=True),
     ]
-    for worker, written in writes.items():
+    for worker in GROUPS:
         group = settings.group(worker)
+        written = [topic for stream in streams for topic in writes(worker, stream)]
         rights += _topics(worker, reads(worker, streams), ("Read",))
         rights += _topics(worker, written, ("Write",))
         rights += [Right(worker, "group", group, ("Read",)), _scans(worker, prefix)]

@@ -23,7 +23,7 @@ from streamflow.kafka.reader import Scanner, first_once_visible
 from streamflow.names import POSITIONS_TOPIC
 from streamflow.records import OutRecord, Position, Record
 from streamflow.settings import Settings
-from streamflow.stream import TopicSpec
+from streamflow.stream_topics import TopicSpec
 
 log = structlog.get_logger()
 

@@ -48,9 +48,7 @@ def require_partitions(client: AdminClient | Consumer, topics: Sequence[str]) ->
     partitions = partitions_of(client, topics)
     missing = sorted(set(topics).difference(topic for topic, _ in partitions))
     if missing:
-        raise Unavailable(
-            f"topic {', '.join(missing)} does not exist: run `streamflow topics --apply`"
-        )
+        raise Unavailable(f"topic {', '.join(missing)} does not exist: run `streamflow init`")
     return partitions
 
 

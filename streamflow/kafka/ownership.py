@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from streamflow.names import POSITIONS_TOPIC
-from streamflow.stream import TopicSpec
+from streamflow.stream_topics import TopicSpec
+from streamflow.units import either
 
 
 class Owner(StrEnum):
@@ -106,8 +107,9 @@ def surplus(drifts: Sequence[Drift]) -> list[str]:
     return [
         f"topic {drift.topic} has {drift.found} partitions, and one is used: Kafka cannot remove the others"
         if drift.topic.endswith(POSITIONS_TOPIC)
-        else f"topic {drift.topic} has {drift.found} partitions, {drift.declared} are declared: all are "
-        f"read, and Kafka cannot remove any; declare Topics(partitions={drift.found})"
+        else f"topic {drift.topic} has {drift.found} partitions, {drift.declared} "
+        f"{either(int(drift.declared), 'is', 'are')} declared: all are read, and Kafka "
+        f"cannot remove any; declare Topics(partitions={drift.found})"
         for drift in drifts
         if drift.is_surplus
     ]

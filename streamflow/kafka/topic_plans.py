@@ -1,14 +1,15 @@
 """What becomes of the topics of a stream, without changing any."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 from streamflow.kafka.ownership import Drift, OwnedTopics, Owner, refusal, surplus
 from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topics import declared_topics, drifts, owners, unreadable
+from streamflow.planned import PlannedAction
 from streamflow.settings import Settings
-from streamflow.stream import Stream, TopicSpec
+from streamflow.stream import Stream
+from streamflow.stream_topics import TopicSpec
 
 _REPLAYED: Final = "replays of dead letters append to it, as Topics(replays=True) says"
 _NOT_REPLAYED: Final = (
@@ -17,19 +18,10 @@ _NOT_REPLAYED: Final = (
 )
 
 
-class TopicAction(StrEnum):
-    DECLARED = "is declared"  # and was not compared
-    CREATE = "is created"
-    KEEP = "is as declared"
-    ALTER = "is altered"
-    READ = "is read, and never altered"
-    REFUSE = "is refused"
-
-
 class TopicPlan(NamedTuple):
     topic: str
     partitions: int | None  # None for another owner's topic
-    action: TopicAction
+    action: PlannedAction
     notes: tuple[str, ...] = ()
 
 
@@ -38,7 +30,7 @@ def declared_plan(settings: Settings, stream: Stream) -> list[TopicPlan]:
     return [
         *_unmanaged(stream),
         *(
-            TopicPlan(spec.name, spec.partitions, TopicAction.DECLARED)
+            TopicPlan(spec.name, spec.partitions, PlannedAction.DECLARED)
             for spec in declared_topics(settings, [stream])
         ),
     ]
@@ -65,7 +57,7 @@ def topic_plans(settings: Settings, stream: Stream, owned: OwnedTopics) -> list[
 def _unmanaged(stream: Stream) -> list[TopicPlan]:
     topics = stream.topics
     note = _REPLAYED if topics.takes_replays else _NOT_REPLAYED
-    return [] if topics.managed else [TopicPlan(stream.topic, None, TopicAction.READ, (note,))]
+    return [] if topics.managed else [TopicPlan(stream.topic, None, PlannedAction.READ, (note,))]
 
 
 def _readable(settings: Settings, stream: Stream) -> list[TopicPlan]:
@@ -73,21 +65,21 @@ def _readable(settings: Settings, stream: Stream) -> list[TopicPlan]:
         return []
     why = unreadable(settings, [stream.topic])
     if why:
-        return [TopicPlan(stream.topic, None, TopicAction.REFUSE, tuple(why.values()))]
+        return [TopicPlan(stream.topic, None, PlannedAction.REFUSE, tuple(why.values()))]
     return _unmanaged(stream)
 
 
 def _plan(spec: TopicSpec, differing: Sequence[Drift], owner: Owner | None) -> TopicPlan:
     if owner is None:
-        return TopicPlan(spec.name, spec.partitions, TopicAction.CREATE)
+        return TopicPlan(spec.name, spec.partitions, PlannedAction.CREATE)
     if not differing:
-        return TopicPlan(spec.name, spec.partitions, TopicAction.KEEP)
+        return TopicPlan(spec.name, spec.partitions, PlannedAction.KEEP)
     if owner is Owner.FOREIGN:
         why = refusal(spec, differing, ())
-        return TopicPlan(spec.name, spec.partitions, TopicAction.REFUSE, (why,))
+        return TopicPlan(spec.name, spec.partitions, PlannedAction.REFUSE, (why,))
     altered = [drift for drift in differing if not drift.is_surplus]
     notes = [_altered(drift, owner) for drift in altered] + surplus(differing)
-    action = TopicAction.ALTER if altered else TopicAction.KEEP
+    action = PlannedAction.ALTER if altered else PlannedAction.KEEP
     return TopicPlan(spec.name, spec.partitions, action, tuple(notes))
 
 

@@ -2,7 +2,7 @@
 where the broker does not answer."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import tenacity
@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable
+from streamflow.errors import ConfigurationError, StreamFlowError, StreamsRefused, Unavailable
 from streamflow.kafka import kept_positions
 from streamflow.kafka.clients import admin, kafka_errors, retry_while_unavailable
 from streamflow.kafka.offsets import offsets_before, partitions_of
@@ -33,11 +33,13 @@ from streamflow.kafka.ownership import (
 from streamflow.kafka.topic_changes import risk
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.settings import Settings
-from streamflow.stream import Stream, TopicSpec, needs
+from streamflow.stream import Stream, needs
+from streamflow.stream_topics import TopicSpec
+from streamflow.units import counted
 
 _TIMEOUT = 15.0  # seconds
 _NO_LEADER = -1
-_APPLY = "run `streamflow topics --apply`"
+_INIT = "run `streamflow init`"
 
 
 def declared_topics(settings: Settings, streams: Iterable[Stream]) -> tuple[TopicSpec, ...]:
@@ -72,26 +74,12 @@ def owners(settings: Settings, specs: Sequence[TopicSpec], owned: OwnedTopics) -
     return {name: owner_of(name, topic, ids) for name, topic in existing.items()}
 
 
-class TopicsRefused(ConfigurationError):
-    """The topics of some streams cannot be what these need; those of the others are in place.
-
-    Attributes:
-        streams: the names of the streams, and why.
-        differences: how the topics of the others differed.
-    """
-
-    def __init__(self, streams: Mapping[str, str], differences: Sequence[Drift]) -> None:
-        super().__init__("; ".join(streams.values()))
-        self.streams = dict(streams)
-        self.differences = tuple(differences)
-
-
 def provision(
     settings: Settings,
     streams: Iterable[Stream],
     owned: OwnedTopics | None = None,
     *,
-    confirmed: bool = False,
+    confirm: Callable[[Sequence[Drift]], None] | None = None,
 ) -> list[Drift]:
     """Creates topics, and alters ours, until the broker has what is declared; returns what differed.
 
@@ -101,22 +89,23 @@ def provision(
 
     Args:
         owned: which topics are ours; without it none is, and topics are only created.
-        confirmed: whether a user has agreed to changes that move or remove something; without that they
-            are not made (`topic_changes.postponed`).
+        confirm: is shown what differs, before anything is altered, and raises if a user does not agree;
+            without it nothing is altered that moves or removes something (`topic_changes.postponed`).
 
     Raises:
-        TopicsRefused: of some streams a topic that is not ours differs, or an unmanaged one does not
+        StreamsRefused: of some streams a topic that is not ours differs, or an unmanaged one does not
             exist. Everything else is done.
         ConfigurationError: the topic of the kept positions is not ours and differs; or there is no
             schema for `owned` yet.
         Unavailable: the broker, or the store of `owned`, does not answer.
     """
     streams = tuple(streams)
-    why = refused(settings, streams, owned)
+    found = _Differences.of(settings, all_topics(settings, streams), owned)
+    why = _refused(settings, streams, found)
     specs = all_topics(settings, [stream for stream in streams if stream.name not in why])
-    differences = provision_topics(settings, specs, owned, confirmed=confirmed)
+    differences = _apply(settings, specs, found, owned, confirm)
     if why:
-        raise TopicsRefused(why, differences)
+        raise StreamsRefused(why, differences)
     return differences
 
 
@@ -125,7 +114,12 @@ def refused(
 ) -> dict[str, str]:
     """The names of the streams that `provision` refuses, and why. Raises as it does."""
     specs = declared_topics(settings, streams)
-    differing = _Differences.of(settings, specs, owned)
+    return _refused(settings, streams, _Differences.of(settings, specs, owned))
+
+
+def _refused(
+    settings: Settings, streams: Sequence[Stream], differing: "_Differences"
+) -> dict[str, str]:
     why = unreadable(settings, unmanaged_topics(streams)) | differing.refusals
     return {
         stream.name: f"stream {stream.name} does not start: {'; '.join(reasons)}"
@@ -144,7 +138,7 @@ def without_topics(
     unmanaged = unmanaged_topics(streams)
     return {
         stream.name: f"topic {', '.join(missing)} does not exist: "
-        + ("its owner has to create it" if missing[0] in unmanaged else _APPLY)
+        + ("its owner has to create it" if missing[0] in unmanaged else _INIT)
         for stream in streams
         if (missing := [name for name in needs(worker, stream) if name not in existing])
     }
@@ -179,8 +173,6 @@ def provision_topics(
     settings: Settings,
     wanted: Iterable[TopicSpec],
     owned: OwnedTopics | None = None,
-    *,
-    confirmed: bool = False,
 ) -> list[Drift]:
     """As `provision`, for some topics only.
 
@@ -188,16 +180,31 @@ def provision_topics(
     2. Refuse what may not be altered, before anything is.
     3. Create what is missing and note its id. A crash between the two leaves a topic that is as declared,
        but not noted as ours: it is used, and must be adopted before it is altered.
-    4. Add partitions and alter settings, as far as that is safe or `confirmed`; wait until the broker
-       shows it.
+    4. Add partitions and alter settings, as far as that is safe or a user has agreed; wait until the
+       broker shows it.
     """
+    wanted = tuple(wanted)
+    found = _Differences.of(settings, wanted, owned)
+    return _apply(settings, wanted, found, owned, None)
+
+
+def _apply(
+    settings: Settings,
+    wanted: Sequence[TopicSpec],
+    found: "_Differences",
+    owned: OwnedTopics | None,
+    confirm: Callable[[Sequence[Drift]], None] | None,
+) -> list[Drift]:
+    """Steps 2 to 4 of `provision_topics`; `found` are the differences of these topics, and of others."""
     specs = {spec.name: spec for spec in wanted}
     client = admin(settings)
-    differences = alterable(settings, specs.values(), owned)
+    differences = found.alterable(specs)
+    if confirm is not None:
+        confirm(differences)
     changes = [
         drift
         for drift in differences
-        if not drift.is_surplus and (confirmed or risk(drift) is None)
+        if not drift.is_surplus and (confirm is not None or risk(drift) is None)
     ]
     if not changes:
         return differences
@@ -209,17 +216,6 @@ def provision_topics(
         _alter(client, [drift for drift in changes if drift.what != "topic"])
     _wait_until_shown(client, list(specs.values()), changes)
     return differences
-
-
-def alterable(
-    settings: Settings, wanted: Iterable[TopicSpec], owned: OwnedTopics | None
-) -> list[Drift]:
-    """How topics differ from their specifications. Raises ConfigurationError if one of them is not ours,
-    and as `OwnedTopics.ids`."""
-    found = _Differences.of(settings, tuple(wanted), owned)
-    for why in found.refusals.values():
-        raise ConfigurationError(why)
-    return found.drifts
 
 
 class _Differences(NamedTuple):
@@ -241,6 +237,13 @@ class _Differences(NamedTuple):
                 refusals[name] = refusal(specs[name], differing, ids)
         return cls(differences, refusals)
 
+    def alterable(self, names: Container[str]) -> list[Drift]:
+        """How these topics differ. Raises ConfigurationError if one of them is not ours."""
+        for name, why in self.refusals.items():
+            if name in names:
+                raise ConfigurationError(why)
+        return [drift for drift in self.drifts if drift.topic in names]
+
 
 def costs(settings: Settings, drift: Drift) -> str | None:
     """What a change costs, counted where that is cheap; None if nothing."""
@@ -250,7 +253,7 @@ def costs(settings: Settings, drift: Drift) -> str | None:
     client = admin(settings)
     moment = round(time.time() * 1000) - int(drift.declared)
     offsets = offsets_before(client, partitions_of(client, [drift.topic]), moment)
-    return f"{cost}: {offsets:,} offsets now"
+    return f"{cost}: {counted(offsets, 'offset')} now"
 
 
 @tenacity.retry(

@@ -39,7 +39,7 @@ class PartitionLag:
 
     position: int
     end: int
-    records: int
+    offsets: int
     time: LagTime | None
     owned: bool
     verdict: LagVerdict
@@ -50,13 +50,13 @@ class GroupLag:
     """How far a group is behind.
 
     Attributes:
-        records: in offsets, over all partitions; None where it never committed.
+        offsets: over all partitions, transaction markers included; None where it never committed.
         trend: offsets a second by which its lag grows; None where too little is known.
     """
 
     group: ConsumerGroup
     partitions: Mapping[Partition, PartitionLag]
-    records: int | None
+    offsets: int | None
     verdict: LagVerdict
     trend: float | None
 

@@ -16,8 +16,10 @@ from streamflow.postgres.evolution import (
     level_of,
     merged,
 )
+from streamflow.postgres.existing_tables import stored_table
+from streamflow.postgres.json_names import kept_names, lost_names
 from streamflow.postgres.partitions import table_exists
-from streamflow.postgres.schema import stored_table, table_plan
+from streamflow.postgres.schema import table_plan
 from streamflow.postgres.tables import DELETED, event_table
 from streamflow.postgres.windows.schema import changes_of_windows
 from streamflow.samples.factory import SampleFactory
@@ -65,6 +67,7 @@ def _changes(connection: Connection, stream: Stream) -> tuple[list[Change], int]
         return [Change(Level.BREAKING, refused)], 0
     if not stored.columns:
         return found, 0
+    found += lost_names(kept_names(connection, stream), stream)
     rows = _newest(connection, stream)
     return merged(found, judge_rows(stream, stored, rows, _examples(stream))), len(rows)
 

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import sql
 
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.existing_tables import existing_columns
 from streamflow.postgres.forgotten import (
     DEAD_LETTER_BLANKS,
     ERASED,
@@ -16,7 +17,6 @@ from streamflow.postgres.forgotten import (
     event_blanks,
     parameters,
 )
-from streamflow.postgres.schema import existing_columns
 from streamflow.postgres.state import names_persons
 from streamflow.postgres.tables import SHARED_COLUMNS, Column
 from streamflow.records import Origin

@@ -15,10 +15,11 @@ from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import UNKNOWN_FIELDS, Column, event_columns, event_table
 from streamflow.records import Rejection
 from streamflow.stream import Stream
+from streamflow.units import counted, either
 from streamflow.user_code import name_of_fault
 
 _NUMERIC: Final = re.compile(r"numeric(?:\((\d+),(-?\d+)\))?")
-_REASONS: Final = 3  # that are shown
+_FAULTS: Final = 3  # that are shown
 _NEW_FIELD: Final = (
     "give the field a new name, and the column that is there stays; or give the stream a new name and a new "
     "table"
@@ -231,31 +232,32 @@ def judge_rows(
         and not widens_in_place(known.type, types[name])
         and not converts(known.type, types[name])
     }
-    reasons: Counter[str] = Counter()
+    invalid, faults = 0, Counter[str]()
     lacking: Counter[str] = Counter()
     for row in rows:
         given = {name: value for name, value in row.items() if name not in retyped}
-        reason = _rejection(stream, given)
-        if reason is None:
+        wrong = _faults(stream, given)
+        if not wrong:
             continue
         if names := _missing(stream, given, examples):
             lacking.update(name for name in names if name not in retyped)
         else:
-            reasons[reason] += 1
+            invalid += 1
+            faults.update(wrong)
     return [
-        *_rejected(reasons, len(rows)),
+        *_rejected(invalid, faults, len(rows)),
         *_lacking(stream, lacking, len(rows)),
         *_still_sent(stream, stored, rows),
     ]
 
 
-def _rejection(stream: Stream, row: Mapping[str, Any]) -> str | None:
-    """Why a row is no valid event."""
+def _faults(stream: Stream, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why a row is no valid event; empty for one that is."""
     try:
         event = event_of(stream, row)
     except BaseException as error:  # noqa: BLE001 (types and validators of the user's own)
-        return f"reading it raises {name_of_fault(error)}"
-    return event.message if isinstance(event, Rejection) else None
+        return (f"reading it raises {name_of_fault(error)}",)
+    return (event.faults or (event.message,)) if isinstance(event, Rejection) else ()
 
 
 def _missing(
@@ -272,21 +274,24 @@ def _missing(
             and field.is_required()
             and not definitions.is_nullable(fields[name])
         }
-        if lacking and _rejection(stream, {**row, **lacking}) is None:
+        if lacking and not _faults(stream, {**row, **lacking}):
             return list(lacking)
     return []
 
 
-def _rejected(reasons: Counter[str], among: int) -> list[Change]:
-    if not reasons:
+def _rejected(invalid: int, faults: Counter[str], among: int) -> list[Change]:
+    """Of rows that are invalid, each with one fault or more."""
+    if not invalid:
         return []
-    told = [f"{reason} ({count:,})" for reason, count in reasons.most_common(_REASONS)]
-    if len(reasons) > _REASONS:
-        told.append(f"and {len(reasons) - _REASONS} other reasons")
+    told = [f"{fault} ({count:,})" for fault, count in faults.most_common(_FAULTS)]
+    if len(faults) > _FAULTS:
+        told.append(f"and {counted(len(faults) - _FAULTS, 'other fault')}")
     return [
         Change(
             Level.BREAKING,
-            f"{sum(reasons.values()):,} of {among:,} newest rows are no valid events any more: "
+            f"{invalid:,} of {counted(among, 'newest row')} "
+            f"{either(invalid, 'is no valid event', 'are no valid events')} "
+            f"any more: "
             f"{'; '.join(told)}",
             "let the contract accept such events as well; or give the stream a new name and a new table, and "
             "let the producers move there",
@@ -298,7 +303,8 @@ def _lacking(stream: Stream, lacking: Counter[str], among: int) -> list[Change]:
     return [
         Change(
             Level.STEP,
-            f"`{name}` is required, and {count:,} of {among:,} newest rows have none: such events become "
+            f"`{name}` is required, and {count:,} of {counted(among, 'newest row')} "
+            f"{either(count, 'has', 'have')} none: such events become "
             "dead letters",
             _required_step(stream),
             name,
@@ -323,7 +329,8 @@ def _still_sent(
     return [
         Change(
             Level.STEP,
-            f"`{name}` is no field any more, and {count:,} of {len(rows):,} newest rows have it: such events "
+            f"`{name}` is no field any more, and {count:,} of {counted(len(rows), 'newest row')} "
+            f"{either(count, 'has', 'have')} it: such events "
             "become dead letters",
             "deploy the producers that do not send it first, or declare the stream with "
             'unknown_fields="ignore"',

@@ -25,6 +25,7 @@ from streamflow.privacy import Hasher
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow.units import counted, either
 
 BLOCKS: Final = 256  # of a table, in one batch: about 15,000 events
 
@@ -97,7 +98,8 @@ class Rehashed:
 
     def problems(self) -> list[str]:
         return [
-            f"{rows:,} rows of {self.table}.{self.column} are under the key {name}, which "
+            f"{counted(rows, 'row')} of {self.table}.{self.column} {either(rows, 'is', 'are')} "
+            f"under the key {name}, which "
             "STREAMFLOW_PII_KEY does not list: put it back in its place in the list, see docs/privacy.md"
             for name, rows in self.unknown.items()
         ]

@@ -16,9 +16,9 @@ from streamflow.postgres.connections import (
     session,
 )
 from streamflow.postgres.counted_by import kind_sql
+from streamflow.postgres.creating import create_table
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.rows.read_back import event_of
-from streamflow.postgres.schema import create_table
 from streamflow.postgres.sink.copy import copy
 from streamflow.postgres.windows.trial import problems_with_windows
 from streamflow.records import Origin, Rejection
@@ -82,7 +82,8 @@ def _problems(
         lines: dict[int, bytes] = {}
         for offset, sample in enumerate(samples):
             try:
-                lines[offset] = rows.line(sample.event, Origin("check", 0, offset), _APPENDED)
+                origin = Origin("check", 0, offset)
+                lines[offset] = rows.line(sample.event, origin, _APPENDED, sample.value)
             except BaseException as error:  # noqa: BLE001 (types and serializers of the user's own)
                 yield TrialProblem(
                     "row",

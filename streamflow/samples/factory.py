@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import TypeAdapter
 
-from streamflow import core_schema
+from streamflow.checked_schema import checked
 from streamflow.contract import Event
 from streamflow.errors import ErrorCode
 from streamflow.privacy import HASH_PATTERN, Hasher
@@ -170,7 +170,7 @@ class _Model:
     def __init__(self, stream: Stream, model: type[Event], shapes: Shapes) -> None:
         self.name = model.__name__
         self.shapes = shapes
-        schema = core_schema.checked(
+        schema = checked(
             TypeAdapter(model).core_schema,
             events=[model],
             private=stream.decoder.private_fields,

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 from pydantic_core import CoreConfig, SchemaValidator, core_schema
 
+from streamflow.field_names import json_paths
 from streamflow.privacy import Hasher
 from streamflow.samples import containers
 from streamflow.samples.containers import Field
@@ -70,8 +71,8 @@ class Shapes:
         self._makers: dict[str, Callable[[Schema, _Place], SampleNode]] = {
             "str": self._text,
             "bytes": lambda schema, place: binary(schema, place.name, place.config),
-            "literal": lambda schema, _: _listed(schema["expected"]),
-            "enum": lambda schema, _: _listed(schema["members"]),
+            "literal": lambda schema, place: _listed(schema["expected"], place),
+            "enum": lambda schema, place: _listed(schema["members"], place),
             "nullable": self._nullable,
             "list": self._list,
             "set": self._list,
@@ -214,11 +215,8 @@ class Shapes:
         inner = schema["schema"]
         where = replace(place, path=(*place.path, name))
         required = schema.get("required", inner["type"] != "default")
-        alias = schema.get("validation_alias")
-        if alias is None or not place.config.get("validate_by_alias", True):
-            alias = name
-        first = alias[0] if isinstance(alias, list) and isinstance(alias[0], list) else alias
-        keys = (first,) if isinstance(first, str) else tuple(first)
+        by_alias = place.config.get("validate_by_alias", True)
+        keys = json_paths(name, schema)[0] if by_alias else (name,)
         if top and name in self._special:
             return Field(name, keys, True, self._special[name])
         node = self._node(inner, where)
@@ -290,7 +288,14 @@ def _few(node: SampleNode, name: str) -> SampleNode:
     return SampleNode(plain, node.edges, node.choices)
 
 
-def _listed(values: Sequence[Any]) -> SampleNode:
+def _listed(values: Sequence[Any], place: _Place) -> SampleNode:
     plain = [value.value if isinstance(value, Enum) else value for value in values]
     plain = [value.decode() if isinstance(value, bytes) else value for value in plain]
+    for value in plain:
+        # pydantic compares them with what JSON has.
+        if value is not None and not isinstance(value, str | int | float):
+            raise NoSample(
+                f"{'.'.join(place.path)}: no JSON is a {type(value).__name__}, as a value of its Enum is: "
+                "give the Enum texts or numbers"
+            )
     return leaf(lambda draw: draw.chance.choice(plain), *plain, choices=True)

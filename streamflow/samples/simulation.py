@@ -52,21 +52,20 @@ def sources_of(
     *,
     seed: int | None = None,
     invalid_ratio: float = 0.0,
-    named: bool = False,
+    not_ours: bool = False,
 ) -> tuple[list[tuple[Stream, Iterable[Simulated]]], list[str]]:
     """The simulated records of each stream, and why others have none.
 
     Args:
-        named: whether somebody asked for these streams by name. Only then records are simulated in the topic
-            of another owner.
+        not_ours: whether records are also simulated for a topic of another owner, who allows it.
     """
     sources: list[tuple[Stream, Iterable[Simulated]]] = []
     without: list[str] = []
     for stream in streams:
-        if not stream.topics.managed and not named:
+        if not stream.topics.managed and not not_ours:
             without.append(
                 f"stream {stream.name} is not simulated, since its topic has another owner: if simulated "
-                f"events may go there, run `streamflow produce --stream {stream.name}`"
+                f"events may go there, run `streamflow produce --stream {stream.name} --not-ours`"
             )
             continue
         try:

@@ -13,7 +13,7 @@ class AlertSettings(Settings):
         None, "webhook that alerts and failed runs are posted to, as JSON with a `text`"
     )
     alert_for: float = _alerts(15.0, "seconds that a rule must hold before it fires", ge=0)
-    alert_lag_records: float = _alerts(100_000, "records that a group may be behind", gt=0)
+    alert_lag_records: float = _alerts(100_000, "offsets that a group may be behind", gt=0)
     alert_lag_seconds: float = _alerts(60.0, "seconds that a group may be behind", gt=0)
     alert_rate_min: float = _alerts(0.0, "events a second that a stream must have; 0 is off", ge=0)
     alert_dead_letter_ratio: float = _alerts(

@@ -42,7 +42,7 @@ class OrchestrationSettings(AlertSettings):
     volume_factor: float = _checks(
         4.0, "times above or below the median of the hours before that is unusual", gt=1
     )
-    volume_hours: int = _checks(6, "hours of history that are needed to say so", ge=1)
+    volume_hours: int = _checks(6, "hours of the day before that must have events to say so", ge=1)
     contract_rows: int = _checks(5_000, "rows that one check looks at", ge=1)
     count_offsets: int = _checks(
         2_000_000, "offsets up to which a topic's records are counted one by one", ge=0

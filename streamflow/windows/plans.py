@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from streamflow.aggregates.base import Aggregate, State
 from streamflow.aggregates.values import json_value
+from streamflow.durations import MILLISECOND
 from streamflow.stream import Stream
-from streamflow.windows.durations import MILLISECOND
 from streamflow.windows.fields import Field, field_at
 from streamflow.windows.progress import COUNTS
 from streamflow.windows.specs import CountedWindows

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from streamflow.contract import PYDANTIC_UTC, format_time
 from streamflow.core_schema import FIRST_MOMENT, LAST_MOMENT
+from streamflow.durations import MILLISECOND
 from streamflow.groups import group_text
 from streamflow.windows.counting import WindowResult
-from streamflow.windows.durations import MILLISECOND
 
 # With the zone object of the times that it is subtracted from: half as slow.
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=PYDANTIC_UTC)

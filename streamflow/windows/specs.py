@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from streamflow.aggregates.base import Aggregate
-from streamflow.windows.durations import MILLISECOND, duration_text, parse_duration
+from streamflow.durations import MILLISECOND, duration_text, parse_duration
 
 By = str | tuple[str, ...] | list[str] | None
 Span = timedelta | str
@@ -52,7 +52,7 @@ class Windows:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "aggregates", dict(aggregates))
         for argument, span in spans.items():
-            parsed = None if span is None else parse_duration(argument, span)
+            parsed = None if span is None else parse_duration(span)
             object.__setattr__(self, argument, parsed)
             if argument in _LENGTHS and (
                 not parsed or parsed < MILLISECOND or parsed % MILLISECOND

@@ -14,8 +14,8 @@ import dagster as dg
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.contract_changes import judged_from
 from streamflow.postgres.evolution import ExistingColumn
+from streamflow.postgres.existing_tables import existing_columns
 from streamflow.postgres.rows.read_back import event_of
-from streamflow.postgres.schema import existing_columns
 from streamflow.postgres.tables import DELETED
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection

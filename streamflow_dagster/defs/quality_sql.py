@@ -56,7 +56,9 @@ def database_time(connection: Connection) -> datetime:
 
 
 def _value(
-    connection: Connection, query: str | sql.Composed, parameters: Sequence[Any] = ()
+    connection: Connection,
+    query: str | sql.Composed,
+    parameters: Sequence[Any] | Mapping[str, Any] = (),
 ) -> Any:
     """The first column of the first row; None if there is no row."""
     row = connection.execute(query, parameters).fetchone()
@@ -115,26 +117,39 @@ def suspects(
             )
 
 
+# A row of a forgotten subject is emptied, and no event.
+_LOADED: Final = """
+  FROM {table} AS kept
+ WHERE loaded_at >= %(since)s
+   AND NOT EXISTS (
+    SELECT FROM erased_records AS erased WHERE erased.place = 'events'
+       AND (erased.topic, erased.partition, erased."offset")
+         = (kept.origin_topic, kept.origin_partition, kept.origin_offset)
+   )
+"""
+
+
 def loaded_since(connection: Connection, table: str, since: datetime) -> int:
-    """The number of rows loaded from then on."""
-    query = sql.SQL("SELECT count(*) FROM {} WHERE loaded_at >= %s")
-    return int(_value(connection, query.format(sql.Identifier(table)), [since]))
+    """The number of events loaded from then on, without erased ones."""
+    query = sql.SQL("SELECT count(*)" + _LOADED).format(table=sql.Identifier(table))
+    return int(_value(connection, query, {"since": since}))
 
 
 def some_rows(
     connection: Connection, table: str, since: datetime, share: float, most: int
 ) -> Iterator[dict[str, Any]]:
-    """Rows loaded from then on, by column: all of them, or a random share."""
+    """Events loaded from then on, by column, without erased ones: all of them, or a random share."""
+    query = (
+        "SELECT kept.*" + _LOADED + " AND (%(share)s >= 1 OR random() < %(share)s) LIMIT %(most)s"
+    )
     with (
         connection.transaction(),
         connection.cursor("some_rows", row_factory=dict_row) as cursor,
     ):
         cursor.itersize = _PAGE
         yield from cursor.execute(
-            sql.SQL(
-                "SELECT * FROM {} WHERE loaded_at >= %s AND (%s >= 1 OR random() < %s) LIMIT %s"
-            ).format(sql.Identifier(table)),
-            [since, share, share, most],
+            sql.SQL(query).format(table=sql.Identifier(table)),
+            {"since": since, "share": share, "most": most},
         )
 
 

@@ -13,6 +13,7 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
+from streamflow.units import counted
 from streamflow_dagster.catalog import OPERATIONS, OWNERS, Catalog, table_key
 from streamflow_dagster.defs.retention_sql import Expired, drop_day, expired_days
 from streamflow_dagster.defs.window_retention_sql import drop_window_day, expired_window_days
@@ -95,7 +96,7 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
             for each in _all_kept(settings, platform.streams(settings)):
                 expired = _expired(platform, settings, each)
                 kept += [
-                    f"{each.table} {day.day}: {day.held:,} of {day.rows:,} records are still in Kafka"
+                    f"{each.table} {day.day}: {day.held:,} of {counted(day.rows, 'record')} still in Kafka"
                     for day in expired
                     if day.held
                 ]
@@ -108,7 +109,7 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
                     for day in ready:
                         each.drop(connection, day)
                         rows += day.rows
-                        dropped.append(f"{each.table} {day.day}: {day.rows:,} rows")
+                        dropped.append(f"{each.table} {day.day}: {counted(day.rows, 'row')}")
                         context.log.info("dropped %s", dropped[-1])
         metadata: dict[str, Any] = {
             **days,
@@ -160,7 +161,7 @@ def _not_closed(platform: Platform, settings: OrchestrationSettings, stream: Str
     if not report.problem_count:
         return f"not yet: {report.waits_for}"
     first = "; ".join(map(str, report.problems[:_SHOWN]))
-    return f"{report.problem_count:,} problems, first {first}"
+    return f"{counted(report.problem_count, 'problem')}, first {first}"
 
 
 def _lines(lines: list[str]) -> dg.MetadataValue[Any]:

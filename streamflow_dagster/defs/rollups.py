@@ -8,11 +8,12 @@ from typing import Any, Final, TypeVar
 import dagster as dg
 from psycopg import Cursor, sql
 
+from streamflow.daily_rollup import DailyRollup
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.forgotten import USER
 from streamflow.postgres.tables import DEAD_LETTERS
 from streamflow.settings.orchestration import OrchestrationSettings
-from streamflow.stream import DailyRollup, Stream
+from streamflow.stream import Stream
 from streamflow_dagster.catalog import (
     OWNERS,
     ROLLUPS,

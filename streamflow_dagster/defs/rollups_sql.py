@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from psycopg import sql
 
+from streamflow.daily_rollup import DailyRollup
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.counted_by import kind_sql
 from streamflow.postgres.tables import event_columns
-from streamflow.stream import DailyRollup, Stream
+from streamflow.stream import Stream
 
 # Of every stream whose events name a user.
 ACTIVE_USERS: Final = DailyRollup(

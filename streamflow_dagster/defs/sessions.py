@@ -5,11 +5,11 @@ from typing import Any, Final, NamedTuple
 
 import dagster as dg
 
+from streamflow.durations import duration_text
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.sessions.tables import SessionTable, session_tables
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
-from streamflow.windows.durations import duration_text
 from streamflow_dagster.catalog import (
     OWNERS,
     ROLLUPS,

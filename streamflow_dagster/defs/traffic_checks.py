@@ -32,9 +32,10 @@ _DESCRIPTIONS: Final = {
     LOAD_AGE: "Rows were loaded recently, or there is nothing to load (STREAMFLOW_ALERT_FRESHNESS_SECONDS).",
     EVENT_AGE: "The latest event is recent (STREAMFLOW_FRESH_EVENT_SECONDS).",
     VOLUME: "The last whole hour had about as many events as the hours of the day before "
-    "(STREAMFLOW_VOLUME_FACTOR, STREAMFLOW_VOLUME_HOURS).",
+    "(STREAMFLOW_VOLUME_FACTOR), of which enough must have events (STREAMFLOW_VOLUME_HOURS).",
     RATE: "The share of dead letters among the stream's records is below its limit "
-    "(STREAMFLOW_ALERT_DEAD_LETTER_RATIO).",
+    "(STREAMFLOW_ALERT_DEAD_LETTER_RATIO), or there are too few records to judge it "
+    "(STREAMFLOW_ALERT_DEAD_LETTER_RECORDS).",
 }
 _HISTORY: Final = 25  # hours
 _AHEAD: Final = timedelta(minutes=5)

@@ -15,6 +15,7 @@ from engineio.exceptions import EngineIOError
 from engineio.packet import Packet
 
 from streamflow.settings import Settings
+from streamflow.units import counted
 from streamflow.web_limits import ABORT
 from streaming_workers.bridge.frames import ERROR_EVENT
 from streaming_workers.bridge.packets import UNREADABLE_PACKET, flaw, readable
@@ -144,11 +145,12 @@ class Admission:
     def _refusal(self, address: str) -> str | None:
         settings = self._settings
         if len(self._sessions) >= settings.bridge_clients:
-            return f"the bridge has {settings.bridge_clients} clients (STREAMFLOW_BRIDGE_CLIENTS)"
+            return f"the bridge has {counted(settings.bridge_clients, 'client')} (STREAMFLOW_BRIDGE_CLIENTS)"
         same = sum(one.address == address for one in self._sessions.values())
         if same >= settings.bridge_clients_per_address:
             return (
-                f"{address} has {same} clients (STREAMFLOW_BRIDGE_CLIENTS_PER_ADDRESS; behind a proxy "
+                f"{address} has {counted(same, 'client')} (STREAMFLOW_BRIDGE_CLIENTS_PER_ADDRESS; "
+                "behind a proxy "
                 "that sends no X-Forwarded-For, all have its address)"
             )
         return None

@@ -17,6 +17,7 @@ from engineio.packet import MESSAGE, Packet
 
 from streamflow.contract import Event, format_time
 from streamflow.errors import Unavailable
+from streamflow.field_names import paths_of
 from streamflow.groups import group_text
 from streamflow.privacy import Hasher
 from streamflow.records import Record
@@ -90,8 +91,9 @@ def kind_fields(streams: Iterable[Stream]) -> dict[str, tuple[str, ...]]:
         kind = stream.kind_field
         if kind is not None:
             for model in stream.decoder.models:
-                name = model.model_fields[kind].alias or kind
-                fields[stream.topic][name] = fields[stream.dead_letter_topic][name] = None
+                for path in paths_of(kind, model.model_fields[kind]):
+                    name = str(path[0])
+                    fields[stream.topic][name] = fields[stream.dead_letter_topic][name] = None
         fields[stream.analytics_topic]["event_type"] = None
     return {topic: tuple(names) for topic, names in fields.items()}
 

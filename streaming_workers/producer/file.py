@@ -9,9 +9,10 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import IO, Literal
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -24,6 +25,7 @@ from streamflow.kafka.producing import produce
 from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated, Stream
+from streamflow.units import counted
 from streaming_workers.producer.lines import Accepted, LineReader
 from streaming_workers.producer.progress import FileProgress, FileTransactions
 from streaming_workers.producer.source import Source
@@ -42,7 +44,8 @@ class Sent:
     records: int = 0  # sent and acknowledged
     invalid: Counter[str] = field(default_factory=Counter)  # records sent though invalid, by code
     hashed: int = 0  # records sent that are valid only since what they held in clear was hashed
-    skipped: int = 0  # lines not sent
+    skipped: int = 0  # invalid lines not sent
+    skipped_before: int = 0  # by the earlier runs that this one resumes
     line: int = 0  # lines that are done, those of earlier runs included
     finished: bool = False  # the whole input is done
     waiting: bool = False  # the last line has no newline: it may be half a line, and is not sent
@@ -63,12 +66,7 @@ def simulate(
     Args:
         rate: events of each stream in a second.
     """
-    streams = [stream for stream, _ in sources]
-    turns = zip(*(source for _, source in sources), strict=False)
-    records = (
-        (stream, record) for turn in turns for stream, record in zip(streams, turn, strict=True)
-    )
-    most = None if count is None else count * len(streams)
+    most = None if count is None else count * len(sources)
     sent, client = Sent(), clients.producer(settings)
     failures: list[KafkaError] = []
 
@@ -81,8 +79,8 @@ def simulate(
             raise clients.translated(KafkaException(failures[-1]))
 
     began = time.monotonic()
-    for stream, record in records:
-        if stop.is_set() or (most is not None and sent.records >= most):
+    for stream, record in islice(_in_turn(sources), most):
+        if stop.is_set():
             break
         produce(
             client,
@@ -93,7 +91,7 @@ def simulate(
         if record.code is not None:
             sent.invalid[record.code.value] += 1
         on_record(stream)
-        ahead = began + sent.records / (rate * len(streams)) - time.monotonic()
+        ahead = began + sent.records / (rate * len(sources)) - time.monotonic()
         if ahead > 0.01:  # noqa: PLR2004 (finer than the clock's own grain is no use)
             client.poll(0)
             check()
@@ -103,11 +101,23 @@ def simulate(
     check()
     if left:
         raise Unavailable(
-            f"Kafka did not acknowledge {left} of {sent.records} records within {_TIMEOUT:g} s"
+            f"Kafka did not acknowledge {left} of {counted(sent.records, 'record')} within {_TIMEOUT:g} s"
         )
     sent.line = sent.records
     sent.finished = True
     return sent
+
+
+def _in_turn(
+    sources: Sequence[tuple[Stream, Iterable[Simulated]]],
+) -> Iterator[tuple[Stream, Simulated]]:
+    """The records of streams in turn, until one has no more. Each is made when it is asked for: the time of
+    its event is when it is sent, and not when the round began."""
+    for stream, source in cycle([(stream, iter(source)) for stream, source in sources]):
+        record = next(source, None)
+        if record is None:
+            return
+        yield stream, record
 
 
 class FileRun:
@@ -167,6 +177,7 @@ class FileRun:
             self._client = transactions.client
             start = transactions.begin(resume=resume)
             done, size, digest = start.lines, start.bytes, self._skip(source.file, start)
+            sent.skipped_before = start.skipped
             for lines in source.groups(stop, _TRANSACTION_LINES if pace is None else 1):
                 with clients.kafka_errors():
                     self._client.begin_transaction()
@@ -174,7 +185,8 @@ class FileRun:
                 # What comes before a line that stops the run is sent.
                 done, size = done + taken, size + sum(map(len, lines[:taken]))
                 digest.update(b"".join(lines[:taken]))
-                transactions.commit(FileProgress(done, size, digest.hexdigest()))
+                skipped = sent.skipped_before + sent.skipped
+                transactions.commit(FileProgress(done, size, digest.hexdigest(), skipped))
                 if refusal is not None:
                     raise refusal
                 on_bytes(sum(map(len, lines)))

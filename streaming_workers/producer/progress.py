@@ -15,15 +15,18 @@ from streamflow.records import Log, Position
 from streamflow.settings import Settings
 
 _TIMEOUT: Final = 60.0  # seconds
-_METADATA: Final = re.compile(r"([0-9]+);([0-9a-f]{64})")
+# The number of skipped lines is left out if there is none.
+_METADATA: Final = re.compile(r"([0-9]+);([0-9a-f]{64})(?:;([0-9]+))?")
 
 
 class FileProgress(NamedTuple):
-    """How far a file was sent: lines, bytes, and the SHA-256 of those bytes."""
+    """How far a file was sent: lines, bytes, the SHA-256 of those bytes, and how many of the lines were
+    invalid and skipped."""
 
     lines: int = 0
     bytes: int = 0
     digest: str = hashlib.sha256().hexdigest()
+    skipped: int = 0
 
 
 def group_of(settings: Settings, path: Path) -> str:
@@ -37,7 +40,7 @@ def progress_of(position: Position) -> FileProgress | None:
     if position.offset == 0:
         return FileProgress()
     text = _METADATA.fullmatch(position.metadata)
-    return text and FileProgress(position.offset, int(text[1]), text[2])
+    return text and FileProgress(position.offset, int(text[1]), text[2], int(text[3] or 0))
 
 
 class FileTransactions:
@@ -120,7 +123,8 @@ class FileTransactions:
                 self.client.commit_transaction(_TIMEOUT)
 
     def _keep(self, progress: FileProgress) -> None:
-        text = f"{progress.bytes};{progress.digest}"
+        skipped = f";{progress.skipped}" if progress.skipped else ""
+        text = f"{progress.bytes};{progress.digest}{skipped}"
         position = Position(*self._partition, progress.lines, text)
         moved = offsets.as_committed(position, Log(self._topic_id))
         produce(self.client, kept_positions.record_of(self._settings, self._group, moved))

@@ -34,23 +34,27 @@ _SPREAD: Final = re.compile(rb"\s*\{[ \t\r]*\n")
 _LONE_RETURNS: Final = re.compile(rb"\}[ \t]*\r[ \t]*\{")
 
 
-def open_source(name: str, *, complete: bool = False) -> "Source":
+def open_source(name: str, *, complete: bool = False, stream: str | None = None) -> "Source":
     """Opens a file or, named ``-``, standard input. Never waits, not even for a pipe's writer.
 
     Args:
-        complete: whether a last line without a newline is a whole one. That of a stream always is.
+        complete: whether a last line without a newline is a whole one. That of a pipe always is.
+        stream: as `--stream` names it, for the command that is proposed for a file in another format.
     """
     path = Path(name)
     try:
         if name == "-":
-            return Source(Path("/dev/stdin"), os.dup(0), complete=True, resumable=False)
+            return Source(
+                Path("/dev/stdin"), os.dup(0), complete=True, resumable=False, stream=stream
+            )
         if path.is_dir():
             raise UsageError(f"{name} is a folder: name a file with one JSON object a line")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
     regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-    return Source(path, descriptor, complete=complete or not regular, resumable=regular)
+    whole = complete or not regular
+    return Source(path, descriptor, complete=whole, resumable=regular, stream=stream)
 
 
 class Source:
@@ -63,7 +67,15 @@ class Source:
         waiting: whether the last line has no newline, so it may be half a line, and was not handed out.
     """
 
-    def __init__(self, path: Path, descriptor: int, *, complete: bool, resumable: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        *,
+        complete: bool,
+        resumable: bool,
+        stream: str | None = None,
+    ) -> None:
         self.path = path
         self.resumable = resumable
         self.waiting = False
@@ -71,6 +83,7 @@ class Source:
         self._regular = stat.S_ISREG(status.st_mode)
         self.size = status.st_size if self._regular else None
         self._complete = complete
+        self._command = f"streamflow produce{f' --stream {stream}' if stream else ''} --from -"
         self.file: IO[bytes] = open(descriptor, "rb", buffering=_BLOCK)  # noqa: SIM115 (closed by `close`)
 
     def close(self) -> None:
@@ -134,7 +147,7 @@ class Source:
         file = "FILE" if name == "standard input" else shlex.quote(name)
         raise UsageError(
             f"{name} is {what}, not one JSON object a line: send it with "
-            f"`{command.replace('FILE', file)} | streamflow produce --from -`"
+            f"`{command.replace('FILE', file)} | {self._command}`"
         )
 
 

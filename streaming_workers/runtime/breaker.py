@@ -21,6 +21,7 @@ import structlog
 from streamflow.errors import CircuitOpen
 from streamflow.records import Record
 from streamflow.settings import Settings
+from streamflow.units import counted
 
 log = structlog.get_logger()
 
@@ -130,9 +131,9 @@ class Breaker:
             seen += size
         self._next[what] = new = _Past(run, recent)
         if longest >= self._consecutive:
-            return f"{longest} records in a row"
+            return f"{counted(longest, 'record')} in a row"
         if seen >= self._window and new.refused >= self._ratio * seen:
-            return f"{new.refused} of the last {seen} records"
+            return f"{new.refused} of the last {counted(seen, 'record')}"
         return ""
 
 

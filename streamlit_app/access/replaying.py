@@ -11,10 +11,10 @@ import structlog
 
 from streamflow import units
 from streamflow.dead_letters.select import Status
+from streamflow.units import counted
 from streamlit_app.access.roles import Identity, require_operator
 from streamlit_app.measure.dagster import REPLAY_JOB, Dagster
 from streamlit_app.records.queries import MOST_COUNTED
-from streamlit_app.ui.markup import counted
 
 log = structlog.get_logger()
 
@@ -124,7 +124,7 @@ def scope(ticked: Sequence[str], counts: Mapping[Status, int], shown: int) -> Pl
     if number == 1:
         which = "the"
     elif open_ < number:
-        which = f"the {units.count(open_)} open ones of the"
+        which = f"the {counted(open_, 'open one')} of the"
     matching = f"{counted(number, 'dead letter')} that {'matches' if number == 1 else 'match'}"
     few = newest if shown < number else ""
     return PlanScope(f"Plans {which} {matching} the filter above{few}", True)

@@ -68,10 +68,10 @@ class Recorder:
             self._count(f"appended/{topic}", now, sample.end_sum(topic))
         self.groups = self._history.add(sample, now)
         for name, group in self.groups.items():
-            self._store.add(f"lag/{name}", now, group.records)
+            self._store.add(f"lag/{name}", now, group.offsets)
             self._store.add(f"seconds/{name}", now, group.time.seconds if group.time else None)
             for (topic, number), lag in group.partitions.items():
-                self._store.add(f"lag/{name}/{topic}[{number}]", now, lag.records)
+                self._store.add(f"lag/{name}/{topic}[{number}]", now, lag.offsets)
 
     def take_postgres(self, sample: PostgresSample, now: float) -> None:
         for topic in {topic for topic, _ in sample.loaded}:

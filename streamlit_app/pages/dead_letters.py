@@ -12,6 +12,7 @@ from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.records import Origin
 from streamflow.stream import Stream
+from streamflow.units import counted
 from streamlit_app.measure.poller import PollJob
 from streamlit_app.pages.event_trace import render_trace
 from streamlit_app.pages.replay_form import render_history, render_replay_form
@@ -32,7 +33,6 @@ from streamlit_app.ui.markup import (
     Tone,
     banner,
     code,
-    counted,
     empty,
     line,
     mark,

@@ -111,9 +111,12 @@ def _tail(topic: str, wanted: Filter) -> None:
             records: tuple[SeenRecord, ...] = shown[1]
             state = mark(Tone.IDLE, "paused") if paused else mark(Tone.GOOD, "following")
             note = " while a record is selected" if chosen else ""
-            note += f" · {len(records)} of the last {len(view.records)} records (at most {KEPT})"
+            note += (
+                f" · {len(records)} of the last {units.counted(len(view.records), 'record')} "
+                f"(at most {KEPT})"
+            )
             if view.skipped:
-                note += f" · {units.count(view.skipped)} offsets skipped to keep up"
+                note += f" · {units.counted(view.skipped, 'offset')} skipped to keep up"
             show(line(state, soft(note)))
         if view.error is not None:
             show(banner(Tone.BAD, "The topic cannot be read", view.error))
@@ -226,9 +229,9 @@ def _search_result(topic: str) -> None:
             show(empty("Search the topic", hint))
             return
         result = task.result[1]
-        many = "matches" if result.matches != 1 else "match"
+        many = units.either(result.matches, "match", "matches")
         summary = (
-            f"{units.count(result.matches)} {many} · scanned {units.count(result.scanned)} records "
+            f"{units.count(result.matches)} {many} · scanned {units.counted(result.scanned, 'record')} "
             f"({units.size(result.scanned_bytes)}) in {units.duration(result.seconds)}"
         )
         if result.matches > len(result.records):

@@ -126,15 +126,15 @@ def _furthest_behind(server: Serving, streams: Sequence[Stream]) -> None:
         times = [part.time for part in own if part.time is not None]
         if times:
             latest = max(times, key=lambda time: time.seconds)
-            behind[name] = latest, sum(part.records for part in own)
+            behind[name] = latest, sum(part.offsets for part in own)
     worst = max(behind, key=lambda name: behind[name][0].seconds, default=None)
-    lag_time, records = behind[worst] if worst is not None else (None, None)
+    lag_time, offsets = behind[worst] if worst is not None else (None, None)
     metric(
         "lag",
         "Furthest behind",
         server.poller.reading("kafka").figure(lambda _: lag_time.seconds if lag_time else None),
         _lag_form(lag_time),
-        note=f"{worst} · {units.count(records)} records" if worst else "",
+        note=f"{worst} · {units.counted(offsets or 0, 'offset')}" if worst else "",
         points=_spark(server, f"seconds/{worst}") if worst else None,
     )
 
@@ -205,7 +205,7 @@ def _lag_and_latency(streams: Sequence[Stream], span: float) -> None:
     left, right = st.columns(2)
     with left, card("lag", "Lag", stretch=True):
         with st.container(horizontal=True):
-            unit = choice("Lag in", ["seconds", "records"], "lag_unit", "seconds")
+            unit = choice("Lag in", ["seconds", "offsets"], "lag_unit", "seconds")
             group = st.selectbox(
                 "Of",
                 ["all groups", *server.recorder.groups],
@@ -247,7 +247,7 @@ def _latency_names(streams: Sequence[Stream]) -> dict[str, str]:
 
 def _lag_names(server: Serving, unit: str, chosen: str) -> dict[str, str]:
     """The series to show, by their titles: of every group, or of one in more detail."""
-    kind = "lag" if unit == "records" else "seconds"
+    kind = "lag" if unit == "offsets" else "seconds"
     groups = server.recorder.groups
     if chosen not in groups:
         return {name: f"{kind}/{name}" for name, lag in groups.items() if lag.partitions}

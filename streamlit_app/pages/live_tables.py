@@ -10,6 +10,7 @@ from streamflow.lag.history import WINDOW, GroupLag
 from streamflow.lag.measure import LagSample
 from streamflow.lag.verdicts import MEANINGS
 from streamflow.stream import Stream
+from streamflow.units import counted
 from streamlit_app.measure.postgres import PostgresSample
 from streamlit_app.measure.readings import Reading
 from streamlit_app.measure.stack import PartStatus
@@ -22,7 +23,6 @@ from streamlit_app.ui.markup import (
     Tone,
     chip,
     code,
-    counted,
     empty,
     mark,
     soft,
@@ -65,10 +65,10 @@ def _groups_table(groups: Mapping[str, GroupLag]) -> Html:
             seconds = ("" if lag.time.exact else "over ") + units.duration(lag.time.seconds)
         verdict = chip(VERDICT_TONES[lag.verdict], lag.verdict, MEANINGS[lag.verdict])
         members = soft(f"{lag.group.members} · {lag.group.state}")
-        records = units.count(lag.records)
-        rows.append((code(name), verdict, records, seconds, _trend(lag.trend), members))
+        offsets = units.count(lag.offsets)
+        rows.append((code(name), verdict, offsets, seconds, _trend(lag.trend), members))
     return table(
-        ("group", "verdict", "lag, records", "lag, time", "trend", "members"), rows, (2, 3, 4)
+        ("group", "verdict", "lag, offsets", "lag, time", "trend", "members"), rows, (2, 3, 4)
     )
 
 
@@ -155,7 +155,7 @@ def _service_note(reading: Reading[LagSample | PostgresSample]) -> str:
     if isinstance(sample, LagSample):
         took = units.duration(reading.seconds)
         return f"{counted(sample.brokers, 'broker')} · answered in {took}"
-    return f"{sample.version} · {units.size(sample.size)} · {sample.connections} connections"
+    return f"{sample.version} · {units.size(sample.size)} · {counted(sample.connections, 'connection')}"
 
 
 def _worker_note(worker: WorkerState | None, now: float) -> str:

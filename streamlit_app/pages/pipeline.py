@@ -144,10 +144,10 @@ class _Flow:
     def _worker(self, name: str, x: int, y: int) -> Box:
         state, group = self._workers.get(name), self._group(name)
         lag = "never committed"
-        if group is not None and group.records is not None:
-            lag = f"lag {units.short_count(group.records)} · {group.verdict}"
+        if group is not None and group.offsets is not None:
+            lag = f"lag {units.short_count(group.offsets)} · {group.verdict}"
         if state is None or not state.answers:
-            tone = Tone.BAD if group and group.records else Tone.IDLE
+            tone = Tone.BAD if group and group.offsets else Tone.IDLE
             return Box(name, "worker", x, y, tone, ("does not answer", lag))
         tone = Tone.GOOD if state.ready else Tone.WARN
         if group is not None and VERDICT_TONES[group.verdict] is not Tone.GOOD:
@@ -169,7 +169,10 @@ class _Flow:
         bridge = self._workers.get("bridge")
         connected, missed = (bridge.clients, bridge.missed) if bridge else (None, None)
         tone = Tone.GOOD if connected else Tone.IDLE
-        lines = (f"{units.count(connected)} connected", f"{units.count(missed)} records missed")
+        lines = (
+            f"{units.count(connected)} connected",
+            f"{units.count(missed)} {units.either(missed or 0, 'record', 'records')} missed",
+        )
         return Box("Socket.IO", "store", x, y, tone, lines)
 
     def _has_bridge(self) -> bool:

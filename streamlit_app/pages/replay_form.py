@@ -1,6 +1,6 @@
 """The replay form on the page of dead letters: make a plan, then apply it; and the history of replays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -8,6 +8,8 @@ from typing import Any, Final
 import streamlit as st
 
 from streamflow import units
+from streamflow.dead_letters.repairs import Repair
+from streamflow.units import counted
 from streamlit_app.access.replaying import PlanRequest, apply, plan, scope
 from streamlit_app.access.sign_in import current_identity
 from streamlit_app.measure.dagster import FINISHED, ReplayRun
@@ -22,7 +24,6 @@ from streamlit_app.ui.markup import (
     banner,
     chip,
     code,
-    counted,
     empty,
     line,
     link,
@@ -32,11 +33,6 @@ from streamlit_app.ui.markup import (
 )
 from streamlit_app.ui.pending_action import PendingAction, pending_action
 
-_REPAIRS: Final = {
-    "hash_address": "hash clear-text addresses",
-    "coerce_numbers": "numbers written as text",
-    "add_zone": "times without a zone: UTC",
-}
 # Figures of a run that the page shows elsewhere.
 _UNSHOWN: Final = ("dry_run", "state")
 
@@ -63,7 +59,9 @@ def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
         return
     included = scope(pinned.ticked_statuses(), pinned.content.counts, len(pinned.rows))
     st.caption(f"**{included.text}**, with today's contract. A plan changes nothing.")
-    request = _request(pinned)
+    if server.repairs_fault:
+        show(banner(Tone.WARN, "No repair can be offered", server.repairs_fault))
+    request = _request(pinned, server.repairs)
     planning: PendingAction[_Started] = pending_action("replay_plan")
     applying: PendingAction[_Started] = pending_action("replay_apply")
     first, second = st.columns(2)
@@ -99,14 +97,13 @@ def render_replay_form(server: Serving, pinned: PinnedList | None) -> None:
         _show_run(started, started.ended)
 
 
-def _request(pinned: PinnedList) -> PlanRequest:
+def _request(pinned: PinnedList, known: Mapping[str, Repair]) -> PlanRequest:
     repairs = st.multiselect(
         "Repairs, in this order",
-        list(_REPAIRS),
+        list(known),
         key="repairs",
         placeholder="none",
-        accept_new_options=True,
-        format_func=lambda name: f"{name}: {_REPAIRS[name]}" if name in _REPAIRS else name,
+        format_func=lambda name: f"{name}: {known[name].help}",
     )
     first, second = st.columns(2)
     canary = first.number_input(

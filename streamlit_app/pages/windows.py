@@ -13,13 +13,14 @@ from streamflow import units
 from streamflow.dead_letters.selection_parser import parse_time
 from streamflow.errors import UsageError
 from streamflow.stream import Stream
+from streamflow.units import counted
 from streamflow.windows.specs import TumblingWindow
 from streamlit_app.measure.poller import PollJob
 from streamlit_app.records.queries import MOST_AHEAD, Windows, windows
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
 from streamlit_app.ui.components import card, heading, show, show_trouble, span_control
-from streamlit_app.ui.markup import Html, Tone, code, counted, empty, mark, soft, table
+from streamlit_app.ui.markup import Html, Tone, code, empty, mark, soft, table
 from streamlit_app.ui.stream_control import stream_control, summary
 
 _BEFORE: Final = {

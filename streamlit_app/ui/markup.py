@@ -5,7 +5,6 @@ from enum import StrEnum
 from html import escape
 from typing import Final
 
-from streamflow import units
 from streamflow.lag.verdicts import TROUBLE, LagVerdict
 
 
@@ -38,11 +37,6 @@ class Html(str):
 
 def text(value: object) -> str:
     return value if isinstance(value, Html) else escape(str(value))
-
-
-def counted(number: int, noun: str) -> str:
-    """As "1 dead letter" or "2 dead letters"."""
-    return f"{units.count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def mark(tone: Tone, words: str, title: str = "") -> Html:

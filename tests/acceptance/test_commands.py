@@ -186,7 +186,7 @@ def test_a_wrong_setting_is_one_line(settings_without_topics: Settings) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("worker", "nobody"), "'nobody' is not one of 'validator'"),
+        (("worker", "nobody"), ": 'nobody' is not one of 'validator'"),
         (("worker",), "Missing argument 'name'"),
         (("nothing",), "No such command 'nothing'"),
         (("db",), "Missing command"),

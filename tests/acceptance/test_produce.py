@@ -142,6 +142,25 @@ def test_lines_that_break_the_contract(
         assert len(stored_values(stack_settings, "user-events")) == 3
 
 
+@pytest.mark.parametrize("choice", ["skip", "send"])
+def test_a_later_run_does_not_take_skipped_lines_for_sent(
+    choice: str, stack_settings: Settings, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "in.ndjson", [event(1), BAD, event(3)])
+    resume = ("produce", "--from", str(path), "--resume", "--on-invalid", choice)
+    assert streamflow(stack_settings, *resume[:3]).returncode == 1
+    again = streamflow(stack_settings, *resume)
+    assert again.returncode == 1, again.stderr
+    assert "of 3 lines read before, 2 were sent and 1 skipped as invalid" in again.stdout
+    assert "earlier runs skipped 1 invalid line: --resume does not go back to it" in again.stderr
+    write(path, [event(1), BAD, event(3), event(4)])
+    longer = streamflow(stack_settings, *resume, "--json")
+    assert longer.returncode == 1, longer.stderr
+    told = json.loads(longer.stdout)
+    assert (told["sent"], told["skipped"], told["skipped_before"]) == (1, 0, 1)
+    assert len(stored_values(stack_settings, "user-events")) == 3
+
+
 def test_half_a_last_line_waits_and_is_sent_by_a_later_run(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
@@ -296,7 +315,7 @@ def test_progress_outlives_the_offsets_in_kafka(stack_settings: Settings, tmp_pa
     client.delete_consumer_groups([group])[group].result(20)
     write(path, [event(1), event(2), event(3)])
     again = streamflow(stack_settings, *arguments)
-    assert (again.returncode, again.stdout.split(" in ")[0]) == (0, "sent 1 events")
+    assert (again.returncode, again.stdout.split(" in ")[0]) == (0, "sent 1 event")
     assert len(stored_values(stack_settings, "user-events")) == 3
 
 
@@ -322,7 +341,7 @@ def test_wrong_usage_is_told(
 def test_a_missing_topic_is_told(settings_without_topics: Settings) -> None:
     done = streamflow(settings_without_topics, "produce", "--count", "1")
     assert done.returncode == 1
-    assert "run `streamflow topics --apply`" in done.stderr
+    assert "run `streamflow init`" in done.stderr
     assert len(done.stderr.splitlines()) == 2  # with what it says of the missing key
 
 

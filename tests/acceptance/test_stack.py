@@ -40,6 +40,12 @@ from streamflow.streams.user_events import USER_EVENTS
 
 MINE = replace(USER_EVENTS, name="mine")
 """
+MORE_STREAMS = """
+from dataclasses import replace
+from streamflow.streams.user_events import USER_EVENTS
+
+LATER = replace(USER_EVENTS, name="later", table="later", rollups=())
+"""
 
 
 PROXIES = [f"{word}_proxy" for word in ("http", "https", "all", "grpc")]
@@ -87,11 +93,11 @@ def odd_folder(tmp_path: Path, _clean_environment: None) -> Iterator[Folder]:
 
 def test_up_status_env_down_purge(odd_folder: Folder, tmp_path: Path) -> None:
     folder = odd_folder
-    streamlit_config = folder.path / ".streamlit" / "config.toml"
-    streamlit_config.parent.mkdir()
-    streamlit_config.write_text('[server]\nbaseUrlPath = "elsewhere"\n')
+    (folder.path / ".streamlit").mkdir()
+    (folder.path / ".streamlit" / "config.toml").write_text('[server]\nbaseUrlPath = "elsewhere"\n')
     # A stream of the user's own is found in his folder; what is called like a library is not.
     (folder.path / "my_streams.py").write_text(MY_STREAMS)
+    (folder.path / "more_streams.py").write_text(MORE_STREAMS)
     for library in ("click", "streamlit", "uvicorn"):
         (folder.path / f"{library}.py").write_text("raise RuntimeError('not the library')\n")
     folder.variables["STREAMFLOW_STREAMS"] = "my_streams:MINE"
@@ -133,11 +139,9 @@ def test_up_status_env_down_purge(odd_folder: Folder, tmp_path: Path) -> None:
     assert "mine" in {each["topic"] for each in json.loads(folder.run("topics", "--json").stdout)}
     assert "kafka/mine" in _assets(folder)
 
-    second = folder.run("up")
-    assert second.returncode == 1
-    assert f"already runs in {folder.state} (pid {folder.supervisor()})" in second.stderr
-    assert second.stderr.count("\n") == 1
+    _require_running_already(folder)
 
+    _require_unknown(folder)
     wait_until(lambda: folder.run("audit").returncode == 0, 60, "a closed ledger")
 
     running = [process.pid for process in folder.processes()]
@@ -149,13 +153,70 @@ def test_up_status_env_down_purge(odd_folder: Folder, tmp_path: Path) -> None:
     assert folder.run("env").returncode == 1
 
     # As after `eval "$(streamflow env)"`.
-    folder.variables |= printed
+    folder.variables |= {**printed, **BOTH}
     folder.up(*SERVICES_ONLY)
-    assert {part["managed"] for part in folder.status()["parts"][:2]} == {True}
+    found = folder.status()
+    assert {part["managed"] for part in found["parts"][:2]} == {True}
+    assert found["failed_streams"] == []
 
     assert folder.run("down", "--purge").returncode == 0
     left = set(tmp_path.rglob("*")) - files
     assert [path for path in left if "__pycache__" not in path.parts] == []
+
+
+def _require_running_already(folder: Folder) -> None:
+    second = folder.run("up")
+    assert second.returncode == 1
+    assert f"already runs in {folder.state} (pid {folder.supervisor()})" in second.stderr
+    assert second.stderr.count("\n") == 1
+
+
+BOTH = {"STREAMFLOW_STREAMS": "my_streams:MINE,more_streams:LATER"}
+
+
+def _require_unknown(folder: Folder) -> None:
+    """A stream that was declared when the stack was running already: every command says what to do."""
+    before = dict(folder.variables)
+    folder.variables |= BOTH
+    unknown = (
+        "stream later is unknown to the running stack, which knows only the streams that were declared when "
+        "it started (mine): run `streamflow down`, then `streamflow up`"
+    )
+    status = folder.status()
+    assert status["failed_streams"] == [unknown]
+    assert status["unknown"] == ["rows: the database has no later: run `streamflow init`"]
+    assert (status["rows"]["later"], status["lag"]["db-group"]) == (None, 0)
+    checked = json.loads(folder.run("check", "--json", "later").stdout)
+    assert (checked["good"], checked["notes"]) == (True, [unknown])
+    produce = ("produce", "--stream", "later", "--count", "1")
+    assert folder.run(*produce).stderr.endswith(f"error: {unknown}\n")
+    done = folder.run("init")
+    assert (done.returncode, done.stderr) == (0, f"warning: {unknown}\n")
+    mine, later = done.stdout.split("stream later\n")
+    assert mine.splitlines()[:2] == ["stream mine", "  topic mine is there"]
+    assert mine.splitlines()[-1] == "  table events is there"
+    assert later.splitlines()[0] == "  topic later was created"
+    assert later.splitlines()[-2:] == [
+        "  table later was created",
+        "topics and schema are in place",
+    ]
+    done = folder.run(*produce)
+    assert done.returncode == 0
+    assert f"warning: {unknown}\n" in done.stderr
+    # A worker that is restarted has the streams of the stack, too.
+    restarts = folder.part("loader")["restarts"]
+    kill(folder.part("loader")["pid"])
+    wait_until(
+        lambda: (
+            (folder.part("loader")["restarts"], folder.part("loader")["state"])
+            == (restarts + 1, "up")
+        ),
+        60,
+        "the loader to be up again",
+    )
+    status = folder.status()
+    assert (status["failed_streams"], status["rows"]["later"]) == ([unknown], 0)
+    folder.variables = before
 
 
 def _open_to_others(directory: Path) -> dict[str, int]:

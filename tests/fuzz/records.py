@@ -37,7 +37,7 @@ from streamflow.records import Headers, Origin, OutRecord
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.signing import Signer
-from streamflow.stream import MAX_DEAD_LETTER_BYTES
+from streamflow.stream_topics import MAX_DEAD_LETTER_BYTES
 from streaming_workers.loader import Loader
 from streaming_workers.validator import Validator
 

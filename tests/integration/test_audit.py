@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -101,10 +102,10 @@ def test_a_worker_that_never_ran_is_not_yet(stack_settings: Settings, tmp_path: 
         assert report["problems"] == []
         [pending] = report["pending"]
         assert (pending["worker"], pending["records"]) == ("analytics", 300)
-        assert "analytics is 300 records behind" in pending["message"]
+        assert "analytics is 300 offsets behind" in pending["message"]
         shown = streamflow(stack_settings, "audit", "--wait", "0")
         assert shown.returncode == 1
-        assert "not yet: analytics is 300 records behind" in shown.stdout
+        assert "not yet: analytics is 300 offsets behind" in shown.stdout
 
 
 def test_a_broker_that_restarts_meanwhile_is_waited_for(
@@ -137,7 +138,7 @@ def test_a_worker_that_has_stopped_is_not_yet_with_numbers(
         report = audit(stack_settings, wait=3)
     assert (report["verdict"], report["problems"]) == ("not_yet", [])
     assert [each["message"] for each in report["pending"] if each["worker"] == "validator"] == [
-        "validator is 50 records behind"
+        "validator is 50 offsets behind"
     ]
 
 
@@ -305,7 +306,7 @@ def test_open_windows_are_fine_while_they_are_open(
             assert overdue["problems"] == []
             [pending] = overdue["pending"]
             assert (pending["kind"], pending["records"]) == ("open_windows", 60)
-            assert "has not emitted windows that are due, of 60 records" in pending["message"]
+            assert "has not emitted windows that are due, of 60 events" in pending["message"]
         done = closes(settings)
         assert done["in_open_windows"] == 0
 
@@ -451,16 +452,16 @@ def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
     assert run().closed
     bad = 300 - valid
     for table, statement, number, what in (
-        ("notifications", "TRUNCATE notifications", valid, "notifications"),
-        ("dead_letters", "DELETE FROM dead_letters", bad, "dead letters"),
-        ("events", "TRUNCATE events", valid, "events"),
+        ("notifications", "TRUNCATE notifications", valid, "notification"),
+        ("dead_letters", "DELETE FROM dead_letters", bad, "dead letter"),
+        ("events", "TRUNCATE events", valid, "event"),
         ("events", "DELETE FROM events WHERE (origin_partition, origin_offset) = (0, 5)", 1, ""),
-        ("window_counts", "TRUNCATE window_counts", None, "window counts"),
+        ("window_counts", "TRUNCATE window_counts", None, "window count"),
         (
             "window_counts",
             "DELETE FROM window_counts WHERE ctid = (SELECT min(ctid) FROM window_counts)",
             1,
-            "window counts",
+            "window count",
         ),
     ):
         for most in (None, 1):
@@ -472,7 +473,8 @@ def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
                 assert sum(each.count for each in vanished) == 2 * bad
             elif number is not None:
                 assert sum(each.count for each in vanished) == number
-            assert f"{what} that were proved are gone" in str(vanished[0])
+            gone = rf"{what}(s that were proved are| that was proved is) gone"
+            assert re.search(gone, str(vanished[0]))
     # None of this is a gap that somebody could acknowledge.
     assert rows(stack_settings, "SELECT reader, topic, first_offset, end_offset FROM gaps") == []
     more = (
@@ -482,7 +484,7 @@ def test_rows_that_vanish_after_kafka_has_let_go_are_missed(
     )
     with changed(stack_settings, "duplicates", more):
         [added] = [each for each in run().problems if each.kind == "rows_added"]
-    assert "1 duplicates more than were proved" in str(added)
+    assert "1 duplicate more than were proved" in str(added)
     assert run().closed
     ledger = (
         "SELECT sum(records)::int, sum(stored)::int, sum(dead_lettered)::int FROM audit_ledger"

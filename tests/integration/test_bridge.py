@@ -524,7 +524,7 @@ def test_missing_topics_are_waited_for(broker: BrokerService, prefix: str, tmp_p
     try:
         wait_until(lambda: running.ask("/ready")[0] == 503, 30, "an answer")
         wait_until(
-            lambda: "does not exist: run `streamflow topics --apply`" in running.ask("/ready")[1],
+            lambda: "does not exist: run `streamflow init`" in running.ask("/ready")[1],
             30,
             "the reason",
         )

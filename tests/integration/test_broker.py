@@ -18,8 +18,9 @@ from faults import assert_on_loopback_only, is_running, kill, stalled, wait_unti
 from services import BrokerService, Quiet
 from streamflow.errors import StackError
 from streamflow.kafka.offsets import bounds
+from streamflow_stack import aot_cache, jars
 from streamflow_stack import broker as broker_module
-from streamflow_stack import jars
+from streamflow_stack.aot_training import train
 from streamflow_stack.broker import Broker, Node
 from streamflow_stack.embedded import environment
 from streamflow_stack.process import Child, end_leftovers
@@ -150,6 +151,32 @@ def test_a_file_other_than_the_locked_one_is_refused(
         with pytest.raises(StackError, match="is not the file that this release expects"):
             jars.class_path(lambda _done, _total: None)
     assert jars.cached_class_path() is None
+
+
+def test_classes_linked_ahead_fit_the_options_of_a_broker(tmp_path: Path) -> None:
+    train(Quiet())
+    broker = Broker(Node(1, 2, 3, tmp_path), tmp_path / "kafka.log")
+    java, *options = broker.launch().command[:-2]
+    tool = ("kafka.tools.StorageTool", "random-uuid")
+    # With "on" Java ends where it would go on without the file.
+    command = (java, "-XX:AOTMode=on", *options, *tool)
+    (tmp_path / "log4j2.xml").write_text("<Configuration/>")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert any(option.startswith("-XX:AOTCache=") for option in options)
+
+
+def test_a_broken_file_of_classes_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "classes.aot"
+    broken.write_bytes(b"broken")
+    monkeypatch.setattr(aot_cache, "cache_file", lambda _class_path: broken)
+    service = BrokerService(tmp_path)
+    assert f"-XX:AOTCache={broken}" in service.server.launch().command
+    service.start()
+    service.stop()
+    assert (tmp_path / "kafka.out").read_text() == ""
 
 
 def test_a_leftover_is_found_and_ended(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pipeline
 from loads import execute, rows, value
 from orchestration import Orchestration, metadata_of, orchestrated
 from streamflow.kafka.clients import admin
-from streamflow.postgres.schema import existing_columns
+from streamflow.postgres.existing_tables import existing_columns
 from streamflow.postgres.tables import SHARED_COLUMNS
 from streamflow.settings import Settings
 from streamflow_dagster.catalog import catalog_of

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def own_database(tmp_path: Path) -> Iterator[DatabaseService]:
-    service = DatabaseService(tmp_path)
+    service = DatabaseService(tmp_path, flushes=True)
     service.start()
     yield service
     service.stop()
@@ -60,9 +60,9 @@ def test_the_role_is_no_superuser(database_server: DatabaseService) -> None:
     assert found == (False, False)
 
 
-def test_settings_are_in_force(database_server: DatabaseService) -> None:
+def test_settings_are_in_force(own_database: DatabaseService) -> None:
     names = ("fsync", "jit", "shared_buffers", "max_wal_size", "listen_addresses", "TimeZone")
-    with psycopg.connect(database_server.url) as connection:
+    with psycopg.connect(own_database.url) as connection:
         found = [
             connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in names
         ]

@@ -144,8 +144,8 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     tried = streamflow(settings, "check", "own_streams:READINGS", "own_streams:VISITS", **own)
     assert tried.returncode == 0, tried.stdout
-    assert "own-visits is as declared, 1 partition" in tried.stdout
-    assert "table own_visits is as declared" in tried.stdout
+    assert "own-visits is there, 1 partition" in tried.stdout
+    assert "table own_visits is there" in tried.stdout
     # What anything may be: each is one row, whatever it is.
     produce(settings, "own-orders", values(
         {}, {"anything": True}, {"anything": None}, {"anything": {"a": [1, "x"]}, "colour": "blue"},
@@ -216,6 +216,7 @@ def test_streams_of_one_s_own(stack_settings: Settings, tmp_path: Path) -> None:
     assert tried.returncode == 0, tried.stdout
     assert "needs a step: `size` is a new required field: " in tried.stdout
     assert "the newest 5 were read with this contract" in tried.stdout
+    _require_alteration(settings, own)
     done = streamflow(settings, "init", **own)
     assert done.returncode == 0, done.stderr
     later = orjson.dumps({"timestamp": "2026-03-01T12:10:00.000Z", "shop": "a", "size": 1})
@@ -242,6 +243,12 @@ def _counted(settings: Settings, name: str) -> dict[str, int]:
     return dict(rows(settings, query))
 
 
+def _require_alteration(settings: Settings, own: dict[str, str]) -> None:
+    tried = streamflow(settings, "check", "own-visits", **own)
+    assert "table own_visits will be altered: column own_visits.size" in tried.stdout
+    assert "own-offers" not in tried.stdout
+
+
 def _require_tried(settings: Settings, own: dict[str, str]) -> None:
     """`streamflow check`, before anything is made: one problem, of a user's own code."""
     tried = streamflow(settings, "check", "--json", **own)
@@ -253,5 +260,8 @@ def _require_tried(settings: Settings, own: dict[str, str]) -> None:
     assert "with `customer` at a limit of its type" in problem["text"]
     assert orders["stored"]
     assert orders["samples"] > 100
-    assert {topic["action"] for topic in readings["topics"]} == {"is created"}
+    assert {topic["action"] for topic in readings["topics"]} == {"will be created"}
     assert readings["table_changes"] == ["table own_readings"]
+    assert [list(table.values())[:3] for table in readings["tables"]] == [
+        ["own_readings", "table", "will be created"]
+    ]

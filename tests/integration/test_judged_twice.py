@@ -31,16 +31,26 @@ def send(settings: Settings, *numbers: int) -> None:
     assert client.flush(30) == 0
 
 
-def analytics_position(settings: Settings) -> int:
-    """Everything before it was counted."""
+def analytics_progress(settings: Settings) -> Progress | None:
     partition = (f"{settings.prefix}user-events", 0)
     group = GroupOffsets(settings, settings.group("analytics"))
     try:
         kept = group.read([partition]).get(partition)
     finally:
         group.close()
-    progress = kept and Progress.parse(kept.offset, kept.metadata)
+    return Progress.parse(kept.offset, kept.metadata) if kept else None
+
+
+def analytics_position(settings: Settings) -> int:
+    """Everything before it was counted."""
+    progress = analytics_progress(settings)
     return progress.position if progress else -1
+
+
+def resumed(settings: Settings) -> int:
+    """Nothing before it will be counted any more."""
+    progress = analytics_progress(settings)
+    return progress.resume if progress else -1
 
 
 def wait_counted(settings: Settings) -> None:
@@ -114,6 +124,45 @@ def test_a_stricter_release_counts_fewer_and_that_can_be_acknowledged(
     with workers(strict, tmp_path):
         report = audit(strict, wait=60)
         assert (report["verdict"], report["window_differences"]) == ("closed", 1)
+
+
+def test_events_that_no_worker_will_count_are_not_in_open_windows(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """The next release rejects all of them, and no event follows: nothing is open that may close."""
+    patient, strict = by(stack_settings, "PATIENT"), by(stack_settings, "STRICT")
+    killed_with_open_windows(patient, folder(tmp_path, "first"), 3, 500, 501, 502)
+    with workers(strict, tmp_path):
+        wait_until(lambda: resumed(strict) == 3, 60, "analytics to have read them again")
+        report = audit(strict, wait=60)
+        [said] = differences(report)
+        assert f"window {WINDOW}: 3 events, 0 counted" in said
+        assert (report["verdict"], report["in_open_windows"]) == ("open", 0)
+        # What follows does not change it, nor whether it can be acknowledged.
+        send(strict, 1)
+        [said] = differences(audit(strict, wait=60))
+        assert f"window {WINDOW}: 4 events, 1 counted" in said
+        report = audit(strict, "--acknowledge", wait=60)
+        assert (report["verdict"], report["window_differences"]) == ("closed", 3)
+    log = (tmp_path / "analytics.log").read_text()
+    assert log.count("records that were read again were rejected") == 1
+
+
+def test_what_was_handed_over_is_compared_before_its_window_closes(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    patient = by(stack_settings, "PATIENT")
+    with workers(patient, tmp_path) as running:
+        send(patient, 1, 2)
+        wait_counted(patient)
+        wait_until(lambda: count(patient, "SELECT count(*) FROM events") == 2, 60)
+        assert audit(patient, wait=30)["in_open_windows"] == 2
+        assert running["analytics"].stop() == 0
+        report = audit(patient, wait=60)
+        assert (report["verdict"], report["in_open_windows"]) == ("closed", 0)
+        execute(patient, "UPDATE window_counts SET count = 1")
+        [said] = differences(audit(patient, wait=60))
+        assert said.endswith("2 events, 1 counted")
 
 
 def test_a_wider_release_counts_more_and_that_can_be_acknowledged(

@@ -17,8 +17,10 @@ from loads import (
     events,
     execute,
     replay,
+    rows,
     window_count,
 )
+from streamflow.audit import window_ledger
 from streamflow.audit.completeness import OffsetGroup, Unpaired, orphans, unpaired
 from streamflow.audit.gap_ledger import (
     KnownGap,
@@ -27,7 +29,7 @@ from streamflow.audit.gap_ledger import (
     known_gaps,
 )
 from streamflow.audit.outcomes import Outcome, accounted_offsets
-from streamflow.audit.recreated import Reuse, keep_underived
+from streamflow.audit.recreated import Reuse, keep_underived, set_aside
 from streamflow.audit.windows.counts import reconcile
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.postgres.connections import Connection, session
@@ -127,9 +129,11 @@ def reconciled(
     closed_through: int,
     lost: Sequence[Range] = (),
     proved: int = 0,
+    resume: int = 0,
 ) -> Reconciliation:
-    """As analytics had it that read up to `position` and closed windows up to that time."""
-    progress = Progress.of_counts(position, position, closed_through, 300_000)
+    """As analytics had it that read up to `position`, closed windows up to that time, and would read again
+    from `resume`."""
+    progress = Progress.of_counts(resume, position, closed_through, 300_000)
     with session(settings, "test") as connection:
         return reconcile(connection, USER_EVENTS, 0, progress, lost, proved=proved)
 
@@ -154,12 +158,12 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
     assert found.counted == {"USER_LOGIN": 3, "USER_LOGOUT": 0}
     [difference] = map(str, found.differences)
     assert difference == (
-        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 events, 0 counted; once you "
+        "user-events[0] offset 13: window 2026-07-01T12:00:10Z USER_LOGOUT: 1 event, 0 counted; once you "
         'know why (docs/audit.md, "Differing windows"), run `streamflow audit --acknowledge`'
     )
     # Where it was proved, nothing explains it.
     [proved] = reconciled(database, 14, noon + 20_000, proved=14).differences
-    assert proved.detail.endswith("1 events, 0 counted")
+    assert proved.detail.endswith("1 event, 0 counted")
     assert (found.differing, found.lost, found.open) == (1, 0, {})
     # What is still open, or was not read yet, is not missed.
     assert reconciled(database, 13, noon + 20_000).differing == 0
@@ -175,6 +179,92 @@ def test_windows_that_tell_what_the_events_tell(load: Load, database: Settings) 
     load.load([FakeRecord(15, event(15), appended=noon + 15_000)])
     assert reconciled(database, 16, noon).overdue
     assert not reconciled(database, 16, noon + 10_000).overdue
+
+
+def test_an_event_that_is_not_read_again_is_in_no_open_window(
+    load: Load, database: Settings
+) -> None:
+    """It was handed over, or never comes: as after analytics was killed and its next release rejects it."""
+    load.load(events([0, 1, 2, 3]))
+    noon = 1_782_907_200_000
+    still_open = reconciled(database, 4, noon, resume=0)
+    assert (still_open.open, still_open.differing) == ({"USER_LOGIN": 4}, 0)
+
+    given_up = reconciled(database, 4, noon, resume=3, proved=2)
+    assert given_up.open == {"USER_LOGIN": 1}
+    assert [str(one) for one in given_up.differences] == [
+        "user-events[0] offsets 0 to 2: window 2026-07-01T12:00:00Z USER_LOGIN: 3 events, 0 counted"
+    ]
+    [difference] = reconciled(database, 4, noon, resume=3).differing_cells
+    assert difference.acknowledgeable
+
+    # A count that was handed over is compared though its window is not closed; one that came after the
+    # progress was committed is not.
+    load.load([window_count(0, 0, count=3, last_offset=2)])
+    load.load([window_count(1, 3, count=1, last_offset=3)])
+    handed_over = reconciled(database, 4, noon, resume=3)
+    assert (handed_over.differing, handed_over.counted) == (0, {"USER_LOGIN": 3})
+    assert handed_over.open == {"USER_LOGIN": 1}
+    assert reconciled(database, 4, noon, resume=4).open == {}
+    assert reconciled(database, 4, noon, resume=4).differing == 0
+
+
+def test_a_window_s_difference_is_acknowledged_with_its_exact_number(
+    load: Load, database: Settings
+) -> None:
+    load.load(events([0, 1, 2, 3]))
+    load.load([window_count(0, 0, count=3, last_offset=3)])
+    noon, partition = 1_782_907_200_000, ("user-events", 0)
+    progress = Progress(4, 4, noon + 10_000, 300_000)
+
+    def audited(gaps: Sequence[Range] = ()) -> tuple[int, dict[Any, int]]:
+        """As an audit does it: how many cells differ, and what was acknowledged of them."""
+        with session(database, "test") as connection:
+            known = window_ledger.acknowledged_differences(connection, partition)
+            found = reconcile(connection, USER_EVENTS, 0, progress, (), known)
+            cells = found.differing_cells
+            window_ledger.keep_differences(connection, partition, cells, found.acknowledged, gaps)
+            return found.differing, found.acknowledged
+
+    def acknowledged() -> list[str]:
+        with session(database, "test") as connection:
+            topics = [USER_EVENTS.topic]
+            return list(map(str, window_ledger.acknowledge_differences(connection, topics, "ann")))
+
+    # Where a gap may explain it, that is acknowledged first.
+    assert audited(gaps=[(2, 3)]) == (1, {})
+    assert acknowledged() == []
+    assert audited() == (1, {})
+    assert acknowledged() == [
+        "user-events[0] window 2026-07-01T12:00:00Z USER_LOGIN, 1 event not counted"
+    ]
+    assert acknowledged() == []
+    [(differing, known)] = [audited()]
+    assert (differing, list(known.values())) == (0, [1])
+    # Another number is another problem, and the one before was not acknowledged for it.
+    execute(database, "UPDATE window_counts SET count = 2")
+    assert audited() == (1, {})
+    execute(database, "UPDATE window_counts SET count = 3")
+    assert audited() == (1, {})
+    assert len(acknowledged()) == 1
+    # Once it is settled, it excuses nothing any more.
+    execute(database, "UPDATE window_counts SET count = 4")
+    assert audited() == (0, {})
+    execute(database, "UPDATE window_counts SET count = 3")
+    assert audited() == (1, {})
+    execute(database, "UPDATE window_counts SET count = 6")
+    assert audited() == (1, {})
+    assert acknowledged() == [
+        "user-events[0] window 2026-07-01T12:00:00Z USER_LOGIN, 2 events counted too many"
+    ]
+    assert audited()[0] == 0
+    # A topic that is made again has none of it, and what was acknowledged is no gap of the old one.
+    reuse = Reuse(USER_EVENTS.topic, "user-events@old", "new", "recreated", {0: 0}, "old")
+    with session(database, "test") as connection, connection.transaction():
+        keep_underived(connection, USER_EVENTS, reuse, "validator", "analytics")
+        set_aside(connection, [USER_EVENTS], reuse, "loader", {})
+    assert rows(database, "SELECT topic FROM window_differences") == [("user-events@old",)]
+    assert rows(database, "SELECT reader FROM gaps WHERE reader = 'analytics'") == []
 
 
 def test_a_duplicate_replay_is_counted_by_analytics_too(load: Load, database: Settings) -> None:

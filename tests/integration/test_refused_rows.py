@@ -4,12 +4,14 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 from urllib.error import HTTPError
 
 import pytest
+from pydantic import AfterValidator, create_model
 
 from faults import wait_until
-from loads import FakeRecord, Load, execute, value
+from loads import FakeRecord, Load, batch, execute, rows, value
 from loads import event as an_event
 from pipeline import (
     WorkerProcess,
@@ -21,10 +23,14 @@ from pipeline import (
     streamflow,
     workers,
 )
+from streamflow.contract import Event, Timestamp
 from streamflow.errors import CircuitOpen
+from streamflow.postgres import schema
 from streamflow.records import last_header
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow.stream import Stream
+from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.drain import drain
 from streaming_workers.runtime.breaker import Breaker
 
@@ -141,6 +147,81 @@ def test_thousands_of_refused_rows_take_no_minute(closed_table: Settings) -> Non
     assert time.monotonic() - began < 40  # one by one, it took 83 s
     assert load.sink.counters.refused == 5_000
     assert value(closed_table, "SELECT count(*) FROM refused_events") == 5_000
+
+
+def test_a_row_that_copy_cannot_read_is_refused_alone(stack_settings: Settings) -> None:
+    """Whatever made it: the loader must not stop for it, for it has the rows of all streams."""
+    load = Load(stack_settings)
+    breaks = {
+        2: (b"user2", b"us\x00r2"),
+        5: (b"user5", b"us\tr5"),
+        6: (b"user6", b"us\nr6"),
+        8: (b"USER_LOGIN", b"USER\x00LOGIN"),  # what the windows count by
+        9: (b"user9", b"us\xffr9"),
+        11: (b"11\t", b"eleven\t"),
+    }
+    with closing(load.sink):
+        output = load.loader.process(
+            batch([FakeRecord(each, an_event(each)) for each in range(12)])
+        )
+        lines = output.tables["events"].lines
+        for number, change in breaks.items():
+            lines[number] = lines[number].replace(*change, 1)
+        load.resume()
+        load.sink.commit(output)
+        load.sink.flush()
+
+    codes = {
+        int(last_header(each.headers, "__connect.errors.offset") or b""): last_header(
+            each.headers, "__connect.errors.exception.message"
+        )
+        for each in load.delivered
+    }
+    states = {2: 22021, 5: "22P04", 6: "22P04", 8: 22021, 9: 22021, 11: "22P02"}
+    assert codes == {
+        number: f"the database refuses it: SQLSTATE {state}".encode()
+        for number, state in states.items()
+    }
+    assert rows(stack_settings, "SELECT id FROM events ORDER BY id") == [
+        (each,) for each in range(12) if each not in breaks
+    ]
+    noted = 'SELECT "offset", event_type, event_time IS NOT NULL FROM refused_events ORDER BY 1'
+    assert rows(stack_settings, noted) == [
+        (each, None if each in (5, 8) else "USER_LOGIN", True) for each in breaks
+    ]
+
+
+def made_stream() -> Stream:
+    model = create_model(
+        "Made",
+        __base__=Event,
+        timestamp=(Timestamp, ...),
+        x=(Annotated[str, AfterValidator(lambda text: text.replace("~", "\x00"))], ...),
+        path=(str, "C:\\temp\\new"),
+        text=(str, "a\tb\n"),
+        null=(str, "\\N"),
+    )
+    return Stream(name="made", contract=model, table="made", key="x")
+
+
+def test_what_validators_and_defaults_make_stops_no_other_stream(stack_settings: Settings) -> None:
+    made = made_stream()
+    schema.upgrade(stack_settings, [USER_EVENTS, made])
+    load = Load(stack_settings, [USER_EVENTS, made])
+    at = '"timestamp": "2026-07-01T12:00:00Z"'
+    with closing(load.sink):
+        load.load([
+            FakeRecord(0, an_event(0)),
+            FakeRecord(0, f'{{{at}, "x": "a~b"}}'.encode(), topic="made"),
+            FakeRecord(1, f'{{{at}, "x": "ab"}}'.encode(), topic="made"),
+            FakeRecord(1, an_event(1)),
+        ])  # fmt: skip
+    # The validator's dead letter is not the loader's.
+    assert load.delivered == []
+    assert value(stack_settings, "SELECT count(*) FROM events") == 2
+    assert rows(stack_settings, 'SELECT x, path, text, "null" FROM made') == [
+        ("ab", "C:\\temp\\new", "a\tb\n", "\\N")
+    ]
 
 
 def test_each_refused_row_is_found_whatever_refuses_it(stack_settings: Settings) -> None:

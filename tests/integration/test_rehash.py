@@ -141,7 +141,7 @@ def test_each_row_is_lifted_once_whatever_is_killed(database: Settings) -> None:
     last = CliRunner().invoke(app, ["db", "rehash"], env=env)
     assert last.exit_code == 1, last.output
     assert f"events.user_email: {count - reached[3]:,} rows hashed" in last.stdout
-    assert f"1 rows of events.user_email are under the key {foreign[:20]}" in last.stderr
+    assert f"1 row of events.user_email is under the key {foreign[:20]}" in last.stderr
     # A key that is taken out of the list is noticed, too.
     for key, mark, text in (
         (

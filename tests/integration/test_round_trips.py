@@ -26,9 +26,9 @@ from streamflow import EpochMillis, Event, Hashed, Stream, Timestamp, TumblingWi
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.counted_by import kind_sql
+from streamflow.postgres.creating import create_events
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.rows.read_back import event_of
-from streamflow.postgres.schema import _create
 from streamflow.postgres.sink.copy import copy
 from streamflow.postgres.tables import event_columns
 from streamflow.postgres.trial import problems_with_rows
@@ -171,7 +171,7 @@ def test_an_event_comes_back_as_it_was_sent(
         connection.transaction(force_rollback=True),
         connection.cursor(row_factory=dict_row) as cursor,
     ):
-        connection.execute(_create(stream, event_columns(stream)))
+        connection.execute(create_events(stream, event_columns(stream)))
         copy(connection, sql.Identifier("drawn"), rows.table.columns, lines)
         query = sql.SQL("SELECT *, {kind} AS counted_by FROM drawn ORDER BY origin_offset")
         stored = cursor.execute(query.format(kind=kind_sql(stream))).fetchall()

@@ -289,7 +289,7 @@ def test_each_stream_is_simulated_into_its_own_topic(
     wait_until(lambda: topic not in client.list_topics(timeout=10).topics, 20)
     done = streamflow(stack_settings, "produce", "--all", "--count", "1", "--rate", "1000", **own)
     assert done.returncode == 0, done.stderr
-    assert f"warning: topic {topic} does not exist: run `streamflow topics --apply`" in done.stderr
+    assert f"warning: topic {topic} does not exist: run `streamflow init`" in done.stderr
     assert len(sent_to("user-events")) == 8
 
 

@@ -31,6 +31,8 @@ from streamflow.postgres.sink.copy import copy
 from streamflow.records import Origin, last_header
 from streamflow.settings import Settings
 from streamflow.tombstones import Deletion
+from streamflow_dagster.catalog import catalog_of
+from streamflow_dagster.defs import content_checks
 from streamflow_dagster.defs.retention_sql import drop_day, expired_days
 from upserts import CUSTOMERS, NOON, TOPIC, Customer, bad, dead_letter, delete, living, put
 
@@ -206,6 +208,11 @@ def test_a_forgotten_person_is_emptied_in_the_state(loading: Load, database: Set
     loading.load([put(2, 2, "bob", email="b" * 64), put(3, 1, "ann again")])
     assert living(database) == {1: "ann again", 2: None}
     assert differing(database) == []
+    # Their rows have no name any more, and break no contract by that.
+    entry = catalog_of(database, [CUSTOMERS]).table("customers_changes")
+    with session(database, "test") as connection:
+        check = content_checks._compare(connection, entry, 1_000)
+    assert (check.passed, check.metadata["rows_looked_at"]) == (True, 2), check.says
 
 
 def test_a_forgotten_name_that_is_the_key_is_removed(database: Settings) -> None:

@@ -35,15 +35,17 @@ from streamflow.postgres import schema
 from streamflow.postgres.owned_topics import TopicsTable
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow_stack.stream_status import read_stream_status
 
 pytestmark = pytest.mark.integration
 
 # What B12 lost: every key's last value, and all of history.
+TOPICS = ("user-events", "analytics", "notifications", "dead-letter-topic")
 FOREIGN = {"cleanup.policy": "compact", "retention.ms": "-1"}
 UNMANAGED = """
 from dataclasses import replace
 
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 THEIRS = replace(USER_EVENTS, topics=Topics(managed=False))
@@ -155,7 +157,7 @@ def test_a_foreign_topic_is_refused_everywhere_and_stays_as_it_is(
     [problem] = checked.problems
     assert problem.part == "topic"
     assert_refused(problem.text, foreign)
-    assert [plan.action for plan in checked.topics] == ["is refused"] + ["is created"] * 3
+    assert [plan.action for plan in checked.topics] == ["is refused"] + ["will be created"] * 3
     found = report(bare)[foreign]
     assert found["owner"] == "foreign"
     assert {each["what"] for each in found["drift"]} >= {"cleanup.policy", "retention.ms"}
@@ -183,6 +185,41 @@ def test_materializing_the_asset_is_refused(bare: Settings, foreign: str) -> Non
     assert_refused(failure.step_failure_data.error_display_string, foreign)
     assert not check.passed
     assert "--adopt" in (check.description or "")
+
+
+def test_status_and_init_name_topics_and_tables(bare: Settings) -> None:
+    names = [f"{bare.prefix}{name}" for name in TOPICS]
+    up = {"kafka": "up", "postgres": "up"}
+    found = read_stream_status(bare, up)
+    assert found.failed == [
+        f"stream user-events does not run: topic {', '.join(names)} does not exist: run `streamflow init`"
+    ]
+    assert {*found.rows.values(), *found.lag.values()} == {None}
+    assert found.unknown == [
+        "lag: nothing was committed yet by notification-group, analytics-group, db-group, websocket-bridge",
+        "rows: the database has no events, window_counts, notifications, dead_letters: run `streamflow init`",
+    ]
+    for word in ("was created", "is there"):
+        lines = [f"topic {name} {word}" for name in names] + [f"table events {word}"]
+        assert streamflow(bare, "init").stdout.splitlines() == [
+            "stream user-events", *(f"  {line}" for line in lines), "topics and schema are in place"
+        ]  # fmt: skip
+    found = read_stream_status(bare, up)
+    assert (found.failed, set(found.rows.values())) == ([], {0})
+    execute(bare, "DROP TABLE events")
+    found = read_stream_status(bare, up)
+    assert found.failed == [
+        "stream user-events: the database has no table events: run `streamflow init`"
+    ]
+    assert (found.rows["events"], found.rows["notifications"]) == (None, 0)
+    # Without the database, what Kafka says is shown all the same, and the other way round.
+    dark = bare.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
+    found = read_stream_status(dark, up)
+    assert found.failed == [
+        "stream user-events: the database has no table events: run `streamflow init`"
+    ]
+    assert found.rows["notifications"] == 0
+    assert found.unknown[0].startswith("lag: ")
 
 
 def test_what_was_adopted_may_be_altered(bare: Settings, foreign: str) -> None:
@@ -227,7 +264,7 @@ def test_only_a_declared_topic_that_exists_can_be_adopted(bare: Settings) -> Non
 GROWN = """
 from dataclasses import replace
 from datetime import timedelta
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 GROWN = replace(USER_EVENTS, topics=Topics(partitions=6, retention=timedelta(hours=1)))
@@ -420,7 +457,7 @@ def test_a_table_of_ours_that_has_the_columns_of_another_stream_is_told_as_befor
 BESIDE = """
 from dataclasses import replace
 from streamflow import Avro, SchemaRegistry
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 SHOP = replace(USER_EVENTS, name="shop", table="shop", topics=Topics(dead_letters="shop-letters"))
@@ -497,9 +534,7 @@ def test_workers_leave_a_stream_out_until_it_can_run(
         said = {name: log.read_text() for name, log in logs.items()}
         assert all('"stream not running"' in text for text in said.values())
         wait_until(lambda: all('"stream waits"' in log.read_text() for log in logs.values()), 60)
-        lacks = (
-            "stream shop: the database has no column shop.user_email: run `streamflow db upgrade`"
-        )
+        lacks = "stream shop: the database has no column shop.user_email: run `streamflow init`"
         assert lacks in said["loader"]
 
         make_topic(bare, f"{bare.prefix}theirs", {})

@@ -7,9 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from streamflow.kafka.acls import Right, least_rights
+from streamflow.names import POSITIONS_TOPIC
 from streamflow.registry import load_streams
-from streamflow.settings import Settings
-from streamflow.stream import Topics
+from streamflow.settings import GROUPS, Settings
+from streamflow.stream import needs, writes
+from streamflow.stream_topics import Topics
 from streamflow_cli.app import app
 
 
@@ -55,3 +57,19 @@ def test_replays_write_to_another_owner_s_topic_only_if_it_is_declared(
     theirs = replace(stream, topics=Topics(managed=False, replays=replays))
     replayed = Right("replay", "topic", stream.topic, ("Write",))
     assert (replayed in least_rights(Settings(), [theirs])) == bool(replays)
+
+
+@pytest.mark.parametrize("worker", GROUPS)
+@pytest.mark.parametrize("windowed", [True, False])
+def test_a_worker_may_see_just_the_topics_that_it_needs(worker: str, windowed: bool) -> None:
+    [stream] = load_streams(Settings())
+    stream = stream if windowed else replace(stream, windows=None)
+    rights = least_rights(Settings(), [stream])
+    seen = {right.name for right in rights if (right.part, right.resource) == (worker, "topic")}
+    assert seen - {POSITIONS_TOPIC} == {*needs(worker, stream)}
+    written = {
+        right.name
+        for right in rights
+        if right.part == worker and right.operations == ("Write",) and right.resource == "topic"
+    }
+    assert written == {*writes(worker, stream)}

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamflow.audit.acknowledging import not_acknowledged
 from streamflow.audit.attribution import owners
 from streamflow.audit.completeness import OffsetGroup, outside
 from streamflow.audit.gap_ledger import AUDIT, KnownGap, ranges, uncovered
@@ -22,11 +24,13 @@ from streamflow.audit.report import (
     PendingKind,
     Verdict,
 )
+from streamflow.audit.window_ledger import CellDifference
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.audit.wording import changed_rows
 from streamflow.postgres.connections import faulty_statement
 from streamflow.settings import GROUPS
-from streamflow.stream import Topics, reads
+from streamflow.stream import reads
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 
@@ -148,7 +152,7 @@ def test_there_are_three_answers(
     assert said["closed"] is (verdict is Verdict.CLOSED)
     assert said["caught_up"] is (not pending)
     assert [each["message"] for each in said["pending"]] == [
-        "analytics is 78,991 records behind"
+        "analytics is 78,991 offsets behind"
     ] * len(pending)
     assert json.loads(json.dumps(said))["problem_count"] == (problem is not None)
 
@@ -268,9 +272,9 @@ def test_a_stream_waits_for_its_own_topics_only() -> None:
         owners=OWNERS,
         pending=[Pending(kind=PendingKind.BEHIND, worker="validator", behind=behind)],
     )
-    assert report.waits_for == "validator is 12 records behind"
+    assert report.waits_for == "validator is 12 offsets behind"
     assert verdicts(report) == {"logins": "closed", "orders": "not_yet", "readings": "not_yet"}
-    assert report.of_stream("orders").waits_for == "validator is 5 records behind"
+    assert report.of_stream("orders").waits_for == "validator is 5 offsets behind"
     shared = replace(report.pending[0], behind={("analytics", 0): 1})
     waiting = AuditReport(partitions=[], owners=OWNERS, pending=[shared])
     assert verdicts(waiting) == {"logins": "not_yet", "orders": "not_yet", "readings": "closed"}
@@ -340,13 +344,17 @@ def test_offsets_outside_of_ranges_are_told_in_short() -> None:
         (0, {"stored": 10}, [("rows_vanished", 2, "2 dead letters that were proved are gone")]),
         (2, {"stored": 10}, []),
         (3, {"stored": 5}, [("rows_vanished", 4, "2 notifications and 2 dead letters that")]),
-        (0, {"stored": 11, "dead_lettered": 2}, [("rows_added", 1, "1 notifications more than")]),
+        (
+            0,
+            {"stored": 11, "dead_lettered": 2},
+            [("rows_added", 1, "1 notification more than were proved")],
+        ),
         (
             0,
             {"stored": 9, "dead_lettered": 3},
             [
-                ("rows_vanished", 1, "1 notifications that"),
-                ("rows_added", 1, "1 dead letters more"),
+                ("rows_vanished", 1, "1 notification that was proved is gone"),
+                ("rows_added", 1, "1 dead letter more"),
             ],
         ),
     ],
@@ -363,4 +371,38 @@ def test_rows_are_compared_with_what_was_proved_and_no_loss_is_named_twice(
     assert all(
         f"t[1] offsets 0 to 59: {text}" in str(each)
         for each, (*_, text) in zip(problems, said, strict=True)
+    )
+
+
+def test_what_an_acknowledgement_leaves_is_explained() -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    differs = Problem(
+        kind=ProblemKind.WINDOW_DIFFERS, topic="t", partition=1, detail="3 events, 2 counted"
+    )
+
+    def compared(*acknowledgeable: bool) -> Reconciliation:
+        made = Reconciliation()
+        for each in acknowledgeable:
+            made.note(differs)
+            made.differing_cells.append(CellDifference((start, "a"), 1, (0, 3), each))
+        return made
+
+    assert not_acknowledged(AuditReport(partitions=[])) == []
+    [proved] = not_acknowledged(
+        AuditReport(partitions=[], windows={("t", 1): compared(False, False)})
+    )
+    assert proved.startswith(
+        "2 windows cannot be acknowledged, since an audit has proved their counts"
+    )
+    [found] = not_acknowledged(AuditReport(partitions=[], windows={("t", 1): compared(True)}))
+    assert found.startswith("1 problem was found only now, or has changed since")
+
+    wrong = ledger([3, 4], [])
+    wrong.note(wrong.problem(ProblemKind.GAP_RETENTION, 7, 9, "gone"))
+    report = AuditReport(partitions=[wrong], windows={("t", 1): compared(False)})
+    found, proved, others = not_acknowledged(report)
+    assert found.startswith("1 problem was found only now")
+    assert proved.startswith("1 window cannot be acknowledged")
+    assert others == (
+        "2 problems cannot be acknowledged (missing): only gaps and differing windows can"
     )

@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from streamflow.records import Origin
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 from streamlit_app.measure.postgres import PostgresSample
 from streamlit_app.pages.event_trace import _steps

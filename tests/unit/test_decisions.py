@@ -131,7 +131,7 @@ def test_a_position_that_went_back_alerts_but_is_no_stall() -> None:
 
 
 def test_sensors_alert_at_the_same_thresholds_as_the_dashboard() -> None:
-    limit = int(THRESHOLDS.lag_records)
+    limit = int(THRESHOLDS.lag_offsets)
     assert states((1, 5, limit), (1, 6, limit))[1] == []
     known, alerts = states((1, 5, limit + 1), (1, 6, limit + 1))
     assert (known, alerts) == ([UP, UP], ["lag records firing"])
@@ -164,7 +164,7 @@ def test_a_foreign_cursor_is_a_fresh_start(cursor: str | None) -> None:
         ({"events": 50}, UP, [], "50 offsets wait, the loader is up"),
         ({"events": 50}, None, [], "50 offsets wait, the loader is not judged yet"),
         ({"events": 101, "letters": 9}, UP, ["events"], "lag is above 100 (events: 101)"),
-        ({"events": 1, "letters": 0}, GONE, ["events"], "the loader is gone and 1 offsets wait"),
+        ({"events": 1, "letters": 0}, GONE, ["events"], "the loader is gone and 1 offset waits"),
         ({"events": 1, "letters": 2}, STALLED, ["events", "letters"], "the loader is stalled"),
         ({"events": 0}, GONE, [], "0 offsets wait, the loader is gone"),
     ],
@@ -229,14 +229,14 @@ def test_what_is_wrong_is_severe_whoever_is_behind() -> None:
         ):
             assert (judged.passed, judged.severe) == (False, True)
             assert "first t[0] offset 3: not accounted for" in judged.says
-            assert ("not yet: loader is 6 records behind" in judged.says) is not caught_up
+            assert ("not yet: loader is 6 offsets behind" in judged.says) is not caught_up
     assert judge_gaps(report(WRONG), ["other"]).passed
 
 
 def test_not_yet_is_an_answer_of_its_own_and_no_green_one() -> None:
     for judged in verdicts(report(caught_up=False)):
         assert (judged.passed, judged.severe) == (False, False)
-        assert judged.says == "not yet: loader is 6 records behind"
+        assert judged.says == "not yet: loader is 6 offsets behind"
 
 
 def test_closed_is_green() -> None:
@@ -278,6 +278,7 @@ def test_a_rate_needs_records(rows: int, letters: int, passed: bool) -> None:
     found = judge_rate(rate, THRESHOLDS)
     assert found.passed is passed
     assert ("sample" in found.metadata) is not passed
+    assert ("fewer than 100 records are not judged" in found.says) is (rows == 2)
 
 
 @pytest.mark.parametrize(
@@ -289,10 +290,27 @@ def test_a_rate_needs_records(rows: int, letters: int, passed: bool) -> None:
         ([100] * 6 + [24], False),
         ([100] * 6 + [400], True),
         ([100] * 6 + [401], False),
-        ([0] * 6 + [0], True),
-        ([0] * 6 + [1], True),
+        ([1] * 6 + [0] * 7 + [0], True),
+        ([1] * 6 + [0] * 7 + [100], True),
     ],
 )
 def test_volume_is_compared_with_its_median(counts: list[int], passed: bool) -> None:
     hours = [(NOW + timedelta(hours=number), count) for number, count in enumerate(counts)]
     assert judge_volume(hours, 4.0, 6).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ([], "not yet: 0 hours of the day before have events, 6 are needed to know what is usual"),
+        ([100] * 6, "not yet: 5 hours of the day before have events"),
+        # Hours without events show nothing of what is usual.
+        ([7] + [0] * 23 + [500], "not yet: 1 hour of the day before has events"),
+        ([7] * 5 + [0] * 19 + [0], "not yet: 5 hours of the day before have events"),
+    ],
+)
+def test_volume_says_that_it_cannot_know_yet(counts: list[int], says: str) -> None:
+    hours = [(NOW + timedelta(hours=number), count) for number, count in enumerate(counts)]
+    found = judge_volume(hours, 4.0, 6)
+    assert (found.passed, found.severe) == (False, False)
+    assert found.says.startswith(says)

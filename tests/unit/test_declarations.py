@@ -1,13 +1,24 @@
 """What cannot work is found in the declarations, and said so that its author knows what to change."""
 
 from dataclasses import replace
-from datetime import timedelta
-from typing import Literal
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field
 
-from streamflow import DailyRollup, Event, Stream, Timestamp, Topics, TumblingWindow
+from streamflow import (
+    DailyRollup,
+    EpochMillis,
+    Event,
+    Stream,
+    Timestamp,
+    Topics,
+    TumblingWindow,
+)
 from streamflow.declarations import problems
+from streamflow.errors import ErrorCode
+from streamflow.records import Rejection
 from streamflow.streams.user_events import USER_EVENTS
 
 
@@ -219,3 +230,41 @@ def test_two_streams_are_two_assets_of_dagster() -> None:
 
 def test_largest_records_of_their_own_topics_are_up_to_each_stream() -> None:
     assert problems(replace(OTHER, topics=Topics(max_record_bytes=10)), [ORDERS]) == []
+
+
+@pytest.mark.parametrize("kind", [EpochMillis, Timestamp])
+def test_a_bound_of_a_time_needs_a_zone(kind: Any) -> None:
+    def stream(bound: datetime) -> Stream:
+        class Shift(Event):
+            ends: list[Annotated[kind, Field(ge=bound)]]
+
+        class Reading(Event):
+            at: Annotated[kind, Field(ge=bound)]
+            shift: Shift | None = None
+
+        return Stream(
+            name="readings", contract=Reading, table="readings", key="at", event_time="at"
+        )
+
+    assert problems(stream(datetime(2020, 1, 1, tzinfo=UTC))) == []
+    assert problems(stream(datetime(2020, 1, 1))) == [  # noqa: DTZ001 (what is refused)
+        f"{name} has a bound without a zone, and times of events have one: write the bound as "
+        "datetime(2020, 1, 1, tzinfo=UTC)"
+        for name in ("at", "ends")
+    ]
+
+
+def test_epoch_seconds_in_a_field_of_milliseconds_break_a_bound() -> None:
+    class Reading(Event):
+        at: Annotated[EpochMillis, Field(ge=datetime(2020, 1, 1, tzinfo=UTC))]
+
+    decoder = Stream(
+        name="readings", contract=Reading, table="readings", key="at", event_time="at"
+    ).decoder
+    seconds = decoder.decode(b'{"at":1700000000}')
+    assert isinstance(seconds, Rejection)
+    assert (seconds.code, seconds.message) == (
+        ErrorCode.SCHEMA_VIOLATION,
+        "at: must not be before 2020-01-01T00:00:00Z",
+    )
+    assert isinstance(decoder.decode(b'{"at":1700000000000}'), Reading)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from streamflow.kafka.topic_plans import TopicAction, declared_plan
+from streamflow.kafka.topic_plans import declared_plan
 from streamflow.kafka.topics import declared_topics
+from streamflow.planned import PlannedAction
 from streamflow.settings import Settings
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 
@@ -23,6 +24,6 @@ def test_a_check_says_whether_replays_append_to_another_owner_s_topic(
 ) -> None:
     theirs = replace(USER_EVENTS, topics=Topics(managed=False, replays=replays))
     read = declared_plan(Settings(), theirs)[0]
-    assert (read.action, read.topic) == (TopicAction.READ, theirs.topic)
+    assert (read.action, read.topic) == (PlannedAction.READ, theirs.topic)
     assert note in read.notes[0]
     assert not declared_plan(Settings(), USER_EVENTS)[0].notes

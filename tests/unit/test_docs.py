@@ -1,6 +1,6 @@
 """What the documents say of the repository is so."""
 
-import dataclasses
+import inspect
 import json
 import re
 from enum import IntEnum
@@ -12,11 +12,11 @@ import pytest
 from pydantic import create_model
 
 import streamflow
-from streamflow import Event, Rejection, Stream, Timestamp, Topics, TumblingWindow
+from streamflow import Event, Rejection, Stream, Timestamp, Topics, TumblingWindow, trial
 from streamflow.dead_letters.plan import Obstacle
 from streamflow.dead_letters.repairs import known_repairs
 from streamflow.declarations import problems
-from streamflow.postgres.tables import ORIGIN_COLUMNS, TIME_COLUMNS, event_columns
+from streamflow.postgres.tables import ORIGIN_COLUMNS, SHARED, TIME_COLUMNS, Table, event_columns
 from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamflow.streams.user_events import UserEvent
@@ -96,6 +96,8 @@ def test_the_streams_on_the_page_can_be_declared() -> None:
     assert [each.name for each in streams] == ["orders", "shop", "webhooks", "readings", "clicks"]
     for number, stream in enumerate(streams):
         assert problems(stream, streams[:number]) == []
+        hasher = Hasher(private_fields=stream.decoder.private_fields)
+        assert trial.problems(stream, trial.samples_of(stream, hasher), hasher) == []
 
 
 def test_the_events_on_the_page_satisfy_its_contract() -> None:
@@ -128,7 +130,7 @@ def test_the_repairs_on_the_page_repair_what_it_says() -> None:
 def test_the_page_has_every_argument(kind: Any) -> None:
     cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", STREAMS, re.MULTILINE)
     named = {name for cell in cells for name in re.findall(r"\w+", cell)}
-    assert {each.name for each in dataclasses.fields(kind)} <= named
+    assert {*inspect.signature(kind).parameters} <= named
 
 
 class Priority(IntEnum):
@@ -165,3 +167,21 @@ def test_the_page_names_what_is_taken_and_what_is_imported() -> None:
         assert f"`{name}`" in STREAMS
     for name in re.findall(r"from streamflow import ([\w, ]+)", STREAMS):
         assert set(name.split(", ")) <= set(streamflow.__all__)
+
+
+@pytest.mark.parametrize("table", SHARED, ids=lambda table: table.name)
+def test_the_columns_of_shared_tables_are_listed(table: Table) -> None:
+    page = (ROOT / "docs/architecture.md").read_text().partition("## Shared tables")[2]
+    said, _, rest = page.partition("\n\n`window_counts`:")
+    own = f"\n\n`window_counts`:{rest}".split(f"\n\n`{table.name}`: ")[1].split("\n\n")[1]
+    listed = [
+        name for row in own.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    ]
+    by_itself = {"status"} if table.name == "dead_letters" else set()
+    of_every_one = set(re.findall(r"`(\w+)`", said)) & {
+        "appended_at",
+        "record_topic",
+        "record_partition",
+        "record_offset",
+    }
+    assert sorted([*listed, *of_every_one]) == sorted({*table.columns} | by_itself)

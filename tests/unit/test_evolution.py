@@ -166,15 +166,20 @@ ROWS = [row(), row(kind="lost", size=7), row(note="a longer one"), row(kind="los
         ),
         (
             BEFORE | {"size": (Annotated[int, Field(lt=5)], ...)}, BREAKING,
-            r"1 of 4 newest rows are .*size: .*less than 5 \(1\)",
+            r"1 of 4 newest rows is no valid event any more: .*size: .*less than 5 \(1\)",
         ),
         (BEFORE | {"note": (Annotated[str | None, Field(max_length=3)], None)}, BREAKING, "1 of 4 newest"),
+        # Each fault is counted by itself: a row may have several.
+        (
+            BEFORE | {"kind": (Kind, ...), "size": (Annotated[int, Field(lt=5)], ...)}, BREAKING,
+            r"2 of 4 newest rows are no valid .*: kind: should be 'placed' \(2\); size: .*than 5 \(1\) →",
+        ),
         (BEFORE | {"size": (Annotated[int, AfterValidator(raises)], ...)}, BREAKING, "RuntimeError .4."),
         # What is lacking is one thing, what is wrong another.
         (BEFORE | {"more": (str, ...)}, STEP, "`more` is required, and 4 of 4 newest rows have none"),
         (BEFORE | {"note": (str, ...)}, STEP, "`note` is required, and 3 of 4 newest rows have none"),
         (BEFORE | {"more": (str, ...), "kind": (Kind, ...)}, BREAKING, "`more` is required, and 2 of 4"),
-        (without("note"), STEP, "`note` is no field any more, and 1 of 4 newest rows have it"),
+        (without("note"), STEP, "`note` is no field any more, and 1 of 4 newest rows has it"),
         # The column says so.
         (BEFORE | {"size": (str, ...)}, SAFE, ""),
         (BEFORE | {"size": (Decimal, ...), "total": (Decimal, ...)}, SAFE, ""),

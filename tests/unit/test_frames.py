@@ -18,7 +18,7 @@ from streamflow.contract import Event, Timestamp
 from streamflow.errors import Unavailable
 from streamflow.privacy import Hasher
 from streamflow.records import Record
-from streamflow.stream import Topics
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.windows.specs import TumblingWindow
 from streaming_workers.bridge.frames import Encoder, Frame, append_time

@@ -3,12 +3,18 @@
 import json
 from dataclasses import replace
 from datetime import date
+from enum import StrEnum
+from typing import Any, Literal
 
 import pytest
+from pydantic import Field, create_model
+from structlog.testing import capture_logs
 
 from loads import TOPIC, TRUSTING, FakeRecord, batch, event, events
+from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Output, Replayed
+from streamflow.postgres.rows.events import text_of
 from streamflow.postgres.rows.windows import window_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
@@ -19,12 +25,15 @@ from streamflow.records import (
     Headers,
     Origin,
     OutRecord,
+    Position,
     Rejection,
     last_header,
 )
 from streamflow.settings import Settings
 from streamflow.signing import Signer
+from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow.windows import Progress
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
 from streaming_workers.validator import Validator
@@ -360,6 +369,19 @@ def test_what_analytics_derives_tells_the_id_of_its_topic() -> None:
     assert made.headers == [(ORIGIN_HEADER, b"user-events/0/0"), (TOPIC_ID_HEADER, NEW.encode())]
 
 
+@pytest.mark.parametrize("read_before", [0, 2])
+def test_analytics_says_once_that_it_rejects_what_was_read_before(read_before: int) -> None:
+    """As the next release after a kill: an earlier one may have taken these records as events."""
+    analytics = Analytics(Settings(), [USER_EVENTS])
+    progress = Progress(0, read_before, None, 300_000)
+    analytics.assign({(TOPIC, 0): Position(TOPIC, 0, 0, progress.metadata())})
+    with capture_logs() as said:
+        for offset in range(4):
+            analytics.process(batch([FakeRecord(offset, b"{")]))
+    warned = [line for line in said if line["log_level"] == "warning"]
+    assert [(line["partition"], line["records"]) for line in warned] == [(0, 2)] * bool(read_before)
+
+
 def test_a_foreign_dead_letter_is_one_under_its_own_position(strict: Loader) -> None:
     headers: Headers = [
         ("__connect.errors.topic", b"user-events"),
@@ -465,3 +487,44 @@ def test_windows_of_any_spacing_and_order_of_fields() -> None:
         b'{"window":null}',
     ):
         assert window_of(value) is None
+
+
+class Kind(StrEnum):
+    TABBED = "a\tb"
+
+
+@pytest.mark.parametrize("text", ["a\tb", "a\nb", "a\rb", r"C:\temp\new", r"\N", "None"])
+@pytest.mark.parametrize("how", ["default", "factory", "literal", "format"])
+def test_a_text_that_is_in_no_json_is_escaped_as_any_other(text: str, how: str) -> None:
+    """Of a default, a Literal, or a record that is no JSON."""
+    x: Any = {
+        "default": (str, text),
+        "factory": (str, Field(default_factory=lambda: text)),
+        "literal": (Literal[text], text),  # type: ignore[valid-type]
+        "format": (str, ...),
+    }[how]
+    model = create_model("Tabbed", __base__=Event, timestamp=(Timestamp, ...), x=x)
+    document = {"timestamp": "2026-03-01T12:00:00Z"} | ({"x": text} if how == "format" else {})
+    decode = (lambda _: json.dumps(document).encode()) if how == "format" else None
+    stream = Stream(name="tabbed", contract=model, table="tabbed", key="x", decode=decode)
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    value = b"of a format" if how == "format" else json.dumps(document).encode()
+
+    [line] = loader.process(batch([FakeRecord(0, value, topic="tabbed")])).tables["tabbed"].lines
+
+    fields = line.decode().removesuffix("\n").split("\t")
+    assert len(fields) == len(loader.tables["tabbed"].columns)
+    assert fields[0] == text_of(text)
+
+
+def test_members_of_an_enum_are_escaped() -> None:
+    model = create_model(
+        "Tabbed", __base__=Event, timestamp=(Timestamp, ...), x=(Kind, Kind.TABBED)
+    )
+    stream = Stream(name="tabbed", contract=model, table="tabbed", key="x")
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    value = b'{"timestamp": "2026-03-01T12:00:00Z"}'
+
+    [line] = loader.process(batch([FakeRecord(0, value, topic="tabbed")])).tables["tabbed"].lines
+
+    assert line.startswith(rb"a\tb\t".replace(rb"b\t", b"b\t"))

@@ -41,8 +41,13 @@ def test_a_key_makes_it_a_keyed_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", [b"a", b"a@", b"\\u0040", b'"user_email":', b"a.b@", b"\\", b'"data_base64":"']
-)
+    "piece",
+    [
+        b"a", b"a@", b"\\u0040", b'"user_email":', b"a.b@", b"\\", b'"data_base64":"', b'"user_email":[',
+        b'"user_email":{', b'"user_email":{"a":1,', b'"user_\\u0065mail"', b'"\\u0075ser_', b'"user_email"  ',
+        b'{"\\/":1}',
+    ],
+)  # fmt: skip
 def test_hostile_input_takes_linear_time(piece: bytes) -> None:
     began = time.process_time()
     Hasher(None, ["user_email"]).redact(piece * 200_000 + b"@")

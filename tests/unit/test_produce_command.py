@@ -11,7 +11,15 @@ FOREIGN = "order_streams:FOREIGN"
 SEVERAL = "there are several streams (user-events, orders): choose one with --stream NAME"
 UNASKED = (
     "stream foreign is not simulated, since its topic has another owner: if simulated events may go "
-    "there, run `streamflow produce --stream foreign`"
+    "there, run `streamflow produce --stream foreign --not-ours`"
+)
+NOT_OURS = (
+    "topic foreign of stream foreign belongs to another owner, and everyone who reads it would get what "
+    "is sent: if the owner allows it, add --not-ours"
+)
+UNREACHABLE = (
+    "the broker at 127.0.0.1:1 does not answer: start it (`streamflow up`), or "
+    "set KAFKA_BOOTSTRAP_SERVERS"
 )
 
 
@@ -60,6 +68,11 @@ def refused(monkeypatch: pytest.MonkeyPatch, streams: str, *arguments: str) -> s
             ("--all",),
             UNASKED,
         ),
+        (FOREIGN, (), NOT_OURS),
+        (FOREIGN, ("--stream", "foreign", "--count", "1"), NOT_OURS),
+        (FOREIGN, ("--from", "-"), NOT_OURS),
+        # Allowed: the broker is asked next.
+        (FOREIGN, ("--not-ours",), UNREACHABLE),
     ],
 )
 def test_it_is_clear_which_stream_is_sent_to(
@@ -90,6 +103,22 @@ def test_no_option_is_ignored_without_a_word(
     arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert refused(monkeypatch, ORDERS, "produce", *arguments).startswith(says)
+
+
+@pytest.mark.parametrize("command", ["list", "replay"])
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("SCHEMA_VIOLATON", "'SCHEMA_VIOLATON' is not an error code (did you mean SCHEMA_VIOLATION?)"),
+        ("invalid_json", "'invalid_json' is not an error code (did you mean INVALID_JSON?)"),
+        ("TOO_HOT_TO_HANDLE", "'TOO_HOT_TO_HANDLE' is not an error code: choose from EMPTY_VALUE, "),
+    ],
+)  # fmt: skip
+def test_an_unknown_error_code_is_refused_with_the_nearest_one(
+    command: str, code: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = ("--code", "EMPTY_VALUE", "--code", code)
+    assert refused(monkeypatch, STREAMS, "dlq", command, *codes).startswith(says)
 
 
 @pytest.mark.parametrize("command", ["list", "replay"])

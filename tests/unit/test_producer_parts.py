@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -237,12 +238,37 @@ def test_simulated_records_that_are_not_acknowledged_are_not_reported_as_sent(
         )
 
 
-@pytest.mark.parametrize("metadata", ["", "12", ";", "x;" + "0" * 64, "12;" + "0" * 63, "12;noon"])
+def test_a_simulated_event_is_made_just_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(file, "produce", lambda _, record, **__: calls.append(f"sent {record.key}"))
+
+    def source(name: bytes) -> Iterator[Simulated]:
+        while True:
+            calls.append(f"made {name!r}")
+            yield Simulated(name, b"value", None)
+
+    sent = file.simulate(
+        Settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"),
+        [(USER_EVENTS, source(name)) for name in (b"a", b"b", b"c")],
+        threading.Event(),
+        rate=1_000_000,
+        count=2,
+    )
+    assert sent.records == 6
+    assert calls == [
+        f"{what} {name!r}" for name in (b"a", b"b", b"c") * 2 for what in ("made", "sent")
+    ]
+
+
+@pytest.mark.parametrize(
+    "metadata", ["", "12", ";", "x;" + "0" * 64, "12;" + "0" * 63, "12;noon", f"12;{'0' * 64};"]
+)
 def test_an_offset_that_was_moved_by_hand_says_nothing_of_a_file(metadata: str) -> None:
     assert progress_of(Position("user-events", 0, 7, metadata)) is None
 
 
 def test_the_progress_of_a_file_is_what_was_committed() -> None:
     digest = "0f" * 32
-    assert progress_of(Position("user-events", 0, 7, f"12;{digest}")) == (7, 12, digest)
+    assert progress_of(Position("user-events", 0, 7, f"12;{digest}")) == (7, 12, digest, 0)
+    assert progress_of(Position("user-events", 0, 7, f"12;{digest};3")) == (7, 12, digest, 3)
     assert progress_of(Position("user-events", 0, 0)) == FileProgress()

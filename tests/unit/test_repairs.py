@@ -19,7 +19,8 @@ from streamflow.errors import ConfigurationError, UsageError
 from streamflow.privacy import Hasher
 from streamflow.records import Headers, Origin
 from streamflow.settings import Settings
-from streamflow.stream import Stream, Topics
+from streamflow.stream import Stream
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 
 HASHER = Hasher(b"key", USER_EVENTS.private_fields)

@@ -52,6 +52,7 @@ from streamflow.samples.node import NoSample
 from streamflow.samples.simulation import simulated, sources_of
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.streams.user_events.simulation import Simulation
+from streamflow.trial import fails_at_start, samples_of
 
 HASHER = Hasher(b"pepper")
 
@@ -421,7 +422,7 @@ def test_only_streams_that_can_be_are_simulated_together() -> None:
     assert [stream.name for stream, _ in sources] == ["user-events", "orders"]
     assert len(without) == 2
     assert "stream foreign is not simulated, since its topic has another owner" in without[0]
-    sources, _ = sources_of([FOREIGN], HASHER, named=True)
+    sources, _ = sources_of([FOREIGN], HASHER, not_ours=True)
     assert len(sources) == 1
 
 
@@ -429,3 +430,25 @@ def test_a_stream_of_another_format_needs_a_simulator() -> None:
     other = replace(ORDERS, decode=lambda _value, _headers: {})
     with pytest.raises(ConfigurationError, match="reads records of another format"):
         simulated(other, HASHER)
+
+
+class Price(Enum):
+    LOW = Decimal("1.5")
+    HIGH = Decimal(20)
+
+
+class Day(Enum):
+    FIRST = date(2026, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [(Price, "Decimal"), (Day, "date"), (list[Price], "Decimal"), (dict[str, Day], "date")],
+)
+def test_an_enum_of_values_that_no_json_equals_is_named(kind: Any, named: str) -> None:
+    model = create_model("Listed", __base__=Event, timestamp=(Timestamp, ...), x=(kind, ...))
+    stream = Stream(name="listed", contract=model, table="listed", key=lambda _: "k")
+
+    with pytest.raises(NoSample, match=f"x.*: no JSON is a {named}, as a value of its Enum is"):
+        samples_of(stream, Hasher())
+    assert fails_at_start(stream) == []

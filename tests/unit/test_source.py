@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from pipeline import event
 from streamflow.errors import UsageError
-from streamflow_cli.produce import _print_summary
+from streamflow_cli.produce_summary import print_summary
 from streaming_workers.producer.file import Sent
 from streaming_workers.producer.source import Source, open_source
 
@@ -124,6 +125,8 @@ def test_a_pipe_by_its_descriptor_is_a_stream(opened: Callable[..., Source]) -> 
         (Sent(records=5, line=5), False, "--resume goes on from there", "send the rest from line 6 on"),
         (Sent(finished=True), False, "it is empty", "it is empty"),
         (Sent(line=5, finished=True), True, "all 5 lines were sent before", None),
+        (Sent(line=5, finished=True, skipped_before=1), True,
+         "of 5 lines read before, 4 were sent and 1 skipped as invalid", None),
     ],
 )  # fmt: skip
 def test_only_a_file_can_be_resumed(
@@ -141,8 +144,8 @@ def test_only_a_file_can_be_resumed(
     os.close(writing)
     for name, says in ((str(path), of_file), (f"/dev/fd/{reading}", of_pipe)):
         if says is not None:
-            _print_summary(sent, 1.0, opened(name), resume=resume)
-            assert "".join(capsys.readouterr()).endswith(f": {says}\n")
+            print_summary(sent, 1.0, opened(name), resume=resume)
+            assert re.search(f": {re.escape(says)}$", "".join(capsys.readouterr()), re.MULTILINE)
     os.close(reading)
 
 
@@ -194,6 +197,15 @@ def test_another_format_is_named_with_what_converts_it(
     with pytest.raises(UsageError, match=says) as caught:
         flat(source)
     assert "\n" not in str(caught.value)
+
+
+def test_the_command_for_another_format_sends_to_the_same_stream(path: Path) -> None:
+    path.write_bytes(b"[\n" + b",\n".join(LINES) + b"]")
+    with (
+        closing(open_source(str(path), stream="orders")) as source,
+        pytest.raises(UsageError, match=r"\| streamflow produce --stream orders --from -`$"),
+    ):
+        flat(source)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from streamflow.errors import StackError
 from streamflow.settings import Settings
 from streamflow_cli.stack import ConsoleReport
 from streamflow_stack import lifecycle
+from streamflow_stack.known_streams import unknown_note, unknown_streams
 from streamflow_stack.state import ENTRIES, StateDirectory, state_lock
 
 
@@ -129,6 +130,23 @@ def test_one_that_asks_for_the_pid_is_no_supervisor(state: StateDirectory) -> No
         with state_lock(state):
             assert state.supervisor_pid() is not None
         release.join()
+
+
+def test_streams_that_the_running_stack_does_not_know_are_named_in_one_sentence(
+    state: StateDirectory,
+) -> None:
+    settings = Settings(STREAMFLOW_STATE_DIR=state.directory)
+    state.write_coordinates(settings, ["mine"], database_embedded=False)
+    assert unknown_note(settings, ["mine", "later"]) is None  # nothing runs
+    with state_lock(state):
+        assert unknown_note(settings, ["mine"]) is None
+        only = "unknown to the running stack, which knows only the streams that were declared"
+        assert str(unknown_note(settings, ["a", "mine", "b"])).startswith(
+            f"streams a, b are {only}"
+        )
+        each = unknown_streams(settings, ["a", "mine", "b"])
+    assert list(each) == ["a", "b"]
+    assert each["b"].startswith(f"stream b is {only}")
 
 
 def test_a_second_supervisor_is_refused(state: StateDirectory) -> None:

@@ -122,6 +122,21 @@ def test_an_audit_names_topics_in_full(printed: Printed) -> None:
     assert any("USER_LOGIN_FAILED" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("problems", "more"), [(10, []), (24, ["and 14 more: see `streamflow audit --json`"])]
+)
+def test_an_audit_says_how_many_problems_it_does_not_show(
+    problems: int, more: list[str], printed: Printed
+) -> None:
+    wrong = PartitionAudit(topic="orders", partition=0, first=0, end=99, records=99)
+    for offset in range(problems):
+        wrong.note(wrong.problem(ProblemKind.MISSING, offset, offset + 1, "not accounted for"))
+    report = AuditReport(partitions=[wrong])
+    lines = [line.strip() for line in printed(100, lambda: audit_table(report))]
+    assert sum("not accounted for" in line for line in lines) == 10
+    assert [line for line in lines if line.startswith("and ")] == more
+
+
 def test_an_audit_of_several_streams_has_a_verdict_for_each(printed: Printed) -> None:
     wrong = PartitionAudit(topic="orders", partition=0, first=0, end=9, records=9)
     wrong.note(wrong.problem(ProblemKind.MISSING, 3, 4, "not accounted for"))
@@ -134,4 +149,4 @@ def test_an_audit_of_several_streams_has_a_verdict_for_each(printed: Printed) ->
     lines = [line.split() for line in printed(100, lambda: audit_table(report))]
     assert ["user-events", "closed", "0", "-"] in lines
     assert ["orders", "not", "closed", "1", "-"] in lines
-    assert ["readings", "not", "yet", "0", "validator", "is", "7", "records", "behind"] in lines
+    assert ["readings", "not", "yet", "0", "validator", "is", "7", "offsets", "behind"] in lines

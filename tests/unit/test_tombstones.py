@@ -63,7 +63,7 @@ def test_it_is_sound() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"mode": "merge"}, 'mode is \'merge\': it must be "append" or "upsert"'),
+        ({"mode": "merge"}, 'mode must be "append" or "upsert", not the text'),
         ({"mode": "append"}, "primary_key is for upsert streams"),
         ({"primary_key": ()}, "an upsert stream needs the fields of its primary key"),
         ({"primary_key": ("id", "id")}, "each once"),

@@ -1,5 +1,6 @@
 """A declaration is tried with samples: what does not come back as it was is named, by its field."""
 
+import json
 import random
 import re
 import sys
@@ -34,13 +35,17 @@ from streamflow import (
     load_settings,
     load_streams,
 )
+from streamflow.check import planned_tables
 from streamflow.declarations import problems as of_declaration
+from streamflow.errors import ConfigurationError
+from streamflow.postgres.schema import TablePlan
 from streamflow.postgres.tables import event_columns
 from streamflow.samples.node import NoSample
 from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.trial import TrialProblem, fails_at_start, problems, same, samples_of, simulated_of
 from streamflow_cli.app import app
+from upserts import CUSTOMERS
 
 
 def stream_of(kind: Any, default: Any = ..., **changes: Any) -> Stream:
@@ -300,6 +305,26 @@ def test_at_every_start_a_few_samples_are_tried(
     assert failed.why.startswith("tried_streams.py, line 14: a sample of Bad, written as JSON, is")
 
 
+@pytest.mark.parametrize("command", [("produce",), ("audit",), ("dlq", "list")])
+def test_a_configured_stream_that_does_not_start_is_not_called_unknown(
+    command: tuple[str, ...], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", f"{module}:BAD,{module}:GOOD")
+    error = CliRunner().invoke(app, [*command, "--stream", "bad"]).exception
+    assert isinstance(error, ConfigurationError)
+    assert str(error).startswith(
+        "stream bad is configured, but it does not start: tried_streams.py, line 14: a sample of Bad"
+    )
+
+
+def test_the_one_stream_that_starts_does_not_get_what_may_be_meant_for_another(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", f"{module}:BAD,{module}:GOOD")
+    error = CliRunner().invoke(app, ["produce", "--from", "-"]).exception
+    assert str(error) == "there are several streams (good, bad): choose one with --stream NAME"
+
+
 def test_the_command_says_everything_that_is_wrong(module: str) -> None:
     run = CliRunner().invoke
     done = run(app, ["check", "--offline", f"{module}:WORSE", f"{module}:BAD", f"{module}:GOOD"])
@@ -320,6 +345,53 @@ def test_the_command_says_everything_that_is_wrong(module: str) -> None:
     done = run(app, ["check", "--offline", "--json", f"{module}:NONE"])
     assert done.exit_code == 1
     assert '"part": "declaration", "text": "tried_streams has no NONE' in done.stdout
+
+
+def test_configured_streams_are_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMFLOW_STREAMS", f"{module}:BAD,{module}:WORSE,{module}:GOOD")
+    run = CliRunner().invoke
+    done = run(app, ["check", "--offline", "--json", "good"])
+    assert done.exit_code == 0
+    assert [checked["stream"] for checked in json.loads(done.stdout)["streams"]] == ["good"]
+    # One that does not start has its name, too.
+    done = run(app, ["check", "--offline", "--json", "bad", "good"])
+    assert done.exit_code == 1
+    assert [checked["stream"] for checked in json.loads(done.stdout)["streams"]] == ["bad", "good"]
+    error = run(app, ["check", "--offline", "goood"]).exception
+    assert str(error) == (
+        "no stream is called goood: did you mean good? Configured: bad, worse, good; write MODULE:NAME for "
+        "one that is not configured"
+    )
+    error = run(app, ["check", "--offline", "good", f"{module}:BAD"]).exception
+    assert "give names only, or MODULE:NAME only" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("plan", "actions"),
+    [
+        (None, ["is declared"] * 3),
+        (TablePlan(), ["is there"] * 3),
+        (TablePlan(refused="it is not StreamFlow's"), ["is refused"] * 3),
+        (
+            TablePlan(("table customers_changes", "table customers_state", "view customers")),
+            ["will be created"] * 3,
+        ),
+        (
+            TablePlan(("column customers_changes.a", "column customers_state.a", "view customers")),
+            ["will be altered"] * 3,
+        ),
+        (
+            TablePlan(("table customers_state", "view customers")),
+            ["is there", "will be created", "will be created"],
+        ),
+    ],
+)
+def test_each_planned_table_has_an_action(plan: TablePlan | None, actions: list[str]) -> None:
+    planned = planned_tables(CUSTOMERS, plan)
+    assert [(table.name, table.kind) for table in planned] == [
+        ("customers_changes", "table"), ("customers_state", "table"), ("customers", "view"),
+    ]  # fmt: skip
+    assert [table.action for table in planned] == actions
 
 
 def test_without_servers_the_command_says_what_was_not_tried(

@@ -6,8 +6,8 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamflow.durations import MILLISECOND
 from streamflow.windows.counting import WindowResult
-from streamflow.windows.durations import MILLISECOND
 from streamflow.windows.partition import PartitionWindows
 from streamflow.windows.plans import Plan
 from streamflow.windows.progress import COUNTS, Progress

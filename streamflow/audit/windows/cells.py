@@ -60,7 +60,7 @@ SELECT e.{time} AS event_time, e.appended_at, coalesce(r."offset", e.origin_offs
 """
 # What `counting` takes as the event's time has no fractions of a millisecond.
 _JUDGED: Final = """
-SELECT *, closed OR ahead AS emitted
+SELECT *, closed OR ahead OR position < %(resume)s AS emitted
   FROM (SELECT found.*, {lost} AS lost,
                greatest(date_bin(%(pane)s * interval '1 ms', event_time, 'epoch'),
                         '0001-01-01T00:00:00Z') AS window_start,
@@ -77,14 +77,15 @@ SELECT judged.*, {blurred} AS blurred{conditions}
   FROM ({judged}) AS judged{joined}
 """
 _JOINED: Final = " LEFT JOIN pg_temp.audited_conditions AS judgement USING (position)"
-# A part that was handed over is of a window that may be open.
+# A part that was handed over is of a window that may be open. What is before `resume` is never read again.
 _PARTS: Final = """
 SELECT part.*, {blurred} AS blurred
   FROM {parts} AS part
  WHERE part.origin_topic = %(topic)s AND part.partition = %(partition)s
    AND part.first_offset >= %(since)s
    AND CASE WHEN part.late THEN part.first_offset < %(position)s
-            ELSE part.window_end <= to_timestamp(%(closed)s / 1000.0) END
+            ELSE part.window_end <= to_timestamp(%(closed)s / 1000.0)
+                 OR part.last_offset < %(resume)s END
 """
 _NOTHING: Final = sql.SQL("")
 _BLURRED: Final = "window_start IN (SELECT window_start FROM pg_temp.audited_blurred)"

@@ -13,8 +13,9 @@ from streamflow.stream import Stream
 from streamflow.windows.progress import Progress
 
 # Compares, cell by cell, what analytics had emitted up to a committed progress with the events that it
-# had read by then. An event is emitted if its window was closed, or if it was far ahead of the broker's
-# clock; else its window is open. A replayed event was counted at its replay's offset, and at its
+# had read by then. An event is emitted if its window was closed, if it was far ahead of the broker's
+# clock, or if it is before `resume`: no analytics reads it again, so its count was handed over, or never
+# comes. Else its window is open. A replayed event was counted at its replay's offset, and at its
 # origin's only if that record was valid and the database refused it. Duplicates were counted too.
 # Events in acknowledged gaps may be uncounted. Windows of days that retention has dropped are left out:
 # their events are gone. No query stands before `read`: the stream's table may have its name.
@@ -51,24 +52,26 @@ WITH read AS (
     FROM window_counts
     WHERE origin_topic = %(topic)s AND partition = %(partition)s AND first_offset >= %(since)s
       AND CASE WHEN late THEN first_offset < %(position)s
-               ELSE window_end <= to_timestamp(%(closed)s / 1000.0) END
+               ELSE window_end <= to_timestamp(%(closed)s / 1000.0) OR last_offset < %(resume)s END
     GROUP BY 1, 2
+), timed AS (
+    SELECT *, event_time > appended_at + (%(ahead)s + 0.999) * interval '1 ms' AS ahead
+    FROM read
 ), judged AS (
     SELECT greatest(date_bin(%(size)s * interval '1 ms', event_time, 'epoch'),
                     '0001-01-01T00:00:00Z') AS window_start, event_type,
-           event_time, {lost} AS lost,
-           event_time > appended_at + (%(ahead)s + 0.999) * interval '1 ms' AS ahead, position,
-           event_time < to_timestamp(%(closed)s / 1000.0) AS closed, appended_at
-    FROM read
+           event_time, {lost} AS lost, ahead, position, appended_at,
+           ahead OR position < %(resume)s OR event_time < to_timestamp(%(closed)s / 1000.0) AS emitted
+    FROM timed
 ), expected AS (
     SELECT window_start, event_type,
-           count(*) FILTER (WHERE closed OR ahead) AS total,
-           count(*) FILTER (WHERE (closed OR ahead) AND lost) AS lost,
-           count(*) FILTER (WHERE (closed OR ahead) AND NOT lost AND position >= %(proved)s) AS unproved,
-           count(*) FILTER (WHERE NOT (closed OR ahead) AND NOT lost) AS open,
+           count(*) FILTER (WHERE emitted) AS total,
+           count(*) FILTER (WHERE emitted AND lost) AS lost,
+           count(*) FILTER (WHERE emitted AND NOT lost AND position >= %(proved)s) AS unproved,
+           count(*) FILTER (WHERE NOT emitted AND NOT lost) AS open,
            max(least(event_time, appended_at)) FILTER (WHERE NOT ahead) AS latest,
-           min(position) FILTER (WHERE closed OR ahead) AS first_position,
-           max(position) FILTER (WHERE closed OR ahead) AS last_position
+           min(position) FILTER (WHERE emitted) AS first_position,
+           max(position) FILTER (WHERE emitted) AS last_position
     FROM judged
     GROUP BY 1, 2
 )
@@ -132,6 +135,7 @@ def reconcile(
         "partition": partition,
         "since": windows_progress.since,
         "position": progress.position,
+        "resume": progress.resume,
         "closed": -(10**14) if closed is None else closed,
         "ahead": windows_progress.ahead,
         "size": windows.size_ms,

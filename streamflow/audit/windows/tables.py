@@ -24,11 +24,11 @@ from streamflow.audit.windows.reading import cells_of
 from streamflow.audit.windows.reconciliation import CellFigures, CellJudge, Reconciliation
 from streamflow.audit.windows.sketches import compare_sketches
 from streamflow.audit.windows.words import group_of, shown
+from streamflow.durations import MILLISECOND
 from streamflow.groups import ALL
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.stream import Stream
-from streamflow.windows.durations import MILLISECOND
 from streamflow.windows.partition import progress_of
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress, WindowProgress
@@ -83,6 +83,7 @@ class Compared(NamedTuple):
     partition: int
     progress: WindowProgress
     position: int
+    resume: int
     lost: Sequence[Range] = ()
     acknowledged: Mapping[Cell, int] = {}
     proved: int = 0
@@ -98,6 +99,7 @@ class Compared(NamedTuple):
             "parts": self.table.name,
             "since": progress.since,
             "position": self.position,
+            "resume": self.resume,
             "closed": -(10**14) if closed is None else closed,
             "ahead": progress.ahead,
             "pane": self.table.spec.pane_ms,

@@ -171,8 +171,22 @@ class RowTemplate(NamedTuple):
     template: str  # ``template % get(event)`` is the text, if nothing in it needs escaping
     needs_escaping: bool  # whether values may need escaping whatever the record looks like
 
-    def escaped(self, values: tuple[Any, ...]) -> str:
-        return self.template % tuple(map(text_of, values))
+    def to_text(self) -> "ToText":
+        """Makes that beginning, of an event and the bytes of its record, None if they are not known."""
+        get, template, needs_escaping = self
+
+        def to_text(event: Event, value: bytes | None) -> str:
+            values = get(event)
+            if not needs_escaping and value is not None and b"\\" not in value:
+                text = template % values
+                if "None" not in text:
+                    return text
+            return template % tuple(map(text_of, values))
+
+        return to_text
+
+
+ToText = Callable[[Event, bytes | None], str]
 
 
 class EventRows:
@@ -186,8 +200,10 @@ class EventRows:
         fields = fields[: self.table.columns.index(stream.event_time)]
         self._fields = [column.name for column in fields]
         self._time_of = stream.time_of
+        # A format's records hold tabs as they are, and validators and default factories make any text.
+        escapes = stream.decode is not None or stream.fault_of is not None
         self.templates: dict[type[Event], RowTemplate] = {
-            model: _template(model, stream.decoder.fields_of(model), fields)
+            model: _template(model, stream.decoder.fields_of(model), fields, escapes=escapes)
             for model in stream.decoder.models
         }
         if keys is not None and stream.decoder.private_fields:
@@ -201,6 +217,9 @@ class EventRows:
                     if column.name in model.model_fields
                 ]
                 self.templates[model] = template._replace(get=_lifting(template.get, lifts))
+        self.to_text: dict[type[Event], ToText] = {
+            model: template.to_text() for model, template in self.templates.items()
+        }
 
     def deletion_line(
         self, deletion: Deletion, identity: Origin, appended: tuple[int, int]
@@ -212,12 +231,18 @@ class EventRows:
         ending = tail(identity.topic, identity.partition, appended)
         return f"{fields}{moment}\t{identity.offset}{ending}".encode()
 
-    def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
-        """The line of one event; the loop over many has this inlined."""
-        template = self.templates[type(event)]
+    def line(
+        self,
+        event: Event,
+        identity: Origin,
+        appended: tuple[int, int],
+        value: bytes | None = None,
+    ) -> bytes:
+        """The line of one event, which was read from the bytes `value`; the loop over many has this
+        inlined."""
         moment = in_utc(self._time_of(event))
         text = TIME_AND_POSITION % (
-            template.escaped(template.get(event)),
+            self.to_text[type(event)](event, value),
             f"{date(moment.year, moment.month, moment.day).isoformat()} ",
             MINUTES[moment.hour * 60 + moment.minute],
             SECONDS[moment.second],
@@ -234,7 +259,7 @@ def in_utc(moment: datetime) -> datetime:
 
 
 def _template(
-    model: type[Event], schemas: Mapping[str, Any], fields: Sequence[Column]
+    model: type[Event], schemas: Mapping[str, Any], fields: Sequence[Column], *, escapes: bool
 ) -> RowTemplate:
     present = [
         column
@@ -247,20 +272,27 @@ def _template(
         "%s\t" if column in present else absent.get(column.name, f"{NULL}\t") for column in fields
     )
     simple = {"bigint", "text"}
-    decorators = model.__pydantic_decorators__
-    # JSON without a backslash holds nothing that COPY escapes; a validator may bring it in.
-    own_code = decorators.field_validators or decorators.model_validators or decorators.validators
+    # JSON without a backslash holds nothing that COPY escapes.
     plain = all(column.type in simple and _is_plain(schemas[column.name]) for column in present)
     documents = any(column.type == JSON for column in present)
     get = _Documents(model, present) if documents else _getter([column.name for column in present])
-    return RowTemplate(get, template, bool(own_code) or not plain)
+    return RowTemplate(get, template, escapes or not plain)
 
 
 def _is_plain(schema: Any) -> bool:
     return all(
-        part["type"] in _PLAIN and {type(value) for value in values_of(part)} <= {str, int}
+        part["type"] in _PLAIN
+        and "default_factory" not in part
+        and all(map(_is_plain_value, (part.get("default"), *values_of(part))))
         for part in parts_of(schema)
     )
+
+
+def _is_plain_value(value: Any) -> bool:
+    """Whether a value of the declaration, which stands in no record, is the same in COPY text."""
+    if type(value) is str:
+        return _escaped(value) == value
+    return value is None or type(value) is int
 
 
 def _lifting(

@@ -15,12 +15,12 @@ from streamflow.aggregates.distinct import Distinct
 from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
+from streamflow.durations import duration_text
 from streamflow.postgres.tables import Column
 from streamflow.postgres.windows.fields import field_sql
 from streamflow.postgres.windows.tables import field_type, shown_aggregates
 from streamflow.postgres.windows.totals import MEAN_OF_DOUBLES, as_double
 from streamflow.stream import Stream
-from streamflow.windows.durations import duration_text
 from streamflow.windows.specs import SessionWindow
 
 _TIME: Final = "timestamp with time zone"

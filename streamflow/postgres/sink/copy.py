@@ -16,7 +16,7 @@ from psycopg.generators import copy_to
 
 from streamflow.flow import Output
 from streamflow.postgres.connections import Connection, is_refusal
-from streamflow.postgres.sink.refusals import find_refused, key_columns, rejection_of
+from streamflow.postgres.sink.refusals import find_refused, key_columns, rejection_of_error
 from streamflow.postgres.tables import DELETED, REFUSED_EVENTS, Table
 from streamflow.records import Record, Rejection, position_of
 
@@ -231,9 +231,7 @@ def _refused_of(
     if error is None:
         return []
     if len(items) == 1:
-        diag = error.diag
-        fields = (diag.sqlstate, diag.column_name, diag.constraint_name, diag.datatype_name)
-        return [(items[0], rejection_of(*fields, key=key_columns(connection, table)))]
+        return [(items[0], rejection_of_error(error, key_columns(connection, table)))]
     halves = items[: len(items) // 2], items[len(items) // 2 :]
     return [refused for half in halves for refused in _refused_of(connection, table, half, store)]
 
@@ -254,23 +252,32 @@ def _refusal(
 
 def _note_refused(connection: Connection, table: Table, items: Sequence[Row]) -> None:
     """Notes what the windows count of events that are in no table."""
-    wanted = (table.event_type, table.event_time, "appended_at")
-    indexes = [None if name is None else table.columns.index(name) for name in wanted]
-    lines = []
-    for item in items:
-        fields = item.line.rstrip(b"\n").split(b"\t")
-        topic, partition, offset = position_of(item.record)
-        position = f"{topic}\t{partition}\t{offset}".encode()
-        lines.append(
-            b"\t".join(
-                (position, *(rb"\N" if index is None else fields[index] for index in indexes))
-            )
-            + b"\n"
-        )
+
+    def store(part: Sequence[Row], *, with_kind: bool = True) -> None:
+        lines = [_noted(table, item, with_kind=with_kind) for item in part]
+        copy(connection, sql.Identifier("refused rows"), REFUSED_EVENTS.columns, lines)
+
     connection.execute(_CREATE_REFUSED)
-    copy(connection, sql.Identifier("refused rows"), REFUSED_EVENTS.columns, lines)
+    # What COPY cannot read may be the event's kind: it is in no table then.
+    for item, _ in _refused_of(connection, table, items, store):
+        store([item], with_kind=False)
     connection.execute(_INSERT_REFUSED)
     connection.execute('DROP TABLE "refused rows"')
+
+
+def _noted(table: Table, item: Row, *, with_kind: bool) -> bytes:
+    """The row of `refused_events`. Where COPY cannot read a line, times and position at its end are sound."""
+    columns, fields = table.columns, item.line.rstrip(b"\n").split(b"\t")
+    kind, with_kind = rb"\N", with_kind and len(fields) == len(columns)
+    if with_kind and table.event_type is not None:
+        kind = fields[columns.index(table.event_type)]
+    times = [
+        rb"\N" if name is None else fields[columns.index(name) - len(columns)]
+        for name in (table.event_time, "appended_at")
+    ]
+    topic, partition, offset = position_of(item.record)
+    position = f"{topic}\t{partition}\t{offset}".encode()
+    return b"\t".join((position, kind, *times)) + b"\n"
 
 
 def _is_tombstone(table: Table, item: Row) -> bool:

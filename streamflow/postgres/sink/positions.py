@@ -8,6 +8,7 @@ from psycopg import sql
 from streamflow.errors import Fenced
 from streamflow.flow import Count, Partition
 from streamflow.postgres.connections import Connection, session
+from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.tables import SHARED
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.records import Log, Position
@@ -151,11 +152,17 @@ def counted_tables(streams: Sequence[Stream]) -> list[str]:
     ]
 
 
-def row_counts(settings: Settings, streams: Sequence[Stream]) -> dict[str, int]:
-    """How many rows each table holds, exactly. Raises Unavailable if counting takes longer than 20 s."""
+def row_counts(settings: Settings, streams: Sequence[Stream]) -> dict[str, int | None]:
+    """How many rows each table holds, exactly; None for a table that does not exist. Raises Unavailable if
+    counting takes longer than 20 s."""
     living = [stream.table for stream in streams if stream.state_table is not None]
     names = [*living, *counted_tables(streams)]
-    counts = [sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names]
     with session(settings, "status", statement_timeout=_COUNT_TIMEOUT) as connection:
-        row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(counts))).fetchone()
-    return dict(zip(names, row or (), strict=True))
+        existing = [name for name in names if table_exists(connection, name)]
+        counts = [
+            sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in existing
+        ]
+        query = sql.SQL("SELECT {}").format(sql.SQL(", ").join(counts))
+        row = connection.execute(query).fetchone() if existing else None
+    found = dict(zip(existing, row or (), strict=True))
+    return {name: found.get(name) for name in names}

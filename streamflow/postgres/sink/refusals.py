@@ -8,10 +8,11 @@ call. All of it is rolled back: the accepted rows are stored in one step afterwa
 from collections.abc import Sequence
 from typing import Final, LiteralString
 
+import psycopg
 from psycopg import errors, sql
 
 from streamflow.errors import ErrorCode
-from streamflow.postgres.connections import Connection
+from streamflow.postgres.connections import Connection, is_refusal
 from streamflow.postgres.state import KEY_CONSTRAINT, LONGEST_ENTRY, LONGEST_KEY
 from streamflow.postgres.tables import Table
 from streamflow.records import Rejection
@@ -20,7 +21,7 @@ from streamflow.records import Rejection
 # The classes of SQLSTATE are those of `connections.is_refusal`.
 # A field may be called as a column of ours, unless ours has a space in its name.
 _TRY_EACH: Final[LiteralString] = """
-CREATE TEMPORARY TABLE "trial rows" ("row number" bigint GENERATED ALWAYS AS IDENTITY, {lines})
+CREATE TEMPORARY TABLE "trial rows" ("row number" bigint, {lines})
 ON COMMIT DROP;
 CREATE FUNCTION pg_temp.try_each(OUT number bigint, OUT state text, OUT of_column text,
                                  OUT of_constraint text, OUT of_type text)
@@ -56,8 +57,8 @@ _LIMIT_EXCEEDED: Final = "54000"
 def find_refused(
     connection: Connection, table: Table, lines: Sequence[bytes]
 ) -> dict[int, Rejection]:
-    """The rows that the database refuses by themselves: why, by the index of the line of COPY text. The
-    transaction is as before."""
+    """The rows that the database refuses by themselves: why, by the index of the line of COPY text. Works
+    whatever a line holds. The transaction is as before."""
     types: dict[str, LiteralString] = dict(
         connection.execute(
             # Without its modifier: a cast to varchar(2) would cut, where COPY refuses.
@@ -76,15 +77,41 @@ def find_refused(
             for name, column in zip(table.columns, columns, strict=True)
         ),
     )
-    into = sql.SQL('COPY pg_temp."trial rows" ({}) FROM STDIN').format(sql.SQL(", ").join(columns))
+    into = sql.SQL('COPY pg_temp."trial rows" ("row number", {}) FROM STDIN').format(
+        sql.SQL(", ").join(columns)
+    )
     with connection.transaction(force_rollback=True), connection.cursor() as cursor:
         cursor.execute(statement)
-        with cursor.copy(into) as stream:
-            for line in lines:
-                stream.write(line)
+        unreadable = _copy_readable(connection, into, range(len(lines)), lines)
         refused = cursor.execute("SELECT * FROM pg_temp.try_each()").fetchall()
     key = key_columns(connection, table) if refused else ()
-    return {number - 1: rejection_of(*diagnosis, key=key) for number, *diagnosis in refused}
+    return unreadable | {
+        number: rejection_of(*diagnosis, key=key) for number, *diagnosis in refused
+    }
+
+
+def _copy_readable(
+    connection: Connection, into: sql.Composed, numbers: Sequence[int], lines: Sequence[bytes]
+) -> dict[int, Rejection]:
+    """Copies the lines with these numbers, but those that COPY itself cannot read, as one with NUL: why not,
+    by their numbers. In halves and halves of halves, for COPY says only that it cannot read one."""
+    try:
+        with connection.transaction(), connection.cursor() as cursor, cursor.copy(into) as stream:
+            for number in numbers:
+                stream.write(b"%d\t%b" % (number, lines[number]))
+    except psycopg.Error as error:
+        if not is_refusal(error):
+            raise
+        if len(numbers) == 1:
+            return {numbers[0]: rejection_of_error(error)}
+    else:
+        return {}
+    half = len(numbers) // 2
+    return {
+        number: rejection
+        for part in (numbers[:half], numbers[half:])
+        for number, rejection in _copy_readable(connection, into, part, lines).items()
+    }
 
 
 def key_columns(connection: Connection, table: Table) -> tuple[str, ...]:
@@ -93,6 +120,13 @@ def key_columns(connection: Connection, table: Table) -> tuple[str, ...]:
     name = f"{table.name}{KEY_CONSTRAINT}"
     of_table = sql.Identifier(table.name).as_string(connection)
     return tuple(column for (column,) in connection.execute(_MEASURED, [of_table, name]))
+
+
+def rejection_of_error(error: psycopg.Error, key: Sequence[str] = ()) -> Rejection:
+    """Why the database refuses a row, from the error that it gives for this row alone."""
+    diag = error.diag
+    fields = (diag.sqlstate, diag.column_name, diag.constraint_name, diag.datatype_name)
+    return rejection_of(*fields, key=key)
 
 
 def rejection_of(

@@ -13,11 +13,11 @@ from streamflow.aggregates.distinct import Distinct
 from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
+from streamflow.durations import MILLISECOND, duration_text
 from streamflow.names import totals_name
 from streamflow.postgres.column_types import JSON, column_type
 from streamflow.postgres.tables import RECORD_COLUMNS, TIME_COLUMNS, Column, Table
 from streamflow.stream import Stream
-from streamflow.windows.durations import MILLISECOND, duration_text
 from streamflow.windows.fields import field_at
 from streamflow.windows.specs import CountedWindows, HoppingWindow, Windows
 

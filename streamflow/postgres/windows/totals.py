@@ -15,8 +15,8 @@ from streamflow.aggregates.distinct import Distinct
 from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
+from streamflow.durations import MILLISECOND
 from streamflow.postgres.windows.tables import WindowTable, panes_of
-from streamflow.windows.durations import MILLISECOND
 
 _FLOAT: Final = "double precision"
 

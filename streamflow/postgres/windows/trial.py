@@ -7,6 +7,7 @@ import orjson
 import psycopg
 from psycopg import sql
 
+from streamflow.durations import MILLISECOND
 from streamflow.postgres.connections import Connection, is_refusal, refused_definition
 from streamflow.postgres.rows.windows import WindowRows
 from streamflow.postgres.sink.copy import copy
@@ -17,7 +18,6 @@ from streamflow.samples.factory import SampleEvent
 from streamflow.stream import Stream
 from streamflow.trial import TrialProblem
 from streamflow.user_code import name_of_fault
-from streamflow.windows.durations import MILLISECOND
 from streamflow.windows.partition import PartitionWindows
 from streamflow.windows.plans import Plan, plans_of
 from streamflow.windows.results import EPOCH, key_and_body

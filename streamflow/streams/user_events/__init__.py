@@ -7,7 +7,8 @@ from pydantic import Field, StringConstraints
 
 from streamflow.contract import Event, HashedAddress, NotNull, Timestamp
 from streamflow.notifications import Notification
-from streamflow.stream import Stream, Topics
+from streamflow.stream import Stream
+from streamflow.stream_topics import Topics
 from streamflow.streams.user_events.rollups import LOGIN_FAILURE_BURSTS
 from streamflow.streams.user_events.simulation import Simulation
 from streamflow.windows.specs import TumblingWindow

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from streamflow.stream import DailyRollup
+from streamflow.daily_rollup import DailyRollup
 
 if TYPE_CHECKING:
     from streamflow.settings import OrchestrationSettings
