@@ -30,7 +30,9 @@ def keeps_misnamed(declaration: type[_T]) -> type[_T]:
     make = declaration.__init__
     signature = inspect.signature(make)
     shown = [one for one in signature.parameters.values() if one.name != _MISNAMED]
-    parameters = shown[1:]  # without self
+    # Without self, and without what takes any name.
+    parameters = [one for one in shown[1:] if one.kind is not one.VAR_KEYWORD]
+    takes_any = len(parameters) < len(shown) - 1
     names = [parameter.name for parameter in parameters]
     positional = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
     required = {one.name for one in parameters if one.default is one.empty}
@@ -41,16 +43,15 @@ def keeps_misnamed(declaration: type[_T]) -> type[_T]:
         found = [*misnamed]
         if len(args) > len(positional):
             found.append(_too_many(declaration.__name__, names, len(positional)))
-        found += [
-            _unknown(declaration.__name__, name, names) for name in named if name not in names
-        ]
+        unknown = {name for name in named if name not in names and not takes_any}
+        found += [_unknown(declaration.__name__, name, names) for name in named if name in unknown]
         found += [f"{name} is given twice" for name in given if name in named]
-        given |= {name: value for name, value in named.items() if name in names}
+        given |= {name: value for name, value in named.items() if name not in unknown}
         missing = [name for name in names if name in required and name not in given]
         if missing:
             found.append(f"{declaration.__name__} needs {', '.join(missing)}")
         make(self, **given, **dict.fromkeys(missing, MISSING))
-        object.__setattr__(self, _MISNAMED, tuple(found))
+        object.__setattr__(self, _MISNAMED, (*found, *getattr(self, _MISNAMED, ())))
 
     make_and_keep.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
     declaration.__init__ = make_and_keep  # type: ignore[method-assign]

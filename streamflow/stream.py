@@ -41,6 +41,7 @@ from streamflow.windows.specs import (
     TumblingWindow,
     Windows,
     WindowsField,
+    all_windows,
 )
 
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
@@ -136,7 +137,7 @@ class Stream:
         ),
     ] = ()
     unknown_fields: Annotated[UnknownFields, one_of(UnknownFields)] = "forbid"
-    windows: WindowsField = WindowsField()  # noqa: RUF009 (a descriptor)
+    windows: Annotated[WindowsField, all_windows] = WindowsField()  # noqa: RUF009 (a descriptor)
     notify: Annotated[
         Callable[[Any], Notification] | None,
         optional(

@@ -27,6 +27,9 @@ _BY_BYTES: Final = 2_048  # of a value that events are grouped by; a character m
 
 
 def window_faults(stream: Stream) -> Iterator[str]:
+    if wrong := [f"windows: {fault}" for each in stream.windows for fault in each.faults()]:
+        yield from wrong
+        return
     plain = [each for each in stream.windows if not each.aggregates]
     if len(plain) > 1:
         yield (

@@ -1,18 +1,30 @@
 """How a stream's windows are declared. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from streamflow.aggregates.base import Aggregate
+from streamflow.argument_types import (
+    TEXT,
+    described,
+    duration,
+    instance_of,
+    keeps_misnamed,
+    optional,
+)
 from streamflow.durations import MILLISECOND, duration_text, parse_duration
 
 By = str | tuple[str, ...] | list[str] | None
 Span = timedelta | str
-_LENGTHS: Final = frozenset(("size", "every", "gap"))
 _NONE: Final[Mapping[str, Aggregate]] = MappingProxyType({})
+_MOST: Final = timedelta(days=3650)
+_LENGTH: Final = duration(MILLISECOND, _MOST)
+_WAIT: Final = duration(timedelta(0), _MOST)
+_EXAMPLE: Final = "add one, as in events=Count()"
 
 
 def column_of(path: str) -> str:
@@ -20,46 +32,59 @@ def column_of(path: str) -> str:
     return path.replace(".", "_")
 
 
+def _by(value: Any) -> str | None:
+    paths = value if isinstance(value, tuple | list) else (value,)
+    if value is None or (
+        paths and all(isinstance(path, str) and all(path.split(".")) for path in paths)
+    ):
+        return None
+    return f'must name a field, as in by="country", or several in a tuple, not {described(value)}'
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Windows:
-    """What all kinds of windows have in common; see `TumblingWindow` for the arguments."""
+    """What all kinds of windows have in common; see `TumblingWindow` for the arguments. Wrong ones raise
+    nothing: `argument_faults` and `faults` name them."""
 
-    by: str | tuple[str, ...] | None
-    name: str | None
-    aggregates: Mapping[str, Aggregate] = field(hash=False)
+    by: Annotated[str | tuple[str, ...] | None, _by]
+    name: Annotated[str | None, optional(TEXT)]
+    aggregates: Annotated[
+        Mapping[str, Aggregate], instance_of(Mapping, what="a mapping of names to aggregates")
+    ] = field(hash=False)
+    misnamed: tuple[str, ...] = field(repr=False, compare=False)
 
     def _set(
         self,
         by: By,
         name: str | None,
         aggregates: Mapping[str, Aggregate],
+        named: Mapping[str, Aggregate],
         spans: Mapping[str, Span | None],
     ) -> None:
         """Fills a frozen instance; `spans` are its durations by argument."""
-        for each, aggregate in aggregates.items():
-            if not isinstance(aggregate, Aggregate):
-                raise TypeError(
-                    f"{type(self).__name__} has no argument {each}, and {aggregate!r} is no aggregate like "
-                    'Count() or Sum("total")'
-                )
-        by = tuple(by) if isinstance(by, list) else by
-        fields = () if by is None else (by,) if isinstance(by, str) else by
-        if not all(isinstance(each, str) and all(each.split(".")) for each in fields):
-            raise ValueError(
-                f'by is {by!r}: name a field, as in by="country", or several in a tuple'
-            )
-        object.__setattr__(self, "by", by)
+        given = {**aggregates, **named} if isinstance(aggregates, Mapping) else aggregates
+        kept, wrong = given, []
+        if isinstance(given, Mapping):
+            kept = {each: one for each, one in given.items() if isinstance(one, Aggregate)}
+            wrong = [
+                f"{type(self).__name__} has no argument {each}, and {described(one)} is no aggregate like "
+                'Count() or Sum("total")'
+                for each, one in given.items()
+                if each not in kept
+            ]
+        object.__setattr__(self, "by", tuple(by) if isinstance(by, list) else by)
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "aggregates", dict(aggregates))
+        object.__setattr__(self, "aggregates", kept)
+        object.__setattr__(self, "misnamed", tuple(wrong))
         for argument, span in spans.items():
-            parsed = None if span is None else parse_duration(span)
-            object.__setattr__(self, argument, parsed)
-            if argument in _LENGTHS and (
-                not parsed or parsed < MILLISECOND or parsed % MILLISECOND
-            ):
-                raise ValueError(
-                    f"the {argument} of a window must be a positive number of whole milliseconds"
-                )
+            object.__setattr__(self, argument, span)
+            # Of what is no duration `argument_faults` speaks.
+            with suppress(ValueError, TypeError, OverflowError):
+                object.__setattr__(self, argument, None if span is None else parse_duration(span))
+
+    def faults(self) -> Iterator[str]:
+        """Why its arguments do not fit together, where each of them is right."""
+        raise NotImplementedError
 
     @property
     def by_fields(self) -> tuple[str, ...]:
@@ -93,24 +118,20 @@ class Windows:
 class CountedWindows(Windows):
     """Windows that analytics counts; see `TumblingWindow` for the arguments."""
 
-    size: timedelta
-    grace: timedelta
-    idle: timedelta
-    ahead: timedelta
-    late_after: timedelta | None
+    size: Annotated[timedelta, _LENGTH]
+    grace: Annotated[timedelta, _WAIT]
+    idle: Annotated[timedelta, _WAIT]
+    ahead: Annotated[timedelta, _WAIT]
+    late_after: Annotated[timedelta | None, optional(_WAIT)]
 
-    def _check(self) -> None:
-        if min(self.grace, self.idle, self.ahead, self.late_after or timedelta()) < timedelta():
-            raise ValueError("grace, idle, ahead and late_after must not be negative")
-        if not self.aggregates and (self.name or self.late_after is not None):
-            raise ValueError(
-                "name and late_after are for windows with aggregates: add one, as in events=Count()"
-            )
-        if not self.aggregates and len(self.by_fields) > 1:
-            raise ValueError(
-                f"windows by several fields ({', '.join(self.by_fields)}) need aggregates: add one, as in "
-                "events=Count()"
-            )
+    def faults(self) -> Iterator[str]:
+        """Why its arguments do not fit together, where each of them is right."""
+        if self.aggregates:
+            return
+        if self.name or self.late_after is not None:
+            yield f"name and late_after are for windows with aggregates: {_EXAMPLE}"
+        if len(self.by_fields) > 1:
+            yield f"windows by several fields ({', '.join(self.by_fields)}) need aggregates: {_EXAMPLE}"
 
     @property
     def size_ms(self) -> int:
@@ -122,6 +143,7 @@ class CountedWindows(Windows):
         return self.size_ms
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True, init=False)
 class TumblingWindow(CountedWindows):
     """Windows of one size, aligned to the epoch, that do not overlap.
@@ -158,14 +180,14 @@ class TumblingWindow(CountedWindows):
         spans = {
             "size": size, "grace": grace, "idle": idle, "ahead": ahead, "late_after": late_after,
         }  # fmt: skip
-        self._set(by, name, {**aggregates, **named}, spans)
-        self._check()
+        self._set(by, name, aggregates, named, spans)
 
     @property
     def suffix(self) -> str:
         return duration_text(self.size)
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True, init=False)
 class HoppingWindow(CountedWindows):
     """Windows of one size that overlap, as a new one begins every so often. They need aggregates.
@@ -178,7 +200,7 @@ class HoppingWindow(CountedWindows):
         by: as those of `TumblingWindow`, and all that follow.
     """
 
-    every: timedelta
+    every: Annotated[timedelta, _LENGTH]
 
     def __init__(
         self,
@@ -198,15 +220,17 @@ class HoppingWindow(CountedWindows):
             "size": size, "every": every, "grace": grace, "idle": idle, "ahead": ahead,
             "late_after": late_after,
         }  # fmt: skip
-        self._set(by, name, {**aggregates, **named}, spans)
-        self._check()
+        self._set(by, name, aggregates, named, spans)
+
+    def faults(self) -> Iterator[str]:
+        """Why its arguments do not fit together, where each of them is right."""
         if self.size % self.every:
-            raise ValueError(
+            yield (
                 f"the size of a hopping window, {duration_text(self.size)}, must be a multiple of every, "
                 f"{duration_text(self.every)}"
             )
         if not self.aggregates:
-            raise ValueError("a hopping window needs aggregates: add one, as in events=Count()")
+            yield f"a hopping window needs aggregates: {_EXAMPLE}"
 
     @property
     def pane_ms(self) -> int:
@@ -218,6 +242,7 @@ class HoppingWindow(CountedWindows):
         return f"{duration_text(self.size)}_by_{duration_text(self.every)}"
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True, init=False)
 class SessionWindow(Windows):
     """Windows of one key's activity: a session ends where nothing comes for the length of a gap. They need
@@ -233,7 +258,7 @@ class SessionWindow(Windows):
         aggregates: as those of `TumblingWindow`.
     """
 
-    gap: timedelta
+    gap: Annotated[timedelta, _LENGTH]
 
     def __init__(
         self,
@@ -244,13 +269,16 @@ class SessionWindow(Windows):
         aggregates: Mapping[str, Aggregate] = _NONE,
         **named: Aggregate,
     ) -> None:
-        self._set(by, name, {**aggregates, **named}, {"gap": gap})
+        self._set(by, name, aggregates, named, {"gap": gap})
+
+    def faults(self) -> Iterator[str]:
+        """Why its arguments do not fit together, where each of them is right."""
         if not self.by_fields:
-            raise ValueError('a session window needs by: whose sessions are they? by="customer"')
+            yield 'a session window needs by: whose sessions are they? by="customer"'
         if not self.aggregates:
-            raise ValueError("a session window needs aggregates: add one, as in events=Count()")
+            yield f"a session window needs aggregates: {_EXAMPLE}"
         for each in self.conditions:
-            raise ValueError(
+            yield (
                 f"{each}: aggregates of sessions take no where=, as they are computed by SQL of the stream's "
                 "table: use a tumbling window, or a view of the table"
             )
@@ -258,6 +286,17 @@ class SessionWindow(Windows):
     @property
     def suffix(self) -> str:
         return f"sessions_{duration_text(self.gap)}"
+
+
+def all_windows(value: Any) -> str | None:
+    for each in value:
+        if not isinstance(each, Windows):
+            hint = f": write {each.__name__}(…)" if isinstance(each, type) else ""
+            return (
+                'must be a TumblingWindow, as in windows=TumblingWindow("10s", by="type"), a HoppingWindow, '
+                f"a SessionWindow, or a list of such, not {described(each)}{hint}"
+            )
+    return None
 
 
 class WindowsField:
@@ -273,5 +312,7 @@ class WindowsField:
         return windows
 
     def __set__(self, instance: object, value: Windows | Sequence[Windows] | None) -> None:
-        windows = () if value is None else (value,) if isinstance(value, Windows) else tuple(value)
+        windows = (
+            () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
+        )
         instance.__dict__[self._name] = windows

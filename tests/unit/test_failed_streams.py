@@ -191,7 +191,7 @@ from good_streams import Order
 from streamflow import Stream, Topics, TumblingWindow
 WRONG = Stream(
     name="wrong", contract=Order, table="wrong", key="customer", partitions=6,
-    windows=[TumblingWindow("10s")], topics=Topics(partitions="6", retentoin="7d"), mode="Upsert",
+    windows=["10s"], topics=Topics(partitions="6", retentoin="7d"), mode="Upsert",
 )
 NAMELESS = Stream(name=3, contract=Order, table="x", key="customer", windows=TumblingWindow("10 parsecs"))
 POSITIONAL = Stream("positional", contract=Order, table="x", key="customer")
@@ -216,8 +216,8 @@ def test_wrong_arguments_stop_only_their_own_stream(
             "rollups, decode, mode, primary_key, topics, prefix"
         ),
         (
-            'wrong.py, line 4: windows must be one TumblingWindow, as in windows=TumblingWindow("10s", '
-            'by="type"), not a list'
+            'wrong.py, line 4: windows must be a TumblingWindow, as in windows=TumblingWindow("10s", '
+            "by=\"type\"), a HoppingWindow, a SessionWindow, or a list of such, not the text '10s'"
         ),
         (
             'wrong.py, line 4: mode must be "append" or "upsert", not the text \'Upsert\': did you mean '
