@@ -33,7 +33,7 @@ from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
 from streaming_workers.validator import Validator
@@ -373,7 +373,7 @@ def test_what_analytics_derives_tells_the_id_of_its_topic() -> None:
 def test_analytics_says_once_that_it_rejects_what_was_read_before(read_before: int) -> None:
     """As the next release after a kill: an earlier one may have taken these records as events."""
     analytics = Analytics(Settings(), [USER_EVENTS])
-    progress = Progress(0, read_before, None, 300_000)
+    progress = Progress.of_counts(0, read_before, None, 300_000)
     analytics.assign({(TOPIC, 0): Position(TOPIC, 0, 0, progress.metadata())})
     with capture_logs() as said:
         for offset in range(4):
