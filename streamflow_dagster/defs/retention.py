@@ -96,7 +96,8 @@ def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
             for each in _all_kept(settings, platform.streams(settings)):
                 expired = _expired(platform, settings, each)
                 kept += [
-                    f"{each.table} {day.day}: {day.held:,} of {counted(day.rows, 'record')} still in Kafka"
+                    f"{each.table} {day.day}: {day.held:,} of "
+                    f"{counted(day.rows, 'record', 'is', 'are')} still in Kafka"
                     for day in expired
                     if day.held
                 ]

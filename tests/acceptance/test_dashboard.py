@@ -245,7 +245,7 @@ def test_one_stream_is_chosen_on_each_page(stage: Stage, browser: Browser) -> No
 def test_it_moves_every_second_and_keeps_what_was_chosen(stage: Stage, browser: Browser) -> None:
     page = stage.open(browser)
     press(page.locator(".st-key-span").get_by_role("radio", name="5 min", exact=True))
-    press(page.get_by_role("radio", name="records"))
+    press(page.get_by_role("radio", name="offsets"))
     stamps = set()
 
     def moved() -> bool:
@@ -259,7 +259,7 @@ def test_it_moves_every_second_and_keeps_what_was_chosen(stage: Stage, browser: 
         .get_attribute("aria-checked")
         == "true"
     )
-    assert page.get_by_role("radio", name="records").get_attribute("aria-checked") == "true"
+    assert page.get_by_role("radio", name="offsets").get_attribute("aria-checked") == "true"
     assert "span=5+min" in page.url
 
 

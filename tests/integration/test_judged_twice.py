@@ -93,6 +93,7 @@ def test_a_stricter_release_counts_fewer_and_that_can_be_acknowledged(
     patient, strict = by(stack_settings, "PATIENT"), by(stack_settings, "STRICT")
     killed_with_open_windows(patient, folder(tmp_path, "first"), 3, 1, 500, 2)
     with workers(strict, tmp_path) as running:
+        wait_until(lambda: resumed(strict) == 3, 60, "analytics to have closed the window")
         [said] = differences(audit(strict, wait=60))
         assert f"window {WINDOW}: 3 events, 2 counted" in said
         assert "streamflow audit --acknowledge" in said
@@ -140,6 +141,7 @@ def test_events_that_no_worker_will_count_are_not_in_open_windows(
         assert (report["verdict"], report["in_open_windows"]) == ("open", 0)
         # What follows does not change it, nor whether it can be acknowledged.
         send(strict, 1)
+        wait_until(lambda: count(strict, "SELECT count(*) FROM window_counts") == 1, 60)
         [said] = differences(audit(strict, wait=60))
         assert f"window {WINDOW}: 4 events, 1 counted" in said
         report = audit(strict, "--acknowledge", wait=60)
@@ -172,6 +174,7 @@ def test_a_wider_release_counts_more_and_that_can_be_acknowledged(
     patient, wide = by(stack_settings, "PATIENT_STRICT"), by(stack_settings, "QUICK")
     killed_with_open_windows(patient, folder(tmp_path, "first"), 2, 1, 500, 2)
     with workers(wide, tmp_path):
+        wait_until(lambda: resumed(wide) == 3, 60, "analytics to have closed the window")
         [said] = differences(audit(wide, wait=60))
         assert f"window {WINDOW}: 2 events, 3 counted" in said
         report = audit(wide, "--acknowledge", wait=60)

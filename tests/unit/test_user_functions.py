@@ -134,20 +134,19 @@ def test_nothing_that_it_raises_ends_a_worker(error: BaseException) -> None:
     assert parts == {"key", "notify"}
 
 
+@pytest.mark.usefixtures("worker_signals")
 def test_a_signal_still_ends_the_process() -> None:
-    # Python's own handler is in place.
+    # Other tests may have left handlers of theirs in this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         one(replace(STREAM, notify=lambda _: signal.raise_signal(signal.SIGINT)))
 
     def stop(*_: object) -> None:
         raise SystemExit
 
-    kept = signal.signal(signal.SIGTERM, stop)
-    try:
-        with pytest.raises(SystemExit):
-            one(replace(STREAM, decode=lambda _: signal.raise_signal(signal.SIGTERM)))
-    finally:
-        signal.signal(signal.SIGTERM, kept)
+    signal.signal(signal.SIGTERM, stop)
+    with pytest.raises(SystemExit):
+        one(replace(STREAM, decode=lambda _: signal.raise_signal(signal.SIGTERM)))
 
 
 @pytest.mark.usefixtures("worker_signals")
