@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Generator, Iterable, Iterator
+from functools import cached_property
 from typing import Final
 
 _TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
@@ -23,8 +24,15 @@ class PrivateTexts:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = sorted(names)
-        self._plain = self._expressions(with_escapes=False)
-        self._escaped = self._expressions(with_escapes=True)
+
+    # Most contracts need neither, and nearly all records no escapes.
+    @cached_property
+    def _plain(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+        return self._expressions(with_escapes=False)
+
+    @cached_property
+    def _escaped(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+        return self._expressions(with_escapes=True)
 
     def _expressions(self, *, with_escapes: bool) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
         """Of a private field with its value, and of each token of JSON that matters here."""

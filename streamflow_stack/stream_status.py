@@ -90,8 +90,8 @@ def _not_in_place(
     lacking, is_refused, not_loadable = {}, {}, {}
     if has_database:
         with suppress(StreamFlowError):
-            not_loadable = schema.not_loadable(settings, streams)
-            is_refused = schema.refused(settings, streams)
+            plans = schema.plans(settings, streams)
+            not_loadable, is_refused = schema.not_loadable_in(plans), schema.refused_in(plans)
     if states["kafka"] == _UP:
         with suppress(StreamFlowError):
             lacking = without_topics(admin(settings), streams)

@@ -28,7 +28,6 @@ from streamflow.audit.window_ledger import acknowledged_differences, keep_differ
 from streamflow.audit.windows.counts import reconcile
 from streamflow.audit.windows.reconciliation import Reconciliation, WindowsOf
 from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
-from streamflow.errors import ConfigurationError
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.reader import Scanner
@@ -37,7 +36,7 @@ from streamflow.kafka.topics import compacted_topics, unmanaged_topics
 from streamflow.postgres.connections import Connection, faulty_statement, session
 from streamflow.postgres.erasing import erased_rows
 from streamflow.postgres.gaps import import_gaps
-from streamflow.postgres.modes import require_same_mode
+from streamflow.postgres.modes import of_other_mode
 from streamflow.postgres.sink import positions
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
@@ -117,7 +116,11 @@ class _Audit:
         import_gaps(connection, settings, streams)
         self._gaps = GapLedger(connection, self._topics, self._loader)
         self._earlier: dict[Partition, Earlier] = {}
-        self._not_auditable: dict[str, Problem] = {}  # by topic
+        other_modes = of_other_mode(connection, streams)
+        self._of_other_mode = other_modes.keys()
+        self._not_auditable: dict[str, Problem] = {  # by topic
+            topic: wording.of_other_mode(topic, error) for topic, error in other_modes.items()
+        }
 
     def _is_new(self, topic: str, known: dict[Partition, Proof]) -> bool:
         """Whether the loader or an earlier audit has recorded another id of the topic."""
@@ -136,6 +139,9 @@ class _Audit:
             for partition in sorted(bounds):
                 ledger = self._ledger(partition, since_proved=since_proved)
                 ledgers.append(ledger)
+                if ledger.topic in self._of_other_mode:
+                    ledger.compared = False
+                    continue
                 with self._isolated(ledger):
                     self._merge(ledger, scanner)
                     self._compare_notifications(ledger)
@@ -170,13 +176,9 @@ class _Audit:
 
     @contextmanager
     def _isolated(self, ledger: PartitionAudit) -> Iterator[None]:
-        """Whatever PostgreSQL refuses because of a stream's declaration is a problem of that stream; so are
-        tables of another mode than it declares."""
+        """Whatever PostgreSQL refuses because of a stream's declaration is a problem of that stream."""
         try:
             yield
-        except ConfigurationError as error:
-            ledger.compared = False
-            self._not_auditable[ledger.topic] = wording.of_other_mode(ledger.topic, error)
         except psycopg.Error as error:
             reason = faulty_statement(error)
             if reason is None or ledger.topic not in self._by_topic:
@@ -217,8 +219,6 @@ class _Audit:
     def _merge(self, ledger: PartitionAudit, scanner: Scanner) -> None:
         """Compares records with rows, and the rows of proved records with their recorded numbers."""
         stream, proof = self._by_topic.get(ledger.topic), self._proof(ledger.key)
-        if stream is not None:
-            require_same_mode(self._connection, stream)
         start, end = ledger.first, ledger.end
         table = self._event_tables.get(ledger.topic)
         earlier = proofs.count_earlier(self._connection, ledger.key, proof, (start, end), table)
@@ -320,12 +320,13 @@ class _Audit:
         windows: dict[WindowsOf, Reconciliation] = {}
         for partition, progress in sorted(reached.progress.items()):
             stream = self._by_topic[partition[0]]
-            if not reached.has_loaded(partition, progress.position, stream.analytics_topic):
+            if stream.topic in self._of_other_mode or not reached.has_loaded(
+                partition, progress.position, stream.analytics_topic
+            ):
                 # What differs may still be in progress.
                 continue
             ledger = by_partition[partition]
             with self._isolated(ledger):
-                require_same_mode(self._connection, stream)
                 for table, compared in self._compare_windows(stream, ledger, progress):
                     windows[*partition, table] = compared
         return windows
@@ -386,10 +387,11 @@ class _Audit:
         states: dict[Partition, StateAudit] = {}
         for ledger in ledgers:
             stream = self._by_topic.get(ledger.topic)
+            if ledger.topic in self._of_other_mode:
+                continue
             if stream is not None and stream.mode == "upsert":
                 first = ledger.first if since_proved else 0
                 with self._isolated(ledger):
-                    require_same_mode(self._connection, stream)
                     states[ledger.key] = compare(self._connection, stream, ledger.key, first)
         return states
 

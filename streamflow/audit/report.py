@@ -167,11 +167,8 @@ class PartitionAudit:
         more = self.problem_count - len(self.problems)
         if not more:
             return []
-        kind, detail = (
-            self.problems[-1].kind,
-            f"{counted(more, 'further problem', 'that is', 'that are')} not listed",
-        )
-        return [self.problem(kind, self.first, self.end, detail, more)]
+        detail = f"{counted(more, 'further problem', 'that is', 'that are')} not listed"
+        return [self.problem(self.problems[-1].kind, self.first, self.end, detail, more)]
 
     @property
     def proved(self) -> bool:

@@ -1,7 +1,7 @@
 """What a contract changes for a database that is there, with a look at its newest rows. Reads only."""
 
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -17,6 +17,7 @@ from streamflow.postgres.evolution import (
     merged,
 )
 from streamflow.postgres.existing_tables import stored_table
+from streamflow.postgres.forgotten import NOT_ERASED
 from streamflow.postgres.json_names import kept_names, lost_names
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.schema import table_plan
@@ -31,21 +32,13 @@ NEWEST: Final = 1_000  # rows of each stream
 _SAMPLES: Final = 100  # until there is one of each model
 # By the primary key, partition by partition of the topic: no index has the order of time. A field may
 # have any name: whatever is no column of the table is qualified.
-_NEWEST: Final = """
-SELECT newest.*
+_NEWEST: Final[LiteralString] = """
+SELECT event.*
   FROM generate_series(0, (SELECT max(origin_partition) FROM {table})) AS source (partition)
  CROSS JOIN LATERAL (
     SELECT * FROM {table} AS kept WHERE kept.origin_partition = source.partition
      ORDER BY kept.origin_offset DESC LIMIT %(each)s
- ) AS newest
-"""
-# Rows of forgotten subjects are emptied, and no events.
-_NOT_ERASED: Final = """
- WHERE NOT EXISTS (
-    SELECT FROM erased_records AS erased WHERE erased.place = 'events'
-       AND (erased.topic, erased.partition, erased."offset")
-         = (newest.origin_topic, newest.origin_partition, newest.origin_offset)
- )
+ ) AS event
 """
 
 
@@ -75,7 +68,8 @@ def _changes(connection: Connection, stream: Stream) -> tuple[list[Change], int]
 def _newest(connection: Connection, stream: Stream) -> list[dict[str, Any]]:
     table = event_table(stream)
     name = sql.Identifier(table.name)
-    query = sql.SQL(_NEWEST + (_NOT_ERASED if table_exists(connection, "erased_records") else ""))
+    may_be_erased = table_exists(connection, "erased_records")
+    query = sql.SQL(_NEWEST + " WHERE " + NOT_ERASED if may_be_erased else _NEWEST)
     [(partitions,)] = connection.execute(
         sql.SQL("SELECT coalesce(max(origin_partition), 0) + 1 FROM {}").format(name)
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import sql
@@ -31,6 +31,14 @@ _NAMED = re.compile(rb'"user"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _LONGEST_NAME: Final = 1024  # bytes of a text that may be a name
 _NAMES_REMEMBERED: Final = 4096
 
+# A row of an event table, called `event`, that is of no forgotten subject: theirs are emptied, and no events.
+NOT_ERASED: Final[LiteralString] = """
+NOT EXISTS (
+    SELECT FROM erased_records AS erased WHERE erased.place = 'events'
+       AND (erased.topic, erased.partition, erased."offset")
+         = (event.origin_topic, event.origin_partition, event.origin_offset)
+)
+"""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # What stands in a column that may not be null, by type.
 _NEUTRAL: Final[dict[str, Any]] = {

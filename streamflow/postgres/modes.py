@@ -1,5 +1,6 @@
 """A stream whose `mode` is another one than its tables were made for."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from streamflow.errors import ConfigurationError
@@ -40,3 +41,16 @@ def require_same_mode(connection: Connection, stream: Stream) -> None:
             f'stream {stream.name}: mode was "{earlier}" and is "{stream.mode}" now, and {held}. Declare '
             f'mode="{earlier}" again, or a new stream (name and table)'
         )
+
+
+def of_other_mode(
+    connection: Connection, streams: Iterable[Stream]
+) -> dict[str, ConfigurationError]:
+    """By topic, why `require_same_mode` refuses some of the streams."""
+    refused = {}
+    for stream in streams:
+        try:
+            require_same_mode(connection, stream)
+        except ConfigurationError as error:
+            refused[stream.topic] = error
+    return refused

@@ -5,7 +5,7 @@ A stream's table only ever grows: a new field becomes a new column, and a column
 since only its owner knows what should become of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Final, NamedTuple, Protocol, cast
 
@@ -23,9 +23,7 @@ from streamflow.postgres.existing_tables import existing_columns
 from streamflow.postgres.json_names import keep_names
 from streamflow.postgres.partitions import DayPartitions, table_exists
 from streamflow.postgres.table_changes import changes_of, surplus_columns
-from streamflow.postgres.tables import (
-    event_table,
-)
+from streamflow.postgres.tables import event_table
 from streamflow.postgres.windows.schema import refresh_window_rows
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings import Settings
@@ -71,19 +69,25 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
 def refused(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
     """The names of the streams whose tables `upgrade` would refuse, and why. Raises Unavailable if the
     database does not answer."""
-    return {
-        name: f"stream {name}: {plan.refused}"
-        for name, plan in plans(settings, streams).items()
-        if plan.refused
-    }
+    return refused_in(plans(settings, streams))
+
+
+def refused_in(found: Mapping[str, "TablePlan"]) -> dict[str, str]:
+    """As `refused`, by the plans of the streams."""
+    return {name: f"stream {name}: {plan.refused}" for name, plan in found.items() if plan.refused}
 
 
 def not_loadable(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
     """As `refused`, and those that `upgrade` has yet to change: rows would be refused that are valid."""
+    return not_loadable_in(plans(settings, streams))
+
+
+def not_loadable_in(found: Mapping[str, "TablePlan"]) -> dict[str, str]:
+    """As `not_loadable`, by the plans of the streams."""
     return {
         name: f"stream {name}: "
         + (plan.refused or f"the database has no {', '.join(plan.changes)}: run `streamflow init`")
-        for name, plan in plans(settings, streams).items()
+        for name, plan in found.items()
         if plan.refused or plan.changes
     }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 from streamflow.dead_letters.select import Selection, conditions
 from streamflow.dead_letters.selection_parser import source_of
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.forgotten import NOT_ERASED
 from streamflow.privacy import HASH_PATTERN
 from streamflow.stream import Stream
 
@@ -117,16 +118,9 @@ def suspects(
             )
 
 
-# A row of a forgotten subject is emptied, and no event.
-_LOADED: Final = """
-  FROM {table} AS kept
- WHERE loaded_at >= %(since)s
-   AND NOT EXISTS (
-    SELECT FROM erased_records AS erased WHERE erased.place = 'events'
-       AND (erased.topic, erased.partition, erased."offset")
-         = (kept.origin_topic, kept.origin_partition, kept.origin_offset)
-   )
-"""
+_LOADED: Final[LiteralString] = (
+    " FROM {table} AS event WHERE loaded_at >= %(since)s AND " + NOT_ERASED
+)
 
 
 def loaded_since(connection: Connection, table: str, since: datetime) -> int:
@@ -140,7 +134,7 @@ def some_rows(
 ) -> Iterator[dict[str, Any]]:
     """Events loaded from then on, by column, without erased ones: all of them, or a random share."""
     query = (
-        "SELECT kept.*" + _LOADED + " AND (%(share)s >= 1 OR random() < %(share)s) LIMIT %(most)s"
+        "SELECT event.*" + _LOADED + " AND (%(share)s >= 1 OR random() < %(share)s) LIMIT %(most)s"
     )
     with (
         connection.transaction(),
