@@ -1,0 +1,103 @@
+"""What is shown of an aggregate of windows, in words. Pure."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from streamflow import units
+from streamflow.durations import duration_text
+from streamflow.postgres.sessions.tables import SessionTable
+from streamflow.postgres.windows.tables import WindowTable, panes_of
+from streamflow.units import counted
+from streamlit_app.records.window_choice import COUNTED, AggregateTable, ChosenAggregate
+from streamlit_app.records.window_counts import MOST_AHEAD
+from streamlit_app.records.window_results import WindowTotals
+
+
+def captions(
+    table: AggregateTable,
+    chosen: ChosenAggregate,
+    shown: WindowTotals,
+    *,
+    compared: bool,
+    now: datetime,
+) -> Iterator[str]:
+    """The text above the chart, which may have the values of an earlier time, too (`compared`)."""
+    words = [] if chosen.name == COUNTED else [f"`{chosen.declared}`."]
+    if isinstance(table, SessionTable):
+        words += _sessions(table, chosen, shown, now)
+    else:
+        words += _windows(table, chosen, shown)
+    if chosen.is_chartable and any(cell.late for cell in shown.cells):
+        words.append("A diamond marks corrections by late events.")
+    if chosen.is_chartable and compared:
+        words.append("Dashed is the time before.")
+    yield " ".join(words)
+    if shown.totals and shown.totals[-1].is_others:
+        others, name = shown.totals[-1].group, chosen.name
+        yield f"“{others}” are those with fewer events, taken as one: {name} is of all of their events."
+    if shown.is_cut and shown.since is not None and shown.end is not None:
+        length = units.duration((shown.end - shown.since).total_seconds())
+        yield (
+            f"Only the last {length} of this time are shown: in all of it there is too much to read within "
+            "seconds. Choose an earlier end to see what was before."
+        )
+    if shown.ahead:
+        yield ahead_of_now(shown.ahead, "session" if isinstance(table, SessionTable) else "window")
+
+
+def ahead_of_now(number: int, noun: str) -> str:
+    """That there are so many windows in the future."""
+    least = "At least " if number == MOST_AHEAD else ""
+    return (
+        f"{least}{counted(number, noun)} ahead of now, of events with future times: choose an end there to "
+        "see them."
+    )
+
+
+def _windows(table: WindowTable, chosen: ChosenAggregate, shown: WindowTotals) -> Iterator[str]:
+    spec = table.spec
+    size, pane = duration_text(spec.size), timedelta(milliseconds=spec.pane_ms)
+    together = shown.step // pane
+    mark = "bar" if chosen.adds_up else "point"
+    up_to = f"up to {units.moment(shown.end)[:19]} UTC."
+    if panes_of(spec) > 1:
+        which = (
+            "a window begins"
+            if together == 1
+            else f"every {_ordinal(together)} window is shown, one"
+        )
+        yield (
+            f"Windows of {size}, which overlap: {which} every {duration_text(shown.step)}. Each {mark} is at "
+            f"the end of a window, {up_to}"
+        )
+    elif together > 1:
+        merged = "added up" if chosen.adds_up else "put together, as one of all their events"
+        yield (
+            f"Windows of {size} by event time, {together:,} {merged} to a {mark} of "
+            f"{duration_text(shown.step)}, {up_to}"
+        )
+    else:
+        yield f"Windows of {size} by event time, {up_to}"
+
+
+def _sessions(
+    table: SessionTable, chosen: ChosenAggregate, shown: WindowTotals, now: datetime
+) -> Iterator[str]:
+    gap = duration_text(table.spec.gap)
+    if chosen.adds_up:
+        yield f"Sessions with a gap of {gap}: a bar adds up those that began in {duration_text(shown.step)}."
+    else:
+        number = sum(total.number for total in shown.totals)
+        which = "each point is one, where it began"
+        if number > len(shown.cells):
+            which = f"shown are the newest {len(shown.cells):,} of {number:,}, each where it began"
+        yield f"Sessions with a gap of {gap}: {which}."
+    if shown.computed_at is not None:
+        age = units.ago((now - shown.computed_at).total_seconds())
+        at = units.moment(shown.computed_at)[:19]
+        yield f"The newest was computed {age}, at {at} UTC, from the rows that there were by then."
+
+
+def _ordinal(number: int) -> str:
+    last = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}th" if number % 100 in (11, 12, 13) else f"{number}{last}"
