@@ -81,7 +81,7 @@ def _aggregate(
     _chart_card(table, chosen, shown, earlier, before, span)
     left, right = st.columns(2)
     with left, card("totals", "Totals", stretch=True):
-        if not isinstance(table, SessionTable):
+        if not isinstance(table, SessionTable) and (table.spec.late_after or shown.too_late):
             show(too_late_line(shown.too_late, table.spec.late_after))
         show(totals_table(table, chosen, shown, earlier))
     with right:
@@ -116,8 +116,8 @@ def _chart_card(
     with card("windows", f"{chosen.name} by {by}" if by else chosen.name):
         shape = _shape(table, chosen)
         compared = earlier is not None and bool(earlier.cells) and is_compared(chosen, shown, shape)
-        for words in captions(table, chosen, shown, compared=compared, now=datetime.now(UTC)):
-            st.caption(words)
+        now = datetime.now(UTC)
+        st.caption(" ".join(captions(table, chosen, shown, compared=compared, now=now)))
         if not shown.cells:
             show(empty("No event in this time", "Choose a longer span, or another end."))
         elif not chosen.is_chartable:

@@ -6,13 +6,13 @@ from itertools import islice
 from typing import Final
 
 from streamflow import units
-from streamflow.durations import duration_text
 from streamflow.postgres.sessions.tables import SessionTable
 from streamflow.units import counted, either
 from streamlit_app.records.window_choice import COUNTED, AggregateTable, ChosenAggregate
 from streamlit_app.records.window_results import Cell, GroupTotal, WindowTotals
 from streamlit_app.ui.markup import Html, Tone, code, empty, line, mark, soft, table
 from streamlit_app.ui.values import change_text, value_text, values_text
+from streamlit_app.ui.window_words import length
 
 _MOST_ROWS: Final = 12
 
@@ -28,14 +28,15 @@ def totals_table(
         return empty("No totals", "There is no event in this time.")
     before = {} if earlier is None else {total.group: total for total in earlier.totals}
     of_sessions = isinstance(windows, SessionTable)
-    values = [] if chosen.name == COUNTED else [chosen.name, *chosen.labels[1:]]
-    if chosen.labels:
-        values = list(chosen.labels)
+    # Values of sessions may not add up.
+    has_values = any(value is not None for total in shown.totals for value in total.values)
+    values = list(chosen.labels or [chosen.name]) if has_values and chosen.name != COUNTED else []
+    before = before if has_values else {}
     columns = [
         ", ".join(column.name for column in windows.by) or "group",
         *values,
         *(["sessions", "events"] if of_sessions else ["events", "of those late"]),
-        *(["before", "change"] if earlier is not None else []),
+        *(["before", "change"] if before else []),
     ]
     rows = []
     for total in shown.totals:
@@ -45,7 +46,7 @@ def totals_table(
         second = total.number if of_sessions else total.counted
         third = total.counted if of_sessions else total.late
         cells += [units.count(second), units.count(third)]
-        if earlier is not None:
+        if before:
             cells += _compared(total, before.get(total.group), chosen)
         rows.append(cells)
     return table(columns, rows, range(1, len(columns)))
@@ -64,10 +65,8 @@ def _compared(total: GroupTotal, then: GroupTotal | None, chosen: ChosenAggregat
 
 
 def too_late_line(number: int, late_after: timedelta | None) -> Html:
-    """How many events are in no aggregate; nothing where each event is in one."""
-    if late_after is None and not number:
-        return Html()
-    after = "" if late_after is None else f" more than {duration_text(late_after)}"
+    """How many events are in no aggregate."""
+    after = "" if late_after is None else f" more than {length(late_after)}"
     words = (
         f"{counted(number, 'event')} came{after} after {either(number, 'its', 'their')} window had closed, "
         f"and {either(number, 'is', 'are')} in no aggregate"

@@ -10,7 +10,12 @@ from streamflow.errors import UsageError
 from streamflow.windows.progress import COUNTS
 from streamlit_app.pages.window_aggregates import render_aggregate
 from streamlit_app.pages.window_counts import render_counts
-from streamlit_app.records.window_choice import aggregates_of, choices_of
+from streamlit_app.records.window_choice import (
+    AggregateTable,
+    ChosenAggregate,
+    aggregates_of,
+    choices_of,
+)
 from streamlit_app.serving import serving
 from streamlit_app.ui.components import card, heading, show, span_control
 from streamlit_app.ui.markup import empty
@@ -43,10 +48,7 @@ def render() -> None:
         show(empty(f"The stream {stream.name} has no windows", hint))
         return
     with card("controls"):
-        first, second = st.columns(2) if list(choices) != [COUNTS] else (st, st)
-        table = choices[named_choice(first, "Windows", list(choices), "windows")]
-        aggregates = {} if table is None else aggregates_of(table)
-        name = named_choice(second, "Aggregate", list(aggregates), "aggregate")
+        table, chosen = _controls(choices)
         first, second = st.columns(2)
         before = first.selectbox(
             "Compare with", list(_BEFORE), key="compare", index=1, bind="query-params"
@@ -65,7 +67,20 @@ def render() -> None:
         show(empty("That time cannot be read", str(error)))
         return
     earlier = _BEFORE[before or "nothing"]
-    if table is not None:
-        render_aggregate(server, table, aggregates[name], timedelta(seconds=span), end, earlier)
+    if table is not None and chosen is not None:
+        render_aggregate(server, table, chosen, timedelta(seconds=span), end, earlier)
     elif stream.event_counts is not None:
         render_counts(server, stream, stream.event_counts, span, end, earlier)
+
+
+def _controls(
+    choices: dict[str, AggregateTable | None],
+) -> tuple[AggregateTable | None, ChosenAggregate | None]:
+    """Which windows, and which of their aggregates; nothing to choose of those that only count."""
+    if list(choices) == [COUNTS]:
+        return None, None
+    several = len(choices) > 1
+    first, second = st.columns(2) if several else (st, st)
+    table = choices[named_choice(first, "Windows", list(choices), "windows")]
+    aggregates = {} if table is None else aggregates_of(table)
+    return table, aggregates.get(named_choice(second, "Aggregate", list(aggregates), "aggregate"))

@@ -19,7 +19,7 @@ from streamlit_app.measure.ring_buffers import MAX_CHART_POINTS, points_for
 from streamlit_app.records.reader import reader
 from streamlit_app.records.window_choice import ChosenAggregate, step_of
 from streamlit_app.records.window_counts import MOST_AHEAD
-from streamlit_app.records.window_groups import Groups, most_frequent, most_groups
+from streamlit_app.records.window_groups import Groups, label_of, most_frequent, most_groups
 from streamlit_app.records.window_results import (
     Cell,
     GroupTotal,
@@ -55,7 +55,7 @@ SELECT {number}, {results}, sum(counted)::bigint, count(*)
   FROM {table} AS session WHERE {within} GROUP BY 1
 """
 _SESSIONS: Final = """
-SELECT session_start, session_end, {number}, {results}, counted
+SELECT session_start, session_end, counted, {results}, {by}
   FROM {table} AS session WHERE {within} ORDER BY session_start DESC LIMIT {most}
 """
 
@@ -102,10 +102,10 @@ class _Query:
         )
         values["step"] = step
         if self._chosen.adds_up:
-            sessions = self._sessions(groups, values, _LISTED)
+            sessions = self._sessions(values, _LISTED)
             cells = tuple(self._bins(groups, values, step))
         else:
-            sessions = self._sessions(groups, values, MAX_CHART_POINTS // self._lines)
+            sessions = self._sessions(values, MAX_CHART_POINTS // self._lines)
             cells = sessions[::-1]
         return WindowTotals(
             cells=cells,
@@ -133,16 +133,18 @@ class _Query:
             label = groups.labels[place]
             yield Cell(start, start + step, label, tuple(results), counted, 0)
 
-    def _sessions(self, groups: Groups, values: dict[str, Any], most: int) -> tuple[Cell, ...]:
-        """The newest ones, newest first."""
-        columns = sql.SQL(", ").join(
-            sql.Identifier("session", column) for column in self._chosen.columns
+    def _sessions(self, values: dict[str, Any], most: int) -> tuple[Cell, ...]:
+        """The newest ones, newest first, each of its own group."""
+        by = [column.name for column in self._table.by]
+        columns, by_columns = (
+            sql.SQL(", ").join(sql.Identifier("session", column) for column in names)
+            for names in (self._chosen.columns, by)
         )
-        number = groups.number("session")
-        rows: Sequence[Any] = self.ask(_SESSIONS, values, number=number, results=columns, most=most)
+        rows: Sequence[Any] = self.ask(_SESSIONS, values, results=columns, by=by_columns, most=most)
+        last = len(self._chosen.columns)
         return tuple(
-            Cell(start, end, groups.labels[place], tuple(results), counted, 0)
-            for start, end, place, *results, counted in rows
+            Cell(start, end, label_of(rest[last:]), tuple(rest[:last]), counted, 0)
+            for start, end, counted, *rest in rows
         )
 
     def _totals(self, groups: Groups, values: dict[str, Any]) -> Iterator[GroupTotal]:

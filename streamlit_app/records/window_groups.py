@@ -12,7 +12,7 @@ from streamflow.postgres.tables import Column
 from streamlit_app.records.window_choice import ChosenAggregate
 from streamlit_app.records.window_results import GroupTotal
 
-MOST_GROUPS: Final = 10  # as many as a chart has colours
+MOST_GROUPS: Final = 7  # as many as charts have colours
 _LEAST_GROUPS: Final = 3
 
 _FREQUENT: Final = """
@@ -20,6 +20,11 @@ SELECT {by}, sum(counted)::bigint, count(*) OVER () AS "groups"
   FROM {table} WHERE {start} >= %(since)s AND {start} < %(until)s
  GROUP BY {by} ORDER BY sum(counted) DESC, {by} LIMIT {most}
 """
+
+
+def label_of(group: Sequence[Any]) -> str:
+    """What a group is called, by its values."""
+    return " · ".join(map(group_text, group)) or ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Groups:
     @property
     def labels(self) -> tuple[str, ...]:
         """What the groups are called, and at last the others, if there are any."""
-        named = tuple(" · ".join(map(group_text, group)) or ALL for group in self.values)
+        named = tuple(map(label_of, self.values))
         return (*named, f"{self.others:,} more groups") if self.others else named
 
     def total(

@@ -51,7 +51,7 @@ class WindowTotals(NamedTuple):
         is_cut: whether less is shown than was asked for, as there is too much.
         ahead: windows that have not begun yet, of events with future times; at most `MOST_AHEAD`.
         too_late: events that came after `late_after`, and are in no aggregate.
-        sessions: the newest ones, newest first.
+        sessions: the newest ones, newest first, also of groups that have no place among the totals.
         computed_at: when the newest session was computed.
         refusal: why the table cannot be read; empty if it can.
     """

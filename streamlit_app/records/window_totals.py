@@ -33,10 +33,9 @@ from streamlit_app.records.window_results import (
     refusal_of,
 )
 
-# What a query may read, so that it takes two seconds or so: parts, each as often as there are windows that it
-# is in, and values or hashes of sketches.
+# What a query may read, so that it takes a second or so: parts, each as often as there are windows that it is
+# in.
 MOST_PARTS: Final = 300_000
-MOST_SKETCHED: Final = 2_000_000
 _SAMPLED: Final = 100  # parts
 
 
@@ -51,7 +50,7 @@ SELECT coalesce((SELECT window_start FROM {table} WHERE window_start <= now()
 """
 _WITHIN: Final = "WHERE part.window_start >= %(since)s AND part.window_start < %(until)s"
 _NUMBER: Final = """
-SELECT count(*) FROM (SELECT FROM {table} AS part {within} LIMIT {most}) AS some
+SELECT count(*) FROM (SELECT FROM {table} AS part {within} LIMIT {most}) AS counted
 """
 _JUST_TOO_MANY: Final = """
 SELECT part.window_start FROM {table} AS part {within} ORDER BY part.window_start DESC LIMIT 1 OFFSET {most}
@@ -75,8 +74,11 @@ _FIGURES: Final[list[Named]] = [
     ("events too late", sum_of("part", "too_late")),
 ]
 _NOTHING: Final = sql.SQL("")
-# What the size of a sketch shows in.
-_SKETCHES: Final[dict[type, str]] = {Distinct: "_hashes", Quantiles: "_values"}
+# Of a sketch: the column that shows its size, and how many of its entries a query may read.
+_SKETCHES: Final[dict[type, tuple[str, int]]] = {
+    Distinct: ("_hashes", 2_000_000),
+    Quantiles: ("_values", 400_000),
+}
 _START, _GROUP = "start of the cell", "number of the group"  # no aggregate has a name with a space
 
 
@@ -124,6 +126,7 @@ class _Query:
         parts, most = self._parts(values)
         if is_cut := parts > most:
             first = self._first_of(values, most)
+            step = step_of(self._pane, (until - first) / points)
             values["since"] = first if overlap else ceiling(first, step)
             begin = max(begin, values["since"])
         if overlap:
@@ -150,9 +153,10 @@ class _Query:
         """How many parts there are in a span, and how many may be read; counting ends just past that."""
         most = MOST_PARTS
         if sketch := _SKETCHES.get(type(self._chosen.aggregate)):
-            column = sql.Identifier(self._chosen.name + sketch)
+            suffix, entries = sketch
+            column = sql.Identifier(self._chosen.name + suffix)
             [(sketched,)] = self._ask(_SKETCHED, values, sketch=column, sampled=_SAMPLED)
-            most = min(most, int(MOST_SKETCHED / max(1.0, sketched or 0.0)))
+            most = min(most, int(entries / max(1.0, sketched or 0.0)))
         [(parts,)] = self._ask(_NUMBER, values, most=most + 1)
         return parts, most
 
@@ -197,7 +201,7 @@ class _Query:
             self._table,
             [*times, (_GROUP, groups.number("part"))],
             aggregates=[] if aggregate is None else [self._chosen.name],
-            figures=_FIGURES if aggregate else [_FIGURES[0], *_FIGURES],
+            figures=_FIGURES if aggregate else [("value", sum_of("part", "counted")), *_FIGURES],
             joined=joined,
             where=where,
         )

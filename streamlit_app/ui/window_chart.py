@@ -35,9 +35,10 @@ def draw(
     from_zero: bool,
     height: int,
 ) -> None:
-    """Rows have ``time``, ``until`` (of bars), ``value``, ``text`` (the value as it is written), ``group``,
-    ``share``, ``window`` and ``events``. Those of corrections have ``time``, ``late`` and ``top`` instead; those
-    of an earlier time ``time`` and ``earlier``, and of lines a group and a share.
+    """Draws values, corrections and values of an earlier time. A row of a value has ``time``, ``until`` (of a
+    bar), ``value``, ``text`` (as it is written), ``group`` (with a colour), ``name`` (of the group), ``share``,
+    ``window`` and ``events``; one of a correction ``time``, ``late`` and ``top``; one of an earlier value
+    ``time``, ``earlier``, and of a line ``group`` and ``share``.
 
     Args:
         shares: that each group has a line of, if there are several.
@@ -118,7 +119,7 @@ def _encoding(
             "legend": charts.LEGEND if len(order) > 1 else None,
         },
         "tooltip": [
-            {"field": "group", "title": "group"},
+            {"field": "name", "title": "group"},
             *([{"field": "share", "title": "share"}] if shares else []),
             {"field": "text", "title": unit},
             {"field": "events", "format": ","},

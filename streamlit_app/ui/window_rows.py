@@ -45,6 +45,7 @@ def chart_rows(
 
 
 def _values(chosen: ChosenAggregate, shape: Shape, shown: WindowTotals) -> Iterator[Row]:
+    groups = series_of(shown)
     for cell, share, value in _points(chosen, shape, shown):
         number = chart_number(value)
         yield {
@@ -52,7 +53,9 @@ def _values(chosen: ChosenAggregate, shape: Shape, shown: WindowTotals) -> Itera
             "until": cell.end,
             "value": number,
             "text": value_text(value, chosen),
-            "group": cell.group,
+            # Sessions have groups of their own, which may have no colour.
+            "group": cell.group if cell.group in groups else groups[-1],
+            "name": cell.group,
             "share": share,
             "window": _window_text(cell),
             "events": cell.counted,

@@ -1,5 +1,6 @@
 """What is shown of an aggregate of windows, in words. Pure."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -21,20 +22,22 @@ def captions(
     compared: bool,
     now: datetime,
 ) -> Iterator[str]:
-    """The text above the chart, which may have the values of an earlier time, too (`compared`)."""
-    words = [] if chosen.name == COUNTED else [f"`{chosen.declared}`."]
+    """The sentences above the chart, which may have the values of an earlier time, too (`compared`)."""
+    if chosen.name != COUNTED:
+        yield f"{chosen.declared}."
     if isinstance(table, SessionTable):
-        words += _sessions(table, chosen, shown, now)
+        yield from _sessions(table, chosen, shown, now)
     else:
-        words += _windows(table, chosen, shown)
+        yield from _windows(table, chosen, shown)
     if chosen.is_chartable and any(cell.late for cell in shown.cells):
-        words.append("A diamond marks corrections by late events.")
+        yield "A diamond marks corrections by late events."
     if chosen.is_chartable and compared:
-        words.append("Dashed is the time before.")
-    yield " ".join(words)
+        yield "Dashed is the time before."
     if shown.totals and shown.totals[-1].is_others:
-        others, name = shown.totals[-1].group, chosen.name
-        yield f"“{others}” are those with fewer events, taken as one: {name} is of all of their events."
+        as_one = ""
+        if chosen.adds_up or not isinstance(table, SessionTable):
+            as_one = f", taken as one group: their {chosen.name} is of all their events"
+        yield f"“{shown.totals[-1].group}” are those with fewer events{as_one}."
     if shown.is_cut and shown.since is not None and shown.end is not None:
         length = units.duration((shown.end - shown.since).total_seconds())
         yield (
@@ -43,6 +46,11 @@ def captions(
         )
     if shown.ahead:
         yield ahead_of_now(shown.ahead, "session" if isinstance(table, SessionTable) else "window")
+
+
+def length(duration: timedelta) -> str:
+    """A duration as in "10 s"."""
+    return re.sub(r"(?<=[0-9])(?=[a-z])", " ", duration_text(duration))
 
 
 def ahead_of_now(number: int, noun: str) -> str:
@@ -56,7 +64,7 @@ def ahead_of_now(number: int, noun: str) -> str:
 
 def _windows(table: WindowTable, chosen: ChosenAggregate, shown: WindowTotals) -> Iterator[str]:
     spec = table.spec
-    size, pane = duration_text(spec.size), timedelta(milliseconds=spec.pane_ms)
+    size, pane = length(spec.size), timedelta(milliseconds=spec.pane_ms)
     together = shown.step // pane
     mark = "bar" if chosen.adds_up else "point"
     up_to = f"up to {units.moment(shown.end)[:19]} UTC."
@@ -67,14 +75,14 @@ def _windows(table: WindowTable, chosen: ChosenAggregate, shown: WindowTotals) -
             else f"every {_ordinal(together)} window is shown, one"
         )
         yield (
-            f"Windows of {size}, which overlap: {which} every {duration_text(shown.step)}. Each {mark} is at "
+            f"Windows of {size}, which overlap: {which} every {length(shown.step)}. Each {mark} is at "
             f"the end of a window, {up_to}"
         )
     elif together > 1:
-        merged = "added up" if chosen.adds_up else "put together, as one of all their events"
+        merged = "" if chosen.adds_up else ", which is of all their events"
         yield (
-            f"Windows of {size} by event time, {together:,} {merged} to a {mark} of "
-            f"{duration_text(shown.step)}, {up_to}"
+            f"Windows of {size} by event time, {up_to} {together:,} of them make a {mark} of "
+            f"{length(shown.step)}{merged}."
         )
     else:
         yield f"Windows of {size} by event time, {up_to}"
@@ -83,9 +91,9 @@ def _windows(table: WindowTable, chosen: ChosenAggregate, shown: WindowTotals) -
 def _sessions(
     table: SessionTable, chosen: ChosenAggregate, shown: WindowTotals, now: datetime
 ) -> Iterator[str]:
-    gap = duration_text(table.spec.gap)
+    gap = length(table.spec.gap)
     if chosen.adds_up:
-        yield f"Sessions with a gap of {gap}: a bar adds up those that began in {duration_text(shown.step)}."
+        yield f"Sessions with a gap of {gap}: a bar adds up those that began in {length(shown.step)}."
     else:
         number = sum(total.number for total in shown.totals)
         which = "each point is one, where it began"

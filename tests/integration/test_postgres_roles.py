@@ -35,6 +35,8 @@ from streamflow.streams.user_events import USER_EVENTS
 from streamflow_stack.database import SUPERUSER
 from streamlit_app.measure.postgres import PostgresSource
 from streamlit_app.records import queries
+from streamlit_app.records.traces import trace
+from streamlit_app.records.window_counts import window_counts
 
 pytestmark = pytest.mark.integration
 
@@ -170,7 +172,7 @@ def test_the_dashboard_reads_and_writes_nothing(database: Settings, users: Users
     assert len(queries.dead_letters(reader, Selection()).rows) == 1
     assert queries.dead_letter(reader, Origin(TOPIC, 0, 2)) is not None
     assert queries.dead_letters_over_time(reader, 3600.0, streams[0]) is not None
-    assert queries.trace(reader, streams, Origin(TOPIC, 0, 0)).row is not None
+    assert trace(reader, streams, Origin(TOPIC, 0, 0)).row is not None
     assert queries.recent_replays(reader) == ()
     for statement in (
         *ALTERS,
