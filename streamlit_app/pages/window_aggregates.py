@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Final
 
 import streamlit as st
 
@@ -24,6 +25,8 @@ from streamlit_app.ui.markup import Html, Tone, banner, empty
 from streamlit_app.ui.window_chart import Shape, draw
 from streamlit_app.ui.window_rows import chart_rows, is_compared, series_of
 from streamlit_app.ui.window_words import captions
+
+_INTERVAL: Final = 5.0  # seconds
 
 
 def render_aggregate(
@@ -50,7 +53,7 @@ def _job(
         query = partial(session_totals, server.settings, table, chosen, span, end)
     else:
         query = partial(window_totals, server.settings, table, chosen, span, end)
-    return PollJob(("windows", table.name, chosen.name, span, end), "PostgreSQL", 2.0, query)
+    return PollJob(("windows", table.name, chosen.name, span, end), "PostgreSQL", _INTERVAL, query)
 
 
 @st.fragment(run_every=2)
@@ -118,10 +121,15 @@ def _chart_card(
         compared = earlier is not None and bool(earlier.cells) and is_compared(chosen, shown, shape)
         now = datetime.now(UTC)
         st.caption(" ".join(captions(table, chosen, shown, compared=compared, now=now)))
-        if not shown.cells:
+        if not shown.cells and shown.is_cut:
+            hint = f"One window has more parts than can be read within seconds: query {table.name}_totals."
+            show(empty("Too much to show", hint))
+        elif not shown.cells:
             show(empty("No event in this time", "Choose a longer span, or another end."))
         elif not chosen.is_chartable:
-            show(newest_table(chosen, shown))
+            # Sessions are listed below.
+            if not isinstance(table, SessionTable):
+                show(newest_table(chosen, shown))
         else:
             draw(
                 "windows",

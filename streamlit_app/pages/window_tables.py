@@ -31,7 +31,7 @@ def totals_table(
     # Values of sessions may not add up.
     has_values = any(value is not None for total in shown.totals for value in total.values)
     values = list(chosen.labels or [chosen.name]) if has_values and chosen.name != COUNTED else []
-    before = before if has_values else {}
+    before = before if has_values and chosen.is_chartable else {}
     columns = [
         ", ".join(column.name for column in windows.by) or "group",
         *values,
@@ -83,7 +83,7 @@ def corrected_table(shown: WindowTotals) -> Html:
     rows = (
         (
             _time_text(cell.start),
-            code(cell.group),
+            _group(cell.group, shown),
             mark(Tone.WARN, units.count(cell.late)),
             soft(units.count(cell.counted)),
         )
@@ -97,7 +97,7 @@ def newest_table(chosen: ChosenAggregate, shown: WindowTotals) -> Html:
     rows = (
         (
             _time_text(cell.start),
-            code(cell.group),
+            _group(cell.group, shown),
             values_text(cell.values, chosen),
             units.count(cell.counted),
         )
@@ -121,6 +121,11 @@ def sessions_table(chosen: ChosenAggregate, shown: WindowTotals) -> Html:
         for cell in shown.sessions[:_MOST_ROWS]
     )
     return table(("began", "with the gap", "group", chosen.name, "events"), rows, (3, 4))
+
+
+def _group(label: str, shown: WindowTotals) -> Html:
+    last = shown.totals[-1]
+    return soft(label) if last.is_others and last.group == label else code(label)
 
 
 def _length_text(cell: Cell) -> str:

@@ -133,7 +133,7 @@ def _places(stream: Stream, aggregate: Aggregate) -> int | None:
 _ROUND: Final = tuple(
     timedelta(seconds=seconds)
     for seconds in (
-        1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 10_800, 14_400,
+        1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 10_800, 14_400,
         21_600, 43_200, 86_400, 172_800, 604_800,
     )
 )  # fmt: skip

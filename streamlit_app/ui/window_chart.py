@@ -35,10 +35,12 @@ def draw(
     from_zero: bool,
     height: int,
 ) -> None:
-    """Draws values, corrections and values of an earlier time. A row of a value has ``time``, ``until`` (of a
-    bar), ``value``, ``text`` (as it is written), ``group`` (with a colour), ``name`` (of the group), ``share``,
-    ``window`` and ``events``; one of a correction ``time``, ``late`` and ``top``; one of an earlier value
-    ``time``, ``earlier``, and of a line ``group`` and ``share``.
+    """Draws values, corrections and values of an earlier time.
+
+    A row of a value has ``time``, ``until`` (of a bar), ``value``, ``text`` (as it is written), ``group``
+    (with a colour), ``name`` (of the group), ``share``, ``window`` and ``events``; one of a correction
+    ``time``, ``late`` and ``top``; one of an earlier value ``time``, ``earlier``, and of a line ``group`` and
+    ``share``.
 
     Args:
         shares: that each group has a line of, if there are several.
@@ -131,6 +133,6 @@ def _encoding(
             "field": "share",
             "type": "nominal",
             "scale": {"domain": list(shares)},
-            "legend": charts.LEGEND,
+            "legend": {**charts.LEGEND, "symbolType": "stroke"},
         }
     return encoding

@@ -35,7 +35,7 @@ def captions(
         yield "Dashed is the time before."
     if shown.totals and shown.totals[-1].is_others:
         as_one = ""
-        if chosen.adds_up or not isinstance(table, SessionTable):
+        if not isinstance(table, SessionTable) or chosen.adds_up:
             as_one = f", taken as one group: their {chosen.name} is of all their events"
         yield f"“{shown.totals[-1].group}” are those with fewer events{as_one}."
     if shown.is_cut and shown.since is not None and shown.end is not None:
@@ -66,7 +66,7 @@ def _windows(table: WindowTable, chosen: ChosenAggregate, shown: WindowTotals) -
     spec = table.spec
     size, pane = length(spec.size), timedelta(milliseconds=spec.pane_ms)
     together = shown.step // pane
-    mark = "bar" if chosen.adds_up else "point"
+    mark = "bar" if chosen.adds_up else "point" if chosen.is_chartable else "row"
     up_to = f"up to {units.moment(shown.end)[:19]} UTC."
     if panes_of(spec) > 1:
         which = (
@@ -92,7 +92,9 @@ def _sessions(
     table: SessionTable, chosen: ChosenAggregate, shown: WindowTotals, now: datetime
 ) -> Iterator[str]:
     gap = length(table.spec.gap)
-    if chosen.adds_up:
+    if not chosen.is_chartable:
+        yield f"Sessions with a gap of {gap}. What is no number is listed, and not drawn."
+    elif chosen.adds_up:
         yield f"Sessions with a gap of {gap}: a bar adds up those that began in {length(shown.step)}."
     else:
         number = sum(total.number for total in shown.totals)
