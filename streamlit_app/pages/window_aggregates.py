@@ -26,7 +26,7 @@ from streamlit_app.ui.window_chart import Shape, draw
 from streamlit_app.ui.window_rows import chart_rows, is_compared, series_of
 from streamlit_app.ui.window_words import captions
 
-_INTERVAL: Final = 5.0  # seconds
+_INTERVAL: Final = 4.0  # seconds
 
 
 def render_aggregate(

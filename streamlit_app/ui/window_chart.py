@@ -59,7 +59,7 @@ def draw(
         bars = "bars" if shape is Shape.BARS else "lines"
         layers.append({**_only("earlier"), "mark": _EARLIER[bars], "encoding": own})
     if any("late" in row for row in rows):
-        layers.append(_late_layer(x))
+        layers.append(_late_layer(x, 70 if shape is Shape.BARS else 36))
     layers[0] |= _only("window")
     spec = {**charts.PLAIN, "height": height, "layer": layers}
     st.vega_lite_chart(pd.DataFrame(rows), spec, key=key, width="stretch")
@@ -78,8 +78,8 @@ def _mark(shape: Shape) -> dict[str, Any]:
     return {"type": "line", "strokeWidth": 1.8, "point": point}
 
 
-def _late_layer(x: dict[str, Any]) -> dict[str, Any]:
-    mark = {"type": "point", "shape": "diamond", "size": 70, "filled": True, "opacity": 1}
+def _late_layer(x: dict[str, Any], size: int) -> dict[str, Any]:
+    mark = {"type": "point", "shape": "diamond", "size": size, "filled": True, "opacity": 1}
     tooltip = {"field": "late", "title": "late events counted here", "format": ","}
     return {
         **_only("late"),
@@ -133,6 +133,6 @@ def _encoding(
             "field": "share",
             "type": "nominal",
             "scale": {"domain": list(shares)},
-            "legend": {**charts.LEGEND, "symbolType": "stroke"},
+            "legend": {**charts.LEGEND, "orient": "bottom", "symbolType": "stroke"},
         }
     return encoding
