@@ -1,5 +1,6 @@
 """What the Windows page says and draws of windows with aggregates."""
 
+import threading
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
@@ -29,6 +30,8 @@ from streamflow.postgres.tables import Column
 from streamflow.records import Origin
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.units import significant
+from streamlit_app.measure.demand import Demand
+from streamlit_app.measure.poller import PollJob
 from streamlit_app.pages.event_trace import _steps
 from streamlit_app.pages.window_tables import corrected_table, too_late_line, totals_table
 from streamlit_app.records.traced_windows import TracedWindow
@@ -341,3 +344,16 @@ def test_names_are_chosen_in_the_address_and_mistakes_named() -> None:
     assert "No such windows" in banner.proto.body
     made.selectbox(key="windows").select("b").run()
     assert (made.text[0].value, made.get("html")) == ("b", [])
+
+
+def test_what_takes_long_is_asked_seldom_and_not_called_stale() -> None:
+    demand = Demand()
+    demand.start()
+    try:
+        job = PollJob("slow", "PostgreSQL", 0.01, lambda: threading.Event().wait(0.1))
+        reading = demand.wait(job, 10)
+    finally:
+        demand.stop()
+    assert reading.measured_at is not None
+    assert reading.interval == pytest.approx(5 * reading.seconds)
+    assert reading.is_current(reading.measured_at + 0.4)
