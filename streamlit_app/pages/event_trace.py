@@ -9,7 +9,7 @@ import streamlit as st
 from streamflow import units
 from streamflow.postgres.tables import DELETED
 from streamflow.records import Origin
-from streamflow.windows.specs import SessionWindow
+from streamflow.windows.specs import HoppingWindow, SessionWindow
 from streamlit_app.measure.poller import PollJob
 from streamlit_app.records.traced_windows import TracedWindow
 from streamlit_app.records.traces import Trace, trace
@@ -79,7 +79,8 @@ def _windows(event: Trace) -> Iterator[_Step]:
         if isinstance(spec, SessionWindow):
             title, none = f"Session of {name}", "not computed yet: that takes some minutes"
         else:
-            title, none = f"Window of {name}", _OPEN
+            what = "Pane" if isinstance(spec, HoppingWindow) else "Window"
+            title, none = f"{what} of {name}", _OPEN
         if name not in event.parts:
             none = "the table cannot be read: see the page Windows"
         for part in event.parts.get(name, ()):

@@ -24,7 +24,7 @@ class Cell(NamedTuple):
 
 
 class GroupTotal(NamedTuple):
-    """Of one group in all the time that is shown.
+    """Of one group in all windows that are shown.
 
     Attributes:
         number: of sessions.
@@ -46,7 +46,7 @@ class WindowTotals(NamedTuple):
         cells: by time, then group.
         totals: of the groups, the most frequent one first, those that are put together last.
         step: what a cell stands for, or how far apart overlapping windows are that are shown.
-        since: the beginning of what is shown.
+        since: the beginning of what is shown, of windows that overlap that of the first one.
         end: of the span; None where there is no window at all.
         is_cut: whether less is shown than was asked for, as there is too much.
         ahead: windows that have not begun yet, of events with future times; at most `MOST_AHEAD`.

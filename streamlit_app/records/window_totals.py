@@ -120,22 +120,21 @@ class _Query:
         points = points_for(most_shown * max(1, len(self._chosen.labels)))
         step = step_of(self._pane, span / points)
         until = floor(end, self._pane) if overlap else end
-        begin = floor(until - span, self._pane if overlap else step)
         # Windows that overlap are shown at their ends.
-        values: dict[str, Any] = {"since": begin - overlap, "until": until}
+        since = floor(until - span, self._pane if overlap else step) - overlap
+        values: dict[str, Any] = {"since": since, "until": until}
         parts, most = self._parts(values)
         if is_cut := parts > most:
             first = self._first_of(values, most)
             step = step_of(self._pane, (until - first) / points)
             values["since"] = first if overlap else ceiling(first, step)
-            begin = max(begin, values["since"])
         if overlap:
             step = step_of(step, self._size * min(parts, most) / most)
             values |= {"pane": self._pane, "size": self._size, "last": until - self._size}
         groups = most_frequent(
             self._connection, self._table.name, self._table.by, "window_start", values, most_shown
         )
-        totals = self._rows(groups, [], {"since": begin, "until": until})
+        totals = self._rows(groups, [], values)
         return WindowTotals(
             cells=tuple(self._cells(groups, values | {"step": step})),
             totals=tuple(
@@ -143,7 +142,7 @@ class _Query:
                 for number, *results, counted, late, _ in sorted(totals, key=itemgetter(0))
             ),
             step=step,
-            since=begin,
+            since=values["since"],
             end=until,
             is_cut=is_cut,
             too_late=sum(row[-1] for row in totals),

@@ -185,6 +185,14 @@ def test_groups_without_a_colour_are_one_group_of_all_their_events(
 
 
 @pytest.mark.usefixtures("placed")
+def test_windows_that_overlap_have_totals_of_all_that_is_in_them(database: Settings) -> None:
+    """The last events came three minutes before."""
+    found = asked(database, HOPPING, "orders", timedelta(minutes=1), END + timedelta(minutes=3))
+    assert {cell.start for cell in found.cells} == {END - timedelta(minutes=2)}
+    assert {cell.group for cell in found.cells} == {total.group for total in found.totals}
+
+
+@pytest.mark.usefixtures("placed")
 def test_what_is_too_much_to_read_is_left_out(
     database: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -307,7 +307,7 @@ def test_a_trace_names_all_windows_of_an_event() -> None:
     correction = steps["Correction: Window of orders_10s"]
     assert "3 events of DE, and 1 that came too late to be aggregated" in correction
     assert "2026-03-01 12:00:00.000 to 12:00:10.000 UTC" in correction
-    assert "cannot be read" in steps["Window of orders_5min_by_1min"]
+    assert "cannot be read" in steps["Pane of orders_5min_by_1min"]
     assert "not computed yet" in steps["Session of orders_sessions_30min"]
 
 
