@@ -16,6 +16,15 @@ _EARLIER: Final[dict[str, Any]] = {
     "lines": {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.2, "opacity": 0.6},
 }
 
+# In a legend, as dashes have no colour of their own.
+_DASHES: Final = {
+    "orient": "bottom",
+    "symbolType": "stroke",
+    "symbolSize": 400,
+    "symbolStrokeColor": "gray",
+    "symbolStrokeWidth": 2,
+}
+
 
 class Shape(StrEnum):
     BARS = "bars"
@@ -133,6 +142,6 @@ def _encoding(
             "field": "share",
             "type": "nominal",
             "scale": {"domain": list(shares)},
-            "legend": {**charts.LEGEND, "orient": "bottom", "symbolType": "stroke"},
+            "legend": charts.LEGEND | _DASHES,
         }
     return encoding
