@@ -58,6 +58,10 @@ def draw(
     x = charts.time_axis(span)
     encoding = _encoding(x, rows, unit, groups, shares, from_zero=from_zero)
     layers: list[dict[str, Any]] = [{"mark": _mark(shape), "encoding": encoding}]
+    if shape is Shape.LINES:
+        # Points of their own layer: as a part of the line, they hide its dashes in the legend.
+        points = {name: value for name, value in encoding.items() if name != "strokeDash"}
+        layers.append({**_only("window"), "mark": _mark(Shape.POINTS, 22), "encoding": points})
     if shape is Shape.BARS:
         encoding |= {"x2": {"field": "until"}}
         encoding["y"]["stack"] = "zero"
@@ -78,13 +82,12 @@ def _only(field: str) -> dict[str, Any]:
     return {"transform": [{"filter": f"isValid(datum.{field})"}]}
 
 
-def _mark(shape: Shape) -> dict[str, Any]:
+def _mark(shape: Shape, size: int = 40) -> dict[str, Any]:
     if shape is Shape.BARS:
         return {"type": "bar", "orient": "vertical"}
-    point = {"size": 22, "filled": True, "opacity": 0.9}
     if shape is Shape.POINTS:
-        return {"type": "point", **point, "size": 40}
-    return {"type": "line", "strokeWidth": 1.8, "point": point}
+        return {"type": "point", "size": size, "filled": True, "opacity": 0.9}
+    return {"type": "line", "strokeWidth": 1.8}
 
 
 def _late_layer(x: dict[str, Any], size: int) -> dict[str, Any]:
