@@ -221,12 +221,14 @@ def test_what_is_too_much_to_read_is_left_out(
 
 def test_corrections_and_what_came_too_late_are_counted(database: Settings) -> None:
     part = next(parts_of(orders(1), TUMBLING))
-    late = part | {"late": True, "first_offset": 5, "last_offset": 9, "too_late": 3}
+    late = part | {
+        "late": True, "first_offset": 5, "last_offset": 9, "counted": 2, "too_late": 3,
+    }  # fmt: skip
     store(database, [part | {"late": False}, late])
 
     found = asked(database, TUMBLING, "orders", TEN_MINUTES)
-    assert [(cell.counted, cell.late) for cell in found.cells] == [(2, 1)]
-    assert (found.too_late, found.totals[0].late) == (3, 1)
+    assert [(cell.counted, cell.late) for cell in found.cells] == [(3, 2)]
+    assert (found.too_late, found.totals[0].late) == (3, 2)
 
 
 @pytest.mark.usefixtures("placed")
@@ -306,8 +308,26 @@ def test_an_event_is_traced_to_its_sessions(database: Settings) -> None:
     assert found.parts[CITIES.name] == ()  # not computed yet
 
 
+def traced_event(settings: Settings, placed: list[Placed]) -> Placed:
+    """An event of whose window and group there are parts with other offsets only, too."""
+    offsets = rows(
+        settings,
+        f"SELECT partition, window_start, country, array_agg(first_offset), array_agg(last_offset)"
+        f" FROM {TUMBLING} GROUP BY 1, 2, 3 HAVING count(*) > 1 AND country = 'DE'",
+    )
+    for partition, start, country, first, last in offsets:
+        for each in placed:
+            if (
+                (each.partition, each.order.country) == (partition, country)
+                and start <= each.order.at < start + timedelta(seconds=10)
+                and not all(a <= each.offset <= b for a, b in zip(first, last, strict=True))
+            ):
+                return each
+    raise AssertionError("choose another seed")
+
+
 def test_an_event_is_traced_to_its_windows(database: Settings, placed: list[Placed]) -> None:
-    each = placed[0]
+    each = traced_event(database, placed)
     load = Load(database, [ORDERS])
     try:
         load.load(
@@ -328,10 +348,11 @@ def test_an_event_is_traced_to_its_windows(database: Settings, placed: list[Plac
             assert part.start <= each.order.at < part.end
             own = [each.order.country, each.order.address.city][: len(table.by)]
             assert part.group == label(*own)
-    # A part that has not counted it by its offsets is none of them.
-    number = rows(
-        database,
-        f"SELECT count(*) FROM {TUMBLING} WHERE partition = {each.partition} AND window_start <="
-        f" '{each.order.at}' AND window_end > '{each.order.at}'",
+    # Of the same group and window, but of other offsets, are none.
+    own_group = (
+        f"SELECT count(*) FILTER (WHERE {each.offset} BETWEEN first_offset AND last_offset), count(*)"
+        f" FROM {TUMBLING} WHERE partition = {each.partition} AND window_start <= '{each.order.at}'"
+        f" AND window_end > '{each.order.at}' AND country = '{each.order.country}'"
     )
-    assert number[0][0] > len(found.parts[TUMBLING])
+    [(wanted, every)] = rows(database, own_group)
+    assert len(found.parts[TUMBLING]) == wanted < every
