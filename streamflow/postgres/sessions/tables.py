@@ -65,12 +65,16 @@ class SessionTable:
     results: tuple[_Result, ...]
 
     @property
+    def own_columns(self) -> tuple[Column, ...]:
+        """Those that follow from the declaration: of keys and aggregates."""
+        return (*self.by, *(result.column for result in self.results))
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         return (
             Column("session_start", _TIME, nullable=False),
             Column("session_end", _TIME, nullable=False),
-            *self.by,
-            *(result.column for result in self.results),
+            *self.own_columns,
             Column("counted", "bigint", nullable=False),
             Column("computed_at", _TIME, nullable=False),
         )

@@ -1,0 +1,15 @@
+"""A stream with windows of several kinds, for the tests of their assets."""
+
+from dataclasses import replace
+
+from streamflow import Max, Sum, TumblingWindow
+from window_parts import ORDERS as WITH_EVERY_AGGREGATE
+
+ORDERS = replace(
+    WITH_EVERY_AGGREGATE,
+    windows=[
+        *WITH_EVERY_AGGREGATE.windows,
+        # Without a text in its columns, and with events that come too late.
+        TumblingWindow("1h", idle="2s", late_after="1min", weight=Sum("weight"), most=Max("total")),
+    ],
+)
