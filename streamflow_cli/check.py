@@ -164,7 +164,8 @@ def _show_plan(console: "Console", checked: "StreamCheck") -> None:
     for table in checked.window_tables:
         becomes = _becomes_of_windows(checked.plan, table)
         totals = f", totals in {table.view}" if table.view else ""
-        _line(console, f"windows of {table.what}: table {table.table} {becomes}{totals}")
+        what = f"windows of {table.what}" if table.view else table.what
+        _line(console, f"{what}: table {table.table} {becomes}{totals}")
         _show_columns(console, table.columns)
 
 
