@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 import pipeline
-from dagster_windows import ORDERS
+from dagster_windows import LOGINS, ORDERS
 from loads import execute, rows, value
 from orchestration import Orchestration, broken, metadata_of, orchestrated, stack_of_a_module
 from services import BrokerService, DatabaseService
@@ -231,3 +231,22 @@ def test_hours_are_counted_by_windows_with_aggregates(one: Orchestration) -> Non
     ):
         # The later ones are of an hour that is still to come.
         assert counted_by_hour(connection, stream, 25) == [(hour, EVENTS - LATER)]
+
+
+def test_private_columns_hold_hashes_only(database: Settings) -> None:
+    streams = {"STREAMFLOW_STREAMS": "dagster_windows:LOGINS"}
+    schema.upgrade(database, [LOGINS])
+    hashed = "a" * 64
+    insert = (
+        "INSERT INTO events_1h (window_start, window_end, user_email, n, least, counted, too_late,"
+        " partition, late, first_offset, last_offset, origin_topic, record_topic, record_partition,"
+        " record_offset) VALUES (now(), now(), '{}', 1, '{}', 1, 0, 0, false, {}, 0, 't', 't', 0, {})"
+    )
+    execute(database, insert.format(hashed, hashed, 0, 0))
+    with dg.DagsterInstance.ephemeral() as instance:
+        one = Orchestration(instance, orchestrated(database, **streams))
+        assert one.check("postgres/events_1h", "no_clear_text_address").passed
+        execute(database, insert.format(hashed, "ann", 1, 1))
+        red = one.check("postgres/events_1h", "no_clear_text_address")
+    assert (red.passed, red.severity) == (False, ERROR)
+    assert "first t/0/1: least" in (red.description or "")

@@ -80,6 +80,7 @@ def judge_conditions(
     """Fills the table: with a column for each function, null where a row cannot be read back. Takes what is
     kept of events that are as they were, unless all are to be judged `anew`; returns whether it took any. In
     the connection's transaction, after which `keep_conditions` may be called."""
+    drop_conditions(connection)
     connection.execute(queries.lock())
     conditions = list(map(sql.Identifier, queries.conditions))
     columns = sql.SQL(", ").join(sql.SQL("{} boolean").format(name) for name in conditions)

@@ -133,7 +133,6 @@ def reconcile_table(connection: Connection, compared: Compared) -> Reconciliatio
         found = _compare(connection, compared, aggregates)
         if found.differing and known:
             # The function may have changed since it was asked.
-            drop_conditions(connection)
             judge_conditions(connection, queries, wheres, parameters, anew=True)
             found = _compare(connection, compared, aggregates)
     if not found.differing:
