@@ -3,6 +3,7 @@ named."""
 
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -46,6 +47,7 @@ from streamflow.audit.window_ledger import (
     acknowledged_differences,
     keep_differences,
 )
+from streamflow.audit.windows import conditions
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
 from streamflow.flow import Batch, Partition
@@ -57,7 +59,7 @@ from streamflow.settings import Settings
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress
 from streaming_workers.analytics import Analytics
-from window_parts import HOPPING, NOON, ORDERS, TUMBLING, Placed, orders
+from window_parts import HOPPING, NOON, ORDERS, TUMBLING, Order, Placed, orders
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -155,7 +157,12 @@ class Installation:
         [table] = [each for each in counted_tables(self.stream, progress) if each.name == name]
         with session(self.settings, "test") as connection:
             compared = Compared(
-                table, partition, progress.windows[name], progress.position, **changes
+                table,
+                partition,
+                progress.windows[name],
+                progress.position,
+                progress.resume,
+                **changes,
             )
             return reconcile_table(connection, compared)
 
@@ -703,3 +710,117 @@ def dict_rows(settings: Settings, query: str) -> list[dict[str, Any]]:
     with psycopg.connect(settings.database, row_factory=dict_row) as connection:
         connection.execute("SET timezone = 'UTC'")
         return connection.execute(query.encode()).fetchall()
+
+
+@pytest.fixture
+def asking(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Installation, list[Decimal]]:
+    """Windows with a condition, and the events that it was asked about."""
+    asked: list[Decimal] = []
+
+    def is_placed(order: Order) -> bool:
+        asked.append(order.total)
+        return order.kind == "placed"
+
+    monkeypatch.setattr(conditions, "_CHUNK", 50)
+    windows = TumblingWindow(
+        "10s",
+        by="country",
+        idle="2s",
+        placed=Sum("total", where=is_placed),
+        n=Count(where=is_placed),
+    )
+    own = Installation(database, replace(ORDERS, windows=windows))
+    own.load(orders(120, partitions=1))
+    asked.clear()
+    return own, asked
+
+
+def test_conditions_are_asked_once_of_each_event(
+    asking: tuple[Installation, list[Decimal]], database: Settings
+) -> None:
+    own, asked = asking
+    assert own.problems() == []
+    assert len(asked) == 120
+    for _ in range(2):
+        assert own.problems() == []
+    # The last chunk is full later: then it is asked again.
+    kept = "SELECT chunk::int, cardinality(positions) FROM judged_conditions ORDER BY 1"
+    assert rows(database, kept) == [(0, 50), (1, 50), (2, 20)]
+    assert len(asked) == 120
+    own.load([each._replace(offset=120 + each.offset) for each in orders(20, 2, partitions=1)])
+    asked.clear()
+    assert own.problems() == []
+    assert len(asked) == 40
+    # What is erased is not asked about, and so its neighbours are known.
+    for statement in WITHOUT_ROW["erased"].format(event="origin_offset = 3").split(";"):
+        execute(database, statement)
+    assert own.problems() == []
+    assert rows(database, kept)[0] == (0, 49)
+    execute(database, "DELETE FROM orders WHERE origin_offset < 50")
+    assert "events, " in own.problems()[0]
+    execute(database, "DELETE FROM orders_10s WHERE first_offset < 140")
+    execute(database, "DELETE FROM orders")
+    assert own.problems() == []
+    assert rows(database, kept) == []
+
+
+def test_what_was_known_hides_no_fault(
+    asking: tuple[Installation, list[Decimal]], database: Settings
+) -> None:
+    own, asked = asking
+    assert own.problems() == []
+    # A fault in a part, and one in an event, and how they are mended.
+    faults = {
+        "UPDATE orders_10s SET n = n + 1": "UPDATE orders_10s SET n = n - 1",
+        "UPDATE orders SET kind = 'cancelled' WHERE origin_offset = 7": (
+            "UPDATE orders SET kind = 'placed' WHERE origin_offset = 7"
+        ),
+    }
+    if value(database, "SELECT kind FROM orders WHERE origin_offset = 7") == "cancelled":
+        [(part, mended), (cancelled, placed)] = faults.items()
+        faults = {part: mended, placed: cancelled}
+    for fault, mended in faults.items():
+        execute(database, fault)
+        problems = own.problems()
+        assert re.search(r": (n|placed) is ", problems[0]), problems
+        execute(database, mended)
+        assert own.problems() == []
+    asked.clear()
+    assert own.problems() == []
+    assert asked == []
+
+
+def test_answers_for_rows_that_cannot_be_read_back_are_not_kept(
+    asking: tuple[Installation, list[Decimal]], database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, asked = asking
+    with monkeypatch.context() as other_contract:
+        other_contract.setattr(conditions, "event_of", lambda _stream, row: 1 / (row["total"] * 0))
+        assert own.problems() == []
+    assert asked == []
+    assert value(database, "SELECT count(*) FROM judged_conditions") == 0
+    execute(database, "UPDATE orders_10s SET n = n + 1 WHERE n > 0")
+    assert ": n is " in own.problems()[0]
+
+
+def test_another_function_is_asked_only_of_what_is_new_or_differs(
+    asking: tuple[Installation, list[Decimal]], database: Settings
+) -> None:
+    own, _ = asking
+    assert own.problems() == []
+
+    def is_cancelled(order: Order) -> bool:
+        return order.kind == "cancelled"
+
+    [spec] = own.stream.counted
+    aggregates = {name: replace(each, where=is_cancelled) for name, each in spec.aggregates.items()}
+    own.release(replace(own.stream, windows=replace(spec, aggregates=aggregates)))
+    # What the function of before has counted was proved.
+    assert own.problems() == []
+    # In a chunk of their own.
+    own.load([each._replace(offset=150 + each.offset) for each in orders(20, 3, partitions=1)])
+    assert own.problems() == []
+    execute(database, "UPDATE orders_10s SET counted = counted + 1 WHERE first_offset = 3")
+    assert len(own.problems()) > 1

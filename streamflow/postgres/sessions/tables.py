@@ -6,7 +6,7 @@ Sessions have finished values, computed of the rows of their events.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -65,12 +65,16 @@ class SessionTable:
     results: tuple[_Result, ...]
 
     @property
+    def own_columns(self) -> tuple[Column, ...]:
+        """Those that follow from the declaration: of keys and aggregates."""
+        return (*self.by, *(result.column for result in self.results))
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         return (
             Column("session_start", _TIME, nullable=False),
             Column("session_end", _TIME, nullable=False),
-            *self.by,
-            *(result.column for result in self.results),
+            *self.own_columns,
             Column("counted", "bigint", nullable=False),
             Column("computed_at", _TIME, nullable=False),
         )
@@ -110,12 +114,17 @@ class SessionTable:
         ]
 
 
-def session_tables(stream: Stream) -> tuple[SessionTable, ...]:
-    """Raises KeyError for a field that the contract does not have."""
-    return tuple(_session_table(stream, spec) for spec in stream.sessions)
+def session_tables(
+    stream: Stream, *, exact_numeric: LiteralString = "exact_numeric"
+) -> tuple[SessionTable, ...]:
+    """Raises KeyError for a field that the contract does not have. `exact_numeric` is the function that turns
+    a double into the decimal fraction that it is."""
+    return tuple(_session_table(stream, spec, exact_numeric) for spec in stream.sessions)
 
 
-def _session_table(stream: Stream, spec: SessionWindow) -> SessionTable:
+def _session_table(
+    stream: Stream, spec: SessionWindow, exact_numeric: LiteralString
+) -> SessionTable:
     fields: list[sql.Composable] = []
     results: list[_Result] = []
     for name, aggregate in spec.aggregates.items():
@@ -124,7 +133,8 @@ def _session_table(stream: Stream, spec: SessionWindow) -> SessionTable:
             kind = field_type(stream, aggregate.field)
             field = field_sql(stream, aggregate.field, "event")
             is_summed = kind == _FLOAT and isinstance(aggregate, Sum | Mean)
-            fields.append(sql.SQL("exact_numeric({})").format(field) if is_summed else field)
+            exact = sql.SQL(exact_numeric) + sql.SQL("({})").format(field)
+            fields.append(exact if is_summed else field)
         columns = _RESULTS[type(aggregate)](aggregate, kind, value)
         for column, (of, result) in zip(aggregate.results(name), columns, strict=True):
             results.append(_Result(Column(column, of, nullable=True), result))

@@ -16,7 +16,7 @@ from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
 from streamflow.durations import MILLISECOND
-from streamflow.postgres.windows.tables import WindowTable, panes_of
+from streamflow.postgres.windows.tables import WindowTable, panes_of, total_columns
 
 _FLOAT: Final = "double precision"
 
@@ -105,16 +105,8 @@ def totals_query(table: WindowTable, *, within: bool = False) -> sql.Composed:
 
 
 def result_columns(table: WindowTable) -> tuple[str, ...]:
-    """The columns of the view."""
-    aggregates = table.spec.aggregates.items()
-    return (
-        "window_start",
-        "window_end",
-        *(column.name for column in table.by),
-        *(column for name, each in aggregates for column in each.results(name)),
-        "counted",
-        "too_late",
-    )
+    """The names of the view's columns."""
+    return tuple(column.name for column in total_columns(table))
 
 
 def _bounds(table: WindowTable) -> tuple[sql.Composable, sql.Composable, sql.Composable]:
