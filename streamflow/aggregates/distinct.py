@@ -60,6 +60,14 @@ class Distinct(Aggregate):
         return _HASH_BYTES * ((1 << self.lg_k) + 2)
 
 
+def hash_of(value: Any) -> int:
+    """What a sketch keeps of a value."""
+    sketch = update_theta_sketch(SMALLEST_LG_K)
+    sketch.update(distinct_text(value))
+    [hashed] = sketch
+    return int(hashed)
+
+
 class _DistinctState:
     __slots__ = ("_sketch",)
 

@@ -18,7 +18,7 @@ from streamflow.aggregates.sums import Count, Mean, Sum
 from streamflow.durations import duration_text
 from streamflow.postgres.tables import Column
 from streamflow.postgres.windows.fields import field_sql
-from streamflow.postgres.windows.tables import field_type, shown_aggregates
+from streamflow.postgres.windows.tables import field_type, shown_aggregates, sources_of
 from streamflow.postgres.windows.totals import MEAN_OF_DOUBLES, as_double
 from streamflow.stream import Stream
 from streamflow.windows.specs import SessionWindow
@@ -93,12 +93,7 @@ class SessionTable:
     @property
     def sources(self) -> dict[str, str]:
         """The fields, by the columns that have their values as they are in the events."""
-        own = dict(zip(self.spec.by_columns, self.spec.by_fields, strict=True))
-        return own | {
-            name: str(each.field)
-            for name, each in self.spec.aggregates.items()
-            if isinstance(each, Min | Max | First | Last)
-        }
+        return sources_of(self.spec)
 
     def columns_of(self, field: str | None = None) -> list[str]:
         """The columns with values of a field, or with texts of any."""

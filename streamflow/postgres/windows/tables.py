@@ -180,6 +180,15 @@ def _shown(aggregate: Aggregate) -> str:
     return f"{type(aggregate).__name__}({', '.join(arguments)})"
 
 
+def sources_of(spec: Windows) -> dict[str, str]:
+    """The fields, by the columns that have their values as they are in the events."""
+    return dict(zip(spec.by_columns, spec.by_fields, strict=True)) | {
+        name: str(each.field)
+        for name, each in spec.aggregates.items()
+        if isinstance(each, Min | Max | First | Last)
+    }
+
+
 def panes_of(spec: CountedWindows) -> int:
     """Of how many panes a window consists: one, unless windows overlap."""
     return spec.size // spec.every if isinstance(spec, HoppingWindow) else 1
