@@ -103,8 +103,11 @@ class Loader(PlainJob):
         self._handlers: dict[str, _Handler] = {}
         self._dead_letter_topics: dict[str, str] = {}
         self.tables: dict[str, Table] = {table.name: table for table in (*SHARED, IGNORED_RECORDS)}
+        keys = hasher.keys if hasher.rotates else None
         self._windows = {
-            table.name: WindowRows(table) for stream in streams for table in window_tables(stream)
+            table.name: WindowRows(table, keys)
+            for stream in streams
+            for table in window_tables(stream)
         }
         self.tables |= {name: rows.table for name, rows in self._windows.items()}
         for stream in streams:

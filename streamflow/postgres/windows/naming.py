@@ -48,6 +48,22 @@ def naming_sketches(table: WindowTable, *, of_user: bool) -> list[str]:
     ]
 
 
+def private_columns(table: WindowTable) -> list[str]:
+    """The columns with hashes, as the events have them."""
+    return [
+        name for name, path in sources_of(table.spec).items() if _is_private(table.stream, path)
+    ]
+
+
+def private_sketches(table: WindowTable) -> list[str]:
+    """The aggregates that count different hashes."""
+    return [
+        name
+        for name, each in table.spec.aggregates.items()
+        if isinstance(each, Distinct) and _is_private(table.stream, str(each.field))
+    ]
+
+
 def end_columns(table: WindowTable) -> dict[str, str]:
     """The columns with the value of one event, and those with its offset."""
     return {
