@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 from datasketches import kll_doubles_sketch
 
 from streamflow.aggregates.base import Aggregate, Part, State
 from streamflow.aggregates.values import finite_double
+from streamflow.argument_types import described, keeps_misnamed, whole_number
 
 # Of a KLL sketch: its rank error is about 2.3 / k.
 SMALLEST_K: Final = 8
@@ -26,6 +27,20 @@ _MOST_MORE: Final = 480
 _VALUE_BYTES: Final = 46  # of a value and its weight
 
 
+def _shares(value: Any) -> str | None:
+    wanted = "must be shares from 0 to 1, each once, as in at=(0.5, 0.99)"
+    if not isinstance(value, list | tuple):
+        return f"{wanted}, not {described(value)}"
+    if not value:
+        return f"{wanted}: it is empty"
+    for share in value:
+        is_number = isinstance(share, int | float) and not isinstance(share, bool)
+        if not (is_number and 0 <= share <= 1):
+            return f"{wanted}: {described(share)} is none"
+    return None if len({*value}) == len(value) else f"{wanted}: one is there twice"
+
+
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Quantiles(Aggregate):
     """The values below which given shares of the numbers lie: 0.5 is the median.
@@ -36,30 +51,15 @@ class Quantiles(Aggregate):
             99 of 100 cases.
     """
 
-    at: tuple[float, ...] = (0.5, 0.9, 0.99)
-    k: int = 200
+    at: Annotated[tuple[float, ...], _shares] = (0.5, 0.9, 0.99)
+    k: Annotated[int, whole_number(SMALLEST_K, LARGEST_K)] = 200
 
     suffixes: ClassVar[tuple[str, ...]] = ("_values", "_weights")
 
     def __post_init__(self) -> None:
-        Aggregate.__post_init__(self)
-        at = tuple(self.at)  # of a list, too
-        object.__setattr__(self, "at", at)
-        if not at or len({*at}) < len(at):
-            raise ValueError(
-                f"Quantiles({self.field!r}): at needs shares, each once: at=(0.5, 0.99)"
-            )
-        for share in at:
-            if not isinstance(share, int | float) or not 0 <= share <= 1:
-                raise ValueError(
-                    f"Quantiles({self.field!r}): at has {share!r}, and must lie between 0 and 1: 0.5 is the "
-                    "median"
-                )
-        if type(self.k) is not int or not SMALLEST_K <= self.k <= LARGEST_K:
-            raise ValueError(
-                f"Quantiles({self.field!r}): k is {self.k!r}, and must be a whole number from "
-                f"{SMALLEST_K} to {LARGEST_K}"
-            )
+        given: Any = self.at
+        if isinstance(given, list):
+            object.__setattr__(self, "at", tuple(given))
 
     def results(self, name: str) -> tuple[str, ...]:
         """A column for each share: ``_p50``, and ``_p99_9`` for 0.999."""
