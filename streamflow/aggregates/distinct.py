@@ -46,12 +46,15 @@ class Distinct(Aggregate):
 
     def finish(self, state: Any) -> tuple[int]:
         """The number of hashes below theta, by the share of all hashes that is."""
-        hashes: list[int] = state["hashes"]
-        theta: int = state["theta"]
-        return (len(hashes) if theta == NO_THETA else round(len(hashes) * NO_THETA / theta),)
+        return (estimate(len(state["hashes"]), state["theta"]),)
 
     def most_bytes(self) -> int:
         return _HASH_BYTES * ((1 << self.lg_k) + 2)
+
+
+def estimate(hashes: int, theta: int) -> int:
+    """How many different values there are, if so many hashes are below theta: rounded once, as in SQL."""
+    return (2 * hashes * NO_THETA + theta) // (2 * theta)
 
 
 def hash_of(value: Any) -> int:

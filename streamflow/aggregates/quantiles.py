@@ -4,10 +4,12 @@ A sketch is a list of values with weights. Several lists together describe all o
 error that is no larger than the largest of theirs.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from itertools import accumulate
 from typing import Annotated, Any, ClassVar, Final
 
@@ -24,6 +26,7 @@ LARGEST_K: Final = 4096
 # A sketch of any number of values keeps about three times k of them, and eight at each of 60 levels.
 _MOST_TIMES_K: Final = 4
 _MOST_MORE: Final = 480
+_NO_SIGN: Final = 0.0  # added to a negative zero, it gives zero
 _VALUE_BYTES: Final = 46  # of a value and its weight
 
 
@@ -43,7 +46,8 @@ def _shares(value: Any) -> str | None:
 @keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Quantiles(Aggregate):
-    """The values below which given shares of the numbers lie: 0.5 is the median.
+    """The values below which given shares of the numbers lie: 0.5 is the median. Numbers are taken as
+    doubles, the nearest one of each; one beyond their range is the last one.
 
     Args:
         at: the shares, between 0 and 1.
@@ -81,7 +85,7 @@ class Quantiles(Aggregate):
         values, reached = state["values"], list(accumulate(state["weights"]))
         if not values:
             return (None,) * len(self.at)
-        return tuple(values[bisect_left(reached, share * reached[-1])] for share in self.at)
+        return tuple(values[bisect_left(reached, _rank(share, reached[-1]))] for share in self.at)
 
     def most_bytes(self) -> int:
         return _VALUE_BYTES * (_MOST_TIMES_K * self.k + _MOST_MORE)
@@ -95,13 +99,19 @@ class _QuantilesState:
 
     def update(self, values: Sequence[Any]) -> None:
         if set(map(type, values)) == {float}:
-            self._sketch.update(np.array(values))
+            self._sketch.update(np.array(values) + _NO_SIGN)
         elif values:
-            self._sketch.update(np.array([*map(finite_double, values)]))
+            self._sketch.update(np.array([*map(finite_double, values)]) + _NO_SIGN)
 
     def json(self) -> dict[str, Any]:
         pairs = sorted(self._sketch)
         return {"values": [value for value, _ in pairs], "weights": [weight for _, weight in pairs]}
+
+
+def _rank(share: float, weight: int) -> int:
+    """How much of the weight a share is, rounded up: of the share as it is written, as SQL has it. In doubles
+    0.07 of 100 is more than seven."""
+    return math.ceil(Fraction(str(share)) * weight)
 
 
 def _percent(share: float) -> str:

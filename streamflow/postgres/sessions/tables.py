@@ -36,6 +36,11 @@ _AT_END: Final = """
 (array_agg({value} ORDER BY {time} {order}, {partition} {order}, {offset} {order}, {topic} {order})
     FILTER (WHERE {value} IS NOT NULL))[1]
 """
+# As `percentile_disc`, which takes shares as doubles: to it, 0.07 of 100 is more than seven.
+_QUANTILE: Final = """
+(array_agg({value} ORDER BY {value}) FILTER (WHERE {value} IS NOT NULL))
+    [greatest(1, ceil({share} * count({value})))::int]
+"""
 
 
 class _Result(NamedTuple):
@@ -185,9 +190,7 @@ def _quantiles(aggregate: Aggregate, kind: str, value: sql.Composable) -> _Value
     return [
         (
             kind,
-            sql.SQL("percentile_disc({}) WITHIN GROUP (ORDER BY {})").format(
-                sql.SQL(f"{Decimal(str(share)):f}"), value
-            ),
+            sql.SQL(_QUANTILE).format(share=sql.SQL(f"{Decimal(str(share)):f}"), value=value),
         )
         for share in shares
     ]
