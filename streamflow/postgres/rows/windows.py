@@ -163,6 +163,14 @@ def unknown_window(name: str, known: Sequence[str]) -> Rejection:
     )
 
 
+def unfit_window(name: str, why: str) -> Rejection:
+    """Why a record of windows becomes no row, as long as their table takes none."""
+    what = f"the table of the windows {name} takes no rows of what is declared"
+    return Rejection(
+        ErrorCode.UNKNOWN_TYPE, "ValueError", f"{what}: replay it once that is mended; {why}"
+    )
+
+
 def _contract(table: WindowTable) -> type[Event]:
     by = _fields({column.name: _TYPES[column.type] | None for column in table.by})
     states = _fields(
