@@ -17,6 +17,7 @@ from streamflow.postgres.evolution import ExistingColumn
 from streamflow.postgres.existing_tables import existing_columns
 from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import DELETED
+from streamflow.postgres.windows.naming import private_columns
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
 from streamflow.registry import private_values_of
@@ -109,12 +110,11 @@ def _unhashed(connection: Connection, entry: TableEntry, since: Any) -> list[str
     """Private columns that contain anything but a hash."""
     if entry.owner is None:
         return []
-    sources = (
-        {name: name for name in entry.columns} if entry.windows is None else entry.windows.sources
+    private = (
+        [name for name in entry.owner.decoder.private_fields if name in entry.columns]
+        if entry.windows is None
+        else private_columns(entry.windows)
     )
-    private = [
-        name for name, field in sources.items() if field in entry.owner.decoder.private_fields
-    ]
     return [
         f"{'/'.join(str(row[column]) for column in entry.table.identity)}: {name}"
         for row in quality.unhashed(connection, entry.table.name, private, since)

@@ -249,24 +249,3 @@ def test_the_names_of_quantiles() -> None:
     assert Quantiles("n", at=(0.5, 0.999, 1, 0.07)).results("cost") == (
         "cost_p50", "cost_p99_9", "cost_p100", "cost_p7",
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("declare", "words"),
-    [
-        (lambda: Quantiles("n", at=(1.5,)), "at has 1.5, and must lie between 0 and 1"),
-        (lambda: Quantiles("n", at=()), "at needs shares, each once"),
-        (lambda: Quantiles("n", at=(0.5, 0.5)), "at needs shares, each once"),
-        (lambda: Quantiles("n", k=7), "k is 7, and must be a whole number from 8 to 4096"),
-        (lambda: Distinct("n", lg_k=15), "lg_k is 15, and must be a whole number from 5 to 14"),
-        (lambda: Sum(""), r"Sum\(''\): name a field"),
-        (lambda: Sum("a..b"), r"Sum\('a..b'\): name a field"),
-        (lambda: Sum("n", where="x"), r"Sum\('n'\): where must be a function"),  # type: ignore[arg-type]
-        (lambda: Sum(None), "name a field"),
-        (lambda: Count(lambda event: event), "a function says which events to count with where="),  # type: ignore[arg-type]
-        (lambda: Count(where=1), "where must be a function"),  # type: ignore[arg-type]
-    ],
-)
-def test_wrong_declarations_say_so(declare: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        declare()

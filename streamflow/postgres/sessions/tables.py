@@ -18,7 +18,7 @@ from streamflow.aggregates.sums import Count, Mean, Sum
 from streamflow.durations import duration_text
 from streamflow.postgres.tables import Column
 from streamflow.postgres.windows.fields import field_sql
-from streamflow.postgres.windows.tables import field_type, shown_aggregates
+from streamflow.postgres.windows.tables import field_type, shown_aggregates, sources_of
 from streamflow.postgres.windows.totals import MEAN_OF_DOUBLES, as_double
 from streamflow.stream import Stream
 from streamflow.windows.specs import SessionWindow
@@ -35,6 +35,11 @@ _MEAN: Final = "{sum} / nullif({count}, 0)"
 _AT_END: Final = """
 (array_agg({value} ORDER BY {time} {order}, {partition} {order}, {offset} {order}, {topic} {order})
     FILTER (WHERE {value} IS NOT NULL))[1]
+"""
+# As `percentile_disc`, which takes shares as doubles: to it, 0.07 of 100 is more than seven.
+_QUANTILE: Final = """
+(array_agg({value} ORDER BY {value}) FILTER (WHERE {value} IS NOT NULL))
+    [greatest(1, ceil({share} * count({value})))::int]
 """
 
 
@@ -97,12 +102,7 @@ class SessionTable:
     @property
     def sources(self) -> dict[str, str]:
         """The fields, by the columns that have their values as they are in the events."""
-        own = dict(zip(self.spec.by_columns, self.spec.by_fields, strict=True))
-        return own | {
-            name: str(each.field)
-            for name, each in self.spec.aggregates.items()
-            if isinstance(each, Min | Max | First | Last)
-        }
+        return sources_of(self.spec)
 
     def columns_of(self, field: str | None = None) -> list[str]:
         """The columns with values of a field, or with texts of any."""
@@ -200,9 +200,7 @@ def _quantiles(aggregate: Aggregate, kind: str, value: sql.Composable) -> _Value
     return [
         (
             kind,
-            sql.SQL("percentile_disc({}) WITHIN GROUP (ORDER BY {})").format(
-                sql.SQL(f"{Decimal(str(share)):f}"), value
-            ),
+            sql.SQL(_QUANTILE).format(share=sql.SQL(f"{Decimal(str(share)):f}"), value=value),
         )
         for share in shares
     ]

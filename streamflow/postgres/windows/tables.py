@@ -75,16 +75,6 @@ class WindowTable:
         )
 
     @property
-    def sources(self) -> dict[str, str]:
-        """The fields, by the columns that have their values as they are in the events."""
-        own = dict(zip(self.spec.by_columns, self.spec.by_fields, strict=True))
-        return own | {
-            name: str(each.field)
-            for name, each in self.spec.aggregates.items()
-            if isinstance(each, Min | Max | First | Last)
-        }
-
-    @property
     def declaration(self) -> dict[str, Any]:
         """What decides what is counted; the table is kept as long as that stays. For JSON."""
         return declaration_of(self.spec)
@@ -233,6 +223,15 @@ def windows_in_words(spec: CountedWindows | SessionWindow) -> str:
         return f"sessions with a gap of {duration_text(spec.gap)}, {by}"
     step = f" every {duration_text(spec.every)}" if isinstance(spec, HoppingWindow) else ""
     return f"{duration_text(spec.size)}{step}, {by}"
+
+
+def sources_of(spec: Windows) -> dict[str, str]:
+    """The fields, by the columns that have their values as they are in the events."""
+    return dict(zip(spec.by_columns, spec.by_fields, strict=True)) | {
+        name: str(each.field)
+        for name, each in spec.aggregates.items()
+        if isinstance(each, Min | Max | First | Last)
+    }
 
 
 def panes_of(spec: CountedWindows) -> int:

@@ -46,9 +46,9 @@ CASE WHEN abs({number}) <= 2.47e-324 THEN 0
 """
 # Digits enough for a double, however few the sum has.
 MEAN_OF_DOUBLES: Final = "{sum} * 1.00000000000000000000000000000000 / nullif({count}, 0)"
-# Hashes have 63 bits, and theta is the bound below which all are kept; the smallest counts.
+# Hashes have 63 bits, and theta is the bound below which all are kept; the smallest counts. Rounded once.
 _DISTINCT: Final = """
-(SELECT round(count(DISTINCT hash) * 9223372036854775807.0 / {theta})::bigint
+(SELECT div(count(DISTINCT hash) * 18446744073709551614.0 + {theta}, 2.0 * {theta})::bigint
    FROM unnest({parts}) AS sketch (hashes bigint[]), unnest(sketch.hashes) AS hash WHERE hash < {theta})
 """
 # The first item up to which, in order, there is so much of the weight.
