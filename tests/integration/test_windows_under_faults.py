@@ -1,5 +1,5 @@
-"""The short form of `make windows`: whatever is killed, totals of windows are those that DuckDB computes of the
-same events."""
+"""The short form of `make windows`: whatever is killed, totals of windows are those that DuckDB computes of
+the same events."""
 
 from pathlib import Path
 
