@@ -10,6 +10,7 @@ is not closed.
 import argparse
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -68,6 +69,8 @@ def _round(
     faults = random.Random(seed).choices(FAULTS, k=options.turns)
     try:
         return play(rig, seed, options.events, faults)
+    except (AssertionError, subprocess.SubprocessError) as error:
+        return [f"the round did not end: {error}"]
     finally:
         rig.stop()
 

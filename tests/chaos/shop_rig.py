@@ -30,6 +30,7 @@ SECOND: Final = ("shop_streams:MORE_ORDERS", "shop_streams:READINGS")
 WORKERS: Final = ("validator", "analytics", "loader")
 REPLAY: Final = ("dlq", "replay", "--repair", "mend", "--apply", "--wait", "60")
 PATIENCE: Final = 120.0  # seconds
+HUNG: Final = 75  # the exit code that a watchdog gives
 AT_ONCE: Final = 20  # events
 RATE: Final = 300  # events a second, at most
 
@@ -148,7 +149,7 @@ class ShopRig:
                 worker.kill()
             else:
                 worker.wait_assigned()  # before, it may be a Python that only begins
-                assert worker.stop() == 0
+                assert worker.stop() in (0, HUNG)
         self.settings = self.settings.model_copy(update={"streams": streams})
         self.ends = self._ends("orders")
         self._prepare()
@@ -191,26 +192,35 @@ class ShopRig:
         }
         letters = "SELECT count(*) FROM dead_letters"
         stored = "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM readings)"
-        wait_until(
-            lambda: value(self.settings, letters) == broken + hopeless, PATIENCE, "the dead letters"
-        )
+        self._wait(letters, broken + hopeless, "the dead letters")
         done = streamflow(
             self.settings, *REPLAY, seconds=PATIENCE + 60, STREAMFLOW_REPAIRS="shop_streams"
         )
         # Those that no repair mends fail.
         assert done.returncode in (0, 1), done.stderr
-        wait_until(
-            lambda: value(self.settings, stored) == sum(valid.values()), PATIENCE, "all events"
-        )
+        self._wait(stored, sum(valid.values()), "all events")
         for table, stream in COUNTED.items():
             what = "count" if table == "window_counts" else "counted + too_late"
             query = f"SELECT coalesce(sum({what}), 0)::bigint FROM {table}"
-            wait_until(
-                lambda query=query, stream=stream: value(self.settings, query) >= valid[stream],
-                PATIENCE,
-                f"all events in {table}",
-            )
+            self._wait(query, valid[stream], f"all events in {table}")
         self.compute_sessions()
+
+    def _wait(self, query: str, number: int, what: str) -> None:
+        """Waits until a query counts at least so many."""
+
+        def counted() -> bool:
+            self._revive()
+            return bool(value(self.settings, query) >= number)
+
+        wait_until(counted, PATIENCE, what)
+
+    def _revive(self) -> None:
+        """Starts those again that a watchdog has ended, as `streamflow up` does."""
+        for name, worker in list(self._workers.items()):
+            code = worker.process.poll()
+            if code is not None:
+                assert code == HUNG, f"{name} has ended with {code}: {worker.log}"
+                self._run(name)
 
     def audit(self) -> list[str]:
         """What the audit finds wrong."""
