@@ -5,6 +5,7 @@ error that is no larger than the largest of theirs.
 """
 
 import math
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,18 +93,32 @@ class Quantiles(Aggregate):
 
 
 class _QuantilesState:
-    __slots__ = ("_sketch",)
+    """At most `k` numbers are kept as they are: a sketch would hold each of them, too, and take many times as
+    long."""
+
+    __slots__ = ("_few", "_k", "_sketch")
 
     def __init__(self, k: int) -> None:
-        self._sketch = kll_doubles_sketch(k)
+        self._k = k
+        self._few = array("d")
+        self._sketch: kll_doubles_sketch | None = None
 
     def update(self, values: Sequence[Any]) -> None:
-        if set(map(type, values)) == {float}:
+        if set(map(type, values)) != {float}:
+            values = [*map(finite_double, values)]
+        if self._sketch is not None:
             self._sketch.update(np.array(values) + _NO_SIGN)
-        elif values:
-            self._sketch.update(np.array([*map(finite_double, values)]) + _NO_SIGN)
+            return
+        self._few.extend(values)
+        if len(self._few) > self._k:
+            self._sketch = kll_doubles_sketch(self._k)
+            self._sketch.update(np.array(self._few) + _NO_SIGN)
+            self._few = array("d")
 
     def json(self) -> dict[str, Any]:
+        if self._sketch is None:
+            values = sorted(number + _NO_SIGN for number in self._few)
+            return {"values": values, "weights": [1] * len(self._few)}
         pairs = sorted(self._sketch)
         return {"values": [value for value, _ in pairs], "weights": [weight for _, weight in pairs]}
 

@@ -195,6 +195,18 @@ def test_quantiles_of_many_values_are_near(seed: int) -> None:
         assert error <= 3 * 0.0133 * len(values)
 
 
+def test_a_sketch_begins_where_numbers_are_no_longer_few() -> None:
+    state = Quantiles("n", k=8).state()
+    state.update([3, 1.5, *range(6)])
+    assert state.json() == {"values": [0, 1, 1.5, 2, 3, 3, 4, 5], "weights": [1] * 8}
+    for number in range(1_000):
+        state.update([number])
+        state.update([])
+    found = state.json()
+    assert sum(found["weights"]) == 1_008
+    assert len(found["values"]) < 100
+
+
 def test_numbers_beyond_doubles_have_quantiles() -> None:
     state = Quantiles("n", at=(0, 1)).state()
     state.update([10**400, -(10**400), 1])
