@@ -246,11 +246,13 @@ def record(offset: int, content: dict[str, Any], partition: int = 0) -> FakeReco
     )  # fmt: skip
 
 
-def totals(placed: Sequence[Placed], name: str) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """By window and group, what the view must show."""
+def totals(
+    placed: Sequence[Placed], name: str, pane: timedelta | None = None
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """By window and group, what the view must show; with `pane` of tumbling windows of another size."""
     spec, cells = SPECS[name], defaultdict(list)
     for each in placed:
-        start = start_of(each.order.at, spec.pane)
+        start = start_of(each.order.at, pane or spec.pane)
         for hop in range(HOPS if name == HOPPING else 1):
             cells[(start - hop * spec.pane, *spec.by(each.order))].append(each)
     return {key: _finished(found, name) for key, found in cells.items()}

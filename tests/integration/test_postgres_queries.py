@@ -39,7 +39,7 @@ from streamflow.records import ORIGIN_HEADER, Gap, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.windows.progress import Progress
-from streamlit_app.records.queries import windows
+from streamlit_app.records.window_counts import window_counts as counts_of
 
 pytestmark = pytest.mark.integration
 
@@ -304,14 +304,14 @@ def test_the_windows_page_ends_at_now(database: Settings) -> None:
         )
 
     def shown() -> tuple[int, int]:
-        found = windows(database, USER_EVENTS, 900.0, None)
+        found = counts_of(database, USER_EVENTS, 900.0, None)
         if found.end is not None:
             assert found.end <= datetime.now(UTC) + timedelta(seconds=11)
         return sum(cell.number for cell in found.cells), found.ahead
 
     execute(database, "CREATE SEQUENCE window_test")
     add("1 minute", "another-stream")
-    assert windows(database, USER_EVENTS, 900.0, None).end is None
+    assert counts_of(database, USER_EVENTS, 900.0, None).end is None
     add("-30 minutes")
     add("-400 days")
     assert shown() == (0, 2)
@@ -319,7 +319,7 @@ def test_the_windows_page_ends_at_now(database: Settings) -> None:
     add("10 minutes")
     add("-30 minutes", "another-stream")
     assert shown() == (2, 2)
-    later = windows(database, USER_EVENTS, 900.0, datetime.now(UTC) + timedelta(minutes=31))
+    later = counts_of(database, USER_EVENTS, 900.0, datetime.now(UTC) + timedelta(minutes=31))
     assert sum(cell.number for cell in later.cells) == 1
 
 

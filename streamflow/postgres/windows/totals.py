@@ -4,7 +4,7 @@ Every state merges in any order: see `streamflow.aggregates`. Of a theta sketch 
 theta are kept, of a KLL sketch all items with their weights, so that a merge loses nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -17,6 +17,8 @@ from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
 from streamflow.durations import MILLISECOND
 from streamflow.postgres.windows.tables import WindowTable, panes_of, total_columns
+
+Named = tuple[str, sql.Composable]  # a column, and its expression
 
 _FLOAT: Final = "double precision"
 
@@ -71,35 +73,61 @@ min(value) FILTER (WHERE up_to >= ceil({share} * total)::double precision) AS {c
 class _Total(NamedTuple):
     """How an aggregate is put together."""
 
-    merged: list[tuple[str, sql.Composable]]  # name and expression over the parts of a group
-    results: list[tuple[str, sql.Composable]]  # name and expression over what is merged
+    merged: list[Named]  # name and expression over the parts of a group
+    results: list[Named]  # name and expression over what is merged
     sketch: sql.Composable = sql.SQL("")  # joined to it
 
 
 def totals_query(table: WindowTable, *, within: bool = False) -> sql.Composed:
     """The totals of all windows. With `within` only the parts from ``%(since)s`` to ``%(until)s`` are read: a
     window that overlaps others is made of parts of its whole length."""
-    totals = [_total(table, name, each) for name, each in table.spec.aggregates.items()]
-    groups = [column.name for column in table.by]
-    figures = [(name, _sum("part", name)) for name in ("counted", "too_late")]
+    start, end, panes = _bounds(table)
+    groups = [(column.name, _of("part", column.name)) for column in table.by]
+    return merged_parts(
+        table,
+        [("window_start", start), ("window_end", end), *groups],
+        aggregates=tuple(table.spec.aggregates),
+        figures=[(name, sum_of("part", name)) for name in ("counted", "too_late")],
+        joined=panes,
+        where=sql.SQL(_WITHIN if within else ""),
+    )
+
+
+def merged_parts(
+    table: WindowTable,
+    groups: Sequence[Named],
+    *,
+    aggregates: Sequence[str],
+    figures: Sequence[Named],
+    joined: sql.Composable,
+    where: sql.Composable,
+) -> sql.Composed:
+    """A row for each of the groups: these, the finished values of some aggregates, and figures.
+
+    Args:
+        groups: what parts are put together by, as names and expressions over ``part``; the names differ from
+            those of aggregates.
+        figures: other aggregates, likewise.
+        joined: to the parts, if anything.
+        where: which parts; with the word WHERE.
+    """
+    totals = [_total(table, name, table.spec.aggregates[name]) for name in aggregates]
     merged = [pair for total in totals for pair in total.merged]
     results = [pair for total in totals for pair in total.results]
-    start, end, panes = _bounds(table)
-    own = [("window_start", start), ("window_end", end), *((g, _of("part", g)) for g in groups)]
     return sql.SQL(_TOTALS).format(
         results=_listed(
             [
-                *((name, _of("merged", name)) for name, _ in own),
+                *((name, _of("merged", name)) for name, _ in groups),
                 *results,
                 *((name, _of("merged", name)) for name, _ in figures),
             ]
         ),
-        bounds=_listed(own),
+        bounds=_listed(groups),
         merged=_listed([*merged, *figures]),
         table=sql.Identifier(table.name),
-        panes=panes,
-        where=sql.SQL(_WITHIN if within else ""),
-        groups=sql.SQL(", ").join(sql.SQL(str(number + 1)) for number in range(len(own))),
+        panes=joined,
+        where=where,
+        groups=sql.SQL(", ").join(sql.SQL(str(number + 1)) for number in range(len(groups))),
         sketches=sql.SQL("").join(total.sketch for total in totals),
     )
 
@@ -133,7 +161,7 @@ def _total(table: WindowTable, name: str, aggregate: Aggregate) -> _Total:
     kind = table.types.get(name, "")
     match aggregate:
         case Count():
-            return _plain(name, _sum("part", name))
+            return _plain(name, sum_of("part", name))
         case Sum():
             total = sql.SQL("sum({})").format(_of("part", name))
             return _plain(name, as_double(total) if kind == _FLOAT else total)
@@ -186,7 +214,7 @@ def _at_end(name: str, order: str) -> sql.Composed:
 
 def _distinct(name: str) -> _Total:
     theta, hashes = f"{name}_theta", f"{name}_hashes"
-    merged: list[tuple[str, sql.Composable]] = [
+    merged: list[Named] = [
         (theta, sql.SQL("min({})").format(_of("part", theta))),
         (hashes, sql.SQL("array_agg(ROW({}))").format(_of("part", hashes))),
     ]
@@ -212,7 +240,8 @@ def _quantiles(name: str, aggregate: Quantiles) -> _Total:
     return _Total(list(merged), list(results), joined)
 
 
-def _sum(alias: str, name: str) -> sql.Composed:
+def sum_of(alias: str, name: str) -> sql.Composed:
+    """The total of a whole number."""
     return sql.SQL("sum({})::bigint").format(_of(alias, name))
 
 
@@ -224,10 +253,10 @@ def _of(alias: str, name: str) -> sql.Identifier:
     return sql.Identifier(alias, name)
 
 
-def _listed(pairs: list[tuple[str, sql.Composable]]) -> sql.Composed:
+def _listed(pairs: Sequence[Named]) -> sql.Composed:
     return sql.SQL(", ").join(_named(pairs))
 
 
-def _named(pairs: list[tuple[str, sql.Composable]]) -> Iterator[sql.Composed]:
+def _named(pairs: Sequence[Named]) -> Iterator[sql.Composed]:
     for name, expression in pairs:
         yield sql.SQL("{} AS {}").format(expression, sql.Identifier(name))
