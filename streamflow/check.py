@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
-from streamflow.durations import duration_text
 from streamflow.errors import ConfigurationError, StreamFlowError, Unavailable, UsageError
 from streamflow.kafka.topic_plans import TopicPlan, declared_plan, topic_plans
 from streamflow.planned import PlannedAction
@@ -14,10 +13,11 @@ from streamflow.postgres.against import changes_for
 from streamflow.postgres.evolution import Change, Level, level_of
 from streamflow.postgres.owned_topics import NoSchema, TopicsTable
 from streamflow.postgres.schema import TablePlan, plan_of
+from streamflow.postgres.sessions.tables import session_tables
 from streamflow.postgres.state import LONGEST_KEY, unbounded_key
 from streamflow.postgres.tables import Column, event_columns, event_table
 from streamflow.postgres.trial import problems_with_rows
-from streamflow.postgres.windows.tables import WindowTable, window_tables
+from streamflow.postgres.windows.tables import window_tables, windows_in_words
 from streamflow.privacy import Hasher
 from streamflow.registry import FailedStream, Streams, hasher_for, no_stream_called, read_streams
 from streamflow.samples.factory import SampleEvent
@@ -27,15 +27,14 @@ from streamflow.stream import Stream
 from streamflow.trial import TrialProblem, problems, samples_of, simulated_of
 from streamflow.units import duration
 from streamflow.user_code import name_of_fault
-from streamflow.windows.specs import HoppingWindow
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class WindowTableCheck:
-    """The table of windows with aggregates, and the view of their totals; of the columns those of groups and
-    aggregates."""
+    """The table of windows with aggregates, and the view of their totals, which sessions have none of; of the
+    columns those of groups and aggregates."""
 
     table: str
     view: str
@@ -201,7 +200,7 @@ def _failed(failed: FailedStream) -> StreamCheck:
 
 
 def _declared(settings: Settings, stream: Stream) -> StreamCheck:
-    windows = ""
+    windows, what = "", windows_in_words
     if (counts := stream.event_counts) is not None:
         size = duration(counts.size.total_seconds())
         by = f"by {counts.by}" if counts.by else "of all events together"
@@ -215,8 +214,14 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
         windows=windows,
         notes=_notes(stream),
         window_tables=[
-            WindowTableCheck(table.name, table.view, _said(table), table.own_columns)
-            for table in window_tables(stream)
+            *(
+                WindowTableCheck(table.name, table.view, what(table.spec), table.own_columns)
+                for table in window_tables(stream)
+            ),
+            *(
+                WindowTableCheck(table.name, "", what(table.spec), table.own_columns)
+                for table in session_tables(stream)
+            ),
         ],
     )
 
@@ -231,14 +236,6 @@ def _notes(stream: Stream) -> list[str]:
         "(UNSTORABLE_VALUE); Field(max_length=…) says it to producers"
     )
     return [note]
-
-
-def _said(table: WindowTable) -> str:
-    """The windows in words, such as "5min every 1min, by country"."""
-    spec = table.spec
-    step = f" every {duration_text(spec.every)}" if isinstance(spec, HoppingWindow) else ""
-    by = f"by {', '.join(spec.by_fields)}" if spec.by_fields else "of all events together"
-    return f"{duration_text(spec.size)}{step}, {by}"
 
 
 def planned_tables(stream: Stream, plan: TablePlan | None) -> tuple[PlannedTable, ...]:

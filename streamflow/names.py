@@ -10,7 +10,7 @@ OWN_TABLES: Final = frozenset(
     (
         VERSION_TABLE, "audit_ledger", "contract_names", "daily_active_users", "dead_letters",
         "dead_letters_by_cause", "dropped_days", "duplicates", "erased_records", "erasures",
-        "gaps", "hourly_events", "ignored_records", "loader_positions",
+        "gaps", "hourly_events", "ignored_records", "judged_conditions", "loader_positions",
         "notifications", "quality_scans", "refused_events", "replay_plan_letters", "replay_plans",
         "replay_records", "replayed_events", "replays", "rollup_progress", "signing_key", "topics",
          "window_counts", "window_differences", "window_rows", "window_tables",

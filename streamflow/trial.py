@@ -195,19 +195,31 @@ def _default_at_fault(stream: Stream, sample: SampleEvent) -> str | None:
 
 def _read_twice(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
     """Several workers read an event; a validator of the user's own may make another value each time."""
+    counted = [(name, "windows") for name in sorted(_counted_fields(stream))]
     for sample in samples:
         again = stream.decoder.decode(sample.value) if sample.document else sample.event
         if isinstance(again, Rejection):
             continue
         differ = [name for name, _ in differences(sample.event, again)]
-        for name, part in ((stream.event_time, "declaration"), (stream.kind_field, "windows")):
-            if name in differ and (part != "windows" or stream.event_counts is not None):
+        for name, part in ((stream.event_time, "declaration"), *counted):
+            if name in differ:
                 yield TrialProblem(
                     part,
                     f"`{name}` is another value each time that an event is read: let its validators return "
                     "the same for the same record",
-                    str(name),
+                    name,
                 )
+
+
+def _counted_fields(stream: Stream) -> set[str]:
+    """The fields that analytics groups by or aggregates."""
+    paths = {
+        path
+        for spec in stream.counted
+        for path in (*spec.by_fields, *(each.field for each in spec.aggregates.values()))
+        if path is not None
+    }
+    return {path.partition(".")[0] for path in paths}
 
 
 def _through_user_code(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:

@@ -163,10 +163,9 @@ def _show_plan(console: "Console", checked: "StreamCheck") -> None:
         _line(console, f"windows: {checked.windows}")
     for table in checked.window_tables:
         becomes = _becomes_of_windows(checked.plan, table)
-        _line(
-            console,
-            f"windows of {table.what}: table {table.table} {becomes}, totals in {table.view}",
-        )
+        totals = f", totals in {table.view}" if table.view else ""
+        what = f"windows of {table.what}" if table.view else table.what
+        _line(console, f"{what}: table {table.table} {becomes}{totals}")
         _show_columns(console, table.columns)
 
 

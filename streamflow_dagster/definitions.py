@@ -14,7 +14,7 @@ from streamflow_dagster.defs.rollups import rollup_assets
 from streamflow_dagster.defs.schedules import schedules
 from streamflow_dagster.defs.sensors import sensors
 from streamflow_dagster.defs.sessions import session_assets, session_checks
-from streamflow_dagster.defs.tables import state_specs, table_assets
+from streamflow_dagster.defs.tables import table_assets, view_specs
 from streamflow_dagster.defs.topics import (
     producer_specs,
     topic_assets,
@@ -37,7 +37,7 @@ def build(platform: Platform) -> dg.Definitions:
             *topic_assets(catalog),
             *unmanaged_topic_specs(catalog),
             *table_assets(catalog),
-            *state_specs(catalog),
+            *view_specs(catalog),
             *rollup_assets(catalog, settings),
             *session_assets(catalog),
             retention_asset(catalog),

@@ -27,7 +27,13 @@ from streamflow.postgres.rows.events import (
     ignored_line,
     tail,
 )
-from streamflow.postgres.rows.windows import WindowRows, day_of, unknown_window, window_of
+from streamflow.postgres.rows.windows import (
+    WindowRows,
+    day_of,
+    unfit_window,
+    unknown_window,
+    window_of,
+)
 from streamflow.postgres.sink.forgetting import Forgetting
 from streamflow.postgres.tables import (
     DEAD_LETTERS,
@@ -103,10 +109,15 @@ class Loader(PlainJob):
         self._handlers: dict[str, _Handler] = {}
         self._dead_letter_topics: dict[str, str] = {}
         self.tables: dict[str, Table] = {table.name: table for table in (*SHARED, IGNORED_RECORDS)}
+        keys = hasher.keys if hasher.rotates else None
         self._windows = {
-            table.name: WindowRows(table) for stream in streams for table in window_tables(stream)
+            table.name: WindowRows(table, keys)
+            for stream in streams
+            for table in window_tables(stream)
         }
         self.tables |= {name: rows.table for name, rows in self._windows.items()}
+        # Tables that take no rows of what is declared, and why: their records are dead letters (G14).
+        self.unfit_windows: Mapping[str, str] = {}
         for stream in streams:
             self._add(stream)
         self.topics = list(self._handlers)
@@ -185,6 +196,9 @@ class Loader(PlainJob):
             if rows is None:
                 unknown = unknown_window(name, list(self._windows))
                 return WINDOW_COUNTS, lambda _record, _origin: unknown
+            if name in self.unfit_windows:
+                unfit = unfit_window(name, self.unfit_windows[name])
+                return WINDOW_COUNTS, lambda _record, _origin: unfit
             return rows.table, lambda record, origin: rows.line(record, of(origin))
 
         return route

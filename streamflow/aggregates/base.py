@@ -1,8 +1,11 @@
 """What all aggregates have in common."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import Annotated, Any, ClassVar, Final, Protocol
+
+from streamflow.argument_types import described, function, optional
 
 NUMBERS: Final = frozenset(("integer", "decimal", "float"))
 ORDERED: Final = NUMBERS | {"text", "datetime", "date", "time", "timedelta"}
@@ -22,17 +25,33 @@ class State(Protocol):
         """The state as the record of a window has it."""
 
 
+def field_path(value: Any) -> str | None:
+    """What is wrong with the name of a field, as `argument_types.Check` has it."""
+    if isinstance(value, str) and all(value.split(".")):
+        return None
+    hint = ": a function says which events count with where=" if callable(value) else ""
+    wanted = 'must be the name of a field, as in "total", or "address.city" within another'
+    return f"{wanted}, not {described(value)}{hint}"
+
+
 @dataclass(frozen=True, slots=True)
 class Aggregate:
     """A value that windows compute of a field of their events. An event whose field is null is left out.
+    Wrong arguments raise nothing: `argument_faults` names them.
 
     Args:
         field: what is aggregated; a dotted path leads into nested models.
         where: which events are aggregated; None for all.
     """
 
-    field: str | None  # None of a `Count` of all events
-    where: Callable[[Any], bool] | None = None
+    field: Annotated[str | None, field_path]  # None of a `Count` of all events
+    where: Annotated[
+        Callable[[Any], bool] | None,
+        optional(function("a function of an event that says whether it counts", "event")),
+    ] = None
+    misnamed: tuple[str, ...] = dataclasses.field(
+        default=(), repr=False, compare=False, kw_only=True
+    )
 
     # What the names of its columns in the table of the windows' parts add to its own name.
     suffixes: ClassVar[tuple[str, ...]] = ("",)
@@ -43,18 +62,6 @@ class Aggregate:
     is_timed: ClassVar[bool] = False
     # Whether it takes long numbers and texts as they are.
     takes_whole: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.field, str) or not all(self.field.split(".")):
-            raise ValueError(
-                f"{type(self).__name__}({self.field!r}): name a field, as in "
-                f'{type(self).__name__}("total"), or "address.city" within another'
-            )
-        if self.where is not None and not callable(self.where):
-            raise ValueError(
-                f"{type(self).__name__}({self.field!r}): where must be a function of an event that says "
-                "whether it is aggregated, as in where=lambda order: order.total > 0"
-            )
 
     def results(self, name: str) -> tuple[str, ...]:
         """The columns of its finished values, where it is called `name`."""

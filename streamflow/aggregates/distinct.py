@@ -8,12 +8,13 @@ below it, in any order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from datasketches import update_theta_sketch
 
 from streamflow.aggregates.base import SCALARS, Aggregate, Part, State
 from streamflow.aggregates.values import distinct_text
+from streamflow.argument_types import keeps_misnamed, whole_number
 
 # Of a theta sketch; a part of the largest has 16,384 hashes, in a record of some 330 kB.
 SMALLEST_LG_K: Final = 5
@@ -23,24 +24,17 @@ NO_THETA: Final = 2**63 - 1
 _HASH_BYTES: Final = 20
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Distinct(Aggregate):
     """How many different values there are: exact up to ``2**lg_k``, beyond that an estimate with a standard
     error of ``1 / sqrt(2**lg_k)``."""
 
-    lg_k: int = 11
+    lg_k: Annotated[int, whole_number(SMALLEST_LG_K, LARGEST_LG_K)] = 11
 
     suffixes: ClassVar[tuple[str, ...]] = ("_theta", "_hashes")
     takes: ClassVar[frozenset[str]] = SCALARS | {"bytes"}
     takes_words: ClassVar[str] = "a text, a number, a bool, an Enum, a UUID, bytes, or a time"
-
-    def __post_init__(self) -> None:
-        Aggregate.__post_init__(self)
-        if type(self.lg_k) is not int or not SMALLEST_LG_K <= self.lg_k <= LARGEST_LG_K:
-            raise ValueError(
-                f"Distinct({self.field!r}): lg_k is {self.lg_k!r}, and must be a whole number from "
-                f"{SMALLEST_LG_K} to {LARGEST_LG_K}"
-            )
 
     def state(self) -> State:
         return _DistinctState(self.lg_k)
@@ -52,12 +46,23 @@ class Distinct(Aggregate):
 
     def finish(self, state: Any) -> tuple[int]:
         """The number of hashes below theta, by the share of all hashes that is."""
-        hashes: list[int] = state["hashes"]
-        theta: int = state["theta"]
-        return (len(hashes) if theta == NO_THETA else round(len(hashes) * NO_THETA / theta),)
+        return (estimate(len(state["hashes"]), state["theta"]),)
 
     def most_bytes(self) -> int:
         return _HASH_BYTES * ((1 << self.lg_k) + 2)
+
+
+def estimate(hashes: int, theta: int) -> int:
+    """How many different values there are, if so many hashes are below theta: rounded once, as in SQL."""
+    return (2 * hashes * NO_THETA + theta) // (2 * theta)
+
+
+def hash_of(value: Any) -> int:
+    """What a sketch keeps of a value."""
+    sketch = update_theta_sketch(SMALLEST_LG_K)
+    sketch.update(distinct_text(value))
+    [hashed] = sketch
+    return int(hashed)
 
 
 class _DistinctState:

@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 
 from streamflow.aggregates.base import ORDERED, SCALARS, Aggregate, Part, State
 from streamflow.aggregates.values import json_value, moment_text
+from streamflow.argument_types import keeps_misnamed
 
 _Pick = Callable[..., Any]  # min or max
 # A value with the time and the offset of its event.
 _Entry = tuple[datetime, int, Any]
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Min(Aggregate):
     """The smallest of numbers, times or texts; texts are ordered by their code points."""
@@ -28,6 +30,7 @@ class Min(Aggregate):
         return _extreme(min, parts)
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Max(Aggregate):
     """The largest; as `Min`."""
@@ -43,6 +46,7 @@ class Max(Aggregate):
         return _extreme(max, parts)
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class First(Aggregate):
     """The value of the earliest event; of several at one time, that of the lowest partition and offset."""
@@ -62,6 +66,7 @@ class First(Aggregate):
         return (state and state["value"],)
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Last(Aggregate):
     """The value of the latest event; of several at one time, that of the highest partition and offset."""

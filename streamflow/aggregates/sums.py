@@ -1,13 +1,14 @@
 """Counts, sums and means. Sums are exact, of floats, too: each double is a decimal fraction."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, localcontext
 from fractions import Fraction
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
-from streamflow.aggregates.base import SCALARS, Aggregate, Part, State
+from streamflow.aggregates.base import SCALARS, Aggregate, Part, State, field_path
+from streamflow.argument_types import keeps_misnamed, optional
 from streamflow.groups import decimal_text
 
 # More digits than a sum can have of numbers that windows take (`values.MOST_DIGITS`): nothing is rounded.
@@ -17,22 +18,16 @@ _EXACT: Final = Context(prec=10_000, traps=[Inexact, InvalidOperation, Overflow]
 _MOST_DOUBLES: Final = 128  # that are kept before a few are made of them
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Count(Aggregate):
     """How many events there are; of a `field`, how many have it, and not null."""
 
-    field: str | None = None
-    where: Callable[[Any], bool] | None = None
+    field: Annotated[str | None, optional(field_path)] = None
 
     takes: ClassVar[frozenset[str]] = SCALARS | {"bytes", "document"}
     takes_words: ClassVar[str] = "any field"
     takes_whole: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if callable(self.field):
-            raise ValueError("Count(…): a function says which events to count with where=")  # noqa: TRY004
-        checked = self if self.field is not None else Sum("-", self.where)
-        Aggregate.__post_init__(checked)
 
     def state(self) -> State:
         return _CountState()
@@ -42,6 +37,7 @@ class Count(Aggregate):
         return sum(counts)
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Sum(Aggregate):
     """The exact sum of a number; null if there is none to sum up."""
@@ -54,6 +50,7 @@ class Sum(Aggregate):
         return None if total is None else decimal_text(total)
 
 
+@keeps_misnamed
 @dataclass(frozen=True, slots=True)
 class Mean(Aggregate):
     """The arithmetic mean of a number, of its exact sum."""

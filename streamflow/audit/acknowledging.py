@@ -56,7 +56,7 @@ def not_acknowledged(report: AuditReport) -> list[str]:
     if proved:
         reasons.append(
             f"{counted(proved, 'window')} cannot be acknowledged, since an audit has proved "
-            f"{either(proved, 'its count', 'their counts')}: rows of window_counts or of events were changed "
+            f"{either(proved, 'its count', 'their counts')}: rows of windows or of events were changed "
             "or lost since; restore them from a backup"
         )
     if others:

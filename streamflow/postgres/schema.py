@@ -24,7 +24,7 @@ from streamflow.postgres.json_names import keep_names
 from streamflow.postgres.partitions import DayPartitions, table_exists
 from streamflow.postgres.table_changes import changes_of, surplus_columns
 from streamflow.postgres.tables import event_table
-from streamflow.postgres.windows.schema import refresh_window_rows
+from streamflow.postgres.windows.schema import refresh_window_rows, unfit_tables
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -90,6 +90,17 @@ def not_loadable_in(found: Mapping[str, "TablePlan"]) -> dict[str, str]:
         for name, plan in found.items()
         if plan.refused or plan.changes
     }
+
+
+def unfit_windows(settings: Settings, streams: Sequence[Stream]) -> dict[str, dict[str, str]]:
+    """The tables of windows that take no rows of what is declared, and why, by stream. Raises Unavailable if
+    the database does not answer."""
+    counted = [stream for stream in streams if window_tables(stream)]
+    if not counted:
+        return {}
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        found = {stream.name: unfit_tables(connection, stream) for stream in counted}
+    return {name: tables for name, tables in found.items() if tables}
 
 
 def plans(settings: Settings, streams: Sequence[Stream]) -> dict[str, "TablePlan"]:

@@ -111,7 +111,7 @@ def _defaults(decoder: Decoder, what: str, field: Field) -> Iterator[str]:
     if path := wrong_default(decoder, field.path):
         yield (
             f"{what}: the default of {path} is not of its type, and pydantic converts no defaults: write one "
-            "that is"
+            "that is; a number is finite, a datetime has a zone"
         )
     has_factory: Callable[[Any], bool] = lambda part: "default_factory" in part  # noqa: E731
     if any(decoder.definitions.holds(schema, has_factory) for schema in field.schemas):

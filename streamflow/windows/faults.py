@@ -1,15 +1,12 @@
 """Events that windows cannot aggregate, because code of the user's own fails (G14). Pure."""
 
-import math
 from collections.abc import Callable, Sequence
-from datetime import datetime, time
-from decimal import Decimal
 from typing import Any
 
 from streamflow.contract import Event
 from streamflow.decoder import Decoder
 from streamflow.records import Rejection, processing_failed
-from streamflow.windows.fields import DOCUMENT, TYPES, Field, field_at, value_of
+from streamflow.windows.fields import DOCUMENT, Field, field_at, judge, value_of
 from streamflow.windows.specs import Windows
 
 _Check = Callable[[Event], object]
@@ -57,20 +54,4 @@ def _check_of(field: Field) -> _Check:
     get, kind = field.get, field.kind
     if kind == DOCUMENT:
         return get
-    return lambda event: _judge(value_of(get(event)) if field.of_enum else get(event), kind)
-
-
-def _judge(value: Any, kind: str) -> None:
-    if value is None:
-        return
-    if not isinstance(value, TYPES[kind]) or (kind == "date" and isinstance(value, datetime)):
-        raise TypeError
-    match value:
-        case float() if not math.isfinite(value):
-            raise ValueError
-        case Decimal() if not value.is_finite():
-            raise ValueError
-        case datetime() if value.utcoffset() is None:
-            raise ValueError
-        case time() if value.tzinfo is not None:
-            raise ValueError
+    return lambda event: judge(value_of(get(event)) if field.of_enum else get(event), kind)

@@ -1,7 +1,8 @@
 """The fields that windows group by and aggregate: what kinds of values they hold, and how events give them.
 Pure."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -197,6 +198,24 @@ def _schema_at(decoder: Decoder, model: type, path: str) -> tuple[Any, bool]:
     return fields[last], nullable
 
 
+def judge(value: Any, kind: str) -> None:
+    """Raises TypeError or ValueError for a value that is none of the kind: what a validator of the user's own
+    makes, or a default, may be anything."""
+    if value is None:
+        return
+    if not isinstance(value, TYPES[kind]) or (kind == "date" and isinstance(value, datetime)):
+        raise TypeError
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError
+        case Decimal() if not value.is_finite():
+            raise ValueError
+        case datetime() if value.utcoffset() is None:
+            raise ValueError
+        case time() if value.tzinfo is not None:
+            raise ValueError
+
+
 def wrong_default(decoder: Decoder, path: str) -> str | None:
     """A part of the path whose default is not of its type, as pydantic does not validate defaults."""
     for model in decoder.models:
@@ -205,22 +224,36 @@ def wrong_default(decoder: Decoder, path: str) -> str | None:
             if name not in fields:
                 break
             schema, kind = fields[name], _kind(decoder.definitions.unwrapped(fields[name]), decoder)
-            if not _is_sound(schema, TYPES.get(kind), decoder):
+            if not _is_sound(schema, kind, steps[number:], decoder):
                 return ".".join(steps[:number])
             if number < len(steps):
                 fields = decoder.definitions.fields(schema)
     return None
 
 
-def _is_sound(schema: Any, types: tuple[type, ...] | None, decoder: Decoder) -> bool:
+def _is_sound(schema: Any, kind: str, rest: Sequence[str], decoder: Decoder) -> bool:
+    """`rest`: the path within the default of a model."""
     inner = decoder.definitions.unwrapped(schema)
     if schema["type"] != "default" or schema.get("default") is None or inner["type"] in _URLS:
         return True
-    if inner["type"] == "model":
-        types = (inner["cls"],)
     value = schema["default"]
+    if inner["type"] == "model":
+        return isinstance(value, inner["cls"]) and _holds_finite(value, rest)
     value = value.value if inner["type"] == "enum" and isinstance(value, Enum) else value
-    return types is None or isinstance(value, types)
+    if kind not in TYPES:
+        return True
+    try:
+        judge(value, kind)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _holds_finite(value: Any, path: Sequence[str]) -> bool:
+    """Whether a number within a model, of which pydantic has made what it is, is finite."""
+    for name in path:
+        value = getattr(value, name, None)
+    return not isinstance(value, float | Decimal) or math.isfinite(value)
 
 
 def _kind(schema: Any, decoder: Decoder) -> str:

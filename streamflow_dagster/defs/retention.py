@@ -14,7 +14,7 @@ from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow.stream import Stream
 from streamflow.units import counted
-from streamflow_dagster.catalog import OPERATIONS, OWNERS, Catalog, table_key
+from streamflow_dagster.catalog import OPERATIONS, OWNERS, Catalog
 from streamflow_dagster.defs.retention_sql import Expired, drop_day, expired_days
 from streamflow_dagster.defs.window_retention_sql import drop_window_day, expired_window_days
 from streamflow_dagster.failures import as_dagster_failure
@@ -70,7 +70,7 @@ class _Windows:
 def retention_asset(catalog: Catalog) -> dg.AssetsDefinition:
     @dg.asset(
         key=KEY,
-        deps=[table_key(stream.event_table) for stream in catalog.streams],
+        deps=[entry.key for entry in catalog.tables if entry.owner is not None],
         group_name=OPERATIONS,
         owners=OWNERS,
         kinds={"postgres"},

@@ -14,6 +14,7 @@ from streamflow_dagster.catalog import (
     OWNERS,
     ROLLUPS,
     Catalog,
+    column_types,
     rollup_key,
     schema_metadata,
     table_key,
@@ -77,14 +78,11 @@ def _sessions(entry: SessionEntry) -> dg.AssetsDefinition:
         "the rows themselves.",
         metadata={
             "dagster/table_name": table.name,
-            **schema_metadata({
-                column.name: f"{column.type}{'' if column.nullable else ' not null'}"
-                for column in table.columns
-            }),
+            **schema_metadata(column_types(table.columns)),
         },
         freshness_policy=FRESHNESS,
         retry_policy=retrying(),
-    )  # fmt: skip
+    )
     def sessions(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         with as_dagster_failure(), platform.database(platform.settings()) as connection:
             done, refused = each_stream([stream], lambda _: compute_sessions(connection, table))

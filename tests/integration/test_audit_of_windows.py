@@ -3,8 +3,8 @@ named."""
 
 import json
 import random
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -20,7 +20,8 @@ from pydantic import BaseModel, Field
 
 from conftest import SettingsFactory
 from faults import wait_until
-from loads import TRUSTING, FakeRecord, Load, execute, rows, value
+from installations import Installation
+from loads import execute, rows, value
 from pipeline import folder, produce, streamflow, topics_of, workers
 from streamflow import (
     Count,
@@ -46,126 +47,15 @@ from streamflow.audit.window_ledger import (
     acknowledged_differences,
     keep_differences,
 )
-from streamflow.audit.windows.reconciliation import Reconciliation
-from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
-from streamflow.flow import Batch, Partition
+from streamflow.audit.windows import conditions
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
-from streamflow.records import OutRecord, Position
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.windows.plans import plans_of
-from streamflow.windows.progress import Progress
-from streaming_workers.analytics import Analytics
-from window_parts import HOPPING, NOON, ORDERS, TUMBLING, Placed, orders
+from window_parts import HOPPING, NOON, ORDERS, TUMBLING, Order, Placed, orders
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-NOON_MS = int(NOON.timestamp() * 1000)
-
-
-class Installation:
-    """Analytics and the loader in this process, over the events of one topic."""
-
-    def __init__(self, settings: Settings, stream: Stream = ORDERS) -> None:
-        self.settings, self.stream = settings, stream
-        schema.upgrade(settings, [stream])
-        self.committed: dict[Partition, Position | None] = {}
-        self._made = 0
-        self._records: dict[int, list[FakeRecord]] = defaultdict(list)
-
-    def load(self, placed: Sequence[Placed], *, seed: int = 1) -> None:
-        """Stores the events; analytics counts them in batches, and is killed and stopped now and then."""
-        records = [
-            FakeRecord(
-                offset,
-                self.stream.encode(order)[1],
-                topic=self.stream.topic,
-                partition=partition,
-                appended=NOON_MS + 600_000 + offset,
-            )
-            for partition, offset, order in placed
-        ]
-        for record in records:
-            self._records[record.partition()].append(record)
-        self._store(records)
-        self._store(self._counted(random.Random(seed)))
-
-    def _counted(self, rng: random.Random) -> list[FakeRecord]:
-        for partition in self._records:
-            self.committed.setdefault((self.stream.topic, partition), None)
-        made: list[OutRecord] = []
-        while True:
-            worker = Analytics(Settings(), [self.stream], clock=lambda: NOON_MS / 1000)
-            starts = worker.assign(self.committed)
-            for partition, start in starts.items():
-                own = [each for each in self._records[partition[1]] if each.offset() >= start]
-                while own:
-                    size = rng.randrange(1, 60)
-                    batch, own = own[:size], own[size:]
-                    position = Position(*partition, batch[-1].offset() + 1)
-                    output = worker.process(Batch(batch, [position]))
-                    fate = rng.random()
-                    if fate < 0.1:
-                        break
-                    self._keep(made, output)
-                    if fate < 0.15:
-                        self._keep(made, worker.finish(Batch([], [])))
-                        break
-                else:
-                    continue
-                break
-            else:
-                self._keep(made, worker.process(Batch([], [])))
-                return [self._record(each) for each in made]
-
-    def _keep(self, made: list[OutRecord], output: Any) -> None:
-        if output is not None:
-            made += output.records
-            self.committed |= {position[:2]: position for position in output.positions}
-
-    def _record(self, made: OutRecord) -> FakeRecord:
-        self._made += 1
-        return FakeRecord(
-            self._made - 1, made.value, topic=made.topic, headers=list(made.headers or ())
-        )
-
-    def _store(self, records: Sequence[FakeRecord]) -> None:
-        load = Load(self.settings, [self.stream], TRUSTING)
-        try:
-            load.load(records)
-            assert load.delivered == []
-        finally:
-            load.sink.close()
-
-    def release(self, stream: Stream) -> None:
-        """Another release of the stream; the one before has stopped."""
-        self.stream = stream
-        schema.upgrade(self.settings, [stream])
-
-    def progress(self, partition: int) -> Progress:
-        position = self.committed[self.stream.topic, partition]
-        assert position is not None
-        progress = Progress.parse(position.offset, position.metadata)
-        assert progress is not None
-        return progress
-
-    def compare(self, name: str, partition: int = 0, **changes: Any) -> Reconciliation:
-        progress = self.progress(partition)
-        [table] = [each for each in counted_tables(self.stream, progress) if each.name == name]
-        with session(self.settings, "test") as connection:
-            compared = Compared(
-                table, partition, progress.windows[name], progress.position, **changes
-            )
-            return reconcile_table(connection, compared)
-
-    def problems(self, name: str = TUMBLING, **changes: Any) -> list[str]:
-        """What is wrong with the windows of all partitions."""
-        return [
-            problem.detail
-            for _, partition in sorted(self.committed)
-            for problem in self.compare(name, partition, **changes).differences
-        ]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -703,3 +593,117 @@ def dict_rows(settings: Settings, query: str) -> list[dict[str, Any]]:
     with psycopg.connect(settings.database, row_factory=dict_row) as connection:
         connection.execute("SET timezone = 'UTC'")
         return connection.execute(query.encode()).fetchall()
+
+
+@pytest.fixture
+def asking(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Installation, list[Decimal]]:
+    """Windows with a condition, and the events that it was asked about."""
+    asked: list[Decimal] = []
+
+    def is_placed(order: Order) -> bool:
+        asked.append(order.total)
+        return order.kind == "placed"
+
+    monkeypatch.setattr(conditions, "_CHUNK", 50)
+    windows = TumblingWindow(
+        "10s",
+        by="country",
+        idle="2s",
+        placed=Sum("total", where=is_placed),
+        n=Count(where=is_placed),
+    )
+    own = Installation(database, replace(ORDERS, windows=windows))
+    own.load(orders(120, partitions=1))
+    asked.clear()
+    return own, asked
+
+
+def test_conditions_are_asked_once_of_each_event(
+    asking: tuple[Installation, list[Decimal]], database: Settings
+) -> None:
+    own, asked = asking
+    assert own.problems() == []
+    assert len(asked) == 120
+    for _ in range(2):
+        assert own.problems() == []
+    # The last chunk is full later: then it is asked again.
+    kept = "SELECT chunk::int, cardinality(positions) FROM judged_conditions ORDER BY 1"
+    assert rows(database, kept) == [(0, 50), (1, 50), (2, 20)]
+    assert len(asked) == 120
+    own.load([each._replace(offset=120 + each.offset) for each in orders(20, 2, partitions=1)])
+    asked.clear()
+    assert own.problems() == []
+    assert len(asked) == 40
+    # What is erased is not asked about, and so its neighbours are known.
+    for statement in WITHOUT_ROW["erased"].format(event="origin_offset = 3").split(";"):
+        execute(database, statement)
+    assert own.problems() == []
+    assert rows(database, kept)[0] == (0, 49)
+    execute(database, "DELETE FROM orders WHERE origin_offset < 50")
+    assert "events, " in own.problems()[0]
+    execute(database, "DELETE FROM orders_10s WHERE first_offset < 140")
+    execute(database, "DELETE FROM orders")
+    assert own.problems() == []
+    assert rows(database, kept) == []
+
+
+def test_what_was_known_hides_no_fault(
+    asking: tuple[Installation, list[Decimal]], database: Settings
+) -> None:
+    own, asked = asking
+    assert own.problems() == []
+    # A fault in a part, and one in an event, and how they are mended.
+    faults = {
+        "UPDATE orders_10s SET n = n + 1": "UPDATE orders_10s SET n = n - 1",
+        "UPDATE orders SET kind = 'cancelled' WHERE origin_offset = 7": (
+            "UPDATE orders SET kind = 'placed' WHERE origin_offset = 7"
+        ),
+    }
+    if value(database, "SELECT kind FROM orders WHERE origin_offset = 7") == "cancelled":
+        [(part, mended), (cancelled, placed)] = faults.items()
+        faults = {part: mended, placed: cancelled}
+    for fault, mended in faults.items():
+        execute(database, fault)
+        problems = own.problems()
+        assert re.search(r": (n|placed) is ", problems[0]), problems
+        execute(database, mended)
+        assert own.problems() == []
+    asked.clear()
+    assert own.problems() == []
+    assert asked == []
+
+
+def test_answers_for_rows_that_cannot_be_read_back_are_not_kept(
+    asking: tuple[Installation, list[Decimal]], database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, asked = asking
+    with monkeypatch.context() as other_contract:
+        other_contract.setattr(conditions, "event_of", lambda _stream, row: 1 / (row["total"] * 0))
+        assert own.problems() == []
+    assert asked == []
+    assert value(database, "SELECT count(*) FROM judged_conditions") == 0
+    execute(database, "UPDATE orders_10s SET n = n + 1 WHERE n > 0")
+    assert ": n is " in own.problems()[0]
+
+
+def test_another_function_is_asked_only_of_what_is_new_or_differs(
+    asking: tuple[Installation, list[Decimal]], database: Settings
+) -> None:
+    own, _ = asking
+    assert own.problems() == []
+
+    def is_cancelled(order: Order) -> bool:
+        return order.kind == "cancelled"
+
+    [spec] = own.stream.counted
+    aggregates = {name: replace(each, where=is_cancelled) for name, each in spec.aggregates.items()}
+    own.release(replace(own.stream, windows=replace(spec, aggregates=aggregates)))
+    # What the function of before has counted was proved.
+    assert own.problems() == []
+    # In a chunk of their own.
+    own.load([each._replace(offset=150 + each.offset) for each in orders(20, 3, partitions=1)])
+    assert own.problems() == []
+    execute(database, "UPDATE orders_10s SET counted = counted + 1 WHERE first_offset = 3")
+    assert len(own.problems()) > 1

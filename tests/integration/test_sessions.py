@@ -29,7 +29,7 @@ from session_streams import (
     purchase,
     stored,
 )
-from streamflow import Count, Distinct, First, Last, SessionWindow, Sum
+from streamflow import Count, Distinct, First, Last, Quantiles, SessionWindow, Sum
 from streamflow.erasure import erase
 from streamflow.errors import ConfigurationError
 from streamflow.postgres import schema
@@ -201,6 +201,21 @@ def test_an_event_exactly_a_gap_later_begins_another_session(connection: Connect
     insert(connection, [purchase(0, 0), purchase(1, GAP - 0.001), purchase(2, 2 * GAP - 0.001)])
     compute_sessions(connection, CUSTOMERS)
     assert [counted for *_, counted in spans(connection)] == [2, 1]
+
+
+def test_a_share_is_what_it_is_written_as(connection: Connection) -> None:
+    """As in other windows: to `percentile_disc`, 0.07 of 100 is more than seven."""
+    shares = replace(
+        CITIES.spec, by="customer", aggregates={"q": Quantiles("weight", at=(0, 0.07, 1))}
+    )
+    [table] = session_tables(replace(PURCHASES, windows=shares))
+    insert(
+        connection, [purchase(number, number, weight=101.0 - number) for number in range(1, 101)]
+    )
+    insert(connection, [purchase(200, 0, "bob")])
+    compute_sessions(connection, table)
+    found = [(row["q_p0"], row["q_p7"], row["q_p100"]) for row in stored(connection, table)]
+    assert found == [(1.0, 7.0, 100.0), (None, None, None)]
 
 
 def test_rows_whose_transaction_commits_late_are_found(

@@ -129,6 +129,20 @@ def test_a_state_that_is_none_is_a_dead_letter(load: Load, name: str, state: Any
     assert name.encode() in dict(letter.headers)["__connect.errors.exception.message"]
 
 
+def test_a_part_whose_table_takes_none_is_a_dead_letter(load: Load, database: Settings) -> None:
+    """And no error of the database, which would end the loader; replayed later, it counts."""
+    load.loader.unfit_windows = {TUMBLING: "the windows were counted by another declaration"}
+    load.load([record(0, part(0))])
+    [letter] = load.delivered
+    headers = dict(letter.headers)
+    assert headers["__streamflow.error_code"] == b"UNKNOWN_TYPE"
+    assert b"takes no rows of what is declared" in headers["__connect.errors.exception.message"]
+    assert value(database, f"SELECT count(*) FROM {TUMBLING}") == 0
+    load.loader.unfit_windows = {}
+    load.load([record(1, part(1))])
+    assert value(database, f"SELECT count(*) FROM {TUMBLING}") == 1
+
+
 def test_a_part_of_late_events_that_were_not_aggregated(load: Load, database: Settings) -> None:
     nothing = {
         "counted": 0, "too_late": 1, "late": True,

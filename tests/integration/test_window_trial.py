@@ -1,6 +1,7 @@
 """Samples through the windows' tables: what `streamflow check` finds, in the temporary schema."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -9,7 +10,9 @@ from uuid import UUID
 
 import pytest
 
+from conftest import SettingsFactory
 from loads import value
+from services import DatabaseService
 from streamflow import (
     Count,
     Distinct,
@@ -22,10 +25,12 @@ from streamflow import (
     Mean,
     Min,
     Quantiles,
+    SessionWindow,
     Stream,
     Sum,
     TumblingWindow,
 )
+from streamflow.postgres.sessions import trial as sessions_trial
 from streamflow.postgres.trial import problems_with_rows
 from streamflow.postgres.windows import trial
 from streamflow.privacy import Hasher
@@ -87,7 +92,22 @@ EVERY = Stream(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("stream", [EVERY, ORDERS], ids=["every", "orders"])
+SESSIONS = replace(
+    EVERY,
+    windows=[
+        SessionWindow(
+            "1min", by=("text", "number", "decimal", "flag", "day", "id", "colour"),
+            aggregates={
+                **named(_ORDERED, Min, Max), **named(_SCALARS, First, Last, Distinct),
+                **named(_NUMBERS, Sum, Mean, Quantiles), "large": Count("large"),
+            },
+        ),
+        SessionWindow("1d", by="colour", name="every_by_colour", n=Count()),
+    ],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [EVERY, ORDERS, SESSIONS], ids=["every", "orders", "sessions"])
 def test_samples_of_every_type_go_through(database: Settings, stream: Stream) -> None:
     samples = samples_of(stream, Hasher())
 
@@ -105,3 +125,35 @@ def test_a_part_that_is_lost_is_noticed(
 
     assert [problem.part for problem in problems] == ["windows", "windows"]
     assert "orders_10s: their totals count 0 of" in problems[0].text
+
+
+def test_sessions_are_tried_without_our_schema(
+    database_server: DatabaseService, settings: SettingsFactory
+) -> None:
+    url = database_server.create_database("no_schema_yet")
+    try:
+        bare = settings(DATABASE_URL=url)
+        assert problems_with_rows(bare, SESSIONS, samples_of(SESSIONS, Hasher())) == []
+        assert value(bare, "SELECT count(*) FROM pg_class WHERE relname LIKE 'every%'") == 0
+    finally:
+        database_server.drop_database("no_schema_yet")
+
+
+def test_sessions_that_cannot_be_computed_are_told(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = samples_of(SESSIONS, Hasher())
+    monkeypatch.setattr(sessions_trial, "_EXACT", "pg_temp.nothing")
+    [problem] = problems_with_rows(database, SESSIONS, samples)
+    assert (problem.part, problem.field) == ("windows", "every_sessions_1min")
+    assert "cannot compute the sessions of samples (function pg_temp.nothing" in problem.text
+
+
+def test_events_that_are_in_no_session_are_told(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_trial, "recompute", lambda *_: None)
+    samples = samples_of(SESSIONS, Hasher())
+    problems = problems_with_rows(database, SESSIONS, samples)
+    assert [problem.field for problem in problems] == ["every_sessions_1min", "every_by_colour"]
+    assert "count 0 of " in problems[0].text

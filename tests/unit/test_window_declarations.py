@@ -1,5 +1,6 @@
 """What declarations of windows say, and what is wrong with them, found before anything starts."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -146,6 +147,14 @@ def test_every_argument_can_be_changed() -> None:
         (
             lambda: TumblingWindow("10s", late_after=timedelta(-1), n=Count()),
             "windows: late_after must be from 0s",
+        ),
+        (
+            lambda: TumblingWindow("10s", late_after="-5s", n=Count()),
+            "windows: late_after must not be negative",
+        ),
+        (
+            lambda: HoppingWindow("5s", every="10s", n=Count()),
+            "5s, must be a multiple of every, 10s",
         ),
         (
             lambda: TumblingWindow("10s", late_after="soon", n=Count()),
@@ -439,6 +448,49 @@ def test_defaults_and_values_of_enums_are_as_others(sent: dict[str, Any]) -> Non
         "total": ("0.1",), "ratio": ("2",), "mean": (1,), "most": (1,), "colours": (1,), "ratios": (1,),
         "final": ("red",), "paints": (0,), "middle": (1.0,),
     }  # fmt: skip
+
+
+class Point(BaseModel):
+    height: float = 0.0
+
+
+class Endless(Event):
+    ratio: float = math.inf
+    nothing: float = math.nan
+    total: Decimal = Decimal("Infinity")
+    opened: datetime = datetime(2026, 1, 1)  # noqa: DTZ001
+    place: Point = Point(height=-math.inf)
+    timestamp: Timestamp
+
+
+@pytest.mark.parametrize("aggregate", [Sum, Quantiles, Max, First, Distinct])
+@pytest.mark.parametrize("path", ["ratio", "nothing", "total", "opened", "place.height"])
+def test_a_default_that_nothing_can_be_computed_of_is_refused(path: str, aggregate: Any) -> None:
+    """A sum of it would never end."""
+    [problem] = problems(declared(tumbling(n=aggregate(path)), Endless, key=str))
+    if path == "opened" and aggregate in (Sum, Quantiles):
+        assert "takes a number" in problem
+    else:
+        part = path.partition(".")[0]
+        assert f"n of the windows orders_10s: the default of {part} is not of its type" in problem
+
+
+def test_times_of_all_zones_are_in_one_window() -> None:
+    stream = declared(tumbling(n=Count(), opened=First("timestamp"), closed=Max("timestamp")))
+    windows = PartitionWindows(plans_of(stream))
+    same = ("11:30:05Z", "13:30:04+02:00", "00:00:06-11:30", "17:15:07.250+05:45")
+    for offset, text in enumerate(same):
+        event = stream.read(record(timestamp=f"2026-03-29T{text}"))
+        assert isinstance(event, Order), event
+        windows.counters[0](offset, int(event.timestamp.timestamp() * 1000), event, 0)
+    [part] = windows.hand_over()
+    _, body = key_and_body(part, 0)
+    assert (body["window_start"], body["counted"]) == ("2026-03-29T11:30:00.000Z", 4)
+    assert body["aggregates"]["opened"] == {
+        "value": "2026-03-29T11:30:04.000000Z", "time": "2026-03-29T11:30:04.000000Z", "offset": 1,
+    }  # fmt: skip
+    assert body["aggregates"]["closed"] == "2026-03-29T11:30:07.250000Z"
+    assert isinstance(stream.read(record(timestamp="2026-03-29T11:30:05")), Rejection)
 
 
 @pytest.mark.parametrize(

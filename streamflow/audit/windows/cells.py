@@ -58,6 +58,11 @@ SELECT e.{time} AS event_time, e.appended_at, coalesce(r."offset", e.origin_offs
    AND coalesce(r."offset", e.origin_offset) >= %(since)s
    AND coalesce(r."offset", e.origin_offset) < %(position)s
 """
+_NOT_ERASED: Final = """
+   AND NOT EXISTS (SELECT FROM erased_records AS erased
+                    WHERE erased.place = 'events' AND erased.topic = e.origin_topic
+                      AND erased.partition = e.origin_partition AND erased."offset" = e.origin_offset)
+"""
 # What `counting` takes as the event's time has no fractions of a millisecond.
 _JUDGED: Final = """
 SELECT *, closed OR ahead OR position < %(resume)s AS emitted
@@ -158,9 +163,9 @@ class CellQueries:
         return sql.SQL(_BLUR).format(judged=self._judged(read))
 
     def rows(self, columns: Sequence[str]) -> sql.Composed:
-        """The position of each event that is in the table, and these columns."""
+        """The position of each event that is in the table and not erased, and these columns."""
         names = [(name, sql.Identifier("e", name)) for name in columns]
-        read = self._of_table(_READ, columns=_columns(names))
+        read = self._of_table(_READ, columns=_columns(names), only=sql.SQL(_NOT_ERASED))
         listed = sql.SQL(", ").join(map(sql.Identifier, columns))
         return sql.SQL("SELECT position, {} FROM ({}) AS found").format(listed, read)
 
@@ -244,11 +249,14 @@ class CellQueries:
     def _blurred(self) -> sql.SQL:
         return sql.SQL(_BLURRED if self.groups_are_told else "true")
 
-    def _of_table(self, query: Any, columns: sql.Composable = _NOTHING) -> sql.Composed:
+    def _of_table(
+        self, query: Any, columns: sql.Composable = _NOTHING, only: sql.Composable = _NOTHING
+    ) -> sql.Composed:
+        no_tombstone = sql.SQL("AND NOT e.deleted" if self.stream.mode == "upsert" else "")
         return sql.SQL(query).format(
             events=sql.Identifier(self.stream.event_table),
             time=sql.Identifier(self.stream.event_time),
-            no_tombstone=sql.SQL("AND NOT e.deleted" if self.stream.mode == "upsert" else ""),
+            no_tombstone=no_tombstone + only,
             columns=columns,
         )
 

@@ -13,7 +13,7 @@ from datasketches import kll_doubles_sketch, update_theta_sketch
 from psycopg import sql
 
 from streamflow.aggregates.base import Aggregate
-from streamflow.aggregates.distinct import NO_THETA, SMALLEST_LG_K, Distinct
+from streamflow.aggregates.distinct import NO_THETA, SMALLEST_LG_K, Distinct, estimate
 from streamflow.aggregates.quantiles import SMALLEST_K, Quantiles
 from streamflow.aggregates.values import LARGEST_DOUBLE, distinct_text
 from streamflow.audit.windows.cells import CellQueries, Named
@@ -152,15 +152,11 @@ class _Distinct:
         is_empty = self._theta < NO_THETA and len(found) < 2**SMALLEST_LG_K
         if not (extra or missing or is_empty):
             return None
-        own = _estimate(len(found), self._theta)
-        theirs = _estimate(self._of_events.num_retained, self._of_events.theta64)
+        own = estimate(len(found), self._theta)
+        theirs = estimate(self._of_events.num_retained, self._of_events.theta64)
         if own == theirs:
             return f"is {own:,}, of other values than the events give"
         return f"is {own:,}, the events give {theirs:,}"
-
-
-def _estimate(hashes: int, theta: int) -> int:
-    return hashes if theta == NO_THETA else round(hashes * NO_THETA / theta)
 
 
 class _Quantiles:

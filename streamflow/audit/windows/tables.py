@@ -8,7 +8,8 @@ possible.
 Both sides are read in one snapshot, in the order of the cells, and none of them is kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,11 @@ from streamflow.aggregates.base import Aggregate
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.window_ledger import Cell
 from streamflow.audit.windows.cells import CellQueries, Named
-from streamflow.audit.windows.conditions import judge_conditions
+from streamflow.audit.windows.conditions import (
+    drop_conditions,
+    judge_conditions,
+    keep_conditions,
+)
 from streamflow.audit.windows.exact import ExactAggregate, exact_aggregate
 from streamflow.audit.windows.reading import cells_of
 from streamflow.audit.windows.reconciliation import CellFigures, CellJudge, Reconciliation
@@ -117,10 +122,23 @@ def counted_tables(stream: Stream, progress: Progress) -> list[WindowTable]:
 def reconcile_table(connection: Connection, compared: Compared) -> Reconciliation:
     """Compares what analytics has emitted with the events that it had read by then. `connection`: not in a
     transaction."""
-    spec = compared.table.spec
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        return _compare(connection, compared, spec.aggregates)
+    aggregates = compared.table.spec.aggregates
+    wheres = _wheres(aggregates)
+    if not wheres:
+        with _snapshot(connection):
+            return _compare(connection, compared, aggregates)
+    queries, parameters = _queries(compared, wheres), compared.parameters
+    with _snapshot(connection):
+        known = judge_conditions(connection, queries, wheres, parameters)
+        found = _compare(connection, compared, aggregates)
+        if found.differing and known:
+            # The function may have changed since it was asked.
+            judge_conditions(connection, queries, wheres, parameters, anew=True)
+            found = _compare(connection, compared, aggregates)
+    if not found.differing:
+        keep_conditions(connection, queries, parameters)
+    drop_conditions(connection)
+    return found
 
 
 def count_table(connection: Connection, compared: Compared) -> Reconciliation:
@@ -128,17 +146,31 @@ def count_table(connection: Connection, compared: Compared) -> Reconciliation:
     return _compare(connection, compared, {})
 
 
+@contextmanager
+def _snapshot(connection: Connection) -> Iterator[None]:
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
+
+
+def _wheres(aggregates: Mapping[str, Aggregate]) -> list[Callable[[Any], bool]]:
+    return list(dict.fromkeys(each.where for each in aggregates.values() if each.where is not None))
+
+
+def _queries(compared: Compared, wheres: Sequence[object]) -> CellQueries:
+    names = [f"condition {number}" for number in range(len(wheres))]
+    return CellQueries(compared.table.stream, compared.table, bool(compared.lost), names)
+
+
 def _compare(
     connection: Connection, compared: Compared, aggregates: Mapping[str, Aggregate]
 ) -> Reconciliation:
+    """Once conditions are judged, if there are any."""
     table, parameters = compared.table, compared.parameters
-    wheres = list(
-        dict.fromkeys(each.where for each in aggregates.values() if each.where is not None)
-    )
-    names = [f"condition {number}" for number in range(len(wheres))]
+    wheres = _wheres(aggregates)
 
     def queries() -> CellQueries:
-        return CellQueries(table.stream, table, bool(compared.lost), names)
+        return _queries(compared, wheres)
 
     judge = CellJudge(
         partition=(table.stream.topic, compared.partition),
@@ -147,8 +179,6 @@ def _compare(
     )
     connection.execute(queries().lock())
     connection.execute(queries().blur(), parameters)
-    if wheres:
-        judge_conditions(connection, queries(), wheres, parameters)
     conditions = {
         name: None if each.where is None else wheres.index(each.where)
         for name, each in aggregates.items()
@@ -156,7 +186,7 @@ def _compare(
     _compare_exact(connection, queries(), aggregates, conditions, parameters, judge)
     for name, each in aggregates.items():
         compare_sketches(connection, queries(), name, each, conditions[name], parameters, judge)
-    connection.execute("DROP TABLE IF EXISTS pg_temp.audited_blurred, pg_temp.audited_conditions")
+    connection.execute("DROP TABLE pg_temp.audited_blurred")
     return judge.finish(table.spec.pane_ms, table.spec.grace / MILLISECOND)
 
 

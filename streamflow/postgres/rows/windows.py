@@ -23,7 +23,9 @@ from streamflow.contract import Event, Timestamp
 from streamflow.core_schema import FIRST_MOMENT, LAST_MOMENT
 from streamflow.decoder import Decoder
 from streamflow.errors import ErrorCode
+from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.rows.events import appended_at, line_of
+from streamflow.postgres.windows.naming import private_columns
 from streamflow.postgres.windows.tables import WindowTable
 from streamflow.records import MAX_OFFSET, Record, Rejection, position_of
 
@@ -98,9 +100,12 @@ class _KllState(Event):
 class WindowRows:
     """Makes the rows of one table of windows."""
 
-    def __init__(self, table: WindowTable) -> None:
+    def __init__(self, table: WindowTable, keys: PiiKeys | None = None) -> None:
+        """`keys` lift hashes of older keys; None if there are none."""
         self.table = table.table
         self.topic = table.stream.topic
+        self._keys = keys
+        self._private = [self.table.columns.index(name) for name in private_columns(table)]
         self._decoder = Decoder(_contract(table))
         self._states = [_STATES[type(each)][1] for each in table.spec.aggregates.values()]
 
@@ -116,13 +121,15 @@ class WindowRows:
             for values_of, (_, state) in zip(self._states, part.aggregates, strict=True)
             for value in values_of(state)
         ]
-        return line_of(
-            (
-                part.window_start, part.window_end, *by, *states, part.counted, part.too_late,
-                part.partition, part.late, part.first_offset, part.last_offset,
-                origin_topic or self.topic, *position_of(record), appended_at(record.timestamp()),
-            )
-        )  # fmt: skip
+        row = [
+            part.window_start, part.window_end, *by, *states, part.counted, part.too_late,
+            part.partition, part.late, part.first_offset, part.last_offset,
+            origin_topic or self.topic, *position_of(record), appended_at(record.timestamp()),
+        ]  # fmt: skip
+        if self._keys is not None:
+            for place in self._private:
+                row[place] = (self._keys.lifted(row[place]) if row[place] else None) or row[place]
+        return line_of(row)
 
 
 def day_of(line: bytes) -> date:
@@ -153,6 +160,14 @@ def unknown_window(name: str, known: Sequence[str]) -> Rejection:
         "ValueError",
         f"it is of the windows {name[:63]!r}, which no stream declares (declared are {listed}): declare them "
         "again and replay it, or leave it",
+    )
+
+
+def unfit_window(name: str, why: str) -> Rejection:
+    """Why a record of windows becomes no row, as long as their table takes none."""
+    what = f"the table of the windows {name} takes no rows of what is declared"
+    return Rejection(
+        ErrorCode.UNKNOWN_TYPE, "ValueError", f"{what}: replay it once that is mended; {why}"
     )
 
 

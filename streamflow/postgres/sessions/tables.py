@@ -6,7 +6,7 @@ Sessions have finished values, computed of the rows of their events.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -18,7 +18,7 @@ from streamflow.aggregates.sums import Count, Mean, Sum
 from streamflow.durations import duration_text
 from streamflow.postgres.tables import Column
 from streamflow.postgres.windows.fields import field_sql
-from streamflow.postgres.windows.tables import field_type, shown_aggregates
+from streamflow.postgres.windows.tables import field_type, shown_aggregates, sources_of
 from streamflow.postgres.windows.totals import MEAN_OF_DOUBLES, as_double
 from streamflow.stream import Stream
 from streamflow.windows.specs import SessionWindow
@@ -35,6 +35,11 @@ _MEAN: Final = "{sum} / nullif({count}, 0)"
 _AT_END: Final = """
 (array_agg({value} ORDER BY {time} {order}, {partition} {order}, {offset} {order}, {topic} {order})
     FILTER (WHERE {value} IS NOT NULL))[1]
+"""
+# As `percentile_disc`, which takes shares as doubles: to it, 0.07 of 100 is more than seven.
+_QUANTILE: Final = """
+(array_agg({value} ORDER BY {value}) FILTER (WHERE {value} IS NOT NULL))
+    [greatest(1, ceil({share} * count({value})))::int]
 """
 
 
@@ -65,12 +70,16 @@ class SessionTable:
     results: tuple[_Result, ...]
 
     @property
+    def own_columns(self) -> tuple[Column, ...]:
+        """Those that follow from the declaration: of keys and aggregates."""
+        return (*self.by, *(result.column for result in self.results))
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         return (
             Column("session_start", _TIME, nullable=False),
             Column("session_end", _TIME, nullable=False),
-            *self.by,
-            *(result.column for result in self.results),
+            *self.own_columns,
             Column("counted", "bigint", nullable=False),
             Column("computed_at", _TIME, nullable=False),
         )
@@ -93,12 +102,7 @@ class SessionTable:
     @property
     def sources(self) -> dict[str, str]:
         """The fields, by the columns that have their values as they are in the events."""
-        own = dict(zip(self.spec.by_columns, self.spec.by_fields, strict=True))
-        return own | {
-            name: str(each.field)
-            for name, each in self.spec.aggregates.items()
-            if isinstance(each, Min | Max | First | Last)
-        }
+        return sources_of(self.spec)
 
     def columns_of(self, field: str | None = None) -> list[str]:
         """The columns with values of a field, or with texts of any."""
@@ -110,12 +114,17 @@ class SessionTable:
         ]
 
 
-def session_tables(stream: Stream) -> tuple[SessionTable, ...]:
-    """Raises KeyError for a field that the contract does not have."""
-    return tuple(_session_table(stream, spec) for spec in stream.sessions)
+def session_tables(
+    stream: Stream, *, exact_numeric: LiteralString = "exact_numeric"
+) -> tuple[SessionTable, ...]:
+    """Raises KeyError for a field that the contract does not have. `exact_numeric` is the function that turns
+    a double into the decimal fraction that it is."""
+    return tuple(_session_table(stream, spec, exact_numeric) for spec in stream.sessions)
 
 
-def _session_table(stream: Stream, spec: SessionWindow) -> SessionTable:
+def _session_table(
+    stream: Stream, spec: SessionWindow, exact_numeric: LiteralString
+) -> SessionTable:
     fields: list[sql.Composable] = []
     results: list[_Result] = []
     for name, aggregate in spec.aggregates.items():
@@ -124,7 +133,8 @@ def _session_table(stream: Stream, spec: SessionWindow) -> SessionTable:
             kind = field_type(stream, aggregate.field)
             field = field_sql(stream, aggregate.field, "event")
             is_summed = kind == _FLOAT and isinstance(aggregate, Sum | Mean)
-            fields.append(sql.SQL("exact_numeric({})").format(field) if is_summed else field)
+            exact = sql.SQL(exact_numeric) + sql.SQL("({})").format(field)
+            fields.append(exact if is_summed else field)
         columns = _RESULTS[type(aggregate)](aggregate, kind, value)
         for column, (of, result) in zip(aggregate.results(name), columns, strict=True):
             results.append(_Result(Column(column, of, nullable=True), result))
@@ -190,9 +200,7 @@ def _quantiles(aggregate: Aggregate, kind: str, value: sql.Composable) -> _Value
     return [
         (
             kind,
-            sql.SQL("percentile_disc({}) WITHIN GROUP (ORDER BY {})").format(
-                sql.SQL(f"{Decimal(str(share)):f}"), value
-            ),
+            sql.SQL(_QUANTILE).format(share=sql.SQL(f"{Decimal(str(share)):f}"), value=value),
         )
         for share in shares
     ]

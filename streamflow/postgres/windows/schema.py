@@ -73,6 +73,20 @@ def window_changes(connection: Connection, stream: Stream) -> list[Statement]:
     return changes
 
 
+def unfit_tables(connection: Connection, stream: Stream) -> dict[str, str]:
+    """Why tables of a stream's windows take no rows, by their names; of those that do, nothing."""
+    found = {}
+    for table in window_tables(stream):
+        if not table_exists(connection, table.name):
+            found[table.name] = f"the database has no table {table.name}: run `streamflow init`"
+            continue
+        try:
+            require_same(connection, table)
+        except ConfigurationError as error:
+            found[table.name] = str(error).removeprefix(f"stream {stream.name}: ")
+    return found
+
+
 def prepare_sessions(connection: Connection, table: SessionTable) -> None:
     """Creates a table of sessions if there is none; raises as `window_changes`."""
     if table_exists(connection, table.name):

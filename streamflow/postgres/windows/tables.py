@@ -19,9 +19,10 @@ from streamflow.postgres.column_types import JSON, column_type
 from streamflow.postgres.tables import RECORD_COLUMNS, TIME_COLUMNS, Column, Table
 from streamflow.stream import Stream
 from streamflow.windows.fields import field_at
-from streamflow.windows.specs import CountedWindows, HoppingWindow, Windows
+from streamflow.windows.specs import CountedWindows, HoppingWindow, SessionWindow, Windows
 
 _TIME: Final = "timestamp with time zone"
+_FLOAT: Final = "double precision"
 BOUNDS: Final = (Column("window_start", _TIME, False), Column("window_end", _TIME, False))
 FIGURES: Final = (Column("counted", "bigint", False), Column("too_late", "bigint", False))
 SOURCE: Final = (
@@ -147,6 +148,41 @@ _STATES: Final[dict[type[Aggregate], Callable[[str], Sequence[str]]]] = {
 }
 
 
+def total_columns(table: WindowTable) -> tuple[Column, ...]:
+    """The columns of the view of the totals; PostgreSQL takes any column of a view for nullable."""
+    totals = [
+        (column, _TOTALS[type(each)](table.types.get(name, "")))
+        for name, each in table.spec.aggregates.items()
+        for column in each.results(name)
+    ]
+    return tuple(
+        Column(name, kind, nullable=True)
+        for name, kind in (
+            *((column.name, column.type) for column in (*BOUNDS, *table.by)),
+            *totals,
+            *((column.name, column.type) for column in FIGURES),
+        )
+    )
+
+
+def _number(kind: str) -> str:
+    return kind if kind == _FLOAT else "numeric"
+
+
+# The type of an aggregate's total, given that of its field's column.
+_TOTALS: Final[dict[type[Aggregate], Callable[[str], str]]] = {
+    Count: lambda _: "bigint",
+    Sum: _number,
+    Mean: _number,
+    Min: lambda kind: kind,
+    Max: lambda kind: kind,
+    First: lambda kind: kind,
+    Last: lambda kind: kind,
+    Distinct: lambda _: "bigint",
+    Quantiles: lambda _: _FLOAT,
+}
+
+
 def field_type(stream: Stream, path: str) -> str:
     """The type of a column that holds a field, which may be nested; of any numeric without digits, so that
     a contract that allows more of them changes nothing. Raises NoField."""
@@ -178,6 +214,24 @@ def _shown(aggregate: Aggregate) -> str:
     if aggregate.where is not None:
         arguments.append("where=…")
     return f"{type(aggregate).__name__}({', '.join(arguments)})"
+
+
+def windows_in_words(spec: CountedWindows | SessionWindow) -> str:
+    """Such as "5min every 1min, by country"."""
+    by = f"by {', '.join(spec.by_fields)}" if spec.by_fields else "of all events together"
+    if isinstance(spec, SessionWindow):
+        return f"sessions with a gap of {duration_text(spec.gap)}, {by}"
+    step = f" every {duration_text(spec.every)}" if isinstance(spec, HoppingWindow) else ""
+    return f"{duration_text(spec.size)}{step}, {by}"
+
+
+def sources_of(spec: Windows) -> dict[str, str]:
+    """The fields, by the columns that have their values as they are in the events."""
+    return dict(zip(spec.by_columns, spec.by_fields, strict=True)) | {
+        name: str(each.field)
+        for name, each in spec.aggregates.items()
+        if isinstance(each, Min | Max | First | Last)
+    }
 
 
 def panes_of(spec: CountedWindows) -> int:

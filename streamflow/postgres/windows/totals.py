@@ -16,7 +16,7 @@ from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
 from streamflow.durations import MILLISECOND
-from streamflow.postgres.windows.tables import WindowTable, panes_of
+from streamflow.postgres.windows.tables import WindowTable, panes_of, total_columns
 
 Named = tuple[str, sql.Composable]  # a column, and its expression
 
@@ -48,9 +48,9 @@ CASE WHEN abs({number}) <= 2.47e-324 THEN 0
 """
 # Digits enough for a double, however few the sum has.
 MEAN_OF_DOUBLES: Final = "{sum} * 1.00000000000000000000000000000000 / nullif({count}, 0)"
-# Hashes have 63 bits, and theta is the bound below which all are kept; the smallest counts.
+# Hashes have 63 bits, and theta is the bound below which all are kept; the smallest counts. Rounded once.
 _DISTINCT: Final = """
-(SELECT round(count(DISTINCT hash) * 9223372036854775807.0 / {theta})::bigint
+(SELECT div(count(DISTINCT hash) * 18446744073709551614.0 + {theta}, 2.0 * {theta})::bigint
    FROM unnest({parts}) AS sketch (hashes bigint[]), unnest(sketch.hashes) AS hash WHERE hash < {theta})
 """
 # The first item up to which, in order, there is so much of the weight.
@@ -133,16 +133,8 @@ def merged_parts(
 
 
 def result_columns(table: WindowTable) -> tuple[str, ...]:
-    """The columns of the view."""
-    aggregates = table.spec.aggregates.items()
-    return (
-        "window_start",
-        "window_end",
-        *(column.name for column in table.by),
-        *(column for name, each in aggregates for column in each.results(name)),
-        "counted",
-        "too_late",
-    )
+    """The names of the view's columns."""
+    return tuple(column.name for column in total_columns(table))
 
 
 def _bounds(table: WindowTable) -> tuple[sql.Composable, sql.Composable, sql.Composable]:

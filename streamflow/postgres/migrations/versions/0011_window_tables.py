@@ -1,4 +1,5 @@
-"""Tables of windows with aggregates: whose they are, their rows in one view, and their partitions by day."""
+"""Tables of windows with aggregates: whose they are, their rows in one view, and their partitions by day;
+their emptied rows are noted, too."""
 
 from typing import Final
 
@@ -81,6 +82,16 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
 $$;
 COMMENT ON FUNCTION exact_numeric IS 'A finite double as the decimal fraction that it is.';
 """
+_ERASED: Final = """
+ALTER TABLE erased_records DROP CONSTRAINT erased_records_place_check;
+ALTER TABLE erased_records ADD CONSTRAINT erased_records_place_check CHECK (place IN
+    ('events', 'notifications', 'dead_letters', 'rejected', 'replayed', 'duplicates')
+    OR starts_with(place, 'windows '));
+COMMENT ON TABLE erased_records IS
+    'Positions of the records of forgotten subjects: those of their events, of emptied notifications and '
+    'dead letters, of what was dead-lettered (rejected), of replays and duplicates of the events, and of '
+    'emptied rows of windows (windows and the name of their table).';
+"""
 _ADVISORY_KEY: Final = 0x5F10_DA75
 
 
@@ -88,6 +99,7 @@ def upgrade() -> None:
     """Creates table, view and function, and replaces the other function."""
     op.execute(_TABLES)
     op.execute(_EXACT)
+    op.execute(_ERASED)
     op.execute(_FUNCTION.format(key=_ADVISORY_KEY))
 
 
