@@ -167,6 +167,7 @@ class CellJudge:
         topic, partition = self.partition
         low, high = figures.offsets
         table = f"{self.table} " if self.table else ""
+        window = f"window {table}{start:%Y-%m-%dT%H:%M:%SZ}"
         of_group = f" {group}" if group else ""
         problem = Problem(
             kind=ProblemKind.WINDOW_DIFFERS,
@@ -175,7 +176,8 @@ class CellJudge:
             offset=low,
             end_offset=None if high is None else high + 1,
             count=abs(count),
-            detail=f"window {table}{start:%Y-%m-%dT%H:%M:%SZ}{of_group}: {what}",
+            detail=f"{window}{of_group}: {what}",
+            without_values=f"{window}: `streamflow audit` says what differs" if self.table else "",
         )
         self.compared.note(problem)
 
