@@ -10,8 +10,7 @@ Both sides are read in one snapshot, in the order of the cells, and none of them
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from psycopg import sql
 
@@ -19,6 +18,7 @@ from streamflow.aggregates.base import Aggregate
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.window_ledger import Cell
 from streamflow.audit.windows.cells import CellQueries, Named
+from streamflow.audit.windows.comparison import FIGURES, Comparison
 from streamflow.audit.windows.conditions import (
     drop_conditions,
     judge_conditions,
@@ -26,51 +26,15 @@ from streamflow.audit.windows.conditions import (
 )
 from streamflow.audit.windows.exact import ExactAggregate, exact_aggregate
 from streamflow.audit.windows.reading import cells_of
-from streamflow.audit.windows.reconciliation import CellFigures, CellJudge, Reconciliation
+from streamflow.audit.windows.reconciliation import CellJudge, Reconciliation
 from streamflow.audit.windows.sketches import compare_sketches
-from streamflow.audit.windows.words import group_of, shown
 from streamflow.durations import MILLISECOND
-from streamflow.groups import ALL
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.stream import Stream
 from streamflow.windows.partition import progress_of
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress, WindowProgress
-
-_FIGURES: Final[Sequence[tuple[str, str, str]]] = (  # name, of events, of parts
-    ("total", "count(*) FILTER (WHERE emitted)", "sum(counted + too_late)::bigint"),
-    ("too late", "0::bigint", "sum(too_late)::bigint"),
-    ("lost", "count(*) FILTER (WHERE emitted AND lost)", "0"),
-    ("open", "count(*) FILTER (WHERE NOT emitted AND NOT lost)", "0"),
-    (
-        "latest",
-        """
-        floor(1000 * date_part('epoch', max(least(event_time, appended_at)) FILTER (WHERE NOT ahead)))::bigint
-        """,
-        "NULL",
-    ),
-    ("first", "min(position) FILTER (WHERE emitted)", "min(first_offset)"),
-    ("last", "max(position) FILTER (WHERE emitted)", "max(last_offset)"),
-    (
-        "unproved",
-        "count(*) FILTER (WHERE emitted AND NOT lost AND position >= %(proved)s)",
-        "coalesce(sum(counted + too_late) FILTER (WHERE last_offset >= %(proved)s), 0)::bigint",
-    ),
-)
-
-
-class _Side(NamedTuple):
-    """The figures of a cell, as its events or its parts tell them."""
-
-    total: int = 0
-    too_late: int = 0
-    lost: int = 0
-    still_open: int = 0
-    latest: int | None = None
-    first: int | None = None
-    last: int | None = None
-    unproved: int = 0
 
 
 class Compared(NamedTuple):
@@ -200,13 +164,13 @@ def _compare_exact(
 ) -> None:
     found: list[ExactAggregate] = []
     width = len(queries.table.by) or 1
-    place = 3 + width + len(_FIGURES) + len(queries.conditions)
+    place = 3 + width + len(FIGURES) + len(queries.conditions)
     for name, each in aggregates.items():
         exact = exact_aggregate(queries, name, each, place, conditions[name])
         if exact is not None:
             found.append(exact)
             place += len(exact.columns)
-    of_events: list[Named] = [(name, sql.SQL(expression)) for name, expression, _ in _FIGURES]
+    of_events: list[Named] = [(name, sql.SQL(expression)) for name, expression, _ in FIGURES]
     of_events += [
         (
             f"without {name}",
@@ -216,7 +180,7 @@ def _compare_exact(
         )
         for number, name in enumerate(queries.conditions)
     ]
-    of_parts: list[sql.Composable] = [sql.SQL(expression) for *_, expression in _FIGURES]
+    of_parts: list[sql.Composable] = [sql.SQL(expression) for *_, expression in FIGURES]
     of_parts += [sql.SQL("0")] * len(queries.conditions)
     for exact in found:
         places = range(exact.place, exact.place + len(exact.pairs))
@@ -225,87 +189,7 @@ def _compare_exact(
             for place, pair in zip(places, exact.pairs, strict=True)
         ]
         of_parts += [pair.of_parts for pair in exact.pairs]
-    compare = _Comparison(queries, found, width, judge)
+    compare = Comparison([column.name for column in queries.table.by], found, width, judge)
     query = queries.cells(of_events, of_parts)
     for key, sides in cells_of(connection, "audited_cells", query, parameters, width):
         compare.cell(key, list(sides))
-
-
-class _Comparison:
-    """Compares cell by cell."""
-
-    def __init__(
-        self,
-        queries: CellQueries,
-        aggregates: Sequence[ExactAggregate],
-        width: int,
-        judge: CellJudge,
-    ) -> None:
-        self._columns = [column.name for column in queries.table.by]
-        self._aggregates = aggregates
-        self._side = 2 + width
-        self._figures = slice(self._side + 1, self._side + 1 + len(_FIGURES))
-        self._unknown = self._side + 1 + len(_FIGURES)
-        self._judge = judge
-
-    def cell(self, key: Sequence[Any], sides: Sequence[Sequence[Any]]) -> None:
-        start, blurred, *values = key
-        told = {row[self._side]: row for row in sides}
-        events, parts = (
-            _Side(*told[side][self._figures]) if side in told else _Side() for side in (1, 0)
-        )
-        figures = CellFigures(
-            events.total,
-            parts.total,
-            events.lost,
-            events.still_open,
-            events.latest,
-            (events.first, events.last),
-            (events.unproved, parts.unproved),
-            _span(events, parts),
-        )
-        group = group_of(self._columns, values, blurred=blurred)
-        complete = self._judge.judge(start, group, figures, ALL)
-        if complete and not blurred and len(told) == len((0, 1)):
-            self._compare(start, group, figures, told, parts.too_late)
-
-    def _compare(
-        self,
-        start: datetime,
-        group: str,
-        figures: CellFigures,
-        told: Mapping[int, Sequence[Any]],
-        too_late: int,
-    ) -> None:
-        for each in self._aggregates:
-            if each.condition is not None and told[1][self._unknown + each.condition]:
-                continue
-            of_events, of_parts = each.values(told[1]), each.values(told[0])
-            if too_late:
-                if each.within(of_events, of_parts, too_late):
-                    continue
-                wrong = 0
-            elif (first := _first_difference(of_events, of_parts)) is None:
-                continue
-            else:
-                wrong = first
-            lost = f" without the {too_late:,} that were too late" if too_late else ""
-            what = (
-                f"{each.columns[wrong]} is {shown(of_parts[wrong])}, the events give "
-                f"{shown(of_events[wrong])}{lost}"
-            )
-            self._judge.note(start, group, figures, what, figures.events)
-
-
-def _first_difference(ours: Sequence[Any], theirs: Sequence[Any]) -> int | None:
-    return next(
-        (place for place, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]),
-        None,
-    )
-
-
-def _span(events: _Side, parts: _Side) -> tuple[int, int]:
-    first, last = (
-        (events.first, events.last) if events.first is not None else (parts.first, parts.last)
-    )
-    return first or 0, (last or 0) + 1
