@@ -215,7 +215,7 @@ def test_a_window_s_difference_is_acknowledged_with_its_exact_number(
     load.load(events([0, 1, 2, 3]))
     load.load([window_count(0, 0, count=3, last_offset=3)])
     noon, partition = 1_782_907_200_000, ("user-events", 0)
-    progress = Progress(4, 4, noon + 10_000, 300_000)
+    progress = Progress.of_counts(4, 4, noon + 10_000, 300_000)
 
     def audited(gaps: Sequence[Range] = ()) -> tuple[int, dict[Any, int]]:
         """As an audit does it: how many cells differ, and what was acknowledged of them."""

@@ -11,6 +11,7 @@ from streamflow.audit.gap_ledger import Range
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
 from streamflow.audit.window_ledger import Cell, CellDifference, cell_difference
 from streamflow.flow import Partition
+from streamflow.units import counted
 from streamflow.windows.progress import COUNTS
 
 _ADVICE: Final = (
@@ -157,7 +158,7 @@ class CellJudge:
             start,
             group,
             figures,
-            f"{figures.events} events, {figures.counted} counted{advice}",
+            f"{counted(figures.events, 'event')}, {figures.counted} counted{advice}",
             difference - known if known else difference,
         )
 
