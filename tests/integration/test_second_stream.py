@@ -157,8 +157,8 @@ def one_stream_s_fault_turns_one_stream_red(one: Orchestration) -> None:
     # A query that fails because of one table keeps nobody else from an answer.
     with broken(
         one.settings,
-        "ALTER TABLE orders RENAME COLUMN type TO sort",
-        mend=["ALTER TABLE orders RENAME COLUMN sort TO type"],
+        "ALTER TABLE orders RENAME COLUMN timestamp TO moment",
+        mend=["ALTER TABLE orders RENAME COLUMN moment TO timestamp"],
     ):
         assert verdicts() == {"user-events": "closed", "orders": "open"}
         report = one.platform.audit(one.settings).of_stream("orders")
