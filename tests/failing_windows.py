@@ -7,7 +7,7 @@ from typing import Any
 from quick_windows import USER_EVENTS
 from streamflow import Count, Event, Stream, Sum, Timestamp, Topics, TumblingWindow
 
-__all__ = ["AFTER", "BEFORE", "RAISING", "USER_EVENTS"]
+__all__ = ["AFTER", "BEFORE", "GIVEN_UP", "RAISING", "USER_EVENTS"]
 
 
 class Sale(Event):
@@ -25,6 +25,7 @@ def stream(**aggregates: Any) -> Stream:
 
 
 BEFORE = stream(n=Count())
+GIVEN_UP = replace(BEFORE, windows=None)
 AFTER = stream(n=Count(), taken=Sum("price"))
 RAISING = stream(
     n=Count(),

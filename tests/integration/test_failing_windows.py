@@ -10,10 +10,13 @@ import pytest
 from conftest import SettingsFactory
 from faults import wait_until
 from loads import rows, value
-from pipeline import audit, events, folder, produce, topics_of, workers
+from pipeline import audit, events, folder, produce, stored_values, topics_of, workers
+from streamflow.dead_letters.apply import plan_and_apply
+from streamflow.dead_letters.report import ReplayOptions, ReplayReport
+from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import StreamsRefused
 from streamflow.postgres import schema
-from streamflow.registry import load_streams
+from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -113,3 +116,35 @@ def test_another_declaration_of_a_table_that_is_there_stops_no_other_stream(
         wait_until(lambda: counted(stack) == 80, 60, "all windows")
         report = audit(stack)
     assert report.closed, [str(problem) for problem in report.problems]
+
+
+def test_parts_that_no_stream_declared_when_they_were_loaded_are_replayed(
+    stack: Settings, tmp_path: Path
+) -> None:
+    produce(stack, "sales", sales(40))
+    with workers(stack, folder(tmp_path, "first"), ("validator", "analytics")) as running:
+        wait_until(lambda: analytics_records(stack) > 0, 60, "parts of windows")
+        assert [worker.stop() for worker in running.values()] == [0, 0]
+    given_up = with_release(stack, "GIVEN_UP")
+    unread = "SELECT count(*) FROM dead_letters WHERE error_code = 'UNKNOWN_TYPE'"
+    parts = analytics_records(stack)
+    with workers(given_up, folder(tmp_path, "second"), ("loader",)):
+        wait_until(lambda: value(stack, unread) == parts, 60, "dead letters of the parts")
+        # Without their windows they would fail again.
+        assert replayed(given_up).sent == 0
+    with workers(stack, folder(tmp_path, "third")):
+        assert replayed(stack).sent == parts
+        wait_until(lambda: counted(stack) == 40, 60, "all events to be counted")
+        report = audit(stack)
+    assert report.closed, [str(problem) for problem in report.problems]
+
+
+def analytics_records(settings: Settings) -> int:
+    return len(stored_values(settings, "analytics"))
+
+
+def replayed(settings: Settings) -> ReplayReport:
+    streams = load_streams(settings)
+    selection = make_selection(hasher_for(settings, streams), codes=("UNKNOWN_TYPE",))
+    options = ReplayOptions(canary=0)
+    return plan_and_apply(settings, streams, selection, options, requested_by="tests")
