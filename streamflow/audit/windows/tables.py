@@ -10,7 +10,7 @@ Both sides are read in one snapshot, in the order of the cells, and none of them
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg import sql
 
@@ -36,6 +36,8 @@ from streamflow.windows.partition import progress_of
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress, WindowProgress
 
+_FIRST_PART: Final = "SELECT min(first_offset) FROM {} WHERE (origin_topic, partition) = (%s, %s)"
+
 
 class Compared(NamedTuple):
     """What is compared: the windows of one declaration in one source partition.
@@ -46,6 +48,8 @@ class Compared(NamedTuple):
         lost: offsets in acknowledged gaps of analytics.
         acknowledged: differences that were acknowledged.
         proved: an audit has proved that events before this offset are counted.
+        first_part: the first offset that the table has a part of. Windows of its name may have counted
+            before `progress.since`: the events from there on are compared, so that a hole is named.
     """
 
     table: WindowTable
@@ -56,6 +60,13 @@ class Compared(NamedTuple):
     lost: Sequence[Range] = ()
     acknowledged: Mapping[Cell, int] = {}
     proved: int = 0
+    first_part: int | None = None
+
+    @property
+    def since(self) -> int:
+        """The offset from which on events are compared."""
+        begun = self.progress.since
+        return begun if self.first_part is None else min(begun, self.first_part)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -66,13 +77,18 @@ class Compared(NamedTuple):
             "partition": self.partition,
             "table": stream.event_table,
             "parts": self.table.name,
-            "since": progress.since,
+            "since": self.since,
             "position": self.position,
-            "resume": self.resume,
+            # What was before the present windows began, they never count.
+            "resume": max(self.resume, progress.since),
             "closed": -(10**14) if closed is None else closed,
             "ahead": progress.ahead,
             "pane": self.table.spec.pane_ms,
             "proved": self.proved,
+            # Of what these windows had not counted yet, a proof is about other windows.
+            "proved_from": max(
+                progress.since, self.position if self.first_part is None else self.first_part
+            ),
             "lost": "{" + ",".join(f"[{first},{end})" for first, end in self.lost) + "}",
         }
 
@@ -90,9 +106,11 @@ def reconcile_table(connection: Connection, compared: Compared) -> Reconciliatio
     wheres = _wheres(aggregates)
     if not wheres:
         with _snapshot(connection):
-            return _compare(connection, compared, aggregates)
-    queries, parameters = _queries(compared, wheres), compared.parameters
+            return _compare(connection, _with_first_part(connection, compared), aggregates)
+    queries = _queries(compared, wheres)
     with _snapshot(connection):
+        compared = _with_first_part(connection, compared)
+        parameters = compared.parameters
         known = judge_conditions(connection, queries, wheres, parameters)
         found = _compare(connection, compared, aggregates)
         if found.differing and known:
@@ -108,6 +126,18 @@ def reconcile_table(connection: Connection, compared: Compared) -> Reconciliatio
 def count_table(connection: Connection, compared: Compared) -> Reconciliation:
     """As `reconcile_table`, of nothing but the numbers of events. In the connection's transaction."""
     return _compare(connection, compared, {})
+
+
+def first_part(connection: Connection, table: WindowTable, partition: int) -> int | None:
+    """The first offset of a source partition that a table has a part of."""
+    query = sql.SQL(_FIRST_PART).format(sql.Identifier(table.name))
+    [(first,)] = connection.execute(query, [table.stream.topic, partition])
+    return None if first is None else int(first)
+
+
+def _with_first_part(connection: Connection, compared: Compared) -> Compared:
+    found = first_part(connection, compared.table, compared.partition)
+    return compared._replace(first_part=found)
 
 
 @contextmanager
@@ -140,6 +170,7 @@ def _compare(
         partition=(table.stream.topic, compared.partition),
         table=table.name,
         acknowledged=compared.acknowledged,
+        begun=compared.progress.since,
     )
     connection.execute(queries().lock())
     connection.execute(queries().blur(), parameters)
