@@ -118,7 +118,7 @@ class Analytics:
         """Says where windows miss events: the group was moved by hand, or a release had given them up."""
         where = {"topic": partition[0], "partition": partition[1]}
         if progress is None:
-            if partition in self._without_progress:
+            if start:
                 log.warning(
                     "windows count from where the group was moved",
                     **where,
@@ -128,15 +128,18 @@ class Analytics:
                 )
             return
         for plan in self._plans[partition[0]]:
-            if progress_of(progress, plan) is None and plan.name in self.windows_with_parts:
-                log.warning(
-                    "windows begin anew",
-                    **where,
-                    windows=plan.name,
-                    offset=progress.position,
-                    why="their table has rows, and the last release did not count them: events that came in "
-                    "between are in none of them; see `streamflow audit`",
-                )
+            if progress_of(progress, plan) is not None:
+                continue
+            begun = where | {"windows": plan.name, "offset": progress.position}
+            if plan.name not in self.windows_with_parts:
+                log.info("windows begin", **begun)
+                continue
+            log.warning(
+                "windows begin anew",
+                **begun,
+                why="their table has rows, and the last release did not count them: events that came in "
+                "between are in none of them; see `streamflow audit`",
+            )
 
     def revoke(self, partitions: Sequence[Partition]) -> None:
         """Forgets what is open: the committed offsets hold it."""

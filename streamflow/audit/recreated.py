@@ -15,8 +15,9 @@ from streamflow.audit.gap_ledger import Range
 from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
 from streamflow.audit.proofs import read_proofs
 from streamflow.audit.window_ledger import acknowledged_differences
+from streamflow.audit.windows.beginning import first_part
 from streamflow.audit.windows.counts import reconcile
-from streamflow.audit.windows.tables import Compared, count_table, first_part
+from streamflow.audit.windows.tables import Compared, count_table
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
@@ -212,7 +213,7 @@ def _uncounted(connection: Connection, stream: Stream, partition: int) -> int:
         known = acknowledged_differences(connection, of_partition)
         missing.append(compared.difference - sum(known.values()))
     for table in window_tables(stream):
-        since = first_part(connection, table, partition)
+        since = first_part(connection, table.name, of_partition)
         if since is not None:
             progress = WindowProgress(_END_OF_TIME, ahead=0, since=since)
             compared = count_table(connection, Compared(table, partition, progress, MAX_OFFSET, 0))

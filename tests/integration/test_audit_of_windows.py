@@ -48,6 +48,7 @@ from streamflow.audit.window_ledger import (
     keep_differences,
 )
 from streamflow.audit.windows import conditions
+from streamflow.audit.windows.counts import reconcile
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.records import Position
@@ -265,6 +266,30 @@ def test_windows_that_were_taken_away_and_declared_again(database: Settings) -> 
     ]
     assert more
     assert not any(cell.acknowledgeable for cell in more)
+
+
+def test_counting_windows_that_were_taken_away_and_declared_again(database: Settings) -> None:
+    summing = TumblingWindow("10s", by="country", revenue=Sum("total"))
+    both = replace(ORDERS, windows=[TumblingWindow("5s", by="kind"), summing])
+    own = Installation(database, both)
+    placed = in_order(600)
+    own.load(placed[:200])
+    own.release(replace(both, windows=summing))
+    own.load(placed[200:400])
+    own.release(both)
+    own.load(placed[400:])
+
+    with session(database, "test") as connection:
+        for partition in range(2):
+            progress = own.progress(partition)
+            assert progress.counts is not None
+            assert progress.counts.since == 200
+            found = reconcile(connection, both, partition, progress, proved=200)
+            assert sum((found.events + found.open).values()) == 300
+            assert found.difference > 60
+            assert found.difference == sum(cell.difference for cell in found.differing_cells)
+            assert all(cell.acknowledgeable for cell in found.differing_cells)
+            assert all("began anew at offset 200" in each.detail for each in found.differences)
 
 
 def test_events_that_came_too_late(database: Settings) -> None:

@@ -10,13 +10,14 @@ Both sides are read in one snapshot, in the order of the cells, and none of them
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from psycopg import sql
 
 from streamflow.aggregates.base import Aggregate
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.window_ledger import Cell
+from streamflow.audit.windows.beginning import first_part, offsets_compared
 from streamflow.audit.windows.cells import CellQueries, Named
 from streamflow.audit.windows.comparison import FIGURES, Comparison
 from streamflow.audit.windows.conditions import (
@@ -36,8 +37,6 @@ from streamflow.windows.partition import progress_of
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress, WindowProgress
 
-_FIRST_PART: Final = "SELECT min(first_offset) FROM {} WHERE (origin_topic, partition) = (%s, %s)"
-
 
 class Compared(NamedTuple):
     """What is compared: the windows of one declaration in one source partition.
@@ -48,8 +47,7 @@ class Compared(NamedTuple):
         lost: offsets in acknowledged gaps of analytics.
         acknowledged: differences that were acknowledged.
         proved: an audit has proved that events before this offset are counted.
-        first_part: the first offset that the table has a part of. Windows of its name may have counted
-            before `progress.since`: the events from there on are compared, so that a hole is named.
+        first_part: as `beginning.first_part`.
     """
 
     table: WindowTable
@@ -63,12 +61,6 @@ class Compared(NamedTuple):
     first_part: int | None = None
 
     @property
-    def since(self) -> int:
-        """The offset from which on events are compared."""
-        begun = self.progress.since
-        return begun if self.first_part is None else min(begun, self.first_part)
-
-    @property
     def parameters(self) -> dict[str, Any]:
         stream, progress = self.table.stream, self.progress
         closed = progress.closed_through
@@ -77,18 +69,11 @@ class Compared(NamedTuple):
             "partition": self.partition,
             "table": stream.event_table,
             "parts": self.table.name,
-            "since": self.since,
-            "position": self.position,
-            # What was before the present windows began, they never count.
-            "resume": max(self.resume, progress.since),
+            **offsets_compared(progress, self.position, self.resume, self.first_part),
             "closed": -(10**14) if closed is None else closed,
             "ahead": progress.ahead,
             "pane": self.table.spec.pane_ms,
             "proved": self.proved,
-            # Of what these windows had not counted yet, a proof is about other windows.
-            "proved_from": max(
-                progress.since, self.position if self.first_part is None else self.first_part
-            ),
             "lost": "{" + ",".join(f"[{first},{end})" for first, end in self.lost) + "}",
         }
 
@@ -128,15 +113,9 @@ def count_table(connection: Connection, compared: Compared) -> Reconciliation:
     return _compare(connection, compared, {})
 
 
-def first_part(connection: Connection, table: WindowTable, partition: int) -> int | None:
-    """The first offset of a source partition that a table has a part of."""
-    query = sql.SQL(_FIRST_PART).format(sql.Identifier(table.name))
-    [(first,)] = connection.execute(query, [table.stream.topic, partition])
-    return None if first is None else int(first)
-
-
 def _with_first_part(connection: Connection, compared: Compared) -> Compared:
-    found = first_part(connection, compared.table, compared.partition)
+    table = compared.table
+    found = first_part(connection, table.name, (table.stream.topic, compared.partition))
     return compared._replace(first_part=found)
 
 
