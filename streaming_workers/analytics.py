@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -28,7 +29,7 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
 from streamflow.windows.counting import WindowResult
-from streamflow.windows.partition import PartitionWindows
+from streamflow.windows.partition import PartitionWindows, progress_of
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress
 from streamflow.windows.results import EPOCH, key_and_body
@@ -85,6 +86,8 @@ class Analytics:
             stream.analytics_topic: topic_asset(stream.analytics_topic, settings.prefix)
             for stream in self._streams.values()
         }
+        # The tables of windows that have rows, as far as the database has said so.
+        self.windows_with_parts: AbstractSet[str] = frozenset()
         self._windows: dict[Partition, PartitionWindows] = {}
         self._seen: dict[Partition, float] = {}
         self._committed: dict[Partition, Position] = {}
@@ -107,8 +110,36 @@ class Analytics:
             self._without_progress.discard(partition)
             if position is not None and progress is None:
                 self._without_progress.add(partition)
+            self._warn_of_holes(partition, start, progress)
             starts[partition] = OFFSET_BEGINNING if position is None else position.offset
         return starts
+
+    def _warn_of_holes(self, partition: Partition, start: int, progress: Progress | None) -> None:
+        """Says where windows miss events: the group was moved by hand, or a release had given them up."""
+        where = {"topic": partition[0], "partition": partition[1]}
+        if progress is None:
+            if start:
+                log.warning(
+                    "windows count from where the group was moved",
+                    **where,
+                    offset=start,
+                    why="the committed offset is without their progress: events before it that were not "
+                    "counted are missing; see `streamflow audit`",
+                )
+            return
+        for plan in self._plans[partition[0]]:
+            if progress_of(progress, plan) is not None:
+                continue
+            begun = where | {"windows": plan.name, "offset": progress.position}
+            if plan.name not in self.windows_with_parts:
+                log.info("windows begin", **begun)
+                continue
+            log.warning(
+                "windows begin anew",
+                **begun,
+                why="their table has rows, and the last release did not count them: events that came in "
+                "between are in none of them; see `streamflow audit`",
+            )
 
     def revoke(self, partitions: Sequence[Partition]) -> None:
         """Forgets what is open: the committed offsets hold it."""

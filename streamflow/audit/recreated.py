@@ -15,6 +15,7 @@ from streamflow.audit.gap_ledger import Range
 from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
 from streamflow.audit.proofs import read_proofs
 from streamflow.audit.window_ledger import acknowledged_differences
+from streamflow.audit.windows.beginning import first_part
 from streamflow.audit.windows.counts import reconcile
 from streamflow.audit.windows.tables import Compared, count_table
 from streamflow.flow import Partition
@@ -61,7 +62,6 @@ _POSITIONS: Final = (
 # As if analytics had read everything and closed every window, up to the year 5138.
 _END_OF_TIME: Final = 10**14
 _ALL_CLOSED: Final = Progress.of_counts(MAX_OFFSET, MAX_OFFSET, _END_OF_TIME, ahead=0)
-_FIRST_PART: Final = "SELECT min(first_offset) FROM {} WHERE (origin_topic, partition) = (%s, %s)"
 
 # How far the old log is known to have reached.
 _KNOWN_END: Final = """
@@ -213,8 +213,7 @@ def _uncounted(connection: Connection, stream: Stream, partition: int) -> int:
         known = acknowledged_differences(connection, of_partition)
         missing.append(compared.difference - sum(known.values()))
     for table in window_tables(stream):
-        query = sql.SQL(_FIRST_PART).format(sql.Identifier(table.name))
-        [(since,)] = connection.execute(query, of_partition)
+        since = first_part(connection, table.name, of_partition)
         if since is not None:
             progress = WindowProgress(_END_OF_TIME, ahead=0, since=since)
             compared = count_table(connection, Compared(table, partition, progress, MAX_OFFSET, 0))

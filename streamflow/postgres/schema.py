@@ -24,6 +24,7 @@ from streamflow.postgres.json_names import keep_names
 from streamflow.postgres.partitions import DayPartitions, table_exists
 from streamflow.postgres.table_changes import changes_of, surplus_columns
 from streamflow.postgres.tables import event_table
+from streamflow.postgres.windows.given_up import note_given_up, tables_with_parts
 from streamflow.postgres.windows.schema import refresh_window_rows, unfit_tables
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings import Settings
@@ -101,6 +102,15 @@ def unfit_windows(settings: Settings, streams: Sequence[Stream]) -> dict[str, di
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
         found = {stream.name: unfit_tables(connection, stream) for stream in counted}
     return {name: tables for name, tables in found.items() if tables}
+
+
+def windows_with_parts(settings: Settings, streams: Sequence[Stream]) -> set[str]:
+    """The tables of windows that have rows. Raises Unavailable if the database does not answer."""
+    counted = [stream for stream in streams if window_tables(stream)]
+    if not counted:
+        return set()
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        return set().union(*(tables_with_parts(connection, stream) for stream in counted))
 
 
 def plans(settings: Settings, streams: Sequence[Stream]) -> dict[str, "TablePlan"]:
@@ -201,6 +211,7 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
         done.append(text)
     judged_from(connection, stream, is_new=is_new)
     refresh_window_rows(connection)
+    done += note_given_up(connection, stream)
     keep_names(connection, stream)
     return done
 

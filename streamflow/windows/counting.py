@@ -58,18 +58,16 @@ class WindowCounter:
         closed_through: windows that end at or before this time are closed.
     """
 
-    def __init__(
-        self, plan: Plan, progress: WindowProgress | None, position: int, since: int
-    ) -> None:
+    def __init__(self, plan: Plan, progress: WindowProgress | None, position: int) -> None:
         """`progress`: of an earlier worker, which had counted up to `position`; without it these windows
-        count from the offset `since` on."""
+        count from there on."""
         self.plan = plan
         self._size, self._group_of = plan.pane, plan.group_of
         self._aggregates, self._values_of = bool(plan.names), plan.values_of
         self._too_late_after = plan.too_late_after
         self._counted_to = position
         # A log that was truncated may go on before that.
-        self._since = since if progress is None else min(progress.since, position)
+        self._since = position if progress is None else min(progress.since, position)
         progress = progress or WindowProgress(None, plan.ahead)
         self.closed_through = progress.closed_through
         self._ahead, self._handed_through = progress.ahead, progress.handed_through

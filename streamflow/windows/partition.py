@@ -23,7 +23,9 @@ Each declaration has its own windows, watermark, ``closed_through`` and hand-ove
 all, and ``resume`` the least that one of them needs. So a declaration may read events again that another one
 needs: it skips what it had emitted, and of its open windows it had read none before its own oldest event.
 A declaration that is new begins at the position: it skips all before its ``since``. One that changes what it
-counts is a new one; it keeps nothing of the old one's open windows, which a clean stop hands over.
+counts is a new one; it keeps nothing of the old one's open windows, which a clean stop hands over. Without
+progress, as after the group was moved by hand, nothing says where its declarations began: ``since`` is 0, so
+that the audit compares all events, and names those that were skipped.
 
 All times are integer milliseconds since the epoch; intervals are half-open, closed at the left.
 """
@@ -41,7 +43,7 @@ class PartitionWindows:
     Args:
         plans: the declarations.
         progress: of an earlier worker; None to start afresh.
-        start: without progress, the offset from which on counting starts.
+        start: without progress, the offset to read from. What lies before it counts as missed.
 
     Attributes:
         counters: what counts an event for each declaration.
@@ -58,8 +60,6 @@ class PartitionWindows:
                 plan,
                 progress and progress_of(progress, plan),
                 self._counted_to,
-                # Those that have always counted events are known by the whole topic's.
-                start if progress is None and plan.name != COUNTS else self._counted_to,
             )
             for plan in plans
         ]

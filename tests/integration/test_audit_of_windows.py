@@ -48,8 +48,10 @@ from streamflow.audit.window_ledger import (
     keep_differences,
 )
 from streamflow.audit.windows import conditions
+from streamflow.audit.windows.counts import reconcile
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
+from streamflow.records import Position
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.windows.plans import plans_of
@@ -191,6 +193,103 @@ def test_windows_that_begin_later_are_compared_from_there(database: Settings) ->
     problems = own.problems("orders_5s")
     assert problems
     assert all(": revenue is " in problem for problem in problems)
+
+
+def test_events_that_a_moved_group_skips_are_named(database: Settings) -> None:
+    own = Installation(database)
+    placed = in_order(400)
+    own.load(placed[:200])
+    assert own.problems() == []
+    moved = {(ORDERS.topic, each): Position(ORDERS.topic, each, 150) for each in range(2)}
+    own.committed |= moved
+    own.load(placed[200:])
+
+    for name in (TUMBLING, HOPPING):
+        assert {own.progress(each).windows[name].since for each in range(2)} == {0}
+        found = [own.compare(name, each) for each in range(2)]
+        assert sum((each.events + each.open).total() for each in found) == 400
+        # Beside the skipped ones those in windows that were open.
+        assert sum(each.difference for each in found) >= 100
+        cells = [cell for each in found for cell in each.differing_cells]
+        assert sum(cell.difference for cell in cells) == sum(each.difference for each in found)
+        assert all(cell.acknowledgeable for cell in cells)
+
+
+def test_windows_that_were_taken_away_and_declared_again(database: Settings) -> None:
+    both = replace(
+        ORDERS,
+        windows=[
+            TumblingWindow("10s", by="country", revenue=Sum("total")),
+            TumblingWindow("5s", by="kind", revenue=Sum("total")),
+        ],
+    )
+    own = Installation(database, both)
+    placed = in_order(600)
+    own.load(placed[:200])
+    own.release(replace(both, windows=both.windows[:1]))
+    own.load(placed[200:400])
+    own.release(both)
+    own.load(placed[400:])
+
+    assert {own.progress(each).windows["orders_5s"].since for each in range(2)} == {200}
+    assert own.problems(TUMBLING) == []
+    # An audit had proved all that was counted then: in the windows that there were.
+    problems = own.problems("orders_5s", proved=200)
+    assert problems
+    assert all(
+        "counted (these windows began anew at offset 200); once you know why" in each
+        for each in problems
+    ), problems
+    with session(database, "test") as connection:
+        for each in range(2):
+            found = own.compare("orders_5s", each, proved=200)
+            assert sum((found.events + found.open).values()) == 300
+            hole = sum(cell.difference for cell in found.differing_cells)
+            assert 60 < hole <= 200
+            partition = (ORDERS.topic, each)
+            keep_differences(connection, partition, found.differing_cells, [], [], "orders_5s")
+        acknowledge_differences(connection, [ORDERS.topic], "ann")
+        for each in range(2):
+            known = acknowledged_differences(connection, (ORDERS.topic, each), "orders_5s")
+            again = own.compare("orders_5s", each, proved=200, acknowledged=known)
+            assert (again.differing, again.window_differences) == (0, sum(known.values()))
+    # What the new ones have counted and an audit has proved is no hole.
+    execute(
+        database,
+        "DELETE FROM orders_5s WHERE first_offset = (SELECT max(first_offset) FROM orders_5s)",
+    )
+    more = [
+        cell
+        for each in range(2)
+        for cell in own.compare("orders_5s", each, proved=300).differing_cells
+        if cell.span[0] >= 200
+    ]
+    assert more
+    assert not any(cell.acknowledgeable for cell in more)
+
+
+def test_counting_windows_that_were_taken_away_and_declared_again(database: Settings) -> None:
+    summing = TumblingWindow("10s", by="country", revenue=Sum("total"))
+    both = replace(ORDERS, windows=[TumblingWindow("5s", by="kind"), summing])
+    own = Installation(database, both)
+    placed = in_order(600)
+    own.load(placed[:200])
+    own.release(replace(both, windows=summing))
+    own.load(placed[200:400])
+    own.release(both)
+    own.load(placed[400:])
+
+    with session(database, "test") as connection:
+        for partition in range(2):
+            progress = own.progress(partition)
+            assert progress.counts is not None
+            assert progress.counts.since == 200
+            found = reconcile(connection, both, partition, progress, proved=200)
+            assert sum((found.events + found.open).values()) == 300
+            assert found.difference > 60
+            assert found.difference == sum(cell.difference for cell in found.differing_cells)
+            assert all(cell.acknowledgeable for cell in found.differing_cells)
+            assert all("began anew at offset 200" in each.detail for each in found.differences)
 
 
 def test_events_that_came_too_late(database: Settings) -> None:

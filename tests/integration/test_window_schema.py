@@ -1,5 +1,6 @@
 """The schema of windows' tables: made, kept, and refused where another declaration has counted."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -190,13 +191,30 @@ def test_windows_that_are_given_up_stay(load: Load, database: Settings) -> None:
     [change, _] = changes_for(database, plain)[0]
     assert change == (
         Level.SAFE,
-        "windows with the table orders_10s are declared no more: it stays as it is",
+        (
+            "windows with the table orders_10s are declared no more: it stays as it is; declared again, they "
+            "would begin anew, and miss what comes until then"
+        ),
         "",
         "",
     )
     assert schema.upgrade(database, [plain]) == []
     assert value(database, "SELECT count(*) FROM window_rows") == len(parts)
+    # The table of the other windows has no rows: nothing is missing between them.
+    [again] = changes_for(database, ORDERS)[0]
+    what = (
+        r"the windows in orders_10s are declared again, and begin anew where analytics is: what came since "
+        r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ is not in them"
+    )
+    assert re.fullmatch(what, again.what)
+    assert (again.level, "streamflow audit --acknowledge" in again.way) == (Level.STEP, True)
+    # Not said of a stream that has given them up still.
+    assert schema.upgrade(database, [plain]) == []
+    [done] = schema.upgrade(database, [ORDERS])
+    assert re.fullmatch(what + "; the audit names what they miss", done)
     assert schema.upgrade(database, [ORDERS]) == []
+    assert changes_for(database, ORDERS)[0] == []
+    assert schema.windows_with_parts(database, [ORDERS, plain]) == {TUMBLING}
 
     execute(database, "DROP TABLE orders_10s CASCADE")
     schema.upgrade(database, [plain])

@@ -11,6 +11,7 @@ import duckdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamflow.windows.partition import PartitionWindows
 from streamflow.windows.progress import Progress
 from streamflow.windows.results import key_and_body
 from streamflow.windows.specs import CountedWindows
@@ -30,6 +31,7 @@ from windowing import (
     count,
     expected,
     finished,
+    plans,
     restarted,
 )
 
@@ -286,6 +288,22 @@ def test_windows_that_count_something_else_begin_anew() -> None:
     assert emitted.totals("orders_1min", changed)[0, ()]["n"] == 2
     assert emitted.totals("strict", STRICT)[0, ()]["n"] == 2
     assert {each.since for each in windows.progress().windows.values()} == {3}
+
+
+def test_without_progress_windows_count_as_if_from_the_beginning() -> None:
+    """The group was moved to offset 3 by hand. What was skipped must be compared, so `since` is 0."""
+    windows, emitted = PartitionWindows(plans((COUNTS, JOINING)), None, start=3), Emitted()
+    for offset in range(3, 5):
+        count(windows, offset, order(offset))
+    windows.advance(5)
+    emitted.take(windows.hand_over())
+    assert emitted.totals("orders_1min", JOINING)[0, ()]["n"] == 2
+    progress = windows.progress()
+    assert (progress.resume, progress.position) == (5, 5)
+    assert {name: each.since for name, each in progress.windows.items()} == {
+        "window_counts": 0,
+        "orders_1min": 0,
+    }
 
 
 def test_a_limit_for_late_events_may_change() -> None:

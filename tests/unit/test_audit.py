@@ -389,20 +389,34 @@ def test_what_an_acknowledgement_leaves_is_explained() -> None:
 
     assert not_acknowledged(AuditReport(partitions=[])) == []
     [proved] = not_acknowledged(
-        AuditReport(partitions=[], windows={("t", 1): compared(False, False)})
+        AuditReport(partitions=[], windows={("t", 1, "orders_10s"): compared(False, False)})
     )
-    assert proved.startswith(
-        "2 windows cannot be acknowledged, since an audit has proved their counts"
+    assert proved == (
+        "2 windows cannot be acknowledged, since an audit has proved their counts: rows of orders_10s or of "
+        "events were changed or lost since; restore them from a backup"
     )
-    [found] = not_acknowledged(AuditReport(partitions=[], windows={("t", 1): compared(True)}))
+    [found] = not_acknowledged(
+        AuditReport(partitions=[], windows={("t", 1, "orders_10s"): compared(True)})
+    )
     assert found.startswith("1 problem was found only now, or has changed since")
 
     wrong = ledger([3, 4], [])
     wrong.note(wrong.problem(ProblemKind.GAP_RETENTION, 7, 9, "gone"))
-    report = AuditReport(partitions=[wrong], windows={("t", 1): compared(False)})
+    report = AuditReport(partitions=[wrong], windows={("t", 1, "orders_10s"): compared(False)})
     found, proved, others = not_acknowledged(report)
     assert found.startswith("1 problem was found only now")
     assert proved.startswith("1 window cannot be acknowledged")
     assert others == (
         "2 problems cannot be acknowledged (missing): only gaps and differing windows can"
+    )
+
+    wrong_value = compared(True)
+    wrong_value.note(differs)
+    [found, values] = not_acknowledged(
+        AuditReport(partitions=[], windows={("t", 1, "orders_10s"): wrong_value})
+    )
+    assert found.startswith("1 problem was found only now")
+    assert values == (
+        "1 aggregate of windows cannot be acknowledged, since no count differs: rows of orders_10s or of "
+        "events were changed; restore them from a backup"
     )

@@ -382,6 +382,28 @@ def test_analytics_says_once_that_it_rejects_what_was_read_before(read_before: i
     assert [(line["partition"], line["records"]) for line in warned] == [(0, 2)] * bool(read_before)
 
 
+def test_analytics_says_where_windows_begin_anew() -> None:
+    analytics = Analytics(Settings(), [ORDERS])
+    analytics.windows_with_parts = {HOPPING}
+    progress = Progress.of_counts(5, 7, None, 300_000)
+    positions = {
+        (ORDERS.topic, 0): None,
+        (ORDERS.topic, 1): Position(ORDERS.topic, 1, 0),
+        (ORDERS.topic, 2): Position(ORDERS.topic, 2, 9),
+        (ORDERS.topic, 3): Position(ORDERS.topic, 3, 5, progress.metadata()),
+    }
+    with capture_logs() as said:
+        analytics.assign(positions)
+    assert [
+        (line["event"], line["log_level"], line["partition"], line.get("windows"), line["offset"])
+        for line in said
+    ] == [
+        ("windows count from where the group was moved", "warning", 2, None, 9),
+        ("windows begin", "info", 3, TUMBLING, 7),
+        ("windows begin anew", "warning", 3, HOPPING, 7),
+    ]
+
+
 def test_a_foreign_dead_letter_is_one_under_its_own_position(strict: Loader) -> None:
     headers: Headers = [
         ("__connect.errors.topic", b"user-events"),

@@ -25,8 +25,14 @@ FIGURES: Final[Sequence[tuple[str, str, str]]] = (  # name, of events, of parts
     ("last", "max(position) FILTER (WHERE emitted)", "max(last_offset)"),
     (
         "unproved",
-        "count(*) FILTER (WHERE emitted AND NOT lost AND position >= %(proved)s)",
-        "coalesce(sum(counted + too_late) FILTER (WHERE last_offset >= %(proved)s), 0)::bigint",
+        """
+        count(*) FILTER (WHERE emitted AND NOT lost
+                           AND (position >= %(proved)s OR position < %(proved_from)s))
+        """,
+        """
+        coalesce(sum(counted + too_late)
+                 FILTER (WHERE last_offset >= %(proved)s OR first_offset < %(proved_from)s), 0)::bigint
+        """,
     ),
 )
 

@@ -7,10 +7,11 @@ from psycopg import Connection, sql
 
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.window_ledger import Cell
+from streamflow.audit.windows.beginning import first_part, offsets_compared
 from streamflow.audit.windows.reconciliation import CellFigures, CellJudge, Reconciliation
 from streamflow.postgres.counted_by import group_sql, kind_sql, kind_type
 from streamflow.stream import Stream
-from streamflow.windows.progress import Progress
+from streamflow.windows.progress import COUNTS, Progress
 
 # Compares, cell by cell, what analytics had emitted up to a committed progress with the events that it
 # had read by then. An event is emitted if its window was closed, if it was far ahead of the broker's
@@ -47,7 +48,8 @@ WITH read AS (
       AND x."offset" >= %(since)s AND x."offset" < %(position)s
 ), counted AS (
     SELECT window_start, event_type, sum(count)::bigint AS total,
-           coalesce(sum(count) FILTER (WHERE last_offset >= %(proved)s), 0)::bigint AS unproved,
+           coalesce(sum(count) FILTER (WHERE last_offset >= %(proved)s
+                                            OR first_offset < %(proved_from)s), 0)::bigint AS unproved,
            min(first_offset) AS first_position, max(last_offset) AS last_position
     FROM window_counts
     WHERE origin_topic = %(topic)s AND partition = %(partition)s AND first_offset >= %(since)s
@@ -67,7 +69,8 @@ WITH read AS (
     SELECT window_start, event_type,
            count(*) FILTER (WHERE emitted) AS total,
            count(*) FILTER (WHERE emitted AND lost) AS lost,
-           count(*) FILTER (WHERE emitted AND NOT lost AND position >= %(proved)s) AS unproved,
+           count(*) FILTER (WHERE emitted AND NOT lost
+                            AND (position >= %(proved)s OR position < %(proved_from)s)) AS unproved,
            count(*) FILTER (WHERE NOT emitted AND NOT lost) AS open,
            max(least(event_time, appended_at)) FILTER (WHERE NOT ahead) AS latest,
            min(position) FILTER (WHERE emitted) AS first_position,
@@ -133,16 +136,23 @@ def reconcile(
         "topic": stream.topic,
         "table": stream.event_table,
         "partition": partition,
-        "since": windows_progress.since,
-        "position": progress.position,
-        "resume": progress.resume,
+        **offsets_compared(
+            windows_progress,
+            progress.position,
+            progress.resume,
+            first_part(connection, COUNTS, (stream.topic, partition)),
+        ),
         "closed": -(10**14) if closed is None else closed,
         "ahead": windows_progress.ahead,
         "size": windows.size_ms,
         "proved": proved,
         "lost": "{" + ",".join(f"[{first},{end})" for first, end in lost) + "}",
     }
-    judge = CellJudge(partition=(stream.topic, partition), acknowledged=acknowledged or {})
+    judge = CellJudge(
+        partition=(stream.topic, partition),
+        acknowledged=acknowledged or {},
+        begun=windows_progress.since,
+    )
     for start, kind, *numbers in connection.execute(query, parameters):
         judge.judge(start, kind, _figures(numbers), kind)
     return judge.finish(windows.size_ms, windows.grace.total_seconds() * 1000)

@@ -17,6 +17,7 @@ from streamflow.windows.progress import COUNTS
 _ADVICE: Final = (
     '; once you know why (docs/audit.md, "Differing windows"), run `streamflow audit --acknowledge`'
 )
+_BEGUN_ANEW: Final = " (these windows began anew at offset {:,})"
 # The windows of a source partition: its topic, its number, and the table that they are counted into.
 WindowsOf = tuple[str, int, str]
 
@@ -107,10 +108,12 @@ class CellJudge:
     Attributes:
         table: of the windows, in words; empty for those without aggregates.
         acknowledged: differences that were acknowledged.
+        begun: the offset at which the windows began, perhaps anew.
     """
 
     partition: Partition
     table: str = ""
+    begun: int = 0
     acknowledged: Mapping[Cell, int]
     compared: Reconciliation = field(default_factory=Reconciliation)
     latest: float = -math.inf
@@ -154,6 +157,8 @@ class CellJudge:
         )
         compared.differing_cells.append(found)
         advice = _ADVICE if found.acknowledgeable else ""
+        if difference > 0 and low is not None and low < self.begun:
+            advice = _BEGUN_ANEW.format(self.begun) + advice
         self.note(
             start,
             group,

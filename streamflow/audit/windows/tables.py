@@ -17,6 +17,7 @@ from psycopg import sql
 from streamflow.aggregates.base import Aggregate
 from streamflow.audit.gap_ledger import Range
 from streamflow.audit.window_ledger import Cell
+from streamflow.audit.windows.beginning import first_part, offsets_compared
 from streamflow.audit.windows.cells import CellQueries, Named
 from streamflow.audit.windows.comparison import FIGURES, Comparison
 from streamflow.audit.windows.conditions import (
@@ -46,6 +47,7 @@ class Compared(NamedTuple):
         lost: offsets in acknowledged gaps of analytics.
         acknowledged: differences that were acknowledged.
         proved: an audit has proved that events before this offset are counted.
+        first_part: as `beginning.first_part`.
     """
 
     table: WindowTable
@@ -56,6 +58,7 @@ class Compared(NamedTuple):
     lost: Sequence[Range] = ()
     acknowledged: Mapping[Cell, int] = {}
     proved: int = 0
+    first_part: int | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -66,9 +69,7 @@ class Compared(NamedTuple):
             "partition": self.partition,
             "table": stream.event_table,
             "parts": self.table.name,
-            "since": progress.since,
-            "position": self.position,
-            "resume": self.resume,
+            **offsets_compared(progress, self.position, self.resume, self.first_part),
             "closed": -(10**14) if closed is None else closed,
             "ahead": progress.ahead,
             "pane": self.table.spec.pane_ms,
@@ -90,9 +91,11 @@ def reconcile_table(connection: Connection, compared: Compared) -> Reconciliatio
     wheres = _wheres(aggregates)
     if not wheres:
         with _snapshot(connection):
-            return _compare(connection, compared, aggregates)
-    queries, parameters = _queries(compared, wheres), compared.parameters
+            return _compare(connection, _with_first_part(connection, compared), aggregates)
+    queries = _queries(compared, wheres)
     with _snapshot(connection):
+        compared = _with_first_part(connection, compared)
+        parameters = compared.parameters
         known = judge_conditions(connection, queries, wheres, parameters)
         found = _compare(connection, compared, aggregates)
         if found.differing and known:
@@ -108,6 +111,12 @@ def reconcile_table(connection: Connection, compared: Compared) -> Reconciliatio
 def count_table(connection: Connection, compared: Compared) -> Reconciliation:
     """As `reconcile_table`, of nothing but the numbers of events. In the connection's transaction."""
     return _compare(connection, compared, {})
+
+
+def _with_first_part(connection: Connection, compared: Compared) -> Compared:
+    table = compared.table
+    found = first_part(connection, table.name, (table.stream.topic, compared.partition))
+    return compared._replace(first_part=found)
 
 
 @contextmanager
@@ -140,6 +149,7 @@ def _compare(
         partition=(table.stream.topic, compared.partition),
         table=table.name,
         acknowledged=compared.acknowledged,
+        begun=compared.progress.since,
     )
     connection.execute(queries().lock())
     connection.execute(queries().blur(), parameters)

@@ -14,6 +14,7 @@ from streamflow.postgres.evolution import Change, Level
 from streamflow.postgres.partitions import quoted, table_exists
 from streamflow.postgres.sessions.schema import create_sessions
 from streamflow.postgres.sessions.tables import SessionTable, session_tables
+from streamflow.postgres.windows.given_up import declared_again
 from streamflow.postgres.windows.kept_declaration import Declared, require_same
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.postgres.windows.totals import totals_query
@@ -53,6 +54,11 @@ SELECT table_name FROM window_tables
  WHERE to_regclass(quote_ident(table_name)) IS NOT NULL AND declaration->>'windows' <> 'SessionWindow'
  ORDER BY table_name
 """
+
+_HOLE: Final = (
+    "acknowledge what the audit then names (`streamflow audit --acknowledge`); or give the windows another "
+    'name (name="…"), and the new table has no hole'
+)
 
 
 def window_changes(connection: Connection, stream: Stream) -> list[Statement]:
@@ -189,9 +195,12 @@ def changes_of_windows(connection: Connection, stream: Stream) -> list[Change]:
     given_up = sorted(_declared_by(connection, stream) - stream.window_tables.keys())
     return [
         *changes,
+        *(Change(Level.STEP, str(again), _HOLE) for again in declared_again(connection, stream)),
         *(
             Change(
-                Level.SAFE, f"windows with the table {name} are declared no more: it stays as it is"
+                Level.SAFE,
+                f"windows with the table {name} are declared no more: it stays as it is; declared "
+                "again, they would begin anew, and miss what comes until then",
             )
             for name in given_up
         ),
