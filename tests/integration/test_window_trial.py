@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from conftest import SettingsFactory
-from loads import value
+from loads import rows, value
 from services import DatabaseService
 from streamflow import (
     Count,
@@ -30,9 +30,11 @@ from streamflow import (
     Sum,
     TumblingWindow,
 )
+from streamflow.postgres import schema
 from streamflow.postgres.sessions import trial as sessions_trial
 from streamflow.postgres.trial import problems_with_rows
 from streamflow.postgres.windows import trial
+from streamflow.postgres.windows.tables import total_columns, window_tables
 from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamflow.trial import samples_of
@@ -114,6 +116,19 @@ def test_samples_of_every_type_go_through(database: Settings, stream: Stream) ->
     assert len(samples) > 100
     assert problems_with_rows(database, stream, samples) == []
     assert value(database, "SELECT count(*) FROM pg_class WHERE relname LIKE 'every_%'") == 0
+
+
+@pytest.mark.parametrize("stream", [ORDERS, EVERY], ids=["orders", "every"])
+def test_the_columns_of_a_view_are_known(database: Settings, stream: Stream) -> None:
+    """Or it would be dropped where it could be replaced."""
+    schema.upgrade(database, [stream])
+    for table in window_tables(stream):
+        found = rows(
+            database,
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+            f" WHERE attrelid = '{table.view}'::regclass AND attnum > 0 ORDER BY attnum",
+        )
+        assert found == [(column.name, column.type) for column in total_columns(table)]
 
 
 def test_a_part_that_is_lost_is_noticed(

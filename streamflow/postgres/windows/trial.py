@@ -11,8 +11,9 @@ from streamflow.durations import MILLISECOND
 from streamflow.postgres.connections import Connection, is_refusal, refused_definition
 from streamflow.postgres.rows.windows import WindowRows
 from streamflow.postgres.sink.copy import copy
-from streamflow.postgres.windows.schema import create_parts, totals_view
+from streamflow.postgres.windows.schema import create_parts
 from streamflow.postgres.windows.tables import WindowTable, panes_of, window_tables
+from streamflow.postgres.windows.views import totals_view
 from streamflow.records import Headers, Rejection
 from streamflow.samples.factory import SampleEvent
 from streamflow.stream import Stream
