@@ -131,6 +131,19 @@ def test_the_columns_of_a_view_are_known(database: Settings, stream: Stream) -> 
         assert found == [(column.name, column.type) for column in total_columns(table)]
 
 
+def test_windows_of_the_most_panes_are_tried_with_few(database: Settings) -> None:
+    """Of 1,440 panes, each sample would be added up as often, and the trial run into its time limit."""
+    longest = HoppingWindow("1d", every="1min", n=Count(), sizes=Quantiles("weight"))
+    shorter = replace(longest, size="12min", name="orders_1d_by_1min")
+    [one], [two] = (
+        [trial._of_few_panes(table) for table in window_tables(replace(ORDERS, windows=windows))]
+        for windows in (longest, shorter)
+    )
+    assert (one.name, one.spec.size, one.columns) == (two.name, two.spec.size, two.columns)
+    stream = replace(ORDERS, windows=longest)
+    assert problems_with_rows(database, stream, samples_of(stream, Hasher())) == []
+
+
 def test_a_part_that_is_lost_is_noticed(
     database: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
