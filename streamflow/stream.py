@@ -301,7 +301,9 @@ class Stream:
 
     def encode(self, event: Event) -> tuple[bytes | None, bytes]:
         """Key and value of an event's record."""
-        return self.key_of(event), self.decoder.encode(event)
+        value = self.decoder.encode(event)
+        # Last, as `key` may be a user's function, which may change the event.
+        return self.key_of(event), value
 
     @cached_property
     def read(self) -> Callable[[Record], Event | Rejection | Ignored | Deletion]:

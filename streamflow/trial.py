@@ -19,7 +19,9 @@ from streamflow.records import Headers, Rejection
 from streamflow.samples.factory import SampleEvent, SampleFactory
 from streamflow.stream import Simulated, Stream
 from streamflow.tombstones import Deletion
+from streamflow.unchanged import contents_of, is_same
 from streamflow.user_code import name_of_fault
+from streamflow.windows.faults import condition_faults
 
 _SEED: Final = 1  # the same samples in every process, but for their times
 _AT_START: Final = 8  # samples
@@ -139,6 +141,7 @@ def same(one: Any, two: Any) -> bool:
 
 def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
     """An event is written and read again: by `produce`, by a replay, from a stored row."""
+    conditions = condition_faults(stream.decoder, stream.window_tables)
     for sample in samples:
         model = type(sample.event).__name__
         try:
@@ -165,7 +168,14 @@ def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[Tr
                 f"({again.message}): give that field a type that reads what it writes",
                 cause=again.message,
             )
-        elif stream.fault_of is not None and (fault := stream.fault_of(sample.event)):
+        elif conditions is not None and (fault := conditions(_copy(sample.event))):
+            yield TrialProblem(
+                "windows",
+                f"a sample of {model}{_at(sample)} cannot be aggregated ({fault.message}): let that function "
+                "return True or False for every valid event, and change none",
+                cause=fault.message,
+            )
+        elif stream.fault_of is not None and (fault := stream.fault_of(_copy(sample.event))):
             yield TrialProblem(
                 "sample",
                 f"a sample of {model}{_at(sample)} is accepted, and cannot be stored ({fault.message}): mend "
@@ -224,16 +234,21 @@ def _counted_fields(stream: Stream) -> set[str]:
 
 def _through_user_code(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
     """What is made of every event: its key, what it is counted by, its notification."""
+    contents = contents_of(stream.decoder)
     for sample in samples:
-        model = type(sample.event).__name__
+        model, event = type(sample.event).__name__, _copy(sample.event)
+        before = contents(event)
         try:
-            stream.key_of(sample.event)
+            stream.key_of(event)
         except BaseException as error:  # noqa: BLE001 (a user's function)
             yield TrialProblem(
                 "key",
                 f"no key can be made of a valid {model}{_at(sample)} ({name_of_fault(error)}): let `key` "
                 "of the stream return a text for every valid event",
             )
+        if not is_same(before, contents(event)):
+            yield _changes("key", model)
+            event = _copy(sample.event)
         try:
             stream.kind_of(sample.event)
         except BaseException as error:  # noqa: BLE001 (a type of the user's own)
@@ -243,12 +258,30 @@ def _through_user_code(stream: Stream, samples: Iterable[SampleEvent]) -> Iterat
                 f"windows count by another field than {stream.kind_field}",
             )
         if stream.notification_of is not None:
-            notification = stream.notification_of(sample.event)
+            before = contents(event)
+            notification = stream.notification_of(event)
+            if not is_same(before, contents(event)):
+                yield _changes("notify", model)
             if isinstance(notification, Rejection):
                 yield TrialProblem(
                     "notify",
                     f"no notification can be made of a valid {model}{_at(sample)}: {notification.message}",
                 )
+
+
+def _changes(part: str, model: str) -> TrialProblem:
+    return TrialProblem(
+        part, f"`{part}` of the stream changes the {model} that it is asked of: let it only read it"
+    )
+
+
+def _copy(event: Event) -> Event:
+    """For a function of the user's own, which may change it; the sample stays as it is."""
+    try:
+        return event.model_copy(deep=True)
+    except BaseException as error:  # noqa: BLE001 (of a type of the user's own)
+        name_of_fault(error)
+        return event
 
 
 def _hashed(

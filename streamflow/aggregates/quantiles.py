@@ -40,7 +40,8 @@ def _shares(value: Any) -> str | None:
     for share in value:
         is_number = isinstance(share, int | float) and not isinstance(share, bool)
         if not (is_number and 0 <= share <= 1):
-            return f"{wanted}: {described(share)} is none"
+            hint = ", write it as a float" if isinstance(share, Decimal | Fraction) else ""
+            return f"{wanted}: {described(share)} is none{hint}"
     return None if len({*value}) == len(value) else f"{wanted}: one is there twice"
 
 

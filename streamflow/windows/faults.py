@@ -1,11 +1,11 @@
 """Events that windows cannot aggregate, because code of the user's own fails (G14). Pure."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from streamflow.contract import Event
 from streamflow.decoder import Decoder
-from streamflow.records import Rejection, processing_failed
+from streamflow.records import Rejection, changes_event, processing_failed
+from streamflow.unchanged import contents_of, is_same
 from streamflow.windows.fields import DOCUMENT, Field, field_at, judge, value_of
 from streamflow.windows.specs import Windows
 
@@ -17,31 +17,59 @@ def aggregation_faults(
 ) -> Callable[[Event], Rejection | None] | None:
     """Says why an event that the contract has accepted cannot be aggregated; None if each can: without a
     `where` and code of the contract's own, that is. `windows`: by the names of their tables."""
-    checks: list[tuple[str, _Check]] = []
-    for table, spec in windows.items():
-        for name, where in spec.conditions.items():
-            checks.append((f"where of {name} of the windows {table}", _truth_of(where)))
-        if has_own_code:
-            checks += [
-                (f"the value of {path} for the windows {table}", check)
-                for path, check in _of_fields(decoder, spec)
-            ]
+    conditions = condition_faults(decoder, windows)
+    checks = [
+        (f"the value of {path} for the windows {table}", check)
+        for table, spec in windows.items()
+        if has_own_code
+        for path, check in _of_fields(decoder, spec)
+    ]
     if not checks:
-        return None
+        return conditions
 
     def fault(event: Event) -> Rejection | None:
-        for what, check in checks:
+        found = None if conditions is None else conditions(event)
+        return found or _first_fault(checks, event)
+
+    return fault
+
+
+def condition_faults(
+    decoder: Decoder, windows: dict[str, Windows]
+) -> Callable[[Event], Rejection | None] | None:
+    """As `aggregation_faults`, of each `where` only: it must answer, and leave the event as it is, since
+    other aggregates and the stream's table have the same one."""
+    checks: list[tuple[str, _Check]] = [
+        (f"where of {name} of the windows {table}", where)
+        for table, spec in windows.items()
+        for name, where in spec.conditions.items()
+    ]
+    if not checks:
+        return None
+    contents = contents_of(decoder)
+
+    def fault(event: Event) -> Rejection | None:
+        before = contents(event)
+        for what, where in checks:
             try:
-                check(event)
+                bool(where(event))
+                is_unchanged = is_same(before, contents(event))
             except BaseException as error:  # noqa: BLE001 (of the user; fails only this record)
                 return processing_failed(what, error)
+            if not is_unchanged:
+                return changes_event(what)
         return None
 
     return fault
 
 
-def _truth_of(where: Callable[[Any], bool]) -> _Check:
-    return lambda event: bool(where(event))
+def _first_fault(checks: Sequence[tuple[str, _Check]], event: Event) -> Rejection | None:
+    for what, check in checks:
+        try:
+            check(event)
+        except BaseException as error:  # noqa: BLE001 (of the user; fails only this record)
+            return processing_failed(what, error)
+    return None
 
 
 def _of_fields(decoder: Decoder, spec: Windows) -> Sequence[tuple[str, _Check]]:

@@ -18,7 +18,7 @@ from streamflow.aggregates.values import (
     bounded_integer,
     shortened,
 )
-from streamflow.core_schema import choices_of, fits_bigint, values_of
+from streamflow.core_schema import choices_of, is_always_bigint, values_of
 from streamflow.decoder import Decoder
 
 _KINDS: Final = {
@@ -273,7 +273,7 @@ def _is_bounded(schema: Any) -> bool:
         case "str":
             return (schema.get("max_length") or LONGEST_TEXT + 1) <= LONGEST_TEXT
         case "int":
-            return fits_bigint(schema)
+            return is_always_bigint(schema)
         case "decimal":
             digits, places = schema.get("max_digits"), schema.get("decimal_places")
             return digits is not None and places is not None and digits <= MOST_DIGITS

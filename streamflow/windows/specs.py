@@ -22,6 +22,8 @@ By = str | tuple[str, ...] | list[str] | None
 Span = timedelta | str
 _NONE: Final[Mapping[str, Aggregate]] = MappingProxyType({})
 _MOST: Final = timedelta(days=3650)
+# Of a hopping window: its view takes each part for each of them, a million in half a second.
+MOST_PANES: Final = 1_440
 _LENGTH: Final = duration(MILLISECOND, _MOST)
 _WAIT: Final = duration(timedelta(0), _MOST)
 _EXAMPLE: Final = "add one, as in events=Count()"
@@ -65,12 +67,21 @@ class Windows:
         given = {**aggregates, **named} if isinstance(aggregates, Mapping) else aggregates
         kept, wrong = given, []
         if isinstance(given, Mapping):
-            kept = {each: one for each, one in given.items() if isinstance(one, Aggregate)}
+            kept = {
+                each: one
+                for each, one in given.items()
+                if isinstance(each, str) and isinstance(one, Aggregate)
+            }
             wrong = [
+                f"aggregates must have texts as names, not {described(each)}"
+                for each in given
+                if not isinstance(each, str)
+            ]
+            wrong += [
                 f"{type(self).__name__} has no argument {each}, and {described(one)} is no aggregate like "
                 'Count() or Sum("total")'
                 for each, one in given.items()
-                if each not in kept
+                if isinstance(each, str) and each not in kept
             ]
         object.__setattr__(self, "by", tuple(by) if isinstance(by, list) else by)
         object.__setattr__(self, "name", name)
@@ -195,7 +206,7 @@ class HoppingWindow(CountedWindows):
     Each event is counted once, in a pane as long as the step; the view of the totals puts panes together.
 
     Args:
-        size: of a window, as a multiple of `every`.
+        size: of a window, as a multiple of `every`: at most 1,440 times as long.
         every: how long after another one a window begins; as `size`.
         by: as those of `TumblingWindow`, and all that follow.
     """
@@ -228,6 +239,11 @@ class HoppingWindow(CountedWindows):
             yield (
                 f"the size of a hopping window, {duration_text(self.size)}, must be a multiple of every, "
                 f"{duration_text(self.every)}"
+            )
+        elif (panes := self.size // self.every) > MOST_PANES:
+            yield (
+                f"a hopping window of {duration_text(self.size)} every {duration_text(self.every)} is put "
+                f"together of {panes:,} panes, and {MOST_PANES:,} are the most: choose a longer every"
             )
         if not self.aggregates:
             yield f"a hopping window needs aggregates: {_EXAMPLE}"

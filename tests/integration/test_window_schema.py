@@ -137,9 +137,91 @@ def test_other_shares_are_another_view_only(database: Settings) -> None:
 
     assert {"sizes_p25", "sizes_p100"} <= schema_columns(database, "orders_10s_totals")
     assert "sizes_p50" not in schema_columns(database, "orders_10s_totals")
-    execute(database, "CREATE VIEW mine AS SELECT sizes_p25 FROM orders_10s_totals")
-    with pytest.raises(ConfigurationError, match=r"other objects depend on it.*drop what uses it"):
-        schema.upgrade(database, [ten_seconds()])
+
+
+def test_a_view_that_something_uses_stays_and_the_stream_is_loaded(database: Settings) -> None:
+    schema.upgrade(database, [ten_seconds()])
+    execute(
+        database,
+        "CREATE VIEW my_report AS SELECT sizes_p50 FROM orders_10s_totals;"
+        "CREATE FUNCTION mine() RETURNS bigint LANGUAGE sql"
+        " BEGIN ATOMIC SELECT max(orders) FROM orders_10s_totals; END",
+    )
+    changed = ten_seconds(sizes=Quantiles("weight", at=(0.25, 1)))
+
+    assert schema.upgrade(database, [changed]) == []
+    assert schema.pending(database, [changed]) == []
+    assert schema.not_loadable(database, [changed]) == {}
+    assert "sizes_p50" in schema_columns(database, "orders_10s_totals")
+    [says] = schema.surplus(database, [changed])
+    assert says.startswith("the view orders_10s_totals stays as it was, since other columns are")
+    assert "declared and function mine(), my_report uses it" in says
+    [change] = changes_for(database, changed)[0]
+    assert (change.level, change.what) == (Level.SAFE, says)
+
+    execute(database, "DROP VIEW my_report; DROP FUNCTION mine")
+    assert schema.upgrade(database, [changed]) == ["view orders_10s_totals"]
+    assert schema.surplus(database, [changed]) == []
+    assert "sizes_p25" in schema_columns(database, "orders_10s_totals")
+
+
+def test_a_view_with_the_same_columns_is_replaced_under_what_uses_it(database: Settings) -> None:
+    schema.upgrade(database, [ORDERS])
+    made = "SELECT oid FROM pg_class WHERE relname = '{}'"
+    views = ("orders_10s_totals", "orders_5min_by_1min_totals", "window_rows")
+    before = [value(database, made.format(view)) for view in views]
+    for number, view in enumerate(views):
+        execute(
+            database,
+            f"CREATE VIEW mine_{number} AS SELECT * FROM {view};"
+            f"COMMENT ON VIEW {view} IS 'of an older release'",
+        )
+
+    assert schema.upgrade(database, [ORDERS]) == [f"view {view}" for view in views[:2]]
+
+    assert schema.upgrade(database, [ORDERS]) == []
+    assert [value(database, made.format(view)) for view in views] == before
+    assert "of definition" in value(database, "SELECT obj_description('window_rows'::regclass)")
+
+
+def test_a_view_that_is_missing_keeps_no_row_from_its_table(database: Settings) -> None:
+    schema.upgrade(database, [ORDERS])
+    execute(database, "DROP VIEW orders_10s_totals")
+
+    assert schema.not_loadable(database, [ORDERS]) == {}
+    assert schema.pending(database, [ORDERS]) == ["view orders_10s_totals"]
+
+
+def test_privileges_stay_where_a_view_is_made_again(database: Settings) -> None:
+    reader = "pg_monitor"  # any role that is there
+    stream = ten_seconds(sizes=Quantiles("weight", at=(0.5, 0.9)))
+    schema.upgrade(database, [stream])
+    execute(
+        database,
+        f'GRANT SELECT ON orders_10s_totals TO "{reader}" WITH GRANT OPTION;'
+        "GRANT SELECT (country, orders, sizes_p50, sizes_p90) ON orders_10s_totals TO PUBLIC",
+    )
+    privileges = """
+        SELECT grantee, privilege_type, is_grantable FROM information_schema.table_privileges
+         WHERE table_name = 'orders_10s_totals' AND grantee <> current_user
+    """
+    columns = """
+        SELECT attname FROM pg_attribute
+         WHERE attrelid = 'orders_10s_totals'::regclass AND attacl IS NOT NULL
+         ORDER BY attname
+    """
+    assert rows(database, privileges) == [(reader, "SELECT", "YES")]
+
+    changed = ten_seconds(sizes=Quantiles("weight", at=(0.9, 0.5, 0.1)))
+    assert schema.upgrade(database, [changed]) == ["view orders_10s_totals"]
+    assert rows(database, privileges) == [(reader, "SELECT", "YES")]
+    assert [name for (name,) in rows(database, columns)] == [
+        "country", "orders", "sizes_p50", "sizes_p90",
+    ]  # fmt: skip
+
+    schema.upgrade(database, [ten_seconds(sizes=Quantiles("weight", at=(0.1,)))])
+    assert rows(database, privileges) == [(reader, "SELECT", "YES")]
+    assert [name for (name,) in rows(database, columns)] == ["country", "orders"]
 
 
 def schema_columns(settings: Settings, table: str) -> set[str]:

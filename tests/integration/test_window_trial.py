@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from conftest import SettingsFactory
-from loads import value
+from loads import rows, value
 from services import DatabaseService
 from streamflow import (
     Count,
@@ -30,9 +30,11 @@ from streamflow import (
     Sum,
     TumblingWindow,
 )
+from streamflow.postgres import schema
 from streamflow.postgres.sessions import trial as sessions_trial
 from streamflow.postgres.trial import problems_with_rows
 from streamflow.postgres.windows import trial
+from streamflow.postgres.windows.tables import total_columns, window_tables
 from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from streamflow.trial import samples_of
@@ -114,6 +116,32 @@ def test_samples_of_every_type_go_through(database: Settings, stream: Stream) ->
     assert len(samples) > 100
     assert problems_with_rows(database, stream, samples) == []
     assert value(database, "SELECT count(*) FROM pg_class WHERE relname LIKE 'every_%'") == 0
+
+
+@pytest.mark.parametrize("stream", [ORDERS, EVERY], ids=["orders", "every"])
+def test_the_columns_of_a_view_are_known(database: Settings, stream: Stream) -> None:
+    """Or it would be dropped where it could be replaced."""
+    schema.upgrade(database, [stream])
+    for table in window_tables(stream):
+        found = rows(
+            database,
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+            f" WHERE attrelid = '{table.view}'::regclass AND attnum > 0 ORDER BY attnum",
+        )
+        assert found == [(column.name, column.type) for column in total_columns(table)]
+
+
+def test_windows_of_the_most_panes_are_tried_with_few(database: Settings) -> None:
+    """Of 1,440 panes, each sample would be added up as often, and the trial run into its time limit."""
+    longest = HoppingWindow("1d", every="1min", n=Count(), sizes=Quantiles("weight"))
+    shorter = replace(longest, size="12min", name="orders_1d_by_1min")
+    [one], [two] = (
+        [trial._of_few_panes(table) for table in window_tables(replace(ORDERS, windows=windows))]
+        for windows in (longest, shorter)
+    )
+    assert (one.name, one.spec.size, one.columns) == (two.name, two.spec.size, two.columns)
+    stream = replace(ORDERS, windows=longest)
+    assert problems_with_rows(database, stream, samples_of(stream, Hasher())) == []
 
 
 def test_a_part_that_is_lost_is_noticed(

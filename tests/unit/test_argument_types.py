@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -230,6 +231,7 @@ SHARES = "at must be shares from 0 to 1, each once, as in at=(0.5, 0.99)"
         (Quantiles("total", at=[True]), f"{SHARES}: True is none"),  # type: ignore[arg-type]
         (Quantiles("total", at=("0.5",)), f"{SHARES}: the text '0.5' is none"),  # type: ignore[arg-type]
         (Quantiles("total", at=()), f"{SHARES}: it is empty"),
+        (Quantiles("total", at=(Decimal("0.5"),)), f"{SHARES}: a Decimal is none, write it as a float"),  # type: ignore[arg-type]
         (Quantiles("total", at=(0.5, 0.5)), f"{SHARES}: one is there twice"),
         (Quantiles("total", k=7), "k must be a whole number from 8 to 4,096, not 7"),
         (Quantiles("total", k=True), "k must be a whole number from 8 to 4,096, not True"),

@@ -164,6 +164,22 @@ def test_every_argument_can_be_changed() -> None:
             lambda: HoppingWindow("1min", every="7s", n=Count()),
             "1min, must be a multiple of every, 7s",
         ),
+        (
+            lambda: HoppingWindow("30d", every="1s", n=Count()),
+            "30d every 1s is put together of 2,592,000 panes, and 1,440 are the most: choose a longer every",
+        ),
+        (
+            lambda: HoppingWindow("1441min", every="1min", n=Count()),
+            "is put together of 1,441 panes",
+        ),
+        (
+            lambda: TumblingWindow("10s", aggregates={3: Count()}),  # type: ignore[dict-item]
+            "windows: aggregates must have texts as names, not 3",
+        ),
+        (
+            lambda: TumblingWindow(timedelta(microseconds=1500), n=Count()),
+            "windows: size must be a number of whole milliseconds, not 0.0015s",
+        ),
         (lambda: HoppingWindow("1min", every="0s", n=Count()), "windows: every must be from 1ms"),
         (lambda: HoppingWindow("1min", every="1s"), "a hopping window needs aggregates"),
         (lambda: SessionWindow("1min", by=None, n=Count()), "a session window needs by"),
@@ -178,6 +194,10 @@ def test_every_argument_can_be_changed() -> None:
 def test_wrong_arguments_say_so(declare: Callable[[], Windows], words: str) -> None:
     """And raise nothing, which would stop every other stream of the file."""
     assert words in "; ".join(problems(declared(declare())))
+
+
+def test_the_most_panes_of_a_hopping_window() -> None:
+    assert problems(declared(HoppingWindow("1d", every="1min", n=Count()))) == []
 
 
 def tumbling(**aggregates: Aggregate) -> TumblingWindow:

@@ -1,9 +1,7 @@
-"""DDL of the windows' tables and views, and what a declaration changes of those that are there: a table
-never, the view of the totals whenever it differs."""
+"""DDL of the windows' tables, and what a declaration changes of those that are there: a table never, the view
+of the totals (`views`) whenever it differs."""
 
-import hashlib
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -11,16 +9,20 @@ from psycopg.types.json import Jsonb
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.evolution import Change, Level
-from streamflow.postgres.partitions import quoted, table_exists
+from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.sessions.schema import create_sessions
 from streamflow.postgres.sessions.tables import SessionTable, session_tables
 from streamflow.postgres.windows.given_up import declared_again
 from streamflow.postgres.windows.kept_declaration import Declared, require_same
 from streamflow.postgres.windows.tables import WindowTable, window_tables
-from streamflow.postgres.windows.totals import totals_query
+from streamflow.postgres.windows.views import (
+    Statement,
+    View,
+    kept_in_words,
+    kept_views,
+    view_changes,
+)
 from streamflow.stream import Stream
-
-Statement = tuple[str, sql.Composed]  # what it does, in words, and the SQL
 
 # `window_counts` has the same identity, and the same index by record.
 _CREATE: Final = """
@@ -41,13 +43,6 @@ _ALL_ROWS: Final = """
 SELECT {name}::text AS table_name, origin_topic, partition, first_offset, last_offset, window_start,
        record_topic, record_partition, record_offset
   FROM {table}
-"""
-_COMMENT: Final = "SELECT obj_description(to_regclass(%s), 'pg_class')"
-# A view of another owner does not show our table.
-_FOREIGN: Final = """
-SELECT FROM pg_class AS taken WHERE oid = to_regclass(%s) AND NOT (relkind = 'v' AND EXISTS (
-    SELECT FROM pg_rewrite JOIN pg_depend ON objid = pg_rewrite.oid
-     WHERE ev_class = taken.oid AND refobjid = to_regclass(%s)))
 """
 _KNOWN: Final = """
 SELECT table_name FROM window_tables
@@ -70,7 +65,7 @@ def window_changes(connection: Connection, stream: Stream) -> list[Statement]:
             require_same(connection, table)
         else:
             changes.append((f"table {table.name}", create_parts(table) + _note(table)))
-        changes += _view_changes(connection, table)
+        changes += view_changes(connection, table)
     for sessions in session_tables(stream):
         if table_exists(connection, sessions.name):
             require_same(connection, sessions)
@@ -142,31 +137,8 @@ def refresh_window_rows(connection: Connection) -> None:
             for name in tables_of_windows(connection)
         ),
     )
-    if view.comment != _comment(connection, view.name):
+    if not view.is_current(connection):
         connection.execute(view.create())
-
-
-class View(NamedTuple):
-    """A view; a digest in its comment says which definition it has."""
-
-    name: str
-    query: sql.Composed
-
-    @property
-    def comment(self) -> str:
-        digest = hashlib.sha256(self.query.as_string(None).encode()).hexdigest()
-        return f"Made by StreamFlow of definition {digest[:16]}, and again when that changes."
-
-    def create(self) -> sql.Composed:
-        return sql.SQL(
-            "DROP VIEW IF EXISTS {view}; CREATE VIEW {view} AS {query}; COMMENT ON VIEW {view} IS {comment}"
-        ).format(
-            view=sql.Identifier(self.name), query=self.query, comment=sql.Literal(self.comment)
-        )
-
-
-def totals_view(table: WindowTable) -> View:
-    return View(table.view, totals_query(table))
 
 
 def changes_of_windows(connection: Connection, stream: Stream) -> list[Change]:
@@ -192,6 +164,10 @@ def changes_of_windows(connection: Connection, stream: Stream) -> list[Change]:
         except ConfigurationError as error:
             why, _, way = str(error).removeprefix(f"stream {stream.name}: ").partition(": ")
             changes.append(Change(Level.BREAKING, why, way))
+    changes += [
+        Change(Level.SAFE, kept_in_words(view, users))
+        for view, users in kept_views(connection, stream).items()
+    ]
     given_up = sorted(_declared_by(connection, stream) - stream.window_tables.keys())
     return [
         *changes,
@@ -220,20 +196,3 @@ def _note(table: Declared) -> sql.Composed:
         stream=sql.Literal(table.stream.name),
         declaration=sql.Literal(Jsonb(table.declaration)),
     )
-
-
-def _view_changes(connection: Connection, table: WindowTable) -> Iterator[Statement]:
-    view = totals_view(table)
-    names = [quoted(table.view), quoted(table.name)]
-    if connection.execute(_FOREIGN, names).fetchone() is not None:
-        raise ConfigurationError(
-            f"stream {table.stream.name}: {table.view} exists already, and windows have a view of that name "
-            'with their totals: give the windows another name (name="…"), or rename that one'
-        )
-    if view.comment != _comment(connection, view.name):
-        yield f"view {table.view}", view.create()
-
-
-def _comment(connection: Connection, name: str) -> str | None:
-    row = connection.execute(_COMMENT, [quoted(name)]).fetchone()
-    return None if row is None else row[0]

@@ -13,6 +13,7 @@ from streamflow.aggregates.distinct import Distinct
 from streamflow.aggregates.extremes import First, Last, Max, Min
 from streamflow.aggregates.quantiles import Quantiles
 from streamflow.aggregates.sums import Count, Mean, Sum
+from streamflow.core_schema import is_always_bigint
 from streamflow.durations import MILLISECOND, duration_text
 from streamflow.names import totals_name
 from streamflow.postgres.column_types import JSON, column_type
@@ -186,8 +187,15 @@ _TOTALS: Final[dict[type[Aggregate], Callable[[str], str]]] = {
 def field_type(stream: Stream, path: str) -> str:
     """The type of a column that holds a field, which may be nested; of any numeric without digits, so that
     a contract that allows more of them changes nothing. Raises NoField."""
-    schemas = field_at(stream.decoder, path, everywhere=False).schemas
-    types = {column_type(schema, stream.decoder.definitions) or JSON for schema in schemas}
+    definitions, field = (
+        stream.decoder.definitions,
+        field_at(stream.decoder, path, everywhere=False),
+    )
+    schemas = field.schemas
+    if "." in path and field.kind == "integer":
+        unwrapped = map(definitions.unwrapped, schemas)
+        return "bigint" if all(map(is_always_bigint, unwrapped)) else "numeric"
+    types = {column_type(schema, definitions) or JSON for schema in schemas}
     kinds = {kind.partition("(")[0] for kind in types}
     # Whole numbers of one model fit into a bigint, and those of another do not.
     return kinds.pop() if len(kinds) == 1 else "numeric"

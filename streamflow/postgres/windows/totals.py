@@ -40,10 +40,11 @@ least(part.window_start - later.panes * {every} + {size}, '9999-12-31T23:59:59.9
 """
 _WITHIN: Final = "WHERE part.window_start >= %(since)s AND part.window_start < %(until)s"
 
-# What is too large for a double, or too small, PostgreSQL raises an error for.
+# PostgreSQL raises an error for what is no double: up to half of the smallest one, 2^-1075, and from half a
+# digit beyond the largest one. Totals do not come closer to these limits.
 _AS_DOUBLE: Final = """
-CASE WHEN abs({number}) <= 2.47e-324 THEN 0
-     WHEN abs({number}) < 1.7976931348623158e308 THEN ({number})::double precision
+CASE WHEN abs({number}) <= 2.4703282292062328e-324 THEN 0
+     WHEN abs({number}) < 1.7976931348623158079e308 THEN ({number})::double precision
      ELSE sign({number})::double precision * 'Infinity' END
 """
 # Digits enough for a double, however few the sum has.
