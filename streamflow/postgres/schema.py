@@ -24,7 +24,7 @@ from streamflow.postgres.json_names import keep_names
 from streamflow.postgres.partitions import DayPartitions, table_exists
 from streamflow.postgres.table_changes import changes_of, surplus_columns
 from streamflow.postgres.tables import event_table
-from streamflow.postgres.windows.schema import refresh_window_rows, unfit_tables
+from streamflow.postgres.windows.schema import note_late_after, refresh_window_rows, unfit_tables
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -200,6 +200,8 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             ) from error
         done.append(text)
     judged_from(connection, stream, is_new=is_new)
+    for table in window_tables(stream):
+        note_late_after(connection, table)
     refresh_window_rows(connection)
     keep_names(connection, stream)
     return done

@@ -2,10 +2,14 @@
 
 A theta sketch keeps all hashes below its theta. So whatever was merged, it must hold exactly the hashes of
 the events' values that lie below: of few values it is compared exactly, and of many as exactly as its own
-theta lets. The answers of a KLL sketch that has thrown values away must be within three times the rank error
+theta lets. The ranks of a KLL sketch that has thrown values away must be within three times the rank error
 that it promises in 99 of 100 cases; one that holds all its values must hold those of the events.
+
+Whatever a sketch has thrown away, what it keeps must be of the events: each value, each hash, and its theta,
+which is the hash that came next. And it must be one that such a sketch can be.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,8 +17,8 @@ from datasketches import kll_doubles_sketch, update_theta_sketch
 from psycopg import sql
 
 from streamflow.aggregates.base import Aggregate
-from streamflow.aggregates.distinct import NO_THETA, SMALLEST_LG_K, Distinct, estimate
-from streamflow.aggregates.quantiles import SMALLEST_K, Quantiles
+from streamflow.aggregates.distinct import LARGEST_LG_K, NO_THETA, SMALLEST_LG_K, Distinct, estimate
+from streamflow.aggregates.quantiles import LARGEST_K, SMALLEST_K, Quantiles
 from streamflow.aggregates.values import LARGEST_DOUBLE, distinct_text
 from streamflow.audit.windows.cells import CellQueries, Named
 from streamflow.audit.windows.reading import cells_of
@@ -23,12 +27,17 @@ from streamflow.audit.windows.words import group_of, shown
 from streamflow.postgres.connections import Connection
 
 _LG_K: Final = 16  # of the sketch of the events' values: its memory has a bound
+# What a theta sketch keeps that has left hashes out.
+_KEPT: Final = frozenset(2**lg_k for lg_k in range(SMALLEST_LG_K, LARGEST_LG_K + 1))
 _RANK_ERRORS: Final = 3
-# As `finite_double` takes it.
+# As `finite_double` takes a Decimal or a long whole number: PostgreSQL refuses one that is no double, and one
+# that is nearest to zero. Half of the smallest double is a decimal fraction of 1,075 places.
 _DOUBLE: Final = """
 CASE WHEN abs({value}) > {largest} THEN sign({value})::double precision * {largest}::double precision
+     WHEN abs({value}) <= 5::numeric ^ 1075 * 1e-1075 THEN 0
      ELSE ({value})::double precision END
 """
+_NUMERIC: Final = "numeric"
 _WHERE: Final = "CASE WHEN {condition} THEN {value} END"
 
 
@@ -56,10 +65,10 @@ def compare_sketches(
     width = len(columns) or 1
     for key, rows in cells_of(connection, "audited_sketches", query, parameters, width):
         start, blurred, *values = key
-        cell = check(name, aggregate)  # type: ignore[arg-type]
-        figures, too_late = _read(cell, (row[2 + width :] for row in rows))
-        what = None if figures is None else cell.difference(figures.events, too_late)
-        if figures is not None and what is not None:
+        cell = check()
+        figures, too_late, is_complete = _read(cell, (row[2 + width :] for row in rows))
+        what = cell.fault or (cell.difference(too_late) if is_complete else None)
+        if what is not None:
             group = group_of(columns, values, blurred=blurred)
             judge.note(start, group, figures, f"{name} {what}", figures.events)
 
@@ -75,9 +84,11 @@ def _query(
     value = queries.value(aggregate.field or "", whole=aggregate.takes_whole)
     if value is None:
         return None
-    if isinstance(aggregate, Quantiles):
+    if isinstance(aggregate, Quantiles) and queries.table.types[name] == _NUMERIC:
         largest = sql.Literal(repr(LARGEST_DOUBLE))
         value = sql.SQL(_DOUBLE).format(value=value, largest=sql.SQL("{}::numeric").format(largest))
+    elif isinstance(aggregate, Quantiles):
+        value = sql.SQL("({})::double precision").format(value)
     unknown: sql.Composable = sql.SQL("0::bigint")
     if condition is not None:
         judged = queries.condition(condition)
@@ -105,126 +116,173 @@ def _query(
 
 def _read(
     cell: "_Distinct | _Quantiles", rows: Iterator[tuple[Any, ...]]
-) -> tuple[CellFigures | None, int]:
-    """The figures of a cell, if all its events were counted and can be told; and how many were too late."""
+) -> tuple[CellFigures, int, bool]:
+    """The figures of a cell, how many events were too late, and whether all were counted and can be told."""
     events = counted = too_late = unknown = 0
     offsets: tuple[int, int] | None = None
     for side, number, late, untold, first, last, *state, value in rows:
+        low, high = offsets or (first, last)
+        offsets = min(low, first), max(high, last)
         if side:
             events += number
             unknown += untold
-            low, high = offsets or (first, last)
-            offsets = min(low, first), max(high, last)
             cell.add(value, number)
         else:
             counted += number
             too_late += late
             cell.merge(*state)
-    if unknown or events != counted + too_late:
-        return None, too_late
+    is_complete = not unknown and events == counted + too_late
     first, last = offsets or (0, 0)
     figures = CellFigures(events, counted, 0, 0, None, (first, last), (0, 0), (first, last + 1))
-    return figures, too_late
+    return figures, too_late, is_complete
 
 
 class _Distinct:
-    """The different values of one cell."""
+    """The different values of one cell.
 
-    def __init__(self, _name: str, _aggregate: Distinct) -> None:
+    Attributes:
+        fault: why a part of it is no sketch.
+    """
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
         self._theta = NO_THETA
+        self._thetas: set[int] = set()
         self._hashes: set[int] = set()
         self._of_events = update_theta_sketch(_LG_K)
 
     def merge(self, theta: int, hashes: Sequence[int]) -> None:
+        if not _is_theta_sketch(theta, hashes):
+            self.fault = f"has {len(hashes):,} hashes with theta {theta}, and no sketch is so"
+            return
         self._theta = min(self._theta, theta)
         self._hashes.update(hashes)
+        if theta < NO_THETA:
+            self._thetas.add(theta)
 
     def add(self, value: Any, _number: int) -> None:
         if value is not None:
             self._of_events.update(distinct_text(value))
 
-    def difference(self, _events: int, too_late: int) -> str | None:
+    def difference(self, too_late: int) -> str | None:
         found = {each for each in self._hashes if each < self._theta}
-        theta = min(self._theta, self._of_events.theta64)
-        given = {each for each in self._of_events if each < theta}
+        known, of_events = self._of_events.theta64, {*self._of_events}
+        theta = min(self._theta, known)
+        given = {each for each in of_events if each < theta}
         extra = {each for each in found if each < theta} - given
         missing = () if too_late else given - found
-        is_empty = self._theta < NO_THETA and len(found) < 2**SMALLEST_LG_K
-        if not (extra or missing or is_empty):
+        if not (extra or missing):
+            for each in sorted(self._thetas - of_events):
+                if each < known:
+                    return f"has theta {each}, which is the hash of no value that the events give"
             return None
         own = estimate(len(found), self._theta)
-        theirs = estimate(self._of_events.num_retained, self._of_events.theta64)
+        theirs = estimate(self._of_events.num_retained, known)
         if own == theirs:
             return f"is {own:,}, of other values than the events give"
         return f"is {own:,}, the events give {theirs:,}"
 
 
-class _Quantiles:
-    """The numbers of one cell, in their order; parts come first."""
+def _is_theta_sketch(theta: int, hashes: Sequence[int]) -> bool:
+    """One that has left hashes out keeps ``2**lg_k``, and the next one is its theta. Which `lg_k` that was
+    may differ from what is declared now."""
+    if set(map(type, hashes)) - {int} or len({*hashes}) < len(hashes):
+        return False
+    if not all(0 < each < theta for each in hashes):
+        return False
+    if theta == NO_THETA:
+        return len(hashes) <= 2**LARGEST_LG_K
+    return theta < NO_THETA and len(hashes) in _KEPT
 
-    def __init__(self, _name: str, aggregate: Quantiles) -> None:
-        self._aggregate = aggregate
+
+class _Quantiles:
+    """The numbers of one cell, in their order; parts come first.
+
+    Attributes:
+        fault: as that of `_Distinct`.
+    """
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
         self._pairs: list[tuple[float, int]] = []
-        self._k = float(aggregate.k)
-        self._answers: tuple[float | None, ...] | None = None
-        self._below: list[int] = []
-        self._up_to: list[int] = []
-        self._number = 0
-        self._equal = True
+        self._k: float = LARGEST_K
+        self._is_whole = True
+        self._is_sorted = False
+        self._next = 0  # of the pairs
+        self._reached = 0  # the weight of those before
+        self._number = 0  # of the events' values so far
+        self._stray: float | None = None  # of no event
+        self._is_equal = self._is_possible = True
+        self._worst: tuple[int, float, int, int] = (0, 0.0, 0, 0)
 
     def merge(self, values: Sequence[float], weights: Sequence[int]) -> None:
-        self._pairs += zip(values, weights, strict=False)
+        if not _is_kll_sketch(values, weights):
+            self.fault = (
+                f"has {len(values):,} values with {len(weights):,} weights, and no sketch is so"
+            )
+            return
+        self._pairs += zip(values, weights, strict=True)
         if max(weights, default=1) > 1:
             # One that was made with a smaller k has gone further.
+            self._is_whole = False
             self._k = max(SMALLEST_K, min(self._k, sum(weights) / max(weights)))
 
     def add(self, value: float | None, number: int) -> None:
-        if self._answers is None:
-            self._prepare()
         if value is None:
             return
-        if self._is_whole:
-            wanted = self._values[self._number : self._number + number]
-            self._equal = self._equal and wanted == [value] * number
-        for place, answer in enumerate(self._answers or ()):
-            if answer is None:
-                continue
-            if value < answer:
-                self._below[place] += number
-            if value <= answer:
-                self._up_to[place] += number
+        self._sort()
+        self._pass(value)
+        low, below = self._number, self._reached
+        while self._next < len(self._pairs) and self._pairs[self._next][0] == value:
+            self._reached += self._pairs[self._next][1]
+            self._next += 1
         self._number += number
+        kept = self._reached - below
+        self._is_equal = self._is_equal and kept == number
+        self._is_possible = self._is_possible and kept <= number
+        # How many numbers are below the value, and up to it.
+        for ours, theirs in ((below, low), (self._reached, self._number)):
+            if abs(ours - theirs) > self._worst[0]:
+                self._worst = abs(ours - theirs), value, ours, theirs
 
-    def _prepare(self) -> None:
-        self._pairs.sort()
-        self._values = [value for value, _ in self._pairs]
-        weights = [weight for _, weight in self._pairs]
-        self._is_whole = max(weights, default=1) == 1
-        self._weight = sum(weights)
-        self._answers = self._aggregate.finish({"values": self._values, "weights": weights})
-        self._below = [0] * len(self._answers)
-        self._up_to = [0] * len(self._answers)
+    def _sort(self) -> None:
+        if not self._is_sorted:
+            self._pairs.sort()
+            self._is_sorted = True
 
-    def difference(self, _events: int, too_late: int) -> str | None:
-        if self._answers is None:
-            return None
-        if too_late:
-            is_possible = self._number - too_late <= self._weight <= self._number
-            return None if is_possible else self._of_weight()
-        if self._weight != self._number:
-            return self._of_weight()
+    def _pass(self, value: float) -> None:
+        """Passes what is kept below a value: no event has it."""
+        while self._next < len(self._pairs) and self._pairs[self._next][0] < value:
+            self._stray, weight = self._pairs[self._next]
+            self._reached += weight
+            self._next += 1
+
+    def difference(self, too_late: int) -> str | None:
+        self._sort()
+        self._pass(math.inf)
+        if not self._number - too_late <= self._reached <= self._number:
+            return f"is of {self._reached:,} numbers, the events give {self._number:,}"
         if self._is_whole:
-            return None if self._equal else "is of other numbers than the events give"
-        allowed = _RANK_ERRORS * kll_doubles_sketch.get_normalized_rank_error(round(self._k), False)
-        for place, share in enumerate(self._aggregate.at):
-            low, high = self._below[place], self._up_to[place]
-            wanted, slack = share * self._number, allowed * self._number + 1
-            if low - slack > wanted or high + slack < wanted:
-                return (
-                    f"is {shown(self._answers[place])} for the share {share}, and of the {self._number:,} "
-                    f"numbers that the events give {low:,} are below it"
-                )
-        return None
+            is_right = self._is_possible if too_late else self._is_equal
+            is_right = is_right and self._stray is None
+            return None if is_right else "is of other numbers than the events give"
+        if self._stray is not None:
+            return f"has {shown(self._stray)}, which is none of the numbers that the events give"
+        error = kll_doubles_sketch.get_normalized_rank_error(round(self._k), False)
+        off, value, ours, theirs = self._worst
+        if too_late or off <= _RANK_ERRORS * error * self._number + 1:
+            return None
+        return f"has {ours:,} of {self._number:,} numbers up to {shown(value)}, the events give {theirs:,}"
 
-    def _of_weight(self) -> str:
-        return f"is of {self._weight:,} numbers, the events give {self._number:,}"
+
+def _is_kll_sketch(values: Sequence[float], weights: Sequence[int]) -> bool:
+    """Each level has twice the weight of the one below, and there is another one only once the last is full:
+    of the largest weight there are always some."""
+    if len(values) != len(weights) or set(map(type, values)) - {float}:
+        return False
+    if set(map(type, weights)) - {int} or not all(map(math.isfinite, values)):
+        return False
+    if any(weight < 1 or weight & (weight - 1) for weight in {*weights}):
+        return False
+    most = max(weights, default=1)
+    return most == 1 or weights.count(most) >= SMALLEST_K // 2
