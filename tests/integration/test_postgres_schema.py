@@ -63,6 +63,7 @@ def test_twice_is_once(empty: Settings) -> None:
         "migration 0010",
         "migration 0011",
         "migration 0012",
+        "migration 0013",
         "table events",
     ]
 
@@ -79,6 +80,7 @@ def test_twice_is_once(empty: Settings) -> None:
         "migration 0010",
         "migration 0011",
         "migration 0012",
+        "migration 0013",
         "table events",
     ]
 
