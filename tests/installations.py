@@ -7,6 +7,7 @@ from typing import Any
 
 from loads import TRUSTING, FakeRecord, Load, execute
 from streamflow import Stream
+from streamflow.audit.windows.parts import Topics
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
 from streamflow.flow import Batch, Partition
@@ -125,7 +126,11 @@ class Installation:
                 progress.windows[name],
                 progress.position,
                 progress.resume,
-                **changes,
+                **(
+                    {"topics": Topics(len(self.committed), 1)} | changes
+                    if partition == 0
+                    else changes
+                ),
             )
             return reconcile_table(connection, compared)
 

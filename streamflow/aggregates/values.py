@@ -19,6 +19,7 @@ from streamflow.groups import LONGEST, decimal_text, group_text, scalar_text
 MOST_DIGITS: Final = 1_000
 LONGEST_TEXT: Final = LONGEST  # characters
 _LIMIT: Final = 10**MOST_DIGITS
+_ZERO: Final = Decimal()
 _WHOLE: Final = 2**53  # of doubles, up to which all whole numbers are some
 LARGEST_DOUBLE: Final = sys.float_info.max
 
@@ -34,11 +35,17 @@ def bounded_integer(number: int) -> int | None:
 
 
 def bounded_decimal(number: Decimal) -> Decimal | None:
-    """As `bounded_integer`, of the digits before the point and behind it."""
-    exponent = number.as_tuple().exponent
-    if isinstance(exponent, int) and exponent >= -MOST_DIGITS and number.adjusted() < MOST_DIGITS:
-        return number
-    return None
+    """As `bounded_integer`, of the digits before the point and behind it. Zeros at its end are none, nor are
+    those of a zero: columns do not keep them all."""
+    if not number:
+        return _ZERO
+    _, digits, exponent = number.as_tuple()
+    if not isinstance(exponent, int) or number.adjusted() >= MOST_DIGITS:
+        return None
+    if exponent < -MOST_DIGITS:
+        text = "".join(map(str, digits))
+        exponent += len(text) - len(text.rstrip("0"))
+    return number if exponent >= -MOST_DIGITS else None
 
 
 def json_value(value: Any) -> Any:

@@ -6,6 +6,7 @@ database. While a worker is behind, or its progress is unknown, the verdict is "
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -26,6 +27,7 @@ from streamflow.audit.report import AuditReport, PartitionAudit, Pending, Pendin
 from streamflow.audit.states import StateAudit, compare
 from streamflow.audit.window_ledger import acknowledged_differences, keep_differences
 from streamflow.audit.windows.counts import reconcile
+from streamflow.audit.windows.parts import Topics
 from streamflow.audit.windows.reconciliation import Reconciliation, WindowsOf
 from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
 from streamflow.flow import Partition
@@ -318,6 +320,7 @@ class _Audit:
     def _reconcile(self, ledgers: Sequence[PartitionAudit]) -> dict[WindowsOf, Reconciliation]:
         reached, by_partition = self._reached, {ledger.key: ledger for ledger in ledgers}
         windows: dict[WindowsOf, Reconciliation] = {}
+        begun: set[str] = set()
         for partition, progress in sorted(reached.progress.items()):
             stream = self._by_topic[partition[0]]
             if stream.topic in self._of_other_mode or not reached.has_loaded(
@@ -327,12 +330,24 @@ class _Audit:
                 continue
             ledger = by_partition[partition]
             with self._isolated(ledger):
-                for table, compared in self._compare_windows(stream, ledger, progress):
+                # Parts of no partition are looked for once.
+                topics = None if stream.topic in begun else self._topics_of_parts(stream)
+                begun.add(stream.topic)
+                for table, compared in self._compare_windows(stream, ledger, progress, topics):
                     windows[*partition, table] = compared
         return windows
 
+    def _topics_of_parts(self, stream: Stream) -> Topics:
+        numbers = Counter(topic for topic, _ in self._reached.bounds)
+        others = {*self._topics} - {*stream.topic_names}
+        return Topics(numbers[stream.topic], numbers[stream.analytics_topic], sorted(others))
+
     def _compare_windows(
-        self, stream: Stream, ledger: PartitionAudit, progress: Progress
+        self,
+        stream: Stream,
+        ledger: PartitionAudit,
+        progress: Progress,
+        topics: Topics | None,
     ) -> Iterator[tuple[str, Reconciliation]]:
         """Compares what is read, counted and loaded, and keeps what differs in it: no event or count of that
         is still to come. By the table that it is counted into."""
@@ -358,6 +373,7 @@ class _Audit:
                     lost,
                     known,
                     proof.windows_through,
+                    topics=topics,
                 ),
             )
             self._keep_differences(stream, ledger, progress, compared, table.name)

@@ -25,7 +25,7 @@ from streamflow.postgres.partitions import DayPartitions, table_exists
 from streamflow.postgres.table_changes import changes_of, surplus_columns
 from streamflow.postgres.tables import event_table
 from streamflow.postgres.windows.given_up import note_given_up, tables_with_parts
-from streamflow.postgres.windows.schema import refresh_window_rows, unfit_tables
+from streamflow.postgres.windows.schema import note_late_after, refresh_window_rows, unfit_tables
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.postgres.windows.views import kept_in_words, kept_views
 from streamflow.settings import Settings
@@ -220,6 +220,8 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             ) from error
         done.append(text)
     judged_from(connection, stream, is_new=is_new)
+    for table in window_tables(stream):
+        note_late_after(connection, table)
     refresh_window_rows(connection)
     done += note_given_up(connection, stream)
     keep_names(connection, stream)

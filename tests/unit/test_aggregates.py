@@ -257,6 +257,20 @@ def test_what_would_make_a_record_large_is_short() -> None:
     assert bounded_decimal(Decimal("1e1000")) is bounded_decimal(Decimal("1e-1001")) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["0E-1001", "0E+200000", "-0", "1." + "0" * 1_001, "10E-1001", "1E999"]
+)
+def test_zeros_are_no_digits(text: str) -> None:
+    """In a column the number has other zeros, and is the same."""
+    number = Decimal(text)
+    assert bounded_decimal(number) == number
+
+
+def test_a_zero_has_no_exponent() -> None:
+    assert str(bounded_decimal(Decimal("0E+200000"))) == "0"
+    assert bounded_decimal(Decimal("1." + "0" * 1_001 + "1")) is None
+
+
 def test_the_names_of_quantiles() -> None:
     assert Quantiles("n", at=(0.5, 0.999, 1, 0.07)).results("cost") == (
         "cost_p50", "cost_p99_9", "cost_p100", "cost_p7",

@@ -21,7 +21,8 @@ from streamflow.stream import Stream
 
 Named = tuple[str, sql.Composable]  # a column, and its expression
 
-# No query has a name that a table can have.
+# No query has a name that a table can have. Columns of users are named with their table, and where they stand
+# beside ours they get names of ours, or ours have a space in them.
 _READ: Final = """
 SELECT e.{time} AS event_time, e.appended_at, e.origin_offset AS position{columns}
   FROM {events} AS e
@@ -78,13 +79,13 @@ CREATE TEMPORARY TABLE audited_blurred AS
 SELECT DISTINCT window_start FROM ({judged}) AS judged WHERE emitted
 """
 _EVENTS: Final = """
-SELECT judged.*, {blurred} AS blurred{conditions}
+SELECT judged.*, {blurred} AS "is blurred"{conditions}
   FROM ({judged}) AS judged{joined}
 """
 _JOINED: Final = " LEFT JOIN pg_temp.audited_conditions AS judgement USING (position)"
 # A part that was handed over is of a window that may be open. What is before `resume` is never read again.
 _PARTS: Final = """
-SELECT part.*, {blurred} AS blurred
+SELECT part.*, {blurred} AS "is blurred"
   FROM {parts} AS part
  WHERE part.origin_topic = %(topic)s AND part.partition = %(partition)s
    AND part.first_offset >= %(since)s
@@ -96,10 +97,10 @@ _NOTHING: Final = sql.SQL("")
 _BLURRED: Final = "window_start IN (SELECT window_start FROM pg_temp.audited_blurred)"
 _CELLS: Final = """
 SELECT * FROM (
-    SELECT window_start, blurred, {event_groups}, 1 AS side, {of_events}
+    SELECT event.window_start, event."is blurred", {event_groups}, 1 AS side, {of_events}
       FROM ({events}) AS event {emitted} GROUP BY {keys}{event_keys}
     UNION ALL
-    SELECT window_start, blurred, {part_groups}, 0, {of_parts}
+    SELECT part.window_start, part."is blurred", {part_groups}, 0, {of_parts}
       FROM ({parts}) AS part {told} {grouped}
 ) AS cells
  WHERE NOT EXISTS (SELECT FROM dropped_days AS gone
@@ -163,10 +164,13 @@ class CellQueries:
         return sql.SQL(_BLUR).format(judged=self._judged(read))
 
     def rows(self, columns: Sequence[str]) -> sql.Composed:
-        """The position of each event that is in the table and not erased, and these columns."""
-        names = [(name, sql.Identifier("e", name)) for name in columns]
+        """The position of each event that is in the table and not erased, and these columns, in this order,
+        under names of ours."""
+        names = [
+            (f"field {place}", sql.Identifier("e", name)) for place, name in enumerate(columns)
+        ]
         read = self._of_table(_READ, columns=_columns(names), only=sql.SQL(_NOT_ERASED))
-        listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+        listed = sql.SQL(", ").join(sql.Identifier(name) for name, _ in names)
         return sql.SQL("SELECT position, {} FROM ({}) AS found").format(listed, read)
 
     def cells(
@@ -182,7 +186,7 @@ class CellQueries:
         groups = self.table.by
         event_groups = [self._group(*each) for each in enumerate(groups)] or [sql.SQL("NULL")]
         part_groups: list[sql.Composable] = [
-            sql.SQL("CASE WHEN NOT part.blurred THEN {} END").format(
+            sql.SQL('CASE WHEN NOT part."is blurred" THEN {} END').format(
                 sql.Identifier("part", column.name)
             )
             for column in groups
@@ -199,8 +203,10 @@ class CellQueries:
             parts=self._parts(),
             keys=keys,
             event_keys=sql.SQL("") if each_value is None else sql.SQL(", ") + each_value,
-            emitted=sql.SQL("" if each_value is None else "WHERE emitted AND NOT blurred"),
-            told=sql.SQL("" if each_value is None else "WHERE NOT blurred"),
+            emitted=sql.SQL(
+                "" if each_value is None else 'WHERE emitted AND NOT event."is blurred"'
+            ),
+            told=sql.SQL("" if each_value is None else 'WHERE NOT part."is blurred"'),
             grouped=sql.SQL("GROUP BY {}").format(keys) if each_value is None else sql.SQL(""),
             order=comma.join([*self._order(), sql.SQL("side, value" if in_order else "side")]),
         )
@@ -208,12 +214,12 @@ class CellQueries:
     def _group(self, place: int, column: Column) -> sql.Composable:
         path = self.table.spec.by_fields[place]
         value = self.value(path, whole=False) if self.groups_are_told else None
-        return sql.SQL("(CASE WHEN NOT event.blurred THEN {} END)::{} AS {}").format(
+        return sql.SQL('(CASE WHEN NOT event."is blurred" THEN {} END)::{} AS {}').format(
             value or sql.SQL("NULL"), sql.SQL(column.type), sql.Identifier(f"by {place}")
         )
 
     def _order(self) -> Iterator[sql.Composable]:
-        yield sql.SQL("window_start, blurred")
+        yield sql.SQL('window_start, "is blurred"')
         for place, column in enumerate(self.table.by):
             collated = '{} COLLATE "C"' if column.type == "text" else "{}"
             yield sql.SQL(collated).format(sql.Identifier(f"by {place}"))  # fmt: skip

@@ -86,6 +86,12 @@ class Comparison:
         )
         group = group_of(self._columns, values, blurred=blurred)
         complete = self._judge.judge(start, group, figures, ALL)
+        if complete and (events.first, events.last) != (parts.first, parts.last):
+            what = (
+                f"its parts are of offsets {parts.first} to {parts.last}, the events have {events.first} to "
+                f"{events.last}"
+            )
+            self._judge.note(start, group, figures, what, figures.events)
         if complete and not blurred and len(told) == len((0, 1)):
             self._compare(start, group, figures, told, parts.too_late)
 

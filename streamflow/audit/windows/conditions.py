@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from streamflow.audit.windows.cells import CellQueries
 from streamflow.postgres.connections import Connection
@@ -85,7 +84,8 @@ def judge_conditions(
     conditions = list(map(sql.Identifier, queries.conditions))
     columns = sql.SQL(", ").join(sql.SQL("{} boolean").format(name) for name in conditions)
     connection.execute(sql.SQL(_CREATE).format(columns=columns))
-    rows = queries.rows(_fields(queries.stream))
+    fields = _fields(queries.stream)
+    rows = queries.rows(fields)
     names = {"chunk": sql.Literal(_CHUNK), "rows": rows, "width": sql.Literal(len(wheres))}
     connection.execute(sql.SQL(_FIND_CHUNKS).format(**names), parameters)
     taken = 0
@@ -102,7 +102,8 @@ def judge_conditions(
     if first is not None:
         since = max(parameters["since"], first * _CHUNK)
         asked = {**parameters, "since": since}
-        _ask(connection, queries.stream, sql.SQL(_ROWS).format(**names), asked, wheres)
+        query = sql.SQL(_ROWS).format(**names)
+        _ask(connection, queries.stream, fields, query, asked, wheres)
     connection.execute("ANALYZE pg_temp.audited_conditions")
     return taken > 0
 
@@ -133,13 +134,14 @@ def _fields(stream: Stream) -> list[str]:
 def _ask(
     connection: Connection,
     stream: Stream,
+    fields: Sequence[str],
     query: sql.Composed,
     parameters: Mapping[str, Any],
     wheres: Sequence[Callable[[Any], bool]],
 ) -> None:
-    """Asks the functions that are declared now of the events of a query."""
+    """Asks the functions that are declared now of the events of a query: of their positions and fields."""
     conditions = [guarded(where) for where in wheres]
-    with connection.cursor("rows_of_conditions", row_factory=dict_row) as rows:
+    with connection.cursor("rows_of_conditions") as rows:
         rows.itersize = _BATCH
         rows.execute(query, parameters)
         while batch := rows.fetchmany(_BATCH):
@@ -147,8 +149,9 @@ def _ask(
                 connection.cursor() as writer,
                 writer.copy("COPY pg_temp.audited_conditions FROM STDIN") as copy,
             ):
-                for row in batch:
-                    copy.write_row((row.pop("position"), *_judged(stream, row, conditions)))
+                for position, *values in batch:
+                    row = dict(zip(fields, values, strict=True))
+                    copy.write_row((position, *_judged(stream, row, conditions)))
 
 
 def _judged(

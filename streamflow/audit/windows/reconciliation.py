@@ -187,6 +187,17 @@ class CellJudge:
         )
         self.compared.note(problem)
 
+    def note_elsewhere(self, number: int, what: str) -> None:
+        """Notes parts that are of none of the stream's partitions."""
+        parts = f"{self.table} has {counted(number, 'part')}"
+        problem = Problem(
+            kind=ProblemKind.WINDOW_DIFFERS,
+            topic=self.partition[0],
+            count=number,
+            detail=f"{parts} {what}, which the stream does not read or write, and the totals count them",
+        )
+        self.compared.note(problem)
+
     def finish(self, size_ms: int, grace_ms: float) -> Reconciliation:
         """Once all cells were judged."""
         compared = self.compared

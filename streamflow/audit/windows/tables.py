@@ -26,11 +26,17 @@ from streamflow.audit.windows.conditions import (
     keep_conditions,
 )
 from streamflow.audit.windows.exact import ExactAggregate, exact_aggregate
+from streamflow.audit.windows.parts import (
+    Topics,
+    faulty_parts,
+    parts_from_elsewhere,
+)
 from streamflow.audit.windows.reading import cells_of
-from streamflow.audit.windows.reconciliation import CellJudge, Reconciliation
+from streamflow.audit.windows.reconciliation import CellFigures, CellJudge, Reconciliation
 from streamflow.audit.windows.sketches import compare_sketches
 from streamflow.durations import MILLISECOND
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.windows.schema import note_late_after
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.stream import Stream
 from streamflow.windows.partition import progress_of
@@ -48,6 +54,7 @@ class Compared(NamedTuple):
         acknowledged: differences that were acknowledged.
         proved: an audit has proved that events before this offset are counted.
         first_part: as `beginning.first_part`.
+        topics: what parts can be of, if those that are of nothing else are looked for, too.
     """
 
     table: WindowTable
@@ -59,6 +66,7 @@ class Compared(NamedTuple):
     acknowledged: Mapping[Cell, int] = {}
     proved: int = 0
     first_part: int | None = None
+    topics: Topics | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -88,6 +96,7 @@ def reconcile_table(connection: Connection, compared: Compared) -> Reconciliatio
     """Compares what analytics has emitted with the events that it had read by then. `connection`: not in a
     transaction."""
     aggregates = compared.table.spec.aggregates
+    note_late_after(connection, compared.table)
     wheres = _wheres(aggregates)
     if not wheres:
         with _snapshot(connection):
@@ -161,7 +170,21 @@ def _compare(
     for name, each in aggregates.items():
         compare_sketches(connection, queries(), name, each, conditions[name], parameters, judge)
     connection.execute("DROP TABLE pg_temp.audited_blurred")
+    if aggregates:
+        _judge_parts(connection, compared, judge)
     return judge.finish(table.spec.pane_ms, table.spec.grace / MILLISECOND)
+
+
+def _judge_parts(connection: Connection, compared: Compared, judge: CellJudge) -> None:
+    for start, first, last, events, what in faulty_parts(
+        connection, compared.table, compared.parameters
+    ):
+        span = (first, last + 1)
+        figures = CellFigures(events, events, 0, 0, None, (first, last), (0, 0), span)
+        judge.note(start, "", figures, what, events)
+    if compared.topics is not None:
+        for number, what in parts_from_elsewhere(connection, compared.table, compared.topics):
+            judge.note_elsewhere(number, what)
 
 
 def _compare_exact(

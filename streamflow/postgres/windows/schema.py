@@ -35,9 +35,14 @@ CREATE INDEX {by_record} ON {table} (record_offset, record_partition, record_top
 COMMENT ON TABLE {table} IS {comment};
 """
 _NOTE: Final = """
-INSERT INTO window_tables (table_name, stream, declaration) VALUES ({name}, {stream}, {declaration})
+INSERT INTO window_tables (table_name, stream, declaration, late_after)
+VALUES ({name}, {stream}, {declaration}, {late_after})
 ON CONFLICT (table_name) DO UPDATE
-   SET stream = excluded.stream, declaration = excluded.declaration, created_at = now()
+   SET stream = excluded.stream, declaration = excluded.declaration, late_after = excluded.late_after,
+       created_at = now()
+"""
+_NOTE_LATE_AFTER: Final = """
+UPDATE window_tables SET late_after = true WHERE table_name = %s AND late_after IS NOT TRUE
 """
 _ALL_ROWS: Final = """
 SELECT {name}::text AS table_name, origin_topic, partition, first_offset, last_offset, window_start,
@@ -195,4 +200,16 @@ def _note(table: Declared) -> sql.Composed:
         name=sql.Literal(table.name),
         stream=sql.Literal(table.stream.name),
         declaration=sql.Literal(Jsonb(table.declaration)),
+        late_after=sql.Literal(isinstance(table, WindowTable) and _takes_late(table)),
     )
+
+
+def note_late_after(connection: Connection, table: WindowTable) -> None:
+    """Keeps with a table that events may have come too late for its windows: `late_after` may be taken
+    away later."""
+    if _takes_late(table):
+        connection.execute(_NOTE_LATE_AFTER, [table.name])
+
+
+def _takes_late(table: WindowTable) -> bool:
+    return table.spec.late_after is not None
