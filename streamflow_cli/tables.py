@@ -106,6 +106,7 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
             f"window differences: {counted(report.window_differences, 'event')} counted too few or too many, "
             "in windows that were acknowledged."
         )
+    _too_late(console, report)
     if report.erased:
         console.print(
             f"erased: {counted(report.erased, 'row')} of forgotten subjects, emptied and still there."
@@ -137,3 +138,12 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
             console.print(f"  and {more:,} more: see `streamflow audit --json`")
     for pending in report.pending:
         console.print(f"  not yet: {pending}", highlight=False, markup=False)
+
+
+def _too_late(console: Console, report: AuditReport) -> None:
+    for key, compared in report.windows.items():
+        if compared.too_late:
+            console.print(
+                f"too late: {counted(compared.too_late, 'event')} of {words_of(key)} came after late_after, "
+                f"and {either(compared.too_late, 'is', 'are')} in no aggregate."
+            )

@@ -254,6 +254,11 @@ class AuditReport:
         return self.lost_aside + sum(ledger.lost for ledger in self.partitions)
 
     @property
+    def too_late(self) -> int:
+        """Events that came after the `late_after` of windows, in each of these."""
+        return sum(compared.too_late for compared in self.windows.values())
+
+    @property
     def window_differences(self) -> int:
         """Events in windows that differ for good, as was acknowledged: counted too few or too many."""
         return sum(compared.window_differences for compared in self.windows.values())
@@ -324,6 +329,7 @@ class AuditReport:
             "lost": self.lost,
             "erased": self.erased,
             "window_differences": self.window_differences,
+            "too_late": self.too_late,
             "in_open_windows": self.in_open_windows,
             "partitions": [ledger.as_dict() for ledger in self.partitions],
             "windows": {
@@ -333,6 +339,7 @@ class AuditReport:
                         "events",
                         "counted",
                         "open",
+                        "too_late",
                         "lost",
                         "window_differences",
                         "cells",

@@ -37,6 +37,7 @@ from streamflow.postgres.sessions.forgetting import erase_sessions
 from streamflow.postgres.sessions.tables import session_tables
 from streamflow.postgres.tables import NOTIFICATIONS, Column
 from streamflow.postgres.windows.forgetting import erase_windows
+from streamflow.postgres.windows.given_up import undeclared_tables
 from streamflow.postgres.windows.naming import names_person, naming_columns
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.privacy import Hasher, is_hashed
@@ -222,8 +223,9 @@ def _vacuum(connection: Connection, tables: Iterable[str]) -> None:
             remove_old_versions(connection, leaf)
 
 
-def _groups_that_stay(streams: Sequence[Stream]) -> Iterator[str]:
-    """Which windows group by fields that are not taken for names: a customer's number may be one."""
+def _windows_that_stay(connection: Connection, streams: Sequence[Stream]) -> Iterator[str]:
+    """Which windows group by fields that are not taken for names: a customer's number may be one. And those
+    that no stream declares any more."""
     groups = [
         f"{table.name} by {', '.join(fields)}"
         for stream in streams
@@ -234,6 +236,11 @@ def _groups_that_stay(streams: Sequence[Stream]) -> Iterator[str]:
         yield (
             f"groups of windows by fields that name nobody by themselves: {'; '.join(groups)} "
             "(docs/privacy.md: forgetting a person)"
+        )
+    if undeclared := undeclared_tables(connection, streams):
+        yield (
+            f"tables of windows that are declared no more ({', '.join(undeclared)}): drop them, or declare "
+            "the windows again and repeat this"
         )
 
 
@@ -304,7 +311,8 @@ class _Erasure:
 
     def read_certificate(self) -> Certificate:
         found = read_certificate(self._connection, self.erasure_id, self._hasher.keys)
-        return replace(found, elsewhere=(*found.elsewhere, *_groups_that_stay(self._streams)))
+        windows = _windows_that_stay(self._connection, self._streams)
+        return replace(found, elsewhere=(*found.elsewhere, *windows))
 
     def erase_events(self) -> None:
         for stream in self._streams:

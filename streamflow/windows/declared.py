@@ -1,7 +1,7 @@
 """What is wrong with the windows of a declaration, in a sentence each. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from streamflow.names import table_fault
 from streamflow.stream import Stream
 from streamflow.windows.fields import Field, NoField, field_at, wrong_default
 from streamflow.windows.progress import COUNTS, fits
-from streamflow.windows.specs import CountedWindows, Windows
+from streamflow.windows.specs import CountedWindows, Windows, column_of
 
 # Kinds of fields to group by. A float or a time is a measure: nearly every event would be a group of its own.
 GROUPING: Final = frozenset(("text", "integer", "decimal", "boolean", "uuid", "date"))
@@ -122,22 +122,47 @@ def _defaults(decoder: Decoder, what: str, field: Field) -> Iterator[str]:
 
 
 def _columns(own: str, spec: Windows) -> Iterator[str]:
-    columns = Counter(spec.by_columns)
-    of_totals = Counter(spec.by_columns)
-    for name, each in spec.aggregates.items():
+    for path, number in Counter(spec.by_fields).items():
+        if number > 1:
+            yield f"by of {own} names {path} {number} times: once is enough"
+    of_table, of_totals = _owners(spec)
+    for name in spec.aggregates:
         if not name.isidentifier():
             yield f"{name[:80]!r} of {own} is no plain name: use letters, digits and _"
-        # Sessions have finished values only.
-        if isinstance(spec, CountedWindows):
-            columns.update(name + suffix for suffix in each.suffixes)
-        of_totals.update(each.results(name))
-    for column in columns | of_totals:
+    for column, owners in (of_table | of_totals).items():
+        shared = next((own for own in (of_table, of_totals) if len(own.get(column, ())) > 1), None)
         if column in OWN_COLUMNS:
-            yield f"{own} have a column {column} of their own: give what is called so another name"
+            yield (
+                f"{owners[0]} of {own} needs a column {column}, and all windows have one of that name: give "
+                "it another name"
+            )
         elif len(column.encode()) > _LONGEST_COLUMN:
             yield (
                 f"{own} would have a column {column}, which is longer than {_LONGEST_COLUMN} bytes, and "
                 "PostgreSQL cuts it off: shorten the name"
             )
-        elif (columns | of_totals)[column] > 1:
-            yield f"{own} would have two columns {column}: give one of them another name"
+        elif shared is not None:
+            both = " and ".join(shared[column])
+            yield f"{own} would have two columns {column}, of {both}: give one of them another name"
+
+
+class _ColumnOwners(dict[str, list[str]]):
+    """What needs a column, in words, by the column."""
+
+    def add(self, owner: str, columns: Sequence[str]) -> None:
+        for column in columns:
+            self.setdefault(column, []).append(owner)
+
+
+def _owners(spec: Windows) -> tuple[_ColumnOwners, _ColumnOwners]:
+    """Of the columns of the table, and of the totals."""
+    of_table, of_totals = _ColumnOwners(), _ColumnOwners()
+    for path in dict.fromkeys(spec.by_fields):
+        of_table.add(f"the field {path}", [column_of(path)])
+        of_totals.add(f"the field {path}", [column_of(path)])
+    for name, each in spec.aggregates.items():
+        # Sessions have finished values only.
+        if isinstance(spec, CountedWindows):
+            of_table.add(f"the aggregate {name}", [name + suffix for suffix in each.suffixes])
+        of_totals.add(f"the aggregate {name}", each.results(name))
+    return of_table, of_totals

@@ -68,10 +68,11 @@ def too_late_line(number: int, late_after: timedelta | None) -> Html:
     """How many events are in no aggregate."""
     after = "" if late_after is None else f" more than {length(late_after)}"
     words = (
-        f"{counted(number, 'event')} came{after} after {either(number, 'its', 'their')} window had closed, "
-        f"and {either(number, 'is', 'are')} in no aggregate"
+        f"{counted(number, 'event')} of this time came{after} after {either(number, 'its', 'their')} window "
+        f"had closed, and {either(number, 'is', 'are')} in no aggregate. `streamflow audit` counts those of "
+        "all times"
     )
-    tone = Tone.WARN if number else Tone.GOOD
+    tone = Tone.WARN if number else Tone.IDLE
     return line(mark(tone, "too late"), soft(words), data=f'data-too-late="{number}"')
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -296,3 +297,12 @@ def test_a_user_that_is_a_number(database: Settings, monkeypatch: pytest.MonkeyP
         'SELECT "user", sum(n), max(most), sum(users) FROM badges_10s_totals GROUP BY 1 ORDER BY 1',
     ) == [(0, 10, 0, 2), (None, 10, None, 0)]
     assert made.problems("badges_10s") == []
+
+
+@pytest.mark.usefixtures("own")
+def test_windows_that_are_declared_no_more_are_named(database: Settings) -> None:
+    done = forget(database, Kind.ADDRESS, "ann@example.com", [replace(VISITS, windows=None)])
+    [undeclared] = [place for place in done.elsewhere if place.startswith("tables of windows")]
+    assert undeclared.startswith(
+        f"tables of windows that are declared no more ({OWN}, {SHARED}): drop them, or declare"
+    )

@@ -280,8 +280,9 @@ def test_tables_of_totals_and_corrections() -> None:
     assert "change" not in totals_table(TUMBLING, CHOSEN["opened_by"], found, then)
     assert "2026-03-01 12:00:00" in corrected_table(found)
     assert "12:00:10" not in corrected_table(found)
-    assert "1 event came more than 1 h after its window had closed, and is in no aggregate" in (
-        too_late_line(1, timedelta(hours=1))
+    assert (
+        "1 event of this time came more than 1 h after its window had closed, and is in no aggregate"
+        in (too_late_line(1, timedelta(hours=1)))
     )
 
 

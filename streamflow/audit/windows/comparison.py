@@ -84,6 +84,7 @@ class Comparison:
             (events.unproved, parts.unproved),
             _span(events, parts),
         )
+        self._judge.compared.too_late += parts.too_late
         group = group_of(self._columns, values, blurred=blurred)
         complete = self._judge.judge(start, group, figures, ALL)
         if complete and (events.first, events.last) != (parts.first, parts.last):

@@ -37,6 +37,7 @@ class Reconciliation:
         counted: by type, from the windows.
         open: events by type that were read but whose windows are still open.
         cells: number of (window, type) cells that were emitted.
+        too_late: events that came after `late_after`, and are in no aggregate.
         lost: events that are uncounted because of acknowledged gaps.
         acknowledged: the differences that were acknowledged and are as they were, by window and type.
         overdue: whether the watermark has passed a window that is still open.
@@ -51,6 +52,7 @@ class Reconciliation:
     counted: Counter[str] = field(default_factory=Counter)
     open: Counter[str] = field(default_factory=Counter)
     cells: int = 0
+    too_late: int = 0
     lost: int = 0
     acknowledged: dict[Cell, int] = field(default_factory=dict)
     overdue: bool = False

@@ -1,7 +1,7 @@
 """Windows that a release has given up, and a later one declares again. What came in between no worker has
 counted, and no other one will: their table has a hole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -27,6 +27,10 @@ SELECT table_name, (to_jsonb(known)->>'given_up_at')::timestamptz FROM window_ta
  WHERE stream = %s AND table_name = ANY(%s) AND to_jsonb(known)->>'given_up_at' IS NOT NULL
  ORDER BY table_name
 """
+_OF_NO_STREAM: Final = """
+SELECT table_name FROM window_tables
+ WHERE NOT table_name = ANY(%s) AND to_regclass(quote_ident(table_name)) IS NOT NULL ORDER BY table_name
+"""
 _HAS_PARTS: Final = "SELECT EXISTS (SELECT FROM {})"
 
 
@@ -50,6 +54,12 @@ def declared_again(connection: Connection, stream: Stream) -> list[DeclaredAgain
     rows = connection.execute(_GIVEN_UP, [stream.name, _names(stream)]).fetchall()
     with_parts = tables_with_parts(connection, stream)
     return [DeclaredAgain(*row) for row in rows if row[0] in with_parts]
+
+
+def undeclared_tables(connection: Connection, streams: Iterable[Stream]) -> list[str]:
+    """The tables of windows, and of sessions, that are there and that no stream declares any more."""
+    declared = [name for stream in streams for name in stream.window_tables]
+    return [name for (name,) in connection.execute(_OF_NO_STREAM, [declared])]
 
 
 def note_given_up(connection: Connection, stream: Stream) -> list[str]:
