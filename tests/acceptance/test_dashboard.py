@@ -49,7 +49,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 WORKERS = ("validator", "analytics", "loader")
 ADDRESS = "needle@example.com"
-CHECKS = 40
+CHECKS = 54
 UNREAD = (
     "SELECT count(*) FROM dead_letters WHERE NOT EXISTS (SELECT FROM loader_positions"
     " WHERE topic = source_topic AND partition = source_partition AND next_offset > source_offset)"
