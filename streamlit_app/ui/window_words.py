@@ -36,8 +36,8 @@ def captions(
     if shown.totals and shown.totals[-1].is_others:
         as_one = ""
         if not isinstance(table, SessionTable) or chosen.adds_up:
-            as_one = f", taken as one group: their {chosen.name} is of all their events"
-        yield f"“{shown.totals[-1].group}” are those with fewer events{as_one}."
+            as_one = f", taken as one: {chosen.name} is that of all their events"
+        yield f"“{shown.totals[-1].group}” stands for the groups with fewer events{as_one}."
     if shown.is_cut and shown.since is not None and shown.end is not None:
         length = units.duration((shown.end - shown.since).total_seconds())
         yield (
