@@ -15,9 +15,10 @@ from streamflow.contract import Event
 from streamflow.errors import ConfigurationError
 from streamflow.formats.documents import Ignored
 from streamflow.privacy import Hasher
-from streamflow.records import Headers, Rejection
+from streamflow.records import Rejection
 from streamflow.samples.factory import SampleEvent, SampleFactory
-from streamflow.stream import Simulated, Stream
+from streamflow.samples.record import SampleRecord
+from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
 from streamflow.unchanged import contents_of, is_same
 from streamflow.user_code import name_of_fault
@@ -76,7 +77,7 @@ def simulated_of(stream: Stream, hasher: Hasher) -> list[SampleEvent]:
     source = stream.simulate(hasher, seed=_SEED, invalid_ratio=0.0)
     samples = []
     for number, record in enumerate(islice(source, _SIMULATED)):
-        event = stream.read(_SimulatedRecord(stream.topic, number, record))
+        event = stream.read(SampleRecord(stream.topic, number, record.value, key=record.key))
         if isinstance(event, Rejection):
             raise ConfigurationError(
                 f"the contract rejects a record that it makes as valid ({event.message}): mend "
@@ -316,31 +317,3 @@ def _at(sample: SampleEvent) -> str:
 
 def _named(field: str) -> str:
     return f"`{field}`: " if field else ""
-
-
-class _SimulatedRecord:
-    """A simulated record as a consumer would hand it over."""
-
-    def __init__(self, topic: str, offset: int, simulated: Simulated) -> None:
-        self._topic, self._offset, self._simulated = topic, offset, simulated
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return self._offset
-
-    def key(self) -> bytes | None:
-        return self._simulated.key
-
-    def value(self) -> bytes | None:
-        return self._simulated.value
-
-    def headers(self) -> Headers | None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return (0, 0)

@@ -15,8 +15,9 @@ from streamflow.postgres.sink.copy import copy
 from streamflow.postgres.windows.schema import create_parts
 from streamflow.postgres.windows.tables import WindowTable, panes_of, window_tables
 from streamflow.postgres.windows.views import totals_view
-from streamflow.records import Headers, Rejection
+from streamflow.records import Rejection
 from streamflow.samples.factory import SampleEvent
+from streamflow.samples.record import SampleRecord
 from streamflow.stream import Stream
 from streamflow.trial import TrialProblem
 from streamflow.user_code import name_of_fault
@@ -85,7 +86,8 @@ def _part(
         value = orjson.dumps(key_and_body(result, 0)[1])
     except BaseException as error:  # noqa: BLE001 (types and functions of the user's own)
         return f"{_what(sample)} cannot be aggregated ({name_of_fault(error)})"
-    line = rows.line(_PartRecord(table.stream.analytics_topic, offset, value), None)
+    record = SampleRecord(table.stream.analytics_topic, offset, value, timestamp=(2, _APPENDED))
+    line = rows.line(record, None)
     if isinstance(line, Rejection):
         return f"the part of a window with {_what(sample)} is no row ({line.message})"
     return line
@@ -139,31 +141,3 @@ def _problem(table: WindowTable, text: str, sample: SampleEvent | None = None) -
 def _what(sample: SampleEvent) -> str:
     at = f" with `{sample.field}` at a limit of its type" if sample.field else ""
     return f"a valid {type(sample.event).__name__}{at}"
-
-
-class _PartRecord:
-    """A record of the analytics topic as a consumer would hand it over."""
-
-    def __init__(self, topic: str, offset: int, value: bytes) -> None:
-        self._topic, self._offset, self._value = topic, offset, value
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return self._offset
-
-    def key(self) -> bytes | None:
-        return None
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def headers(self) -> Headers | None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return (2, _APPENDED)
