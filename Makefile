@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev browser up down status check format docs-settings test chaos fuzz soak
+.PHONY: help setup setup-dev browser up down status check format docs-settings test chaos windows fuzz soak
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -26,6 +26,7 @@ help:
 	@echo 'make test    all tests'
 	@echo 'make fuzz    a million fuzzed records, 300,000 through a whole stack, every input with 5,000 examples; SEED=n repeats a run'
 	@echo 'make chaos   faults under load for 15 minutes, judged by an oracle; SEED=n repeats a run'
+	@echo 'make windows  twenty rounds of windows under faults, compared with DuckDB; SEED=n repeats a run'
 	@echo 'make soak    half an hour at 2,000 events/s with restarts: does anything grow?'
 
 setup: $(VENV)/.installed
@@ -98,6 +99,11 @@ endif
 chaos: setup-dev
 	$(BIN)/pytest -m chaos $(ARGS)
 	PYTHONPATH=tests $(BIN)/python tests/chaos/rounds.py --minutes $(MINUTES) --seed $(SEED)
+
+# Totals of windows while workers and the broker are killed, compared with DuckDB's.
+ROUNDS ?= 20
+windows: setup-dev
+	PYTHONPATH=tests $(BIN)/python tests/chaos/shop.py --rounds $(ROUNDS) --seed $(SEED)
 
 SOAK_MINUTES ?= 30
 soak: setup-dev

@@ -1,7 +1,8 @@
 """What a team imports to declare its streams and repairs, and to read results.
 
-Streams: `Stream`, `Topics`, `TumblingWindow`, `Notification`; optionally `Simulated` records and a
-`DailyRollup`.
+Streams: `Stream`, `Topics`, `Notification`; optionally `Simulated` records and a `DailyRollup`.
+Windows: `TumblingWindow`, `HoppingWindow`, `SessionWindow`, and the aggregates `Count`, `Sum`, `Mean`, `Min`,
+`Max`, `First`, `Last`, `Distinct` and `Quantiles`.
 Contracts: `Event`, the base of all models; `Timestamp`, a time in RFC 3339 with a zone; `EpochSeconds`,
 `EpochMillis` and `EpochMicros`, times as numbers; `Hashed`, a text that our producer hashes
 (`HashedAddress` is the same); `NotNull`, a field that may be absent but not null.
@@ -21,6 +22,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from streamflow.aggregates.distinct import Distinct
+    from streamflow.aggregates.extremes import First, Last, Max, Min
+    from streamflow.aggregates.quantiles import Quantiles
+    from streamflow.aggregates.sums import Count, Mean, Sum
     from streamflow.audit.ledger import run_audit
     from streamflow.audit.problems import Problem, ProblemKind
     from streamflow.audit.report import AuditReport, Verdict
@@ -61,7 +66,7 @@ if TYPE_CHECKING:
     from streamflow.settings import Settings, load_settings
     from streamflow.stream import Simulated, Stream
     from streamflow.stream_topics import Topics
-    from streamflow.windows import TumblingWindow
+    from streamflow.windows.specs import HoppingWindow, SessionWindow, TumblingWindow
 
 __all__ = [
     "IGNORED",
@@ -71,18 +76,26 @@ __all__ = [
     "CircuitOpen",
     "CloudEvents",
     "ConfigurationError",
+    "Count",
     "DailyRollup",
     "Debezium",
+    "Distinct",
     "EpochMicros",
     "EpochMillis",
     "EpochSeconds",
     "ErrorCode",
     "Event",
     "Fenced",
+    "First",
     "Hashed",
     "HashedAddress",
     "Hasher",
+    "HoppingWindow",
     "JsonSchema",
+    "Last",
+    "Max",
+    "Mean",
+    "Min",
     "NotNull",
     "Notification",
     "PhoneNumber",
@@ -90,14 +103,17 @@ __all__ = [
     "Problem",
     "ProblemKind",
     "Protobuf",
+    "Quantiles",
     "Rejection",
     "Repair",
     "SchemaRegistry",
+    "SessionWindow",
     "Settings",
     "Simulated",
     "StackError",
     "Stream",
     "StreamFlowError",
+    "Sum",
     "Timestamp",
     "Tombstone",
     "Topics",
@@ -112,6 +128,10 @@ __all__ = [
 ]
 
 _NAMES: Final = {
+    "aggregates.distinct": "Distinct",
+    "aggregates.extremes": "First Last Max Min",
+    "aggregates.quantiles": "Quantiles",
+    "aggregates.sums": "Count Mean Sum",
     "audit.ledger": "run_audit",
     "audit.problems": "Problem ProblemKind",
     "audit.report": "AuditReport Verdict",
@@ -135,7 +155,7 @@ _NAMES: Final = {
     "settings": "Settings load_settings",
     "stream": "Simulated Stream",
     "stream_topics": "Topics",
-    "windows": "TumblingWindow",
+    "windows.specs": "HoppingWindow SessionWindow TumblingWindow",
 }
 _MODULE_OF: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any, Final, TypeVar, get_args, get_origin
 
 from streamflow.durations import EXAMPLES, duration_text, parse_duration
+from streamflow.errors import ConfigurationError
 
 _T = TypeVar("_T")
 # What is wrong with a value, as the rest of a sentence that begins with the argument's name; None if
@@ -22,38 +23,88 @@ Check = Callable[[Any], str | None]
 MISSING: Final = object()  # of a required argument
 _LONGEST: Final = 60  # characters of a text that is shown
 _MISNAMED: Final = "misnamed"
+_KEPT: Final = "kept_faults"
+
+
+class _Arguments:
+    """The arguments that a class takes, and what is wrong with the names of those that it is given."""
+
+    def __init__(self, declaration: type) -> None:
+        self._name = declaration.__name__
+        signature = inspect.signature(declaration.__init__)  # type: ignore[misc]
+        shown = [one for one in signature.parameters.values() if one.name != _MISNAMED]
+        self.signature = signature.replace(parameters=shown)
+        # Without self, and without what takes any name.
+        self.parameters = [one for one in shown[1:] if one.kind is not one.VAR_KEYWORD]
+        self._takes_any = len(self.parameters) < len(shown) - 1
+        self._names = [one.name for one in self.parameters]
+        self._positional = [
+            one.name for one in self.parameters if one.kind is one.POSITIONAL_OR_KEYWORD
+        ]
+        self._required = {one.name for one in self.parameters if one.default is one.empty}
+
+    def take(
+        self, args: tuple[Any, ...], named: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The arguments by name, `MISSING` for those that are needed and not there; and the faults."""
+        names, positional = self._names, self._positional
+        given = dict(zip(positional, args, strict=False))
+        found = []
+        if len(args) > len(positional):
+            found.append(_too_many(self._name, names, len(positional)))
+        unknown = {name for name in named if name not in names and not self._takes_any}
+        found += [_unknown(self._name, name, names) for name in named if name in unknown]
+        found += [f"{name} is given twice" for name in given if name in named]
+        given |= {name: value for name, value in named.items() if name not in unknown}
+        missing = [name for name in names if name in self._required and name not in given]
+        if missing:
+            found.append(f"{self._name} needs {', '.join(missing)}")
+        return given | dict.fromkeys(missing, MISSING), found
 
 
 def keeps_misnamed(declaration: type[_T]) -> type[_T]:
     """Lets a dataclass be made with arguments that it does not have, or without some that it needs. What is
     wrong with their names is kept in its field `misnamed`."""
-    make = declaration.__init__
-    signature = inspect.signature(make)
-    shown = [one for one in signature.parameters.values() if one.name != _MISNAMED]
-    parameters = shown[1:]  # without self
-    names = [parameter.name for parameter in parameters]
-    positional = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-    required = {one.name for one in parameters if one.default is one.empty}
+    make, arguments = declaration.__init__, _Arguments(declaration)
 
     @wraps(make)
     def make_and_keep(self: Any, *args: Any, misnamed: tuple[str, ...] = (), **named: Any) -> None:
-        given = dict(zip(positional, args, strict=False))
-        found = [*misnamed]
-        if len(args) > len(positional):
-            found.append(_too_many(declaration.__name__, names, len(positional)))
-        found += [
-            _unknown(declaration.__name__, name, names) for name in named if name not in names
-        ]
-        found += [f"{name} is given twice" for name in given if name in named]
-        given |= {name: value for name, value in named.items() if name in names}
-        missing = [name for name in names if name in required and name not in given]
-        if missing:
-            found.append(f"{declaration.__name__} needs {', '.join(missing)}")
-        make(self, **given, **dict.fromkeys(missing, MISSING))
-        object.__setattr__(self, _MISNAMED, tuple(found))
+        given, found = arguments.take(args, named)
+        make(self, **given)
+        kept = (*misnamed, *found, *getattr(self, _MISNAMED, ()))
+        object.__setattr__(self, _MISNAMED, kept)
 
-    make_and_keep.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    make_and_keep.__signature__ = arguments.signature  # type: ignore[attr-defined]
     declaration.__init__ = make_and_keep  # type: ignore[method-assign]
+    return declaration
+
+
+def keeps_faults(declaration: type[_T]) -> type[_T]:
+    """Lets an object that stands in a declaration be made whatever its arguments are, also where it makes
+    something of them at once. `argument_faults` says what is wrong with them; such an object is good for
+    nothing else."""
+    make, arguments = declaration.__init__, _Arguments(declaration)
+    checks = {one.name: _check_in(one.annotation) for one in arguments.parameters}
+
+    @wraps(make)
+    def make_or_keep(self: Any, *args: Any, **named: Any) -> None:
+        given, found = arguments.take(args, named)
+        for name, value in given.items():
+            check = checks.get(name)
+            if value is not MISSING and check is not None and (fault := check(value)):
+                found.append(f"{name} {fault}")
+            found += [f"{name}: {fault}" for fault in getattr(value, _KEPT, ())]
+        try:
+            make(self, **given)
+        except ConfigurationError as error:
+            found = found or [str(error)]
+        except Exception:
+            if not found:
+                raise
+        object.__setattr__(self, _KEPT, tuple(found))
+
+    make_or_keep.__signature__ = arguments.signature  # type: ignore[attr-defined]
+    declaration.__init__ = make_or_keep  # type: ignore[method-assign]
     return declaration
 
 
@@ -68,13 +119,29 @@ def argument_faults(declaration: Any) -> Iterator[str]:
         if fault := check(value):
             yield f"{field.name} {fault}"
             continue
-        for part in value if isinstance(value, list | tuple) else [value]:
-            if is_dataclass(part) and hasattr(part, _MISNAMED):
-                yield from (f"{field.name}: {fault}" for fault in argument_faults(part))
+        for name, part in _parts(field.name, value):
+            if not isinstance(part, type) and hasattr(part, _KEPT):
+                yield from (f"{name}: {fault}" for fault in getattr(part, _KEPT))
+            elif is_dataclass(part) and hasattr(part, _MISNAMED):
+                yield from (f"{name}: {fault}" for fault in argument_faults(part))
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What an argument consists of, and what it is called: a mapping says the names itself."""
+    if isinstance(value, Mapping):
+        yield from ((str(key), part) for key, part in value.items())
+    else:
+        yield from (
+            (name, part) for part in (value if isinstance(value, list | tuple) else [value])
+        )
 
 
 def _check_of(field: Field[Any]) -> Check | None:
-    return next(iter(getattr(field.type, "__metadata__", ())), None)
+    return _check_in(field.type)
+
+
+def _check_in(annotation: Any) -> Check | None:
+    return next(iter(getattr(annotation, "__metadata__", ())), None)
 
 
 def _unknown(declaration: str, name: str, names: list[str]) -> str:
@@ -85,6 +152,8 @@ def _unknown(declaration: str, name: str, names: list[str]) -> str:
 
 def _too_many(declaration: str, names: list[str], positional: int) -> str:
     which = f"only {', '.join(names[:positional])}" if positional else "no argument"
+    if positional == len(names):
+        return f"{declaration} takes {which}"
     return f"{declaration} takes {which} without a name: write {names[positional]}=… and so on"
 
 
@@ -180,6 +249,25 @@ def tuple_of(check_item: Check, what: str, example: str) -> Check:
             return f"{wanted}, not {described(value)}"
         return next(
             (f"{wanted}: one {fault}" for item in value if (fault := check_item(item))), None
+        )
+
+    return check
+
+
+def fields_by_name(example: str) -> Check:
+    """A dict of texts by texts; `example` is written as in code."""
+
+    def check(value: Any) -> str | None:
+        wanted = f"must be a dict of texts, as in {example}"
+        if not isinstance(value, Mapping):
+            return f"{wanted}, not {described(value)}"
+        return next(
+            (
+                f"{wanted}: one is {described(part)}"
+                for part in (*value, *value.values())
+                if not isinstance(part, str)
+            ),
+            None,
         )
 
     return check

@@ -13,9 +13,11 @@ from streamflow.postgres.against import changes_for
 from streamflow.postgres.evolution import Change, Level, level_of
 from streamflow.postgres.owned_topics import NoSchema, TopicsTable
 from streamflow.postgres.schema import TablePlan, plan_of
+from streamflow.postgres.sessions.tables import session_tables
 from streamflow.postgres.state import LONGEST_KEY, unbounded_key
 from streamflow.postgres.tables import Column, event_columns, event_table
 from streamflow.postgres.trial import problems_with_rows
+from streamflow.postgres.windows.tables import window_tables, windows_in_words
 from streamflow.privacy import Hasher
 from streamflow.registry import FailedStream, Streams, hasher_for, no_stream_called, read_streams
 from streamflow.samples.factory import SampleEvent
@@ -27,6 +29,17 @@ from streamflow.units import duration
 from streamflow.user_code import name_of_fault
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTableCheck:
+    """The table of windows with aggregates, and the view of their totals, which sessions have none of; of the
+    columns those of groups and aggregates."""
+
+    table: str
+    view: str
+    what: str
+    columns: tuple[Column, ...]
 
 
 class PlannedTable(NamedTuple):
@@ -67,6 +80,7 @@ class StreamCheck:
     plan: TablePlan | None = None
     windows: str = ""
     notes: list[str] = field(default_factory=list)
+    window_tables: list[WindowTableCheck] = field(default_factory=list)
     changes: list[Change] | None = None
     rows: int = 0
 
@@ -94,6 +108,7 @@ class StreamCheck:
             "surplus_columns": None if self.plan is None else list(self.plan.surplus),
             "windows": self.windows,
             "notes": self.notes,
+            "window_tables": [asdict(table) for table in self.window_tables],
             "level": None if self.changes is None else self.level,
             "changes": None if self.changes is None else [one._asdict() for one in self.changes],
             "rows": self.rows,
@@ -185,10 +200,10 @@ def _failed(failed: FailedStream) -> StreamCheck:
 
 
 def _declared(settings: Settings, stream: Stream) -> StreamCheck:
-    windows = ""
-    if stream.windows is not None:
-        size = duration(stream.windows.size.total_seconds())
-        by = f"by {stream.windows.by}" if stream.windows.by else "of all events together"
+    windows, what = "", windows_in_words
+    if (counts := stream.event_counts) is not None:
+        size = duration(counts.size.total_seconds())
+        by = f"by {counts.by}" if counts.by else "of all events together"
         windows = f"counts of {size}, {by}, in {stream.analytics_topic} and window_counts"
     return StreamCheck(
         stream.name,
@@ -198,6 +213,16 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
         columns=event_columns(stream),
         windows=windows,
         notes=_notes(stream),
+        window_tables=[
+            *(
+                WindowTableCheck(table.name, table.view, what(table.spec), table.own_columns)
+                for table in window_tables(stream)
+            ),
+            *(
+                WindowTableCheck(table.name, "", what(table.spec), table.own_columns)
+                for table in session_tables(stream)
+            ),
+        ],
     )
 
 

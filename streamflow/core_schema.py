@@ -130,6 +130,15 @@ def fits_bigint(schema: Mapping[str, Any]) -> bool:
     return all(SMALLEST_BIGINT <= bound <= LARGEST_BIGINT for bound in (lowest, highest))
 
 
+def is_always_bigint(schema: Mapping[str, Any]) -> bool:
+    """Whether a whole number is within a ``bigint`` by its bounds, and not only by the type of its column:
+    that of a nested field, in a document, is within no other ones."""
+    if schema["type"] in ("literal", "enum"):
+        return all(SMALLEST_BIGINT <= value <= LARGEST_BIGINT for value in values_of(schema))
+    has_both = bool(schema.keys() & {"ge", "gt"} and schema.keys() & {"le", "lt"})
+    return schema["type"] == "int" and has_both and fits_bigint(schema)
+
+
 def own_parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """What a part of a core schema consists of, without values of users, which may look like a schema.
     Where names of fields are the keys, one may be called so."""

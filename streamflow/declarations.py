@@ -19,6 +19,8 @@ from streamflow.postgres.tables import ColumnFaults, event_columns
 from streamflow.private_fields import clear_defaults, in_json_texts
 from streamflow.stream import Stream
 from streamflow.stream_topics import TopicSpec
+from streamflow.window_names import window_name_clashes, window_name_faults
+from streamflow.windows.declared import window_faults
 
 # Types of columns that a primary key may have: equal values have one text, as the key of a record.
 _KEY_TYPES: Final = frozenset(("text", "bigint", "numeric", "boolean", "uuid", "date"))
@@ -46,6 +48,8 @@ def problems(stream: Stream, earlier: Sequence[Stream] = ()) -> list[str]:
         *_fields(stream),
         *_keys_of_dicts(stream),
         *_columns(stream),
+        *window_faults(stream),
+        *window_name_faults(stream),
         *_state(stream),
         *_format(stream),
         *(problem for other in earlier for problem in _clashes(stream, other)),
@@ -132,7 +136,7 @@ def _fields(stream: Stream) -> Iterator[str]:
     wanted = {
         "key": stream.key if isinstance(stream.key, str) else None,
         "event_time": stream.event_time,
-        "by of its windows": stream.windows.by if stream.windows is not None else None,
+        "by of its windows": stream.kind_field if stream.event_counts is not None else None,
     }
     for model in stream.decoder.models:
         for argument, name in wanted.items():
@@ -344,6 +348,7 @@ def _clashes(stream: Stream, other: Stream) -> Iterator[str]:
                 yield from _collision(role, topic, other_topic)
     yield from _differing_topics(stream, other)
     yield from _clashing_tables(stream, other)
+    yield from window_name_clashes(stream, other)
 
 
 def _clashing_tables(stream: Stream, other: Stream) -> Iterator[str]:

@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from typing import Final
 
+MILLISECOND: Final = timedelta(milliseconds=1)
 _DURATION: Final = re.compile(r"([0-9]+) ?(ms|s|min|m|h|d)")
 _UNITS: Final = {
     "d": timedelta(days=1),

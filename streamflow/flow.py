@@ -64,7 +64,7 @@ class TableRows:
     # Records that become rows once the database has settled whether they are replays.
     claims: list[ReplayClaim] = field(default_factory=list)
     holds_events: bool = False  # the table is that of a stream's own events
-    days: set[date] = field(default_factory=set)  # in UTC, of the events in `lines` and `claims`
+    days: set[date] = field(default_factory=set)  # in UTC, of what is in `lines` and `claims`
 
     def add(self, line: bytes, source: Record) -> None:
         self.lines.append(line)

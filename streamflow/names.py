@@ -10,10 +10,10 @@ OWN_TABLES: Final = frozenset(
     (
         VERSION_TABLE, "audit_ledger", "contract_names", "daily_active_users", "dead_letters",
         "dead_letters_by_cause", "dropped_days", "duplicates", "erased_records", "erasures",
-        "gaps", "hourly_events", "ignored_records", "loader_positions",
+        "gaps", "hourly_events", "ignored_records", "judged_conditions", "loader_positions",
         "notifications", "quality_scans", "refused_events", "replay_plan_letters", "replay_plans",
         "replay_records", "replayed_events", "replays", "rollup_progress", "signing_key", "topics",
-        "window_counts", "window_differences",
+         "window_counts", "window_differences", "window_rows", "window_tables",
     )
 )  # fmt: skip
 
@@ -47,6 +47,11 @@ def table_fault(name: str) -> str | None:
     if name in OWN_TABLES:
         return "is one of StreamFlow's own"
     return None
+
+
+def totals_name(table: str) -> str:
+    """The name of the view with the totals of windows whose parts are in a table."""
+    return f"{table}_totals"
 
 
 def collide(one: str, other: str) -> bool:

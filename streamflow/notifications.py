@@ -46,6 +46,7 @@ def notifier(
     declares_private = decoder.declares_private
 
     def record_of(event: Event) -> tuple[bytes, bytes] | Rejection:
+        time = format_time(time_of(event))  # before `notify` may change it
         try:
             notification = notify(event)
             if type(notification) is not Notification:
@@ -65,7 +66,6 @@ def notifier(
             return processing_failed("notify", error)
         if not fits:
             return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NONE)
-        time = format_time(time_of(event))
         try:
             value = dumps({"message": message, "time": time, "event_id": event_id, "user": user})
         except orjson.JSONEncodeError:

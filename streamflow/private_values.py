@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from streamflow import addresses
+from streamflow.argument_types import TEXT, keeps_faults, optional
 from streamflow.errors import ConfigurationError
 from streamflow.spans import Spans, merged, originals
 
@@ -103,6 +104,7 @@ class Address(PrivateValue):
 ADDRESS: Final = Address()
 
 
+@keeps_faults
 @dataclass(frozen=True)
 class CardNumber(PrivateValue):
     """Numbers of payment cards: 13 to 19 digits of a known issuer with the right check digit (Luhn), with
@@ -162,6 +164,7 @@ class CardNumber(PrivateValue):
         return re.sub(r"[^0-9]", "", text)
 
 
+@keeps_faults
 @dataclass(frozen=True)
 class PhoneNumber(PrivateValue):
     """Phone numbers that exist by the plans of their countries, as `phonenumbers` knows them.
@@ -171,7 +174,7 @@ class PhoneNumber(PrivateValue):
             begin with ``+`` only.
     """
 
-    region: str | None = None
+    region: Annotated[str | None, optional(TEXT)] = None
     what: str = field(default="phone number", init=False)
 
     _RUN: ClassVar = re.compile(
@@ -236,6 +239,7 @@ class PhoneNumber(PrivateValue):
         return str(library.format_number(number, library.PhoneNumberFormat.E164))
 
 
+@keeps_faults
 @dataclass(frozen=True)
 class PrivatePattern(PrivateValue):
     r"""What a regular expression of a team's own finds: customer numbers, names of devices.
@@ -247,12 +251,12 @@ class PrivatePattern(PrivateValue):
         what: one of the values is called this in messages.
         pattern: matches anywhere in a text; case counts. Its ends are best marked with ``\b``.
 
-    Raises:
-        ConfigurationError: the pattern is not valid, is anchored, or matches the empty text.
+    A pattern that is not valid, is anchored, or matches the empty text raises nothing: it is told when the
+    stream is loaded.
     """
 
-    what: str
-    pattern: str
+    what: Annotated[str, TEXT]
+    pattern: Annotated[str, TEXT]
     _compiled: Any = field(init=False, repr=False, compare=False)
 
     _SHORTEST: ClassVar = 5

@@ -128,6 +128,11 @@ def processing_failed(what: str, error: BaseException) -> Rejection:
     return Rejection(ErrorCode.PROCESSING_FAILED, name, f"{what} raised {name}")
 
 
+def changes_event(what: str) -> Rejection:
+    """Code of a stream's declaration has changed the event that it was asked of."""
+    return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", f"{what} changes the event")
+
+
 class Log(NamedTuple):
     """Which log an offset counts in."""
 

@@ -26,7 +26,7 @@ from streamflow.durations import parse_duration
 from streamflow.errors import ErrorCode, StreamUnavailable, Unavailable
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
 from streamflow.formats.user_functions import guarded, is_format
-from streamflow.groups import ALL, group_text, scalar_text
+from streamflow.groups import ALL, LONGEST, group_text, scalar_text
 from streamflow.notifications import Notification, notifier
 from streamflow.own_code import decoding_fault, fault_finder, has_decoders, has_own_code
 from streamflow.privacy import Hasher
@@ -34,7 +34,15 @@ from streamflow.private_values import PrivateValue
 from streamflow.records import Record, Rejection, processing_failed
 from streamflow.stream_topics import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES, Topics, TopicSpec
 from streamflow.tombstones import Deletion, KeyReader
-from streamflow.windows import TumblingWindow
+from streamflow.windows.faults import aggregation_faults
+from streamflow.windows.specs import (
+    CountedWindows,
+    SessionWindow,
+    TumblingWindow,
+    Windows,
+    WindowsField,
+    all_windows,
+)
 
 # The topic's limit is for compressed records, and JSON rarely shrinks to less than an eighth.
 _MAX_COMPRESSION = 8
@@ -99,7 +107,8 @@ class Stream:
         private_values: what else may not be in clear anywhere, as e-mail addresses never may.
         unknown_fields: what becomes of an event's fields that the contract does not declare: ``forbid``
             rejects the event, ``ignore`` drops them, ``keep`` stores them in the column `UNKNOWN_FIELDS`.
-        windows: how its events are counted; None if they are not.
+        windows: how its events are counted and aggregated by event time: one declaration, or several; None
+            if they are not.
         notify: makes the notification of an event; None for no notifications.
         simulate: makes simulated records for ``streamflow produce``; None if there are none.
         rollups: tables that Dagster computes from the stream's rows.
@@ -128,15 +137,7 @@ class Stream:
         ),
     ] = ()
     unknown_fields: Annotated[UnknownFields, one_of(UnknownFields)] = "forbid"
-    windows: Annotated[
-        TumblingWindow | None,
-        optional(
-            instance_of(
-                TumblingWindow,
-                what='one TumblingWindow, as in windows=TumblingWindow("10s", by="type")',
-            )
-        ),
-    ] = None
+    windows: Annotated[WindowsField, all_windows] = WindowsField()  # noqa: RUF009 (a descriptor)
     notify: Annotated[
         Callable[[Any], Notification] | None,
         optional(
@@ -219,11 +220,37 @@ class Stream:
         return self.notify and notifier(self.notify, self.time_of, self.decoder)
 
     @cached_property
+    def event_counts(self) -> TumblingWindow | None:
+        """The windows without aggregates, which count events into ``window_counts``."""
+        return next(
+            (
+                each
+                for each in self.windows
+                if isinstance(each, TumblingWindow) and not each.aggregates
+            ),
+            None,
+        )
+
+    @cached_property
+    def counted(self) -> tuple[CountedWindows, ...]:
+        """The windows that analytics counts, in the order of the declaration."""
+        return tuple(each for each in self.windows if isinstance(each, CountedWindows))
+
+    @cached_property
+    def sessions(self) -> tuple[SessionWindow, ...]:
+        return tuple(each for each in self.windows if isinstance(each, SessionWindow))
+
+    @cached_property
+    def window_tables(self) -> dict[str, Windows]:
+        """The windows with aggregates, by the names of their tables."""
+        return {each.table_of(self.table): each for each in self.windows if each.aggregates}
+
+    @cached_property
     def kind_field(self) -> str | None:
         """The field whose value events are counted and shown by: that of the windows, else the one that
         tells the contract's models apart, or is called ``type``."""
-        if self.windows is not None:
-            return self.windows.by
+        if self.event_counts is not None:
+            return self.event_counts.by_fields[0] if self.event_counts.by_fields else None
         kinds = [
             name
             for model in self.decoder.models
@@ -238,7 +265,15 @@ class Stream:
         if self.kind_field is None:
             return lambda _event: ALL
         get = attrgetter(self.kind_field)
-        return lambda event: group_text(get(event))
+
+        def kind_of(event: Event) -> str:
+            value = get(event)
+            # On the path of every event: nearly always a text, and short.
+            if type(value) is str and 0 < len(value) <= LONGEST:
+                return value
+            return group_text(value)
+
+        return kind_of
 
     @property
     def topic(self) -> str:
@@ -266,7 +301,9 @@ class Stream:
 
     def encode(self, event: Event) -> tuple[bytes | None, bytes]:
         """Key and value of an event's record."""
-        return self.key_of(event), self.decoder.encode(event)
+        value = self.decoder.encode(event)
+        # Last, as `key` may be a user's function, which may change the event.
+        return self.key_of(event), value
 
     @cached_property
     def read(self) -> Callable[[Record], Event | Rejection | Ignored | Deletion]:
@@ -289,14 +326,23 @@ class Stream:
 
     @cached_property
     def fault_of(self) -> Callable[[Event], Rejection | None] | None:
-        """Why an event that the contract has accepted is none after all; None for a contract without code of
-        the user's own and without decoders, which need not be asked."""
+        """Why an event that the contract has accepted is none after all; None for a stream without code of
+        the user's own in its contract and its aggregates, and without decoders, which need not be asked."""
         schema = self.decoder.schema
-        decoded = decoding_fault(self.decoder) if has_decoders(schema) else None
-        if not has_own_code(schema):
-            return decoded
-        own = fault_finder(self.decoder, self.event_time, self.kind_of)
-        return own if decoded is None else lambda event: own(event) or decoded(event)
+        own_code = has_own_code(schema)
+        faults = [
+            fault_finder(self.decoder, self.event_time, self.kind_of) if own_code else None,
+            decoding_fault(self.decoder) if has_decoders(schema) else None,
+            aggregation_faults(self.decoder, self.window_tables, has_own_code=own_code),
+        ]
+        asked = [fault for fault in faults if fault is not None]
+        if len(asked) <= 1:
+            return asked[0] if asked else None
+
+        def first_fault(event: Event) -> Rejection | None:
+            return next((found for fault in asked if (found := fault(event))), None)
+
+        return first_fault
 
     @cached_property
     def _key_reader(self) -> KeyReader:
@@ -353,7 +399,7 @@ def reads(worker: str, streams: Sequence[Stream]) -> list[str]:
     if worker == "validator":
         topics = [stream.topic for stream in streams]
     elif worker == "analytics":
-        topics = [stream.topic for stream in streams if stream.windows is not None]
+        topics = [stream.topic for stream in streams if stream.counted]
     else:
         topics = [topic for stream in streams for topic in stream.topic_names]
     return list(dict.fromkeys(topics))
@@ -364,7 +410,7 @@ def writes(worker: str, stream: Stream) -> tuple[str, ...]:
     match worker:
         case "validator":
             return stream.notifications_topic, stream.dead_letter_topic
-        case "analytics" if stream.windows is None:
+        case "analytics" if not stream.counted:
             return (stream.dead_letter_topic,)
         case "analytics":
             return stream.analytics_topic, stream.dead_letter_topic

@@ -15,11 +15,14 @@ from streamflow.contract import Event
 from streamflow.errors import ConfigurationError
 from streamflow.formats.documents import Ignored
 from streamflow.privacy import Hasher
-from streamflow.records import Headers, Rejection
+from streamflow.records import Rejection
 from streamflow.samples.factory import SampleEvent, SampleFactory
-from streamflow.stream import Simulated, Stream
+from streamflow.samples.record import SampleRecord
+from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
+from streamflow.unchanged import contents_of, is_same
 from streamflow.user_code import name_of_fault
+from streamflow.windows.faults import condition_faults
 
 _SEED: Final = 1  # the same samples in every process, but for their times
 _AT_START: Final = 8  # samples
@@ -74,7 +77,7 @@ def simulated_of(stream: Stream, hasher: Hasher) -> list[SampleEvent]:
     source = stream.simulate(hasher, seed=_SEED, invalid_ratio=0.0)
     samples = []
     for number, record in enumerate(islice(source, _SIMULATED)):
-        event = stream.read(_SimulatedRecord(stream.topic, number, record))
+        event = stream.read(SampleRecord(stream.topic, number, record.value, key=record.key))
         if isinstance(event, Rejection):
             raise ConfigurationError(
                 f"the contract rejects a record that it makes as valid ({event.message}): mend "
@@ -139,6 +142,7 @@ def same(one: Any, two: Any) -> bool:
 
 def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
     """An event is written and read again: by `produce`, by a replay, from a stored row."""
+    conditions = condition_faults(stream.decoder, stream.window_tables)
     for sample in samples:
         model = type(sample.event).__name__
         try:
@@ -165,7 +169,14 @@ def _through_json(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[Tr
                 f"({again.message}): give that field a type that reads what it writes",
                 cause=again.message,
             )
-        elif stream.fault_of is not None and (fault := stream.fault_of(sample.event)):
+        elif conditions is not None and (fault := conditions(_copy(sample.event))):
+            yield TrialProblem(
+                "windows",
+                f"a sample of {model}{_at(sample)} cannot be aggregated ({fault.message}): let that function "
+                "return True or False for every valid event, and change none",
+                cause=fault.message,
+            )
+        elif stream.fault_of is not None and (fault := stream.fault_of(_copy(sample.event))):
             yield TrialProblem(
                 "sample",
                 f"a sample of {model}{_at(sample)} is accepted, and cannot be stored ({fault.message}): mend "
@@ -195,33 +206,50 @@ def _default_at_fault(stream: Stream, sample: SampleEvent) -> str | None:
 
 def _read_twice(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
     """Several workers read an event; a validator of the user's own may make another value each time."""
+    counted = [(name, "windows") for name in sorted(_counted_fields(stream))]
     for sample in samples:
         again = stream.decoder.decode(sample.value) if sample.document else sample.event
         if isinstance(again, Rejection):
             continue
         differ = [name for name, _ in differences(sample.event, again)]
-        for name, part in ((stream.event_time, "declaration"), (stream.kind_field, "windows")):
-            if name in differ and (part != "windows" or stream.windows is not None):
+        for name, part in ((stream.event_time, "declaration"), *counted):
+            if name in differ:
                 yield TrialProblem(
                     part,
                     f"`{name}` is another value each time that an event is read: let its validators return "
                     "the same for the same record",
-                    str(name),
+                    name,
                 )
+
+
+def _counted_fields(stream: Stream) -> set[str]:
+    """The fields that analytics groups by or aggregates."""
+    paths = {
+        path
+        for spec in stream.counted
+        for path in (*spec.by_fields, *(each.field for each in spec.aggregates.values()))
+        if path is not None
+    }
+    return {path.partition(".")[0] for path in paths}
 
 
 def _through_user_code(stream: Stream, samples: Iterable[SampleEvent]) -> Iterator[TrialProblem]:
     """What is made of every event: its key, what it is counted by, its notification."""
+    contents = contents_of(stream.decoder)
     for sample in samples:
-        model = type(sample.event).__name__
+        model, event = type(sample.event).__name__, _copy(sample.event)
+        before = contents(event)
         try:
-            stream.key_of(sample.event)
+            stream.key_of(event)
         except BaseException as error:  # noqa: BLE001 (a user's function)
             yield TrialProblem(
                 "key",
                 f"no key can be made of a valid {model}{_at(sample)} ({name_of_fault(error)}): let `key` "
                 "of the stream return a text for every valid event",
             )
+        if not is_same(before, contents(event)):
+            yield _changes("key", model)
+            event = _copy(sample.event)
         try:
             stream.kind_of(sample.event)
         except BaseException as error:  # noqa: BLE001 (a type of the user's own)
@@ -231,12 +259,30 @@ def _through_user_code(stream: Stream, samples: Iterable[SampleEvent]) -> Iterat
                 f"windows count by another field than {stream.kind_field}",
             )
         if stream.notification_of is not None:
-            notification = stream.notification_of(sample.event)
+            before = contents(event)
+            notification = stream.notification_of(event)
+            if not is_same(before, contents(event)):
+                yield _changes("notify", model)
             if isinstance(notification, Rejection):
                 yield TrialProblem(
                     "notify",
                     f"no notification can be made of a valid {model}{_at(sample)}: {notification.message}",
                 )
+
+
+def _changes(part: str, model: str) -> TrialProblem:
+    return TrialProblem(
+        part, f"`{part}` of the stream changes the {model} that it is asked of: let it only read it"
+    )
+
+
+def _copy(event: Event) -> Event:
+    """For a function of the user's own, which may change it; the sample stays as it is."""
+    try:
+        return event.model_copy(deep=True)
+    except BaseException as error:  # noqa: BLE001 (of a type of the user's own)
+        name_of_fault(error)
+        return event
 
 
 def _hashed(
@@ -271,31 +317,3 @@ def _at(sample: SampleEvent) -> str:
 
 def _named(field: str) -> str:
     return f"`{field}`: " if field else ""
-
-
-class _SimulatedRecord:
-    """A simulated record as a consumer would hand it over."""
-
-    def __init__(self, topic: str, offset: int, simulated: Simulated) -> None:
-        self._topic, self._offset, self._simulated = topic, offset, simulated
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return self._offset
-
-    def key(self) -> bytes | None:
-        return self._simulated.key
-
-    def value(self) -> bytes | None:
-        return self._simulated.value
-
-    def headers(self) -> Headers | None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return (0, 0)

@@ -1,5 +1,6 @@
 """Numbers with their units, for people. Pure."""
 
+import math
 from datetime import UTC, datetime
 from typing import Final
 
@@ -8,6 +9,8 @@ UNKNOWN: Final = "—"
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 _MANY: Final = 100_000
 _SMALL: Final = 10
+# Powers of ten of numbers that are shown without an exponent.
+_LEAST_PLACE, _LARGEST_PLACE = -5, 15
 
 
 def count(value: float | None) -> str:
@@ -35,6 +38,17 @@ def short_count(value: float | None) -> str:
             scaled = value / (1e3 if unit == "k" else limit)
             return f"{scaled:,.1f} {unit}" if abs(scaled) < 100 else f"{scaled:,.0f} {unit}"  # noqa: PLR2004
     return f"{value:,.0f}"
+
+
+def significant(value: float, digits: int = 6) -> str:
+    """A measured number to so many digits, without zeros at its end."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    place = math.floor(math.log10(abs(value)))
+    if not _LEAST_PLACE <= place <= _LARGEST_PLACE:
+        return f"{value:.{digits - 1}e}"
+    text = f"{value:,.{max(0, digits - 1 - place)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def rate(value: float | None, unit: str = "") -> str:

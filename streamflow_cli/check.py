@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from streamflow.check import Extent, StreamCheck
+    from streamflow.check import Extent, StreamCheck, WindowTableCheck
+    from streamflow.postgres.schema import TablePlan
+    from streamflow.postgres.tables import Column
     from streamflow.settings import Settings
 
 
@@ -144,7 +146,6 @@ def _show(found: "Sequence[StreamCheck]", *, is_good: bool) -> None:
 
 
 def _show_plan(console: "Console", checked: "StreamCheck") -> None:
-    from streamflow_cli.tables import plain_table
 
     for topic in checked.topics:
         partitions = f", {counted(topic.partitions, 'partition')}" if topic.partitions else ""
@@ -155,14 +156,34 @@ def _show_plan(console: "Console", checked: "StreamCheck") -> None:
     for planned in checked.tables:
         changes = f": {'; '.join(planned.changes)}" if planned.changes else ""
         _line(console, f"{planned.kind} {planned.name} {planned.action}{changes}")
-    columns = plain_table("  column", "type", "null")
-    for column in checked.columns:
-        columns.add_row(f"  {column.name}", column.type, "yes" if column.nullable else "no")
-    console.print(columns)
+    _show_columns(console, checked.columns)
     if checked.plan is not None and checked.plan.surplus:
         _line(console, f"columns without a field, which stay: {', '.join(checked.plan.surplus)}")
     if checked.windows:
         _line(console, f"windows: {checked.windows}")
+    for table in checked.window_tables:
+        becomes = _becomes_of_windows(checked.plan, table)
+        totals = f", totals in {table.view}" if table.view else ""
+        what = f"windows of {table.what}" if table.view else table.what
+        _line(console, f"{what}: table {table.table} {becomes}{totals}")
+        _show_columns(console, table.columns)
+
+
+def _show_columns(console: "Console", of_table: "Sequence[Column]") -> None:
+    from streamflow_cli.tables import plain_table
+
+    columns = plain_table("  column", "type", "null")
+    for column in of_table:
+        columns.add_row(f"  {column.name}", column.type, "yes" if column.nullable else "no")
+    console.print(columns)
+
+
+def _becomes_of_windows(plan: "TablePlan | None", table: "WindowTableCheck") -> str:
+    if plan is None or plan.refused:
+        return "is declared"
+    if f"table {table.table}" in plan.changes:
+        return "will be created"
+    return "gets another view" if f"view {table.view}" in plan.changes else "is there"
 
 
 def _show_changes(console: "Console", checked: "StreamCheck") -> None:

@@ -152,9 +152,12 @@ def db_rehash() -> None:
         *settings_and_streams(need_all=True), lambda table: typer.echo(f"done: {table}", err=True)
     )
     for column in done:
-        typer.echo(
-            f"{column.table}.{column.column}: {counted(column.lifted, 'row')} hashed under the newest key"
-        )
+        if not column.is_sketch:
+            typer.echo(
+                f"{column.table}.{column.column}: {counted(column.lifted, 'row')} hashed under the newest key"
+            )
+    for note in [note for column in done for note in column.notes()]:
+        typer.echo(f"note: {note}", err=True)
     problems = [problem for column in done for problem in column.problems()]
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from streamflow.audit.report import AuditReport, Verdict
 from streamflow.audit.states import StateAudit
+from streamflow.audit.windows.reconciliation import words_of
 from streamflow.flow import Partition
 from streamflow.units import counted, either
 
@@ -61,8 +62,8 @@ def audit_table(report: AuditReport, failed: Sequence[str] = ()) -> None:
         ledger.add_row(own.topic, *(f"{number:,}" for number in (*numbers, own.problem_count)))
     console.print(ledger)
     windows = plain_table("windows of", "type", "events", "counted", "open")
-    for (topic, partition), totals in report.windows.items():
-        name = f"{topic}[{partition}]"
+    for key, totals in report.windows.items():
+        name = words_of(key)
         for kind in sorted(totals.events | totals.open):
             counts = (totals.events, totals.counted, totals.open)
             windows.add_row(name, kind, *(f"{count.get(kind, 0):,}" for count in counts))
@@ -105,6 +106,7 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
             f"window differences: {counted(report.window_differences, 'event')} counted too few or too many, "
             "in windows that were acknowledged."
         )
+    _too_late(console, report)
     if report.erased:
         console.print(
             f"erased: {counted(report.erased, 'row')} of forgotten subjects, emptied and still there."
@@ -136,3 +138,12 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
             console.print(f"  and {more:,} more: see `streamflow audit --json`")
     for pending in report.pending:
         console.print(f"  not yet: {pending}", highlight=False, markup=False)
+
+
+def _too_late(console: Console, report: AuditReport) -> None:
+    for key, compared in report.windows.items():
+        if compared.too_late:
+            console.print(
+                f"too late: {counted(compared.too_late, 'event')} of {words_of(key)} came after late_after, "
+                f"and {either(compared.too_late, 'is', 'are')} in no aggregate."
+            )

@@ -14,10 +14,12 @@ from streamflow.postgres.tables import (
     NOTIFICATIONS,
     SHARED_COLUMNS,
     WINDOW_COUNTS,
+    Column,
     Table,
     event_columns,
     tables_of_topics,
 )
+from streamflow.postgres.windows.tables import WindowTable, window_tables, windows_in_words
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.stream_topics import TopicSpec
@@ -49,7 +51,12 @@ class TopicEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class TableEntry:
-    """A table and what the graph shows of it."""
+    """A table and what the graph shows of it.
+
+    Attributes:
+        stream: whose events it has.
+        windows: which windows' parts it has.
+    """
 
     key: dg.AssetKey
     table: Table
@@ -57,7 +64,13 @@ class TableEntry:
     description: str
     deps: tuple[dg.AssetKey, ...]
     columns: dict[str, str]
-    stream: Stream | None
+    stream: Stream | None = None
+    windows: WindowTable | None = None
+
+    @property
+    def owner(self) -> Stream | None:
+        """The stream that alone has it; None for what streams share."""
+        return self.stream if self.windows is None else self.windows.stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +84,15 @@ class Catalog:
 
     def table(self, name: str) -> TableEntry:
         return next(entry for entry in self.tables if entry.table.name == name)
+
+    def drained_with(self, name: str) -> list[dg.AssetKey]:
+        """A table, and the tables of windows that are in the same topics."""
+        topics = set(self.table(name).topics)
+        return [
+            entry.key
+            for entry in self.tables
+            if entry.table.name == name or (entry.windows and topics.intersection(entry.topics))
+        ]
 
 
 def producer_key(stream: Stream) -> dg.AssetKey:
@@ -116,7 +138,10 @@ def _topics(
         columns[stream.topic] = fields
         deps[stream.topic].append(producer_key(stream))
         for topic, description in (
-            (stream.analytics_topic, "Counts of the windows, from the analytics worker."),
+            (
+                stream.analytics_topic,
+                "What the windows count and aggregate, from the analytics worker.",
+            ),
             (stream.notifications_topic, "One notification a valid event, from the validator."),
             (stream.dead_letter_topic, "Records that broke their contract, as they came."),
         ):
@@ -141,24 +166,42 @@ def _tables(settings: Settings, streams: Sequence[Stream]) -> tuple[TableEntry, 
         tables[table.name] = table
         topics[table.name].append(topic)
     owners = {stream.event_table: stream for stream in streams}
-    return tuple(
+    of_topics = (
         TableEntry(
             key=table_key(name),
             table=table,
             topics=tuple(topics[name]),
             description=_SHARED.get(name, f"Every valid event of {topics[name][0]}, exactly once."),
             deps=tuple(topic_key(topic.removeprefix(settings.prefix)) for topic in topics[name]),
-            columns=_event_types(owners[name]) if name in owners else SHARED_COLUMNS[name],
+            columns=column_types(event_columns(owners[name]))
+            if name in owners
+            else SHARED_COLUMNS[name],
             stream=owners.get(name),
         )
         for name, table in tables.items()
     )
+    of_windows = (_window_entry(table) for stream in streams for table in window_tables(stream))
+    return (*of_topics, *of_windows)
 
 
-def _event_types(stream: Stream) -> dict[str, str]:
+def _window_entry(table: WindowTable) -> TableEntry:
+    stream = table.stream
+    return TableEntry(
+        key=table_key(table.name),
+        table=table.table,
+        topics=(stream.analytics_topic,),
+        description=f"Windows of {stream.name}, {windows_in_words(table.spec)}: a row for each part of a "
+        f"window, as one source partition has counted it, or a correction by late events. Their totals are "
+        f"in the view {table.view}.",
+        deps=(topic_key(stream.topics.analytics),),
+        columns=column_types(table.columns),
+        windows=table,
+    )
+
+
+def column_types(columns: Sequence[Column]) -> dict[str, str]:
     return {
-        column.name: f"{column.type}{'' if column.nullable else ' not null'}"
-        for column in event_columns(stream)
+        column.name: f"{column.type}{'' if column.nullable else ' not null'}" for column in columns
     }
 
 

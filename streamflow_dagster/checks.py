@@ -6,7 +6,7 @@ the workers' materializations are) counts for these.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 import dagster as dg
 import psycopg
@@ -19,7 +19,16 @@ from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import CheckResult
 
 _P = ParamSpec("_P")
-_Entry = TypeVar("_Entry", TopicEntry, TableEntry)
+
+
+class _Checked(Protocol):
+    """What is known of an asset, with its key."""
+
+    @property
+    def key(self) -> dg.AssetKey: ...
+
+
+_Entry = TypeVar("_Entry", bound=_Checked)
 
 # The checked assets, each with the name of a check.
 TopicChecks = Sequence[tuple[TopicEntry, str]]

@@ -13,7 +13,8 @@ from streamflow_dagster.defs.retention import retention_asset
 from streamflow_dagster.defs.rollups import rollup_assets
 from streamflow_dagster.defs.schedules import schedules
 from streamflow_dagster.defs.sensors import sensors
-from streamflow_dagster.defs.tables import state_specs, table_assets
+from streamflow_dagster.defs.sessions import session_assets, session_checks
+from streamflow_dagster.defs.tables import table_assets, view_specs
 from streamflow_dagster.defs.topics import (
     producer_specs,
     topic_assets,
@@ -36,18 +37,20 @@ def build(platform: Platform) -> dg.Definitions:
             *topic_assets(catalog),
             *unmanaged_topic_specs(catalog),
             *table_assets(catalog),
-            *state_specs(catalog),
+            *view_specs(catalog),
             *rollup_assets(catalog, settings),
+            *session_assets(catalog),
             retention_asset(catalog),
         ],
         asset_checks=[
             topic_checks(catalog),
             ledger_checks(catalog),
             *content_checks(catalog),
+            *session_checks(catalog),
             traffic_checks(catalog),
         ],
         jobs=[*jobs(catalog), replay_dead_letters, prune_dagster, rehash_rows],
-        schedules=schedules(settings),
+        schedules=schedules(settings, catalog),
         sensors=sensors(catalog, settings),
         resources={"platform": platform},
         # A process for each step would cost more than most steps take.

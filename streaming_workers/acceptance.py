@@ -33,7 +33,7 @@ from streamflow.records import Log, Position, set_aside_name
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
 from streamflow.units import counted
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 from streaming_workers.drain import drain
 
 _LEAVE: Final = 30.0  # seconds that workers may take to notice, and to leave their group

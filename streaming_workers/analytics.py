@@ -1,8 +1,9 @@
-"""Analytics: events counted in tumbling windows, each exactly once (G4)."""
+"""Analytics: events counted and aggregated in windows, each exactly once (G4)."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -10,8 +11,7 @@ import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING
 
-from streamflow.contract import PYDANTIC_UTC, format_time
-from streamflow.core_schema import FIRST_MOMENT, LAST_MOMENT
+from streamflow.contract import Event
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output, Partition
 from streamflow.formats.documents import Ignored
@@ -21,21 +21,35 @@ from streamflow.records import (
     Origin,
     OutRecord,
     Position,
+    Record,
     Rejection,
     topic_id_headers,
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
-from streamflow.windows import PartitionWindows, Progress, TumblingWindow, WindowCount
+from streamflow.windows.counting import WindowResult
+from streamflow.windows.partition import PartitionWindows, progress_of
+from streamflow.windows.plans import plans_of
+from streamflow.windows.progress import Progress
+from streamflow.windows.results import EPOCH, key_and_body
 from streaming_workers.reporting import topic_asset
 
-# With the zone object of the times that it is subtracted from: half as slow.
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=PYDANTIC_UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-# Of the calendar, in milliseconds since the epoch.
-_FIRST: Final = (FIRST_MOMENT - _EPOCH) // _MILLISECOND
-_LAST: Final = (LAST_MOMENT - _EPOCH) // _MILLISECOND
+# Events whose values are kept before they are aggregated together: of more that takes memory, and as long.
+_AT_ONCE: Final = 10_000
+_NO_EVENT: Final = (Rejection, Ignored, Deletion)
+
+# What counts an event, given its offset, its time, itself and when the broker stamped its record.
+_Count = Callable[[int, int, Event, int], None]
+
+
+# How an event is read from a record, its time, and what counts it, by partition.
+_Route = tuple[
+    Callable[[Record], Event | Rejection | Ignored | Deletion],
+    Callable[[Event], datetime],
+    dict[int, tuple[_Count, ...]],
+]
 
 
 log = structlog.get_logger()
@@ -61,21 +75,19 @@ class Analytics:
     ) -> None:
         self._clock = clock
         self.group = settings.group(self.name)
-        self._streams = {
-            stream.topic: (stream, stream.windows)
-            for stream in streams
-            if stream.windows is not None
-        }
+        self._streams = {stream.topic: stream for stream in streams if stream.counted}
+        self._plans = {topic: plans_of(stream) for topic, stream in self._streams.items()}
         # Looked up once and not for every record.
-        self._routes = {
-            topic: (stream.read, stream.time_of, stream.kind_of)
-            for topic, (stream, _) in self._streams.items()
+        self._routes: dict[str, _Route] = {
+            topic: (stream.read, stream.time_of, {}) for topic, stream in self._streams.items()
         }
         self.topics = list(self._streams)
         self.assets: Mapping[str, str] = {
             stream.analytics_topic: topic_asset(stream.analytics_topic, settings.prefix)
-            for stream, _ in self._streams.values()
+            for stream in self._streams.values()
         }
+        # The tables of windows that have rows, as far as the database has said so.
+        self.windows_with_parts: AbstractSet[str] = frozenset()
         self._windows: dict[Partition, PartitionWindows] = {}
         self._seen: dict[Partition, float] = {}
         self._committed: dict[Partition, Position] = {}
@@ -88,30 +100,66 @@ class Analytics:
         """Resumes from the progress in the committed offsets' metadata."""
         starts: dict[Partition, int] = {}
         for partition, position in positions.items():
-            spec = self._spec(partition[0])
+            topic, number = partition
             progress = position and Progress.parse(position.offset, position.metadata)
             self.revoke([partition])
-            self._windows[partition] = PartitionWindows(spec, progress)
+            start = 0 if position is None else position.offset
+            windows = PartitionWindows(self._plans[topic], progress, start)
+            self._windows[partition] = windows
+            self._counters(topic)[number] = windows.counters
             self._without_progress.discard(partition)
             if position is not None and progress is None:
-                self._windows[partition].advance(position.offset)
                 self._without_progress.add(partition)
+            self._warn_of_holes(partition, start, progress)
             starts[partition] = OFFSET_BEGINNING if position is None else position.offset
         return starts
+
+    def _warn_of_holes(self, partition: Partition, start: int, progress: Progress | None) -> None:
+        """Says where windows miss events: the group was moved by hand, or a release had given them up."""
+        where = {"topic": partition[0], "partition": partition[1]}
+        if progress is None:
+            if start:
+                log.warning(
+                    "windows count from where the group was moved",
+                    **where,
+                    offset=start,
+                    why="the committed offset is without their progress: events before it that were not "
+                    "counted are missing; see `streamflow audit`",
+                )
+            return
+        for plan in self._plans[partition[0]]:
+            if progress_of(progress, plan) is not None:
+                continue
+            begun = where | {"windows": plan.name, "offset": progress.position}
+            if plan.name not in self.windows_with_parts:
+                log.info("windows begin", **begun)
+                continue
+            log.warning(
+                "windows begin anew",
+                **begun,
+                why="their table has rows, and the last release did not count them: events that came in "
+                "between are in none of them; see `streamflow audit`",
+            )
 
     def revoke(self, partitions: Sequence[Partition]) -> None:
         """Forgets what is open: the committed offsets hold it."""
         for partition in partitions:
+            topic, number = partition
+            self._counters(topic).pop(number, None)
             self._windows.pop(partition, None)
             self._seen.pop(partition, None)
             self._committed.pop(partition, None)
             self._rejected_again.pop(partition, None)
 
-    def _spec(self, topic: str) -> TumblingWindow:
-        return self._streams[topic][1]
+    def _counters(self, topic: str) -> dict[int, tuple[_Count, ...]]:
+        return self._routes[topic][-1]
 
     def process(self, batch: Batch) -> Output | None:
-        rejected = self._count(batch)
+        rejected: list[tuple[int, ErrorCode]] = []
+        for first in range(0, len(batch.records), _AT_ONCE):
+            rejected += self._count(batch.records[first : first + _AT_ONCE], first)
+            for windows in self._windows.values():
+                windows.aggregate()
         for position in batch.positions:
             partition = (position.topic, position.partition)
             if partition in self._windows:
@@ -144,19 +192,19 @@ class Analytics:
         self,
         batch: Batch,
         rejected: list[tuple[int, ErrorCode]],
-        take: Callable[[PartitionWindows], list[WindowCount]],
+        take: Callable[[PartitionWindows], list[WindowResult]],
     ) -> Output | None:
         ids = topic_id_headers(batch.topic_ids)
         records: list[OutRecord] = []
         positions: list[Position] = []
         for partition, windows in self._windows.items():
             windows.close_due()
-            if self._is_idle(partition, batch.now):
-                windows.close_idle(int(self._clock() * 1000))
+            quiet = batch.now - self._seen.setdefault(partition, batch.now)
+            windows.close_idle(int(self._clock() * 1000), quiet)
             results = take(windows)
-            stream = self._streams[partition[0]][0]
+            topic = self._streams[partition[0]].analytics_topic
             topic_id = ids.get(partition[0], [])
-            records += [_record(stream, partition, result, topic_id) for result in results]
+            records += [_record(topic, partition, result, topic_id) for result in results]
             progress = windows.progress()
             position = Position(*partition, progress.resume, progress.metadata())
             known = windows.read_to or partition in self._without_progress
@@ -168,58 +216,29 @@ class Analytics:
             return None
         return Output(positions=positions, records=records, rejected=rejected, batch=batch.records)
 
-    def _is_idle(self, partition: Partition, now: float) -> bool:
-        idle = self._spec(partition[0]).idle.total_seconds()
-        return now - self._seen.setdefault(partition, now) >= idle
-
-    def _count(self, batch: Batch) -> list[tuple[int, ErrorCode]]:
+    def _count(self, records: Sequence[Record], first: int) -> list[tuple[int, ErrorCode]]:
+        """Counts records of a batch, from the index `first` on, and says which are no events."""
         rejected: list[tuple[int, ErrorCode]] = []
-        routes, windows = self._routes, self._windows
-        epoch, millisecond = _EPOCH, _MILLISECOND
-        for index, record in enumerate(batch.records):
-            topic = record.topic() or ""
-            read, time_of, group_of = routes[topic]
+        routes, epoch, millisecond = self._routes, EPOCH, _MILLISECOND
+        for index, record in enumerate(records, first):
+            read, time_of, counters = routes[record.topic() or ""]
             event = read(record)
-            if isinstance(event, Rejection):
-                # The validator makes a dead letter of it.
-                rejected.append((index, event.code))
-                partition = (topic, record.partition() or 0)
-                if (record.offset() or 0) < windows[partition].position:
-                    self._rejected_again[partition] += 1
+            if isinstance(event, _NO_EVENT):
+                if isinstance(event, Rejection):
+                    # The validator makes a dead letter of it.
+                    rejected.append((index, event.code))
+                    partition = (record.topic() or "", record.partition() or 0)
+                    if (record.offset() or 0) < self._windows[partition].position:
+                        self._rejected_again[partition] += 1
                 continue
-            if isinstance(event, (Ignored, Deletion)):
-                continue
-            windows[topic, record.partition() or 0].count(
-                record.offset() or 0,
-                (time_of(event) - epoch) // millisecond,
-                group_of(event),
-                record.timestamp()[1],
-            )
+            offset, appended = record.offset() or 0, record.timestamp()[1]
+            moment = (time_of(event) - epoch) // millisecond
+            for count in counters[record.partition() or 0]:
+                count(offset, moment, event, appended)
         return rejected
 
 
-def _record(
-    stream: Stream, partition: Partition, result: WindowCount, topic_id: Headers
-) -> OutRecord:
-    body = {
-        "window_start": _format(result.start),
-        "window_end": _format(result.end),
-        "event_type": result.group,
-        "count": result.count,
-        "partition": partition[1],
-        "late": result.late,
-        "first_offset": result.first_offset,
-        "last_offset": result.last_offset,
-    }
-    return OutRecord(
-        stream.analytics_topic,
-        result.group.encode(),
-        orjson.dumps(body),
-        [(ORIGIN_HEADER, Origin(*partition, result.first_offset).encode()), *topic_id],
-    )
-
-
-def _format(milliseconds: int) -> str:
-    """A window of an event near the ends of the calendar may reach beyond it."""
-    within = max(_FIRST, min(milliseconds, _LAST))
-    return format_time(_EPOCH + timedelta(milliseconds=within))
+def _record(topic: str, partition: Partition, result: WindowResult, topic_id: Headers) -> OutRecord:
+    key, body = key_and_body(result, partition[1])
+    origin = Origin(*partition, result.first_offset)
+    return OutRecord(topic, key, orjson.dumps(body), [(ORIGIN_HEADER, origin.encode()), *topic_id])

@@ -29,7 +29,7 @@ from streamflow.records import Gap, Log, Position, Record, position_of
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streaming_workers.launch import loader_sink
+from streaming_workers.launch import loader_sink, unfit_windows
 from streaming_workers.loader import Loader
 from streaming_workers.runtime.batch_metrics import report_gaps
 from streaming_workers.runtime.breaker import Breaker
@@ -110,6 +110,7 @@ class _Drain:
         self._loader = Loader(
             settings, streams, hasher_for(settings, streams), SigningKey(settings).signer
         )
+        self._loader.unfit_windows = unfit_windows(settings, streams)
         self._admin = clients.admin(settings)
         self._topics = TopicWatch(self._admin)
         self._gaps: dict[Partition, Gap] = {}

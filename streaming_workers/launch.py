@@ -2,12 +2,13 @@
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
-from streamflow.errors import StreamsRefused, Unavailable
+from streamflow.errors import StreamFlowError, StreamsRefused, Unavailable
 from streamflow.flow import Limit
 from streamflow.kafka import clients, topics
 from streamflow.kafka.producing import produce_and_flush
@@ -22,7 +23,7 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
-from streaming_workers.runtime.job import Job, LeftOut
+from streaming_workers.runtime.job import LeftOut
 from streaming_workers.runtime.process import bound_arenas, freeze_gc
 from streaming_workers.runtime.runtime import Worker
 from streaming_workers.validator import Validator
@@ -56,18 +57,22 @@ def make_worker(
             settings, consumer, settings.group(name), transactional_id, key.signer(), limit
         )
 
-    if name != "loader":
-        job: Job = (
-            Validator(settings, streams, hasher)
-            if name == "validator"
-            else Analytics(settings, streams)
-        )
+    if name == "validator":
         return Worker(
             settings,
-            job,
+            Validator(settings, streams, hasher),
             kafka_sink,
             accept_rejects=accept_rejects,
             left_out=lambda client: without_topics(client, streams, name),
+        )
+    if name == "analytics":
+        analytics = Analytics(settings, streams)
+        return Worker(
+            settings,
+            analytics,
+            kafka_sink,
+            accept_rejects=accept_rejects,
+            left_out=lambda client: not_counted(settings, client, streams, analytics),
         )
     loader = Loader(settings, streams, hasher, key.signer)
     dead_letters = clients.producer(settings)
@@ -78,6 +83,7 @@ def make_worker(
     def not_loaded(client: AdminClient) -> LeftOut:
         lacking = without_topics(client, streams, name)
         refused = not_loadable(settings, streams)
+        loader.unfit_windows = unfit_windows(settings, streams)
         return LeftOut(lacking.missing, refused.unloadable, lacking.reasons + refused.reasons)
 
     return Worker(
@@ -117,6 +123,31 @@ def not_loadable(settings: Settings, streams: Sequence[Stream]) -> LeftOut:
     unloadable = {stream.topic for stream in streams if stream.name in refused}
     reasons = (("stream not loaded", stream, why) for stream, why in refused.items())
     return LeftOut(unloadable=frozenset(unloadable), reasons=tuple(reasons))
+
+
+def unfit_windows(settings: Settings, streams: Sequence[Stream]) -> dict[str, str]:
+    """As `schema.unfit_windows`, by table."""
+    found = schema.unfit_windows(settings, streams)
+    return {table: why for tables in found.values() for table, why in tables.items()}
+
+
+def not_counted(
+    settings: Settings, client: AdminClient, streams: Sequence[Stream], analytics: Analytics
+) -> LeftOut:
+    """As `without_topics` of analytics; and the topics whose windows have tables that take no rows of what is
+    declared: each would be a dead letter. Tells analytics which tables have rows. Without an answer of the
+    database all are counted."""
+    lacking = without_topics(client, streams, "analytics")
+    unfit: dict[str, dict[str, str]] = {}
+    with suppress(StreamFlowError):
+        unfit = schema.unfit_windows(settings, streams)
+        analytics.windows_with_parts = schema.windows_with_parts(settings, streams)
+    topics_left = {stream.topic for stream in streams if stream.name in unfit}
+    reasons = [
+        ("stream not counted", stream, "; ".join(tables.values()))
+        for stream, tables in unfit.items()
+    ]
+    return LeftOut(lacking.missing, frozenset(topics_left), (*lacking.reasons, *reasons))
 
 
 def loader_sink(

@@ -27,6 +27,13 @@ from streamflow.postgres.rows.events import (
     ignored_line,
     tail,
 )
+from streamflow.postgres.rows.windows import (
+    WindowRows,
+    day_of,
+    unfit_window,
+    unknown_window,
+    window_of,
+)
 from streamflow.postgres.sink.forgetting import Forgetting
 from streamflow.postgres.tables import (
     DEAD_LETTERS,
@@ -36,6 +43,7 @@ from streamflow.postgres.tables import (
     WINDOW_COUNTS,
     Table,
 )
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ORIGIN_HEADER,
@@ -70,6 +78,8 @@ _TOPIC = methodcaller("topic")
 _Handler = Callable[[int, Iterator[Record], Output], int]
 # The row of a derived record, given the event that it was derived from.
 _ToLine = Callable[[Record, Origin | None], bytes | Rejection]
+# The table of a derived record, and what makes its row.
+_Route = Callable[[Record], tuple[Table, _ToLine]]
 
 
 class Loader(PlainJob):
@@ -99,6 +109,15 @@ class Loader(PlainJob):
         self._handlers: dict[str, _Handler] = {}
         self._dead_letter_topics: dict[str, str] = {}
         self.tables: dict[str, Table] = {table.name: table for table in (*SHARED, IGNORED_RECORDS)}
+        keys = hasher.keys if hasher.rotates else None
+        self._windows = {
+            table.name: WindowRows(table, keys)
+            for stream in streams
+            for table in window_tables(stream)
+        }
+        self.tables |= {name: rows.table for name, rows in self._windows.items()}
+        # Tables that take no rows of what is declared, and why: their records are dead letters (G14).
+        self.unfit_windows: Mapping[str, str] = {}
         for stream in streams:
             self._add(stream)
         self.topics = list(self._handlers)
@@ -147,34 +166,55 @@ class Loader(PlainJob):
         self._handlers[stream.topic] = events
         # Streams may share these topics; the first one's handler serves all.
         for topic, handler in (
-            (stream.analytics_topic, self._window_counts(stream)),
-            (stream.notifications_topic, self._derived(NOTIFICATIONS, notification_line)),
+            (stream.analytics_topic, self._derived(self._route_of_windows(stream))),
+            (
+                stream.notifications_topic,
+                self._derived(lambda _: (NOTIFICATIONS, notification_line)),
+            ),
             (stream.dead_letter_topic, self._dead_letters),
         ):
             self._handlers.setdefault(topic, handler)
         for topic in stream.topic_names:
             self._dead_letter_topics.setdefault(topic, stream.dead_letter_topic)
 
-    def _window_counts(self, stream: Stream) -> _Handler:
-        def to_line(record: Record, origin: Origin | None) -> bytes | Rejection:
-            # Streams may share the topic, so the origin says whose events these are.
-            if origin is None or origin.topic == stream.analytics_topic:
-                return window_count_line(record, stream.topic)
-            return window_count_line(record, origin.topic)
+    def _route_of_windows(self, stream: Stream) -> _Route:
+        """Counts of events go into one table, parts of windows into that of their windows."""
+        topic = stream.analytics_topic
 
-        return self._derived(WINDOW_COUNTS, to_line)
+        # Streams may share the topic, so the origin says whose events these are.
+        def of(origin: Origin | None) -> str | None:
+            return None if origin is None or origin.topic == topic else origin.topic
 
-    def _derived(self, table: Table, to_line: _ToLine) -> _Handler:
+        def count_line(record: Record, origin: Origin | None) -> bytes | Rejection:
+            return window_count_line(record, of(origin) or stream.topic)
+
+        def route(record: Record) -> tuple[Table, _ToLine]:
+            name = window_of(record.value())
+            if name is None:
+                return WINDOW_COUNTS, count_line
+            rows = self._windows.get(name)
+            if rows is None:
+                unknown = unknown_window(name, list(self._windows))
+                return WINDOW_COUNTS, lambda _record, _origin: unknown
+            if name in self.unfit_windows:
+                unfit = unfit_window(name, self.unfit_windows[name])
+                return WINDOW_COUNTS, lambda _record, _origin: unfit
+            return rows.table, lambda record, origin: rows.line(record, of(origin))
+
+        return route
+
+    def _derived(self, route: _Route) -> _Handler:
         """Handles the records of a topic that only workers write to. What cannot be a row is
         dead-lettered; what has no signature becomes a row only if a replay has sent it."""
 
         def handle(start: int, run: Iterator[Record], output: Output) -> int:
-            rows = output.tables[table.name]
             signer, topic_ids = self.signer(), self._topic_ids
             counts: dict[Partition, list[int]] = {}
             index = start - 1
             for index, record in enumerate(run, start):
                 position = position_of(record)
+                table, to_line = route(record)
+                rows = output.tables[table.name]
                 count = counts.setdefault(position[:2], [0, 0])
                 count[0] += 1
                 headers = signer.signed_headers(record)
@@ -191,7 +231,10 @@ class Loader(PlainJob):
                     output.rejected.append((index, line.code))
                     output.derived.add(index)
                     output.records.append(self.refuse(record, line))
-                elif source is not None and source != origin:
+                    continue
+                if table.by_day:
+                    rows.days.add(day_of(line))
+                if source is not None and source != origin:
                     rows.claims.append(_claim(to_line, record, source, line))
                 else:
                     rows.add(line, record)

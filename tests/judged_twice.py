@@ -9,7 +9,7 @@ from pydantic import Field
 import quick_windows
 from streamflow.streams.user_events import UserEvent
 
-assert quick_windows.USER_EVENTS.windows is not None
+assert quick_windows.USER_EVENTS.event_counts is not None
 
 
 class Stricter(UserEvent):
@@ -18,6 +18,6 @@ class Stricter(UserEvent):
 
 QUICK = quick_windows.USER_EVENTS
 STRICT = replace(QUICK, contract=Stricter)
-_OPEN = replace(quick_windows.USER_EVENTS.windows, idle=timedelta(hours=1))
+_OPEN = replace(quick_windows.USER_EVENTS.event_counts, idle=timedelta(hours=1))
 PATIENT = replace(QUICK, windows=_OPEN)
 PATIENT_STRICT = replace(STRICT, windows=_OPEN)

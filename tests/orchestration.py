@@ -109,9 +109,9 @@ def metadata_of(result: dg.ExecuteInProcessResult, key: str) -> dict[str, Any]:
 
 @contextmanager
 def stack_of_a_module(
-    broker: BrokerService, database: DatabaseService, template: str, state: Path
+    broker: BrokerService, database: DatabaseService, template: str, state: Path, **changes: str
 ) -> Iterator[Settings]:
-    """Topics and a database that the tests of a module share."""
+    """Topics and a database that the tests of a module share; keyword arguments are environment names."""
     prefix = f"orchestration-{uuid.uuid4().hex[:6]}."
     name = re.sub(r"[^a-z0-9]+", "_", prefix).strip("_")
     made = Settings(
@@ -119,6 +119,7 @@ def stack_of_a_module(
         DATABASE_URL=database.create_database(name, template),
         STREAMFLOW_PREFIX=prefix,
         STREAMFLOW_STATE_DIR=state,
+        **changes,
     )
     with topics_of(made):
         yield made

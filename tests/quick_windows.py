@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from streamflow.streams import user_events
 
-assert user_events.USER_EVENTS.windows is not None
+assert user_events.USER_EVENTS.event_counts is not None
 USER_EVENTS = replace(
     user_events.USER_EVENTS,
-    windows=replace(user_events.USER_EVENTS.windows, idle=timedelta(seconds=2)),
+    windows=replace(user_events.USER_EVENTS.event_counts, idle=timedelta(seconds=2)),
 )

@@ -8,7 +8,8 @@ from typing import Any
 
 from loads import TRUSTING, FakeRecord, Load, batch, execute, rows
 from streamflow.audit.outcomes import accounted_offsets
-from streamflow.audit.windows import Reconciliation, reconcile
+from streamflow.audit.windows.counts import reconcile
+from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.dead_letters import select, store
 from streamflow.dead_letters.plan import make_planner
 from streamflow.dead_letters.report import ReplayOptions
@@ -20,7 +21,7 @@ from streamflow.records import Origin, OutRecord, Position
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 from streaming_workers.analytics import Analytics
 from streaming_workers.validator import Validator
 
@@ -48,7 +49,7 @@ class Installation:
         self._validator = Validator(self.settings, [stream], hasher)
         self._load = Load(self.settings, [stream], TRUSTING)
         self._analytics = None
-        if stream.windows is not None:
+        if stream.event_counts is not None:
             self._analytics = Analytics(self.settings, [stream], clock=lambda: _LATER)
             starts = self._analytics.assign({(stream.topic, 0): self._progress})
             self._read["analytics", stream.topic] = max(0, starts[stream.topic, 0])
@@ -184,6 +185,6 @@ class Installation:
         ledger = self.ledger()
         assert sorted(ledger) == list(range(len(self.topics[self.stream.topic])))
         assert {len(outcomes) for outcomes in ledger.values()} == {1}, ledger
-        if self.stream.windows is not None:
+        if self.stream.event_counts is not None:
             compared = self.windows()
             assert not compared.differences, compared.differences

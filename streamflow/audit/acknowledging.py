@@ -1,6 +1,7 @@
 """What a person says that they know of: it stays in the report, and is no problem any more (G5)."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from streamflow.audit.gap_ledger import KnownGap, acknowledge_gaps
@@ -40,11 +41,22 @@ def acknowledge(settings: Settings, streams: Sequence[Stream], who: str) -> Ackn
 def not_acknowledged(report: AuditReport) -> list[str]:
     """Why problems are left after an acknowledgement: some were found only by the audit after it, the others
     cannot be acknowledged."""
-    cells = [cell for compared in report.windows.values() for cell in compared.differing_cells]
-    proved = sum(not cell.acknowledgeable for cell in cells)
+    cells = [
+        (table, cell.acknowledgeable)
+        for (*_, table), compared in report.windows.items()
+        for cell in compared.differing_cells
+    ]
+    proved = [table for table, acknowledgeable in cells if not acknowledgeable]
+    # Of windows whose events are all counted.
+    values = Counter(
+        {
+            windows: compared.differing - len(compared.differing_cells)
+            for windows, compared in report.windows.items()
+        }
+    )
     gaps = sum(problem.kind in _GAPS for problem in report.problems)
-    found = gaps + len(cells) - proved
-    others = report.problem_count - found - proved
+    found = gaps + len(cells) - len(proved)
+    others = report.problem_count - found - len(proved) - values.total()
     kinds = {problem.kind for problem in report.problems} - _GAPS - {ProblemKind.WINDOW_DIFFERS}
     reasons = []
     if found:
@@ -55,9 +67,15 @@ def not_acknowledged(report: AuditReport) -> list[str]:
         )
     if proved:
         reasons.append(
-            f"{counted(proved, 'window')} cannot be acknowledged, since an audit has proved "
-            f"{either(proved, 'its count', 'their counts')}: rows of window_counts or of events were changed "
-            "or lost since; restore them from a backup"
+            f"{counted(len(proved), 'window')} cannot be acknowledged, since an audit has proved "
+            f"{either(len(proved), 'its count', 'their counts')}: {_changed(proved)} or lost since; restore "
+            "them from a backup"
+        )
+    if number := values.total():
+        changed = _changed(table for *_, table in +values)
+        reasons.append(
+            f"{counted(number, 'aggregate')} of windows cannot be acknowledged, since no count differs: "
+            f"{changed}; restore them from a backup"
         )
     if others:
         reasons.append(
@@ -65,3 +83,7 @@ def not_acknowledged(report: AuditReport) -> list[str]:
             "and differing windows can"
         )
     return reasons
+
+
+def _changed(tables: Iterable[str]) -> str:
+    return f"rows of {', '.join(sorted({*tables}))} or of events were changed"

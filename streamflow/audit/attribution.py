@@ -24,7 +24,7 @@ _OF_RECORDS: Final = frozenset(
 )
 _MOST_READ: Final = 20  # problems of a partition whose records are read again
 _ORIGINS: Final = """
-    SELECT origin_topic FROM window_counts
+    SELECT origin_topic FROM window_rows
     WHERE record_topic = %(topic)s AND record_partition = %(partition)s
       AND record_offset >= %(first)s AND record_offset < %(end)s
   UNION

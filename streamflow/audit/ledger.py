@@ -6,6 +6,7 @@ database. While a worker is behind, or its progress is unknown, the verdict is "
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -25,7 +26,10 @@ from streamflow.audit.recreated import kept_ids
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.states import StateAudit, compare
 from streamflow.audit.window_ledger import acknowledged_differences, keep_differences
-from streamflow.audit.windows import Reconciliation, reconcile
+from streamflow.audit.windows.counts import reconcile
+from streamflow.audit.windows.parts import Topics
+from streamflow.audit.windows.reconciliation import Reconciliation, WindowsOf
+from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
 from streamflow.flow import Partition
 from streamflow.kafka.clients import admin, retrying
 from streamflow.kafka.reader import Scanner
@@ -38,7 +42,7 @@ from streamflow.postgres.modes import of_other_mode
 from streamflow.postgres.sink import positions
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
-from streamflow.windows import Progress
+from streamflow.windows.progress import COUNTS, Progress
 
 _EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 
@@ -313,9 +317,10 @@ class _Audit:
             derived = gap.first >= ledger.first
             ledger.note(wording.gap_problem(gap, loaded=True, derived=derived))
 
-    def _reconcile(self, ledgers: Sequence[PartitionAudit]) -> dict[Partition, Reconciliation]:
+    def _reconcile(self, ledgers: Sequence[PartitionAudit]) -> dict[WindowsOf, Reconciliation]:
         reached, by_partition = self._reached, {ledger.key: ledger for ledger in ledgers}
-        windows: dict[Partition, Reconciliation] = {}
+        windows: dict[WindowsOf, Reconciliation] = {}
+        begun: set[str] = set()
         for partition, progress in sorted(reached.progress.items()):
             stream = self._by_topic[partition[0]]
             if stream.topic in self._of_other_mode or not reached.has_loaded(
@@ -325,32 +330,71 @@ class _Audit:
                 continue
             ledger = by_partition[partition]
             with self._isolated(ledger):
-                windows[partition] = self._compare_windows(stream, ledger, progress)
+                # Parts of no partition are looked for once.
+                topics = None if stream.topic in begun else self._topics_of_parts(stream)
+                begun.add(stream.topic)
+                for table, compared in self._compare_windows(stream, ledger, progress, topics):
+                    windows[*partition, table] = compared
         return windows
 
+    def _topics_of_parts(self, stream: Stream) -> Topics:
+        numbers = Counter(topic for topic, _ in self._reached.bounds)
+        others = {*self._topics} - {*stream.topic_names}
+        return Topics(numbers[stream.topic], numbers[stream.analytics_topic], sorted(others))
+
     def _compare_windows(
-        self, stream: Stream, ledger: PartitionAudit, progress: Progress
-    ) -> Reconciliation:
+        self,
+        stream: Stream,
+        ledger: PartitionAudit,
+        progress: Progress,
+        topics: Topics | None,
+    ) -> Iterator[tuple[str, Reconciliation]]:
         """Compares what is read, counted and loaded, and keeps what differs in it: no event or count of that
-        is still to come."""
+        is still to come. By the table that it is counted into."""
+        connection, partition, proof = self._connection, ledger.key, self._proof(ledger.key)
+        lost = self._gaps.acknowledged(partition, self._analytics)
+        if stream.event_counts is not None:
+            known = acknowledged_differences(connection, partition)
+            compared = reconcile(
+                connection, stream, ledger.partition, progress, lost, known, proof.windows_through
+            )
+            self._keep_differences(stream, ledger, progress, compared, COUNTS)
+            yield COUNTS, compared
+        for table in counted_tables(stream, progress):
+            known = acknowledged_differences(connection, partition, table.name)
+            compared = reconcile_table(
+                connection,
+                Compared(
+                    table,
+                    ledger.partition,
+                    progress.windows[table.name],
+                    progress.position,
+                    progress.resume,
+                    lost,
+                    known,
+                    proof.windows_through,
+                    topics=topics,
+                ),
+            )
+            self._keep_differences(stream, ledger, progress, compared, table.name)
+            yield table.name, compared
+
+    def _keep_differences(
+        self,
+        stream: Stream,
+        ledger: PartitionAudit,
+        progress: Progress,
+        compared: Reconciliation,
+        table: str,
+    ) -> None:
         partition, proof = ledger.key, self._proof(ledger.key)
-        compared = reconcile(
-            self._connection,
-            stream,
-            ledger.partition,
-            progress,
-            self._gaps.acknowledged(partition, self._analytics),
-            acknowledged_differences(self._connection, partition),
-            proof.windows_through,
-        )
         lost_counts = self._gaps.lost_of(stream.analytics_topic, proof.windows_at)
         first = self._reached.bounds[partition][0]
         within = (proof.windows_through, progress.position if lost_counts else first)
         self._note_underived(self._analytics, ledger, compared.uncounted, within)
         gaps = [gap[3:5] for gap in self._gaps.of(partition) if gap.reader == self._analytics]
         cells, acknowledged = compared.differing_cells, compared.acknowledged
-        keep_differences(self._connection, partition, cells, acknowledged, gaps)
-        return compared
+        keep_differences(self._connection, partition, cells, acknowledged, gaps, table)
 
     def _compare_states(
         self, ledgers: Sequence[PartitionAudit], *, since_proved: bool
@@ -367,24 +411,21 @@ class _Audit:
                     states[ledger.key] = compare(self._connection, stream, ledger.key, first)
         return states
 
-    def _overdue(self, windows: dict[Partition, Reconciliation]) -> list[Pending]:
+    def _overdue(self, windows: dict[WindowsOf, Reconciliation]) -> list[Pending]:
         """Windows that analytics should have emitted and has not."""
         ended = (self._began.timestamp() - _EMITTING) * 1000
-        late = {
-            partition: sum(compared.open.values())
-            for partition, compared in windows.items()
-            if compared.open
-            and (
-                compared.overdue
-                # A window of which the end is still to come waits for it.
-                or (partition in self._reached.overdue and compared.first_end <= ended)
-            )
-        }
+        late: dict[Partition, int] = {}
+        for (topic, number, _), compared in windows.items():
+            partition = (topic, number)
+            # A window of which the end is still to come waits for it.
+            is_due = partition in self._reached.overdue and compared.first_end <= ended
+            if compared.open and (compared.overdue or is_due):
+                late[partition] = max(late.get(partition, 0), compared.open.total())
         pending = Pending(kind=PendingKind.OPEN_WINDOWS, worker="analytics", behind=late)
         return [pending] if late else []
 
     def _keep_proofs(
-        self, ledgers: Sequence[PartitionAudit], windows: dict[Partition, Reconciliation]
+        self, ledgers: Sequence[PartitionAudit], windows: dict[WindowsOf, Reconciliation]
     ) -> None:
         """Records what is proved, for when retention has removed the records; windows up to the first
         open one. Offsets of recreated topics mean other records."""
@@ -397,7 +438,9 @@ class _Audit:
             topic_id = self._ids.get(ledger.topic)
             proof = Proof(ledger.end, topic_id, stored, dead, duplicate, at=self._began)
             proofs.keep_proof(self._connection, ledger.key, earlier.proof, proof, ledger.lost)
-        for partition, compared in windows.items():
-            if not compared.differing and partition[0] not in self._recreated:
+        differing = {windows_of[:2] for windows_of, found in windows.items() if found.differing}
+        for partition in sorted({windows_of[:2] for windows_of in windows} - differing):
+            if partition[0] not in self._recreated:
+                # New windows of it begin behind that.
                 through = self._reached.progress[partition].resume
                 proofs.keep_windows_proof(self._connection, partition, through, self._began)

@@ -17,7 +17,7 @@ Counts = Counter[str]  # records or rows, by outcome
 # Each branch reads an index in offset order, so the outer sort only merges.
 _SHARED = """
     SELECT record_offset AS "offset", 'stored' AS outcome, NULL::bigint AS appended
-    FROM window_counts
+    FROM window_rows
     WHERE record_topic = %(topic)s AND record_partition = %(partition)s
       AND record_offset >= %(first)s AND record_offset < %(end)s
   UNION ALL

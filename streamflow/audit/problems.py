@@ -1,6 +1,6 @@
 """The problems that an audit can find, as data. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -56,6 +56,8 @@ class Problem:
         count: number of records (or events) affected.
         detail: what is wrong, for people.
         streams: the streams that it is about, where the topic alone does not say it.
+        without_values: `detail` for a place where nothing can be forgotten (G16), where that names groups or
+            values of events.
     """
 
     kind: ProblemKind
@@ -66,6 +68,12 @@ class Problem:
     count: int = 1
     detail: str
     streams: tuple[str, ...] = ()
+    without_values: str = ""
+
+    @property
+    def nameless(self) -> "Problem":
+        """The same without groups and values of events."""
+        return replace(self, detail=self.without_values or self.detail)
 
     @property
     def place(self) -> str:
@@ -79,4 +87,6 @@ class Problem:
         return f"{self.place} offsets {self.offset} to {self.end_offset - 1}: {self.detail}"
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "message": str(self)}
+        own = {**vars(self), "message": str(self)}
+        del own["without_values"]  # the message says more
+        return own

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from confluent_kafka.admin import AdminClient
 
+from streamflow.audit.due import DueWindows
 from streamflow.audit.report import Pending, PendingKind
 from streamflow.flow import Partition
 from streamflow.kafka import offsets
@@ -20,7 +21,9 @@ from streamflow.postgres.connections import Connection
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
-from streamflow.windows import Progress
+from streamflow.windows.partition import progress_of
+from streamflow.windows.plans import Plan, plans_of
+from streamflow.windows.progress import Progress
 
 T = TypeVar("T")
 
@@ -91,15 +94,25 @@ def look_up(
         )
 
     idle = {
-        stream.topic: stream.windows.idle.total_seconds() + _IDLE_SLACK
+        stream.topic: max(each.idle.total_seconds() for each in stream.counted) + _IDLE_SLACK
         for stream in streams
-        if stream.windows is not None
+        if stream.counted
     }
+    plans = {stream.topic: plans_of(stream) for stream in streams if stream.counted}
     windowed = {partition: ends for partition, ends in bounds.items() if partition[0] in idle}
+    by_topic = {stream.topic: stream for stream in streams}
+    in_time = 1000 * (time.time() + deadline - time.monotonic())
+    due = DueWindows(connection, by_topic, plans, in_time)
     with closing(offsets.GroupOffsets(settings, settings.group("analytics"))) as group:
         analytics = _wait_for(
-            lambda: _analytics(client, group.read(windowed), windowed, idle),
-            lambda state: not state.pending and not state.overdue,
+            lambda: _analytics(client, group.read(windowed), windowed, idle, plans),
+            lambda state: (
+                not state.pending
+                and not any(
+                    due.ends_in_time(partition, state.progress[partition])
+                    for partition in state.overdue
+                )
+            ),
             deadline,
         )
     pending += analytics.pending
@@ -162,8 +175,10 @@ def _analytics(
     committed: Mapping[Partition, Position],
     bounds: Bounds,
     idle: Mapping[str, float],
+    plans: Mapping[str, Sequence[Plan]],
 ) -> _Analytics:
-    """`idle`: seconds after the last record of a partition of a topic, by which its windows are due."""
+    """`idle`: seconds after the last record of a partition of a topic, by which its windows are due;
+    `plans`: of its windows."""
     parsed = {
         partition: Progress.parse(position.offset, position.metadata)
         for partition, position in committed.items()
@@ -176,6 +191,7 @@ def _analytics(
     if unreadable:
         kind = PendingKind.UNREADABLE_POSITION
         pending.append(Pending(kind=kind, worker="analytics", behind=unreadable))
+    pending += _not_begun(known, plans)
     opened = [
         partition for partition, progress in known.items() if progress.resume < progress.position
     ]
@@ -187,6 +203,21 @@ def _analytics(
         if not -_AHEAD <= now - appended.get(partition, 0) / 1000 <= idle[partition[0]]
     }
     return _Analytics(known, pending, overdue)
+
+
+def _not_begun(
+    progress: Mapping[Partition, Progress], plans: Mapping[str, Sequence[Plan]]
+) -> list[Pending]:
+    """Windows that are declared, and that analytics, of an older release, does not count yet."""
+    missing: dict[str, dict[Partition, int]] = {}
+    for partition, reached in sorted(progress.items()):
+        for plan in plans[partition[0]]:
+            if progress_of(reached, plan) is None:
+                missing.setdefault(plan.name, {})[partition] = 0
+    return [
+        Pending(kind=PendingKind.NOT_BEGUN, worker="analytics", behind=behind, windows=(name,))
+        for name, behind in missing.items()
+    ]
 
 
 def _bounds(client: AdminClient, topics: Iterable[str]) -> Bounds:

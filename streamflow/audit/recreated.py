@@ -15,24 +15,31 @@ from streamflow.audit.gap_ledger import Range
 from streamflow.audit.outcomes import OUTCOMES, Counts, count_outcomes
 from streamflow.audit.proofs import read_proofs
 from streamflow.audit.window_ledger import acknowledged_differences
-from streamflow.audit.windows import reconcile
+from streamflow.audit.windows.beginning import first_part
+from streamflow.audit.windows.counts import reconcile
+from streamflow.audit.windows.tables import Compared, count_table
 from streamflow.flow import Partition
 from streamflow.postgres import gaps
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.state import EVERYTHING, columns_of, store
+from streamflow.postgres.windows.schema import tables_of_windows
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.records import MAX_OFFSET, Gap, GapCause, set_aside_name
 from streamflow.stream import Stream
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress, WindowProgress
 
 _OWN: Final = ("topic", "partition", "offset")
 _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
 _RECORD: Final = ("record_topic", "record_partition", "record_offset")
+_COUNTED: Final = (
+    "origin_topic",
+    "partition",
+    "first_offset",
+)  # the first event of a window's part
 _SOURCE: Final = ("source_topic", "source_partition", "source_offset")
 
-# All columns that hold positions of a topic, besides those of the streams' own tables.
+# All columns that hold positions of a topic, besides those of the streams' own tables and of windows.
 _POSITIONS: Final = (
-    ("window_counts", ("origin_topic", "partition", "first_offset")),
-    ("window_counts", _RECORD),
     ("notifications", _ORIGIN),
     ("notifications", _RECORD),
     ("dead_letters", _SOURCE),
@@ -53,14 +60,15 @@ _POSITIONS: Final = (
 )
 
 # As if analytics had read everything and closed every window, up to the year 5138.
-_ALL_CLOSED: Final = Progress(MAX_OFFSET, MAX_OFFSET, closed_through=10**14, ahead=0)
+_END_OF_TIME: Final = 10**14
+_ALL_CLOSED: Final = Progress.of_counts(MAX_OFFSET, MAX_OFFSET, _END_OF_TIME, ahead=0)
 
 # How far the old log is known to have reached.
 _KNOWN_END: Final = """
     SELECT greatest(
         (SELECT max(origin_offset) + 1 FROM notifications
          WHERE origin_topic = %(topic)s AND origin_partition = %(partition)s),
-        (SELECT max(last_offset) + 1 FROM window_counts
+        (SELECT max(last_offset) + 1 FROM window_rows
          WHERE origin_topic = %(topic)s AND partition = %(partition)s),
         (SELECT max(source_offset) + 1 FROM dead_letters
          WHERE source_topic = %(topic)s AND source_partition = %(partition)s),
@@ -104,7 +112,7 @@ def affected_rows(
 ) -> dict[str, int]:
     """How many rows `set_aside` would change, by table."""
     most: dict[str, int] = {}
-    for table, columns in _positions(streams):
+    for table, columns in _positions(connection, streams):
         query = sql.SQL("SELECT count(*) FROM {} AS kept WHERE {}").format(
             sql.Identifier(table), _meant(columns, reuse)
         )
@@ -142,7 +150,7 @@ def set_aside(
     if reuse.cause == "truncated":
         connection.execute("SELECT FROM audit_ledger WHERE topic = %s FOR UPDATE", [reuse.topic])
     before = _proved_rows(connection, streams, reuse)
-    for table, columns in _positions(streams):
+    for table, columns in _positions(connection, streams):
         connection.execute(
             sql.SQL("UPDATE {} AS kept SET {} = %(aside)s WHERE {}").format(
                 sql.Identifier(table), sql.Identifier(columns[0]), _meant(columns, reuse)
@@ -190,13 +198,28 @@ def keep_underived(
             missing = unpaired(connection, stream, partition, (0, MAX_OFFSET), {})
             alone = outside((row.offset for row in missing if row.what == "event"), ())
             _keep(connection, validator, reuse, partition, alone.ranges if alone else ())
-        if stream.windows is not None:
-            compared = reconcile(connection, stream, partition, _ALL_CLOSED)
-            known = acknowledged_differences(connection, (reuse.topic, partition))
-            number = sum(compared.events.values()) - sum(compared.counted.values())
-            number -= sum(known.values())
-            # Which ones were not counted is unknown, only how many.
-            _keep(connection, analytics, reuse, partition, [(end - number, end)] * (number > 0))
+        # Which ones were not counted is unknown, only how many.
+        number = _uncounted(connection, stream, partition)
+        _keep(connection, analytics, reuse, partition, [(end - number, end)] * (number > 0))
+
+
+def _uncounted(connection: Connection, stream: Stream, partition: int) -> int:
+    """The number of events that were not counted in some windows, as if all were closed. From which offset on
+    windows with aggregates count is unknown by now: at most from that of their first part."""
+    missing = [0]
+    of_partition = (stream.topic, partition)
+    if stream.event_counts is not None:
+        compared = reconcile(connection, stream, partition, _ALL_CLOSED)
+        known = acknowledged_differences(connection, of_partition)
+        missing.append(compared.difference - sum(known.values()))
+    for table in window_tables(stream):
+        since = first_part(connection, table.name, of_partition)
+        if since is not None:
+            progress = WindowProgress(_END_OF_TIME, ahead=0, since=since)
+            compared = count_table(connection, Compared(table, partition, progress, MAX_OFFSET, 0))
+            known = acknowledged_differences(connection, of_partition, table.name)
+            missing.append(compared.difference - sum(known.values()))
+    return max(missing)
 
 
 def _keep(
@@ -282,9 +305,16 @@ def _lower_proofs(
         )
 
 
-def _positions(streams: Sequence[Stream]) -> list[tuple[str, tuple[str, str, str]]]:
+def _positions(
+    connection: Connection, streams: Sequence[Stream]
+) -> list[tuple[str, tuple[str, str, str]]]:
     own = [(table, _ORIGIN) for stream in streams for table in stream.tables]
-    return [*own, *_POSITIONS]
+    windows = [
+        (table, columns)
+        for table in tables_of_windows(connection)
+        for columns in (_COUNTED, _RECORD)
+    ]
+    return [*own, *windows, *_POSITIONS]
 
 
 def _meant(columns: tuple[str, str, str], reuse: Reuse) -> sql.Composable:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from streamflow.audit.outcomes import OUTCOMES, Counts
 from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
 from streamflow.audit.states import StateAudit
-from streamflow.audit.windows import Reconciliation
+from streamflow.audit.windows.reconciliation import Reconciliation, WindowsOf, words_of
 from streamflow.flow import Partition
 from streamflow.units import counted
 
@@ -29,6 +29,7 @@ class PendingKind(StrEnum):
     NO_POSITION = "no_position"
     UNREADABLE_POSITION = "unreadable_position"
     OPEN_WINDOWS = "open_windows"
+    NOT_BEGUN = "not_begun"
 
 
 _WAITS: Final = {
@@ -39,6 +40,8 @@ _WAITS: Final = {
     "so windows cannot be compared: was its group reset? Start it",
     PendingKind.OPEN_WINDOWS: "{worker} has not emitted windows that are due, of {number} in {where}: is "
     "it running?",
+    PendingKind.NOT_BEGUN: "{worker} has not begun to count the windows {windows} in {where}: is it running, "
+    "and of this release?",
 }
 
 
@@ -49,11 +52,13 @@ class Pending:
     Attributes:
         behind: lag of each partition in offsets, transaction markers included, as Kafka's ``records-lag``;
             of `OPEN_WINDOWS` the events in these windows.
+        windows: the tables of those that it is about.
     """
 
     kind: PendingKind
     worker: str
     behind: Mapping[Partition, int]
+    windows: tuple[str, ...] = ()
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
@@ -71,8 +76,12 @@ class Pending:
     def __str__(self) -> str:
         where = ", ".join(f"{topic}[{partition}]" for topic, partition in self.partitions)
         unit = "event" if self.kind is PendingKind.OPEN_WINDOWS else "offset"
-        number = counted(self.number, unit)
-        return _WAITS[self.kind].format(worker=self.worker, number=number, where=where)
+        return _WAITS[self.kind].format(
+            worker=self.worker,
+            number=counted(self.number, unit),
+            where=where,
+            windows=", ".join(self.windows),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -180,7 +189,7 @@ class AuditReport:
     Attributes:
         owners: the names of the streams that use a topic, by topic.
         partitions: the ledgers, by topic and partition.
-        windows: window counts compared with events, by source partition.
+        windows: windows compared with events, by source partition and the table that they are counted into.
         states: rows of upsert streams compared with their changes, by source partition.
         pending: what workers still have to do; the audit closes only if that is nothing.
         topics: problems of whole topics.
@@ -190,7 +199,7 @@ class AuditReport:
 
     partitions: list[PartitionAudit]
     owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    windows: dict[Partition, Reconciliation] = field(default_factory=dict)
+    windows: dict[WindowsOf, Reconciliation] = field(default_factory=dict)
     states: dict[Partition, StateAudit] = field(default_factory=dict)
     pending: list[Pending] = field(default_factory=list)
     topics: list[Problem] = field(default_factory=list)
@@ -245,14 +254,22 @@ class AuditReport:
         return self.lost_aside + sum(ledger.lost for ledger in self.partitions)
 
     @property
+    def too_late(self) -> int:
+        """Events that came after the `late_after` of windows, in each of these."""
+        return sum(compared.too_late for compared in self.windows.values())
+
+    @property
     def window_differences(self) -> int:
         """Events in windows that differ for good, as was acknowledged: counted too few or too many."""
         return sum(compared.window_differences for compared in self.windows.values())
 
     @property
     def in_open_windows(self) -> int:
-        """Events that were read but whose windows are still open."""
-        return sum(sum(compared.open.values()) for compared in self.windows.values())
+        """Events that were read and are in open windows: of several declarations, of those with most."""
+        most: Counter[Partition] = Counter()
+        for (topic, partition, _), compared in self.windows.items():
+            most |= Counter({(topic, partition): compared.open.total()})
+        return most.total()
 
     def of(self, topics: Collection[str]) -> list[PartitionAudit]:
         return [ledger for ledger in self.partitions if ledger.topic in topics]
@@ -282,9 +299,9 @@ class AuditReport:
             partitions=own,
             owners={topic: (name,) for topic, users in self.owners.items() if name in users},
             windows={
-                partition: compared
-                for partition, compared in self.windows.items()
-                if name in self._owners_of(partition[0])
+                windows: compared
+                for windows, compared in self.windows.items()
+                if name in self._owners_of(windows[0])
             },
             states={
                 partition: state
@@ -312,21 +329,23 @@ class AuditReport:
             "lost": self.lost,
             "erased": self.erased,
             "window_differences": self.window_differences,
+            "too_late": self.too_late,
             "in_open_windows": self.in_open_windows,
             "partitions": [ledger.as_dict() for ledger in self.partitions],
             "windows": {
-                "{}[{}]".format(*partition): {
+                words_of(windows): {
                     figure: getattr(compared, figure)
                     for figure in (
                         "events",
                         "counted",
                         "open",
+                        "too_late",
                         "lost",
                         "window_differences",
                         "cells",
                     )
                 }
-                for partition, compared in self.windows.items()
+                for windows, compared in self.windows.items()
             },
             "states": {
                 "{}[{}]".format(*partition): state.as_dict()

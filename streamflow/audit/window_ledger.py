@@ -14,26 +14,27 @@ from streamflow.audit.gap_ledger import Range
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
 from streamflow.units import counted
+from streamflow.windows.progress import COUNTS
 
-# Start of a window, and what its events are counted by.
+# Start of a window, and the group in it: what its events are counted by.
 Cell = tuple[datetime, str]
 
 _ACKNOWLEDGED: Final = """
 SELECT window_start, event_type, difference FROM window_differences
- WHERE (topic, partition) = (%s, %s) AND acknowledged_at IS NOT NULL
+ WHERE (topic, partition, table_name) = (%s, %s, %s) AND acknowledged_at IS NOT NULL
 """
 # One that was settled must not excuse the next one.
 _DROP_SETTLED: Final = """
 DELETE FROM window_differences
- WHERE (topic, partition) = (%(topic)s, %(partition)s)
+ WHERE (topic, partition, table_name) = (%(topic)s, %(partition)s, %(table)s)
    AND (window_start, event_type) NOT IN (SELECT * FROM unnest(%(starts)s::timestamptz[], %(types)s::text[]))
 """
 _KEEP: Final = """
 INSERT INTO window_differences AS known
-       (topic, partition, window_start, event_type, difference, first_offset)
-SELECT %(topic)s, %(partition)s, * FROM unnest(%(starts)s::timestamptz[], %(types)s::text[],
+       (topic, partition, table_name, window_start, event_type, difference, first_offset)
+SELECT %(topic)s, %(partition)s, %(table)s, * FROM unnest(%(starts)s::timestamptz[], %(types)s::text[],
                                               %(differences)s::bigint[], %(offsets)s::bigint[])
-ON CONFLICT (topic, partition, window_start, event_type) DO UPDATE
+ON CONFLICT (topic, partition, table_name, window_start, event_type) DO UPDATE
    SET difference = excluded.difference, first_offset = excluded.first_offset, noticed_at = now(),
        acknowledged_at = NULL, acknowledged_by = NULL
  WHERE known.difference <> excluded.difference
@@ -41,7 +42,7 @@ ON CONFLICT (topic, partition, window_start, event_type) DO UPDATE
 _ACKNOWLEDGE: Final = """
 UPDATE window_differences SET acknowledged_at = now(), acknowledged_by = %s
  WHERE topic = ANY(%s) AND acknowledged_at IS NULL
-RETURNING topic, partition, window_start, event_type, difference
+RETURNING topic, partition, table_name, window_start, event_type, difference
 """
 
 
@@ -65,6 +66,7 @@ class Acknowledged(NamedTuple):
 
     topic: str
     partition: int
+    table: str
     window_start: datetime
     event_type: str
     difference: int
@@ -72,10 +74,9 @@ class Acknowledged(NamedTuple):
     def __str__(self) -> str:
         events = counted(abs(self.difference), "event")
         what = f"{events} not counted" if self.difference > 0 else f"{events} counted too many"
-        return (
-            f"{self.topic}[{self.partition}] window {self.window_start:%Y-%m-%dT%H:%M:%SZ} "
-            f"{self.event_type}, {what}"
-        )
+        words = ("window", "" if self.table == COUNTS else self.table)
+        window = (*words, f"{self.window_start:%Y-%m-%dT%H:%M:%SZ}", self.event_type)
+        return f"{self.topic}[{self.partition}] {' '.join(filter(None, window))}, {what}"
 
 
 def cell_difference(
@@ -105,8 +106,11 @@ def cell_difference(
     return CellDifference(cell, difference, (first, end), -more <= unproved[1])
 
 
-def acknowledged_differences(connection: Connection, partition: Partition) -> dict[Cell, int]:
-    rows = connection.execute(_ACKNOWLEDGED, partition)
+def acknowledged_differences(
+    connection: Connection, partition: Partition, table: str = COUNTS
+) -> dict[Cell, int]:
+    """Those of a source partition, in the windows that are counted into a table."""
+    rows = connection.execute(_ACKNOWLEDGED, [*partition, table])
     return {(start, kind): difference for start, kind, difference in rows}
 
 
@@ -116,6 +120,7 @@ def keep_differences(
     differing: Sequence[CellDifference],
     acknowledged: Iterable[Cell],
     gaps: Sequence[Range],
+    table: str = COUNTS,
 ) -> None:
     """Keeps the differences that can be acknowledged, and forgets those that are none any more.
 
@@ -125,6 +130,7 @@ def keep_differences(
         differing: all cells that differ now.
         acknowledged: cells whose difference was acknowledged and is as it was.
         gaps: offsets in gaps of analytics that are not acknowledged: they may explain what differs there.
+        table: that the windows are counted into.
     """
     keep = [
         found
@@ -133,7 +139,7 @@ def keep_differences(
         and not any(low < found.span[1] and found.span[0] < high for low, high in gaps)
     ]
     present = [*acknowledged, *(found.cell for found in differing)]
-    values = {"topic": partition[0], "partition": partition[1]}
+    values = {"topic": partition[0], "partition": partition[1], "table": table}
     with connection.transaction():
         connection.execute(_DROP_SETTLED, values | _columns(present))
         connection.execute(

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, cast
@@ -19,6 +19,8 @@ from streamflow.errors import ErrorCode, UsageError
 from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
 from streamflow.postgres.forgotten import Forgotten, read_forgotten
 from streamflow.postgres.rows.derived import notification_line, window_count_line
+from streamflow.postgres.rows.windows import WindowRows, unknown_window, window_of
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ATTEMPT_HEADER,
@@ -101,10 +103,13 @@ class Planner:
         self._repairs = repairs
         self._max_attempts = max_attempts
         self._force = force
+        windows = {
+            table.name: WindowRows(table) for stream in streams for table in window_tables(stream)
+        }
         self._targets = {
             topic: target
             for stream in reversed(streams)
-            for topic, target in _derived_targets(stream).items()
+            for topic, target in _derived_targets(stream, windows).items()
         }
         for stream in streams:
             self._targets[stream.topic] = _Target(
@@ -220,11 +225,18 @@ def _encoded(document: dict[str, Any]) -> bytes:
         return json.dumps(document).encode()
 
 
-def _derived_targets(stream: Stream) -> dict[str, _Target]:
-    counts, notes = stream.analytics_topic, stream.notifications_topic
+def _derived_targets(stream: Stream, windows: Mapping[str, WindowRows]) -> dict[str, _Target]:
+    def of_windows(record: Record) -> bytes | Rejection:
+        name = window_of(record.value())
+        if name is None:
+            return window_count_line(record, stream.topic)
+        if name not in windows:
+            return unknown_window(name, list(windows))
+        return windows[name].line(record, stream.topic)
+
     return {
-        counts: _Target(lambda record: window_count_line(record, stream.topic)),
-        notes: _Target(notification_line),
+        stream.analytics_topic: _Target(of_windows),
+        stream.notifications_topic: _Target(notification_line),
     }
 
 

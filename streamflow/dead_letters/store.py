@@ -222,7 +222,7 @@ WITH waiting AS (
            CASE WHEN EXISTS (SELECT FROM replayed_events AS event
                               WHERE (event.topic, event.partition, event."offset")
                                   = (waiting.topic, waiting.partition, at))
-                  OR EXISTS (SELECT FROM window_counts
+                  OR EXISTS (SELECT FROM window_rows
                               WHERE (record_topic, record_partition, record_offset)
                                   = (waiting.topic, waiting.partition, at))
                   OR EXISTS (SELECT FROM notifications

@@ -18,12 +18,14 @@ from streamflow.lag.measure import loader_lags
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import Kind
+from streamflow.postgres.windows.naming import erased_place
 from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
 
 _MOST_RANGES: Final = 1000
 _PATIENCE: Final = 30.0  # seconds for the broker to answer
 _ROWS: Final = ("events", "notifications", "dead_letters")
+_WINDOWS: Final = erased_place("")
 _SPELLINGS: Final = (
     "other spellings of the address: under no key, or one without an id, each has a hash of its own "
     "(docs/privacy.md: one address, one hash)"
@@ -98,11 +100,16 @@ def read_certificate(connection: Connection, erasure_id: int, keys: PiiKeys) -> 
     )
     erased = dict.fromkeys(_ROWS, 0) | changed
     already = {place: max(0, noted.get(place, 0) - erased[place]) for place in _ROWS}
-    # No record is behind these, so only the last certificate knows of them.
+    # No record is behind some rows, and behind those of windows records of several persons.
     before: Counter[str] = Counter((last or {}).get("erased")) + Counter(
         (last or {}).get("already_erased")
     )
     already |= {table: number for table, number in before.items() if table not in _ROWS}
+    for place, number in noted.items():
+        if place.startswith(_WINDOWS):
+            table = place.removeprefix(_WINDOWS)
+            left = number - erased.get(table, 0)
+            already[table] = max(0, left, already.get(table, 0))
     positions: dict[Partition, list[tuple[int, datetime | None]]] = {}
     for topic, partition, offset, appended in connection.execute(
         'SELECT topic, partition, "offset", max(appended_at) FROM erased_records'

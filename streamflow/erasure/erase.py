@@ -1,8 +1,10 @@
 """Plans and applies an erasure. Killed at any moment, the next run of the same subject finishes it."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -10,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from streamflow import addresses
+from streamflow.aggregates.values import shortened
 from streamflow.dead_letters import select
 from streamflow.dead_letters.plan import redacted
 from streamflow.dead_letters.select import DeadLetter, Selection
@@ -30,7 +33,13 @@ from streamflow.postgres.forgotten import (
     with_lifted,
 )
 from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
+from streamflow.postgres.sessions.forgetting import erase_sessions
+from streamflow.postgres.sessions.tables import session_tables
 from streamflow.postgres.tables import NOTIFICATIONS, Column
+from streamflow.postgres.windows.forgetting import erase_windows
+from streamflow.postgres.windows.given_up import undeclared_tables
+from streamflow.postgres.windows.naming import names_person, naming_columns
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
@@ -158,8 +167,8 @@ def apply(
 
     1. put the subject on the list, and wait for loaders that may not have seen it;
     2. in one transaction: empty the events, note their positions, remove rollups that name the subject;
-    3. wait for loaders again; in one transaction: empty what was derived from the events, dead letters
-       and what else holds the subject;
+    3. wait for loaders again; in one transaction: empty what was derived from the events, dead letters,
+       rows of windows and what else holds the subject;
     4. remove the rows' old versions from the tables' files;
     5. store the certificate: of all that was erased since the last one, by runs that were killed as well.
 
@@ -212,6 +221,27 @@ def _vacuum(connection: Connection, tables: Iterable[str]) -> None:
     for table in tables:
         for leaf in leaves(connection, table):
             remove_old_versions(connection, leaf)
+
+
+def _windows_that_stay(connection: Connection, streams: Sequence[Stream]) -> Iterator[str]:
+    """Which windows group by fields that are not taken for names: a customer's number may be one. And those
+    that no stream declares any more."""
+    groups = [
+        f"{table.name} by {', '.join(fields)}"
+        for stream in streams
+        for table in window_tables(stream)
+        if (fields := [path for path in table.spec.by_fields if not names_person(stream, path)])
+    ]
+    if groups:
+        yield (
+            f"groups of windows by fields that name nobody by themselves: {'; '.join(groups)} "
+            "(docs/privacy.md: forgetting a person)"
+        )
+    if undeclared := undeclared_tables(connection, streams):
+        yield (
+            f"tables of windows that are declared no more ({', '.join(undeclared)}): drop them, or declare "
+            "the windows again and repeat this"
+        )
 
 
 class _Erasure:
@@ -280,7 +310,9 @@ class _Erasure:
         )
 
     def read_certificate(self) -> Certificate:
-        return read_certificate(self._connection, self.erasure_id, self._hasher.keys)
+        found = read_certificate(self._connection, self.erasure_id, self._hasher.keys)
+        windows = _windows_that_stay(self._connection, self._streams)
+        return replace(found, elsewhere=(*found.elsewhere, *windows))
 
     def erase_events(self) -> None:
         for stream in self._streams:
@@ -298,6 +330,7 @@ class _Erasure:
             if theirs:
                 emptied += erasing.erase_derived(connection, Positions.listed(theirs))
         self._count(emptied)
+        self._erase_windows()
         self._erase_history()
 
     def _erase_events_of(self, stream: Stream) -> None:
@@ -318,6 +351,7 @@ class _Erasure:
         self._erase_rollups(stream, match if USER in columns and conditions else None)
         if not conditions:
             return
+        self._erase_sessions(stream, match)
         types = {name: known.type for name, known in columns.items()}
         emptied = self._connection.execute(
             _ERASE_EVENTS.format(
@@ -336,6 +370,24 @@ class _Erasure:
                         self._connection, stream, rollup.table, match, self._values()
                     )
                 )
+
+    def _erase_sessions(self, stream: Stream, match: sql.Composable) -> None:
+        """Computes the sessions that the subject's events are in without them, while these are still known,
+        and removes what is left of the subject in others."""
+        for table in session_tables(stream):
+            if table_exists(self._connection, table.name):
+                is_user = self._subject.kind is Kind.USER
+                removed = erase_sessions(
+                    self._connection, table, match, self._values(), of_user=is_user
+                )
+                self._count({table.name: removed})
+
+    def _erase_windows(self) -> None:
+        is_user = self._subject.kind is Kind.USER
+        for table in itertools.chain.from_iterable(map(window_tables, self._streams)):
+            if table_exists(self._connection, table.name):
+                changed = erase_windows(self._connection, table, self._values(), of_user=is_user)
+                self._count({table.name: changed})
 
     def _erase_history(self) -> None:
         """Empties texts that dead letters were searched by, and names of those who asked for something."""
@@ -362,6 +414,7 @@ class _Erasure:
         return {
             "erasure_id": self.erasure_id,
             "pattern": "|".join(self._subject.hashes),
+            "hashes": list(self._subject.hashes),
             "names": self._names,
         }
 
@@ -370,13 +423,23 @@ class _Erasure:
         if self._subject.kind is not Kind.USER:
             return []
         if self._subject.name is not None:
-            return [self._subject.name]
+            return list(dict.fromkeys((self._subject.name, shortened(self._subject.name))))
         user = f'"{USER}"'
         columns = {(NOTIFICATIONS.name, user), *((table, name) for table, name, _ in erasing.NAMES)}
         for stream in self._streams:
             columns |= {(rollup.table, user) for rollup in stream.rollups if USER in rollup.columns}
             tables = [t for t in stream.tables if USER in existing_columns(self._connection, t)]
             columns |= {(table, user) for table in tables}
+            columns |= {
+                (table.name, f'"{column}"')
+                for table in session_tables(stream)
+                for column in table.columns_of(USER)
+            }
+            columns |= {
+                (table.name, f'"{column}"')
+                for table in window_tables(stream)
+                for column in naming_columns(table, of_user=True)
+            }
         names: set[str] = set()
         for table, column in columns:
             if table_exists(self._connection, table):

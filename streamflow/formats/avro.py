@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from functools import cache
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
+from streamflow.argument_types import FLAG, instance_of, keeps_faults, optional
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.formats.connect_types import CONVERSIONS, decimal_of
 from streamflow.formats.documents import broken, violation
-from streamflow.formats.framing import Framed
+from streamflow.formats.framing import MAX_BYTES, REGISTRY, Framed
 from streamflow.formats.schema_registry import RegisteredSchema, SchemaRegistry
 from streamflow.records import Rejection
 
+_SCHEMA: Final = instance_of(str, Mapping, what="an Avro schema, as a text or a dict")
 _FINITE: Final = "streamflow-finite"
 _DECIMAL: Final = "streamflow-decimal"
 _CONNECT: Final = "streamflow-connect"
@@ -30,6 +32,7 @@ class _Reader(NamedTuple):
     read: Callable[..., Any]
 
 
+@keeps_faults
 class Avro(Framed[_Reader]):
     """Decodes Avro with the schemas of a registry.
 
@@ -47,10 +50,10 @@ class Avro(Framed[_Reader]):
     def __init__(
         self,
         *,
-        reader_schema: str | Mapping[str, Any] | None = None,
-        registry: SchemaRegistry | None = None,
-        framed_key: bool = False,
-        max_bytes: int = 1024 * 1024,
+        reader_schema: Annotated[str | Mapping[str, Any] | None, optional(_SCHEMA)] = None,
+        registry: Annotated[SchemaRegistry | None, REGISTRY] = None,
+        framed_key: Annotated[bool, FLAG] = False,
+        max_bytes: Annotated[int, MAX_BYTES] = 1024 * 1024,
     ) -> None:
         super().__init__(registry=registry, framed_key=framed_key, max_bytes=max_bytes)
         self._reader_schema: Any = None

@@ -4,8 +4,9 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from streamflow.argument_types import TEXT, fields_by_name, keeps_faults, optional
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.formats.documents import Decoded, Tombstone, parse, violation, write
 from streamflow.records import Headers, Record, Rejection, headers_of, last_header
@@ -15,10 +16,12 @@ _PREFIX: Final = "ce_"
 _CONTENT_TYPE: Final = "content-type"
 _STRUCTURED: Final = "application/cloudevents"
 _BATCH: Final = "application/cloudevents-batch"
+_ATTRIBUTES: Final = fields_by_name('attributes={"id": "event_id"}')
 _ATTRIBUTE: Final = re.compile(r"[a-z0-9]+")
 _JSON_TYPE: Final = re.compile(r"[\w.+-]+/(?:[\w.-]+\+)?json", re.ASCII)
 
 
+@keeps_faults
 class CloudEvents:
     """Decodes CloudEvents. The document is the event's data, with the attributes that are asked for.
 
@@ -29,7 +32,10 @@ class CloudEvents:
     """
 
     def __init__(
-        self, attributes: Mapping[str, str] | None = None, *, data: str | None = None
+        self,
+        attributes: Annotated[Mapping[str, str] | None, optional(_ATTRIBUTES)] = None,
+        *,
+        data: Annotated[str | None, optional(TEXT)] = None,
     ) -> None:
         self.attributes = dict(attributes or {})
         self.data = data

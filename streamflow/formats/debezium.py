@@ -2,8 +2,9 @@
 
 import base64
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
+from streamflow.argument_types import described, fields_by_name, keeps_faults, one_of, optional
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.formats.connect_types import convert
 from streamflow.formats.documents import (
@@ -17,6 +18,10 @@ from streamflow.formats.documents import (
 )
 from streamflow.records import Record, Rejection
 
+_Deletes = Literal["tombstone", "document"]
+
+_SOURCE: Final = fields_by_name('source={"lsn": "position"}')
+_ENVELOPE: Final = fields_by_name('envelope={"op": "operation"}')
 _ROW_OF: Final = {"c": "after", "u": "after", "r": "after", "d": "before"}
 _CLOCKS: Final = {"ts_ms", "ts_us", "ts_ns"}
 _BOUNDARIES: Final = ("BEGIN", "END")
@@ -29,6 +34,13 @@ _PLACEHOLDERS: Final = (
 )
 
 
+def _format(value: Any) -> str | None:
+    if isinstance(value, type) or not callable(getattr(value, "read_value", None)):
+        return f"must be a format like Avro(), not {described(value)}"
+    return None
+
+
+@keeps_faults
 class Debezium:
     """Decodes Debezium's envelope. The document is the row after the change.
 
@@ -45,10 +57,10 @@ class Debezium:
     def __init__(
         self,
         *,
-        format: FormatReader | None = None,  # noqa: A002 (the word of Kafka Connect)
-        source: Mapping[str, str] | None = None,
-        envelope: Mapping[str, str] | None = None,
-        deletes: Literal["tombstone", "document"] = "tombstone",
+        format: Annotated[FormatReader | None, optional(_format)] = None,  # noqa: A002 (the word of Kafka Connect)
+        source: Annotated[Mapping[str, str] | None, optional(_SOURCE)] = None,
+        envelope: Annotated[Mapping[str, str] | None, optional(_ENVELOPE)] = None,
+        deletes: Annotated[_Deletes, one_of(_Deletes)] = "tombstone",
     ) -> None:
         self.format = format or _JsonConverter()
         self.source = dict(source or {})
@@ -58,8 +70,6 @@ class Debezium:
         twice = sorted({field for field in fields if fields.count(field) > 1})
         if twice:
             raise ConfigurationError(f"Debezium: two values go into field {', '.join(twice)}")
-        if deletes not in ("tombstone", "document"):
-            raise ConfigurationError('Debezium: deletes is "tombstone" or "document"')
 
     def prepare(self) -> None:
         """As of the format within."""

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, ClassVar, Final, Generic, TypeVar
 from uuid import UUID
 
+from streamflow.argument_types import instance_of, optional, whole_number
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.formats.documents import Decoded, Tombstone, broken, violation, write
 from streamflow.formats.schema_registry import (
@@ -30,6 +31,10 @@ _ID_END, _GUID_END = 5, 17
 _UNKNOWN_SECONDS: Final = 10.0
 _MOST_UNKNOWN: Final = 1_000
 _MAX_BYTES: Final = 1024 * 1024
+
+# Of arguments that all framed formats have.
+REGISTRY: Final = optional(instance_of(SchemaRegistry, what='a SchemaRegistry("https://…")'))
+MAX_BYTES: Final = whole_number(1, 2**31 - 1)
 
 Compiled = TypeVar("Compiled")
 

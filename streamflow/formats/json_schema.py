@@ -1,12 +1,13 @@
 """JSON with Confluent's framing, as its serializers for JSON Schema write it."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic_core import from_json
 
+from streamflow.argument_types import FLAG, keeps_faults
 from streamflow.formats.documents import Decoded, parse, violation
-from streamflow.formats.framing import VALUE_HEADER, Framed
+from streamflow.formats.framing import MAX_BYTES, REGISTRY, VALUE_HEADER, Framed
 from streamflow.formats.schema_registry import RegisteredSchema, SchemaId, SchemaRegistry
 from streamflow.records import Record, Rejection, headers_of, last_header
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 
+@keeps_faults
 class JsonSchema(Framed["Validator | None"]):
     """Decodes framed JSON. The contract judges it; the registered schema only if that is asked for.
 
@@ -31,10 +33,10 @@ class JsonSchema(Framed["Validator | None"]):
     def __init__(
         self,
         *,
-        validate: bool = False,
-        registry: SchemaRegistry | None = None,
-        framed_key: bool = False,
-        max_bytes: int = 8 * 1024 * 1024,
+        validate: Annotated[bool, FLAG] = False,
+        registry: Annotated[SchemaRegistry | None, REGISTRY] = None,
+        framed_key: Annotated[bool, FLAG] = False,
+        max_bytes: Annotated[int, MAX_BYTES] = 8 * 1024 * 1024,
     ) -> None:
         super().__init__(registry=registry, framed_key=framed_key, max_bytes=max_bytes)
         self.validate = validate

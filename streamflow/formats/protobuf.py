@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from streamflow import argument_types
+from streamflow.argument_types import FLAG, keeps_faults, optional
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.formats.connect_types import decimal_of
 from streamflow.formats.documents import broken, violation
-from streamflow.formats.framing import Framed
+from streamflow.formats.framing import MAX_BYTES, REGISTRY, Framed
 from streamflow.formats.proto_files import described
 from streamflow.formats.schema_registry import RegisteredSchema, SchemaId, SchemaRegistry
 from streamflow.records import Rejection
@@ -20,6 +22,13 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_INDEXES: Final = 100  # levels of messages within messages
 
 
+def _message(value: Any) -> str | None:
+    if isinstance(value, type) and hasattr(value, "DESCRIPTOR"):
+        return None
+    return f"must be a generated class of messages, not {argument_types.described(value)}"
+
+
+@keeps_faults
 class Protobuf(Framed["FileDescriptor"]):
     """Decodes Protobuf. Fields have their names of the ``.proto`` file.
 
@@ -36,11 +45,11 @@ class Protobuf(Framed["FileDescriptor"]):
 
     def __init__(
         self,
-        message: "type[Message] | None" = None,
+        message: Annotated["type[Message] | None", optional(_message)] = None,
         *,
-        registry: SchemaRegistry | None = None,
-        framed_key: bool = False,
-        max_bytes: int = 1024 * 1024,
+        registry: Annotated[SchemaRegistry | None, REGISTRY] = None,
+        framed_key: Annotated[bool, FLAG] = False,
+        max_bytes: Annotated[int, MAX_BYTES] = 1024 * 1024,
     ) -> None:
         super().__init__(registry=registry, framed_key=framed_key, max_bytes=max_bytes)
         if message is not None and framed_key:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
+from streamflow.argument_types import TEXT, instance_of, keeps_faults, optional
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.settings import load_registry_settings
 from streamflow.settings.fields import without_credentials
@@ -27,6 +28,7 @@ _NOT_FOUND: Final = 404
 _REFUSED: Final = (401, 403)
 
 
+@keeps_faults
 @dataclass(frozen=True)
 class SchemaRegistry:
     """A schema registry other than that of the settings.
@@ -38,10 +40,10 @@ class SchemaRegistry:
         ca: file with CA certificates (PEM).
     """
 
-    url: str
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    ca: Path | None = None
+    url: Annotated[str, TEXT]
+    username: Annotated[str | None, optional(TEXT)] = None
+    password: Annotated[str | None, optional(TEXT)] = field(default=None, repr=False)
+    ca: Annotated[Path | str | None, optional(instance_of(str, Path, what="a path"))] = None
 
     def __post_init__(self) -> None:
         for url in self.url.split(","):

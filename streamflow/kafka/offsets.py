@@ -25,7 +25,7 @@ from streamflow.kafka.clients import (
 from streamflow.kafka.position_metadata import LostRange, PositionMetadata
 from streamflow.records import Gap, Log, Position
 from streamflow.settings import Settings
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 
 _TIMEOUT = 10.0  # seconds
 _DESCRIBE_TIMEOUT = 5.0  # seconds

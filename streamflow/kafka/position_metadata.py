@@ -1,7 +1,7 @@
 """What is committed beside an offset, as its metadata. Pure.
 
 A worker without a database keeps there, in the transaction that moves its position: its own text
-(analytics: `windows.Progress`), the id of the topic that the offset counts in, and the offsets that it
+(analytics: `windows.progress`), the id of the topic that the offset counts in, and the offsets that it
 passed because their records were gone. For example::
 
     1;730;1767225600000;300000|id=SceY-kIZSLCpbOxsD6vlFQ|lost=0-50:retention,90-112:retention

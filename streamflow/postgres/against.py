@@ -22,6 +22,7 @@ from streamflow.postgres.json_names import kept_names, lost_names
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.schema import table_plan
 from streamflow.postgres.tables import DELETED, event_table
+from streamflow.postgres.windows.schema import changes_of_windows
 from streamflow.samples.factory import SampleFactory
 from streamflow.samples.node import NoSample
 from streamflow.settings import Settings
@@ -52,7 +53,7 @@ def changes_for(settings: Settings, stream: Stream) -> tuple[list[Change], int]:
 def _changes(connection: Connection, stream: Stream) -> tuple[list[Change], int]:
     stored = stored_table(connection, stream)
     refused = table_plan(connection, stream).refused
-    found = classify(stored, stream)
+    found = [*classify(stored, stream), *changes_of_windows(connection, stream)]
     is_foreign = stored.columns and stored.partitioned_by is None
     if refused and (is_foreign or level_of(found) is Level.SAFE):
         # Not by its columns: another owner's table, or another primary key.

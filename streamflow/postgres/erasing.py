@@ -58,9 +58,9 @@ class Positions(NamedTuple):
         return cls(sql.SQL(query), {"erasure_id": erasure_id})
 
 
-_NOTE_EVENTS: Final = """
+_NOTE: Final = """
 INSERT INTO erased_records (place, erasure_id, topic, partition, "offset", appended_at)
-SELECT 'events', * FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::bigint[], %s::timestamptz[])
+SELECT %s, * FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::bigint[], %s::timestamptz[])
 ON CONFLICT DO NOTHING
 """
 _ERASED_AMONG: Final = """
@@ -68,7 +68,7 @@ SELECT erased.topic, erased.partition, erased."offset", erasure_id
   FROM unnest(%s::text[], %s::int[], %s::bigint[]) AS asked (topic, partition, at)
   JOIN erased_records AS erased
     ON (erased.topic, erased.partition, erased."offset") = (asked.topic, asked.partition, at)
- WHERE place = 'events'
+ WHERE place = ANY(%s)
 """
 _THEIR_NOTIFICATIONS: Final = sql.SQL("""
     SELECT event.erasure_id, kept.* FROM ({of}) AS event
@@ -160,15 +160,18 @@ UPDATE {table} SET {emptied}
 """)
 
 
-def note_events(connection: Connection, erased: Sequence[Erased]) -> None:
-    """Notes the positions of events: what is derived from them is emptied from now on, too."""
+def note(connection: Connection, place: str, erased: Sequence[Erased]) -> None:
+    """Notes the positions of records; what is derived from `events` is emptied from now on, too."""
     rows = [(number, *position, at) for number, position, at in erased]
-    connection.execute(_NOTE_EVENTS, _columns(rows, 5))
+    connection.execute(_NOTE, [place, *_columns(rows, 5)])
 
 
-def erased_among(connection: Connection, positions: Iterable[Origin]) -> dict[Origin, int]:
-    """Those of the positions that are of erased events, with their erasures."""
-    rows = connection.execute(_ERASED_AMONG, _columns(list(positions), 3))
+def erased_among(
+    connection: Connection, positions: Iterable[Origin], places: Sequence[str] = ("events",)
+) -> dict[Origin, int]:
+    """Those of the positions that are of erased events, or of records in other places, with their
+    erasures."""
+    rows = connection.execute(_ERASED_AMONG, [*_columns(list(positions), 3), list(places)])
     return {Origin(*row[:3]): row[3] for row in rows}
 
 

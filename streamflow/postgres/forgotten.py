@@ -8,13 +8,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import sql
 
 from streamflow import addresses
+from streamflow.aggregates.distinct import hash_of
+from streamflow.aggregates.values import shortened
 from streamflow.errors import ConfigurationError
 from streamflow.pii_keys import HASH_LENGTH
 from streamflow.postgres.connections import Connection
@@ -78,9 +80,14 @@ class Kind(StrEnum):
 
 def hashes_of(hasher: Hasher, kind: Kind, text: str) -> tuple[str, ...]:
     """All hashes that a subject may be stored under: the only place that makes them. An address is tried
-    as it is written, in its plain form and in lower case; a hash is one already."""
+    as it is written, in its plain form and in lower case; a hash is one already. Long names are known as
+    windows shorten them, too."""
     if kind is Kind.USER:
-        return tuple(hasher.keys.exact(text))
+        return tuple(
+            hashed
+            for name in dict.fromkeys((text, shortened(text)))
+            for hashed in hasher.keys.exact(name)
+        )
     if is_hashed(text):
         return with_lifted(hasher, [text])
     local, _, domain = text.rpartition("@")
@@ -113,13 +120,22 @@ class Forgotten:
     def __bool__(self) -> bool:
         return bool(self._addresses or self._users)
 
+    @cached_property
+    def sketched(self) -> dict[bytes, int]:
+        """The erasures by what a sketch of different values keeps of a hash of an address, in digits, and of
+        the names that `of_user` was asked for: others are not known."""
+        return {_sketched(hashed.decode()): number for hashed, number in self._addresses.items()}
+
     def of_user(self, name: str) -> int | None:
         """The erasure of the user with this name."""
         return self._of_user(name) if self._users else None
 
     def _user_by_hash(self, name: str) -> int | None:
         forms = hashes_of(self._hasher, Kind.USER, name)
-        return next((self._users[hashed] for hashed in forms if hashed in self._users), None)
+        number = next((self._users[hashed] for hashed in forms if hashed in self._users), None)
+        if number is not None:
+            self.sketched[_sketched(name)] = number
+        return number
 
     def of_hash(self, text: bytes) -> int | None:
         """The erasure of an address whose hash is somewhere in a text."""
@@ -150,6 +166,10 @@ class Forgotten:
                 names.append(text.decode("utf-8", "replace"))
             number = next((known for name in names if (known := self.of_user(name))), None)
         return number
+
+
+def _sketched(text: str) -> bytes:
+    return str(hash_of(text)).encode()
 
 
 def list_version(connection: Connection) -> Any:

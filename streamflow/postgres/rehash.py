@@ -16,8 +16,13 @@ from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.forgotten import ERASED_HASH
-from streamflow.postgres.partitions import leaves, remove_old_versions
+from streamflow.postgres.partitions import leaves, remove_old_versions, table_exists
+from streamflow.postgres.sessions.compute import SessionSql, lock
+from streamflow.postgres.sessions.schema import forget_progress
+from streamflow.postgres.sessions.tables import SessionTable, session_tables
 from streamflow.postgres.tables import DEAD_LETTERS, event_columns
+from streamflow.postgres.windows.naming import private_columns, private_sketches
+from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.privacy import Hasher
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
@@ -85,13 +90,21 @@ SELECT {column} FROM (
 @dataclass(slots=True)
 class Rehashed:
     """What was done to a column: rows of which hashes were lifted, and how many are under keys that are
-    not listed, by what their hashes say."""
+    not listed, by what their hashes say; or to a sketch of hashes, which cannot be lifted."""
 
     table: str
     column: str
     within: bool = False  # a JSON document with private fields in it
+    is_sketch: bool = False
     lifted: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
+
+    def notes(self) -> list[str]:
+        if not self.is_sketch:
+            return []
+        why = "counts different hashes, and what it keeps of them cannot be hashed again"
+        what = "a window with events under the older and the newest key counts a person twice"
+        return [f"{self.table}.{self.column} {why}: {what}"]
 
     def problems(self) -> list[str]:
         return [
@@ -107,9 +120,9 @@ def rehash(
     streams: Sequence[Stream],
     on_progress: Callable[[str], None] = lambda _table: None,
 ) -> list[Rehashed]:
-    """Lifts every hash in private columns, private fields at any depth, and dead letters to the newest
-    key. Safe to repeat after any end of an earlier run, and while workers run. `on_progress` is given the
-    name of each table or partition that is done.
+    """Lifts every hash in private columns, private fields at any depth, windows, sessions and dead letters to
+    the newest key. Safe to repeat after any end of an earlier run, and while workers run. `on_progress` is
+    given the name of each table or partition that is done.
 
     Raises:
         Unavailable: the database does not answer, or another rehash is running.
@@ -127,17 +140,28 @@ def rehash(
             connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
         except psycopg.errors.LockNotAvailable:
             raise Unavailable("another rehash is running: wait until it has ended") from None
-        done = [
-            column
-            for stream in streams
-            for table in stream.tables
-            for column in _rehash_events(
-                connection,
-                _private_columns(stream, table),
-                Hasher(hasher.keys, stream.decoder.private_fields),
-                on_progress,
-            )
-        ]
+        done: list[Rehashed] = []
+        for stream in streams:
+            own = Hasher(hasher.keys, stream.decoder.private_fields)
+            of_events = [
+                column
+                for table in stream.tables
+                for column in _rehash_events(
+                    connection, _private_columns(stream, table), own, on_progress
+                )
+            ]
+            anew = any(column.lifted for column in of_events)
+            of_sessions = [
+                column
+                for table in session_tables(stream)
+                for column in _rehash_sessions(connection, table, own, on_progress, anew=anew)
+            ]
+            of_windows = [
+                column
+                for table in window_tables(stream)
+                for column in _rehash_windows(connection, table, own, on_progress, anew=anew)
+            ]
+            done += [*of_events, *of_sessions, *of_windows]
         return [*done, _rehash_dead_letters(connection, hasher, on_progress)]
 
 
@@ -190,6 +214,53 @@ def _rehash_events(
         except psycopg.errors.UndefinedTable:
             continue  # retention has dropped it
         on_progress(leaf.name)
+    return columns
+
+
+def _rehash_sessions(
+    connection: Connection,
+    table: SessionTable,
+    hasher: Hasher,
+    on_progress: Callable[[str], None],
+    *,
+    anew: bool,
+) -> list[Rehashed]:
+    """Of one table of sessions, at once. Under other names of keys other events belong together, so all
+    sessions are computed again; `anew`: even if none has an old hash."""
+    private = table.stream.decoder.private_fields
+    names = [name for name, path in table.sources.items() if path.rpartition(".")[2] in private]
+    if not names or not table_exists(connection, table.name):
+        return []
+    columns = [Rehashed(table.name, name) for name in names]
+    with connection.transaction():
+        lock(connection, SessionSql(table))
+        [leaf] = leaves(connection, table.name)
+        for column in columns:
+            for batch in _batches(connection, leaf.oid):
+                _rehash_batch(connection, leaf.identifier, column, hasher, batch)
+        if anew or any(column.lifted for column in columns):
+            connection.execute(forget_progress(table))
+    remove_old_versions(connection, leaf)
+    on_progress(table.name)
+    return columns
+
+
+def _rehash_windows(
+    connection: Connection,
+    table: WindowTable,
+    hasher: Hasher,
+    on_progress: Callable[[str], None],
+    *,
+    anew: bool,
+) -> list[Rehashed]:
+    """Of one table of windows. Parts of one group under two names add up once both are the same. Of sketches
+    is told if some hash was lifted, or `anew`."""
+    if not table_exists(connection, table.name):
+        return []
+    columns = [Rehashed(table.name, name) for name in private_columns(table)]
+    _rehash_events(connection, columns, hasher, on_progress)
+    if anew or any(column.lifted for column in columns):
+        columns += [Rehashed(table.name, name, is_sketch=True) for name in private_sketches(table)]
     return columns
 
 

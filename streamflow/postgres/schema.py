@@ -24,6 +24,10 @@ from streamflow.postgres.json_names import keep_names
 from streamflow.postgres.partitions import DayPartitions, table_exists
 from streamflow.postgres.table_changes import changes_of, surplus_columns
 from streamflow.postgres.tables import event_table
+from streamflow.postgres.windows.given_up import note_given_up, tables_with_parts
+from streamflow.postgres.windows.schema import note_late_after, refresh_window_rows, unfit_tables
+from streamflow.postgres.windows.tables import window_tables
+from streamflow.postgres.windows.views import kept_in_words, kept_views
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 
@@ -57,7 +61,8 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
             except ConfigurationError as error:
                 refused_streams[stream.name] = str(error)
                 continue
-            DayPartitions(stream.event_table).prepare(connection, ())
+            for table in (stream.event_table, *(each.name for each in window_tables(stream))):
+                DayPartitions(table).prepare(connection, ())
     if refused_streams:
         raise StreamsRefused(refused_streams)
     return done
@@ -83,10 +88,30 @@ def not_loadable_in(found: Mapping[str, "TablePlan"]) -> dict[str, str]:
     """As `not_loadable`, by the plans of the streams."""
     return {
         name: f"stream {name}: "
-        + (plan.refused or f"the database has no {', '.join(plan.changes)}: run `streamflow init`")
+        + (plan.refused or f"the database has no {', '.join(plan.needed)}: run `streamflow init`")
         for name, plan in found.items()
-        if plan.refused or plan.changes
+        if plan.refused or plan.needed
     }
+
+
+def unfit_windows(settings: Settings, streams: Sequence[Stream]) -> dict[str, dict[str, str]]:
+    """The tables of windows that take no rows of what is declared, and why, by stream. Raises Unavailable if
+    the database does not answer."""
+    counted = [stream for stream in streams if window_tables(stream)]
+    if not counted:
+        return {}
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        found = {stream.name: unfit_tables(connection, stream) for stream in counted}
+    return {name: tables for name, tables in found.items() if tables}
+
+
+def windows_with_parts(settings: Settings, streams: Sequence[Stream]) -> set[str]:
+    """The tables of windows that have rows. Raises Unavailable if the database does not answer."""
+    counted = [stream for stream in streams if window_tables(stream)]
+    if not counted:
+        return set()
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        return set().union(*(tables_with_parts(connection, stream) for stream in counted))
 
 
 def plans(settings: Settings, streams: Sequence[Stream]) -> dict[str, "TablePlan"]:
@@ -106,7 +131,8 @@ def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
 
 
 def surplus(settings: Settings, streams: Sequence[Stream]) -> list[str]:
-    """The columns that no contract has, in a sentence for each table. Raises as `upgrade`."""
+    """The columns that no contract has, in a sentence for each table, and the views of totals that stay
+    without columns that are declared. Raises as `upgrade`."""
     found = []
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
         for stream in streams:
@@ -119,6 +145,7 @@ def surplus(settings: Settings, streams: Sequence[Stream]) -> list[str]:
                     f"({', '.join(columns)}): they stay, empty in new rows; add the fields as "
                     "optional, or drop the columns by hand"
                 )
+            found += [kept_in_words(*kept) for kept in kept_views(connection, stream).items()]
     return found
 
 
@@ -128,6 +155,12 @@ class TablePlan(NamedTuple):
     changes: tuple[str, ...] = ()  # that `upgrade` would make
     surplus: tuple[str, ...] = ()  # columns that no field is for
     refused: str = ""  # why it would not
+    totals: tuple[str, ...] = ()  # those of the changes that are of views of totals
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The changes without which rows would be refused."""
+        return tuple(text for text in self.changes if text not in self.totals)
 
 
 def plan_of(settings: Settings, stream: Stream) -> TablePlan:
@@ -144,7 +177,9 @@ def table_plan(connection: Connection, stream: Stream) -> TablePlan:
     except ConfigurationError as error:
         return TablePlan(refused=str(error).removeprefix(f"stream {stream.name}: "))
     existing = existing_columns(connection, event_table(stream).name)
-    return TablePlan(changes, tuple(sorted(surplus_columns(existing, stream))))
+    surplus = tuple(sorted(surplus_columns(existing, stream)))
+    totals = tuple(f"view {table.view}" for table in window_tables(stream))
+    return TablePlan(changes, surplus, totals=totals)
 
 
 class _Migrations(Protocol):
@@ -165,10 +200,13 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             connection.execute(statement)
         except psycopg.errors.DuplicateTable as error:
             raise _foreign(error) from error
-        except psycopg.errors.FeatureNotSupported as error:
+        except (
+            psycopg.errors.FeatureNotSupported,
+            psycopg.errors.DependentObjectsStillExist,
+        ) as error:
             # A view or a generated column of the user's own stands on a column that is widened.
             raise ConfigurationError(
-                f"stream {stream.name}: {text} by the contract, but PostgreSQL cannot alter it "
+                f'stream {stream.name}: its contract needs "{text}", but PostgreSQL cannot alter it '
                 f"({error.diag.message_primary}): drop what uses it, run `streamflow db upgrade`, and "
                 "create it again"
             ) from error
@@ -177,11 +215,15 @@ def _upgrade_events(connection: Connection, stream: Stream) -> list[str]:
             if reason is None:
                 raise
             raise ConfigurationError(
-                f"stream {stream.name}: {text} by the contract, but PostgreSQL does not take it ({reason}): "
-                "give its fields other names or types"
+                f'stream {stream.name}: its contract needs "{text}", but PostgreSQL does not take it '
+                f"({reason}): give its fields other names or types"
             ) from error
         done.append(text)
     judged_from(connection, stream, is_new=is_new)
+    for table in window_tables(stream):
+        note_late_after(connection, table)
+    refresh_window_rows(connection)
+    done += note_given_up(connection, stream)
     keep_names(connection, stream)
     return done
 

@@ -24,6 +24,7 @@ from streamflow.postgres.tables import (
     Column,
     event_columns,
 )
+from streamflow.postgres.windows.schema import window_changes
 from streamflow.stream import Stream
 
 # A view of another owner does not show our table.
@@ -50,7 +51,7 @@ def changes_of(connection: Connection, stream: Stream) -> list[tuple[str, sql.Co
     if stream.state_table is not None:
         names = dict.fromkeys((*existing, *(column.name for column in columns)))
         changes += _state_changes(connection, stream, stream.state_table, list(names))
-    return changes
+    return changes + window_changes(connection, stream)
 
 
 def _state_changes(

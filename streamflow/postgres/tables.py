@@ -41,7 +41,7 @@ _SCALARS: Final[dict[Any, str]] = {
     bytes: "bytea",
     datetime: "timestamp with time zone",
 }
-_RECORD: Final = ("record_topic", "record_partition", "record_offset")
+RECORD_COLUMNS: Final = ("record_topic", "record_partition", "record_offset")
 
 
 class SqlType(str):
@@ -74,6 +74,7 @@ class Table:
     event_type: str | None = None  # column of what the event is counted by
     event_time: str | None = None  # column of the event time
     deletes: bool = False  # whether a row may be a tombstone, which is no event
+    by_day: bool = False  # whether its rows, which are no events, are in partitions by day
 
     @property
     def holds_events(self) -> bool:
@@ -158,7 +159,7 @@ class RefusedEventRow(NamedTuple):
 WINDOW_COUNTS: Final = Table(
     name="window_counts",
     columns=WindowCountRow._fields,
-    position=_RECORD,
+    position=RECORD_COLUMNS,
     identity=("origin_topic", "partition", "first_offset"),
     event_type="event_type",
     event_time="window_start",
@@ -166,14 +167,14 @@ WINDOW_COUNTS: Final = Table(
 NOTIFICATIONS: Final = Table(
     name="notifications",
     columns=NotificationRow._fields,
-    position=_RECORD,
+    position=RECORD_COLUMNS,
     identity=_ORIGIN,
     event_time="time",
 )
 DEAD_LETTERS: Final = Table(
     name="dead_letters",
     columns=DeadLetterRow._fields,
-    position=_RECORD,
+    position=RECORD_COLUMNS,
     identity=("source_topic", "source_partition", "source_offset"),
 )
 # Only the sink writes it, and only the audit reads it.

@@ -19,7 +19,9 @@ from streamflow.postgres.counted_by import kind_sql
 from streamflow.postgres.creating import create_table
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.rows.read_back import event_of
+from streamflow.postgres.sessions.trial import problems_with_sessions
 from streamflow.postgres.sink.copy import copy
+from streamflow.postgres.windows.trial import problems_with_windows
 from streamflow.records import Origin, Rejection
 from streamflow.samples.factory import SampleEvent
 from streamflow.settings import Settings
@@ -98,6 +100,8 @@ def _problems(
             )
             for row in cursor.execute(query):
                 yield from _differences(stream, samples[row["origin_offset"]], row)
+        yield from problems_with_windows(connection, stream, samples)
+        yield from problems_with_sessions(connection, stream)
 
 
 def _store(

@@ -64,6 +64,12 @@ class OrchestrationSettings(AlertSettings):
     events_retention_days: int | None = _tables(
         None, "age in days at which days of events are dropped", shown="never", ge=1
     )
+    windows_retention_days: int | None = _tables(
+        None,
+        "age in days at which days of windows with aggregates are dropped",
+        shown="never",
+        ge=1,
+    )
 
     @property
     def webserver_hosts(self) -> Hosts:

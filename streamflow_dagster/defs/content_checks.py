@@ -17,6 +17,7 @@ from streamflow.postgres.evolution import ExistingColumn
 from streamflow.postgres.existing_tables import existing_columns
 from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import DELETED
+from streamflow.postgres.windows.naming import private_columns
 from streamflow.privacy import Hasher, is_hashed
 from streamflow.records import Rejection
 from streamflow.registry import private_values_of
@@ -76,7 +77,7 @@ def _look_for_addresses(
         if kind.removesuffix(" not null") in _SCANNED and name not in topics
     }
     began, since = quality.begin_scan(connection, CLEAR_TEXT, table)
-    if entry.stream is not None and judged_from(connection, entry.stream) > since:
+    if entry.owner is not None and judged_from(connection, entry.owner) > since:
         # What became private may be in any row.
         since = quality.EVER
     addresses: list[str] = []
@@ -107,9 +108,13 @@ def _holds_address(name: str, value: bytes, kind: str, hasher: Hasher) -> bool:
 
 def _unhashed(connection: Connection, entry: TableEntry, since: Any) -> list[str]:
     """Private columns that contain anything but a hash."""
-    if entry.stream is None:
+    if entry.owner is None:
         return []
-    private = [name for name in entry.stream.decoder.private_fields if name in entry.columns]
+    private = (
+        [name for name in entry.owner.decoder.private_fields if name in entry.columns]
+        if entry.windows is None
+        else private_columns(entry.windows)
+    )
     return [
         f"{'/'.join(str(row[column]) for column in entry.table.identity)}: {name}"
         for row in quality.unhashed(connection, entry.table.name, private, since)

@@ -1,6 +1,7 @@
 """Checks by the audit: one pass over Kafka and PostgreSQL answers for all tables."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 import dagster as dg
@@ -32,8 +33,8 @@ _CHECKS: Final[dict[str, tuple[str, Callable[[AuditReport, TableEntry], CheckRes
         lambda report, _: judge_ledger(report),
     ),
     "windows_equal_events": (
-        "The totals of the stream's windows equal its events, by window and group.",
-        lambda report, _: judge_windows(report),
+        "The totals of the windows, of a stream or of one table, equal the events by window and group.",
+        lambda report, entry: judge_windows(_of_windows(report, entry)),
     ),
 }
 
@@ -48,8 +49,16 @@ def _names(entry: TableEntry) -> Iterator[str]:
     yield from ("no_gaps", "no_duplicates")
     if entry.stream is not None:
         yield "ledger_closes"
-        if entry.stream.windows is not None:
-            yield "windows_equal_events"
+    if entry.windows is not None or (entry.stream is not None and entry.stream.counted):
+        yield "windows_equal_events"
+
+
+def _of_windows(report: AuditReport, entry: TableEntry) -> AuditReport:
+    """The part of a stream's report that is about the windows of a table."""
+    if entry.windows is None:
+        return report
+    own = {key: found for key, found in report.windows.items() if key[2] == entry.table.name}
+    return replace(report, windows=own)
 
 
 def _judge(
@@ -58,5 +67,5 @@ def _judge(
     report = platform.audit(settings)
     for entry, name in checks:
         # A table of a stream is judged by what is about that stream, a shared one by everything.
-        part = report if entry.stream is None else report.of_stream(entry.stream.name)
+        part = report if entry.owner is None else report.of_stream(entry.owner.name)
         yield _CHECKS[name][1](part, entry)

@@ -38,10 +38,15 @@ def begin_scan(connection: Connection, scan: str, table: str) -> tuple[datetime,
 
 def note_scan(connection: Connection, scan: str, table: str, began: datetime) -> None:
     """Notes that all rows that were loaded before a scan began are sound."""
+    note_sound(connection, scan, table, began - _OVERLAP)
+
+
+def note_sound(connection: Connection, scan: str, table: str, through: datetime) -> None:
+    """Notes that all rows that were loaded before then are sound."""
     connection.execute(
         "INSERT INTO quality_scans (scan, table_name, loaded_through) VALUES (%s, %s, %s)"
         " ON CONFLICT (scan, table_name) DO UPDATE SET loaded_through = excluded.loaded_through",
-        [scan, table, began - _OVERLAP],
+        [scan, table, through],
     )
 
 
@@ -75,9 +80,11 @@ def suspects(
 
     Args:
         identity: columns that identify a row.
-        columns: those to search, with their types: text, bytea or jsonb.
+        columns: those to search, with their types: text, bytea or jsonb; of none, nothing is suspected.
         all_rows: whether other values than addresses are looked for, of which no character is known.
     """
+    if not columns:
+        return
     tests = {
         # As `addresses.may_hold`. Headers are JSON of base64, which shows nothing.
         "text": r"{0} ~ '[@\\%%=&\uff20\ufe6b]'",
@@ -193,31 +200,6 @@ def dead_letter_rate(connection: Connection, stream: Stream, minutes: int) -> Ra
         [(code, number) for code, number in codes],
         [text for (text,) in sample],
     )
-
-
-def counted_by_hour(
-    connection: Connection, stream: Stream, hours: int
-) -> list[tuple[datetime, int]]:
-    """A stream's events in each of the last whole hours, from its windows: oldest first, from the first
-    hour that has any."""
-    rows = connection.execute(
-        """
-        WITH counted AS (
-            SELECT date_bin('1 hour', window_start, 'epoch') AS hour, sum(count)::bigint AS events
-            FROM window_counts
-            WHERE origin_topic = %(topic)s AND window_start < date_trunc('hour', now())
-                AND window_start >= date_trunc('hour', now()) - %(back)s
-            GROUP BY 1
-        )
-        SELECT hour, coalesce(events, 0)
-        FROM generate_series(
-            (SELECT min(hour) FROM counted), date_trunc('hour', now()) - interval '1 hour', '1 hour'
-        ) AS hours (hour)
-        LEFT JOIN counted USING (hour) ORDER BY hour
-        """,
-        {"topic": stream.topic, "back": timedelta(hours=hours)},
-    )
-    return [(hour, events) for hour, events in rows]
 
 
 def unhashed(

@@ -16,7 +16,11 @@ def rehash_tables(context: dg.OpExecutionContext, platform: dg.ResourceParam[Pla
         if streams.failed:
             raise ConfigurationError("; ".join(map(str, streams.failed)))
         done = rehash(settings, streams, lambda table: context.log.info("done: %s", table))
-    figures = {f"{column.table}.{column.column}": column.lifted for column in done}
+    figures = {
+        f"{column.table}.{column.column}": column.lifted for column in done if not column.is_sketch
+    }
+    for note in [note for column in done for note in column.notes()]:
+        context.log.warning(note)
     problems = "; ".join(problem for column in done for problem in column.problems())
     if problems:
         raise dg.Failure(problems, metadata=figures, allow_retries=False)

@@ -16,7 +16,12 @@ from streamflow.postgres.connections import Connection
 from streamflow.postgres.partitions import partition_name
 from streamflow.stream import Stream
 
-_LOCK_SECONDS: Final = 5
+LOCK_SECONDS: Final = 5
+NOTE_DROPPED: Final = """
+INSERT INTO dropped_days (table_name, day, rows) VALUES (%s, %s, %s)
+    ON CONFLICT (table_name, day) DO UPDATE
+   SET rows = dropped_days.rows + excluded.rows, dropped_at = now()
+"""
 
 
 class Expired(NamedTuple):
@@ -71,7 +76,7 @@ def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
     name = partition_name(stream.event_table, expired.day)
     try:
         with connection.transaction():
-            connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+            connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
             lower_for_day(connection, stream, start, end)
             if expired.own_partition:
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
@@ -83,12 +88,7 @@ def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
                     ),
                     [start, end],
                 )
-            connection.execute(
-                "INSERT INTO dropped_days (table_name, day, rows) VALUES (%s, %s, %s)"
-                " ON CONFLICT (table_name, day) DO UPDATE"
-                " SET rows = dropped_days.rows + excluded.rows, dropped_at = now()",
-                [stream.event_table, expired.day, expired.rows],
-            )
+            connection.execute(NOTE_DROPPED, [stream.event_table, expired.day, expired.rows])
     except errors.LockNotAvailable as error:
         raise Unavailable(
             f"{stream.event_table} is busy: {expired.day} is not dropped now, try again later"

@@ -33,7 +33,7 @@ CAUSES: Final = rollup_key("dead_letters_by_cause")
 
 _SHOWN: Final = 20
 _TIME: Final = "timestamp with time zone"
-_FRESHNESS: Final = dg.FreshnessPolicy.time_window(
+FRESHNESS: Final = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(hours=2), fail_window=timedelta(hours=6)
 )
 _HOURLY_COLUMNS: Final = {
@@ -139,7 +139,7 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
         [table_key(stream.event_table) for stream in streams],
         rollup.description,
         columns,
-        freshness_policy=_FRESHNESS,
+        freshness_policy=FRESHNESS,
     )
     def daily_rollup(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
@@ -187,7 +187,7 @@ def _causes() -> dg.AssetsDefinition:
         [table_key(DEAD_LETTERS.name)],
         "Dead letters by day, topic, cause and stage, and how many of them are still open.",
         _CAUSES_COLUMNS,
-        freshness_policy=_FRESHNESS,
+        freshness_policy=FRESHNESS,
     )
     def dead_letters_by_cause(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()

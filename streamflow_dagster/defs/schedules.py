@@ -5,7 +5,8 @@ import dagster as dg
 
 from streamflow.errors import StreamFlowError
 from streamflow.settings.orchestration import HOUR_FORMAT, OrchestrationSettings
-from streamflow_dagster.defs.jobs import DAILY, HOURS, QUALITY, RETENTION
+from streamflow_dagster.catalog import Catalog
+from streamflow_dagster.defs.jobs import DAILY, HOURS, QUALITY, RETENTION, SESSIONS
 from streamflow_dagster.defs.pruning import JOB as PRUNE
 from streamflow_dagster.defs.rollups_sql import stale_hours
 from streamflow_dagster.failures import each_stream
@@ -22,13 +23,16 @@ _UNFINISHED: Final = [
 ]
 
 
-def schedules(settings: OrchestrationSettings) -> list[dg.ScheduleDefinition]:
+def schedules(settings: OrchestrationSettings, catalog: Catalog) -> list[dg.ScheduleDefinition]:
+    has_sessions = any(stream.sessions for stream in catalog.streams)
+    sessions = ("sessions_schedule", SESSIONS, "*/15 * * * *", "Sessions of newly loaded rows.")
     return [
         _simple("data_quality_schedule", QUALITY, settings.quality_cron, "All checks."),
         _simple("daily_rollup_schedule", DAILY, "*/15 * * * *", "Days with newly loaded rows."),
         _simple("retention_schedule", RETENTION, "30 3 * * *", "Drops days past their age."),
         _simple("prune_schedule", PRUNE, "37 * * * *", "Deletes Dagster's old runs and events."),
         _hours(settings),
+        *([_simple(*sessions)] if has_sessions else []),
     ]
 
 

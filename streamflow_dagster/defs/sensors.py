@@ -82,7 +82,7 @@ def _lag(catalog: Catalog, common: dict[str, Any]) -> dg.SensorDefinition:
         if wait or not tables:
             return dg.SensorResult(skip_reason=wait or reason, cursor=watch.dump())
         request = dg.RunRequest(
-            asset_selection=[table_key(name) for name in tables],
+            asset_selection=[key for name in tables for key in catalog.drained_with(name)],
             tags={ASKED_BY: LAG, REASON: reason},
         )
         return dg.SensorResult(run_requests=[request], cursor=watch.dump())

@@ -1,15 +1,21 @@
 """Tables as assets: materializing one drains its topics."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import dagster as dg
 import structlog
+from psycopg import sql
 
+from streamflow.errors import Unavailable
+from streamflow.postgres.windows.tables import WindowTable, total_columns, windows_in_words
+from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import (
     OWNERS,
     TABLES,
     Catalog,
     TableEntry,
+    column_types,
     schema_metadata,
     table_key,
 )
@@ -21,26 +27,54 @@ from streaming_workers.runtime.watchdog import no_endless_call
 
 POOL = "drain"
 
+_COUNT_SECONDS: Final = 20
+_FIGURES: Final = """
+SELECT count(*), max(window_start), count(*) FILTER (WHERE late), coalesce(sum(too_late), 0)::bigint
+  FROM {table}
+"""
+
 
 def table_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
     return [_table_asset(entry) for entry in catalog.tables]
 
 
-def state_specs(catalog: Catalog) -> list[dg.AssetSpec]:
-    """The views of upsert streams: what the tables of their changes make, without a run of Dagster's."""
-    return [
-        dg.AssetSpec(
-            key=table_key(stream.table),
-            deps=[table_key(stream.event_table)],
-            group_name=TABLES,
-            owners=OWNERS,
-            kinds={"postgres", "view"},
-            description=f"The latest of each key of {stream.name}, without those that were deleted.",
-            metadata={"dagster/table_name": stream.table},
+def view_specs(catalog: Catalog) -> list[dg.AssetSpec]:
+    """The views of tables: what is in them needs no run of Dagster's."""
+    states = (
+        _view(
+            stream.table,
+            stream.event_table,
+            f"The latest of each key of {stream.name}, without those that were deleted.",
         )
         for stream in catalog.streams
         if stream.state_table is not None
-    ]
+    )
+    totals = (
+        _view(
+            table.view,
+            table.name,
+            f"Totals of windows of {table.stream.name}, {windows_in_words(table.spec)}: a row for each "
+            "window and group.",
+            schema_metadata(column_types(total_columns(table))),
+        )
+        for table in (entry.windows for entry in catalog.tables)
+        if table is not None
+    )
+    return [*states, *totals]
+
+
+def _view(
+    name: str, table: str, description: str, metadata: Mapping[str, Any] | None = None
+) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key=table_key(name),
+        deps=[table_key(table)],
+        group_name=TABLES,
+        owners=OWNERS,
+        kinds={"postgres", "view"},
+        description=description,
+        metadata={"dagster/table_name": name, **(metadata or {})},
+    )
 
 
 def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
@@ -64,9 +98,30 @@ def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
         hung = no_endless_call(settings.stall_seconds, "drain", "nothing is lost: drain again")
         with as_dagster_failure(), bound, hung:
             done = drain(settings, streams, entry.topics, limit=settings.drain_seconds)
-        return dg.MaterializeResult(metadata=_metadata(done))
+        metadata = _metadata(done)
+        if entry.windows is not None:
+            metadata |= _figures(platform, settings, entry.windows)
+        return dg.MaterializeResult(metadata=metadata)
 
     return table
+
+
+def _figures(
+    platform: Platform, settings: OrchestrationSettings, table: WindowTable
+) -> dict[str, Any]:
+    """What the table of some windows holds; unknown if counting takes too long."""
+    query = sql.SQL(_FIGURES).format(table=sql.Identifier(table.name))
+    try:
+        with platform.database(settings, statement_seconds=_COUNT_SECONDS) as connection:
+            [(rows, newest, corrections, too_late)] = connection.execute(query).fetchall()
+    except Unavailable as error:
+        return {"rows_unknown": str(error)}
+    return {
+        "dagster/row_count": rows,
+        "newest_window": "none" if newest is None else dg.MetadataValue.timestamp(newest),
+        "corrections": corrections,
+        "too_late": too_late,
+    }
 
 
 def _metadata(done: Drained) -> dict[str, Any]:

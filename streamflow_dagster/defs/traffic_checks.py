@@ -14,6 +14,7 @@ from streamflow.stream import Stream
 from streamflow_dagster.catalog import Catalog, TableEntry
 from streamflow_dagster.checks import TableChecks, define_checks, isolated
 from streamflow_dagster.defs import quality_sql as quality
+from streamflow_dagster.defs.volume_sql import counted_by_hour, has_hours
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import (
     CheckResult,
@@ -61,7 +62,7 @@ def _names(entry: TableEntry) -> Iterator[str]:
     if entry.stream is not None:
         yield EVENT_AGE
         yield RATE
-        if entry.stream.windows is not None:
+        if has_hours(entry.stream):
             yield VOLUME
 
 
@@ -76,7 +77,7 @@ def _event_age(
 
 
 def _volume(settings: OrchestrationSettings, connection: Connection, stream: Stream) -> CheckResult:
-    hours = quality.counted_by_hour(connection, stream, _HISTORY)
+    hours = counted_by_hour(connection, stream, _HISTORY)
     return judge_volume(hours, settings.volume_factor, settings.volume_hours)
 
 

@@ -10,6 +10,7 @@ import hmac
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -26,7 +27,14 @@ from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streaming_workers.bridge.admission import Admission
-from streaming_workers.bridge.frames import DROPPED_EVENT, ERROR_EVENT, Encoder, Frame, event_text
+from streaming_workers.bridge.frames import (
+    DROPPED_EVENT,
+    ERROR_EVENT,
+    Encoder,
+    Frame,
+    event_text,
+    windows_of,
+)
 from streaming_workers.bridge.subscriptions import (
     Audience,
     BoundedQueue,
@@ -66,6 +74,9 @@ class Bridge:
             for topic in stream.topic_names
         }
         self.topics = list(self._plain)
+        self._subscription = partial(
+            parse_subscription, known=self._plain.values(), known_windows=windows_of(streams)
+        )
         self._settings = settings
         self._encoder = Encoder({stream.topic: stream for stream in streams}, hasher)
         self._audience = Audience[Frame](
@@ -110,7 +121,7 @@ class Bridge:
         query = parse_qs(environ.get("QUERY_STRING", ""))
         last = request["last"] if "last" in request else query.get("last", ["0"])[0]
         try:
-            subscription = parse_subscription(request, self._plain.values())
+            subscription = self._subscription(request)
             count = parse_count(last, self._settings.bridge_history)
         except UsageError as error:
             raise Refused(str(error)) from None
@@ -135,7 +146,7 @@ class Bridge:
 
     async def _on_subscribe(self, sid: str, request: object = None, *_: object) -> dict[str, Any]:
         try:
-            subscription = parse_subscription(request, self._plain.values())
+            subscription = self._subscription(request)
         except UsageError as error:
             return await self._refuse(sid, error)
         if sid in self._clients:

@@ -22,6 +22,7 @@ from streamflow.groups import group_text
 from streamflow.privacy import Hasher
 from streamflow.records import Record
 from streamflow.stream import Stream
+from streamflow.windows.progress import COUNTS
 
 EVENT = "kafka-event"
 DROPPED_EVENT = "kafka-event-dropped"
@@ -35,7 +36,8 @@ _UNREAD = object()
 # Of parsed values; integers of more than 64 bits are parsed as float.
 _EXACT: Final = frozenset((str, int, bool, NoneType))
 _SCALARS: Final = (str, int, float, NoneType)
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_LONG: Final = 19  # digits
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{%d}" % _LONG)
 
 
 class Encoder:
@@ -46,9 +48,13 @@ class Encoder:
         self._streams = streams
         self._hasher = hasher
         self._kind_fields = kind_fields(streams.values())
+        self._analytics = {stream.analytics_topic for stream in streams.values()}
 
     def kind_fields(self, record: Record) -> tuple[str, ...]:
         return self._kind_fields.get(record.topic() or "", ())
+
+    def is_of_windows(self, record: Record) -> bool:
+        return record.topic() in self._analytics
 
     def payload(self, record: Record) -> Any:
         """The parsed JSON of a value, to be written by orjson; its text if it is not JSON."""
@@ -98,10 +104,19 @@ def kind_fields(streams: Iterable[Stream]) -> dict[str, tuple[str, ...]]:
     return {topic: tuple(names) for topic, names in fields.items()}
 
 
+def windows_of(streams: Iterable[Stream]) -> set[str]:
+    """The tables whose windows have records: those of sessions have none."""
+    return {
+        spec.table_of(stream.table) if spec.aggregates else COUNTS
+        for stream in streams
+        for spec in stream.counted
+    }
+
+
 class Frame:
     __slots__ = (
-        "_encoder", "_kind_fields", "_kinds", "_packet", "_payload", "_record", "appended", "size",
-        "topic",
+        "_encoder", "_is_of_windows", "_kind_fields", "_kinds", "_packet", "_payload", "_record",
+        "appended", "size", "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, record: Record, encoder: Encoder) -> None:
@@ -111,6 +126,7 @@ class Frame:
         self._record: Record | None = record
         self._encoder = encoder
         self._kind_fields = encoder.kind_fields(record)
+        self._is_of_windows = encoder.is_of_windows(record)
         self._kinds: frozenset[str] | None = None
         self._payload: Any = _UNREAD
         self._packet: Packet | None = None
@@ -132,18 +148,29 @@ class Frame:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """What the event is counted by, as text; none where the record does not say it."""
+        """What the event is counted by, as text; none where the record does not say it. Of windows with
+        aggregates the values that they group by."""
         if self._kinds is None:
             payload = self.payload
-            values = (
-                [payload[name] for name in self._kind_fields if name in payload]
-                if isinstance(payload, dict)
-                else []
-            )
+            values: list[Any] = []
+            if isinstance(payload, dict):
+                values = [payload[name] for name in self._kind_fields if name in payload]
+                if self._is_of_windows and isinstance(by := payload.get("by"), dict):
+                    values += by.values()
             self._kinds = frozenset(
                 group_text(value) for value in values if isinstance(value, _SCALARS)
             )
         return self._kinds
+
+    @property
+    def windows(self) -> str | None:
+        """The table that a record of the analytics topic is for; None of another record."""
+        if not self._is_of_windows or not isinstance(payload := self.payload, dict):
+            return None
+        name = payload.get("window")
+        if isinstance(name, str):
+            return name
+        return COUNTS if "event_type" in payload else None
 
     def field(self, name: str) -> Any:
         payload = self.payload
@@ -171,7 +198,11 @@ def event_text(name: str, body: Mapping[str, Any]) -> str:
 def _with_all_digits(value: bytes) -> Any:
     # Slower, so only for the few values that need it. Not the value as it is: of a field that stands there
     # twice, the contract has checked the last one only.
-    return json.loads(value, parse_int=orjson.Fragment)
+    return json.loads(value, parse_int=_with_digits)
+
+
+def _with_digits(number: str) -> Any:
+    return orjson.Fragment(number) if len(number) >= _LONG else int(number)
 
 
 def _text(value: bytes) -> str:

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from streamflow.errors import UsageError
+from streamflow.user_code import nearest
 
 _MOST_VALUES = 1_000
 _LONGEST_VALUE = 256  # characters, as the contract allows for a user
@@ -28,6 +29,9 @@ class Subscribable(Protocol):
     @property
     def kinds(self) -> frozenset[str]: ...
 
+    @property
+    def windows(self) -> str | None: ...
+
     def field(self, name: str) -> Any: ...
 
 
@@ -41,32 +45,39 @@ class Subscription:
     topics: frozenset[str]  # without prefix
     types: frozenset[str] | None = None  # what events are counted by, as window counts name it
     users: frozenset[str] | None = None
+    windows: frozenset[str] | None = None  # the tables that windows are counted into
 
     def accepts(self, subject: Subscribable) -> bool:
         """Whether a record passes. One without the field to filter by does not."""
         if subject.topic not in self.topics:
+            return False
+        if self.windows is not None and subject.windows not in self.windows:
             return False
         if self.types is not None and self.types.isdisjoint(subject.kinds):
             return False
         return self.users is None or _is_one_of(self.users, subject.field("user"))
 
     def as_dict(self) -> dict[str, list[str] | None]:
+        chosen = {"types": self.types, "users": self.users, "windows": self.windows}
         return {
             "topics": sorted(self.topics),
-            "types": None if self.types is None else sorted(self.types),
-            "users": None if self.users is None else sorted(self.users),
+            **{name: None if names is None else sorted(names) for name, names in chosen.items()},
         }
 
 
-def parse_subscription(request: object, known: Collection[str]) -> Subscription:
-    """Parses `{topics, types, users}`, each a text or a list of texts, or only the topics. What is
-    left out means all. Raises UsageError if that is invalid, or a topic does not exist."""
+def parse_subscription(
+    request: object, known: Collection[str], known_windows: Collection[str] = ()
+) -> Subscription:
+    """Parses `{topics, types, users, windows}`, each a text or a list of texts, or only the topics. What is
+    left out means all. Raises UsageError if that is invalid, or a topic or windows do not exist."""
     if isinstance(request, (str, list)):
         request = {"topics": request}
     if request is None:
         request = {}
     if not isinstance(request, dict):
-        raise UsageError("subscribe takes {topics, types, users}, each a text or a list of texts")
+        raise UsageError(
+            "subscribe takes {topics, types, users, windows}, each a text or a list of texts"
+        )
     topics = _texts(request, "topics", "topic")
     unknown = sorted((topics or frozenset()) - set(known))
     if unknown:
@@ -75,7 +86,18 @@ def parse_subscription(request: object, known: Collection[str]) -> Subscription:
         frozenset(known) if topics is None else topics,
         _texts(request, "types", "type"),
         _texts(request, "users", "user"),
+        _windows(request, known_windows),
     )
+
+
+def _windows(request: dict[Any, Any], known: Collection[str]) -> frozenset[str] | None:
+    windows = _texts(request, "windows", "window")
+    unknown = sorted((windows or frozenset()) - set(known))
+    if unknown:
+        listed = f"windows are {', '.join(sorted(known))}" if known else "no stream declares any"
+        hint = nearest(unknown[0], sorted(known))
+        raise UsageError(f"there are no windows {unknown[0]!r}{hint}: {listed}")
+    return windows
 
 
 def parse_count(value: object, most: int) -> int:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from streamlit_app.measure.poller import PollJob, attempt
@@ -111,9 +111,10 @@ class Demand:
     def _fetch(self, subscription: _Subscription) -> None:
         began = time.monotonic()
         reading, _ = attempt(subscription.reading, subscription.job.measure)
+        # A source is busy with this for at most a fifth of the time.
+        interval = max(subscription.job.interval, 5 * reading.seconds)
         with self._guard:
-            subscription.reading = reading
-            # A source is busy with this for at most a fifth of the time.
-            subscription.due_at = began + max(reading.interval, 5 * reading.seconds)
+            subscription.reading = replace(reading, interval=interval)
+            subscription.due_at = began + interval
             subscription.running = False
         self._wake.set()

@@ -10,8 +10,15 @@ from itertools import groupby
 from statistics import fmean
 from typing import Final, NamedTuple
 
+# Of a chart: of each series, and of all.
 MAX_POINTS: Final = 300
+MAX_CHART_POINTS: Final = 1_500
 _SLACK: Final = 2  # steps: a measurement that came a little late is no gap
+
+
+def points_for(series: int) -> int:
+    """How many points each series of a chart may have."""
+    return max(20, min(MAX_POINTS, MAX_CHART_POINTS // max(1, series)))
 
 
 class Tier(NamedTuple):

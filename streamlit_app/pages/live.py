@@ -10,7 +10,7 @@ from streamflow.lag.verdicts import LagTime
 from streamflow.stream import Stream
 from streamlit_app.measure.postgres import PostgresSample
 from streamlit_app.measure.readings import Reading
-from streamlit_app.measure.ring_buffers import Points
+from streamlit_app.measure.ring_buffers import Points, points_for
 from streamlit_app.pages.live_tables import render_tables
 from streamlit_app.serving import Serving, serving
 from streamlit_app.ui import charts
@@ -193,7 +193,7 @@ def _throughput(streams: Sequence[Stream], span: float) -> None:
 
 def _recent(server: Serving, names: dict[str, str], span: float) -> dict[str, Points]:
     """Series by title, from their names; empty where none has a point."""
-    now, most = time.time(), charts.points_for(len(names))
+    now, most = time.time(), points_for(len(names))
     series = {title: server.store.recent(name, now, span, most) for title, name in names.items()}
     return series if any(points.times for points in series.values()) else {}
 

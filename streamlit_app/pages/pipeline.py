@@ -92,7 +92,7 @@ class _Flow:
             "loader": self._worker("loader", _COLUMNS[3], 163),
             "postgres": self._database(_COLUMNS[4], 163),
         }
-        if stream.windows is not None:
+        if stream.counted:
             boxes["analytics"] = self._worker("analytics", _COLUMNS[1], 22)
             boxes["counts"] = self._topic(stream.analytics_topic, _COLUMNS[2], 22)
         if stream.notify is not None:
@@ -109,11 +109,11 @@ class _Flow:
         loaded = {topic: self._rate(f"loaded/{topic}") for topic in used_topics(stream)}
         known = [rate for rate in loaded.values() if rate is not None]
         derived = [("validator", "letters", stream.dead_letter_topic, 0.42, 0.35)]
-        if stream.windows is not None:
+        if stream.counted:
             derived.append(("analytics", "counts", stream.analytics_topic, 0.5, 0.4))
         if stream.notify is not None:
             derived.append(("validator", "notifications", stream.notifications_topic, 0.4, 0.45))
-        readers = ("validator",) if stream.windows is None else ("validator", "analytics")
+        readers = ("validator",) if not stream.counted else ("validator", "analytics")
         edges = [
             *(self._edge("events", name, self._rate_in(name), name) for name in readers),
             self._edge("events", "loader", loaded[stream.topic], "loader"),

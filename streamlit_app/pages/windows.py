@@ -1,26 +1,25 @@
-"""Windows: counts by event time, corrections by late events, compared with the same time before."""
+"""Windows of a stream: which ones, which aggregate, and which time."""
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from html import escape
-from typing import Any, Final
+from typing import Final
 
-import pandas as pd
 import streamlit as st
 
-from streamflow import units
 from streamflow.dead_letters.selection_parser import parse_time
 from streamflow.errors import UsageError
-from streamflow.stream import Stream
-from streamflow.units import counted
-from streamflow.windows import TumblingWindow
-from streamlit_app.measure.poller import PollJob
-from streamlit_app.records.queries import MOST_AHEAD, Windows, windows
-from streamlit_app.serving import Serving, serving
-from streamlit_app.ui import charts
-from streamlit_app.ui.components import card, heading, show, show_trouble, span_control
-from streamlit_app.ui.markup import Html, Tone, code, empty, mark, soft, table
+from streamflow.windows.progress import COUNTS
+from streamlit_app.pages.window_aggregates import render_aggregate
+from streamlit_app.pages.window_counts import render_counts
+from streamlit_app.records.window_choice import (
+    AggregateTable,
+    ChosenAggregate,
+    aggregates_of,
+    choices_of,
+)
+from streamlit_app.serving import serving
+from streamlit_app.ui.components import card, heading, show, span_control
+from streamlit_app.ui.markup import empty
+from streamlit_app.ui.named_choice import named_choice
 from streamlit_app.ui.stream_control import stream_control, summary
 
 _BEFORE: Final = {
@@ -34,18 +33,22 @@ _BEFORE: Final = {
 def render() -> None:
     server = serving()
     # Those that have windows first. No sum over streams: their groups are of different fields.
-    streams = sorted(server.streams, key=lambda stream: stream.windows is None)
+    streams = sorted(
+        server.streams, key=lambda stream: (stream.event_counts is None, not stream.windows)
+    )
     controls = heading("Windows")
     stream = stream_control(controls, streams) or streams[0]
     with controls:
         span = span_control("window_span")
     if len(streams) > 1:
         show(summary(stream, streams))
-    if stream.windows is None:
-        hint = "Declare windows=TumblingWindow(…) in the stream to count its events."
+    choices = choices_of(stream)
+    if not choices:
+        hint = 'Declare windows=TumblingWindow("10s", …) in the stream to count or aggregate its events.'
         show(empty(f"The stream {stream.name} has no windows", hint))
         return
     with card("controls"):
+        table, chosen = _controls(choices)
         first, second = st.columns(2)
         before = first.selectbox(
             "Compare with", list(_BEFORE), key="compare", index=1, bind="query-params"
@@ -63,160 +66,21 @@ def render() -> None:
     except UsageError as error:
         show(empty("That time cannot be read", str(error)))
         return
-    server.demand.wait(_job(server, stream, span, end), 2.0)
-    _counts(stream, stream.windows, span, end, _BEFORE[before or "nothing"])
+    earlier = _BEFORE[before or "nothing"]
+    if table is not None and chosen is not None:
+        render_aggregate(server, table, chosen, timedelta(seconds=span), end, earlier)
+    elif stream.event_counts is not None:
+        render_counts(server, stream, stream.event_counts, span, end, earlier)
 
 
-def _job(server: Serving, stream: Stream, span: float, end: datetime | None) -> PollJob[Windows]:
-    query = partial(windows, server.settings, stream, span, end)
-    return PollJob(("windows", stream.name, span, end), "PostgreSQL", 2.0, query)
-
-
-@st.fragment(run_every=2)
-def _counts(
-    stream: Stream,
-    spec: TumblingWindow,
-    span: float,
-    end: datetime | None,
-    before: timedelta | None,
-) -> None:
-    """Chart and totals. No I/O: fetched in the background."""
-    server = serving()
-    reading = server.demand.latest(_job(server, stream, span, end))
-    shown = reading.sample
-    if show_trouble(reading, datetime.now(UTC).timestamp()) and shown is None:
-        return
-    if shown is None or shown.end is None:
-        grace = spec.grace.total_seconds()
-        hint = f"Windows close {grace:g} s after their end: produce some events."
-        show(empty("No window is closed yet", hint))
-        return
-    earlier: Windows | None = None
-    if before is not None:
-        earlier = server.demand.latest(_job(server, stream, span, shown.end - before)).sample
-    kind = stream.kind_field
-    with card("windows", f"Events by {kind}" if kind else "Events"):
-        size = spec.size.total_seconds()
-        together = f", {shown.step / size:.0f} windows to a bar" if shown.step > size else ""
-        st.caption(
-            f"Windows of {size:g} s by event time{together}, up to {units.moment(shown.end)[:19]} UTC. "
-            "A diamond marks corrections by late events; the dashed line is the earlier total."
-        )
-        if shown.ahead:
-            least = "At least " if shown.ahead == MOST_AHEAD else ""
-            st.caption(
-                f"{least}{counted(shown.ahead, 'window')} ahead of now, of events with future times: "
-                "choose an end there to see them."
-            )
-        if not shown.cells:
-            show(empty("No event in this time", "Choose a longer span, or another end."))
-        else:
-            _chart(shown, earlier, span, before, kind or "group")
-    left, right = st.columns(2)
-    with left, card("totals", "Totals", stretch=True):
-        show(_totals(shown, earlier, kind or "group"))
-    with right, card("late", "Corrected windows", stretch=True):
-        show(_late(shown, kind or "group"))
-
-
-def _chart(
-    shown: Windows, earlier: Windows | None, span: float, before: timedelta | None, title: str
-) -> None:
-    step = timedelta(seconds=shown.step)
-    rows: list[dict[str, Any]] = [
-        {"time": cell.start, "until": cell.start + step, "type": cell.kind, "value": cell.number}
-        for cell in shown.cells
-    ]
-    layers: list[dict[str, Any]] = []
-    x = charts.time_axis(span)
-    late = _sums(shown, "start", "late")
-    totals = _sums(shown, "start", "number")
-    if late:
-        rows += [
-            {"time": start + step / 2, "late": number, "top": totals[start]}
-            for start, number in late.items()
-        ]
-        tooltip = {"field": "late", "title": "late events counted here", "format": ","}
-        layers.append(
-            {
-                "transform": [{"filter": "isValid(datum.late)"}],
-                "mark": {
-                    "type": "point",
-                    "shape": "diamond",
-                    "size": 70,
-                    "filled": True,
-                    "opacity": 1,
-                },
-                "encoding": {
-                    "x": x,
-                    "y": {"field": "top", "type": "quantitative"},
-                    "color": {"value": "#c2255c"},
-                    "tooltip": [tooltip],
-                },
-            }
-        )
-    if earlier is not None and before is not None and earlier.cells:
-        rows += [
-            {"time": start + before + step / 2, "earlier": number}
-            for start, number in _sums(earlier, "start", "number").items()
-        ]
-        layers.append(
-            {
-                "transform": [{"filter": "isValid(datum.earlier)"}],
-                "mark": {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": "gray"},
-                "encoding": {"x": x, "y": {"field": "earlier", "type": "quantitative"}},
-            }
-        )
-    charts.bars(
-        "windows",
-        pd.DataFrame(rows),
-        span,
-        unit="events",
-        colour="type",
-        title=title,
-        order=sorted({cell.kind for cell in shown.cells}),
-        layers=layers,
-        height=300,
-    )
-
-
-def _sums(counted: Windows, by: str, field: str) -> Counter[Any]:
-    """Sums of a field of the cells by another one, without zeros."""
-    sums: Counter[Any] = Counter()
-    for cell in counted.cells:
-        sums[getattr(cell, by)] += getattr(cell, field)
-    return +sums
-
-
-def _totals(shown: Windows, earlier: Windows | None, title: str) -> Html:
-    now, late = _sums(shown, "kind", "number"), _sums(shown, "kind", "late")
-    then = Counter() if earlier is None else _sums(earlier, "kind", "number")
-    rows = [
-        (
-            code(kind),
-            Html(f'<span data-window-total="{escape(kind)}">{units.count(now[kind])}</span>'),
-            units.count(late[kind]),
-            units.count(then[kind]) if kind in then else "—",
-            f"{(now[kind] - then[kind]) / then[kind] * 100:+.0f} %" if kind in then else "—",
-        )
-        for kind in sorted(now | then)
-    ]
-    if not rows:
-        return empty("No totals", "There is no event in this time.")
-    return table((title, "events", "of those late", "before", "change"), rows, (1, 2, 3, 4))
-
-
-def _late(shown: Windows, title: str) -> Html:
-    corrected = [cell for cell in reversed(shown.cells) if cell.late][:12]
-    if not corrected:
-        return empty("No correction", "Every event came before its window closed.")
-    rows = (
-        (
-            f"{cell.start.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-            code(cell.kind),
-            mark(Tone.WARN, units.count(cell.late)),
-            soft(units.count(cell.number)),
-        )
-        for cell in corrected
-    )
-    return table(("window", title, "late", "of"), rows, (2, 3))
+def _controls(
+    choices: dict[str, AggregateTable | None],
+) -> tuple[AggregateTable | None, ChosenAggregate | None]:
+    """Which windows, and which of their aggregates; nothing to choose of those that only count."""
+    if list(choices) == [COUNTS]:
+        return None, None
+    several = len(choices) > 1
+    first, second = st.columns(2) if several else (st, st)
+    table = choices[named_choice(first, "Windows", list(choices), "windows")]
+    aggregates = {} if table is None else aggregates_of(table)
+    return table, aggregates.get(named_choice(second, "Aggregate", list(aggregates), "aggregate"))

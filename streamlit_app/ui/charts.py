@@ -6,24 +6,17 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from streamlit_app.measure.ring_buffers import MAX_POINTS, Points
-
-MAX_CHART_POINTS: Final = 1_500
+from streamlit_app.measure.ring_buffers import Points
 
 # The card behind a chart shows through.
-_PLAIN: Final = {"background": "transparent", "config": {"view": {"fill": None}}}
+PLAIN: Final = {"background": "transparent", "config": {"view": {"fill": None}}}
 # On a phone two beside each other.
-_LEGEND: Final = {
+LEGEND: Final = {
     "orient": "top",
     "title": None,
     "columns": {"expr": "width < 480 ? 2 : 4"},
     "labelLimit": {"expr": "width < 480 ? 130 : 260"},
 }
-
-
-def points_for(series: int) -> int:
-    """How many points each series of a chart may have."""
-    return max(20, min(MAX_POINTS, MAX_CHART_POINTS // max(1, series)))
 
 
 def time_axis(span: float) -> dict[str, Any]:
@@ -63,7 +56,7 @@ def lines(
     if area:
         mark = {"type": "area", "line": {"strokeWidth": 1.6}, "fillOpacity": 0.14}
     encoding = _encoding(span, unit, "series", list(series), form=form, number=",.2f", stack=None)
-    spec = {**_PLAIN, "height": height, "mark": mark, "encoding": encoding}
+    spec = {**PLAIN, "height": height, "mark": mark, "encoding": encoding}
     st.vega_lite_chart(rows, spec, key=key, width="stretch")
 
 
@@ -87,7 +80,7 @@ def bars(
         "mark": {"type": "bar", "orient": "vertical"},
         "encoding": {**encoding, "x2": {"field": "until"}},
     }
-    spec = {**_PLAIN, "height": height, "layer": [bar, *layers]}
+    spec = {**PLAIN, "height": height, "layer": [bar, *layers]}
     st.vega_lite_chart(rows, spec, key=key, width="stretch")
 
 
@@ -116,7 +109,7 @@ def _encoding(
             "field": colour,
             "type": "nominal",
             "scale": {"domain": list(order)},
-            "legend": _LEGEND,
+            "legend": LEGEND,
         },
         "tooltip": [
             {"field": colour},

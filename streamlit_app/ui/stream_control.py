@@ -52,7 +52,7 @@ def used_topics(stream: Stream) -> list[str]:
     """The topics that hold something of a stream: without those of what it does not have."""
     topics = [
         stream.topic,
-        *([stream.analytics_topic] if stream.windows is not None else []),
+        *([stream.analytics_topic] if stream.counted else []),
         *([stream.notifications_topic] if stream.notify is not None else []),
         stream.dead_letter_topic,
     ]
@@ -62,12 +62,14 @@ def used_topics(stream: Stream) -> list[str]:
 def summary(stream: Stream, streams: Sequence[Stream]) -> Html:
     """What a stream has, and what it has not, in a line."""
     parts: list[object] = [soft("table"), code(stream.table)]
-    if stream.windows is None:
+    if not stream.windows:
         parts.append(soft("· no windows"))
-    else:
+    if stream.event_counts is not None:
         by = f" by {stream.kind_field}" if stream.kind_field else ""
-        seconds = stream.windows.size.total_seconds()
+        seconds = stream.event_counts.size.total_seconds()
         parts.append(soft(f"· counted{by} in windows of {seconds:g} s"))
+    if stream.window_tables:
+        parts += [soft("· aggregated in"), *map(code, stream.window_tables)]
     parts.append(soft("· no notifications" if stream.notify is None else "· notifications"))
     if not stream.topics.managed:
         parts.append(soft("· its topic is another owner's, and only read"))

@@ -49,7 +49,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 WORKERS = ("validator", "analytics", "loader")
 ADDRESS = "needle@example.com"
-CHECKS = 40
+CHECKS = 54
 UNREAD = (
     "SELECT count(*) FROM dead_letters WHERE NOT EXISTS (SELECT FROM loader_positions"
     " WHERE topic = source_topic AND partition = source_partition AND next_offset > source_offset)"
@@ -210,7 +210,7 @@ def test_one_stream_is_chosen_on_each_page(stage: Stage, browser: Browser) -> No
     expect(figure(page, "letters")).to_have_text("2")
     expect(card(page, "codes")).to_contain_text("INVALID_JSON")
     expect(page.locator("[data-testid=stMain]")).to_contain_text(
-        "counted by customer in windows of 10 s · no notifications"
+        "counted by customer in windows of 10 s · aggregated in orders_1min"
     )
     take_picture(page, "live-orders")
     choose(page, "Stream", "all streams")
@@ -240,6 +240,57 @@ def test_one_stream_is_chosen_on_each_page(stage: Stage, browser: Browser) -> No
     take_picture(page, "pipeline-orders")
     page.goto(f"{stage.dashboard.url}/?stream=readings")
     expect(page.get_by_role("alert").filter(has_text="No such stream")).to_be_visible()
+
+
+def test_every_aggregate_of_every_window_is_charted(stage: Stage, browser: Browser) -> None:
+    """Of the orders of the test before: ten of 7 cents of each of three customers, in half a minute."""
+    span = "window_span=24+h&until=2026-03-02"
+    page = stage.open(browser, f"windows?stream=orders&windows=orders_1min&{span}")
+    for customer in ("ann", "<b>bob</b>", "cem"):
+        row = page.locator(".st-key-card-totals tr", has_text=f"{customer} · ORDER_PLACED")
+        expect(row.locator("[data-window-total]")).to_have_text("70")
+    expect(card(page, "windows")).to_contain_text("spent by customer and type")
+    drawn(page)
+    take_picture(page, "windows-spent")
+
+    choose(page, "Aggregate", "amounts")
+    values = page.locator(".st-key-card-totals tr", has_text="ann").locator("[data-window-total]")
+    expect(values).to_have_text(["7", "7"])
+    drawn(page)
+    for choice in ("windows=orders_1min", "aggregate=amounts"):
+        assert choice in page.url
+    choose(page, "Aggregate", "opened_by")
+    expect(card(page, "windows").locator("tbody tr").first).to_contain_text("ORDER_PLACED")
+    take_picture(page, "windows-opened-by")
+
+    # Another table has other aggregates.
+    choose(page, "Windows", "orders_5min_by_1min")
+    expect(card(page, "windows")).to_contain_text("which overlap")
+    expect(page.locator("[data-window-total]")).to_have_text("3")
+    drawn(page)
+    choose(page, "Windows", "orders_sessions_30min")
+    expect(page.locator("[data-testid=stMain]")).to_contain_text("No session is computed yet")
+    choose(page, "Windows", "window_counts")
+    expect(page.locator("[data-window-total]")).to_have_text(["10", "10", "10"])
+
+    page.goto(f"{stage.dashboard.url}/windows?stream=orders&windows=orders_9min&{span}")
+    expect(page.get_by_role("alert").filter(has_text="No such windows")).to_be_visible()
+
+    topic = f"{stage.settings.prefix}orders"
+    page.goto(f"{stage.dashboard.url}/inspector?mode=Search&topic={topic}&path=customer+%3D+ann")
+    press(card(page, "controls").get_by_role("button", name="Search"))
+    page.locator('[data-matches="10"]').wait_for()
+    tick(page, "card-found", 0)
+    for title in ("Window of orders_1min", "Pane of orders_5min_by_1min", "Session of orders_"):
+        expect(card(page, "record")).to_contain_text(title)
+    counted = re.compile(r"\d events? of ann · ORDER_PLACED")  # of its partition
+    expect(card(page, "record")).to_contain_text(counted)
+
+
+def drawn(page: Page) -> None:
+    """Waits for the chart."""
+    chart = page.locator(".st-key-card-windows").locator("canvas, svg")
+    expect(chart.first).to_be_visible()
 
 
 def test_it_moves_every_second_and_keeps_what_was_chosen(stage: Stage, browser: Browser) -> None:

@@ -208,14 +208,19 @@ def test_job_configuration(value: Any) -> None:
 
 
 @fuzzed
-@given(json_values | st.fixed_dictionaries({"topics": json_values, "types": json_values}))
+@given(
+    json_values
+    | st.fixed_dictionaries({"topics": json_values, "types": json_values, "windows": json_values})
+)
 def test_socket_io_messages(request: Any) -> None:
     topics = USER_EVENTS.topic_names
     subscription = refused_in_one_line(lambda: parse_subscription(request, topics), UsageError)
     if subscription is not None:
         assert subscription.topics <= set(topics)
         kinds = frozenset(filter(lambda kind: isinstance(kind, str), [request]))
-        subject = SimpleNamespace(topic=EVENTS, field=lambda _name: request, kinds=kinds)
+        subject = SimpleNamespace(
+            topic=EVENTS, field=lambda _name: request, kinds=kinds, windows=None
+        )
         assert subscription.accepts(subject) in (True, False)
     count = refused_in_one_line(lambda: parse_count(request, 100), UsageError)
     assert count is None or 0 <= count <= 100

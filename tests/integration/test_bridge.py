@@ -19,6 +19,7 @@ import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+import window_parts
 from faults import assert_on_loopback_only, stalled, wait_until
 from listeners import (
     BridgeProcess,
@@ -147,6 +148,7 @@ def test_topics_types_and_users_can_be_chosen(
                 "topics": ["user-events"],
                 "types": ["USER_SIGNUP"],
                 "users": None,
+                "windows": None,
             }
             produce(shared, "user-events", [of(user, 9, kind) for kind in kinds])
             await one.receives(2)
@@ -154,6 +156,66 @@ def test_topics_types_and_users_can_be_chosen(
             assert (await nothing.call("subscribe"))["topics"] == TOPICS
 
     asyncio.run(scenario())
+
+
+def test_windows_with_aggregates_can_be_chosen(
+    broker: BrokerService, prefix: str, tmp_path: Path
+) -> None:
+    made = Settings(
+        KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap,
+        DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
+        STREAMFLOW_PREFIX=prefix,
+        STREAMFLOW_STATE_DIR=tmp_path / "state",
+        STREAMFLOW_STREAMS="streamflow.streams.user_events:USER_EVENTS,window_parts:ORDERS",
+    )
+    placed = window_parts.orders(60)
+    parts = [
+        orjson.dumps(part)
+        for name in (window_parts.TUMBLING, window_parts.HOPPING)
+        for part in window_parts.parts_of(placed, name)
+    ]
+    count = {"event_type": "USER_LOGIN", "count": 3}
+
+    async def scenario(running: BridgeProcess) -> None:
+        async with (
+            Listener(running.url, {"windows": ["orders_10s"]}) as tumbling,
+            Listener(running.url, {"window": "window_counts"}) as counts,
+            Listener(running.url, {"windows": "orders_10s", "types": ["DE", "(null)"]}) as german,
+            Listener(running.url) as all_,
+        ):
+            produce(made, "o-analytics", parts)
+            produce(made, "analytics", [orjson.dumps(count)])
+            produce(made, "orders", [orjson.dumps({"window": "orders_10s"})])
+            await all_.receives(len(parts) + 2)
+            wanted = [one for one in map(orjson.loads, parts) if one["window"] == "orders_10s"]
+            by_text = sorted(wanted, key=orjson.dumps)
+            await tumbling.receives(len(wanted))
+            # All of it, hashes of sketches with all their digits.
+            assert sorted(tumbling.payloads, key=orjson.dumps) == by_text
+            await counts.receives(1)
+            assert counts.payloads == [count]
+            of_group = [one for one in by_text if one["by"]["country"] in ("DE", None)]
+            await german.receives(len(of_group))
+            assert 0 < len(of_group) < len(wanted)
+            assert sorted(german.payloads, key=orjson.dumps) == of_group
+
+            answer = await tumbling.call("subscribe", {"windows": ["orders_5min_by_1min"]})
+            assert (answer["ok"], answer["windows"]) == (True, ["orders_5min_by_1min"])
+            answer = await tumbling.call("subscribe", {"windows": "order_10s"})
+            assert answer["ok"] is False
+            assert "no windows 'order_10s' (did you mean orders_10s?)" in answer["error"]
+            produce(made, "o-analytics", parts)
+            await tumbling.receives(len(parts))
+            assert tumbling.payloads[-1]["window"] == "orders_5min_by_1min"
+        assert "did you mean" in await refusal(running.url, {"windows": "orders_11s"})
+
+    with (
+        topics_of(made),
+        bridge_process(
+            made, tmp_path / "bridge.log", STREAMFLOW_STREAMS=",".join(made.streams)
+        ) as running,
+    ):
+        asyncio.run(scenario(running))
 
 
 def test_a_wrong_wish_is_told_and_changes_nothing(

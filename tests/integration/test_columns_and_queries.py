@@ -14,7 +14,7 @@ from streamflow.postgres.forgotten import ERASED, Kind
 from streamflow.postgres.rehash import rehash
 from streamflow.records import Origin
 from streamflow.settings import Settings
-from streamlit_app.records.queries import trace
+from streamlit_app.records.traces import trace
 
 pytestmark = pytest.mark.integration
 

@@ -1,6 +1,6 @@
 """Retention drops whole days, only what Kafka holds no longer, and nothing while the audit is red."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +12,10 @@ import pipeline
 from loads import execute, rows, value
 from orchestration import Orchestration, metadata_of, orchestrated
 from streamflow.kafka.clients import admin
+from streamflow.postgres import schema
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from window_parts import HOPPING, ORDERS, TUMBLING, orders
 
 pytestmark = pytest.mark.integration
 
@@ -91,3 +94,53 @@ def test_days_go_when_they_are_old_and_kafka_has_let_them_go(
     assert value(one.settings, users) == before
 
     assert metadata_of(one.materialize(KEY), KEY)["days"] == 0
+
+
+@pytest.fixture
+def ordered(settings: Callable[..., Settings], database_url: str) -> Iterator[Orchestration]:
+    streams = {"STREAMFLOW_STREAMS": "window_parts:ORDERS"}
+    made = settings(DATABASE_URL=database_url, **streams)
+    schema.upgrade(made, load_streams(made))
+    with pipeline.topics_of(made), dg.DagsterInstance.ephemeral() as instance:
+        yield Orchestration(instance, orchestrated(made, STREAMFLOW_AUDIT_PATIENCE=30, **streams))
+
+
+def test_days_of_windows_go_as_those_of_events(ordered: Orchestration, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    made = [
+        each.order.model_copy(update={"at": now - timedelta(days=days)})
+        for each, days in zip(orders(5), (400, 20, 20, 10, 1), strict=True)
+    ]
+    settings = ordered.settings
+    pipeline.produce(settings, "orders", [ORDERS.encode(each)[1] for each in made])
+    counted = "SELECT coalesce(sum(counted), 0)::bigint FROM {}"
+    with pipeline.workers(settings, tmp_path):
+        for table in (TUMBLING, HOPPING):
+            query = counted.format(table)
+            pipeline.wait_until(
+                lambda query=query: value(settings, query) == 5, 90, "closed windows"
+            )
+        assert pipeline.audit(settings).closed
+
+    ordered.change(windows_retention_days=15)
+    kept = metadata_of(ordered.materialize(KEY), KEY)
+    assert (kept["rows"], kept["days_kept_for_kafka"], kept["retention_days"]) == (
+        0,
+        4,
+        "unlimited",
+    )
+
+    topic = f"{settings.prefix}{ORDERS.analytics_topic}"
+    ends = [TopicPartition(topic, each, -1) for each in range(3)]
+    client = admin(settings)
+    for future in client.delete_records(ends).values():
+        future.result(20)
+    done = metadata_of(ordered.materialize(KEY), KEY)
+
+    assert (done["days"], done["days_kept_for_kafka"]) == (4, 0)
+    for table in (TUMBLING, HOPPING):
+        assert value(settings, counted.format(table)) == 2
+    gone = rows(settings, "SELECT table_name, count(*) FROM dropped_days GROUP BY 1 ORDER BY 1")
+    assert gone == [(TUMBLING, 2), (HOPPING, 2)]
+    assert value(settings, "SELECT count(*) FROM orders") == 5
+    assert pipeline.audit(settings, patience=10).closed

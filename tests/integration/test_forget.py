@@ -570,8 +570,8 @@ def test_an_erasure_waits_for_one_that_is_ending(
 
 
 def test_windows_that_name_whom_they_count_are_not_left_behind(database: Settings) -> None:
-    assert USER_EVENTS.windows is not None
-    stream = replace(USER_EVENTS, windows=replace(USER_EVENTS.windows, by="user"))
+    assert USER_EVENTS.event_counts is not None
+    stream = replace(USER_EVENTS, windows=replace(USER_EVENTS.event_counts, by="user"))
     subject = erase.parse_subject(database, [stream], Kind.USER, "ann")
     with pytest.raises(ConfigurationError, match="count by user"):
         erase.plan(database, [stream], subject, requested_by="tests")

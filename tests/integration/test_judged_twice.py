@@ -13,7 +13,7 @@ from pipeline import count, event, folder, streamflow, topic_bounds, workers
 from streamflow.kafka import clients
 from streamflow.kafka.offsets import GroupOffsets
 from streamflow.settings import Settings
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

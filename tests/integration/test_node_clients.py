@@ -143,7 +143,13 @@ def test_it_subscribes_and_asks_for_the_last(
     }
     with NodeClient(node_modules, tmp_path / "client.log", bridge.url, **wishes) as client:
         assert client.hears("subscribed") == [
-            {"ok": True, "topics": ["user-events"], "types": None, "users": ["user-8"]}
+            {
+                "ok": True,
+                "topics": ["user-events"],
+                "types": None,
+                "users": ["user-8"],
+                "windows": None,
+            }
         ]
         produce(stack_settings, "user-events", [event(1), event(8)])
         found = client.hears("kafka-event", 2)

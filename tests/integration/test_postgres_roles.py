@@ -35,6 +35,8 @@ from streamflow.streams.user_events import USER_EVENTS
 from streamflow_stack.database import SUPERUSER
 from streamlit_app.measure.postgres import PostgresSource
 from streamlit_app.records import queries
+from streamlit_app.records.traces import trace
+from streamlit_app.records.window_counts import window_counts
 
 pytestmark = pytest.mark.integration
 
@@ -166,11 +168,11 @@ def test_the_dashboard_reads_and_writes_nothing(database: Settings, users: Users
     source = PostgresSource(reader, streams)
     assert source().codes().total() == 1
     source.close()
-    assert queries.windows(reader, USER_EVENTS, 900.0, datetime(2026, 7, 2, tzinfo=UTC)).end
+    assert window_counts(reader, USER_EVENTS, 900.0, datetime(2026, 7, 2, tzinfo=UTC)).end
     assert len(queries.dead_letters(reader, Selection()).rows) == 1
     assert queries.dead_letter(reader, Origin(TOPIC, 0, 2)) is not None
     assert queries.dead_letters_over_time(reader, 3600.0, streams[0]) is not None
-    assert queries.trace(reader, streams, Origin(TOPIC, 0, 0)).row is not None
+    assert trace(reader, streams, Origin(TOPIC, 0, 0)).row is not None
     assert queries.recent_replays(reader) == ()
     for statement in (
         *ALTERS,

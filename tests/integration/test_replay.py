@@ -23,6 +23,7 @@ from loads import execute, rows, value
 from pipeline import INVALID, WorkerProcess, audit, environment, event, produce, workers
 from services import BrokerService, DatabaseService
 from streamflow.contract import Event, Timestamp
+from streamflow.dead_letters import store
 from streamflow.dead_letters.apply import apply, plan_after_recovery, plan_and_apply
 from streamflow.dead_letters.plan import plan
 from streamflow.dead_letters.report import ReplayOptions, ReplayReport
@@ -31,6 +32,7 @@ from streamflow.errors import Fenced, Unavailable, UsageError
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topics import provision
 from streamflow.kafka.transactions import Publisher
+from streamflow.postgres.connections import session
 from streamflow.privacy import Hasher
 from streamflow.records import Origin
 from streamflow.registry import hasher_for, load_streams
@@ -447,6 +449,12 @@ def command(stack: Stack, *arguments: str, **changes: str) -> subprocess.Popen[b
     )
 
 
+def are_unlocked(settings: Settings) -> bool:
+    """Whether no process holds the lock of a replay that is recorded as running."""
+    with session(settings, "test") as connection:
+        return all(store.try_lock(connection, replay.id) for replay in store.running(connection))
+
+
 def test_killed_half_way_and_started_again(stack: Stack, mark: str) -> None:
     stack.bury(mark, 60)
     process = command(
@@ -505,6 +513,8 @@ def test_killed_between_any_two_steps(stack: Stack, mark: str, where: str) -> No
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     committed = "confirmed" in where
     assert stack.statuses(mark) == {"replaying": 7}
+    # The database may notice a little later that its client was killed.
+    wait_until(lambda: are_unlocked(stack.settings), 30, "the killed replay's lock to be released")
 
     # A plan by command or job sees what the killed replay left, as it is.
     planned = plan_after_recovery(

@@ -33,7 +33,10 @@ from streamflow import DailyRollup, Simulated
 def simulate(hasher, *, seed, invalid_ratio):
     for number in count(seed or 0):
         moment = datetime.now(UTC).isoformat()
-        order = f'{{"type":"ORDER_PLACED","customer":"c{number}","amount_cents":7,"timestamp":"{moment}"}}'
+        order = (
+            f'{{"type":"ORDER_PLACED","customer":"c{number}","country":"DE","amount_cents":7,'
+            f'"timestamp":"{moment}"}}'
+        )
         yield Simulated(b"key", order.encode(), None)
 
 BIG_SPENDERS = DailyRollup(
@@ -72,6 +75,7 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
             {
                 "type": "ORDER_PLACED" if number % 3 else "ORDER_CANCELLED",
                 "customer": f"customer-{number % 7}",
+                "country": "DE" if number % 3 else "FR",
                 "amount_cents": number,
                 "timestamp": f"2026-03-01T12:00:{number % 60:02d}.000Z",
             }
@@ -91,16 +95,18 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
         topics = {each["topic"] for each in orjson.loads(audit.stdout)["partitions"]}
         assert f"{stack_settings.prefix}orders" in topics
 
-        def counted() -> dict[str, int]:
-            with psycopg.connect(stack_settings.database) as connection:
-                rows = connection.execute(
-                    "SELECT event_type, sum(count)::int FROM window_counts"
-                    " WHERE event_type LIKE 'ORDER%' GROUP BY 1"
-                ).fetchall()
-            return dict(rows)
+        def totals() -> list[tuple[str, int, int]]:
+            return rows(
+                stack_settings,
+                "SELECT country, sum(orders)::int, sum(revenue)::int FROM orders_10s_totals"
+                " GROUP BY 1 ORDER BY 1",
+            )
 
-        wait_until(lambda: counted() == {"ORDER_PLACED": 60, "ORDER_CANCELLED": 30}, 60)
-        wait_until(lambda: count(stack_settings, ALL_COUNTED) == 130, 60)
+        of_france = sum(range(0, 90, 3))
+        wait_until(
+            lambda: totals() == [("DE", 60, sum(range(90)) - of_france), ("FR", 30, of_france)], 60
+        )
+        wait_until(lambda: count(stack_settings, ALL_COUNTED) == 40, 60)
         assert count(stack_settings, "SELECT count(*) FROM dead_letters") == 1
     finally:
         for worker in workers:
@@ -151,8 +157,8 @@ def one_stream_s_fault_turns_one_stream_red(one: Orchestration) -> None:
     # A query that fails because of one table keeps nobody else from an answer.
     with broken(
         one.settings,
-        "ALTER TABLE orders RENAME COLUMN type TO sort",
-        mend=["ALTER TABLE orders RENAME COLUMN sort TO type"],
+        "ALTER TABLE orders RENAME COLUMN timestamp TO moment",
+        mend=["ALTER TABLE orders RENAME COLUMN moment TO timestamp"],
     ):
         assert verdicts() == {"user-events": "closed", "orders": "open"}
         report = one.platform.audit(one.settings).of_stream("orders")
@@ -196,6 +202,7 @@ def test_streams_that_cannot_work_stop_no_other_and_go_on_where_they_were(
                 {
                     "type": "ORDER_PLACED",
                     "customer": f"customer-{number}",
+                    "country": "DE",
                     "amount_cents": number,
                     "timestamp": "2026-03-01T12:00:00.000Z",
                 }

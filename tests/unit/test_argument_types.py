@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -10,12 +11,29 @@ from typing import Any
 import pytest
 
 from streamflow import (
+    Avro,
     CardNumber,
     CloudEvents,
+    Count,
     DailyRollup,
+    Debezium,
+    Distinct,
     Event,
+    First,
+    HoppingWindow,
+    JsonSchema,
+    Last,
+    Mean,
+    Min,
     Notification,
+    PhoneNumber,
+    PrivatePattern,
+    Protobuf,
+    Quantiles,
+    SchemaRegistry,
+    SessionWindow,
     Stream,
+    Sum,
     Timestamp,
     Topics,
     TumblingWindow,
@@ -103,9 +121,9 @@ ROLLUP = DailyRollup(table="days", description="", columns={}, query="SELECT")
         ({"private_values": CardNumber()}, "(CardNumber(),), not a CardNumber"),
         ({"unknown_fields": "drop"}, 'must be "forbid", "ignore" or "keep", not the text \'drop\''),
         ({"unknown_fields": True}, 'must be "forbid", "ignore" or "keep", not True'),
-        ({"windows": "10s"}, "windows must be one TumblingWindow, as in"),
+        ({"windows": "10s"}, "windows must be a TumblingWindow, as in"),
         ({"windows": TumblingWindow}, "not the class TumblingWindow: write TumblingWindow(…)"),
-        ({"windows": [TumblingWindow("10s")]}, "not a list"),
+        ({"windows": ["10s"]}, "not the text '10s'"),
         ({"notify": Notification}, "cannot be called as one: missing a required argument: 'event_id'"),
         ({"notify": Notification("x", 1, "u")}, "that returns a Notification, not a Notification"),
         ({"simulate": of_event}, f"{SIMULATE}, and the function of_event cannot be called as one: "),
@@ -171,14 +189,14 @@ def test_a_wrong_argument_of_topics(changed: dict[str, Any], says: str) -> None:
         ((timedelta(0),), {}, "size must be from 1ms to 3650d, not 0s"),
         (("4000d",), {}, "size must be from 1ms to 3650d, not 4000d"),
         ((timedelta(microseconds=1500),), {}, "size must be a number of whole milliseconds, not 0.0015s"),
-        (("10s",), {"by": ["type"]}, "by must be a text, not a list"),
+        (("10s",), {"by": [5]}, "by must name a field, as in"),
         (("10s",), {"grace": "-5s"}, "grace must not be negative, not the text '-5s'"),
         (("10s",), {"grace": -5}, f"grace {DURATION}, or a timedelta, not -5"),
         (("10s",), {"idle": timedelta(seconds=-1)}, "idle must be from 0s to 3650d, not -1s"),
         (("10s",), {"ahead": None}, f"ahead {DURATION}, or a timedelta, not None"),
         (("10s", "type"), {}, "TumblingWindow takes only size without a name: write by=…"),
         (("10s",), {"size": "5s"}, "size is given twice"),
-        (("10s",), {"slide": "5s"}, "TumblingWindow has no argument slide: did you mean size?"),
+        (("10s",), {"slide": "5s"}, "TumblingWindow has no argument slide, and the text"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_of_windows(
@@ -187,6 +205,85 @@ def test_a_wrong_argument_of_windows(
     [fault] = problems(declared(windows=TumblingWindow(*arguments, **named)))
     assert fault.startswith("windows: ")
     assert says in fault
+
+
+FIELD = 'field must be the name of a field, as in "total", or "address.city" within another'
+WHERE = "where must be a function of an event that says whether it counts"
+SHARES = "at must be shares from 0 to 1, each once, as in at=(0.5, 0.99)"
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "says"),
+    [
+        (Sum(5), f"{FIELD}, not 5"),  # type: ignore[arg-type]
+        (Sum(None), f"{FIELD}, not None"),
+        (Sum(""), f"{FIELD}, not the text ''"),
+        (Mean("a..b"), f"{FIELD}, not the text 'a..b'"),
+        (Sum(), "Sum needs field"),  # type: ignore[call-arg]
+        (Count(of_event), "the function of_event: a function says which events count with where="),  # type: ignore[arg-type]
+        (Count(where=3), f"{WHERE}, not 3"),  # type: ignore[arg-type]
+        (Sum("total", where="x"), f"{WHERE}, not the text 'x'"),  # type: ignore[arg-type]
+        (Min("total", where=of_two), "the function of_two cannot be called as one: missing a required"),  # type: ignore[arg-type]
+        (Count(where=awaited), "and not async, since nothing awaits it"),  # type: ignore[arg-type]
+        (Quantiles("total", at=0.5), f"{SHARES}, not 0.5"),  # type: ignore[arg-type]
+        (Quantiles("total", at=(2,)), f"{SHARES}: 2 is none"),
+        (Quantiles("total", at=(float("nan"),)), f"{SHARES}: nan is none"),
+        (Quantiles("total", at=[True]), f"{SHARES}: True is none"),  # type: ignore[arg-type]
+        (Quantiles("total", at=("0.5",)), f"{SHARES}: the text '0.5' is none"),  # type: ignore[arg-type]
+        (Quantiles("total", at=()), f"{SHARES}: it is empty"),
+        (Quantiles("total", at=(Decimal("0.5"),)), f"{SHARES}: a Decimal is none, write it as a float"),  # type: ignore[arg-type]
+        (Quantiles("total", at=(0.5, 0.5)), f"{SHARES}: one is there twice"),
+        (Quantiles("total", k=7), "k must be a whole number from 8 to 4,096, not 7"),
+        (Quantiles("total", k=True), "k must be a whole number from 8 to 4,096, not True"),
+        (Distinct("total", lg_k=99), "lg_k must be a whole number from 5 to 14, not 99"),
+        (Distinct("total", lg_k="11"), "lg_k must be a whole number from 5 to 14, not the text '11'"),  # type: ignore[arg-type]
+        (Distinct("total", k=11), "Distinct has no argument k: its arguments are field, where, lg_k"),  # type: ignore[call-arg]
+        (First("total", None, 3), "First takes only field, where"),  # type: ignore[call-arg]
+        (Last("total", field="total"), "field is given twice"),  # type: ignore[misc]
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "windows", [TumblingWindow, partial(HoppingWindow, every="5s"), SessionWindow]
+)
+def test_a_wrong_argument_of_an_aggregate(windows: Any, aggregate: Any, says: str) -> None:
+    [fault] = problems(declared(windows=windows("10s", by="type", total=aggregate)))
+    assert fault.startswith("windows: total: ")
+    assert says in fault
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"private_values": (PhoneNumber("UK"),)}, "private_values: PhoneNumber: 'UK' is no region"),
+        ({"private_values": (PhoneNumber(49),)}, "private_values: region must be a text, not 49"),
+        ({"private_values": (CardNumber("visa"),)}, "private_values: CardNumber takes no argument"),
+        ({"private_values": [PrivatePattern("x", "(")]}, "private_values: PrivatePattern 'x': not a regular"),
+        ({"private_values": (PrivatePattern("x"),)}, "private_values: PrivatePattern needs pattern"),
+        ({"private_values": (PrivatePattern("x", b"y"),)}, "pattern must be a text, not a bytes"),
+        ({"decode": CloudEvents(attributes=5)}, 'as in attributes={"id": "event_id"}, not 5'),
+        ({"decode": CloudEvents({"id": 5})}, '={"id": "event_id"}: one is 5'),
+        ({"decode": CloudEvents(dat="x")}, "decode: CloudEvents has no argument dat: did you mean data?"),
+        ({"decode": Debezium(deletes="ignore")}, '"tombstone" or "document", not the text \'ignore\''),
+        ({"decode": Debezium(format=Avro)}, "must be a format like Avro(), not the class Avro"),
+        ({"decode": Debezium(format=Avro(registry=5))}, "decode: format: registry must be a SchemaRegistry("),
+        ({"decode": Avro(registry="https://x")}, "registry must be a SchemaRegistry("),
+        ({"decode": Avro(registry=SchemaRegistry("x:8081"))}, "decode: registry: SchemaRegistry: "),
+        ({"decode": Avro(registry=SchemaRegistry())}, "decode: registry: SchemaRegistry needs url"),
+        ({"decode": Avro(reader_schema=5)}, "must be an Avro schema, as a text or a dict, not 5"),
+        ({"decode": Avro(max_bytes=0)}, "max_bytes must be a whole number from 1 to 2,147,483,647, not 0"),
+        ({"decode": JsonSchema(validate="yes")}, "validate must be True or False, not the text 'yes'"),
+        ({"decode": Protobuf("Order")}, "must be a generated class of messages, not the text 'Order'"),
+        ({"decode": Protobuf(framed_key=1)}, "framed_key must be True or False, not 1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_within_a_stream_s(changed: dict[str, Any], says: str) -> None:
+    [fault] = problems(declared(**changed))
+    assert says in fault
+
+
+def test_a_list_of_shares_is_as_good_as_a_tuple() -> None:
+    assert Quantiles("total", at=[0.5, 0.9]) == Quantiles("total", at=(0.5, 0.9))  # type: ignore[arg-type]
+    assert hash(Quantiles("total", at=[0.5])) == hash(Quantiles("total", at=(0.5,)))  # type: ignore[arg-type]
 
 
 def test_right_arguments_of_every_shape() -> None:

@@ -25,7 +25,7 @@ from streamflow.audit.report import (
     Verdict,
 )
 from streamflow.audit.window_ledger import CellDifference
-from streamflow.audit.windows import Reconciliation
+from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.audit.wording import changed_rows
 from streamflow.postgres.connections import faulty_statement
 from streamflow.settings import GROUPS
@@ -246,7 +246,9 @@ def test_windows_that_differ_are_their_stream_s() -> None:
     differing = Reconciliation()
     differing.note(WRONG)
     report = AuditReport(
-        partitions=[], owners=OWNERS | {"t": ("orders",)}, windows={("t", 1): differing}
+        partitions=[],
+        owners=OWNERS | {"t": ("orders",)},
+        windows={("t", 1, "window_counts"): differing},
     )
     assert report.as_dict()["windows"].keys() == {"t[1]"}
     assert verdicts(report) == {"logins": "closed", "orders": "open", "readings": "closed"}
@@ -387,20 +389,34 @@ def test_what_an_acknowledgement_leaves_is_explained() -> None:
 
     assert not_acknowledged(AuditReport(partitions=[])) == []
     [proved] = not_acknowledged(
-        AuditReport(partitions=[], windows={("t", 1): compared(False, False)})
+        AuditReport(partitions=[], windows={("t", 1, "orders_10s"): compared(False, False)})
     )
-    assert proved.startswith(
-        "2 windows cannot be acknowledged, since an audit has proved their counts"
+    assert proved == (
+        "2 windows cannot be acknowledged, since an audit has proved their counts: rows of orders_10s or of "
+        "events were changed or lost since; restore them from a backup"
     )
-    [found] = not_acknowledged(AuditReport(partitions=[], windows={("t", 1): compared(True)}))
+    [found] = not_acknowledged(
+        AuditReport(partitions=[], windows={("t", 1, "orders_10s"): compared(True)})
+    )
     assert found.startswith("1 problem was found only now, or has changed since")
 
     wrong = ledger([3, 4], [])
     wrong.note(wrong.problem(ProblemKind.GAP_RETENTION, 7, 9, "gone"))
-    report = AuditReport(partitions=[wrong], windows={("t", 1): compared(False)})
+    report = AuditReport(partitions=[wrong], windows={("t", 1, "orders_10s"): compared(False)})
     found, proved, others = not_acknowledged(report)
     assert found.startswith("1 problem was found only now")
     assert proved.startswith("1 window cannot be acknowledged")
     assert others == (
         "2 problems cannot be acknowledged (missing): only gaps and differing windows can"
+    )
+
+    wrong_value = compared(True)
+    wrong_value.note(differs)
+    [found, values] = not_acknowledged(
+        AuditReport(partitions=[], windows={("t", 1, "orders_10s"): wrong_value})
+    )
+    assert found.startswith("1 problem was found only now")
+    assert values == (
+        "1 aggregate of windows cannot be acknowledged, since no count differs: rows of orders_10s or of "
+        "events were changed; restore them from a backup"
     )

@@ -11,7 +11,7 @@ from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
 from streamlit_app.measure.postgres import PostgresSample
 from streamlit_app.pages.event_trace import _steps
-from streamlit_app.records.queries import Trace
+from streamlit_app.records.traces import Trace
 from streamlit_app.ui.stream_control import summary, used_topics
 
 ORDERS = replace(USER_EVENTS, name="orders", table="orders", windows=None, notify=None)
@@ -115,7 +115,7 @@ def test_a_trace_does_not_wait_for_windows_that_there_are_not() -> None:
         row = {"appended_at": None, "loaded_at": "later"}
         event = Trace(
             origin=Origin(stream.topic, 0, 1), stream=stream, row=row, notification=None,
-            dead_letters=(), windows=(), duplicates=(), replay=None, time="noon",
+            dead_letters=(), windows=(), parts={}, duplicates=(), replay=None, time="noon",
         )  # fmt: skip
         return {title: str(detail) for _, title, detail in _steps(event)}
 

@@ -7,7 +7,7 @@ import pytest
 from lags import THRESHOLDS, sample
 from streamflow.audit.problems import GAPS, Problem, ProblemKind
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
-from streamflow.audit.windows import Reconciliation
+from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.lag.history import WorkerHealth
 from streamflow_dagster.decisions import (
     GIVING_UP,
@@ -206,7 +206,9 @@ def report(*problems: Problem, caught_up: bool = True) -> AuditReport:
         else:
             partition.note(problem)
     return AuditReport(
-        partitions=[partition], windows={("t", 0): windows}, pending=[] if caught_up else [LATE]
+        partitions=[partition],
+        windows={("t", 0, "window_counts"): windows},
+        pending=[] if caught_up else [LATE],
     )
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dagster_windows import ORDERS as WINDOWS
 from services import Quiet
+from streamflow import Count, HoppingWindow, SessionWindow, TumblingWindow
 from streamflow.errors import ConfigurationError
+from streamflow.lag.measure import ConsumerGroup, LagSample
 from streamflow.settings import Settings
 from streamflow.settings.orchestration import (
     HOUR_FORMAT,
@@ -22,9 +25,12 @@ from streamflow.settings.orchestration import (
     load_orchestration_settings,
 )
 from streamflow.streams.user_events import USER_EVENTS
+from streamflow.windows.specs import Windows
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.definitions import build
 from streamflow_dagster.defs.rollups import daily_rollups
+from streamflow_dagster.defs.volume_sql import has_hours
+from streamflow_dagster.observing import table_lags
 from streamflow_dagster.resources import Platform
 from streamflow_stack.orchestration import Home, dagster_parts
 from streamflow_stack.process import Launch
@@ -288,3 +294,46 @@ def test_the_view_of_an_upsert_stream_depends_on_its_changes() -> None:
     assert graph.get(view).parent_keys == {changes}
     assert not graph.get(view).is_materializable
     assert graph.get(changes).is_materializable
+
+
+def test_windows_with_aggregates_have_a_table_and_a_view_of_their_own() -> None:
+    made = build(
+        Platform(partial(OrchestrationSettings, STREAMFLOW_STREAMS="dagster_windows:ORDERS"))
+    )
+    dg.Definitions.validate_loadable(made)
+    graph = made.resolve_asset_graph()
+    for name in WINDOWS.window_tables:
+        table, view = (dg.AssetKey(["postgres", each]) for each in (name, f"{name}_totals"))
+        assert graph.get(table).parent_keys == {dg.AssetKey(["kafka", "o_analytics"])}
+        assert graph.get(view).parent_keys == {table}
+        assert (graph.get(table).is_materializable, graph.get(view).is_materializable) == (
+            True,
+            False,
+        )
+        checks = {key.name for key in graph.asset_check_keys if key.asset_key == table}
+        assert {"windows_equal_events", "columns_keep_contract", "no_duplicates"} <= checks
+        assert not checks & {"ledger_closes", "fresh_by_event_time", "volume_as_usual"}
+    # They are drained with the table of their topic, and not counted twice.
+    catalog = catalog_of(OrchestrationSettings(), [USER_EVENTS, WINDOWS])
+    drained = {key.path[-1] for key in catalog.drained_with("window_counts")}
+    assert drained == {"window_counts", *WINDOWS.window_tables}
+    assert catalog.drained_with("orders") == [dg.AssetKey(["postgres", "orders"])]
+    positions = {("analytics", 0): 1, ("o-analytics", 0): 2, ("orders", 1): 4}
+    group = ConsumerGroup(name="db-group", worker="loader", positions=positions)
+    sample = LagSample(
+        bounds=dict.fromkeys(positions, (0, 5)), groups={"db-group": group}, brokers=1, missing=()
+    )
+    assert table_lags(catalog, sample, "db-group") == {
+        "events": 0, "orders": 1, "window_counts": 7, "notifications": 0, "dead_letters": 0
+    }  # fmt: skip
+
+
+def test_hours_are_known_of_windows_that_fit_into_them() -> None:
+    def has(*windows: Windows) -> bool:
+        return has_hours(replace(WINDOWS, windows=windows))
+
+    assert has(TumblingWindow("1d"))
+    assert has(TumblingWindow("1d", n=Count()), HoppingWindow("1d", every="20min", n=Count()))
+    assert not has(TumblingWindow("1d", n=Count()), TumblingWindow("25min", n=Count()))
+    assert not has(SessionWindow("5min", by="customer", n=Count()))
+    assert not has()

@@ -191,10 +191,25 @@ from good_streams import Order
 from streamflow import Stream, Topics, TumblingWindow
 WRONG = Stream(
     name="wrong", contract=Order, table="wrong", key="customer", partitions=6,
-    windows=[TumblingWindow("10s")], topics=Topics(partitions="6", retentoin="7d"), mode="Upsert",
+    windows=["10s"], topics=Topics(partitions="6", retentoin="7d"), mode="Upsert",
 )
 NAMELESS = Stream(name=3, contract=Order, table="x", key="customer", windows=TumblingWindow("10 parsecs"))
 POSITIONAL = Stream("positional", contract=Order, table="x", key="customer")
+GOOD = Stream(name="good", contract=Order, table="good", key="customer")
+"""
+WRONG_WITHIN = """
+from good_streams import Order
+from streamflow import Avro, CloudEvents, Count, Distinct, PhoneNumber, Quantiles, Stream, Sum, TumblingWindow
+SUMS = Stream(
+    name="sums", contract=Order, table="sums", key="customer",
+    windows=TumblingWindow(
+        "10s", n=Count(where=3), total=Sum(5), places=Quantiles("x", at=(2,)), users=Distinct("x", lg_k=99)
+    ),
+)
+PHONES = Stream(name="phones", contract=Order, table="phones", key="customer",
+                private_values=(PhoneNumber("UK"),))
+CLOUDS = Stream(name="clouds", contract=Order, table="clouds", key="customer", decode=CloudEvents(5))
+AVRO = Stream(name="avro", contract=Order, table="avro", key="customer", decode=Avro(registry="https://x"))
 GOOD = Stream(name="good", contract=Order, table="good", key="customer")
 """
 
@@ -216,8 +231,8 @@ def test_wrong_arguments_stop_only_their_own_stream(
             "rollups, decode, mode, primary_key, topics, prefix"
         ),
         (
-            'wrong.py, line 4: windows must be one TumblingWindow, as in windows=TumblingWindow("10s", '
-            'by="type"), not a list'
+            'wrong.py, line 4: windows must be a TumblingWindow, as in windows=TumblingWindow("10s", '
+            "by=\"type\"), a HoppingWindow, a SessionWindow, or a list of such, not the text '10s'"
         ),
         (
             'wrong.py, line 4: mode must be "append" or "upsert", not the text \'Upsert\': did you mean '
@@ -232,6 +247,38 @@ def test_wrong_arguments_stop_only_their_own_stream(
     assert positional.why == (
         "wrong.py, line 9: Stream takes no argument without a name: write name=… and so on; Stream needs name"
     )
+
+
+def test_wrong_arguments_within_an_argument_stop_only_their_own_stream(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "within.py").write_text(WRONG_WITHIN)
+    names = ("SUMS", "PHONES", "CLOUDS", "AVRO", "GOOD")
+    configure(monkeypatch, *(f"within:{name}" for name in names))
+    streams = load_streams(load_settings())
+    assert [stream.name for stream in streams] == ["good"]
+    sums, phones, clouds, avro = streams.failed
+    assert [failed.name for failed in streams.failed] == ["sums", "phones", "clouds", "avro"]
+    assert sums.faults == (
+        (
+            "within.py, line 4: windows: n: where must be a function of an event that says whether it "
+            "counts, not 3"
+        ),
+        (
+            'within.py, line 4: windows: total: field must be the name of a field, as in "total", or '
+            '"address.city" within another, not 5'
+        ),
+        (
+            "within.py, line 4: windows: places: at must be shares from 0 to 1, each once, as in "
+            "at=(0.5, 0.99): 2 is none"
+        ),
+        "within.py, line 4: windows: users: lg_k must be a whole number from 5 to 14, not 99",
+    )
+    assert phones.why.startswith(
+        "within.py, line 10: private_values: PhoneNumber: 'UK' is no region"
+    )
+    assert clouds.why.startswith("within.py, line 12: decode: attributes must be a dict of texts")
+    assert avro.why.startswith("within.py, line 13: decode: registry must be a SchemaRegistry")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Base64Bytes, BaseModel, ConfigDict
 
+from kept import kept_faults
 from loads import FakeRecord
-from streamflow import IGNORED, CloudEvents, ConfigurationError, Debezium, Rejection, Tombstone
+from streamflow import IGNORED, CloudEvents, Debezium, Rejection, Tombstone
 from streamflow.errors import ErrorCode
 from streamflow.formats.documents import Ignored, parse, read_document, write
 from streamflow.records import Headers
@@ -207,10 +208,10 @@ class TestCloudEvents:
         assert document_of(found) == {"id": "last"}
 
     def test_declarations_that_cannot_work(self) -> None:
-        with pytest.raises(ConfigurationError, match="no attribute 'ce_id'"):
-            CloudEvents({"ce_id": "id"})
-        with pytest.raises(ConfigurationError, match="two values go into field id"):
-            CloudEvents({"id": "id", "type": "id"})
+        [fault] = kept_faults(CloudEvents({"ce_id": "id"}))
+        assert "no attribute 'ce_id'" in fault
+        [fault] = kept_faults(CloudEvents({"id": "id", "type": "id"}))
+        assert "two values go into field id" in fault
 
     @given(
         st.one_of(st.none(), st.binary(max_size=60)),
@@ -442,11 +443,8 @@ class TestDebezium:
         }
 
     def test_declarations_that_cannot_work(self) -> None:
-        with pytest.raises(ConfigurationError, match="two values go into field at"):
-            Debezium(source={"ts_ms": "at"}, envelope={"ts_ms": "at"})
-        wrong: Any = "ignore"
-        with pytest.raises(ConfigurationError, match="deletes is"):
-            Debezium(deletes=wrong)
+        [fault] = kept_faults(Debezium(source={"ts_ms": "at"}, envelope={"ts_ms": "at"}))
+        assert "two values go into field at" in fault
 
     json_values = st.recursive(
         st.none()

@@ -14,14 +14,15 @@ from pydantic import Field
 
 from loads import TOPIC, FakeRecord
 from pipeline import INVALID, event
+from streamflow import Count
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import Unavailable
 from streamflow.privacy import Hasher
 from streamflow.records import Record
 from streamflow.stream_topics import Topics
 from streamflow.streams.user_events import USER_EVENTS
-from streamflow.windows import TumblingWindow
-from streaming_workers.bridge.frames import Encoder, Frame, append_time
+from streamflow.windows.specs import SessionWindow, TumblingWindow
+from streaming_workers.bridge.frames import Encoder, Frame, append_time, windows_of
 from streaming_workers.bridge.subscriptions import parse_subscription
 
 HASHER = Hasher(b"key", USER_EVENTS.private_fields)
@@ -83,6 +84,17 @@ SEVERAL = Encoder({each.topic: each for each in (USER_EVENTS, ORDERS, PAID, QUIE
         ("quiet", {"type": "A", "countryCode": "DE"}, {"A"}),
         ("analytics", {"event_type": "DE", "type": "A"}, {"DE"}),
         ("counts", {"event_type": "A"}, {"A"}),
+        # Windows with aggregates say what they group by.
+        (
+            "analytics",
+            {"window": "w", "by": {"land": "DE", "paid": True, "n": 1}},
+            {"DE", "true", "1"},
+        ),
+        ("analytics", {"window": "w", "by": {"land": None}, "n": 10**18}, {"(null)"}),
+        ("analytics", {"window": "w", "by": {"n": 17}, "n": 10**18}, {"17"}),
+        ("analytics", {"window": "w", "by": {}}, set()),
+        ("analytics", {"window": "w", "by": ["DE"]}, set()),
+        ("orders", {"by": {"land": "DE"}}, set()),
         # Of any stream that shares the topic.
         (
             "dead-letter-topic",
@@ -101,6 +113,32 @@ def test_a_frame_is_of_the_kind_that_its_stream_counts_by(
     for wanted in ("A", "DE", "true"):
         subscribed = parse_subscription({"types": wanted}, [topic])
         assert subscribed.accepts(made) is (wanted in kinds)
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "windows"),
+    [
+        ("analytics", {"window": "orders_10s", "by": {}}, "orders_10s"),
+        ("counts", {"window": "orders_10s", "by": {}}, "orders_10s"),
+        ("analytics", {"event_type": "A", "count": 1}, "window_counts"),
+        ("analytics", {"window": 1}, None),
+        ("analytics", ["window"], None),
+        ("orders", {"window": "orders_10s"}, None),
+        ("notifications", {"event_type": "A"}, None),
+    ],
+)
+def test_a_frame_says_which_windows_it_is_of(
+    topic: str, payload: object, windows: str | None
+) -> None:
+    made = Frame(topic, FakeRecord(7, orjson.dumps(payload), topic=topic), SEVERAL)
+    assert made.windows == windows
+
+
+def test_windows_that_can_be_chosen_have_records() -> None:
+    hourly = TumblingWindow("1h", n=Count())
+    several = [hourly, TumblingWindow("10s"), SessionWindow("5min", by="land", n=Count())]
+    assert windows_of([QUIET, replace(ORDERS, windows=several)]) == {"orders_1h", "window_counts"}
+    assert windows_of([QUIET]) == set()
 
 
 def test_an_event_in_another_format_is_shown_as_its_contract_has_it() -> None:

@@ -7,7 +7,7 @@ from streamflow.kafka.kept_positions import _reconciled, _reconciled_all, forget
 from streamflow.kafka.ownership import Drift, surplus
 from streamflow.kafka.position_metadata import PositionMetadata
 from streamflow.settings import Settings
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 
 ID, LATER = "a" * 22, "b" * 22
 
@@ -20,8 +20,8 @@ def stored(offset: int, progress: Progress | None = None, topic_id: str = ID) ->
 
 BEHIND, AHEAD = stored(5), stored(9)
 # Both have counted to 9; one has emitted the first windows since.
-OPEN = stored(2, Progress(2, 9, 0, 1))
-EMITTED = stored(7, Progress(7, 9, 1_000, 1))
+OPEN = stored(2, Progress.of_counts(2, 9, 0, 1))
+EMITTED = stored(7, Progress.of_counts(7, 9, 1_000, 1))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Output, Replayed
 from streamflow.postgres.rows.events import text_of
+from streamflow.postgres.rows.windows import window_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
     ORIGIN_HEADER,
@@ -32,10 +33,11 @@ from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
 from streaming_workers.validator import Validator
+from window_parts import HOPPING, ORDERS, TUMBLING, orders, parts_of, record
 
 SIGNER = Signer(b"a secret of the workers")
 
@@ -371,13 +373,35 @@ def test_what_analytics_derives_tells_the_id_of_its_topic() -> None:
 def test_analytics_says_once_that_it_rejects_what_was_read_before(read_before: int) -> None:
     """As the next release after a kill: an earlier one may have taken these records as events."""
     analytics = Analytics(Settings(), [USER_EVENTS])
-    progress = Progress(0, read_before, None, 300_000)
+    progress = Progress.of_counts(0, read_before, None, 300_000)
     analytics.assign({(TOPIC, 0): Position(TOPIC, 0, 0, progress.metadata())})
     with capture_logs() as said:
         for offset in range(4):
             analytics.process(batch([FakeRecord(offset, b"{")]))
     warned = [line for line in said if line["log_level"] == "warning"]
     assert [(line["partition"], line["records"]) for line in warned] == [(0, 2)] * bool(read_before)
+
+
+def test_analytics_says_where_windows_begin_anew() -> None:
+    analytics = Analytics(Settings(), [ORDERS])
+    analytics.windows_with_parts = {HOPPING}
+    progress = Progress.of_counts(5, 7, None, 300_000)
+    positions = {
+        (ORDERS.topic, 0): None,
+        (ORDERS.topic, 1): Position(ORDERS.topic, 1, 0),
+        (ORDERS.topic, 2): Position(ORDERS.topic, 2, 9),
+        (ORDERS.topic, 3): Position(ORDERS.topic, 3, 5, progress.metadata()),
+    }
+    with capture_logs() as said:
+        analytics.assign(positions)
+    assert [
+        (line["event"], line["log_level"], line["partition"], line.get("windows"), line["offset"])
+        for line in said
+    ] == [
+        ("windows count from where the group was moved", "warning", 2, None, 9),
+        ("windows begin", "info", 3, TUMBLING, 7),
+        ("windows begin anew", "warning", 3, HOPPING, 7),
+    ]
 
 
 def test_a_foreign_dead_letter_is_one_under_its_own_position(strict: Loader) -> None:
@@ -445,6 +469,46 @@ def test_a_dead_letter_of_a_dead_letter_is_refused(loader: Loader) -> None:
 
     with pytest.raises(ConfigurationError, match="dead letter"):
         loader.refuse(record, Rejection(ErrorCode.UNSTORABLE_VALUE, "E", "why"))
+
+
+def test_parts_of_windows_go_into_the_tables_of_their_windows() -> None:
+    loader = Loader(Settings(), [USER_EVENTS, ORDERS], Hasher(), lambda: TRUSTING)
+    placed = orders(20)
+    parts = [*parts_of(placed, TUMBLING), *parts_of(placed, HOPPING)]
+    records = [record(offset, part) for offset, part in enumerate(parts)]
+
+    output = loader.process(
+        batch([*records, FakeRecord(99, json.dumps(COUNT).encode(), topic="analytics")])
+    )
+
+    counts = {name: len(rows.lines) for name, rows in output.tables.items()}
+    tumbling = sum(part["window"] == TUMBLING for part in parts)
+    assert counts == {TUMBLING: tumbling, HOPPING: len(parts) - tumbling, "window_counts": 1}
+    assert output.tables[TUMBLING].days == {date(2026, 3, 1)}
+    assert not output.tables[TUMBLING].holds_events
+    assert output.tables["window_counts"].days == set()
+    line = output.tables[TUMBLING].lines[0].decode().rstrip("\n").split("\t")
+    assert len(line) == len(loader.tables[TUMBLING].columns)
+    assert line[-5:-1] == ["orders", "o-analytics", "0", "0"]
+    assert loader.assets[HOPPING] == "postgres/orders_5min_by_1min"
+
+
+def test_windows_of_any_spacing_and_order_of_fields() -> None:
+    """A repair may write JSON as it likes."""
+    assert window_of(b'{ "late": true, "window" : "orders_10s"}') == "orders_10s"
+    assert window_of(b'{"window":"orders_10s","by":{}}') == "orders_10s"
+    assert window_of(json.dumps(COUNT).encode()) is None
+    assert window_of(b'{"by": {"window": "other"}}') is None
+    for value in (
+        None,
+        b"",
+        b'"window"',
+        b'{"window"',
+        b'["window"]',
+        b'{"window":1}',
+        b'{"window":null}',
+    ):
+        assert window_of(value) is None
 
 
 class Kind(StrEnum):

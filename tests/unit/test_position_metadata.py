@@ -9,18 +9,59 @@ from streamflow.kafka.position_metadata import (
     LostRange,
     PositionMetadata,
 )
-from streamflow.windows import Progress
+from streamflow.windows.progress import Progress, WindowProgress
 
 TOPIC_ID = "SceY-kIZSLCpbOxsD6v_FQ"
 OFFSETS = st.integers(0, 2**63 - 1)
+TIMES = st.none() | st.integers(-(10**15), 10**15)
 LOST = st.builds(LostRange, OFFSETS, OFFSETS, st.sampled_from(["retention", "truncated"]))
 PROGRESS = st.builds(
-    Progress, OFFSETS, OFFSETS, st.none() | st.integers(-(10**15), 10**15), st.integers(0, 10**12)
+    Progress.of_counts,
+    OFFSETS,
+    OFFSETS,
+    st.none() | st.integers(-(10**15), 10**15),
+    st.integers(0, 10**12),
+)
+WINDOWS = st.builds(
+    WindowProgress,
+    TIMES,
+    st.integers(0, 10**12),
+    TIMES,
+    st.text("0123456789abcdef", min_size=8, max_size=8),
+    OFFSETS,
+)
+SEVERAL = st.builds(
+    Progress,
+    OFFSETS,
+    OFFSETS,
+    st.dictionaries(
+        st.from_regex(r"[a-z_0-9]{1,50}", fullmatch=True), WINDOWS, min_size=1, max_size=9
+    ),
 )
 
 
+@given(SEVERAL | PROGRESS)
+def test_the_progress_of_windows_comes_back(progress: Progress) -> None:
+    assert Progress.parse(progress.resume, progress.metadata()) == progress
+
+
+@given(SEVERAL, st.data())
+def test_a_damaged_progress_is_none_or_another(progress: Progress, data: st.DataObject) -> None:
+    """Whatever somebody else commits, nothing is raised."""
+    text = progress.metadata()
+    cut = data.draw(st.integers(0, len(text)))
+    Progress.parse(0, text[:cut] + data.draw(st.text(max_size=3)) + text[cut + 1 :])
+
+
+def test_what_releases_before_aggregates_can_read() -> None:
+    assert Progress.of_counts(3, 9, None, 5).metadata() == "1;9;;5"
+    assert Progress.of_counts(3, 9, 7, 5, 8).metadata() == "2;9;7;5;8"
+    several = Progress(3, 9, {"orders_10s": WindowProgress(7, 5, None, "0123abcd", 4)})
+    assert several.metadata() == "3;9;orders_10s,0123abcd,4,7,5,"
+
+
 @given(
-    PROGRESS.map(Progress.metadata) | st.just(""),
+    (PROGRESS | SEVERAL).map(Progress.metadata) | st.just(""),
     st.sampled_from(["", TOPIC_ID]),
     st.lists(LOST, max_size=30).map(tuple),
 )
@@ -40,7 +81,7 @@ def test_what_an_older_release_wrote_is_the_jobs_text() -> None:
     old = "1;730;1767225600000;300000"
     found = PositionMetadata.parse(old)
     assert found == PositionMetadata(old)
-    assert Progress.parse(700, found.text) == Progress(700, 730, 1767225600000, 300000)
+    assert Progress.parse(700, found.text) == Progress.of_counts(700, 730, 1767225600000, 300000)
     assert PositionMetadata.parse(None) == PositionMetadata()
 
 

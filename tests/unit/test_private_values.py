@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kept import kept_faults
 from streamflow import (
     CardNumber,
-    ConfigurationError,
     ErrorCode,
     Event,
     HashedAddress,
@@ -248,14 +248,14 @@ def test_of_very_many_numbers_all_that_may_be_one_is_redacted() -> None:
         (r"(?=x)y", "no look-around"),
         ("[", "missing ]"),
         ("(x{1000}){1000}", "not a regular expression"),
-        ("^KD-[0-9]+$", r"write \\b for"),
-        (r"\AKD", r"write \\b for"),
+        ("^KD-[0-9]+$", r"write \b for"),
+        (r"\AKD", r"write \b for"),
         ("a*", "matches an empty text"),
     ],
 )
 def test_a_pattern_that_cannot_be_used_is_refused(pattern: str, why: str) -> None:
-    with pytest.raises(ConfigurationError, match=why):
-        PrivatePattern("customer number", pattern)
+    [fault] = kept_faults(PrivatePattern("customer number", pattern))
+    assert why in fault
 
 
 def test_signs_of_anchors_may_be_searched_for() -> None:
@@ -263,8 +263,8 @@ def test_signs_of_anchors_may_be_searched_for() -> None:
 
 
 def test_an_unknown_region_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="'Germany' is no region"):
-        PhoneNumber("Germany")
+    [fault] = kept_faults(PhoneNumber("Germany"))
+    assert "'Germany' is no region" in fault
 
 
 class Call(Event):

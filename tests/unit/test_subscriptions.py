@@ -16,6 +16,7 @@ from streaming_workers.bridge.subscriptions import (
 )
 
 TOPICS = ("user-events", "analytics", "notifications", "dead-letter-topic")
+WINDOWS = ("orders_10s", "orders_5min_by_1min", "window_counts")
 
 
 @dataclass(eq=False)
@@ -29,6 +30,10 @@ class Item:
     def kinds(self) -> frozenset[str]:
         named = (self.fields.get("type"), self.fields.get("event_type"))
         return frozenset(value for value in named if isinstance(value, str))
+
+    @property
+    def windows(self) -> str | None:
+        return self.fields.get("window")
 
     def field(self, name: str) -> Any:
         return self.fields.get(name)
@@ -70,11 +75,31 @@ def test_parse(request_: object, expected: Subscription) -> None:
         ({"types": [1]}, "types takes"),
         ({"users": "u" * 257}, "users takes"),
         ({"users": ["u"] * 1_001}, "users takes"),
+        ({"windows": 7}, "windows takes"),
+        (
+            {"windows": ["orders_10s", "order_10s"]},
+            r"there are no windows 'order_10s' \(did you mean orders_10s\?\): windows are orders_10s, ",
+        ),
+        ({"window": "else"}, "there are no windows 'else': windows are orders_10s, orders_5min_"),
     ],
 )
 def test_a_wrong_request_is_told(request_: object, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        parse_subscription(request_, TOPICS)
+        parse_subscription(request_, TOPICS, WINDOWS)
+
+
+def test_windows_of_streams_that_declare_none_are_told() -> None:
+    with pytest.raises(UsageError, match="there are no windows 'a': no stream declares any"):
+        parse_subscription({"windows": "a"}, TOPICS)
+
+
+def test_windows_are_chosen_by_their_tables() -> None:
+    wanted = parse_subscription({"windows": "orders_10s"}, TOPICS, WINDOWS)
+    assert wanted.accepts(Item("analytics", {"window": "orders_10s"}))
+    assert not wanted.accepts(Item("analytics", {"window": "window_counts"}))
+    assert not wanted.accepts(Item("user-events", {"type": "USER_LOGIN"}))
+    assert wanted.as_dict()["windows"] == ["orders_10s"]
+    assert parse_subscription({}, TOPICS, WINDOWS).as_dict()["windows"] is None
 
 
 @pytest.mark.parametrize(

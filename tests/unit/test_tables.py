@@ -8,7 +8,7 @@ import pytest
 
 from streamflow.audit.problems import ProblemKind
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
-from streamflow.audit.windows import Reconciliation
+from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.dead_letters.report import ReplayReport
 from streamflow.dead_letters.select import DeadLetterSummary
 from streamflow.dead_letters.store import Outcome
@@ -110,7 +110,7 @@ def test_an_audit_names_topics_in_full(printed: Printed) -> None:
         return PartitionAudit(topic=topic, partition=0, first=0, end=9, records=1_234_567)
 
     windows = {
-        (LONG, 0): Reconciliation(
+        (LONG, 0, "window_counts"): Reconciliation(
             events={"USER_LOGIN_FAILED": 9}, counted={"USER_LOGIN_FAILED": 9}, cells=1
         )
     }

@@ -25,9 +25,12 @@ from pydantic import (
 from typer.testing import CliRunner
 
 from streamflow import (
+    Count,
     EpochMillis,
     Event,
     Hasher,
+    HoppingWindow,
+    Last,
     Notification,
     Stream,
     Timestamp,
@@ -44,6 +47,7 @@ from streamflow.samples.node import NoSample
 from streamflow.stream import Simulated
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.trial import TrialProblem, fails_at_start, problems, same, samples_of, simulated_of
+from streamflow.windows.specs import Windows
 from streamflow_cli.app import app
 from upserts import CUSTOMERS
 
@@ -196,10 +200,18 @@ def test_keys_are_scalars(kind: Any) -> None:
     assert of_declaration(stream_of(kind, key="total")) == []
 
 
-def test_a_group_that_is_another_one_each_time() -> None:
+@pytest.mark.parametrize(
+    "windows",
+    [
+        TumblingWindow("10s", by="total"),
+        TumblingWindow("10s", by="total", n=Count()),
+        HoppingWindow("10s", every="5s", latest=Last("total")),
+    ],
+)
+def test_what_windows_count_is_another_value_each_time(windows: Windows) -> None:
     # Where it does not lie in a type's default, only trying shows it.
     kind = Annotated[str, AfterValidator(at_random)]
-    problem = fails_at_start(stream_of(kind, **COUNTED))[-1]
+    problem = fails_at_start(stream_of(kind, windows=windows))[-1]
     assert problem.startswith("`total` is another value each time that an event is read: let its")
 
 
@@ -450,3 +462,17 @@ def test_decimals_of_more_digits_than_a_type_can_name() -> None:
     contract = create_model("Wide", __base__=Event, timestamp=(Timestamp, ...), n=(wide, ...))
     stream = Stream(name="wide", contract=contract, table="wide", key="n")
     assert {column.name: column.type for column in event_columns(stream)}["n"] == "numeric"
+
+
+def test_the_tables_of_windows_are_shown() -> None:
+    done = CliRunner().invoke(
+        app, ["check", "--offline", "dagster_windows:ORDERS", "session_streams:PURCHASES"]
+    )
+    assert (
+        "windows of 5min every 1min, by country, address.city: table orders_5min_by_1min is declared,"
+        " totals in orders_5min_by_1min_totals"
+    ) in done.output
+    assert "windows of 1h, of all events together: table orders_1h is declared" in done.output
+    sessions = "  sessions with a gap of 30min, by customer: table purchases_sessions_30min"
+    assert f"{sessions} is declared\n" in done.output
+    assert re.search(r"purchases_sessions_30min.*spent +numeric +yes", done.output, re.DOTALL)

@@ -26,7 +26,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Stream
-from streamflow.windows import TumblingWindow
+from streamflow.windows.specs import TumblingWindow
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
 from streaming_workers.validator import Validator

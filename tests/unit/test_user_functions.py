@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 from ipaddress import IPv4Address
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ import pytest
 from confluent_kafka import Message
 from pydantic import (
     AfterValidator,
+    BaseModel,
     Field,
     PlainSerializer,
     create_model,
@@ -27,6 +29,7 @@ from loads import TRUSTING, FakeRecord
 from streamflow import (
     CloudEvents,
     ConfigurationError,
+    Count,
     EpochMillis,
     ErrorCode,
     Event,
@@ -466,6 +469,146 @@ def test_what_a_validator_makes_of_a_field_costs_one_record(name: str) -> None:
         assert not output.tables["keyed"].lines
     # No such stream starts, as far as samples of it can be made.
     assert len(fails_at_start(stream)) == (name not in ("naive", "early", "none", "no event"))
+
+
+class _Inner(BaseModel):
+    number: int = 1
+    names: list[str] = []
+
+
+class _Outer(Keyed):
+    x: float = 1.0
+    inner: _Inner = _Inner()
+    by_name: dict[str, list[int]] = Field(default_factory=lambda: {"a": [1]})
+
+    @cached_property
+    def twice(self) -> float:
+        return 2 * self.x
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "a field": lambda event: event.__dict__.update(x=42.0),
+    "an equal value of another type": lambda event: event.__dict__.update(x=1),
+    "a field that is gone": lambda event: event.__dict__.pop("x"),
+    "within a model": lambda event: setattr(event.inner, "number", 2),
+    "an item more": lambda event: event.inner.names.append("b"),
+    "within a mapping": lambda event: event.by_name["a"].clear(),
+    "a key": lambda event: event.by_name.setdefault("b", []),
+    "a foreign field": lambda event: event.__pydantic_extra__.update(more=1),
+}
+
+
+def of_condition(where: Callable[[Any], object], contract: type[Event] = _Outer) -> Stream:
+    windows = TumblingWindow("10s", by="k", n=Count(where=where), total=Count("k"))  # type: ignore[arg-type]
+    return Stream(
+        name="keyed", contract=contract, table="keyed", key="k", windows=windows, unknown_fields="keep"
+    )  # fmt: skip
+
+
+def outputs_of(stream: Stream, line: bytes) -> list[Output]:
+    """Those of all workers for one record."""
+    batch = Batch([FakeRecord(0, line, topic="keyed")], [Position("keyed", 0, 1)])
+    analytics = Analytics(Settings(), [stream])
+    analytics.assign({("keyed", 0): None})
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    workers = (Validator(Settings(), [stream], Hasher()), analytics, loader)
+    outputs = [worker.process(batch) for worker in workers]
+    return [output for output in outputs if output is not None]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_condition_that_changes_the_event_is_a_dead_letter_in_every_stage(name: str) -> None:
+    """The row would hold what it has made of the event, and the audit, which asks the row, close."""
+    change = CHANGES[name]
+    stream = of_condition(lambda event: event.k != "a" or change(event) or True)
+
+    read = stream.read(FakeRecord(0, LINE, topic="keyed"))
+    assert read == Rejection(
+        ErrorCode.PROCESSING_FAILED,
+        "ValueError",
+        "where of n of the windows keyed_10s changes the event",
+    )
+    assert [output.rejected for output in outputs_of(stream, LINE)] == [
+        [(0, "PROCESSING_FAILED")]
+    ] * 3
+    other = LINE.replace(b'"a"', b'"b"')
+    assert [output.rejected for output in outputs_of(stream, other)] == [[]] * 3
+    # No sample has that key.
+    assert fails_at_start(stream) == []
+
+
+def test_a_condition_may_read_whatever_it_wants() -> None:
+    stream = of_condition(
+        lambda event: (
+            event.twice > 1
+            and event.inner.names == []
+            and event.by_name["a"] == [1]
+            and event.model_dump()
+            and event.__dict__.update(x=event.x) is None
+        )
+    )
+    event = stream.read(FakeRecord(0, LINE.replace(b'"k"', b'"more":[{}],"k"'), topic="keyed"))
+    assert isinstance(event, _Outer)
+
+
+def test_of_scalars_only_a_change_is_noticed_too() -> None:
+    class Flat(Keyed):
+        x: float = 1.0
+
+    for change in (lambda event: event.__dict__.update(x=1), lambda event: event.__dict__.clear()):
+        stream = of_condition(lambda event, change=change: change(event) or True, Flat)
+        stream = replace(stream, unknown_fields="forbid")
+        read = stream.read(FakeRecord(0, LINE, topic="keyed"))
+        assert isinstance(read, Rejection)
+        assert read.code == "PROCESSING_FAILED"
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        (lambda event: setattr(event.inner, "number", 5) is None, "changes the event"),
+        (lambda event: event.x / 0 > 1, "raised ZeroDivisionError"),
+    ],
+)
+def test_a_condition_that_fails_is_named_when_the_stream_is_tried(where: Any, says: str) -> None:
+    class Needs(Keyed):
+        x: float
+        inner: _Inner
+
+    [problem] = fails_at_start(of_condition(where, Needs))
+    assert f"(where of n of the windows keyed_10s {says})" in problem
+    assert problem.endswith(
+        "let that function return True or False for every valid event, and change none"
+    )
+
+
+def test_key_and_notify_cannot_change_what_is_written() -> None:
+    later = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def key(event: Any) -> str:
+        event.__dict__["k"] = "changed"
+        return "key"
+
+    def notify(event: Any) -> Notification:
+        event.__dict__["timestamp"] = later
+        return Notification("x", 1, "u")
+
+    stream = Stream(name="keyed", contract=Keyed, table="keyed", key=key, notify=notify)
+    event = stream.decoder.decode(LINE)
+    assert isinstance(event, Keyed)
+    assert stream.encode(event) == (b"key", LINE)
+    assert stream.notification_of is not None
+    made = stream.notification_of(event)
+    assert not isinstance(made, Rejection)
+    assert b"2026-03-01T12:00:00.000Z" in made[1]
+    found = problems(stream, samples_of(stream, Hasher()), Hasher())
+    assert [(each.part, each.text) for each in found] == [
+        ("key", "`key` of the stream changes the Keyed that it is asked of: let it only read it"),
+        (
+            "notify",
+            "`notify` of the stream changes the Keyed that it is asked of: let it only read it",
+        ),
+    ]
 
 
 def test_contracts_without_code_of_their_own_pay_nothing() -> None:

@@ -6,7 +6,12 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow.windows import PartitionWindows, Progress, TumblingWindow, WindowCount
+from streamflow.durations import MILLISECOND
+from streamflow.windows.counting import WindowResult
+from streamflow.windows.partition import PartitionWindows
+from streamflow.windows.plans import Plan
+from streamflow.windows.progress import COUNTS, Progress
+from streamflow.windows.specs import TumblingWindow
 
 SIZE = 10_000
 SPEC = TumblingWindow(
@@ -36,10 +41,49 @@ def expected(events: list[tuple[int, str, int]]) -> Counter[tuple[int, str]]:
     return Counter((time - time % SIZE, group) for time, group, _ in events)
 
 
-def total(results: list[WindowCount]) -> Counter[tuple[int, str]]:
+def counting(spec: TumblingWindow, progress: Progress | None = None) -> PartitionWindows:
+    """Windows of events that are no more than their group."""
+    plan = Plan(
+        name=COUNTS,
+        pane=spec.pane_ms,
+        grace=spec.grace // MILLISECOND,
+        ahead=spec.ahead // MILLISECOND,
+        idle=0,
+        group_of=str,
+    )
+    return PartitionWindows([plan], progress)
+
+
+def count(windows: PartitionWindows, offset: int, time: int, group: str, appended: int) -> None:
+    for counter in windows.counters:
+        counter(offset, time, group, appended)  # type: ignore[arg-type]
+
+
+def closed_through(windows: PartitionWindows) -> int | None:
+    counts = windows.progress().counts
+    assert counts is not None
+    return counts.closed_through
+
+
+def parts(results: list[WindowResult]) -> list[tuple[int, int, str, int, bool, int, int]]:
+    return [
+        (
+            part.start,
+            part.end,
+            part.group,
+            part.counted,
+            part.late,
+            part.first_offset,
+            part.last_offset,
+        )
+        for part in results
+    ]
+
+
+def total(results: list[WindowResult]) -> Counter[tuple[int, str]]:
     counted: Counter[tuple[int, str]] = Counter()
     for each in results:
-        counted[each.start, each.group] += each.count
+        counted[each.start, each.group] += each.counted
     return counted
 
 
@@ -56,14 +100,15 @@ def test_each_event_is_counted_exactly_once(
     aheads: list[timedelta],
 ) -> None:
     committed: Progress | None = None
-    emitted: list[WindowCount] = []
+    emitted: list[WindowResult] = []
     lost: list[tuple[int, str, int]] = []
     first = 0  # what lies before is removed
 
     def is_emitted(offset: int, progress: Progress) -> bool:
         time, _, clock = events[offset]
-        late = progress.closed_through is not None and time < progress.closed_through
-        return offset < progress.position and (late or clock < -progress.ahead)
+        counts = progress.windows[COUNTS]
+        late = counts.closed_through is not None and time < counts.closed_through
+        return offset < progress.position and (late or clock < -counts.ahead)
 
     def start() -> tuple[PartitionWindows, int]:
         spec = TumblingWindow(
@@ -72,25 +117,25 @@ def test_each_event_is_counted_exactly_once(
             ahead=aheads.pop() if aheads else SPEC.ahead,
         )
         if committed is None:
-            return PartitionWindows(spec), first
+            return counting(spec), first
         resume = max(committed.resume, first)
         metadata = Progress.parse(resume, committed.metadata())
-        return PartitionWindows(spec, metadata), resume
+        return counting(spec, metadata), resume
 
     windows, offset = start()
     for size, step in [*steps, (len(events), "go on"), (len(events), "go on"), (1, "idle")]:
         for time, group, clock in events[offset : offset + size]:
-            windows.count(offset, time, group, time + clock)
+            count(windows, offset, time, group, time + clock)
             offset += 1
         windows.advance(offset)
         windows.close_due()
         if step == "idle":
-            windows.close_idle(10**6)
+            windows.close_idle(10**6, 0)
         results = windows.hand_over() if step == "stop" else windows.take()
         if step == "remove":
             stood_at = max(committed.resume, first) if committed else first
             first = max(first, min(stood_at + size, len(events)))
-            known = committed or Progress(0, 0, None, 0)
+            known = committed or Progress.of_counts(0, 0, None, 0)
             lost += [events[at] for at in range(stood_at, first) if not is_emitted(at, known)]
         if step in ("crash", "remove"):
             windows, offset = start()
@@ -104,62 +149,62 @@ def test_each_event_is_counted_exactly_once(
 
 
 def test_a_clean_stop_hands_over_what_is_open() -> None:
-    windows = PartitionWindows(SPEC)
-    windows.count(0, 1_000, "a", 1_000)
-    windows.count(1, 2_000, "a", 2_000)
+    windows = counting(SPEC)
+    count(windows, 0, 1_000, "a", 1_000)
+    count(windows, 1, 2_000, "a", 2_000)
     windows.advance(2)
     windows.close_due()
-    assert windows.hand_over() == [WindowCount(0, SIZE, "a", 2, False, 0, 1)]
+    assert parts(windows.hand_over()) == [(0, SIZE, "a", 2, False, 0, 1)]
     progress = windows.progress()
     assert (progress.resume, progress.position) == (2, 2)
 
-    successor = PartitionWindows(SPEC, Progress.parse(2, progress.metadata()))
-    successor.count(2, 3_000, "a", 3_000)
+    successor = counting(SPEC, Progress.parse(2, progress.metadata()))
+    count(successor, 2, 3_000, "a", 3_000)
     successor.advance(3)
-    assert successor.hand_over() == [WindowCount(0, SIZE, "a", 1, False, 2, 2)]
+    assert parts(successor.hand_over()) == [(0, SIZE, "a", 1, False, 2, 2)]
     # It closes though nothing of it is open.
-    last = PartitionWindows(SPEC, Progress.parse(3, successor.progress().metadata()))
-    last.close_idle(SIZE)
-    assert (last.take(), last.closed_through) == ([], SIZE)
-    assert last.progress().handed_through is None
+    last = counting(SPEC, Progress.parse(3, successor.progress().metadata()))
+    last.close_idle(SIZE, 0)
+    assert (last.take(), closed_through(last)) == ([], SIZE)
+    assert last.progress().windows[COUNTS].handed_through is None
 
 
 def test_late_events_become_corrections() -> None:
-    windows = PartitionWindows(SPEC)
-    windows.count(0, 1_000, "a", 1_000)
-    windows.count(1, 15_000, "a", 15_000)
+    windows = counting(SPEC)
+    count(windows, 0, 1_000, "a", 1_000)
+    count(windows, 1, 15_000, "a", 15_000)
     windows.close_due()
-    assert windows.take() == [WindowCount(0, SIZE, "a", 1, False, 0, 0)]
-    windows.count(2, 2_000, "a", 16_000)
-    windows.count(3, 3_000, "a", 16_000)
+    assert parts(windows.take()) == [(0, SIZE, "a", 1, False, 0, 0)]
+    count(windows, 2, 2_000, "a", 16_000)
+    count(windows, 3, 3_000, "a", 16_000)
     windows.close_due()
-    assert windows.take() == [WindowCount(0, SIZE, "a", 2, True, 2, 3)]
+    assert parts(windows.take()) == [(0, SIZE, "a", 2, True, 2, 3)]
 
 
 def test_a_clock_far_ahead_makes_nobody_late() -> None:
-    windows = PartitionWindows(SPEC)
-    windows.count(0, 10**12, "a", 1_000)
-    windows.count(1, 1_000, "a", 1_000)
+    windows = counting(SPEC)
+    count(windows, 0, 10**12, "a", 1_000)
+    count(windows, 1, 1_000, "a", 1_000)
     windows.close_due()
     assert [each.late for each in windows.take()] == [True]
-    assert windows.closed_through == -SIZE
+    assert closed_through(windows) == -SIZE
 
 
 def test_a_fast_clock_makes_whole_windows_and_nobody_late() -> None:
     """As a client whose clock is four minutes fast, then an event each second; idle every ten."""
-    windows = PartitionWindows(SPEC)
-    windows.count(0, 240_000, "a", 0)
+    windows = counting(SPEC)
+    count(windows, 0, 240_000, "a", 0)
     results = []
     for second in range(1, 300):
-        windows.count(second, second * 1_000, "a", second * 1_000)
+        count(windows, second, second * 1_000, "a", second * 1_000)
         windows.close_due()
         if second % 10 == 0:
-            windows.close_idle(second * 1_000)
+            windows.close_idle(second * 1_000, 0)
         results += windows.take()
-    windows.close_idle(10**6)
+    windows.close_idle(10**6, 0)
     results += windows.take()
     assert not any(result.late for result in results)
-    assert [result.count for result in results] == [9, *[10] * 23, 11, *[10] * 5]
+    assert [result.counted for result in results] == [9, *[10] * 23, 11, *[10] * 5]
 
 
 def test_a_progress_that_is_not_ours_is_none() -> None:

@@ -1,9 +1,8 @@
 """Rows of forgotten subjects are emptied before they are stored (G16)."""
 
 import json
-import re
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,73 +12,26 @@ from streamflow.postgres.erasing import Erased, Positions
 from streamflow.postgres.forgotten import (
     DEAD_LETTER_BLANKS,
     NOTIFICATION_BLANKS,
-    USER,
     Forgotten,
     event_blanks,
     list_version,
     read_forgotten,
 )
-from streamflow.postgres.rows.events import text_of
 from streamflow.postgres.sink.claims import Resolved
+from streamflow.postgres.sink.copied_lines import Lines
+from streamflow.postgres.sink.forgetting_windows import WindowLines
 from streamflow.postgres.tables import (
     DEAD_LETTERS,
     NOTIFICATIONS,
-    Table,
     event_columns,
     event_table,
 )
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.privacy import Hasher
-from streamflow.records import Origin
 from streamflow.stream import Stream
 
 # Held while an event is erased, so that no other loader stores what was derived from it.
 _LOCK: Final = 0x5F10_F064
-_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-_ESCAPES: Final = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
-
-
-class _Lines:
-    """Lines of COPY text of one table, as values by column."""
-
-    def __init__(self, table: Table, blanks: dict[str, Any]) -> None:
-        self._at = {name: index for index, name in enumerate(table.columns)}
-        self.names_users = USER in self._at
-        self._identity = table.identity
-        self._blanks = {
-            self._at[name]: text_of(value).encode()
-            for name, value in blanks.items()
-            if name in self._at
-        }
-
-    def values(self, line: bytes) -> list[bytes]:
-        return line[:-1].split(b"\t")
-
-    def text(self, values: Sequence[bytes], column: str) -> bytes:
-        """A column's text; of null, none."""
-        raw = values[self._at[column]]
-        if b"\\" not in raw:
-            return raw
-        return (
-            b""
-            if raw == rb"\N"
-            else _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), raw)
-        )
-
-    def user(self, values: Sequence[bytes]) -> str:
-        return self.text(values, USER).decode() if self.names_users else ""
-
-    def position(self, values: Sequence[bytes], columns: Iterable[str]) -> Origin:
-        topic, partition, offset = (self.text(values, column) for column in columns)
-        return Origin(topic.decode(), int(partition), int(offset))
-
-    def erased(self, number: int, values: Sequence[bytes]) -> Erased:
-        at = self.text(values, "appended_at").decode()
-        return Erased(number, self.position(values, self._identity), at or None)
-
-    def blank(self, values: Sequence[bytes]) -> bytes:
-        return (
-            b"\t".join(self._blanks.get(index, value) for index, value in enumerate(values)) + b"\n"
-        )
 
 
 class Forgetting:
@@ -90,13 +42,16 @@ class Forgetting:
         self._version: Any = None
         self._known = Forgotten(hasher, ())
         self._events = {
-            stream.event_table: _Lines(
+            stream.event_table: Lines(
                 event_table(stream), event_blanks(stream, event_columns(stream))
             )
             for stream in streams
         }
-        self._notifications = _Lines(NOTIFICATIONS, NOTIFICATION_BLANKS)
-        self._dead_letters = _Lines(DEAD_LETTERS, DEAD_LETTER_BLANKS)
+        self._windows = {
+            table.name: WindowLines(table) for stream in streams for table in window_tables(stream)
+        }
+        self._notifications = Lines(NOTIFICATIONS, NOTIFICATION_BLANKS)
+        self._dead_letters = Lines(DEAD_LETTERS, DEAD_LETTER_BLANKS)
 
     def before(self, connection: Connection, resolved: Resolved) -> tuple[Resolved, list[Erased]]:
         """The same rows, those of forgotten subjects without what is theirs, and the positions of their
@@ -127,7 +82,7 @@ class Forgetting:
             lock = "pg_advisory_xact_lock" if erased else "pg_advisory_xact_lock_shared"
             connection.execute(f"SELECT {lock}(%s)".encode(), [_LOCK])
         if erased:
-            erasing.note_events(connection, erased)
+            erasing.note(connection, "events", erased)
         for name, rows in derived.items():
             lines = (
                 self._without_notifications(connection, known, rows.lines, erased)
@@ -135,6 +90,10 @@ class Forgetting:
                 else self._without_dead_letters(connection, known, rows.lines, erased)
             )
             output.tables[name] = replace(rows, lines=lines)
+        for name, windows in self._windows.items():
+            if name in output.tables and output.tables[name].lines:
+                lines = windows.without_subjects(connection, known, output.tables[name].lines)
+                output.tables[name] = replace(output.tables[name], lines=lines)
         return resolved, erased
 
     def _read(self, connection: Connection) -> Forgotten:

@@ -10,6 +10,7 @@ from streamflow.flow import Count, Partition
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.partitions import table_exists
 from streamflow.postgres.tables import SHARED
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.records import Log, Position
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -143,8 +144,12 @@ def loaded(connection: Connection, group: str) -> dict[Partition, Loaded]:
 
 
 def counted_tables(streams: Sequence[Stream]) -> list[str]:
-    """The tables that records are loaded into: the streams' own, then the shared ones."""
-    return [*(stream.event_table for stream in streams), *(table.name for table in SHARED)]
+    """The tables that records are loaded into: the streams' own, those of their windows, the shared ones."""
+    return [
+        *(stream.event_table for stream in streams),
+        *(table.name for stream in streams for table in window_tables(stream)),
+        *(table.name for table in SHARED),
+    ]
 
 
 def row_counts(settings: Settings, streams: Sequence[Stream]) -> dict[str, int | None]:

@@ -313,7 +313,7 @@ class PostgresSink:
 
     def _prepare_days(self, output: Output) -> None:
         for table, rows in output.tables.items():
-            if rows.holds_events:
+            if rows.holds_events or rows.days:
                 partitions = self._partitions.setdefault(table, DayPartitions(table))
                 partitions.prepare(self._connected(), rows.days)
 

@@ -11,7 +11,7 @@ from streamflow.stream import Stream
 from streamflow.stream_topics import Topics
 from streamflow.streams.user_events.rollups import LOGIN_FAILURE_BURSTS
 from streamflow.streams.user_events.simulation import Simulation
-from streamflow.windows import TumblingWindow
+from streamflow.windows.specs import TumblingWindow
 
 EventType = Literal["USER_LOGIN", "USER_LOGIN_FAILED", "USER_LOGOUT", "USER_SIGNUP"]
 

@@ -13,6 +13,7 @@ _TABLES: Final = """
 CREATE TABLE window_differences (
     topic text NOT NULL,
     partition integer NOT NULL,
+    table_name text NOT NULL DEFAULT 'window_counts',
     window_start timestamptz NOT NULL,
     event_type text NOT NULL,
     difference bigint NOT NULL,
@@ -20,7 +21,7 @@ CREATE TABLE window_differences (
     noticed_at timestamptz NOT NULL DEFAULT now(),
     acknowledged_at timestamptz,
     acknowledged_by text,
-    PRIMARY KEY (topic, partition, window_start, event_type)
+    PRIMARY KEY (topic, partition, table_name, window_start, event_type)
 );
 COMMENT ON TABLE window_differences IS
     'Closed windows with fewer events counted than stored (difference > 0) or more (< 0), as audits have '

@@ -1,20 +1,17 @@
 """Comparing window counts with events, up to what analytics has committed."""
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from streamflow import units
 from streamflow.audit.gap_ledger import Range
-from streamflow.audit.problems import MOST_LISTED, Problem, ProblemKind
-from streamflow.audit.window_ledger import Cell, CellDifference, cell_difference
+from streamflow.audit.window_ledger import Cell
+from streamflow.audit.windows.beginning import first_part, offsets_compared
+from streamflow.audit.windows.reconciliation import CellFigures, CellJudge, Reconciliation
 from streamflow.postgres.counted_by import group_sql, kind_sql, kind_type
 from streamflow.stream import Stream
-from streamflow.windows import Progress
+from streamflow.windows.progress import COUNTS, Progress
 
 # Compares, cell by cell, what analytics had emitted up to a committed progress with the events that it
 # had read by then. An event is emitted if its window was closed, if it was far ahead of the broker's
@@ -28,7 +25,7 @@ WITH read AS (
     SELECT e.{time} AS event_time, {kind} AS event_type, e.appended_at, e.origin_offset AS position
     FROM {table} e
     WHERE e.origin_topic = %(topic)s AND e.origin_partition = %(partition)s
-      AND e.origin_offset < %(position)s {no_tombstone}
+      AND e.origin_offset >= %(since)s AND e.origin_offset < %(position)s {no_tombstone}
       AND NOT EXISTS (SELECT FROM replayed_events r
                       WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
                           = (e.origin_topic, e.origin_partition, e.origin_offset))
@@ -36,28 +33,31 @@ WITH read AS (
     SELECT e.{time}, {kind}, e.appended_at, r."offset"
     FROM replayed_events r
     JOIN {table} e USING (origin_topic, origin_partition, origin_offset)
-    WHERE r.topic = %(topic)s AND r.partition = %(partition)s AND r."offset" < %(position)s
+    WHERE r.topic = %(topic)s AND r.partition = %(partition)s
+      AND r."offset" >= %(since)s AND r."offset" < %(position)s
       {no_tombstone}
     UNION ALL
     SELECT d.event_time, {duplicate_kind}, coalesce(d.appended_at, 'infinity'), d."offset"
     FROM duplicates d
-    WHERE d.topic = %(topic)s AND d.partition = %(partition)s AND d."offset" < %(position)s
-      AND d.event_time IS NOT NULL
+    WHERE d.topic = %(topic)s AND d.partition = %(partition)s
+      AND d."offset" >= %(since)s AND d."offset" < %(position)s AND d.event_time IS NOT NULL
     UNION ALL
     SELECT x.event_time, {refused_kind}, x.appended_at, x."offset"
     FROM refused_events x
-    WHERE x.topic = %(topic)s AND x.partition = %(partition)s AND x."offset" < %(position)s
+    WHERE x.topic = %(topic)s AND x.partition = %(partition)s
+      AND x."offset" >= %(since)s AND x."offset" < %(position)s
 ), counted AS (
     SELECT window_start, event_type, sum(count)::bigint AS total,
-           coalesce(sum(count) FILTER (WHERE last_offset >= %(proved)s), 0)::bigint AS unproved,
+           coalesce(sum(count) FILTER (WHERE last_offset >= %(proved)s
+                                            OR first_offset < %(proved_from)s), 0)::bigint AS unproved,
            min(first_offset) AS first_position, max(last_offset) AS last_position
     FROM window_counts
-    WHERE origin_topic = %(topic)s AND partition = %(partition)s
+    WHERE origin_topic = %(topic)s AND partition = %(partition)s AND first_offset >= %(since)s
       AND CASE WHEN late THEN first_offset < %(position)s
                ELSE window_end <= to_timestamp(%(closed)s / 1000.0) OR last_offset < %(resume)s END
     GROUP BY 1, 2
 ), timed AS (
-    SELECT *, event_time > appended_at + %(ahead)s * interval '1 ms' AS ahead
+    SELECT *, event_time > appended_at + (%(ahead)s + 0.999) * interval '1 ms' AS ahead
     FROM read
 ), judged AS (
     SELECT greatest(date_bin(%(size)s * interval '1 ms', event_time, 'epoch'),
@@ -69,7 +69,8 @@ WITH read AS (
     SELECT window_start, event_type,
            count(*) FILTER (WHERE emitted) AS total,
            count(*) FILTER (WHERE emitted AND lost) AS lost,
-           count(*) FILTER (WHERE emitted AND NOT lost AND position >= %(proved)s) AS unproved,
+           count(*) FILTER (WHERE emitted AND NOT lost
+                            AND (position >= %(proved)s OR position < %(proved_from)s)) AS unproved,
            count(*) FILTER (WHERE NOT emitted AND NOT lost) AS open,
            max(least(event_time, appended_at)) FILTER (WHERE NOT ahead) AS latest,
            min(position) FILTER (WHERE emitted) AS first_position,
@@ -79,7 +80,6 @@ WITH read AS (
 )
 SELECT window_start, event_type, coalesce(expected.total, 0), coalesce(counted.total, 0),
        coalesce(expected.lost, 0), coalesce(expected.open, 0),
-       floor(1000 * date_part('epoch', window_start))::bigint,
        floor(1000 * date_part('epoch', expected.latest))::bigint,
        expected.first_position, expected.last_position,
        coalesce(expected.unproved, 0), coalesce(counted.unproved, 0),
@@ -96,53 +96,6 @@ ORDER BY 1, 2
 _TRIMMED: Final = """
 CASE WHEN position('.' IN {text}) > 0 THEN rtrim(rtrim({text}, '0'), '.') ELSE {text} END
 """
-_ADVICE: Final = (
-    '; once you know why (docs/audit.md, "Differing windows"), run `streamflow audit --acknowledge`'
-)
-
-
-@dataclass(kw_only=True)
-class Reconciliation:
-    """Window counts of one source partition compared with its events, by type.
-
-    Attributes:
-        events: by type, from the events.
-        counted: by type, from the windows.
-        open: events by type that were read but whose windows are still open.
-        cells: number of (window, type) cells that were emitted.
-        lost: events that are uncounted because of acknowledged gaps.
-        acknowledged: the differences that were acknowledged and are as they were, by window and type.
-        overdue: whether the watermark has passed a window that is still open.
-        first_end: of the windows that are still open, in milliseconds since the epoch.
-        differences: the cells that differ, by window and type; at most a thousand.
-        differing: the number of all cells that differ.
-        uncounted: for each cell with too low a count, the range of its events' offsets.
-        differing_cells: all cells that differ.
-    """
-
-    events: Counter[str] = field(default_factory=Counter)
-    counted: Counter[str] = field(default_factory=Counter)
-    open: Counter[str] = field(default_factory=Counter)
-    cells: int = 0
-    lost: int = 0
-    acknowledged: dict[Cell, int] = field(default_factory=dict)
-    overdue: bool = False
-    first_end: float = math.inf
-    differences: list[Problem] = field(default_factory=list)
-    differing: int = 0
-    uncounted: list[Range] = field(default_factory=list)
-    differing_cells: list[CellDifference] = field(default_factory=list)
-
-    @property
-    def window_differences(self) -> int:
-        """Events in acknowledged differences, counted too few or too many."""
-        return sum(map(abs, self.acknowledged.values()))
-
-    def note(self, problem: Problem) -> None:
-        """Counts a difference, and lists it unless there are too many."""
-        self.differing += 1
-        if len(self.differences) < MOST_LISTED:
-            self.differences.append(problem)
 
 
 def reconcile(
@@ -166,11 +119,10 @@ def reconcile(
         acknowledged: differences that were acknowledged.
         proved: an audit has proved that events before this offset are counted.
     """
-    compared = Reconciliation()
-    windows = stream.windows
-    if windows is None:
-        return compared
-    closed = progress.closed_through
+    windows, windows_progress = stream.event_counts, progress.counts
+    if windows is None or windows_progress is None:
+        return Reconciliation()
+    closed = windows_progress.closed_through
     query = _CELLS.format(
         table=sql.Identifier(stream.event_table),
         time=sql.Identifier(stream.event_time),
@@ -184,59 +136,31 @@ def reconcile(
         "topic": stream.topic,
         "table": stream.event_table,
         "partition": partition,
-        "position": progress.position,
-        "resume": progress.resume,
+        **offsets_compared(
+            windows_progress,
+            progress.position,
+            progress.resume,
+            first_part(connection, COUNTS, (stream.topic, partition)),
+        ),
         "closed": -(10**14) if closed is None else closed,
-        "ahead": progress.ahead,
+        "ahead": windows_progress.ahead,
         "size": windows.size_ms,
         "proved": proved,
         "lost": "{" + ",".join(f"[{first},{end})" for first, end in lost) + "}",
     }
-    latest, first_open = -math.inf, math.inf
+    judge = CellJudge(
+        partition=(stream.topic, partition),
+        acknowledged=acknowledged or {},
+        begun=windows_progress.since,
+    )
     for start, kind, *numbers in connection.execute(query, parameters):
-        expected, counted, in_gap, still_open, begins, last, low, high, *unproved, span = numbers
-        if last is not None:
-            latest = max(latest, last)
-        if still_open:
-            compared.open[kind] += still_open
-            first_open = min(first_open, begins)
-        if not (expected or counted):
-            continue
-        compared.cells += 1
-        compared.events[kind] += expected
-        compared.counted[kind] += counted
-        known = (acknowledged or {}).get((start, kind), 0)
-        more = expected - counted
-        if known and not 0 <= more <= in_gap:
-            more -= known
-        if 0 <= more <= in_gap:
-            compared.lost += more
-            if more != expected - counted:
-                compared.acknowledged[start, kind] = known
-            continue
-        if expected > counted:
-            compared.uncounted.append((low, high + 1))
-        difference = cell_difference(
-            (start, kind), expected - counted, known, in_gap, unproved, span
-        )
-        compared.differing_cells.append(difference)
-        advice = _ADVICE if difference.acknowledgeable else ""
-        compared.note(
-            Problem(
-                kind=ProblemKind.WINDOW_DIFFERS,
-                topic=stream.topic,
-                partition=partition,
-                offset=low,
-                end_offset=None if high is None else high + 1,
-                count=abs(more),
-                detail=f"window {start:%Y-%m-%dT%H:%M:%SZ} {kind}: {units.counted(expected, 'event')}, "
-                f"{counted} counted{advice}",
-            )
-        )
-    grace = windows.grace.total_seconds() * 1000
-    compared.first_end = first_open + windows.size_ms
-    compared.overdue = compared.first_end + grace <= latest
-    return compared
+        judge.judge(start, kind, _figures(numbers), kind)
+    return judge.finish(windows.size_ms, windows.grace.total_seconds() * 1000)
+
+
+def _figures(numbers: Sequence[Any]) -> CellFigures:
+    events, counted, in_gap, still_open, latest, first, last, *unproved, span = numbers
+    return CellFigures(events, counted, in_gap, still_open, latest, (first, last), unproved, span)
 
 
 def _kind_of_text(stream: Stream, alias: str) -> sql.Composed:
