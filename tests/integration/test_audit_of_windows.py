@@ -823,6 +823,7 @@ def audit(settings: Settings, wait: float = 90) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.chaos  # `test_windows_under_faults` is its short form
 def test_releases_and_kills_and_a_planted_fault(first: Settings, tmp_path: Path) -> None:
     second = first.model_copy(update={"streams": ("audited_windows:SECOND",)})
     made = [ORDERS.encode(each.order)[1] for each in orders(2_000)]

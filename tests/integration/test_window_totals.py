@@ -120,6 +120,7 @@ def stored(settings: Settings) -> list[Placed]:
     return found
 
 
+@pytest.mark.chaos  # `test_windows_under_faults` is its short form
 def test_totals_after_kills(stack: Settings, tmp_path: Path) -> None:
     made = [ORDERS.encode(each.order)[1] for each in orders(3_000)]
 
