@@ -69,11 +69,15 @@ def too_late_line(number: int, late_after: timedelta | None) -> Html:
     after = "" if late_after is None else f" more than {length(late_after)}"
     words = (
         f"{counted(number, 'event')} of this time came{after} after {either(number, 'its', 'their')} window "
-        f"had closed, and {either(number, 'is', 'are')} in no aggregate. `streamflow audit` counts those of "
-        "all times"
+        f"had closed, and {either(number, 'is', 'are')} in no aggregate. For those of all times run"
     )
     tone = Tone.WARN if number else Tone.IDLE
-    return line(mark(tone, "too late"), soft(words), data=f'data-too-late="{number}"')
+    return line(
+        mark(tone, "too late"),
+        soft(words),
+        code("streamflow audit"),
+        data=f'data-too-late="{number}"',
+    )
 
 
 def corrected_table(shown: WindowTotals) -> Html:

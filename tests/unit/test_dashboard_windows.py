@@ -253,7 +253,7 @@ def test_the_chart_says_what_it_shows() -> None:
     hopping = words(HOPPING, "orders", totals(step=3 * MINUTE))
     assert "Windows of 5 min, which overlap: every 3rd window is shown, one every 3 min" in hopping
     others = (GroupTotal("ann", (1,), 1, 0, 1), GroupTotal("9 more groups", (1,), 1, 0, 8, True))
-    assert "their revenue is of all their events" in words(
+    assert "revenue is that of all their events" in words(
         TUMBLING, "revenue", totals(totals=others)
     )
     sessions = totals(cell(0, 1), totals=others, computed_at=NOON)
