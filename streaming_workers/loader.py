@@ -30,8 +30,8 @@ from streamflow.postgres.rows.events import (
 from streamflow.postgres.rows.windows import (
     WindowRows,
     day_of,
+    rows_of,
     unfit_window,
-    unknown_window,
     window_of,
 )
 from streamflow.postgres.sink.forgetting import Forgetting
@@ -192,10 +192,9 @@ class Loader(PlainJob):
             name = window_of(record.value())
             if name is None:
                 return WINDOW_COUNTS, count_line
-            rows = self._windows.get(name)
-            if rows is None:
-                unknown = unknown_window(name, list(self._windows))
-                return WINDOW_COUNTS, lambda _record, _origin: unknown
+            rows = rows_of(name, self._windows)
+            if isinstance(rows, Rejection):
+                return WINDOW_COUNTS, lambda _record, _origin: rows
             if name in self.unfit_windows:
                 unfit = unfit_window(name, self.unfit_windows[name])
                 return WINDOW_COUNTS, lambda _record, _origin: unfit

@@ -7,7 +7,7 @@ from typing import Any
 
 from loads import TRUSTING, FakeRecord, Load, execute
 from streamflow import Stream
-from streamflow.audit.windows.parts import Topics
+from streamflow.audit.windows.parts import TopicsOfParts
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
 from streamflow.flow import Batch, Partition
@@ -127,7 +127,7 @@ class Installation:
                 progress.position,
                 progress.resume,
                 **(
-                    {"topics": Topics(len(self.committed), 1)} | changes
+                    {"topics": TopicsOfParts(len(self.committed), 1)} | changes
                     if partition == 0
                     else changes
                 ),

@@ -65,14 +65,13 @@ class DueWindows:
             windows = progress_of(progress, plan)
             if windows is None:
                 continue
-            closed = windows.closed_through
             parameters = {
                 "pane": plan.pane,
                 "topic": partition[0],
                 "partition": partition[1],
                 "resume": max(progress.resume, windows.since),
                 "position": progress.position,
-                "closed": -(10**14) if closed is None else closed,
+                "closed": windows.closed_before,
             }
             [(end,)] = self._connection.execute(query, parameters)
             ends += [] if end is None else [end]

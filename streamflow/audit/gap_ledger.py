@@ -21,6 +21,11 @@ REUSED: Final = ("recreated", "truncated")  # the causes by which offsets mean o
 Range = tuple[int, int]
 
 
+def multirange(ranges: Iterable[Range]) -> str:
+    """As PostgreSQL reads an ``int8multirange``."""
+    return "{" + ",".join(f"[{first},{end})" for first, end in ranges) + "}"
+
+
 class KnownGap(NamedTuple):
     """A range of offsets that a reader could not read, as recorded in the table `gaps`.
 

@@ -27,7 +27,7 @@ from streamflow.audit.report import AuditReport, PartitionAudit, Pending, Pendin
 from streamflow.audit.states import StateAudit, compare
 from streamflow.audit.window_ledger import acknowledged_differences, keep_differences
 from streamflow.audit.windows.counts import reconcile
-from streamflow.audit.windows.parts import Topics
+from streamflow.audit.windows.parts import TopicsOfParts
 from streamflow.audit.windows.reconciliation import Reconciliation, WindowsOf
 from streamflow.audit.windows.tables import Compared, counted_tables, reconcile_table
 from streamflow.flow import Partition
@@ -337,17 +337,17 @@ class _Audit:
                     windows[*partition, table] = compared
         return windows
 
-    def _topics_of_parts(self, stream: Stream) -> Topics:
+    def _topics_of_parts(self, stream: Stream) -> TopicsOfParts:
         numbers = Counter(topic for topic, _ in self._reached.bounds)
         others = {*self._topics} - {*stream.topic_names}
-        return Topics(numbers[stream.topic], numbers[stream.analytics_topic], sorted(others))
+        return TopicsOfParts(numbers[stream.topic], numbers[stream.analytics_topic], sorted(others))
 
     def _compare_windows(
         self,
         stream: Stream,
         ledger: PartitionAudit,
         progress: Progress,
-        topics: Topics | None,
+        topics: TopicsOfParts | None,
     ) -> Iterator[tuple[str, Reconciliation]]:
         """Compares what is read, counted and loaded, and keeps what differs in it: no event or count of that
         is still to come. By the table that it is counted into."""

@@ -19,7 +19,7 @@ from streamflow.errors import ErrorCode, UsageError
 from streamflow.postgres.connections import STATEMENT_TIMEOUT, Connection, session
 from streamflow.postgres.forgotten import Forgotten, read_forgotten
 from streamflow.postgres.rows.derived import notification_line, window_count_line
-from streamflow.postgres.rows.windows import WindowRows, unknown_window, window_of
+from streamflow.postgres.rows.windows import WindowRows, rows_of, window_of
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.privacy import Hasher
 from streamflow.records import (
@@ -230,9 +230,8 @@ def _derived_targets(stream: Stream, windows: Mapping[str, WindowRows]) -> dict[
         name = window_of(record.value())
         if name is None:
             return window_count_line(record, stream.topic)
-        if name not in windows:
-            return unknown_window(name, list(windows))
-        return windows[name].line(record, stream.topic)
+        rows = rows_of(name, windows)
+        return rows if isinstance(rows, Rejection) else rows.line(record, stream.topic)
 
     return {
         stream.analytics_topic: _Target(of_windows),

@@ -227,8 +227,7 @@ def _rehash_sessions(
 ) -> list[Rehashed]:
     """Of one table of sessions, at once. Under other names of keys other events belong together, so all
     sessions are computed again; `anew`: even if none has an old hash."""
-    private = table.stream.decoder.private_fields
-    names = [name for name, path in table.sources.items() if path.rpartition(".")[2] in private]
+    names = private_columns(table.stream, table.spec)
     if not names or not table_exists(connection, table.name):
         return []
     columns = [Rehashed(table.name, name) for name in names]
@@ -257,7 +256,7 @@ def _rehash_windows(
     is told if some hash was lifted, or `anew`."""
     if not table_exists(connection, table.name):
         return []
-    columns = [Rehashed(table.name, name) for name in private_columns(table)]
+    columns = [Rehashed(table.name, name) for name in private_columns(table.stream, table.spec)]
     _rehash_events(connection, columns, hasher, on_progress)
     if anew or any(column.lifted for column in columns):
         columns += [Rehashed(table.name, name, is_sketch=True) for name in private_sketches(table)]

@@ -16,6 +16,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 _MOST_BYTES: Final = 3_200
 _POSITION_BYTES: Final = 24
 _NUMBERS_BYTES: Final = 90  # of a declaration's digest and numbers, at most
+_BEFORE_ALL: Final = -(10**14)  # milliseconds since the epoch
 
 
 class WindowProgress(NamedTuple):
@@ -27,6 +28,11 @@ class WindowProgress(NamedTuple):
     handed_through: int | None = None
     digest: str = ""  # of what is counted; other windows of the same name begin anew
     since: int = 0  # the offset from which on these windows count
+
+    @property
+    def closed_before(self) -> int:
+        """As `closed_through`, and before all events if no window is closed."""
+        return _BEFORE_ALL if self.closed_through is None else self.closed_through
 
     def block(self, name: str) -> str:
         numbers = (self.since, self.closed_through, self.ahead, self.handed_through)

@@ -113,7 +113,7 @@ def _unhashed(connection: Connection, entry: TableEntry, since: Any) -> list[str
     private = (
         [name for name in entry.owner.decoder.private_fields if name in entry.columns]
         if entry.windows is None
-        else private_columns(entry.windows)
+        else private_columns(entry.owner, entry.windows.spec)
     )
     return [
         f"{'/'.join(str(row[column]) for column in entry.table.identity)}: {name}"

@@ -51,7 +51,7 @@ from streamflow.audit.window_ledger import (
 )
 from streamflow.audit.windows import conditions
 from streamflow.audit.windows.counts import reconcile
-from streamflow.audit.windows.parts import Topics
+from streamflow.audit.windows.parts import TopicsOfParts
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.records import Position
@@ -274,7 +274,7 @@ def test_parts_of_other_topics_and_partitions_are_named(database: Settings) -> N
         "INSERT INTO loader_positions (group_name, topic, partition) VALUES ('x', 'earlier', 0)",
     )
     assert problems(origin_topic="earlier") == []
-    topics = Topics(2, 1, ["earlier"])
+    topics = TopicsOfParts(2, 1, ["earlier"])
     assert own.problems(topics=topics) == []
     execute(database, f"UPDATE orders_10s SET origin_topic = 'earlier' {of_row}")
     assert any("of earlier[0]" in each for each in own.problems(topics=topics))

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from streamflow.audit.gap_ledger import Range
+from streamflow.audit.gap_ledger import Range, multirange
 from streamflow.audit.window_ledger import Cell
 from streamflow.audit.windows.beginning import first_part, offsets_compared
 from streamflow.audit.windows.reconciliation import CellFigures, CellJudge, Reconciliation
@@ -122,7 +122,6 @@ def reconcile(
     windows, windows_progress = stream.event_counts, progress.counts
     if windows is None or windows_progress is None:
         return Reconciliation()
-    closed = windows_progress.closed_through
     query = _CELLS.format(
         table=sql.Identifier(stream.event_table),
         time=sql.Identifier(stream.event_time),
@@ -142,11 +141,11 @@ def reconcile(
             progress.resume,
             first_part(connection, COUNTS, (stream.topic, partition)),
         ),
-        "closed": -(10**14) if closed is None else closed,
+        "closed": windows_progress.closed_before,
         "ahead": windows_progress.ahead,
         "size": windows.size_ms,
         "proved": proved,
-        "lost": "{" + ",".join(f"[{first},{end})" for first, end in lost) + "}",
+        "lost": multirange(lost),
     }
     judge = CellJudge(
         partition=(stream.topic, partition),

@@ -68,7 +68,7 @@ _NEVER: Final = "these windows were never declared with late_after"
 _NO_CORRECTION: Final = "that is no correction, in which alone events can come too late"
 
 
-class Topics(NamedTuple):
+class TopicsOfParts(NamedTuple):
     """What parts can be of.
 
     Attributes:
@@ -121,7 +121,7 @@ def faulty_parts(
 
 
 def parts_from_elsewhere(
-    connection: Connection, table: WindowTable, topics: Topics
+    connection: Connection, table: WindowTable, topics: TopicsOfParts
 ) -> Iterator[tuple[int, str]]:
     """How many parts are of no partition of the stream's topics, and what they say; they are in the totals
     all the same."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from psycopg import sql
 
 from streamflow.aggregates.base import Aggregate
-from streamflow.audit.gap_ledger import Range
+from streamflow.audit.gap_ledger import Range, multirange
 from streamflow.audit.window_ledger import Cell
 from streamflow.audit.windows.beginning import first_part, offsets_compared
 from streamflow.audit.windows.cells import CellQueries, Named
@@ -27,7 +27,7 @@ from streamflow.audit.windows.conditions import (
 )
 from streamflow.audit.windows.exact import ExactAggregate, exact_aggregate
 from streamflow.audit.windows.parts import (
-    Topics,
+    TopicsOfParts,
     faulty_parts,
     parts_from_elsewhere,
 )
@@ -66,23 +66,22 @@ class Compared(NamedTuple):
     acknowledged: Mapping[Cell, int] = {}
     proved: int = 0
     first_part: int | None = None
-    topics: Topics | None = None
+    topics: TopicsOfParts | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
         stream, progress = self.table.stream, self.progress
-        closed = progress.closed_through
         return {
             "topic": stream.topic,
             "partition": self.partition,
             "table": stream.event_table,
             "parts": self.table.name,
             **offsets_compared(progress, self.position, self.resume, self.first_part),
-            "closed": -(10**14) if closed is None else closed,
+            "closed": progress.closed_before,
             "ahead": progress.ahead,
             "pane": self.table.spec.pane_ms,
             "proved": self.proved,
-            "lost": "{" + ",".join(f"[{first},{end})" for first, end in self.lost) + "}",
+            "lost": multirange(self.lost),
         }
 
 

@@ -105,7 +105,9 @@ class WindowRows:
         self.table = table.table
         self.topic = table.stream.topic
         self._keys = keys
-        self._private = [self.table.columns.index(name) for name in private_columns(table)]
+        self._private = [
+            self.table.columns.index(name) for name in private_columns(table.stream, table.spec)
+        ]
         self._decoder = Decoder(_contract(table))
         self._states = [_STATES[type(each)][1] for each in table.spec.aggregates.values()]
 
@@ -152,7 +154,12 @@ def window_of(value: bytes | None) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def unknown_window(name: str, known: Sequence[str]) -> Rejection:
+def rows_of(name: str, windows: Mapping[str, WindowRows]) -> WindowRows | Rejection:
+    """What makes the rows of the windows of this name, of those that are declared."""
+    return windows.get(name) or _unknown_window(name, list(windows))
+
+
+def _unknown_window(name: str, known: Sequence[str]) -> Rejection:
     """Why a record of windows that no stream declares becomes no row."""
     listed = ", ".join(sorted(known)) or "none"
     return Rejection(

@@ -7,6 +7,7 @@ from streamflow.aggregates.extremes import First, Last
 from streamflow.postgres.forgotten import ERASED, ERASED_HASH, USER
 from streamflow.postgres.windows.tables import WindowTable, sources_of
 from streamflow.stream import Stream
+from streamflow.windows.specs import Windows
 
 _TEXT: Final = "text"
 
@@ -48,11 +49,9 @@ def naming_sketches(table: WindowTable, *, of_user: bool) -> list[str]:
     ]
 
 
-def private_columns(table: WindowTable) -> list[str]:
+def private_columns(stream: Stream, spec: Windows) -> list[str]:
     """The columns with hashes, as the events have them."""
-    return [
-        name for name, path in sources_of(table.spec).items() if _is_private(table.stream, path)
-    ]
+    return [name for name, path in sources_of(spec).items() if _is_private(stream, path)]
 
 
 def private_sketches(table: WindowTable) -> list[str]:
