@@ -28,7 +28,7 @@ class BatchMetrics(NamedTuple):
     def of(cls, batch: Batch, output: Output) -> "BatchMetrics":
         records_out = Counter(record.topic for record in output.records)
         for table, rows in output.tables.items():
-            records_out[table] += len(rows.lines)
+            records_out[table] += len(rows.rows)
             if rows.holds_events:
                 records_out[table] += len(rows.claims)
         kind, appended = batch.records[-1].timestamp() if batch.records else (0, 0)

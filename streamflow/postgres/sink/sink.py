@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import compress
 from threading import Lock
 from typing import Final
 
@@ -28,7 +29,7 @@ from streamflow.postgres.connections import (
 from streamflow.postgres.partitions import DayPartitions
 from streamflow.postgres.sink import claims, positions, replayed
 from streamflow.postgres.sink.claims import Resolved
-from streamflow.postgres.sink.copy import Stored, copy_rows, merge_rows
+from streamflow.postgres.sink.copy import OtherTypes, Stored, copy_rows, merge_rows, other_types
 from streamflow.postgres.sink.forgetting import Forgetting
 from streamflow.postgres.tables import Table
 from streamflow.records import OutRecord, Position, Record, Rejection, position_of
@@ -107,6 +108,8 @@ class PostgresSink:
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="postgres-sink")
         self._running: Future[None] | None = None
+        # Tables that take no binary rows, as their columns have other types than declared.
+        self._as_text: set[str] = set()
         self._lock = Lock()
         self._durable: dict[Partition, Position] = {}
         self.counters = LoadCounters()
@@ -205,12 +208,35 @@ class PostgresSink:
 
     def _store(self, output: Output) -> tuple[Stored, Resolved, bool]:
         """Also returns whether that took the slow path."""
+        for table in self._as_text & output.tables.keys():
+            _ = output.tables[table].lines
         try:
             return *_retried(self._transact, output, copy_rows), False
+        except OtherTypes:
+            pass
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
+        if self._has_other_types(output):
+            return self._store(output)
         return *_retried(self._transact, output, merge_rows), True
+
+    def _has_other_types(self, output: Output) -> bool:
+        """Whether tables have columns that take no binary rows; those are loaded as text from now on."""
+        others = {
+            name: columns
+            for name, rows in output.tables.items()
+            if rows.is_binary and (columns := other_types(self._connected(), self._tables[name]))
+        }
+        for name, columns in others.items():
+            log.warning(
+                "table is loaded as text",
+                table=name,
+                why=f"{', '.join(columns)} have other types than StreamFlow gives them, so it takes no "
+                "binary rows: expect a third of the speed",
+            )
+        self._as_text.update(others)
+        return bool(others)
 
     def _transact(self, output: Output, store: Store) -> tuple[Stored, Resolved]:
         connection = self._connected()
@@ -305,10 +331,10 @@ class PostgresSink:
         tables = output.tables.copy()
         for table, rows in output.tables.items():
             if rows.holds_events:
-                tables[table] = kept = replace(rows, lines=[], sources=[])
-                for line, record in zip(rows.lines, rows.sources, strict=True):
-                    if position_of(record) not in known:
-                        kept.add(line, record)
+                new = [position_of(record) not in known for record in rows.sources]
+                tables[table] = replace(
+                    rows, rows=[*compress(rows.rows, new)], sources=[*compress(rows.sources, new)]
+                )
         return replace(output, tables=tables)
 
     def _prepare_days(self, output: Output) -> None:
