@@ -1,0 +1,180 @@
+"""The fast path of decoding. All of it that a reader must know is here.
+
+pydantic judges every record that is not an event (codes and words of dead letters are its own), and every
+event that is unusual. But nearly all records are ordinary events, and of these msgspec
+(https://jcristharif.com/msgspec/) finds out the same five times as fast. So `fast_types` makes types of
+msgspec from a contract, and what is here **only ever says yes**: whatever it does not accept, for whatever
+reason, pydantic judges as if nothing had happened. What it accepts pydantic would have accepted, with equal
+values; `tests/unit/test_fast_decoder.py` shows that, for contracts and records drawn at random.
+
+What is taken care of besides the types:
+
+- Unknown fields are never accepted here, whatever the stream makes of them.
+- Times are read by `utc_texts`: msgspec takes more forms than RFC 3339, and rounds where pydantic cuts off.
+- `Decoder` looks for signs of addresses, NUL and what else is private before, in all records of a batch at
+  once, and asks here only if there are none.
+
+What comes out are `Fields`: objects with the attributes of an event, whose values are equal to the event's,
+but without its methods. To make an event of them would take as long as pydantic takes for all; so this is for
+the loader and analytics, which need no more, and code of users gets events of pydantic.
+"""
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from streamflow.contract import Event
+from streamflow.core_schema import Definitions
+from streamflow.fast_types import NO, Model, UntranslatableError, time_of_text, translated
+from streamflow.records import Rejection
+from streamflow.utc_texts import micros_of, micros_of_texts
+
+Fields = msgspec.Struct
+
+_Decode = Callable[[bytes], Any]
+_Judge = Callable[[bytes | None], Event | Rejection]
+
+
+class Decoded(NamedTuple):
+    """What became of the values of records, one by one."""
+
+    found: list[Any]  # Fields, Event or Rejection
+    times: list[int]  # event times, in microseconds since 1970; 0 where there is no event
+
+    @classmethod
+    def of(cls, found: list[Any], event_time: str) -> "Decoded":
+        """Of events, and what is none."""
+        time_of = attrgetter(event_time)
+        return cls(
+            found, [micros_of(time_of(each)) if isinstance(each, Event) else 0 for each in found]
+        )
+
+
+class FastDecoder:
+    """Decodes the fields of ordinary events of one contract.
+
+    Args:
+        schema: the contract as `Decoder` has it.
+        definitions: that it refers to.
+
+    Raises:
+        UntranslatableError: something in the contract only pydantic can judge.
+
+    Attributes:
+        types: the model of each type of `Fields`.
+    """
+
+    def __init__(self, schema: Any, definitions: Definitions) -> None:
+        kind_field, models = _models(schema, definitions)
+        structs = {kind: model.struct() for kind, model in models.items()}
+        self.types: dict[type, type] = {
+            struct: models[kind].cls for kind, struct in structs.items()
+        }
+        self._text_fields = {
+            name
+            for name in next(iter(models.values())).fields
+            if all(_is_time_text(model, name) for model in models.values())
+        }
+        self._converts = [
+            (structs[kind], name, field.part.convert, field.default)
+            for kind, model in models.items()
+            for name, field in model.fields.items()
+            if field.part.convert is not None
+        ]
+        decoders = {kind: msgspec.json.Decoder(struct).decode for kind, struct in structs.items()}
+        self._decode: _Decode = next(iter(decoders.values()))
+        if kind_field is not None:
+            kind_of = _kind_reader(kind_field)
+            self._decode = lambda value: decoders[kind_of(value)](value)
+
+    def accepts(self, value: bytes) -> bool:
+        """Whether this is an ordinary event."""
+        try:
+            fields = self._decode(value)
+            return all(
+                type(fields) is not struct
+                or (value := getattr(fields, name)) is default
+                or convert(value) is not NO
+                for struct, name, convert, default in self._converts
+            )
+        except Exception:  # noqa: BLE001 (as below)
+            return False
+
+    def read(
+        self,
+        values: Sequence[bytes | None],
+        event_time: str,
+        judge: _Judge,
+        must_look: Callable[[bytes], bool] | None = None,
+    ) -> Decoded:
+        """The fields of each value, or what `judge` makes of it; `must_look` says of which values it is to be
+        asked in any case."""
+        found: list[Any] = []
+        add, decode = found.append, self._decode
+        for value in values:
+            try:
+                is_ordinary = value and (must_look is None or not must_look(value))
+                add(decode(value) if value and is_ordinary else judge(value))
+            except Exception:  # noqa: BLE001 (whatever it is: pydantic says what is wrong)
+                add(judge(value))
+        is_text = event_time in self._text_fields
+        for struct, name, convert, default in self._converts:
+            if is_text and name == event_time:
+                continue
+            for index, fields in enumerate(found):
+                if type(fields) is not struct:
+                    continue
+                value = getattr(fields, name)
+                if value is not default:
+                    new = convert(value)
+                    if new is NO:
+                        found[index] = judge(values[index])
+                    elif new is not value:
+                        setattr(fields, name, new)
+        return Decoded(found, self._times(found, values, event_time, judge))
+
+    def _times(
+        self, found: list[Any], values: Sequence[bytes | None], event_time: str, judge: _Judge
+    ) -> list[int]:
+        types, time_of = self.types, attrgetter(event_time)
+        read = [index for index, each in enumerate(found) if type(each) in types]
+        micros: list[int | None]
+        if event_time in self._text_fields:
+            micros = micros_of_texts([time_of(found[index]) for index in read])
+        else:
+            micros = [micros_of(time_of(found[index])) for index in read]
+        times: list[int] = [time for time in micros if time is not None]
+        if len(times) == len(found):
+            return times
+        times = [0] * len(found)
+        for index, time in zip(read, micros, strict=True):
+            if time is None:
+                found[index] = judge(values[index])
+            else:
+                times[index] = time
+        for index, time in enumerate(Decoded.of(found, event_time).times):
+            times[index] = times[index] or time
+        return times
+
+
+def _is_time_text(model: Model, name: str) -> bool:
+    return name in model.fields and model.fields[name].part.convert is time_of_text
+
+
+def _models(schema: Any, definitions: Definitions) -> tuple[str | None, dict[Any, Model]]:
+    """The field that tells a contract's models apart, if there are several, and each by its values."""
+    union = definitions.unwrapped(schema)
+    if union["type"] != "tagged-union":
+        return None, {None: translated(union, definitions)}
+    name = union["discriminator"]
+    if not isinstance(name, str) or not all(isinstance(tag, str) for tag in union["choices"]):
+        raise UntranslatableError("its models are told apart by something else than a text")
+    return name, {tag: translated(each, definitions) for tag, each in union["choices"].items()}
+
+
+def _kind_reader(name: str) -> Callable[[bytes], str]:
+    kind = msgspec.defstruct("Kind", [("kind", str)], rename={"kind": name}, gc=False)
+    decode: Any = msgspec.json.Decoder(kind).decode
+    return lambda value: decode(value).kind
