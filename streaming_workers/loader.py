@@ -26,14 +26,13 @@ from streamflow.flow import (
 from streamflow.formats.documents import Ignored
 from streamflow.kafka.unreadable import rejection_of
 from streamflow.pii_keys import PiiKeys
+from streamflow.postgres.rows import windows
+from streamflow.postgres.rows.binary import UNPACKABLE, day_of
 from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line
 from streamflow.postgres.rows.derived import notification_line, window_count_line
-from streamflow.postgres.rows.binary import UNPACKABLE, day_of
 from streamflow.postgres.rows.events import EventRows, deletion_time, ignored_line
-from streamflow.postgres.rows import windows
 from streamflow.postgres.rows.windows import (
     WindowRows,
-    
     rows_of,
     unfit_window,
     window_of,

@@ -287,7 +287,7 @@ def _line(
 
 def _types_of_fields(stream: Stream, model: type[Event]) -> list[type]:
     """What the fast decoder makes instead of events of a model."""
-    fast = getattr(stream.decoder, "fast", None)
+    fast = stream.decoder.fast
     return [] if fast is None else [kind for kind, of in fast.types.items() if of is model]
 
 

@@ -1,8 +1,8 @@
 """How the rows of a batch get into their tables, inside a transaction that the sink holds.
 
 Fast path: one COPY for each table, binary for events, for a batch whose rows are all new and accepted, as
-in nearly every batch. Slow path: COPY into a temporary table and from there what is not stored yet; where the database
-refuses rows, `refusals` first finds out which. (Replayed events always take it: `replayed`.)
+in nearly every batch. Slow path: COPY of text into a temporary table and from there what is not stored yet;
+where the database refuses rows, `refusals` finds out which. (Replayed events always take it: `replayed`.)
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
