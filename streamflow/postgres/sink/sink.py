@@ -304,7 +304,8 @@ class PostgresSink:
                 at for at, record in enumerate(output.batch) if id(record) in records
             )
         rejected = [index for index, _ in output.rejected if index not in output.derived]
-        self._limit.check(output.batch, rejected, sorted(indexes))
+        topics = {topic for topic, _ in output.counts}
+        self._limit.check(output.batch, rejected, sorted(indexes), topics)
 
     def _expected(self, output: Output) -> dict[Partition, int]:
         expected = {}
