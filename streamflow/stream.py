@@ -337,10 +337,21 @@ class Stream:
         """As `read`, of many records, with the event times; of ordinary events only the fields, where that
         is possible: an object with the same attributes, but for the event time, which is a ``datetime`` only
         `with_times`."""
-        if self.fault_of is not None or self.decode is not None or self.mode != "append":
+        if self.slow_because is not None:
             return Decoded.of([*map(self.read, records)], self.event_time)
         values = [record.value() for record in records]
         return self.decoder.decode_all(values, self.event_time, with_times=with_times)
+
+    @cached_property
+    def slow_because(self) -> str | None:
+        """Why loader and analytics need whole events, which pydantic makes; None where they do not."""
+        if self.decode is not None:
+            return "its records have a format (decode)"
+        if self.mode != "append":
+            return "tombstones are among its records (mode='upsert')"
+        if self.fault_of is not None:
+            return "code of its own, of the contract or of windows (where), is asked for each event"
+        return self.decoder.untranslatable
 
     @cached_property
     def fault_of(self) -> Callable[[Event], Rejection | None] | None:
