@@ -360,7 +360,7 @@ def test_times_are_read_one_by_one_as_they_are_together(
         for at, character in changes:
             text = text[:at] + character + text[at + 1 :]
         texts.append(text)
-    together = micros_of_texts(texts)
+    together = micros_of_texts(texts * 32)[: len(texts)]  # of few, each is read by itself
     for text, micros in zip(texts, together, strict=True):
         moment = moment_of(text)
         assert micros == (None if moment is None else micros_of(moment))
