@@ -160,9 +160,11 @@ class Decoder:
         except BaseException as error:  # noqa: BLE001 (a user's validator; fails only this record)
             return processing_failed(_VALIDATOR, error)
 
-    def decode_all(self, values: Sequence[bytes | None], event_time: str) -> Decoded:
-        """As `decode`, of many values at once, with the event times; ordinary events are `Fields` of theirs
-        where the contract can be translated (`fast_decoder`)."""
+    def decode_all(
+        self, values: Sequence[bytes | None], event_time: str, *, with_times: bool = False
+    ) -> Decoded:
+        """As `decode`, of many values at once, with the event times; of ordinary events only the fields,
+        where the contract can be translated (`FastDecoder.read`)."""
         fast = self.fast
         if fast is None or max(map(len, filter(None, values)), default=0) > _LARGE:
             return Decoded.of([*map(self.decode, values)], event_time)
@@ -171,7 +173,7 @@ class Decoder:
             # In nearly every batch there is not one sign of an address.
             whole = b"\n".join(filter(None, values))
             must_look = addresses.may_hold if addresses.may_hold(whole) else None
-        return fast.read(values, event_time, self.decode, must_look)
+        return fast.read(values, event_time, self.decode, must_look, with_times=with_times)
 
     def encode(self, event: Event) -> bytes:
         """The event as JSON, UTF-8: what goes into the topic. A field that is None is left out, unless it

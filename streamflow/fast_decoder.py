@@ -68,7 +68,11 @@ class FastDecoder:
 
     def __init__(self, schema: Any, definitions: Definitions) -> None:
         kind_field, models = _models(schema, definitions)
-        structs = {kind: model.struct() for kind, model in models.items()}
+        try:
+            structs = {kind: model.struct() for kind, model in models.items()}
+            decoders = {kind: msgspec.json.Decoder(each).decode for kind, each in structs.items()}
+        except (TypeError, ValueError) as error:
+            raise UntranslatableError(f"msgspec has no such types: {error}") from None
         self.types: dict[type, type] = {
             struct: models[kind].cls for kind, struct in structs.items()
         }
@@ -83,7 +87,6 @@ class FastDecoder:
             for name, field in model.fields.items()
             if field.part.convert is not None
         ]
-        decoders = {kind: msgspec.json.Decoder(struct).decode for kind, struct in structs.items()}
         self._decode: _Decode = next(iter(decoders.values()))
         if kind_field is not None:
             kind_of = _kind_reader(kind_field)
@@ -108,9 +111,19 @@ class FastDecoder:
         event_time: str,
         judge: _Judge,
         must_look: Callable[[bytes], bool] | None = None,
+        *,
+        with_times: bool = False,
     ) -> Decoded:
-        """The fields of each value, or what `judge` makes of it; `must_look` says of which values it is to be
-        asked in any case."""
+        """The fields of each value, or what `judge` makes of it.
+
+        Args:
+            values: of the records.
+            event_time: the name of that field.
+            judge: what pydantic makes of a value.
+            must_look: of which values it is to be asked in any case.
+            with_times: whether the event time becomes a ``datetime``, which takes longer; else it may stay
+                the text that it is in JSON.
+        """
         found: list[Any] = []
         add, decode = found.append, self._decode
         for value in values:
@@ -119,9 +132,9 @@ class FastDecoder:
                 add(decode(value) if value and is_ordinary else judge(value))
             except Exception:  # noqa: BLE001 (whatever it is: pydantic says what is wrong)
                 add(judge(value))
-        is_text = event_time in self._text_fields
+        stays_text = not with_times and event_time in self._text_fields
         for struct, name, convert, default in self._converts:
-            if is_text and name == event_time:
+            if stays_text and name == event_time:
                 continue
             for index, fields in enumerate(found):
                 if type(fields) is not struct:
@@ -140,11 +153,9 @@ class FastDecoder:
     ) -> list[int]:
         types, time_of = self.types, attrgetter(event_time)
         read = [index for index, each in enumerate(found) if type(each) in types]
-        micros: list[int | None]
-        if event_time in self._text_fields:
-            micros = micros_of_texts([time_of(found[index]) for index in read])
-        else:
-            micros = [micros_of(time_of(found[index])) for index in read]
+        given = [time_of(found[index]) for index in read]
+        is_text = bool(given) and type(given[0]) is str
+        micros = micros_of_texts(given) if is_text else [*map(micros_of, given)]
         times: list[int] = [time for time in micros if time is not None]
         if len(times) == len(found):
             return times

@@ -7,10 +7,14 @@ one by one. Only the usual forms are read here; all others are None, and for pyd
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Integers = NDArray[np.int64]
+    Flags = NDArray[np.bool_]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Years that are well within the calendar, whatever the offset from UTC.
@@ -19,19 +23,17 @@ _LAST_YEAR: Final = 9998
 _ZONES: Final = (19, 23, 26)  # where a zone may begin: behind 0, 3 or 6 digits of a fraction
 # What stands where in a text in UTC, by its length.
 _FORMS: Final = {
-    len(form): np.frombuffer(form.encode(), np.uint8)
+    len(form): form
     for zone in ("Z", "+00:00")
     for fraction in ("", ".dddddd", ".ddd")
     for form in [f"dddd-dd-ddTdd:dd:dd{fraction}{zone}"]
 }
 _DIGIT: Final = ord("d")
 _ZERO: Final = ord("0")
+_FEW: Final = 32  # texts that are read as soon one by one
 _NINE: Final = 9
 _PARTS: Final = ((0, 4), (4, 6), (6, 8), (8, 10), (10, 12), (12, 14), (14, 20))
 _PLACES: Final = 20  # digits of a text with microseconds
-
-Integers = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 
 def micros_of(moment: datetime) -> int:
@@ -75,12 +77,15 @@ def micros_of_texts(texts: Sequence[str]) -> list[int | None]:
 
 def _of_one_length(texts: Sequence[str], length: int) -> list[int | None]:
     form, joined = _FORMS.get(length), "".join(texts)
-    if form is None or not joined.isascii():
+    if form is None or len(texts) < _FEW or not joined.isascii():
         return [*map(_one, texts)]
+    import numpy as np  # noqa: PLC0415 (a worker that has little to do needs no 20 MB for it)
+
     table = np.frombuffer(joined.encode(), np.uint8).reshape(-1, length)
-    is_digit = form == _DIGIT
+    fixed = np.frombuffer(form.encode(), np.uint8)
+    is_digit = fixed == _DIGIT
     digits = table[:, is_digit] - _ZERO  # wraps around: what is no digit is beyond nine
-    sound = (digits <= _NINE).all(axis=1) & (table[:, ~is_digit] == form[~is_digit]).all(axis=1)
+    sound = (digits <= _NINE).all(axis=1) & (table[:, ~is_digit] == fixed[~is_digit]).all(axis=1)
     micros, exists = _micros(digits)
     sound &= exists
     found: list[int | None] = micros.tolist()
@@ -94,14 +99,14 @@ def _one(text: str) -> int | None:
     return None if moment is None else micros_of(moment)
 
 
-def _micros(digits: NDArray[np.uint8]) -> tuple[Integers, Flags]:
+def _micros(digits: "NDArray[np.uint8]") -> "tuple[Integers, Flags]":
     """Microseconds since 1970, and whether an event may hold such a time."""
     year, month, day, hour, minute, second, fraction = (
         _number(digits[:, first:end]) for first, end in _PARTS
     )
     fraction *= 10 ** (_PLACES - digits.shape[1])
     first_day, next_month = (
-        ((year - 1970) * 12 + month - 1 + more).astype("M8[M]").astype("M8[D]").astype(np.int64)
+        ((year - 1970) * 12 + month - 1 + more).astype("M8[M]").astype("M8[D]").astype("i8")
         for more in (0, 1)
     )
     days = first_day + day - 1
@@ -111,8 +116,8 @@ def _micros(digits: NDArray[np.uint8]) -> tuple[Integers, Flags]:
     return micros, exists & (year >= _FIRST_YEAR) & (year <= _LAST_YEAR)
 
 
-def _number(digits: NDArray[np.uint8]) -> Integers:
-    number = np.zeros(len(digits), np.int64)
+def _number(digits: "NDArray[np.uint8]") -> "Integers":
+    number: Integers = digits[:, :0].sum(axis=1, dtype="i8")  # zeros
     for place in range(digits.shape[1]):
         number = number * 10 + digits[:, place]
     return number

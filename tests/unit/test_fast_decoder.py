@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from drawn import contracts
-from streamflow import EpochMillis, Event, Hashed, NotNull, Rejection, Stream, Timestamp
+from streamflow import (
+    Count,
+    EpochMillis,
+    Event,
+    Hashed,
+    NotNull,
+    Rejection,
+    Stream,
+    Timestamp,
+    TumblingWindow,
+)
+from streamflow.check import _notes
 from streamflow.decoder import Decoder
 from streamflow.fast_decoder import FastDecoder
 from streamflow.streams.user_events import USER_EVENTS
@@ -349,9 +360,28 @@ def test_times_are_read_one_by_one_as_they_are_together(
         for at, character in changes:
             text = text[:at] + character + text[at + 1 :]
         texts.append(text)
-    together = micros_of_texts(texts)
+    together = micros_of_texts(texts * 32)[: len(texts)]  # of few, each is read by itself
     for text, micros in zip(texts, together, strict=True):
         moment = moment_of(text)
         assert micros == (None if moment is None else micros_of(moment))
         if moment is not None:
             assert moment == datetime.fromisoformat(text).astimezone(UTC)
+
+
+def test_check_says_which_streams_are_decoded_slowly_and_why() -> None:
+    class Small(Event):
+        at: Timestamp
+        name: str
+
+    def stream(**more: Any) -> Stream:
+        return Stream(
+            name="s", table="s", key="name", event_time="at", **{"contract": Small} | more
+        )
+
+    assert stream().slow_because is None
+    assert "code of its own" in str(_notes(stream(contract=validated())))
+    assert "code of its own" in str(stream(contract=validated()).slow_because)
+    assert "upsert" in str(stream(mode="upsert", primary_key=("name",)).slow_because)
+    windows = TumblingWindow("10s", n=Count(where=lambda event: event.name == "a"))
+    assert "where" in str(stream(windows=windows).slow_because)
+    assert _notes(stream()) == []

@@ -79,8 +79,7 @@ def _part(
     windows = PartitionWindows([plan])
     try:
         moment = (table.stream.time_of(sample.event) - EPOCH) // MILLISECOND
-        for count in windows.counters:
-            count(offset, moment, sample.event, _APPENDED)
+        windows.count([(offset, moment, sample.event, _APPENDED)])
         windows.aggregate()
         [result] = windows.hand_over()
         value = orjson.dumps(key_and_body(result, 0)[1])
