@@ -1,11 +1,9 @@
 """Analytics: events counted and aggregated in windows, each exactly once (G4)."""
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import groupby
-from operator import methodcaller
 from typing import Final
 
 import orjson
@@ -28,17 +26,16 @@ from streamflow.records import (
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
-from streamflow.windows.counting import Counted, WindowResult
+from streamflow.windows.counting import WindowResult
 from streamflow.windows.partition import PartitionWindows, progress_of
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress
 from streamflow.windows.results import key_and_body
 from streaming_workers.reporting import topic_asset
 
-_TOPIC: Final = methodcaller("topic")
 # Events whose values are kept before they are aggregated together: of more that takes memory, and as long.
 _AT_ONCE: Final = 10_000
-_NO_EVENT: Final = (Rejection, Ignored, Deletion)
+_NO_EVENT: Final = frozenset((Rejection, Ignored, Deletion))
 
 log = structlog.get_logger()
 
@@ -135,9 +132,11 @@ class Analytics:
 
     def process(self, batch: Batch) -> Output | None:
         rejected: list[tuple[int, ErrorCode]] = []
-        for first in range(0, len(batch.records), _AT_ONCE):
-            rejected += self._count(batch.records[first : first + _AT_ONCE], first)
-            for windows in self._windows.values():
+        for topic, number, first, end in batch.runs:
+            windows = self._windows[topic, number]
+            for start in range(first, end, _AT_ONCE):
+                records = batch.records[start : min(start + _AT_ONCE, end)]
+                rejected += self._count(windows, (topic, number), records, start)
                 windows.aggregate()
         for position in batch.positions:
             partition = (position.topic, position.partition)
@@ -195,38 +194,30 @@ class Analytics:
             return None
         return Output(positions=positions, records=records, rejected=rejected, batch=batch.records)
 
-    def _count(self, records: Sequence[Record], first: int) -> list[tuple[int, ErrorCode]]:
-        """Counts records of a batch, from the index `first` on, and says which are no events."""
-        rejected: list[tuple[int, ErrorCode]] = []
-        for topic, run in groupby(records, _TOPIC):
-            of_topic = [*run]
-            rejected += self._count_topic(topic, of_topic, first)
-            first += len(of_topic)
-        return rejected
-
-    def _count_topic(
-        self, topic: str, records: Sequence[Record], first: int
-    ) -> Iterator[tuple[int, ErrorCode]]:
+    def _count(
+        self,
+        windows: PartitionWindows,
+        partition: Partition,
+        records: Sequence[Record],
+        start: int,
+    ) -> list[tuple[int, ErrorCode]]:
+        """Counts records of a partition; `start` is the index of the first in the batch. Returns which are
+        rejected: the validator makes dead letters of them."""
+        topic = partition[0]
         found, times = self._streams[topic].read_all(records, with_times=topic in self._with_times)
-        events: defaultdict[int, list[Counted]] = defaultdict(list)
-        for index, (record, event, micros) in enumerate(
-            zip(records, found, times, strict=True), first
-        ):
-            if not micros and isinstance(event, _NO_EVENT):
+        offsets = [record.offset() or 0 for record in records]
+        stamps = [record.timestamp()[1] for record in records]
+        events = [*zip(offsets, times, found, stamps, strict=True)]
+        rejected: list[tuple[int, ErrorCode]] = []
+        if not _NO_EVENT.isdisjoint(map(type, found)):
+            for index, (offset, _, event, _) in enumerate(events, start):
                 if isinstance(event, Rejection):
-                    # The validator makes a dead letter of it.
-                    yield index, event.code
-                    self._note_rejected_again(topic, record)
-                continue
-            counted = record.offset() or 0, micros // 1000, event, record.timestamp()[1]
-            events[record.partition() or 0].append(counted)
-        for number, of_partition in events.items():
-            self._windows[topic, number].count(of_partition)
-
-    def _note_rejected_again(self, topic: str, record: Record) -> None:
-        partition = topic, record.partition() or 0
-        if (record.offset() or 0) < self._windows[partition].position:
-            self._rejected_again[partition] += 1
+                    rejected.append((index, event.code))
+                    if offset < windows.position:
+                        self._rejected_again[partition] += 1
+            events = [each for each in events if type(each[2]) not in _NO_EVENT]
+        windows.count(events)
+        return rejected
 
 
 def _record(topic: str, partition: Partition, result: WindowResult, topic_id: Headers) -> OutRecord:

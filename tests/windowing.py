@@ -224,7 +224,7 @@ def _plain(value: Any) -> Any:
 
 
 def count(windows: PartitionWindows, offset: int, sent: Sent) -> None:
-    windows.count([(offset, sent.time, sent.order, sent.appended)])
+    windows.count([(offset, sent.time * 1000, sent.order, sent.appended)])
 
 
 @cache

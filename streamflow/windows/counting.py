@@ -8,7 +8,8 @@ from streamflow.aggregates.base import State
 from streamflow.windows.plans import Plan
 from streamflow.windows.progress import WindowProgress
 
-# An event's offset, its time, itself (or `Fields` of it), and when the broker stamped its record.
+# An event's offset, its time in microseconds since 1970, itself (or `Fields` of it), and when the broker
+# stamped its record, in milliseconds.
 Counted = tuple[int, int, Any, int]
 
 _Key = tuple[int, Any]
@@ -86,7 +87,8 @@ class WindowCounter:
         closed, ahead, counted_to = self.closed_through, self._ahead, self._counted_to
         size, group_of, latest = self._size, self._group_of, self._latest
         is_plain = not self._aggregates
-        for offset, time, event, appended in events:
+        for offset, micros, event, appended in events:
+            time = micros // 1000
             is_late = closed is not None and time < closed
             is_ahead = time > appended + ahead
             if offset < counted_to and (is_late or is_ahead or offset < self._since):
