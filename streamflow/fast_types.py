@@ -22,7 +22,7 @@ from streamflow.contract import RFC3339
 from streamflow.core_schema import EARLIEST, LATEST, Definitions, parts_of, values_of
 from streamflow.exact_keys import with_exact_keys
 from streamflow.own_code import has_own_code
-from streamflow.pii_keys import HASH_PATTERN, is_hashed
+from streamflow.pii_keys import HASH_LENGTH, HASH_PATTERN, is_hashed
 from streamflow.strict_choices import with_strict_choices
 from streamflow.time_texts import DATE
 from streamflow.utc_texts import moment_of
@@ -285,7 +285,8 @@ class _KnownHashes(set[str]):
     def __call__(self, text: str) -> Any:
         if text in self:
             return text
-        if not is_hashed(text):
+        # Python's "$" also matches before a line break.
+        if len(text) != HASH_LENGTH or not is_hashed(text):
             return NO
         if len(self) >= _MOST_HASHES:
             self.clear()

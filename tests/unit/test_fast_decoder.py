@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from drawn import contracts
+from drawn import as_json, contracts, mutated
 from streamflow import (
     Count,
     EpochMillis,
@@ -34,71 +34,6 @@ from streamflow.utc_texts import micros_of, micros_of_texts, moment_of
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 NOT_FAST = object()
-# Values as JSON has them, odd in one way or another.
-ODD = (
-    "true", "false", "null", "0", "1", "-0", "-0.0", "1.0", "1.5", "1e3", "1E5", "1e400", "-1e-400", "0.1",
-    "01", "+1", "1.", ".5", "NaN", "Infinity", "9223372036854775807", "9223372036854775808",
-    "-9223372036854775809", "18446744073709551616", "12345678901234567890.123", "0.12345678901234567",
-    "100000000000000000000000000000000000000000", "1" + "0" * 400, '""', '"1"', '"1.0"', '"1e5"', '"true"',
-    '"null"', '"a"', '"b"', '"A"', '"red"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\u0061"',
-    '"a\\/b\\n"', '"\x01"', '"\x7f"', '"é\u0301"', '"someone@example.com"', '" 1 "', '"1_000"', '"٣"', "[]",
-    "{}",
-    "[1]", '["a"]', '[1, "a", null]', '{"a": 1}', '{"a": 1, "a": 2}', '{"width": "1.50", "unit": null}',
-    '{"width": 1.50, "unit": "kg", "more": 1}', '"2026-02-29T00:00:00Z"', '"2024-02-29T00:00:00Z"',
-    '"2026-01-01T23:59:60Z"', '"2026-01-01T24:00:00Z"', '"2026-01-01 10:00:00Z"', '"2026-01-01t10:00:00z"',
-    '"2026-01-01T10:00:00.1234567Z"', '"2026-01-01T10:00:00.9999999Z"', '"2026-01-01T10:00:00,123Z"',
-    '"2026-01-01T10:00:00+0530"', '"2026-01-01T10:00:00+05:30"', '"2026-01-01T10:00:00-00:00"',
-    '"2026-01-01T10:00:00+23:59"', '"2026-01-01T10:00:00+24:00"', '"2026-01-01T10:00:00"', '"2026-01-01"',
-    '"2026-01-01T10:00Z"', '"0001-01-01T00:00:00Z"', '"0000-01-01T00:00:00Z"', '"9999-12-31T23:59:59Z"',
-    '"2026-W01-1T10:00:00.123Z"', '"20260101T100000Z"', '"10:00:00"', '"10:00:00Z"', '"PT1H"', "1767225600",
-    "1767225600000", '"2026-02-30"', '"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"',
-    '"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"', '"a0eebc999c0b4ef8bb6d6bb9bd380a11"',
-    '"{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}"', '"urn:uuid:a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"',
-    '"' + "0a" * 32 + '"', '"' + "0A" * 32 + '"', '"' + "0a" * 32 + '\\n"', '"' + "x" * 1000 + '"',
-)  # fmt: skip
-
-
-def as_json(members: list[tuple[str, str]], blank: str = "") -> bytes:
-    inner = f",{blank}".join(f"{json.dumps(name)}{blank}:{value}" for name, value in members)
-    return f"{blank}{{{inner}}}{blank}".encode()
-
-
-@st.composite
-def mutated(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
-    """A document with something about it changed, or nothing."""
-    members = [(name, json.dumps(value)) for name, value in document.items()]
-    for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, max(0, len(members) - 1)))
-        if not members:
-            break
-        name, value = members[at]
-        match draw(
-            st.sampled_from(("odd", "odd", "odd", "twice", "away", "more", "name", "order"))
-        ):
-            case "odd":
-                members[at] = (name, draw(st.sampled_from(ODD)))
-            case "twice":
-                members.insert(
-                    draw(st.integers(0, len(members))), (name, draw(st.sampled_from(ODD)))
-                )
-            case "away":
-                del members[at]
-            case "more":
-                members.append((draw(st.sampled_from(("unknown", "x", ""))), value))
-            case "name":
-                members[at] = (draw(st.sampled_from((name.upper(), f"{name} ", "moment"))), value)
-            case "order":
-                members.reverse()
-    text = as_json(members, draw(st.sampled_from(("", "", " ", "\n\t "))))
-    if draw(st.integers(0, 4)) == 0:
-        at = draw(st.integers(0, len(text)))
-        more = draw(
-            st.sampled_from(
-                (b"", b"\xff", b"\\", b'"', b",", b"0", b"}", b"\xed\xa0\x80", b"\xef\xbb\xbf")
-            )
-        )
-        text = text[:at] + more + text[at + draw(st.integers(0, 2)) :]
-    return text
 
 
 def read_fast(fast: FastDecoder, value: bytes, event_time: str) -> Any:
