@@ -10,7 +10,7 @@ from streamflow.kafka.topics import not_running, refused, without_topics
 from streamflow.lag.measure import LagReader
 from streamflow.postgres import schema
 from streamflow.postgres.owned_topics import TopicsTable
-from streamflow.postgres.sink.positions import counted_tables, row_counts
+from streamflow.postgres.row_counts import counted_tables, row_counts
 from streamflow.registry import Streams, load_streams
 from streamflow.settings import GROUPS, Settings
 from streamflow.stream import Stream
@@ -26,6 +26,7 @@ class StreamStatus:
     Attributes:
         lag: offsets by consumer group; None for what is unknown.
         rows: by table; None for what is unknown.
+        estimated: the tables whose number of rows is PostgreSQL's estimate.
         failed: the streams that do not run or are not loaded, in a sentence each.
         unknown: why a figure is unknown though its server is up, in a sentence each.
     """
@@ -33,6 +34,7 @@ class StreamStatus:
     lag: dict[str, int | None]
     rows: dict[str, int | None]
     failed: list[str] = field(default_factory=list)
+    estimated: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
@@ -75,10 +77,12 @@ def _read_lag(status: StreamStatus, settings: Settings, streams: Sequence[Stream
 
 
 def _read_rows(status: StreamStatus, settings: Settings, streams: Sequence[Stream]) -> None:
-    status.rows |= row_counts(settings, streams)
+    counts = row_counts(settings, streams)
+    status.rows |= counts.rows
+    status.estimated += sorted(counts.estimated)
     if missing := [name for name, rows in status.rows.items() if rows is None]:
         status.unknown.append(
-            f"rows: the database has no {', '.join(missing)}: run `streamflow init`"
+            f"rows: no count is kept of {', '.join(missing)}: run `streamflow init`"
         )
 
 
