@@ -23,6 +23,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from streamflow.kafka.clients import admin, producer
 from streamflow.kafka.topic_ids import topic_ids
 from streamflow.kafka.topics import provision
+from streamflow.postgres import row_counts
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.owned_topics import TopicsTable
 from streamflow.postgres.partitions import DayPartitions
@@ -43,7 +44,7 @@ _USER_EVENTS = """
 INSERT INTO events (id, type, "user", user_email, timestamp, origin_topic, origin_partition, origin_offset,
                     appended_at, loaded_at)
 SELECT n, (ARRAY['USER_LOGIN', 'USER_LOGIN_FAILED', 'USER_LOGOUT', 'USER_SIGNUP'])[1 + n * 7 %% 4],
-       'user-' || n * 7919 %% 100000, md5(n::text) || md5(n::text), at, %(topic)s, n %% {partitions},
+       'user-' || abs(hashint8(n)) %% 100000, md5(n::text) || md5(n::text), at, %(topic)s, n %% {partitions},
        n / {partitions}, at + interval '5 ms', at + interval '50 ms'
   FROM (SELECT n, %(since)s + n * %(step)s::interval AS at
           FROM generate_series(0::bigint, %(number)s - 1) AS n) AS made
@@ -51,8 +52,8 @@ SELECT n, (ARRAY['USER_LOGIN', 'USER_LOGIN_FAILED', 'USER_LOGOUT', 'USER_SIGNUP'
 _MEASUREMENTS = """
 INSERT INTO measurements (device, room, watts, timestamp, origin_topic, origin_partition, origin_offset,
                           appended_at, loaded_at)
-SELECT 'device-' || n * 31 %% 500, 'room-' || n * 31 %% 40, n %% 3000, at, %(topic)s, n %% {partitions},
-       n / {partitions}, at + interval '5 ms', at + interval '50 ms'
+SELECT 'device-' || abs(hashint8(n)) %% 500, 'room-' || abs(hashint8(n)) %% 40, n %% 3000, at,
+       %(topic)s, n %% {partitions}, n / {partitions}, at + interval '5 ms', at + interval '50 ms'
   FROM (SELECT n, %(since)s + n * %(step)s::interval AS at
           FROM generate_series(0::bigint, %(number)s - 1) AS n) AS made
 """
@@ -273,6 +274,8 @@ def main() -> None:
             provision(settings, streams, TopicsTable(settings))
             ids = fill_topics(settings, stage.ends)
         keep_positions(connection, settings.group("loader"), stage, ids)
+        connection.execute("TRUNCATE row_counts")
+        row_counts.begin(connection, row_counts.counted_tables(streams))
         connection.execute("VACUUM (ANALYZE)")
 
 

@@ -159,12 +159,16 @@ def orchestration(folder: Path) -> Iterator[tuple[str, Action]]:
                 yield f"checks {', '.join(names)}", partial(_checked, definitions, instance, checks)
     for sensor in definitions.sensors or ():
         if not isinstance(sensor, dg.RunStatusSensorDefinition):
-            context = dg.build_sensor_context(instance=instance, definitions=definitions)
+            context = dg.build_sensor_context(
+                instance=instance, definitions=definitions, resources={"platform": platform}
+            )
             yield f"sensor {sensor.name}", partial(sensor.evaluate_tick, context)
     for schedule in definitions.schedules or ():
         if isinstance(schedule, dg.ScheduleDefinition):
             at = dg.build_schedule_context(
-                instance=instance, scheduled_execution_time=datetime.now(UTC)
+                instance=instance,
+                resources={"platform": platform},
+                scheduled_execution_time=datetime.now(UTC),
             )
             yield f"schedule {schedule.name}", partial(schedule.evaluate_tick, at)
 
