@@ -1,6 +1,7 @@
 """How the streams are: lag, rows, and what keeps one from running, with what to do about it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -44,12 +45,14 @@ def read_stream_status(settings: Settings, states: Mapping[str, str]) -> StreamS
     status = StreamStatus(
         dict.fromkeys(GROUPS.values()), dict.fromkeys(counted_tables(streams)), failed
     )
-    if streams and states["kafka"] == _UP:
-        _read(status, "lag", lambda: _read_lag(status, settings, streams))
-    if states["postgres"] == _UP:
-        _read(status, "rows", lambda: _read_rows(status, settings, streams))
-    if streams:
-        status.failed += _not_in_place(settings, streams, states).values()
+    # Meanwhile, what waits for the same servers.
+    with ThreadPoolExecutor(1) as beside:
+        not_in_place = beside.submit(_not_in_place, settings, streams, states)
+        if streams and states["kafka"] == _UP:
+            _read(status, "lag", lambda: _read_lag(status, settings, streams))
+        if states["postgres"] == _UP:
+            _read(status, "rows", lambda: _read_rows(status, settings, streams))
+        status.failed += not_in_place.result().values() if streams else ()
     return status
 
 
