@@ -100,7 +100,7 @@ def _count_few(connection: Connection, view: str, state: str) -> int | None:
     """The rows of a view of a state table; None if the table has more than a few, or does not exist."""
     if not table_exists(connection, view):
         return None
-    some = sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS some").format(
+    some = sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS few").format(
         sql.Identifier(state), sql.Literal(_FEW + 1)
     )
     [(number,)] = connection.execute(some)
