@@ -23,7 +23,6 @@ from streamflow.stream import Stream
 from streamlit_app.records.reader import reader
 
 MOST_LETTERS: Final = 500
-MOST_COUNTED: Final = 100_000
 MOST_SHOWN: Final = 65_536  # bytes of a value
 
 
@@ -48,7 +47,7 @@ def dead_letters(settings: Settings, selection: Selection) -> DeadLetters:
         [(now,)] = connection.execute("SELECT now()")
         return DeadLetters(
             tuple(summaries(connection, replace(selection, limit=MOST_LETTERS))),
-            counts(connection, selection, MOST_COUNTED + 1),
+            counts(connection, selection),
             now,
         )
 

@@ -17,6 +17,7 @@ from streamflow.errors import ConfigurationError, StreamsRefused, Unavailable
 from streamflow.names import OWN_TABLES, derives, table_fault
 from streamflow.postgres import migrating, schema
 from streamflow.postgres.against import changes_for
+from streamflow.postgres.connections import session
 from streamflow.postgres.evolution import Change, Level
 from streamflow.postgres.row_counts import row_counts
 from streamflow.postgres.signing_key import SigningKey
@@ -169,7 +170,8 @@ def test_what_older_releases_believed_is_put_right(
     still run, those of the older release have a while to end."""
     upgrade = migrating.command.upgrade
     monkeypatch.setattr(migrating.command, "upgrade", lambda config, _: upgrade(config, "0004"))
-    schema.upgrade(empty, [])
+    with session(empty, "test") as connection:
+        migrating.migrate(empty, connection)
     monkeypatch.undo()
     with Load(empty).sink._connected() as connection:
         for source, origin, attempt in ((0, 0, 0), (1, 7, 0), (2, 2, 9), (3, 0, 1)):

@@ -1,4 +1,5 @@
-"""How many rows there are: kept in the transactions that change it, so that nothing counts a table."""
+"""How many rows there are: kept in the transactions that change it, so that nothing counts a table. And what
+was loaded lately is found by an index."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -50,6 +51,24 @@ CREATE TABLE duplicate_counts (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE duplicate_counts IS
     'How many rows of duplicates there are of each topic. Rows of the same topic add up. Triggers keep it.';
+"""
+# As tables of events have it: checks look at what was loaded since they last did.
+_LOADED: Final = """
+DO $do$
+DECLARE
+    loaded text;
+BEGIN
+    FOR loaded IN
+        SELECT unnest(ARRAY['notifications', 'window_counts', 'dead_letters'])
+         UNION ALL
+        SELECT table_name FROM window_tables
+         WHERE to_regclass(quote_ident(table_name)) IS NOT NULL
+           AND declaration->>'windows' <> 'SessionWindow'
+    LOOP
+        EXECUTE format('CREATE INDEX %I ON %I USING brin (loaded_at)'
+                       ' WITH (pages_per_range = 32, autosummarize = on)', loaded || '_loaded', loaded);
+    END LOOP;
+END $do$;
 """
 # The kinds that are counted: the columns of the counts, and their values.
 _DEAD_LETTERS: Final = {
@@ -115,9 +134,10 @@ SELECT {values}, count(*), min(appended_at), max(appended_at) FROM {table} GROUP
 
 
 def upgrade() -> None:
-    """Creates tables and triggers, and counts dead letters and duplicates once."""
+    """Creates tables, triggers and indexes, and counts dead letters and duplicates once."""
     op.execute(_ROW_COUNTS)
     op.execute(_TABLES)
+    op.execute(_LOADED)
     for table, counts, kind in (
         ("dead_letters", "dead_letter_counts", _DEAD_LETTERS),
         ("duplicates", "duplicate_counts", _DUPLICATES),
