@@ -3,7 +3,8 @@
 For a stack of its own, with nothing in it and no workers running::
 
     cd benchmarks/scale
-    export PYTHONPATH=$PWD STREAMFLOW_STREAMS=streamflow.streams.user_events:USER_EVENTS,scale_streams:MEASUREMENTS
+    export PYTHONPATH=$PWD
+    export STREAMFLOW_STREAMS=streamflow.streams.user_events:USER_EVENTS,scale_streams:MEASUREMENTS
     streamflow up --detach --without validator --without analytics --without loader --without bridge
     eval "$(streamflow env)"
     python fill.py --events 5000000

@@ -60,10 +60,12 @@ def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
     return letters[0] if letters else None
 
 
+# They were loaded later than they were appended, up to what the clocks differ by: that has an index.
 _DEAD_LETTERS_OVER_TIME: Final = """
 SELECT date_bin(%(step)s * interval '1 s', appended_at, '1970-01-01 00:00:00+00'), error_code,
        count(*)
-  FROM dead_letters WHERE appended_at >= now() - %(span)s * interval '1 s' AND {}
+  FROM dead_letters WHERE appended_at >= now() - %(span)s * interval '1 s'
+   AND loaded_at >= now() - %(span)s * interval '1 s' - interval '1 day' AND {}
  GROUP BY 1, 2 ORDER BY 1, 2
 """
 

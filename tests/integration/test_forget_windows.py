@@ -35,7 +35,7 @@ from streamflow.privacy import Hasher
 from streamflow.settings import Settings
 from window_parts import NOON, Placed
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
+pytestmark = pytest.mark.integration
 
 
 class Visit(Event):

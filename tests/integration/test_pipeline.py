@@ -30,7 +30,7 @@ from streamflow.kafka.producing import produce_all
 from streamflow.records import ORIGIN_HEADER, SOURCE_HEADER, OutRecord
 from streamflow.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
+pytestmark = pytest.mark.integration
 
 
 def totals(settings: Settings) -> tuple[Counter[str], Counter[str]]:

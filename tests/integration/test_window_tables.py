@@ -18,7 +18,7 @@ from streamflow.settings import Settings
 from streamflow.signing import Signer
 from window_parts import HOPPING, NOON, ORDERS, TUMBLING, orders, parts_of, record, shown, totals
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
