@@ -16,9 +16,16 @@ from typing import Final
 import psycopg
 
 from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
+from streamflow.audit.blocks import offsets_and_times, record_blocks
 from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
-from streamflow.audit.merge import merge, offset_and_append_time
-from streamflow.audit.outcomes import OUTCOMES, accounted_offsets, last_stored
+from streamflow.audit.merge import merge, merge_blocks
+from streamflow.audit.outcomes import (
+    OUTCOMES,
+    Outcome,
+    accounted_offsets,
+    last_stored,
+    outcome_blocks,
+)
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.progress import look_up
 from streamflow.audit.proofs import Earlier, Proof
@@ -261,14 +268,21 @@ class _Audit:
 
     def _merge_range(self, ledger: PartitionAudit, within: Range, scanner: Scanner) -> None:
         table = self._event_tables.get(ledger.topic)
-        outcomes = accounted_offsets(self._connection, ledger.key, within, table)
-        records = scanner.records(ledger.key, *within)
-        if table is None:
-            merge(ledger, ((record.offset() or 0, None) for record in records), outcomes)
-        else:
+        lost: Sequence[Range] = ()
+        if table is not None:
             lost = self._gaps.acknowledged(ledger.key, self._loader, causes={"retention"})
-            compacts = ledger.topic in self._compacted
-            merge(ledger, map(offset_and_append_time, records), outcomes, lost, compacts=compacts)
+        batches = scanner.batches(ledger.key, *within)
+
+        def rows(offsets: Range) -> Iterator[tuple[int, Outcome, int | None]]:
+            return accounted_offsets(self._connection, ledger.key, offsets, table)
+
+        if ledger.topic in self._compacted:
+            merge(
+                ledger, offsets_and_times(record_blocks(batches)), rows(within), lost, compacts=True
+            )
+        else:
+            outcomes = outcome_blocks(self._connection, ledger.key, within, table)
+            merge_blocks(ledger, within, record_blocks(batches), outcomes, rows, lost)
 
     def _compare_notifications(self, ledger: PartitionAudit) -> None:
         reached, partition, proof = self._reached, ledger.key, self._proof(ledger.key)
