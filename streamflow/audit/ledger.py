@@ -18,6 +18,7 @@ import psycopg
 from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
 from streamflow.audit.blocks import offsets_and_times, record_blocks
 from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
+from streamflow.audit.looks import Look, full_look, keep_look, read_looks
 from streamflow.audit.merge import merge, merge_blocks
 from streamflow.audit.outcomes import (
     OUTCOMES,
@@ -60,12 +61,15 @@ def run_audit(
     *,
     patience: float = 30.0,
     most: int | None = None,
+    since_last: bool = False,
 ) -> AuditReport:
     """Audits all topics of the streams up to where they end now.
 
     Args:
         patience: seconds to wait for the workers to catch up.
-        most: if there are more records, skip those that an earlier audit has proved.
+        most: if there are more records, skip those that an earlier audit has proved; their rows are counted.
+        since_last: compare what came since the last audit, and some of what was proved again, in turn: the
+            report says since when the rest was not looked at. Everything, where no full audit has proved it.
 
     Raises:
         Unavailable: broker or database does not answer, at the start or until `patience` is over.
@@ -76,7 +80,9 @@ def run_audit(
     # Both have answered. A broker that fails from here on is waited for, as workers wait for it.
     for attempt in retrying(patience):
         with attempt, session(settings, "audit") as connection:
-            report = _Audit(settings, connection, streams, began + patience).run(most)
+            report = _Audit(settings, connection, streams, began + patience).run(
+                most, since_last=since_last
+            )
     report.seconds = time.monotonic() - began
     return report
 
@@ -125,6 +131,9 @@ class _Audit:
         import_gaps(connection, settings, streams)
         self._gaps = GapLedger(connection, self._topics, self._loader)
         self._earlier: dict[Partition, Earlier] = {}
+        self._looks = read_looks(connection)
+        # What was looked at again, of partitions of which only what is new is compared.
+        self._again: dict[Partition, Range] = {}
         other_modes = of_other_mode(connection, streams)
         self._of_other_mode = other_modes.keys()
         self._not_auditable: dict[str, Problem] = {  # by topic
@@ -137,8 +146,8 @@ class _Audit:
         ids = audited | kept_ids(self._connection, self._loader, topic)
         return bool(ids - {self._ids[topic], None, ""})
 
-    def run(self, most: int | None) -> AuditReport:
-        """Compares everything, and records what is proved."""
+    def run(self, most: int | None, *, since_last: bool) -> AuditReport:
+        """Compares everything, or what came since the last audit, and records what is proved."""
         bounds = self._reached.bounds
         present = {topic for topic, _ in bounds}
         total = sum(end - first for first, end in bounds.values())
@@ -146,12 +155,15 @@ class _Audit:
         ledgers = []
         with closing(Scanner(self._settings)) as scanner:
             for partition in sorted(bounds):
-                ledger = self._ledger(partition, since_proved=since_proved)
+                trusted = since_last and self._is_trusted(partition)
+                ledger = self._ledger(partition, since_proved=since_proved or trusted)
                 ledgers.append(ledger)
                 if ledger.topic in self._of_other_mode:
                     ledger.compared = False
                     continue
                 with self._isolated(ledger):
+                    if trusted:
+                        self._look_again(ledger, scanner)
                     self._merge(ledger, scanner)
                     self._compare_notifications(ledger)
             windows = self._reconcile(ledgers)
@@ -159,6 +171,7 @@ class _Audit:
                 attribution.attribute(self._connection, scanner, ledger, self._owners)
         states = self._compare_states(ledgers, since_proved=since_proved)
         self._keep_proofs(ledgers, windows)
+        self._keep_looks(ledgers, windows, states)
         return AuditReport(
             partitions=ledgers,
             owners=self._owners,
@@ -198,6 +211,40 @@ class _Audit:
     def _proof(self, partition: Partition) -> Proof:
         return self._proofs.get(partition, Proof())
 
+    def _is_trusted(self, partition: Partition) -> bool:
+        """Whether what was proved of a partition need not be compared again."""
+        proof, look = self._proof(partition), self._look(partition)
+        reused = (
+            partition in self._reached.beyond or self._reached.bounds[partition][1] < proof.through
+        )
+        return proof.counted_from_zero and look.full_at is not None and not reused
+
+    def _look(self, partition: Partition) -> Look:
+        return self._looks.get(partition, Look())
+
+    def _look_again(self, ledger: PartitionAudit, scanner: Scanner) -> None:
+        """Compares some of the records that were proved once more, in turn with the others."""
+        first, proof, look = (
+            self._reached.bounds[ledger.key][0],
+            self._proof(ledger.key),
+            self._look(ledger.key),
+        )
+        new = ledger.end - ledger.first
+        low, high = self._again[ledger.key] = look.next_range(first, proof.through, new)
+        again = PartitionAudit(
+            topic=ledger.topic,
+            partition=ledger.partition,
+            first=low,
+            end=high,
+            judged=ledger.judged,
+        )
+        self._merge_range(again, (low, high), scanner)
+        self._compare_notifications(again, (low, high))
+        ledger.take_problems(again)
+        ledger.skipped = max(0, proof.counts.total() - again.records)
+        # What Kafka no longer holds only a full audit counts.
+        ledger.looked_at, ledger.full_at = look.full_at if first else look.at, look.full_at
+
     def _ledger(self, partition: Partition, *, since_proved: bool) -> PartitionAudit:
         """A ledger without records, with known and new gaps."""
         reached, proof = self._reached, self._proof(partition)
@@ -230,12 +277,15 @@ class _Audit:
         stream, proof = self._by_topic.get(ledger.topic), self._proof(ledger.key)
         start, end = ledger.first, ledger.end
         table = self._event_tables.get(ledger.topic)
-        earlier = proofs.count_earlier(self._connection, ledger.key, proof, (start, end), table)
+        trusted = ledger.key in self._again
+        earlier = proofs.count_earlier(
+            self._connection, ledger.key, proof, (start, end), table, trusted=trusted
+        )
         proved = min(max(start, proof.through), end)
         self._merge_range(ledger, (start, proved), scanner)
         if earlier is not None:
             self._earlier[ledger.key] = earlier
-            if earlier.proof.counted_from_zero:
+            if earlier.proof.counted_from_zero and not trusted:
                 known = earlier.proof.counts
                 present = earlier.proved + earlier.beyond + ledger.counts
                 name = self._stored_as(ledger.topic)
@@ -284,10 +334,11 @@ class _Audit:
             outcomes = outcome_blocks(self._connection, ledger.key, within, table)
             merge_blocks(ledger, within, record_blocks(batches), outcomes, rows, lost)
 
-    def _compare_notifications(self, ledger: PartitionAudit) -> None:
+    def _compare_notifications(self, ledger: PartitionAudit, again: Range | None = None) -> None:
+        """Compares what came since the proof, or these offsets `again`."""
         reached, partition, proof = self._reached, ledger.key, self._proof(ledger.key)
         if ledger.topic in self._notification_topics:
-            within = (min(proof.through, ledger.end), ledger.end)
+            within = again or (min(proof.through, ledger.end), ledger.end)
             alone = completeness.orphans(self._connection, *partition, within)
             if alone is not None:
                 ledger.note(wording.unpaired(ProblemKind.NO_EVENT, ledger, alone))
@@ -300,7 +351,7 @@ class _Audit:
             ledger.compared = False
             return
         # What is gone from Kafka will never be validated.
-        within = (min(proof.through, ledger.first), max(validated, first))
+        within = again or (min(proof.through, ledger.first), max(validated, first))
         unpaired = completeness.unpaired(
             self._connection, stream, ledger.partition, within, reached.notes
         )
@@ -370,7 +421,15 @@ class _Audit:
         if stream.event_counts is not None:
             known = acknowledged_differences(connection, partition)
             compared = reconcile(
-                connection, stream, ledger.partition, progress, lost, known, proof.windows_through
+                connection,
+                stream,
+                ledger.partition,
+                progress,
+                lost,
+                known,
+                proof.windows_through,
+                # Acknowledged differences are looked for in all windows.
+                only_touched=partition in self._again and not known,
             )
             self._keep_differences(stream, ledger, progress, compared, COUNTS)
             yield COUNTS, compared
@@ -420,7 +479,7 @@ class _Audit:
             if ledger.topic in self._of_other_mode:
                 continue
             if stream is not None and stream.mode == "upsert":
-                first = ledger.first if since_proved else 0
+                first = ledger.first if since_proved or ledger.key in self._again else 0
                 with self._isolated(ledger):
                     states[ledger.key] = compare(self._connection, stream, ledger.key, first)
         return states
@@ -458,3 +517,31 @@ class _Audit:
                 # New windows of it begin behind that.
                 through = self._reached.progress[partition].resume
                 proofs.keep_windows_proof(self._connection, partition, through, self._began)
+
+    def _keep_looks(
+        self,
+        ledgers: Sequence[PartitionAudit],
+        windows: dict[WindowsOf, Reconciliation],
+        states: dict[Partition, StateAudit],
+    ) -> None:
+        """Records which proved records were compared. Where something is wrong, nothing is trusted until a
+        full comparison has found it right."""
+        wrong = {windows_of[:2] for windows_of, found in windows.items() if found.differing}
+        wrong |= {partition for partition, state in states.items() if state.differing}
+        compared = {windows_of[:2] for windows_of in windows}
+        for ledger in ledgers:
+            stream, known = self._by_topic.get(ledger.topic), self._look(ledger.key)
+            if ledger.problem_count or ledger.key in wrong or ledger.topic in self._recreated:
+                look = Look()
+            elif not ledger.proved or (
+                stream is not None and stream.counted and ledger.key not in compared
+            ):
+                continue
+            elif (again := self._again.get(ledger.key)) is not None:
+                first, proved = self._reached.bounds[ledger.key][0], self._proof(ledger.key).through
+                look = known.after(again, first, proved, self._began)
+            elif ledger.first == self._reached.bounds[ledger.key][0]:
+                look = full_look(self._began)
+            else:
+                continue
+            keep_look(self._connection, ledger.key, look)
