@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import starmap
 from typing import Any, Final, Literal, get_args
 
@@ -110,10 +111,7 @@ def outcome_blocks(
     first, end = within
     while first < end:
         stop = min(end, (first // _PART + 1) * _PART)
-        with connection.transaction():
-            # A part is a small one of its tables. Several processes take more time together.
-            connection.execute("SET LOCAL enable_seqscan = off")
-            connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+        with _by_index(connection):
             rows = connection.execute(query, _parameters(partition, (first, stop))).fetchall()
         yield from starmap(OutcomeBlock, rows)
         first = stop
@@ -140,8 +138,19 @@ def last_stored(
         "SELECT max(\"offset\") FROM ({}) AS accounted WHERE outcome = 'stored'"
     ).format(_outcomes(event_table))
     last: int | None
-    [(last,)] = connection.execute(query, _parameters(partition, (start, _NO_END)))
+    with _by_index(connection):
+        [(last,)] = connection.execute(query, _parameters(partition, (start, _NO_END)))
     return last
+
+
+@contextmanager
+def _by_index(connection: Connection[Any]) -> Iterator[None]:
+    """For offsets that are a small part of their tables, whatever PostgreSQL's statistics say of rows that are
+    new. Several processes would take more time together."""
+    with connection.transaction():
+        connection.execute("SET LOCAL enable_seqscan = off")
+        connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+        yield
 
 
 def _outcomes(event_table: str | None) -> sql.Composed:
