@@ -52,6 +52,7 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
 from streamflow.windows.progress import COUNTS, Progress
 
+_NEAR: Final = 10_000  # offsets
 _EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 
 
@@ -300,6 +301,11 @@ class _Audit:
     def _note_added(self, ledger: PartitionAudit, table: str | None) -> None:
         """Rows behind the end of the log. A loader may be ahead of this audit, so its position is read
         after them; one that is behind was moved back, and had stored more."""
+        if ledger.key in self._again:
+            # Rows of a log that lost its end begin right behind it.
+            near = ledger.end + _NEAR
+            if last_stored(self._connection, ledger.key, ledger.end, table, near) is None:
+                return
         last = last_stored(self._connection, ledger.key, ledger.end, table)
         if last is None:
             return

@@ -131,22 +131,27 @@ def count_outcomes(
 
 
 def last_stored(
-    connection: Connection[Any], partition: Partition, start: int, event_table: str | None
+    connection: Connection[Any],
+    partition: Partition,
+    start: int,
+    event_table: str | None,
+    end: int = _NO_END,
 ) -> int | None:
-    """The largest offset, from `start` on, of which a row is stored."""
+    """The largest offset, from `start` on and before `end`, of which a row is stored. In the indexes of
+    shared tables offsets stand before topics: without an end, rows of other topics are read, too."""
     query = sql.SQL(
         "SELECT max(\"offset\") FROM ({}) AS accounted WHERE outcome = 'stored'"
     ).format(_outcomes(event_table))
     last: int | None
     with _by_index(connection):
-        [(last,)] = connection.execute(query, _parameters(partition, (start, _NO_END)))
+        [(last,)] = connection.execute(query, _parameters(partition, (start, end)))
     return last
 
 
 @contextmanager
 def _by_index(connection: Connection[Any]) -> Iterator[None]:
-    """For offsets that are a small part of their tables, whatever PostgreSQL's statistics say of rows that are
-    new. Several processes would take more time together."""
+    """For offsets that are a small part of their tables, whatever PostgreSQL's statistics say of new rows.
+    Several processes would take more time together."""
     with connection.transaction():
         connection.execute("SET LOCAL enable_seqscan = off")
         connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
