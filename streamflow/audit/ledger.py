@@ -18,7 +18,7 @@ import psycopg
 from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
 from streamflow.audit.blocks import offsets_and_times, record_blocks
 from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
-from streamflow.audit.looks import Look, full_look, keep_look, read_looks
+from streamflow.audit.looks import Looks
 from streamflow.audit.merge import merge, merge_blocks
 from streamflow.audit.outcomes import (
     OUTCOMES,
@@ -132,9 +132,7 @@ class _Audit:
         import_gaps(connection, settings, streams)
         self._gaps = GapLedger(connection, self._topics, self._loader)
         self._earlier: dict[Partition, Earlier] = {}
-        self._looks = read_looks(connection)
-        # What was looked at again, of partitions of which only what is new is compared.
-        self._again: dict[Partition, Range] = {}
+        self._looks = Looks(connection, self._began)
         other_modes = of_other_mode(connection, streams)
         self._of_other_mode = other_modes.keys()
         self._not_auditable: dict[str, Problem] = {  # by topic
@@ -214,37 +212,18 @@ class _Audit:
 
     def _is_trusted(self, partition: Partition) -> bool:
         """Whether what was proved of a partition need not be compared again."""
-        proof, look = self._proof(partition), self._look(partition)
-        reused = (
-            partition in self._reached.beyond or self._reached.bounds[partition][1] < proof.through
-        )
-        return proof.counted_from_zero and look.full_at is not None and not reused
-
-    def _look(self, partition: Partition) -> Look:
-        return self._looks.get(partition, Look())
+        proof, (_, end) = self._proof(partition), self._reached.bounds[partition]
+        is_reused = partition in self._reached.beyond or end < proof.through
+        return proof.counted_from_zero and self._looks.has_full(partition) and not is_reused
 
     def _look_again(self, ledger: PartitionAudit, scanner: Scanner) -> None:
         """Compares some of the records that were proved once more, in turn with the others."""
-        first, proof, look = (
-            self._reached.bounds[ledger.key][0],
-            self._proof(ledger.key),
-            self._look(ledger.key),
-        )
-        new = ledger.end - ledger.first
-        low, high = self._again[ledger.key] = look.next_range(first, proof.through, new)
-        again = PartitionAudit(
-            topic=ledger.topic,
-            partition=ledger.partition,
-            first=low,
-            end=high,
-            judged=ledger.judged,
-        )
-        self._merge_range(again, (low, high), scanner)
-        self._compare_notifications(again, (low, high))
-        ledger.take_problems(again)
-        ledger.skipped = max(0, proof.counts.total() - again.records)
-        # What Kafka no longer holds only a full audit counts.
-        ledger.looked_at, ledger.full_at = look.full_at if first else look.at, look.full_at
+        first, proof = self._reached.bounds[ledger.key][0], self._proof(ledger.key)
+        again = self._looks.take(ledger, first, proof)
+        within = (again.first, again.end)
+        self._merge_range(again, within, scanner)
+        self._compare_notifications(again, within)
+        self._looks.note(ledger, again, first, proof)
 
     def _ledger(self, partition: Partition, *, since_proved: bool) -> PartitionAudit:
         """A ledger without records, with known and new gaps."""
@@ -278,7 +257,7 @@ class _Audit:
         stream, proof = self._by_topic.get(ledger.topic), self._proof(ledger.key)
         start, end = ledger.first, ledger.end
         table = self._event_tables.get(ledger.topic)
-        trusted = ledger.key in self._again
+        trusted = ledger.key in self._looks.again
         earlier = proofs.count_earlier(
             self._connection, ledger.key, proof, (start, end), table, trusted=trusted
         )
@@ -301,7 +280,7 @@ class _Audit:
     def _note_added(self, ledger: PartitionAudit, table: str | None) -> None:
         """Rows behind the end of the log. A loader may be ahead of this audit, so its position is read
         after them; one that is behind was moved back, and had stored more."""
-        if ledger.key in self._again:
+        if ledger.key in self._looks.again:
             # Rows of a log that lost its end begin right behind it.
             near = ledger.end + _NEAR
             if last_stored(self._connection, ledger.key, ledger.end, table, near) is None:
@@ -435,7 +414,7 @@ class _Audit:
                 known,
                 proof.windows_through,
                 # Acknowledged differences are looked for in all windows.
-                only_touched=partition in self._again and not known,
+                only_touched=partition in self._looks.again and not known,
             )
             self._keep_differences(stream, ledger, progress, compared, COUNTS)
             yield COUNTS, compared
@@ -485,7 +464,7 @@ class _Audit:
             if ledger.topic in self._of_other_mode:
                 continue
             if stream is not None and stream.mode == "upsert":
-                first = ledger.first if since_proved or ledger.key in self._again else 0
+                first = ledger.first if since_proved or ledger.key in self._looks.again else 0
                 with self._isolated(ledger):
                     states[ledger.key] = compare(self._connection, stream, ledger.key, first)
         return states
@@ -536,18 +515,10 @@ class _Audit:
         wrong |= {partition for partition, state in states.items() if state.differing}
         compared = {windows_of[:2] for windows_of in windows}
         for ledger in ledgers:
-            stream, known = self._by_topic.get(ledger.topic), self._look(ledger.key)
+            stream = self._by_topic.get(ledger.topic)
+            has_windows = stream is not None and bool(stream.counted)
             if ledger.problem_count or ledger.key in wrong or ledger.topic in self._recreated:
-                look = Look()
-            elif not ledger.proved or (
-                stream is not None and stream.counted and ledger.key not in compared
-            ):
-                continue
-            elif (again := self._again.get(ledger.key)) is not None:
-                first, proved = self._reached.bounds[ledger.key][0], self._proof(ledger.key).through
-                look = known.after(again, first, proved, self._began)
-            elif ledger.first == self._reached.bounds[ledger.key][0]:
-                look = full_look(self._began)
-            else:
-                continue
-            keep_look(self._connection, ledger.key, look)
+                self._looks.distrust(ledger.key)
+            elif ledger.proved and (ledger.key in compared or not has_windows):
+                first = self._reached.bounds[ledger.key][0]
+                self._looks.keep(ledger, first, self._proof(ledger.key).through)

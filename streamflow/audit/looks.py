@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from streamflow.audit.gap_ledger import Range
+from streamflow.audit.proofs import Proof
+from streamflow.audit.report import PartitionAudit
 from streamflow.flow import Partition
 from streamflow.postgres.connections import Connection
 
@@ -58,9 +60,63 @@ class Look(NamedTuple):
         return self._replace(through=high, began=began)
 
 
-def full_look(now: datetime) -> Look:
-    """Once an audit that began `now` has compared everything."""
-    return Look(full_at=now, at=now)
+class Looks:
+    """What one audit looks at again, and what it records of that.
+
+    Attributes:
+        again: the proved offsets that are looked at again, of partitions that are compared from the proof on.
+    """
+
+    def __init__(self, connection: Connection, began: datetime) -> None:
+        """`began`: when the audit did."""
+        self._connection = connection
+        self._began = began
+        self._known = read_looks(connection)
+        self.again: dict[Partition, Range] = {}
+
+    def _of(self, partition: Partition) -> Look:
+        return self._known.get(partition, Look())
+
+    def has_full(self, partition: Partition) -> bool:
+        """Whether a full audit has proved the partition, and nothing was wrong with it since."""
+        return self._of(partition).full_at is not None
+
+    def take(self, ledger: PartitionAudit, first: int, proof: Proof) -> PartitionAudit:
+        """A ledger of what is to be looked at again, beside the ledger of what is new. `first`: as in
+        `Look.next_range`."""
+        new = ledger.end - ledger.first
+        low, high = self._of(ledger.key).next_range(first, proof.through, new)
+        self.again[ledger.key] = low, high
+        return PartitionAudit(
+            topic=ledger.topic,
+            partition=ledger.partition,
+            first=low,
+            end=high,
+            judged=ledger.judged,
+        )
+
+    def note(self, ledger: PartitionAudit, again: PartitionAudit, first: int, proof: Proof) -> None:
+        """Notes what was found again, and what the ledger leaves out."""
+        look = self._of(ledger.key)
+        ledger.take_problems(again)
+        ledger.skipped = max(0, proof.counts.total() - again.records)
+        # What Kafka no longer holds only a full audit counts.
+        ledger.looked_at, ledger.full_at = look.full_at if first else look.at, look.full_at
+
+    def keep(self, ledger: PartitionAudit, first: int, proved: int) -> None:
+        """Records that the proved records of a partition were compared: all of them, or some."""
+        again = self.again.get(ledger.key)
+        if again is not None:
+            look = self._of(ledger.key).after(again, first, proved, self._began)
+        elif ledger.first == first:
+            look = Look(full_at=self._began, at=self._began)
+        else:
+            return
+        keep_look(self._connection, ledger.key, look)
+
+    def distrust(self, partition: Partition) -> None:
+        """Records that something is wrong: nothing is taken for granted until everything was compared."""
+        keep_look(self._connection, partition, Look())
 
 
 def read_looks(connection: Connection) -> dict[Partition, Look]:
