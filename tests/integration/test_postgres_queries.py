@@ -103,6 +103,7 @@ def test_outcomes_are_summed_up_by_block(
     """In parts of the offsets, and with every bit of a block: the highest is PostgreSQL's sign."""
     monkeypatch.setattr(outcomes, "_PART", part)
     load.load([*events(range(3, 200)), FakeRecord(200, b"{"), *events([255, 5_000])])
+    load.load([dead_letter(0, f"{TOPIC}/0/200", 200)])
 
     assert len(accounted(database, TOPIC, 3, 6_000)) == 200
     assert len(accounted(database, TOPIC, 60, 5_000)) == 142
