@@ -67,6 +67,17 @@ def _streams_table(parts: Mapping[str, AuditReport]) -> Table:
     return table
 
 
+def _not_compared(console: Console, report: AuditReport) -> None:
+    """What an audit since the last one has taken for granted."""
+    if report.full_at is not None:
+        since = f" since {report.looked_at:%Y-%m-%d %H:%M:%S %Z}" if report.looked_at else ""
+        console.print(
+            f"not compared: {counted(report.skipped, 'record')} that earlier audits had proved, not looked at"
+            f"{since}; windows without new events, not since {report.full_at:%Y-%m-%d %H:%M:%S %Z}. "
+            "`streamflow audit` without --since-last compares all."
+        )
+
+
 def _audit_verdict(console: Console, report: AuditReport) -> None:
     if report.lost:
         console.print(f"lost: {counted(report.lost, 'offset')} in gaps that were acknowledged.")
@@ -85,6 +96,7 @@ def _audit_verdict(console: Console, report: AuditReport) -> None:
             f"compacted: {counted(compacted, 'record', 'that was', 'that were')} accounted for "
             f"{either(compacted, 'is no longer in its topic', 'are no longer in their topics')}."
         )
+    _not_compared(console, report)
     if report.verdict is Verdict.CLOSED:
         total = sum(own.records for own in report.partitions)
         waiting = report.in_open_windows

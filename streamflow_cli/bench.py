@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamflow_bench.figures import MEMORY_BAR, MemorySamples, PathName, Result, Spread
+from streamflow_cli.bench_audit import bench_audit
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,6 +35,12 @@ def bench(
             "which processes use the processors. May be repeated.",
         ),
     ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit", help="Measure the processor time of an audit of so many events instead."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write everything that was measured to this file, as JSON.")
     ] = None,
@@ -44,6 +51,7 @@ def bench(
     schema of its own that it removes at the end. On a busy machine, look at the ratios.
 
     Example: streamflow bench --runs 3 --out bench.json
+    Example: streamflow bench --audit --events 5000000
     Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
     """
     from streamflow.errors import UsageError
@@ -57,6 +65,8 @@ def bench(
             out.open("a").close()
         except OSError as error:
             raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+    if audit:
+        bench_audit(events, runs, out)
     unscalable = [path for path in only or () if workers and path not in SCALABLE]
     if unscalable:
         raise UsageError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from audited_blocks import summed_up
 from loads import (
     TOPIC,
     TRUSTING,
@@ -20,7 +21,7 @@ from loads import (
     rows,
     window_count,
 )
-from streamflow.audit import window_ledger
+from streamflow.audit import outcomes, window_ledger
 from streamflow.audit.completeness import OffsetGroup, Unpaired, orphans, unpaired
 from streamflow.audit.gap_ledger import (
     KnownGap,
@@ -28,7 +29,7 @@ from streamflow.audit.gap_ledger import (
     acknowledge_gaps,
     known_gaps,
 )
-from streamflow.audit.outcomes import Outcome, accounted_offsets
+from streamflow.audit.outcomes import Outcome, accounted_offsets, outcome_blocks
 from streamflow.audit.recreated import Reuse, keep_underived, set_aside
 from streamflow.audit.windows.counts import reconcile
 from streamflow.audit.windows.reconciliation import Reconciliation
@@ -51,6 +52,8 @@ def accounted(
     table = USER_EVENTS.table if topic == TOPIC else None
     with session(settings, "test") as connection:
         found = list(accounted_offsets(connection, (topic, 0), (start, stop), table))
+        blocks = list(outcome_blocks(connection, (topic, 0), (start, stop), table))
+    assert sorted(blocks) == summed_up(found)
     return [(offset, outcome) for offset, outcome, _ in found]
 
 
@@ -92,6 +95,19 @@ def test_every_record_of_a_stream_has_its_outcome(load: Load, database: Settings
         (2, "dead_lettered"),
         (4, "stored"),
     ]
+
+
+@pytest.mark.parametrize("part", [64, 4_096, 1_048_576])
+def test_outcomes_are_summed_up_by_block(
+    load: Load, database: Settings, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """In parts of the offsets, and with every bit of a block: the highest is PostgreSQL's sign."""
+    monkeypatch.setattr(outcomes, "_PART", part)
+    load.load([*events(range(3, 200)), FakeRecord(200, b"{"), *events([255, 5_000])])
+    load.load([dead_letter(0, f"{TOPIC}/0/200", 200)])
+
+    assert len(accounted(database, TOPIC, 3, 6_000)) == 200
+    assert len(accounted(database, TOPIC, 60, 5_000)) == 142
 
 
 def test_a_record_with_two_outcomes_comes_twice(load: Load, database: Settings) -> None:
