@@ -39,7 +39,7 @@ JVM_OPTIONS = (
     "-XX:+UseSerialGC",
     # For short-lived buffers. By default a third of the heap, which is small at first: under load it would be
     # collected thirty times a second.
-    "-Xmn48m",
+    "-Xmn32m",
     # A broker without memory must end, so that it is started again, rather than limp on.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
@@ -104,7 +104,8 @@ class Broker:
         return Launch(
             command=(*self._java(class_path), "kafka.Kafka", _PROPERTIES),
             log=self.log.with_suffix(".out"),
-            environment=environment(),
+            # Java's compilers leave most of their memory to the heap of the thread that they ran in.
+            environment={**environment(), "MALLOC_ARENA_MAX": "2"},
             inherits=False,
             own_log=self.log,
             directory=self.node.directory,
