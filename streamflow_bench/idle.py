@@ -102,7 +102,9 @@ def _parts(state: StateDirectory) -> dict[str, psutil.Process]:
     if away:
         raise UsageError(f"{', '.join(away)} not up: see `streamflow status`")
     pids = {part["name"]: part["pid"] for part in snapshot["parts"] if part["managed"]}
-    return {name: psutil.Process(pid) for name, pid in {**pids, SUPERVISOR: snapshot["pid"]}.items()}
+    return {
+        name: psutil.Process(pid) for name, pid in {**pids, SUPERVISOR: snapshot["pid"]}.items()
+    }
 
 
 def _family(name: str, process: psutil.Process) -> list[psutil.Process]:

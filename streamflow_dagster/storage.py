@@ -10,7 +10,7 @@ from typing import Any, Final
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import Engine, create_engine
 
-_KEPT: Final = 2  # connections of a process; more are closed after use
+_KEPT: Final = 1  # connection of a process; more are closed after use
 _RECYCLED: Final = 1800  # seconds, after which a connection is replaced
 
 
