@@ -270,6 +270,10 @@ class Ping:
         self._connection = self._open()
         self._opened_at = time.monotonic()
 
+    def __del__(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
 
 def ping(settings: Settings) -> Ping:
     """What asks the database of `settings`; raises Unavailable or ConfigurationError."""
