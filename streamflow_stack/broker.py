@@ -34,12 +34,14 @@ JVM_OPTIONS = (
     # What an idle broker needs; the heap grows with the load.
     "-Xms64m",
     "-Xmx1g",
-    # One thread collects a heap of this size in milliseconds. G1's own structures and threads cost 100 MB and
-    # a tenth of the processor time of an idle broker.
-    "-XX:+UseSerialGC",
-    # For short-lived buffers. By default a third of the heap, which is small at first: under load it would be
-    # collected thirty times a second.
-    "-Xmn32m",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    # And it shrinks again: by default most of a heap may stay free, and what an idle broker leaves behind, 5 MB a
+    # minute, would first fill that. Collectors other than G1 let it fill all of -Xmx.
+    "-XX:-G1UseAdaptiveIHOP",
+    "-XX:InitiatingHeapOccupancyPercent=70",
+    "-XX:MinHeapFreeRatio=20",
+    "-XX:MaxHeapFreeRatio=40",
     # A broker without memory must end, so that it is started again, rather than limp on.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
