@@ -36,8 +36,8 @@ JVM_OPTIONS = (
     "-Xmx1g",
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
-    # And it shrinks again: by default most of a heap may stay free, and what an idle broker leaves behind, 5 MB a
-    # minute, would first fill that. Collectors other than G1 let it fill all of -Xmx.
+    # And it shrinks again: by default most of a heap may stay free, and what an idle broker leaves behind,
+    # 5 MB a minute, fills that first. Collectors other than G1 let it fill all of -Xmx.
     "-XX:-G1UseAdaptiveIHOP",
     "-XX:InitiatingHeapOccupancyPercent=70",
     "-XX:MinHeapFreeRatio=20",
