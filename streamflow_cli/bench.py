@@ -6,16 +6,21 @@ import typer
 
 from streamflow_bench.figures import MEMORY_BAR, MemorySamples, PathName, Result, Spread
 from streamflow_cli.bench_audit import bench_audit
+from streamflow_cli.bench_idle import show_idle
+from streamflow_cli.options import refuse_options
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from streamflow_bench.scaling import Scaled
 
+_OF_PATHS = ("events", "runs", "only", "latency_seconds", "workers")
+_OF_IDLE = ("idle_seconds", "settle_seconds")
 _TITLES = ("measured", "raw limit", "ratio", "bar", "met")
 
 
 def bench(
+    context: typer.Context,
     events: Annotated[int, typer.Option(min=1, help="Events for each run of a path.")] = 1_000_000,
     runs: Annotated[
         int, typer.Option(min=1, help="Runs of each path; median, least and most are shown.")
@@ -41,6 +46,20 @@ def bench(
             "--audit", help="Measure the processor time of an audit of so many events instead."
         ),
     ] = False,
+    idle: Annotated[
+        bool,
+        typer.Option(
+            "--idle",
+            help="Measure what the running stack costs while nothing happens instead; exit 1 if that is too "
+            "much.",
+        ),
+    ] = False,
+    idle_seconds: Annotated[
+        float, typer.Option(min=1, help="With --idle: seconds to measure.")
+    ] = 60.0,
+    settle_seconds: Annotated[
+        float, typer.Option(min=0, help="With --idle: seconds to wait before.")
+    ] = 60.0,
     out: Annotated[
         Path | None, typer.Option(help="Write everything that was measured to this file, as JSON.")
     ] = None,
@@ -53,6 +72,7 @@ def bench(
     Example: streamflow bench --runs 3 --out bench.json
     Example: streamflow bench --audit --events 5000000
     Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
+    Example: streamflow bench --idle
     """
     from streamflow.errors import UsageError
     from streamflow.settings import load_process_settings
@@ -67,6 +87,13 @@ def bench(
             raise UsageError(f"{out} cannot be written: {error.strerror}") from error
     if audit:
         bench_audit(events, runs, out)
+    if idle:
+        refuse_options(
+            context, _OF_PATHS, "does not go with --idle, which measures the running stack"
+        )
+        show_idle(idle_seconds, settle_seconds, out)
+        return
+    refuse_options(context, _OF_IDLE, "goes with --idle only")
     unscalable = [path for path in only or () if workers and path not in SCALABLE]
     if unscalable:
         raise UsageError(

@@ -94,7 +94,9 @@ def up(
     from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack import detached, lifecycle
+    from streaming_workers.runtime.process import bound_arenas
 
+    bound_arenas()
     console = make_console()
     names = list(without or ())
     load = partial(

@@ -49,11 +49,16 @@ class Fetched(NamedTuple):
     ends: dict[Partition, int]
 
 
-def consume_batch(consumer: Consumer, most: int, linger: float) -> list[Message]:
+def consume_batch(
+    consumer: Consumer, most: int, linger: float, *, idle: float = 0.0
+) -> list[Message]:
     """The next messages, at most `most`, that come within `linger` seconds; fewer if they are large, so that
-    memory is bounded whatever is produced."""
+    memory is bounded whatever is produced. If nothing comes, it waits for a first one up to `idle` seconds;
+    one that comes after `linger` is returned at once."""
     deadline = time.monotonic() + linger
-    messages: list[Message] = []
+    messages: list[Message] = consumer.consume(1, idle) if idle else []
+    if idle and not messages:
+        return messages
     size, wanted = 0, min(_FIRST_SLICE, most)
     while True:
         came = consumer.consume(wanted, max(0.0, deadline - time.monotonic()))
@@ -199,7 +204,10 @@ class Scanner(Reader):
 
     def __init__(self, settings: Settings, name: str = "scan") -> None:
         # A group's name is required; nothing is committed to it.
-        super().__init__(settings, f"{settings.prefix}streamflow-{name}")
+        # It reads to the end of each range, which the client only sees when a fetch returns empty.
+        super().__init__(
+            settings, f"{settings.prefix}streamflow-{name}", **{"fetch.wait.max.ms": 50}
+        )
         # The end of each range that a scan has not reached yet.
         self.unread: dict[Partition, int] = {}
 

@@ -1,8 +1,9 @@
 """Connections to PostgreSQL, and what its errors mean to a worker."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -20,6 +21,8 @@ CONNECT_TIMEOUT: Final = 5  # seconds
 STATEMENT_TIMEOUT: Final = 25  # seconds; no statement of a healthy worker's batch takes so long
 LOCK_TIMEOUT: Final = 20  # seconds
 IDLE_TIMEOUT: Final = 60  # seconds that an open transaction may do nothing
+
+_PING_KEPT: Final = 30  # seconds
 
 # Seconds that an answer may take beyond the statement's time-out, which the server watches.
 _ANSWER_SLACK: Final = 5
@@ -240,6 +243,38 @@ def translated() -> Iterator[None]:
         raise translate(error) from error
 
 
-def ping(settings: Settings) -> None:
-    """Raises Unavailable unless the database answers on a connection of its own."""
-    connect(settings, "ping", statement_timeout=5).close()
+class Ping:
+    """Asks whether the database answers, from one thread at a time.
+
+    A login costs both sides several times as much as the question, so the connection is kept for a while;
+    not for ever, so that a database that refuses new ones is noticed.
+
+    Args:
+        open_: opens a connection.
+    """
+
+    def __init__(self, open_: Callable[[], Connection]) -> None:
+        self._open = open_
+        self._connection: Connection | None = None
+        self._opened_at = 0.0
+
+    def __call__(self) -> None:
+        """Raises as `open_` does, unless the database answers."""
+        if self._connection is not None:
+            if time.monotonic() - self._opened_at < _PING_KEPT:
+                with suppress(psycopg.Error):
+                    self._connection.execute("SELECT 1")
+                    return
+            self._connection.close()
+            self._connection = None
+        self._connection = self._open()
+        self._opened_at = time.monotonic()
+
+    def __del__(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+def ping(settings: Settings) -> Ping:
+    """What asks the database of `settings`; raises Unavailable or ConfigurationError."""
+    return Ping(lambda: connect(settings, "ping", statement_timeout=5))

@@ -22,6 +22,8 @@ from streaming_workers.runtime.job import Job
 
 log = structlog.get_logger()
 
+# Seconds to wait for a record after a turn without any. A stop and a window that is due wait as long.
+_IDLE = 0.25
 _LAG_EVERY = 1.0  # seconds
 _DISPLAY_EVERY = 1.0  # seconds
 _TOPICS_EVERY = 5.0  # seconds; without records it is enough to notice it soon
@@ -64,6 +66,8 @@ class Session:
         self._to_display: dict[Partition, Position] = {}
         self._displayed_at = float("-inf")
         self._abandoned = False
+        # The last turn brought nothing, and has flushed what the sink held.
+        self._quiet = False
         self.joined = False
         self._consumer = clients.consumer(
             settings, job.group, **{"queued.max.messages.kbytes": job.prefetch_kb}
@@ -93,7 +97,13 @@ class Session:
         self._moved = False
         self._given_away.clear()
         with clients.kafka_errors(), call("consumer.consume"):
-            messages = consume_batch(self._consumer, self._job.batch_size, self._job.linger)
+            messages = consume_batch(
+                self._consumer,
+                self._job.batch_size,
+                self._job.linger,
+                idle=_IDLE if self._quiet else 0.0,
+            )
+        self._quiet = not messages
         if self._failure is not None:
             raise self._failure
         self._report_lag()

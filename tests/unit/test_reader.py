@@ -108,3 +108,35 @@ def test_each_partition_is_read_to_its_last_record() -> None:
         records = [record(4, 1), record(7), record(5, 1), record(9, 3), record(8), record(1, 3)]
         reached = made._reached(records)  # type: ignore[arg-type]
     assert reached == {("t", 0): 9, ("t", 1): 6}
+
+
+def test_after_silence_the_first_record_is_handed_over_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(reader.time, "monotonic", lambda: now)
+    first, second = (Message(topic="t", partition=0, offset=at, value=b"v") for at in (0, 1))
+    waits: list[float] = []
+
+    class Queue:
+        def __init__(self, *batches: list[Message], after: float) -> None:
+            self._batches = list(batches)
+            self._after = after
+
+        def consume(self, _most: int, timeout: float) -> list[Message]:
+            nonlocal now
+            waits.append(timeout)
+            now += self._after if len(waits) == 1 else 0.0
+            return self._batches.pop(0) if self._batches else []
+
+    def batch(queue: Queue) -> list[Message]:
+        waits.clear()
+        return reader.consume_batch(queue, 10_000, 0.05, idle=0.25)  # type: ignore[arg-type]
+
+    assert batch(Queue([first], [second], after=0.2)) == [first, second]
+    assert waits == [0.25, 0.0]
+    # One that comes within `linger` is the first of a batch as any other.
+    assert batch(Queue([first], [second], after=0.01)) == [first, second]
+    assert waits == [0.25, pytest.approx(0.04)]
+    assert batch(Queue(after=0.25)) == []
+    assert waits == [0.25]
