@@ -1,17 +1,11 @@
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from streamflow_bench.figures import MEMORY_BAR, MemorySamples, PathName, Result, Spread
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from streamflow_bench.scaling import Scaled
-
-_TITLES = ("measured", "raw limit", "ratio", "bar", "met")
+from streamflow_bench.figures import OF_WORK, PathName
 
 
 def bench(
@@ -34,129 +28,104 @@ def bench(
             "which processes use the processors. May be repeated.",
         ),
     ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Measure the hand loops and other frameworks in turn, on the same events (`make peers` "
+            "installs them).",
+        ),
+    ] = False,
+    write_docs: Annotated[
+        bool,
+        typer.Option(
+            "--write-docs",
+            help="With --peers, in the repository: renew table and chart of docs/performance.md.",
+        ),
+    ] = False,
+    judge: Annotated[
+        bool, typer.Option(help="End with exit code 1 if a figure misses its bar.")
+    ] = True,
     out: Annotated[
         Path | None, typer.Option(help="Write everything that was measured to this file, as JSON.")
     ] = None,
 ) -> None:
-    """Measures every path next to the raw limit of the same path in the same run.
+    """Measures every path next to the raw limit and the hand loop of the same path in the same run.
 
     Runs real workers against the configured Kafka and PostgreSQL, with topics, groups and a database
-    schema of its own that it removes at the end. On a busy machine, look at the ratios.
+    schema of its own that it removes at the end. The hand loop is the shortest program of the same work.
+    A figure that misses its bar makes the exit code 1.
 
     Example: streamflow bench --runs 3 --out bench.json
     Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
+    Example: streamflow bench --peers --events 500000 --runs 5
     """
     from streamflow.errors import UsageError
     from streamflow.settings import load_process_settings
     from streamflow_bench.benchmark import Plan, run_benchmark
-    from streamflow_bench.scaling import SCALABLE
+    from streamflow_bench.peers.documents import write_documents
+    from streamflow_cli.bench_tables import show_comparison, show_results, show_scaled
 
     if out is not None:
-        # Fails now, not after minutes of measuring.
-        try:
-            out.open("a").close()
-        except OSError as error:
-            raise UsageError(f"{out} cannot be written: {error.strerror}") from error
-    unscalable = [path for path in only or () if workers and path not in SCALABLE]
-    if unscalable:
-        raise UsageError(
-            f"there are never several workers of {unscalable[0]}: with --workers, --only takes "
-            f"{', '.join(SCALABLE)}"
-        )
+        _require_writable(out)
+    if write_docs and not peers:
+        raise UsageError("--write-docs needs --peers")
+    possible = _possible_paths(several=bool(workers), peers=peers)
+    _require_possible(only or (), possible, "--workers" if workers else "--peers")
     plan = Plan(
-        paths=frozenset(only or (SCALABLE if workers else PathName)),
+        paths=frozenset(only or possible),
         events=events,
         runs=runs,
         latency_seconds=latency_seconds,
         workers=tuple(workers or ()),
+        peers=peers,
     )
-    results, scaled, report = run_benchmark(
-        load_process_settings(), plan, lambda text: typer.echo(text, err=True)
-    )
+    findings = run_benchmark(load_process_settings(), plan, lambda text: typer.echo(text, err=True))
     if out is not None:
-        out.write_text(json.dumps(report, indent=1) + "\n")
-    if results:
-        _show(results)
-    if scaled:
-        _show_scaled(scaled)
+        out.write_text(json.dumps(findings.report, indent=1) + "\n")
+    if write_docs:
+        write_documents(findings.report)
+    for comparison in findings.comparisons:
+        show_comparison(comparison)
+    if findings.results:
+        show_results(findings.results)
+    if findings.scaled:
+        show_scaled(findings.scaled)
+    for missed in findings.report["missed"]:
+        typer.echo(f"bar missed: {missed}", err=True)
+    if judge and findings.report["missed"]:
+        raise typer.Exit(1)
 
 
-def _show(results: list[Result]) -> None:
-    from rich.table import Column, Table
+def _require_writable(out: Path) -> None:
+    """Fails now, not after minutes of measuring."""
+    from streamflow.errors import UsageError
 
-    from streamflow_cli.tables import make_console
-
-    table = Table(Column("path", no_wrap=True), *_TITLES)
-    for result in results:
-        path = result.path
-        measured = _spread(result.figure, ",.0f", path.unit)
-        if path.also is not None:
-            _, name, unit = path.also.rsplit("_", 2)
-            measured += f"\n{name} {_spread(result.also, ',.0f', unit)}"
-        table.add_row(
-            path.text,
-            measured,
-            f"{_spread(result.raw, ',.0f', path.unit)}\n{path.raw}",
-            _spread(result.ratio, ".2f", ""),
-            path.bar.text(path.unit),
-            _verdict(result.met),
-        )
-    for result in results:
-        if result.peak_mb is not None:
-            # A process that ended before the first sample has none.
-            memories = [run.memory for run in result.runs if run.memory and run.memory.samples]
-            table.add_row(
-                f"memory of {result.path.name}: peak",
-                f"{_spread(result.peak_mb, ',.0f', 'MB')}\n{'; '.join(map(_growth, memories))}",
-                "-",
-                "-",
-                MEMORY_BAR.text("MB"),
-                _verdict(result.memory_met),
-            )
-    make_console().print(table)
+    try:
+        out.open("a").close()
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}") from error
 
 
-def _show_scaled(scaled: "list[Scaled]") -> None:
-    from rich.table import Column, Table
-
+def _possible_paths(*, several: bool, peers: bool) -> Collection[PathName]:
+    from streamflow.errors import UsageError
     from streamflow_bench.scaling import SCALABLE
-    from streamflow_bench.usage import PARTS
-    from streamflow_cli.tables import make_console
 
-    table = Table(
-        *(Column(title, no_wrap=True) for title in ("path", "number", "with events", "events/s")),
-        *(f"cores: {part}" for part in PARTS),
-        "lost",
-    )
-    for one in scaled:
-        cores = one.cores
-        table.add_row(
-            one.path.value,
-            f"{SCALABLE[one.path]}: {one.workers}",
-            ", ".join(dict.fromkeys(str(run.busy) for run in one.runs)),
-            _spread(one.rate, ",.0f", ""),
-            *(f"{cores[part]:.2f}" if part in cores else "-" for part in PARTS),
-            f"{sum(run.lost for run in one.runs):,}",
+    if several and peers:
+        raise UsageError("--peers compares single workers: leave out --workers")
+    if several:
+        return SCALABLE
+    return OF_WORK if peers else tuple(PathName)
+
+
+def _require_possible(
+    wanted: Collection[PathName], possible: Collection[PathName], option: str
+) -> None:
+    from streamflow.errors import UsageError
+
+    impossible = [path for path in wanted if path not in possible]
+    if impossible:
+        what = "never several workers" if option == "--workers" else "no peers"
+        raise UsageError(
+            f"there are {what} of {impossible[0]}: with {option}, --only takes {', '.join(possible)}"
         )
-    make_console().print(table)
-
-
-def _growth(memory: MemorySamples) -> str:
-    values = memory.as_dict()
-    return f"from {values['first_mb']:.0f} to {values['last_mb']:.0f}"
-
-
-def _spread(spread: Spread | None, form: str, unit: str) -> str:
-    if spread is None:
-        return "unknown"
-    text = f"{spread.median:{form}} {unit}".rstrip()
-    if spread.least != spread.most:
-        text += f"\n({spread.least:{form}} to {spread.most:{form}})"
-    return text
-
-
-def _verdict(met: bool | None) -> "Text":
-    from rich.text import Text
-
-    words = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
-    return Text(*words[met])
