@@ -98,7 +98,7 @@ class Paths:
 
     def _validate(self, load: float) -> Run:
         course = self._transactional("validator")
-        total = self._sources.count
+        total = self._sources.valid
         sample = limits.sample_of(self.filled, _stream(self.filled).notifications_topic, total)
         with self._sandbox.topics(f"bare-{self._runs}") as settings:
             topic = _stream(settings).notifications_topic

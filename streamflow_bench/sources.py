@@ -75,6 +75,11 @@ class Sources:
                 "timestamp": format_time(self.began + number * step),
             }
 
+    @property
+    def valid(self) -> int:
+        """How many of the records do not break the contract."""
+        return sum(not self._is_invalid(number) for number in range(1, self.count + 1))
+
     def _is_invalid(self, number: int) -> bool:
         return number % INVALID_EVERY == INVALID_EVERY // 2 and number <= self.count - LAST_VALID
 

@@ -63,13 +63,15 @@ def bench(
     from streamflow.errors import UsageError
     from streamflow.settings import load_process_settings
     from streamflow_bench.benchmark import Plan, run_benchmark
-    from streamflow_bench.peers.documents import write_documents
-    from streamflow_cli.bench_tables import show_comparison, show_results, show_scaled
+    from streamflow_bench.peers.documents import require_documents, write_documents
+    from streamflow_cli.bench_tables import show_findings
 
     if out is not None:
         _require_writable(out)
-    if write_docs and not peers:
-        raise UsageError("--write-docs needs --peers")
+    if write_docs:
+        if not peers:
+            raise UsageError("--write-docs needs --peers")
+        require_documents()
     possible = _possible_paths(several=bool(workers), peers=peers)
     _require_possible(only or (), possible, "--workers" if workers else "--peers")
     plan = Plan(
@@ -85,14 +87,7 @@ def bench(
         out.write_text(json.dumps(findings.report, indent=1) + "\n")
     if write_docs:
         write_documents(findings.report)
-    for comparison in findings.comparisons:
-        show_comparison(comparison)
-    if findings.results:
-        show_results(findings.results)
-    if findings.scaled:
-        show_scaled(findings.scaled)
-    for missed in findings.report["missed"]:
-        typer.echo(f"bar missed: {missed}", err=True)
+    show_findings(findings)
     if judge and findings.report["missed"]:
         raise typer.Exit(1)
 

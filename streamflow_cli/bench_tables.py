@@ -1,8 +1,10 @@
 """What a benchmark has measured, as tables."""
 
+import typer
 from rich.table import Column, Table
 from rich.text import Text
 
+from streamflow_bench.benchmark import Findings
 from streamflow_bench.figures import MEMORY_BAR
 from streamflow_bench.peers.comparison import Comparison
 from streamflow_bench.results import MemorySamples, Result, Spread
@@ -13,7 +15,18 @@ from streamflow_cli.tables import make_console
 _TITLES = ("measured", "CPU s per million", "raw limit", "ratio", "of hand loop", "bar", "met")
 
 
-def show_results(results: list[Result]) -> None:
+def show_findings(findings: Findings) -> None:
+    for comparison in findings.comparisons:
+        _show_comparison(comparison)
+    if findings.results:
+        _show_results(findings.results)
+    if findings.scaled:
+        _show_scaled(findings.scaled)
+    for missed in findings.report["missed"]:
+        typer.echo(f"bar missed: {missed}", err=True)
+
+
+def _show_results(results: list[Result]) -> None:
     table = Table(Column("path", no_wrap=True), *_TITLES)
     for result in results:
         path = result.path
@@ -47,7 +60,7 @@ def show_results(results: list[Result]) -> None:
     make_console().print(table)
 
 
-def show_scaled(scaled: list[Scaled]) -> None:
+def _show_scaled(scaled: list[Scaled]) -> None:
     table = Table(
         *(Column(title, no_wrap=True) for title in ("path", "number", "with events", "events/s")),
         *(f"cores: {part}" for part in PARTS),
@@ -66,7 +79,7 @@ def show_scaled(scaled: list[Scaled]) -> None:
     make_console().print(table)
 
 
-def show_comparison(comparison: Comparison) -> None:
+def _show_comparison(comparison: Comparison) -> None:
     """All contenders of one path; why one was not measured stands in its row."""
     path = comparison.result.path
     titles = ("CPU s per million", "of hand loop", "events/s", "peak memory", "same rows")

@@ -10,6 +10,7 @@ import bytewax.operators.windowing as w
 import orjson
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
+from bytewax.run import cli_main
 from login_events import CONSUMER, GRACE, KAFKA, OUTPUT, PRODUCER, TOPIC, WINDOW, LoginEvent, read
 
 BATCH = 10_000
@@ -52,3 +53,6 @@ counts = w.count_window(
 )
 sink = KafkaSink([KAFKA["bootstrap.servers"]], OUTPUT, PRODUCER)
 op.output("windows", op.map("record", counts.down, record), sink)
+
+if __name__ == "__main__":
+    cli_main(flow)

@@ -8,6 +8,7 @@ import psycopg
 from bytewax.connectors.kafka import KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from bytewax.run import cli_main
 from login_events import CONSUMER, COPY, DATABASE, KAFKA, TOPIC, line, read
 
 BATCH = 10_000
@@ -48,3 +49,6 @@ source = KafkaSource(
     add_config={key: str(value) for key, value in CONSUMER.items()},
 )
 op.output("table", op.flat_map_batch("rows", op.input("events", flow, source), rows), CopySink())
+
+if __name__ == "__main__":
+    cli_main(flow)

@@ -12,7 +12,7 @@ class Event(pw.Schema):
     timestamp: str
 
 
-events = valid_events(Event, autogenerate_key=True)
+events = valid_events(Event)
 timed = events.select(events.type, at=events.timestamp.dt.strptime(TIME).dt.to_utc("UTC"))
 counts = timed.windowby(
     timed.at,

@@ -19,17 +19,15 @@ with psycopg.connect(DATABASE, autocommit=True) as connection:
     connection.execute(f"ALTER TABLE {TABLE} ADD time bigint NOT NULL, ADD diff smallint NOT NULL")
     [schema] = connection.execute("SELECT current_schema()").fetchone() or []
 
-events = valid_events(
-    Event, json_field_paths={"number": "/id"}, with_metadata=True, autogenerate_key=True
-)
+events = valid_events(Event, json_field_paths={"number": "/id"}, with_metadata=True)
 rows = events.select(
     events.type,
     events.user,
     events.user_email,
     timestamp=events.timestamp.dt.strptime(TIME).dt.to_utc("UTC"),
-    origin_topic=events._metadata["topic"].as_str(),
-    origin_partition=events._metadata["partition"].as_int(),
-    origin_offset=events._metadata["offset"].as_int(),
+    origin_topic=pw.unwrap(events._metadata["topic"].as_str()),
+    origin_partition=pw.unwrap(events._metadata["partition"].as_int()),
+    origin_offset=pw.unwrap(events._metadata["offset"].as_int()),
     number=events.number,
 ).rename_by_dict({"number": "id"})
 server = {

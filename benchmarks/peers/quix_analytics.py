@@ -9,7 +9,7 @@ from quixstreams.models.serializers import Deserializer
 
 
 class EventDeserializer(Deserializer):
-    def __call__(self, value: bytes, _context: Any) -> LoginEvent | None:
+    def __call__(self, value: bytes, ctx: Any) -> LoginEvent | None:  # noqa: ARG002 (its name)
         try:
             return read(value)
         except ValueError:

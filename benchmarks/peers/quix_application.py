@@ -1,6 +1,6 @@
 """What Quix's three peers share: an application that processes exactly once."""
 
-import tempfile
+import os
 from typing import Any
 
 from login_events import CONSUMER, GROUP, KAFKA, PRODUCER
@@ -14,13 +14,13 @@ _OWN = {"group.id", "enable.auto.commit", "auto.offset.reset", "acks", "enable.i
 
 def application(*, exactly_once: bool, **options: Any) -> Application:
     return Application(
-        broker_address=ConnectionConfig.from_librdkafka_dict(KAFKA),
+        broker_address=ConnectionConfig.from_librdkafka_dict(KAFKA, ignore_extras=True),
         consumer_group=GROUP,
         auto_offset_reset="earliest",
         commit_every=COMMIT_EVERY,
         commit_interval=COMMIT_SECONDS,
         processing_guarantee="exactly-once" if exactly_once else "at-least-once",
-        state_dir=tempfile.mkdtemp(prefix="quix-"),
+        state_dir=os.environ["PEER_DIRECTORY"],
         loglevel="WARNING",
         consumer_extra_config=_further(CONSUMER),
         producer_extra_config=_further(PRODUCER),

@@ -92,6 +92,8 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         return {
             "path": self.result.path.name.value,
+            "raw": named(self.result.raw),
+            "raw_ratio": named(self.result.ratio),
             "contenders": [each.as_dict() for each in self.contenders],
         }
 

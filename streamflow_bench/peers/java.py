@@ -33,6 +33,10 @@ _COMPILER: Final = JarSet(
 )
 _LANGUAGE: Final = "17"
 _LOG_BRIDGE: Final = "org.slf4j:slf4j-simple:1.7.36"
+_CONNECT: Final = (
+    *("connect-runtime", "connect-api", "connect-json", "connect-transforms"),
+    "kafka-clients",
+)
 _SOURCES: Final = {
     STREAMS: ("LoginEvent", "Router", "StreamsPeer", "Windows"),
     CONNECT: ("LoginEvent", "ToRow"),
@@ -65,7 +69,8 @@ def _renew() -> None:
     connect = jars.resolved(
         context,
         [
-            f"org.apache.kafka:connect-runtime:{KAFKA_VERSION}",
+            # Each by name: Debezium's metadata would take others of Kafka.
+            *(f"org.apache.kafka:{name}:{KAFKA_VERSION}" for name in _CONNECT),
             f"io.debezium:debezium-connector-jdbc:{DEBEZIUM_VERSION}",
             f"org.postgresql:postgresql:{JDBC_VERSION}",
         ],

@@ -40,4 +40,5 @@ class Place:
             "PEER_OUTPUT": self.output,
             "PEER_DEAD_LETTERS": self.dead_letters,
             "PEER_LINES": str(self.lines),
+            "PEER_DIRECTORY": str(self.directory),
         }
