@@ -60,6 +60,11 @@ class Course(NamedTuple):
         """Seconds of processor time for a million records; None if all were done in one step."""
         return (self.user + self.system) * MILLION / self.records if self.records else None
 
+    @property
+    def cores(self) -> float | None:
+        """How many cores it kept busy; None if all records were done in one step."""
+        return (self.user + self.system) / self.seconds if self.records and self.seconds else None
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "events_timed": self.records,

@@ -27,8 +27,11 @@ _PATIENCE: Final = 120.0  # seconds without progress
 # Seconds. A transaction's result is visible only once its markers are written: a process may have done
 # all its work, and ended, before that.
 _SETTLING: Final = 5.0
-# Seconds without new output after which a process that has read all has written all.
-_STILL: Final = 5.0
+# A process that has read all goes on working until it has, for so many seconds, written nothing and used less
+# than this share of a core.
+_IDLE_SECONDS: Final = 5.0
+_WORKING: Final = 0.2
+_LOOK_EVERY: Final = 0.25  # seconds
 _STOP_SECONDS: Final = 11.0
 
 # By the primary key, whichever of its partitions a row is in.
@@ -79,8 +82,8 @@ def watch(
         child: the process.
         progress: how many records it has done.
         total: how many there are.
-        output: how much it has written. If given, what was read may not be done yet: the run ends with the
-            last change of this.
+        output: how much it has written. If given, what was read may not be done yet: the run ends when the
+            process has become idle.
     """
     tree = ProcessTree(child.pid)
     first: tuple[float, int, Used] | None = None
@@ -88,31 +91,19 @@ def watch(
     samples: list[tuple[float, int]] = []
     sampled = now = time.monotonic()
     done = 0
-
-    def sample(began: float) -> None:
-        nonlocal sampled
-        if now - sampled > _MEMORY_EVERY or not samples:
-            sampled = now
-            if size := tree.resident():
-                samples.append((now - began, size))
-
     for now, done in looks([child], progress, total):
-        # A process that has ended and was not waited for has used nothing.
+        # Nothing can be told of a process that has ended.
         used = max(used, tree.used())
         if first is None and done:
             first = now, done, used
-        if first is not None:
-            sample(first[0])
+        if first is not None and (now - sampled > _MEMORY_EVERY or not samples):
+            sampled = now
+            if size := tree.resident():
+                samples.append((now - first[0], size))
     began, before, used_before = first or (now, done, used)
     if output is not None:
-        end, written = now, output()
-        while now - end < _STILL:
-            time.sleep(_EVERY)
-            now = time.monotonic()
-            if (wrote := output()) != written:
-                end, written, used = now, wrote, tree.used()
-            sample(began)
-        now = end
+        now, used = _until_idle(tree, used, output)
+        samples.append((now - began, tree.resident()))
     return Course(
         done - before,
         now - began,
@@ -120,6 +111,17 @@ def watch(
         used.system - used_before.system,
         MemorySamples(samples),
     )
+
+
+def _until_idle(tree: ProcessTree, used: Used, output: Callable[[], int]) -> tuple[float, Used]:
+    """When a process that has used so much became idle, and what it had used then."""
+    end, written = time.monotonic(), output()
+    while (now := time.monotonic()) - end < _IDLE_SECONDS:
+        uses, wrote = max(used, tree.used()), output()
+        if wrote != written or sum(uses) - sum(used) > _WORKING * (now - end):
+            end, used, written = now, uses, wrote
+        time.sleep(_LOOK_EVERY)
+    return end, used
 
 
 def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator[tuple[float, int]]:

@@ -12,7 +12,9 @@ database = psycopg.connect(DATABASE, autocommit=True)
 database.execute(
     "CREATE TABLE IF NOT EXISTS hand_positions (partition integer PRIMARY KEY, next bigint)"
 )
-known = dict(database.execute("SELECT partition, next FROM hand_positions").fetchall())
+known: dict[int, int] = dict(
+    database.execute("SELECT partition, next FROM hand_positions").fetchall()
+)
 partitions = consumer.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
 consumer.assign(
     [TopicPartition(TOPIC, each, known.get(each, OFFSET_BEGINNING)) for each in partitions]

@@ -60,6 +60,10 @@ class Contender:
         return spread([quotient(run.course.cpu, hand) for run, hand in pairs])
 
     @property
+    def cores(self) -> Spread | None:
+        return spread([run.course.cores for run in self.runs])
+
+    @property
     def peak_mb(self) -> Spread | None:
         return spread([run.course.memory.peak_mb for run in self.runs])
 
@@ -70,6 +74,7 @@ class Contender:
             "cpu_s_per_million": named(self.cpu),
             "cpu_of_hand_loop": named(self.cpu_of_hand),
             "events_per_s": named(self.rate),
+            "cores_busy": named(self.cores),
             "memory_peak_mb": named(self.peak_mb),
             "rows_equal": self.equal,
             "versions": dict(self.versions),

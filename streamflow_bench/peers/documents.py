@@ -89,15 +89,16 @@ def _paragraphs(report: _Report) -> Iterator[str]:
 def _figures(comparison: _Report) -> str:
     titles = ("program", "CPU s per million events", "of the hand loop's", "events/s")
     return _table(
-        (*titles, "peak memory, MB", "same rows"),
+        (*titles, "cores busy", "peak memory, MB", "same rows"),
         (
-            (each["name"], f"not measured: {each['not_measured']}", *[""] * 4)
+            (each["name"], f"not measured: {each['not_measured']}", *[""] * 5)
             if each["not_measured"]
             else (
                 each["name"],
                 _spread(each["cpu_s_per_million"], ",.1f"),
                 _spread(each["cpu_of_hand_loop"], ".2f"),
                 _spread(each["events_per_s"], ",.0f"),
+                _spread(each["cores_busy"], ".2f"),
                 _spread(each["memory_peak_mb"], ",.0f"),
                 {True: "yes", False: "no", None: ""}[each["rows_equal"]],
             )

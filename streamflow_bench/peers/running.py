@@ -51,7 +51,7 @@ class PeerRunner:
             variables = place.environment()
             settings = place.settings
             with (
-                self._progress(peer, place) as done,
+                progress_of(peer, place) as done,
                 watching.topic_progress(settings, place.output) as written,
                 watching.process(self._sandbox, settings, name, command, variables) as child,
             ):
@@ -82,12 +82,13 @@ class PeerRunner:
             directory=directory,
         )
 
-    @staticmethod
-    def _progress(peer: Peer, place: Place) -> AbstractContextManager[watching.Progress]:
-        settings = place.settings
-        if peer.progress is Progress.RECORDS:
-            return watching.topic_progress(settings, place.topic)
-        partitions = offsets.partitions_of(clients.admin(settings), [place.topic])
-        if peer.progress is Progress.ROWS:
-            return watching.table_progress(settings, partitions)
-        return watching.group_progress(settings, place.group, partitions)
+
+def progress_of(peer: Peer, place: Place) -> AbstractContextManager[watching.Progress]:
+    """How many records a peer has done."""
+    settings = place.settings
+    if peer.progress is Progress.RECORDS:
+        return watching.topic_progress(settings, place.topic)
+    partitions = offsets.partitions_of(clients.admin(settings), [place.topic])
+    if peer.progress is Progress.ROWS:
+        return watching.table_progress(settings, partitions)
+    return watching.group_progress(settings, place.group, partitions)

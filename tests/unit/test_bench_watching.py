@@ -1,6 +1,7 @@
 """How a process is followed: from the first progress seen to the end."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from faults import wait_until
 from streamflow.errors import StreamFlowError, Unavailable
+from streamflow_bench.usage import ProcessTree
 from streamflow_bench.watching import looks, watch
 from streamflow_stack.process import Child, Launch
 
@@ -69,3 +71,33 @@ def test_a_process_that_has_done_all_may_end_before_the_answer(tmp_path: Path) -
         return answer
 
     assert [done for _, done in looks([child], progress, 1_000)] == [0, 0, 400, 1_000]
+
+
+def test_a_process_that_has_read_all_ends_when_it_is_idle(tmp_path: Path) -> None:
+    """It works for some seconds after the last record is read, and writes once."""
+    work = "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass\ntime.sleep(600)"
+    child = Child(
+        "peer", Launch((sys.executable, "-c", work), tmp_path / "log"), tmp_path / "pid.json"
+    )
+    try:
+        began = time.monotonic()
+        course = watch(child, iter([100, 1_000]).__next__, 1_000, lambda: 7)
+        assert course.records == 900
+        assert 1.0 < course.seconds < time.monotonic() - began - 4
+        assert course.user > 0.3
+    finally:
+        child.kill()
+
+
+def test_a_child_of_the_process_is_counted(tmp_path: Path) -> None:
+    work = "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass"
+    shell = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}])"
+    child = Child(
+        "peer", Launch((sys.executable, "-c", shell), tmp_path / "log"), tmp_path / "pid.json"
+    )
+    tree = ProcessTree(child.pid)
+    try:
+        wait_until(lambda: sum(tree.used()) > 0.5, 60, "the child's work")
+        assert psutil.Process(child.pid).cpu_times().user < 0.4
+    finally:
+        child.kill()
