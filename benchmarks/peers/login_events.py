@@ -35,7 +35,7 @@ CONSUMER: Final[dict[str, Any]] = KAFKA | {
     "isolation.level": "read_committed",
     "queued.max.messages.kbytes": 32_768,
     "fetch.wait.max.ms": 50,
-    "session.timeout.ms": 6_000,
+    "session.timeout.ms": 10_000,
     "heartbeat.interval.ms": 2_000,
 }
 PRODUCER: Final[dict[str, Any]] = KAFKA | {

@@ -154,7 +154,7 @@ def _worker(place: Place) -> Mapping[str, object]:
         "connector.client.config.override.policy": "All",
         "consumer.auto.offset.reset": "earliest",
         "consumer.isolation.level": "read_committed",
-        "consumer.session.timeout.ms": 6_000,
+        "consumer.session.timeout.ms": 10_000,
         "consumer.heartbeat.interval.ms": 2_000,
         "consumer.max.poll.records": 10_000,
         "consumer.fetch.max.bytes": 52_428_800,

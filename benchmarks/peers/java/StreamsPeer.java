@@ -41,7 +41,7 @@ public final class StreamsPeer {
                 "replication.factor", "1",
                 "buffered.records.per.partition", "20000"));
         properties.putAll(Map.of(
-                "consumer.session.timeout.ms", "6000",
+                "consumer.session.timeout.ms", "10000",
                 "consumer.heartbeat.interval.ms", "2000",
                 "consumer.max.poll.records", "10000",
                 "consumer.fetch.max.bytes", "52428800",
