@@ -132,7 +132,10 @@ def test_the_hand_loop_counts_the_windows_that_have_ended(peer: Peer, tmp_path: 
     topic = peer.stream.analytics_topic
     peer.run(PathName.ANALYTICS, topic, tmp_path)
     counted = Counter[tuple[object, object]]()
-    for record in peer.written(topic):
+    records = peer.written(topic)
+    windows = {(each["partition"], each["window_start"], each["event_type"]) for each in records}
+    assert len(windows) == len(records)
+    for record in records:
         counted[record["window_start"], record["event_type"]] += int(str(record["count"]))
     expected = Counter[tuple[object, object]]()
     for event in peer.written(peer.stream.topic):
