@@ -7,7 +7,8 @@ from typing import Final
 
 import psutil
 
-from streamflow.kafka import clients, offsets
+from streamflow.kafka import clients, kept_positions, offsets
+from streamflow.kafka.producing import produce_and_flush
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -139,6 +140,11 @@ class Paths:
         ):
             course = watch(child, done, self._sources.count)
         self._sandbox.remove_groups(group)
+        # What StreamFlow keeps itself of the group, too: the next run begins at the beginning.
+        forgotten = [
+            kept_positions.forgetting(settings, group, partition) for partition in partitions
+        ]
+        produce_and_flush(clients.producer(settings), forgotten)
         return course
 
     def _latency(self, load: float) -> Run:
