@@ -9,6 +9,7 @@ import psutil
 
 from streamflow.kafka import clients, kept_positions, offsets
 from streamflow.kafka.producing import produce_and_flush
+from streamflow.postgres.signing_key import SigningKey
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -141,8 +142,9 @@ class Paths:
             course = watch(child, done, self._sources.count)
         self._sandbox.remove_groups(group)
         # What StreamFlow keeps itself of the group, too: the next run begins at the beginning.
+        sign = SigningKey(settings).signer().sign
         forgotten = [
-            kept_positions.forgetting(settings, group, partition) for partition in partitions
+            sign(kept_positions.forgetting(settings, group, partition)) for partition in partitions
         ]
         produce_and_flush(clients.producer(settings), forgotten)
         return course
