@@ -18,9 +18,11 @@ from streamflow.postgres.connections import session
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow.units import counted
-from streamflow_bench.figures import PATHS, PathName, Result, Run
+from streamflow_bench.figures import PATHS, PathName
 from streamflow_bench.leftovers import remove_leftovers
 from streamflow_bench.paths import Paths
+from streamflow_bench.peers.comparison import Comparison, compare
+from streamflow_bench.results import Result, Run
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.scaling import SCALABLE, Scaled, Scaling
 from streamflow_bench.sources import Sources
@@ -36,6 +38,7 @@ class Plan:
     runs: int  # of each path
     latency_seconds: float  # of sending at a steady rate
     workers: tuple[int, ...] = ()  # to measure so many together, instead of one and its raw limit
+    peers: bool = False  # whether to measure the peers of each path too
 
     @property
     def uses_database(self) -> bool:
@@ -45,7 +48,8 @@ class Plan:
 class Findings(NamedTuple):
     """What was measured."""
 
-    results: list[Result]  # of one worker and its raw limit
+    results: list[Result]  # of one worker, its raw limit and the hand loop
+    comparisons: list[Comparison]  # with the peers
     scaled: list[Scaled]  # of several workers together
     report: dict[str, Any]  # all of it, for JSON
 
@@ -67,6 +71,7 @@ def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) ->
     }
     results: list[Result] = []
     scaled: list[Scaled] = []
+    comparisons: list[Comparison] = []
     with StopSignals() as signals, closing(Sandbox(settings)) as sandbox:
         with signals.interrupting():
             for removed in remove_leftovers(settings, database=plan.uses_database):
@@ -79,12 +84,20 @@ def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) ->
             sources = Sources(sandbox.directory, plan.events, hasher)
             if plan.workers:
                 scaled = _scale(sandbox, sources, plan, say)
+            elif plan.peers:
+                paths = Paths(sandbox, sources, plan.latency_seconds)
+                comparisons = [
+                    compare(paths, name, plan.runs, say) for name in PathName if name in plan.paths
+                ]
+                results = [each.result for each in comparisons]
             else:
                 results = _measure(sandbox, sources, plan, say)
         say("removing topics, groups and tables")
     report["paths"] = [result.as_dict() for result in results]
     report["scaling"] = [one.as_dict() for one in scaled]
-    return Findings(results, scaled, report)
+    report["peers"] = [each.as_dict() for each in comparisons]
+    report["missed"] = [missed for result in results for missed in result.missed]
+    return Findings(results, comparisons, scaled, report)
 
 
 def _measure(

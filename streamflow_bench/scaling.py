@@ -22,8 +22,9 @@ from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.units import counted
 from streamflow_bench import delivery
-from streamflow_bench.figures import PathName, Spread, spread
+from streamflow_bench.figures import PathName
 from streamflow_bench.limits import send_all
+from streamflow_bench.results import Spread, spread
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.sources import Sources
 from streamflow_bench.usage import CLIENTS, WORKERS, Meter

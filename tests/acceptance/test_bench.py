@@ -38,9 +38,10 @@ def schemas(settings: Settings) -> list[str]:
 def measured(
     settings: Settings, folder: Path, *arguments: str
 ) -> tuple["subprocess.CompletedProcess[str]", dict[str, Any]]:
-    """A benchmark that went well, and what it wrote."""
+    """A benchmark that went well, whatever its figures, and what it wrote."""
     out = folder / "bench.json"
-    done = streamflow(settings, "bench", *arguments, "--out", str(out), seconds=280)
+    judging = ("--no-judge", "--out", str(out))
+    done = streamflow(settings, "bench", *arguments, *judging, seconds=280)
     assert done.returncode == 0, done.stderr
     return done, json.loads(out.read_text())
 
@@ -71,6 +72,9 @@ def test_every_path_is_measured_and_nothing_is_left(
     for name in ("produce", "loader", "analytics", "validator"):
         [run] = paths[name]["runs"]
         assert run["events_timed"] < EVENTS
+        assert run["hand_loop"]["events_timed"] <= EVENTS
+        assert (run["cpu_s_per_million"] is None) == (run["events_timed"] == 0)
+        assert "hand loop" in paths[name]["bar"]
         if run["memory"]["samples"]:
             assert run["memory"]["peak_mb"] >= run["memory"]["first_mb"] > 10
         else:
@@ -91,10 +95,32 @@ def test_every_path_is_measured_and_nothing_is_left(
     assert schemas(stack_settings) == []
 
 
+def test_the_hand_loop_takes_turns_with_the_producer(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    done, report = measured(
+        stack_settings,
+        tmp_path,
+        "--peers",
+        *("--only", "produce", "--events", "30000", "--runs", "2"),
+    )
+    [compared] = report["peers"]
+    assert compared["path"] == "produce"
+    ours, hand = compared["contenders"]
+    assert (ours["name"], hand["name"]) == ("StreamFlow", "hand loop")
+    assert [len(each["runs"]) for each in (ours, hand)] == [2, 2]
+    assert hand["versions"]["confluent-kafka"] == report["versions"]["confluent-kafka"]
+    assert [each["name"] for each in report["paths"]] == ["produce"]
+    assert "produce, round 2 of 2: hand loop" in done.stderr
+    assert topics_and_groups(stack_settings) == []
+
+
 @pytest.mark.chaos
 def test_one_path_can_be_measured_several_times(stack_settings: Settings) -> None:
     done = streamflow(
-        stack_settings, "bench", "--events", "20000", "--only", "loader", "--runs", "2", seconds=280
+        stack_settings,
+        *("bench", "--events", "20000", "--only", "loader", "--runs", "2", "--no-judge"),
+        seconds=280,
     )
     assert done.returncode == 0, done.stderr
     assert "loader, run 2 of 2" in done.stderr
@@ -195,6 +221,7 @@ def test_what_a_killed_benchmark_left_is_removed_by_the_next(
         done = streamflow(
             stack_settings,
             *("bench", "--events", "1000", "--only", "latency", "--latency-seconds", "0.1"),
+            "--no-judge",
             seconds=280,
         )
         assert done.returncode == 0, done.stderr
