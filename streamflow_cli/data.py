@@ -190,7 +190,7 @@ def audit(
     from streamflow.audit.acknowledging import not_acknowledged
     from streamflow.audit.ledger import run_audit
     from streamflow.registry import stream_named
-    from streamflow_cli.tables import audit_table
+    from streamflow_cli.audit_tables import audit_table
 
     settings, streams = settings_and_streams()
     if stream is not None:

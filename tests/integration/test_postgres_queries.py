@@ -34,7 +34,8 @@ from streamflow.audit.windows.counts import reconcile
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gaps import keep
-from streamflow.postgres.sink.positions import loaded, row_counts
+from streamflow.postgres.row_counts import row_counts
+from streamflow.postgres.sink.positions import loaded
 from streamflow.records import ORIGIN_HEADER, Gap, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
@@ -56,7 +57,7 @@ def accounted(
 def test_row_counts(load: Load, database: Settings) -> None:
     load.load([*events(range(5)), window_count(0, 0)])
 
-    assert row_counts(database, [USER_EVENTS]) == {
+    assert row_counts(database, [USER_EVENTS]).rows == {
         "events": 5,
         "window_counts": 1,
         "notifications": 0,

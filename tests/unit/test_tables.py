@@ -13,8 +13,8 @@ from streamflow.dead_letters.report import ReplayReport
 from streamflow.dead_letters.select import DeadLetterSummary
 from streamflow.dead_letters.store import Outcome
 from streamflow.records import Origin
+from streamflow_cli.audit_tables import audit_table
 from streamflow_cli.dead_letter_views import dead_letters_table, report_view
-from streamflow_cli.tables import audit_table
 
 Printed = Callable[[int, Callable[[], None]], list[str]]
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,9 +16,9 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from streamflow.calls import call
 from streamflow.errors import Fenced
-from streamflow.flow import Limit, Output, Partition
+from streamflow.flow import Limit, Output, Partition, TableRows
 from streamflow.monitoring import DUPLICATES, RECORDS_REJECTED
-from streamflow.postgres import gaps, state
+from streamflow.postgres import gaps, row_counts, state
 from streamflow.postgres.connections import (
     Connection,
     connect,
@@ -139,7 +140,8 @@ class PostgresSink:
         4. store the rows, those of forgotten subjects emptied, bring the state of upsert streams up to
            date with them, and check that not too many are refused;
         5. produce the dead letters, and wait until the broker has them;
-        6. move the positions, and store the gaps that they pass;
+        6. move the positions, add the rows to the counts of their tables, and store the gaps that the
+           positions pass;
         7. commit.
 
         The partitions for new days are created before, on their own. If rows are there already, or
@@ -222,9 +224,7 @@ class PostgresSink:
             positions.lock(connection, self._group, expected, resolved.origins)
             resolved, erased = self._forgetting.before(connection, resolved)
             output = self._without_replayed(connection, resolved.output, expected)
-            stored = store(connection, self._tables, output)
-            for table, rows in resolved.replays.items():
-                stored = stored.plus(replayed.merge_replayed(connection, self._tables[table], rows))
+            stored, counts = self._store_tables(connection, store, output, resolved)
             self._bring_states_up_to_date(connection, output, resolved, expected)
             if erased:
                 self._forgetting.after(connection, erased)
@@ -234,8 +234,24 @@ class PostgresSink:
             if output.records or dead_letters:
                 self._deliver([*output.records, *dead_letters])
             positions.move(connection, self._group, output.positions, output.counts, output.logs)
+            if counts:
+                row_counts.add(connection, min(expected), counts)
             gaps.keep(connection, self._group, output.gaps)
         return stored, resolved
+
+    def _store_tables(
+        self, connection: Connection, store: Store, output: Output, resolved: Resolved
+    ) -> tuple[Stored, Counter[str]]:
+        """Also returns how many rows were stored in each table."""
+        stored, counts = Stored(0, 0, []), Counter[str]()
+        for table, rows in output.tables.items():
+            own = replace(output, tables=defaultdict(TableRows, {table: rows}))
+            part = store(connection, self._tables, own)
+            stored, counts[table] = stored.plus(part), part.rows
+        for table, replays in resolved.replays.items():
+            part = replayed.merge_replayed(connection, self._tables[table], replays)
+            stored, counts[table] = stored.plus(part), counts[table] + part.rows
+        return stored, +counts
 
     def _bring_states_up_to_date(
         self,
