@@ -1,20 +1,35 @@
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from streamflow_bench.figures import OF_WORK, PathName
+from streamflow_bench.growth.dimensions import EVENTS, Dimension
+
+_EVENTS: Final = 1_000_000
 
 
 def bench(
-    events: Annotated[int, typer.Option(min=1, help="Events for each run of a path.")] = 1_000_000,
+    events: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Events for each run of a path.",
+            show_default=f"{_EVENTS:,}; with --growth {EVENTS:,}",
+        ),
+    ] = None,
     runs: Annotated[
         int, typer.Option(min=1, help="Runs of each path; median, least and most are shown.")
     ] = 1,
     only: Annotated[
-        list[PathName] | None, typer.Option(help="Measure this path only. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Measure this path only: {', '.join(PathName)}; with --growth this dimension: "
+            f"{', '.join(Dimension)}. May be repeated.",
+        ),
     ] = None,
     latency_seconds: Annotated[
         float,
@@ -36,11 +51,20 @@ def bench(
             "installs them).",
         ),
     ] = False,
+    growth: Annotated[
+        bool,
+        typer.Option(
+            "--growth",
+            help="Measure instead what an event costs as partitions, rows, users, sizes, workers and what "
+            "is to be caught up with grow.",
+        ),
+    ] = False,
     write_docs: Annotated[
         bool,
         typer.Option(
             "--write-docs",
-            help="With --peers, in the repository: renew table and chart of docs/performance.md.",
+            help="With --peers or --growth, in the repository: renew tables and chart of "
+            "docs/performance.md.",
         ),
     ] = False,
     judge: Annotated[
@@ -59,24 +83,26 @@ def bench(
     Example: streamflow bench --runs 3 --out bench.json
     Example: streamflow bench --workers 1 --workers 2 --workers 3 --only validator
     Example: streamflow bench --peers --events 500000 --runs 5
+    Example: streamflow bench --growth --only rows
     """
     from streamflow.errors import UsageError
     from streamflow.settings import load_process_settings
     from streamflow_bench.benchmark import Plan, run_benchmark
+    from streamflow_bench.growth.documents import write_growth
     from streamflow_bench.peers.documents import require_documents, write_documents
     from streamflow_cli.bench_tables import show_findings
 
     if out is not None:
         _require_writable(out)
     if write_docs:
-        if not peers:
-            raise UsageError("--write-docs needs --peers")
+        if not peers and not growth:
+            raise UsageError("--write-docs needs --peers or --growth")
         require_documents()
-    possible = _possible_paths(several=bool(workers), peers=peers)
-    _require_possible(only or (), possible, "--workers" if workers else "--peers")
+    chosen = _chosen(only or (), several=bool(workers), peers=peers, growth=growth)
     plan = Plan(
-        paths=frozenset(only or possible),
-        events=events,
+        paths=[name for name in chosen if isinstance(name, PathName)],
+        growth=[name for name in chosen if isinstance(name, Dimension)],
+        events=events or (EVENTS if growth else _EVENTS),
         runs=runs,
         latency_seconds=latency_seconds,
         workers=tuple(workers or ()),
@@ -86,7 +112,7 @@ def bench(
     if out is not None:
         out.write_text(json.dumps(findings.report, indent=1) + "\n")
     if write_docs:
-        write_documents(findings.report)
+        (write_growth if growth else write_documents)(findings.report)
     show_findings(findings)
     if judge and findings.report["missed"]:
         raise typer.Exit(1)
@@ -102,25 +128,27 @@ def _require_writable(out: Path) -> None:
         raise UsageError(f"{out} cannot be written: {error.strerror}") from error
 
 
-def _possible_paths(*, several: bool, peers: bool) -> Collection[PathName]:
+def _chosen(
+    only: Collection[str], *, several: bool, peers: bool, growth: bool
+) -> list[PathName | Dimension]:
+    """What is to be measured. Raises UsageError if it cannot be measured so."""
     from streamflow.errors import UsageError
     from streamflow_bench.scaling import SCALABLE
 
-    if several and peers:
-        raise UsageError("--peers compares single workers: leave out --workers")
-    if several:
-        return SCALABLE
-    return OF_WORK if peers else tuple(PathName)
-
-
-def _require_possible(
-    wanted: Collection[PathName], possible: Collection[PathName], option: str
-) -> None:
-    from streamflow.errors import UsageError
-
-    impossible = [path for path in wanted if path not in possible]
-    if impossible:
-        what = "never several workers" if option == "--workers" else "no peers"
-        raise UsageError(
-            f"there are {what} of {impossible[0]}: with {option}, --only takes {', '.join(possible)}"
-        )
+    possible: Collection[PathName | Dimension] = tuple(PathName)
+    why = "only --growth measures {}: without it"
+    if growth:
+        if several or peers:
+            raise UsageError("--growth has steps of its own: leave out --workers and --peers")
+        possible, why = tuple(Dimension), "{} is a path: with --growth"
+    elif several:
+        if peers:
+            raise UsageError("--peers compares single workers: leave out --workers")
+        possible, why = tuple(SCALABLE), "there are never several workers of {}: with --workers"
+    elif peers:
+        possible, why = OF_WORK, "there are no peers of {}: with --peers"
+    for name in only:
+        if name not in possible:
+            why = why if name in {*PathName, *Dimension} else "nothing is called {}"
+            raise UsageError(f"{why.format(name)}, --only takes {', '.join(possible)}")
+    return [name for name in possible if not only or name in only]
