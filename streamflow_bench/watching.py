@@ -7,13 +7,14 @@ from typing import Final
 
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka import clients
+from streamflow.kafka import clients, kept_positions
 from streamflow.kafka.offsets import (
     GroupOffsets,
     high_watermarks,
     partitions_of,
     read_position,
 )
+from streamflow.kafka.producing import produce_and_flush
 from streamflow.postgres.connections import session
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
@@ -157,13 +158,19 @@ def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator
 def watch_worker(sandbox: Sandbox, settings: Settings, path: PathName, total: int) -> Course:
     """Follows the worker of a path until `total` records of a full topic are done. The loader's settings
     have a schema. Raises as `looks`."""
-    topic = load_streams(settings)[0].topic
+    topic, group = load_streams(settings)[0].topic, settings.group(path.value)
     with (
         worker_progress(settings, path, topic) as done,
         running(sandbox, settings, "worker", path.value) as child,
     ):
         course = watch(child, done, total)
-    sandbox.remove_groups(settings.group(path.value))
+    sandbox.remove_groups(group)
+    # What StreamFlow keeps itself of the group, too: the next run begins at the beginning.
+    forgotten = [
+        kept_positions.forgetting(settings, group, partition)
+        for partition in partitions_of(clients.admin(settings), [topic])
+    ]
+    produce_and_flush(clients.producer(settings), forgotten)
     return course
 
 

@@ -1,7 +1,9 @@
 """StreamFlow, the hand loop and every peer in turn, on the same events, and what they come to."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Final
 
 from streamflow.errors import StreamFlowError
@@ -108,6 +110,10 @@ def compare(paths: Paths, name: PathName, rounds: int, say: Callable[[str], None
     result = Result(PATHS[name], [])
     ours = Contender(name=STREAMFLOW, guarantee=_GUARANTEES[name], settings="as it comes")
     peers = [hand_loop(name), *others(name)]
+    with suppress(NotInstalled):
+        # The same client libraries.
+        same = hand_loop(name).program.versions()
+        ours.versions = {"streamflow": version("streamflow"), **same}
     contenders = [
         Contender(name=peer.name, guarantee=peer.guarantee, settings=peer.settings)
         for peer in peers

