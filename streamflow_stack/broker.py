@@ -108,8 +108,7 @@ class Broker:
         return Launch(
             command=(*self._java(class_path), "kafka.Kafka", _PROPERTIES),
             log=self.log.with_suffix(".out"),
-            # Java's compilers leave most of their memory to the heap of the thread that they ran in.
-            environment={**environment(), "MALLOC_ARENA_MAX": "2"},
+            environment=environment(),
             inherits=False,
             own_log=self.log,
             directory=self.node.directory,
