@@ -8,7 +8,7 @@ includes neither starting nor joining nor producing.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,14 +25,15 @@ from streamflow_bench import delivery
 from streamflow_bench.figures import PathName
 from streamflow_bench.limits import send_all
 from streamflow_bench.results import MemorySamples, Spread, rounded, spread
-from streamflow_bench.sandbox import Sandbox
+from streamflow_bench.sandbox import STREAM, Sandbox
 from streamflow_bench.sources import Sources
 from streamflow_bench.usage import CLIENTS, WORKERS, Meter, ProcessTree
 from streamflow_bench.watching import (
     Progress,
+    group_progress,
+    loader_progress,
     looks,
     running,
-    worker_progress,
 )
 from streamflow_stack.process import Child
 
@@ -47,8 +48,10 @@ SCALABLE: Final = {
 _JOIN_SECONDS: Final = 120.0
 _SETTLED: Final = 1.0  # seconds that an assignment must stay the same
 _TICK: Final = 0.1  # seconds
-_TRANSACTION_SECONDS: Final = 600
+_TRANSACTION_SECONDS: Final = 900  # no broker allows more, unless told to
 _TIMEOUT: Final = 60.0  # seconds
+
+Action = Callable[[Settings], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,22 +108,43 @@ class Scaled:
         }
 
 
+def _nothing(_settings: Settings) -> None:
+    pass
+
+
 class Scaling:
     def __init__(self, sandbox: Sandbox, sources: Sources) -> None:
         self._sandbox = sandbox
         self._sources = sources
         self._runs = 0
 
-    def measure(self, path: PathName, workers: int) -> ScaledRun:
-        """Raises Unavailable if the workers do not join, or make no progress."""
+    def measure(
+        self,
+        path: PathName,
+        workers: int,
+        *,
+        stream: str = STREAM,
+        before: Action = _nothing,
+        after: Action = _nothing,
+    ) -> ScaledRun:
+        """Raises Unavailable if the workers do not join, or make no progress.
+
+        Args:
+            path: what the workers do.
+            workers: how many there are.
+            stream: as of `Sandbox.topics`.
+            before: is called with the workers' settings before the topic is filled.
+            after: likewise once they have ended.
+        """
         self._runs += 1
-        load = os.getloadavg()[0]
-        with self._sandbox.topics(f"scaling-{self._runs}") as settings:
+        with self._sandbox.topics(f"scaling-{self._runs}", stream) as settings:
+            stored = self._sandbox.with_schema(settings) if path is PathName.LOADER else settings
+            before(stored)
+            load = os.getloadavg()[0]
             topic = load_streams(settings)[0].topic
             release = self._prepare(settings, topic)
             if path is PathName.SOCKET:
                 return self._deliver(settings, workers, release, load)
-            stored = self._sandbox.with_schema(settings) if path is PathName.LOADER else settings
             with ExitStack() as stack:
                 children = [
                     stack.enter_context(
@@ -129,8 +153,10 @@ class Scaling:
                     for number in range(1, workers + 1)
                 ]
                 busy = _joined(stored, path, workers)
-                done = stack.enter_context(worker_progress(stored, path, topic))
-                return self._timed(stored, children, done, busy, release, load)
+                done = stack.enter_context(_progress(stored, path, topic))
+                run = self._timed(stored, children, done, busy, release, load)
+            after(stored)
+            return run
 
     def _prepare(self, settings: Settings, topic: str) -> Callable[[], None]:
         """Fills a topic in an open transaction; returns a function that commits it."""
@@ -197,6 +223,13 @@ class Scaling:
                 load_before=load,
                 seconds=end - began,
             )
+
+
+def _progress(settings: Settings, path: PathName, topic: str) -> AbstractContextManager[Progress]:
+    if path is PathName.LOADER:
+        return loader_progress(settings, topic)
+    partitions = offsets.partitions_of(clients.admin(settings), [topic])
+    return group_progress(settings, settings.group(path.value), partitions)
 
 
 def _commit(client: Producer) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from streamflow_bench.figures import PathName
 from streamflow_bench.results import Detail, Spread, named, quotient, rounded, spread
 
-EVENTS: Final = 200_000  # of a run, unless the user says otherwise
+EVENTS: Final = 100_000  # of a run, unless the user says otherwise
 # How often the cost of the smallest step the largest may have.
 BAR: Final = 1.5
 
@@ -43,11 +43,11 @@ class Dimension(StrEnum):
         """Where runs have so many events; with fewer of them the large steps are smaller, too."""
         return {
             Dimension.PARTITIONS: (3, 12, 48),
-            Dimension.ROWS: (0, min(5 * events, 1_000_000), min(50 * events, 10_000_000)),
+            Dimension.ROWS: (0, min(10 * events, 1_000_000), min(100 * events, 10_000_000)),
             Dimension.USERS: (10, 1_000, 100_000),
             Dimension.SIZE: (200, 1_000, 10_000),
             Dimension.WORKERS: (1, 2, 3),
-            Dimension.CATCH_UP: (events, max(events, min(25 * events, 5_000_000))),
+            Dimension.CATCH_UP: (events, max(events, min(50 * events, 5_000_000))),
         }[self]
 
     def events(self, step: int, events: int) -> int:
@@ -61,8 +61,8 @@ class Dimension(StrEnum):
 class Point:
     """One run of one part at one step."""
 
-    cost: float | None  # µs of the processor for an event; None if all were done in one step
-    rate: float | None  # events a second
+    cost: float  # µs of the processor for an event
+    rate: float  # events a second
     peak_mb: float | None
     seconds: float
     load_before: float  # load average of the minute before
@@ -106,7 +106,7 @@ class Growth:
     @property
     def growth(self) -> float | None:
         """Cost of an event at the largest step, as a multiple of that at the smallest; of a byte, where
-        events grow. None if one is not known, or if there is one step only."""
+        events grow. None if there is one step only."""
         first, last = self.ends
         of_event = self._multiple(self.cost(first), self.cost(last))
         return quotient(of_event, last / first if self.dimension is Dimension.SIZE else 1.0)

@@ -209,7 +209,7 @@ def test_the_cost_of_more_rows_is_measured(stack_settings: Settings, tmp_path: P
     done, report = measured(
         stack_settings,
         tmp_path,
-        *("--growth", "--only", "rows", "--events", "2000"),
+        *("--growth", "--only", "rows", "--events", "1000"),
     )
     assert report["paths"] == report["scaling"] == report["peers"] == []
     found = growth_of(report)
@@ -217,6 +217,7 @@ def test_the_cost_of_more_rows_is_measured(stack_settings: Settings, tmp_path: P
         ("rows", "loader"): [0, 10_000, 100_000]
     }
     for [run] in found["rows", "loader"].values():
+        assert run["cpu_us_per_event"] > 0
         assert run["status_p99_ms"] >= run["status_p50_ms"] > 0
     assert "100,000 rows in  " in done.stderr
     assert "10,000 rows in the table, loader, run 1 of 1: " in done.stderr
@@ -231,22 +232,21 @@ def test_the_cost_of_all_that_grows_is_measured(stack_settings: Settings, tmp_pa
     names = ("partitions", "users", "size", "workers", "catch-up")
     only = [word for name in names for word in ("--only", name)]
     _, report = measured(
-        stack_settings, tmp_path, "--growth", *only, "--events", "20000", seconds=580
+        stack_settings, tmp_path, "--growth", *only, "--events", "5000", seconds=580
     )
     found = growth_of(report)
     for part in ("loader", "analytics", "validator"):
         assert list(found["partitions", part]) == [3, 12, 48]
         assert list(found["users", part]) == [10, 1_000, 100_000]
-        assert list(found["catch-up", part]) == [20_000, 500_000]
+        assert list(found["catch-up", part]) == [5_000, 250_000]
         assert list(found["size", part]) == [200, 1_000, 10_000]
         assert list(found["workers", part]) == [1, 2, 3]
         for [run] in found["workers", part].values():
-            assert run["cpu_us_per_event"] > 0
             assert run["peak_mb"] > 10
-        # So many are never done in one step.
-        [run] = found["catch-up", part][500_000]
-        assert run["cpu_us_per_event"] > 0
-        assert run["seconds"] > 0
+    for steps in found.values():
+        for [run] in steps.values():
+            assert run["cpu_us_per_event"] > 0
+            assert run["seconds"] > 0
     assert topics_and_groups(stack_settings) == []
     assert schemas(stack_settings) == []
 

@@ -22,7 +22,7 @@ from streamflow_bench.sources import Sources
 from streamflow_cli.app import app
 
 
-def point(cost: float | None, *, peak_mb: float = 100.0, status_ms: float | None = None) -> Point:
+def point(cost: float, *, peak_mb: float = 100.0, status_ms: float | None = None) -> Point:
     detail = {} if status_ms is None else {"status_p50_ms": status_ms, "status_p99_ms": status_ms}
     return Point(
         cost=cost, rate=50_000.0, peak_mb=peak_mb, seconds=4.0, load_before=1.5, detail=detail
@@ -60,7 +60,7 @@ def test_larger_events_are_judged_by_the_byte() -> None:
 
 
 def test_memory_is_judged_where_much_is_caught_up_with() -> None:
-    runs = {"at_200000": [point(10)], "at_5000000": [point(10, peak_mb=160)]}
+    runs = {"at_100000": [point(10)], "at_5000000": [point(10, peak_mb=160)]}
     found = growth(Dimension.CATCH_UP, **runs)
     assert (found.growth, found.memory_growth, found.met) == (1.0, 1.6, False)
     [missed] = found.missed
@@ -69,16 +69,14 @@ def test_memory_is_judged_where_much_is_caught_up_with() -> None:
 
 
 def test_what_is_not_known_is_not_judged() -> None:
-    found = growth(Dimension.ROWS, at_0=[point(None)], at_10=[point(8)])
-    assert (found.growth, found.met, found.missed) == (None, None, [])
     alone = growth(Dimension.CATCH_UP, at_10=[point(8)])
-    assert (alone.growth, alone.memory_growth, alone.met) == (None, None, None)
+    assert (alone.growth, alone.memory_growth, alone.met, alone.missed) == (None, None, None, [])
 
 
 def test_steps_are_bounded() -> None:
     assert Dimension.ROWS.steps(EVENTS) == (0, 1_000_000, 10_000_000)
     assert Dimension.ROWS.steps(10 * EVENTS) == (0, 1_000_000, 10_000_000)
-    assert Dimension.ROWS.steps(100) == (0, 500, 5_000)
+    assert Dimension.ROWS.steps(100) == (0, 1_000, 10_000)
     assert Dimension.CATCH_UP.steps(EVENTS) == (EVENTS, 5_000_000)
     assert Dimension.CATCH_UP.events(5_000_000, EVENTS) == 5_000_000
     assert Dimension.SIZE.events(10_000, EVENTS) == 30_000
@@ -115,7 +113,7 @@ def test_all_topics_have_the_partitions(partitions: int) -> None:
 def a_report(*growths: Growth) -> dict[str, object]:
     return {
         "date": "2026-11-27T12:00:00Z",
-        "events": 200_000,
+        "events": 100_000,
         "runs": 1,
         "machine": {"cores": 2, "cpu": "a processor", "memory_mb": 8_000},
         "growth": [each.as_dict() for each in growths],
@@ -126,7 +124,8 @@ def a_report(*growths: Growth) -> dict[str, object]:
 ROWS = growth(
     Dimension.ROWS, at_0=[point(8, status_ms=20.0)], at_10000000=[point(16, status_ms=21.0)]
 )
-USERS = growth(Dimension.USERS, at_10=[point(8)], at_1000=[point(None)])
+USERS = growth(Dimension.USERS, at_10=[point(8)], at_1000=[point(8)])
+ALONE = growth(Dimension.CATCH_UP, at_10=[point(8)])
 
 
 def test_the_page_and_the_chart_are_written(
@@ -136,15 +135,16 @@ def test_the_page_and_the_chart_are_written(
     monkeypatch.setattr(shared, "PEERS_PYTHON", Path(sys.executable))
     page, chart = tmp_path / "performance.md", tmp_path / "growth.png"
     page.write_text(f"before\n{documents.BEGIN}\nold\n{documents.END}\nafter\n")
-    documents.write_growth(a_report(ROWS, USERS), page, chart)
+    documents.write_growth(a_report(ROWS, USERS, ALONE), page, chart)
     text = page.read_text()
     assert "old" not in text
+    assert "| 10 events behind | loader | 8.0 | 50,000 | 4.0 | 100 |  |  |  |" in text
     assert "| 0 rows in the table | loader | 8.0 | 50,000 | 4.0 | 100 | 20.0 | 20.0 |  |" in text
     assert (
         "| 10,000,000 rows in the table | loader | 16.0 | 50,000 | 4.0 | 100 | 21.0 | 21.0 | 2.00 |"
         in text
     )
-    assert "| 1,000 users | loader | unknown |" in text
+    assert "| 1,000 users | loader | 8.0 | 50,000 | 4.0 | 100 |  |  | 1.00 |" in text
     assert "load average before a run 1.5 to 1.5" in text
     assert chart.read_bytes().startswith(b"\x89PNG")
 
@@ -162,7 +162,7 @@ def test_what_grows_too_much_is_the_exit_code(
 
     def run(_settings: object, plan: object, _say: object) -> Findings:
         plans.append(plan)
-        return Findings([], [], [], a_report(ROWS, USERS), growths=[ROWS, USERS])
+        return Findings([], [], [], a_report(ROWS, ALONE), growths=[ROWS, ALONE])
 
     monkeypatch.setattr("streamflow_bench.benchmark.run_benchmark", run)
     done = CliRunner().invoke(
