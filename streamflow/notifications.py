@@ -55,21 +55,18 @@ def notifier(
                 # Taken apart once: it may be a generator.
                 notification = Notification(*notification)
             message, event_id, user = notification
+            is_plain = type(message) is type(user) is str and type(event_id) is int
             fits = (
-                isinstance(message, str)
+                (is_plain or _has_types(message, event_id, user))
                 and len(message) <= MAX_MESSAGE
-                and isinstance(user, str)
                 and len(user) <= MAX_USER
-                and isinstance(event_id, int)
                 and 0 <= event_id <= LARGEST_BIGINT
-                and type(event_id) is not bool
             )
         except BaseException as error:  # noqa: BLE001 (a user's function; fails only this notification)
             return processing_failed("notify", error)
         if not fits:
             return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NONE)
         try:
-            is_plain = type(message) is type(user) is str and type(event_id) is int
             value = (encode if is_plain else orjson.dumps)(
                 {"message": message, "time": time, "event_id": event_id, "user": user}
             )
@@ -83,3 +80,12 @@ def notifier(
         return user.encode(), value
 
     return record_of
+
+
+def _has_types(message: object, event_id: object, user: object) -> bool:
+    return (
+        isinstance(message, str)
+        and isinstance(user, str)
+        and isinstance(event_id, int)
+        and type(event_id) is not bool
+    )

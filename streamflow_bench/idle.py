@@ -11,7 +11,7 @@ from typing import Any, Final
 import psutil
 
 from streamflow.errors import UsageError
-from streamflow_bench.figures import MEGABYTE
+from streamflow_bench.results import MEGABYTE
 from streamflow_stack.state import StateDirectory, read_snapshot
 
 # Of the whole stack.

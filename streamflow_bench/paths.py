@@ -7,9 +7,6 @@ from typing import Final
 
 import psutil
 
-from streamflow.kafka import clients, kept_positions, offsets
-from streamflow.kafka.producing import produce_and_flush
-from streamflow.postgres.signing_key import SigningKey
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -24,7 +21,7 @@ from streamflow_bench.peers.running import PeerRunner
 from streamflow_bench.results import MEGABYTE, Course, Detail, Rows, Run
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.sources import Sources
-from streamflow_bench.watching import group_progress, loader_progress, running, watch
+from streamflow_bench.watching import group_progress, running, watch, watch_worker
 from streaming_workers.producer.progress import group_of
 
 RATE: Final = 5_000  # events a second, for latencies
@@ -82,24 +79,19 @@ class Paths:
     def _load(self, load: float) -> Run:
         settings = self._sandbox.with_schema(self.filled)
         stream = _stream(settings)
-        with (
-            loader_progress(settings, stream.topic) as done,
-            running(self._sandbox, settings, "worker", "loader") as child,
-        ):
-            course = watch(child, done, self._sources.count)
-        self._sandbox.remove_groups(settings.group("loader"))
+        course = watch_worker(self._sandbox, settings, PathName.LOADER, self._sources.count)
         rows = rows_of(settings)
         raw = limits.bare_copy(settings, stream)
         return self._beside_hand_loop(PathName.LOADER, course, raw, load, rows)
 
     def _count(self, load: float) -> Run:
-        course = self._transactional("analytics")
+        course = watch_worker(self._sandbox, self.filled, PathName.ANALYTICS, self._sources.count)
         topic = _stream(self.filled).topic
         raw = limits.bare_consume(self.filled, topic, self._sources.count)
         return self._beside_hand_loop(PathName.ANALYTICS, course, raw, load)
 
     def _validate(self, load: float) -> Run:
-        course = self._transactional("validator")
+        course = watch_worker(self._sandbox, self.filled, PathName.VALIDATOR, self._sources.count)
         total = self._sources.valid
         sample = limits.sample_of(self.filled, _stream(self.filled).notifications_topic, total)
         with self._sandbox.topics(f"bare-{self._runs}") as settings:
@@ -129,25 +121,6 @@ class Paths:
             rows=rows,
             hand_rows=hand and hand.rows,
         )
-
-    def _transactional(self, name: str) -> Course:
-        """All events through a worker that commits to its group."""
-        settings = self.filled
-        group = settings.group(name)
-        partitions = offsets.partitions_of(clients.admin(settings), [_stream(settings).topic])
-        with (
-            group_progress(settings, group, partitions) as done,
-            running(self._sandbox, settings, "worker", name) as child,
-        ):
-            course = watch(child, done, self._sources.count)
-        self._sandbox.remove_groups(group)
-        # What StreamFlow keeps itself of the group, too: the next run begins at the beginning.
-        sign = SigningKey(settings).signer().sign
-        forgotten = [
-            sign(kept_positions.forgetting(settings, group, partition)) for partition in partitions
-        ]
-        produce_and_flush(clients.producer(settings), forgotten)
-        return course
 
     def _latency(self, load: float) -> Run:
         pace = Pace(RATE, self._latency_seconds)

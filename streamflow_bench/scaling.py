@@ -8,7 +8,7 @@ includes neither starting nor joining nor producing.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,16 +24,15 @@ from streamflow.units import counted
 from streamflow_bench import delivery
 from streamflow_bench.figures import PathName
 from streamflow_bench.limits import send_all
-from streamflow_bench.results import Spread, spread
+from streamflow_bench.results import MemorySamples, Spread, rounded, spread
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.sources import Sources
-from streamflow_bench.usage import CLIENTS, WORKERS, Meter
+from streamflow_bench.usage import CLIENTS, WORKERS, Meter, ProcessTree
 from streamflow_bench.watching import (
     Progress,
-    group_progress,
-    loader_progress,
     looks,
     running,
+    worker_progress,
 )
 from streamflow_stack.process import Child
 
@@ -61,6 +60,10 @@ class ScaledRun:
     lost: int  # events that a client did not receive
     cores: Mapping[str, float]  # that each part kept busy
     load_before: float  # load average of the minute before
+    seconds: float
+    peak_mb: float | None = (
+        None  # resident memory of all workers together; of clients it is not measured
+    )
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -69,6 +72,8 @@ class ScaledRun:
             "lost": self.lost,
             "cores": {part: round(value, 3) for part, value in self.cores.items()},
             "load_before": self.load_before,
+            "seconds": round(self.seconds, 3),
+            "peak_mb": rounded(self.peak_mb, 1),
         }
 
 
@@ -124,7 +129,7 @@ class Scaling:
                     for number in range(1, workers + 1)
                 ]
                 busy = _joined(stored, path, workers)
-                done = stack.enter_context(_progress(stored, path, topic))
+                done = stack.enter_context(worker_progress(stored, path, topic))
                 return self._timed(stored, children, done, busy, release, load)
 
     def _prepare(self, settings: Settings, topic: str) -> Callable[[], None]:
@@ -152,11 +157,15 @@ class Scaling:
         load: float,
     ) -> ScaledRun:
         total = self._sources.count
+        trees = [ProcessTree(child.pid) for child in children]
+        samples: list[tuple[float, int]] = []
         meter = Meter(settings, {WORKERS: [child.pid for child in children]})
         began = ended = time.monotonic()
         release()
         for now, _ in looks(children, done, total):
             ended = now
+            if not samples or now - began - samples[-1][0] > _TICK:
+                samples.append((now - began, sum(tree.resident() for tree in trees)))
         seconds = ended - began
         return ScaledRun(
             rate=total / seconds,
@@ -164,6 +173,8 @@ class Scaling:
             lost=0,
             cores=meter.used(time.monotonic() - began),
             load_before=load,
+            seconds=seconds,
+            peak_mb=MemorySamples(samples).peak_mb,
         )
 
     def _deliver(
@@ -184,14 +195,8 @@ class Scaling:
                 lost=sum(total - listener.events for listener in listeners),
                 cores=cores,
                 load_before=load,
+                seconds=end - began,
             )
-
-
-def _progress(settings: Settings, path: PathName, topic: str) -> AbstractContextManager[Progress]:
-    if path is PathName.LOADER:
-        return loader_progress(settings, topic)
-    partitions = offsets.partitions_of(clients.admin(settings), [topic])
-    return group_progress(settings, settings.group(path.value), partitions)
 
 
 def _commit(client: Producer) -> None:

@@ -27,6 +27,7 @@ _TYPES: Final = {
     "USER_LOGOUT": 25,
     "USER_SIGNUP": 5,
 }
+_WORDS: Final = "she sells sea shells by the sea shore; "
 _UNKNOWN: Final = "USER_TELEPORTED"
 _SEPARATOR: Final = b"\t"  # JSON holds none
 
@@ -40,21 +41,40 @@ class Keyed(NamedTuple):
 
 class Sources:
     """`count` events in two files: with addresses in clear text, as a user has them, and hashed by
-    `hasher`, as they are in the topic. Those in the topic have a few that break the contract."""
+    `hasher`, as they are in the topic. Those in the topic have a few that break the contract.
 
-    def __init__(self, directory: Path, count: int, hasher: Hasher) -> None:
+    Args:
+        directory: of the files.
+        count: how many events.
+        hasher: of the addresses.
+        users: how many users they are of.
+        size: bytes of each record in the topic, at least; a field ``note`` fills it up.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        count: int,
+        hasher: Hasher,
+        *,
+        users: int = USERS,
+        size: int | None = None,
+    ) -> None:
         self.count = count
+        self._users = users
         self.lines = directory / "events.ndjson"
         self._records = directory / "records.tsv"
         ends = datetime.now(UTC)
         self.began = ends - timedelta(seconds=count / RATE)  # event time of the first event
-        hashes = {user: hasher.hash(_address(user)) for user in map(_name, range(USERS))}
+        hashes = {user: hasher.hash(_address(user)) for user in map(_name, range(users))}
         with self.lines.open("wb") as lines, self._records.open("wb") as records:
             for event in self._events():
                 user = str(event["user"])
                 has_address = "user_email" in event
-                lines.write(orjson.dumps(event) + b"\n")
                 hashed = event | ({"user_email": hashes[user]} if has_address else {})
+                if size is not None:
+                    event["note"] = hashed["note"] = _note(hashed, size)
+                lines.write(orjson.dumps(event) + b"\n")
                 if self._is_invalid(int(str(event["id"]))):
                     hashed["type"] = _UNKNOWN
                 records.write(user.encode() + _SEPARATOR + orjson.dumps(hashed) + b"\n")
@@ -64,7 +84,7 @@ class Sources:
         kinds, weights = list(_TYPES), list(_TYPES.values())
         step = timedelta(seconds=1 / RATE)
         for number in range(1, self.count + 1):
-            index = chance.randrange(USERS)
+            index = chance.randrange(self._users)
             user = _name(index)
             address = {"user_email": _address(user)} if index % WITHOUT_ADDRESS else {}
             yield {
@@ -99,6 +119,12 @@ class Sources:
                 if unknown not in value:
                     number += 1
                     yield Keyed(key, b'{"id":%d%b' % (number, value[value.index(b",") :]))
+
+
+def _note(event: dict[str, object], size: int) -> str:
+    """What fills an event up to so many bytes."""
+    missing = max(0, size - len(orjson.dumps(event | {"note": ""})))
+    return (_WORDS * (missing // len(_WORDS) + 1))[:missing]
 
 
 def _name(index: int) -> str:

@@ -7,15 +7,19 @@ from typing import Final
 
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka import clients
+from streamflow.kafka import clients, kept_positions
 from streamflow.kafka.offsets import (
     GroupOffsets,
     high_watermarks,
     partitions_of,
     read_position,
 )
+from streamflow.kafka.producing import produce_and_flush
 from streamflow.postgres.connections import session
+from streamflow.postgres.signing_key import SigningKey
+from streamflow.registry import load_streams
 from streamflow.settings import Settings
+from streamflow_bench.figures import PathName
 from streamflow_bench.results import Course, MemorySamples
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.usage import ProcessTree, Used
@@ -150,6 +154,35 @@ def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator
                 f"{children[0].name} made no progress for {_PATIENCE:g} s, at {done:,} of {total:,}"
             )
         time.sleep(_EVERY)
+
+
+def watch_worker(sandbox: Sandbox, settings: Settings, path: PathName, total: int) -> Course:
+    """Follows the worker of a path until `total` records of a full topic are done. The loader's settings
+    have a schema. Raises as `looks`."""
+    topic, group = load_streams(settings)[0].topic, settings.group(path.value)
+    with (
+        worker_progress(settings, path, topic) as done,
+        running(sandbox, settings, "worker", path.value) as child,
+    ):
+        course = watch(child, done, total)
+    sandbox.remove_groups(group)
+    # What StreamFlow keeps itself of the group, too: the next run begins at the beginning.
+    sign = SigningKey(settings).signer().sign
+    forgotten = [
+        sign(kept_positions.forgetting(settings, group, partition))
+        for partition in partitions_of(clients.admin(settings), [topic])
+    ]
+    produce_and_flush(clients.producer(settings), forgotten)
+    return course
+
+
+def worker_progress(
+    settings: Settings, path: PathName, topic: str
+) -> AbstractContextManager[Progress]:
+    if path is PathName.LOADER:
+        return loader_progress(settings, topic)
+    partitions = partitions_of(clients.admin(settings), [topic])
+    return group_progress(settings, settings.group(path.value), partitions)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """What a benchmark has measured, as tables."""
 
+from collections.abc import Sequence
+
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 
 from streamflow_bench.benchmark import Findings
 from streamflow_bench.figures import MEMORY_BAR
+from streamflow_bench.growth.dimensions import Growth
 from streamflow_bench.peers.comparison import Comparison
 from streamflow_bench.results import MemorySamples, Result, Spread
 from streamflow_bench.scaling import SCALABLE, Scaled
@@ -20,6 +23,8 @@ def show_findings(findings: Findings) -> None:
         _show_comparison(comparison)
     if findings.results:
         _show_results(findings.results)
+    if findings.growths:
+        _show_growths(findings.growths)
     if findings.scaled:
         _show_scaled(findings.scaled)
     for missed in findings.report["missed"]:
@@ -77,6 +82,34 @@ def _show_scaled(scaled: list[Scaled]) -> None:
             f"{sum(run.lost for run in one.runs):,}",
         )
     make_console().print(table)
+
+
+def _show_growths(growths: Sequence[Growth]) -> None:
+    titles = ("part", "CPU µs per event", "events/s", "peak memory", "status, p50", "growth", "met")
+    table = Table(*(Column(title, no_wrap=True) for title in ("step", *titles)))
+    for growth in growths:
+        for step in growth.runs:
+            status = growth.detail(step, "status_p50_ms")
+            is_last = step == growth.ends[1]
+            table.add_row(
+                f"{step:,} {growth.dimension.unit}",
+                growth.part.value,
+                _spread(growth.cost(step), ".1f", ""),
+                _spread(growth.rate(step), ",.0f", ""),
+                _spread(growth.peak_mb(step), ",.0f", "MB"),
+                "-" if status is None else _spread(status, ",.0f", "ms"),
+                _multiple(growth) if is_last else "",
+                _verdict(growth.met) if is_last else "",
+                end_section=is_last,
+            )
+    make_console().print(table)
+
+
+def _multiple(growth: Growth) -> str:
+    text = "unknown" if growth.growth is None else f"{growth.growth:.2f} x"
+    if growth.memory_growth is not None:
+        text += f"\nmemory {growth.memory_growth:.2f} x"
+    return text
 
 
 def _show_comparison(comparison: Comparison) -> None:

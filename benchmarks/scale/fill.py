@@ -14,9 +14,9 @@ Positions, ends of topics and what is kept beside the rows fit each other, so th
 
 import argparse
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
@@ -27,29 +27,17 @@ from streamflow.kafka.topics import provision
 from streamflow.postgres import row_counts
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.owned_topics import TopicsTable
-from streamflow.postgres.partitions import DayPartitions
 from streamflow.postgres.schema import upgrade
 from streamflow.postgres.windows.tables import WindowTable, window_tables
 from streamflow.registry import load_streams
 from streamflow.settings import Settings, load_process_settings
 from streamflow.stream import Stream, reads
+from streamflow_bench.filling import PARTITIONS, USER_EVENTS, Stage
 
-_PARTITIONS: Final = 3
 _WINDOW_SHARE: Final = 10  # one measurement for so many user events
 _GROUPS: Final = ("validator", "analytics", "loader")
-_ROOM: Final = 1.1
-_LEAST_ROOM: Final = 1_000  # offsets
 _AT_ONCE: Final = 10_000
 
-_USER_EVENTS = """
-INSERT INTO events (id, type, "user", user_email, timestamp, origin_topic, origin_partition, origin_offset,
-                    appended_at, loaded_at)
-SELECT n, (ARRAY['USER_LOGIN', 'USER_LOGIN_FAILED', 'USER_LOGOUT', 'USER_SIGNUP'])[1 + n * 7 %% 4],
-       'user-' || abs(hashint8(n)) %% 100000, md5(n::text) || md5(n::text), at, %(topic)s, n %% {partitions},
-       n / {partitions}, at + interval '5 ms', at + interval '50 ms'
-  FROM (SELECT n, %(since)s + n * %(step)s::interval AS at
-          FROM generate_series(0::bigint, %(number)s - 1) AS n) AS made
-"""
 _MEASUREMENTS = """
 INSERT INTO measurements (device, room, watts, timestamp, origin_topic, origin_partition, origin_offset,
                           appended_at, loaded_at)
@@ -131,65 +119,13 @@ ON CONFLICT (group_name, topic, partition) DO UPDATE
 """
 
 
-class Stage:
-    """Fills the tables one after the other.
-
-    Attributes:
-        ends: where the logs of a topic end, the same in each of its partitions.
-        stored: rows of each topic.
-        others: records of each topic that became none.
-    """
-
-    def __init__(self, connection: Connection, span: timedelta) -> None:
-        self._connection = connection
-        self._span = span
-        self._since = datetime.now(UTC) - span
-        self.ends: Counter[str] = Counter()
-        self.stored: Counter[str] = Counter()
-        self.others: Counter[str] = Counter()
-
-    def prepare_days(self, table: str) -> None:
-        days = [(self._since + timedelta(days=day)).date() for day in range(self._span.days + 1)]
-        DayPartitions(table).prepare(self._connection, days)
-
-    def fill(self, query: str, topic: str, derived: str = "", number: int = 1, **names: str) -> int:
-        """Runs a statement that inserts rows, spread over the span.
-
-        Args:
-            topic: of the events.
-            derived: the topic of the records that the rows are of, if that is another one.
-            number: how many rows, where the statement does not say.
-        """
-        began = time.monotonic()
-        values = {
-            "topic": topic,
-            "derived": derived,
-            "since": self._since,
-            "step": self._span / number,
-            "number": number,
-            "from": self.ends[topic],
-            "first": self.ends[derived],
-        }
-        statement = query.format(partitions=_PARTITIONS, **names)
-        rows = self._connection.execute(statement.encode(), values).rowcount
-        into = statement.partition("INSERT INTO ")[2].split()[0]
-        print(f"{rows:>10,} rows in {time.monotonic() - began:5.1f} s  {into}", flush=True)
-        return rows
-
-    def moved(self, topic: str, rows: int, others: int = 0) -> None:
-        """Notes rows of a topic's records, which are spread over the partitions almost evenly."""
-        self.ends[topic] += int(_ROOM * (rows + others) / _PARTITIONS) + _LEAST_ROOM
-        self.stored[topic] += rows
-        self.others[topic] += others
-
-
 def fill_rows(stage: Stage, streams: Sequence[Stream], arguments: argparse.Namespace) -> None:
     logins, measurements = streams
     topic, notes, letters = logins.topic, logins.notifications_topic, logins.dead_letter_topic
     for stream in streams:
         for name in (stream.event_table, *(each.name for each in window_tables(stream))):
             stage.prepare_days(name)
-    stage.moved(topic, stage.fill(_USER_EVENTS, topic, number=arguments.events))
+    stage.moved(topic, stage.fill(USER_EVENTS, topic, number=arguments.events))
     rows = stage.fill(_NOTIFICATIONS, topic, notes)
     stage.moved(notes, rows)
     stage.moved(logins.analytics_topic, stage.fill(_WINDOW_COUNTS, topic, logins.analytics_topic))
@@ -218,7 +154,7 @@ def fill_topics(settings: Settings, ends: Mapping[str, int]) -> dict[str, str]:
     sender = producer(settings, **{"linger.ms": 100})
     began = time.monotonic()
     for topic, end in ends.items():
-        for partition in range(_PARTITIONS):
+        for partition in range(PARTITIONS):
             for first in range(0, end, _AT_ONCE):
                 batch = [{"value": b"{}"}] * min(_AT_ONCE, end - first)
                 while left := len(batch) - sender.produce_batch(topic, batch, partition):
@@ -230,7 +166,7 @@ def fill_topics(settings: Settings, ends: Mapping[str, int]) -> dict[str, str]:
     places = [
         TopicPartition(topic, partition, end)
         for topic, end in ends.items()
-        for partition in range(_PARTITIONS)
+        for partition in range(PARTITIONS)
     ]
     for future in client.delete_records(places).values():
         future.result()
@@ -247,7 +183,7 @@ def keep_positions(
     connection: Connection, group: str, stage: Stage, ids: Mapping[str, str]
 ) -> None:
     for topic, end in stage.ends.items():
-        for partition in range(_PARTITIONS):
+        for partition in range(PARTITIONS):
             first = partition == 0
             stored, others = (stage.stored[topic], stage.others[topic]) if first else (0, 0)
             rejected = 0 if topic.endswith("notifications") else others  # those are duplicates
@@ -269,7 +205,7 @@ def main() -> None:
     with session(settings, "fill") as connection:
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET work_mem = '256MB'")
-        stage = Stage(connection, timedelta(days=arguments.days))
+        stage = Stage(connection, timedelta(days=arguments.days), partial(print, flush=True))
         fill_rows(stage, streams, arguments)
         if not arguments.no_topics:
             provision(settings, streams, TopicsTable(settings))

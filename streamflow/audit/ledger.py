@@ -214,7 +214,19 @@ class _Audit:
         """Whether what was proved of a partition need not be compared again."""
         proof, (_, end) = self._proof(partition), self._reached.bounds[partition]
         is_reused = partition in self._reached.beyond or end < proof.through
-        return proof.counted_from_zero and self._looks.has_full(partition) and not is_reused
+        is_known = proof.counted_from_zero and self._looks.has_full(partition)
+        return is_known and not is_reused and not self._went_back(partition)
+
+    def _went_back(self, partition: Partition) -> bool:
+        """Whether analytics reads again what it had counted: its group was reset. That may count twice."""
+        progress = self._reached.progress.get(partition)
+        return progress is not None and progress.resume < self._proof(partition).windows_through
+
+    def _proved_parts(self, stream: Stream) -> dict[int, int]:
+        """How far the partitions of the topic of its windows are proved."""
+        topic = stream.analytics_topic
+        numbers = [number for name, number in self._reached.bounds if name == topic]
+        return {number: self._proof((topic, number)).through for number in numbers}
 
     def _look_again(self, ledger: PartitionAudit, scanner: Scanner) -> None:
         """Compares some of the records that were proved once more, in turn with the others."""
@@ -414,7 +426,9 @@ class _Audit:
                 known,
                 proof.windows_through,
                 # Acknowledged differences are looked for in all windows.
-                only_touched=partition in self._looks.again and not known,
+                self._proved_parts(stream)
+                if partition in self._looks.again and not known
+                else None,
             )
             self._keep_differences(stream, ledger, progress, compared, COUNTS)
             yield COUNTS, compared
@@ -513,6 +527,7 @@ class _Audit:
         full comparison has found it right."""
         wrong = {windows_of[:2] for windows_of, found in windows.items() if found.differing}
         wrong |= {partition for partition, state in states.items() if state.differing}
+        wrong |= {partition for partition in self._reached.progress if self._went_back(partition)}
         compared = {windows_of[:2] for windows_of in windows}
         for ledger in ledgers:
             stream = self._by_topic.get(ledger.topic)

@@ -36,12 +36,12 @@ def schemas(settings: Settings) -> list[str]:
 
 
 def measured(
-    settings: Settings, folder: Path, *arguments: str
+    settings: Settings, folder: Path, *arguments: str, seconds: float = 280
 ) -> tuple["subprocess.CompletedProcess[str]", dict[str, Any]]:
     """A benchmark that went well, whatever its figures, and what it wrote."""
     out = folder / "bench.json"
     judging = ("--no-judge", "--out", str(out))
-    done = streamflow(settings, "bench", *arguments, *judging, seconds=280)
+    done = streamflow(settings, "bench", *arguments, *judging, seconds=seconds)
     assert done.returncode == 0, done.stderr
     return done, json.loads(out.read_text())
 
@@ -193,6 +193,60 @@ def test_several_workers_are_measured_together(stack_settings: Settings, tmp_pat
         assert run["cores"]["kafka"] > 0
         assert run["cores"]["machine"] >= run["cores"]["workers"]
     assert "clients of one bridge: 2" in done.stdout
+    assert topics_and_groups(stack_settings) == []
+    assert schemas(stack_settings) == []
+
+
+def growth_of(report: dict[str, Any]) -> dict[tuple[str, str], dict[int, list[dict[str, Any]]]]:
+    """The runs by step, of each dimension and part."""
+    return {
+        (each["dimension"], each["part"]): {step["step"]: step["runs"] for step in each["steps"]}
+        for each in report["growth"]
+    }
+
+
+def test_the_cost_of_more_rows_is_measured(stack_settings: Settings, tmp_path: Path) -> None:
+    done, report = measured(
+        stack_settings,
+        tmp_path,
+        *("--growth", "--only", "rows", "--events", "2000"),
+    )
+    assert report["paths"] == report["scaling"] == report["peers"] == []
+    found = growth_of(report)
+    assert {name: list(steps) for name, steps in found.items()} == {
+        ("rows", "loader"): [0, 10_000, 100_000]
+    }
+    for [run] in found["rows", "loader"].values():
+        assert run["status_p99_ms"] >= run["status_p50_ms"] > 0
+    assert "100,000 rows in  " in done.stderr
+    assert "10,000 rows in the table, loader, run 1 of 1: " in done.stderr
+    assert "100,000 rows in the table" in done.stdout
+    assert topics_and_groups(stack_settings) == []
+    assert schemas(stack_settings) == []
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_the_cost_of_all_that_grows_is_measured(stack_settings: Settings, tmp_path: Path) -> None:
+    names = ("partitions", "users", "size", "workers", "catch-up")
+    only = [word for name in names for word in ("--only", name)]
+    _, report = measured(
+        stack_settings, tmp_path, "--growth", *only, "--events", "20000", seconds=580
+    )
+    found = growth_of(report)
+    for part in ("loader", "analytics", "validator"):
+        assert list(found["partitions", part]) == [3, 12, 48]
+        assert list(found["users", part]) == [10, 1_000, 100_000]
+        assert list(found["catch-up", part]) == [20_000, 500_000]
+        assert list(found["size", part]) == [200, 1_000, 10_000]
+        assert list(found["workers", part]) == [1, 2, 3]
+        for [run] in found["workers", part].values():
+            assert run["cpu_us_per_event"] > 0
+            assert run["peak_mb"] > 10
+        # So many are never done in one step.
+        [run] = found["catch-up", part][500_000]
+        assert run["cpu_us_per_event"] > 0
+        assert run["seconds"] > 0
     assert topics_and_groups(stack_settings) == []
     assert schemas(stack_settings) == []
 

@@ -195,6 +195,43 @@ def test_a_late_event_has_its_old_window_compared(stack_settings: Settings, tmp_
     assert kinds(audit(stack_settings, since_last=False)) == {"window_differs"}
 
 
+# As analytics does that was reset, and counts old events again in other parts.
+A_SECOND_PART = """
+INSERT INTO window_counts (window_start, window_end, event_type, count, partition, late, first_offset,
+                           last_offset, origin_topic, record_topic, record_partition, record_offset)
+SELECT window_start, window_end, event_type, 1, partition, late, free.first, free.first, origin_topic,
+       record_topic, record_partition, 5000
+  FROM window_counts, (SELECT min(each) AS first FROM generate_series(0, 50) AS each
+                        WHERE each NOT IN (SELECT first_offset FROM window_counts)) AS free
+ WHERE partition = 1 ORDER BY window_start LIMIT 1
+"""
+
+
+def test_a_part_that_came_since_has_its_window_compared(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    """Whatever events it is of."""
+    with proved(stack_settings, tmp_path):
+        pass
+    execute(stack_settings, A_SECOND_PART)
+    assert "window_differs" in kinds(audit(stack_settings))
+
+
+def test_where_analytics_goes_back_nothing_is_taken_for_granted(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    with proved(stack_settings, tmp_path):
+        pass
+    # As if more had been counted than analytics says now.
+    execute(
+        stack_settings,
+        "UPDATE audit_ledger SET windows_proved_through = proved_through + 1"
+        " WHERE topic LIKE '%.user-events'",
+    )
+    execute(stack_settings, A_WINDOW)
+    assert kinds(audit(stack_settings)) == {"window_differs"}
+
+
 def test_the_command_says_what_it_has_not_looked_at(
     stack_settings: Settings, tmp_path: Path
 ) -> None:

@@ -111,8 +111,7 @@ def reconcile(
     lost: Sequence[Range] = (),
     acknowledged: Mapping[Cell, int] | None = None,
     proved: int = 0,
-    *,
-    only_touched: bool = False,
+    proved_parts: Mapping[int, int] | None = None,
 ) -> Reconciliation:
     """Compares the window counts of a partition of the stream's topic with its events, up to what analytics
     has committed.
@@ -125,7 +124,8 @@ def reconcile(
         lost: offsets in acknowledged gaps of analytics.
         acknowledged: differences that were acknowledged.
         proved: an audit has proved that events before this offset are counted.
-        only_touched: compare only windows from the first one on that events behind that are counted in.
+        proved_parts: compare only windows from the first one on that events behind that are counted in, or of
+            which a part is behind these offsets of the partitions of its topic; all windows if None.
     """
     windows, windows_progress = stream.event_counts, progress.counts
     if windows is None or windows_progress is None:
@@ -155,9 +155,9 @@ def reconcile(
         "proved": proved,
         "lost": multirange(lost),
     }
-    parameters["from"] = (
-        first_touched(connection, stream, parameters) if only_touched else EVERY_WINDOW
-    )
+    parameters["from"] = EVERY_WINDOW
+    if proved_parts is not None:
+        parameters["from"] = first_touched(connection, stream, parameters, proved_parts)
     judge = CellJudge(
         partition=(stream.topic, partition),
         acknowledged=acknowledged or {},
