@@ -76,7 +76,10 @@ STAGE: Final = "loader"
 _FOREIGN: Final = Rejection(
     ErrorCode.FOREIGN_RECORD, "ValueError", "no worker of this installation has signed it"
 )
-_MOST_AT_ONCE: Final = 2_000  # events that are objects at the same time
+# Of records whose events are objects at the same time, which take several times as much memory.
+_MOST_AT_ONCE: Final = 5_000
+_BYTES_AT_ONCE: Final = 1_048_576
+_EVERY: Final = 64  # records; so many large ones may follow small ones, as in `consume_batch`
 
 # Takes runs of one topic, and adds what their records become.
 _Handler = Callable[[Sequence[Run], Output], None]
@@ -326,8 +329,10 @@ class _Events:
         rows.holds_events = True
         for topic, partition, first, end in runs:
             count = counts.setdefault((topic, partition), [0, 0])
-            for start in range(first, end, _MOST_AT_ONCE):
-                records = output.batch[start : min(start + _MOST_AT_ONCE, end)]
+            largest = max(len(each.value() or b"") for each in output.batch[first:end:_EVERY])
+            most = max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // (largest + 1)))
+            for start in range(first, end, most):
+                records = output.batch[start : min(start + most, end)]
                 rejected = len(output.rejected)
                 self._add(start, partition, records, rows, output)
                 count[0] += len(records)
