@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import upserts
-from faults import at_once
+from faults import at_once, wait_until
 from kept_counts import require_exact_kinds, require_exact_rows
 from loads import (
     TOPIC,
@@ -44,6 +44,13 @@ EVENTS = 600
 LETTERS = 60
 AHEAD = timedelta(minutes=5)
 
+# But those of fixtures, which are idle.
+_ENDING = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+   AND application_name NOT IN ('streamflow-test', 'streamflow-loader')
+"""
+
 Reads = Callable[[str, Callable[[], Any]], int]
 
 
@@ -68,7 +75,12 @@ def reads(database: Settings) -> Iterator[Reads]:
     )
     with psycopg.connect(database.database, autocommit=True) as statistics:
 
+        def are_told() -> bool:
+            """Sessions that end tell what they have read before they are gone."""
+            return statistics.execute(_ENDING).fetchone() == (0,)
+
         def read(table: str) -> int:
+            wait_until(are_told, 20, "other sessions to end")
             statistics.execute("SELECT pg_stat_clear_snapshot()")
             cursor = statistics.execute(query.format(table).encode())
             cursor.nextset()
