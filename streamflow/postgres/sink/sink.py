@@ -235,7 +235,7 @@ class PostgresSink:
                 "table is loaded as text",
                 table=name,
                 why=f"{', '.join(columns)} have other types than StreamFlow gives them, so it takes no "
-                "binary rows: expect a third of the speed",
+                "binary rows; making text takes longer",
             )
         self._as_text.update(others)
         return bool(others)
