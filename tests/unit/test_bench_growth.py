@@ -166,7 +166,9 @@ def test_what_grows_too_much_is_the_exit_code(
 
     monkeypatch.setattr("streamflow_bench.benchmark.run_benchmark", run)
     done = CliRunner().invoke(
-        app, ["bench", "--growth", "--only", "users", "--only", "rows", *arguments]
+        app,
+        ["bench", "--growth", "--only", "users", "--only", "rows", *arguments],
+        env={"COLUMNS": "200"},
     )
     assert done.exit_code == code
     [plan] = plans
