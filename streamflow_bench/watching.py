@@ -102,6 +102,8 @@ def watch(
                 samples.append((now - first[0], size))
     began, before, used_before = first or (now, done, used)
     if output is not None:
+        # What it had read by the first look was still to be done.
+        before = 0
         now, used = _until_idle(tree, used, output)
         samples.append((now - began, tree.resident()))
     return Course(
