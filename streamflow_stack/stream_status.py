@@ -83,9 +83,14 @@ def _read_rows(status: StreamStatus, settings: Settings, streams: Sequence[Strea
     counts = row_counts(settings, streams)
     status.rows |= counts.rows
     status.estimated += sorted(counts.estimated)
-    if missing := [name for name, rows in status.rows.items() if rows is None]:
+    if missing := [name for name in status.rows if name in counts.missing]:
         status.unknown.append(
-            f"rows: no count is kept of {', '.join(missing)}: run `streamflow init`"
+            f"rows: the database has no {', '.join(missing)}: run `streamflow init`"
+        )
+    unknown = [name for name, rows in counts.rows.items() if rows is None]
+    if uncounted := [name for name in unknown if name not in counts.missing]:
+        status.unknown.append(
+            f"rows: no count is kept of {', '.join(uncounted)} yet: run `streamflow db upgrade`"
         )
 
 

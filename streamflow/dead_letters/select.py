@@ -173,12 +173,10 @@ class DeadLetterSummary(NamedTuple):
 
 def count(connection: Connection, selection: Selection) -> int:
     """How many dead letters match, whatever the limit; at most one more than `MOST_COUNTED`."""
-    return sum(counts(connection, selection).values())
+    return sum(counts(connection, selection, MOST_COUNTED + 1).values())
 
 
-def counts(
-    connection: Connection, selection: Selection, most: int = MOST_COUNTED + 1
-) -> dict[Status, int]:
+def counts(connection: Connection, selection: Selection, most: int) -> dict[Status, int]:
     """How many dead letters of each status match, whatever the limit. Counts no more than `most`, to
     bound the cost of a large table."""
     where, values = conditions(selection)

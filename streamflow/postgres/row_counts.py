@@ -64,10 +64,12 @@ class RowCounts(NamedTuple):
     Attributes:
         rows: None for those that do not exist, or of which nothing is known.
         estimated: the names of those whose number is PostgreSQL's estimate.
+        missing: the names of those that do not exist.
     """
 
     rows: dict[str, int | None]
     estimated: frozenset[str]
+    missing: frozenset[str]
 
 
 def counted_tables(streams: Sequence[Stream]) -> list[str]:
@@ -85,21 +87,25 @@ def row_counts(settings: Settings, streams: Sequence[Stream]) -> RowCounts:
     names = counted_tables(streams)
     views = {stream.table: str(stream.state_table) for stream in streams if stream.state_table}
     with session(settings, "status", statement_timeout=_TIMEOUT) as connection:
-        kept = read(connection, [name for name in names if table_exists(connection, name)])
-        few = {view: _count_few(connection, view, state) for view, state in views.items()}
+        missing = {name for name in (*views, *names) if not table_exists(connection, name)}
+        existing = [name for name in names if name not in missing]
+        kept = read(connection, existing) if existing else {}
+        few = {
+            view: None if view in missing else _count_few(connection, view, state)
+            for view, state in views.items()
+        }
         many = {
             view: _estimate(connection, state)
             for view, state in views.items()
-            if few[view] is None and table_exists(connection, state)
+            if few[view] is None and view not in missing
         }
     rows = few | many | {name: kept.get(name) for name in names}
-    return RowCounts(rows, frozenset(view for view, number in many.items() if number is not None))
+    estimated = frozenset(view for view, number in many.items() if number is not None)
+    return RowCounts(rows, estimated, frozenset(missing))
 
 
 def _count_few(connection: Connection, view: str, state: str) -> int | None:
-    """The rows of a view of a state table; None if the table has more than a few, or does not exist."""
-    if not table_exists(connection, view):
-        return None
+    """The rows of a view of a state table; None if the table has more than a few."""
     some = sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS few").format(
         sql.Identifier(state), sql.Literal(_FEW + 1)
     )

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from streamflow.errors import Unavailable
 from streamflow.postgres import row_counts
+from streamflow.postgres.connections import Connection
 from streamflow.postgres.windows.tables import WindowTable, total_columns, windows_in_words
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import (
@@ -115,17 +116,21 @@ def _figures(
     platform: Platform, settings: OrchestrationSettings, table: WindowTable
 ) -> dict[str, Any]:
     """What the table of some windows holds; unknown if reading that takes too long."""
-    name = sql.Identifier(table.name)
     try:
         with platform.database(settings, statement_seconds=_FIGURES_SECONDS) as connection:
-            rows = row_counts.read(connection, [table.name]).get(table.name)
-            [(newest,)] = connection.execute(sql.SQL(_NEWEST).format(table=name))
-            now = datetime.now(UTC)
-            [(corrections, too_late)] = connection.execute(
-                sql.SQL(_LAST_DAY).format(table=name), [min(newest or now, now) - _DAY]
-            )
+            return window_figures(connection, table)
     except Unavailable as error:
         return {"rows_unknown": str(error)}
+
+
+def window_figures(connection: Connection, table: WindowTable) -> dict[str, Any]:
+    name = sql.Identifier(table.name)
+    rows = row_counts.read(connection, [table.name]).get(table.name)
+    [(newest,)] = connection.execute(sql.SQL(_NEWEST).format(table=name))
+    now = datetime.now(UTC)
+    [(corrections, too_late)] = connection.execute(
+        sql.SQL(_LAST_DAY).format(table=name), [min(newest or now, now) - _DAY]
+    )
     return {
         **({} if rows is None else {"dagster/row_count": rows}),
         "newest_window": "none" if newest is None else dg.MetadataValue.timestamp(newest),

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import sql
 
 from streamflow.dead_letters.select import (
+    MOST_COUNTED,
     DeadLetter,
     DeadLetterSummary,
     Selection,
@@ -47,7 +48,7 @@ def dead_letters(settings: Settings, selection: Selection) -> DeadLetters:
         [(now,)] = connection.execute("SELECT now()")
         return DeadLetters(
             tuple(summaries(connection, replace(selection, limit=MOST_LETTERS))),
-            counts(connection, selection),
+            counts(connection, selection, MOST_COUNTED + 1),
             now,
         )
 

@@ -1,5 +1,6 @@
 """What screens, commands and checks show of large tables is kept, or read of a part that does not grow."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 import upserts
-from faults import at_once
+from faults import at_once, wait_until
 from kept_counts import require_exact_kinds, require_exact_rows
 from loads import (
     TOPIC,
@@ -25,19 +26,30 @@ from loads import (
     value,
     window_count,
 )
+from streamflow.dead_letters import select
 from streamflow.postgres import row_counts, schema
 from streamflow.postgres.connections import Connection
+from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow_dagster.defs.quality_sql import last_event
 from streamflow_dagster.defs.rollups_sql import roll_causes
+from streamflow_dagster.defs.tables import window_figures
 from streamlit_app.measure.postgres import PostgresSource
+from window_parts import ORDERS, part, record
 
 pytestmark = pytest.mark.integration
 
 EVENTS = 600
 LETTERS = 60
 AHEAD = timedelta(minutes=5)
+
+# But those of fixtures, which are idle.
+_ENDING = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+   AND application_name NOT IN ('streamflow-test', 'streamflow-loader')
+"""
 
 Reads = Callable[[str, Callable[[], Any]], int]
 
@@ -63,7 +75,12 @@ def reads(database: Settings) -> Iterator[Reads]:
     )
     with psycopg.connect(database.database, autocommit=True) as statistics:
 
+        def are_told() -> bool:
+            """Sessions that end tell what they have read before they are gone."""
+            return statistics.execute(_ENDING).fetchone() == (0,)
+
         def read(table: str) -> int:
+            wait_until(are_told, 20, "other sessions to end")
             statistics.execute("SELECT pg_stat_clear_snapshot()")
             cursor = statistics.execute(query.format(table).encode())
             cursor.nextset()
@@ -233,3 +250,56 @@ def test_a_state_of_many_keys_is_estimated(
     found = row_counts.row_counts(database, [upserts.CUSTOMERS])
     assert (found.rows["customers"], found.estimated) == (20, {"customers"})
     loading.sink.close()
+
+
+def test_figures_of_windows_are_read_of_one_day(
+    connection: Connection, database: Settings, reads: Reads
+) -> None:
+    schema.upgrade(database, [ORDERS])
+    loading = Load(database, [ORDERS])
+    [table, *_] = window_tables(ORDERS)
+    for first, day in ((0, "2026-02-20"), (100, "2026-03-01")):
+        times = {"window_start": f"{day}T12:00:00.000Z", "window_end": f"{day}T12:00:10.000Z"}
+        loading.load(
+            [record(first + at, part(first + at, late=at % 2 == 0, **times)) for at in range(50)]
+        )
+    loading.sink.close()
+    assert value(database, "SELECT count(DISTINCT tableoid) FROM orders_10s") == 2
+    connection.execute("SET enable_seqscan = off")  # as in a table that is not as small
+
+    def look() -> None:
+        figures = window_figures(connection, table)
+        assert figures["dagster/row_count"] == 100
+        assert figures["corrections_of_last_day"] == 25
+        connection.execute("SELECT pg_stat_force_next_flush()")
+
+    assert reads(table.name, look) <= 52
+
+
+def test_what_was_loaded_lately_is_found_by_an_index(
+    connection: Connection, database: Settings
+) -> None:
+    """Checks look at it every five minutes."""
+    schema.upgrade(database, [ORDERS])
+    connection.execute("SET enable_seqscan = off")
+    for table in row_counts.counted_tables([USER_EVENTS, ORDERS]):
+        plan = connection.execute(
+            f"EXPLAIN SELECT * FROM {table} WHERE loaded_at > now() - interval '1 min'".encode()
+        )
+        text = "\n".join(line for (line,) in plan)
+        assert re.search(r"Bitmap Index Scan on \w+loaded", text), text
+        assert "Seq Scan" not in text
+
+
+@pytest.mark.usefixtures("filled")
+def test_dead_letters_are_counted_up_to_a_limit(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, reads: Reads
+) -> None:
+    assert LETTERS > 11
+    monkeypatch.setattr(select, "MOST_COUNTED", 10)
+
+    def look() -> None:
+        assert select.count(connection, select.Selection()) == 11
+        connection.execute("SELECT pg_stat_force_next_flush()")
+
+    assert reads("dead_letters", look) <= 11

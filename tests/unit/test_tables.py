@@ -10,7 +10,7 @@ from streamflow.audit.problems import ProblemKind
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.dead_letters.report import ReplayReport
-from streamflow.dead_letters.select import DeadLetterSummary
+from streamflow.dead_letters.select import MOST_COUNTED, DeadLetterSummary
 from streamflow.dead_letters.store import Outcome
 from streamflow.records import Origin
 from streamflow_cli.audit_tables import audit_table
@@ -62,6 +62,11 @@ def test_dead_letters_take_two_lines_where_one_is_too_short(printed: Printed) ->
         "    validator: 3 attempts, no zone",
         "2 dead letters.",
     ]
+
+
+def test_dead_letters_that_nobody_counts_to_the_end(printed: Printed) -> None:
+    lines = printed(80, lambda: dead_letters_table([letter()], MOST_COUNTED + 1))
+    assert lines[-1] == "1 of more than 100,000 dead letters; --limit shows more."
 
 
 def test_dead_letters_take_one_line_on_a_wide_terminal(printed: Printed) -> None:
