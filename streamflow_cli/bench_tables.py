@@ -86,7 +86,7 @@ def _show_scaled(scaled: list[Scaled]) -> None:
 
 def _show_growths(growths: Sequence[Growth]) -> None:
     titles = ("part", "CPU µs per event", "events/s", "peak memory", "status, p50", "growth", "met")
-    table = Table(*(Column(title, no_wrap=True) for title in ("step", *titles)))
+    table = Table("step", *titles)
     for growth in growths:
         for step in growth.runs:
             status = growth.detail(step, "status_p50_ms")
@@ -106,9 +106,9 @@ def _show_growths(growths: Sequence[Growth]) -> None:
 
 
 def _multiple(growth: Growth) -> str:
-    text = "unknown" if growth.growth is None else f"{growth.growth:.2f} x"
+    text = "unknown" if growth.growth is None else f"{growth.growth:.2f}"
     if growth.memory_growth is not None:
-        text += f"\nmemory {growth.memory_growth:.2f} x"
+        text += f"\nmemory {growth.memory_growth:.2f}"
     return text
 
 
