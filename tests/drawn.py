@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from hypothesis import strategies as st
-from pydantic import AwareDatetime, BaseModel, Field, create_model
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, create_model
 
 from streamflow import EpochMillis, Event, Hashed, Stream, Timestamp, TumblingWindow
 
@@ -64,7 +64,7 @@ FIELDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "day": (date, DAY.map(date.isoformat)),
     "at": (time, st.times().map(time.isoformat)),
     "span": (timedelta, st.timedeltas(timedelta(days=-9000), timedelta(days=9000)).map(
-        lambda span: span.total_seconds())),
+        lambda span: TypeAdapter(timedelta).dump_python(span, mode="json"))),
     "colour": (Colour, st.sampled_from([each.value for each in Colour])),
     "kind": (Literal["a", "b"], st.sampled_from("ab")),
     "raw": (bytes, TEXT),

@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import closing
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -71,6 +72,7 @@ class Far(Event):
 
     moment: Timestamp
     ratio: float
+    span: timedelta = timedelta(days=-1, microseconds=1)
     exact: str = "\\N\t\n"
     none: str | None = None
 
