@@ -235,6 +235,8 @@ def _with(kind: Any, schema: Mapping[str, Any], limits: AbstractSet[str]) -> Any
 def _are_sound(schema: Mapping[str, Any], *, within_int64: bool = False) -> bool:
     """Whether msgspec takes these bounds."""
     bounds = schema.keys() & _BOUNDS
+    if schema.get("gt") == _INT64 - 1 or schema.get("lt") == -_INT64:
+        return False  # it counts one on
     return not (bounds >= {"ge", "gt"} or bounds >= {"le", "lt"}) and all(
         type(schema[each]) is int and -_INT64 <= schema[each] < _INT64
         if within_int64
