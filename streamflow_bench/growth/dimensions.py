@@ -62,7 +62,7 @@ class Dimension(StrEnum):
 class Point:
     """One run of one part at one step."""
 
-    cost: float  # µs of the processor for an event
+    cost: float | None  # µs of the processor for an event
     rate: float  # events a second
     peak_mb: float | None
     seconds: float
