@@ -24,7 +24,7 @@ from streamflow.units import counted
 from streamflow_bench import delivery
 from streamflow_bench.figures import PathName
 from streamflow_bench.limits import send_all
-from streamflow_bench.results import MemorySamples, Spread, rounded, spread
+from streamflow_bench.results import MILLION, MemorySamples, Spread, rounded, spread
 from streamflow_bench.sandbox import STREAM, Sandbox
 from streamflow_bench.sources import Sources
 from streamflow_bench.usage import CLIENTS, WORKERS, Meter, ProcessTree
@@ -64,6 +64,7 @@ class ScaledRun:
     cores: Mapping[str, float]  # that each part kept busy
     load_before: float  # load average of the minute before
     seconds: float
+    cpu_us: float | None = None  # of the workers' processor time, for an event
     peak_mb: float | None = (
         None  # resident memory of all workers together; of clients it is not measured
     )
@@ -76,6 +77,7 @@ class ScaledRun:
             "cores": {part: round(value, 3) for part, value in self.cores.items()},
             "load_before": self.load_before,
             "seconds": round(self.seconds, 3),
+            "cpu_us_per_event": rounded(self.cpu_us),
             "peak_mb": rounded(self.peak_mb, 1),
         }
 
@@ -193,13 +195,16 @@ class Scaling:
             if not samples or now - began - samples[-1][0] > _TICK:
                 samples.append((now - began, sum(tree.resident() for tree in trees)))
         seconds = ended - began
+        metered = time.monotonic() - began
+        cores = meter.used(metered)
         return ScaledRun(
             rate=total / seconds,
             busy=busy,
             lost=0,
-            cores=meter.used(time.monotonic() - began),
+            cores=cores,
             load_before=load,
             seconds=seconds,
+            cpu_us=cores[WORKERS] * metered / total * MILLION,
             peak_mb=MemorySamples(samples).peak_mb,
         )
 

@@ -47,7 +47,8 @@ class Dimension(StrEnum):
             Dimension.USERS: (10, 1_000, 100_000),
             Dimension.SIZE: (200, 1_000, 10_000),
             Dimension.WORKERS: (1, 2, 3),
-            Dimension.CATCH_UP: (events, max(events, min(50 * events, 5_000_000))),
+            # Both are more than a worker reads ahead, so that memory can be compared.
+            Dimension.CATCH_UP: (min(5 * events, 500_000), min(50 * events, 5_000_000)),
         }[self]
 
     def events(self, step: int, events: int) -> int:
@@ -61,7 +62,7 @@ class Dimension(StrEnum):
 class Point:
     """One run of one part at one step."""
 
-    cost: float  # µs of the processor for an event
+    cost: float | None  # µs of the processor for an event
     rate: float  # events a second
     peak_mb: float | None
     seconds: float

@@ -38,6 +38,7 @@ def _paragraphs(report: Report) -> Iterator[str]:
     loads = [
         run["load_before"] for each in growths for step in each["steps"] for run in step["runs"]
     ]
+    yield f"![Processor time for an event as work grows](images/{CHART.name})"
     yield conditions(report, loads)
     yield table(_TITLES, (_cells(each, step) for each in growths for step in each["steps"]))
 

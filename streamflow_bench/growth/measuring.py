@@ -14,11 +14,10 @@ from streamflow_bench.filling import fill_events
 from streamflow_bench.growth.dimensions import Dimension, Growth, Point
 from streamflow_bench.growth.streams import stream_of
 from streamflow_bench.latency import latencies
-from streamflow_bench.results import MILLION, Detail
+from streamflow_bench.results import Detail
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.scaling import Scaling
 from streamflow_bench.sources import USERS, Sources
-from streamflow_bench.usage import WORKERS
 from streamflow_stack.stream_status import read_stream_status
 
 _ASKED: Final = 50  # times that the status is asked for
@@ -80,7 +79,7 @@ class Growing:
         stream = stream_of(dimension, step)
         run = scaling.measure(part, workers, stream=stream, before=fill, after=ask)
         return Point(
-            cost=run.cores[WORKERS] / run.rate * MILLION,
+            cost=run.cpu_us,
             rate=run.rate,
             peak_mb=run.peak_mb,
             seconds=run.seconds,

@@ -77,7 +77,7 @@ def test_steps_are_bounded() -> None:
     assert Dimension.ROWS.steps(EVENTS) == (0, 1_000_000, 10_000_000)
     assert Dimension.ROWS.steps(10 * EVENTS) == (0, 1_000_000, 10_000_000)
     assert Dimension.ROWS.steps(100) == (0, 1_000, 10_000)
-    assert Dimension.CATCH_UP.steps(EVENTS) == (EVENTS, 5_000_000)
+    assert Dimension.CATCH_UP.steps(EVENTS) == (500_000, 5_000_000)
     assert Dimension.CATCH_UP.events(5_000_000, EVENTS) == 5_000_000
     assert Dimension.SIZE.events(10_000, EVENTS) == 30_000
     assert Dimension.SIZE.events(10_000, 100) == 100
