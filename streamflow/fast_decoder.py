@@ -21,19 +21,26 @@ the loader and analytics, which need no more, and code of users gets events of p
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from streamflow.contract import Event
 from streamflow.core_schema import Definitions
-from streamflow.fast_types import NO, Model, UntranslatableError, time_of_text, translated
+from streamflow.fast_types import (
+    NO,
+    KnownHashes,
+    Model,
+    UntranslatableError,
+    time_of_text,
+    translated,
+)
 from streamflow.records import Rejection
 from streamflow.utc_texts import micros_of, micros_of_texts
 
 Fields = msgspec.Struct
 
-_Decode = Callable[[bytes], Any]
+_Decode = Callable[[Any], Any]
 _Judge = Callable[[bytes | None], Event | Rejection]
 
 
@@ -124,44 +131,76 @@ class FastDecoder:
             with_times: whether the event time becomes a ``datetime``, which takes longer; else it may stay
                 the text that it is in JSON.
         """
-        found: list[Any] = []
-        add, decode = found.append, self._decode
-        for value in values:
-            try:
-                is_ordinary = value and (must_look is None or not must_look(value))
-                add(decode(value) if value and is_ordinary else judge(value))
-            except Exception:  # noqa: BLE001 (whatever it is: pydantic says what is wrong)
-                add(judge(value))
+        found = self._decoded(values, judge, must_look)
         stays_text = not with_times and event_time in self._text_fields
         for struct, name, convert, default in self._converts:
-            if stays_text and name == event_time:
-                continue
-            for index, fields in enumerate(found):
-                if type(fields) is not struct:
-                    continue
-                value = getattr(fields, name)
-                if value is not default:
-                    new = convert(value)
-                    if new is NO:
-                        found[index] = judge(values[index])
-                    elif new is not value:
-                        setattr(fields, name, new)
+            if not (stays_text and name == event_time):
+                self._convert(found, struct, name, convert, default, values, judge)
         return Decoded(found, self._times(found, values, event_time, judge))
+
+    def _decoded(
+        self,
+        values: Sequence[bytes | None],
+        judge: _Judge,
+        must_look: Callable[[bytes], bool] | None,
+    ) -> list[Any]:
+        found: list[Any] = []
+        add, decode = found.append, self._decode
+        if must_look is not None:
+            look = must_look
+
+            def decode(value: Any) -> Any:
+                return judge(value) if look(value) else self._decode(value)
+
+        decoded = map(decode, values)
+        while len(found) < len(values):
+            try:
+                for fields in decoded:
+                    add(fields)
+            except Exception:  # noqa: BLE001 (whatever it is: pydantic says what is wrong)
+                add(judge(values[len(found)]))  # and the loop goes on behind it
+        return found
+
+    def _convert(
+        self,
+        found: list[Any],
+        struct: type,
+        name: str,
+        convert: Callable[[Any], Any],
+        default: Any,
+        values: Sequence[bytes | None],
+        judge: _Judge,
+    ) -> None:
+        """Converts the values of one field."""
+        get = attrgetter(name)
+        own = [fields for fields in found if type(fields) is struct]
+        if isinstance(convert, KnownHashes) and convert.issuperset(map(get, own)):
+            return
+        for index, fields in enumerate(found):
+            if type(fields) is not struct:
+                continue
+            value = get(fields)
+            if value is not default:
+                new = convert(value)
+                if new is NO:
+                    found[index] = judge(values[index])
+                elif new is not value:
+                    setattr(fields, name, new)
 
     def _times(
         self, found: list[Any], values: Sequence[bytes | None], event_time: str, judge: _Judge
     ) -> list[int]:
         types, time_of = self.types, attrgetter(event_time)
-        read = [index for index, each in enumerate(found) if type(each) in types]
-        given = [time_of(found[index]) for index in read]
+        given = [time_of(each) for each in found if type(each) in types]
         is_text = bool(given) and type(given[0]) is str
         micros = micros_of_texts(given) if is_text else [*map(micros_of, given)]
-        times: list[int] = [time for time in micros if time is not None]
-        if len(times) == len(found):
-            return times
-        times = [0] * len(found)
-        for index, time in zip(read, micros, strict=True):
-            if time is None:
+        if len(micros) == len(found) and None not in micros:
+            return cast("list[int]", micros)
+        left, times = iter(micros), [0] * len(found)
+        for index, each in enumerate(found):
+            if type(each) not in types:
+                continue
+            if (time := next(left)) is None:
                 found[index] = judge(values[index])
             else:
                 times[index] = time

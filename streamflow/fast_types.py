@@ -265,7 +265,7 @@ def _plain_part(schema: Any) -> Part | None:
         case "str" if more <= _LENGTHS:
             return Part(_with(str, schema, _LENGTHS))
         case "str" if more == {"pattern"} and schema["pattern"] == HASH_PATTERN:
-            return Part(str, _KnownHashes())
+            return Part(str, KnownHashes())
         case "int" if more <= _BOUNDS and _are_sound(schema, within_int64=True):
             return Part(_with(int, schema, _BOUNDS))
         case "float" if more <= {*_BOUNDS, "allow_inf_nan"} and _are_sound(schema):
@@ -281,17 +281,22 @@ def _plain_part(schema: Any) -> Part | None:
     return None
 
 
-class _KnownHashes(set[str]):
-    """Texts that are hashes. Most have been seen before: looking them up is faster than a pattern."""
+class KnownHashes(set[str | None]):
+    """Texts that are hashes, and None. Most have been seen before: looking them up is faster than a
+    pattern."""
 
-    def __call__(self, text: str) -> Any:
-        if text in self:
+    def __init__(self) -> None:
+        super().__init__((None,))
+
+    def __call__(self, text: str | None) -> Any:
+        if text is None or text in self:
             return text
         # Python's "$" also matches before a line break.
         if len(text) != HASH_LENGTH or not is_hashed(text):
             return NO
-        if len(self) >= _MOST_HASHES:
+        if len(self) > _MOST_HASHES:
             self.clear()
+            self.add(None)
         self.add(text)
         return text
 

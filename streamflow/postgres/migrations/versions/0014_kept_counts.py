@@ -125,6 +125,20 @@ END $do$;
 CREATE TRIGGER {function} AFTER {event} ON {table} REFERENCING {references}
     FOR EACH STATEMENT EXECUTE FUNCTION {function}();
 """
+# No writer is there meanwhile: truncating locks the table.
+_NO_ROWS: Final = """
+CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $body$
+BEGIN
+    DELETE FROM {counts};
+    RETURN NULL;
+END
+$body$;
+REVOKE ALL ON FUNCTION {function} FROM PUBLIC;
+DO $do$ BEGIN
+    EXECUTE format('ALTER FUNCTION {function} SET search_path = %I, pg_temp', current_schema());
+END $do$;
+CREATE TRIGGER {function} AFTER TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}();
+"""
 _CHANGES: Final = "SELECT {values}, appended_at AS at, {sign} AS sign FROM {rows}"
 # The triggers' locks keep writers away until this is committed.
 _COUNT_ALL: Final = """
@@ -144,6 +158,8 @@ def upgrade() -> None:
     ):
         for event in _EVENTS:
             op.execute(_trigger(table, counts, kind, event))
+        function = f"count_{table}_truncate"
+        op.execute(_NO_ROWS.format(function=function, table=table, counts=counts))
         op.execute(
             _COUNT_ALL.format(
                 counts=counts,
