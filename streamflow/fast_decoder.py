@@ -19,6 +19,7 @@ but without its methods. To make an event of them would take as long as pydantic
 the loader and analytics, which need no more, and code of users gets events of pydantic.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
@@ -32,6 +33,7 @@ from streamflow.fast_types import (
     KnownHashes,
     Model,
     UntranslatableError,
+    decoder_of,
     time_of_text,
     translated,
 )
@@ -75,11 +77,8 @@ class FastDecoder:
 
     def __init__(self, schema: Any, definitions: Definitions) -> None:
         kind_field, models = _models(schema, definitions)
-        try:
-            structs = {kind: model.struct() for kind, model in models.items()}
-            decoders = {kind: msgspec.json.Decoder(each).decode for kind, each in structs.items()}
-        except (TypeError, ValueError) as error:
-            raise UntranslatableError(f"msgspec has no such types: {error}") from None
+        structs = {kind: model.struct() for kind, model in models.items()}
+        decoders = {kind: decoder_of(struct) for kind, struct in structs.items()}
         self.types: dict[type, type] = {
             struct: models[kind].cls for kind, struct in structs.items()
         }
@@ -89,7 +88,15 @@ class FastDecoder:
             if all(_is_time_text(model, name) for model in models.values())
         }
         self._converts = [
-            (structs[kind], name, field.part.convert, field.default)
+            _Conversion(
+                structs[kind],
+                name,
+                field.part.convert,
+                field.default,
+                json.dumps(field.alias, ensure_ascii=False).encode()
+                if field.part.type is msgspec.Raw
+                else None,
+            )
             for kind, model in models.items()
             for name, field in model.fields.items()
             if field.part.convert is not None
@@ -99,15 +106,19 @@ class FastDecoder:
             kind_of = _kind_reader(kind_field)
             self._decode = lambda value: decoders[kind_of(value)](value)
 
+    def converted(self, kind: type) -> set[str]:
+        """The fields of a type whose values msgspec does not make as they are."""
+        return {name for struct, name, *_ in self._converts if struct is kind}
+
     def accepts(self, value: bytes) -> bool:
         """Whether this is an ordinary event."""
         try:
             fields = self._decode(value)
             return all(
                 type(fields) is not struct
-                or (value := getattr(fields, name)) is default
-                or convert(value) is not NO
-                for struct, name, convert, default in self._converts
+                or (given := getattr(fields, name)) is default
+                or (convert(given) is not NO and not _is_repeated(value, repeated))
+                for struct, name, convert, default, repeated in self._converts
             )
         except Exception:  # noqa: BLE001 (as below)
             return False
@@ -133,9 +144,9 @@ class FastDecoder:
         """
         found = self._decoded(values, judge, must_look)
         stays_text = not with_times and event_time in self._text_fields
-        for struct, name, convert, default in self._converts:
-            if not (stays_text and name == event_time):
-                self._convert(found, struct, name, convert, default, values, judge)
+        for each in self._converts:
+            if not (stays_text and each.name == event_time):
+                _convert(found, each, values, judge)
         return Decoded(found, self._times(found, values, event_time, judge))
 
     def _decoded(
@@ -161,32 +172,6 @@ class FastDecoder:
                 add(judge(values[len(found)]))  # and the loop goes on behind it
         return found
 
-    def _convert(
-        self,
-        found: list[Any],
-        struct: type,
-        name: str,
-        convert: Callable[[Any], Any],
-        default: Any,
-        values: Sequence[bytes | None],
-        judge: _Judge,
-    ) -> None:
-        """Converts the values of one field."""
-        get = attrgetter(name)
-        own = [fields for fields in found if type(fields) is struct]
-        if isinstance(convert, KnownHashes) and convert.issuperset(map(get, own)):
-            return
-        for index, fields in enumerate(found):
-            if type(fields) is not struct:
-                continue
-            value = get(fields)
-            if value is not default:
-                new = convert(value)
-                if new is NO:
-                    found[index] = judge(values[index])
-                elif new is not value:
-                    setattr(fields, name, new)
-
     def _times(
         self, found: list[Any], values: Sequence[bytes | None], event_time: str, judge: _Judge
     ) -> list[int]:
@@ -209,6 +194,41 @@ class FastDecoder:
         return times
 
 
+class _Conversion(NamedTuple):
+    """How the values of a field become those of an event."""
+
+    struct: type
+    name: str
+    convert: Callable[[Any], Any]
+    default: Any
+    # The name in JSON of a field whose values msgspec passes over: of several it has read the last one.
+    key: bytes | None
+
+
+def _is_repeated(value: bytes, key: bytes | None) -> bool:
+    return key is not None and value.count(key) > 1
+
+
+def _convert(
+    found: list[Any], conversion: _Conversion, values: Sequence[bytes | None], judge: _Judge
+) -> None:
+    """Converts the values of one field, of all that was found."""
+    struct, name, convert, default, key = conversion
+    get = attrgetter(name)
+    if isinstance(convert, KnownHashes):
+        own = [fields for fields in found if type(fields) is struct]
+        if convert.issuperset(map(get, own)):
+            return
+    for index, fields in enumerate(found):
+        if type(fields) is not struct or (given := get(fields)) is default:
+            continue
+        new = NO if _is_repeated(values[index] or b"", key) else convert(given)
+        if new is NO:
+            found[index] = judge(values[index])
+        elif new is not given:
+            setattr(fields, name, new)
+
+
 def _is_time_text(model: Model, name: str) -> bool:
     return name in model.fields and model.fields[name].part.convert is time_of_text
 
@@ -226,5 +246,5 @@ def _models(schema: Any, definitions: Definitions) -> tuple[str | None, dict[Any
 
 def _kind_reader(name: str) -> Callable[[bytes], str]:
     kind = msgspec.defstruct("Kind", [("kind", str)], rename={"kind": name}, gc=False)
-    decode: Any = msgspec.json.Decoder(kind).decode
+    decode = decoder_of(kind)
     return lambda value: decode(value).kind

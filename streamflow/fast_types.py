@@ -91,15 +91,28 @@ class Model(NamedTuple):
     cls: type
     fields: Mapping[str, Field]
 
-    def struct(self) -> type[msgspec.Struct]:
-        return msgspec.defstruct(
-            self.cls.__name__,
-            [(name, field.part.type, field.default) for name, field in self.fields.items()],
-            rename={name: field.alias for name, field in self.fields.items()},
-            forbid_unknown_fields=True,
-            kw_only=True,
-            gc=False,  # it refers to nothing that refers to it
-        )
+    def struct(self, **options: Any) -> type[msgspec.Struct]:
+        """Raises UntranslatableError for names that msgspec does not take."""
+        try:
+            return msgspec.defstruct(
+                self.cls.__name__,
+                [(name, field.part.type, field.default) for name, field in self.fields.items()],
+                rename={name: field.alias for name, field in self.fields.items()},
+                forbid_unknown_fields=True,
+                kw_only=True,
+                gc=False,  # it refers to nothing that refers to it
+                **options,
+            )
+        except Exception as error:  # noqa: BLE001 (of several kinds)
+            raise UntranslatableError(f"msgspec does not take its fields: {error}") from None
+
+
+def decoder_of(struct: type[msgspec.Struct]) -> Callable[[Any], Any]:
+    """Raises UntranslatableError for types that msgspec does not know."""
+    try:
+        return msgspec.json.Decoder(struct).decode
+    except Exception as error:  # noqa: BLE001 (of several kinds)
+        raise UntranslatableError(f"msgspec does not take its types: {error}") from None
 
 
 def translated(schema: Any, definitions: Definitions) -> Model:
@@ -154,6 +167,9 @@ class _Translation:
             return Field(part, alias, msgspec.field(default_factory=factory))
         if factory is not None or not isinstance(schema.get("default"), _PLAIN_DEFAULTS):
             raise UntranslatableError("its default is no plain value")
+        if part.convert is not None and isinstance(schema["default"], str):
+            # Python has one empty text only: it could be the document's.
+            raise UntranslatableError("its default is a text that is converted")
         return Field(part, alias, schema["default"])
 
     def _part(self, schema: Any) -> Part:
@@ -229,7 +245,10 @@ class _Translation:
 
 def _with(kind: Any, schema: Mapping[str, Any], limits: AbstractSet[str]) -> Any:
     found = {name: schema[name] for name in limits & schema.keys()}
-    return Annotated[kind, Meta(**found)] if found else kind
+    try:
+        return Annotated[kind, Meta(**found)] if found else kind
+    except ValueError as error:
+        raise UntranslatableError(f"msgspec does not take its limits: {error}") from None
 
 
 def _are_sound(schema: Mapping[str, Any], *, within_int64: bool = False) -> bool:

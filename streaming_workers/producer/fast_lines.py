@@ -16,7 +16,7 @@ import msgspec
 from streamflow import addresses
 from streamflow.contract import format_time
 from streamflow.core_schema import Definitions, parts_of, requires_null
-from streamflow.fast_types import Field, UntranslatableError, time_of_text, translated
+from streamflow.fast_types import Field, UntranslatableError, decoder_of, time_of_text, translated
 from streamflow.pii_keys import HASH_LENGTH, HASH_PATTERN, is_hashed
 from streamflow.privacy import Hasher
 from streamflow.stream import Stream
@@ -55,16 +55,8 @@ class FastLines:
             name: _kind(field, schemas[name], decoder.definitions, field.alias in private)
             for name, field in model.fields.items()
         }
-        struct = msgspec.defstruct(
-            model.cls.__name__,
-            [(name, field.part.type, field.default) for name, field in model.fields.items()],
-            rename={name: field.alias for name, field in model.fields.items()},
-            forbid_unknown_fields=True,
-            omit_defaults=True,  # absent fields are all None
-            kw_only=True,
-            gc=False,
-        )
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(struct).decode
+        struct = model.struct(omit_defaults=True)  # absent fields are all None
+        self._decode: Callable[[bytes], Any] = decoder_of(struct)
         self._encode = msgspec.json.Encoder().encode
         self._key = attrgetter(str(stream.key))
         self._times = [name for name, kind in kinds.items() if kind == "time"]

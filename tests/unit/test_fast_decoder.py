@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from enum import IntEnum
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from drawn import as_json, contracts, mutated
 from streamflow import (
@@ -29,8 +29,10 @@ from streamflow import (
 from streamflow.check import _notes
 from streamflow.decoder import Decoder
 from streamflow.fast_decoder import FastDecoder
+from streamflow.privacy import Hasher
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.utc_texts import micros_of, micros_of_texts, moment_of
+from streaming_workers.producer.lines import Accepted, LineReader
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 NOT_FAST = object()
@@ -320,3 +322,59 @@ def test_check_says_which_streams_are_decoded_slowly_and_why() -> None:
     windows = TumblingWindow("10s", n=Count(where=lambda event: event.name == "a"))
     assert "where" in str(stream(windows=windows).slow_because)
     assert _notes(stream()) == []
+
+
+class Raw(Event):
+    """Its values msgspec only passes over."""
+
+    at: Timestamp
+    price: Decimal
+    seen: time | None = None
+    kind: int | str = 0
+
+
+@pytest.mark.parametrize(
+    "first", [b'"\xff"', b'"\xed\xa0\x80"', b'{"\xff":1}', b"[" * 201 + b"]" * 201, b"1" * 4301]
+)
+@pytest.mark.parametrize("name", [b"price", b"seen", b"kind"])
+def test_a_repeated_field_is_judged_by_pydantic(name: bytes, first: bytes) -> None:
+    decoder = Decoder(Raw)
+    whole = b'"price":"1.5","seen":"12:00:00","kind":1,"at":"2026-01-01T00:00:00Z"}'
+    for value in (b'{"%b":%b,' % (name, first) + whole, b'{"%b":1,' % name + whole):
+        assert decoder.decode_all([value], "at").found == [decoder.decode(value)]
+
+
+def test_an_empty_text_is_not_taken_for_an_absent_one() -> None:
+    class Empty(Event):
+        at: Timestamp
+        mail: Hashed = ""
+
+    value = b'{"at":"2026-01-01T00:00:00Z","mail":""}'
+    decoder = Decoder(Empty)
+    [found] = decoder.decode_all([value], "at").found
+    assert isinstance(found, Rejection)
+    assert found == decoder.decode(value)
+
+
+class Bits(IntEnum):
+    TOP = 2**63
+
+
+class Spaced(BaseModel):
+    x: Annotated[int, Field(alias='a "b"')]
+
+
+@pytest.mark.parametrize("kind", [
+    Bits, Literal[2**63], Annotated[float, Field(le=float("inf"))], Annotated[str, Field(max_length=2**63)],
+    Spaced, create_model("Odd", **{"a b": (int, ...)}),
+    create_model("Same", x=(int, Field(alias="z")), y=(int, Field(alias="z"))),
+])  # fmt: skip
+def test_what_msgspec_does_not_take_is_decoded_as_ever(kind: Any) -> None:
+    contract = create_model(
+        "Contract", __base__=Event, at=(Timestamp, ...), name=(str, ...), x=(kind, None)
+    )
+    stream = Stream(name="s", contract=contract, table="s", key="name", event_time="at")
+    value = b'{"at":"2026-01-01T00:00:00Z","name":"a"}'
+    [found] = stream.decoder.decode_all([value], "at").found
+    assert found.name == "a"
+    assert isinstance(LineReader(stream, Hasher()).read(value), Accepted)

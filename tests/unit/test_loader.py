@@ -7,15 +7,14 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model
 from structlog.testing import capture_logs
 
 from loads import TOPIC, TRUSTING, FakeRecord, batch, event, events
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Output, Replayed
-from streamflow.postgres.rows import packing
-from streamflow.postgres.rows.events import text_of
+from streamflow.postgres.rows.events import EventRows, text_of
 from streamflow.postgres.rows.windows import window_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
@@ -157,9 +156,47 @@ def test_what_has_no_certain_binary_form_is_a_line_of_text() -> None:
         assert found.sources == order
 
 
-def test_texts_of_any_length_are_packed(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There may be more combinations of lengths than are remembered."""
-    monkeypatch.setattr(packing, "_MOST_SHAPES", 10)
+class Line(BaseModel):
+    sku: str
+    number: int = 1
+
+
+class Basket(Event):
+    timestamp: Timestamp
+    first: Line
+    lines: list[Line] = Field(default_factory=list)
+    note: str | None = None
+    total: float = 0
+
+
+def test_documents_and_plain_defaults_have_a_binary_form() -> None:
+    stream = Stream(name="odd", contract=Basket, table="odd", key=lambda _: "k")
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    documents = [
+        {"timestamp": NOTE["time"], "first": {"sku": "a"}},
+        {
+            "timestamp": NOTE["time"],
+            "first": {"sku": "b\t", "number": 2},
+            "lines": [{"sku": "é"}],
+            "total": 5,
+        },
+    ]
+    records = [
+        FakeRecord(offset, json.dumps(document).encode(), topic="odd")
+        for offset, document in enumerate(documents)
+    ]
+    found = loader.process(batch(records)).tables["odd"]
+    assert found.is_binary
+    rows = EventRows(stream)
+    # The default is a whole number, and the column's value is a double.
+    lines = [line.replace(b"\t0.0\t", b"\t0\t") for line in found.lines]
+    assert lines == [
+        rows.line(stream.read(record), Origin("odd", 0, record.offset()), record.timestamp())  # type: ignore[arg-type]
+        for record in records
+    ]
+
+
+def test_texts_of_any_length_are_packed(loader: Loader) -> None:
     records = [
         FakeRecord(each, event(each, user="\u00e4" * (each % 250 + 1), id=each), partition=each % 3)
         for each in range(600)

@@ -101,7 +101,7 @@ FORMATS: Final[dict[str, Format]] = {
     "bigint": Format((int,), _INT8.pack, lambda raw: _INT8.unpack(raw)[0]),
     "integer": Format((int,), _INT4.pack, lambda raw: _INT4.unpack(raw)[0]),
     "boolean": Format((bool,), _BOOLS.__getitem__, lambda raw: raw == _BOOLS[True]),
-    "double precision": Format((float,), _DOUBLE.pack, lambda raw: _DOUBLE.unpack(raw)[0]),
+    "double precision": Format((float, int), _DOUBLE.pack, lambda raw: _DOUBLE.unpack(raw)[0]),
     "numeric": Format((Decimal, int), _pack_number, _READ_NUMBER),
     "bytea": Format((bytes,), bytes, bytes),
     "uuid": Format((UUID,), lambda value: value.bytes, lambda raw: UUID(bytes=raw)),

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from pydantic_core import to_json
 
 from streamflow.contract import Event
@@ -191,8 +192,9 @@ class EventRows:
                 for column in self._fields
             ]
             packers[model] = packer(packed, get, width)
-            for fields in _types_of_fields(stream, model):
-                packers[fields] = packer(packed, get and _of_fields(get, model, present), width)
+            for fields, plain in _types_of_fields(stream, model):
+                own_get = get and _of_fields(get, model, present, plain)
+                packers[fields] = packer(packed, own_get, width)
         if self._primary_key:
             key = {name: index for index, name in enumerate(self._primary_key)}
             packed = [
@@ -285,21 +287,38 @@ def _line(
     return line_of([*fields, moment, offset, topic, partition, appended_at(appended)])
 
 
-def _types_of_fields(stream: Stream, model: type[Event]) -> list[type]:
-    """What the fast decoder makes instead of events of a model."""
+def _types_of_fields(stream: Stream, model: type[Event]) -> list[tuple[type, set[str]]]:
+    """What the fast decoder makes instead of events of a model, and the fields that it does not convert."""
     fast = stream.decoder.fast
-    return [] if fast is None else [kind for kind, of in fast.types.items() if of is model]
+    return (
+        []
+        if fast is None
+        else [
+            (kind, model.model_fields.keys() - fast.converted(kind))
+            for kind, of in fast.types.items()
+            if of is model
+        ]
+    )
 
 
 def _of_fields(
-    get: Callable[[Event], tuple[Any, ...]], model: type[Event], columns: Sequence[Column]
+    get: Callable[[Event], tuple[Any, ...]],
+    model: type[Event],
+    columns: Sequence[Column],
+    plain: Collection[str],
 ) -> Callable[[Any], tuple[Any, ...]]:
+    """As `get`, of the fields of an event alone. `plain` are those whose values msgspec has not converted."""
     names = [column.name for column in columns if column.name in model.model_fields]
+    # The serializer knows dicts, but no structs of msgspec.
+    documents = [column.name for column in columns if column.type == JSON and column.name in plain]
 
     def get_of_fields(fields: Any) -> tuple[Any, ...]:
         event = model.__new__(model)
         put = object.__setattr__
-        put(event, "__dict__", {name: getattr(fields, name) for name in names})
+        values = {name: getattr(fields, name) for name in names}
+        for name in documents:
+            values[name] = msgspec.to_builtins(values[name])
+        put(event, "__dict__", values)
         put(event, "__pydantic_fields_set__", set(names))
         put(event, "__pydantic_extra__", {})
         put(event, "__pydantic_private__", None)

@@ -74,6 +74,7 @@ class BinaryRows:
     def __init__(self, table: Table, blanks: dict[str, Any]) -> None:
         self._at = {name: index for index, name in enumerate(table.columns)}
         self.names_users = USER in self._at
+        self.holds_bytes = "bytea" in table.types  # which are digits in text
         self._identity = table.identity
         self._formats = [format_of(kind) for kind in table.types]
         self._blanks = {

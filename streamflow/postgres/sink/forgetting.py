@@ -117,8 +117,9 @@ class Forgetting:
         form, kept = self._binary_events[table], []
         for row in rows.rows:
             values = form.values(row)
-            # In binary rows, what looks like a hash may be something else: `bytea` is digits in text.
-            number = None if known.of_hash(row) is None else known.of_hash(rows.to_line(row))
+            # What looks like a hash in a binary row may be none, and bytes of a hash look like none.
+            may_hold = form.holds_bytes or known.of_hash(row) is not None
+            number = known.of_hash(rows.to_line(row)) if may_hold else None
             if number is None and form.names_users:
                 number = known.of_user(form.user(values))
             if number is not None:
