@@ -9,7 +9,7 @@ import pytest
 
 from faults import wait_until
 from loads import execute, value
-from pipeline import NOON, event, events, folder, produce, streamflow, workers
+from pipeline import NOON, event, events, folder, loader_lag, produce, streamflow, workers
 from streamflow.audit import looks
 from streamflow.audit.ledger import run_audit
 from streamflow.audit.report import AuditReport, Verdict
@@ -51,6 +51,7 @@ def proved(settings: Settings, directory: Path) -> Iterator[None]:
 
 def counted(settings: Settings, number: int) -> None:
     wait_until(lambda: value(settings, COUNTED) == number, 60, f"{number} events to be counted")
+    wait_until(lambda: loader_lag(settings) == 0, 60, "the loader to have read all")
 
 
 def add_events(settings: Settings, number: int, *, days: int = 0) -> None:
