@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 
 from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
-from streamflow.audit.blocks import offsets_and_times, record_blocks
+from streamflow.audit.blocks import draw_weights, offsets_and_times, record_blocks
 from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
 from streamflow.audit.looks import Looks
 from streamflow.audit.merge import merge, merge_blocks
@@ -133,6 +133,7 @@ class _Audit:
         self._gaps = GapLedger(connection, self._topics, self._loader)
         self._earlier: dict[Partition, Earlier] = {}
         self._looks = Looks(connection, self._began)
+        self._weights = draw_weights()
         other_modes = of_other_mode(connection, streams)
         self._of_other_mode = other_modes.keys()
         self._not_auditable: dict[str, Problem] = {  # by topic
@@ -328,8 +329,9 @@ class _Audit:
                 ledger, offsets_and_times(record_blocks(batches)), rows(within), lost, compacts=True
             )
         else:
-            outcomes = outcome_blocks(self._connection, ledger.key, within, table)
-            merge_blocks(ledger, within, record_blocks(batches), outcomes, rows, lost)
+            weights = self._weights
+            outcomes = outcome_blocks(self._connection, ledger.key, within, table, weights)
+            merge_blocks(ledger, within, record_blocks(batches), outcomes, rows, weights, lost)
 
     def _compare_notifications(self, ledger: PartitionAudit, again: Range | None = None) -> None:
         """Compares what came since the proof, or these offsets `again`."""
