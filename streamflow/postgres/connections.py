@@ -28,7 +28,7 @@ _PING_KEPT: Final = 30  # seconds
 _ANSWER_SLACK: Final = 5
 
 # Without these a worker would wait for hours for a network that is cut.
-_KEEPALIVES: Final[dict[str, Any]] = {
+KEEPALIVES: Final[dict[str, Any]] = {
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -101,7 +101,7 @@ def connect(
         ConfigurationError: it refuses the connection.
     """
     with translated():
-        connection = open_connection(settings.database, CONNECT_TIMEOUT, name, **_KEEPALIVES)
+        connection = open_connection(settings.database, CONNECT_TIMEOUT, name, **KEEPALIVES)
         connection.execute(
             f"SET statement_timeout = '{statement_timeout}s'; SET lock_timeout = '{LOCK_TIMEOUT}s';"
             f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'"
