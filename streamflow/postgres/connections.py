@@ -200,6 +200,12 @@ def translate(error: psycopg.Error) -> StreamFlowError:
     state = error.sqlstate or ""
     if state.startswith(_CONFIGURATION) or _refused_at_login(error):
         reason = error.diag.message_primary or str(error).strip().splitlines()[-1]
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return ConfigurationError(
+                f"the database refuses ({state}: {reason}): if the user of DATABASE_URL is a worker's or "
+                "the dashboard's, run `streamflow db roles --apply` as the owner of the tables; it grants "
+                "what this release needs"
+            )
         return ConfigurationError(
             f"the database refuses ({state or 'login'}: {reason}): check DATABASE_URL and the rights "
             "of its user, and run `streamflow db upgrade`"
