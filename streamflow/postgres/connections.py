@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -257,30 +257,48 @@ class Ping:
 
     Args:
         open_: opens a connection.
+        answer_within: seconds.
     """
 
-    def __init__(self, open_: Callable[[], Connection]) -> None:
+    def __init__(self, open_: Callable[[], Connection], answer_within: float) -> None:
         self._open = open_
+        self._answer_within = answer_within
         self._connection: Connection | None = None
         self._opened_at = 0.0
 
     def __call__(self) -> None:
-        """Raises as `open_` does, unless the database answers."""
+        """Raises as `open_` does, or psycopg.OperationalError, unless the database answers."""
         if self._connection is not None:
-            if time.monotonic() - self._opened_at < _PING_KEPT:
-                with suppress(psycopg.Error):
+            began = time.monotonic()
+            try:
+                if began - self._opened_at < _PING_KEPT:
                     self._connection.execute("SELECT 1")
                     return
-            self._connection.close()
-            self._connection = None
+            except psycopg.Error:
+                # Whoever waits for the answer has waited long enough.
+                if time.monotonic() - began >= self._answer_within:
+                    self._close()
+                    raise
+            self._close()
         self._connection = self._open()
+        self._connection.answer_within = self._answer_within
         self._opened_at = time.monotonic()
 
-    def __del__(self) -> None:
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
+
+    def __del__(self) -> None:
+        self._close()
 
 
-def ping(settings: Settings) -> Ping:
+def ping(settings: Settings) -> Callable[[], None]:
     """What asks the database of `settings`; raises Unavailable or ConfigurationError."""
-    return Ping(lambda: connect(settings, "ping", statement_timeout=5))
+    ask = Ping(lambda: connect(settings, "ping", statement_timeout=5), CONNECT_TIMEOUT)
+
+    def translated_ask() -> None:
+        with translated():
+            ask()
+
+    return translated_ask
