@@ -21,6 +21,7 @@ from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
 from streamflow.audit.looks import Looks
 from streamflow.audit.merge import merge, merge_blocks
 from streamflow.audit.outcomes import (
+    NEAR,
     OUTCOMES,
     Outcome,
     accounted_offsets,
@@ -52,7 +53,6 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
 from streamflow.windows.progress import COUNTS, Progress
 
-_NEAR: Final = 10_000  # offsets
 _EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 
 
@@ -171,7 +171,7 @@ class _Audit:
                 attribution.attribute(self._connection, scanner, ledger, self._owners)
         states = self._compare_states(ledgers, since_proved=since_proved)
         self._keep_proofs(ledgers, windows)
-        self._keep_looks(ledgers, windows, states)
+        self._keep_looks(ledgers, windows, states, since_proved=since_proved)
         return AuditReport(
             partitions=ledgers,
             owners=self._owners,
@@ -295,7 +295,7 @@ class _Audit:
         after them; one that is behind was moved back, and had stored more."""
         if ledger.key in self._looks.again:
             # Rows of a log that lost its end begin right behind it.
-            near = ledger.end + _NEAR
+            near = ledger.end + NEAR
             if last_stored(self._connection, ledger.key, ledger.end, table, near) is None:
                 return
         last = last_stored(self._connection, ledger.key, ledger.end, table)
@@ -524,6 +524,8 @@ class _Audit:
         ledgers: Sequence[PartitionAudit],
         windows: dict[WindowsOf, Reconciliation],
         states: dict[Partition, StateAudit],
+        *,
+        since_proved: bool,
     ) -> None:
         """Records which proved records were compared. Where something is wrong, nothing is trusted until a
         full comparison has found it right."""
@@ -538,4 +540,5 @@ class _Audit:
                 self._looks.distrust(ledger.key)
             elif ledger.proved and (ledger.key in compared or not has_windows):
                 first = self._reached.bounds[ledger.key][0]
-                self._looks.keep(ledger, first, self._proof(ledger.key).through)
+                proved = self._proof(ledger.key).through
+                self._looks.keep(ledger, first, proved, full=not since_proved)

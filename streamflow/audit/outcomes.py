@@ -14,6 +14,9 @@ from streamflow.flow import Partition
 
 Outcome = Literal["stored", "dead_lettered", "duplicate"]
 OUTCOMES: Final = get_args(Outcome)
+NEAR: Final = (
+    10_000  # offsets behind the end of a log in which an audit since the last one looks for rows
+)
 _PART: Final = SIZE * 16_384  # offsets
 _NO_END: Final = 2**63 - 1
 Counts = Counter[str]  # records or rows, by outcome
