@@ -6,6 +6,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from streamflow.audit.outcomes import NEAR
 from streamflow.audit.report import AuditReport, Verdict
 from streamflow.audit.states import StateAudit
 from streamflow.audit.windows.reconciliation import words_of
@@ -71,9 +72,11 @@ def _not_compared(console: Console, report: AuditReport) -> None:
     """What an audit since the last one has taken for granted."""
     if report.full_at is not None:
         since = f" since {report.looked_at:%Y-%m-%d %H:%M:%S %Z}" if report.looked_at else ""
+        states = " rows of upsert streams without new changes," if report.states else ""
         console.print(
             f"not compared: {counted(report.skipped, 'record')} that earlier audits had proved, not looked at"
-            f"{since}; windows without new events, not since {report.full_at:%Y-%m-%d %H:%M:%S %Z}. "
+            f"{since}; windows without new events,{states} and rows {NEAR:,} or more offsets behind the end "
+            f"of a log, not since {report.full_at:%Y-%m-%d %H:%M:%S %Z}. "
             "`streamflow audit` without --since-last compares all."
         )
 

@@ -216,7 +216,7 @@ class DatabaseProbe:
     """Asks the database at a URL, which need not be known before."""
 
     def __init__(self, url: Callable[[], str]) -> None:
-        self._ping = Ping(lambda: open_connection(url(), PROBE_SECONDS, "probe"))
+        self._ping = Ping(lambda: open_connection(url(), PROBE_SECONDS, "probe"), PROBE_SECONDS)
 
     def __call__(self) -> Health:
         try:

@@ -8,7 +8,7 @@ from streamflow.audit.blocks import SIZE, OutcomeBlock
 Row = tuple[int, str, int | None]
 
 
-def summed_up(rows: Sequence[Row]) -> list[OutcomeBlock]:
+def summed_up(rows: Sequence[Row], weights: Sequence[int]) -> list[OutcomeBlock]:
     """As PostgreSQL does it."""
     groups: dict[tuple[int, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -26,8 +26,7 @@ def summed_up(rows: Sequence[Row]) -> list[OutcomeBlock]:
                 len(members),
                 bits - 2**SIZE if bits >> SIZE - 1 else bits,
                 len(times),
-                sum(time for _, time in times) if times else None,
-                sum(place * time for place, time in times) if times else None,
+                sum(weights[place] * time for place, time in times),
             )
         )
     return blocks

@@ -2,13 +2,16 @@
 
 The audit compares blocks, and reads row by row only where two blocks differ. That each record has one outcome
 is compared exactly: a block has a bit for each offset, and must have as many rows as bits. Append times are
-compared by two sums, the second of which is weighted by the place in the block. A broker that reuses offsets
-gives all of them later times, so both sums grow; times that were swapped change the second.
+compared by their sum, each multiplied by a weight of its place in the block. The weights are drawn anew for
+each audit: a broker that reuses offsets gives all of them later times, so the sum grows; swapped times
+change it; and whatever else was changed is missed in one of a million audits, and found by the next.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from operator import mul
+from random import SystemRandom
 from typing import Final, NamedTuple
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
@@ -19,6 +22,10 @@ SIZE: Final = 64  # offsets: PostgreSQL's bigint has as many bits
 _MASK: Final = SIZE - 1
 _PLACES: Final = range(SIZE)
 _ALL: Final = (1 << SIZE) - 1
+_MOST_WEIGHT: Final = 1 << 20
+# Milliseconds since the epoch, in the year 2109; what is later is summed up as this. Times a weight it
+# is a bigint, whatever time a row has.
+LATEST: Final = 1 << 42
 
 
 class RecordBlock(NamedTuple):
@@ -51,8 +58,8 @@ class OutcomeBlock(NamedTuple):
         rows: their number.
         bits: one for each offset that has an odd number of rows.
         timed: how many of the rows have an append time.
-        total: sum of the append times, in milliseconds since the epoch.
-        weighted: the same of each time multiplied by its place in the block.
+        weighted: sum of the append times, in milliseconds since the epoch, each multiplied by the weight of
+            its place.
     """
 
     number: int
@@ -60,8 +67,12 @@ class OutcomeBlock(NamedTuple):
     rows: int
     bits: int
     timed: int = 0
-    total: int | None = None
-    weighted: int | None = None
+    weighted: int | Decimal = 0
+
+
+def draw_weights() -> list[int]:
+    """A weight for each place of a block, all of them different."""
+    return SystemRandom().sample(range(1, _MOST_WEIGHT + 1), SIZE)
 
 
 def record_blocks(batches: Iterable[Sequence[Record]]) -> Iterator[RecordBlock]:
@@ -94,16 +105,19 @@ def offsets_and_times(blocks: Iterable[RecordBlock]) -> Iterator[tuple[int, int 
             yield SIZE * block.number + place, appended
 
 
-def agree(records: RecordBlock | None, outcomes: Sequence[OutcomeBlock]) -> bool:
+def agree(
+    records: RecordBlock | None, outcomes: Sequence[OutcomeBlock], weights: Sequence[int]
+) -> bool:
     """Whether each record of a block has exactly one outcome, and nothing else has one, and no row is of a
-    record that was appended at another time. False also where rows have to be read to know that."""
+    record that was appended at another time. False also where rows have to be read to know that. `weights`:
+    those by which the outcomes were summed up."""
     seen = 0
     for block in outcomes:
         bits = block.bits & _ALL  # PostgreSQL's bigint has a sign
         if records is None or bits.bit_count() != block.rows or bits & (seen | ~records.bits):
             return False
         seen |= bits
-        if block.timed and not _same_times(records, block, bits):
+        if block.timed and not _same_times(records, block, bits, weights):
             return False
     return records is not None and seen == records.bits
 
@@ -121,11 +135,13 @@ def _bits(offsets: Sequence[int], start: int, stop: int) -> int:
     return sum(1 << (offset & _MASK) for offset in offsets[start:stop])
 
 
-def _same_times(records: RecordBlock, block: OutcomeBlock, bits: int) -> bool:
+def _same_times(
+    records: RecordBlock, block: OutcomeBlock, bits: int, weights: Sequence[int]
+) -> bool:
     known = [time for time in records.appended_of(bits) if time is not None]
     if not known:
         return True
     if len(known) != block.rows or block.timed != block.rows:
         return False
-    weights = _PLACES if bits == _ALL else places(bits)
-    return sum(known) == block.total and sum(map(mul, known, weights)) == block.weighted
+    of_places = weights if bits == _ALL else [weights[place] for place in places(bits)]
+    return bool(sum(map(mul, known, of_places)) == block.weighted)

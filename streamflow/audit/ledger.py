@@ -16,11 +16,12 @@ from typing import Final
 import psycopg
 
 from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
-from streamflow.audit.blocks import offsets_and_times, record_blocks
+from streamflow.audit.blocks import draw_weights, offsets_and_times, record_blocks
 from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
 from streamflow.audit.looks import Looks
 from streamflow.audit.merge import merge, merge_blocks
 from streamflow.audit.outcomes import (
+    NEAR,
     OUTCOMES,
     Outcome,
     accounted_offsets,
@@ -52,7 +53,6 @@ from streamflow.settings import Settings
 from streamflow.stream import Stream, reads
 from streamflow.windows.progress import COUNTS, Progress
 
-_NEAR: Final = 10_000  # offsets
 _EMITTING: Final = 5.0  # seconds from the end of a window until it is emitted
 
 
@@ -133,6 +133,7 @@ class _Audit:
         self._gaps = GapLedger(connection, self._topics, self._loader)
         self._earlier: dict[Partition, Earlier] = {}
         self._looks = Looks(connection, self._began)
+        self._weights = draw_weights()
         other_modes = of_other_mode(connection, streams)
         self._of_other_mode = other_modes.keys()
         self._not_auditable: dict[str, Problem] = {  # by topic
@@ -170,7 +171,7 @@ class _Audit:
                 attribution.attribute(self._connection, scanner, ledger, self._owners)
         states = self._compare_states(ledgers, since_proved=since_proved)
         self._keep_proofs(ledgers, windows)
-        self._keep_looks(ledgers, windows, states)
+        self._keep_looks(ledgers, windows, states, since_proved=since_proved)
         return AuditReport(
             partitions=ledgers,
             owners=self._owners,
@@ -294,7 +295,7 @@ class _Audit:
         after them; one that is behind was moved back, and had stored more."""
         if ledger.key in self._looks.again:
             # Rows of a log that lost its end begin right behind it.
-            near = ledger.end + _NEAR
+            near = ledger.end + NEAR
             if last_stored(self._connection, ledger.key, ledger.end, table, near) is None:
                 return
         last = last_stored(self._connection, ledger.key, ledger.end, table)
@@ -328,8 +329,9 @@ class _Audit:
                 ledger, offsets_and_times(record_blocks(batches)), rows(within), lost, compacts=True
             )
         else:
-            outcomes = outcome_blocks(self._connection, ledger.key, within, table)
-            merge_blocks(ledger, within, record_blocks(batches), outcomes, rows, lost)
+            weights = self._weights
+            outcomes = outcome_blocks(self._connection, ledger.key, within, table, weights)
+            merge_blocks(ledger, within, record_blocks(batches), outcomes, rows, weights, lost)
 
     def _compare_notifications(self, ledger: PartitionAudit, again: Range | None = None) -> None:
         """Compares what came since the proof, or these offsets `again`."""
@@ -522,6 +524,8 @@ class _Audit:
         ledgers: Sequence[PartitionAudit],
         windows: dict[WindowsOf, Reconciliation],
         states: dict[Partition, StateAudit],
+        *,
+        since_proved: bool,
     ) -> None:
         """Records which proved records were compared. Where something is wrong, nothing is trusted until a
         full comparison has found it right."""
@@ -536,4 +540,5 @@ class _Audit:
                 self._looks.distrust(ledger.key)
             elif ledger.proved and (ledger.key in compared or not has_windows):
                 first = self._reached.bounds[ledger.key][0]
-                self._looks.keep(ledger, first, self._proof(ledger.key).through)
+                proved = self._proof(ledger.key).through
+                self._looks.keep(ledger, first, proved, full=not since_proved)

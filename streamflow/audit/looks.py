@@ -103,12 +103,13 @@ class Looks:
         # What Kafka no longer holds only a full audit counts.
         ledger.looked_at, ledger.full_at = look.full_at if first else look.at, look.full_at
 
-    def keep(self, ledger: PartitionAudit, first: int, proved: int) -> None:
-        """Records that the proved records of a partition were compared: all of them, or some."""
+    def keep(self, ledger: PartitionAudit, first: int, proved: int, *, full: bool) -> None:
+        """Records that the proved records of a partition were compared: all of them, or some. `full`: whether
+        the audit has compared rows of upsert streams, too, of which Kafka holds no record any more."""
         again = self.again.get(ledger.key)
         if again is not None:
             look = self._of(ledger.key).after(again, first, proved, self._began)
-        elif ledger.first == first:
+        elif full and ledger.first == first:
             look = Look(full_at=self._began, at=self._began)
         else:
             return

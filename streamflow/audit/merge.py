@@ -25,6 +25,7 @@ def merge_blocks(
     records: Iterable[RecordBlock],
     outcomes: Iterable[OutcomeBlock],
     rows: Callable[[Range], Iterator[_Outcome]],
+    weights: Sequence[int],
     lost: Sequence[Range] = (),
 ) -> None:
     """Fills the ledger as `merge` does, from blocks, both ascending. Only of spans in which a block differs
@@ -33,6 +34,7 @@ def merge_blocks(
     Args:
         within: the offsets that are merged.
         rows: reads the outcomes of the records in a range.
+        weights: of the places in a block, by which the outcomes were summed up.
         lost: offsets whose outcome is known to be lost, ascending and disjoint.
     """
     blocks: Iterator[RecordBlock | OutcomeBlock] = merged(records, outcomes, key=_NUMBER)
@@ -45,7 +47,7 @@ def merge_blocks(
             else:
                 of_rows[block.number].append(block)
         if all(
-            agree(of_kafka.get(number), of_rows.get(number, ()))
+            agree(of_kafka.get(number), of_rows.get(number, ()), weights)
             for number in of_kafka.keys() | of_rows.keys()
         ):
             ledger.records += sum(block.bits.bit_count() for block in of_kafka.values())

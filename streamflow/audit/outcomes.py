@@ -1,26 +1,30 @@
 """What became of each record of a partition, for the audit (G5)."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import starmap
 from typing import Any, Final, Literal, get_args
 
 from psycopg import Connection, sql
 
-from streamflow.audit.blocks import SIZE, OutcomeBlock
+from streamflow.audit.blocks import LATEST, SIZE, OutcomeBlock
 from streamflow.audit.gap_ledger import Range
 from streamflow.flow import Partition
 
 Outcome = Literal["stored", "dead_lettered", "duplicate"]
 OUTCOMES: Final = get_args(Outcome)
+NEAR: Final = (
+    10_000  # offsets behind the end of a log in which an audit since the last one looks for rows
+)
 _PART: Final = SIZE * 16_384  # offsets
 _NO_END: Final = 2**63 - 1
 Counts = Counter[str]  # records or rows, by outcome
 
 _BLOCKS: Final = """
 SELECT "offset" / {size}, outcome, count(*), bit_xor(1::bigint << ("offset" %% {size})::int),
-       count(appended), sum(appended)::bigint, sum(appended * ("offset" %% {size}))::bigint
+       count(appended),
+       sum(least(greatest(appended, 0), {latest}) * (%(weights)s::bigint[])[("offset" %% {size})::int + 1])
 FROM ({outcomes}) AS accounted GROUP BY 1, 2 ORDER BY 1
 """
 # Each branch reads an index in offset order, so the outer sort only merges.
@@ -103,16 +107,23 @@ def accounted_offsets(
 
 
 def outcome_blocks(
-    connection: Connection[Any], partition: Partition, within: Range, event_table: str | None
+    connection: Connection[Any],
+    partition: Partition,
+    within: Range,
+    event_table: str | None,
+    weights: Sequence[int],
 ) -> Iterator[OutcomeBlock]:
-    """The same, summed up by block and outcome, ascending by block. A part of the offsets at a time, so that
-    PostgreSQL keeps few groups in memory."""
-    query = sql.SQL(_BLOCKS).format(size=sql.Literal(SIZE), outcomes=_outcomes(event_table))
+    """The same, summed up by block and outcome, ascending by block; append times by the `weights` of their
+    places. A part of the offsets at a time, so that PostgreSQL keeps few groups in memory."""
+    query = sql.SQL(_BLOCKS).format(
+        size=sql.Literal(SIZE), latest=sql.Literal(LATEST), outcomes=_outcomes(event_table)
+    )
     first, end = within
     while first < end:
         stop = min(end, (first // _PART + 1) * _PART)
         with _by_index(connection):
-            rows = connection.execute(query, _parameters(partition, (first, stop))).fetchall()
+            parameters = _parameters(partition, (first, stop)) | {"weights": weights}
+            rows = connection.execute(query, parameters).fetchall()
         yield from starmap(OutcomeBlock, rows)
         first = stop
 

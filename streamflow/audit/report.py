@@ -284,8 +284,9 @@ class AuditReport:
 
     @property
     def full_at(self) -> datetime | None:
-        """When the last full audit began; windows that nothing new is counted in were compared then. None if
-        this audit was one."""
+        """When the last full audit began; windows that nothing new is counted in, rows of upsert streams
+        without new changes, and rows far behind the end of a log were compared then. None if this audit was
+        one."""
         return _earliest(ledger.full_at for ledger in self.partitions)
 
     @property
@@ -366,6 +367,8 @@ class AuditReport:
                 "records": self.skipped,
                 "since": _text(self.looked_at),
                 "windows_since": _text(self.full_at),
+                "states_since": _text(self.full_at) if self.states else None,
+                "rows_far_behind_the_end_since": _text(self.full_at),
             },
             "erased": self.erased,
             "window_differences": self.window_differences,

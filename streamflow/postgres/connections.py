@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -28,7 +28,7 @@ _PING_KEPT: Final = 30  # seconds
 _ANSWER_SLACK: Final = 5
 
 # Without these a worker would wait for hours for a network that is cut.
-_KEEPALIVES: Final[dict[str, Any]] = {
+KEEPALIVES: Final[dict[str, Any]] = {
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -101,7 +101,7 @@ def connect(
         ConfigurationError: it refuses the connection.
     """
     with translated():
-        connection = open_connection(settings.database, CONNECT_TIMEOUT, name, **_KEEPALIVES)
+        connection = open_connection(settings.database, CONNECT_TIMEOUT, name, **KEEPALIVES)
         connection.execute(
             f"SET statement_timeout = '{statement_timeout}s'; SET lock_timeout = '{LOCK_TIMEOUT}s';"
             f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'"
@@ -200,6 +200,12 @@ def translate(error: psycopg.Error) -> StreamFlowError:
     state = error.sqlstate or ""
     if state.startswith(_CONFIGURATION) or _refused_at_login(error):
         reason = error.diag.message_primary or str(error).strip().splitlines()[-1]
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return ConfigurationError(
+                f"the database refuses ({state}: {reason}): if the user of DATABASE_URL is a worker's or "
+                "the dashboard's, run `streamflow db roles --apply` as the owner of the tables; it grants "
+                "what this release needs"
+            )
         return ConfigurationError(
             f"the database refuses ({state or 'login'}: {reason}): check DATABASE_URL and the rights "
             "of its user, and run `streamflow db upgrade`"
@@ -251,30 +257,48 @@ class Ping:
 
     Args:
         open_: opens a connection.
+        answer_within: seconds.
     """
 
-    def __init__(self, open_: Callable[[], Connection]) -> None:
+    def __init__(self, open_: Callable[[], Connection], answer_within: float) -> None:
         self._open = open_
+        self._answer_within = answer_within
         self._connection: Connection | None = None
         self._opened_at = 0.0
 
     def __call__(self) -> None:
-        """Raises as `open_` does, unless the database answers."""
+        """Raises as `open_` does, or psycopg.OperationalError, unless the database answers."""
         if self._connection is not None:
-            if time.monotonic() - self._opened_at < _PING_KEPT:
-                with suppress(psycopg.Error):
+            began = time.monotonic()
+            try:
+                if began - self._opened_at < _PING_KEPT:
                     self._connection.execute("SELECT 1")
                     return
-            self._connection.close()
-            self._connection = None
+            except psycopg.Error:
+                # Whoever waits for the answer has waited long enough.
+                if time.monotonic() - began >= self._answer_within:
+                    self._close()
+                    raise
+            self._close()
         self._connection = self._open()
+        self._connection.answer_within = self._answer_within
         self._opened_at = time.monotonic()
 
-    def __del__(self) -> None:
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
+
+    def __del__(self) -> None:
+        self._close()
 
 
-def ping(settings: Settings) -> Ping:
+def ping(settings: Settings) -> Callable[[], None]:
     """What asks the database of `settings`; raises Unavailable or ConfigurationError."""
-    return Ping(lambda: connect(settings, "ping", statement_timeout=5))
+    ask = Ping(lambda: connect(settings, "ping", statement_timeout=5), CONNECT_TIMEOUT)
+
+    def translated_ask() -> None:
+        with translated():
+            ask()
+
+    return translated_ask

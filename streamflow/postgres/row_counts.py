@@ -135,17 +135,24 @@ def take_off(connection: Connection, table: str, rows: int) -> None:
 
 
 def begin(connection: Connection, tables: Iterable[str]) -> None:
-    """Counts tables of which no count is kept yet, once and for all; loaders wait for that long."""
+    """Counts tables of which no count is kept yet, once and for all. Loaders wait while one is counted."""
     existing = [name for name in tables if table_exists(connection, name)]
-    names = [existing, list(map(quoted, existing))]
-    if not connection.execute(_UNCOUNTED, names).fetchall():
-        return
-    with connection.transaction():
-        # Each transaction of a loader, of an older release too, changes a position before it stores rows.
-        connection.execute("LOCK TABLE loader_positions IN SHARE MODE")
-        for name, table in connection.execute(_UNCOUNTED, names).fetchall():
-            statement = _COUNT.format(quoted(name).replace("%", "%%"))
-            connection.execute(statement.encode(), {"name": name, "table": table})
+    for name, _ in _uncounted(connection, existing):
+        with connection.transaction():
+            # Each transaction of a loader, of an older release too, changes a position before it stores
+            # rows; what retention removes from a default partition, it removes before it takes it off.
+            # Statements of their own: whoever counts has to see what those have done that held the locks.
+            connection.execute("LOCK TABLE loader_positions IN SHARE MODE")
+            connection.execute(f"LOCK TABLE {quoted(name)} IN SHARE MODE".encode())
+            for _, table in _uncounted(connection, [name]):
+                statement = _COUNT.format(quoted(name).replace("%", "%%"))
+                connection.execute(statement.encode(), {"name": name, "table": table})
+
+
+def _uncounted(connection: Connection, tables: Sequence[str]) -> list[tuple[str, int]]:
+    """Those of these tables that are to be counted, and what `counted_table` will be."""
+    names = [list(tables), list(map(quoted, tables))]
+    return connection.execute(_UNCOUNTED, names).fetchall()
 
 
 def read(connection: Connection, tables: Iterable[str]) -> dict[str, int]:

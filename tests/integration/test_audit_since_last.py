@@ -240,5 +240,8 @@ def test_the_command_says_what_it_has_not_looked_at(
         pass
     done = streamflow(stack_settings, "audit", "--since-last", "--wait", "0", COLUMNS="400")
     assert done.returncode == 0, done.stderr
-    assert "windows without new events, not since 20" in done.stdout
+    assert (
+        "windows without new events, and rows 10,000 or more offsets behind the end of a log, not since 20"
+        in done.stdout
+    )
     assert "not compared" not in streamflow(stack_settings, "audit", "--wait", "0").stdout

@@ -78,7 +78,7 @@ def test_a_ping_keeps_its_connection_and_notices_the_end_of_the_database(
         opened.append(connect(settings, "ping", statement_timeout=5))
         return opened[-1]
 
-    ask = Ping(open_)
+    ask = Ping(open_, 5)
     for _ in range(3):
         ask()
     assert len(opened) == 1
@@ -97,3 +97,19 @@ def test_a_ping_keeps_its_connection_and_notices_the_end_of_the_database(
     with pytest.raises(Unavailable):
         ask()
     assert all(each.closed for each in opened)
+
+
+def test_a_ping_waits_for_a_silent_database_once(
+    settings: Settings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not first on the connection that it keeps, and then on another one."""
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT", 2)
+    ask = ping(settings)
+    ask()
+    proxy.stall()
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="no answer within 2 s"):
+        ask()
+    assert time.monotonic() - began < 3.5
+    proxy.mend()
+    ask()

@@ -1,5 +1,7 @@
 """Dagster's storage in PostgreSQL keeps its connections, and opens new ones when they are gone."""
 
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,13 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.pool import Pool
 
+from faults import Proxy
+from services import DatabaseService
 from streamflow.settings import Settings
+from streamflow_dagster import storage
 from streamflow_stack.orchestration import Home
 
 pytestmark = pytest.mark.integration
@@ -63,3 +68,32 @@ def test_instances_share_a_connection_that_is_replaced_when_it_is_gone(
     assert ended == [(True,)]
     ask()
     assert len(opened) == of_the_first + 1
+
+
+@pytest.mark.timeout(60)
+def test_a_kept_connection_that_is_silent_is_replaced(
+    opened: list[Any],
+    database_url: str,
+    database_server: DatabaseService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a fail-over of which nobody told it: packets are acknowledged, or lost."""
+    monkeypatch.setattr(storage, "_ANSWER_WITHIN", 1)
+    with Proxy(database_server.port) as proxy:
+        url = database_url.replace(f":{database_server.port}/", f":{proxy.port}/")
+        assert url != database_url
+        engine = storage._engine(url)
+        try:
+            for _ in range(2):
+                with engine.connect() as connection:
+                    connection.execute(text("SELECT 1"))
+            assert len(opened) == 1
+            with socket.socket(fileno=os.dup(opened[0].fileno())) as channel:
+                assert channel.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 5
+                assert channel.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+            proxy.black_hole()
+            with engine.connect() as connection:
+                assert connection.execute(text("SELECT 1")).scalar() == 1
+            assert len(opened) == 2
+        finally:
+            engine.dispose()

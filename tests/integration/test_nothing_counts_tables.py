@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
@@ -28,7 +29,7 @@ from loads import (
 )
 from streamflow.dead_letters import select
 from streamflow.postgres import row_counts, schema
-from streamflow.postgres.connections import Connection
+from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.windows.tables import window_tables
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
@@ -233,6 +234,55 @@ def test_a_table_is_counted_once_and_again_if_it_is_another(
     connection.execute("DROP TABLE events")
     upgrade()
     assert require_exact_rows(database.database)["events"] == 0
+
+
+_WAITS_FOR = "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
+
+
+@pytest.fixture
+def counting(load: Load, database: Settings) -> Iterator[Callable[[str], Future[None]]]:
+    """Counts tables that were never counted, as an upgrade does, and waits until it waits for a table."""
+    load.load(events(range(20)))
+    execute(database, "DELETE FROM row_counts")
+
+    with (
+        session(database, "upgrade") as upgrade,
+        psycopg.connect(database.database, autocommit=True) as watching,
+        ThreadPoolExecutor(1) as thread,
+    ):
+
+        def begin(awaited: str) -> Future[None]:
+            tables = row_counts.counted_tables([USER_EVENTS])
+            begun = thread.submit(row_counts.begin, upgrade, tables)
+            waits = lambda: watching.execute(_WAITS_FOR, [awaited]).fetchone() != (0,)  # noqa: E731
+            wait_until(lambda: waits() or begun.done(), 20, f"the count of {awaited}")
+            return begun
+
+        yield begin
+
+
+def test_a_first_count_does_not_miss_what_is_being_removed(
+    database: Settings, counting: Callable[[str], Future[None]]
+) -> None:
+    """As retention does it with days in the default partition."""
+    with session(database, "retention") as retention, retention.transaction():
+        retention.execute("DELETE FROM events WHERE origin_offset < 5")
+        row_counts.take_off(retention, "events", 5)
+        begun = counting("events")
+    begun.result(20)
+    assert require_exact_rows(database.database)["events"] == 15
+
+
+def test_loaders_wait_for_the_first_count_of_one_table_at_a_time(
+    database: Settings, counting: Callable[[str], Future[None]]
+) -> None:
+    with psycopg.connect(database.database) as other:
+        other.execute("LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE")
+        begun = counting("notifications")
+        counted = rows(database, "SELECT table_name FROM row_counts ORDER BY 1")
+    begun.result(20)
+    assert counted == [("dead_letters",), ("events",)]
+    assert require_exact_rows(database.database)["events"] == 20
 
 
 def test_a_state_of_many_keys_is_estimated(

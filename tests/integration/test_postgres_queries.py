@@ -22,6 +22,7 @@ from loads import (
     window_count,
 )
 from streamflow.audit import outcomes, window_ledger
+from streamflow.audit.blocks import draw_weights
 from streamflow.audit.completeness import OffsetGroup, Unpaired, orphans, unpaired
 from streamflow.audit.gap_ledger import (
     KnownGap,
@@ -52,8 +53,9 @@ def accounted(
     table = USER_EVENTS.table if topic == TOPIC else None
     with session(settings, "test") as connection:
         found = list(accounted_offsets(connection, (topic, 0), (start, stop), table))
-        blocks = list(outcome_blocks(connection, (topic, 0), (start, stop), table))
-    assert sorted(blocks) == summed_up(found)
+        weights = draw_weights()
+        blocks = list(outcome_blocks(connection, (topic, 0), (start, stop), table, weights))
+    assert sorted(blocks) == summed_up(found, weights)
     return [(offset, outcome) for offset, outcome, _ in found]
 
 

@@ -12,6 +12,7 @@ from loads import FakeRecord
 from streamflow.audit.blocks import (
     RecordBlock,
     agree,
+    draw_weights,
     offsets_and_times,
     record_blocks,
 )
@@ -20,6 +21,7 @@ from streamflow.audit.merge import merge, merge_blocks
 from streamflow.audit.report import PartitionAudit
 
 APPENDED = 1_782_907_200_000
+WEIGHTS = draw_weights()
 
 
 def in_batches(records: Sequence[tuple[int, int | None]], most: int) -> list[list[FakeRecord]]:
@@ -47,7 +49,7 @@ def by_blocks(
         return (row for row in rows if offsets[0] <= row[0] < offsets[1])
 
     blocks = record_blocks(in_batches(records, 100))
-    merge_blocks(made, (0, 20_000), blocks, summed_up(rows), read, [lost])
+    merge_blocks(made, (0, 20_000), blocks, summed_up(rows, WEIGHTS), read, WEIGHTS, [lost])
     return made
 
 
@@ -100,7 +102,7 @@ def test_rows_are_read_only_where_a_span_differs() -> None:
 
     made = PartitionAudit(topic="t", partition=1, first=0, end=20_000)
     blocks = record_blocks(in_batches(records, 256))
-    merge_blocks(made, (0, 20_000), blocks, summed_up(rows), rows_of)
+    merge_blocks(made, (0, 20_000), blocks, summed_up(rows, WEIGHTS), rows_of, WEIGHTS)
 
     assert read == [(8_192, 12_288)]
     assert (made.records, made.stored, made.missing_at) == (20_000, 19_999, [(9_000, 9_001)])
@@ -132,6 +134,23 @@ def test_records_keep_offsets_and_times(most: int) -> None:
 )
 def test_a_block_agrees_with_one_outcome_of_each_record(rows: list[Row], agrees: bool) -> None:
     block = RecordBlock(0, 1 << 63 | 0b11, [5, 6, 9])
-    assert agree(block, summed_up(rows)) is agrees
+    assert agree(block, summed_up(rows, WEIGHTS), WEIGHTS) is agrees
     if rows:
-        assert not agree(None, summed_up(rows))
+        assert not agree(None, summed_up(rows, WEIGHTS), WEIGHTS)
+
+
+@pytest.mark.parametrize("shifts", [(5, -10, 5), (1, -2, 1), (1, -1, 0), (-1, 3, -2)])
+def test_shifts_that_cancel_each_other_in_one_audit_do_not_in_all(shifts: tuple[int, ...]) -> None:
+    """Neither the sum of the times nor that of times and places tells (5, -10, 5)."""
+    appended: list[int | None] = [APPENDED + 10 * place for place in range(64)]
+    rows: list[Row] = [
+        (place, "stored", APPENDED + 10 * place + 1000 * dict(enumerate(shifts, 5)).get(place, 0))
+        for place in range(64)
+    ]
+    block = RecordBlock(0, 2**64 - 1, appended)
+    agreed = 0
+    for _ in range(50):
+        weights = draw_weights()
+        assert len(set(weights)) == 64
+        agreed += agree(block, summed_up(rows, weights), weights)
+    assert agreed <= 1
