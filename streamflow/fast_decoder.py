@@ -183,14 +183,13 @@ class FastDecoder:
             return cast("list[int]", micros)
         left, times = iter(micros), [0] * len(found)
         for index, each in enumerate(found):
-            if type(each) not in types:
-                continue
-            if (time := next(left)) is None:
+            if type(each) in types:
+                if (time := next(left)) is not None:
+                    times[index] = time
+                    continue
                 found[index] = judge(values[index])
-            else:
-                times[index] = time
-        for index, time in enumerate(Decoded.of(found, event_time).times):
-            times[index] = times[index] or time
+            if isinstance(found[index], Event):
+                times[index] = micros_of(time_of(found[index]))
         return times
 
 

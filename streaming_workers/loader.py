@@ -344,8 +344,8 @@ class _Events:
     ) -> None:
         """Adds the rows of some records of a partition; `start` is the index of the first."""
         found, times = self._read_all(records)
-        if _any_headers(records) or not self._are_events(found):
-            kept = self._others_apart(start, records, found, times, rows, output)
+        if others := self._others(found, all_of_them=_any_headers(records)):
+            kept = self._apart(others, start, records, found, times, rows, output)
             records, found, times = ([*compress(each, kept)] for each in (records, found, times))
         if not found:
             return
@@ -362,12 +362,18 @@ class _Events:
         else:
             rows.add_binary(packed, records, self.rows.to_line)
 
-    def _are_events(self, found: Sequence[Any]) -> bool:
-        kinds = {*map(type, found)}
-        return Deletion not in kinds and kinds <= self.rows.packers.keys()
+    def _others(self, found: Sequence[Any], *, all_of_them: bool) -> Sequence[int]:
+        """The indexes of what may be no row: of all that may claim to be replays, else what is no event."""
+        if all_of_them:
+            return range(len(found))
+        events = self.rows.packers.keys() - {Deletion}
+        if {*map(type, found)} <= events:
+            return ()
+        return [index for index, each in enumerate(found) if type(each) not in events]
 
-    def _others_apart(
+    def _apart(
         self,
+        others: Sequence[int],
         start: int,
         records: Sequence[Record],
         found: Sequence[Any],
@@ -376,19 +382,20 @@ class _Events:
         output: Output,
     ) -> list[bool]:
         """Notes what is no row, or perhaps none: rejections, ignored records, and what claims to be a
-        replay. Returns which are rows. Sets the times of tombstones."""
-        kept = []
-        for index, (record, event) in enumerate(zip(records, found, strict=True)):
-            is_row = not isinstance(event, Rejection | Ignored)
+        replay. Returns which of all are rows. Sets the times of tombstones."""
+        kept = [True] * len(found)
+        for index in others:
+            record, event = records[index], found[index]
             if isinstance(event, Rejection | Ignored):
                 _leave_out(start + index, record, event, output)
-            elif isinstance(event, Deletion):
+                kept[index] = False
+                continue
+            if isinstance(event, Deletion):
                 times[index] = micros_of(deletion_time(record.timestamp()))
-            if is_row and headers_of(record) and claimed_origin(record) is not None:
-                is_row = False
+            if headers_of(record) and claimed_origin(record) is not None:
+                kept[index] = False
                 rows.days.add(day_of(times[index]))
                 rows.claims.append(self._claim(self._whole(event, record), record))
-            kept.append(is_row)
         return kept
 
     def _claim(self, event: Event | Deletion, record: Record) -> ReplayClaim:
