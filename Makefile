@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev browser up down status check format docs-settings test chaos windows fuzz soak
+.PHONY: help setup setup-dev browser up down status check format docs-settings test chaos windows fuzz soak peers
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -27,6 +27,7 @@ help:
 	@echo 'make fuzz    a million fuzzed records, 300,000 through a whole stack, every input with 5,000 examples; SEED=n repeats a run'
 	@echo 'make chaos   faults under load for 15 minutes, judged by an oracle; SEED=n repeats a run'
 	@echo 'make windows  twenty rounds of windows under faults, compared with DuckDB; SEED=n repeats a run'
+	@echo 'make peers   StreamFlow beside hand-written loops and other frameworks, next to a running stack; ARGS="--runs 5"'
 	@echo 'make soak    half an hour at 2,000 events/s with restarts: does anything grow?'
 
 setup: $(VENV)/.installed
@@ -116,3 +117,16 @@ fuzz: setup-dev
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/records.py --count $(COUNT) --seed $(SEED)
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/stack.py --count $(STACK_COUNT) --seed $(SEED)
 	FUZZ_EXAMPLES=5000 $(BIN)/pytest --timeout 1800 --hypothesis-seed $(SEED) tests/fuzz/test_doors.py
+
+# Other frameworks have pins of their own, so they get an environment of their own.
+PEERS := benchmarks/peers
+
+peers: setup .venv-peers/.installed
+	$(BIN)/streamflow bench --peers $(ARGS)
+
+.venv-peers/.installed: $(PEERS)/requirements.txt $(PEERS)/constraints.txt
+	@echo 'peers: installing Bytewax, Pathway and Quix Streams in .venv-peers; this takes some minutes'
+	@$(PYTHON) -m venv .venv-peers || { echo $(NO_VENV) >&2; exit 1; }
+	@PIP_CONSTRAINT=$(PEERS)/constraints.txt .venv-peers/bin/python -m pip install \
+		--disable-pip-version-check --quiet -r $(PEERS)/requirements.txt || { echo $(NO_PACKAGES) >&2; exit 1; }
+	@touch $@

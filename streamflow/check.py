@@ -227,15 +227,17 @@ def _declared(settings: Settings, stream: Stream) -> StreamCheck:
 
 
 def _notes(stream: Stream) -> list[str]:
-    if not (unbounded := unbounded_key(stream)):
-        return []
-    fields = " and ".join(unbounded)
-    note = (
-        f"primary key: by the contract {fields} may be longer than a key can be: the texts of its fields "
-        f"have at most {LONGEST_KEY:,} bytes together, and an event with more is a dead letter "
-        "(UNSTORABLE_VALUE); Field(max_length=…) says it to producers"
-    )
-    return [note]
+    notes = []
+    if unbounded := unbounded_key(stream):
+        fields = " and ".join(unbounded)
+        notes.append(
+            f"primary key: by the contract {fields} may be longer than a key can be: the texts of its fields "
+            f"have at most {LONGEST_KEY:,} bytes together, and an event with more is a dead letter "
+            "(UNSTORABLE_VALUE); Field(max_length=…) says it to producers"
+        )
+    if why := stream.slow_because:
+        notes.append(f"fast decoding: not for this stream, which takes more processor time: {why}")
+    return notes
 
 
 def planned_tables(stream: Stream, plan: TablePlan | None) -> tuple[PlannedTable, ...]:

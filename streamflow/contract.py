@@ -32,6 +32,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Texts of the parts of a time: looking them up is three times as fast as formatting.
 MINUTES: Final = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
 SECONDS: Final = [f"{second:02d}." for second in range(60)]
+_MILLISECONDS: Final = [f"{millisecond:03d}Z" for millisecond in range(1000)]
 
 
 @lru_cache(maxsize=1024)
@@ -43,12 +44,9 @@ def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and ``Z``: the form in which every time is written."""
     if moment.tzinfo is not PYDANTIC_UTC:
         moment = moment.astimezone(UTC)
-    return "%s%s%s%03dZ" % (  # noqa: UP031 (on the path of every event, and faster)
-        _day_text(moment.toordinal()),
-        MINUTES[moment.hour * 60 + moment.minute],
-        SECONDS[moment.second],
-        moment.microsecond // 1000,
-    )
+    # On the path of every event.
+    day, minute = _day_text(moment.toordinal()), MINUTES[moment.hour * 60 + moment.minute]
+    return f"{day}{minute}{SECONDS[moment.second]}{_MILLISECONDS[moment.microsecond // 1000]}"
 
 
 def _at(moment: datetime) -> str:

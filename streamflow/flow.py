@@ -5,15 +5,25 @@ positions it came from: in one Kafka or in one PostgreSQL transaction.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
 from streamflow.records import Gap, Log, Origin, OutRecord, Position, Record, Rejection
 
 Partition = tuple[str, int]
+
+
+class Run(NamedTuple):
+    """Records of a partition that follow each other in a batch."""
+
+    topic: str
+    partition: int
+    start: int  # index of the first
+    end: int  # index after the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,26 @@ class Batch:
     # Ids (KIP-516) of the records' topics, and of those that derived records among them come from;
     # empty where the broker knows no ids.
     topic_ids: Mapping[str, str] = field(default_factory=dict)
+    runs: Sequence[Run] = ()  # of all the records, in their order
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            object.__setattr__(self, "runs", runs_of(self.records))
+
+
+def runs_of(records: Sequence[Record]) -> list[Run]:
+    """The records in runs of one partition. Raises ValueError for a record that was never in a log."""
+    runs, start = [], 0
+    # Twice as fast as `methodcaller`.
+    topics = [record.topic() for record in records]
+    partitions = [record.partition() for record in records]
+    for (topic, partition), run in groupby(zip(topics, partitions, strict=True)):
+        if topic is None or partition is None:
+            raise ValueError("a record that was not consumed has no position")
+        end = start + sum(1 for _ in run)
+        runs.append(Run(topic, partition, start, end))
+        start = end
+    return runs
 
 
 class Replayed(NamedTuple):
@@ -57,18 +87,41 @@ class Count(NamedTuple):
 
 @dataclass(slots=True)
 class TableRows:
-    """What a batch has for one table."""
+    """What a batch has for one table: lines of COPY text, or rows in COPY's binary format."""
 
-    lines: list[bytes] = field(default_factory=list)  # COPY text
-    sources: list[Record] = field(default_factory=list)  # the record behind each line
+    rows: list[bytes] = field(default_factory=list)
+    sources: list[Record] = field(default_factory=list)  # the record behind each row
     # Records that become rows once the database has settled whether they are replays.
     claims: list[ReplayClaim] = field(default_factory=list)
     holds_events: bool = False  # the table is that of a stream's own events
-    days: set[date] = field(default_factory=set)  # in UTC, of what is in `lines` and `claims`
+    days: set[date] = field(default_factory=set)  # in UTC, of what is in `rows` and `claims`
+    # Makes a line of a binary row; None if `rows` are lines.
+    to_line: Callable[[bytes], bytes] | None = None
+
+    @property
+    def is_binary(self) -> bool:
+        return self.to_line is not None
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The rows as COPY text. Binary ones become text for good."""
+        if self.to_line is not None:
+            self.rows, self.to_line = [*map(self.to_line, self.rows)], None
+        return self.rows
 
     def add(self, line: bytes, source: Record) -> None:
+        """Adds a line of COPY text."""
         self.lines.append(line)
         self.sources.append(source)
+
+    def add_binary(
+        self, rows: Sequence[bytes], sources: Sequence[Record], to_line: Callable[[bytes], bytes]
+    ) -> None:
+        """Adds binary rows: as text, if there is text already."""
+        if not self.rows:
+            self.to_line = to_line
+        self.rows += rows if self.is_binary else map(to_line, rows)
+        self.sources += sources
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,11 +148,15 @@ class Limit(Protocol):
     dead letters of it."""
 
     def check(
-        self, records: Sequence[Record], rejected: Sequence[int], refused: Sequence[int] = ()
+        self,
+        records: Sequence[Record],
+        rejected: Sequence[int],
+        refused: Sequence[int] = (),
+        topics: Iterable[str] | None = None,
     ) -> None:
         """Looks at a batch, of which these events were rejected by their contract, and these records
-        cannot be kept for another reason; indexes are ascending. Raises CircuitOpen if they are too many:
-        the batch must not be committed."""
+        cannot be kept for another reason; indexes are ascending. `topics` are those of its records, if the
+        caller knows them. Raises CircuitOpen if they are too many: the batch must not be committed."""
 
     def kept(self) -> None:
         """The batch that was checked last was committed."""

@@ -8,12 +8,12 @@ VERSION_TABLE: Final = "streamflow_schema_version"
 # What the migrations make. A test compares them with a database.
 OWN_TABLES: Final = frozenset(
     (
-        VERSION_TABLE, "audit_ledger", "contract_names", "daily_active_users", "dead_letters",
-        "dead_letters_by_cause", "dropped_days", "duplicates", "erased_records", "erasures",
-        "gaps", "hourly_events", "ignored_records", "judged_conditions", "loader_positions",
-        "notifications", "quality_scans", "refused_events", "replay_plan_letters", "replay_plans",
-        "replay_records", "replayed_events", "replays", "rollup_progress", "signing_key", "topics",
-         "window_counts", "window_differences", "window_rows", "window_tables",
+        VERSION_TABLE, "audit_ledger", "contract_names", "daily_active_users", "dead_letter_counts",
+        "dead_letters", "dead_letters_by_cause", "dropped_days", "duplicate_counts", "duplicates",
+        "erased_records", "erasures", "gaps", "hourly_events", "ignored_records", "judged_conditions",
+        "loader_positions", "notifications", "quality_scans", "refused_events", "replay_plan_letters",
+        "replay_plans", "replay_records", "replayed_events", "replays", "rollup_progress", "row_counts",
+        "signing_key", "topics", "window_counts", "window_differences", "window_rows", "window_tables",
     )
 )  # fmt: skip
 

@@ -5,18 +5,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import EncodedBytes, EncodedStr
 
 from streamflow.addresses import may_hold
 from streamflow.contract import EARLIEST, LATEST, PYDANTIC_UTC, Event
 from streamflow.core_schema import parts_of
-from streamflow.decoder import Decoder
 from streamflow.errors import ErrorCode
 from streamflow.event_values import scalars_in
 from streamflow.records import Rejection, processing_failed
 from streamflow.unstorable import holds_nul
+
+if TYPE_CHECKING:
+    from streamflow.decoder import Decoder
 
 # Whose functions return what they should.
 _SOUND: Final = sys.stdlib_module_names | {"pydantic", "pydantic_core", "streamflow"}
@@ -49,7 +51,7 @@ def has_decoders(schema: Any) -> bool:
     )
 
 
-def decoding_fault(decoder: Decoder) -> Callable[[Event], Rejection | None]:
+def decoding_fault(decoder: "Decoder") -> Callable[[Event], Rejection | None]:
     """Says what private value the decoded texts of an event hold. Raises nothing."""
 
     def fault(event: Event) -> Rejection | None:
@@ -86,7 +88,7 @@ def _is_own(function: Any) -> bool:
 
 
 def fault_finder(
-    decoder: Decoder, event_time: str, kind_of: Callable[[Event], str]
+    decoder: "Decoder", event_time: str, kind_of: Callable[[Event], str]
 ) -> Callable[[Event], Rejection | None]:
     """Says why an event that a contract with code of the user's own has accepted is none. Raises nothing."""
     serializers = {model: model.__pydantic_serializer__ for model in decoder.models}

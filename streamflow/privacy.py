@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from heapq import merge
 from typing import Any, Final, Literal, NamedTuple
 
@@ -23,6 +23,9 @@ _MARKED_HASH: Final = re.compile(MARKED_HASH)
 # UTF-32 at most.
 _LONGEST_ADDRESS: Final = 4 * 6 * 320
 _WIDEST: Final = 4  # bytes of a character
+# Hashes that are remembered, of texts no longer than an address: up to 20 MB.
+_MOST_REMEMBERED: Final = 65_536
+_LONGEST_REMEMBERED: Final = 320  # characters
 # Data of a CloudEvent in which nothing private can be seen as it stands.
 _BASE64_NAME: Final = b"data_base64"
 _BASE64: Final = re.compile(
@@ -133,6 +136,13 @@ class Hasher:
         self._declared = tuple(private_values)
         self._values = (ADDRESS, *self._declared)
         self._private = PrivateTexts(private_fields)
+        # The same people come again and again.
+        self._remembered = lru_cache(maxsize=_MOST_REMEMBERED)(self._digest)
+
+    @property
+    def private_names(self) -> frozenset[str]:
+        """Names of the fields whose values are hashed, whatever they look like."""
+        return self._private.names
 
     def hash(self, text: str) -> str:
         """The hash of a private value under the newest key: of its one form, if it is one that was
@@ -140,6 +150,10 @@ class Hasher:
         return self._hash(self._plain(text, Verdicts()) if self._declared else text)
 
     def _hash(self, plain: str) -> str:
+        is_short = len(plain) <= _LONGEST_REMEMBERED
+        return self._remembered(plain) if is_short else self._digest(plain)
+
+    def _digest(self, plain: str) -> str:
         if self._with_ids:
             return self.keys.hash(plain)
         data = plain.encode("utf-8", "surrogatepass")

@@ -23,7 +23,8 @@ class PrivateTexts:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = sorted(names)
+        self.names = frozenset(names)
+        self._names = sorted(self.names)
 
     # Most contracts need neither, and nearly all records no escapes.
     @cached_property

@@ -12,6 +12,8 @@ from streamflow.errors import ErrorCode
 from streamflow.user_code import name_of_fault
 
 Headers = list[tuple[str, bytes | None]]
+# As `OutRecord` has it: topic, key, value, headers, partition.
+Producible = tuple[str, bytes | None, bytes | None, Headers, int]
 
 # Where a derived or replayed record first entered the log: "topic/partition/offset".
 ORIGIN_HEADER = "__streamflow.origin"

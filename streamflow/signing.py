@@ -5,7 +5,7 @@ Keyed BLAKE2b (RFC 7693, section 2.9) over the topic, key, value and headers of 
 header.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 from struct import Struct, pack
@@ -16,6 +16,7 @@ from streamflow.records import (
     SIGNATURE_HEADER,
     Headers,
     OutRecord,
+    Producible,
     Record,
     headers_of,
 )
@@ -41,9 +42,15 @@ class Signer:
         self._unsigned_until = unsigned_until
 
     def sign(self, record: OutRecord) -> OutRecord:
-        topic, key, value, headers, partition = record
-        signature = self._signature(topic, key, value, headers)
-        return OutRecord(topic, key, value, [*headers, (SIGNATURE_HEADER, signature)], partition)
+        [signed] = self.signed((record,))
+        return OutRecord(*signed)
+
+    def signed(self, records: Iterable[OutRecord]) -> Iterator[Producible]:
+        """The same records with their signatures."""
+        signature = self._signature
+        for topic, key, value, headers, partition in records:
+            last = (SIGNATURE_HEADER, signature(topic, key, value, headers))
+            yield topic, key, value, [*headers, last], partition
 
     def verify(self, record: Record) -> bool:
         return self.signed_headers(record) is not None

@@ -19,11 +19,12 @@ from streamflow.argument_types import (
     tuple_of,
 )
 from streamflow.contract import Event, choices_in, is_event_model
-from streamflow.core_schema import UnknownFields
+from streamflow.core_schema import UnknownFields, values_of
 from streamflow.daily_rollup import DailyRollup
 from streamflow.decoder import Decoder
 from streamflow.durations import parse_duration
 from streamflow.errors import ErrorCode, StreamUnavailable, Unavailable
+from streamflow.fast_decoder import Decoded
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
 from streamflow.formats.user_functions import guarded, is_format
 from streamflow.groups import ALL, LONGEST, group_text, scalar_text
@@ -265,6 +266,14 @@ class Stream:
         if self.kind_field is None:
             return lambda _event: ALL
         get = attrgetter(self.kind_field)
+        fields = [self.decoder.fields_of(model)[self.kind_field] for model in self.decoder.models]
+        kinds = [
+            value if field["type"] == "literal" else None
+            for field in fields
+            for value in values_of(field) or [None]
+        ]
+        if all(type(kind) is str and 0 < len(kind) <= LONGEST for kind in kinds):
+            return get  # such texts stay as they are
 
         def kind_of(event: Event) -> str:
             value = get(event)
@@ -323,6 +332,26 @@ class Stream:
             return fault(event) or event
 
         return read_and_judge
+
+    def read_all(self, records: Sequence[Record], *, with_times: bool = False) -> Decoded:
+        """As `read`, of many records, with the event times; of ordinary events only the fields, where that
+        is possible: an object with the same attributes, but for the event time, which is a ``datetime`` only
+        `with_times`."""
+        if self.slow_because is not None:
+            return Decoded.of([*map(self.read, records)], self.event_time)
+        values = [record.value() for record in records]
+        return self.decoder.decode_all(values, self.event_time, with_times=with_times)
+
+    @cached_property
+    def slow_because(self) -> str | None:
+        """Why loader and analytics need whole events, which pydantic makes; None where they do not."""
+        if self.decode is not None:
+            return "its records have a format (decode)"
+        if self.mode != "append":
+            return "tombstones are among its records (mode='upsert')"
+        if self.fault_of is not None:
+            return "code of its own, of the contract or of windows (where), is asked for each event"
+        return self.decoder.untranslatable
 
     @cached_property
     def fault_of(self) -> Callable[[Event], Rejection | None] | None:

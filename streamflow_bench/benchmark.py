@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +18,13 @@ from streamflow.postgres.connections import session
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow.units import counted
-from streamflow_bench.figures import PATHS, PathName, Result, Run
+from streamflow_bench.figures import PATHS, PathName
+from streamflow_bench.growth.dimensions import Dimension, Growth
+from streamflow_bench.growth.measuring import Growing
 from streamflow_bench.leftovers import remove_leftovers
 from streamflow_bench.paths import Paths
+from streamflow_bench.peers.comparison import Comparison, compare
+from streamflow_bench.results import Result, Run
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.scaling import SCALABLE, Scaled, Scaling
 from streamflow_bench.sources import Sources
@@ -36,18 +40,25 @@ class Plan:
     runs: int  # of each path
     latency_seconds: float  # of sending at a steady rate
     workers: tuple[int, ...] = ()  # to measure so many together, instead of one and its raw limit
+    peers: bool = False  # whether to measure the peers of each path too
+    growth: Collection[
+        Dimension
+    ] = ()  # to measure what cost becomes as these grow, instead of paths
 
     @property
     def uses_database(self) -> bool:
-        return not {PathName.LOADER, PathName.LATENCY}.isdisjoint(self.paths)
+        uses = not {PathName.LOADER, PathName.LATENCY}.isdisjoint(self.paths)
+        return uses or bool(self.growth)
 
 
 class Findings(NamedTuple):
     """What was measured."""
 
-    results: list[Result]  # of one worker and its raw limit
+    results: list[Result]  # of one worker, its raw limit and the hand loop
+    comparisons: list[Comparison]  # with the peers
     scaled: list[Scaled]  # of several workers together
     report: dict[str, Any]  # all of it, for JSON
+    growths: Sequence[Growth] = ()  # of the cost as work grows
 
 
 def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Findings:
@@ -65,8 +76,6 @@ def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) ->
         "machine": _machine(),
         "versions": _versions(settings, plan),
     }
-    results: list[Result] = []
-    scaled: list[Scaled] = []
     with StopSignals() as signals, closing(Sandbox(settings)) as sandbox:
         with signals.interrupting():
             for removed in remove_leftovers(settings, database=plan.uses_database):
@@ -74,17 +83,34 @@ def run_benchmark(settings: Settings, plan: Plan, say: Callable[[str], None]) ->
             if plan.uses_database:
                 # A missing right is reported now, not after minutes of measuring.
                 sandbox.claim_schema()
-            say(f"preparing {counted(plan.events, 'event')}")
-            hasher = hasher_for(settings, load_streams(settings))
-            sources = Sources(sandbox.directory, plan.events, hasher)
-            if plan.workers:
-                scaled = _scale(sandbox, sources, plan, say)
-            else:
-                results = _measure(sandbox, sources, plan, say)
+            findings = _find(settings, sandbox, plan, say)
         say("removing topics, groups and tables")
-    report["paths"] = [result.as_dict() for result in results]
-    report["scaling"] = [one.as_dict() for one in scaled]
-    return Findings(results, scaled, report)
+    report["paths"] = [result.as_dict() for result in findings.results]
+    report["scaling"] = [one.as_dict() for one in findings.scaled]
+    report["peers"] = [each.as_dict() for each in findings.comparisons]
+    report["growth"] = [growth.as_dict() for growth in findings.growths]
+    judged: list[Result | Growth] = [*findings.results, *findings.growths]
+    report["missed"] = [missed for each in judged for missed in each.missed]
+    return findings._replace(report=report)
+
+
+def _find(settings: Settings, sandbox: Sandbox, plan: Plan, say: Callable[[str], None]) -> Findings:
+    """Without the report."""
+    found = Findings([], [], [], {})
+    hasher = hasher_for(settings, load_streams(settings))
+    if plan.growth:
+        growing = Growing(sandbox, hasher, plan.events, say)
+        return found._replace(growths=growing.measure(plan.growth, plan.runs))
+    say(f"preparing {counted(plan.events, 'event')}")
+    sources = Sources(sandbox.directory, plan.events, hasher)
+    if plan.workers:
+        return found._replace(scaled=_scale(sandbox, sources, plan, say))
+    if not plan.peers:
+        return found._replace(results=_measure(sandbox, sources, plan, say))
+    paths = Paths(sandbox, sources, plan.latency_seconds)
+    comparisons = [compare(paths, name, plan.runs, say) for name in PathName if name in plan.paths]
+    results = [each.result for each in comparisons]
+    return found._replace(results=results, comparisons=comparisons)
 
 
 def _measure(

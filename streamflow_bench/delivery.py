@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.settings import Settings
-from streamflow_bench.figures import Detail
 from streamflow_bench.latency import Latencies, Pace, Sender, latencies, send_steadily
 from streamflow_bench.listener import CONNECTED, NOTE_BYTES, Note, read_notes
+from streamflow_bench.results import Detail
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.sources import Keyed
 from streamflow_bench.watching import process, running

@@ -1,4 +1,4 @@
-"""Measures each path: the real worker, then its raw limit on the same data."""
+"""Measures each path: the real worker, then its raw limit and the hand loop on the same data."""
 
 import os
 from collections.abc import Callable
@@ -7,17 +7,24 @@ from typing import Final
 
 import psutil
 
-from streamflow.kafka import clients, offsets
+from streamflow.kafka import clients, kept_positions, offsets
+from streamflow.kafka.producing import produce_and_flush
+from streamflow.postgres.signing_key import SigningKey
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow_bench import delivery, latency, limits
 from streamflow_bench.delivery import Delivery
-from streamflow_bench.figures import MEGABYTE, Detail, PathName, Run
+from streamflow_bench.figures import PathName
 from streamflow_bench.latency import Latencies, Pace
+from streamflow_bench.peers.catalog import hand_loop
+from streamflow_bench.peers.programs import NotInstalled
+from streamflow_bench.peers.rows import rows_of
+from streamflow_bench.peers.running import PeerRunner
+from streamflow_bench.results import MEGABYTE, Course, Detail, Rows, Run
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.sources import Sources
-from streamflow_bench.watching import Course, group_progress, loader_progress, running, watch
+from streamflow_bench.watching import group_progress, loader_progress, running, watch
 from streaming_workers.producer.progress import group_of
 
 RATE: Final = 5_000  # events a second, for latencies
@@ -35,6 +42,7 @@ class Paths:
         self._sandbox = sandbox
         self._sources = sources
         self._latency_seconds = latency_seconds
+        self.peers = PeerRunner(sandbox, sources)
         self._runs = 0
         self._measures: dict[PathName, Callable[[float], Run]] = {
             PathName.PRODUCE: self._produce,
@@ -51,7 +59,7 @@ class Paths:
         return self._measures[name](os.getloadavg()[0])
 
     @cached_property
-    def _filled(self) -> Settings:
+    def filled(self) -> Settings:
         """Settings with which ``user-events`` holds all events, for all paths of a worker."""
         settings = self._sandbox.settings_with_topics("filled")
         limits.bare_produce(settings, _stream(settings).topic, self._sources.records())
@@ -69,10 +77,10 @@ class Paths:
         with self._sandbox.topics(f"bare-{self._runs}") as settings:
             topic = _stream(settings).topic
             raw = limits.bare_produce(settings, topic, self._sources.records())
-        return _run(course, raw, load)
+        return self._beside_hand_loop(PathName.PRODUCE, course, raw, load)
 
     def _load(self, load: float) -> Run:
-        settings = self._sandbox.with_schema(self._filled)
+        settings = self._sandbox.with_schema(self.filled)
         stream = _stream(settings)
         with (
             loader_progress(settings, stream.topic) as done,
@@ -80,25 +88,51 @@ class Paths:
         ):
             course = watch(child, done, self._sources.count)
         self._sandbox.remove_groups(settings.group("loader"))
-        return _run(course, limits.bare_copy(settings, stream), load)
+        rows = rows_of(settings)
+        raw = limits.bare_copy(settings, stream)
+        return self._beside_hand_loop(PathName.LOADER, course, raw, load, rows)
 
     def _count(self, load: float) -> Run:
         course = self._transactional("analytics")
-        topic = _stream(self._filled).topic
-        return _run(course, limits.bare_consume(self._filled, topic, self._sources.count), load)
+        topic = _stream(self.filled).topic
+        raw = limits.bare_consume(self.filled, topic, self._sources.count)
+        return self._beside_hand_loop(PathName.ANALYTICS, course, raw, load)
 
     def _validate(self, load: float) -> Run:
         course = self._transactional("validator")
-        total = self._sources.count
-        sample = limits.sample_of(self._filled, _stream(self._filled).notifications_topic, total)
+        total = self._sources.valid
+        sample = limits.sample_of(self.filled, _stream(self.filled).notifications_topic, total)
         with self._sandbox.topics(f"bare-{self._runs}") as settings:
             topic = _stream(settings).notifications_topic
             raw = limits.bare_transactions(settings, topic, sample, total)
-        return _run(course, raw, load)
+        return self._beside_hand_loop(PathName.VALIDATOR, course, raw, load)
+
+    def _beside_hand_loop(
+        self,
+        path: PathName,
+        course: Course,
+        raw: float | None,
+        load: float,
+        rows: Rows | None = None,
+    ) -> Run:
+        """The run of a worker whose own course is known, after that of the hand loop."""
+        try:
+            hand = self.peers.run(hand_loop(path), self.filled)
+        except NotInstalled:
+            hand = None
+        return Run(
+            figure=course.rate,
+            raw=raw,
+            load_before=load,
+            course=course,
+            hand=hand and hand.course,
+            rows=rows,
+            hand_rows=hand and hand.rows,
+        )
 
     def _transactional(self, name: str) -> Course:
         """All events through a worker that commits to its group."""
-        settings = self._filled
+        settings = self.filled
         group = settings.group(name)
         partitions = offsets.partitions_of(clients.admin(settings), [_stream(settings).topic])
         with (
@@ -107,6 +141,12 @@ class Paths:
         ):
             course = watch(child, done, self._sources.count)
         self._sandbox.remove_groups(group)
+        # What StreamFlow keeps itself of the group, too: the next run begins at the beginning.
+        sign = SigningKey(settings).signer().sign
+        forgotten = [
+            sign(kept_positions.forgetting(settings, group, partition)) for partition in partitions
+        ]
+        produce_and_flush(clients.producer(settings), forgotten)
         return course
 
     def _latency(self, load: float) -> Run:
@@ -166,18 +206,3 @@ def _prefixed(word: str, detail: Detail) -> Detail:
 
 def _stream(settings: Settings) -> Stream:
     return load_streams(settings)[0]
-
-
-def _run(course: Course, raw: float | None, load: float) -> Run:
-    return Run(
-        figure=course.rate,
-        raw=raw,
-        load_before=load,
-        memory=course.memory,
-        detail={
-            "events_timed": course.records,
-            "seconds": course.seconds,
-            "user_cpu_seconds": course.user,
-            "system_cpu_seconds": course.system,
-        },
-    )

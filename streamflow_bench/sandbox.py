@@ -48,7 +48,6 @@ class Sandbox:
         self._temporary = tempfile.TemporaryDirectory(prefix=f"{FOLDER}{maker}-")
         self.directory = Path(self._temporary.name)
         self._environment = {
-            "STREAMFLOW_STREAMS": STREAM,
             "STREAMFLOW_STATE_DIR": str(self.directory),
             "STREAMFLOW_HOST": _HOST,
             # Not the database's: a measured worker may have an empty database, or none.
@@ -56,18 +55,22 @@ class Sandbox:
         }
 
     @contextmanager
-    def topics(self, name: str) -> Iterator[Settings]:
+    def topics(self, name: str, stream: str = STREAM) -> Iterator[Settings]:
         """As `settings_with_topics`; removes the topics and their groups at the end."""
-        settings = self.settings_with_topics(name)
+        settings = self.settings_with_topics(name, stream)
         yield settings
         # After an error `close` does it.
         self.remove_groups(settings.prefix)
         remove_topics(self._own, settings.prefix)
 
-    def settings_with_topics(self, name: str) -> Settings:
+    def settings_with_topics(self, name: str, stream: str = STREAM) -> Settings:
         """Settings with which the topics of ``user-events`` exist and are empty; `name` becomes part of
-        their prefix."""
-        settings = self._settings(f"{self.prefix}{name}.", STREAMFLOW_BRIDGE_PORT=free_port(_HOST))
+        their prefix. Another `stream` is one of the same topics."""
+        settings = self._settings(
+            f"{self.prefix}{name}.",
+            STREAMFLOW_BRIDGE_PORT=free_port(_HOST),
+            STREAMFLOW_STREAMS=stream,
+        )
         provision(settings, load_streams(settings))
         return settings
 
@@ -94,7 +97,10 @@ class Sandbox:
         options = f"{user_options} -c search_path={self._schema}".strip()
         url = make_conninfo(self._own.database, options=options)
         settings = self._settings(
-            settings.prefix, DATABASE_URL=url, STREAMFLOW_BRIDGE_PORT=settings.bridge
+            settings.prefix,
+            DATABASE_URL=url,
+            STREAMFLOW_BRIDGE_PORT=settings.bridge,
+            STREAMFLOW_STREAMS=",".join(settings.streams),
         )
         upgrade(settings, load_streams(settings))
         return settings
@@ -108,6 +114,7 @@ class Sandbox:
         environment = self._environment | {
             "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap,
             "STREAMFLOW_PREFIX": settings.prefix,
+            "STREAMFLOW_STREAMS": ",".join(settings.streams),
             "STREAMFLOW_BRIDGE_PORT": str(settings.bridge),
         }
         if settings.database_url is not None:

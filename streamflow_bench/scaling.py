@@ -22,11 +22,12 @@ from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.units import counted
 from streamflow_bench import delivery
-from streamflow_bench.figures import PathName, Spread, spread
+from streamflow_bench.figures import PathName
 from streamflow_bench.limits import send_all
-from streamflow_bench.sandbox import Sandbox
+from streamflow_bench.results import MILLION, MemorySamples, Spread, rounded, spread
+from streamflow_bench.sandbox import STREAM, Sandbox
 from streamflow_bench.sources import Sources
-from streamflow_bench.usage import CLIENTS, WORKERS, Meter
+from streamflow_bench.usage import CLIENTS, WORKERS, Meter, ProcessTree
 from streamflow_bench.watching import (
     Progress,
     group_progress,
@@ -47,8 +48,10 @@ SCALABLE: Final = {
 _JOIN_SECONDS: Final = 120.0
 _SETTLED: Final = 1.0  # seconds that an assignment must stay the same
 _TICK: Final = 0.1  # seconds
-_TRANSACTION_SECONDS: Final = 600
+_TRANSACTION_SECONDS: Final = 900  # no broker allows more, unless told to
 _TIMEOUT: Final = 60.0  # seconds
+
+Action = Callable[[Settings], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,11 @@ class ScaledRun:
     lost: int  # events that a client did not receive
     cores: Mapping[str, float]  # that each part kept busy
     load_before: float  # load average of the minute before
+    seconds: float
+    cpu_us: float | None = None  # of the workers' processor time, for an event
+    peak_mb: float | None = (
+        None  # resident memory of all workers together; of clients it is not measured
+    )
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -68,6 +76,9 @@ class ScaledRun:
             "lost": self.lost,
             "cores": {part: round(value, 3) for part, value in self.cores.items()},
             "load_before": self.load_before,
+            "seconds": round(self.seconds, 3),
+            "cpu_us_per_event": rounded(self.cpu_us),
+            "peak_mb": rounded(self.peak_mb, 1),
         }
 
 
@@ -99,22 +110,43 @@ class Scaled:
         }
 
 
+def _nothing(_settings: Settings) -> None:
+    pass
+
+
 class Scaling:
     def __init__(self, sandbox: Sandbox, sources: Sources) -> None:
         self._sandbox = sandbox
         self._sources = sources
         self._runs = 0
 
-    def measure(self, path: PathName, workers: int) -> ScaledRun:
-        """Raises Unavailable if the workers do not join, or make no progress."""
+    def measure(
+        self,
+        path: PathName,
+        workers: int,
+        *,
+        stream: str = STREAM,
+        before: Action = _nothing,
+        after: Action = _nothing,
+    ) -> ScaledRun:
+        """Raises Unavailable if the workers do not join, or make no progress.
+
+        Args:
+            path: what the workers do.
+            workers: how many there are.
+            stream: as of `Sandbox.topics`.
+            before: is called with the workers' settings before the topic is filled.
+            after: likewise once they have ended.
+        """
         self._runs += 1
-        load = os.getloadavg()[0]
-        with self._sandbox.topics(f"scaling-{self._runs}") as settings:
+        with self._sandbox.topics(f"scaling-{self._runs}", stream) as settings:
+            stored = self._sandbox.with_schema(settings) if path is PathName.LOADER else settings
+            before(stored)
+            load = os.getloadavg()[0]
             topic = load_streams(settings)[0].topic
             release = self._prepare(settings, topic)
             if path is PathName.SOCKET:
                 return self._deliver(settings, workers, release, load)
-            stored = self._sandbox.with_schema(settings) if path is PathName.LOADER else settings
             with ExitStack() as stack:
                 children = [
                     stack.enter_context(
@@ -124,7 +156,9 @@ class Scaling:
                 ]
                 busy = _joined(stored, path, workers)
                 done = stack.enter_context(_progress(stored, path, topic))
-                return self._timed(stored, children, done, busy, release, load)
+                run = self._timed(stored, children, done, busy, release, load)
+            after(stored)
+            return run
 
     def _prepare(self, settings: Settings, topic: str) -> Callable[[], None]:
         """Fills a topic in an open transaction; returns a function that commits it."""
@@ -151,18 +185,27 @@ class Scaling:
         load: float,
     ) -> ScaledRun:
         total = self._sources.count
+        trees = [ProcessTree(child.pid) for child in children]
+        samples: list[tuple[float, int]] = []
         meter = Meter(settings, {WORKERS: [child.pid for child in children]})
         began = ended = time.monotonic()
         release()
         for now, _ in looks(children, done, total):
             ended = now
+            if not samples or now - began - samples[-1][0] > _TICK:
+                samples.append((now - began, sum(tree.resident() for tree in trees)))
         seconds = ended - began
+        metered = time.monotonic() - began
+        cores = meter.used(metered)
         return ScaledRun(
             rate=total / seconds,
             busy=busy,
             lost=0,
-            cores=meter.used(time.monotonic() - began),
+            cores=cores,
             load_before=load,
+            seconds=seconds,
+            cpu_us=cores[WORKERS] * metered / total * MILLION,
+            peak_mb=MemorySamples(samples).peak_mb,
         )
 
     def _deliver(
@@ -183,6 +226,7 @@ class Scaling:
                 lost=sum(total - listener.events for listener in listeners),
                 cores=cores,
                 load_before=load,
+                seconds=end - began,
             )
 
 

@@ -1,8 +1,9 @@
 """Who uses the processors: workers, Kafka, PostgreSQL, and all other processes of the machine."""
 
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import psutil
 from psycopg.conninfo import conninfo_to_dict
@@ -59,6 +60,50 @@ class Meter:
         cores = {part: (now[part] - self._before[part]) / seconds for part in now}
         known = sum(value for part, value in cores.items() if part != MACHINE)
         return cores | {OTHERS: max(0.0, cores[MACHINE] - known)}
+
+
+class Used(NamedTuple):
+    """Seconds of processor time."""
+
+    user: float
+    system: float
+
+
+class ProcessTree:
+    """A process and its descendants, which are looked up once a second: that takes a look at every process
+    of the machine."""
+
+    _LOOKED_UP_EVERY: Final = 1.0  # seconds
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._processes = [self._root]
+        self._looked_up = time.monotonic()
+
+    def used(self) -> Used:
+        user = system = 0.0
+        for process in self._all():
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                # Those of a child that has ended are in its parent's.
+                user += times.user + getattr(times, "children_user", 0.0)
+                system += times.system + getattr(times, "children_system", 0.0)
+        return Used(user, system)
+
+    def resident(self) -> int:
+        """Bytes of resident memory; what processes share counts for each."""
+        size = 0
+        for process in self._all():
+            with suppress(psutil.Error):
+                size += process.memory_info().rss  # 0 for a zombie
+        return size
+
+    def _all(self) -> list[psutil.Process]:
+        if time.monotonic() - self._looked_up > self._LOOKED_UP_EVERY:
+            self._looked_up = time.monotonic()
+            with suppress(psutil.Error):
+                self._processes = [self._root, *self._root.children(recursive=True)]
+        return self._processes
 
 
 def _local_pids(addresses: Iterable[str]) -> list[int]:

@@ -1,19 +1,24 @@
 """A real worker as a process: its durable progress over time, and its memory."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from typing import Final, NamedTuple
-
-import psutil
+from typing import Final
 
 from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.flow import Partition
-from streamflow.kafka.offsets import GroupOffsets, read_position
+from streamflow.kafka import clients
+from streamflow.kafka.offsets import (
+    GroupOffsets,
+    high_watermarks,
+    partitions_of,
+    read_position,
+)
 from streamflow.postgres.connections import session
 from streamflow.settings import Settings
-from streamflow_bench.figures import MemorySamples
+from streamflow_bench.results import Course, MemorySamples
 from streamflow_bench.sandbox import Sandbox
+from streamflow_bench.usage import ProcessTree, Used
 from streamflow_stack.process import Child, Launch, own_command
 
 _EVERY: Final = 0.02  # seconds between two readings
@@ -22,25 +27,21 @@ _PATIENCE: Final = 120.0  # seconds without progress
 # Seconds. A transaction's result is visible only once its markers are written: a process may have done
 # all its work, and ended, before that.
 _SETTLING: Final = 5.0
+# A process that has read all goes on working until it has, for so many seconds, written nothing and used less
+# than this share of a core.
+_IDLE_SECONDS: Final = 5.0
+_WORKING: Final = 0.2
+_LOOK_EVERY: Final = 0.25  # seconds
 _STOP_SECONDS: Final = 11.0
+
+# By the primary key, whichever of its partitions a row is in.
+_LAST_ROW: Final = """
+SELECT origin_offset FROM events WHERE origin_partition = %s AND origin_topic = %s
+ ORDER BY origin_partition DESC, origin_offset DESC LIMIT 1
+"""
 
 # How many records are durably done.
 Progress = Callable[[], int]
-
-
-class Course(NamedTuple):
-    """A worker's run, from the first progress seen to the end."""
-
-    records: int  # those of the first step are not included
-    seconds: float
-    user: float  # seconds of processor time in the program and its libraries
-    system: float  # and in the kernel for it
-    memory: MemorySamples
-
-    @property
-    def rate(self) -> float | None:
-        """Records a second; None if all were done in one step."""
-        return self.records / self.seconds if self.records and self.seconds else None
 
 
 def running(
@@ -54,12 +55,17 @@ def running(
 
 @contextmanager
 def process(
-    sandbox: Sandbox, settings: Settings, name: str, command: tuple[str, ...]
+    sandbox: Sandbox,
+    settings: Settings,
+    name: str,
+    command: tuple[str, ...],
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Child]:
     """A program with these settings, stopped at the end. `name` is that of its log and pid file, unique
-    among those that run."""
+    among those that run; `environment` has further variables."""
     log = sandbox.directory / f"{name}.log"
-    launch = Launch(command=command, log=log, environment=sandbox.environment(settings))
+    variables = {**sandbox.environment(settings), **(environment or {})}
+    launch = Launch(command=command, log=log, environment=variables)
     child = Child(name, launch, sandbox.directory / f"{name}.pid.json")
     try:
         yield child
@@ -67,26 +73,39 @@ def process(
         child.stop(_STOP_SECONDS)
 
 
-def watch(child: Child, progress: Progress, total: int) -> Course:
-    """Follows a process until `total` records are done. Raises as `looks`."""
-    measured = psutil.Process(child.pid)
-    first: tuple[float, int] | None = None
-    used_before = used = measured.cpu_times()
+def watch(
+    child: Child, progress: Progress, total: int, output: Callable[[], int] | None = None
+) -> Course:
+    """Follows a process until `total` records are done. Raises as `looks`.
+
+    Args:
+        child: the process.
+        progress: how many records it has done.
+        total: how many there are.
+        output: how much it has written. If given, what was read may not be done yet: the run ends when the
+            process has become idle.
+    """
+    tree = ProcessTree(child.pid)
+    first: tuple[float, int, Used] | None = None
+    used = tree.used()
     samples: list[tuple[float, int]] = []
     sampled = now = time.monotonic()
     done = 0
     for now, done in looks([child], progress, total):
-        with suppress(psutil.NoSuchProcess):
-            used = measured.cpu_times()
+        # Nothing can be told of a process that has ended.
+        used = max(used, tree.used())
         if first is None and done:
-            first, used_before = (now, done), used
+            first = now, done, used
         if first is not None and (now - sampled > _MEMORY_EVERY or not samples):
             sampled = now
-            with suppress(psutil.NoSuchProcess):
-                size = measured.memory_info().rss
-                if size:  # 0 for a zombie
-                    samples.append((now - first[0], size))
-    began, before = first or (now, done)
+            if size := tree.resident():
+                samples.append((now - first[0], size))
+    began, before, used_before = first or (now, done, used)
+    if output is not None:
+        # What it had read by the first look was still to be done.
+        before = 0
+        now, used = _until_idle(tree, used, output)
+        samples.append((now - began, tree.resident()))
     return Course(
         done - before,
         now - began,
@@ -94,6 +113,17 @@ def watch(child: Child, progress: Progress, total: int) -> Course:
         used.system - used_before.system,
         MemorySamples(samples),
     )
+
+
+def _until_idle(tree: ProcessTree, used: Used, output: Callable[[], int]) -> tuple[float, Used]:
+    """When a process that has used so much became idle, and what it had used then."""
+    end, written = time.monotonic(), output()
+    while (now := time.monotonic()) - end < _IDLE_SECONDS:
+        uses, wrote = max(used, tree.used()), output()
+        if wrote != written or sum(uses) - sum(used) > _WORKING * (now - end):
+            end, used, written = now, uses, wrote
+        time.sleep(_LOOK_EVERY)
+    return end, used
 
 
 def looks(children: Sequence[Child], progress: Progress, total: int) -> Iterator[tuple[float, int]]:
@@ -145,3 +175,26 @@ def loader_progress(settings: Settings, topic: str) -> Iterator[Progress]:
             return 0 if row is None else int(row[0])
 
         yield done
+
+
+@contextmanager
+def table_progress(settings: Settings, partitions: list[Partition]) -> Iterator[Progress]:
+    """How far the rows of ``events`` go, by the largest offset of each partition."""
+    with session(settings, "bench") as connection:
+
+        def done() -> int:
+            total = 0
+            for topic, partition in partitions:
+                row = connection.execute(_LAST_ROW, [partition, topic]).fetchone()
+                total += 0 if row is None else int(row[0]) + 1
+            return total
+
+        yield done
+
+
+@contextmanager
+def topic_progress(settings: Settings, topic: str) -> Iterator[Progress]:
+    """How many records a topic holds, markers of transactions included."""
+    client = clients.admin(settings)
+    partitions = partitions_of(client, [topic])
+    yield lambda: sum(high_watermarks(client, partitions).values())

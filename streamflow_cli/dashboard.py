@@ -32,7 +32,9 @@ def dashboard(
     from streamflow.errors import ConfigurationError
     from streamflow.settings.dashboard import load_dashboard_settings
     from streamflow.web_limits import limit_uvicorn
+    from streaming_workers.runtime.process import bound_arenas
 
+    bound_arenas()
     settings = load_dashboard_settings()
     spec = find_spec("streamlit_app")
     if spec is None or spec.origin is None:

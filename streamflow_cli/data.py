@@ -180,6 +180,14 @@ def audit(
     stream: Annotated[
         str | None, typer.Option(metavar="NAME", help="Show and judge this stream alone.")
     ] = None,
+    since_last: Annotated[
+        bool,
+        typer.Option(
+            "--since-last",
+            help="Compare what came since the last audit, and some of the rest in turn; says since when the "
+            "rest was not looked at. Without it everything is compared.",
+        ),
+    ] = False,
 ) -> None:
     """Proves that every record was stored, dead-lettered or known as a duplicate, and that every event
     has its notification and is counted in its window. Exits 1 if not, or if it cannot be said yet.
@@ -190,7 +198,7 @@ def audit(
     from streamflow.audit.acknowledging import not_acknowledged
     from streamflow.audit.ledger import run_audit
     from streamflow.registry import stream_named
-    from streamflow_cli.tables import audit_table
+    from streamflow_cli.audit_tables import audit_table
 
     settings, streams = settings_and_streams()
     if stream is not None:
@@ -205,7 +213,7 @@ def audit(
             )
         for difference in found.differences:
             typer.echo(f"acknowledged: {difference}", err=True)
-    report = run_audit(settings, streams, patience=wait)
+    report = run_audit(settings, streams, patience=wait, since_last=since_last)
     failed = streams.failed
     if stream is not None:
         report, failed = report.of_stream(stream), ()

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from streamflow.contract import format_time
 from streamflow.dead_letters.report import ReplayReport
-from streamflow.dead_letters.select import DeadLetter, DeadLetterSummary
+from streamflow.dead_letters.select import MOST_COUNTED, DeadLetter, DeadLetterSummary
 from streamflow.dead_letters.store import HistoryEntry
 from streamflow.units import counted
 from streamflow_cli.tables import make_console, plain_table
@@ -41,7 +41,7 @@ def summary_json(letter: DeadLetterSummary) -> dict[str, Any]:
 
 
 def dead_letters_table(letters: Sequence[DeadLetterSummary], total: int) -> None:
-    """`total` is how many match in all."""
+    """`total` is how many match in all, or more than `MOST_COUNTED`."""
     console = make_console()
     full = plain_table(*_TITLES, "attempt", "stage", "message")
     full.columns[-1].min_width = _MESSAGE_WIDTH
@@ -53,10 +53,13 @@ def dead_letters_table(letters: Sequence[DeadLetterSummary], total: int) -> None
         console.print(full)
     elif letters:
         _print_in_two_lines(console, letters)
+    number = counted(min(total, MOST_COUNTED), "dead letter")
+    if total > MOST_COUNTED:
+        number = f"more than {number}"
     if len(letters) < total:
-        console.print(f"{len(letters):,} of {counted(total, 'dead letter')}; --limit shows more.")
+        console.print(f"{len(letters):,} of {number}; --limit shows more.")
     else:
-        console.print(f"{counted(total, 'dead letter')}.")
+        console.print(f"{number}.")
 
 
 def _short(letter: DeadLetterSummary) -> tuple[str, str, str, str]:

@@ -94,7 +94,9 @@ def up(
     from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
     from streamflow_stack import detached, lifecycle
+    from streaming_workers.runtime.process import bound_arenas
 
+    bound_arenas()
     console = make_console()
     names = list(without or ())
     load = partial(
@@ -157,7 +159,8 @@ def status(
     current = read_status(settings)
     states = {part["name"]: part["state"] for part in current["parts"]}
     streams = read_stream_status(settings, states)
-    current |= {"lag": streams.lag, "rows": streams.rows, "unknown": streams.unknown}
+    current |= {"lag": streams.lag, "rows": streams.rows, "estimated": streams.estimated}
+    current["unknown"] = streams.unknown
     current["failed_streams"] = streams.failed
     if as_json:
         typer.echo(json.dumps(current, indent=2))
@@ -276,7 +279,7 @@ def _show_status(console: "Console", status: dict[str, Any]) -> None:
     _print_parts(console, status["parts"])
     for title in ("lag", "rows"):
         text = ", ".join(
-            f"{name} {'unknown' if number is None else format(number, ',')}"
+            f"{name} {_number(number, is_estimate=title == 'rows' and name in status['estimated'])}"
             for name, number in status[title].items()
         )
         unit = " (offsets)" if title == "lag" else ""
@@ -289,6 +292,12 @@ def _show_status(console: "Console", status: dict[str, Any]) -> None:
         console.print(status["problem"], style="red", soft_wrap=True)
     elif status["supervisor"] is None:
         console.print("no stack runs here: start it with `streamflow up`")
+
+
+def _number(number: int | None, *, is_estimate: bool) -> str:
+    if number is None:
+        return "unknown"
+    return f"about {number:,}" if is_estimate else f"{number:,}"
 
 
 def _print_parts(console: "Console", parts: Sequence[dict[str, Any]]) -> None:

@@ -10,9 +10,10 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from streamflow.errors import ConfigurationError, StackError, Unavailable
-from streamflow.postgres.connections import Connection, open_connection
+from streamflow.postgres.connections import Connection, Ping, open_connection
 from streamflow_stack.account import Account, database_account
 from streamflow_stack.embedded import environment, postgres
 from streamflow_stack.part import LOOPBACK, PROBE_SECONDS, READY, Health, StackReport
@@ -80,12 +81,9 @@ class Database:
             stop_signal=signal.SIGINT,
         )
 
-    def probe(self) -> Health:
-        try:
-            url = self.url()
-        except StackError as error:
-            return Health(answered=False, ready=False, detail=str(error))
-        return probe_url(url)
+    @cached_property
+    def probe(self) -> "DatabaseProbe":
+        return DatabaseProbe(self.url)
 
     def url(self, database: str = DATABASE, role: str = ROLE) -> str:
         """A connection URL, with the password: never log it. Raises StackError if the database has not
@@ -214,16 +212,23 @@ class Database:
             path.unlink(missing_ok=True)
 
 
-def probe_url(url: str) -> Health:
-    try:
-        with open_connection(url, PROBE_SECONDS, "probe") as connection:
-            connection.execute("SELECT 1")
-    except ConfigurationError as error:
-        return Health(answered=True, ready=False, detail=str(error))
-    except psycopg.Error as error:
-        detail = next(iter(str(error).strip().splitlines()), "no answer")
-        return Health(answered=error.sqlstate is not None, ready=False, detail=detail)
-    return READY
+class DatabaseProbe:
+    """Asks the database at a URL, which need not be known before."""
+
+    def __init__(self, url: Callable[[], str]) -> None:
+        self._ping = Ping(lambda: open_connection(url(), PROBE_SECONDS, "probe"), PROBE_SECONDS)
+
+    def __call__(self) -> Health:
+        try:
+            self._ping()
+        except StackError as error:
+            return Health(answered=False, ready=False, detail=str(error))
+        except ConfigurationError as error:
+            return Health(answered=True, ready=False, detail=str(error))
+        except psycopg.Error as error:
+            detail = next(iter(str(error).strip().splitlines()), "no answer")
+            return Health(answered=error.sqlstate is not None, ready=False, detail=detail)
+        return READY
 
 
 _SETTINGS = {

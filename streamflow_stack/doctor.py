@@ -139,7 +139,7 @@ def _jars() -> Finding:
     where = jars.cache_directory()
     if jars.cached_class_path() is not None:
         return Finding("jars", Mark.WELL, f"Apache Kafka {jars.KAFKA_VERSION} is in {where}")
-    size = sum(jar.size for jar in jars.locked_jars()) / 1e6
+    size = sum(jar.size for jar in jars.KAFKA_JARS.locked()) / 1e6
     text = f"Apache Kafka {jars.KAFKA_VERSION} ({size:.0f} MB) is not in {where} yet"
     return Finding("jars", Mark.NOTE, f"{text}: `streamflow up` downloads it once")
 

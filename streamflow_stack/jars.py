@@ -1,6 +1,6 @@
-"""Apache Kafka's jars: locked by coordinates and SHA-256, downloaded once into the user's cache.
+"""Jars, Apache Kafka's above all: locked by coordinates and SHA-256, downloaded once into the user's cache.
 
-The lock, ``kafka-jars.json``, is what ``jgo`` resolved from Maven's metadata. To move to another
+A lock, like ``kafka-jars.json``, is what ``jgo`` resolved from Maven's metadata. To move to another
 version, change `KAFKA_VERSION` and run ``python -m streamflow_stack.jars``: it renews the lock.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,6 @@ KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
 # Kafka logs through slf4j 1.7, and its metadata does not name the bridge to log4j.
 LOG_BRIDGE = "org.apache.logging.log4j:log4j-slf4j-impl"
 
-LOCK_FILE = Path(__file__).with_name("kafka-jars.json")
 # A mirror for places that cannot reach Maven's central repository.
 MIRROR_VARIABLE = "STREAMFLOW_MAVEN_MIRROR"
 CACHE_VARIABLE = "STREAMFLOW_CACHE_DIR"
@@ -56,50 +55,68 @@ class Jar:
         return f"{artifact}-{version}.jar"
 
 
+@dataclass(frozen=True)
+class JarSet:
+    """The jars of one class path: by whom they are named, their lock and their folder of the cache."""
+
+    title: str
+    lock: Path
+    folder_name: str
+
+    @property
+    def folder(self) -> Path:
+        return cache_directory() / self.folder_name
+
+    def locked(self) -> tuple[Jar, ...]:
+        return tuple(Jar(**jar) for jar in json.loads(self.lock.read_text()))
+
+    def write_lock(self, jars: Sequence[Jar]) -> None:
+        self.lock.write_text(json.dumps([asdict(jar) for jar in jars], indent=1) + "\n")
+
+
+KAFKA_JARS = JarSet("Kafka", Path(__file__).with_name("kafka-jars.json"), f"kafka-{KAFKA_VERSION}")
+
+
 def cache_directory() -> Path:
     """Where downloads are kept: ``STREAMFLOW_CACHE_DIR``, else the user's cache."""
     folder = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("streamflow")
     return Path(folder).expanduser().absolute()
 
 
-def locked_jars() -> tuple[Jar, ...]:
-    return tuple(Jar(**jar) for jar in json.loads(LOCK_FILE.read_text()))
-
-
-def cached_class_path() -> str | None:
+def cached_class_path(jars: JarSet = KAFKA_JARS) -> str | None:
     """The class path, when every jar is in the cache; asks neither network nor registry."""
-    jars = locked_jars()
-    if not all(map(_is_cached, jars)):
+    locked = jars.locked()
+    if not all(_is_cached(jars, jar) for jar in locked):
         return None
-    return os.pathsep.join(str(jar_folder() / jar.file_name) for jar in jars)
+    return os.pathsep.join(str(jars.folder / jar.file_name) for jar in locked)
 
 
-def class_path(progress: Progress) -> str:
-    """The class path of Kafka, after downloading what the cache lacks. Raises StackError if the cache
-    cannot be written or be part of a class path, or the registry cannot be reached."""
+def class_path(progress: Progress, jars: JarSet = KAFKA_JARS) -> str:
+    """The class path, after downloading what the cache lacks. Raises StackError if the cache cannot be
+    written or be part of a class path, or the registry cannot be reached."""
     if os.pathsep in str(cache_directory()):
         raise StackError(
             f"Java cannot read from the cache {cache_directory()}, its path holds a {os.pathsep!r}: "
             f"set {CACHE_VARIABLE} to another folder"
         )
-    if cached := cached_class_path():
+    if cached := cached_class_path(jars):
         return cached
-    with exclusive(jar_folder()):
-        _download([jar for jar in locked_jars() if not _is_cached(jar)], progress)
-        shutil.rmtree(jar_folder() / "incoming", ignore_errors=True)
-    if cached := cached_class_path():
+    with exclusive(jars.folder):
+        _download(jars, progress)
+        shutil.rmtree(jars.folder / "incoming", ignore_errors=True)
+    if cached := cached_class_path(jars):
         return cached
     raise StackError(f"the cache {cache_directory()} lost files while it was filled: try again")
 
 
 def jar_folder() -> Path:
-    return cache_directory() / f"kafka-{KAFKA_VERSION}"
+    return KAFKA_JARS.folder
 
 
-def _is_cached(jar: Jar) -> bool:
+def _is_cached(jars: JarSet, jar: Jar) -> bool:
     try:
         # Only whole, verified files are ever moved to their final names.
-        return (jar_folder() / jar.file_name).stat().st_size == jar.size
+        return (jars.folder / jar.file_name).stat().st_size == jar.size
     except OSError:
         return False
 
@@ -117,10 +134,11 @@ def exclusive(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _download(jars: list[Jar], progress: Progress) -> None:
+def _download(jars: JarSet, progress: Progress) -> None:
     from requests import RequestException  # noqa: PLC0415 (slow import, first start only)
 
-    total = sum(jar.size for jar in jars)
+    missing = [jar for jar in jars.locked() if not _is_cached(jars, jar)]
+    total = sum(jar.size for jar in missing)
     done = 0
     guard = Lock()
 
@@ -131,13 +149,13 @@ def _download(jars: list[Jar], progress: Progress) -> None:
             progress(min(done, total), total)
 
     with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
-        futures = [pool.submit(_fetch, jar, advance) for jar in jars]
+        futures = [pool.submit(_fetch, jar, jars.folder, advance) for jar in missing]
         try:
             for future in futures:
                 future.result()
         except (RequestException, RuntimeError) as error:
             raise StackError(
-                f"Kafka's jars cannot be downloaded ({cause_of(error)}): check the network or the "
+                f"{jars.title}'s jars cannot be downloaded ({cause_of(error)}): check the network or the "
                 f"proxy, set {MIRROR_VARIABLE} to a Maven mirror, or copy a filled cache to "
                 f"{cache_directory()}"
             ) from error
@@ -145,8 +163,8 @@ def _download(jars: list[Jar], progress: Progress) -> None:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _fetch(jar: Jar, advance: Callable[[int], None]) -> None:
-    """Downloads one jar, verifies it and moves it to its final name.
+def _fetch(jar: Jar, folder: Path, advance: Callable[[int], None]) -> None:
+    """Downloads one jar, verifies it and moves it to its final name in `folder`.
 
     Raises:
         requests.RequestException: the registry cannot be reached.
@@ -169,7 +187,7 @@ def _fetch(jar: Jar, advance: Callable[[int], None]) -> None:
     )
     for attempt in attempts:
         with attempt:
-            context = _maven(jar_folder() / "incoming", advance)
+            context = maven(folder / "incoming", advance)
             wanted = context.project(group, artifact).at_version(version).artifact()
             # A piece that an interrupted run left would be taken for the whole.
             if wanted.cached_path:
@@ -178,10 +196,10 @@ def _fetch(jar: Jar, advance: Callable[[int], None]) -> None:
             if hashlib.sha256(path.read_bytes()).hexdigest() != jar.sha256:
                 path.unlink()
                 raise RuntimeError(f"{jar.file_name} is not the file that this release expects")
-            path.replace(jar_folder() / jar.file_name)
+            path.replace(folder / jar.file_name)
 
 
-def _maven(folder: Path, advance: Callable[[int], None] | None = None) -> "MavenContext":
+def maven(folder: Path, advance: Callable[[int], None] | None = None) -> "MavenContext":
     from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
 
     @contextlib.contextmanager
@@ -196,21 +214,30 @@ def _maven(folder: Path, advance: Callable[[int], None] | None = None) -> "Maven
     )
 
 
-def _write_lock() -> None:
-    context = _maven(jar_folder() / "resolve")
+def resolved(context: "MavenContext", roots: Sequence[str]) -> list[Jar]:
+    """The jars that Maven's metadata names for these coordinates."""
+    first, others = context.resolver.resolve([context.create_dependency(root) for root in roots])
+    return [
+        locked(context, f"{one.groupId}:{one.artifactId}:{one.version}")
+        for one in (*first, *others)
+        if one.scope in {None, "compile", "runtime"}
+    ]
+
+
+def locked(context: "MavenContext", coordinates: str) -> Jar:
+    """The jar with these coordinates, and nothing that it needs."""
+    content = Path(context.create_dependency(coordinates).artifact.resolve()).read_bytes()
+    return Jar(coordinates, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _lock_kafka() -> None:
+    context = maven(KAFKA_JARS.folder / "resolve")
+    jars = resolved(context, [KAFKA])
     # The bridge's own metadata would override Kafka's versions, so only its file is taken.
-    roots, others = context.resolver.resolve([context.create_dependency(KAFKA)])
-    used = [one for one in (*roots, *others) if one.scope in {None, "compile", "runtime"}]
-    log4j = next(one.version for one in used if one.artifactId == "log4j-core")
-    used.append(context.create_dependency(f"{LOG_BRIDGE}:{log4j}"))
-    jars = []
-    for dependency in used:
-        content = Path(dependency.artifact.resolve()).read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        coordinates = f"{dependency.groupId}:{dependency.artifactId}:{dependency.version}"
-        jars.append(asdict(Jar(coordinates, digest, len(content))))
-    LOCK_FILE.write_text(json.dumps(jars, indent=1) + "\n")
+    [log4j] = [each for each in jars if ":log4j-core:" in each.coordinates]
+    version = log4j.coordinates.rpartition(":")[2]
+    KAFKA_JARS.write_lock([*jars, locked(context, f"{LOG_BRIDGE}:{version}")])
 
 
 if __name__ == "__main__":
-    _write_lock()
+    _lock_kafka()

@@ -87,8 +87,14 @@ class Home:
         config = yaml.safe_load(Path(spec.origin).with_name("dagster.yaml").read_text())
         config["defs_state_storage"]["config"]["base_path"] = str(directory / "defs_state")
         config["storage"] = (
-            # Not the URL itself: it holds a password.
-            {"postgres": {"postgres_url": {"env": URL_VARIABLE}}}
+            {
+                "custom": {
+                    "module": f"{PACKAGE}.storage",
+                    "class": "KeptPostgresStorage",
+                    # Not the URL itself: it holds a password.
+                    "config": {"postgres_url": {"env": URL_VARIABLE}},
+                }
+            }
             if url
             else {"sqlite": {"base_dir": str(directory / "storage")}}
         )

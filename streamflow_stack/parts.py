@@ -10,7 +10,7 @@ from streamflow.settings import BROKERS, Settings
 from streamflow_stack import orchestration
 from streamflow_stack.broker import probe_cluster
 from streamflow_stack.cluster import broker_parts
-from streamflow_stack.database import Database, probe_url
+from streamflow_stack.database import Database, DatabaseProbe
 from streamflow_stack.part import LOOPBACK, Health, Part, Patience, Stage
 from streamflow_stack.probes import probe_http, probe_worker
 from streamflow_stack.process import Launch, own_command
@@ -110,7 +110,7 @@ def _kafka(settings: Settings, state: StateDirectory) -> tuple[Part, ...]:
 
 def _postgres(settings: Settings, state: StateDirectory) -> Part:
     if settings.database_url:
-        probe = partial(probe_url, settings.database)
+        probe = DatabaseProbe(lambda: settings.database)
         address = "as DATABASE_URL says"
         return Part("postgres", Stage.SERVICES, launch=None, probe=probe, address=address)
     database = database_of(settings, state)

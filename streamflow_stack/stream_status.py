@@ -1,6 +1,7 @@
 """How the streams are: lag, rows, and what keeps one from running, with what to do about it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from streamflow.kafka.topics import not_running, refused, without_topics
 from streamflow.lag.measure import LagReader
 from streamflow.postgres import schema
 from streamflow.postgres.owned_topics import TopicsTable
-from streamflow.postgres.sink.positions import counted_tables, row_counts
+from streamflow.postgres.row_counts import counted_tables, row_counts
 from streamflow.registry import Streams, load_streams
 from streamflow.settings import GROUPS, Settings
 from streamflow.stream import Stream
@@ -26,6 +27,7 @@ class StreamStatus:
     Attributes:
         lag: offsets by consumer group; None for what is unknown.
         rows: by table; None for what is unknown.
+        estimated: the tables whose number of rows is PostgreSQL's estimate.
         failed: the streams that do not run or are not loaded, in a sentence each.
         unknown: why a figure is unknown though its server is up, in a sentence each.
     """
@@ -33,6 +35,7 @@ class StreamStatus:
     lag: dict[str, int | None]
     rows: dict[str, int | None]
     failed: list[str] = field(default_factory=list)
+    estimated: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
@@ -42,12 +45,14 @@ def read_stream_status(settings: Settings, states: Mapping[str, str]) -> StreamS
     status = StreamStatus(
         dict.fromkeys(GROUPS.values()), dict.fromkeys(counted_tables(streams)), failed
     )
-    if streams and states["kafka"] == _UP:
-        _read(status, "lag", lambda: _read_lag(status, settings, streams))
-    if states["postgres"] == _UP:
-        _read(status, "rows", lambda: _read_rows(status, settings, streams))
-    if streams:
-        status.failed += _not_in_place(settings, streams, states).values()
+    # Meanwhile, what waits for the same servers.
+    with ThreadPoolExecutor(1) as beside:
+        not_in_place = beside.submit(_not_in_place, settings, streams, states)
+        if streams and states["kafka"] == _UP:
+            _read(status, "lag", lambda: _read_lag(status, settings, streams))
+        if states["postgres"] == _UP:
+            _read(status, "rows", lambda: _read_rows(status, settings, streams))
+        status.failed += not_in_place.result().values() if streams else ()
     return status
 
 
@@ -75,10 +80,17 @@ def _read_lag(status: StreamStatus, settings: Settings, streams: Sequence[Stream
 
 
 def _read_rows(status: StreamStatus, settings: Settings, streams: Sequence[Stream]) -> None:
-    status.rows |= row_counts(settings, streams)
-    if missing := [name for name, rows in status.rows.items() if rows is None]:
+    counts = row_counts(settings, streams)
+    status.rows |= counts.rows
+    status.estimated += sorted(counts.estimated)
+    if missing := [name for name in status.rows if name in counts.missing]:
         status.unknown.append(
             f"rows: the database has no {', '.join(missing)}: run `streamflow init`"
+        )
+    unknown = [name for name, rows in counts.rows.items() if rows is None]
+    if uncounted := [name for name in unknown if name not in counts.missing]:
+        status.unknown.append(
+            f"rows: no count is kept of {', '.join(uncounted)} yet: run `streamflow db upgrade`"
         )
 
 

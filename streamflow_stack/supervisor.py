@@ -21,7 +21,9 @@ from streamflow_stack.signals import StopSignals
 from streamflow_stack.state import StateDirectory, write_atomically
 
 TICK_SECONDS = 0.2
-PROBE_PAUSE_SECONDS = 1.0
+# Between two probes of a part that is up. A worker asks what it depends on no more often; the end of a
+# process is seen at once.
+PROBE_PAUSE_SECONDS = 2.0
 SNAPSHOT_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 30.0

@@ -4,14 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import datetime, timedelta
 from typing import Final
 
 import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING
 
-from streamflow.contract import Event
 from streamflow.errors import ErrorCode
 from streamflow.flow import Batch, Output, Partition
 from streamflow.formats.documents import Ignored
@@ -32,25 +30,12 @@ from streamflow.windows.counting import WindowResult
 from streamflow.windows.partition import PartitionWindows, progress_of
 from streamflow.windows.plans import plans_of
 from streamflow.windows.progress import Progress
-from streamflow.windows.results import EPOCH, key_and_body
+from streamflow.windows.results import key_and_body
 from streaming_workers.reporting import topic_asset
 
-_MILLISECOND: Final = timedelta(milliseconds=1)
 # Events whose values are kept before they are aggregated together: of more that takes memory, and as long.
 _AT_ONCE: Final = 10_000
-_NO_EVENT: Final = (Rejection, Ignored, Deletion)
-
-# What counts an event, given its offset, its time, itself and when the broker stamped its record.
-_Count = Callable[[int, int, Event, int], None]
-
-
-# How an event is read from a record, its time, and what counts it, by partition.
-_Route = tuple[
-    Callable[[Record], Event | Rejection | Ignored | Deletion],
-    Callable[[Event], datetime],
-    dict[int, tuple[_Count, ...]],
-]
-
+_NO_EVENT: Final = frozenset((Rejection, Ignored, Deletion))
 
 log = structlog.get_logger()
 
@@ -77,9 +62,8 @@ class Analytics:
         self.group = settings.group(self.name)
         self._streams = {stream.topic: stream for stream in streams if stream.counted}
         self._plans = {topic: plans_of(stream) for topic, stream in self._streams.items()}
-        # Looked up once and not for every record.
-        self._routes: dict[str, _Route] = {
-            topic: (stream.read, stream.time_of, {}) for topic, stream in self._streams.items()
+        self._with_times = {
+            topic for topic, plans in self._plans.items() if any(plan.takes_times for plan in plans)
         }
         self.topics = list(self._streams)
         self.assets: Mapping[str, str] = {
@@ -100,13 +84,10 @@ class Analytics:
         """Resumes from the progress in the committed offsets' metadata."""
         starts: dict[Partition, int] = {}
         for partition, position in positions.items():
-            topic, number = partition
             progress = position and Progress.parse(position.offset, position.metadata)
             self.revoke([partition])
             start = 0 if position is None else position.offset
-            windows = PartitionWindows(self._plans[topic], progress, start)
-            self._windows[partition] = windows
-            self._counters(topic)[number] = windows.counters
+            self._windows[partition] = PartitionWindows(self._plans[partition[0]], progress, start)
             self._without_progress.discard(partition)
             if position is not None and progress is None:
                 self._without_progress.add(partition)
@@ -144,21 +125,18 @@ class Analytics:
     def revoke(self, partitions: Sequence[Partition]) -> None:
         """Forgets what is open: the committed offsets hold it."""
         for partition in partitions:
-            topic, number = partition
-            self._counters(topic).pop(number, None)
             self._windows.pop(partition, None)
             self._seen.pop(partition, None)
             self._committed.pop(partition, None)
             self._rejected_again.pop(partition, None)
 
-    def _counters(self, topic: str) -> dict[int, tuple[_Count, ...]]:
-        return self._routes[topic][-1]
-
     def process(self, batch: Batch) -> Output | None:
         rejected: list[tuple[int, ErrorCode]] = []
-        for first in range(0, len(batch.records), _AT_ONCE):
-            rejected += self._count(batch.records[first : first + _AT_ONCE], first)
-            for windows in self._windows.values():
+        for topic, number, first, end in batch.runs:
+            windows = self._windows[topic, number]
+            for start in range(first, end, _AT_ONCE):
+                records = batch.records[start : min(start + _AT_ONCE, end)]
+                rejected += self._count(windows, (topic, number), records, start)
                 windows.aggregate()
         for position in batch.positions:
             partition = (position.topic, position.partition)
@@ -216,25 +194,29 @@ class Analytics:
             return None
         return Output(positions=positions, records=records, rejected=rejected, batch=batch.records)
 
-    def _count(self, records: Sequence[Record], first: int) -> list[tuple[int, ErrorCode]]:
-        """Counts records of a batch, from the index `first` on, and says which are no events."""
+    def _count(
+        self,
+        windows: PartitionWindows,
+        partition: Partition,
+        records: Sequence[Record],
+        start: int,
+    ) -> list[tuple[int, ErrorCode]]:
+        """Counts records of a partition; `start` is the index of the first in the batch. Returns which are
+        rejected: the validator makes dead letters of them."""
+        topic = partition[0]
+        found, times = self._streams[topic].read_all(records, with_times=topic in self._with_times)
+        offsets = [record.offset() or 0 for record in records]
+        stamps = [record.timestamp()[1] for record in records]
+        events = [*zip(offsets, times, found, stamps, strict=True)]
         rejected: list[tuple[int, ErrorCode]] = []
-        routes, epoch, millisecond = self._routes, EPOCH, _MILLISECOND
-        for index, record in enumerate(records, first):
-            read, time_of, counters = routes[record.topic() or ""]
-            event = read(record)
-            if isinstance(event, _NO_EVENT):
+        if not _NO_EVENT.isdisjoint(map(type, found)):
+            for index, (offset, _, event, _) in enumerate(events, start):
                 if isinstance(event, Rejection):
-                    # The validator makes a dead letter of it.
                     rejected.append((index, event.code))
-                    partition = (record.topic() or "", record.partition() or 0)
-                    if (record.offset() or 0) < self._windows[partition].position:
+                    if offset < windows.position:
                         self._rejected_again[partition] += 1
-                continue
-            offset, appended = record.offset() or 0, record.timestamp()[1]
-            moment = (time_of(event) - epoch) // millisecond
-            for count in counters[record.partition() or 0]:
-                count(offset, moment, event, appended)
+            events = [each for each in events if type(each[2]) not in _NO_EVENT]
+        windows.count(events)
         return rejected
 
 

@@ -91,7 +91,7 @@ def make_worker(
         loader,
         sink,
         accept_rejects=accept_rejects,
-        ping=lambda: ping(settings),
+        ping=ping(settings),
         left_out=not_loaded,
     )
 

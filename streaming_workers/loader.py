@@ -3,33 +3,36 @@
 Pure: batch in, `Output` out; `streamflow.postgres.sink.sink.PostgresSink` stores it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
-from operator import methodcaller
-from typing import Final
+from itertools import compress, groupby
+from operator import attrgetter
+from typing import Any, Final
 
 from streamflow import dead_letter_records as dead_letters
-from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
+from streamflow.contract import Event
 from streamflow.errors import ConfigurationError, ErrorCode
-from streamflow.flow import Batch, Count, Output, Partition, ReplayClaim, Replayed
+from streamflow.flow import (
+    Batch,
+    Count,
+    Output,
+    Partition,
+    ReplayClaim,
+    Replayed,
+    Run,
+    TableRows,
+)
 from streamflow.formats.documents import Ignored
 from streamflow.kafka.unreadable import rejection_of
 from streamflow.pii_keys import PiiKeys
+from streamflow.postgres.rows import windows
+from streamflow.postgres.rows.binary import UNPACKABLE, day_of
 from streamflow.postgres.rows.dead_letters import claim_of, dead_letter_line
 from streamflow.postgres.rows.derived import notification_line, window_count_line
-from streamflow.postgres.rows.events import (
-    TIME_AND_POSITION,
-    DayTexts,
-    EventRows,
-    deletion_time,
-    ignored_line,
-    tail,
-)
+from streamflow.postgres.rows.events import EventRows, deletion_time, ignored_line
 from streamflow.postgres.rows.windows import (
     WindowRows,
-    day_of,
     rows_of,
     unfit_window,
     window_of,
@@ -64,6 +67,7 @@ from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
+from streamflow.utc_texts import micros_of
 from streaming_workers.reporting import table_asset
 from streaming_workers.runtime.job import PlainJob
 
@@ -72,10 +76,13 @@ STAGE: Final = "loader"
 _FOREIGN: Final = Rejection(
     ErrorCode.FOREIGN_RECORD, "ValueError", "no worker of this installation has signed it"
 )
-_TOPIC = methodcaller("topic")
+# Of records whose events are objects at the same time, which take several times as much memory.
+_MOST_AT_ONCE: Final = 5_000
+_BYTES_AT_ONCE: Final = 1_048_576
+_EVERY: Final = 64  # records; so many large ones may follow small ones, as in `consume_batch`
 
-# Takes the index of the first record, and records of one topic; returns how many there were.
-_Handler = Callable[[int, Iterator[Record], Output], int]
+# Takes runs of one topic, and adds what their records become.
+_Handler = Callable[[Sequence[Run], Output], None]
 # The row of a derived record, given the event that it was derived from.
 _ToLine = Callable[[Record, Origin | None], bytes | Rejection]
 # The table of a derived record, and what makes its row.
@@ -130,9 +137,8 @@ class Loader(PlainJob):
         signing key is not known yet, and its database does not answer."""
         self._topic_ids = batch.topic_ids
         output = Output(positions=batch.positions, batch=batch.records)
-        start = 0
-        for topic, run in groupby(batch.records, _TOPIC):
-            start += self._handlers[topic](start, run, output)
+        for topic, runs in groupby(batch.runs, attrgetter("topic")):
+            self._handlers[topic]([*runs], output)
         return output
 
     def refuse(self, record: Record, rejection: Rejection) -> OutRecord:
@@ -206,11 +212,11 @@ class Loader(PlainJob):
         """Handles the records of a topic that only workers write to. What cannot be a row is
         dead-lettered; what has no signature becomes a row only if a replay has sent it."""
 
-        def handle(start: int, run: Iterator[Record], output: Output) -> int:
+        def handle(runs: Sequence[Run], output: Output) -> None:
             signer, topic_ids = self.signer(), self._topic_ids
             counts: dict[Partition, list[int]] = {}
-            index = start - 1
-            for index, record in enumerate(run, start):
+            for index in range(runs[0].start, runs[-1].end):
+                record = output.batch[index]
                 position = position_of(record)
                 table, to_line = route(record)
                 rows = output.tables[table.name]
@@ -232,22 +238,21 @@ class Loader(PlainJob):
                     output.records.append(self.refuse(record, line))
                     continue
                 if table.by_day:
-                    rows.days.add(day_of(line))
+                    rows.days.add(windows.day_of(line))
                 if source is not None and source != origin:
                     rows.claims.append(_claim(to_line, record, source, line))
                 else:
                     rows.add(line, record)
             _add_counts(output, counts)
-            return index + 1 - start
 
         return handle
 
-    def _dead_letters(self, _start: int, run: Iterator[Record], output: Output) -> int:
+    def _dead_letters(self, runs: Sequence[Run], output: Output) -> None:
         """Handles the records of a dead-letter topic: each is a row."""
         rows = output.tables[DEAD_LETTERS.name]
         signer, hasher = self.signer(), self._hasher
         counts: dict[Partition, list[int]] = {}
-        for record in run:
+        for record in output.batch[runs[0].start : runs[-1].end]:
             position = position_of(record)
             counts.setdefault(position[:2], [0, 0])[0] += 1
             headers = signer.signed_headers(record)
@@ -268,7 +273,6 @@ class Loader(PlainJob):
             else:
                 rows.claims.append(ReplayClaim(record, claim.source, to_line, line))
         _add_counts(output, counts)
-        return sum(records for records, _ in counts.values())
 
 
 def _derivation(
@@ -311,89 +315,122 @@ def _claim(
 
 
 class _Events:
-    """Handles the records of a stream's own topic. The loop is on the path of every event: nothing is
-    looked up or called in it that could be outside."""
+    """Handles the records of a stream's own topic. This is on the path of every event: what can be asked of
+    many records at once is."""
 
     def __init__(self, stream: Stream, keys: PiiKeys | None) -> None:
         self.rows = EventRows(stream, keys)
         self.table = stream.event_table
-        self._topic = stream.topic
         self._read = stream.read
-        self._time_of = stream.time_of
+        self._read_all = stream.read_all
 
-    def __call__(self, start: int, run: Iterator[Record], output: Output) -> int:
-        read, time_of = self._read, self._time_of
-        to_text, topic = self.rows.to_text, self._topic
-        utc, utc_offset, minutes, seconds = PYDANTIC_UTC, UTC, MINUTES, SECONDS
-        rows = output.tables[self.table]
+    def __call__(self, runs: Sequence[Run], output: Output) -> None:
+        rows, counts = output.tables[self.table], dict[Partition, list[int]]()
         rows.holds_events = True
-        add_line, add_source, days = rows.lines.append, rows.sources.append, DayTexts()
-        counts: dict[Partition, list[int]] = {}
-        count = [0, 0]
-        partition: int | None = None
-        appended: tuple[int, int] | None = None
-        ending = ""
-        since = start  # index of the first record not yet counted
-        index = start - 1
-        for index, record in enumerate(run, start):
-            if record.partition() != partition or record.timestamp() != appended:
-                count[0] += index - since
-                since = index
-                partition, appended = record.partition() or 0, record.timestamp()
-                ending = tail(topic, partition, appended)
-                count = counts.setdefault((topic, partition), [0, 0])
-            event = read(record)
-            if isinstance(event, (Rejection, Ignored)):
-                count[1] += _leave_out(index, record, event, output)
+        for topic, partition, first, end in runs:
+            count = counts.setdefault((topic, partition), [0, 0])
+            largest = max(len(each.value() or b"") for each in output.batch[first:end:_EVERY])
+            most = max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // (largest + 1)))
+            for start in range(first, end, most):
+                records = output.batch[start : min(start + most, end)]
+                rejected = len(output.rejected)
+                self._add(start, partition, records, rows, output)
+                count[0] += len(records)
+                count[1] += len(output.rejected) - rejected
+        _add_counts(output, counts)
+
+    def _add(
+        self, start: int, partition: int, records: Sequence[Record], rows: TableRows, output: Output
+    ) -> None:
+        """Adds the rows of some records of a partition; `start` is the index of the first."""
+        found, times = self._read_all(records)
+        if others := self._others(found, all_of_them=_any_headers(records)):
+            kept = self._apart(others, start, records, found, times, rows, output)
+            records, found, times = ([*compress(each, kept)] for each in (records, found, times))
+        if not found:
+            return
+        first_day, last_day = day_of(min(times)), day_of(max(times))
+        rows.days |= {first_day} if first_day == last_day else {*map(day_of, times)}
+        tails = self.rows.tails(partition, [record.timestamp() for record in records])
+        offsets = [record.offset() or 0 for record in records]
+        try:
+            packed = self.rows.pack(found, times, offsets, tails)
+        except UNPACKABLE:
+            for record, event in zip(records, found, strict=True):
+                line = self._line(self._whole(event, record), record, position_of(record))
+                rows.add(line, record)
+        else:
+            rows.add_binary(packed, records, self.rows.to_line)
+
+    def _others(self, found: Sequence[Any], *, all_of_them: bool) -> Sequence[int]:
+        """The indexes of what may be no row: of all that may claim to be replays, else what is no event."""
+        if all_of_them:
+            return range(len(found))
+        events = self.rows.packers.keys() - {Deletion}
+        if {*map(type, found)} <= events:
+            return ()
+        return [index for index, each in enumerate(found) if type(each) not in events]
+
+    def _apart(
+        self,
+        others: Sequence[int],
+        start: int,
+        records: Sequence[Record],
+        found: Sequence[Any],
+        times: list[int],
+        rows: TableRows,
+        output: Output,
+    ) -> list[bool]:
+        """Notes what is no row, or perhaps none: rejections, ignored records, and what claims to be a
+        replay. Returns which of all are rows. Sets the times of tombstones."""
+        kept = [True] * len(found)
+        for index in others:
+            record, event = records[index], found[index]
+            if isinstance(event, Rejection | Ignored):
+                _leave_out(start + index, record, event, output)
+                kept[index] = False
                 continue
             if isinstance(event, Deletion):
-                days[deletion_time(record.timestamp()).toordinal()]
-                line = self.rows.deletion_line(event, position_of(record), record.timestamp())
-            else:
-                text = to_text[type(event)](event, record.value())
-                moment = time_of(event)
-                if moment.tzinfo is not utc:
-                    moment = moment.astimezone(utc_offset)
-                text = TIME_AND_POSITION % (
-                    text,
-                    days[moment.toordinal()],
-                    minutes[moment.hour * 60 + moment.minute],
-                    seconds[moment.second],
-                    moment.microsecond,
-                    record.offset(),
-                    ending,
-                )
-                line = text.encode()
-            try:
-                headers = record.headers()
-            except UnicodeDecodeError:
-                headers = None
-            if headers and claimed_origin(record) is not None:
-                replayed = partial(self._replayed_line, event, record)
-                rows.claims.append(ReplayClaim(record, position_of(record), replayed, line))
-                continue
-            add_line(line)
-            add_source(record)
-        count[0] += index + 1 - since
-        _add_counts(output, counts)
-        rows.days |= days.days()
-        return index + 1 - start
+                times[index] = micros_of(deletion_time(record.timestamp()))
+            if headers_of(record) and claimed_origin(record) is not None:
+                kept[index] = False
+                rows.days.add(day_of(times[index]))
+                rows.claims.append(self._claim(self._whole(event, record), record))
+        return kept
 
-    def _replayed_line(self, event: Event | Deletion, record: Record, identity: Replayed) -> bytes:
-        origin, appended = identity.origin, record.timestamp()
+    def _claim(self, event: Event | Deletion, record: Record) -> ReplayClaim:
+        def line(identity: Replayed) -> bytes:
+            return self._line(event, record, identity.origin)
+
+        position = position_of(record)
+        return ReplayClaim(record, position, line, self._line(event, record, position))
+
+    def _whole(self, event: Any, record: Record) -> Any:
+        """The event itself, where its fields alone were read."""
+        return event if isinstance(event, Event | Deletion) else self._read(record)
+
+    def _line(self, event: Event | Deletion, record: Record, identity: Origin) -> bytes:
+        appended = record.timestamp()
         if isinstance(event, Deletion):
-            return self.rows.deletion_line(event, origin, appended)
-        return self.rows.line(event, origin, appended, record.value())
+            return self.rows.deletion_line(event, identity, appended)
+        return self.rows.line(event, identity, appended)
 
 
-def _leave_out(index: int, record: Record, found: Rejection | Ignored, output: Output) -> bool:
-    """Notes a record that is no row of its stream; returns whether it was rejected."""
+def _any_headers(records: Sequence[Record]) -> bool:
+    try:
+        # A list takes half the time that `methodcaller` would.
+        return any([record.headers() for record in records])  # noqa: C419
+    except UnicodeDecodeError:
+        return True
+
+
+def _leave_out(index: int, record: Record, found: Rejection | Ignored, output: Output) -> None:
+    """Notes a record that is no row of its stream."""
     if isinstance(found, Ignored):
         output.tables[IGNORED_RECORDS.name].add(ignored_line(record), record)
-        return False
-    # The validator dead-letters it.
-    output.rejected.append((index, rejection_of(record, found).code))
-    return True
+    else:
+        # The validator dead-letters it.
+        output.rejected.append((index, rejection_of(record, found).code))
 
 
 def _add_counts(output: Output, counts: dict[Partition, list[int]]) -> None:

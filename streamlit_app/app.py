@@ -5,6 +5,8 @@ Start it with ``streamflow dashboard``.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
 
 import anyio.to_thread
 import streamlit as st
@@ -17,11 +19,12 @@ from streamflow.monitoring import configure_logging
 from streamflow.origins import OriginGuard
 from streamflow.settings import load_process_settings
 from streamflow.settings.dashboard import load_dashboard_settings
-
-# Imported before the first session, so that what they import is frozen with the rest.
-from streamlit_app import shell
 from streamlit_app.access.sign_in import check_secrets
 from streamlit_app.serving import serving
+
+# In a folder of its own: beside a folder named "pages", Streamlit would serve each file of that as a
+# page by itself, past `shell` and its sign-in.
+_SCRIPT: Final = str(Path(__file__).parent / "session" / "main.py")
 
 
 @asynccontextmanager
@@ -45,7 +48,7 @@ async def readyz(_request: Request) -> JSONResponse:
 
 # On loopback every user is operator, so no foreign page may open a session there.
 app = st.App(
-    shell.SCRIPT,
+    _SCRIPT,
     lifespan=lifespan,
     routes=[Route("/readyz", readyz)],
     middleware=[Middleware(OriginGuard, hosts=load_dashboard_settings().hosts)],

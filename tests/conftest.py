@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+from kept_counts import require_exact_kinds, require_exact_rows
 from services import BrokerService, DatabaseService
 from streamflow.settings import Settings
 
@@ -135,10 +136,20 @@ def database_template(database_server: DatabaseService) -> str:
 def database_url(
     database_server: DatabaseService, database_template: str, prefix: str
 ) -> Iterator[str]:
-    """A database of this test's own, with the schema."""
+    """A database of this test's own, with the schema. Whatever the test does, counts of dead letters and of
+    duplicates are right after it."""
     name = re.sub(r"[^a-z0-9]+", "_", prefix).strip("_")
-    yield database_server.create_database(name, database_template)
+    url = database_server.create_database(name, database_template)
+    yield url
+    require_exact_kinds(url)
     database_server.drop_database(name)
+
+
+@pytest.fixture
+def exact_row_counts(database_url: str) -> Iterator[None]:
+    """After the test, the kept counts of rows are right, too."""
+    yield
+    require_exact_rows(database_url)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from streamflow.errors import ErrorCode
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.producing import produce_all
 from streamflow.kafka.topics import all_topics, provision
+from streamflow.lag.measure import loader_lags
+from streamflow.postgres.connections import session
 from streamflow.records import OutRecord
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
@@ -274,3 +276,13 @@ def codes(settings: Settings) -> Counter[str]:
             "SELECT error_code, count(*) FROM dead_letters GROUP BY 1"
         ).fetchall()
     return Counter(dict(rows))
+
+
+def loader_lag(settings: Settings) -> int:
+    topics = [settings.prefix + name for name in ("user-events", "notifications", "analytics")]
+    with session(settings, "test") as connection:
+        return sum(
+            loader_lags(
+                clients.admin(settings), connection, settings.group("loader"), topics
+            ).values()
+        )

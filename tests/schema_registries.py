@@ -23,9 +23,9 @@ def unpacked() -> Path:
     """The registry's folder in the user's cache, after downloading what is not there."""
     folder = jars.cache_directory() / f"apicurio-registry-{VERSION}"
     program = folder / "app"
-    with jars._exclusive(folder):
+    with jars.exclusive(folder):
         if not program.exists():
-            context = jars._maven(folder / "incoming")
+            context = jars.maven(folder / "incoming")
             project = context.project("io.apicurio", "apicurio-registry-app").at_version(VERSION)
             archive = Path(project.artifact(classifier="all", packaging="tar.gz").resolve())
             if hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:

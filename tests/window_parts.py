@@ -238,6 +238,12 @@ def parts_of(placed: Sequence[Placed], name: str, *, seed: int = 1) -> Iterator[
         }
 
 
+def part(offset: int = 0, **changes: Any) -> dict[str, Any]:
+    """What a record says of one event."""
+    [found] = parts_of(orders(1, partitions=1), TUMBLING)
+    return found | {"first_offset": offset, "last_offset": offset} | changes
+
+
 def record(offset: int, content: dict[str, Any], partition: int = 0) -> FakeRecord:
     origin = f"{ORDERS.topic}/{content['partition']}/{content['first_offset']}"
     return FakeRecord(

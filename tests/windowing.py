@@ -224,8 +224,7 @@ def _plain(value: Any) -> Any:
 
 
 def count(windows: PartitionWindows, offset: int, sent: Sent) -> None:
-    for counter in windows.counters:
-        counter(offset, sent.time, sent.order, sent.appended)
+    windows.count([(offset, sent.time * 1000, sent.order, sent.appended)])
 
 
 @cache

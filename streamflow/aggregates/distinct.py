@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final
 
-from datasketches import update_theta_sketch
-
 from streamflow.aggregates.base import SCALARS, Aggregate, Part, State
 from streamflow.aggregates.values import distinct_text
 from streamflow.argument_types import keeps_misnamed, whole_number
@@ -59,6 +57,8 @@ def estimate(hashes: int, theta: int) -> int:
 
 def hash_of(value: Any) -> int:
     """What a sketch keeps of a value."""
+    from datasketches import update_theta_sketch  # noqa: PLC0415 (as below)
+
     sketch = update_theta_sketch(SMALLEST_LG_K)
     sketch.update(distinct_text(value))
     [hashed] = sketch
@@ -69,6 +69,9 @@ class _DistinctState:
     __slots__ = ("_sketch",)
 
     def __init__(self, lg_k: int) -> None:
+        # It imports numpy, which costs a process 8 MB, and few streams have such windows.
+        from datasketches import update_theta_sketch  # noqa: PLC0415 (when it is needed)
+
         self._sketch = update_theta_sketch(lg_k)
 
     def update(self, values: Sequence[Any]) -> None:

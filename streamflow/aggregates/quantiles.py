@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import accumulate
-from typing import Annotated, Any, ClassVar, Final
-
-import numpy as np
-from datasketches import kll_doubles_sketch
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from streamflow.aggregates.base import Aggregate, Part, State
 from streamflow.aggregates.values import finite_double
 from streamflow.argument_types import described, keeps_misnamed, whole_number
+
+if TYPE_CHECKING:
+    from datasketches import kll_doubles_sketch
 
 # Of a KLL sketch: its rank error is about 2.3 / k.
 SMALLEST_K: Final = 8
@@ -107,14 +107,13 @@ class _QuantilesState:
     def update(self, values: Sequence[Any]) -> None:
         if set(map(type, values)) != {float}:
             values = [*map(finite_double, values)]
-        if self._sketch is not None:
-            self._sketch.update(np.array(values) + _NO_SIGN)
-            return
-        self._few.extend(values)
-        if len(self._few) > self._k:
-            self._sketch = kll_doubles_sketch(self._k)
-            self._sketch.update(np.array(self._few) + _NO_SIGN)
-            self._few = array("d")
+        if self._sketch is None:
+            self._few.extend(values)
+            if len(self._few) <= self._k:
+                return
+            values, self._few = self._few, array("d")
+            self._sketch = _sketch(self._k)
+        _update(self._sketch, values)
 
     def json(self) -> dict[str, Any]:
         if self._sketch is None:
@@ -122,6 +121,21 @@ class _QuantilesState:
             return {"values": values, "weights": [1] * len(self._few)}
         pairs = sorted(self._sketch)
         return {"values": [value for value, _ in pairs], "weights": [weight for _, weight in pairs]}
+
+
+# They import numpy when it is needed: it costs a process 8 MB, and few streams have such windows.
+
+
+def _sketch(k: int) -> "kll_doubles_sketch":
+    from datasketches import kll_doubles_sketch  # noqa: PLC0415 (see above)
+
+    return kll_doubles_sketch(k)
+
+
+def _update(sketch: "kll_doubles_sketch", values: Sequence[float]) -> None:
+    import numpy as np  # noqa: PLC0415 (see above)
+
+    sketch.update(np.array(values) + _NO_SIGN)
 
 
 def _rank(share: float, weight: int) -> int:

@@ -16,9 +16,18 @@ from typing import Final
 import psycopg
 
 from streamflow.audit import attribution, completeness, gap_ledger, proofs, wording
+from streamflow.audit.blocks import draw_weights, offsets_and_times, record_blocks
 from streamflow.audit.gap_ledger import AUDIT, REUSED, GapLedger, Range
-from streamflow.audit.merge import merge, offset_and_append_time
-from streamflow.audit.outcomes import OUTCOMES, accounted_offsets, last_stored
+from streamflow.audit.looks import Looks
+from streamflow.audit.merge import merge, merge_blocks
+from streamflow.audit.outcomes import (
+    NEAR,
+    OUTCOMES,
+    Outcome,
+    accounted_offsets,
+    last_stored,
+    outcome_blocks,
+)
 from streamflow.audit.problems import Problem, ProblemKind
 from streamflow.audit.progress import look_up
 from streamflow.audit.proofs import Earlier, Proof
@@ -53,12 +62,15 @@ def run_audit(
     *,
     patience: float = 30.0,
     most: int | None = None,
+    since_last: bool = False,
 ) -> AuditReport:
     """Audits all topics of the streams up to where they end now.
 
     Args:
         patience: seconds to wait for the workers to catch up.
-        most: if there are more records, skip those that an earlier audit has proved.
+        most: if there are more records, skip those that an earlier audit has proved; their rows are counted.
+        since_last: compare what came since the last audit, and some of what was proved again, in turn: the
+            report says since when the rest was not looked at. Everything, where no full audit has proved it.
 
     Raises:
         Unavailable: broker or database does not answer, at the start or until `patience` is over.
@@ -69,7 +81,9 @@ def run_audit(
     # Both have answered. A broker that fails from here on is waited for, as workers wait for it.
     for attempt in retrying(patience):
         with attempt, session(settings, "audit") as connection:
-            report = _Audit(settings, connection, streams, began + patience).run(most)
+            report = _Audit(settings, connection, streams, began + patience).run(
+                most, since_last=since_last
+            )
     report.seconds = time.monotonic() - began
     return report
 
@@ -118,6 +132,8 @@ class _Audit:
         import_gaps(connection, settings, streams)
         self._gaps = GapLedger(connection, self._topics, self._loader)
         self._earlier: dict[Partition, Earlier] = {}
+        self._looks = Looks(connection, self._began)
+        self._weights = draw_weights()
         other_modes = of_other_mode(connection, streams)
         self._of_other_mode = other_modes.keys()
         self._not_auditable: dict[str, Problem] = {  # by topic
@@ -130,8 +146,8 @@ class _Audit:
         ids = audited | kept_ids(self._connection, self._loader, topic)
         return bool(ids - {self._ids[topic], None, ""})
 
-    def run(self, most: int | None) -> AuditReport:
-        """Compares everything, and records what is proved."""
+    def run(self, most: int | None, *, since_last: bool) -> AuditReport:
+        """Compares everything, or what came since the last audit, and records what is proved."""
         bounds = self._reached.bounds
         present = {topic for topic, _ in bounds}
         total = sum(end - first for first, end in bounds.values())
@@ -139,12 +155,15 @@ class _Audit:
         ledgers = []
         with closing(Scanner(self._settings)) as scanner:
             for partition in sorted(bounds):
-                ledger = self._ledger(partition, since_proved=since_proved)
+                trusted = since_last and self._is_trusted(partition)
+                ledger = self._ledger(partition, since_proved=since_proved or trusted)
                 ledgers.append(ledger)
                 if ledger.topic in self._of_other_mode:
                     ledger.compared = False
                     continue
                 with self._isolated(ledger):
+                    if trusted:
+                        self._look_again(ledger, scanner)
                     self._merge(ledger, scanner)
                     self._compare_notifications(ledger)
             windows = self._reconcile(ledgers)
@@ -152,6 +171,7 @@ class _Audit:
                 attribution.attribute(self._connection, scanner, ledger, self._owners)
         states = self._compare_states(ledgers, since_proved=since_proved)
         self._keep_proofs(ledgers, windows)
+        self._keep_looks(ledgers, windows, states, since_proved=since_proved)
         return AuditReport(
             partitions=ledgers,
             owners=self._owners,
@@ -191,6 +211,33 @@ class _Audit:
     def _proof(self, partition: Partition) -> Proof:
         return self._proofs.get(partition, Proof())
 
+    def _is_trusted(self, partition: Partition) -> bool:
+        """Whether what was proved of a partition need not be compared again."""
+        proof, (_, end) = self._proof(partition), self._reached.bounds[partition]
+        is_reused = partition in self._reached.beyond or end < proof.through
+        is_known = proof.counted_from_zero and self._looks.has_full(partition)
+        return is_known and not is_reused and not self._went_back(partition)
+
+    def _went_back(self, partition: Partition) -> bool:
+        """Whether analytics reads again what it had counted: its group was reset. That may count twice."""
+        progress = self._reached.progress.get(partition)
+        return progress is not None and progress.resume < self._proof(partition).windows_through
+
+    def _proved_parts(self, stream: Stream) -> dict[int, int]:
+        """How far the partitions of the topic of its windows are proved."""
+        topic = stream.analytics_topic
+        numbers = [number for name, number in self._reached.bounds if name == topic]
+        return {number: self._proof((topic, number)).through for number in numbers}
+
+    def _look_again(self, ledger: PartitionAudit, scanner: Scanner) -> None:
+        """Compares some of the records that were proved once more, in turn with the others."""
+        first, proof = self._reached.bounds[ledger.key][0], self._proof(ledger.key)
+        again = self._looks.take(ledger, first, proof)
+        within = (again.first, again.end)
+        self._merge_range(again, within, scanner)
+        self._compare_notifications(again, within)
+        self._looks.note(ledger, again, first, proof)
+
     def _ledger(self, partition: Partition, *, since_proved: bool) -> PartitionAudit:
         """A ledger without records, with known and new gaps."""
         reached, proof = self._reached, self._proof(partition)
@@ -223,12 +270,15 @@ class _Audit:
         stream, proof = self._by_topic.get(ledger.topic), self._proof(ledger.key)
         start, end = ledger.first, ledger.end
         table = self._event_tables.get(ledger.topic)
-        earlier = proofs.count_earlier(self._connection, ledger.key, proof, (start, end), table)
+        trusted = ledger.key in self._looks.again
+        earlier = proofs.count_earlier(
+            self._connection, ledger.key, proof, (start, end), table, trusted=trusted
+        )
         proved = min(max(start, proof.through), end)
         self._merge_range(ledger, (start, proved), scanner)
         if earlier is not None:
             self._earlier[ledger.key] = earlier
-            if earlier.proof.counted_from_zero:
+            if earlier.proof.counted_from_zero and not trusted:
                 known = earlier.proof.counts
                 present = earlier.proved + earlier.beyond + ledger.counts
                 name = self._stored_as(ledger.topic)
@@ -243,6 +293,11 @@ class _Audit:
     def _note_added(self, ledger: PartitionAudit, table: str | None) -> None:
         """Rows behind the end of the log. A loader may be ahead of this audit, so its position is read
         after them; one that is behind was moved back, and had stored more."""
+        if ledger.key in self._looks.again:
+            # Rows of a log that lost its end begin right behind it.
+            near = ledger.end + NEAR
+            if last_stored(self._connection, ledger.key, ledger.end, table, near) is None:
+                return
         last = last_stored(self._connection, ledger.key, ledger.end, table)
         if last is None:
             return
@@ -261,19 +316,28 @@ class _Audit:
 
     def _merge_range(self, ledger: PartitionAudit, within: Range, scanner: Scanner) -> None:
         table = self._event_tables.get(ledger.topic)
-        outcomes = accounted_offsets(self._connection, ledger.key, within, table)
-        records = scanner.records(ledger.key, *within)
-        if table is None:
-            merge(ledger, ((record.offset() or 0, None) for record in records), outcomes)
-        else:
+        lost: Sequence[Range] = ()
+        if table is not None:
             lost = self._gaps.acknowledged(ledger.key, self._loader, causes={"retention"})
-            compacts = ledger.topic in self._compacted
-            merge(ledger, map(offset_and_append_time, records), outcomes, lost, compacts=compacts)
+        batches = scanner.batches(ledger.key, *within)
 
-    def _compare_notifications(self, ledger: PartitionAudit) -> None:
+        def rows(offsets: Range) -> Iterator[tuple[int, Outcome, int | None]]:
+            return accounted_offsets(self._connection, ledger.key, offsets, table)
+
+        if ledger.topic in self._compacted:
+            merge(
+                ledger, offsets_and_times(record_blocks(batches)), rows(within), lost, compacts=True
+            )
+        else:
+            weights = self._weights
+            outcomes = outcome_blocks(self._connection, ledger.key, within, table, weights)
+            merge_blocks(ledger, within, record_blocks(batches), outcomes, rows, weights, lost)
+
+    def _compare_notifications(self, ledger: PartitionAudit, again: Range | None = None) -> None:
+        """Compares what came since the proof, or these offsets `again`."""
         reached, partition, proof = self._reached, ledger.key, self._proof(ledger.key)
         if ledger.topic in self._notification_topics:
-            within = (min(proof.through, ledger.end), ledger.end)
+            within = again or (min(proof.through, ledger.end), ledger.end)
             alone = completeness.orphans(self._connection, *partition, within)
             if alone is not None:
                 ledger.note(wording.unpaired(ProblemKind.NO_EVENT, ledger, alone))
@@ -286,7 +350,7 @@ class _Audit:
             ledger.compared = False
             return
         # What is gone from Kafka will never be validated.
-        within = (min(proof.through, ledger.first), max(validated, first))
+        within = again or (min(proof.through, ledger.first), max(validated, first))
         unpaired = completeness.unpaired(
             self._connection, stream, ledger.partition, within, reached.notes
         )
@@ -356,7 +420,17 @@ class _Audit:
         if stream.event_counts is not None:
             known = acknowledged_differences(connection, partition)
             compared = reconcile(
-                connection, stream, ledger.partition, progress, lost, known, proof.windows_through
+                connection,
+                stream,
+                ledger.partition,
+                progress,
+                lost,
+                known,
+                proof.windows_through,
+                # Acknowledged differences are looked for in all windows.
+                self._proved_parts(stream)
+                if partition in self._looks.again and not known
+                else None,
             )
             self._keep_differences(stream, ledger, progress, compared, COUNTS)
             yield COUNTS, compared
@@ -406,7 +480,7 @@ class _Audit:
             if ledger.topic in self._of_other_mode:
                 continue
             if stream is not None and stream.mode == "upsert":
-                first = ledger.first if since_proved else 0
+                first = ledger.first if since_proved or ledger.key in self._looks.again else 0
                 with self._isolated(ledger):
                     states[ledger.key] = compare(self._connection, stream, ledger.key, first)
         return states
@@ -444,3 +518,27 @@ class _Audit:
                 # New windows of it begin behind that.
                 through = self._reached.progress[partition].resume
                 proofs.keep_windows_proof(self._connection, partition, through, self._began)
+
+    def _keep_looks(
+        self,
+        ledgers: Sequence[PartitionAudit],
+        windows: dict[WindowsOf, Reconciliation],
+        states: dict[Partition, StateAudit],
+        *,
+        since_proved: bool,
+    ) -> None:
+        """Records which proved records were compared. Where something is wrong, nothing is trusted until a
+        full comparison has found it right."""
+        wrong = {windows_of[:2] for windows_of, found in windows.items() if found.differing}
+        wrong |= {partition for partition, state in states.items() if state.differing}
+        wrong |= {partition for partition in self._reached.progress if self._went_back(partition)}
+        compared = {windows_of[:2] for windows_of in windows}
+        for ledger in ledgers:
+            stream = self._by_topic.get(ledger.topic)
+            has_windows = stream is not None and bool(stream.counted)
+            if ledger.problem_count or ledger.key in wrong or ledger.topic in self._recreated:
+                self._looks.distrust(ledger.key)
+            elif ledger.proved and (ledger.key in compared or not has_windows):
+                first = self._reached.bounds[ledger.key][0]
+                proved = self._proof(ledger.key).through
+                self._looks.keep(ledger, first, proved, full=not since_proved)

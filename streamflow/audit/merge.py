@@ -1,18 +1,62 @@
 """Merging the records of a partition with their outcomes. Pure."""
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import merge as merged
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
+from typing import Final
 
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
-
+from streamflow.audit.blocks import SIZE, OutcomeBlock, RecordBlock, agree, offsets_and_times
 from streamflow.audit.gap_ledger import Range, append_offset, covers
 from streamflow.audit.problems import ProblemKind
 from streamflow.audit.report import PartitionAudit
-from streamflow.records import Record
 
 # Offset, what became of the record, and its append time if the row has it.
 _Outcome = tuple[int, str, int | None]
+
+_NUMBER: Final[Callable[[RecordBlock | OutcomeBlock], int]] = attrgetter("number")
+_SPAN: Final = 64  # blocks that are read row by row together, where one of them differs
+
+
+def merge_blocks(
+    ledger: PartitionAudit,
+    within: Range,
+    records: Iterable[RecordBlock],
+    outcomes: Iterable[OutcomeBlock],
+    rows: Callable[[Range], Iterator[_Outcome]],
+    weights: Sequence[int],
+    lost: Sequence[Range] = (),
+) -> None:
+    """Fills the ledger as `merge` does, from blocks, both ascending. Only of spans in which a block differs
+    `rows` are read, one by one.
+
+    Args:
+        within: the offsets that are merged.
+        rows: reads the outcomes of the records in a range.
+        weights: of the places in a block, by which the outcomes were summed up.
+        lost: offsets whose outcome is known to be lost, ascending and disjoint.
+    """
+    blocks: Iterator[RecordBlock | OutcomeBlock] = merged(records, outcomes, key=_NUMBER)
+    for span, found in groupby(blocks, key=lambda block: block.number // _SPAN):
+        of_kafka: dict[int, RecordBlock] = {}
+        of_rows: dict[int, list[OutcomeBlock]] = defaultdict(list)
+        for block in found:
+            if isinstance(block, RecordBlock):
+                of_kafka[block.number] = block
+            else:
+                of_rows[block.number].append(block)
+        if all(
+            agree(of_kafka.get(number), of_rows.get(number, ()), weights)
+            for number in of_kafka.keys() | of_rows.keys()
+        ):
+            ledger.records += sum(block.bits.bit_count() for block in of_kafka.values())
+            for summed in chain.from_iterable(of_rows.values()):
+                _add(ledger, summed.outcome, summed.rows)
+        else:
+            low, high = (SIZE * _SPAN * number for number in (span, span + 1))
+            of_span = rows((max(low, within[0]), min(high, within[1])))
+            merge(ledger, offsets_and_times(of_kafka.values()), of_span, lost)
 
 
 def merge(
@@ -67,18 +111,17 @@ def merge(
         accounted = next(grouped, None)
 
 
-def offset_and_append_time(record: Record) -> tuple[int, int | None]:
-    kind, milliseconds = record.timestamp()
-    return record.offset() or 0, milliseconds if kind == TIMESTAMP_LOG_APPEND_TIME else None
-
-
 def _count(ledger: PartitionAudit, offset: int, rows: Sequence[_Outcome]) -> None:
     if len(rows) > 1:
         ledger.twice += 1
         names = " and ".join(sorted(outcome for _, outcome, _ in rows))
         _note(ledger, ProblemKind.TWICE, offset, f"accounted for twice, as {names}")
     _, outcome, _ = rows[0]
-    setattr(ledger, outcome, getattr(ledger, outcome) + 1)
+    _add(ledger, outcome, 1)
+
+
+def _add(ledger: PartitionAudit, outcome: str, number: int) -> None:
+    setattr(ledger, outcome, getattr(ledger, outcome) + number)
 
 
 def _without_record(

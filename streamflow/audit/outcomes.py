@@ -1,19 +1,32 @@
 """What became of each record of a partition, for the audit (G5)."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import starmap
 from typing import Any, Final, Literal, get_args
 
 from psycopg import Connection, sql
 
+from streamflow.audit.blocks import LATEST, SIZE, OutcomeBlock
 from streamflow.audit.gap_ledger import Range
 from streamflow.flow import Partition
 
 Outcome = Literal["stored", "dead_lettered", "duplicate"]
 OUTCOMES: Final = get_args(Outcome)
+NEAR: Final = (
+    10_000  # offsets behind the end of a log in which an audit since the last one looks for rows
+)
+_PART: Final = SIZE * 16_384  # offsets
 _NO_END: Final = 2**63 - 1
 Counts = Counter[str]  # records or rows, by outcome
 
+_BLOCKS: Final = """
+SELECT "offset" / {size}, outcome, count(*), bit_xor(1::bigint << ("offset" %% {size})::int),
+       count(appended),
+       sum(least(greatest(appended, 0), {latest}) * (%(weights)s::bigint[])[("offset" %% {size})::int + 1])
+FROM ({outcomes}) AS accounted GROUP BY 1, 2 ORDER BY 1
+"""
 # Each branch reads an index in offset order, so the outer sort only merges.
 _SHARED = """
     SELECT record_offset AS "offset", 'stored' AS outcome, NULL::bigint AS appended
@@ -93,6 +106,28 @@ def accounted_offsets(
         yield from cursor.execute(query, _parameters(partition, within))
 
 
+def outcome_blocks(
+    connection: Connection[Any],
+    partition: Partition,
+    within: Range,
+    event_table: str | None,
+    weights: Sequence[int],
+) -> Iterator[OutcomeBlock]:
+    """The same, summed up by block and outcome, ascending by block; append times by the `weights` of their
+    places. A part of the offsets at a time, so that PostgreSQL keeps few groups in memory."""
+    query = sql.SQL(_BLOCKS).format(
+        size=sql.Literal(SIZE), latest=sql.Literal(LATEST), outcomes=_outcomes(event_table)
+    )
+    first, end = within
+    while first < end:
+        stop = min(end, (first // _PART + 1) * _PART)
+        with _by_index(connection):
+            parameters = _parameters(partition, (first, stop)) | {"weights": weights}
+            rows = connection.execute(query, parameters).fetchall()
+        yield from starmap(OutcomeBlock, rows)
+        first = stop
+
+
 def count_outcomes(
     connection: Connection[Any], partition: Partition, within: Range, event_table: str | None
 ) -> Counts:
@@ -107,15 +142,31 @@ def count_outcomes(
 
 
 def last_stored(
-    connection: Connection[Any], partition: Partition, start: int, event_table: str | None
+    connection: Connection[Any],
+    partition: Partition,
+    start: int,
+    event_table: str | None,
+    end: int = _NO_END,
 ) -> int | None:
-    """The largest offset, from `start` on, of which a row is stored."""
+    """The largest offset, from `start` on and before `end`, of which a row is stored. In the indexes of
+    shared tables offsets stand before topics: without an end, rows of other topics are read, too."""
     query = sql.SQL(
         "SELECT max(\"offset\") FROM ({}) AS accounted WHERE outcome = 'stored'"
     ).format(_outcomes(event_table))
     last: int | None
-    [(last,)] = connection.execute(query, _parameters(partition, (start, _NO_END)))
+    with _by_index(connection):
+        [(last,)] = connection.execute(query, _parameters(partition, (start, end)))
     return last
+
+
+@contextmanager
+def _by_index(connection: Connection[Any]) -> Iterator[None]:
+    """For offsets that are a small part of their tables, whatever PostgreSQL's statistics say of new rows.
+    Several processes would take more time together."""
+    with connection.transaction():
+        connection.execute("SET LOCAL enable_seqscan = off")
+        connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+        yield
 
 
 def _outcomes(event_table: str | None) -> sql.Composed:

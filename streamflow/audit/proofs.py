@@ -116,10 +116,12 @@ def count_earlier(
     proof: Proof,
     within: Range,
     event_table: str | None,
+    *,
+    trusted: bool = False,
 ) -> Earlier | None:
     """Counts the outcomes of offsets that an audit does not read from Kafka, those not `within`, in one
-    snapshot with the ledger: in a transaction of its own. Returns None if the ledger has changed since
-    `proof` was read: another audit is running."""
+    snapshot with the ledger: in a transaction of its own. Those that were proved are not counted if the proof
+    is `trusted`. Returns None if the ledger has changed since `proof` was read: another audit is running."""
     start, end = within
 
     def count(first: int, stop: int) -> Counts:
@@ -140,7 +142,7 @@ def count_earlier(
             return None
         return Earlier(
             present,
-            proved=count(0, min(start, present.through)),
+            proved=present.counts if trusted else count(0, min(start, present.through)),
             unproved=count(present.through, start),
             beyond=count(max(end, start), present.through),
         )

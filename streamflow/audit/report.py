@@ -1,8 +1,9 @@
 """The report of an audit, and its verdict: of all streams together, and of each one. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -108,6 +109,9 @@ class PartitionAudit:
             what they are.
         other: records whose row is of another record with the same offset.
         compared: whether its events were compared with their notifications, or have none.
+        skipped: records that earlier audits had proved, and that this one has not compared.
+        looked_at: each of these was compared at this time or later.
+        full_at: when the last full audit began; it has compared all windows.
         lost: offsets in acknowledged gaps.
         problems: at most a thousand.
         problem_count: listed or not.
@@ -130,6 +134,9 @@ class PartitionAudit:
     compacted: int = 0
     other: int = 0
     compared: bool = True
+    skipped: int = 0
+    looked_at: datetime | None = None
+    full_at: datetime | None = None
     lost: int = 0
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
@@ -162,6 +169,14 @@ class PartitionAudit:
         if len(self.problems) < MOST_LISTED:
             self.problems.append(problem)
 
+    def take_problems(self, other: "PartitionAudit") -> None:
+        """Adds what was found in some of its offsets that are not counted here."""
+        for problem in other.problems:
+            self.note(problem)
+        self.problem_count += other.problem_count - len(other.problems)
+        self.pending += other.pending
+        self.compared = self.compared and other.compared
+
     def unlisted(self) -> list[Problem]:
         """One that stands for the problems that are counted and not listed, if there are any."""
         more = self.problem_count - len(self.problems)
@@ -177,7 +192,11 @@ class PartitionAudit:
         return reached and self.compared and not self.pending and not self.problem_count
 
     def as_dict(self) -> dict[str, Any]:
-        ledger = vars(self) | {"problems": [problem.as_dict() for problem in self.problems]}
+        ledger = vars(self) | {
+            "problems": [problem.as_dict() for problem in self.problems],
+            "looked_at": _text(self.looked_at),
+            "full_at": _text(self.full_at),
+        }
         del ledger["missing_at"]  # the problems say it
         return ledger
 
@@ -254,6 +273,23 @@ class AuditReport:
         return self.lost_aside + sum(ledger.lost for ledger in self.partitions)
 
     @property
+    def skipped(self) -> int:
+        """Records that earlier audits had proved, and that this one has not compared."""
+        return sum(ledger.skipped for ledger in self.partitions)
+
+    @property
+    def looked_at(self) -> datetime | None:
+        """Each of these was compared at this time or later. None if none were skipped."""
+        return _earliest(ledger.looked_at for ledger in self.partitions if ledger.skipped)
+
+    @property
+    def full_at(self) -> datetime | None:
+        """When the last full audit began; windows that nothing new is counted in, rows of upsert streams
+        without new changes, and rows far behind the end of a log were compared then. None if this audit was
+        one."""
+        return _earliest(ledger.full_at for ledger in self.partitions)
+
+    @property
     def too_late(self) -> int:
         """Events that came after the `late_after` of windows, in each of these."""
         return sum(compared.too_late for compared in self.windows.values())
@@ -327,6 +363,13 @@ class AuditReport:
             "caught_up": self.caught_up,
             "streams": {name: part.verdict_as_dict() for name, part in self.streams.items()},
             "lost": self.lost,
+            "not_compared": {
+                "records": self.skipped,
+                "since": _text(self.looked_at),
+                "windows_since": _text(self.full_at),
+                "states_since": _text(self.full_at) if self.states else None,
+                "rows_far_behind_the_end_since": _text(self.full_at),
+            },
             "erased": self.erased,
             "window_differences": self.window_differences,
             "too_late": self.too_late,
@@ -364,3 +407,11 @@ class AuditReport:
                 for problem in self.problems
             ],
         }
+
+
+def _earliest(times: Iterable[datetime | None]) -> datetime | None:
+    return min((time for time in times if time is not None), default=None)
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

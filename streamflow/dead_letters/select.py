@@ -20,6 +20,7 @@ from streamflow.records import OWN_HEADER_PREFIXES, Headers, Origin
 T = TypeVar("T")
 
 PAGE: Final = 500  # dead letters
+MOST_COUNTED: Final = 100_000  # of those that match: counting stops just past it
 BEFORE_ALL: Final = Origin("", -1, -1)  # in the order of the primary key
 _PAGE_BYTES: Final = 32 * 1024 * 1024  # of values; a larger one is a page of its own
 _START: Final = 200  # bytes of a value that a list shows
@@ -171,13 +172,11 @@ class DeadLetterSummary(NamedTuple):
 
 
 def count(connection: Connection, selection: Selection) -> int:
-    """How many dead letters match, whatever the limit."""
-    return sum(counts(connection, selection).values())
+    """How many dead letters match, whatever the limit; at most one more than `MOST_COUNTED`."""
+    return sum(counts(connection, selection, MOST_COUNTED + 1).values())
 
 
-def counts(
-    connection: Connection, selection: Selection, most: int | None = None
-) -> dict[Status, int]:
+def counts(connection: Connection, selection: Selection, most: int) -> dict[Status, int]:
     """How many dead letters of each status match, whatever the limit. Counts no more than `most`, to
     bound the cost of a large table."""
     where, values = conditions(selection)

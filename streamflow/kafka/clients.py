@@ -185,7 +185,9 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
             "message.max.bytes": _FETCH_BYTES,
             "fetch.max.bytes": _FETCH_BYTES,
             "fetch.message.max.bytes": _FETCH_BYTES,
-            "fetch.wait.max.ms": 50,
+            # What the broker holds a fetch for while there is nothing: a record ends the wait at once. Until
+            # it ends, the client asks for no other partition, and sees no end of one.
+            "fetch.wait.max.ms": 200,
             "fetch.queue.backoff.ms": 20,
             "fetch.error.backoff.ms": 100,
         }

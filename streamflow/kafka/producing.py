@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from streamflow.calls import SLACK, call
 from streamflow.errors import Unavailable
 from streamflow.kafka.clients import kafka_errors
-from streamflow.records import Origin, OutRecord
+from streamflow.records import Origin, OutRecord, Producible
 
 # Seconds. Longer than librdkafka keeps an undelivered record (``delivery.timeout.ms``, 300 s): a full
 # queue has room again when its records are delivered or given up.
@@ -20,7 +20,7 @@ _ACKNOWLEDGED_TIMEOUT: Final = 30.0  # seconds
 
 
 def produce(
-    client: Producer, record: OutRecord, *, timeout: float = ROOM_TIMEOUT, **options: Any
+    client: Producer, record: Producible, *, timeout: float = ROOM_TIMEOUT, **options: Any
 ) -> None:
     """Queues a record; waits up to `timeout` seconds for room in the client's queue, then raises
     Unavailable. Raises KafkaException if the client refuses the record."""
@@ -37,7 +37,7 @@ def produce(
             return
 
 
-def produce_all(client: Producer, records: Iterable[OutRecord]) -> None:
+def produce_all(client: Producer, records: Iterable[Producible]) -> None:
     """As `produce`, for many records: the first attempt costs no call of ours."""
     queue = client.produce
     for record in records:

@@ -3,6 +3,7 @@ whether they were sent."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import structlog
@@ -155,7 +156,7 @@ class KafkaSink:
         try:
             self._producer.begin_transaction()
             with call("producer.produce"):
-                produce_all(self._producer, map(self._signer.sign, (*records, *kept)))
+                produce_all(self._producer, self._signer.signed(chain(records, kept)))
                 self._producer.poll(0)
             if offsets:
                 members = self._consumer.consumer_group_metadata()

@@ -1,7 +1,8 @@
 """Connections to PostgreSQL, and what its errors mean to a worker."""
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -21,11 +22,13 @@ STATEMENT_TIMEOUT: Final = 25  # seconds; no statement of a healthy worker's bat
 LOCK_TIMEOUT: Final = 20  # seconds
 IDLE_TIMEOUT: Final = 60  # seconds that an open transaction may do nothing
 
+_PING_KEPT: Final = 30  # seconds
+
 # Seconds that an answer may take beyond the statement's time-out, which the server watches.
 _ANSWER_SLACK: Final = 5
 
 # Without these a worker would wait for hours for a network that is cut.
-_KEEPALIVES: Final[dict[str, Any]] = {
+KEEPALIVES: Final[dict[str, Any]] = {
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -98,7 +101,7 @@ def connect(
         ConfigurationError: it refuses the connection.
     """
     with translated():
-        connection = open_connection(settings.database, CONNECT_TIMEOUT, name, **_KEEPALIVES)
+        connection = open_connection(settings.database, CONNECT_TIMEOUT, name, **KEEPALIVES)
         connection.execute(
             f"SET statement_timeout = '{statement_timeout}s'; SET lock_timeout = '{LOCK_TIMEOUT}s';"
             f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'"
@@ -197,6 +200,12 @@ def translate(error: psycopg.Error) -> StreamFlowError:
     state = error.sqlstate or ""
     if state.startswith(_CONFIGURATION) or _refused_at_login(error):
         reason = error.diag.message_primary or str(error).strip().splitlines()[-1]
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return ConfigurationError(
+                f"the database refuses ({state}: {reason}): if the user of DATABASE_URL is a worker's or "
+                "the dashboard's, run `streamflow db roles --apply` as the owner of the tables; it grants "
+                "what this release needs"
+            )
         return ConfigurationError(
             f"the database refuses ({state or 'login'}: {reason}): check DATABASE_URL and the rights "
             "of its user, and run `streamflow db upgrade`"
@@ -240,6 +249,56 @@ def translated() -> Iterator[None]:
         raise translate(error) from error
 
 
-def ping(settings: Settings) -> None:
-    """Raises Unavailable unless the database answers on a connection of its own."""
-    connect(settings, "ping", statement_timeout=5).close()
+class Ping:
+    """Asks whether the database answers, from one thread at a time.
+
+    A login costs both sides several times as much as the question, so the connection is kept for a while;
+    not for ever, so that a database that refuses new ones is noticed.
+
+    Args:
+        open_: opens a connection.
+        answer_within: seconds.
+    """
+
+    def __init__(self, open_: Callable[[], Connection], answer_within: float) -> None:
+        self._open = open_
+        self._answer_within = answer_within
+        self._connection: Connection | None = None
+        self._opened_at = 0.0
+
+    def __call__(self) -> None:
+        """Raises as `open_` does, or psycopg.OperationalError, unless the database answers."""
+        if self._connection is not None:
+            began = time.monotonic()
+            try:
+                if began - self._opened_at < _PING_KEPT:
+                    self._connection.execute("SELECT 1")
+                    return
+            except psycopg.Error:
+                # Whoever waits for the answer has waited long enough.
+                if time.monotonic() - began >= self._answer_within:
+                    self._close()
+                    raise
+            self._close()
+        self._connection = self._open()
+        self._connection.answer_within = self._answer_within
+        self._opened_at = time.monotonic()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __del__(self) -> None:
+        self._close()
+
+
+def ping(settings: Settings) -> Callable[[], None]:
+    """What asks the database of `settings`; raises Unavailable or ConfigurationError."""
+    ask = Ping(lambda: connect(settings, "ping", statement_timeout=5), CONNECT_TIMEOUT)
+
+    def translated_ask() -> None:
+        with translated():
+            ask()
+
+    return translated_ask

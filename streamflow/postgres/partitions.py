@@ -134,6 +134,16 @@ def leaves(connection: Connection, table: str) -> list[Leaf]:
     return [Leaf(*row) for row in connection.execute(_LEAVES, {"table": quoted(table)})]
 
 
+def newest_first(connection: Connection, table: str) -> list[Leaf]:
+    """The partitions of a table, the default one first, then those of days, the newest one first."""
+    default = f"{table}_default"
+    return sorted(
+        leaves(connection, table),
+        key=lambda leaf: (leaf.name == default, leaf.name),
+        reverse=True,
+    )
+
+
 def remove_old_versions(connection: Connection, leaf: Leaf) -> None:
     """Until then, what was replaced stays readable in the file. If others keep it locked for long, that is
     left to autovacuum."""

@@ -13,7 +13,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.forgotten import DEAD_LETTER_BLANKS, NOTIFICATION_BLANKS
 from streamflow.postgres.partitions import table_exists
-from streamflow.postgres.sink.positions import counted_tables
+from streamflow.postgres.row_counts import counted_tables
 from streamflow.postgres.tables import IGNORED_RECORDS, REFUSED_EVENTS
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -21,7 +21,7 @@ from streamflow.stream import Stream
 # Written by the sink beside the tables that records are loaded into.
 _INSERTED: Final = (
     REFUSED_EVENTS.name, IGNORED_RECORDS.name, "duplicates", "replayed_events", "loader_positions", "gaps",
-    "erased_records",
+    "erased_records", "row_counts",
 )  # fmt: skip
 # What the loader updates, and nothing else: its positions, gaps that grow, and, emptied, what is derived
 # from the events of forgotten subjects.
@@ -29,6 +29,7 @@ _UPDATED: Final = {
     "loader_positions": (
         "next_offset", "records", "rejected", "topic_id", "leader_epoch", "updated_at",
     ),
+    "row_counts": ("rows",),
     "gaps": ("end_offset", "noticed_at", "acknowledged_at", "acknowledged_by"),
     "notifications": tuple(NOTIFICATION_BLANKS),
     "dead_letters": ("status", *DEAD_LETTER_BLANKS),

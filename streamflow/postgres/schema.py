@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, cast
 import psycopg
 
 from streamflow.errors import ConfigurationError, StreamsRefused
+from streamflow.postgres import row_counts
 from streamflow.postgres.connections import (
     STATEMENT_TIMEOUT,
     Connection,
@@ -63,6 +64,7 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
                 continue
             for table in (stream.event_table, *(each.name for each in window_tables(stream))):
                 DayPartitions(table).prepare(connection, ())
+        row_counts.begin(connection, row_counts.counted_tables(streams))
     if refused_streams:
         raise StreamsRefused(refused_streams)
     return done

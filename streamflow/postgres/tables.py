@@ -68,13 +68,16 @@ class Table:
     """How rows are loaded into a table."""
 
     name: str
-    columns: tuple[str, ...]  # of a line of COPY text, in that order
+    columns: tuple[str, ...]  # of a row, in that order
     position: tuple[str, str, str]  # columns with the position of the record behind a row
     identity: tuple[str, str, str]  # columns with what the row is about: topic, partition, offset
     event_type: str | None = None  # column of what the event is counted by
     event_time: str | None = None  # column of the event time
     deletes: bool = False  # whether a row may be a tombstone, which is no event
     by_day: bool = False  # whether its rows, which are no events, are in partitions by day
+    types: tuple[
+        str, ...
+    ] = ()  # of the columns, without precision; of tables that take binary rows
 
     @property
     def holds_events(self) -> bool:
@@ -275,20 +278,22 @@ def _name_fault(name: str, *, upserts: bool) -> str | None:
 def event_table(stream: Stream) -> Table:
     """How the rows of a stream's events are loaded. The event time and what follows it come last in a
     line: that part is made in one step."""
-    fields = [column.name for column in event_columns(stream)]
+    types = {column.name: column.type.partition("(")[0] for column in event_columns(stream)}
     taken = {stream.event_time, *ORIGIN_COLUMNS, *TIME_COLUMNS}
+    columns = (
+        *(name for name in types if name not in taken),
+        stream.event_time, "origin_offset", "origin_topic", "origin_partition", "appended_at",
+    )  # fmt: skip
     return Table(
         name=stream.event_table,
-        columns=(
-            *(name for name in fields if name not in taken),
-            stream.event_time, "origin_offset", "origin_topic", "origin_partition", "appended_at",
-        ),
+        columns=columns,
+        types=tuple(map(types.__getitem__, columns)),
         position=_ORIGIN,
         identity=_ORIGIN,
         event_type=stream.kind_field,
         event_time=stream.event_time,
         deletes=stream.mode == "upsert",
-    )  # fmt: skip
+    )
 
 
 def tables_of_topics(streams: Sequence[Stream]) -> dict[str, Table]:

@@ -84,7 +84,7 @@ def _problems(
         for offset, sample in enumerate(samples):
             try:
                 origin = Origin("check", 0, offset)
-                lines[offset] = rows.line(sample.event, origin, _APPENDED, sample.value)
+                lines[offset] = rows.line(sample.event, origin, _APPENDED)
             except BaseException as error:  # noqa: BLE001 (types and serializers of the user's own)
                 yield TrialProblem(
                     "row",

@@ -32,7 +32,7 @@ All times are integer milliseconds since the epoch; intervals are half-open, clo
 
 from collections.abc import Sequence
 
-from streamflow.windows.counting import WindowCounter, WindowResult
+from streamflow.windows.counting import Counted, WindowCounter, WindowResult
 from streamflow.windows.plans import Plan
 from streamflow.windows.progress import COUNTS, Progress, WindowProgress
 
@@ -46,7 +46,6 @@ class PartitionWindows:
         start: without progress, the offset to read from. What lies before it counts as missed.
 
     Attributes:
-        counters: what counts an event for each declaration.
         read_to: the next offset to be read; 0 before anything was.
     """
 
@@ -63,7 +62,11 @@ class PartitionWindows:
             )
             for plan in plans
         ]
-        self.counters = tuple(windows.count for windows in self._windows)
+
+    def count(self, events: Sequence[Counted]) -> None:
+        """Counts events in the windows of all declarations; their offsets must not go back."""
+        for windows in self._windows:
+            windows.count(events)
 
     @property
     def position(self) -> int:

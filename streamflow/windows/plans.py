@@ -38,6 +38,7 @@ class Plan:
         too_late_after: milliseconds after the end of a pane when it takes no more events; None for never.
         digest: of what is counted.
         by_columns: of the fields to group by.
+        takes_times: whether an event's own time is aggregated or grouped by.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Plan:
     too_late_after: int | None = None
     digest: str = ""
     by_columns: tuple[str, ...] = ()
+    takes_times: bool = False
 
     def by_values(self, group: Any) -> dict[str, Any]:
         """The values of the fields to group by, as JSON has them."""
@@ -80,6 +82,7 @@ def _counting(stream: Stream, spec: CountedWindows) -> Plan:
         ahead=spec.ahead // MILLISECOND,
         idle=spec.idle.total_seconds(),
         group_of=stream.kind_of,
+        takes_times=stream.kind_field == stream.event_time,
     )
 
 
@@ -101,6 +104,7 @@ def _aggregating(stream: Stream, spec: CountedWindows) -> Plan:
         too_late_after=None if late_after is None else late_after // MILLISECOND,
         digest=_digest(spec),
         by_columns=spec.by_columns,
+        takes_times=stream.event_time in spec.by_fields or columns.holds(stream.event_time),
     )
 
 
@@ -143,6 +147,9 @@ class _Columns:
     @property
     def width(self) -> int:
         return len(self._getters)
+
+    def holds(self, path: str) -> bool:
+        return any(path == kept for kept, _ in self._places)
 
     def field(self, path: str) -> Field:
         return field_at(self._decoder, path, everywhere=False)

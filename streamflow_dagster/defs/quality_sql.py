@@ -11,6 +11,7 @@ from streamflow.dead_letters.select import Selection, conditions
 from streamflow.dead_letters.selection_parser import source_of
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.forgotten import NOT_ERASED
+from streamflow.postgres.partitions import newest_first
 from streamflow.privacy import HASH_PATTERN
 from streamflow.stream import Stream
 
@@ -160,17 +161,30 @@ def last_loaded(connection: Connection, group: str, topics: Sequence[str]) -> da
     return last
 
 
+_LAST_EVENT: Final = "SELECT max({time}) FROM {table} WHERE {time} <= now() + %(ahead)s"
+_LATELY: Final = " AND loaded_at > now() - %(lately)s"
+
+
 def last_event(connection: Connection, stream: Stream, ahead: timedelta) -> datetime | None:
     """The latest event time, without events that are further ahead of the clock. Reads what was loaded
-    in the last hour, and everything only if that is nothing."""
-    query = sql.SQL(
-        "SELECT max({time}) FROM {table} WHERE {time} <= now() + %s"
-        " AND (%s::interval IS NULL OR loaded_at > now() - %s::interval)"
-    ).format(table=sql.Identifier(stream.event_table), time=sql.Identifier(stream.event_time))
+    in the last hour, and if that is nothing the newest days, until one has an event."""
+    time = sql.Identifier(stream.event_time)
+
+    def query(table: sql.Identifier) -> sql.Composed:
+        return sql.SQL(_LAST_EVENT).format(time=time, table=table)
+
+    values = {"ahead": ahead, "lately": _RECENTLY}
+    lately = query(sql.Identifier(stream.event_table)) + sql.SQL(_LATELY)
+    recent: datetime | None = _value(connection, lately, values)
+    if recent is not None:
+        return recent
+    default, *days = newest_first(connection, stream.event_table)
     last: datetime | None = None
-    for age in (_RECENTLY, None):
-        last = last or _value(connection, query, [ahead, age, age])
-    return last
+    for leaf in days:
+        last = last or _value(connection, query(leaf.identifier), values)
+    # An index has the times of the default partition, which may have any day.
+    in_default: datetime | None = _value(connection, query(default.identifier), values)
+    return max(filter(None, (last, in_default)), default=None)
 
 
 def dead_letter_rate(connection: Connection, stream: Stream, minutes: int) -> Rate:

@@ -12,6 +12,7 @@ from psycopg import errors, sql
 from streamflow.audit.proofs import lower_for_day
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
+from streamflow.postgres import row_counts
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.partitions import partition_name
 from streamflow.stream import Stream
@@ -73,23 +74,34 @@ def drop_day(connection: Connection, stream: Stream, expired: Expired) -> None:
     Unavailable if the table is busy; nothing was removed then."""
     start = datetime.combine(expired.day, datetime.min.time(), UTC)
     end = start + timedelta(days=1)
-    name = partition_name(stream.event_table, expired.day)
     try:
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
             lower_for_day(connection, stream, start, end)
             if expired.own_partition:
-                connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+                rows = drop_partition(connection, stream.event_table, expired.day)
             else:
-                connection.execute(
+                rows = connection.execute(
                     sql.SQL("DELETE FROM {table} WHERE {time} >= %s AND {time} < %s").format(
                         table=sql.Identifier(stream.event_table),
                         time=sql.Identifier(stream.event_time),
                     ),
                     [start, end],
-                )
-            connection.execute(NOTE_DROPPED, [stream.event_table, expired.day, expired.rows])
+                ).rowcount
+            row_counts.take_off(connection, stream.event_table, rows)
+            connection.execute(NOTE_DROPPED, [stream.event_table, expired.day, rows])
     except errors.LockNotAvailable as error:
         raise Unavailable(
             f"{stream.event_table} is busy: {expired.day} is not dropped now, try again later"
         ) from error
+
+
+def drop_partition(connection: Connection, table: str, day: date) -> int:
+    """Drops the partition of a day; returns how many rows it had, to the last one."""
+    partition = sql.Identifier(partition_name(table, day))
+    # The table first, as loaders and DROP do.
+    for lock in ("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE", "LOCK TABLE {partition}"):
+        connection.execute(sql.SQL(lock).format(table=sql.Identifier(table), partition=partition))
+    [(rows,)] = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(partition))
+    connection.execute(sql.SQL("DROP TABLE {}").format(partition))
+    return int(rows)

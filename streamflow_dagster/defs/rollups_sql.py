@@ -148,16 +148,16 @@ def _create_table(connection: Connection, rollup: DailyRollup) -> None:
 
 
 def roll_causes(connection: Connection) -> int:
-    """Counts all dead letters by day, topic, cause and stage; all days, since replays change old ones.
+    """Counts of dead letters by day, topic, cause and stage; all days, since replays change old ones.
     Returns the rows written."""
     with connection.transaction():
         connection.execute("DELETE FROM dead_letters_by_cause")
         return connection.execute(
             "INSERT INTO dead_letters_by_cause (day, topic, error_code, stage, letters, open,"
             " first_at, last_at)"
-            " SELECT (coalesce(appended_at, loaded_at) AT TIME ZONE 'UTC')::date, source_topic,"
-            " error_code, stage, count(*), count(*) FILTER (WHERE status = 'open'),"
-            " min(appended_at), max(appended_at) FROM dead_letters GROUP BY 1, 2, 3, 4"
+            " SELECT day, source_topic, error_code, stage, sum(number),"
+            " coalesce(sum(number) FILTER (WHERE status = 'open'), 0), min(first_at), max(last_at)"
+            " FROM dead_letter_counts GROUP BY 1, 2, 3, 4 HAVING sum(number) > 0"
         ).rowcount
 
 

@@ -1,6 +1,7 @@
 """Tables as assets: materializing one drains its topics."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
@@ -8,6 +9,8 @@ import structlog
 from psycopg import sql
 
 from streamflow.errors import Unavailable
+from streamflow.postgres import row_counts
+from streamflow.postgres.connections import Connection
 from streamflow.postgres.windows.tables import WindowTable, total_columns, windows_in_words
 from streamflow.settings.orchestration import OrchestrationSettings
 from streamflow_dagster.catalog import (
@@ -27,11 +30,14 @@ from streaming_workers.runtime.watchdog import no_endless_call
 
 POOL = "drain"
 
-_COUNT_SECONDS: Final = 20
-_FIGURES: Final = """
-SELECT count(*), max(window_start), count(*) FILTER (WHERE late), coalesce(sum(too_late), 0)::bigint
-  FROM {table}
+_FIGURES_SECONDS: Final = 20
+_NEWEST: Final = "SELECT max(window_start) FROM {table}"
+# Of one day, so that it takes no longer the more days there are.
+_LAST_DAY: Final = """
+SELECT count(*) FILTER (WHERE late), coalesce(sum(too_late), 0)::bigint
+  FROM {table} WHERE window_start >= %s
 """
+_DAY: Final = timedelta(days=1)
 
 
 def table_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
@@ -109,18 +115,27 @@ def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
 def _figures(
     platform: Platform, settings: OrchestrationSettings, table: WindowTable
 ) -> dict[str, Any]:
-    """What the table of some windows holds; unknown if counting takes too long."""
-    query = sql.SQL(_FIGURES).format(table=sql.Identifier(table.name))
+    """What the table of some windows holds; unknown if reading that takes too long."""
     try:
-        with platform.database(settings, statement_seconds=_COUNT_SECONDS) as connection:
-            [(rows, newest, corrections, too_late)] = connection.execute(query).fetchall()
+        with platform.database(settings, statement_seconds=_FIGURES_SECONDS) as connection:
+            return window_figures(connection, table)
     except Unavailable as error:
         return {"rows_unknown": str(error)}
+
+
+def window_figures(connection: Connection, table: WindowTable) -> dict[str, Any]:
+    name = sql.Identifier(table.name)
+    rows = row_counts.read(connection, [table.name]).get(table.name)
+    [(newest,)] = connection.execute(sql.SQL(_NEWEST).format(table=name))
+    now = datetime.now(UTC)
+    [(corrections, too_late)] = connection.execute(
+        sql.SQL(_LAST_DAY).format(table=name), [min(newest or now, now) - _DAY]
+    )
     return {
-        "dagster/row_count": rows,
+        **({} if rows is None else {"dagster/row_count": rows}),
         "newest_window": "none" if newest is None else dg.MetadataValue.timestamp(newest),
-        "corrections": corrections,
-        "too_late": too_late,
+        "corrections_of_last_day": corrections,
+        "too_late_of_last_day": too_late,
     }
 
 

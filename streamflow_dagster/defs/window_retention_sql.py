@@ -10,9 +10,14 @@ from psycopg import errors, sql
 
 from streamflow.errors import Unavailable
 from streamflow.flow import Partition
+from streamflow.postgres import row_counts
 from streamflow.postgres.connections import Connection
-from streamflow.postgres.partitions import partition_name
-from streamflow_dagster.defs.retention_sql import LOCK_SECONDS, NOTE_DROPPED, Expired
+from streamflow_dagster.defs.retention_sql import (
+    LOCK_SECONDS,
+    NOTE_DROPPED,
+    Expired,
+    drop_partition,
+)
 
 _EXPIRED: Final = """
 SELECT (part.window_start AT TIME ZONE 'UTC')::date, count(*),
@@ -66,11 +71,11 @@ def drop_window_day(connection: Connection, table: str, expired: Expired) -> Non
             connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
             connection.execute(sql.SQL(_LOWER).format(**names), of_day)
             if expired.own_partition:
-                name = sql.Identifier(partition_name(table, expired.day))
-                connection.execute(sql.SQL("DROP TABLE {}").format(name))
+                rows = drop_partition(connection, table, expired.day)
             else:
-                connection.execute(sql.SQL(_DELETE).format(**names), of_day)
-            connection.execute(NOTE_DROPPED, [table, expired.day, expired.rows])
+                rows = connection.execute(sql.SQL(_DELETE).format(**names), of_day).rowcount
+            row_counts.take_off(connection, table, rows)
+            connection.execute(NOTE_DROPPED, [table, expired.day, rows])
     except errors.LockNotAvailable as error:
         raise Unavailable(
             f"{table} is busy: {expired.day} is not dropped now, try again later"

@@ -30,6 +30,7 @@ _IDLE = 0.5  # seconds to wait for a first record
 _LINGER = 0.005  # seconds to wait for more
 _BATCH = 2_000
 _COMMIT_EVERY = 1.0  # seconds
+_COMMIT_AGAIN = 60.0  # seconds, also what has not moved
 _LOOK_EVERY = 30.0  # seconds between looks for new partitions
 _LOOK_SOON = 2.0  # seconds, while a topic does not exist
 _LOOK_LIMIT = 60.0  # seconds; of several requests, each with a time-out
@@ -58,6 +59,8 @@ class Feed:
         self._assigned = False
         self._trouble = "starting"
         self._read_to: dict[Partition, int] = {}
+        self._committed: dict[Partition, int] = {}
+        self._committed_at = float("-inf")
         self._looking_back: set[Partition] = set()
         self._missing: list[str] = []
         self._broker = CachedProbe(self._probe_broker)
@@ -193,10 +196,19 @@ class Feed:
                     self._looking_back.discard(partition)
 
     def _commit_for_display(self, reader: Reader) -> None:
-        """A failure only leaves a display stale until the next one."""
-        positions = [
-            TopicPartition(*partition, offset) for partition, offset in self._read_to.items()
-        ]
-        if positions:
+        """A failure only leaves a display stale until the next one. What has not moved is committed again
+        now and then: Kafka keeps every commit, and forgets one that is old."""
+        now = time.monotonic()
+        if now - self._committed_at > _COMMIT_AGAIN:
+            self._committed.clear()
+            self._committed_at = now
+        moved = {
+            partition: offset
+            for partition, offset in self._read_to.items()
+            if offset != self._committed.get(partition)
+        }
+        if moved:
+            positions = [TopicPartition(*partition, offset) for partition, offset in moved.items()]
             with suppress(KafkaException, StreamFlowError):
                 reader.consumer.commit(offsets=positions, asynchronous=True)
+            self._committed |= moved

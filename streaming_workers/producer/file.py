@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import cycle, islice, repeat
 from typing import IO, Literal
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -34,6 +34,7 @@ OnInvalid = Literal["stop", "skip", "send"]
 # Seconds to wait before an event is sent.
 Pace = Callable[[Event], float]
 _TRANSACTION_LINES = 50_000
+_LINES_AT_ONCE = 1_000  # what is made of them stays in the processor's cache
 _TIMEOUT = 60.0  # seconds
 _DAY = 86_400.0  # seconds
 _HASHED = "it is sent hashed, and is valid so"
@@ -216,29 +217,41 @@ class FileRun:
         The loop is on the path of every event: nothing is looked up or called in it that could be
         outside. No delivery report is needed: the commit fails without it.
         """
-        read, client, topic, sent = self._reader.read, self._client, self._stream.topic, self._sent
+        client, topic, sent = self._client, self._stream.topic, self._sent
         queue = client.produce
-        for number, line in enumerate(lines, first):
-            text = line.strip(b"\r\n")
-            if not text or text.isspace():
-                continue
-            accepted = read(text)
-            if isinstance(accepted, Rejection):
-                outcome = self._refuse(text, number, accepted)
-                if isinstance(outcome, UsageError):
-                    return number - first, outcome
-                if outcome is None:
-                    continue
-                accepted = outcome
-            if pace is not None:
-                _wait(pace, accepted.event, stop)
-            try:
-                queue(topic, accepted.value, accepted.key)
-            except BufferError:
-                # Waits for room.
-                produce(client, OutRecord(topic, accepted.key, accepted.value, []))
-            sent.records += 1
+        for begin in range(0, len(lines), _LINES_AT_ONCE):
+            some = lines[begin : begin + _LINES_AT_ONCE]
+            # Whoever sets the pace asks an event for its time.
+            ordinary = self._reader.read_ordinary(some) if pace is None else repeat(None)
+            for number, (line, record) in enumerate(zip(some, ordinary), first + begin):  # noqa: B905 (`repeat`)
+                if record is None:
+                    found = self._judged(line, number)
+                    if isinstance(found, UsageError):
+                        return number - first, found
+                    if found is None:
+                        continue
+                    if pace is not None:
+                        _wait(pace, found.event, stop)
+                    key, value = found.key, found.value
+                else:
+                    key, value = record
+                try:
+                    queue(topic, value, key)
+                except BufferError:
+                    # Waits for room.
+                    produce(client, OutRecord(topic, key, value, []))
+                sent.records += 1
         return len(lines), None
+
+    def _judged(self, line: bytes, number: int) -> Accepted | UsageError | None:
+        """What is to be sent of a line; None for nothing, an error if it ends the run."""
+        text = line.strip(b"\r\n")
+        if not text or text.isspace():
+            return None
+        accepted = self._reader.read(text)
+        if isinstance(accepted, Rejection):
+            return self._refuse(text, number, accepted)
+        return accepted
 
     def _refuse(
         self, text: bytes, number: int, rejection: Rejection

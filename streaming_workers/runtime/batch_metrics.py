@@ -28,14 +28,17 @@ class BatchMetrics(NamedTuple):
     def of(cls, batch: Batch, output: Output) -> "BatchMetrics":
         records_out = Counter(record.topic for record in output.records)
         for table, rows in output.tables.items():
-            records_out[table] += len(rows.lines)
+            records_out[table] += len(rows.rows)
             if rows.holds_events:
                 records_out[table] += len(rows.claims)
+        records_in: Counter[str] = Counter()
+        for topic, _, start, end in batch.runs:
+            records_in[topic] += end - start
         kind, appended = batch.records[-1].timestamp() if batch.records else (0, 0)
         return cls(
             batch.now,
             appended if kind else None,
-            Counter(record.topic() or "" for record in batch.records),
+            records_in,
             records_out,
             Counter(code.value for _, code in output.rejected),
             output.gaps,

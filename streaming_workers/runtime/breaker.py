@@ -11,7 +11,7 @@ be missing once the release is mended.
 """
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import methodcaller
 from typing import Final, NamedTuple, Self
@@ -65,17 +65,21 @@ class Breaker:
         )
 
     def check(
-        self, records: Sequence[Record], rejected: Sequence[int], refused: Sequence[int] = ()
+        self,
+        records: Sequence[Record],
+        rejected: Sequence[int],
+        refused: Sequence[int] = (),
+        topics: Iterable[str] | None = None,
     ) -> None:
         """Checks a batch before it is committed; the same one again if its commit is retried. `rejected`
         and `refused` are indexes, ascending: of records that break their contract, and of others that
-        cannot be kept.
+        cannot be kept. `topics` are those of the records; None to ask each.
 
         Raises:
             CircuitOpen: this batch would be too much; it must not be committed.
         """
         self._next, self._learned = self._tallies.copy(), {}
-        unknown = not self._sound.issuperset(map(_TOPIC, records))
+        unknown = not self._sound.issuperset(map(_TOPIC, records) if topics is None else topics)
         if rejected or refused or self._tallies or unknown:
             for topic, part in _by_topic(records, rejected, refused).items():
                 self._check_refused(topic, part)

@@ -4,7 +4,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -12,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from streamflow import monitoring
 from streamflow.calls import SLACK, call
 from streamflow.errors import Fenced, OffsetsReused, StreamFlowError, Unavailable
-from streamflow.flow import Batch, Output, Partition, Sink
+from streamflow.flow import Batch, Output, Partition, Run, Sink, runs_of
 from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.reader import Fetched, Scanner, consume_batch, interpret
 from streamflow.kafka.topic_ids import TopicMissing, TopicWatch
@@ -23,6 +22,8 @@ from streaming_workers.runtime.job import Job
 
 log = structlog.get_logger()
 
+# Seconds to wait for a record after a turn without any. A stop and a window that is due wait as long.
+_IDLE = 0.25
 _LAG_EVERY = 1.0  # seconds
 _DISPLAY_EVERY = 1.0  # seconds
 _TOPICS_EVERY = 5.0  # seconds; without records it is enough to notice it soon
@@ -65,6 +66,8 @@ class Session:
         self._to_display: dict[Partition, Position] = {}
         self._displayed_at = float("-inf")
         self._abandoned = False
+        # The last turn brought nothing, and has flushed what the sink held.
+        self._quiet = False
         self.joined = False
         self._consumer = clients.consumer(
             settings, job.group, **{"queued.max.messages.kbytes": job.prefetch_kb}
@@ -94,18 +97,25 @@ class Session:
         self._moved = False
         self._given_away.clear()
         with clients.kafka_errors(), call("consumer.consume"):
-            messages = consume_batch(self._consumer, self._job.batch_size, self._job.linger)
+            messages = consume_batch(
+                self._consumer,
+                self._job.batch_size,
+                self._job.linger,
+                idle=_IDLE if self._quiet else 0.0,
+            )
+        self._quiet = not messages
         if self._failure is not None:
             raise self._failure
         self._report_lag()
         records, ends = self._interpret(messages)
-        moved = self._moved_positions(records, ends)
+        runs = runs_of(records)
+        moved = self._moved_positions(records, runs, ends)
         gaps, self._gaps = list(self._gaps.values()), {}
         if moved:
             self._topics.ask()
         elif time.monotonic() - self._topics_checked > _TOPICS_EVERY:
             self._look_at_topics()
-        return Batch(records, moved, time.monotonic(), gaps, self._topics.ids)
+        return Batch(records, moved, time.monotonic(), gaps, self._topics.ids, runs)
 
     def _look_at_topics(self) -> None:
         """Without records, a broker that does not answer is no reason to leave the group."""
@@ -119,18 +129,17 @@ class Session:
             log.debug("topics not checked", why=str(error))
 
     def _moved_positions(
-        self, records: Sequence[Record], ends: Mapping[Partition, int]
+        self, records: Sequence[Record], runs: Sequence[Run], ends: Mapping[Partition, int]
     ) -> list[Position]:
         """The new position of each partition that moved.
 
         Behind the last record there may be transaction markers: the end-of-partition event says
         that they are passed, so that a worker that has read everything shows no lag.
         """
-        reached = cast(
-            "dict[Partition, int]",
-            {(record.topic(), record.partition()): record.offset() for record in records},
-        )
-        reached = {partition: offset + 1 for partition, offset in reached.items()}
+        reached = {
+            (topic, partition): (records[end - 1].offset() or 0) + 1
+            for topic, partition, _, end in runs
+        }
         for partition, end in ends.items():
             since = reached.get(partition, self._read_to.get(partition, end))
             if end > since + _MARKER:

@@ -10,11 +10,10 @@ from typing import Any
 import structlog
 
 from streamflow import units
-from streamflow.dead_letters.select import Status
+from streamflow.dead_letters.select import MOST_COUNTED, Status
 from streamflow.units import counted
 from streamlit_app.access.roles import Identity, require_operator
 from streamlit_app.measure.dagster import REPLAY_JOB, Dagster
-from streamlit_app.records.queries import MOST_COUNTED
 
 log = structlog.get_logger()
 

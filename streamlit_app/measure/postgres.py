@@ -1,5 +1,5 @@
 """Measures the database: rows, latency of the newest ones, dead letters. Cheap however many rows there
-are: each query reads a position table, an index, or the end of the newest day."""
+are: each query reads a position table, kept counts, an index, or the end of the newest day."""
 
 import time
 from collections import Counter
@@ -24,7 +24,6 @@ READ_ONLY: Final = "SET default_transaction_read_only = on"
 _SAMPLE: Final = 5_000  # rows
 _LOOK_BACK: Final = 3  # seconds of loading that the latency is taken of
 _SELDOM: Final = 5.0  # seconds between two queries of what rarely changes
-_SHARE: Final = 20  # a query that took so long is asked again after that many times as long
 
 
 class Latency(NamedTuple):
@@ -117,14 +116,14 @@ SELECT count(*), percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY event_
 # Behind the "@" is what tells a set-aside topic from its successor.
 _DEAD_LETTERS: Final = """
 SELECT CASE WHEN split_part(source_topic, '@', 1) = ANY(%s) THEN split_part(source_topic, '@', 1)
-            ELSE split_part(origin_topic, '@', 1) END, error_code, status, count(*)
-  FROM dead_letters GROUP BY 1, 2, 3
+            ELSE split_part(origin_topic, '@', 1) END, error_code, status, sum(number)::bigint
+  FROM dead_letter_counts GROUP BY 1, 2, 3 HAVING sum(number) > 0
 """
 _COUNTS: Final = """
-SELECT 'refused', source_topic, count(*) FROM dead_letters
-  WHERE (record_topic, record_partition, record_offset)
-     IS DISTINCT FROM (source_topic, source_partition, source_offset) GROUP BY source_topic
-UNION ALL SELECT 'duplicates', topic, count(*) FROM duplicates GROUP BY topic
+SELECT 'refused', source_topic, sum(number)::bigint FROM dead_letter_counts
+ WHERE NOT is_foreign GROUP BY source_topic HAVING sum(number) > 0
+UNION ALL SELECT 'duplicates', topic, sum(number)::bigint FROM duplicate_counts
+ GROUP BY topic HAVING sum(number) > 0
 """
 _SERVER: Final = """
 SELECT pg_database_size(current_database()), count(*) FILTER (WHERE datname = current_database()),
@@ -139,10 +138,8 @@ class PostgresSource:
         self._settings = settings
         self._streams = tuple(streams)
         self._connection: Connection | None = None
-        self._counts: dict[str, dict[str, int]] = {}
-        self._dead_letters: dict[tuple[str, str, str], int] = {}
         self._server: tuple[int, int, str] = (0, 0, "")
-        self._ask_counts_at = self._ask_server_at = float("-inf")
+        self._ask_server_at = float("-inf")
 
     def __call__(self) -> PostgresSample:
         """Measures.
@@ -167,26 +164,22 @@ class PostgresSource:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-            self._ask_counts_at = self._ask_server_at = float("-inf")
+            self._ask_server_at = float("-inf")
 
     def _measure(self, connection: Connection) -> PostgresSample:
         group = self._settings.group("loader")
         [(loaded_at,)] = connection.execute(
             "SELECT max(updated_at) FROM loader_positions WHERE group_name = %s", [group]
         )
+        topics = [stream.topic for stream in self._streams]
+        dead_letters = {
+            (topic, code, status): number
+            for topic, code, status, number in connection.execute(_DEAD_LETTERS, [topics])
+        }
+        counts: dict[str, dict[str, int]] = {kind: {} for kind in ("refused", "duplicates")}
+        for kind, name, number in connection.execute(_COUNTS):
+            counts[kind][name] = number
         now = time.monotonic()
-        if now >= self._ask_counts_at:
-            topics = [stream.topic for stream in self._streams]
-            self._dead_letters = {
-                (topic, code, status): number
-                for topic, code, status, number in connection.execute(_DEAD_LETTERS, [topics])
-            }
-            self._counts = {kind: {} for kind in ("refused", "duplicates")}
-            for kind, name, number in connection.execute(_COUNTS):
-                self._counts[kind][name] = number
-            took = time.monotonic() - now
-            # Few dead letters are counted with every sample; many of them rarely.
-            self._ask_counts_at = now + took * _SHARE
         if now >= self._ask_server_at:
             [self._server] = connection.execute(_SERVER)
             self._ask_server_at = now + _SELDOM
@@ -195,9 +188,9 @@ class PostgresSource:
             loaded=loaded(connection, group),
             loaded_at=loaded_at,
             latency=self._latencies(connection),
-            dead_letters=self._dead_letters,
-            rejected_from=self._counts["refused"],
-            duplicates=self._counts["duplicates"],
+            dead_letters=dead_letters,
+            rejected_from=counts["refused"],
+            duplicates=counts["duplicates"],
             size=size,
             connections=connections,
             version=version,

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from streamflow import units
-from streamflow.dead_letters.select import DeadLetter, Status
+from streamflow.dead_letters.select import MOST_COUNTED, DeadLetter, Status
 from streamflow.dead_letters.selection_parser import parse_id
 from streamflow.errors import ErrorCode, UsageError
 from streamflow.records import Origin
@@ -19,7 +19,6 @@ from streamlit_app.pages.replay_form import render_history, render_replay_form
 from streamlit_app.records.masking import as_text
 from streamlit_app.records.pinned import DeadLetterFilter, PinnedList
 from streamlit_app.records.queries import (
-    MOST_COUNTED,
     MOST_SHOWN,
     DeadLetterCount,
     dead_letter,

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import sql
 
 from streamflow.dead_letters.select import (
+    MOST_COUNTED,
     DeadLetter,
     DeadLetterSummary,
     Selection,
@@ -23,7 +24,6 @@ from streamflow.stream import Stream
 from streamlit_app.records.reader import reader
 
 MOST_LETTERS: Final = 500
-MOST_COUNTED: Final = 100_000
 MOST_SHOWN: Final = 65_536  # bytes of a value
 
 
@@ -61,10 +61,12 @@ def dead_letter(settings: Settings, id_: Origin) -> DeadLetter | None:
     return letters[0] if letters else None
 
 
+# They were loaded later than they were appended, up to what the clocks differ by: that has an index.
 _DEAD_LETTERS_OVER_TIME: Final = """
 SELECT date_bin(%(step)s * interval '1 s', appended_at, '1970-01-01 00:00:00+00'), error_code,
        count(*)
-  FROM dead_letters WHERE appended_at >= now() - %(span)s * interval '1 s' AND {}
+  FROM dead_letters WHERE appended_at >= now() - %(span)s * interval '1 s'
+   AND loaded_at >= now() - %(span)s * interval '1 s' - interval '1 day' AND {}
  GROUP BY 1, 2 ORDER BY 1, 2
 """
 

@@ -36,11 +36,12 @@ def schemas(settings: Settings) -> list[str]:
 
 
 def measured(
-    settings: Settings, folder: Path, *arguments: str
+    settings: Settings, folder: Path, *arguments: str, seconds: float = 280
 ) -> tuple["subprocess.CompletedProcess[str]", dict[str, Any]]:
-    """A benchmark that went well, and what it wrote."""
+    """A benchmark that went well, whatever its figures, and what it wrote."""
     out = folder / "bench.json"
-    done = streamflow(settings, "bench", *arguments, "--out", str(out), seconds=280)
+    judging = ("--no-judge", "--out", str(out))
+    done = streamflow(settings, "bench", *arguments, *judging, seconds=seconds)
     assert done.returncode == 0, done.stderr
     return done, json.loads(out.read_text())
 
@@ -71,6 +72,9 @@ def test_every_path_is_measured_and_nothing_is_left(
     for name in ("produce", "loader", "analytics", "validator"):
         [run] = paths[name]["runs"]
         assert run["events_timed"] < EVENTS
+        assert run["hand_loop"]["events_timed"] <= EVENTS
+        assert (run["cpu_s_per_million"] is None) == (run["events_timed"] == 0)
+        assert "hand loop" in paths[name]["bar"]
         if run["memory"]["samples"]:
             assert run["memory"]["peak_mb"] >= run["memory"]["first_mb"] > 10
         else:
@@ -91,10 +95,32 @@ def test_every_path_is_measured_and_nothing_is_left(
     assert schemas(stack_settings) == []
 
 
+def test_the_hand_loop_takes_turns_with_the_producer(
+    stack_settings: Settings, tmp_path: Path
+) -> None:
+    done, report = measured(
+        stack_settings,
+        tmp_path,
+        "--peers",
+        *("--only", "produce", "--events", "30000", "--runs", "2"),
+    )
+    [compared] = report["peers"]
+    assert compared["path"] == "produce"
+    ours, hand = compared["contenders"]
+    assert (ours["name"], hand["name"]) == ("StreamFlow", "hand loop")
+    assert [len(each["runs"]) for each in (ours, hand)] == [2, 2]
+    assert hand["versions"]["confluent-kafka"] == report["versions"]["confluent-kafka"]
+    assert [each["name"] for each in report["paths"]] == ["produce"]
+    assert "produce, round 2 of 2: hand loop" in done.stderr
+    assert topics_and_groups(stack_settings) == []
+
+
 @pytest.mark.chaos
 def test_one_path_can_be_measured_several_times(stack_settings: Settings) -> None:
     done = streamflow(
-        stack_settings, "bench", "--events", "20000", "--only", "loader", "--runs", "2", seconds=280
+        stack_settings,
+        *("bench", "--events", "20000", "--only", "loader", "--runs", "2", "--no-judge"),
+        seconds=280,
     )
     assert done.returncode == 0, done.stderr
     assert "loader, run 2 of 2" in done.stderr
@@ -171,6 +197,60 @@ def test_several_workers_are_measured_together(stack_settings: Settings, tmp_pat
     assert schemas(stack_settings) == []
 
 
+def growth_of(report: dict[str, Any]) -> dict[tuple[str, str], dict[int, list[dict[str, Any]]]]:
+    """The runs by step, of each dimension and part."""
+    return {
+        (each["dimension"], each["part"]): {step["step"]: step["runs"] for step in each["steps"]}
+        for each in report["growth"]
+    }
+
+
+def test_the_cost_of_more_rows_is_measured(stack_settings: Settings, tmp_path: Path) -> None:
+    done, report = measured(
+        stack_settings,
+        tmp_path,
+        *("--growth", "--only", "rows", "--events", "1000"),
+    )
+    assert report["paths"] == report["scaling"] == report["peers"] == []
+    found = growth_of(report)
+    assert {name: list(steps) for name, steps in found.items()} == {
+        ("rows", "loader"): [0, 10_000, 100_000]
+    }
+    for [run] in found["rows", "loader"].values():
+        assert run["cpu_us_per_event"] > 0
+        assert run["status_p99_ms"] >= run["status_p50_ms"] > 0
+    assert "100,000 rows in  " in done.stderr
+    assert "10,000 rows in the table, loader, run 1 of 1: " in done.stderr
+    assert "100,000 rows in the table" in done.stdout
+    assert topics_and_groups(stack_settings) == []
+    assert schemas(stack_settings) == []
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_the_cost_of_all_that_grows_is_measured(stack_settings: Settings, tmp_path: Path) -> None:
+    names = ("partitions", "users", "size", "workers", "catch-up")
+    only = [word for name in names for word in ("--only", name)]
+    _, report = measured(
+        stack_settings, tmp_path, "--growth", *only, "--events", "2000", seconds=580
+    )
+    found = growth_of(report)
+    for part in ("loader", "analytics", "validator"):
+        assert list(found["partitions", part]) == [3, 12, 48]
+        assert list(found["users", part]) == [10, 1_000, 100_000]
+        assert list(found["catch-up", part]) == [10_000, 100_000]
+        assert list(found["size", part]) == [200, 1_000, 10_000]
+        assert list(found["workers", part]) == [1, 2, 3]
+        for [run] in found["workers", part].values():
+            assert run["peak_mb"] > 10
+    for steps in found.values():
+        for [run] in steps.values():
+            assert run["cpu_us_per_event"] > 0
+            assert run["seconds"] > 0
+    assert topics_and_groups(stack_settings) == []
+    assert schemas(stack_settings) == []
+
+
 def test_what_there_is_only_one_of_cannot_be_several(settings_without_topics: Settings) -> None:
     done = streamflow(settings_without_topics, "bench", "--workers", "2", "--only", "produce")
     assert done.returncode == 2
@@ -195,6 +275,7 @@ def test_what_a_killed_benchmark_left_is_removed_by_the_next(
         done = streamflow(
             stack_settings,
             *("bench", "--events", "1000", "--only", "latency", "--latency-seconds", "0.1"),
+            "--no-judge",
             seconds=280,
         )
         assert done.returncode == 0, done.stderr

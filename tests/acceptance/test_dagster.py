@@ -214,7 +214,7 @@ def test_runs_and_events_are_kept_in_postgresql(dagster: Dagster) -> None:
     assert value(dagster.settings, "SELECT to_regclass('public.daemon_heartbeats') IS NULL")
     kept = (dagster.settings.state_dir / "dagster" / "dagster.yaml").read_text()
     assert url not in kept
-    assert json.loads(kept)["storage"].keys() == {"postgres"}
+    assert json.loads(kept)["storage"].keys() == {"custom"}
 
 
 def test_assets_are_materialized_from_the_ui(dagster: Dagster) -> None:

@@ -26,6 +26,7 @@ from pipeline import (
     event,
     events,
     folder,
+    loader_lag,
     produce,
     stored_values,
     streamflow,
@@ -36,8 +37,7 @@ from services import BrokerService
 from streamflow.audit.ledger import run_audit
 from streamflow.audit.report import AuditReport
 from streamflow.kafka.clients import admin
-from streamflow.lag.measure import group_lags, loader_lags
-from streamflow.postgres.connections import session
+from streamflow.lag.measure import group_lags
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
@@ -70,14 +70,6 @@ def closes(settings: Settings, wait: float = 60) -> dict[str, Any]:
     report = audit(settings, wait=wait)
     assert report["verdict"] == "closed", (report["problems"], report["pending"])
     return report
-
-
-def loader_lag(settings: Settings) -> int:
-    topics = [settings.prefix + name for name in ("user-events", "notifications", "analytics")]
-    with session(settings, "test") as connection:
-        return sum(
-            loader_lags(admin(settings), connection, settings.group("loader"), topics).values()
-        )
 
 
 def remove_all_records(settings: Settings, topic: str) -> int:

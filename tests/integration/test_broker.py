@@ -137,20 +137,19 @@ def test_an_unreachable_registry_is_one_line(
 def test_a_file_other_than_the_locked_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = jars.cached_class_path()
-    assert cached is not None
+    wanted = jars.KAFKA_JARS.locked()[-1]
+    one = jars.JarSet("Kafka", tmp_path / "lock.json", "kafka")
+    one.write_lock([wanted])
     monkeypatch.setenv("STREAMFLOW_CACHE_DIR", str(tmp_path))
-    wanted = jars.locked_jars()[-1]
     group, artifact, version = wanted.coordinates.split(":")
     path = tmp_path / "mirror" / group.replace(".", "/") / artifact / version
     path.mkdir(parents=True)
     (path / wanted.file_name).write_bytes(b"something else")
-    monkeypatch.setattr(jars, "locked_jars", lambda: (wanted,))
     with _serving(tmp_path / "mirror") as url:
         monkeypatch.setenv("STREAMFLOW_MAVEN_MIRROR", url)
         with pytest.raises(StackError, match="is not the file that this release expects"):
-            jars.class_path(lambda _done, _total: None)
-    assert jars.cached_class_path() is None
+            jars.class_path(lambda _done, _total: None, one)
+    assert jars.cached_class_path(one) is None
 
 
 def test_classes_linked_ahead_fit_the_options_of_a_broker(tmp_path: Path) -> None:

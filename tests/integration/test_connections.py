@@ -10,7 +10,7 @@ from faults import Proxy
 from services import DatabaseService
 from streamflow.errors import Unavailable
 from streamflow.postgres import connections
-from streamflow.postgres.connections import connect, translated
+from streamflow.postgres.connections import Ping, connect, ping, translated
 from streamflow.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
@@ -67,3 +67,49 @@ def test_a_statement_that_takes_its_time_is_waited_for(settings: Settings) -> No
     with pytest.raises(psycopg.errors.QueryCanceled):
         connection.execute("SET statement_timeout = '500ms'; SELECT pg_sleep(5)")
     connection.close()
+
+
+def test_a_ping_keeps_its_connection_and_notices_the_end_of_the_database(
+    settings: Settings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def open_() -> connections.Connection:
+        opened.append(connect(settings, "ping", statement_timeout=5))
+        return opened[-1]
+
+    ask = Ping(open_, 5)
+    for _ in range(3):
+        ask()
+    assert len(opened) == 1
+    with psycopg.connect(settings.database, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [opened[0].info.backend_pid])
+    # The database answers all the same.
+    ask()
+    assert len(opened) == 2
+    monkeypatch.setattr(connections, "_PING_KEPT", 0)
+    ask()
+    assert len(opened) == 3
+    assert opened[1].closed
+    proxy.cut()
+    with pytest.raises(Unavailable):
+        ping(settings)()
+    with pytest.raises(Unavailable):
+        ask()
+    assert all(each.closed for each in opened)
+
+
+def test_a_ping_waits_for_a_silent_database_once(
+    settings: Settings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not first on the connection that it keeps, and then on another one."""
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT", 2)
+    ask = ping(settings)
+    ask()
+    proxy.stall()
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="no answer within 2 s"):
+        ask()
+    assert time.monotonic() - began < 3.5
+    proxy.mend()
+    ask()

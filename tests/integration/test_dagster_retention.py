@@ -17,7 +17,7 @@ from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from window_parts import HOPPING, ORDERS, TUMBLING, orders
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
 
 KEY = "operations/events_retention"
 EVENTS = "SELECT count(*) FROM events"

@@ -143,7 +143,8 @@ def test_root_runs_it_as_another_user_even_in_a_closed_folder(tmp_path: Path) ->
 
 def test_killed_database_is_refused_then_found_again(own_database: DatabaseService) -> None:
     kill(own_database.pid)
-    assert not own_database.probe().ready
+    # Its process for the connection that is kept ends when it notices.
+    wait_until(lambda: not own_database.probe().ready, 10, "the killed database to be refused")
     own_database.start()
     assert own_database.probe().ready
 

@@ -14,7 +14,7 @@ from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from streaming_workers.drain import Drained, drain
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
 
 EVENTS = "SELECT count(*) FROM events"
 

@@ -44,7 +44,7 @@ from streamflow.settings import Settings
 from streaming_workers.acceptance import Acceptance
 from streaming_workers.drain import drain
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
 
 WORKERS = ("validator", "analytics", "loader")
 ONE, ALL = (1,), (0, 1, 2)

@@ -24,7 +24,7 @@ from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import partitions_of
 from streamflow.settings import Settings
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
 
 DIE = "lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
 

@@ -37,7 +37,7 @@ from streamflow.records import (
 from streamflow.settings import Settings
 from streamflow.signing import Signer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
 
 OFFSETS = 'SELECT origin_offset FROM events ORDER BY "timestamp"'
 POSITION = "SELECT next_offset FROM loader_positions WHERE topic = 'user-events' AND partition = 0"

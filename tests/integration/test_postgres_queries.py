@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from audited_blocks import summed_up
 from loads import (
     TOPIC,
     TRUSTING,
@@ -20,7 +21,8 @@ from loads import (
     rows,
     window_count,
 )
-from streamflow.audit import window_ledger
+from streamflow.audit import outcomes, window_ledger
+from streamflow.audit.blocks import draw_weights
 from streamflow.audit.completeness import OffsetGroup, Unpaired, orphans, unpaired
 from streamflow.audit.gap_ledger import (
     KnownGap,
@@ -28,13 +30,14 @@ from streamflow.audit.gap_ledger import (
     acknowledge_gaps,
     known_gaps,
 )
-from streamflow.audit.outcomes import Outcome, accounted_offsets
+from streamflow.audit.outcomes import Outcome, accounted_offsets, outcome_blocks
 from streamflow.audit.recreated import Reuse, keep_underived, set_aside
 from streamflow.audit.windows.counts import reconcile
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.gaps import keep
-from streamflow.postgres.sink.positions import loaded, row_counts
+from streamflow.postgres.row_counts import row_counts
+from streamflow.postgres.sink.positions import loaded
 from streamflow.records import ORIGIN_HEADER, Gap, Headers
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
@@ -50,13 +53,16 @@ def accounted(
     table = USER_EVENTS.table if topic == TOPIC else None
     with session(settings, "test") as connection:
         found = list(accounted_offsets(connection, (topic, 0), (start, stop), table))
+        weights = draw_weights()
+        blocks = list(outcome_blocks(connection, (topic, 0), (start, stop), table, weights))
+    assert sorted(blocks) == summed_up(found, weights)
     return [(offset, outcome) for offset, outcome, _ in found]
 
 
 def test_row_counts(load: Load, database: Settings) -> None:
     load.load([*events(range(5)), window_count(0, 0)])
 
-    assert row_counts(database, [USER_EVENTS]) == {
+    assert row_counts(database, [USER_EVENTS]).rows == {
         "events": 5,
         "window_counts": 1,
         "notifications": 0,
@@ -91,6 +97,19 @@ def test_every_record_of_a_stream_has_its_outcome(load: Load, database: Settings
         (2, "dead_lettered"),
         (4, "stored"),
     ]
+
+
+@pytest.mark.parametrize("part", [64, 4_096, 1_048_576])
+def test_outcomes_are_summed_up_by_block(
+    load: Load, database: Settings, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """In parts of the offsets, and with every bit of a block: the highest is PostgreSQL's sign."""
+    monkeypatch.setattr(outcomes, "_PART", part)
+    load.load([*events(range(3, 200)), FakeRecord(200, b"{"), *events([255, 5_000])])
+    load.load([dead_letter(0, f"{TOPIC}/0/200", 200)])
+
+    assert len(accounted(database, TOPIC, 3, 6_000)) == 200
+    assert len(accounted(database, TOPIC, 60, 5_000)) == 142
 
 
 def test_a_record_with_two_outcomes_comes_twice(load: Load, database: Settings) -> None:

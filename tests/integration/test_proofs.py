@@ -1,13 +1,15 @@
 """What audits remember stays true when proved rows are removed on purpose."""
 
 from collections import Counter
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
 from loads import TOPIC, FakeRecord, Load, dead_letter, event, execute, replay, rows, value
+from streamflow.audit.looks import Looks
 from streamflow.audit.proofs import Counts, Proof, count_earlier, keep_proof, read_proofs
 from streamflow.audit.recreated import Reuse, set_aside
+from streamflow.audit.report import PartitionAudit
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.partitions import DayPartitions
 from streamflow.settings import Settings
@@ -124,3 +126,17 @@ def test_an_audit_that_was_overtaken_remembers_nothing(
         is None
     )
     assert value(database, "SELECT count(*) FROM audit_ledger") == 1
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_only_a_full_audit_lets_the_next_one_take_something_for_granted(
+    full: bool, load: Load, connection: Connection
+) -> None:
+    """One that skips what was proved compares rows of upsert streams only from there on, though Kafka may
+    hold no record before."""
+    load_two_days(load)
+    prove(connection, 20)
+    began = datetime(2026, 7, 3, tzinfo=UTC)
+    ledger = PartitionAudit(topic=TOPIC, partition=0, first=20, end=21)
+    Looks(connection, began).keep(ledger, 20, 20, full=full)
+    assert Looks(connection, began).has_full(PARTITION) is full

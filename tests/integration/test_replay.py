@@ -19,6 +19,7 @@ import dagster as dg
 import pytest
 
 from faults import stalled, wait_until
+from kept_counts import require_exact_kinds, require_exact_rows
 from loads import execute, rows, value
 from pipeline import INVALID, WorkerProcess, audit, environment, event, produce, workers
 from services import BrokerService, DatabaseService
@@ -1045,3 +1046,5 @@ def test_the_ledger_closes_over_all_of_it(stack: Stack) -> None:
     assert value(stack.settings, unsettled) == 0
     totals = "SELECT (SELECT count(*) FROM events), (SELECT sum(count)::int FROM window_counts)"
     wait_until(lambda: len(set(rows(stack.settings, totals)[0])) == 1, 60, "all windows to close")
+    require_exact_kinds(stack.settings.database)
+    require_exact_rows(stack.settings.database)

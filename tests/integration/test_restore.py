@@ -13,7 +13,11 @@ from streamflow.postgres.forgotten import Kind
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.chaos,
+    pytest.mark.usefixtures("exact_row_counts"),
+]
 
 PAGE = "docs/backup.md"
 # It runs with its owner's rights.

@@ -108,6 +108,8 @@ def test_the_readme_s_stream_is_loaded_counted_and_audited(
         )
         wait_until(lambda: count(stack_settings, ALL_COUNTED) == 40, 60)
         assert count(stack_settings, "SELECT count(*) FROM dead_letters") == 1
+        # Also the last notification, which the audit of above need not have seen.
+        wait_until(lambda: streamflow(stack_settings, "audit", "--json", **own).returncode == 0, 60)
     finally:
         for worker in workers:
             worker.kill()

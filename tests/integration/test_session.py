@@ -100,7 +100,7 @@ def test_an_end_that_jumps_over_records_is_not_believed(
     ends = {each: end for each, (_, end) in topic_bounds(stack_settings, "user-events").items()}
     # As a client would tell that lost what it had fetched.
     with pytest.raises(Unavailable, match="passed over the record at"):
-        session._moved_positions([], ends)
+        session._moved_positions([], [], ends)
     assert session._read_to == stands_at
 
 

@@ -17,7 +17,7 @@ from streamflow.kafka.producing import produce_all
 from streamflow.records import OutRecord
 from streamflow.settings import Settings
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("exact_row_counts")]
 
 MODULE = """
 from streamflow import Debezium, EpochMillis, Event, Notification, Stream, Timestamp, Topics

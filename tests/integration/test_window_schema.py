@@ -15,7 +15,7 @@ from streamflow.postgres import schema
 from streamflow.postgres.against import changes_for
 from streamflow.postgres.evolution import Level
 from streamflow.postgres.roles import role_statements
-from streamflow.postgres.sink.positions import row_counts
+from streamflow.postgres.row_counts import row_counts
 from streamflow.settings import Settings
 from window_parts import ORDERS, TUMBLING, orders, parts_of, record
 
@@ -41,7 +41,7 @@ def test_tables_and_views_are_made_once(database: Settings) -> None:
 
     assert schema.upgrade(database, [ORDERS]) == []
     assert schema.not_loadable(database, [ORDERS]) == {}
-    assert list(row_counts(database, [ORDERS]))[:3] == [
+    assert list(row_counts(database, [ORDERS]).rows)[:3] == [
         "orders",
         "orders_10s",
         "orders_5min_by_1min",

@@ -16,7 +16,18 @@ from streamflow.postgres.windows.tables import window_tables
 from streamflow.postgres.windows.totals import totals_query
 from streamflow.settings import Settings
 from streamflow.signing import Signer
-from window_parts import HOPPING, NOON, ORDERS, TUMBLING, orders, parts_of, record, shown, totals
+from window_parts import (
+    HOPPING,
+    NOON,
+    ORDERS,
+    TUMBLING,
+    orders,
+    part,
+    parts_of,
+    record,
+    shown,
+    totals,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -46,12 +57,6 @@ def test_totals_are_those_of_the_events(load: Load, database: Settings, name: st
     assert rows(database, "SELECT table_name, count(*) FROM window_rows GROUP BY 1") == [
         (name, len(parts))
     ]
-
-
-def part(offset: int = 0, **changes: Any) -> dict[str, Any]:
-    """What a record says of one event."""
-    [found] = parts_of(orders(1, partitions=1), TUMBLING)
-    return found | {"first_offset": offset, "last_offset": offset} | changes
 
 
 def test_a_part_is_in_the_partition_of_its_day(load: Load, database: Settings) -> None:

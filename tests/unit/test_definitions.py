@@ -251,7 +251,9 @@ def test_an_instance_is_configured_by_public_names_and_without_a_secret(
     storage = json.loads(written)["storage"]
     if url:
         assert variables["STREAMFLOW_DAGSTER_DATABASE_URL"] == url
-        assert storage == {"postgres": {"postgres_url": {"env": "STREAMFLOW_DAGSTER_DATABASE_URL"}}}
+        assert storage["custom"]["config"] == {
+            "postgres_url": {"env": "STREAMFLOW_DAGSTER_DATABASE_URL"}
+        }
     else:
         assert storage == {"sqlite": {"base_dir": str(home.directory / "storage")}}
     assert "pa55word" not in written + (home.directory / "workspace.yaml").read_text()

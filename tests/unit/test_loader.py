@@ -4,17 +4,17 @@ import json
 from dataclasses import replace
 from datetime import date
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model
 from structlog.testing import capture_logs
 
 from loads import TOPIC, TRUSTING, FakeRecord, batch, event, events
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.flow import Output, Replayed
-from streamflow.postgres.rows.events import text_of
+from streamflow.postgres.rows.events import EventRows, text_of
 from streamflow.postgres.rows.windows import window_of
 from streamflow.privacy import Hasher
 from streamflow.records import (
@@ -98,7 +98,7 @@ def test_a_row_per_event_in_order(loader: Loader) -> None:
     }
 
 
-def test_the_fast_line_is_the_escaped_line(loader: Loader) -> None:
+def test_a_binary_row_says_what_its_line_says(loader: Loader) -> None:
     values = [
         event(1),
         event(2, user="None"),
@@ -115,6 +115,7 @@ def test_the_fast_line_is_the_escaped_line(loader: Loader) -> None:
 
     output = process(loader, *records)
 
+    assert output.tables["events"].is_binary
     assert output.tables["events"].lines == [
         handler.rows.line(  # type: ignore[attr-defined]
             USER_EVENTS.decoder.decode(record.value()),
@@ -123,7 +124,87 @@ def test_the_fast_line_is_the_escaped_line(loader: Loader) -> None:
         )
         for record in records
     ]
-    assert output.tables["events"].lines[4].split(b"\t")[4] == b"2026-06-30 22:30:00.000000+00"
+    assert output.tables["events"].lines[4].split(b"\t")[4] == b"2026-06-30 22:30:00+00:00"
+
+
+class Odd(Event):
+    """What its validator makes is no text, but PostgreSQL reads it as one."""
+
+    timestamp: Timestamp
+    text: Annotated[str, AfterValidator(lambda text: 7 if text == "seven" else text)]
+
+
+def test_what_has_no_certain_binary_form_is_a_line_of_text() -> None:
+    stream = Stream(name="odd", contract=Odd, table="odd", key=lambda _: "k")
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    texts = ["one", "two", "seven", "eight"]
+    records = [
+        FakeRecord(
+            offset, json.dumps({"timestamp": NOTE["time"], "text": text}).encode(),
+            topic="odd", partition=offset // 2,
+        )
+        for offset, text in enumerate(texts)
+    ]  # fmt: skip
+
+    # The first two alone are binary; all are text once there is text among them.
+    assert loader.process(batch(records[:2])).tables["odd"].is_binary
+    for order in (records, records[::-1]):
+        found = loader.process(batch(order)).tables["odd"]
+        assert not found.is_binary
+        words = [line.split(b"\t")[0].decode() for line in found.lines]
+        assert words == [texts[each.offset()].replace("seven", "7") for each in order]
+        assert found.sources == order
+
+
+class Line(BaseModel):
+    sku: str
+    number: int = 1
+
+
+class Basket(Event):
+    timestamp: Timestamp
+    first: Line
+    lines: list[Line] = Field(default_factory=list)
+    note: str | None = None
+    total: float = 0
+
+
+def test_documents_and_plain_defaults_have_a_binary_form() -> None:
+    stream = Stream(name="odd", contract=Basket, table="odd", key=lambda _: "k")
+    loader = Loader(Settings(), [stream], Hasher(), lambda: TRUSTING)
+    documents = [
+        {"timestamp": NOTE["time"], "first": {"sku": "a"}},
+        {
+            "timestamp": NOTE["time"],
+            "first": {"sku": "b\t", "number": 2},
+            "lines": [{"sku": "é"}],
+            "total": 5,
+        },
+    ]
+    records = [
+        FakeRecord(offset, json.dumps(document).encode(), topic="odd")
+        for offset, document in enumerate(documents)
+    ]
+    found = loader.process(batch(records)).tables["odd"]
+    assert found.is_binary
+    rows = EventRows(stream)
+    # The default is a whole number, and the column's value is a double.
+    lines = [line.replace(b"\t0.0\t", b"\t0\t") for line in found.lines]
+    assert lines == [
+        rows.line(stream.read(record), Origin("odd", 0, record.offset()), record.timestamp())  # type: ignore[arg-type]
+        for record in records
+    ]
+
+
+def test_texts_of_any_length_are_packed(loader: Loader) -> None:
+    records = [
+        FakeRecord(each, event(each, user="\u00e4" * (each % 250 + 1), id=each), partition=each % 3)
+        for each in range(600)
+    ]
+    found = process(loader, *records).tables["events"]
+    assert found.is_binary
+    users = [line.split(b"\t")[2].decode() for line in found.lines]
+    assert users == [json.loads(each.value() or b"")["user"] for each in records]
 
 
 def test_a_rejection_is_noted_and_left_to_the_validator(loader: Loader) -> None:

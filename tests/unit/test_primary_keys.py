@@ -33,7 +33,8 @@ def test_a_key_that_may_be_too_long_is_known_from_the_declaration(
     stream = replace(CUSTOMERS, contract=contract, primary_key=key)
     assert state.unbounded_key(stream) == unbounded
     checked = _declared(Settings(), stream)
-    assert [note.startswith("primary key: by the contract ") for note in checked.notes] == (
+    notes = [note for note in checked.notes if not note.startswith("fast decoding: ")]
+    assert [note.startswith("primary key: by the contract ") for note in notes] == (
         [True] * bool(unbounded)
     )
     assert checked.as_dict()["notes"] == checked.notes

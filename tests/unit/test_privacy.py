@@ -114,3 +114,21 @@ def test_hashes_in_base64_are_lifted() -> None:
     lifted = new.lift_within(data)
     assert lifted == new.redact(_in_base64(b'{"mail":"ann@example.com"}'))
     assert new.hashes_within(lifted) == {new.hash("ann@example.com")}
+
+
+@pytest.mark.parametrize("key", [None, b"secret", PiiKeys([("a", b"one"), ("b", b"two")])])
+def test_a_hash_is_remembered_and_a_long_text_is_not(key: bytes | PiiKeys | None) -> None:
+    hasher, another = Hasher(key), Hasher(key)
+    texts = [
+        "ann@example.com",
+        "bob@example.com",
+        "ann@example.com",
+        "é\ud800",
+        "x" * 321,
+        "x" * 321,
+    ]
+    assert [hasher.hash(text) for text in texts] == [
+        another.hash(text) for text in reversed(texts)
+    ][::-1]
+    assert hasher._remembered.cache_info().hits == 1
+    assert hasher._remembered.cache_info().currsize == 3

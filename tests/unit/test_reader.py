@@ -86,3 +86,57 @@ def test_a_batch_is_bounded_in_records_and_bytes(sizes: list[int], most: int) ->
     assert max(map(sum, batches)) <= most
     if max(sizes) == 100:
         assert len(batches[0]) == 10_000
+
+
+def record(offset: int, partition: int = 0) -> Message:
+    return Message(topic="t", partition=partition, offset=offset, value=b"v")
+
+
+@pytest.mark.parametrize(
+    ("offsets", "within"),
+    [([4, 5, 6], [4, 5, 6]), ([3, 4, 6, 7], [4, 6]), ([6, 7, 8], [6]), ([1, 2], []), ([], [])],
+)
+def test_a_scan_brings_the_records_of_its_range(offsets: list[int], within: list[int]) -> None:
+    records = [record(offset) for offset in offsets]
+    found = reader._within(records, {("t", 0): (4, 7)})  # type: ignore[arg-type]
+    assert [message.offset() for message in found] == within
+
+
+def test_each_partition_is_read_to_its_last_record() -> None:
+    with closing(reader.Reader(Settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"), "g")) as made:
+        made.read_to = {("t", 0): 0, ("t", 1): 0, ("t", 2): 0}
+        records = [record(4, 1), record(7), record(5, 1), record(9, 3), record(8), record(1, 3)]
+        reached = made._reached(records)  # type: ignore[arg-type]
+    assert reached == {("t", 0): 9, ("t", 1): 6}
+
+
+def test_after_silence_the_first_record_is_handed_over_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(reader.time, "monotonic", lambda: now)
+    first, second = (Message(topic="t", partition=0, offset=at, value=b"v") for at in (0, 1))
+    waits: list[float] = []
+
+    class Queue:
+        def __init__(self, *batches: list[Message], after: float) -> None:
+            self._batches = list(batches)
+            self._after = after
+
+        def consume(self, _most: int, timeout: float) -> list[Message]:
+            nonlocal now
+            waits.append(timeout)
+            now += self._after if len(waits) == 1 else 0.0
+            return self._batches.pop(0) if self._batches else []
+
+    def batch(queue: Queue) -> list[Message]:
+        waits.clear()
+        return reader.consume_batch(queue, 10_000, 0.05, idle=0.25)  # type: ignore[arg-type]
+
+    assert batch(Queue([first], [second], after=0.2)) == [first, second]
+    assert waits == [0.25, 0.0]
+    # One that comes within `linger` is the first of a batch as any other.
+    assert batch(Queue([first], [second], after=0.01)) == [first, second]
+    assert waits == [0.25, pytest.approx(0.04)]
+    assert batch(Queue(after=0.25)) == []
+    assert waits == [0.25]

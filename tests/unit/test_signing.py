@@ -125,3 +125,20 @@ def test_records_from_before_there_were_signatures(appended: tuple[int, int], ol
 
     assert Signer(b"a secret", unsigned_until=1_000).is_older(record) is older
     assert not SIGNER.is_older(record)
+
+
+@pytest.mark.parametrize(
+    ("record", "signature"),
+    [
+        (OutRecord("notifications", b"ann", b"{}", [ORIGIN, ("__streamflow.topic_id", b"x" * 22)]),
+         "bd799585e440ba14ff9795dcd1865fad"),
+        (OutRecord("t", None, b"v", [("a", None)]), "ef00ddac60f9e3d74e15d384d6dac0ac"),
+    ],
+)  # fmt: skip
+def test_readers_of_every_release_know_a_signature(record: OutRecord, signature: str) -> None:
+    assert Signer(b"secret").sign(record).headers[-1] == (
+        SIGNATURE_HEADER,
+        bytes.fromhex(signature),
+    )
+    [signed] = Signer(b"secret").signed([record])
+    assert signed == Signer(b"secret").sign(record)

@@ -8,13 +8,14 @@ import pytest
 
 from streamflow.audit.problems import ProblemKind
 from streamflow.audit.report import AuditReport, PartitionAudit, Pending, PendingKind
+from streamflow.audit.states import StateAudit
 from streamflow.audit.windows.reconciliation import Reconciliation
 from streamflow.dead_letters.report import ReplayReport
-from streamflow.dead_letters.select import DeadLetterSummary
+from streamflow.dead_letters.select import MOST_COUNTED, DeadLetterSummary
 from streamflow.dead_letters.store import Outcome
 from streamflow.records import Origin
+from streamflow_cli.audit_tables import audit_table
 from streamflow_cli.dead_letter_views import dead_letters_table, report_view
-from streamflow_cli.tables import audit_table
 
 Printed = Callable[[int, Callable[[], None]], list[str]]
 
@@ -62,6 +63,11 @@ def test_dead_letters_take_two_lines_where_one_is_too_short(printed: Printed) ->
         "    validator: 3 attempts, no zone",
         "2 dead letters.",
     ]
+
+
+def test_dead_letters_that_nobody_counts_to_the_end(printed: Printed) -> None:
+    lines = printed(80, lambda: dead_letters_table([letter()], MOST_COUNTED + 1))
+    assert lines[-1] == "1 of more than 100,000 dead letters; --limit shows more."
 
 
 def test_dead_letters_take_one_line_on_a_wide_terminal(printed: Printed) -> None:
@@ -150,3 +156,29 @@ def test_an_audit_of_several_streams_has_a_verdict_for_each(printed: Printed) ->
     assert ["user-events", "closed", "0", "-"] in lines
     assert ["orders", "not", "closed", "1", "-"] in lines
     assert ["readings", "not", "yet", "0", "validator", "is", "7", "offsets", "behind"] in lines
+
+
+FULL = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("has_states", [True, False])
+def test_an_audit_since_the_last_one_names_what_only_a_full_one_compares(
+    has_states: bool, printed: Printed
+) -> None:
+    ledger = PartitionAudit(topic="t", partition=0, first=5, end=9, skipped=5, full_at=FULL)
+    states = {("t", 0): StateAudit()} if has_states else {}
+    report = AuditReport(partitions=[ledger], states=states)
+    text = " ".join(printed(400, lambda: audit_table(report)))
+
+    assert ("rows of upsert streams without new changes," in text) is has_states
+    assert (
+        "and rows 10,000 or more offsets behind the end of a log, not since 2026-03-01 12:00"
+        in text
+    )
+    assert report.as_dict()["not_compared"] == {
+        "records": 5,
+        "since": None,
+        "windows_since": FULL.isoformat(),
+        "states_since": FULL.isoformat() if has_states else None,
+        "rows_far_behind_the_end_since": FULL.isoformat(),
+    }

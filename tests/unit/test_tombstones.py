@@ -206,7 +206,7 @@ def test_a_tombstone_is_a_line_like_those_of_events() -> None:
         dict(zip(table.columns, line.decode().rstrip("\n").split("\t"), strict=True))
         for line in lines
     ]
-    assert [row["deleted"] for row in values] == ["f", "true", "true"]
+    assert [row["deleted"] for row in values] == ["false", "true", "true"]
     assert [row["id"] for row in values] == ["7", "7", "7"]
     assert [row["name"] for row in values] == ["n", r"\N", r"\N"]
     assert [row["timestamp"] for row in values[1:]] == [

@@ -45,3 +45,14 @@ def test_what_is_not_trusted_is_a_setting(text: str, reason: str) -> None:
     error = translate(psycopg.OperationalError(text))
     assert isinstance(error, ConfigurationError)
     assert reason in str(error)
+
+
+def test_rights_that_are_missing_are_granted_by_roles_and_not_by_an_upgrade() -> None:
+    """As after an upgrade to a release whose workers write one more table."""
+    error = translate(
+        psycopg.errors.InsufficientPrivilege("permission denied for table row_counts")
+    )
+    assert isinstance(error, ConfigurationError)
+    assert "permission denied for table row_counts" in str(error)
+    assert "streamflow db roles --apply" in str(error)
+    assert "db upgrade" not in str(error)

@@ -40,6 +40,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import Position, last_header
 from streamflow.settings import Settings
 from streamflow.stream import reads
+from streamflow.utc_texts import micros_of
 from streamflow.windows.fields import field_at
 from streamflow.windows.partition import PartitionWindows
 from streamflow.windows.plans import plans_of
@@ -461,7 +462,7 @@ def test_defaults_and_values_of_enums_are_as_others(sent: dict[str, Any]) -> Non
             FakeRecord(offset, orjson.dumps(values | {"timestamp": "2026-01-01T00:00:00Z"}))
         )
         assert isinstance(event, Defaults), event
-        windows.counters[0](offset, 0, event, 0)
+        windows.count([(offset, 0, event, 0)])
     [part] = windows.hand_over()
     _, body = key_and_body(part, 0)
     assert body["by"] == {"colour": "red"}
@@ -504,7 +505,7 @@ def test_times_of_all_zones_are_in_one_window() -> None:
     for offset, text in enumerate(same):
         event = stream.read(record(timestamp=f"2026-03-29T{text}"))
         assert isinstance(event, Order), event
-        windows.counters[0](offset, int(event.timestamp.timestamp() * 1000), event, 0)
+        windows.count([(offset, micros_of(event.timestamp), event, 0)])
     [part] = windows.hand_over()
     _, body = key_and_body(part, 0)
     assert (body["window_start"], body["counted"]) == ("2026-03-29T11:30:00.000Z", 4)

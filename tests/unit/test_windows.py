@@ -55,8 +55,7 @@ def counting(spec: TumblingWindow, progress: Progress | None = None) -> Partitio
 
 
 def count(windows: PartitionWindows, offset: int, time: int, group: str, appended: int) -> None:
-    for counter in windows.counters:
-        counter(offset, time, group, appended)  # type: ignore[arg-type]
+    windows.count([(offset, time * 1000, group, appended)])
 
 
 def closed_through(windows: PartitionWindows) -> int | None:

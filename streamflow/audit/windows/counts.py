@@ -9,6 +9,7 @@ from streamflow.audit.gap_ledger import Range, multirange
 from streamflow.audit.window_ledger import Cell
 from streamflow.audit.windows.beginning import first_part, offsets_compared
 from streamflow.audit.windows.reconciliation import CellFigures, CellJudge, Reconciliation
+from streamflow.audit.windows.touched import EVERY_WINDOW, first_touched
 from streamflow.postgres.counted_by import group_sql, kind_sql, kind_type
 from streamflow.stream import Stream
 from streamflow.windows.progress import COUNTS, Progress
@@ -26,6 +27,7 @@ WITH read AS (
     FROM {table} e
     WHERE e.origin_topic = %(topic)s AND e.origin_partition = %(partition)s
       AND e.origin_offset >= %(since)s AND e.origin_offset < %(position)s {no_tombstone}
+      AND e.{time} >= %(from)s::timestamptz
       AND NOT EXISTS (SELECT FROM replayed_events r
                       WHERE (r.origin_topic, r.origin_partition, r.origin_offset)
                           = (e.origin_topic, e.origin_partition, e.origin_offset))
@@ -35,17 +37,19 @@ WITH read AS (
     JOIN {table} e USING (origin_topic, origin_partition, origin_offset)
     WHERE r.topic = %(topic)s AND r.partition = %(partition)s
       AND r."offset" >= %(since)s AND r."offset" < %(position)s
-      {no_tombstone}
+      AND e.{time} >= %(from)s::timestamptz {no_tombstone}
     UNION ALL
     SELECT d.event_time, {duplicate_kind}, coalesce(d.appended_at, 'infinity'), d."offset"
     FROM duplicates d
     WHERE d.topic = %(topic)s AND d.partition = %(partition)s
-      AND d."offset" >= %(since)s AND d."offset" < %(position)s AND d.event_time IS NOT NULL
+      AND d."offset" >= %(since)s AND d."offset" < %(position)s
+      AND d.event_time >= %(from)s::timestamptz
     UNION ALL
     SELECT x.event_time, {refused_kind}, x.appended_at, x."offset"
     FROM refused_events x
     WHERE x.topic = %(topic)s AND x.partition = %(partition)s
       AND x."offset" >= %(since)s AND x."offset" < %(position)s
+      AND x.event_time >= %(from)s::timestamptz
 ), counted AS (
     SELECT window_start, event_type, sum(count)::bigint AS total,
            coalesce(sum(count) FILTER (WHERE last_offset >= %(proved)s
@@ -53,6 +57,7 @@ WITH read AS (
            min(first_offset) AS first_position, max(last_offset) AS last_position
     FROM window_counts
     WHERE origin_topic = %(topic)s AND partition = %(partition)s AND first_offset >= %(since)s
+      AND window_start >= %(from)s::timestamptz
       AND CASE WHEN late THEN first_offset < %(position)s
                ELSE window_end <= to_timestamp(%(closed)s / 1000.0) OR last_offset < %(resume)s END
     GROUP BY 1, 2
@@ -64,7 +69,7 @@ WITH read AS (
                     '0001-01-01T00:00:00Z') AS window_start, event_type,
            event_time, {lost} AS lost, ahead, position, appended_at,
            ahead OR position < %(resume)s OR event_time < to_timestamp(%(closed)s / 1000.0) AS emitted
-    FROM timed
+    FROM timed OFFSET 0
 ), expected AS (
     SELECT window_start, event_type,
            count(*) FILTER (WHERE emitted) AS total,
@@ -106,6 +111,7 @@ def reconcile(
     lost: Sequence[Range] = (),
     acknowledged: Mapping[Cell, int] | None = None,
     proved: int = 0,
+    proved_parts: Mapping[int, int] | None = None,
 ) -> Reconciliation:
     """Compares the window counts of a partition of the stream's topic with its events, up to what analytics
     has committed.
@@ -118,6 +124,8 @@ def reconcile(
         lost: offsets in acknowledged gaps of analytics.
         acknowledged: differences that were acknowledged.
         proved: an audit has proved that events before this offset are counted.
+        proved_parts: compare only windows from the first one on that events behind that are counted in, or of
+            which a part is behind these offsets of the partitions of its topic; all windows if None.
     """
     windows, windows_progress = stream.event_counts, progress.counts
     if windows is None or windows_progress is None:
@@ -147,6 +155,9 @@ def reconcile(
         "proved": proved,
         "lost": multirange(lost),
     }
+    parameters["from"] = EVERY_WINDOW
+    if proved_parts is not None:
+        parameters["from"] = first_touched(connection, stream, parameters, proved_parts)
     judge = CellJudge(
         partition=(stream.topic, partition),
         acknowledged=acknowledged or {},

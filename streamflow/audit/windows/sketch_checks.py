@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from datasketches import kll_doubles_sketch, update_theta_sketch
-
 from streamflow.aggregates.distinct import LARGEST_LG_K, NO_THETA, SMALLEST_LG_K, estimate
 from streamflow.aggregates.quantiles import LARGEST_K, SMALLEST_K
 from streamflow.aggregates.values import distinct_text
@@ -29,6 +27,9 @@ class DistinctCheck:
         self._theta = NO_THETA
         self._thetas: set[int] = set()
         self._hashes: set[int] = set()
+        # It imports numpy, which costs a process 8 MB, and few streams have such windows.
+        from datasketches import update_theta_sketch  # noqa: PLC0415 (when it is needed)
+
         self._of_events = update_theta_sketch(_LG_K)
 
     def merge(self, theta: int, hashes: Sequence[int]) -> None:
@@ -148,6 +149,8 @@ class QuantilesCheck:
             return None if is_right else "is of other numbers than the events give"
         if self._stray is not None:
             return f"has {shown(self._stray)}, which is none of the numbers that the events give"
+        from datasketches import kll_doubles_sketch  # noqa: PLC0415 (as above)
+
         error = kll_doubles_sketch.get_normalized_rank_error(round(self._k), False)
         off, value, ours, theirs = self._worst
         if too_late or off <= _RANK_ERRORS * error * self._number + 1:

@@ -1,25 +1,28 @@
-"""From values to lines of COPY text (https://www.postgresql.org/docs/current/sql-copy.html). Pure.
+"""From values to rows for COPY (https://www.postgresql.org/docs/current/sql-copy.html). Pure.
 
-The line of an event is made for every record, so what can be decided once is decided here: templates for
-each model, texts of days and minutes, and which values could need more than ``%s``.
+The rows of events are binary (`packing`). Lines of text say the same, for what is rare: replays, and all that
+the database has refused or that is looked into; and what has no certain binary form.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from operator import attrgetter
 from types import NoneType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from pydantic_core import to_json
 
-from streamflow.contract import MINUTES, PYDANTIC_UTC, SECONDS, Event
+from streamflow.contract import Event
 from streamflow.core_schema import parts_of, values_of
 from streamflow.groups import decimal_text
 from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.column_types import JSON
+from streamflow.postgres.rows.binary import NULL_FIELD, fields_of, format_of, pack_moment
+from streamflow.postgres.rows.packing import PackedColumn, PackRows, packer, tail_of
 from streamflow.postgres.tables import (
     DELETED,
     UNKNOWN_FIELDS,
@@ -37,23 +40,8 @@ NULL: Final = r"\N"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Core schemas of fields whose text needs no escaping, if the JSON of the record holds no backslash.
-_PLAIN: Final = frozenset(("default", "nullable", "str", "int", "literal"))
-
-# What follows the fields: day, minute, second, microsecond, offset, and the text of `tail`.
-TIME_AND_POSITION: Final = "%s%s%s%s%06d+00\t%d%s"
-
-
-class DayTexts(dict[int, str]):
-    """The texts of days, by their ordinal, made on first use. Its keys are the days of a batch, so it
-    lives as long as a batch."""
-
-    def __missing__(self, ordinal: int) -> str:
-        text = self[ordinal] = date.fromordinal(ordinal).isoformat() + " "
-        return text
-
-    def days(self) -> set[date]:
-        return {date.fromordinal(ordinal) for ordinal in self}
+# Core schemas of fields whose values are exactly texts or whole numbers, or None.
+_SIMPLE: Final = frozenset(("default", "nullable", "str", "int", "literal"))
 
 
 def text_of(value: Any) -> str:
@@ -130,11 +118,6 @@ def ignored_line(record: Record) -> bytes:
     return line_of(IgnoredRecordRow(*position_of(record), appended_at(record.timestamp())))
 
 
-def tail(topic: str, partition: int, appended: tuple[int, int]) -> str:
-    """The end of an event's line, equal for the records that the broker appended together."""
-    return f"\t{topic}\t{partition}\t{text_of(appended_at(appended))}\n"
-
-
 class _Documents:
     """The fields of an event, with those of ``jsonb`` columns as JSON text: in the form that the contract
     gives them, with the names that they have in JSON."""
@@ -164,135 +147,210 @@ class _Documents:
         return to_json(document[self._jsons[name]]).decode()
 
 
-class RowTemplate(NamedTuple):
-    """How the fields of one model become the beginning of a line."""
-
-    get: Callable[[Event], tuple[Any, ...]]  # the fields of an event
-    template: str  # ``template % get(event)`` is the text, if nothing in it needs escaping
-    needs_escaping: bool  # whether values may need escaping whatever the record looks like
-
-    def to_text(self) -> "ToText":
-        """Makes that beginning, of an event and the bytes of its record, None if they are not known."""
-        get, template, needs_escaping = self
-
-        def to_text(event: Event, value: bytes | None) -> str:
-            values = get(event)
-            if not needs_escaping and value is not None and b"\\" not in value:
-                text = template % values
-                if "None" not in text:
-                    return text
-            return template % tuple(map(text_of, values))
-
-        return to_text
-
-
-ToText = Callable[[Event, bytes | None], str]
-
-
 class EventRows:
-    """Makes the rows of one stream's events; with `keys`, hashes of older keys as the newest has them."""
+    """Makes the rows of one stream's events; with `keys`, hashes of older keys as the newest has them.
+
+    Attributes:
+        table: that they go into.
+        packers: what makes binary rows of events, by their type.
+    """
 
     def __init__(self, stream: Stream, keys: PiiKeys | None = None) -> None:
         self.table = event_table(stream)
+        self._topic = stream.topic
         self._primary_key = stream.primary_key
         columns = {column.name: column for column in event_columns(stream)}
+        self._formats = [format_of(columns[name].type) for name in self.table.columns]
         fields = [columns[name] for name in self.table.columns if name in columns]
-        fields = fields[: self.table.columns.index(stream.event_time)]
-        self._fields = [column.name for column in fields]
+        self._fields = fields[: self.table.columns.index(stream.event_time)]
         self._time_of = stream.time_of
-        # A format's records hold tabs as they are, and validators and default factories make any text.
-        escapes = stream.decode is not None or stream.fault_of is not None
-        self.templates: dict[type[Event], RowTemplate] = {
-            model: _template(model, stream.decoder.fields_of(model), fields, escapes=escapes)
+        private = stream.decoder.private_fields
+        hasher = Hasher(keys, private) if keys is not None and private else None
+        self._getters = {
+            model: _getter_of(model, self._present(model), hasher, private)
             for model in stream.decoder.models
         }
-        if keys is not None and stream.decoder.private_fields:
-            hasher = Hasher(keys, stream.decoder.private_fields)
-            for model, template in self.templates.items():
-                lifts = [
-                    _lift_of(
-                        column, hasher, is_private=column.name in stream.decoder.private_fields
-                    )
-                    for column in fields
-                    if column.name in model.model_fields
-                ]
-                self.templates[model] = template._replace(get=_lifting(template.get, lifts))
-        self.to_text: dict[type[Event], ToText] = {
-            model: template.to_text() for model, template in self.templates.items()
-        }
+        self.packers = self._packers(stream)
+
+    def _present(self, model: type[Event]) -> list[Column]:
+        """The columns of a model's own fields; the others are null in each of its rows."""
+        return [
+            column
+            for column in self._fields
+            if column.name in model.model_fields or column.name == UNKNOWN_FIELDS
+        ]
+
+    def _packers(self, stream: Stream) -> dict[type, PackRows]:
+        width, packers = len(self.table.columns), dict[type, PackRows]()
+        for model, get in self._getters.items():
+            present = self._present(model)
+            schemas = stream.decoder.fields_of(model)
+            packed = [
+                PackedColumn(column, is_simple=_is_simple(schemas.get(column.name)))
+                if column in present
+                else PackedColumn(column, constant=_ABSENT.get(column.name, NULL_FIELD))
+                for column in self._fields
+            ]
+            packers[model] = packer(packed, get, width)
+            for fields, plain in _types_of_fields(stream, model):
+                own_get = get and _of_fields(get, model, present, plain)
+                packers[fields] = packer(packed, own_get, width)
+        if self._primary_key:
+            key = {name: index for index, name in enumerate(self._primary_key)}
+            packed = [
+                PackedColumn(column)
+                if column.name in key
+                else PackedColumn(column, constant=_OF_DELETION.get(column.name, NULL_FIELD))
+                for column in self._fields
+            ]
+            order = [key[column.name] for column in self._fields if column.name in key]
+            packers[Deletion] = packer(
+                packed, lambda deletion: tuple(deletion.key[index] for index in order), width
+            )
+        return packers
+
+    def pack(
+        self,
+        events: Sequence[Any],
+        times: Sequence[int],
+        offsets: Sequence[int],
+        tails: Sequence[bytes],
+    ) -> list[bytes]:
+        """The binary rows of events, or of what `Stream.read_all` makes of them. Raises one of
+        `binary.UNPACKABLE` if one of them has no certain binary form."""
+        kinds = [*map(type, events)]
+        if len(set(kinds)) == 1:
+            return self.packers[kinds[0]](events, times, offsets, tails)
+        rows = [b""] * len(events)
+        for kind in set(kinds):
+            chosen = [index for index, each in enumerate(kinds) if each is kind]
+            packed = self.packers[kind](
+                [events[index] for index in chosen],
+                [times[index] for index in chosen],
+                [offsets[index] for index in chosen],
+                [tails[index] for index in chosen],
+            )
+            for index, row in zip(chosen, packed, strict=True):
+                rows[index] = row
+        return rows
+
+    def tails(self, partition: int, stamps: Iterable[tuple[int, int]]) -> list[bytes]:
+        """The ends of the rows of a partition's records, by their time stamps."""
+        last, tail, tails = (0, -1), self._tail(partition, (0, -1)), []
+        for stamp in stamps:
+            if stamp != last:
+                last, tail = stamp, self._tail(partition, stamp)
+            tails.append(tail)
+        return tails
+
+    def _tail(self, partition: int, stamp: tuple[int, int]) -> bytes:
+        appended = appended_at(stamp)
+        moment = None if appended is None else pack_moment(appended)
+        return tail_of([self._topic.encode(), partition.to_bytes(4, "big"), moment])
+
+    def to_line(self, row: bytes) -> bytes:
+        """The line that says the same as a binary row."""
+        return line_of(
+            [
+                None if field is None else form.unpack(field)
+                for form, field in zip(self._formats, fields_of(row), strict=True)
+            ]
+        )
 
     def deletion_line(
         self, deletion: Deletion, identity: Origin, appended: tuple[int, int]
     ) -> bytes:
         """The line of a tombstone: it happened when the broker appended it."""
         values = dict(zip(self._primary_key, deletion.key, strict=True)) | {DELETED: True}
-        fields = "".join(f"{text_of(values.get(name))}\t" for name in self._fields)
-        moment = time_text(deletion_time(appended))
-        ending = tail(identity.topic, identity.partition, appended)
-        return f"{fields}{moment}\t{identity.offset}{ending}".encode()
+        fields = [values.get(column.name) for column in self._fields]
+        return _line(fields, deletion_time(appended), identity, appended)
 
-    def line(
-        self,
-        event: Event,
-        identity: Origin,
-        appended: tuple[int, int],
-        value: bytes | None = None,
-    ) -> bytes:
-        """The line of one event, which was read from the bytes `value`; the loop over many has this
-        inlined."""
-        moment = in_utc(self._time_of(event))
-        text = TIME_AND_POSITION % (
-            self.to_text[type(event)](event, value),
-            f"{date(moment.year, moment.month, moment.day).isoformat()} ",
-            MINUTES[moment.hour * 60 + moment.minute],
-            SECONDS[moment.second],
-            moment.microsecond,
-            identity.offset,
-            tail(identity.topic, identity.partition, appended),
-        )
-        return text.encode()
+    def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
+        """The line of one event."""
+        model, get = type(event), self._getters[type(event)]
+        names = [column.name for column in self._present(model)]
+        found = [getattr(event, name) for name in names] if get is None else get(event)
+        values = {DELETED: False} | dict(zip(names, found, strict=True))
+        fields = [values.get(column.name) for column in self._fields]
+        return _line(fields, self._time_of(event), identity, appended)
 
 
-def in_utc(moment: datetime) -> datetime:
-    """The same moment in UTC. The contract leaves room for every offset (``contract.EARLIEST``)."""
-    return moment if moment.tzinfo is PYDANTIC_UTC else moment.astimezone(UTC)
+# What stands in columns that are none of a model's fields.
+_ABSENT: Final = {DELETED: tail_of([b"\x00"])}
+_OF_DELETION: Final = {DELETED: tail_of([b"\x01"])}
 
 
-def _template(
-    model: type[Event], schemas: Mapping[str, Any], fields: Sequence[Column], *, escapes: bool
-) -> RowTemplate:
-    present = [
-        column
-        for column in fields
-        if column.name in model.model_fields or column.name == UNKNOWN_FIELDS
-    ]
-    # A field that this model lacks is null in each of its rows.
-    absent = {DELETED: "f\t"}
-    template = "".join(
-        "%s\t" if column in present else absent.get(column.name, f"{NULL}\t") for column in fields
+def _line(
+    fields: Sequence[Any], moment: datetime, identity: Origin, appended: tuple[int, int]
+) -> bytes:
+    topic, partition, offset = identity
+    return line_of([*fields, moment, offset, topic, partition, appended_at(appended)])
+
+
+def _types_of_fields(stream: Stream, model: type[Event]) -> list[tuple[type, set[str]]]:
+    """What the fast decoder makes instead of events of a model, and the fields that it does not convert."""
+    fast = stream.decoder.fast
+    return (
+        []
+        if fast is None
+        else [
+            (kind, model.model_fields.keys() - fast.converted(kind))
+            for kind, of in fast.types.items()
+            if of is model
+        ]
     )
-    simple = {"bigint", "text"}
-    # JSON without a backslash holds nothing that COPY escapes.
-    plain = all(column.type in simple and _is_plain(schemas[column.name]) for column in present)
-    documents = any(column.type == JSON for column in present)
-    get = _Documents(model, present) if documents else _getter([column.name for column in present])
-    return RowTemplate(get, template, escapes or not plain)
 
 
-def _is_plain(schema: Any) -> bool:
-    return all(
-        part["type"] in _PLAIN
+def _of_fields(
+    get: Callable[[Event], tuple[Any, ...]],
+    model: type[Event],
+    columns: Sequence[Column],
+    plain: Collection[str],
+) -> Callable[[Any], tuple[Any, ...]]:
+    """As `get`, of the fields of an event alone. `plain` are those whose values msgspec has not converted."""
+    names = [column.name for column in columns if column.name in model.model_fields]
+    # The serializer knows dicts, but no structs of msgspec.
+    documents = [column.name for column in columns if column.type == JSON and column.name in plain]
+
+    def get_of_fields(fields: Any) -> tuple[Any, ...]:
+        event = model.__new__(model)
+        put = object.__setattr__
+        values = {name: getattr(fields, name) for name in names}
+        for name in documents:
+            values[name] = msgspec.to_builtins(values[name])
+        put(event, "__dict__", values)
+        put(event, "__pydantic_fields_set__", set(names))
+        put(event, "__pydantic_extra__", {})
+        put(event, "__pydantic_private__", None)
+        return get(event)
+
+    return get_of_fields
+
+
+def _is_simple(schema: Any) -> bool:
+    """Whether the values of a field are exactly texts or whole numbers, or None."""
+    return schema is not None and all(
+        part["type"] in _SIMPLE
         and "default_factory" not in part
-        and all(map(_is_plain_value, (part.get("default"), *values_of(part))))
+        and {type(value) for value in (part.get("default"), *values_of(part))}
+        <= {str, int, NoneType}
         for part in parts_of(schema)
     )
 
 
-def _is_plain_value(value: Any) -> bool:
-    """Whether a value of the declaration, which stands in no record, is the same in COPY text."""
-    if type(value) is str:
-        return _escaped(value) == value
-    return value is None or type(value) is int
+def _getter_of(
+    model: type[Event], columns: Sequence[Column], hasher: Hasher | None, private: Collection[str]
+) -> Callable[[Event], tuple[Any, ...]] | None:
+    """Reads the fields of an event as they are stored; None if they are its attributes."""
+    get: Callable[[Event], tuple[Any, ...]] | None = None
+    if any(column.type == JSON for column in columns):
+        get = _Documents(model, columns)
+    if hasher is None:
+        return get
+    lifts = [_lift_of(column, hasher, is_private=column.name in private) for column in columns]
+    if not any(lifts):
+        return get
+    return _lifting(get or _getter([column.name for column in columns]), lifts)
 
 
 def _lifting(

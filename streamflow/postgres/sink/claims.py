@@ -45,7 +45,7 @@ def resolve(output: Output, sent: dict[Origin, Replayed]) -> Resolved:
         return Resolved(output=output)
     resolved = Resolved(output=replace(output, tables=output.tables.copy()))
     for table, rows in output.tables.items():
-        settled = replace(rows, lines=[*rows.lines], sources=[*rows.sources], claims=[])
+        settled = replace(rows, rows=[*rows.rows], sources=[*rows.sources], claims=[])
         resolved.output.tables[table] = settled
         for claim in rows.claims:
             identity = sent.get(claim.sent)

@@ -1,4 +1,4 @@
-"""Lines of COPY text, read and emptied."""
+"""Rows for COPY, read and emptied."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from streamflow.postgres.erasing import Erased
 from streamflow.postgres.forgotten import USER
+from streamflow.postgres.rows.binary import fields_of, format_of, pack, row_of
 from streamflow.postgres.rows.events import text_of
 from streamflow.postgres.tables import Table
 from streamflow.records import Origin
@@ -65,3 +66,41 @@ class Lines:
     @staticmethod
     def line(values: Sequence[bytes]) -> bytes:
         return b"\t".join(values) + b"\n"
+
+
+class BinaryRows:
+    """Binary rows of a table of events. What they hold is read without making text of all of it."""
+
+    def __init__(self, table: Table, blanks: dict[str, Any]) -> None:
+        self._at = {name: index for index, name in enumerate(table.columns)}
+        self.names_users = USER in self._at
+        self.holds_bytes = "bytea" in table.types  # which are digits in text
+        self._identity = table.identity
+        self._formats = [format_of(kind) for kind in table.types]
+        self._blanks = {
+            self._at[name]: pack(self._formats[self._at[name]], value)
+            for name, value in blanks.items()
+            if name in self._at
+        }
+
+    def values(self, row: bytes) -> list[bytes | None]:
+        return fields_of(row)
+
+    def user(self, values: Sequence[bytes | None]) -> str:
+        return self._text(values, USER) if self.names_users else ""
+
+    def erased(self, number: int, values: Sequence[bytes | None]) -> Erased:
+        topic, partition, offset = (self._text(values, column) for column in self._identity)
+        position = Origin(topic, int(partition), int(offset))
+        return Erased(number, position, self._text(values, "appended_at") or None)
+
+    def blank(self, values: Sequence[bytes | None]) -> bytes:
+        return row_of([self._blanks.get(index, value) for index, value in enumerate(values)])
+
+    def _text(self, values: Sequence[bytes | None], column: str) -> str:
+        at = self._at[column]
+        raw = values[at]
+        if raw is None:
+            return ""
+        value = self._formats[at].unpack(raw)
+        return value if isinstance(value, str) else text_of(value)

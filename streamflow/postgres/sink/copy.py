@@ -1,11 +1,12 @@
 """How the rows of a batch get into their tables, inside a transaction that the sink holds.
 
-Fast path: one COPY for each table, for a batch whose rows are all new and accepted, as in nearly every
-batch. Slow path: COPY into a temporary table and from there what is not stored yet; where the database
-refuses rows, `refusals` first finds out which. (Replayed events always take it: `replayed`.)
+Fast path: one COPY for each table, binary for events, for a batch whose rows are all new and accepted, as
+in nearly every batch. Slow path: COPY of text into a temporary table and from there what is not stored yet;
+where the database refuses rows, `refusals` finds out which. (Replayed events always take it: `replayed`.)
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 import psycopg
@@ -16,7 +17,13 @@ from psycopg.generators import copy_to
 
 from streamflow.flow import Output
 from streamflow.postgres.connections import Connection, is_refusal
-from streamflow.postgres.sink.refusals import find_refused, key_columns, rejection_of_error
+from streamflow.postgres.rows.binary import SIGNATURE, TRAILER
+from streamflow.postgres.sink.refusals import (
+    find_refused,
+    key_columns,
+    rejection_of_error,
+    types_of,
+)
 from streamflow.postgres.tables import DELETED, REFUSED_EVENTS, Table
 from streamflow.records import Record, Rejection, position_of
 
@@ -81,13 +88,43 @@ class Row(NamedTuple):
 
 def copy_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
     """The fast path: COPY, straight into the tables. Raises psycopg.Error if a row is refused, or there
-    already; the transaction is void then."""
+    already, and OtherTypes if rows must be text; the transaction is void then."""
     stored = 0
     for name, rows in output.tables.items():
-        if rows.lines:
-            copy(connection, sql.Identifier(name), tables[name].columns, rows.lines)
-            stored += len(rows.lines)
+        if not rows.rows:
+            continue
+        if rows.is_binary:
+            _copy_binary(connection, tables[name], rows.rows)
+        else:
+            copy(connection, sql.Identifier(name), tables[name].columns, rows.rows)
+        stored += len(rows.rows)
     return Stored(stored, 0, [])
+
+
+class OtherTypes(Exception):
+    """A table's columns have other types than binary rows have."""
+
+
+def _copy_binary(connection: Connection, table: Table, rows: Sequence[bytes]) -> None:
+    """Raises OtherTypes; the transaction is void then."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+        sql.Identifier(table.name), names(table.columns)
+    )
+    _copy(connection, statement, chain([SIGNATURE], _pieces(rows), [TRAILER]))
+    # Not before: from now on the table is locked against changes of its types. PostgreSQL itself only
+    # notices where the values have another length.
+    if other_types(connection, table):
+        raise OtherTypes
+
+
+def other_types(connection: Connection, table: Table) -> list[str]:
+    """The columns of a table that have another type than its rows have."""
+    found = types_of(connection, table.name)
+    return [
+        name
+        for name, kind in zip(table.columns, table.types, strict=True)
+        if found.get(name) != kind
+    ]
 
 
 def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Output) -> Stored:
@@ -95,7 +132,7 @@ def merge_rows(connection: Connection, tables: Mapping[str, Table], output: Outp
     refuses."""
     stored = Stored(0, 0, [])
     for name, rows in output.tables.items():
-        if rows.lines:
+        if rows.rows:
             table = tables[name]
             own = (*table.identity, *table.position)
             merge = Merge(
@@ -145,11 +182,15 @@ def copy(
     connection: Connection, target: sql.Composable, columns: Sequence[str], lines: Sequence[bytes]
 ) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, names(columns))
+    _copy(connection, statement, _pieces(lines))
+
+
+def _copy(connection: Connection, statement: sql.Composed, pieces: Iterable[bytes]) -> None:
     with (
         connection.cursor() as cursor,
         cursor.copy(statement, writer=_WholeWriter(cursor)) as stream,
     ):
-        for piece in _pieces(lines):
+        for piece in pieces:
             stream.write(piece)
 
 

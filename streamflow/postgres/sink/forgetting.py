@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from streamflow.flow import TableRows
 from streamflow.postgres import erasing
 from streamflow.postgres.connections import Connection
 from streamflow.postgres.erasing import Erased, Positions
@@ -18,7 +19,7 @@ from streamflow.postgres.forgotten import (
     read_forgotten,
 )
 from streamflow.postgres.sink.claims import Resolved
-from streamflow.postgres.sink.copied_lines import Lines
+from streamflow.postgres.sink.copied_lines import BinaryRows, Lines
 from streamflow.postgres.sink.forgetting_windows import WindowLines
 from streamflow.postgres.tables import (
     DEAD_LETTERS,
@@ -41,12 +42,12 @@ class Forgetting:
         self._hasher = hasher
         self._version: Any = None
         self._known = Forgotten(hasher, ())
-        self._events = {
-            stream.event_table: Lines(
-                event_table(stream), event_blanks(stream, event_columns(stream))
-            )
-            for stream in streams
-        }
+        self._events: dict[str, Lines] = {}
+        self._binary_events: dict[str, BinaryRows] = {}
+        for stream in streams:
+            table, blanks = event_table(stream), event_blanks(stream, event_columns(stream))
+            self._events[table.name] = Lines(table, blanks)
+            self._binary_events[table.name] = BinaryRows(table, blanks)
         self._windows = {
             table.name: WindowLines(table) for stream in streams for table in window_tables(stream)
         }
@@ -65,8 +66,7 @@ class Forgetting:
         resolved = replace(resolved, output=output, replays=dict(resolved.replays))
         for name, rows in output.tables.items():
             if name in self._events:
-                lines = self._without_events(known, name, rows.lines, erased)
-                output.tables[name] = replace(rows, lines=lines)
+                output.tables[name] = replace(rows, rows=self._emptied(known, name, rows, erased))
         for name, replays in resolved.replays.items():
             lines = self._without_events(known, name, [row.line for row in replays], erased)
             resolved.replays[name] = [
@@ -75,7 +75,7 @@ class Forgetting:
         derived = {
             name: output.tables[name]
             for name in (NOTIFICATIONS.name, DEAD_LETTERS.name)
-            if name in output.tables and output.tables[name].lines
+            if name in output.tables and output.tables[name].rows
         }
         if erased or derived:
             # Another loader may be erasing the event of a notification here, or the reverse.
@@ -89,11 +89,11 @@ class Forgetting:
                 if name == NOTIFICATIONS.name
                 else self._without_dead_letters(connection, known, rows.lines, erased)
             )
-            output.tables[name] = replace(rows, lines=lines)
+            output.tables[name] = replace(rows, rows=lines)
         for name, windows in self._windows.items():
-            if name in output.tables and output.tables[name].lines:
+            if name in output.tables and output.tables[name].rows:
                 lines = windows.without_subjects(connection, known, output.tables[name].lines)
-                output.tables[name] = replace(output.tables[name], lines=lines)
+                output.tables[name] = replace(output.tables[name], rows=lines)
         return resolved, erased
 
     def _read(self, connection: Connection) -> Forgotten:
@@ -107,6 +107,25 @@ class Forgetting:
     def after(self, connection: Connection, erased: Sequence[Erased]) -> None:
         """Empties what is stored already of their events, and notes what was stored now."""
         erasing.erase_derived(connection, Positions.listed(erased))
+
+    def _emptied(
+        self, known: Forgotten, table: str, rows: TableRows, erased: list[Erased]
+    ) -> list[bytes]:
+        """The rows of a table of events, those of forgotten subjects emptied."""
+        if rows.to_line is None:
+            return self._without_events(known, table, rows.rows, erased)
+        form, kept = self._binary_events[table], []
+        for row in rows.rows:
+            values = form.values(row)
+            # What looks like a hash in a binary row may be none, and bytes of a hash look like none.
+            may_hold = form.holds_bytes or known.of_hash(row) is not None
+            number = known.of_hash(rows.to_line(row)) if may_hold else None
+            if number is None and form.names_users:
+                number = known.of_user(form.user(values))
+            if number is not None:
+                erased.append(form.erased(number, values))
+            kept.append(row if number is None else form.blank(values))
+        return kept
 
     def _without_events(
         self, known: Forgotten, table: str, lines: Sequence[bytes], erased: list[Erased]

@@ -3,19 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from psycopg import sql
-
 from streamflow.errors import Fenced
 from streamflow.flow import Count, Partition
-from streamflow.postgres.connections import Connection, session
-from streamflow.postgres.partitions import table_exists
-from streamflow.postgres.tables import SHARED
-from streamflow.postgres.windows.tables import window_tables
+from streamflow.postgres.connections import Connection
 from streamflow.records import Log, Position
-from streamflow.settings import Settings
-from streamflow.stream import Stream
-
-_COUNT_TIMEOUT: Final = 20  # seconds; counting reads every row
 
 _READ: Final = """
 SELECT topic, partition, next_offset, topic_id, leader_epoch
@@ -141,28 +132,3 @@ def _columns(rows: Sequence[Sequence[object]], width: int = 2) -> list[list[obje
 def loaded(connection: Connection, group: str) -> dict[Partition, Loaded]:
     rows = connection.execute(_LOADED, [group])
     return {(topic, partition): Loaded(*rest) for topic, partition, *rest in rows}
-
-
-def counted_tables(streams: Sequence[Stream]) -> list[str]:
-    """The tables that records are loaded into: the streams' own, those of their windows, the shared ones."""
-    return [
-        *(stream.event_table for stream in streams),
-        *(table.name for stream in streams for table in window_tables(stream)),
-        *(table.name for table in SHARED),
-    ]
-
-
-def row_counts(settings: Settings, streams: Sequence[Stream]) -> dict[str, int | None]:
-    """How many rows each table holds, exactly; None for a table that does not exist. Raises Unavailable if
-    counting takes longer than 20 s."""
-    living = [stream.table for stream in streams if stream.state_table is not None]
-    names = [*living, *counted_tables(streams)]
-    with session(settings, "status", statement_timeout=_COUNT_TIMEOUT) as connection:
-        existing = [name for name in names if table_exists(connection, name)]
-        counts = [
-            sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in existing
-        ]
-        query = sql.SQL("SELECT {}").format(sql.SQL(", ").join(counts))
-        row = connection.execute(query).fetchone() if existing else None
-    found = dict(zip(existing, row or (), strict=True))
-    return {name: found.get(name) for name in names}

@@ -13,6 +13,7 @@ from psycopg import errors, sql
 
 from streamflow.errors import ErrorCode
 from streamflow.postgres.connections import Connection, is_refusal
+from streamflow.postgres.partitions import quoted
 from streamflow.postgres.state import KEY_CONSTRAINT, LONGEST_ENTRY, LONGEST_KEY
 from streamflow.postgres.tables import Table
 from streamflow.records import Rejection
@@ -59,14 +60,8 @@ def find_refused(
 ) -> dict[int, Rejection]:
     """The rows that the database refuses by themselves: why, by the index of the line of COPY text. Works
     whatever a line holds. The transaction is as before."""
-    types: dict[str, LiteralString] = dict(
-        connection.execute(
-            # Without its modifier: a cast to varchar(2) would cut, where COPY refuses.
-            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
-            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            [sql.Identifier(table.name).as_string(connection)],
-        ).fetchall()
-    )
+    # Without their modifiers: a cast to varchar(2) would cut, where COPY refuses.
+    types = types_of(connection, table.name)
     columns = [sql.Identifier(name) for name in table.columns]
     statement = sql.SQL(_TRY_EACH).format(
         lines=sql.SQL(", ").join(sql.SQL("{} text").format(name) for name in columns),
@@ -88,6 +83,17 @@ def find_refused(
     return unreadable | {
         number: rejection_of(*diagnosis, key=key) for number, *diagnosis in refused
     }
+
+
+def types_of(connection: Connection, table: str) -> dict[str, LiteralString]:
+    """The types of a table's columns, without their modifiers."""
+    return dict(
+        connection.execute(
+            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            [quoted(table)],
+        ).fetchall()
+    )
 
 
 def _copy_readable(

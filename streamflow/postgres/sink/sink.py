@@ -2,10 +2,12 @@
 
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import compress
 from threading import Lock
 from typing import Final
 
@@ -15,9 +17,9 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from streamflow.calls import call
 from streamflow.errors import Fenced
-from streamflow.flow import Limit, Output, Partition
+from streamflow.flow import Limit, Output, Partition, TableRows
 from streamflow.monitoring import DUPLICATES, RECORDS_REJECTED
-from streamflow.postgres import gaps, state
+from streamflow.postgres import gaps, row_counts, state
 from streamflow.postgres.connections import (
     Connection,
     connect,
@@ -28,7 +30,7 @@ from streamflow.postgres.connections import (
 from streamflow.postgres.partitions import DayPartitions
 from streamflow.postgres.sink import claims, positions, replayed
 from streamflow.postgres.sink.claims import Resolved
-from streamflow.postgres.sink.copy import Stored, copy_rows, merge_rows
+from streamflow.postgres.sink.copy import OtherTypes, Stored, copy_rows, merge_rows, other_types
 from streamflow.postgres.sink.forgetting import Forgetting
 from streamflow.postgres.tables import Table
 from streamflow.records import OutRecord, Position, Record, Rejection, position_of
@@ -107,6 +109,8 @@ class PostgresSink:
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="postgres-sink")
         self._running: Future[None] | None = None
+        # Tables that take no binary rows, as their columns have other types than declared.
+        self._as_text: set[str] = set()
         self._lock = Lock()
         self._durable: dict[Partition, Position] = {}
         self.counters = LoadCounters()
@@ -139,7 +143,8 @@ class PostgresSink:
         4. store the rows, those of forgotten subjects emptied, bring the state of upsert streams up to
            date with them, and check that not too many are refused;
         5. produce the dead letters, and wait until the broker has them;
-        6. move the positions, and store the gaps that they pass;
+        6. move the positions, add the rows to the counts of their tables, and store the gaps that the
+           positions pass;
         7. commit.
 
         The partitions for new days are created before, on their own. If rows are there already, or
@@ -205,12 +210,35 @@ class PostgresSink:
 
     def _store(self, output: Output) -> tuple[Stored, Resolved, bool]:
         """Also returns whether that took the slow path."""
+        for table in self._as_text & output.tables.keys():
+            _ = output.tables[table].lines
         try:
             return *_retried(self._transact, output, copy_rows), False
+        except OtherTypes:
+            pass
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
+        if self._has_other_types(output):
+            return self._store(output)
         return *_retried(self._transact, output, merge_rows), True
+
+    def _has_other_types(self, output: Output) -> bool:
+        """Whether tables have columns that take no binary rows; those are loaded as text from now on."""
+        others = {
+            name: columns
+            for name, rows in output.tables.items()
+            if rows.is_binary and (columns := other_types(self._connected(), self._tables[name]))
+        }
+        for name, columns in others.items():
+            log.warning(
+                "table is loaded as text",
+                table=name,
+                why=f"{', '.join(columns)} have other types than StreamFlow gives them, so it takes no "
+                "binary rows; making text takes longer",
+            )
+        self._as_text.update(others)
+        return bool(others)
 
     def _transact(self, output: Output, store: Store) -> tuple[Stored, Resolved]:
         connection = self._connected()
@@ -222,9 +250,7 @@ class PostgresSink:
             positions.lock(connection, self._group, expected, resolved.origins)
             resolved, erased = self._forgetting.before(connection, resolved)
             output = self._without_replayed(connection, resolved.output, expected)
-            stored = store(connection, self._tables, output)
-            for table, rows in resolved.replays.items():
-                stored = stored.plus(replayed.merge_replayed(connection, self._tables[table], rows))
+            stored, counts = self._store_tables(connection, store, output, resolved)
             self._bring_states_up_to_date(connection, output, resolved, expected)
             if erased:
                 self._forgetting.after(connection, erased)
@@ -234,8 +260,24 @@ class PostgresSink:
             if output.records or dead_letters:
                 self._deliver([*output.records, *dead_letters])
             positions.move(connection, self._group, output.positions, output.counts, output.logs)
+            if counts:
+                row_counts.add(connection, min(expected), counts)
             gaps.keep(connection, self._group, output.gaps)
         return stored, resolved
+
+    def _store_tables(
+        self, connection: Connection, store: Store, output: Output, resolved: Resolved
+    ) -> tuple[Stored, Counter[str]]:
+        """Also returns how many rows were stored in each table."""
+        stored, counts = Stored(0, 0, []), Counter[str]()
+        for table, rows in output.tables.items():
+            own = replace(output, tables=defaultdict(TableRows, {table: rows}))
+            part = store(connection, self._tables, own)
+            stored, counts[table] = stored.plus(part), part.rows
+        for table, replays in resolved.replays.items():
+            part = replayed.merge_replayed(connection, self._tables[table], replays)
+            stored, counts[table] = stored.plus(part), counts[table] + part.rows
+        return stored, +counts
 
     def _bring_states_up_to_date(
         self,
@@ -278,7 +320,8 @@ class PostgresSink:
                 at for at, record in enumerate(output.batch) if id(record) in records
             )
         rejected = [index for index, _ in output.rejected if index not in output.derived]
-        self._limit.check(output.batch, rejected, sorted(indexes))
+        topics = {topic for topic, _ in output.counts}
+        self._limit.check(output.batch, rejected, sorted(indexes), topics)
 
     def _expected(self, output: Output) -> dict[Partition, int]:
         expected = {}
@@ -305,10 +348,10 @@ class PostgresSink:
         tables = output.tables.copy()
         for table, rows in output.tables.items():
             if rows.holds_events:
-                tables[table] = kept = replace(rows, lines=[], sources=[])
-                for line, record in zip(rows.lines, rows.sources, strict=True):
-                    if position_of(record) not in known:
-                        kept.add(line, record)
+                new = [position_of(record) not in known for record in rows.sources]
+                tables[table] = replace(
+                    rows, rows=[*compress(rows.rows, new)], sources=[*compress(rows.sources, new)]
+                )
         return replace(output, tables=tables)
 
     def _prepare_days(self, output: Output) -> None:

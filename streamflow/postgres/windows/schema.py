@@ -32,6 +32,7 @@ CREATE TABLE {default} PARTITION OF {table} DEFAULT;
 CREATE INDEX {by_day} ON {default} (window_start);
 CREATE INDEX {by_time} ON {table} (window_start);
 CREATE INDEX {by_record} ON {table} (record_offset, record_partition, record_topic);
+CREATE INDEX {by_load} ON {table} USING brin (loaded_at) WITH (pages_per_range = 32, autosummarize = on);
 COMMENT ON TABLE {table} IS {comment};
 """
 _NOTE: Final = """
@@ -120,6 +121,7 @@ def create_parts(table: WindowTable) -> sql.Composed:
         by_day=sql.Identifier(f"{name}_default_day"),
         by_time=sql.Identifier(f"{name}_time"),
         by_record=sql.Identifier(f"{name}_record"),
+        by_load=sql.Identifier(f"{name}_loaded"),
         comment=sql.Literal(
             f"Parts of windows of {table.stream.name}, which add up: their totals are in {table.view}. No "
             "source event is counted in two rows."

@@ -8,7 +8,6 @@ import orjson
 import psycopg
 from psycopg import sql
 
-from streamflow.durations import MILLISECOND
 from streamflow.postgres.connections import Connection, is_refusal, refused_definition
 from streamflow.postgres.rows.windows import WindowRows
 from streamflow.postgres.sink.copy import copy
@@ -21,9 +20,10 @@ from streamflow.samples.record import SampleRecord
 from streamflow.stream import Stream
 from streamflow.trial import TrialProblem
 from streamflow.user_code import name_of_fault
+from streamflow.utc_texts import micros_of
 from streamflow.windows.partition import PartitionWindows
 from streamflow.windows.plans import Plan, plans_of
-from streamflow.windows.results import EPOCH, key_and_body
+from streamflow.windows.results import key_and_body
 from streamflow.windows.specs import HoppingWindow
 
 _APPENDED: Final = 1_782_907_200_000  # by the broker's clock, in milliseconds
@@ -78,9 +78,8 @@ def _part(
     """The row of a part with one event; or why there is none."""
     windows = PartitionWindows([plan])
     try:
-        moment = (table.stream.time_of(sample.event) - EPOCH) // MILLISECOND
-        for count in windows.counters:
-            count(offset, moment, sample.event, _APPENDED)
+        micros = micros_of(table.stream.time_of(sample.event))
+        windows.count([(offset, micros, sample.event, _APPENDED)])
         windows.aggregate()
         [result] = windows.hand_over()
         value = orjson.dumps(key_and_body(result, 0)[1])

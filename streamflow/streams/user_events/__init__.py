@@ -42,7 +42,7 @@ USER_EVENTS = Stream(
     name="user-events",
     contract=UserEvent,
     private_fields=("user_email",),
-    key=lambda event: event.user,
+    key="user",
     windows=TumblingWindow("10s", by="type", grace="5s"),
     topics=Topics(partitions=3, retention=timedelta(hours=168)),
     table="events",
