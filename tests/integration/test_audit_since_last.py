@@ -21,7 +21,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 COUNTED = "SELECT coalesce(sum(count), 0)::int FROM window_counts"
 OLD = 300
 AN_EVENT = "DELETE FROM events WHERE (origin_partition, origin_offset) = (1, 40)"
-A_NOTE = "DELETE FROM notifications WHERE (origin_partition, origin_offset) = (1, 40)"
+# Neither its record nor its event's is among the first thirty.
+A_NOTE = """
+DELETE FROM notifications WHERE ctid = (
+    SELECT ctid FROM notifications
+     WHERE origin_offset BETWEEN 32 AND 58 AND record_offset BETWEEN 32 AND 58 LIMIT 1)
+"""
 A_TIME = "UPDATE events SET appended_at = now() WHERE (origin_partition, origin_offset) = (1, 40)"
 A_WINDOW = """
 UPDATE window_counts SET count = count + 1 WHERE ctid = (
