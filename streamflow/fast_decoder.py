@@ -112,16 +112,14 @@ class FastDecoder:
 
     def accepts(self, value: bytes) -> bool:
         """Whether this is an ordinary event."""
-        try:
-            fields = self._decode(value)
-            return all(
-                type(fields) is not struct
-                or (given := getattr(fields, name)) is default
-                or (convert(given) is not NO and not _is_repeated(value, repeated))
-                for struct, name, convert, default, repeated in self._converts
-            )
-        except Exception:  # noqa: BLE001 (as below)
-            return False
+
+        def refuse(_value: object) -> Any:
+            return NO
+
+        found = self._decoded([value], refuse, None)
+        for each in self._converts:
+            _convert(found, each, [value], refuse)
+        return found[0] is not NO
 
     def read(
         self,
@@ -204,10 +202,6 @@ class _Conversion(NamedTuple):
     key: bytes | None
 
 
-def _is_repeated(value: bytes, key: bytes | None) -> bool:
-    return key is not None and value.count(key) > 1
-
-
 def _convert(
     found: list[Any], conversion: _Conversion, values: Sequence[bytes | None], judge: _Judge
 ) -> None:
@@ -221,7 +215,8 @@ def _convert(
     for index, fields in enumerate(found):
         if type(fields) is not struct or (given := get(fields)) is default:
             continue
-        new = NO if _is_repeated(values[index] or b"", key) else convert(given)
+        is_repeated = key is not None and (values[index] or b"").count(key) > 1
+        new = NO if is_repeated else convert(given)
         if new is NO:
             found[index] = judge(values[index])
         elif new is not given:

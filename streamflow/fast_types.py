@@ -72,15 +72,15 @@ class UntranslatableError(ValueError):
     """A type, or something else in a contract, that only pydantic can judge. Says why."""
 
 
-class Part(NamedTuple):
+class ValueType(NamedTuple):
     """How the values of one field are read."""
 
     type: Any  # for msgspec
     convert: Callable[[Any], Any] | None = None  # makes the event's value, or `NO`
 
 
-class Field(NamedTuple):
-    part: Part
+class FieldType(NamedTuple):
+    part: ValueType
     alias: str  # its name in JSON
     default: Any = msgspec.NODEFAULT  # of a field that may be absent: for `msgspec.defstruct`
 
@@ -89,7 +89,7 @@ class Model(NamedTuple):
     """How the fields of one model are read."""
 
     cls: type
-    fields: Mapping[str, Field]
+    fields: Mapping[str, FieldType]
 
     def struct(self, **options: Any) -> type[msgspec.Struct]:
         """Raises UntranslatableError for names that msgspec does not take."""
@@ -146,33 +146,33 @@ class _Translation:
             raise UntranslatableError(f"{cls.__name__} has times or Decimals")
         return Model(cls, found)
 
-    def _field(self, name: str, field: Mapping[str, Any]) -> Field:
+    def _field(self, name: str, field: Mapping[str, Any]) -> FieldType:
         try:
             return self._translated_field(field, field.get("validation_alias", name), name)
         except UntranslatableError as error:
             raise UntranslatableError(f"{name}: {error}") from None
 
-    def _translated_field(self, field: Mapping[str, Any], alias: Any, name: str) -> Field:
+    def _translated_field(self, field: Mapping[str, Any], alias: Any, name: str) -> FieldType:
         schema = field["schema"]
         if self._within[1:] and field.get("serialization_alias", name) != alias:
             raise UntranslatableError("is written under another name")
         if not isinstance(alias, str):
             raise UntranslatableError("has several names, or one in another object")
         if schema["type"] != "default":
-            return Field(self._part(schema), alias)
+            return FieldType(self._part(schema), alias)
         if schema.get("validate_default") or schema.get("on_error", "raise") != "raise":
             raise UntranslatableError("its default is checked")
         part, factory = self._part(schema["schema"]), schema.get("default_factory")
         if factory in _EMPTY:
-            return Field(part, alias, msgspec.field(default_factory=factory))
+            return FieldType(part, alias, msgspec.field(default_factory=factory))
         if factory is not None or not isinstance(schema.get("default"), _PLAIN_DEFAULTS):
             raise UntranslatableError("its default is no plain value")
         if part.convert is not None and isinstance(schema["default"], str):
             # Python has one empty text only: it could be the document's.
             raise UntranslatableError("its default is a text that is converted")
-        return Field(part, alias, schema["default"])
+        return FieldType(part, alias, schema["default"])
 
-    def _part(self, schema: Any) -> Part:
+    def _part(self, schema: Any) -> ValueType:
         schema = self._definitions.resolved(schema)
         own = {
             "decimal": self._decimal,
@@ -183,35 +183,37 @@ class _Translation:
         }.get(schema["type"], _plain_part)
         return own(schema) or self._raw(schema)
 
-    def _decimal(self, schema: Any) -> Part:
+    def _decimal(self, schema: Any) -> ValueType:
         judge = self._judge(schema)
         # In other forms it may be another number for pydantic (`exact_decimals`).
-        return Part(msgspec.Raw, lambda raw: judge(raw) if _SHORT_DECIMAL.fullmatch(raw) else NO)
+        return ValueType(
+            msgspec.Raw, lambda raw: judge(raw) if _SHORT_DECIMAL.fullmatch(raw) else NO
+        )
 
-    def _nullable(self, schema: Any) -> Part:
+    def _nullable(self, schema: Any) -> ValueType:
         kind, convert = self._part(schema["schema"])
         if convert is None:
-            return Part(Optional[kind])  # noqa: UP045 (it may be None alone)
+            return ValueType(Optional[kind])  # noqa: UP045 (it may be None alone)
         if kind is msgspec.Raw:
-            return Part(kind, lambda raw: None if bytes(raw) == b"null" else convert(raw))
-        return Part(kind | None, lambda value: None if value is None else convert(value))
+            return ValueType(kind, lambda raw: None if bytes(raw) == b"null" else convert(raw))
+        return ValueType(kind | None, lambda value: None if value is None else convert(value))
 
-    def _model(self, schema: Any) -> Part:
-        return Part(self.model(schema).struct())
+    def _model(self, schema: Any) -> ValueType:
+        return ValueType(self.model(schema).struct())
 
-    def _list(self, schema: Any) -> Part | None:
+    def _list(self, schema: Any) -> ValueType | None:
         more = schema.keys() - _NEUTRAL
         if "items_schema" not in more or not more <= {"items_schema", *_LENGTHS}:
             return None
         item = self._within_others(schema["items_schema"])
-        return Part(_with(list[item], schema, _LENGTHS))  # type: ignore[valid-type]
+        return ValueType(_with(list[item], schema, _LENGTHS))  # type: ignore[valid-type]
 
-    def _dict(self, schema: Any) -> Part | None:
+    def _dict(self, schema: Any) -> ValueType | None:
         keys: Any = schema.get("keys_schema", {})
         more = schema.keys() - _NEUTRAL
         if more != {"keys_schema", "values_schema"} or keys != {"type": "str"}:
             return None
-        return Part(dict[str, self._within_others(schema["values_schema"])])  # type: ignore[misc]
+        return ValueType(dict[str, self._within_others(schema["values_schema"])])  # type: ignore[misc]
 
     def _within_others(self, schema: Any) -> Any:
         """The type of a value within another, where it is not converted."""
@@ -220,14 +222,14 @@ class _Translation:
             raise UntranslatableError(f"holds {schema['type']}")
         return kind
 
-    def _raw(self, schema: Any) -> Part:
+    def _raw(self, schema: Any) -> ValueType:
         """A value that pydantic judges alone."""
         if has_own_code(schema):
             raise UntranslatableError("has code of its own")
         for part in parts_of(schema):
             if part["type"] in _ONLY_WHOLE:
                 raise UntranslatableError(_WORDS.get(part["type"], f"holds {part['type']}"))
-        return Part(msgspec.Raw, self._judge(schema))
+        return ValueType(msgspec.Raw, self._judge(schema))
 
     def _judge(self, schema: Any) -> Callable[[Any], Any]:
         strict = with_exact_keys(with_strict_choices(schema))
@@ -277,26 +279,26 @@ def _is_time(schema: Any) -> bool:
     return texts == [_TIME_TEXT] and {**last, "strict": False} == _TIME
 
 
-def _plain_part(schema: Any) -> Part | None:
+def _plain_part(schema: Any) -> ValueType | None:
     """Of a single value that msgspec checks as pydantic does, or nearly; None if there is more to check."""
     kind, more = schema["type"], schema.keys() - _NEUTRAL
     match kind:
         case "str" if more <= _LENGTHS:
-            return Part(_with(str, schema, _LENGTHS))
+            return ValueType(_with(str, schema, _LENGTHS))
         case "str" if more == {"pattern"} and schema["pattern"] == HASH_PATTERN:
-            return Part(str, KnownHashes())
+            return ValueType(str, KnownHashes())
         case "int" if more <= _BOUNDS and _are_sound(schema, within_int64=True):
-            return Part(_with(int, schema, _BOUNDS))
+            return ValueType(_with(int, schema, _BOUNDS))
         case "float" if more <= {*_BOUNDS, "allow_inf_nan"} and _are_sound(schema):
-            return Part(_with(float, schema, _BOUNDS))
+            return ValueType(_with(float, schema, _BOUNDS))
         case "bool" | "none" | "uuid" if not more:
-            return Part(_PLAIN[kind])
+            return ValueType(_PLAIN[kind])
         case "literal" | "enum" if values := _simple_values(schema):
-            return Part(schema["cls"] if kind == "enum" else Literal[tuple(values)])
+            return ValueType(schema["cls"] if kind == "enum" else Literal[tuple(values)])
         case "json-or-python" if _is_time(schema):
-            return Part(str, time_of_text)
+            return ValueType(str, time_of_text)
         case "json-or-python" if schema["json_schema"] == _DATE:
-            return Part(date)
+            return ValueType(date)
     return None
 
 

@@ -17,7 +17,7 @@ from streamflow.records import Gap, Log, Origin, OutRecord, Position, Record, Re
 Partition = tuple[str, int]
 
 
-class Run(NamedTuple):
+class PartitionRun(NamedTuple):
     """Records of a partition that follow each other in a batch."""
 
     topic: str
@@ -38,14 +38,14 @@ class Batch:
     # Ids (KIP-516) of the records' topics, and of those that derived records among them come from;
     # empty where the broker knows no ids.
     topic_ids: Mapping[str, str] = field(default_factory=dict)
-    runs: Sequence[Run] = ()  # of all the records, in their order
+    runs: Sequence[PartitionRun] = ()  # of all the records, in their order
 
     def __post_init__(self) -> None:
         if not self.runs:
             object.__setattr__(self, "runs", runs_of(self.records))
 
 
-def runs_of(records: Sequence[Record]) -> list[Run]:
+def runs_of(records: Sequence[Record]) -> list[PartitionRun]:
     """The records in runs of one partition. Raises ValueError for a record that was never in a log."""
     runs, start = [], 0
     # Twice as fast as `methodcaller`.
@@ -55,7 +55,7 @@ def runs_of(records: Sequence[Record]) -> list[Run]:
         if topic is None or partition is None:
             raise ValueError("a record that was not consumed has no position")
         end = start + sum(1 for _ in run)
-        runs.append(Run(topic, partition, start, end))
+        runs.append(PartitionRun(topic, partition, start, end))
         start = end
     return runs
 

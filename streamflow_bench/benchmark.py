@@ -23,7 +23,7 @@ from streamflow_bench.growth.dimensions import Dimension, Growth
 from streamflow_bench.growth.measuring import Growing
 from streamflow_bench.leftovers import remove_leftovers
 from streamflow_bench.paths import Paths
-from streamflow_bench.peers.comparison import Comparison, compare
+from streamflow_bench.peers.comparison import PeerComparison, compare
 from streamflow_bench.results import Result, Run
 from streamflow_bench.sandbox import Sandbox
 from streamflow_bench.scaling import SCALABLE, Scaled, Scaling
@@ -55,7 +55,7 @@ class Findings(NamedTuple):
     """What was measured."""
 
     results: list[Result]  # of one worker, its raw limit and the hand loop
-    comparisons: list[Comparison]  # with the peers
+    comparisons: list[PeerComparison]  # with the peers
     scaled: list[Scaled]  # of several workers together
     report: dict[str, Any]  # all of it, for JSON
     growths: Sequence[Growth] = ()  # of the cost as work grows

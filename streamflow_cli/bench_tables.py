@@ -9,7 +9,7 @@ from rich.text import Text
 from streamflow_bench.benchmark import Findings
 from streamflow_bench.figures import MEMORY_BAR
 from streamflow_bench.growth.dimensions import Growth
-from streamflow_bench.peers.comparison import Comparison
+from streamflow_bench.peers.comparison import PeerComparison
 from streamflow_bench.results import MemorySamples, Result, Spread
 from streamflow_bench.scaling import SCALABLE, Scaled
 from streamflow_bench.usage import PARTS
@@ -112,7 +112,7 @@ def _multiple(growth: Growth) -> str:
     return text
 
 
-def _show_comparison(comparison: Comparison) -> None:
+def _show_comparison(comparison: PeerComparison) -> None:
     """All contenders of one path; why one was not measured stands in its row."""
     path = comparison.result.path
     titles = ("CPU s per million", "of hand loop", "events/s", "peak memory", "same rows")

@@ -18,9 +18,9 @@ from streamflow.flow import (
     Count,
     Output,
     Partition,
+    PartitionRun,
     ReplayClaim,
     Replayed,
-    Run,
     TableRows,
 )
 from streamflow.formats.documents import Ignored
@@ -82,7 +82,7 @@ _BYTES_AT_ONCE: Final = 1_048_576
 _EVERY: Final = 64  # records; so many large ones may follow small ones, as in `consume_batch`
 
 # Takes runs of one topic, and adds what their records become.
-_Handler = Callable[[Sequence[Run], Output], None]
+_Handler = Callable[[Sequence[PartitionRun], Output], None]
 # The row of a derived record, given the event that it was derived from.
 _ToLine = Callable[[Record, Origin | None], bytes | Rejection]
 # The table of a derived record, and what makes its row.
@@ -212,7 +212,7 @@ class Loader(PlainJob):
         """Handles the records of a topic that only workers write to. What cannot be a row is
         dead-lettered; what has no signature becomes a row only if a replay has sent it."""
 
-        def handle(runs: Sequence[Run], output: Output) -> None:
+        def handle(runs: Sequence[PartitionRun], output: Output) -> None:
             signer, topic_ids = self.signer(), self._topic_ids
             counts: dict[Partition, list[int]] = {}
             for index in range(runs[0].start, runs[-1].end):
@@ -247,7 +247,7 @@ class Loader(PlainJob):
 
         return handle
 
-    def _dead_letters(self, runs: Sequence[Run], output: Output) -> None:
+    def _dead_letters(self, runs: Sequence[PartitionRun], output: Output) -> None:
         """Handles the records of a dead-letter topic: each is a row."""
         rows = output.tables[DEAD_LETTERS.name]
         signer, hasher = self.signer(), self._hasher
@@ -324,7 +324,7 @@ class _Events:
         self._read = stream.read
         self._read_all = stream.read_all
 
-    def __call__(self, runs: Sequence[Run], output: Output) -> None:
+    def __call__(self, runs: Sequence[PartitionRun], output: Output) -> None:
         rows, counts = output.tables[self.table], dict[Partition, list[int]]()
         rows.holds_events = True
         for topic, partition, first, end in runs:

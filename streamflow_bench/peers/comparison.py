@@ -90,7 +90,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PeerComparison:
     """All contenders of one path; `result` judges StreamFlow."""
 
     result: Result
@@ -105,7 +105,9 @@ class Comparison:
         }
 
 
-def compare(paths: Paths, name: PathName, rounds: int, say: Callable[[str], None]) -> Comparison:
+def compare(
+    paths: Paths, name: PathName, rounds: int, say: Callable[[str], None]
+) -> PeerComparison:
     """Measures all contenders of a path once in each round. One that fails is not tried again."""
     result = Result(PATHS[name], [])
     ours = Contender(name=STREAMFLOW, guarantee=_GUARANTEES[name], settings="as it comes")
@@ -139,7 +141,7 @@ def compare(paths: Paths, name: PathName, rounds: int, say: Callable[[str], None
                 contender.failure = f"it failed: {error}"
         for contender in (ours, *contenders):
             say(f"{name}, round {number} of {rounds}: {_describe(contender, number)}")
-    return Comparison(result, [ours, *contenders])
+    return PeerComparison(result, [ours, *contenders])
 
 
 def _describe(contender: Contender, number: int) -> str:

@@ -16,7 +16,13 @@ import msgspec
 from streamflow import addresses
 from streamflow.contract import format_time
 from streamflow.core_schema import Definitions, parts_of, requires_null
-from streamflow.fast_types import Field, UntranslatableError, decoder_of, time_of_text, translated
+from streamflow.fast_types import (
+    FieldType,
+    UntranslatableError,
+    decoder_of,
+    time_of_text,
+    translated,
+)
 from streamflow.pii_keys import HASH_LENGTH, HASH_PATTERN, is_hashed
 from streamflow.privacy import Hasher
 from streamflow.stream import Stream
@@ -138,7 +144,7 @@ def _write_times(found: list[Any], name: str) -> None:
             setattr(found[index], name, format_time(moment))
 
 
-def _kind(field: Field, schema: Any, definitions: Definitions, private: bool) -> str:
+def _kind(field: FieldType, schema: Any, definitions: Definitions, private: bool) -> str:
     """What is to be done with a field's values."""
     schema = definitions.resolved(schema)
     while schema["type"] in ("default", "nullable"):

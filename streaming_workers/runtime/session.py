@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from streamflow import monitoring
 from streamflow.calls import SLACK, call
 from streamflow.errors import Fenced, OffsetsReused, StreamFlowError, Unavailable
-from streamflow.flow import Batch, Output, Partition, Run, Sink, runs_of
+from streamflow.flow import Batch, Output, Partition, PartitionRun, Sink, runs_of
 from streamflow.kafka import clients, continuity, offsets
 from streamflow.kafka.reader import Fetched, Scanner, consume_batch, interpret
 from streamflow.kafka.topic_ids import TopicMissing, TopicWatch
@@ -129,7 +129,7 @@ class Session:
             log.debug("topics not checked", why=str(error))
 
     def _moved_positions(
-        self, records: Sequence[Record], runs: Sequence[Run], ends: Mapping[Partition, int]
+        self, records: Sequence[Record], runs: Sequence[PartitionRun], ends: Mapping[Partition, int]
     ) -> list[Position]:
         """The new position of each partition that moved.
 

@@ -4,16 +4,16 @@ import json
 import os
 from contextlib import closing
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from psycopg import sql
-from pydantic import Field
 from structlog.testing import capture_logs
 
-from drawn import Colour, contracts
+from drawn import contracts
 from loads import TRUSTING, FakeRecord, Load, batch, events, rows
+from payments import PAYMENTS
 from streamflow import Event, Stream, Timestamp
 from streamflow.postgres.connections import Connection, session
 from streamflow.postgres.creating import create_events
@@ -32,29 +32,6 @@ DIFFERENT = """
 (SELECT drawn::text FROM drawn EXCEPT ALL SELECT as_text::text FROM as_text)
 UNION ALL (SELECT as_text::text FROM as_text EXCEPT ALL SELECT drawn::text FROM drawn)
 """
-
-
-class Paid(Event):
-    type: Literal["PAID"]
-    timestamp: Timestamp
-    amount: float
-    colour: Colour | None = None
-    tags: list[str] = []  # noqa: RUF012 (pydantic copies it)
-
-
-class Refunded(Event):
-    type: Literal["REFUNDED"]
-    timestamp: Timestamp
-    reason: str
-    final: bool
-
-
-PAYMENTS = Stream(
-    name="payments",
-    contract=Annotated[Paid | Refunded, Field(discriminator="type")],
-    table="payments",
-    key="type",
-)
 
 
 def paid(**fields: Any) -> bytes:

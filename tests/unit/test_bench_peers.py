@@ -11,7 +11,7 @@ from streamflow_bench.benchmark import Findings
 from streamflow_bench.figures import OF_WORK, PATHS, PathName
 from streamflow_bench.peers import comparison, documents, programs
 from streamflow_bench.peers.catalog import HAND_LOOP, PEERS, hand_loop, others
-from streamflow_bench.peers.comparison import STREAMFLOW, Comparison, Contender
+from streamflow_bench.peers.comparison import STREAMFLOW, Contender, PeerComparison
 from streamflow_bench.peers.place import FOLDER
 from streamflow_bench.peers.programs import NotInstalled, Script
 from streamflow_bench.peers.running import PeerRun
@@ -65,7 +65,7 @@ def two_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "others", lambda _path: loaders)
 
 
-def compared(measured: Measured, rounds: int = 2) -> Comparison:
+def compared(measured: Measured, rounds: int = 2) -> PeerComparison:
     return comparison.compare(measured, PathName.LOADER, rounds, lambda _text: None)  # type: ignore[arg-type]
 
 
@@ -131,7 +131,7 @@ def a_report() -> dict[str, object]:
         "events": 1_000_000,
         "runs": 1,
         "machine": {"cores": 2, "cpu": "a processor", "memory_mb": 8_000},
-        "peers": [Comparison(result, [ours, missing]).as_dict()],
+        "peers": [PeerComparison(result, [ours, missing]).as_dict()],
     }
 
 

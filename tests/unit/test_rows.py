@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from loads import FakeRecord, event
+from payments import PAYMENTS, Refunded
 from streamflow.contract import Event, Timestamp
 from streamflow.errors import ConfigurationError
 from streamflow.flow import Replayed
@@ -102,29 +103,6 @@ def test_columns_follow_the_contract() -> None:
     assert [column.name for column in event_columns(USER_EVENTS)[5:]] == [
         "origin_topic", "origin_partition", "origin_offset", "appended_at", "loaded_at",
     ]  # fmt: skip
-
-
-class Paid(Event):
-    type: Literal["PAID"]
-    timestamp: Timestamp
-    amount: float
-    colour: Colour | None = None
-    tags: list[str] = []  # noqa: RUF012 (pydantic copies it)
-
-
-class Refunded(Event):
-    type: Literal["REFUNDED"]
-    timestamp: Timestamp
-    reason: str
-    final: bool
-
-
-PAYMENTS = Stream(
-    name="payments",
-    contract=Annotated[Paid | Refunded, Field(discriminator="type")],
-    table="payments",
-    key=lambda each: each.type,
-)
 
 
 def test_a_union_becomes_the_union_of_its_fields() -> None:

@@ -18,6 +18,7 @@ from psycopg.types.numeric import DecimalBinaryDumper, NumericBinaryLoader
 
 from streamflow.core_schema import EARLIEST, LATEST
 from streamflow.groups import decimal_text
+from streamflow.utc_texts import micros_of
 
 # What stands before the rows of a COPY, and after them.
 SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -32,7 +33,6 @@ UNPACKABLE: Final = (
 _ZERO: Final = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
 _ZERO_DAY: Final = _ZERO.toordinal()
 SINCE_1970: Final = 946_684_800_000_000  # microseconds from 1970 to there
-_MICROSECOND: Final = timedelta(microseconds=1)
 _DAY: Final = 86_400_000_000  # microseconds
 _MOST_DIGITS: Final = 1_000  # of a number, on either side of its point, that is packed here
 
@@ -55,7 +55,7 @@ class Format(NamedTuple):
 
 def pack_moment(value: datetime) -> bytes:
     """Raises TypeError for a time without a zone."""
-    return _INT8.pack((value - _ZERO) // _MICROSECOND)
+    return _INT8.pack(micros_of(value) - SINCE_1970)
 
 
 def _pack_sound_moment(value: datetime) -> bytes:

@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -68,7 +68,9 @@ class Forgetting:
             if name in self._events:
                 output.tables[name] = replace(rows, rows=self._emptied(known, name, rows, erased))
         for name, replays in resolved.replays.items():
-            lines = self._without_events(known, name, [row.line for row in replays], erased)
+            lines = _without_events(
+                known, self._events[name], [row.line for row in replays], erased, known.of_hash
+            )
             resolved.replays[name] = [
                 row._replace(line=line) for row, line in zip(replays, lines, strict=True)
             ]
@@ -113,34 +115,15 @@ class Forgetting:
     ) -> list[bytes]:
         """The rows of a table of events, those of forgotten subjects emptied."""
         if rows.to_line is None:
-            return self._without_events(known, table, rows.rows, erased)
-        form, kept = self._binary_events[table], []
-        for row in rows.rows:
-            values = form.values(row)
+            return _without_events(known, self._events[table], rows.rows, erased, known.of_hash)
+        form, to_line = self._binary_events[table], rows.to_line
+
+        def of_hash(row: bytes) -> int | None:
             # What looks like a hash in a binary row may be none, and bytes of a hash look like none.
             may_hold = form.holds_bytes or known.of_hash(row) is not None
-            number = known.of_hash(rows.to_line(row)) if may_hold else None
-            if number is None and form.names_users:
-                number = known.of_user(form.user(values))
-            if number is not None:
-                erased.append(form.erased(number, values))
-            kept.append(row if number is None else form.blank(values))
-        return kept
+            return known.of_hash(to_line(row)) if may_hold else None
 
-    def _without_events(
-        self, known: Forgotten, table: str, lines: Sequence[bytes], erased: list[Erased]
-    ) -> list[bytes]:
-        form = self._events[table]
-        kept = []
-        for line in lines:
-            values = form.values(line)
-            number = known.of_hash(line)
-            if number is None and form.names_users:
-                number = known.of_user(form.user(values))
-            if number is not None:
-                erased.append(form.erased(number, values))
-            kept.append(line if number is None else form.blank(values))
-        return kept
+        return _without_events(known, form, rows.rows, erased, of_hash)
 
     def _without_notifications(
         self, connection: Connection, known: Forgotten, lines: Sequence[bytes], erased: list[Erased]
@@ -188,3 +171,24 @@ class Forgetting:
         named = [piece for name, content in headers for piece in (name.encode(), content)]
         contents = [b64decode(piece) if isinstance(piece, str) else piece for piece in named]
         return [piece for piece in (*texts, *data, *contents) if piece]
+
+
+def _without_events(
+    known: Forgotten,
+    form: Lines | BinaryRows,
+    rows: Sequence[bytes],
+    erased: list[Erased],
+    of_hash: Callable[[bytes], int | None],
+) -> list[bytes]:
+    """Rows of events, those of forgotten subjects emptied. `of_hash` says whose hash a row holds."""
+    kept = []
+    for row in rows:
+        # What a form reads of a row is for itself only.
+        values: Any = form.values(row)
+        number = of_hash(row)
+        if number is None and form.names_users:
+            number = known.of_user(form.user(values))
+        if number is not None:
+            erased.append(form.erased(number, values))
+        kept.append(row if number is None else form.blank(values))
+    return kept

@@ -88,6 +88,13 @@ _EVENTS: Final = {
     "UPDATE": {"NEW TABLE AS added": 1, "OLD TABLE AS removed": -1},
     "DELETE": {"OLD TABLE AS removed": -1},
 }
+# A function that runs with its owner's rights finds nothing but what is in our schema.
+_AS_OWNER: Final = """
+REVOKE ALL ON FUNCTION {function} FROM PUBLIC;
+DO $do$ BEGIN
+    EXECUTE format('ALTER FUNCTION {function} SET search_path = %I, pg_temp', current_schema());
+END $do$;
+"""
 # Adds to a row of the kind that nobody else has locked, else makes another one: nobody waits, so nothing
 # deadlocks, and there are as many rows of a kind as there ever were transactions at a time.
 _COUNT: Final = """
@@ -118,10 +125,7 @@ BEGIN
     RETURN NULL;
 END
 $body$;
-REVOKE ALL ON FUNCTION {function} FROM PUBLIC;
-DO $do$ BEGIN
-    EXECUTE format('ALTER FUNCTION {function} SET search_path = %I, pg_temp', current_schema());
-END $do$;
+{as_owner}
 CREATE TRIGGER {function} AFTER {event} ON {table} REFERENCING {references}
     FOR EACH STATEMENT EXECUTE FUNCTION {function}();
 """
@@ -133,10 +137,7 @@ BEGIN
     RETURN NULL;
 END
 $body$;
-REVOKE ALL ON FUNCTION {function} FROM PUBLIC;
-DO $do$ BEGIN
-    EXECUTE format('ALTER FUNCTION {function} SET search_path = %I, pg_temp', current_schema());
-END $do$;
+{as_owner}
 CREATE TRIGGER {function} AFTER TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}();
 """
 _CHANGES: Final = "SELECT {values}, appended_at AS at, {sign} AS sign FROM {rows}"
@@ -159,7 +160,10 @@ def upgrade() -> None:
         for event in _EVENTS:
             op.execute(_trigger(table, counts, kind, event))
         function = f"count_{table}_truncate"
-        op.execute(_NO_ROWS.format(function=function, table=table, counts=counts))
+        as_owner = _AS_OWNER.format(function=function)
+        op.execute(
+            _NO_ROWS.format(function=function, table=table, counts=counts, as_owner=as_owner)
+        )
         op.execute(
             _COUNT_ALL.format(
                 counts=counts,
@@ -177,8 +181,10 @@ def _trigger(table: str, counts: str, kind: Mapping[str, str], event: str) -> st
         _CHANGES.format(values=values, sign=sign, rows=rows.split()[-1])
         for rows, sign in _EVENTS[event].items()
     ]
+    function = f"count_{table}_{event.lower()}"
     return _COUNT.format(
-        function=f"count_{table}_{event.lower()}",
+        function=function,
+        as_owner=_AS_OWNER.format(function=function),
         table=table,
         counts=counts,
         event=event,
