@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev browser up down status check format docs-settings test chaos windows fuzz soak peers
+.PHONY: help setup setup-dev browser prometheus up down status check format docs-settings test chaos windows fuzz soak peers
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -85,9 +85,19 @@ browser:
 	fi; \
 	echo $(NO_BROWSER) >&2; exit 1
 
+# Tests ask a real Prometheus; Debian's package brings promtool, too.
+prometheus:
+	@command -v prometheus promtool >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } >/dev/null 2>&1 \
+			&& exit 0; \
+	fi; \
+	echo 'The tests of the alert rules need prometheus and promtool on the PATH (Debian, Ubuntu: apt-get install prometheus)' >&2; exit 1
+
 # Four processes, each with a broker and a database of its own: most tests wait more than they work.
 # Their brokers start in half the time with Kafka's classes linked ahead, which is done once.
-test: setup-dev browser
+test: setup-dev browser prometheus
 	@$(BIN)/python -m streamflow_stack.aot_training || echo 'brokers start without their classes linked ahead' >&2
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 

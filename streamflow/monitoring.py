@@ -13,7 +13,7 @@ from typing import Any, Self
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
-from streamflow.errors import ConfigurationError
+from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.origins import SECURITY_HEADERS, host_refusal
 from streamflow.settings import Settings
 
@@ -23,6 +23,9 @@ RECORDS_OUT = Counter(
     "streamflow_records_out_total", "Records produced, rows loaded, events sent.", ["to"]
 )
 RECORDS_REJECTED = Counter("streamflow_records_rejected_total", "Records refused.", ["code"])
+for _code in ErrorCode:
+    # A series that begins with its first increment hides that from increase().
+    RECORDS_REJECTED.labels(_code.value)
 RECORDS_LOST = Counter(
     "streamflow_records_lost_total",
     "Offsets that could not be read any more (records at most), by cause.",
@@ -47,6 +50,7 @@ LAG = Gauge(
     ["topic", "partition"],
 )
 SESSIONS = Counter("streamflow_sessions_total", "Times the worker joined its group.")
+READY = Gauge("streamflow_ready", "Whether /ready says that the process does its job now: 1 or 0.")
 BRIDGE_CLIENTS = Gauge("streamflow_bridge_clients", "Socket.IO clients that are connected.")
 BRIDGE_MISSED = Counter("streamflow_bridge_missed_total", "Events that slow clients missed.")
 
@@ -153,6 +157,7 @@ class HealthServer:
     def __init__(self, settings: Settings, port: int, health: Probe, ready: Probe) -> None:
         hosts = settings.probed_hosts
         probes = {"/health": health, "/ready": ready}
+        READY.set_function(lambda: float(ready()[0]))
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:

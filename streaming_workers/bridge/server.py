@@ -150,7 +150,9 @@ class BridgeServer:
         probes = {"/health": self._feed.health, "/ready": self._feed.ready}
         kind = "text/plain; charset=utf-8"
         if scope["path"] == "/metrics":
-            status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
+            # Asks for readiness, too.
+            body = await asyncio.to_thread(generate_latest)
+            status, kind = 200, CONTENT_TYPE_LATEST
         elif scope["path"] in probes:
             # Asks the broker, which may take its time.
             good, why = await asyncio.to_thread(probes[scope["path"]])
